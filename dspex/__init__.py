@@ -1,0 +1,1 @@
+"""DSPex: durable, distributed execution of DSPy programs."""

@@ -1,0 +1,326 @@
+"""The errors of DSPex: one tree, picklable, each with ``code``, ``retryable`` and ``details``.
+
+::
+
+    DspexError
+    ├── SignatureSyntaxError     the text of a signature could not be read
+    ├── SignatureTypeError       a type or a constraint that does not exist, or does not fit
+    ├── ValidationError          values that do not fit a signature or a program: every one, in .errors
+    │   └── ConstraintViolation  right types, but every fault is a broken constraint
+    ├── ProgramNotFound          no such program, or no such version of it
+    ├── ProgramVersionMismatch   the program in hand is not the deployed one
+    ├── SecretInProgram          a program may name a secret's environment variable, not carry the secret
+    ├── ModuleNotAllowed         a program wants code from outside DSPEX_PROGRAM_PACKAGES
+    ├── ExecutionNotFound        no such execution
+    ├── IdempotencyConflict      the same idempotency key with other inputs
+    ├── ExecutionFailed          the recorded failure of an execution: .execution_id .attempts .cause
+    ├── ExecutionCancelled       the execution was cancelled
+    ├── ExecutionTimedOut        waiting for a result took longer than allowed; the execution goes on
+    ├── ResultNotReady           the execution has not finished
+    ├── ModelError               a call to a language model failed; the code says how
+    ├── ProgramError             the program's own code raised
+    ├── LeaseLost                this worker no longer owns the attempt; whatever it did is discarded
+    ├── MessageRefused           a message on the queue that is not one of ours, or is damaged
+    ├── BackendUnavailable       Postgres or Redis is out of reach
+    ├── SchemaOutdated           the database's schema is not the one this version needs
+    └── ConfigurationError       every wrong setting at once
+
+Decide on ``error.code`` and ``error.retryable``, never on the text. Codes are stable.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = [
+    "BackendUnavailable",
+    "ConfigurationError",
+    "ConstraintViolation",
+    "DspexError",
+    "ExecutionCancelled",
+    "ExecutionFailed",
+    "ExecutionNotFound",
+    "ExecutionTimedOut",
+    "FieldError",
+    "IdempotencyConflict",
+    "LeaseLost",
+    "MessageRefused",
+    "ModelError",
+    "ModuleNotAllowed",
+    "ProgramError",
+    "ProgramNotFound",
+    "ProgramVersionMismatch",
+    "ResultNotReady",
+    "SchemaOutdated",
+    "SecretInProgram",
+    "SignatureSyntaxError",
+    "SignatureTypeError",
+    "ValidationError",
+]
+
+
+class DspexError(Exception):
+    """Something in DSPex failed.
+
+    ``code`` is a stable identifier, ``retryable`` says whether the same call may succeed later, and
+    ``details`` holds JSON-friendly evidence. Without a message, the class docstring's first line is it.
+    """
+
+    code: str = "error"
+    retryable: bool = False
+
+    def __init__(
+        self, message: str | None = None, *, code: str | None = None, retryable: bool | None = None, **details: Any
+    ) -> None:
+        super().__init__(message if message is not None else inspect.cleandoc(type(self).__doc__ or "").split("\n")[0])
+        if code is not None:
+            self.code = code
+        if retryable is not None:
+            self.retryable = retryable
+        self.details: dict[str, Any] = details
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), str(self), self.code, self.retryable, self.details)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as JSON-friendly data, as it is stored with an execution."""
+        return {
+            "type": type(self).__name__,
+            "code": self.code,
+            "message": str(self),
+            "retryable": self.retryable,
+            "details": self.details,
+        }
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> DspexError:
+        """The error that :meth:`as_dict` described; an unknown type comes back as a plain DspexError."""
+        known = globals().get(str(data.get("type")))
+        cls = known if isinstance(known, type) and issubclass(known, DspexError) else DspexError
+        return _rebuild(
+            cls,
+            str(data.get("message", "")),
+            str(data.get("code", cls.code)),
+            bool(data.get("retryable", cls.retryable)),
+            dict(data.get("details") or {}),
+        )
+
+
+def _rebuild(cls: type[DspexError], message: str, code: str, retryable: bool, details: dict[str, Any]) -> DspexError:
+    error = cls.__new__(cls)
+    DspexError.__init__(error, message, code=code, retryable=retryable, **details)
+    return error
+
+
+class SignatureSyntaxError(DspexError):
+    """The signature cannot be read.
+
+    ``line`` and ``column`` (both from 1) say where; ``snippet`` is that line with a caret under the
+    place; ``expected`` says what could stand there.
+    """
+
+    code = "syntax_error"
+
+    @property
+    def line(self) -> int:
+        return int(self.details.get("line", 1))
+
+    @property
+    def column(self) -> int:
+        return int(self.details.get("column", 1))
+
+    @property
+    def snippet(self) -> str:
+        return str(self.details.get("snippet", ""))
+
+    @property
+    def expected(self) -> str:
+        return str(self.details.get("expected", ""))
+
+
+class SignatureTypeError(SignatureSyntaxError):
+    """The signature names a type or a constraint that does not exist or does not fit.
+
+    ``code`` is ``unknown_type`` or ``unknown_constraint``; ``nearest`` is the closest known name, or ``""``.
+    """
+
+    code = "unknown_type"
+
+    @property
+    def nearest(self) -> str:
+        return str(self.details.get("nearest", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One value that does not fit: ``path`` (``"history[2]"``), what was ``expected``, what came (``got``,
+    shortened; empty for a secret), and the broken ``constraint`` or ``None`` when the type itself is wrong."""
+
+    path: str
+    expected: str
+    got: str = ""
+    constraint: str | None = None
+
+    def __str__(self) -> str:
+        got = f", got {self.got}" if self.got else ""
+        return f"{self.path}: expected {self.expected}{got}"
+
+
+class ValidationError(DspexError):
+    """The values do not fit: every fault is in ``.errors``."""
+
+    code = "validation_error"
+
+    @classmethod
+    def of(cls, what: str, errors: Iterable[FieldError]) -> ValidationError:
+        """The error for these faults of ``what``; a ConstraintViolation when all of them are broken constraints."""
+        found = list(errors)
+        kind = ConstraintViolation if all(e.constraint for e in found) else ValidationError
+        return kind(f"{what}: " + "; ".join(map(str, found)), errors=[asdict(e) for e in found])
+
+    @property
+    def errors(self) -> Sequence[FieldError]:
+        return tuple(FieldError(**e) for e in self.details.get("errors", ()))
+
+
+class ConstraintViolation(ValidationError):
+    """The values have the right types but break constraints: every one is in ``.errors``."""
+
+    code = "constraint_violation"
+
+
+class ProgramNotFound(DspexError):
+    """No such program is deployed."""
+
+    code = "program_not_found"
+
+
+class ProgramVersionMismatch(DspexError):
+    """The program in hand is not the deployed version."""
+
+    code = "program_version_mismatch"
+
+
+class SecretInProgram(DspexError):
+    """A program carries a secret; name its environment variable instead (api_key_env="OPENAI_API_KEY")."""
+
+    code = "secret_in_program"
+
+
+class ModuleNotAllowed(DspexError):
+    """The program's code is outside the packages listed in DSPEX_PROGRAM_PACKAGES."""
+
+    code = "module_not_allowed"
+
+
+class ExecutionNotFound(DspexError):
+    """No such execution."""
+
+    code = "execution_not_found"
+
+
+class IdempotencyConflict(DspexError):
+    """The idempotency key was used before with other inputs."""
+
+    code = "idempotency_conflict"
+
+
+class ExecutionFailed(DspexError):
+    """The execution failed.
+
+    ``code`` is the code of the recorded failure, ``cause`` that failure, ``attempts`` how many attempts were begun.
+    """
+
+    code = "failed"
+
+    @property
+    def execution_id(self) -> str:
+        return str(self.details.get("execution_id", ""))
+
+    @property
+    def attempts(self) -> int:
+        return int(self.details.get("attempts", 0))
+
+    @property
+    def cause(self) -> DspexError:
+        return DspexError.from_dict(self.details.get("cause") or {"message": str(self), "code": self.code})
+
+
+class ExecutionCancelled(DspexError):
+    """The execution was cancelled."""
+
+    code = "cancelled"
+
+
+class ExecutionTimedOut(DspexError):
+    """The result did not come in time; the execution goes on."""
+
+    code = "timed_out"
+    retryable = True
+
+
+class ResultNotReady(DspexError):
+    """The execution has not finished."""
+
+    code = "result_not_ready"
+    retryable = True
+
+
+class ModelError(DspexError):
+    """A call to a language model failed.
+
+    ``code``: ``provider_unavailable rate_limited model_timeout authentication billing invalid_request
+    context_window_exceeded content_filtered unsupported output_unparseable model_error``.
+    ``retry_after`` is the provider's own advice in seconds, or ``None``.
+    """
+
+    code = "model_error"
+
+    @property
+    def retry_after(self) -> float | None:
+        value = self.details.get("retry_after")
+        return None if value is None else float(value)
+
+
+class ProgramError(DspexError):
+    """The program's own code raised."""
+
+    code = "program_error"
+
+
+class LeaseLost(DspexError):
+    """This worker no longer owns the attempt: whatever it did is discarded."""
+
+    code = "lease_lost"
+
+
+class MessageRefused(DspexError):
+    """The message is not one of ours, or is damaged."""
+
+    code = "message_refused"
+
+
+class BackendUnavailable(DspexError):
+    """Postgres or Redis is out of reach."""
+
+    code = "backend_unavailable"
+    retryable = True
+
+
+class SchemaOutdated(DspexError):
+    """The database's schema is not the one this version needs; run `dspex migrate`."""
+
+    code = "schema_outdated"
+
+
+class ConfigurationError(DspexError):
+    """The settings are wrong: every fault is in ``.errors``."""
+
+    code = "configuration_error"
+
+    @property
+    def errors(self) -> Sequence[str]:
+        return tuple(self.details.get("errors", ()))

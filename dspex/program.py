@@ -1,0 +1,234 @@
+"""Programs: what to run, as plain data, versioned by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import InitVar, asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from dspex.adapters import adapters
+from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
+from dspex.signatures import Signature, signature
+
+__all__ = ["LOCAL_MODEL", "PROMPTS", "Program", "Retry"]
+
+#: How a program's signature is put to the model: DSPy's default, DSPy's JSON, or ours (short, examples as chat
+#: turns, structured outputs).
+PROMPTS = ("chat", "json", "compact")
+#: The model that comes with DSPex: SmolLM2-135M-Instruct, served on this machine.
+LOCAL_MODEL = "smollm2"
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_SECRET_KEY = re.compile(r"(?i)(api_?key|secret|access_?token|auth_?token|password|passwd|authorization|credentials?)$")
+_SECRET_VALUE = re.compile(
+    r"\b(?:sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|Bearer\s+\S{16,})"
+    r"|://[^/\s:@]+:[^/\s:@]+@"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how soon a failed attempt is made again.
+
+    ``max_attempts`` counts the first. The wait before attempt n+1 is ``backoff * 2**(n-1)`` seconds, at most
+    ``max_backoff``, with up to 25 % taken off at random so that failures do not return together.
+    """
+
+    max_attempts: int = 3
+    backoff: float = 1.0
+    max_backoff: float = 60.0
+
+    def faults(self) -> Iterator[FieldError]:
+        if not _is_int(self.max_attempts) or not 1 <= self.max_attempts <= 100:
+            yield FieldError("retry.max_attempts", "an integer from 1 to 100", repr(self.max_attempts))
+        for name in ("backoff", "max_backoff"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value <= 86_400:
+                yield FieldError(f"retry.{name}", "seconds from 0 to 86400", repr(value))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A signature, how to run it, and on which model: immutable data, versioned by its content.
+
+    ``module``          ``"predict"`` or ``"chain_of_thought"``; ``module_options`` are its arguments
+    ``model``           any DSPy model string (``"openai/gpt-4o-mini"``), or ``"smollm2"``, the bundled local model
+    ``temperature``     0 to 2; the provider's default when ``None``
+    ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
+    ``timeout``         seconds an attempt may take
+    ``prompt``          ``"chat"``, ``"json"`` or ``"compact"``; by default compact for ``smollm2``, chat otherwise
+    ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it (instructions, demos)
+    ``api_key_env``     the *name* of the environment variable, in the worker, that holds the key
+    ``api_base``        the address of an OpenAI-compatible server
+    ``adapter``         which adapter hosts it: see :func:`dspex.adapters`
+    ``journal``         whether finished model calls are kept and replayed by a later attempt
+
+    Raises ValidationError with every wrong field, and SecretInProgram when a secret is given.
+    """
+
+    name: str
+    signature: Signature
+    module: str = "predict"
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    retry: Retry = field(default_factory=Retry)
+    timeout: float = 300.0
+    prompt: str | None = None
+    module_options: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] | None = None
+    api_key_env: str | None = None
+    api_base: str | None = None
+    adapter: str = "dspy"
+    journal: bool = True
+    api_key: InitVar[object] = None
+
+    def __post_init__(self, api_key: object) -> None:
+        if api_key is not None:
+            raise SecretInProgram(program=str(self.name))
+        if not isinstance(self.signature, Signature):
+            object.__setattr__(self, "signature", signature(self.signature))
+        object.__setattr__(self, "timeout", float(self.timeout) if _is_number(self.timeout) else self.timeout)
+        _refuse_secrets(self)
+        if errors := list(_faults(self)):
+            raise ValidationError.of(f"program {self.name!r}", errors)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.version))
+
+    @property
+    def prompt_style(self) -> str:
+        """The prompt in force: ``prompt``, or the default for the model."""
+        return self.prompt or ("compact" if self.model == LOCAL_MODEL else "chat")
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The program as JSON-friendly data: what is stored, and what the version is made from."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "signature", "retry")}
+        return {
+            "signature": self.signature.definition,
+            "retry": asdict(self.retry),
+            **{key: _plain(value) for key, value in plain.items()},
+        }
+
+    @cached_property
+    def version(self) -> str:
+        """16 hex digits of the SHA-256 of the content: the same content is the same version."""
+        return hashlib.sha256(_canonical(self.content)).hexdigest()[:16]
+
+    @classmethod
+    def from_content(cls, name: str, content: Mapping[str, Any]) -> Program:
+        """The program whose :attr:`content` this is. Fields this version does not know are refused."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(content) - known):
+            raise ProgramNotFound(
+                f"program {name!r} was deployed by a newer DSPex: this one does not know {', '.join(unknown)}; upgrade it",
+                program=name,
+            )
+        values = {**content, "signature": signature(content["signature"]), "retry": Retry(**content["retry"])}
+        return cls(name, **values)
+
+
+def _faults(program: Program) -> Iterator[FieldError]:
+    yield from _identity_faults(program)
+    yield from _model_faults(program)
+    yield from _adapter_faults(program)
+    yield from program.retry.faults()
+    for name in ("module_options", "state"):
+        try:
+            _canonical(_plain(getattr(program, name)))
+        except (TypeError, ValueError) as error:
+            yield FieldError(name, f"JSON-friendly data ({error})", "")
+
+
+def _identity_faults(program: Program) -> Iterator[FieldError]:
+    if not isinstance(program.name, str) or not _NAME.fullmatch(program.name):
+        yield FieldError(
+            "name", "a name of letters, digits, '_', '.' and '-', at most 100 characters", repr(program.name)[:80]
+        )
+    if not _is_number(program.timeout) or not 0 < program.timeout <= 86_400:
+        yield FieldError("timeout", "seconds, more than 0 and at most 86400", repr(program.timeout))
+
+
+def _model_faults(program: Program) -> Iterator[FieldError]:
+    if program.prompt is not None and program.prompt not in PROMPTS:
+        yield FieldError("prompt", f"one of {', '.join(PROMPTS)}", repr(program.prompt))
+    if program.temperature is not None and not (_is_number(program.temperature) and 0 <= program.temperature <= 2):
+        yield FieldError("temperature", "a number from 0 to 2", repr(program.temperature))
+    if program.max_tokens is not None and not (_is_int(program.max_tokens) and program.max_tokens >= 1):
+        yield FieldError("max_tokens", "a positive integer", repr(program.max_tokens))
+    if program.api_key_env is not None and not _ENV_NAME.fullmatch(program.api_key_env):
+        yield FieldError("api_key_env", "the name of an environment variable")
+    if program.api_base is not None and not program.api_base.startswith(("http://", "https://")):
+        yield FieldError("api_base", "an http:// or https:// address", repr(program.api_base))
+    if program.model is not None and program.model != LOCAL_MODEL and "/" not in program.model:
+        yield FieldError("model", "'provider/model', or 'smollm2'", repr(program.model))
+
+
+def _adapter_faults(program: Program) -> Iterator[FieldError]:
+    info = adapters().get(program.adapter)
+    if info is None:
+        yield FieldError("adapter", f"one of {', '.join(sorted(adapters()))}", repr(program.adapter))
+        return
+    able = info.capabilities
+    if program.module not in able.modules:
+        expected = f"one of {', '.join(sorted(able.modules))} (adapter {info.name!r})"
+        yield FieldError("module", expected, repr(program.module))
+    if able.calls_models and not program.model:
+        yield FieldError("model", f"a model, which adapter {info.name!r} needs", repr(program.model))
+    for key in sorted(set(program.module_options) - able.options):
+        known = ", ".join(sorted(able.options)) or "no options"
+        yield FieldError(f"module_options.{key}", f"adapter {info.name!r} reads {known}")
+
+
+def _refuse_secrets(program: Program) -> None:
+    """A secret in any text of the program is refused; the message never repeats it."""
+    for f in fields(program):
+        if f.name != "signature":
+            for path in _secret_paths(f.name, getattr(program, f.name)):
+                raise SecretInProgram(
+                    f"program {program.name!r} carries what looks like a secret in {path}: programs are stored; "
+                    'keep it in the worker\'s environment and name the variable, api_key_env="OPENAI_API_KEY"',
+                    program=str(program.name),
+                    path=path,
+                )
+
+
+def _secret_paths(path: str, value: object) -> Iterator[str]:
+    if isinstance(value, str) and _SECRET_VALUE.search(value):
+        yield path
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            inner = f"{path}.{key}"
+            if _SECRET_KEY.search(str(key)) and isinstance(item, str) and item:
+                yield inner
+            yield from _secret_paths(inner, item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _secret_paths(f"{path}[{index}]", item)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _canonical(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,75 @@
+"""A run: one attempt at one execution, as an adapter sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from dspex.program import Program
+
+__all__ = ["Adapter", "Answer", "Journal", "Run", "Trail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one model call returned: ``response`` is JSON-friendly and complete enough to replay the call."""
+
+    response: dict[str, Any]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    request_id: str | None = None
+
+
+class Journal(Protocol):
+    """The model calls of an execution: each is stored as it returns, and a later attempt replays it."""
+
+    async def perform(self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]]) -> dict[str, Any]:
+        """The response to this request: replayed when an earlier attempt got one, else from ``call`` and stored.
+
+        ``request_hash`` is a hex digest of everything that determines the answer; the n-th request with one
+        hash replays the n-th answer to it. An ``lm_call`` event is recorded either way, and for a failure too.
+        """
+        ...
+
+
+class Trail(Protocol):
+    """The audit events of the attempt, kept until its transition is written."""
+
+    def record(self, kind: str, *, began_at: datetime | None = None, **data: Any) -> None:
+        """Append an event; ``data`` is JSON-friendly and holds no input, output or secret."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt: ``inputs`` are validated; ``attempt`` counts from 1."""
+
+    execution_id: UUID
+    attempt: int
+    program: Program
+    inputs: Mapping[str, Any]
+    journal: Journal
+    trail: Trail
+
+
+class Adapter(Protocol):
+    """Hosts programs. One instance per worker process, made with no arguments, used by many runs at once."""
+
+    async def prepare(self, program: Program) -> None:
+        """Load what hosting this program needs, so that no execution waits for it."""
+        ...
+
+    async def execute(self, run: Run) -> Mapping[str, Any]:
+        """The program's raw outputs by field name; the caller validates them.
+
+        Raises dspex errors only: ModelError for the model's failures, ProgramError for the program's own.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections and threads."""
+        ...
