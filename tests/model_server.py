@@ -1,0 +1,343 @@
+"""A scriptable model server: OpenAI's chat API over real HTTP, with every way a provider can misbehave.
+
+``python -m tests.model_server --port 0`` prints ``{"url": ...}`` and serves until it is stopped; the fixture
+:func:`model_server` runs it in a thread. Without a script it answers what the request asks for: JSON that fits the
+``response_format``, or DSPy's ``[[ ## field ## ]]`` sections; the same request always gets the same answer.
+
+``POST /script``  ``{"steps": [step, ...], "default": step}``: each step serves ``times`` requests (only those that
+contain its ``match``, if it has one), in order; then ``default`` serves. Steps are described at :class:`Step`.
+``GET /calls``    how many calls came, were answered and were given up by the client, by request hash too.
+``DELETE /calls`` forgets script and counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+__all__ = ["ModelServer", "Step", "model_server"]
+
+
+@dataclass
+class Step:
+    """How to serve some requests.
+
+    ``content`` is the answer's text as it stands, ``outputs`` the answer by field in the form the request asks for;
+    with neither, an example that fits. ``status`` above 399 is an error with ``error`` as OpenAI's body
+    (``{"code", "type", "message"}``) and perhaps ``retry_after``. ``fault`` is one of ``malformed_json``,
+    ``empty_choices``, ``truncated_body``, ``reset``, ``hang``, ``content_filter`` and ``length``.
+    """
+
+    delay_ms: float = 0
+    content: str | None = None
+    outputs: dict[str, Any] | None = None
+    status: int = 200
+    error: dict[str, Any] = field(default_factory=dict)
+    retry_after: float | None = None
+    fault: str | None = None
+    times: int = 1
+    match: str | None = None
+
+
+class _State:
+    """The script and the counts of one server."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self.steps: list[Step] = []
+        self.default = Step()
+        self.by_hash: Counter[str] = Counter()
+        self.answered = self.given_up = self.running = self.most_at_once = 0
+        self.requests: list[dict[str, Any]] = []
+        self.keys: Counter[str] = Counter()
+
+    def step_for(self, text: str) -> Step:
+        for position, step in enumerate(self.steps):
+            if step.match is None or step.match in text:
+                step.times -= 1
+                if step.times <= 0:
+                    del self.steps[position]
+                return step
+        return self.default
+
+    def counts(self) -> dict[str, Any]:
+        return {
+            "total": sum(self.by_hash.values()),
+            "answered": self.answered,
+            "given_up": self.given_up,
+            "running": self.running,
+            "most_at_once": self.most_at_once,
+            "by_hash": dict(self.by_hash),
+            "requests": self.requests[-20:],
+            "keys": dict(self.keys),
+        }
+
+
+def application() -> web.Application:
+    state = _State()
+    app = web.Application(client_max_size=64 * 1024 * 1024)
+
+    async def complete(request: web.Request) -> web.StreamResponse:
+        text = await request.text()
+        body = json.loads(text)
+        canonical = json.dumps(body, sort_keys=True).encode()
+        digest = hashlib.sha256(canonical).hexdigest()
+        state.by_hash[digest] += 1
+        state.requests = [*state.requests[-19:], body]
+        state.keys[request.headers.get("Authorization", "").removeprefix("Bearer ")] += 1
+        state.running += 1
+        state.most_at_once = max(state.most_at_once, state.running)
+        try:
+            reply = await _serve(request, body, state.step_for(text), digest)
+        except asyncio.CancelledError:
+            state.given_up += 1
+            raise
+        finally:
+            state.running -= 1
+        state.answered += 1
+        return reply
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "test", "object": "model"}]})
+
+    async def script(request: web.Request) -> web.Response:
+        given = await request.json()
+        state.steps = [Step(**step) for step in given.get("steps", [])]
+        state.default = Step(**given.get("default", {}))
+        return web.json_response({"steps": len(state.steps)})
+
+    async def calls(_: web.Request) -> web.Response:
+        return web.json_response(state.counts())
+
+    async def forget(_: web.Request) -> web.Response:
+        state.forget()
+        return web.json_response({})
+
+    app.router.add_post("/v1/chat/completions", complete)
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/script", script)
+    app.router.add_get("/calls", calls)
+    app.router.add_delete("/calls", forget)
+    return app
+
+
+async def _serve(request: web.Request, body: dict[str, Any], step: Step, digest: str) -> web.StreamResponse:
+    if step.delay_ms:
+        await asyncio.sleep(step.delay_ms / 1000)
+    headers = {"x-request-id": f"req-{digest[:12]}"}
+    if step.status >= 400:
+        if step.retry_after is not None:
+            headers["Retry-After"] = f"{step.retry_after:g}"
+        error = {"message": f"scripted status {step.status}", "type": "error", **step.error}
+        return web.json_response({"error": error}, status=step.status, headers=headers)
+    completion = _completion(body, step, digest)
+    match step.fault:
+        case "hang":
+            await asyncio.Event().wait()
+        case "reset":
+            _reset(request)
+        case "malformed_json":
+            return web.Response(text='{"id": "chatcmpl-1", "choices": [', content_type="application/json")
+        case "empty_choices":
+            completion["choices"] = []
+        case "truncated_body":
+            return await _truncated(request, json.dumps(completion).encode())
+    return web.json_response(completion, headers=headers)
+
+
+def _completion(body: dict[str, Any], step: Step, digest: str) -> dict[str, Any]:
+    content = step.content if step.content is not None else _answer(body, step.outputs, digest)
+    reasons = {"content_filter": "content_filter", "length": "length"}
+    if step.fault == "length":
+        content = content[: len(content) // 2]
+    prompt = sum(len(str(message.get("content"))) for message in body["messages"])
+    return {
+        "id": f"chatcmpl-{digest[:12]}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "" if step.fault == "content_filter" else content},
+                "finish_reason": reasons.get(step.fault or "", "stop"),
+            }
+        ],
+        "usage": {
+            "prompt_tokens": prompt // 4 + 1,
+            "completion_tokens": len(content) // 4 + 1,
+            "total_tokens": prompt // 4 + len(content) // 4 + 2,
+        },
+    }
+
+
+def _reset(request: web.Request) -> None:
+    """Close the connection with a reset, as a crashing server or a firewall does."""
+    transport = request.transport
+    assert transport is not None
+    sock: socket.socket = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+async def _truncated(request: web.Request, whole: bytes) -> web.StreamResponse:
+    reply = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(whole))})
+    await reply.prepare(request)
+    await reply.write(whole[: len(whole) // 2])
+    assert request.transport is not None
+    request.transport.close()
+    return reply
+
+
+def _answer(body: dict[str, Any], outputs: dict[str, Any] | None, digest: str) -> str:
+    """An answer in the form the request asks for: by schema, in DSPy's sections, or as JSON by field names."""
+    wanted = body.get("response_format") or {}
+    schema = (wanted.get("json_schema") or {}).get("schema")
+    if schema is not None:
+        return json.dumps(outputs or _example(schema, schema, digest), ensure_ascii=False)
+    asked = str(body["messages"][-1]["content"])
+    if sections := re.findall(r"`\[\[ ## (\w+) ## \]\]`(?: \(must be formatted as a valid Python ([^)]*)\))?", asked):
+        values = {name: (outputs or {}).get(name, _python(kind, digest)) for name, kind in sections}
+        values.pop("completed", None)
+        told = [f"[[ ## {name} ## ]]\n{_spelled(value)}" for name, value in values.items()]
+        return "\n\n".join([*told, "[[ ## completed ## ]]"])
+    names = re.findall(r"`(\w+)`(?: \(must be formatted as a valid Python ([^)]*)\))?", asked)
+    if names:
+        return json.dumps({name: (outputs or {}).get(name, _python(kind, digest)) for name, kind in names})
+    return json.dumps(outputs) if outputs else f"answer {digest[:8]}"
+
+
+def _spelled(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _python(kind: str, digest: str) -> Any:
+    """An example of a Python type by its name, as DSPy's prompts give it."""
+    if literal := re.match(r"Literal\[['\"]([^'\"]+)", kind):
+        return literal.group(1)
+    examples = {"int": 3, "float": 0.5, "bool": True, "list": ["a", "b"], "dict": {"a": 1}}
+    return next((value for name, value in examples.items() if kind.startswith(name)), f"text {digest[:8]}")
+
+
+def _example(schema: dict[str, Any], root: dict[str, Any], digest: str) -> Any:
+    """A value that fits the schema."""
+    if "$ref" in schema:
+        target: Any = root
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        return _example(target, root, digest)
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return schema["enum"][int(digest[:4], 16) % len(schema["enum"])]
+    for choice in ("anyOf", "oneOf"):
+        if choice in schema:
+            return _example(schema[choice][0], root, digest)
+    kind = schema.get("type", "object" if "properties" in schema else "string")
+    match kind[0] if isinstance(kind, list) else kind:
+        case "object":
+            return {name: _example(inner, root, digest) for name, inner in schema.get("properties", {}).items()}
+        case "array":
+            return [_example(schema.get("items", {}), root, digest)] * max(1, schema.get("minItems", 1))
+        case "integer" | "number":
+            return max(schema.get("minimum", 0), min(1, schema.get("maximum", 1)))
+        case "boolean":
+            return True
+        case "null":
+            return None
+    if schema.get("format") == "date-time":
+        return "2025-01-02T03:04:05Z"
+    text = f"text {digest[:8]}"[: schema.get("maxLength", 100)]
+    return text.ljust(schema.get("minLength", 0), ".")
+
+
+class ModelServer:
+    """The server in a thread of this process, on a free port; what it did is asked over HTTP, as from elsewhere."""
+
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="model-server", daemon=True)
+        self.url = ""
+
+    def __enter__(self) -> ModelServer:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    @property
+    def api_base(self) -> str:
+        return f"{self.url}/v1"
+
+    def script(self, *steps: Step, default: Step | None = None) -> None:
+        """Serve the next requests by these steps, the rest by ``default``."""
+        self._ask("POST", "/script", {"steps": [asdict(s) for s in steps], "default": asdict(default or Step())})
+
+    def calls(self) -> dict[str, Any]:
+        return self._ask("GET", "/calls")
+
+    def forget(self) -> None:
+        self._ask("DELETE", "/calls")
+
+    def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data=data, method=method)
+        with urllib.request.urlopen(request) as reply:
+            answer: dict[str, Any] = json.load(reply)
+        return answer
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        runner = web.AppRunner(application(), handler_cancellation=True, access_log=None, shutdown_timeout=0)
+        self._loop.run_until_complete(runner.setup())
+        site = web.TCPSite(runner, "127.0.0.1", self._port)
+        self._loop.run_until_complete(site.start())
+        host, port = runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
+
+
+@pytest.fixture
+def model_server() -> Iterator[ModelServer]:
+    """A model server of the test's own."""
+    with ModelServer() as server:
+        yield server
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Serve a scriptable OpenAI-compatible model on this machine.")
+    parser.add_argument("--port", type=int, default=0, help="0: a free one")
+    with ModelServer(parser.parse_args().port) as server:
+        print(json.dumps({"url": server.url}), flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The adapters' implementations, and their loading by the registry's word."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from dspex.adapters import adapters
+from dspex.errors import DspexError
+from workers.run import Adapter
+
+__all__ = ["AdapterUnavailable", "Adapters"]
+
+
+class AdapterUnavailable(DspexError):
+    """This worker does not have the adapter that the program names."""
+
+    code = "adapter_unavailable"
+    retryable = True
+
+
+class Adapters:
+    """One instance of each adapter, made when the first program asks for it."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Adapter] = {}
+
+    def get(self, name: str) -> Adapter:
+        """The adapter. Raises AdapterUnavailable, which another worker may be able to mend."""
+        made = self._made.get(name)
+        if made is None:
+            made = self._made[name] = self._make(name)
+        return made
+
+    async def close(self) -> None:
+        for adapter in self._made.values():
+            await adapter.close()
+        self._made.clear()
+
+    def _make(self, name: str) -> Adapter:
+        info = adapters().get(name)
+        if info is None:
+            raise AdapterUnavailable(
+                f"adapter {name!r} is not installed in this worker: install the package that brings it"
+            )
+        module, _, attribute = info.implementation.partition(":")
+        try:
+            adapter: Adapter = getattr(import_module(module), attribute)()
+        except ImportError as error:
+            raise AdapterUnavailable(f"adapter {name!r} cannot be loaded in this worker: {error}") from error
+        return adapter

@@ -1,0 +1,156 @@
+"""The DSPy adapter: hosts a program's module on the worker's loop, hundreds of runs at once.
+
+A module is built once per program version and shared by its runs: ``Predict`` and ``ChainOfThought`` keep nothing of
+a call once history is off. Everything that belongs to one run (model, journal, trace) is in its ``dspy.context``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from dspex.errors import DspexError, ModelError
+from dspex.program import LOCAL_MODEL, Program
+from workers.compact import CompactAdapter
+from workers.dspy_module import build_module
+from workers.dspy_signature import Flavour, dspy_inputs
+from workers.lm.endpoint import Endpoint, Endpoints, LocalModelUrl
+from workers.lm.engine import run_lm
+from workers.lm.errors import program_failure
+from workers.prompts import ChatPrompt, JsonPrompt
+from workers.run import Run
+
+__all__ = ["LOCAL_MODEL_URL_VARIABLE", "DspyAdapter"]
+
+#: The environment variable that says where the bundled model is served.
+LOCAL_MODEL_URL_VARIABLE = "DSPEX_LOCAL_MODEL_URL"
+
+_MODULES_KEPT = 256
+_PROMPTS: Mapping[str, type[dspy.Adapter]] = {"chat": ChatPrompt, "json": JsonPrompt, "compact": CompactAdapter}
+_FLAVOURS: Mapping[str, Flavour] = {
+    "openai": "openai",
+    "azure": "openai",
+    "anthropic": "anthropic",
+    "gemini": "gemini",
+    "vertex_ai": "gemini",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Hosted:
+    """A program made ready: its module, and the prompt its calls are put in."""
+
+    module: dspy.Module
+    prompt: dspy.Adapter
+
+
+class DspyAdapter:
+    """Runs programs as DSPy modules.
+
+    ``local_model_url`` gives the address of the server of the bundled model, and may start it; it is asked once per
+    run, on the loop, so a function that takes long is a coroutine function. By default it is the value of
+    ``DSPEX_LOCAL_MODEL_URL``.
+    """
+
+    def __init__(self, *, local_model_url: LocalModelUrl | None = None) -> None:
+        self._endpoints = Endpoints(local_model_url or _local_model_url)
+        self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
+
+    async def prepare(self, program: Program) -> None:
+        """Build the program's module. Raises ProgramError when its state does not fit its signature."""
+        self._host(program)
+
+    async def execute(self, run: Run) -> Mapping[str, Any]:
+        """The outputs that the signature declares, unjudged: checking them is the caller's.
+
+        What DSPy adds of its own (the ``reasoning`` of ``chain_of_thought``) is not part of the contract and is left
+        out; the journaled answer has it. Declare an output named ``reasoning`` to have it in the result.
+        """
+        hosted = self._host(run.program)
+        endpoint = await self._endpoints.of(run.program)
+        try:
+            prediction = await _predict(hosted, run, endpoint)
+        except Exception as error:
+            raise _failure(error, run.program) from None
+        return _outputs(run.program, prediction)
+
+    async def close(self) -> None:
+        """Close the connections to models."""
+        self._hosted.clear()
+        await self._endpoints.aclose()
+
+    def _host(self, program: Program) -> _Hosted:
+        hosted = self._hosted.get(program.version)
+        if hosted is None:
+            hosted = _Hosted(build_module(program, _flavour(program)), _PROMPTS[program.prompt_style]())
+            self._hosted[program.version] = hosted
+            if len(self._hosted) > _MODULES_KEPT:
+                self._hosted.popitem(last=False)
+        else:
+            self._hosted.move_to_end(program.version)
+        return hosted
+
+
+async def _predict(hosted: _Hosted, run: Run, endpoint: Endpoint) -> Mapping[str, Any]:
+    with dspy.context(
+        lm=run_lm(run, endpoint),
+        adapter=hosted.prompt,
+        trace=[],
+        callbacks=[],
+        disable_history=True,
+        track_usage=False,
+        warn_on_type_mismatch=False,
+        send_stream=None,
+    ):
+        prediction: Mapping[str, Any] = await hosted.module.acall(**dspy_inputs(run.program.signature, run.inputs))
+    return prediction
+
+
+def _outputs(program: Program, prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """The declared outputs. One that may be missing and came as null is left out, so that its default applies."""
+    found = {}
+    for field in program.signature.output_fields:
+        value = prediction[field.name]
+        if value is not None or field.required:
+            found[field.name] = value
+    return found
+
+
+def _failure(error: Exception, program: Program) -> DspexError:
+    failure = program_failure(error, program=program.name, model=str(program.model))
+    if isinstance(error, AdapterParseError):
+        expected = list(error.signature.output_fields)
+        missing = [name for name in expected if name not in (error.parsed_result or {})]
+        return ModelError(
+            f"{failure}: no usable value for {', '.join(missing or expected)}",
+            code=failure.code,
+            retryable=failure.retryable,
+            **{**failure.details, "missing": missing or expected},
+        )
+    return failure
+
+
+def _flavour(program: Program) -> Flavour:
+    """The dialect of JSON Schema that the program's provider enforces; a server at an address takes the standard."""
+    if program.api_base is not None or program.model == LOCAL_MODEL:
+        return "json-schema"
+    return _FLAVOURS.get(str(program.model).partition("/")[0], "json-schema")
+
+
+def _local_model_url() -> str:
+    url = os.environ.get(LOCAL_MODEL_URL_VARIABLE)
+    if not url:
+        raise ModelError(
+            f"model {LOCAL_MODEL!r} is served nowhere that this worker knows: run `dspex up`, or set "
+            f"{LOCAL_MODEL_URL_VARIABLE} to the address of a llama.cpp server",
+            code="provider_unavailable",
+            retryable=False,
+            variable=LOCAL_MODEL_URL_VARIABLE,
+        )
+    return url

@@ -1,0 +1,130 @@
+"""The engine that DSPy calls for every model call of a run: journal, endpoint, usage and cost.
+
+An engine belongs to one run and costs microseconds to make; what is dear (connections, credentials) is the
+endpoint's and shared. DSPy's cache and its retries are off: the journal replays, and we retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+from dspy import lm15
+from dspy.clients.lm import LM
+from dspy.lm15 import Request, Response
+
+from dspex.errors import ModelError
+from workers.lm.cost import cost_usd, tokens
+from workers.lm.endpoint import Endpoint
+from workers.lm.errors import model_error
+from workers.lm.replay import request_hash, response_from_dict, response_to_dict
+from workers.lm.transport import last_request_id
+from workers.run import Answer, Run
+
+__all__ = ["BlockingEngine", "RunEngine", "run_lm"]
+
+# What an endpoint may raise for its own failures; anything else is a bug here, and DSPy reports it as one.
+_UPSTREAM = (lm15.LM15Error, aiohttp.ClientError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError)
+
+
+class RunEngine:
+    """DSPy's asynchronous engine for one run."""
+
+    def __init__(self, run: Run, endpoint: Endpoint) -> None:
+        self._run = run
+        self._endpoint = endpoint
+
+    async def complete(self, request: Request) -> Response:
+        """Answer from the journal, or ask the endpoint and journal what it says.
+
+        Raises ContextLengthError, which DSPy's agents handle by shortening their history, and ModelError.
+        """
+        model = self._endpoint.model
+        try:
+            response = await self._run.journal.perform(
+                request_hash(request, self._run.program.api_base), model, lambda: self._ask(request)
+            )
+        except ModelError as error:
+            if error.code == "context_window_exceeded":
+                raise lm15.ContextLengthError(str(error)) from error
+            raise
+        return response_from_dict(response)
+
+    async def _ask(self, request: Request) -> Answer:
+        """One call that is paid for. Transient failures are raised, not retried: retries inside the attempt go here."""
+        endpoint = self._endpoint
+        last_request_id.set(None)
+        try:
+            response = await endpoint.complete(request)
+        except _UPSTREAM as error:
+            raise model_error(error, model=endpoint.model, address=endpoint.address) from None
+        if response.finish_reason == "content_filter":
+            raise ModelError(
+                f"model {endpoint.model!r}: the provider's content filter withheld the answer",
+                code="content_filtered",
+                retryable=False,
+                model=endpoint.model,
+                request_id=_request_id(response),
+            )
+        return _answer(endpoint, request, response)
+
+
+class BlockingEngine:
+    """DSPy's synchronous engine for one run: for modules that run in a thread, answered on the worker's loop."""
+
+    def __init__(self, engine: RunEngine, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = engine
+        self._loop = loop
+        # DSPy reads what the endpoint can do from its engine.
+        self.supported_params = endpoint.supported_params
+        self.supports_response_schema = endpoint.supports_response_schema
+        self.supports_function_calling = endpoint.supports_function_calling
+        self.supports_reasoning = endpoint.supports_reasoning
+
+    def complete(self, request: Request) -> Response:
+        """Raises RuntimeError on the loop's own thread, which would wait for itself: use ``acall`` there."""
+        if _running_loop() is self._loop:
+            raise RuntimeError("a synchronous model call on the worker's event loop: call the module with acall()")
+        return asyncio.run_coroutine_threadsafe(self._engine.complete(request), self._loop).result()
+
+
+def run_lm(run: Run, endpoint: Endpoint) -> LM:
+    """The ``dspy.LM`` of one run. Raises DSPy's LMConfigurationError for settings the model cannot take."""
+    program = run.program
+    engine = RunEngine(run, endpoint)
+    return LM(
+        endpoint.model,
+        engine=BlockingEngine(engine, endpoint, asyncio.get_running_loop()),
+        async_engine=engine,
+        temperature=program.temperature,
+        max_tokens=program.max_tokens,
+        cache=False,
+        num_retries=0,
+    )
+
+
+def _answer(endpoint: Endpoint, request: Request, response: Response) -> Answer:
+    prompt_tokens, completion_tokens = tokens(response, endpoint.provider)
+    cost: float | None = None
+    if endpoint.is_priced:
+        cost = cost_usd(response, request, provider=endpoint.provider, model=endpoint.wire_model)
+    return Answer(
+        response=response_to_dict(response),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost_usd=cost,
+        request_id=_request_id(response),
+    )
+
+
+def _request_id(response: Response) -> str | None:
+    found: Any = last_request_id.get() or response.id
+    return None if found is None else str(found)[:200]
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

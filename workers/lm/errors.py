@@ -1,0 +1,249 @@
+"""What went wrong with a model, in DSPex's own words: one table from every upstream error class.
+
+Upstream messages may quote the prompt, the answer or the key, so none of their text is kept. A ModelError says
+what the table says, and carries evidence that cannot hold user text: the model, the provider, the HTTP status, the
+provider's error code and request id, the operating system's reason, and which request parameters were named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import re
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from dspy import lm15
+from dspy.utils import exceptions as upstream
+
+from dspex.errors import DspexError, ModelError, ProgramError
+
+__all__ = ["RULES", "Rule", "model_error", "program_failure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one class of upstream errors is told: the ModelError code, whether another attempt may help, and why."""
+
+    code: str
+    retryable: bool
+    reason: str
+
+
+_AUTHENTICATION = Rule("authentication", False, "the provider refused the credentials")
+_BILLING = Rule("billing", False, "the provider reports a billing or quota problem on the account")
+_CONFIGURATION = Rule("invalid_request", False, "the program names a model or settings that cannot be used")
+_CONTEXT = Rule("context_window_exceeded", False, "the prompt is longer than the model's context window")
+_INVALID = Rule("invalid_request", False, "the provider refused the request")
+_LIMIT = Rule("model_error", False, "the answer outgrew the collector's budget")
+_LOCK = Rule("provider_unavailable", True, "the credential file is locked by another process")
+_MODEL = Rule("unsupported", False, "the provider does not offer this model")
+_NO_KEY = Rule("authentication", False, "no credentials for the provider were found on the worker")
+_PARSE = Rule("output_unparseable", True, "the answer does not have the form the prompt asked for")
+_PROVIDER = Rule("model_error", False, "the provider answered with an error")
+_RATE = Rule("rate_limited", True, "the provider limits the rate of requests")
+_SERVER = Rule("provider_unavailable", True, "the provider failed while handling the request")
+_STREAM = Rule("provider_unavailable", True, "the provider's stream broke off")
+_TIMEOUT = Rule("model_timeout", True, "the provider did not answer in time")
+_TLS = Rule("provider_unavailable", False, "the provider's certificate could not be verified")
+_TRANSPORT = Rule("provider_unavailable", True, "the provider could not be reached")
+_UNEXPECTED = Rule("model_error", False, "the model call failed in an unexpected way")
+_UNREADABLE = Rule("provider_unavailable", True, "the provider's reply could not be read")
+_UNSUPPORTED = Rule("unsupported", False, "the provider does not support what the program asks for")
+
+#: Every upstream error class. The nearest class in an error's MRO decides; tests/unit/test_lm_errors.py fails when
+#: DSPy brings one that is not here.
+RULES: dict[type[BaseException], Rule] = {
+    # lm15: what DSPy's own engine raises
+    lm15.LM15Error: _UNEXPECTED,
+    lm15.TransportError: _TRANSPORT,
+    lm15.LockTimeoutError: _LOCK,
+    lm15.CollectionLimitError: _LIMIT,
+    lm15.StreamAssemblyError: _STREAM,
+    lm15.ConfigurationError: _CONFIGURATION,
+    lm15.NotConfiguredError: _NO_KEY,
+    lm15.MissingCredentialError: _NO_KEY,
+    lm15.UnknownModelError: _CONFIGURATION,
+    lm15.AmbiguousModelError: _CONFIGURATION,
+    lm15.ToolDerivationError: _CONFIGURATION,
+    lm15.CapabilityError: _UNSUPPORTED,
+    lm15.UnsupportedFeatureError: _UNSUPPORTED,
+    lm15.ProviderError: _PROVIDER,
+    lm15.AuthError: _AUTHENTICATION,
+    lm15.BillingError: _BILLING,
+    lm15.RateLimitError: _RATE,
+    lm15.TimeoutError: _TIMEOUT,
+    lm15.InvalidRequestError: _INVALID,
+    lm15.ContextLengthError: _CONTEXT,
+    lm15.UnsupportedModelError: _MODEL,
+    lm15.ServerError: _SERVER,
+    # DSPy: what its modules and adapters raise
+    upstream.DSPyError: _UNEXPECTED,
+    upstream.AdapterParseError: _PARSE,
+    upstream.LMError: _UNEXPECTED,
+    upstream.LMUnexpectedError: _UNEXPECTED,
+    upstream.LMStreamAssemblyError: _STREAM,
+    upstream.LMTransportError: _TRANSPORT,
+    upstream.LMLockTimeoutError: _LOCK,
+    upstream.LMCollectionLimitError: _LIMIT,
+    upstream.LMConfigurationError: _CONFIGURATION,
+    upstream.LMNotConfiguredError: _NO_KEY,
+    upstream.LMUnsupportedFeatureError: _UNSUPPORTED,
+    upstream.LMProviderError: _PROVIDER,
+    upstream.LMAuthError: _AUTHENTICATION,
+    upstream.LMBillingError: _BILLING,
+    upstream.LMRateLimitError: _RATE,
+    upstream.LMTimeoutError: _TIMEOUT,
+    upstream.LMInvalidRequestError: _INVALID,
+    upstream.ContextWindowExceededError: _CONTEXT,
+    upstream.LMUnsupportedModelError: _MODEL,
+    upstream.LMServerError: _SERVER,
+    # lm15, reading a reply of an unexpected shape
+    ValueError: _UNREADABLE,
+    TypeError: _UNREADABLE,
+    LookupError: _UNREADABLE,
+    AttributeError: _UNREADABLE,
+    # the network under them
+    aiohttp.ClientError: _TRANSPORT,
+    aiohttp.ServerTimeoutError: _TIMEOUT,
+    aiohttp.InvalidURL: _CONFIGURATION,
+    aiohttp.ClientConnectorCertificateError: _TLS,
+    OSError: _TRANSPORT,
+    EOFError: _TRANSPORT,
+    TimeoutError: _TIMEOUT,
+    ConnectionError: _TRANSPORT,
+    socket.gaierror: _TRANSPORT,
+    ssl.SSLError: _TRANSPORT,
+    ssl.SSLCertVerificationError: _TLS,
+    asyncio.IncompleteReadError: _TRANSPORT,
+}
+
+_CODE = re.compile(r"[A-Za-z][A-Za-z_.]{0,63}|[0-9]{1,6}")
+_PROVIDER_ID = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+_WORD = re.compile(r"[a-z_]+")
+#: Parameter names of the providers' APIs: the only words of an upstream message that are repeated.
+_PARAMETERS = frozenset(
+    {"frequency_penalty", "grammar", "image_url", "json_object", "json_schema", "logit_bias", "logprobs", "messages"}
+    | {"max_completion_tokens", "max_tokens", "model", "presence_penalty", "reasoning_effort", "response_format"}
+    | {"seed", "temperature", "tool_choice", "tools", "top_k", "top_p"}
+)
+
+
+def model_error(error: BaseException, *, model: str, address: str | None = None) -> ModelError:
+    """The ModelError that tells this upstream error; ``address`` is where the model was asked, if known."""
+    rule = _rule(error)
+    evidence = _evidence(error)
+    told = ", ".join(f"{name} {value}" for name, value in _told(evidence, address))
+    return ModelError(
+        f"model {model!r}: {rule.reason}" + (f" ({told})" if told else ""),
+        code=rule.code,
+        retryable=rule.retryable,
+        model=model,
+        **evidence,
+    )
+
+
+def program_failure(error: Exception, *, program: str, model: str) -> DspexError:
+    """The error of a run that DSPy ended: ours if it carries one, the model's, or the program's own code's.
+
+    A DspexError raised below DSPy (by the journal or the engine) comes back wrapped in an LMError, as its cause.
+    """
+    inner: BaseException | None = error
+    while isinstance(inner, upstream.LMError) and inner.__cause__ is not None:
+        inner = inner.__cause__
+    if isinstance(inner, DspexError):
+        return inner
+    if isinstance(error, upstream.DSPyError):
+        return model_error(error, model=model)
+    return ProgramError(
+        f"program {program!r} raised {type(error).__name__} at {_place(error)}; its text is not repeated, "
+        "since it may quote inputs or outputs",
+        type=type(error).__name__,
+        at=_place(error),
+    )
+
+
+def _rule(error: BaseException) -> Rule:
+    for cause in _network_causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _TLS
+    status = getattr(error, "status", None)
+    if type(error) is lm15.ProviderError and isinstance(status, int) and status < 400:
+        return _UNREADABLE  # lm15's word for a success whose body is not what it should be
+    return next((RULES[cls] for cls in type(error).__mro__ if cls in RULES), _UNEXPECTED)
+
+
+def _evidence(error: BaseException) -> dict[str, Any]:
+    found = {
+        "type": type(error).__name__,
+        "provider": _matching(_PROVIDER_ID, getattr(error, "provider", None)),
+        "status": _matching_status(getattr(error, "status", None)),
+        "provider_code": _matching(_CODE, getattr(error, "provider_code", None)),
+        "request_id": _matching(_REQUEST_ID, getattr(error, "request_id", None)),
+        "retry_after": _seconds(getattr(error, "retry_after", None)),
+        "os_error": next(filter(None, map(_os_reason, _network_causes(error))), None),
+        "mentions": sorted(_PARAMETERS.intersection(_WORD.findall(str(getattr(error, "message", "")).lower()))) or None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _told(evidence: dict[str, Any], address: str | None) -> list[tuple[str, Any]]:
+    named = [
+        ("at", address),
+        ("HTTP", evidence.get("status")),
+        ("code", evidence.get("provider_code")),
+        ("request", evidence.get("request_id")),
+        ("cause:", evidence.get("os_error")),
+        ("retry after seconds:", evidence.get("retry_after")),
+        ("about", " and ".join(evidence.get("mentions", ())) or None),
+    ]
+    return [(name, value) for name, value in named if value is not None]
+
+
+def _network_causes(error: BaseException) -> list[OSError]:
+    """The operating system's errors behind this one, outermost first."""
+    causes, inner = [], error
+    for _ in range(10):
+        if isinstance(inner, OSError):
+            causes.append(inner)
+        following = inner.__cause__ or inner.__context__
+        if following is None:
+            break
+        inner = following
+    return causes
+
+
+def _os_reason(error: OSError) -> str | None:
+    if isinstance(error, socket.gaierror):
+        return "the host name could not be resolved"
+    if error.errno is None or isinstance(error, ssl.SSLError):
+        return None
+    return os.strerror(error.errno)
+
+
+def _matching(pattern: re.Pattern[str], value: object) -> str | None:
+    return value if isinstance(value, str) and pattern.fullmatch(value) else None
+
+
+def _matching_status(value: object) -> int | None:
+    return value if isinstance(value, int) and 100 <= value <= 599 else None
+
+
+def _seconds(value: object) -> float | None:
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return float(value) if usable and isinstance(value, int | float) else None
+
+
+def _place(error: BaseException) -> str:
+    """``file.py:12``: where the error was raised, without the directory."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "an unknown place"
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"

