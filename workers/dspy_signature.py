@@ -127,9 +127,8 @@ def _annotation(kind: Type, schema: dict[str, Any]) -> Any:
             return dict[str, _annotation(primitive.args[1], {})]  # type: ignore[misc]
         case "union" if all(map(_has_name, primitive.args)):
             return reduce(or_, [_annotation(arg, {}) for arg in primitive.args])
-        case name if name in _NAMED:
-            return _NAMED[name]
-    return _shown_by_schema(kind.name, schema)
+        case name:
+            return _NAMED.get(name) or _shown_by_schema(kind.name, schema)
 
 
 _NAMED: Mapping[str, Any] = {

@@ -82,7 +82,6 @@ RULES: dict[type[BaseException], Rule] = {
     lm15.UnsupportedModelError: _MODEL,
     lm15.ServerError: _SERVER,
     # DSPy: what its modules and adapters raise
-    upstream.DSPyError: _UNEXPECTED,
     upstream.AdapterParseError: _PARSE,
     upstream.LMError: _UNEXPECTED,
     upstream.LMUnexpectedError: _UNEXPECTED,
@@ -158,7 +157,7 @@ def program_failure(error: Exception, *, program: str, model: str) -> DspexError
         inner = inner.__cause__
     if isinstance(inner, DspexError):
         return inner
-    if isinstance(error, upstream.DSPyError):
+    if isinstance(error, upstream.LMError | upstream.AdapterParseError):
         return model_error(error, model=model)
     return ProgramError(
         f"program {program!r} raised {type(error).__name__} at {_place(error)}; its text is not repeated, "

@@ -6,7 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from dspy._vendor.lm15 import serde
+from dspy.clients import call_result
+from dspy.clients.execution import request_to_dict
 from dspy.lm15 import Request, Response
 
 __all__ = ["request_hash", "response_from_dict", "response_to_dict"]
@@ -17,17 +18,17 @@ def request_hash(request: Request, api_base: str | None) -> str:
 
     Credentials are no part of it: a rotated key replays what the old one paid for.
     """
-    content = {"request": serde.request_to_dict(request), "api_base": api_base}
+    content = {"request": request_to_dict(request), "api_base": api_base}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def response_to_dict(response: Response) -> dict[str, Any]:
     """The answer as JSON-friendly data: all that DSPy reads; the provider's raw body, which repeats it, is left out."""
-    data: dict[str, Any] = serde.response_to_dict(response)
+    data: dict[str, Any] = call_result.response_to_dict(response)
     return data
 
 
 def response_from_dict(data: dict[str, Any]) -> Response:
     """The answer that :func:`response_to_dict` described."""
-    return serde.response_from_dict(data)
+    return call_result.response_from_dict(data)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 import aiohttp
-from dspy._vendor.lm15.transports import TransportRequest
 from yarl import URL
 
 __all__ = ["HttpTransport", "Reply", "last_request_id"]
@@ -22,6 +22,15 @@ last_request_id: ContextVar[str | None] = ContextVar("last_request_id", default=
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 # Deadlines belong to the loop: an attempt is cancelled when its time is over, and the connection with it.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=10, sock_read=None)
+
+
+class _Request(Protocol):
+    """A request as lm15 makes it."""
+
+    method: str
+    url: str
+    headers: list[tuple[str, str]]
+    body: bytes
 
 
 class Reply:
@@ -53,7 +62,7 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
-    async def stream(self, request: TransportRequest) -> AsyncIterator[Reply]:
+    async def stream(self, request: _Request) -> AsyncIterator[Reply]:
         async with self._open().request(
             request.method,
             URL(request.url, encoded=True),
