@@ -62,7 +62,7 @@ def main() -> None:
         if os.getppid() != options.parent:  # it died before the kernel knew that we care
             _refuse("the supervisor is gone")
         os.execvp(options.command[0], options.command)  # noqa: S606
-    sys.exit(_stay_between(options.command, options.death_signal))
+    sys.exit(stay_between(options.command, options.death_signal))
 
 
 def _become(uid: int, gid: int, *, reach: bool) -> None:
@@ -104,8 +104,9 @@ def _refuse(why: str) -> NoReturn:
     sys.exit(REFUSED)
 
 
-def _stay_between(command: list[str], death_signal: int) -> int:
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+def stay_between(command: list[str], death_signal: int) -> int:
+    """Run the command and pass signals on to it, its end back, and the end of standard input as its death signal."""
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         child.send_signal(number)

@@ -126,6 +126,11 @@ class ChildProcess:
             return False
         return True
 
+    def evidence(self) -> str:
+        """How it ended, and what it said last."""
+        code = "is still running" if self.exit_code is None else f"ended with exit code {self.exit_code}"
+        return f"{self.name} {code}. Its log is {str(self.log)!r}:\n{self.printed()}"
+
     def printed(self, lines: int = 15) -> str:
         """The last lines that it printed since it was started."""
         with self.log.open("rb") as file:

@@ -10,7 +10,7 @@ from pathlib import Path
 from dspex.embedded.ports import free_port, is_free
 from dspex.embedded.process import REFUSED, ChildProcess
 from dspex.embedded.state import FileLock, Home
-from dspex.errors import BackendUnavailable, ConfigurationError
+from dspex.errors import BackendUnavailable, ConfigurationError, DspexError
 
 __all__ = ["Server", "packaged"]
 
@@ -59,9 +59,20 @@ class Server(ABC):
                 break
         self.provision()
 
-    def restart(self, *, timeout: float = 60.0) -> None:
+    def begin(self) -> None:
         """Run again on the same port after it died, so that clients come back by themselves."""
-        self.run(timeout=timeout)
+        self.run(timeout=60.0)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.running
+
+    def evidence(self) -> str:
+        return self._process.evidence() if self._process else ""
 
     def run(self, *, timeout: float) -> None:
         """One attempt on :attr:`port`: start the process and wait until it answers."""
@@ -109,16 +120,14 @@ class Server(ABC):
     def _await_ready(self, process: ChildProcess, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not self.ready():
-            if process.wait(0.02):
-                raise self._failed(f"ended with exit code {process.exit_code}", process)
-            if time.monotonic() > deadline:
-                raise self._failed(f"did not answer within {timeout:.0f} s", process)
+            if process.wait(0.02) or time.monotonic() > deadline:
+                raise self._failed(process, timeout)
 
-    def _failed(self, what: str, process: ChildProcess) -> BackendUnavailable | ConfigurationError:
-        text = f"{self.name} {what}. Its log is {str(process.log)!r}:\n{process.printed()}"
+    def _failed(self, process: ChildProcess, timeout: float) -> DspexError:
         if process.exit_code == REFUSED:
-            return unreachable_as_root(text)
-        return BackendUnavailable(text, name=self.name)
+            return unreachable_as_root(process.evidence())
+        late = f"{self.name} does not answer after {timeout:.0f} s: " if process.running else ""
+        return BackendUnavailable(late + process.evidence(), name=self.name)
 
 
 def unreachable_as_root(text: str) -> ConfigurationError:

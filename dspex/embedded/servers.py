@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
-from os import getpid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from dspex.embedded.postgres import PostgresServer
+from dspex.embedded.progress import Progress, Reporter, State, silent, step
 from dspex.embedded.redis import RedisServer
+from dspex.embedded.server import Server
 from dspex.embedded.state import Home, Stack, write_stack
 
 __all__ = ["EmbeddedServers"]
@@ -28,11 +31,12 @@ class EmbeddedServers:
     ConfigurationError when the wheels are not installed. While it runs, ``read_stack(home)`` finds it.
     """
 
-    def __init__(self, home: Path | str, *, durable: bool = True) -> None:
+    def __init__(self, home: Path | str, *, durable: bool = True, on_progress: Reporter = silent) -> None:
         self.home = Home(home)
         self.postgres = PostgresServer(self.home, durable=durable)
         self.redis = RedisServer(self.home, durable=durable)
-        self.started_at = ""
+        self._report = on_progress
+        self._info: Stack | None = None
 
     @property
     def database_url(self) -> str:
@@ -42,42 +46,57 @@ class EmbeddedServers:
     def broker_url(self) -> str:
         return self.redis.url
 
-    def start(self) -> None:
+    @property
+    def info(self) -> Stack:
+        """Where the servers listen; as ``stack.json`` has it once announced."""
+        if self._info is None:
+            raise RuntimeError("the servers were not started")
+        return self._info
+
+    def start(self, *, announce: bool = True) -> None:
         """Start both and wait until both answer; on failure nothing is left running."""
         self.home.acquire()
-        self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         try:
             with ThreadPoolExecutor(max_workers=1) as pool:
-                redis = pool.submit(self.redis.start)
-                self.postgres.start()
+                redis = pool.submit(self._start_one, self.redis)
+                self._start_one(self.postgres)
                 redis.result()
-            self.announce()
+            self._info = Stack(
+                database_url=self.database_url,
+                broker_url=self.broker_url,
+                pid=os.getpid(),
+                started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            if announce:
+                self.announce()
         except BaseException:
             self.stop()
             raise
 
-    def announce(self, *, flower_url: str | None = None) -> None:
+    def announce(self, *, flower_url: str | None = None, serves_model: bool = False) -> None:
         """Write ``stack.json``, so that clients with the same home find the servers."""
-        write_stack(
-            self.home,
-            Stack(
-                database_url=self.database_url,
-                broker_url=self.broker_url,
-                pid=getpid(),
-                started_at=self.started_at,
-                flower_url=flower_url,
-            ),
-        )
+        self._info = replace(self.info, flower_url=flower_url, serves_model=serves_model)
+        write_stack(self.home, self._info)
 
     def stop(self) -> None:
         """Stop Redis, then Postgres, and let go of the home."""
         try:
-            self.redis.stop()
+            self._stop_one(self.redis)
         finally:
             try:
-                self.postgres.stop()
+                self._stop_one(self.postgres)
             finally:
                 self.home.release()
+
+    def _start_one(self, server: Server) -> None:
+        with step(self._report, server.name, lambda: server.address):
+            server.start()
+
+    def _stop_one(self, server: Server) -> None:
+        if server.running:
+            self._report(Progress(server.name, State.STOPPING))
+            server.stop()
+            self._report(Progress(server.name, State.STOPPED))
 
     def __enter__(self) -> Self:
         self.start()

@@ -27,7 +27,7 @@ from typing import Any
 
 from dspex.errors import ConfigurationError, DspexError
 
-__all__ = ["FileLock", "Home", "Stack", "StackRunning", "read_stack", "write_private"]
+__all__ = ["FileLock", "Home", "Stack", "StackRunning", "read_stack", "write_private", "write_stack"]
 
 # How long a start waits for a lock that may only be held by a reader's short look at it.
 _READER_SECONDS = 0.5
@@ -45,13 +45,17 @@ class StackRunning(DspexError):  # noqa: N818 - errors are named for what happen
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A running embedded stack: where its servers listen, and which process supervises it (``pid``)."""
+    """A running embedded stack: where its servers listen, and which process supervises it (``pid``).
+
+    ``serves_model``: it starts the local model when somebody wants it.
+    """
 
     database_url: str
     broker_url: str
     pid: int
     started_at: str
     flower_url: str | None = None
+    serves_model: bool = False
 
     def __repr__(self) -> str:  # the URLs hold passwords
         return f"Stack(pid={self.pid}, started_at={self.started_at!r}, flower_url={self.flower_url!r})"
@@ -69,6 +73,10 @@ class FileLock:
         if self._fd is None:
             raise RuntimeError(f"{self.path} is not locked")
         return self._fd
+
+    @property
+    def held(self) -> bool:
+        return self._fd is not None
 
     def acquire(self, timeout: float = 0.0) -> bool:
         """Take the lock; False if somebody else still holds it after ``timeout`` seconds."""
@@ -143,7 +151,9 @@ class Home:
         return self._passwords[whose]
 
     def release(self) -> None:
-        """Forget the running stack and let go of the lock."""
+        """Forget the running stack and let go of the lock. Does nothing without the lock."""
+        if not self._lock.held:
+            return
         for file in (self.stack_file, self.model_file, self.model_wanted):
             file.unlink(missing_ok=True)
         self._lock.note("")

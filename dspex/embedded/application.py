@@ -1,0 +1,117 @@
+"""The processes of DSPex itself: workers, beat and Flower, as the stack runs them."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from dspex.embedded.process import ChildProcess
+from dspex.embedded.state import Home, Stack
+from dspex.errors import BackendUnavailable
+
+__all__ = ["Application", "ReadyCheck", "beat", "flower", "worker", "worker_is_live"]
+
+#: Whether the process with this number is ready; asked several times a second while it starts.
+ReadyCheck = Callable[[Stack, int], bool]
+
+
+class Application:
+    """One ``dspex`` command kept running against the stack's servers. It is a unit of the monitor."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        home: Home,
+        stack: Stack,
+        check: ReadyCheck = lambda _stack, _pid: True,
+        address: str | None = None,
+        grace: float = 10.0,
+    ) -> None:
+        self.name = name
+        self.address = address
+        self._stack = stack
+        self._check = check
+        self._process = ChildProcess(
+            name=name,
+            argv=[sys.executable, "-m", "dspex.cli", *command],
+            log=home.log_dir / f"{name}.log",
+            env=_environment(home.path, stack),
+            stop_signals=((signal.SIGTERM, grace),),
+        )
+
+    @property
+    def running(self) -> bool:
+        return self._process.running
+
+    def begin(self) -> None:
+        self._process.start()
+
+    def ready(self) -> bool:
+        return self._check(self._stack, self._process.pid)
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def evidence(self) -> str:
+        return self._process.evidence()
+
+
+def worker(name: str, home: Home, stack: Stack, *, check: ReadyCheck | None = None, grace: float) -> Application:
+    """A worker: ready when its row in Postgres says that it lives."""
+    return Application(name, ["worker"], home=home, stack=stack, check=check or worker_is_live, grace=grace)
+
+
+def beat(home: Home, stack: Stack) -> Application:
+    """The scheduler of health checks and upkeep."""
+    return Application("beat", ["beat"], home=home, stack=stack)
+
+
+def flower(home: Home, stack: Stack, port: int) -> Application:
+    """The live view of workers and tasks: ready when it answers."""
+
+    def answers(_stack: Stack, _pid: int) -> bool:
+        return _answers(port)
+
+    command = ["flower", "--port", str(port)]
+    return Application("flower", command, home=home, stack=stack, check=answers, address=f"http://127.0.0.1:{port}")
+
+
+def worker_is_live(stack: Stack, pid: int) -> bool:
+    """Whether a worker process of this machine has registered and renews its lease."""
+    from dspex.store import workers
+    from dspex.store.database import Database
+
+    database = Database(stack.database_url, pool_size=1)
+    try:
+        found = database.run(workers.listing)
+    except BackendUnavailable:
+        return False
+    finally:
+        database.close()
+    live = {row["pid"] for row in found if row["heartbeat_age_seconds"] < row["lease_seconds"]}
+    return pid in live if sys.platform == "linux" else bool(live)  # elsewhere `pid` is the launcher's
+
+
+def _environment(home: Path, stack: Stack) -> Mapping[str, str]:
+    return os.environ | {
+        "DSPEX_DATABASE_URL": stack.database_url,
+        "DSPEX_BROKER_URL": stack.broker_url,
+        "DSPEX_HOME": str(home),
+    }
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

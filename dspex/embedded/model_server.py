@@ -1,0 +1,64 @@
+"""Serves the local model over an OpenAI-compatible HTTP API: ``python -m dspex.embedded.model_server --port N``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+
+from dspex.embedded.model import MODEL_ALIAS, model_path
+
+__all__ = ["main"]
+
+#: Requests answered at once; more of them wait their turn. Measured on 2 cores with 165-token prompts that share their
+#: beginning, 6 clients: 2.5 requests/s with 1 slot, 4.3 with 4, no more with 6 or 8.
+SLOTS = 4
+#: Tokens (prompt and answer) that one request may take. Each slot has its own: with one context for all of them, four
+#: long requests fail together.
+SLOT_CONTEXT = 4096
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--slots", type=int, default=SLOTS)
+    parser.add_argument("--threads", type=int, default=_cores())
+    options = parser.parse_args()
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before the server's threads start, which inherit it
+    server = serve(options.port, slots=options.slots, threads=options.threads)
+    print(f"serving {MODEL_ALIAS} on {server.listening_address}", flush=True)  # type: ignore[attr-defined]
+    signal.sigwait(signals)
+    os._exit(0)  # nothing to save, and llama.cpp's own shutdown waits for requests that stream
+
+
+def serve(port: int, *, slots: int, threads: int) -> object:
+    """Load the model and listen; the server runs in threads of its own as long as the returned object lives."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model_path())
+    params.model_alias = {MODEL_ALIAS}
+    params.hostnames = ["127.0.0.1"]
+    params.port = port
+    params.n_parallel = slots
+    params.n_ctx = slots * SLOT_CONTEXT
+    params.cont_batching = True
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    # 8 bits a number rather than 16: 380 MB resident instead of 565, as fast.
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
+    params.cache_ram_mib = 64
+    params.cors_origins = ""  # no page in a browser may call it
+    params.ui = False
+    params.verbosity = 1  # errors: a line for each request would fill the log
+    return xllamacpp.Server(params)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    main()

