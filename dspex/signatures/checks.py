@@ -1,0 +1,237 @@
+"""Checks that pydantic_core does not have: each takes a value and returns it, or refuses it.
+
+A refusal is a ``PydanticCustomError`` whose type is ``constraint_<name>`` for a broken constraint and
+``dspex_type`` when the value is of the wrong kind.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import math
+import re
+import string
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "FORMATS",
+    "INT_MAX",
+    "INT_MIN",
+    "MAX_DEPTH",
+    "has_format",
+    "has_precision",
+    "is_json",
+    "is_one_of",
+    "is_template",
+    "is_unique",
+    "read_bytes",
+    "read_datetime",
+    "requires_keys",
+]
+
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+"""The integers that every database and JSON reader on the way can hold."""
+
+MAX_DEPTH = 100
+"""Deepest nesting of a JSON value inside an ``:any`` or a ``:map``."""
+
+
+def _refuse(kind: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{message}", {"message": message})
+
+
+def is_json(value: Any) -> Any:
+    """Accept what JSON can hold and give back unchanged: no tuples, sets, objects, NaN, cycles or lone surrogates."""
+    _walk(value, ())
+    return value
+
+
+def _walk(value: Any, above: tuple[int, ...]) -> None:
+    if value is None or value is True or value is False:
+        return
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, int):
+        if not INT_MIN <= value <= INT_MAX:
+            raise _refuse("dspex_type", "integers of at most 64 bits")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise _refuse("dspex_type", "finite numbers")
+    elif isinstance(value, dict | list):
+        _walk_container(value, above)
+    else:
+        raise _refuse("dspex_type", f"a JSON value, and {type(value).__name__} is not one")
+
+
+def _walk_container(value: dict[Any, Any] | list[Any], above: tuple[int, ...]) -> None:
+    if id(value) in above:
+        raise _refuse("dspex_type", "a JSON value, which cannot contain itself")
+    if len(above) >= MAX_DEPTH:
+        raise _refuse("dspex_type", f"a JSON value of at most {MAX_DEPTH} levels")
+    inside = (*above, id(value))
+    if isinstance(value, list):
+        for item in value:
+            _walk(item, inside)
+        return
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise _refuse("dspex_type", f"text as keys, not {type(key).__name__}")
+        _check_text(key)
+        _walk(item, inside)
+
+
+def _check_text(value: str) -> None:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _refuse("dspex_type", "text without lone surrogates") from None
+
+
+_DATETIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+
+
+def read_datetime(value: Any) -> datetime:
+    """Accept a datetime, or its ISO 8601 text with date and time; a value without a zone stays without."""
+    if isinstance(value, str) and _DATETIME.fullmatch(value):
+        try:
+            value = datetime.fromisoformat(value.upper())
+        except ValueError as error:
+            raise _refuse("dspex_type", f"an ISO 8601 date and time ({error})") from None
+    if not isinstance(value, datetime):
+        raise _refuse("dspex_type", 'a datetime, or ISO 8601 text such as "2025-01-31T12:00:00Z"')
+    return datetime.fromisoformat(value.isoformat()) if value.tzinfo or value.fold else value
+
+
+def read_bytes(value: Any) -> bytes:
+    """Accept bytes, or their base64 text."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str) and value.isascii():
+        try:
+            return base64.b64decode(value, validate=True)
+        except binascii.Error:
+            pass
+    raise _refuse("dspex_type", "bytes, or their base64 text")
+
+
+def is_template(value: str) -> str:
+    """Accept text whose ``{placeholders}`` are plain names."""
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(value) if name is not None]
+    except ValueError as error:
+        raise _refuse("dspex_type", f"a template with {{name}} placeholders ({error})") from None
+    for name in names:
+        if not name.isidentifier():
+            raise _refuse("dspex_type", f"a template whose placeholders are plain names, not {name[:40]!r}")
+    return value
+
+
+def is_one_of(allowed: tuple[Any, ...]) -> Callable[[Any], Any]:
+    """A check for membership; the type has been checked before."""
+    known = frozenset(allowed)
+
+    def check(value: Any) -> Any:
+        if value in known:
+            return value
+        raise _refuse("constraint_one_of", "not allowed")
+
+    return check
+
+
+def has_precision(decimals: int) -> Callable[[float], float]:
+    """A check that a number has at most so many decimals."""
+
+    def check(value: float) -> float:
+        if round(value, decimals) == value:
+            return value
+        raise _refuse("constraint_precision", "too many decimals")
+
+    return check
+
+
+def is_unique(_: bool) -> Callable[[list[Any]], list[Any]]:
+    """A check that no item of a list is there twice, as JSON compares: 1 is 1.0, but not true."""
+
+    def check(value: list[Any]) -> list[Any]:
+        if len({_comparable(item) for item in value}) == len(value):
+            return value
+        raise _refuse("constraint_unique", "a value is there twice")
+
+    return check
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return "map", frozenset((key, _comparable(item)) for key, item in value.items())
+    if isinstance(value, list):
+        return "list", tuple(map(_comparable, value))
+    return isinstance(value, bool), value
+
+
+def requires_keys(keys: tuple[str, ...]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A check that a map has these keys."""
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        if all(key in value for key in keys):
+            return value
+        raise _refuse("constraint_required_keys", "a key is missing")
+
+    return check
+
+
+_EMAIL = re.compile(r"[^@\s]{1,64}@([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,63}")
+_HOSTNAME = re.compile(
+    r"(?=.{1,253}$)[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*"
+)
+_DURATION = re.compile(r"P(?!$)(\d+W|(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+S)?)?)", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_TIME = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def _is_uri(value: str) -> bool:
+    parts = urlsplit(value)
+    return bool(parts.scheme and (parts.netloc or parts.path)) and not re.search(r"[\s<>\"{}|\\^`]", value)
+
+
+def _matches(pattern: re.Pattern[str], parse: Callable[[str], Any] = str) -> Callable[[str], bool]:
+    return lambda value: pattern.fullmatch(value) is not None and parse(value) is not None
+
+
+FORMATS: Mapping[str, Callable[[str], object]] = {
+    "date": _matches(_DATE, date.fromisoformat),
+    "date-time": lambda value: _DATETIME.fullmatch(value) and datetime.fromisoformat(value.upper()),
+    "duration": _matches(_DURATION),
+    "email": _matches(_EMAIL),
+    "hostname": _matches(_HOSTNAME),
+    "ipv4": ipaddress.IPv4Address,
+    "ipv6": ipaddress.IPv6Address,
+    "time": _matches(_TIME, lambda value: time.fromisoformat(value.upper()[:15].rstrip("Z"))),
+    "uri": _is_uri,
+    "uuid": _matches(_UUID, uuid.UUID),
+}
+"""The formats of JSON Schema that are checked: each function is falsy or raises ValueError for other text."""
+
+
+def has_format(name: str) -> Callable[[str], str]:
+    """A check that text has a format of JSON Schema."""
+    fits = FORMATS[name]
+
+    def check(value: str) -> str:
+        try:
+            ok = bool(fits(value))
+        except ValueError:
+            ok = False
+        if ok:
+            return value
+        raise _refuse("constraint_format", "another format")
+
+    return check

@@ -1,0 +1,181 @@
+"""What changes between two signatures, and whether old callers and old results stay valid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from dspex.signatures.fields import Field, Type
+from dspex.signatures.types import SPECS, expand, is_wire
+
+if TYPE_CHECKING:
+    from dspex.signatures.compiled import Signature
+
+__all__ = ["Change", "Diff", "accepts", "compare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that is not as it was.
+
+    ``kind`` is ``added``, ``removed``, ``type`` (type, constraints or optionality), ``default``, ``description``, ``secret`` or ``moved``.
+    ``compatible`` says whether every value that was valid before still is: what callers send, for an
+    input; what is stored as a result, for an output.
+    """
+
+    side: Literal["inputs", "outputs"]
+    field: str
+    kind: str
+    compatible: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """The changes from one signature to another, field by field."""
+
+    changes: tuple[Change, ...]
+
+    @property
+    def compatible(self) -> bool:
+        """Whether old callers and old results all stay valid."""
+        return all(change.compatible for change in self.changes)
+
+    @property
+    def breaking(self) -> tuple[Change, ...]:
+        """The changes that break callers or stored results."""
+        return tuple(change for change in self.changes if not change.compatible)
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+
+def compare(old: Signature, new: Signature) -> Diff:
+    """Every change from ``old`` to ``new``."""
+    return Diff(
+        (
+            *_side("inputs", old.input_fields, new.input_fields),
+            *_side("outputs", old.output_fields, new.output_fields),
+        )
+    )
+
+
+def _side(side: Literal["inputs", "outputs"], old: tuple[Field, ...], new: tuple[Field, ...]) -> Iterator[Change]:
+    before, after = {f.name: f for f in old}, {f.name: f for f in new}
+    for name in before.keys() - after.keys():
+        yield Change(side, name, "removed", False, "old values hold a field that is refused now")
+    for name, field in after.items():
+        if name in before:
+            yield from _field(side, before[name], field)
+        else:
+            reason = "old values do not have it" if field.required else "it may be missing"
+            yield Change(side, name, "added", not field.required, reason)
+    common = [name for name in before if name in after]
+    if common != [name for name in after if name in before]:
+        yield Change(side, common[0], "moved", True, "another order of fields makes another prompt")
+
+
+def _field(side: Literal["inputs", "outputs"], old: Field, new: Field) -> Iterator[Change]:
+    name = new.name
+    if old.full_type != new.full_type:
+        wider = accepts(new.full_type, old.full_type)
+        reason = f"{old.full_type} became {new.full_type}"
+        yield Change(side, name, "type", wider and (new.required <= old.required), reason)
+    elif new.required and not old.required:
+        yield Change(side, name, "default", False, "it may not be missing any more")
+    elif old.default != new.default:
+        yield Change(side, name, "default", True, "another value stands for a missing one")
+    if old.description != new.description:
+        yield Change(side, name, "description", True, "another description makes another prompt")
+    if old.secret != new.secret:
+        yield Change(side, name, "secret", True, "it is shown in errors or not")
+
+
+def accepts(new: Type, old: Type) -> bool:
+    """Whether every value of ``old`` is certainly a value of ``new``; when that cannot be told, it is not."""
+    if new == old:
+        return True
+    if _has_check(new):
+        return _is_kind_of(old, new) and _limits_hold(expand(new), expand(old))
+    wide, narrow = expand(new), expand(old)
+    if narrow.name == "union":
+        return all(accepts(wide, arg) for arg in narrow.args)
+    if wide.name == "optional":
+        return accepts(wide.args[0], narrow.args[0] if narrow.name == "optional" else narrow)
+    if wide.name == "union":
+        return any(accepts(arg, narrow) for arg in wide.args)
+    if wide.name == "any":
+        return not is_wire(narrow)
+    if wide.name == narrow.name:
+        return _limits_hold(wide, narrow) and _ACCEPT.get(wide.name, _always)(wide, narrow)
+    return _across(wide, narrow)
+
+
+def _has_check(kind: Type) -> bool:
+    spec = SPECS[kind.name]
+    return spec.check is not None or (spec.base is not None and _has_check(spec.base))
+
+
+def _is_kind_of(kind: Type, other: Type) -> bool:
+    base = SPECS[kind.name].base
+    return kind.name == other.name or (base is not None and _is_kind_of(base, other))
+
+
+def _across(wide: Type, narrow: Type) -> bool:
+    """Types of two names that can hold the same values."""
+    if (wide.name, narrow.name) == ("string", "enum"):
+        return not wide.constraints or _only_one_of(wide, narrow.labels)
+    if (wide.name, narrow.name) == ("enum", "string"):
+        return set(narrow.limits.get("one_of", ("\0",))) <= set(wide.labels)
+    if (wide.name, narrow.name) == ("float", "integer"):
+        return _limits_hold(wide, narrow)
+    if wide.name == "map" and narrow.name in ("dict", "object", "tagged"):
+        return not wide.constraints and not is_wire(narrow)
+    return False
+
+
+def _only_one_of(wide: Type, values: tuple[str, ...]) -> bool:
+    return set(wide.limits) == {"one_of"} and set(values) <= set(wide.limits["one_of"])
+
+
+def _limits_hold(wide: Type, narrow: Type) -> bool:
+    have = narrow.limits
+    return all(name in have and _implies(name, have[name], value) for name, value in wide.constraints)
+
+
+def _implies(name: str, narrow: Any, wide: Any) -> bool:
+    if name.startswith("min"):
+        return bool(narrow >= wide)
+    if name.startswith("max") or name == "precision":
+        return bool(narrow <= wide)
+    if name == "one_of":
+        return set(narrow) <= set(wide)
+    if name == "required_keys":
+        return set(narrow) >= set(wide)
+    return bool(narrow == wide)
+
+
+def _always(_: Type, __: Type) -> bool:
+    return True
+
+
+def _all_args(wide: Type, narrow: Type) -> bool:
+    return all(map(accepts, wide.args, narrow.args))
+
+
+def _members(wide: Type, narrow: Type) -> bool:
+    new, old = (dict(zip(kind.labels, kind.args, strict=True)) for kind in (wide, narrow))
+    if wide.name == "tagged":
+        return all(tag in new and accepts(new[tag], arg) for tag, arg in old.items())
+    known = all(key in new and accepts(new[key], arg) for key, arg in old.items())
+    return known and all(key in old or arg.name == "optional" for key, arg in new.items())
+
+
+_ACCEPT: Mapping[str, Any] = {
+    "enum": lambda wide, narrow: set(narrow.labels) <= set(wide.labels),
+    "list": _all_args,
+    "dict": _all_args,
+    "object": _members,
+    "tagged": _members,
+}
