@@ -11,7 +11,7 @@ from dataclasses import InitVar, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from dspex.adapters import adapters
+from dspex.registry import adapters
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
 from dspex.signatures import Signature, signature
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import import_module
 
-from dspex.adapters import adapters
 from dspex.errors import DspexError
+from dspex.registry import adapters
 from workers.run import Adapter
 
 __all__ = ["AdapterUnavailable", "Adapters"]
 
 
-class AdapterUnavailable(DspexError):
+class AdapterUnavailable(DspexError):  # noqa: N818 - errors are named for what happened
     """This worker does not have the adapter that the program names."""
 
     code = "adapter_unavailable"
@@ -23,28 +24,30 @@ class Adapters:
 
     def __init__(self) -> None:
         self._made: dict[str, Adapter] = {}
+        self._making = asyncio.Lock()
 
-    def get(self, name: str) -> Adapter:
+    async def get(self, name: str) -> Adapter:
         """The adapter. Raises AdapterUnavailable, which another worker may be able to mend."""
-        made = self._made.get(name)
-        if made is None:
-            made = self._made[name] = self._make(name)
-        return made
+        if name not in self._made:
+            async with self._making:
+                if name not in self._made:
+                    # An import may take seconds: the loop goes on meanwhile.
+                    self._made[name] = await asyncio.to_thread(_make, name)
+        return self._made[name]
 
     async def close(self) -> None:
         for adapter in self._made.values():
             await adapter.close()
         self._made.clear()
 
-    def _make(self, name: str) -> Adapter:
-        info = adapters().get(name)
-        if info is None:
-            raise AdapterUnavailable(
-                f"adapter {name!r} is not installed in this worker: install the package that brings it"
-            )
-        module, _, attribute = info.implementation.partition(":")
-        try:
-            adapter: Adapter = getattr(import_module(module), attribute)()
-        except ImportError as error:
-            raise AdapterUnavailable(f"adapter {name!r} cannot be loaded in this worker: {error}") from error
-        return adapter
+
+def _make(name: str) -> Adapter:
+    info = adapters().get(name)
+    if info is None:
+        raise AdapterUnavailable(f"adapter {name!r} is not installed in this worker: install the package that brings it")
+    module, _, attribute = info.implementation.partition(":")
+    try:
+        adapter: Adapter = getattr(import_module(module), attribute)()
+    except ImportError as error:
+        raise AdapterUnavailable(f"adapter {name!r} cannot be loaded in this worker: {error}") from error
+    return adapter

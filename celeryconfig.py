@@ -1,0 +1,55 @@
+"""Celery's settings, with a reason beside each. What a user may change is a DSPEX_* setting: see dspex/settings.py."""
+
+from kombu import Queue
+
+# JSON only, and nothing is ever pickled: a message is data from outside.
+accept_content = ["json"]
+task_serializer = "json"
+event_serializer = "json"
+
+# Results are in Postgres; Celery's Redis backend costs 17 commands a task and loses results with Redis.
+result_backend = None
+task_ignore_result = True
+task_store_errors_even_if_ignored = False
+
+# Hundreds of executions on one asyncio loop in one process; scale by processes.
+worker_pool = "workers.pool:AsyncioPool"
+# The prefetch window is the number of executions a worker can run: what it cannot run yet stays in Redis for others.
+worker_prefetch_multiplier = 1
+# A message is acknowledged when its executions are settled, so the prefetch window counts what is in flight.
+task_acks_late = True
+# Leases recover the work of a dead worker; a message that comes again finds nothing to claim.
+task_reject_on_worker_lost = False
+# Redis going away says nothing about the work: it goes on, and is settled in Postgres.
+worker_cancel_long_running_tasks_on_connection_loss = False
+# kombu's redelivery is not the recovery mechanism (DESIGN): keep it out of the way.
+broker_transport_options = {
+    "visibility_timeout": 3600,
+    # A Redis that hangs must not hang the worker.
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+# A worker that starts before Redis waits for it, for as long as it takes.
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+
+# Executions and beat's tasks have queues of their own, so that health checks do not wait behind work.
+task_default_queue = "dspex.maintenance"
+task_queues = [Queue("dspex"), Queue("dspex.maintenance")]
+task_routes = {"dspex.execute": {"queue": "dspex"}}
+task_create_missing_queues = False
+
+# Flower reads these; they carry ids and program names, never inputs or outputs.
+worker_send_task_events = True
+# Unread events are dropped soon instead of filling Redis.
+event_queue_ttl = 5.0
+event_queue_expires = 60.0
+
+# Our own logging: see workers/app.py.
+worker_hijack_root_logger = False
+# Nothing here is imported by name from a message.
+task_protocol = 2
+enable_utc = True
+# The schedule is two fixed intervals; the persistent scheduler would keep them in a pickle.
+beat_scheduler = "celery.beat:Scheduler"

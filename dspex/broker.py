@@ -1,0 +1,132 @@
+"""Redis, as the producer uses it: wake-ups out, completions in.
+
+What DSPex owns in Redis, all of it expendable:
+
+``dspex``               kombu's queue of execution messages (one list per priority step)
+``dspex.maintenance``   the same, for beat's tasks
+``dspex:done``          pub/sub: ids of executions that reached a terminal status, separated by spaces
+``_kombu.*``, ``unacked*``, ``*.celery.pidbox``, ``celeryev*``  Celery's own
+
+Messages follow Celery's protocol 2, written with kombu, so that a producer need not import celery.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import redis
+from kombu import Connection
+from kombu.exceptions import OperationalError
+from kombu.pools import ProducerPool
+
+from dspex.errors import BackendUnavailable
+from dspex.settings import without_password
+from dspex.wire import pack
+
+__all__ = ["DONE_CHANNEL", "MAINTENANCE_QUEUE", "QUEUE", "TASK", "Broker", "queue_keys"]
+
+TASK = "dspex.execute"
+QUEUE = "dspex"
+MAINTENANCE_QUEUE = "dspex.maintenance"
+DONE_CHANNEL = "dspex:done"
+PRIORITY_STEPS = (0, 3, 6, 9)
+
+CONNECT_TIMEOUT_SECONDS = 2
+#: After a failure nothing is tried for so long: a submit must not wait for a Redis known to be away.
+COOLDOWN_SECONDS = 1.0
+
+log = logging.getLogger("dspex")
+
+
+def queue_keys(queue: str = QUEUE) -> list[str]:
+    """The Redis lists of a queue, one for each of kombu's priority steps."""
+    return [queue if step == 0 else f"{queue}\x06\x16{step}" for step in PRIORITY_STEPS]
+
+
+class Broker:
+    """Publishes executions. Safe to share between threads; connects on first use."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self.url = url
+        self._connection = Connection(
+            url,
+            transport_options={
+                "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "socket_timeout": CONNECT_TIMEOUT_SECONDS,
+                # Without these kombu would try to connect for ever.
+                "max_retries": 1,
+                "interval_start": 0,
+                "interval_step": 0,
+                "interval_max": 0,
+            },
+        )
+        self._producers = ProducerPool(self._connection.Pool(pool_size), limit=pool_size)
+        self._origin = f"{os.getpid()}@{socket.gethostname()}"
+        self._away_until = 0.0
+
+    def publish(self, ids: Sequence[UUID], *, program: str, priority: int) -> None:
+        """Put one message for these executions on the queue. Raises BackendUnavailable.
+
+        The task's id is the execution's, or that of the first of several.
+        """
+        if time.monotonic() < self._away_until:
+            raise self._unavailable("it did not answer a moment ago")
+        try:
+            with self._producers.acquire(block=True) as producer:
+                producer.publish(**self._message(ids, program, priority))
+        except (OperationalError, redis.RedisError, OSError) as error:
+            self._away_until = time.monotonic() + COOLDOWN_SECONDS
+            raise self._unavailable(str(error)) from error
+
+    def client(self, **options: Any) -> redis.Redis:
+        """A plain Redis client of the broker's database; the caller closes it."""
+        return redis.Redis.from_url(self.url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, **options)
+
+    def close(self) -> None:
+        self._producers.force_close_all()
+        self._connection.release()
+
+    def _message(self, ids: Sequence[UUID], program: str, priority: int) -> dict[str, Any]:
+        task_id = str(ids[0])
+        return {
+            "body": ([pack(ids)], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}),
+            "serializer": "json",
+            "exchange": "",
+            "routing_key": QUEUE,
+            "declare": [],
+            "retry": False,
+            "priority": priority,
+            "correlation_id": task_id,
+            "headers": {
+                "lang": "py",
+                "task": TASK,
+                # What Flower shows: which program, and which executions. Never inputs.
+                "shadow": f"{TASK} {program}",
+                "argsrepr": " ".join(map(str, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else ""),
+                "kwargsrepr": "{}",
+                "id": task_id,
+                "root_id": task_id,
+                "parent_id": None,
+                "group": None,
+                "retries": 0,
+                "eta": None,
+                "expires": None,
+                "timelimit": [None, None],
+                "origin": self._origin,
+                "ignore_result": True,
+            },
+        }
+
+    def _unavailable(self, reason: str) -> BackendUnavailable:
+        where = without_password(self.url)
+        return BackendUnavailable(
+            f"Redis at {where} is out of reach: {reason}. What was submitted is stored and runs once Redis is back",
+            backend="redis",
+            where=where,
+        )

@@ -1,0 +1,7 @@
+"""The ``dspex`` command. Each subcommand is a module, imported when it is called."""
+
+from __future__ import annotations
+
+from dspex.cli.main import cli, main
+
+__all__ = ["cli", "main"]

@@ -1,0 +1,3 @@
+from dspex.cli.main import main
+
+main()

@@ -1,0 +1,71 @@
+"""What commands share: the client, tables, and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dspex.execution import Execution, Status
+
+__all__ = ["STATUS_STYLES", "as_data", "echo_json", "json_option", "print_table", "short"]
+
+STATUS_STYLES = {
+    Status.QUEUED: "yellow",
+    Status.RUNNING: "cyan",
+    Status.COMPLETED: "green",
+    Status.FAILED: "red",
+    Status.CANCELLED: "magenta",
+}
+
+json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def echo_json(data: Any) -> None:
+    click.echo(json.dumps(data, ensure_ascii=False, indent=2, default=str))
+
+
+def as_data(execution: Execution) -> dict[str, Any]:
+    """An execution as ``--json`` prints it; without its inputs and result."""
+    error = execution.error
+    return {
+        "id": str(execution.id),
+        "program": execution.program,
+        "version": execution.version,
+        "status": str(execution.status),
+        "attempts": execution.attempts,
+        "priority": execution.priority,
+        "created_at": _iso(execution.created_at),
+        "started_at": _iso(execution.started_at),
+        "finished_at": _iso(execution.finished_at),
+        "adapter_used": execution.adapter_used,
+        "error": None if error is None else error.as_dict(),
+        "metrics": {name: getattr(execution.metrics, name) for name in execution.metrics.__slots__},
+        "metadata": execution.metadata,
+    }
+
+
+def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def short(value: Any, most: int = 200) -> str:
+    """A value on one line of at most ``most`` characters."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

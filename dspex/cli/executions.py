@@ -1,0 +1,99 @@
+"""``dspex run`` and ``dspex list``."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from dspex.cli.common import STATUS_STYLES, as_data, echo_json, json_option, print_table, short
+from dspex.client import Client
+from dspex.execution import Execution, Status
+from dspex.signatures import Signature
+
+__all__ = ["list_command", "run"]
+
+#: Fields whose value is taken as it is typed, even when it looks like JSON.
+TEXT_TYPES = frozenset({"string", "enum", "atom", "model_output", "prompt_template"})
+
+
+@click.command()
+@click.argument("name")
+@click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--timeout", type=float, default=None, help="How long to wait, in seconds; the execution goes on.")
+@click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 runs first.")
+@json_option
+def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int, as_json: bool) -> None:
+    """Execute a program and print its result. A value is text for a text field, and JSON for any other.
+
+    Example: dspex run simple_qa question="What is the capital of France?"
+    """
+    with Client() as client:
+        inputs = _inputs(client.program(name).signature, pairs)
+        execution = client.submit(name, inputs, priority=priority)
+        result = execution.result(timeout)
+        encoded = client.program(name, execution.version).signature.encode("outputs", dict(result))
+        if as_json:
+            echo_json({**as_data(execution), "result": json.loads(encoded)})
+            return
+        for field, value in json.loads(encoded).items():
+            click.echo(click.style(f"{field}: ", bold=True) + (value if isinstance(value, str) else json.dumps(value)))
+        click.secho(f"{execution.id}  {execution.metrics.execution_time_ms:.0f} ms", dim=True, err=True)
+
+
+@click.command("list")
+@click.option("--program", help="Only this program's.")
+@click.option("--status", type=click.Choice([s.value for s in Status]), help="Only these; `failed` are the dead letters.")
+@click.option("--since", type=click.DateTime(), help="Only those submitted since (UTC).")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@json_option
+def list_command(program: str | None, status: str | None, since: datetime | None, limit: int, as_json: bool) -> None:
+    """List executions, the newest first.
+
+    Example: dspex list --status failed --limit 50
+    """
+    with Client() as client:
+        moment = since and since.replace(tzinfo=UTC)
+        found = client.list(program=program, status=status, since=moment, limit=limit)
+        if as_json:
+            echo_json([as_data(execution) for execution in found])
+            return
+        if not found:
+            click.echo("no executions")
+            return
+        print_table(Console(), ("id", "program", "status", "attempts", "submitted", "took", "error"), map(_row, found))
+
+
+def _row(execution: Execution) -> tuple[str | Text, ...]:
+    status, error = execution.status, execution.error
+    return (
+        str(execution.id),
+        execution.program,
+        Text(status, style=STATUS_STYLES[status]),
+        str(execution.attempts),
+        f"{execution.created_at:%Y-%m-%d %H:%M:%S}",
+        f"{execution.metrics.execution_time_ms:.0f} ms" if status.is_final else "",
+        short(error.code if error else "", 40),
+    )
+
+
+def _inputs(signature: Signature, pairs: tuple[str, ...]) -> dict[str, Any]:
+    types = {field.name: field.type.name for field in signature.input_fields}
+    inputs: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise click.UsageError(f"{pair!r} is not KEY=VALUE")
+        inputs[key] = value if types.get(key) in TEXT_TYPES else _json_or_text(value)
+    return inputs
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

@@ -1,0 +1,134 @@
+"""``dspex show``: an execution and its timeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from dspex.audit import AuditEvent, AuditTrail
+from dspex.cli.common import STATUS_STYLES, as_data, echo_json, json_option, short
+from dspex.client import Client
+from dspex.execution import Execution
+
+__all__ = ["show", "timeline"]
+
+BAR_WIDTH = 28
+#: What of an event's data says most, in this order.
+TOLD = (
+    "worker", "adapter", "module", "model", "replayed", "prompt_tokens", "completion_tokens", "cost_usd", "bytes", "valid",
+    "repairs", "fields", "code", "cause", "error", "reason", "delay_seconds", "last_heartbeat_at", "program", "version",
+    "fingerprint",
+)  # fmt: skip
+QUIET = frozenset({"completed"})
+
+
+@click.command()
+@click.argument("id")
+@json_option
+def show(id: str, as_json: bool) -> None:
+    """Show an execution: inputs, outputs, figures, and the timeline of its audit trail.
+
+    Example: dspex show 0193e0f2-…
+    """
+    with Client() as client:
+        execution = client.get(id)
+        trail = execution.audit_trail
+        signature = client.program(execution.program, execution.version).signature
+        row = client.row(execution.id)
+        if as_json:
+            result = None if row["result"] is None else json.loads(row["result"])
+            echo_json({**as_data(execution), "inputs": json.loads(row["inputs"]), "result": result, "audit": _audit(trail)})
+            return
+        console = Console()
+        console.print(_head(execution))
+        console.print(_values("inputs", json.loads(row["inputs"])))
+        if row["result"] is not None:
+            console.print(_values("outputs", json.loads(row["result"])))
+        if execution.error is not None:
+            console.print(Text.assemble(("error   ", "bold"), (execution.error.code, "red"), f"  {execution.error}"))
+        console.print(Text(f"signature {signature.name}  {signature.fingerprint[:16]}", style="dim"))
+        console.print(timeline(trail))
+
+
+def timeline(trail: AuditTrail) -> Panel:
+    """The audit trail drawn: when each event began, how long it took, and where that lies in the whole."""
+    begin = trail[0].at
+    end = max(_end(event) for event in trail)
+    span = max((end - begin).total_seconds(), 1e-6)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, justify in (("at", "right"), ("event", "left"), ("took", "right"), ("", "left"), ("", "left")):
+        table.add_column(name, justify=justify, no_wrap=name != "", overflow="fold")  # type: ignore[arg-type]
+    attempt = 0
+    for event in trail:
+        if event.attempt != attempt:
+            attempt = event.attempt
+            table.add_section()
+        offset = (event.at - begin).total_seconds()
+        took = event.duration_ms
+        table.add_row(
+            f"+{offset * 1000:,.1f} ms",
+            Text(event.kind, style=_style(event)),
+            "" if took is None else f"{took:,.1f} ms",
+            _bar(offset / span, (took or 0) / 1000 / span),
+            Text(_told(event), style="dim"),
+        )
+    verdict = trail.verify()
+    proof = Text("✔ the chain of hashes is whole", style="green") if verdict else Text("; ".join(verdict.faults), style="red")
+    title = f"audit trail of {trail.execution_id}"
+    return Panel(Group(table, Text(), proof), title=title, title_align="left", border_style="dim")
+
+
+def _head(execution: Execution) -> Text:
+    m = execution.metrics
+    cost = "" if m.cost_usd is None else f", ${m.cost_usd:.6f}"
+    status = execution.status
+    return Text.assemble(
+        (f"{status}", f"bold {STATUS_STYLES[status]}"), "  ", (execution.program, "bold"), f"@{execution.version}  ",
+        f"attempt {execution.attempts}, {m.execution_time_ms:,.0f} ms after {m.queue_time_ms:,.0f} ms in the queue; "
+        f"{m.lm_calls} model calls, {m.prompt_tokens}+{m.completion_tokens} tokens{cost}",
+    )  # fmt: skip
+
+
+def _values(title: str, values: Mapping[str, Any]) -> Text:
+    text = Text()
+    for index, (name, value) in enumerate(values.items()):
+        text.append(f"{title if index == 0 else '':8}", style="bold").append(f"{name}: ", style="cyan")
+        text.append(short(value, 300) + ("\n" if index < len(values) - 1 else ""))
+    return text
+
+
+def _bar(begin: float, length: float) -> Text:
+    first = min(int(begin * BAR_WIDTH), BAR_WIDTH - 1)
+    cells = max(1, round(length * BAR_WIDTH))
+    return Text(" " * first + ("█" * cells if length else "·"), style="cyan")
+
+
+def _style(event: AuditEvent) -> str:
+    if event.kind in ("failed", "lease_expired") or event.data.get("error") or event.data.get("valid") is False:
+        return "red"
+    return {"completed": "green", "retried": "yellow", "recovered": "yellow", "cancelled": "magenta"}.get(event.kind, "")
+
+
+def _told(event: AuditEvent) -> str:
+    parts = [f"{key}={short(event.data[key], 40)}" for key in TOLD if event.data.get(key) not in (None, [], "")]
+    return " ".join(parts[:4])
+
+
+def _end(event: AuditEvent) -> datetime:
+    from datetime import timedelta
+
+    return event.at + timedelta(milliseconds=event.duration_ms or 0)
+
+
+def _audit(trail: AuditTrail) -> dict[str, Any]:
+    verdict = trail.verify()
+    events = [{"kind": e.kind, "at": e.at.isoformat(), "attempt": e.attempt, "data": dict(e.data)} for e in trail]
+    return {"whole": bool(verdict), "faults": list(verdict.faults), "events": events}

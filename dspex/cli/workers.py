@@ -1,0 +1,38 @@
+"""``dspex workers``."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from dspex.cli.common import echo_json, json_option, print_table
+from dspex.client import Client
+
+__all__ = ["workers"]
+
+
+@click.command()
+@json_option
+def workers(as_json: bool) -> None:
+    """List the live workers: id, host, pid, state, running, last heartbeat."""
+    with Client() as client:
+        rows = client.workers()
+    if as_json:
+        echo_json(rows)
+        return
+    if not rows:
+        click.echo("no worker is alive: start one with `dspex worker`")
+        return
+    print_table(
+        Console(),
+        ("id", "host", "pid", "state", "running", "last heartbeat"),
+        [
+            (
+                str(row["id"]), row["host"], str(row["pid"]), row["state"], f"{row['running']}/{row['concurrency']}",
+                Text(f"{row['heartbeat_age_seconds']:.1f} s ago",
+                     style="" if row["heartbeat_age_seconds"] < row["lease_seconds"] else "red"),
+            )
+            for row in rows
+        ],
+    )  # fmt: skip

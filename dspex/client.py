@@ -1,0 +1,383 @@
+"""The client: deploy programs, submit executions, read what became of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Self
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from dspex.audit import AuditTrail
+from dspex.batch import Batch
+from dspex.broker import Broker
+from dspex.errors import (
+    BackendUnavailable,
+    ExecutionNotFound,
+    ExecutionTimedOut,
+    FieldError,
+    IdempotencyConflict,
+    ProgramNotFound,
+    ProgramVersionMismatch,
+    ValidationError,
+)
+from dspex.execution import Execution, Result, Status
+from dspex.program import Program
+from dspex.settings import Settings
+from dspex.store import executions, migrate, programs, workers
+from dspex.store.database import Database
+from dspex.store.programs import Deployed
+from dspex.submission import Preparer
+from dspex.waiter import Waiter
+
+__all__ = ["Client"]
+
+#: Rows of one COPY: enough to be fast, few enough to be stored soon.
+BULK_ROWS = 1000
+
+log = logging.getLogger("dspex")
+
+
+class Client:
+    """Submits and reads. Share one between threads; close it, or use it as a context manager.
+
+    ``settings`` come from ``DSPEX_*`` and ``dspex.toml`` when not given; ``database_url`` and ``broker_url`` override
+    them. Nothing is connected before the first call.
+
+    Raises ConfigurationError for wrong settings, BackendUnavailable when no stack is configured or running.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, database_url: str | None = None, broker_url: str | None = None
+    ) -> None:
+        urls = {"database_url": database_url, "broker_url": broker_url}
+        self.settings = settings or Settings.load(**{name: url for name, url in urls.items() if url})
+        backends = self.settings.backends()
+        self._database = Database(backends.database_url, application_name="dspex client")
+        self._broker = Broker(backends.broker_url)
+        self._waiter = Waiter(self._broker, self._final_among)
+        self._preparer = Preparer(self.settings.max_input_bytes)
+        self._lock = threading.Lock()
+        self._current: dict[str, Deployed] = {}
+        self._versions: dict[tuple[str, str], Program] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release connections and end the waiting thread; executions go on."""
+        self._waiter.close()
+        self._broker.close()
+        self._database.close()
+
+    # ------------------------------------------------------------------------------------------------- programs
+
+    def deploy(self, program: Program) -> Deployed:
+        """Store the program and make this version the current one. The same content is the same version."""
+        deployed = self._database.run(
+            partial(programs.deploy, program=program), saved=f"program {program.name!r} was not deployed"
+        )
+        self._remember(deployed)
+        return deployed
+
+    def program(self, name: str, version: str | None = None) -> Program:
+        """The deployed program: its current version, or the one named. Raises ProgramNotFound."""
+        if version is None:
+            return self._deployed(name, fresh=True).program
+        known = self._versions.get((name, version))
+        if known is None:
+            known = self._database.run(partial(programs.load, name=name, version=version))
+            if known is None:
+                raise ProgramNotFound(f"program {name!r} has no version {version}", program=name, version=version)
+            self._versions[name, version] = known
+        return known
+
+    # --------------------------------------------------------------------------------------------------- submit
+
+    def submit(
+        self,
+        program: str | Program,
+        inputs: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        priority: int = 5,
+        run_at: datetime | None = None,
+        timeout: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Execution:
+        """Store an execution and wake a worker for it. When this returns, it is in Postgres and will run.
+
+        ``program``          the name of a deployed program, or the program itself, which must be the deployed version
+        ``idempotency_key``  a second submit with the same key (1 to 255 characters) returns the first execution
+        ``priority``         0 to 9; 0 runs first
+        ``run_at``           not before this moment (with a time zone)
+        ``timeout``          seconds an attempt may take, instead of the program's
+        ``metadata``         JSON-friendly data to keep with it
+
+        Raises ValidationError (nothing was stored), ProgramNotFound, ProgramVersionMismatch, IdempotencyConflict, and
+        BackendUnavailable when Postgres is out of reach (nothing was stored). When only Redis is out of reach the
+        execution is stored, a warning is logged, and it runs once Redis is back.
+        """
+        fault = _key_fault(idempotency_key)
+        for fresh in (False, True):
+            current = self._resolve(program, fresh=fresh)
+            submission = self._preparer.prepare(
+                current, inputs, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, faults=fault
+            )
+            if idempotency_key is None:
+                insert = partial(executions.insert, submission=submission)
+            else:
+                digest = _inputs_hash(submission.inputs)
+                insert = partial(
+                    executions.insert_once, submission=submission, key=idempotency_key, inputs_hash=digest
+                )
+            if (row := self._database.run(insert)) is not None:
+                if row.dispatched_at is not None:
+                    self._publish([submission.id], current.name, priority)
+                return Execution(self, _new_row(submission, row.created_at))
+            if (earlier := self._earlier(submission, idempotency_key)) is not None:
+                return earlier
+        raise ProgramNotFound(f"program {current.name!r} is being deployed again and again; try again", retryable=True)
+
+    def execute(
+        self, program: str | Program, inputs: Mapping[str, Any], *, timeout: float | None = None, **options: Any
+    ) -> Result:
+        """Submit, and wait up to ``timeout`` seconds for the result; ``options`` are those of :meth:`submit`.
+
+        Raises what :meth:`submit` and :meth:`Execution.result` raise. A wait that is over does not end the execution.
+        """
+        return self.submit(program, inputs, **options).result(timeout)
+
+    def submit_many(
+        self,
+        program: str | Program,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        priority: int = 5,
+        run_at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Batch:
+        """Store an execution for each row, a thousand at a time, however many there are; workers begin at once.
+
+        A row that does not fit the signature is not stored and does not stop the others: it is in
+        ``batch.rejected`` with its index and its error.
+
+        Raises BackendUnavailable when Postgres is lost on the way; its ``details`` say how many rows were stored
+        and under which ``batch_id``.
+        """
+        current = self._resolve(program, fresh=True)
+        batch = Batch(self, uuid7(), current.name)
+        pending: list[executions.Submission] = []
+        for index, inputs in enumerate(rows):
+            try:
+                pending.append(
+                    self._preparer.prepare(
+                        current, inputs, priority=priority, run_at=run_at, metadata=metadata,
+                        batch_id=batch.id, batch_index=index,
+                    )  # fmt: skip
+                )
+            except ValidationError as error:
+                batch.reject(index, error)
+            if len(pending) == BULK_ROWS:
+                self._store(batch, pending)
+                pending = []
+        if pending:
+            self._store(batch, pending)
+        return batch
+
+    # ----------------------------------------------------------------------------------------------------- read
+
+    def get(self, id: UUID | str) -> Execution:
+        """The execution. Raises ExecutionNotFound."""
+        return Execution(self, self.row(_uuid(id)))
+
+    def list(
+        self,
+        *,
+        program: str | None = None,
+        status: Status | str | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+    ) -> list[Execution]:
+        """Executions, the newest first; ``status="failed"`` are the dead letters."""
+        wanted = None if status is None else Status(status).value
+        find = partial(executions.listing, program=program, status=wanted, since=since, limit=limit)
+        return [Execution(self, row) for row in self._database.run(find)]
+
+    def workers(self) -> Sequence[Mapping[str, Any]]:
+        """The live workers: id, host, pid, version, state, running, concurrency, heartbeat_age_seconds."""
+        return self._database.run(workers.listing)
+
+    def row(self, id: UUID) -> Mapping[str, Any]:
+        """The execution's row as stored. Raises ExecutionNotFound."""
+        row = self._database.run(partial(executions.find, id=id))
+        if row is None:
+            raise ExecutionNotFound(f"no execution {str(id)!r}; `dspex list` shows the latest", execution_id=str(id))
+        return row
+
+    def rows(self, ids: Collection[UUID]) -> Sequence[Mapping[str, Any]]:
+        """The rows of those of these executions that exist."""
+        return self._database.run(partial(executions.find_many, ids=ids))
+
+    def progress(self, batch_id: UUID) -> Mapping[str, Any]:
+        return self._database.run(partial(executions.progress, batch_id=batch_id))
+
+    def audit_trail(self, id: UUID) -> AuditTrail:
+        """The audit trail of an execution. Raises ExecutionNotFound."""
+        found = self._database.run(partial(executions.trail, id=id))
+        if found is None:
+            raise ExecutionNotFound(f"no execution {str(id)!r}", execution_id=str(id))
+        entries, head_seq, head_hash = found
+        return AuditTrail(id, entries, head_seq=head_seq, head_hash=head_hash)
+
+    def check_schema(self) -> None:
+        """Raise SchemaOutdated unless the database has the schema this version needs."""
+        self._database.run(migrate.check)
+
+    # ----------------------------------------------------------------------------------------------------- wait
+
+    def wait(self, execution: Execution, timeout: float | None) -> Mapping[str, Any] | None:
+        """The execution's row once it is final; None when ``timeout`` seconds pass first."""
+        return next(self.wait_any([execution.id], timeout), None)
+
+    def wait_any(self, ids: Collection[UUID], timeout: float | None) -> Iterator[Mapping[str, Any]]:
+        """The row of each of these executions as it becomes final; ends when all are, or ``timeout`` seconds are over."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._waiter.watch(ids) as watch:
+            asked: Collection[UUID] = watch.waiting
+            while watch.waiting:
+                for row in self.rows(asked):
+                    if Status(row["status"]).is_final:
+                        watch.waiting.discard(row["id"])
+                        yield row
+                left = None if deadline is None else deadline - time.monotonic()
+                if not watch.waiting or (left is not None and left <= 0):
+                    return
+                asked = watch.next(left)
+
+    def timed_out(self, execution: Execution, timeout: float | None) -> ExecutionTimedOut:
+        """The error of a wait that is over, with what is known about why."""
+        status = execution.status
+        live = len(self.workers())
+        reason = "" if live else "; no worker is alive: start one with `dspex worker`"
+        return ExecutionTimedOut(
+            f"execution {execution.id} is {status} after {timeout} s and goes on{reason}",
+            execution_id=str(execution.id), status=str(status), live_workers=live,
+        )  # fmt: skip
+
+    # -------------------------------------------------------------------------------------------------- private
+
+    def _resolve(self, program: str | Program, *, fresh: bool) -> Program:
+        if isinstance(program, str):
+            return self._deployed(program, fresh=fresh).program
+        deployed = self._deployed(program.name, fresh=fresh).program
+        if deployed.version != program.version and not fresh:
+            deployed = self._deployed(program.name, fresh=True).program
+        if deployed.version != program.version:
+            raise ProgramVersionMismatch(
+                f"program {program.name!r} in hand is version {program.version}, deployed is {deployed.version}: "
+                "deploy it, or submit by name",
+                program=program.name, version=program.version, deployed=deployed.version,
+            )  # fmt: skip
+        return deployed
+
+    def _deployed(self, name: str, *, fresh: bool) -> Deployed:
+        known = None if fresh else self._current.get(name)
+        if known is None:
+            known = self._database.run(partial(programs.current, name=name))
+            if known is None:
+                raise self._program_not_found(name)
+            self._remember(known)
+        return known
+
+    def _program_not_found(self, name: str) -> ProgramNotFound:
+        import difflib
+
+        near = difflib.get_close_matches(name, self._database.run(programs.names), 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else "; deploy it with client.deploy or `dspex deploy`"
+        return ProgramNotFound(f"no program {name!r} is deployed{hint}", program=name)
+
+    def _remember(self, deployed: Deployed) -> None:
+        with self._lock:
+            self._current[deployed.program.name] = deployed
+            self._versions[deployed.program.name, deployed.program.version] = deployed.program
+
+    def _earlier(self, submission: executions.Submission, key: str | None) -> Execution | None:
+        """The execution a submit that stored nothing stands for, if it was stored before."""
+        if key is not None:
+            known = self._database.run(partial(executions.known_key, program=submission.program, key=key))
+            if known is not None:
+                if known.inputs_hash != _inputs_hash(submission.inputs):
+                    raise IdempotencyConflict(
+                        f"idempotency key {key!r} of program {submission.program!r} stands for execution "
+                        f"{known.execution_id}, which has other inputs",
+                        execution_id=str(known.execution_id), key=key,
+                    )  # fmt: skip
+                return self.get(known.execution_id)
+        row = self._database.run(partial(executions.find, id=submission.id))
+        return row and Execution(self, row)
+
+    def _store(self, batch: Batch, submissions: Sequence[executions.Submission]) -> None:
+        saved = f"{len(batch)} rows of batch {batch.id} are stored, the rest is not"
+        try:
+            with self._database.transaction(saved=saved) as connection:
+                executions.copy(connection, submissions)
+        except BackendUnavailable as error:
+            error.details.update(batch_id=str(batch.id), stored=len(batch))
+            raise
+        batch.add(submissions)
+
+    def _publish(self, ids: Sequence[UUID], program: str, priority: int) -> None:
+        try:
+            self._broker.publish(ids, program=program, priority=priority)
+        except BackendUnavailable as error:
+            log.warning("%s", error)
+
+    def _final_among(self, ids: Collection[UUID]) -> Collection[UUID]:
+        return self._database.run(partial(executions.final_among, ids=ids))
+
+
+def _new_row(submission: executions.Submission, created_at: datetime) -> Mapping[str, Any]:
+    """The row just stored, without reading it again."""
+    return {
+        "id": submission.id,
+        "program": submission.program,
+        "version": submission.version,
+        "status": Status.QUEUED,
+        "priority": submission.priority,
+        "attempt": 0,
+        "inputs": submission.inputs,
+        "created_at": created_at,
+        "metadata": None if submission.metadata is None else json.loads(submission.metadata),
+        "error": None, "metrics": None, "adapter_used": None, "started_at": None, "finished_at": None,
+    }  # fmt: skip
+
+
+def _inputs_hash(inputs: str) -> bytes:
+    canonical = json.dumps(json.loads(inputs), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).digest()
+
+
+def _key_fault(key: str | None) -> list[FieldError]:
+    if key is None or (isinstance(key, str) and 1 <= len(key) <= 255 and "\x00" not in key):
+        return []
+    return [FieldError("idempotency_key", "text of 1 to 255 characters", repr(key)[:40])]
+
+
+def _uuid(id: UUID | str) -> UUID:
+    if isinstance(id, UUID):
+        return id
+    try:
+        return UUID(str(id))
+    except ValueError:
+        raise ExecutionNotFound(f"{id!r} is not an execution id", execution_id=str(id)) from None

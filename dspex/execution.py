@@ -1,0 +1,246 @@
+"""Executions as the producer sees them: status, result, error, metrics, audit trail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from dspex.audit import AuditTrail
+from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, ResultNotReady
+
+if TYPE_CHECKING:
+    from dspex.client import Client
+
+__all__ = ["TRANSITIONS", "Execution", "Metrics", "Result", "Status"]
+
+
+class Status(StrEnum):
+    """Where an execution is in its life.
+
+    ::
+
+        queued ──claim──► running ──settle──► completed | failed | cancelled
+           ▲                 │
+           └─retry, recover──┘
+    """
+
+    #: Stored, and waiting: for a worker, for its ``run_at``, or for the backoff of a retry.
+    QUEUED = "queued"
+    #: A worker holds it under its lease.
+    RUNNING = "running"
+    #: Its outputs are valid and recorded. Final.
+    COMPLETED = "completed"
+    #: Its error is recorded: not to be retried, or its attempts are spent. Final, unless an operator retries it.
+    FAILED = "failed"
+    #: Somebody cancelled it. Final, unless an operator retries it.
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+
+
+#: Every legal transition. The database enforces the same table (migration 0001).
+TRANSITIONS = frozenset(
+    {
+        (Status.QUEUED, Status.RUNNING),  # claim
+        (Status.QUEUED, Status.CANCELLED),  # cancel before it ran
+        (Status.RUNNING, Status.QUEUED),  # retry, or recover from a dead worker
+        (Status.RUNNING, Status.COMPLETED),  # settle
+        (Status.RUNNING, Status.FAILED),
+        (Status.RUNNING, Status.CANCELLED),
+        (Status.FAILED, Status.QUEUED),  # an operator's retry
+        (Status.CANCELLED, Status.QUEUED),
+    }
+)
+
+
+class Result(Mapping[str, Any]):
+    """The outputs of an execution: ``result.answer``, ``result["answer"]``, ``dict(result)``."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "_values", dict(values))
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            known = ", ".join(self._values)
+            raise AttributeError(f"no output {name!r}; this result has {known}") from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a result is a record: it cannot be changed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Result({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Result, (self._values,)
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What an execution took. Times in milliseconds, cost in US dollars (None when the price is unknown).
+
+    ``execution_time_ms`` is that of the last attempt, ``queue_time_ms`` from due to claimed. Calls that were
+    replayed from the journal count in ``replayed_lm_calls`` only, so tokens and cost are counted once.
+    """
+
+    execution_time_ms: float = 0.0
+    queue_time_ms: float = 0.0
+    lm_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    replayed_lm_calls: int = 0
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> Metrics:
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in (stored or {}).items() if name in known})
+
+
+class Execution:
+    """One execution: a snapshot of its row, and a handle on it.
+
+    ``status``, ``error``, ``metrics`` and the rest read the database again while the execution is not final, so
+    they are current; once it is final nothing is read twice. ``refresh()`` reads in any case.
+    """
+
+    def __init__(self, client: Client, row: Mapping[str, Any]) -> None:
+        self._client = client
+        self._row = row
+
+    def __repr__(self) -> str:
+        return f"<Execution {self.id} of {self.program}: {self._row['status']}>"
+
+    @property
+    def id(self) -> UUID:
+        """UUIDv7: sorts by time of submission."""
+        id: UUID = self._row["id"]
+        return id
+
+    @property
+    def program(self) -> str:
+        return str(self._row["program"])
+
+    @property
+    def version(self) -> str:
+        return str(self._row["version"])
+
+    @property
+    def status(self) -> Status:
+        return Status(self._current["status"])
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The validated inputs, as they were stored."""
+        return self._client.program(self.program, self.version).signature.decode("inputs", self._row["inputs"])
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts were begun; the audit trail tells of each."""
+        return int(self._current["attempt"])
+
+    @property
+    def error(self) -> DspexError | None:
+        """The recorded failure, or None. After a retry: why the last attempt failed."""
+        stored = self._current["error"]
+        return None if stored is None else DspexError.from_dict(stored)
+
+    @property
+    def metrics(self) -> Metrics:
+        return Metrics.of(self._current["metrics"])
+
+    @property
+    def adapter_used(self) -> str | None:
+        return self._optional("adapter_used")
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """What the submitter attached; DSPex does not read it."""
+        return self._optional("metadata")
+
+    @property
+    def priority(self) -> int:
+        return int(self._row["priority"])
+
+    @property
+    def created_at(self) -> datetime:
+        at: datetime = self._row["created_at"]
+        return at
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the last attempt began."""
+        return self._optional("started_at")
+
+    @property
+    def finished_at(self) -> datetime | None:
+        return self._optional("finished_at")
+
+    @property
+    def audit_trail(self) -> AuditTrail:
+        """What happened, in order of time; read from the database at each use."""
+        return self._client.audit_trail(self.id)
+
+    def result(self, timeout: float | None = None) -> Result:
+        """The outputs, waiting up to ``timeout`` seconds for them (None: for ever; 0: not at all).
+
+        Raises ExecutionFailed (its ``cause`` is the recorded error), ExecutionCancelled, ExecutionTimedOut when the
+        wait is over (the execution goes on), ResultNotReady with ``timeout=0``.
+        """
+        if not Status(self._row["status"]).is_final:
+            row = self._client.wait(self, timeout)
+            if row is None and timeout == 0:
+                raise ResultNotReady(f"execution {self.id} is {self.status}", execution_id=str(self.id))
+            if row is None:
+                raise self._client.timed_out(self, timeout)
+            self._row = row
+        return self._outcome()
+
+    def refresh(self) -> Execution:
+        """Read the row again."""
+        self._row = self._client.row(self.id)
+        return self
+
+    def _outcome(self) -> Result:
+        row = self._row
+        id = str(self.id)
+        if row["status"] == Status.COMPLETED:
+            return Result(self._client.program(self.program, self.version).signature.decode("outputs", row["result"]))
+        if row["status"] == Status.CANCELLED:
+            raise ExecutionCancelled(f"execution {id} was cancelled", execution_id=id)
+        cause = row["error"] or {}
+        raise ExecutionFailed(
+            f"execution {id} of {self.program!r} failed after {row['attempt']} attempt(s), {cause.get('code')}: "
+            f"{cause.get('message')}. See `dspex show {id}`",
+            code=cause.get("code", "failed"),
+            execution_id=id,
+            attempts=row["attempt"],
+            cause=cause,
+        )
+
+    @property
+    def _current(self) -> Mapping[str, Any]:
+        if not Status(self._row["status"]).is_final:
+            self.refresh()
+        return self._row
+
+    def _optional(self, name: str) -> Any:
+        return self._current[name]

@@ -1,0 +1,133 @@
+"""Connections to Postgres, and what it means when there is none.
+
+Single statements run in autocommit (one round trip, and atomic by themselves); what needs several runs in
+:meth:`Database.transaction`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from dspex.errors import BackendUnavailable, SchemaOutdated
+from dspex.settings import without_password
+
+__all__ = ["Database", "is_disconnect", "unavailable"]
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_SECONDS = 5
+#: A peer that vanished without a word is noticed after about 10 s rather than the kernel's two hours.
+KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+class Database:
+    """A pool of connections to one Postgres, safe to share between threads. Connects on first use."""
+
+    def __init__(self, url: str, *, pool_size: int = 5, application_name: str = "dspex") -> None:
+        self.url = url
+        self.engine: Engine = create_engine(
+            url.replace("postgresql://", "postgresql+psycopg://", 1),
+            pool_size=pool_size,
+            max_overflow=pool_size * 2,
+            pool_timeout=30,
+            pool_use_lifo=True,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "application_name": application_name,
+                "options": "-c timezone=UTC",
+                **KEEPALIVE,
+            },
+        )
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def run(self, work: Callable[[Connection], T], *, saved: str = "nothing was saved") -> T:
+        """``work`` on an autocommit connection; again, once, when a pooled connection turns out to be dead.
+
+        So ``work`` must be safe to repeat. Raises BackendUnavailable, which says what was ``saved``.
+        """
+        try:
+            return self._once(self._autocommit, work)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise self._translate(error, saved) from error
+        try:
+            return self._once(self._autocommit, work)
+        except DBAPIError as error:
+            raise self._translate(error, saved) from error
+
+    @contextmanager
+    def transaction(self, *, saved: str = "nothing was saved") -> Iterator[Connection]:
+        """A connection in a transaction that commits at the end. Raises BackendUnavailable."""
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise self._translate(error, saved) from error
+        except PoolTimeout as error:
+            raise self._pool_exhausted(saved) from error
+
+    def guard(self, work: Callable[[Engine], T]) -> T:
+        """``work`` with the engine itself. Raises BackendUnavailable."""
+        try:
+            return work(self.engine)
+        except DBAPIError as error:
+            raise self._translate(error, "nothing was changed") from error
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _once(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        try:
+            with engine.connect() as connection:
+                return work(connection)
+        except PoolTimeout as error:
+            raise self._pool_exhausted("nothing was saved") from error
+
+    def _translate(self, error: DBAPIError, saved: str) -> Exception:
+        cause = error.orig
+        if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
+            return SchemaOutdated("the database has no DSPex schema, or an old one: run `dspex migrate`")
+        if error.connection_invalidated or (isinstance(cause, psycopg.Error) and is_disconnect(cause)):
+            return unavailable(self.url, cause or error, saved)
+        return error
+
+    def _pool_exhausted(self, saved: str) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"no free connection to Postgres at {without_password(self.url)} within 30 s ({saved}): "
+            "share fewer threads per Client, or give it a larger pool",
+            backend="postgres",
+        )
+
+
+def is_disconnect(error: psycopg.Error) -> bool:
+    """Whether the server cannot be used at all just now, rather than having refused one statement.
+
+    Class 08 and no state at all: no connection; 57P: shutting down or starting; 53300: too many connections;
+    25006: read-only, as a standby is after a failover.
+    """
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.errors.ReadOnlySqlTransaction):
+        return False
+    state = error.sqlstate
+    return state is None or state.startswith(("08", "57P")) or state in ("53300", "25006")
+
+
+def unavailable(url: str, cause: BaseException, saved: str) -> BackendUnavailable:
+    reason = str(cause).strip().split("\n")[0]
+    return BackendUnavailable(
+        f"Postgres at {without_password(url)} is out of reach ({saved}): {reason}",
+        backend="postgres",
+        where=without_password(url),
+    )

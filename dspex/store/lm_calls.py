@@ -1,0 +1,53 @@
+"""The journal's table: model calls by execution, request and occurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+from uuid import UUID
+
+__all__ = ["INSERT", "SELECT", "LMCall", "insert_parameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class LMCall:
+    """A finished model call. ``response`` is JSON text; ``occurrence`` counts equal requests from 0."""
+
+    execution_id: UUID
+    request_hash: bytes
+    occurrence: int
+    attempt: int
+    model: str
+    response: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    duration_ms: float
+    request_id: str | None
+
+
+# A call that is stored already (the answer to an earlier try of this statement was lost) stays as it is.
+INSERT = """
+INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens,
+    completion_tokens, cost_usd, duration_ms, request_id)
+SELECT c.execution_id, c.request_hash, c.occurrence, c.attempt, c.model, c.response::json, c.prompt_tokens,
+    c.completion_tokens, c.cost_usd, c.duration_ms, c.request_id
+FROM unnest(%(execution_id)s::uuid[], %(request_hash)s::bytea[], %(occurrence)s::int[], %(attempt)s::int[],
+    %(model)s::text[], %(response)s::text[], %(prompt_tokens)s::int[], %(completion_tokens)s::int[],
+    %(cost_usd)s::float8[], %(duration_ms)s::float8[], %(request_id)s::text[])
+    AS c (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens, completion_tokens,
+    cost_usd, duration_ms, request_id)
+ON CONFLICT DO NOTHING
+"""
+
+SELECT = """
+SELECT execution_id, request_hash, occurrence, attempt, model, response::text, prompt_tokens, completion_tokens,
+    cost_usd::float8, duration_ms, request_id
+FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY created_at
+"""
+
+
+def insert_parameters(calls: Sequence[LMCall]) -> dict[str, Any]:
+    """The arguments of INSERT."""
+    return {f.name: [getattr(call, f.name) for call in calls] for f in fields(LMCall)}

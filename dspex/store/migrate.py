@@ -1,0 +1,61 @@
+"""Bringing a database's schema up to date, forward only, one process at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import Engine
+
+from dspex.errors import SchemaOutdated
+from dspex.store import partitions
+
+__all__ = ["check", "current", "head", "upgrade"]
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+# Any number will do, as long as every DSPex uses the same: the key of the lock that migrations run under.
+_LOCK = 0x0D59E8
+
+
+def head() -> str:
+    """The revision this version of DSPex needs: the newest migration file."""
+    return max(path.name[:4] for path in (_SCRIPTS / "versions").glob("[0-9]*.py"))
+
+
+def current(connection: Connection) -> str | None:
+    """The revision of the database, or None when DSPex was never there."""
+    if connection.scalar(text("SELECT to_regclass('dspex.schema_version')")) is None:
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM dspex.schema_version"))
+    return revision
+
+
+def check(connection: Connection) -> None:
+    """Raise SchemaOutdated unless the database has the schema this version needs."""
+    found, needed = current(connection), head()
+    if found is None:
+        raise SchemaOutdated("the database has no DSPex schema: run `dspex migrate`", found=None, needed=needed)
+    if found < needed:
+        raise SchemaOutdated(f"the schema is at {found}, this version needs {needed}: run `dspex migrate`",
+                             found=found, needed=needed)
+    if found > needed:
+        raise SchemaOutdated(f"the schema is at {found}, this version knows {needed}: upgrade DSPex here",
+                             found=found, needed=needed)
+
+
+def upgrade(engine: Engine) -> tuple[str | None, str]:
+    """Apply what is missing and make the coming months' partitions. Returns the revisions before and after."""
+    from alembic import command
+    from alembic.config import Config
+
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        before = current(connection)
+        if before is not None and before > head():
+            check(connection)
+        connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS dspex")
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(_SCRIPTS))
+        command.upgrade(config, "head")
+        partitions.ensure(connection)
+        return before, head()

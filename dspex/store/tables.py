@@ -1,0 +1,179 @@
+"""The tables, as SQLAlchemy sees them. The migrations make them; a test compares the two.
+
+All live in the schema ``dspex``, so that they can share a database with the application that submits.
+``executions``, ``lm_calls`` and ``audit_events`` grow without bound and are partitioned by the execution's
+UUIDv7, which carries its time of creation (see partitions.py).
+
+Inputs and results are ``json``, not ``jsonb``: jsonb cannot hold U+0000 and reorders keys, and a user's text is
+never altered.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, UUID
+
+SCHEMA = "dspex"
+metadata = MetaData(schema=SCHEMA)
+
+_now = text("clock_timestamp()")
+
+
+def _at(name: str, *, nullable: bool = True, default: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=_now if default else None)
+
+
+programs = Table(
+    "programs",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    _at("paused_at"),
+    _at("deployed_at", nullable=False, default=True),
+)
+
+program_versions = Table(
+    "program_versions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("content", JSON, nullable=False),
+    _at("created_at", nullable=False, default=True),
+)
+
+executions = Table(
+    "executions",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("program", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("timeout_seconds", Double, nullable=False),
+    Column("worker_id", UUID(as_uuid=True)),
+    Column("batch_id", UUID(as_uuid=True)),
+    Column("batch_index", BigInteger),
+    _at("created_at", nullable=False),
+    _at("run_at", nullable=False),
+    _at("dispatched_at"),
+    _at("started_at"),
+    _at("finished_at"),
+    Column("audit_seq", Integer, nullable=False),
+    Column("audit_hash", LargeBinary, nullable=False),
+    Column("adapter_used", Text),
+    Column("inputs", JSON, nullable=False),
+    Column("result", JSON),
+    Column("error", JSON),
+    Column("metrics", JSON),
+    Column("metadata", JSON),
+    # What is due, in the order it is dispatched; small however many executions are finished.
+    Index("executions_due", "priority", "run_at", postgresql_where=text("status = 'queued' AND dispatched_at IS NULL")),
+    # Dispatched but not yet claimed: the pump's window.
+    Index(
+        "executions_dispatched",
+        "dispatched_at",
+        postgresql_where=text("status = 'queued' AND dispatched_at IS NOT NULL"),
+    ),
+    # Who runs what: the reaper's question.
+    Index("executions_running", "worker_id", postgresql_where=text("status = 'running'")),
+    Index("executions_failed", "id", postgresql_where=text("status = 'failed'")),
+    Index("executions_program", "program", "id"),
+    Index("executions_batch", "batch_id", "batch_index", postgresql_where=text("batch_id IS NOT NULL")),
+    postgresql_partition_by="RANGE (id)",
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("program", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("execution_id", UUID(as_uuid=True), nullable=False),
+    Column("inputs_hash", LargeBinary, nullable=False),
+    _at("created_at", nullable=False, default=True),
+)
+
+lm_calls = Table(
+    "lm_calls",
+    metadata,
+    Column("execution_id", UUID(as_uuid=True), primary_key=True),
+    Column("request_hash", LargeBinary, primary_key=True),
+    Column("occurrence", Integer, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("response", JSON, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("cost_usd", Numeric),
+    Column("duration_ms", Double, nullable=False),
+    Column("request_id", Text),
+    _at("created_at", nullable=False, default=True),
+    postgresql_partition_by="RANGE (execution_id)",
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("execution_id", UUID(as_uuid=True), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    _at("at", nullable=False),
+    Column("events", JSON, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    postgresql_partition_by="RANGE (execution_id)",
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("concurrency", Integer, nullable=False),
+    Column("running", Integer, nullable=False),
+    Column("lease_seconds", Double, nullable=False),
+    _at("started_at", nullable=False),
+    _at("heartbeat_at", nullable=False),
+    _at("stopped_at"),
+    Index("workers_live", "heartbeat_at", postgresql_where=text("stopped_at IS NULL")),
+)
+
+#: Which worker leads a duty that only one may have at a time: a row, not an advisory lock, so that a leader that
+#: is stopped or cut off loses it when the lease ends (docs/decisions/0004).
+leaderships = Table(
+    "leaderships",
+    metadata,
+    Column("duty", Text, primary_key=True),
+    Column("worker_id", UUID(as_uuid=True), nullable=False),
+    _at("expires_at", nullable=False),
+)
+
+health_checks = Table(
+    "health_checks",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _at("at", nullable=False, default=True),
+    Column("healthy", Boolean, nullable=False),
+    Column("worker_id", UUID(as_uuid=True)),
+    Column("components", JSON, nullable=False),
+    Index("health_checks_at", "at"),
+)

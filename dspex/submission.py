@@ -1,0 +1,108 @@
+"""From a user's inputs to a row that can be stored: validation, encoding, limits, and the first audit events."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from dspex.audit import encode_events
+from dspex.errors import FieldError, ValidationError
+from dspex.program import Program
+from dspex.store.executions import Submission
+
+__all__ = ["Preparer"]
+
+
+class Preparer:
+    """Makes submissions; ``max_input_bytes`` bounds the encoded inputs, and the metadata, of each."""
+
+    def __init__(self, max_input_bytes: int) -> None:
+        self._max_input_bytes = max_input_bytes
+
+    def prepare(
+        self,
+        program: Program,
+        inputs: Mapping[str, Any],
+        *,
+        priority: int = 5,
+        run_at: datetime | None = None,
+        timeout: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        batch_id: UUID | None = None,
+        batch_index: int | None = None,
+        faults: Sequence[FieldError] = (),
+    ) -> Submission:
+        """The submission. Raises ValidationError with everything that is wrong; ``faults`` were found before."""
+        began = time.perf_counter()
+        wrong = [*faults, *_option_faults(priority, run_at, timeout)]
+        if not isinstance(inputs, Mapping):
+            wrong.append(FieldError("inputs", "a mapping of field names to values", type(inputs).__name__))
+        if wrong:
+            raise ValidationError.of(f"submit to {program.name!r}", wrong)
+        encoded = program.signature.encode("inputs", program.signature.validate_inputs(inputs))
+        kept = self._metadata(program, metadata)
+        if len(encoded) > self._max_input_bytes:
+            raise ValidationError.of(f"submit to {program.name!r}", [self._too_large("inputs", len(encoded))])
+        validated_ms = (time.perf_counter() - began) * 1000
+        return Submission(
+            id=uuid7(),
+            program=program.name,
+            version=program.version,
+            inputs=encoded.decode(),
+            events=_events(program, len(encoded), validated_ms, priority),
+            priority=priority,
+            max_attempts=program.retry.max_attempts,
+            timeout_seconds=float(timeout if timeout is not None else program.timeout),
+            run_at=run_at,
+            metadata=kept,
+            batch_id=batch_id,
+            batch_index=batch_index,
+        )
+
+    def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
+        if metadata is None:
+            return None
+        try:
+            text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+            size = len(text.encode())
+        except (TypeError, ValueError) as error:
+            raise ValidationError.of(
+                f"submit to {program.name!r}", [FieldError("metadata", f"JSON-friendly data ({error})")]
+            ) from None
+        if size > self._max_input_bytes:
+            raise ValidationError.of(f"submit to {program.name!r}", [self._too_large("metadata", size)])
+        return text
+
+    def _too_large(self, path: str, size: int) -> FieldError:
+        return FieldError(
+            path, f"at most {self._max_input_bytes} bytes as JSON (DSPEX_MAX_INPUT_BYTES)", f"{size} bytes", "max_bytes"
+        )
+
+
+def _events(program: Program, size: int, validated_ms: float, priority: int) -> str:
+    return encode_events(
+        [
+            {"kind": "signature_compilation", "data": {"fingerprint": program.signature.fingerprint}},
+            {"kind": "input_validation", "data": {"bytes": size, "duration_ms": round(validated_ms, 3)}},
+            {"kind": "submitted", "data": {"program": program.name, "version": program.version, "priority": priority}},
+        ]
+    )
+
+
+def _option_faults(priority: object, run_at: object, timeout: object) -> list[FieldError]:
+    faults = []
+    if not isinstance(priority, int) or isinstance(priority, bool) or not 0 <= priority <= 9:
+        faults.append(FieldError("priority", "an integer from 0 (first) to 9", repr(priority)))
+    if run_at is not None and not (isinstance(run_at, datetime) and run_at.tzinfo is not None):
+        faults.append(FieldError("run_at", "a datetime with a time zone", repr(run_at)))
+    if timeout is not None and not (
+        isinstance(timeout, int | float) and not isinstance(timeout, bool) and 0 < timeout <= 86_400
+    ):
+        faults.append(FieldError("timeout", "seconds, more than 0 and at most 86400", repr(timeout)))
+    return faults

@@ -1,0 +1,98 @@
+"""Real servers for tests: one Postgres and one Redis for each test process, a database and a Redis number for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from dspex.client import Client
+from dspex.embedded.servers import EmbeddedServers
+from dspex.settings import Backends
+from dspex.store import migrate
+from dspex.store.database import Database
+from tests.processes import WorkerProcess
+
+TEMPLATE = "dspex_template"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads the user's settings or touches the user's DSPEX_HOME."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("DSPEX_")]:
+            patch.delenv(name)
+        patch.setenv("DSPEX_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[EmbeddedServers]:
+    with tempfile.TemporaryDirectory(prefix="dspex-test-") as home, EmbeddedServers(Path(home), durable=False) as running:
+        database = Database(_database(running, "postgres"))
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"CREATE DATABASE {TEMPLATE}"))
+        database.close()
+        template = Database(_database(running, TEMPLATE))
+        migrate.upgrade(template.engine)
+        template.close()
+        yield running
+
+
+@pytest.fixture
+def backends(servers: EmbeddedServers) -> Iterator[Backends]:
+    """A migrated database and an empty Redis database of this test's own."""
+    number = next(_numbers)
+    name = f"test_{number}"
+    admin = create_engine(_database(servers, "postgres").replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+    broker_url = f"{servers.broker_url.rsplit('/', 1)[0]}/{1 + number % 15}"
+    import redis
+
+    with redis.Redis.from_url(broker_url) as client:
+        client.flushdb()
+    yield Backends((_database(servers, name), broker_url))
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def database(backends: Backends) -> Iterator[Database]:
+    opened = Database(backends.database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(backends: Backends) -> Iterator[Client]:
+    with Client(database_url=backends.database_url, broker_url=backends.broker_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def start_worker(backends: Backends, tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Starts real worker processes on this test's backends, and stops them afterwards."""
+    started: list[WorkerProcess] = []
+
+    def start(**environment: Any) -> WorkerProcess:
+        worker = WorkerProcess(backends, tmp_path / f"worker-{len(started)}.log", environment)
+        started.append(worker)
+        worker.wait_until_ready()
+        return worker
+
+    yield start
+    for worker in started:
+        worker.stop()
+
+
+def _database(servers: EmbeddedServers, name: str) -> str:
+    return f"{servers.database_url.rsplit('/', 1)[0]}/{name}"

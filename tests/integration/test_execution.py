@@ -1,0 +1,104 @@
+"""From submit to result through a real worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import dspex
+from dspex.client import Client
+from tests.processes import WorkerProcess
+
+StartWorker = Callable[..., WorkerProcess]
+
+HAPPY_PATH = [
+    "signature_compilation",
+    "input_validation",
+    "submitted",
+    "claimed",
+    "adapter_execution",
+    "lm_call",
+    "output_validation",
+    "result_serialization",
+    "completed",
+]
+
+
+def scripted(name: str = "qa", signature: str = "question -> answer", **fields: object) -> dspex.Program:
+    return dspex.Program(name, dspex.signature(signature), adapter="scripted", **fields)  # type: ignore[arg-type]
+
+
+def test_an_execution_completes_with_typed_outputs_and_a_whole_trail(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    client.deploy(scripted(module_options={"outputs": {"answer": "Paris"}}))
+    execution = client.submit("qa", {"question": "What is the capital of France?"})
+    result = execution.result(timeout=30)
+    assert result.answer == result["answer"] == "Paris"
+    assert dict(result) == {"answer": "Paris"}
+    assert execution.status is dspex.Status.COMPLETED
+    trail = execution.audit_trail
+    assert trail.kinds == HAPPY_PATH
+    assert trail.verify()
+    assert execution.metrics.lm_calls == 1
+    assert execution.metrics.prompt_tokens == 10
+    assert execution.attempts == 1
+    assert execution.adapter_used == "scripted"
+    assert execution.inputs == {"question": "What is the capital of France?"}
+
+
+def test_a_batch_completes_and_reports_the_rows_it_refused(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    client.deploy(scripted())
+    rows: list[dict[str, object]] = [{"question": f"number {n}"} for n in range(50)]
+    rows[7] = {"question": 7}
+    rows[9] = {"frage": "?"}
+    batch = client.submit_many("qa", rows)
+    assert [rejected.index for rejected in batch.rejected] == [7, 9]
+    finished = list(batch.as_completed(timeout=60))
+    assert {execution.id for execution in finished} == set(batch.ids)
+    assert all(execution.audit_trail.verify() for execution in finished[:5])
+    assert batch.progress.completed == 48
+    assert batch.indexes[7] == 8
+
+
+def test_transient_failures_are_retried_and_the_journal_keeps_what_was_paid(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    client.deploy(
+        scripted(
+            retry=dspex.Retry(max_attempts=3, backoff=0.05),
+            module_options={"fail": {"code": "provider_unavailable", "times": 2}},
+        )
+    )
+    execution = client.submit("qa", {"question": "?"})
+    execution.result(timeout=30)
+    assert execution.attempts == 3
+    assert execution.audit_trail.kinds.count("retried") == 2
+    assert execution.audit_trail.verify()
+
+
+def test_spent_attempts_are_a_dead_letter(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    options = {"fail": {"code": "rate_limited", "times": 9}}
+    client.deploy(scripted(retry=dspex.Retry(max_attempts=2, backoff=0.05), module_options=options))
+    execution = client.submit("qa", {"question": "?"})
+    with pytest.raises(dspex.ExecutionFailed) as failure:
+        execution.result(timeout=30)
+    assert failure.value.code == "attempts_exhausted"
+    assert failure.value.attempts == 2
+    assert [e.id for e in client.list(status="failed")] == [execution.id]
+    assert execution.audit_trail.verify()
+
+
+def test_outputs_that_do_not_fit_the_signature_fail_the_execution(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    client.deploy(
+        scripted(
+            signature="question -> rating: int",
+            retry=dspex.Retry(max_attempts=1),
+            module_options={"outputs": {"rating": "none at all"}},
+        )
+    )
+    with pytest.raises(dspex.ExecutionFailed) as failure:
+        client.execute("qa", {"question": "?"}, timeout=30)
+    assert "rating" in str(failure.value)

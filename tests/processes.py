@@ -1,0 +1,76 @@
+"""Worker processes of tests: real ones, started and killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dspex.settings import Backends
+from dspex.store import workers
+from dspex.store.database import Database
+from tests.waiting import wait_for
+
+
+def environment_of(backends: Backends, extra: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        **os.environ,
+        "DSPEX_DATABASE_URL": backends.database_url,
+        "DSPEX_BROKER_URL": backends.broker_url,
+        "PYTHONWARNINGS": "default",
+        **{name: str(value) for name, value in extra.items()},
+    }
+
+
+class WorkerProcess:
+    """``dspex worker`` in a process of its own, its output in ``log``."""
+
+    def __init__(self, backends: Backends, log: Path, environment: Mapping[str, Any]) -> None:
+        self.log = log
+        self._backends = backends
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dspex.cli", "worker"],
+                env=environment_of(backends, environment),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_until_ready(self) -> None:
+        database = Database(self._backends.database_url, pool_size=1)
+        try:
+            wait_for(lambda: self._registered(database), f"worker {self.pid} to register", timeout=60)
+        finally:
+            database.close()
+
+    def kill(self) -> None:
+        """SIGKILL: no last words."""
+        self.process.kill()
+        self.process.wait()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def stop(self, timeout: float = 30) -> int:
+        """SIGTERM, and SIGKILL when that is not enough. Returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                return self.process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self.process.wait()
+
+    def _registered(self, database: Database) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"the worker ended with {self.process.returncode}:\n{self.log.read_text()}")
+        return any(row["pid"] == self.pid for row in database.run(workers.listing))

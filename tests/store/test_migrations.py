@@ -1,0 +1,33 @@
+"""The schema: what the migrations make is what the code expects."""
+
+from __future__ import annotations
+
+import re
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from dspex.settings import Backends
+from dspex.store import migrate
+from dspex.store.database import Database
+from dspex.store.tables import SCHEMA, metadata
+
+PARTITION = re.compile(r"(executions|lm_calls|audit_events)_(default|20\d\d_\d\d)")
+
+
+def test_the_migrations_make_the_tables_of_the_code(backends: Backends) -> None:
+    def included(name: str | None, kind: str, parents: object) -> bool:
+        return name == SCHEMA if kind == "schema" else not (name == "schema_version" or PARTITION.match(name or ""))
+
+    # The role and the schema have one name: without a search path the schema would pass for the default one.
+    engine = create_engine(backends.database_url, connect_args={"options": "-c search_path=public"})
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"include_schemas": True, "include_name": included})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_migrating_again_changes_nothing(database: Database) -> None:
+    head = migrate.head()
+    assert migrate.upgrade(database.engine) == (head, head)

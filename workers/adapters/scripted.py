@@ -1,0 +1,63 @@
+"""The scripted adapter: deterministic answers, real everything else.
+
+Its calls go through the journal like a model's, so load and crash tests exercise the whole path. Options
+(``Program(module_options=...)``):
+
+``sleep_ms``  asynchronous wait of each call, in milliseconds (0)
+``calls``     how many model calls it makes (1)
+``outputs``   a mapping to return; by default an example that depends only on the inputs
+``fail``      ``{"code": "provider_unavailable", "times": 2}``: the first attempts fail so, retryably
+``die``       ``{"attempt": 1}``: in that attempt, after its calls, its worker process kills itself
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from dspex.errors import ModelError
+from dspex.program import Program
+from workers.run import Answer, Run
+
+__all__ = ["ScriptedAdapter"]
+
+MODEL = "scripted"
+
+
+class ScriptedAdapter:
+    async def prepare(self, program: Program) -> None:
+        """Nothing to load."""
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    async def execute(self, run: Run) -> Mapping[str, Any]:
+        options = run.program.module_options
+        seed = _seed(run)
+        for number in range(options.get("calls", 1)):
+            request = hashlib.sha256(f"{seed}:{number}".encode()).hexdigest()
+            await run.journal.perform(request, MODEL, lambda: _call(run))
+        if options.get("die", {}).get("attempt") == run.attempt:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "outputs" in options:
+            return dict(options["outputs"])
+        return run.program.signature.example(seed).outputs
+
+
+async def _call(run: Run) -> Answer:
+    options = run.program.module_options
+    if sleep_ms := options.get("sleep_ms", 0):
+        await asyncio.sleep(sleep_ms / 1000)
+    fail = options.get("fail", {})
+    if run.attempt <= fail.get("times", 0):
+        raise ModelError("as the script says", code=fail.get("code", "provider_unavailable"), retryable=True)
+    return Answer({"text": "scripted"}, prompt_tokens=10, completion_tokens=5, cost_usd=0.0)
+
+
+def _seed(run: Run) -> int:
+    encoded = run.program.signature.encode("inputs", dict(run.inputs))
+    return int.from_bytes(hashlib.sha256(encoded).digest()[:6])

@@ -1,0 +1,54 @@
+"""The Celery app: ``celery -A workers.app worker`` is what ``dspex worker`` runs."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from dspex.settings import Settings, unknown_variables
+
+__all__ = ["app", "settings"]
+
+
+def _celeryconfig() -> ModuleType:
+    """The celeryconfig.py beside this package: never another one that happens to be in the working directory."""
+    path = Path(__file__).resolve().parent.parent / "celeryconfig.py"
+    spec = spec_from_file_location("dspex_celeryconfig", path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@setup_logging.connect
+def _configure_logging(loglevel: int | str | None = None, **_: object) -> None:
+    logging.basicConfig(level=loglevel or logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    # A line for each message received is the largest single cost of a no-op task.
+    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
+    for line in unknown_variables():
+        logging.getLogger("dspex").warning(line)
+
+
+def _make_app(settings: Settings) -> Celery:
+    made = Celery("dspex", broker=settings.backends().broker_url, include=["workers.tasks"])
+    made.config_from_object(_celeryconfig())
+    made.conf.worker_concurrency = settings.worker_concurrency
+    made.conf.beat_schedule = {
+        "health": {
+            "task": "dspex.health",
+            "schedule": settings.health_interval_seconds,
+            # A check that could not run in time is of no use later.
+            "options": {"expires": settings.health_interval_seconds * 2},
+        }
+    }
+    return made
+
+
+settings = Settings.load()
+app = _make_app(settings)

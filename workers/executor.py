@@ -1,0 +1,238 @@
+"""The executor: claim → host → validate → settle.
+
+It runs on the worker's asyncio loop. Every exit of an attempt goes through one settlement, which names the
+attempt and the worker: when the lease was lost in the meantime it changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from dspex.errors import DspexError, LeaseLost, ProgramError, ProgramNotFound, ValidationError
+from dspex.execution import Status
+from dspex.program import Program, Retry
+from dspex.store.executions import Claimed, Settlement
+from workers.adapters import Adapters
+from workers.journal import AttemptJournal
+from workers.ledger import Ledger
+from workers.outcome import Fail, after_failure
+from workers.run import Run
+from workers.text import redact
+from workers.trail import AttemptTrail
+
+__all__ = ["Executor", "Outcome"]
+
+log = logging.getLogger("dspex.workers")
+
+#: After these an answer in the journal is the fault, not the remedy: the next attempt asks anew.
+BAD_ANSWERS = frozenset({"output_unparseable", "output_invalid"})
+#: For an execution whose program cannot be read, and so neither its policy.
+NO_RETRY = Retry(max_attempts=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a dispatched id. ``status`` is None when it was not there to claim, or the lease was lost."""
+
+    status: Status | None
+    error: DspexError | None = None
+    runtime_seconds: float = 0.0
+
+
+class Executor:
+    """Runs up to ``concurrency`` executions at once. All methods belong to the loop's thread."""
+
+    def __init__(self, ledger: Ledger, adapters: Adapters, *, concurrency: int) -> None:
+        self._ledger = ledger
+        self._adapters = adapters
+        self._slots = asyncio.Semaphore(concurrency)
+        self._held: set[UUID] = set()
+        self._running: dict[UUID, asyncio.Task[Any]] = {}
+        self._programs: dict[tuple[str, str], Program] = {}
+        self._stopping = False
+
+    @property
+    def running(self) -> int:
+        """How many attempts are under way."""
+        return len(self._running)
+
+    async def run(self, id: UUID, on_start: Callable[[], None]) -> Outcome:
+        """Claim the execution and see its attempt through. An id that is held already is dropped."""
+        if id in self._held or self._stopping:
+            return Outcome(None)
+        self._held.add(id)
+        try:
+            async with self._slots:
+                if self._stopping:
+                    return Outcome(None)
+                claimed = await self._ledger.claim(id)
+                if claimed is None:
+                    return Outcome(None)
+                on_start()
+                return await self._attempt(claimed)
+        finally:
+            self._held.discard(id)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Begin nothing more; give what runs ``grace_seconds``, then hand it back to the queue."""
+        self._stopping = True
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=grace_seconds)
+        left = list(self._running.values())
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=10)
+
+    async def prepare(self, programs: Iterable[Program]) -> None:
+        """Load what these programs need, so that no execution waits for an import. What cannot be loaded is logged."""
+        for program in programs:
+            try:
+                adapter = await self._adapters.get(program.adapter)
+                await adapter.prepare(program)
+            except DspexError as error:
+                log.warning("program %r cannot run in this worker: %s", program.name, error)
+
+    def abandon(self) -> None:
+        """The lease was lost: stop what runs; its settlements will find no row."""
+        for task in self._running.values():
+            task.cancel()
+
+    # ------------------------------------------------------------------------------------------------ one attempt
+
+    async def _attempt(self, claimed: Claimed) -> Outcome:
+        began = time.monotonic()
+        trail = AttemptTrail(claimed.started_at)
+        journal = AttemptJournal(
+            claimed.id, claimed.attempt, trail, self._ledger.store_call,
+            await self._earlier_calls(claimed), replay=_may_replay(claimed),
+        )  # fmt: skip
+        task = asyncio.create_task(self._host(claimed, trail, journal), name=f"dspex-{claimed.id}")
+        self._running[claimed.id] = task
+        try:
+            settlement, error = await self._supervised(task, claimed, trail)
+        finally:
+            del self._running[claimed.id]
+        settlement = replace(settlement, metrics=_metrics(claimed, trail, journal), events=trail.encode())
+        if not await self._ledger.settle(settlement):
+            log.warning("%s: its lease was lost, attempt %s is discarded", claimed.id, claimed.attempt)
+            return Outcome(None, LeaseLost(execution_id=str(claimed.id)), time.monotonic() - began)
+        if error is not None:
+            log.info("%s of %s: attempt %s: %s → %s", claimed.id, claimed.program, claimed.attempt, error.code, settlement.status)
+        return Outcome(Status(settlement.status), error, time.monotonic() - began)
+
+    async def _supervised(
+        self, task: asyncio.Task[Settlement], claimed: Claimed, trail: AttemptTrail
+    ) -> tuple[Settlement, DspexError | None]:
+        """The task's settlement, or that of its failure, its deadline, or its being handed back."""
+        try:
+            async with asyncio.timeout(claimed.timeout_seconds):
+                return await task, None
+        except TimeoutError:
+            error = DspexError(
+                f"the attempt took longer than its {claimed.timeout_seconds:g} s", code="deadline_exceeded", retryable=True
+            )
+        except DspexError as caught:
+            error = caught
+        except asyncio.CancelledError:
+            return self._handed_back(claimed, trail), None
+        except Exception as caught:  # the boundary to code that is not ours: the attempt fails, the worker lives on
+            log.exception("%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught))
+            error = ProgramError(redact(f"{type(caught).__name__}: {caught}"), code="program_error")
+        return self._failed(claimed, trail, error), error
+
+    async def _host(self, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
+        program = await self._program(claimed.program, claimed.version)
+        adapter = await self._adapters.get(program.adapter)
+        inputs = program.signature.decode("inputs", claimed.inputs)
+        began_at = trail.now()
+        try:
+            raw = await adapter.execute(Run(claimed.id, claimed.attempt, program, inputs, journal, trail))
+        finally:
+            trail.record("adapter_execution", began_at=began_at, adapter=program.adapter, module=program.module)
+        values = _validated(program, raw, trail)
+        began_at = trail.now()
+        encoded = program.signature.encode("outputs", values)
+        trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
+        trail.record("completed")
+        return _settlement(claimed, Status.COMPLETED, result=encoded.decode(), adapter_used=program.adapter)
+
+    def _failed(self, claimed: Claimed, trail: AttemptTrail, error: DspexError) -> Settlement:
+        program = self._programs.get((claimed.program, claimed.version))
+        retry = program.retry if program else NO_RETRY
+        decision = after_failure(
+            error, attempt=claimed.attempt, max_attempts=claimed.max_attempts, retry=retry, chance=random.random()  # noqa: S311
+        )
+        adapter = program.adapter if program else None
+        if isinstance(decision, Fail):
+            trail.record("failed", code=decision.error.code, cause=error.code)
+            return _settlement(claimed, Status.FAILED, error=_stored(decision.error), adapter_used=adapter)
+        trail.record("retried", code=error.code, delay_seconds=round(decision.delay_seconds, 3))
+        return _settlement(
+            claimed, Status.QUEUED, error=_stored(error), adapter_used=adapter, delay_seconds=decision.delay_seconds
+        )
+
+    def _handed_back(self, claimed: Claimed, trail: AttemptTrail) -> Settlement:
+        trail.record("recovered", reason="its worker stopped before it was done")
+        return _settlement(claimed, Status.QUEUED)
+
+    async def _program(self, name: str, version: str) -> Program:
+        known = self._programs.get((name, version))
+        if known is None:
+            content = await self._ledger.program(name, version)
+            if content is None:
+                raise ProgramNotFound(f"program {name!r} has no version {version}", program=name, version=version)
+            known = self._programs[name, version] = Program.from_content(name, json.loads(content))
+        return known
+
+    async def _earlier_calls(self, claimed: Claimed) -> Any:
+        return await self._ledger.calls(claimed.id) if claimed.attempt > 1 else ()
+
+
+def _may_replay(claimed: Claimed) -> bool:
+    return claimed.last_error_code not in BAD_ANSWERS
+
+
+def _validated(program: Program, raw: Mapping[str, Any], trail: AttemptTrail) -> dict[str, Any]:
+    began_at = trail.now()
+    try:
+        checked = program.signature.check_outputs(raw)
+    except ValidationError as error:
+        trail.record("output_validation", began_at=began_at, fields=sorted({e.path for e in error.errors}), valid=False)
+        raise ValidationError(str(error), code="output_invalid", retryable=True, **error.details) from None
+    repairs = [{"path": repair.path, "what": repair.what} for repair in checked.repairs]
+    trail.record("output_validation", began_at=began_at, valid=True, repairs=repairs)
+    return checked.values
+
+
+def _settlement(claimed: Claimed, status: Status, **values: Any) -> Settlement:
+    return Settlement(claimed.id, claimed.attempt, claimed.worker_id, status.value, events="", metrics="", **values)
+
+
+def _metrics(claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> str:
+    due_at = max(claimed.created_at, claimed.run_at)
+    return json.dumps(
+        {
+            "execution_time_ms": round(trail.elapsed_ms, 3),
+            "queue_time_ms": round((claimed.started_at - due_at).total_seconds() * 1000, 3),
+            **journal.totals(),
+        }
+    )
+
+
+def _stored(error: DspexError) -> str:
+    return json.dumps(error.as_dict(), ensure_ascii=False, default=str)
+
+
+def _frames(error: BaseException) -> Any:
+    """Where it happened, without the message: that may hold a user's text."""
+    bare = type(error)("…") if type(error) is Exception else Exception(type(error).__name__)
+    return (type(bare), bare, error.__traceback__)

@@ -1,0 +1,176 @@
+"""The pool: Celery's task pool on one asyncio loop.
+
+Executions run as coroutines on the loop of :class:`workers.runtime.Runtime`; other tasks (health checks) run in a
+small thread pool. Celery's callbacks belong to the main thread, where its hub is: they go there through
+``hub.call_soon``, which wakes an idle hub at once (kombu 5.7).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from billiard.einfo import ExceptionInfo
+from celery.concurrency.base import BasePool, apply_target
+from celery.exceptions import Ignore, Retry
+
+from dspex.broker import TASK
+from dspex.errors import DspexError, MessageRefused
+from dspex.execution import Status
+from dspex.wire import unpack
+from workers.executor import Outcome
+from workers.runtime import Runtime
+
+__all__ = ["AsyncioPool"]
+
+log = logging.getLogger("dspex.workers")
+
+#: For tasks that are not executions: short, and seldom more than one at a time.
+SIDE_THREADS = 4
+
+
+class AsyncioPool(BasePool):  # type: ignore[misc]
+    """``worker_pool = "workers.pool:AsyncioPool"``."""
+
+    # Stopping waits for executions, which must not happen in a signal handler.
+    signal_safe = False
+    task_join_will_block = False
+
+    _hub: Any = None
+
+    def on_start(self) -> None:
+        from workers.app import settings
+
+        self._threads = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="dspex-side")
+        self._runtime = Runtime(settings)
+        self._runtime.start()
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        self._hub = hub
+
+    def on_stop(self) -> None:
+        self._hub = None  # the hub does not turn any more: callbacks are carried out where they arise
+        self._runtime.stop()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def on_terminate(self) -> None:
+        """A cold shutdown ends as SIGKILL would: leases run out, and others take over."""
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[..., Any] = lambda _: None,
+        accept_callback: Callable[..., Any] = lambda _pid, _at: None,
+        **_: Any,
+    ) -> None:
+        if args and args[0] == TASK:
+            _Message(self, str(args[1]), args[3], callback, accept_callback).run()
+        else:
+            on_main = partial(self.on_main, callback)
+            accepted = partial(self.on_main, accept_callback)
+            self._threads.submit(apply_target, target, args, kwargs, on_main, accepted)
+
+    def on_main(self, call: Callable[..., Any], *args: Any) -> None:
+        """Have Celery's main thread make this call."""
+        if self._hub is None:
+            call(*args)
+        else:
+            self._hub.call_soon(call, *args)
+
+    def submit(self, id: UUID, on_start: Callable[[], None]) -> Future[Outcome]:
+        return self._runtime.submit(id, on_start)
+
+    def _get_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = super()._get_info()
+        return info | {"worker-id": str(self._runtime.worker_id), "running": self._runtime.running}
+
+
+class _Message:
+    """A message under way: the executions it carries, and Celery's callbacks for it."""
+
+    def __init__(
+        self,
+        pool: AsyncioPool,
+        task_id: str,
+        body: bytes | str,
+        callback: Callable[..., Any],
+        accept_callback: Callable[..., Any],
+    ) -> None:
+        self._pool = pool
+        self._task_id = task_id
+        self._body = body
+        self._callback = callback
+        self._accept_callback = accept_callback
+        self._left = 0
+        self._accepted = False
+        self._outcome = Outcome(None)
+
+    def run(self) -> None:
+        try:
+            ids = _ids(self._body)
+        except MessageRefused as error:
+            log.error("message %s is refused: %s", self._task_id, error)
+            self._finish(Outcome(Status.FAILED, error))
+            return
+        self._left = len(ids)
+        for id in ids:
+            future = self._pool.submit(id, partial(self._pool.on_main, self._on_start, id))
+            future.add_done_callback(partial(self._pool.on_main, self._on_done, id))
+
+    # What follows runs on the main thread.
+
+    def _on_start(self, id: UUID) -> None:
+        if not self._accepted:
+            self._accepted = True
+            self._accept_callback(os.getpid(), time.monotonic())
+
+    def _on_done(self, id: UUID, future: Future[Outcome]) -> None:
+        self._left -= 1
+        outcome = future.result() if not future.cancelled() and future.exception() is None else _broken(id, future)
+        if str(id) == self._task_id or self._outcome.status is None:
+            self._outcome = outcome
+        if self._left == 0:
+            self._finish(self._outcome)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if outcome.status is Status.COMPLETED:
+            self._callback((0, "completed", outcome.runtime_seconds))
+        else:
+            self._callback((1, _exception_info(outcome), outcome.runtime_seconds))
+
+
+def _ids(body: bytes | str) -> list[UUID]:
+    try:
+        (envelope,), _, _ = json.loads(body)
+    except (ValueError, TypeError) as error:
+        raise MessageRefused(f"the body is not a task's: {type(error).__name__}", reason="body") from None
+    return unpack(envelope)
+
+
+def _broken(id: UUID, future: Future[Outcome]) -> Outcome:
+    """The pipeline itself broke: the execution stays under the lease and is recovered when that ends."""
+    if not future.cancelled():
+        log.error("execution %s: the pipeline broke", id, exc_info=future.exception())
+    return Outcome(None)
+
+
+def _exception_info(outcome: Outcome) -> ExceptionInfo:
+    """What Celery's events tell: a code, never a text that may hold inputs or outputs."""
+    code = outcome.error.code if outcome.error else ""
+    try:
+        if outcome.status is None:
+            raise Ignore
+        if outcome.status is Status.QUEUED:
+            raise Retry(exc=DspexError(code, code=code))
+        raise DspexError(code or str(outcome.status), code=code)
+    except Exception:
+        return ExceptionInfo()

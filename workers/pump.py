@@ -1,0 +1,146 @@
+"""The pump: feeds Redis from Postgres, and finds what dead workers left behind.
+
+Every worker runs one; the one that holds the lead does the work. It
+
+* recovers: declares workers dead whose lease ran out, and requeues what they ran;
+* takes back what was dispatched but never claimed while Redis has no message for it;
+* dispatches what is due, most urgent first, keeping only a window of it in Redis.
+
+Each is one statement, and doing any of them twice is harmless, so a leader that was paused and comes back does no
+damage.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+import redis
+
+from dspex.broker import DONE_CHANNEL, Broker, queue_keys
+from dspex.errors import BackendUnavailable
+from dspex.execution import Status
+from dspex.store import executions, workers
+from dspex.store.database import Database
+from workers.periodic import Periodic
+
+__all__ = ["Pump"]
+
+log = logging.getLogger("dspex.workers")
+
+INTERVAL_SECONDS = 0.2
+#: While there is more to dispatch than fits the window, look again so soon.
+BUSY_SECONDS = 0.02
+#: The lead lasts so long without being renewed: a leader that dies is replaced within it.
+LEAD_SECONDS = 2.0
+#: The window: how many executions may wait in Redis for each that can run.
+WINDOW_FACTOR = 2
+#: The most executions of one message, and into how many messages a window is cut at least.
+GROUP_MOST = 50
+GROUPS_LEAST = 20
+#: A dispatched execution that no message stands for is dispatched again after so long.
+UNCLAIMED_SECONDS = 2.0
+RECOVER_INTERVAL_SECONDS = 1.0
+
+
+class Pump(Periodic):
+    """``worker_id`` is this worker's, under which it leads."""
+
+    name = "pump"
+
+    def __init__(
+        self, database: Database, broker: Broker, worker_id: Callable[[], UUID], *, lease_seconds: float
+    ) -> None:
+        super().__init__(INTERVAL_SECONDS)
+        self._database = database
+        self._broker = broker
+        self._redis = broker.client(socket_timeout=5)
+        self._worker_id = worker_id
+        self._lease_seconds = lease_seconds
+        self._in_touch_since = math.inf
+        self._last_run = 0.0
+        self._recovered_at = -math.inf
+
+    def run_once(self) -> float | None:
+        self._note_contact()
+        leads = self._database.run(
+            lambda connection: workers.lead(connection, "pump", self._worker_id(), seconds=LEAD_SECONDS)
+        )
+        if not leads:
+            return LEAD_SECONDS / 2
+        if time.monotonic() - self._recovered_at >= RECOVER_INTERVAL_SECONDS:
+            self._recover()
+            self._take_back()
+            self._recovered_at = time.monotonic()
+        window, dispatched = self._dispatch()
+        return BUSY_SECONDS if dispatched and dispatched >= window // 2 else None
+
+    def on_failure(self, error: Exception) -> None:
+        self._in_touch_since = math.inf
+
+    def close(self) -> None:
+        """Give up the lead and the connections; after :meth:`stop`."""
+        self._database.run(lambda connection: workers.resign(connection, self._worker_id()))
+        self._redis.close()
+
+    def _note_contact(self) -> None:
+        """Since when this worker has been in touch with Postgres without a break."""
+        now = time.monotonic()
+        if math.isinf(self._in_touch_since) or now - self._last_run > self._lease_seconds / 2:
+            self._in_touch_since = now
+        self._last_run = now
+
+    def _recover(self) -> None:
+        # After an outage of Postgres every heartbeat is old: the living get the time to renew theirs.
+        if time.monotonic() - self._in_touch_since < self._lease_seconds:
+            return
+        rows = self._database.run(lambda connection: executions.recover(connection, self._worker_id()))
+        if rows:
+            log.warning("recovered %s executions of dead workers", len(rows))
+            self._announce([row.id for row in rows if row.status == Status.FAILED])
+
+    def _take_back(self) -> None:
+        """What Redis lost: dispatched a while ago, never claimed, and there is no message left to claim it."""
+        try:
+            waiting = sum(int(self._redis.llen(key)) for key in queue_keys())  # type: ignore[arg-type]
+        except (redis.RedisError, OSError) as error:
+            log.debug("cannot ask Redis for its queue: %s", error)
+            return
+        if waiting == 0:
+            count = self._database.run(
+                lambda connection: executions.redispatch(connection, older_than=UNCLAIMED_SECONDS, most=10_000)
+            )
+            if count:
+                log.warning("%s dispatched executions had no message in Redis: they are dispatched again", count)
+
+    def _dispatch(self) -> tuple[int, int]:
+        def mark(connection: Any) -> tuple[int, Sequence[Any]]:
+            window = workers.live_concurrency(connection) * WINDOW_FACTOR
+            return window, executions.dispatch(connection, window)
+
+        window, rows = self._database.run(mark)
+        for (priority, program), group in groupby(rows, key=lambda row: (row.priority, row.program)):
+            self._publish([row.id for row in group], program, priority)
+        return window, len(rows)
+
+    def _publish(self, ids: Sequence[UUID], program: str, priority: int) -> None:
+        size = min(max(math.ceil(len(ids) / GROUPS_LEAST), 1), GROUP_MOST)
+        for begin in range(0, len(ids), size):
+            try:
+                self._broker.publish(ids[begin : begin + size], program=program, priority=priority)
+            except BackendUnavailable as error:
+                # They stay marked as dispatched, and are taken back once Redis answers again.
+                log.debug("%s", error)
+                return
+
+    def _announce(self, ids: Sequence[UUID]) -> None:
+        if ids:
+            try:
+                self._redis.publish(DONE_CHANNEL, " ".join(map(str, ids)))
+            except (redis.RedisError, OSError) as error:
+                log.debug("cannot announce %s failures: %s", len(ids), error)

@@ -1,0 +1,101 @@
+"""A worker process's own machinery: the asyncio loop in its thread, and the services around it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any
+from uuid import UUID
+
+from dspex.broker import Broker
+from dspex.settings import Settings
+from dspex.store import migrate, programs
+from dspex.store.database import Database
+from workers.adapters import Adapters
+from workers.executor import Executor, Outcome
+from workers.lease import Lease
+from workers.ledger import Ledger
+from workers.pump import Pump
+
+__all__ = ["Runtime"]
+
+log = logging.getLogger("dspex.workers")
+
+
+class Runtime:
+    """Everything of a worker but Celery. ``start()`` returns when it may claim; call ``stop()`` once."""
+
+    def __init__(self, settings: Settings) -> None:
+        backends = settings.backends()
+        self._settings = settings
+        # Heartbeats never wait for the pump's statements.
+        self._lease_database = Database(backends.database_url, pool_size=1, application_name="dspex worker lease")
+        self._pump_database = Database(backends.database_url, pool_size=1, application_name="dspex worker pump")
+        self._broker = Broker(backends.broker_url, pool_size=1)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dspex-loop", daemon=True)
+        self._lease = Lease(
+            self._lease_database,
+            lease_seconds=settings.lease_seconds,
+            concurrency=settings.worker_concurrency,
+            running=lambda: self._executor.running,
+            on_lost=lambda: self._loop.call_soon_threadsafe(self._executor.abandon),
+        )
+        self._pump = Pump(
+            self._pump_database, self._broker, lambda: self._lease.worker_id, lease_seconds=settings.lease_seconds
+        )
+        self._adapters = Adapters()
+        self._ledger = Ledger(backends.database_url, backends.broker_url, lambda: self._lease.worker_id)
+        self._executor = Executor(self._ledger, self._adapters, concurrency=settings.worker_concurrency)
+
+    @property
+    def worker_id(self) -> UUID:
+        return self._lease.worker_id
+
+    @property
+    def running(self) -> int:
+        return self._executor.running
+
+    def start(self) -> None:
+        """Check the schema, register, and begin. Raises SchemaOutdated, BackendUnavailable."""
+        self._lease_database.run(migrate.check)
+        self._thread.start()
+        self._call(self._begin())
+        self._call(self._executor.prepare(self._lease_database.run(programs.deployed)))
+        self._lease.register()
+        self._lease.start()
+        self._pump.start()
+        log.info("worker %s is ready: %s executions at once", self.worker_id, self._settings.worker_concurrency)
+
+    def submit(self, id: UUID, on_start: Callable[[], None]) -> Future[Outcome]:
+        """Run an execution on the loop; ``on_start`` is called there once it is claimed."""
+        return asyncio.run_coroutine_threadsafe(self._executor.run(id, on_start), self._loop)
+
+    def stop(self) -> None:
+        """Let what runs finish for the grace period, hand back the rest, release the lease."""
+        log.info("stopping: %s executions are running, %g s to finish", self.running, self._settings.grace_seconds)
+        self._call(self._executor.drain(self._settings.grace_seconds))
+        self._pump.stop()
+        self._lease.stop()
+        self._pump.close()
+        self._lease.release()
+        self._call(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._broker.close()
+        self._lease_database.close()
+        self._pump_database.close()
+        log.info("stopped")
+
+    async def _begin(self) -> None:
+        self._ledger.start()
+
+    async def _end(self) -> None:
+        await self._adapters.close()
+        await self._ledger.close()
+
+    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

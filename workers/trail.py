@@ -1,0 +1,40 @@
+"""The audit events of an attempt, timed by the database's clock."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+from dspex.audit import encode_events
+
+__all__ = ["AttemptTrail"]
+
+
+class AttemptTrail:
+    """Collects events. ``anchor`` is the moment of the claim by Postgres' clock; the time since is measured here."""
+
+    def __init__(self, anchor: datetime) -> None:
+        self._anchor = anchor
+        self._anchor_mono = time.monotonic()
+        self._events: list[tuple[datetime, str, dict[str, Any]]] = []
+
+    def now(self) -> datetime:
+        return self._anchor + timedelta(seconds=time.monotonic() - self._anchor_mono)
+
+    def record(self, kind: str, *, began_at: datetime | None = None, **data: Any) -> None:
+        """Append an event that is over; one that ``began_at`` a moment gets its ``duration_ms``."""
+        now = self.now()
+        if began_at is not None:
+            data["duration_ms"] = round((now - began_at).total_seconds() * 1000, 3)
+        self._events.append((began_at or now, kind, data))
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the claim."""
+        return (time.monotonic() - self._anchor_mono) * 1000
+
+    def encode(self) -> str:
+        """The entry's text: the events in order of when they began."""
+        ordered = sorted(self._events, key=lambda event: event[0])
+        return encode_events([{"kind": kind, "at": at.isoformat(), "data": data} for at, kind, data in ordered])
