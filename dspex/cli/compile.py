@@ -75,7 +75,7 @@ def _print(console: Console, compiled: Signature, provider: str) -> None:
     print_table(console, ["", "field", "type", "means", "description"], [list(map(Text, row)) for row in rows])
     for side in ("inputs", "outputs"):
         console.print(Text(f"\n{side} as {provider}", style="bold"))
-        console.print(JSON.from_data(compiled.json_schema(side, provider), ensure_ascii=False))  # type: ignore[arg-type]
+        console.print(JSON.from_data(compiled.json_schema(side, provider), ensure_ascii=False))
     _print_fit(console, compiled.provider_fit(provider))
     console.print(Text.assemble("\nfingerprint ", (compiled.fingerprint, "cyan")), soft_wrap=True)
 

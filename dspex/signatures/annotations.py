@@ -10,11 +10,11 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal, NotRequired, Optional, Union
 
 from dspex.signatures.fields import Type
 from dspex.signatures.limits import from_python, from_values
-from dspex.signatures.types import SPECS, TypeFault, build, expand
+from dspex.signatures.types import SPECS, TypeFaultError, build, expand
 
 __all__ = ["from_annotation", "to_annotation"]
 
@@ -31,7 +31,7 @@ _LIMITS = ("ge", "gt", "le", "lt", "multiple_of", "min_length", "max_length", "p
 def from_annotation(annotation: Any, metadata: Iterable[Any] = (), seen: tuple[type, ...] = ()) -> Type:
     """The type that a Python annotation means here.
 
-    ``metadata`` is what stands beside it in ``Annotated``. Raises TypeFault for what JSON cannot hold.
+    ``metadata`` is what stands beside it in ``Annotated``. Raises TypeFaultError for what JSON cannot hold.
     """
     kind = _from_annotation(annotation, seen)
     limits = {name: value for item in metadata for name, value in _limits_of(item)}
@@ -52,12 +52,9 @@ def _from_annotation(annotation: Any, seen: tuple[type, ...]) -> Type:
     if isinstance(annotation, collections.abc.Hashable) and annotation in _SCALARS:
         return build(_SCALARS[annotation])
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        return from_annotation(args[0], args[1:], seen)
-    if origin is Literal:
-        return from_values(args)
-    if origin in (Union, types.UnionType):
-        return _from_union(args, seen)
+    form = _FORMS.get(origin)
+    if form is not None:
+        return form(args, seen)
     if origin in _LISTS or annotation in (list, typing.List, typing.Sequence):  # noqa: UP006
         return build("list", [from_annotation(args[0], (), seen) if args else build("any")])
     if origin in _DICTS and args:
@@ -67,9 +64,9 @@ def _from_annotation(annotation: Any, seen: tuple[type, ...]) -> Type:
     raise _unknown(annotation)
 
 
-def _unknown(annotation: Any) -> TypeFault:
+def _unknown(annotation: Any) -> TypeFaultError:
     name = annotation.__name__ if isinstance(annotation, type) else repr(annotation)
-    return TypeFault(f"unknown type {name[:80]}", expected="a type that JSON can hold, such as str or list[str]")
+    return TypeFaultError(f"unknown type {name[:80]}", expected="a type that JSON can hold, such as str or list[str]")
 
 
 def _from_union(args: Sequence[Any], seen: tuple[type, ...]) -> Type:
@@ -78,13 +75,21 @@ def _from_union(args: Sequence[Any], seen: tuple[type, ...]) -> Type:
     return build("optional", [kind]) if len(kinds) < len(args) else kind
 
 
+_FORMS: Mapping[Any, Callable[[Sequence[Any], tuple[type, ...]], Type]] = {
+    Annotated: lambda args, seen: from_annotation(args[0], args[1:], seen),
+    Literal: lambda args, _: from_values(args),
+    Union: _from_union,
+    types.UnionType: _from_union,
+}
+
+
 def _from_class(cls: type, seen: tuple[type, ...]) -> Type:
     if cls.__module__.partition(".")[0] == "dspy" and cls.__name__ in _DSPY:
         return build(_DSPY[cls.__name__])
     if issubclass(cls, enum.Enum):
         return from_values([member.value for member in cls])
     if cls in seen:
-        raise TypeFault(f"{cls.__name__} contains itself", code="invalid_type", expected="a type of finite depth")
+        raise TypeFaultError(f"{cls.__name__} contains itself", code="invalid_type", expected="a type of finite depth")
     members = _members(cls, (*seen, cls))
     if not members:
         raise _unknown(cls)
@@ -154,7 +159,7 @@ def _inner(kind: Type) -> Any:
 
 
 def _typed_dict(title: str, members: Mapping[str, Any], optional: frozenset[str] = frozenset()) -> Any:
-    from typing_extensions import NotRequired, TypedDict  # pydantic wants this one before Python 3.12
+    from typing_extensions import TypedDict  # not typing's: pydantic wants this one before Python 3.12
 
     hints = {key: NotRequired[hint] if key in optional else hint for key, hint in members.items()}
     return TypedDict(title, hints)  # type: ignore[operator]

@@ -12,7 +12,7 @@ from typing import Any
 from dspex.signatures.fields import NO_DEFAULT, Field, Type
 from dspex.signatures.lexer import type_error
 from dspex.signatures.source import Source
-from dspex.signatures.types import TypeFault, constrain
+from dspex.signatures.types import TypeFaultError, constrain
 
 __all__ = ["InputField", "OutputField", "SignatureModel", "read"]
 
@@ -66,7 +66,7 @@ def read(source: Any) -> Source:
         return _read_model(source)
     if isinstance(source, type) and hasattr(source, "model_fields") and hasattr(source, "instructions"):
         return _read_dspy(source)
-    fault = TypeFault(
+    fault = TypeFaultError(
         f"{type(source).__name__} {source!r:.80} is not a signature",
         code="invalid_type",
         expected="text, a SignatureModel class, a dspy.Signature class or a Signature",
@@ -94,7 +94,7 @@ def _read_model(source: type[SignatureModel]) -> Source:
 def _refuse_strays(source: type, markers: Mapping[str, _Marker], hints: Mapping[str, Any]) -> None:
     stray = [*(name for name in hints if name not in markers), *(name for name in markers if name not in hints)]
     if stray:
-        fault = TypeFault(
+        fault = TypeFaultError(
             f"{', '.join(stray)} of {source.__name__} is no field",
             code="invalid_type",
             expected="an annotation and InputField() or OutputField()",
@@ -112,7 +112,7 @@ def _model_field(source: type, name: str, hint: Any, marker: _Marker) -> Field:
         given = dict(marker.constraints)
         limits = {key: given.pop(key) for key in tuple(given) if key in ("ge", "gt", "le", "lt")}
         kind = constrain(from_python(kind, limits), given)
-    except TypeFault as fault:
+    except TypeFaultError as fault:
         raise type_error(fault, f"field {name!r} of {source.__name__}") from None
     return make_field(name, kind, marker.desc, marker.default, marker.secret)
 
@@ -135,7 +135,7 @@ def _read_dspy(source: Any) -> Source:
             continue
         try:
             kind = from_annotation(info.annotation, info.metadata)
-        except TypeFault as fault:
+        except TypeFaultError as fault:
             raise type_error(fault, f"field {name!r} of {source.__name__}") from None
         about = str(extra.get("desc") or info.description or "")
         default = NO_DEFAULT if info.is_required() else info.get_default(call_default_factory=True)
@@ -157,7 +157,7 @@ def _checked(read: Source) -> Source:
     names = [field.name for field in (*read.inputs, *read.outputs)]
     bad = [name for name in names if name.startswith("_")]
     if bad or not read.outputs:
-        fault = TypeFault(
+        fault = TypeFaultError(
             f"{bad[0]} is not a field's name" if bad else f"{read.name} has no outputs",
             code="invalid_type",
             expected="names that do not begin with an underscore" if bad else "at least one OutputField()",

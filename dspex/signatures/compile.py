@@ -18,7 +18,7 @@ from dspex.signatures.faults import explain
 from dspex.signatures.fields import NO_DEFAULT, Field
 from dspex.signatures.identity import has_default
 from dspex.signatures.source import Source
-from dspex.signatures.types import TypeFault, constrain, nearest
+from dspex.signatures.types import TypeFaultError, constrain, nearest
 from dspex.signatures.validators import build_validator
 
 __all__ = ["DEFAULT_NAME", "compile_signature", "compile_uncached", "forget_compiled", "read_source"]
@@ -41,8 +41,9 @@ def compile_signature(
     """Compile a signature: ``":string question -> :string answer"``, with types, validators and schemas.
 
     ``source`` is the native language, a DSPy string (``"question, k: int -> answer: str"``), a
-    :class:`SignatureModel` class, a ``dspy.Signature`` class or a Signature. ``name`` and ``description`` replace those
-    of the source; ``constraints`` (``{"max_words": {"min": 1}}``) adds to its fields. The same content is compiled once.
+    :class:`SignatureModel` class, a ``dspy.Signature`` class or a Signature. ``name`` and ``description`` replace
+    those of the source; ``constraints`` (``{"max_words": {"min": 1}}``) adds to its fields. The same content is
+    compiled once.
 
     Raises SignatureSyntaxError for text that cannot be read and SignatureTypeError for a type, constraint or field
     that does not exist or fit; both say where.
@@ -124,7 +125,7 @@ def _refuse_unknown_fields(read: Source, constraints: Mapping[str, Mapping[str, 
     for name, given in constraints.items():
         if name not in names:
             near = nearest(str(name), names)
-            fault = TypeFault(
+            fault = TypeFaultError(
                 f"constraints for a field that does not exist: {name}",
                 code="unknown_field",
                 expected=f"one of {', '.join(names)}",
@@ -132,7 +133,7 @@ def _refuse_unknown_fields(read: Source, constraints: Mapping[str, Mapping[str, 
             )
             read.refuse(fault, near or None)
         if not isinstance(given, Mapping):
-            fault = TypeFault(
+            fault = TypeFaultError(
                 f"constraints of {name} are {given!r}",
                 code="invalid_constraint",
                 expected='a mapping such as {"min": 1}',
@@ -153,11 +154,11 @@ def _constrained_field(read: Source, field: Field, given: Mapping[str, Any]) -> 
     rest = {name: value for name, value in given.items() if name != "secret"}
     secret = given.get("secret", field.secret)
     if type(secret) is not bool:
-        fault = TypeFault(f"secret={secret!r} is a mark", code="invalid_constraint", expected="true or false")
+        fault = TypeFaultError(f"secret={secret!r} is a mark", code="invalid_constraint", expected="true or false")
         read.refuse(fault, field.name)
     try:
         return replace(field, type=constrain(field.type, rest), secret=secret)
-    except TypeFault as fault:
+    except TypeFaultError as fault:
         read.refuse(fault, field.name)
 
 
@@ -170,7 +171,7 @@ def _with_defaults(read: Source, fields: tuple[Field, ...]) -> tuple[Field, ...]
 
 def _with_default(read: Source, field: Field) -> Field:
     if field.secret:
-        fault = TypeFault(
+        fault = TypeFaultError(
             f"the secret field {field.name} has a default", code="invalid_type", expected="no secret in a signature"
         )
         read.refuse(fault, field.name)
@@ -180,7 +181,7 @@ def _with_default(read: Source, field: Field) -> Field:
         value = validator.validate_python({field.name: field.default})
     except CoreError as error:
         faults = explain(error, (alone,), {}, ())
-        fault = TypeFault(
+        fault = TypeFaultError(
             f"the default of {field.name} does not fit {field.full_type}: {'; '.join(map(str, faults))}",
             code="invalid_type",
         )
@@ -191,5 +192,5 @@ def _with_default(read: Source, field: Field) -> Field:
 def _validator(read: Source, fields: tuple[Field, ...]) -> SchemaValidator:
     try:
         return build_validator(fields)
-    except TypeFault as fault:
+    except TypeFaultError as fault:
         read.refuse(fault)

@@ -12,7 +12,7 @@ from typing import Any
 
 from dspex.signatures import checks
 
-__all__ = ["NAMES", "ORDER", "PHRASES", "RULES", "BadConstraint", "Rule", "merge", "read"]
+__all__ = ["NAMES", "ORDER", "PHRASES", "RULES", "ConstraintValueError", "Rule", "merge", "read"]
 
 ORDER = (
     "min", "max", "multiple_of", "precision", "min_length", "max_length", "pattern", "format", "one_of",
@@ -43,7 +43,7 @@ PHRASES = {
 """How a constraint is said to people and to models."""
 
 
-class BadConstraint(Exception):
+class ConstraintValueError(Exception):
     """A constraint's value is of no use; the message says what is expected."""
 
 
@@ -65,21 +65,21 @@ def _integer(value: Any) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is not int:
-        raise BadConstraint("an integer")
+        raise ConstraintValueError("an integer")
     if not checks.INT_MIN <= value <= checks.INT_MAX:
-        raise BadConstraint("an integer of at most 64 bits")
+        raise ConstraintValueError("an integer of at most 64 bits")
     return value
 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadConstraint("a number")
+        raise ConstraintValueError("a number")
     try:
         number = float(value)
     except OverflowError:
-        raise BadConstraint("a number of at most 64 bits") from None
+        raise ConstraintValueError("a number of at most 64 bits") from None
     if not math.isfinite(number):
-        raise BadConstraint("a finite number")
+        raise ConstraintValueError("a finite number")
     return number + 0.0  # -0.0 is 0.0
 
 
@@ -87,7 +87,7 @@ def _positive(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def positive(value: Any) -> Any:
         number = read(value)
         if number <= 0:
-            raise BadConstraint("a number above 0")
+            raise ConstraintValueError("a number above 0")
         return number
 
     return positive
@@ -96,42 +96,42 @@ def _positive(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _size(value: Any) -> int:
     number = _integer(value)
     if not 0 <= number < 2**31:
-        raise BadConstraint("an integer from 0 to 2147483647")
+        raise ConstraintValueError("an integer from 0 to 2147483647")
     return number
 
 
 def _decimals(value: Any) -> int:
     number = _integer(value)
     if not 0 <= number <= 15:
-        raise BadConstraint("an integer from 0 to 15")
+        raise ConstraintValueError("an integer from 0 to 15")
     return number
 
 
 def _text(value: Any) -> str:
     if type(value) is not str:
-        raise BadConstraint("text")
+        raise ConstraintValueError("text")
     return value
 
 
 def _format(value: Any) -> str:
     if value not in checks.FORMATS:
-        raise BadConstraint(f"one of {', '.join(sorted(checks.FORMATS))}")
+        raise ConstraintValueError(f"one of {', '.join(sorted(checks.FORMATS))}")
     return str(value)
 
 
 def _flag(value: Any) -> bool:
     if type(value) is not bool:
-        raise BadConstraint("true or false")
+        raise ConstraintValueError("true or false")
     return value
 
 
 def _options(read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     def options(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple) or not value:
-            raise BadConstraint("a list of at least one value")
+            raise ConstraintValueError("a list of at least one value")
         found = tuple(dict.fromkeys(read(item) for item in value))
         if len(found) != len(value):
-            raise BadConstraint("a list without duplicates")
+            raise ConstraintValueError("a list without duplicates")
         return found
 
     return options
@@ -195,7 +195,7 @@ _MEANINGLESS = {"min_length": 0, "min_size": 0, "unique": False}
 def read(primitive: str, name: str, value: Any) -> tuple[tuple[str, Any], ...]:
     """The constraints of ``primitive`` that ``name=value`` stands for, with canonical values.
 
-    Raises :class:`BadConstraint` for a value of the wrong kind, KeyError for a constraint the type does not have.
+    Raises :class:`ConstraintValueError` for a value of the wrong kind, KeyError for a constraint that the type has not.
     """
     if name in ("dimensions", "max_steps"):
         size = _positive(_size)(value)
@@ -207,14 +207,14 @@ def read(primitive: str, name: str, value: Any) -> tuple[tuple[str, Any], ...]:
 def merge(have: tuple[tuple[str, Any], ...], more: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
     """Both sets of constraints at once, in canonical order: the tighter of two limits holds.
 
-    Raises :class:`BadConstraint` when nothing can meet them all.
+    Raises :class:`ConstraintValueError` when nothing can meet them all.
     """
     merged = dict(have)
     for name, value in more:
         merged[name] = _both(name, merged[name], value) if name in merged else value
     for low, high in _PAIRS:
         if low in merged and high in merged and merged[low] > merged[high]:
-            raise BadConstraint(f"{low} of at most {high} ({low} {merged[low]} is above {high} {merged[high]})")
+            raise ConstraintValueError(f"{low} of at most {high} ({low} {merged[low]} is above {high} {merged[high]})")
     return tuple(sorted(merged.items(), key=lambda item: _POSITION[item[0]]))
 
 
@@ -224,10 +224,10 @@ def _both(name: str, one: Any, other: Any) -> Any:
     if name == "one_of":
         common = tuple(value for value in other if value in one)
         if not common:
-            raise BadConstraint(f"values among {', '.join(map(repr, one))}")
+            raise ConstraintValueError(f"values among {', '.join(map(repr, one))}")
         return common
     if name == "required_keys":
         return tuple(sorted({*one, *other}))
     if one != other:
-        raise BadConstraint(f"nothing: the type already has {name}={one!r}")
+        raise ConstraintValueError(f"nothing: the type already has {name}={one!r}")
     return one

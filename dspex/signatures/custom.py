@@ -10,7 +10,7 @@ from dspex.signatures.compile import forget_compiled
 from dspex.signatures.fields import Type
 from dspex.signatures.lexer import type_error
 from dspex.signatures.native import parse_type
-from dspex.signatures.types import SPECS, TypeFault, TypeSpec, register
+from dspex.signatures.types import SPECS, TypeFaultError, TypeSpec, register
 
 __all__ = ["register_type"]
 
@@ -53,7 +53,9 @@ def _check(name: str, base: Type) -> None:
     taken = name in SPECS and not SPECS[name].custom
     if taken or not name.isidentifier() or base.name == "optional" or name in _names(base):
         problem = "there is a built-in type of that name" if taken else f":{name} of {base} cannot be a type"
-        fault = TypeFault(problem, code="invalid_type", expected="a name of its own, and a base that is not :optional")
+        fault = TypeFaultError(
+            problem, code="invalid_type", expected="a name of its own, and a base that is not :optional"
+        )
         raise type_error(fault, f"register_type({name!r})")
 
 

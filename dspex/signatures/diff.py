@@ -19,7 +19,8 @@ __all__ = ["Change", "Diff", "accepts", "compare"]
 class Change:
     """One field that is not as it was.
 
-    ``kind`` is ``added``, ``removed``, ``type`` (type, constraints or optionality), ``default``, ``description``, ``secret`` or ``moved``.
+    ``kind`` is ``added``, ``removed``, ``type`` (type, constraints or optionality), ``default``, ``description``,
+    ``secret`` or ``moved``.
     ``compatible`` says whether every value that was valid before still is: what callers send, for an
     input; what is stored as a result, for an output.
     """
@@ -101,12 +102,9 @@ def accepts(new: Type, old: Type) -> bool:
     wide, narrow = expand(new), expand(old)
     if narrow.name == "union":
         return all(accepts(wide, arg) for arg in narrow.args)
-    if wide.name == "optional":
-        return accepts(wide.args[0], narrow.args[0] if narrow.name == "optional" else narrow)
-    if wide.name == "union":
-        return any(accepts(arg, narrow) for arg in wide.args)
-    if wide.name == "any":
-        return not is_wire(narrow)
+    if wide.name in ("optional", "union"):
+        inner = narrow.args[0] if wide.name == narrow.name == "optional" else narrow
+        return any(accepts(arg, inner) for arg in wide.args)
     if wide.name == narrow.name:
         return _limits_hold(wide, narrow) and _ACCEPT.get(wide.name, _always)(wide, narrow)
     return _across(wide, narrow)
@@ -124,6 +122,8 @@ def _is_kind_of(kind: Type, other: Type) -> bool:
 
 def _across(wide: Type, narrow: Type) -> bool:
     """Types of two names that can hold the same values."""
+    if wide.name == "any":
+        return not is_wire(narrow)
     if (wide.name, narrow.name) == ("string", "enum"):
         return not wide.constraints or _only_one_of(wide, narrow.labels)
     if (wide.name, narrow.name) == ("enum", "string"):

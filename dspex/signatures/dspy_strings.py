@@ -13,7 +13,7 @@ from dspex.signatures.fields import NO_DEFAULT, PLAIN_TEXT, Field, Type
 from dspex.signatures.lexer import MAX_NESTING, PYTHON, Tokens
 from dspex.signatures.limits import from_python, from_values
 from dspex.signatures.source import Source
-from dspex.signatures.types import TypeFault, build, nearest
+from dspex.signatures.types import TypeFaultError, build, nearest
 
 __all__ = ["parse"]
 
@@ -113,7 +113,7 @@ class _Parser(Tokens):
         return name
 
     def _unknown(self, name: str, at: int) -> NoReturn:
-        fault = TypeFault(
+        fault = TypeFaultError(
             f"unknown type {name}",
             expected="a type that JSON can hold, such as str or list[str]",
             near=nearest(name, _NAMES),
@@ -149,7 +149,7 @@ class _Parser(Tokens):
 
     def _build(self, name: str, args: list[Type], at: int) -> Type:
         if any(arg is _NULL for arg in args):
-            self.fail_type(TypeFault("a value that is always None", code="invalid_type", expected="a type"), at)
+            self.fail_type(TypeFaultError("a value that is always None", code="invalid_type", expected="a type"), at)
         return self._guard(at, lambda: build(name, args))
 
     def _literal_type(self, at: int) -> Type:
@@ -162,7 +162,7 @@ class _Parser(Tokens):
     def _guard(self, at: int, make: Callable[[], Type]) -> Type:
         try:
             return make()
-        except TypeFault as fault:
+        except TypeFaultError as fault:
             self.fail_type(fault, at)
 
     def _annotated(self, at: int, depth: int) -> Type:

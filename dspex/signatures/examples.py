@@ -23,10 +23,33 @@ if TYPE_CHECKING:
 __all__ = ["Example", "example"]
 
 _TRIES = 100
-_WORDS = (
-    "amber bridge cedar delta ember forest garden harbor island jasmine kettle lantern meadow north orchard paper "
-    "quiet river stone timber umber valley willow yonder zephyr"
-).split()
+_WORDS = [
+    "amber",
+    "bridge",
+    "cedar",
+    "delta",
+    "ember",
+    "forest",
+    "garden",
+    "harbor",
+    "island",
+    "jasmine",
+    "kettle",
+    "lantern",
+    "meadow",
+    "north",
+    "orchard",
+    "paper",
+    "quiet",
+    "river",
+    "stone",
+    "timber",
+    "umber",
+    "valley",
+    "willow",
+    "yonder",
+    "zephyr",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,8 @@ class Field:
     """One input or output of a signature.
 
     ``type`` is without ``:optional``; an ``optional`` field may be left out or ``None``. ``default`` is what a
-    missing value becomes, :data:`NO_DEFAULT` (``...``) when the field must be given. A ``secret`` field's value is never shown in errors.
+    missing value becomes, :data:`NO_DEFAULT` (``...``) when the field must be given. The value of a ``secret`` field
+    is never shown in errors.
     """
 
     name: str

@@ -13,7 +13,7 @@ import unicodedata
 from typing import Any, NoReturn
 
 from dspex.errors import SignatureSyntaxError, SignatureTypeError
-from dspex.signatures.types import TypeFault
+from dspex.signatures.types import TypeFaultError
 
 __all__ = ["MAX_NESTING", "MAX_TEXT", "NATIVE", "PYTHON", "Tokens", "place", "type_error"]
 
@@ -180,7 +180,7 @@ class Tokens:
         message = f"line {line}, column {column}: {problem}; expected {expected}\n{snippet}"
         raise SignatureSyntaxError(message, line=line, column=column, snippet=snippet, expected=expected)
 
-    def fail_type(self, fault: TypeFault, at: int) -> NoReturn:
+    def fail_type(self, fault: TypeFaultError, at: int) -> NoReturn:
         """Refuse the type, constraint or field named by the token ``at``."""
         line, column, snippet = place(self.text, self.offset(at))
         raise fault.as_error(line=line, column=column, snippet=snippet) from None
@@ -214,6 +214,6 @@ def place(text: str, offset: int) -> tuple[int, int, str]:
     return text.count("\n", 0, offset) + 1, column + 1, f"  {shown}\n  {' ' * (column - first)}^"
 
 
-def type_error(fault: TypeFault, where: str) -> SignatureTypeError:
+def type_error(fault: TypeFaultError, where: str) -> SignatureTypeError:
     """The error for a fault in a source that has no text, such as a class: ``where`` names the place."""
     return fault.as_error(line=1, column=1, snippet="", where=where)

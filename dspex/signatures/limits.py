@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dspex.signatures.fields import Type
-from dspex.signatures.types import TypeFault, build, constrain, expand
+from dspex.signatures.types import TypeFaultError, build, constrain, expand
 
 __all__ = ["IGNORED", "from_python", "from_values"]
 
@@ -25,7 +25,7 @@ def from_values(values: Sequence[Any]) -> Type:
     numbers = list(dict.fromkeys(value for value in kept if type(value) is int))
     flags = {value for value in kept if isinstance(value, bool)}
     if len(texts) + len(numbers) + len(flags) != len({(type(v), v) for v in kept}) or len(flags) == 1 or not kept:
-        raise TypeFault(
+        raise TypeFaultError(
             f"Literal{list(values)!r} has no meaning here",
             code="invalid_type",
             expected="texts, integers, or both of True and False",
@@ -38,7 +38,7 @@ def from_values(values: Sequence[Any]) -> Type:
 
 
 def from_python(kind: Type, given: Mapping[str, Any]) -> Type:
-    """``kind`` with the limits that pydantic's ``Field`` names ``ge gt le lt multiple_of min_length max_length pattern``."""
+    """``kind`` with pydantic's limits: ``ge gt le lt multiple_of min_length max_length pattern``."""
     inner = kind.args[0] if kind.name == "optional" else kind
     primitive = expand(inner).name
     mine: dict[str, Any] = {}
@@ -57,7 +57,9 @@ def from_python(kind: Type, given: Mapping[str, Any]) -> Type:
 def _beyond(primitive: str, name: str, limit: Any) -> Any:
     """The closest value that is allowed when the limit itself is not."""
     if isinstance(limit, bool) or not isinstance(limit, int | float):
-        raise TypeFault(f"{name}={limit!r} is not a number", code="invalid_constraint", expected="a number", key=name)
+        raise TypeFaultError(
+            f"{name}={limit!r} is not a number", code="invalid_constraint", expected="a number", key=name
+        )
     up = name == "gt"
     if primitive == "integer":
         return math.floor(limit) + 1 if up else math.ceil(limit) - 1

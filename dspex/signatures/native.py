@@ -7,7 +7,7 @@ from typing import Any
 from dspex.signatures.fields import NO_DEFAULT, Field, Type
 from dspex.signatures.lexer import MAX_NESTING, NATIVE, Tokens
 from dspex.signatures.source import Source
-from dspex.signatures.types import TypeFault, build, known
+from dspex.signatures.types import TypeFaultError, build, known
 
 __all__ = ["is_native", "parse", "parse_type"]
 
@@ -38,6 +38,18 @@ def parse(text: str) -> Source:
 def parse_type(text: str) -> Type:
     """Read one type, such as ``:list(:string)``."""
     return _Parser(text, NATIVE).lone_type()
+
+
+class _Parts:
+    """What stands between the brackets of a type, and which token names each constraint."""
+
+    __slots__ = ("args", "given", "labels", "places")
+
+    def __init__(self) -> None:
+        self.args: list[Type] = []
+        self.labels: list[str] = []
+        self.given: dict[str, Any] = {}
+        self.places: dict[str, int] = {}
 
 
 class _Parser(Tokens):
@@ -99,55 +111,44 @@ class _Parser(Tokens):
             if self.here != "(":
                 return build(name), False
             known(name)
-        except TypeFault as fault:
+        except TypeFaultError as fault:
             self.fail_type(fault, at)
         return self._arguments(name, at, depth, is_field=is_field)
 
     def _arguments(self, name: str, at: int, depth: int, *, is_field: bool) -> tuple[Type, bool]:
-        args: list[Type] = []
-        labels: list[str] = []
-        given: dict[str, Any] = {}
-        places: dict[str, int] = {}
+        parts = _Parts()
         self.at += 1
         while not self.skip(")"):
-            self._argument(name, args, labels, given, places, depth)
+            self._argument(name, parts, depth)
             if self.here != ")":
                 self.expect(",", "',' or ')'")
-        secret = self._take_secret(given, places) if is_field and "secret" in given else False
+        secret = self._take_secret(parts) if is_field and "secret" in parts.given else False
         try:
-            return build(name, args, labels, given), secret
-        except TypeFault as fault:
-            self.fail_type(fault, places.get(fault.key or "", at))
+            return build(name, parts.args, parts.labels, parts.given), secret
+        except TypeFaultError as fault:
+            self.fail_type(fault, parts.places.get(fault.key or "", at))
 
-    def _argument(
-        self,
-        name: str,
-        args: list[Type],
-        labels: list[str],
-        given: dict[str, Any],
-        places: dict[str, int],
-        depth: int,
-    ) -> None:
+    def _argument(self, name: str, parts: _Parts, depth: int) -> None:
         word = self.here
         if word[:1] == ":":
-            args.append(self._type(depth + 1)[0])
+            parts.args.append(self._type(depth + 1)[0])
         elif word[:1] == '"':
-            labels.append(self.string("text in double quotes"))
+            parts.labels.append(self.string("text in double quotes"))
         else:
             at = self.at
             key = self.identifier("a type, text in double quotes or a constraint such as min=1")
             self.expect("=", "'='")
             if name == "object" and self.here[:1] == ":":
-                labels.append(key)
-                args.append(self._type(depth + 1)[0])
+                parts.labels.append(key)
+                parts.args.append(self._type(depth + 1)[0])
                 return
-            if key in given:
+            if key in parts.given:
                 self.fail("each constraint once", problem=f"{key} is given twice", at=at)
-            places[key] = at
-            given[key] = self.literal()
+            parts.places[key] = at
+            parts.given[key] = self.literal()
 
-    def _take_secret(self, given: dict[str, Any], places: dict[str, int]) -> bool:
-        secret = given.pop("secret")
+    def _take_secret(self, parts: _Parts) -> bool:
+        secret = parts.given.pop("secret")
         if type(secret) is not bool:
-            self.fail("true or false", problem="secret is a mark", at=places["secret"])
+            self.fail("true or false", problem="secret is a mark", at=parts.places["secret"])
         return secret

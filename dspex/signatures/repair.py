@@ -1,8 +1,8 @@
 """Repairs of a model's outputs that lose nothing and guess nothing.
 
 A value that does not fit its type is rewritten when its text says just one value of that type: ``"42"`` for an
-integer, ``"True"`` for a boolean, ``"85%"`` for a probability, JSON in a code fence for a list. Text where text is expected
-is never touched, and ``85`` stays no probability.
+integer, ``"True"`` for a boolean, ``"85%"`` for a probability, JSON in a code fence for a list. Text where text is
+expected is never touched, and ``85`` stays no probability.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Checked", "Repair", "repair"]
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One value that was rewritten: where, what was done, and a short form of it ``before`` (empty for a secret) and ``after``."""
+    """One value that was rewritten: where, what was done, and its short form before and after (empty for a secret)."""
 
     path: str
     what: str

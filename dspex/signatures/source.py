@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from dspex.signatures.fields import Field
 from dspex.signatures.lexer import Tokens, type_error
-from dspex.signatures.types import TypeFault
+from dspex.signatures.types import TypeFaultError
 
 __all__ = ["Source"]
 
@@ -22,7 +22,7 @@ class Source:
     outputs: tuple[Field, ...]
     tokens: Tokens | None = None
 
-    def refuse(self, fault: TypeFault, field: str | None = None) -> NoReturn:
+    def refuse(self, fault: TypeFaultError, field: str | None = None) -> NoReturn:
         """Raise the fault as an error, at the field's place if the source has one."""
         if self.tokens is None:
             raise type_error(fault, f"field {field!r}" if field else "signature") from None

@@ -15,10 +15,21 @@ from dspex.errors import SignatureTypeError
 from dspex.signatures import constraints
 from dspex.signatures.fields import Type
 
-__all__ = ["SPECS", "TypeFault", "TypeSpec", "build", "constrain", "expand", "is_wire", "known", "nearest", "register"]
+__all__ = [
+    "SPECS",
+    "TypeFaultError",
+    "TypeSpec",
+    "build",
+    "constrain",
+    "expand",
+    "is_wire",
+    "known",
+    "nearest",
+    "register",
+]
 
 
-class TypeFault(Exception):
+class TypeFaultError(Exception):
     """A type or constraint that does not exist or fit; whoever reads the source adds where that is."""
 
     def __init__(
@@ -47,9 +58,10 @@ class TypeFault(Exception):
 class TypeSpec:
     """One type of the language.
 
-    ``doc`` is its one line of documentation and ``phrase`` what an error calls a value of it. A scalar
-    primitive has ``core`` (its pydantic_core schema), ``json`` (its JSON Schema) and ``python``. A derived type has a ``base``
-    and perhaps a ``check``, which takes the value and returns it or raises ValueError; its ``json`` is laid over that of the base.
+    ``doc`` is its one line of documentation and ``phrase`` what an error calls a value of it. A scalar primitive has
+    ``core`` (its pydantic_core schema), ``json`` (its JSON Schema) and ``python``. A derived type has a ``base`` and
+    perhaps a ``check``, which takes the value and returns it or raises ValueError; its ``json`` is laid over that of
+    the base.
     """
 
     name: str
@@ -86,7 +98,7 @@ def known(name: str) -> TypeSpec:
     spec = SPECS.get(name)
     if spec is None:
         near = nearest(name, SPECS)
-        raise TypeFault(f"unknown type :{name}", expected="a known type", near=f":{near}" if near else "")
+        raise TypeFaultError(f"unknown type :{name}", expected="a known type", near=f":{near}" if near else "")
     return spec
 
 
@@ -114,8 +126,8 @@ def constrain(kind: Type, given: Mapping[str, Any]) -> Type:
         try:
             mine = constraints.merge(mine, constraints.read(base.name, name, value))
             whole = constraints.merge(base.constraints, mine)
-        except constraints.BadConstraint as bad:
-            raise TypeFault(
+        except constraints.ConstraintValueError as bad:
+            raise TypeFaultError(
                 f"{name}={value!r} does not fit :{kind.name}", code="invalid_constraint", expected=str(bad), key=name
             ) from None
         mine = _what_it_adds(mine, base, whole)
@@ -137,7 +149,7 @@ def _check_name(spec: TypeSpec, name: str) -> None:
     near = nearest(name, spec.constraints)
     what = f":{spec.name} has no constraint {name}" if name in constraints.NAMES else f"unknown constraint {name}"
     expected = f"one of {allowed}" if spec.constraints else f":{spec.name} without constraints"
-    raise TypeFault(what, code="unknown_constraint", expected=expected, near=near, key=name)
+    raise TypeFaultError(what, code="unknown_constraint", expected=expected, near=near, key=name)
 
 
 def build(
@@ -153,13 +165,13 @@ def build(
     else:
         compose = _COMPOSE.get(name)
         if compose is None:
-            raise TypeFault(f":{name} takes no types or values", code="invalid_type", expected=f":{name}")
+            raise TypeFaultError(f":{name} takes no types or values", code="invalid_type", expected=f":{name}")
         kind = compose(tuple(args), tuple(labels))
     return constrain(kind, given) if given else kind
 
 
-def _shape(name: str, expected: str) -> TypeFault:
-    return TypeFault(f":{name} is not complete or has too much", code="invalid_type", expected=expected)
+def _shape(name: str, expected: str) -> TypeFaultError:
+    return TypeFaultError(f":{name} is not complete or has too much", code="invalid_type", expected=expected)
 
 
 def _enum(args: tuple[Type, ...], labels: tuple[str, ...]) -> Type:
@@ -178,10 +190,10 @@ def _dict(args: tuple[Type, ...], labels: tuple[str, ...]) -> Type:
     if labels or len(args) != 2:
         raise _shape("dict", "the types of its keys and values, such as :dict(:string, :integer)")
     if args[0].name == "optional" or kinds(args[0]) != {"string"} or is_wire(args[0]):
-        raise TypeFault(
+        raise TypeFaultError(
             f"{args[0]} cannot be the key of a :dict", code="invalid_type", expected="a kind of text, as JSON keys are"
         )
-    return Type("dict", args)
+    return _PLAIN["map"] if args == (_PLAIN["string"], _PLAIN["any"]) else Type("dict", args)
 
 
 def _optional(args: tuple[Type, ...], labels: tuple[str, ...]) -> Type:
@@ -207,7 +219,7 @@ def _refuse_ambiguous(members: Sequence[Type]) -> None:
     for wire in filter(is_wire, members):
         for other in members:
             if other is not wire and kinds(other) & kinds(wire):
-                raise TypeFault(
+                raise TypeFaultError(
                     f"{wire} and {other} look the same as JSON",
                     code="invalid_type",
                     expected=f':tagged("a", {wire}, "b", {other}), which says which one it is',

@@ -10,7 +10,7 @@ from pydantic_core import SchemaError, SchemaValidator
 from dspex.signatures.builtin import STRING
 from dspex.signatures.constraints import RULES
 from dspex.signatures.fields import Field, Type
-from dspex.signatures.types import SPECS, TypeFault, expand
+from dspex.signatures.types import SPECS, TypeFaultError, TypeSpec, expand
 
 __all__ = ["build_validator", "core_schema"]
 
@@ -26,12 +26,25 @@ def build_validator(fields: Sequence[Field]) -> SchemaValidator:
     except SchemaError as error:
         for field in fields:
             _find_bad_pattern(field.full_type)
-        raise TypeFault(str(error), code="invalid_type") from None
+        raise TypeFaultError(str(error), code="invalid_type") from None
+
+
+_plain: dict[str, tuple[TypeSpec, Schema]] = {}
+"""The schemas of derived types without constraints, which are the same wherever they stand."""
 
 
 def core_schema(kind: Type) -> Schema:
     """The pydantic_core schema of a type, with its constraints and its check."""
     spec = SPECS[kind.name]
+    if spec.base is None or kind.constraints:
+        return _build(kind, spec)
+    known = _plain.get(kind.name)
+    if known is None or known[0] is not spec:
+        known = _plain[kind.name] = (spec, _build(kind, spec))
+    return known[1]
+
+
+def _build(kind: Type, spec: TypeSpec) -> Schema:
     if spec.base is None:
         return _constrained(kind, cast(Schema, spec.core) if spec.core else _COMPOSITES[kind.name](kind))
     schema = core_schema(Type(spec.base.name, spec.base.args, spec.base.labels, _all_constraints(kind, spec.base)))
@@ -118,7 +131,7 @@ def _find_bad_pattern(kind: Type) -> None:
             SchemaValidator({**STRING, "pattern": pattern})
         except SchemaError as error:
             reason = str(error).strip().splitlines()[-1].removeprefix("error: ")
-            raise TypeFault(
+            raise TypeFaultError(
                 f"pattern={pattern!r} is not usable: {reason}",
                 code="invalid_constraint",
                 expected="a regular expression without look-around and back-references",
