@@ -105,10 +105,7 @@ def _members(cls: Any, seen: tuple[type, ...]) -> dict[str, Type]:
         }
     if hasattr(cls, "__required_keys__"):
         hints = typing.get_type_hints(cls, include_extras=True)
-        return {
-            name: _maybe(from_annotation(_bare(hint), (), seen), name in cls.__required_keys__)
-            for name, hint in hints.items()
-        }
+        return {name: _key(hint, name in cls.__required_keys__, seen) for name, hint in hints.items()}
     if dataclasses.is_dataclass(cls):
         hints = typing.get_type_hints(cls, include_extras=True)
         return {
@@ -117,10 +114,12 @@ def _members(cls: Any, seen: tuple[type, ...]) -> dict[str, Type]:
     return {}
 
 
-def _bare(hint: Any) -> Any:
-    """A TypedDict's annotation without ``Required`` or ``NotRequired``."""
+def _key(hint: Any, required: bool, seen: tuple[type, ...]) -> Type:
+    """The type of a TypedDict's key; ``Required`` and ``NotRequired`` around it decide, whatever the class says."""
     origin = typing.get_origin(hint)
-    return typing.get_args(hint)[0] if origin in (typing.Required, typing.NotRequired) else hint
+    if origin in (typing.Required, typing.NotRequired):
+        required, hint = origin is typing.Required, typing.get_args(hint)[0]
+    return _maybe(from_annotation(hint, (), seen), required)
 
 
 def _must_be_given(field: dataclasses.Field[Any]) -> bool:

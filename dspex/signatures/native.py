@@ -24,7 +24,7 @@ def is_native(text: str) -> bool:
         return False
     following = NATIVE.match(text, first.end())
     word = following.group(1) if following else ""
-    return word.isidentifier() or word[:1] == '"'
+    return word[:1] != ":" and word not in ("->", ",", "=", "")  # else a field of a DSPy string is called "signature"
 
 
 def parse(text: str) -> Source:
