@@ -1,6 +1,6 @@
 """Celery's settings, with a reason beside each. What a user may change is a DSPEX_* setting: see dspex/settings.py."""
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 # JSON only, and nothing is ever pickled: a message is data from outside.
 accept_content = ["json"]
@@ -36,7 +36,10 @@ broker_connection_max_retries = None
 
 # Executions and beat's tasks have queues of their own, so that health checks do not wait behind work.
 task_default_queue = "dspex.maintenance"
-task_queues = [Queue("dspex"), Queue("dspex.maintenance")]
+task_queues = [
+    Queue("dspex", Exchange("dspex"), "dspex"),
+    Queue("dspex.maintenance", Exchange("dspex.maintenance"), "dspex.maintenance"),
+]
 task_routes = {"dspex.execute": {"queue": "dspex"}}
 task_create_missing_queues = False
 

@@ -44,52 +44,66 @@ if TYPE_CHECKING:
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
 
-_HOMES = {
-    "audit": ("AuditEvent", "AuditTrail"),
-    "batch": ("Batch", "Progress", "Rejected"),
-    "client": ("Client",),
-    "errors": (
-        "BackendUnavailable",
-        "ConfigurationError",
-        "ConstraintViolation",
-        "DspexError",
-        "ExecutionCancelled",
-        "ExecutionFailed",
-        "ExecutionNotFound",
-        "ExecutionTimedOut",
-        "FieldError",
-        "IdempotencyConflict",
-        "LeaseLost",
-        "MessageRefused",
-        "ModelError",
-        "ModuleNotAllowed",
-        "ProgramError",
-        "ProgramNotFound",
-        "ProgramVersionMismatch",
-        "ResultNotReady",
-        "SchemaOutdated",
-        "SecretInProgram",
-        "SignatureSyntaxError",
-        "SignatureTypeError",
-        "ValidationError",
-    ),
-    "execution": ("Execution", "Metrics", "Result", "Status"),
-    "program": ("Program", "Retry"),
-    "registry": ("AdapterInfo", "Capabilities", "adapters"),
-    "settings": ("Settings",),
-    "signatures": ("Field", "InputField", "OutputField", "Signature", "SignatureModel", "register_type", "signature"),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+# Lighter before heavier: a name is looked for in this order, and nothing after its module is loaded.
+_MODULES = ("errors", "signatures", "registry", "audit", "execution", "program", "batch", "settings", "client")
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+__all__ = [
+    "AdapterInfo",
+    "AuditEvent",
+    "AuditTrail",
+    "BackendUnavailable",
+    "Batch",
+    "Capabilities",
+    "Client",
+    "ConfigurationError",
+    "ConstraintViolation",
+    "DspexError",
+    "Execution",
+    "ExecutionCancelled",
+    "ExecutionFailed",
+    "ExecutionNotFound",
+    "ExecutionTimedOut",
+    "Field",
+    "FieldError",
+    "IdempotencyConflict",
+    "InputField",
+    "LeaseLost",
+    "MessageRefused",
+    "Metrics",
+    "ModelError",
+    "ModuleNotAllowed",
+    "OutputField",
+    "Program",
+    "ProgramError",
+    "ProgramNotFound",
+    "ProgramVersionMismatch",
+    "Progress",
+    "Rejected",
+    "Result",
+    "ResultNotReady",
+    "Retry",
+    "SchemaOutdated",
+    "SecretInProgram",
+    "Settings",
+    "Signature",
+    "SignatureModel",
+    "SignatureSyntaxError",
+    "SignatureTypeError",
+    "Status",
+    "ValidationError",
+    "adapters",
+    "register_type",
+    "signature",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'dspex' has no attribute {name!r}")
-    value = getattr(import_module(f"dspex.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    if name in __all__:
+        for module in map(import_module, (f"dspex.{home}" for home in _MODULES)):
+            if name in module.__all__:
+                value = globals()[name] = getattr(module, name)
+                return value
+    raise AttributeError(f"module 'dspex' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

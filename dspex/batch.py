@@ -95,7 +95,8 @@ class Batch:
             yield Execution(self._client, row)
         if done < len(self):
             raise ExecutionTimedOut(
-                f"{len(self) - done} of {len(self)} executions of batch {self.id} are not final after {timeout} s; they go on",
+                f"{len(self) - done} of {len(self)} executions of batch {self.id} are not final after {timeout} s; "
+                "they go on",
                 batch_id=str(self.id),
             )
 

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Self
 from uuid import UUID
@@ -138,9 +138,7 @@ class Client:
                 insert = partial(executions.insert, submission=submission)
             else:
                 digest = _inputs_hash(submission.inputs)
-                insert = partial(
-                    executions.insert_once, submission=submission, key=idempotency_key, inputs_hash=digest
-                )
+                insert = partial(executions.insert_once, submission=submission, key=idempotency_key, inputs_hash=digest)
             if (row := self._database.run(insert)) is not None:
                 if row.dispatched_at is not None:
                     self._publish([submission.id], current.name, priority)
@@ -180,14 +178,19 @@ class Client:
         pending: list[executions.Submission] = []
         for index, inputs in enumerate(rows):
             try:
-                pending.append(
-                    self._preparer.prepare(
-                        current, inputs, priority=priority, run_at=run_at, metadata=metadata,
-                        batch_id=batch.id, batch_index=index,
-                    )  # fmt: skip
+                submission = self._preparer.prepare(
+                    current,
+                    inputs,
+                    priority=priority,
+                    run_at=run_at,
+                    metadata=metadata,
+                    batch_id=batch.id,
+                    batch_index=index,
                 )
             except ValidationError as error:
                 batch.reject(index, error)
+                continue
+            pending.append(submission)
             if len(pending) == BULK_ROWS:
                 self._store(batch, pending)
                 pending = []
@@ -251,7 +254,7 @@ class Client:
         return next(self.wait_any([execution.id], timeout), None)
 
     def wait_any(self, ids: Collection[UUID], timeout: float | None) -> Iterator[Mapping[str, Any]]:
-        """The row of each of these executions as it becomes final; ends when all are, or ``timeout`` seconds are over."""
+        """The row of each of these executions as it becomes final; ends with the last, or after ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._waiter.watch(ids) as watch:
             asked: Collection[UUID] = watch.waiting
@@ -325,7 +328,7 @@ class Client:
                     )  # fmt: skip
                 return self.get(known.execution_id)
         row = self._database.run(partial(executions.find, id=submission.id))
-        return row and Execution(self, row)
+        return Execution(self, row) if row else None
 
     def _store(self, batch: Batch, submissions: Sequence[executions.Submission]) -> None:
         saved = f"{len(batch)} rows of batch {batch.id} are stored, the rest is not"

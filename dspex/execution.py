@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from dspex.audit import AuditTrail
@@ -169,12 +169,12 @@ class Execution:
 
     @property
     def adapter_used(self) -> str | None:
-        return self._optional("adapter_used")
+        return cast("str | None", self._current["adapter_used"])
 
     @property
     def metadata(self) -> dict[str, Any] | None:
         """What the submitter attached; DSPex does not read it."""
-        return self._optional("metadata")
+        return cast("dict[str, Any] | None", self._current["metadata"])
 
     @property
     def priority(self) -> int:
@@ -188,11 +188,11 @@ class Execution:
     @property
     def started_at(self) -> datetime | None:
         """When the last attempt began."""
-        return self._optional("started_at")
+        return cast("datetime | None", self._current["started_at"])
 
     @property
     def finished_at(self) -> datetime | None:
-        return self._optional("finished_at")
+        return cast("datetime | None", self._current["finished_at"])
 
     @property
     def audit_trail(self) -> AuditTrail:
@@ -241,6 +241,3 @@ class Execution:
         if not Status(self._row["status"]).is_final:
             self.refresh()
         return self._row
-
-    def _optional(self, name: str) -> Any:
-        return self._current[name]

@@ -11,8 +11,8 @@ from dataclasses import InitVar, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from dspex.registry import adapters
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
+from dspex.registry import adapters
 from dspex.signatures import Signature, signature
 
 __all__ = ["LOCAL_MODEL", "PROMPTS", "Program", "Retry"]
@@ -63,7 +63,7 @@ class Program:
     ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
     ``timeout``         seconds an attempt may take
     ``prompt``          ``"chat"``, ``"json"`` or ``"compact"``; by default compact for ``smollm2``, chat otherwise
-    ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it (instructions, demos)
+    ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it
     ``api_key_env``     the *name* of the environment variable, in the worker, that holds the key
     ``api_base``        the address of an OpenAI-compatible server
     ``adapter``         which adapter hosts it: see :func:`dspex.adapters`
@@ -128,7 +128,8 @@ class Program:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(content) - known):
             raise ProgramNotFound(
-                f"program {name!r} was deployed by a newer DSPex: this one does not know {', '.join(unknown)}; upgrade it",
+                f"program {name!r} was deployed by a newer DSPex, this one does not know {', '.join(unknown)}: "
+                "upgrade it",
                 program=name,
             )
         values = {**content, "signature": signature(content["signature"]), "retry": Retry(**content["retry"])}

@@ -64,7 +64,9 @@ class Backends(tuple[str, str]):
 class Settings(BaseSettings):
     """The settings in force. Use :meth:`load`, which reports all mistakes together."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file=TOML, extra="forbid", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, toml_file=TOML, extra="forbid", frozen=True, env_ignore_empty=True
+    )
 
     env: Literal["development", "test", "production"] = Field(
         "development", description="The profile; production has no defaults for URLs."
@@ -78,7 +80,9 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=_default_home, description="Where the embedded stack keeps its data.")
     lease_seconds: float = Field(5.0, ge=1, le=300, description="A worker silent for so long is taken for dead.")
     worker_concurrency: int = Field(200, ge=1, le=10_000, description="Executions in flight in one worker process.")
-    grace_seconds: float = Field(30.0, ge=0, le=3600, description="What a stopping worker gives its executions to finish.")
+    grace_seconds: float = Field(
+        30.0, ge=0, le=3600, description="What a stopping worker gives its executions to finish."
+    )
     max_input_bytes: int = Field(
         10 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest inputs of one execution, as JSON."
     )

@@ -39,7 +39,7 @@ class Watch:
         self._hints: queue.SimpleQueue[UUID] = queue.SimpleQueue()
 
     def next(self, timeout: float | None) -> set[UUID]:
-        """Executions that may be final by now: whatever was hinted at, waiting up to ``timeout`` seconds for the first."""
+        """Executions that may be final by now: what was hinted at, waiting up to ``timeout`` seconds for a first."""
         hinted: set[UUID] = set()
         with suppress(queue.Empty):
             hinted.add(self._hints.get(timeout=timeout))

@@ -1,4 +1,4 @@
-"""Real servers for tests: one Postgres and one Redis for each test process, a database and a Redis number for each test."""
+"""Real servers for tests: a Postgres and a Redis for each test process, a database in each for every test."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[EmbeddedServers]:
-    with tempfile.TemporaryDirectory(prefix="dspex-test-") as home, EmbeddedServers(Path(home), durable=False) as running:
+    with (
+        tempfile.TemporaryDirectory(prefix="dspex-test-") as home,
+        EmbeddedServers(Path(home), durable=False) as running,
+    ):
         database = Database(_database(running, "postgres"))
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(f"CREATE DATABASE {TEMPLATE}"))
@@ -51,7 +54,9 @@ def backends(servers: EmbeddedServers) -> Iterator[Backends]:
     """A migrated database and an empty Redis database of this test's own."""
     number = next(_numbers)
     name = f"test_{number}"
-    admin = create_engine(_database(servers, "postgres").replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    admin = create_engine(
+        _database(servers, "postgres").replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
+    )
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
     broker_url = f"{servers.broker_url.rsplit('/', 1)[0]}/{1 + number % 15}"

@@ -20,13 +20,14 @@ def _celeryconfig() -> ModuleType:
     """The celeryconfig.py beside this package: never another one that happens to be in the working directory."""
     path = Path(__file__).resolve().parent.parent / "celeryconfig.py"
     spec = spec_from_file_location("dspex_celeryconfig", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-@setup_logging.connect
+@setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_logging(loglevel: int | str | None = None, **_: object) -> None:
     logging.basicConfig(level=loglevel or logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     # A line for each message received is the largest single cost of a no-op task.

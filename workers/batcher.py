@@ -77,7 +77,7 @@ class Batcher(Generic[T, R]):
                 self._wake.clear()
 
     def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
-        batch = []
+        batch: list[tuple[T, asyncio.Future[R]]] = []
         while self._waiting and len(batch) < MAX_ITEMS:
             item, future = self._waiting.popleft()
             if not future.done():

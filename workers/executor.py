@@ -126,7 +126,14 @@ class Executor:
             log.warning("%s: its lease was lost, attempt %s is discarded", claimed.id, claimed.attempt)
             return Outcome(None, LeaseLost(execution_id=str(claimed.id)), time.monotonic() - began)
         if error is not None:
-            log.info("%s of %s: attempt %s: %s → %s", claimed.id, claimed.program, claimed.attempt, error.code, settlement.status)
+            log.info(
+                "%s of %s: attempt %s: %s → %s",
+                claimed.id,
+                claimed.program,
+                claimed.attempt,
+                error.code,
+                settlement.status,
+            )
         return Outcome(Status(settlement.status), error, time.monotonic() - began)
 
     async def _supervised(
@@ -138,14 +145,18 @@ class Executor:
                 return await task, None
         except TimeoutError:
             error = DspexError(
-                f"the attempt took longer than its {claimed.timeout_seconds:g} s", code="deadline_exceeded", retryable=True
+                f"the attempt took longer than its {claimed.timeout_seconds:g} s",
+                code="deadline_exceeded",
+                retryable=True,
             )
         except DspexError as caught:
             error = caught
         except asyncio.CancelledError:
             return self._handed_back(claimed, trail), None
         except Exception as caught:  # the boundary to code that is not ours: the attempt fails, the worker lives on
-            log.exception("%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught))
+            log.exception(
+                "%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught)
+            )
             error = ProgramError(redact(f"{type(caught).__name__}: {caught}"), code="program_error")
         return self._failed(claimed, trail, error), error
 
@@ -169,7 +180,11 @@ class Executor:
         program = self._programs.get((claimed.program, claimed.version))
         retry = program.retry if program else NO_RETRY
         decision = after_failure(
-            error, attempt=claimed.attempt, max_attempts=claimed.max_attempts, retry=retry, chance=random.random()  # noqa: S311
+            error,
+            attempt=claimed.attempt,
+            max_attempts=claimed.max_attempts,
+            retry=retry,
+            chance=random.random(),  # noqa: S311
         )
         adapter = program.adapter if program else None
         if isinstance(decision, Fail):

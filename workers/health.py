@@ -77,13 +77,15 @@ def _timed(check: Callable[[], tuple[bool, Mapping[str, Any]]], remedy: str) -> 
 
 
 def _postgres(database: Database) -> tuple[bool, Mapping[str, Any]]:
-    return True, {"version": database.run(lambda connection: connection.exec_driver_sql("SHOW server_version").scalar())}
+    return True, {
+        "version": database.run(lambda connection: connection.exec_driver_sql("SHOW server_version").scalar())
+    }
 
 
 def _redis(broker: Broker) -> tuple[bool, Mapping[str, Any]]:
     with broker.client(socket_timeout=2) as client:
         info: Any = client.info("server")
-        waiting = sum(int(client.llen(key)) for key in queue_keys())  # type: ignore[arg-type]
+        waiting = sum(int(client.llen(key)) for key in queue_keys())
         return True, {"version": info["redis_version"], "messages": waiting}
 
 

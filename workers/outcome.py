@@ -24,7 +24,9 @@ class Fail:
     error: DspexError
 
 
-def after_failure(error: DspexError, *, attempt: int, max_attempts: int, retry: Retry, chance: float) -> TryAgain | Fail:
+def after_failure(
+    error: DspexError, *, attempt: int, max_attempts: int, retry: Retry, chance: float
+) -> TryAgain | Fail:
     """Decide on ``error.retryable`` and the attempts left. ``chance`` is a random number in [0, 1), for the jitter."""
     if not error.retryable:
         return Fail(error)

@@ -31,7 +31,8 @@ class Periodic(ABC):
         """Do it. The result is the number of seconds until the next time, or None for the usual interval."""
 
     def on_failure(self, error: Exception) -> None:
-        """Told of each failed run."""
+        """Told of each failed run; does nothing by default."""
+        return
 
     def start(self) -> None:
         self._thread.start()

@@ -118,7 +118,7 @@ class _Message:
         try:
             ids = _ids(self._body)
         except MessageRefused as error:
-            log.error("message %s is refused: %s", self._task_id, error)
+            log.error("message %s is refused: %s", self._task_id, error)  # noqa: TRY400 - a traceback tells nothing
             self._finish(Outcome(Status.FAILED, error))
             return
         self._left = len(ids)

@@ -107,7 +107,7 @@ class Pump(Periodic):
     def _take_back(self) -> None:
         """What Redis lost: dispatched a while ago, never claimed, and there is no message left to claim it."""
         try:
-            waiting = sum(int(self._redis.llen(key)) for key in queue_keys())  # type: ignore[arg-type]
+            waiting = sum(int(self._redis.llen(key)) for key in queue_keys())
         except (redis.RedisError, OSError) as error:
             log.debug("cannot ask Redis for its queue: %s", error)
             return

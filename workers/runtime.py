@@ -42,7 +42,7 @@ class Runtime:
             lease_seconds=settings.lease_seconds,
             concurrency=settings.worker_concurrency,
             running=lambda: self._executor.running,
-            on_lost=lambda: self._loop.call_soon_threadsafe(self._executor.abandon),
+            on_lost=self._abandon,
         )
         self._pump = Pump(
             self._pump_database, self._broker, lambda: self._lease.worker_id, lease_seconds=settings.lease_seconds
@@ -85,10 +85,14 @@ class Runtime:
         self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
+        self._loop.close()
         self._broker.close()
         self._lease_database.close()
         self._pump_database.close()
         log.info("stopped")
+
+    def _abandon(self) -> None:
+        self._loop.call_soon_threadsafe(self._executor.abandon)
 
     async def _begin(self) -> None:
         self._ledger.start()

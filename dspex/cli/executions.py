@@ -47,7 +47,9 @@ def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int,
 
 @click.command("list")
 @click.option("--program", help="Only this program's.")
-@click.option("--status", type=click.Choice([s.value for s in Status]), help="Only these; `failed` are the dead letters.")
+@click.option(
+    "--status", type=click.Choice([s.value for s in Status]), help="Only these; `failed` are the dead letters."
+)
 @click.option("--since", type=click.DateTime(), help="Only those submitted since (UTC).")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @json_option

@@ -24,4 +24,6 @@ def migrate() -> None:
     finally:
         database.close()
     where = without_password(backends.database_url)
-    click.echo(f"{where}: " + (f"already at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}"))
+    click.echo(
+        f"{where}: " + (f"already at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")
+    )

@@ -19,7 +19,7 @@ __all__ = ["deploy"]
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
 def deploy(file: Path, as_json: bool) -> None:
-    """Deploy the programs of FILE: every dspex.Program at the top level of a Python file, or the programs of a JSON file
+    """Deploy the programs of FILE: every dspex.Program at the top level of a Python file, or those of a JSON file
     ({"name": {"signature": …, "model": …}, …}, with the fields of dspex.Program).
 
     Example: dspex deploy programs.py
@@ -30,7 +30,9 @@ def deploy(file: Path, as_json: bool) -> None:
     with Client() as client:
         deployed = [client.deploy(program) for program in programs]
     if as_json:
-        echo_json([{"name": d.program.name, "version": d.program.version, "deployed_at": d.deployed_at} for d in deployed])
+        echo_json(
+            [{"name": d.program.name, "version": d.program.version, "deployed_at": d.deployed_at} for d in deployed]
+        )
         return
     for d in deployed:
         state = " (paused)" if d.paused_at else ""

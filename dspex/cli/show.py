@@ -22,12 +22,10 @@ __all__ = ["show", "timeline"]
 
 BAR_WIDTH = 28
 #: What of an event's data says most, in this order.
-TOLD = (
-    "worker", "adapter", "module", "model", "replayed", "prompt_tokens", "completion_tokens", "cost_usd", "bytes", "valid",
-    "repairs", "fields", "code", "cause", "error", "reason", "delay_seconds", "last_heartbeat_at", "program", "version",
-    "fingerprint",
-)  # fmt: skip
-QUIET = frozenset({"completed"})
+TOLD = tuple(
+    "worker adapter module model replayed prompt_tokens completion_tokens cost_usd bytes valid repairs fields code cause "
+    "error reason delay_seconds last_heartbeat_at program version fingerprint".split()
+)
 
 
 @click.command()
@@ -45,7 +43,9 @@ def show(id: str, as_json: bool) -> None:
         row = client.row(execution.id)
         if as_json:
             result = None if row["result"] is None else json.loads(row["result"])
-            echo_json({**as_data(execution), "inputs": json.loads(row["inputs"]), "result": result, "audit": _audit(trail)})
+            echo_json(
+                {**as_data(execution), "inputs": json.loads(row["inputs"]), "result": result, "audit": _audit(trail)}
+            )
             return
         console = Console()
         console.print(_head(execution))
@@ -81,7 +81,11 @@ def timeline(trail: AuditTrail) -> Panel:
             Text(_told(event), style="dim"),
         )
     verdict = trail.verify()
-    proof = Text("✔ the chain of hashes is whole", style="green") if verdict else Text("; ".join(verdict.faults), style="red")
+    proof = (
+        Text("✔ the chain of hashes is whole", style="green")
+        if verdict
+        else Text("; ".join(verdict.faults), style="red")
+    )
     title = f"audit trail of {trail.execution_id}"
     return Panel(Group(table, Text(), proof), title=title, title_align="left", border_style="dim")
 
@@ -114,7 +118,9 @@ def _bar(begin: float, length: float) -> Text:
 def _style(event: AuditEvent) -> str:
     if event.kind in ("failed", "lease_expired") or event.data.get("error") or event.data.get("valid") is False:
         return "red"
-    return {"completed": "green", "retried": "yellow", "recovered": "yellow", "cancelled": "magenta"}.get(event.kind, "")
+    return {"completed": "green", "retried": "yellow", "recovered": "yellow", "cancelled": "magenta"}.get(
+        event.kind, ""
+    )
 
 
 def _told(event: AuditEvent) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS = 5
 #: A peer that vanished without a word is noticed after about 10 s rather than the kernel's two hours.
-KEEPALIVE = {
+KEEPALIVE: dict[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,

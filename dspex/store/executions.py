@@ -16,8 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select, text
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.dialects.postgresql import UUID as UUIDType
+from sqlalchemy.dialects import postgresql
 
 from dspex.audit import Entry, entry_hash
 from dspex.store.tables import executions
@@ -75,7 +74,8 @@ WITH {key}inserted AS (
         created_at, run_at, dispatched_at, inputs, metadata, audit_seq, audit_hash)
     SELECT %(id)s, p.name, p.version, 'queued', %(priority)s, 0, %(max_attempts)s, %(timeout_seconds)s,
         now(), coalesce(%(run_at)s::timestamptz, now()),
-        CASE WHEN %(publish)s AND p.paused_at IS NULL AND coalesce(%(run_at)s::timestamptz, now()) <= now() THEN now() END,
+        CASE WHEN %(publish)s AND p.paused_at IS NULL AND coalesce(%(run_at)s::timestamptz, now()) <= now()
+            THEN now() END,
         %(inputs)s::json, %(metadata)s::json,
         1, dspex.audit_hash('', %(id)s, 1, 0, now(), %(events)s)
     FROM dspex.programs p{key_table} WHERE p.name = %(program)s AND p.version = %(version)s
@@ -346,6 +346,7 @@ def recover(connection: Connection, worker_id: UUID, *, most: int = 1000) -> lis
 
 # ------------------------------------------------------------------------------------------------------- reading
 
+UUIDS = postgresql.ARRAY(postgresql.UUID(as_uuid=True))
 # Inputs and result as the text that was stored: only the signature knows how to read it.
 _AS_TEXT = ("inputs", "result")
 _COLUMNS = [
@@ -357,7 +358,7 @@ _COLUMNS = [
 
 def find(connection: Connection, id: UUID) -> Mapping[str, Any] | None:
     row = connection.execute(select(*_COLUMNS).where(executions.c.id == id)).mappings().one_or_none()
-    return row and dict(row)
+    return dict(row) if row else None
 
 
 def listing(
@@ -376,7 +377,7 @@ def listing(
 
 def find_many(connection: Connection, ids: Collection[UUID]) -> list[Mapping[str, Any]]:
     """The rows of those of these executions that exist, in any order."""
-    query = select(*_COLUMNS).where(executions.c.id == func.any(bindparam("ids", list(ids), ARRAY(UUIDType(as_uuid=True)))))
+    query = select(*_COLUMNS).where(executions.c.id == func.any(bindparam("ids", list(ids), UUIDS)))
     return [dict(row) for row in connection.execute(query).mappings()]
 
 

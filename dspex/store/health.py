@@ -13,7 +13,8 @@ __all__ = ["latest", "queue", "record"]
 
 _QUEUE = text("""
 SELECT count(*) FILTER (WHERE run_at <= now()) AS due,
-       coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now())), 0)::float8 AS oldest_wait_seconds
+    coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now())), 0)::float8
+        AS oldest_wait_seconds
 FROM (SELECT run_at FROM dspex.executions WHERE status = 'queued' LIMIT 100000) q
 """)
 
@@ -34,5 +35,7 @@ def record(connection: Connection, *, healthy: bool, worker_id: UUID | None, com
 
 
 def latest(connection: Connection) -> Mapping[str, Any] | None:
-    row = connection.execute(text("SELECT * FROM dspex.health_checks ORDER BY id DESC LIMIT 1")).mappings().one_or_none()
-    return row and dict(row)
+    row = (
+        connection.execute(text("SELECT * FROM dspex.health_checks ORDER BY id DESC LIMIT 1")).mappings().one_or_none()
+    )
+    return dict(row) if row else None

@@ -36,11 +36,13 @@ def check(connection: Connection) -> None:
     if found is None:
         raise SchemaOutdated("the database has no DSPex schema: run `dspex migrate`", found=None, needed=needed)
     if found < needed:
-        raise SchemaOutdated(f"the schema is at {found}, this version needs {needed}: run `dspex migrate`",
-                             found=found, needed=needed)
+        raise SchemaOutdated(
+            f"the schema is at {found}, this version needs {needed}: run `dspex migrate`", found=found, needed=needed
+        )
     if found > needed:
-        raise SchemaOutdated(f"the schema is at {found}, this version knows {needed}: upgrade DSPex here",
-                             found=found, needed=needed)
+        raise SchemaOutdated(
+            f"the schema is at {found}, this version knows {needed}: upgrade DSPex here", found=found, needed=needed
+        )
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:

@@ -31,7 +31,10 @@ def ensure(connection: Connection, *, months_ahead: int = 3) -> list[str]:
     now = connection.scalar(text("SELECT clock_timestamp()"))
     existing = set(
         connection.scalars(
-            text("SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'dspex'")
+            text(
+                """SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = 'dspex'"""
+            )
         )
     )
     made = []

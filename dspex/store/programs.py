@@ -53,7 +53,9 @@ def deploy(connection: Connection, program: Program) -> Deployed:
 
 def current(connection: Connection, name: str) -> Deployed | None:
     row = connection.execute(_CURRENT, {"name": name}).one_or_none()
-    return row and Deployed(Program.from_content(name, json.loads(row.content)), row.deployed_at, row.paused_at)
+    if row is None:
+        return None
+    return Deployed(Program.from_content(name, json.loads(row.content)), row.deployed_at, row.paused_at)
 
 
 def load(connection: Connection, name: str, version: str) -> Program | None:
@@ -64,7 +66,10 @@ def load(connection: Connection, name: str, version: str) -> Program | None:
 def deployed(connection: Connection) -> list[Program]:
     """The current version of every program. One deployed by a newer DSPex is left out: no worker here can run it."""
     rows = connection.execute(
-        text("SELECT name, content::text AS content FROM dspex.programs JOIN dspex.program_versions USING (name, version)")
+        text(
+            """SELECT name, content::text AS content
+               FROM dspex.programs JOIN dspex.program_versions USING (name, version)"""
+        )
     ).all()
     found = []
     for row in rows:

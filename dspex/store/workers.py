@@ -34,7 +34,14 @@ def register(
 ) -> None:
     connection.execute(
         _REGISTER,
-        {"id": id, "host": host, "pid": pid, "version": version, "concurrency": concurrency, "lease_seconds": lease_seconds},
+        {
+            "id": id,
+            "host": host,
+            "pid": pid,
+            "version": version,
+            "concurrency": concurrency,
+            "lease_seconds": lease_seconds,
+        },
     )
 
 
@@ -50,7 +57,9 @@ def stop(connection: Connection, id: UUID) -> None:
 
 def lead(connection: Connection, duty: str, worker_id: UUID, *, seconds: float) -> bool:
     """Take or keep the lead of a duty for ``seconds``. False while another worker has it."""
-    return connection.execute(_LEAD, {"duty": duty, "worker_id": worker_id, "seconds": seconds}).one_or_none() is not None
+    return (
+        connection.execute(_LEAD, {"duty": duty, "worker_id": worker_id, "seconds": seconds}).one_or_none() is not None
+    )
 
 
 def resign(connection: Connection, worker_id: UUID) -> None:

@@ -62,7 +62,9 @@ def test_a_batch_completes_and_reports_the_rows_it_refused(client: Client, start
     assert batch.indexes[7] == 8
 
 
-def test_transient_failures_are_retried_and_the_journal_keeps_what_was_paid(client: Client, start_worker: StartWorker) -> None:
+def test_transient_failures_are_retried_and_the_journal_keeps_what_was_paid(
+    client: Client, start_worker: StartWorker
+) -> None:
     start_worker()
     client.deploy(
         scripted(

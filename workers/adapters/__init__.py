@@ -12,7 +12,7 @@ from workers.run import Adapter
 __all__ = ["AdapterUnavailable", "Adapters"]
 
 
-class AdapterUnavailable(DspexError):  # noqa: N818 - errors are named for what happened
+class AdapterUnavailable(DspexError):
     """This worker does not have the adapter that the program names."""
 
     code = "adapter_unavailable"
@@ -44,7 +44,9 @@ class Adapters:
 def _make(name: str) -> Adapter:
     info = adapters().get(name)
     if info is None:
-        raise AdapterUnavailable(f"adapter {name!r} is not installed in this worker: install the package that brings it")
+        raise AdapterUnavailable(
+            f"adapter {name!r} is not installed in this worker: install the package that brings it"
+        )
     module, _, attribute = info.implementation.partition(":")
     try:
         adapter: Adapter = getattr(import_module(module), attribute)()

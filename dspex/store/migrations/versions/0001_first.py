@@ -138,8 +138,8 @@ CREATE FUNCTION dspex.audit_hash(
     previous bytea, execution_id uuid, seq integer, attempt integer, at timestamptz, events text
 ) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT sha256(previous || convert_to(
-        execution_id || '|' || seq || '|' || attempt || '|' || (extract(epoch FROM at) * 1000000)::bigint || '|' || events,
-        'UTF8'))
+        execution_id || '|' || seq || '|' || attempt || '|' || (extract(epoch FROM at) * 1000000)::bigint
+            || '|' || events, 'UTF8'))
 $$;
 
 CREATE FUNCTION dspex.refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS $$

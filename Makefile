@@ -1,0 +1,50 @@
+# DSPex. `make` lists the targets; all but setup need nothing but Python 3.11+, make and git to be there before.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+JOBS ?= 2
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## build .venv with everything, from the locked requirements
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@deploy/bootstrap $(PYTHON) $(VENV)
+	@touch $@
+
+demo: setup ## see it work: a real model, on the embedded stack
+	@$(BIN)/dspex demo
+
+test: setup ## unit, store and integration tests, on their own servers and worker processes
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+check: lint types test ## exactly what CI runs
+
+lint: setup ## ruff
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+format: setup ## put the code in its usual form
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench-compile: setup ## how fast signatures compile and validate, beside dspy and pydantic
+	@$(BIN)/python -m tests.performance.bench_compile
+
+wheel: setup ## build the wheel into dist/
+	@$(UV) build --wheel --quiet --out-dir dist
+
+lock: setup ## resolve the requirements anew
+	@$(UV) pip compile --quiet --universal --all-extras --group dev --generate-hashes --no-emit-index-url \
+		--no-header pyproject.toml --output-file requirements.lock
+
+clean: ## remove what was built
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
+
+.PHONY: help setup demo test check lint types format bench-compile wheel lock clean
