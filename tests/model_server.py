@@ -39,7 +39,8 @@ class Step:
     ``content`` is the answer's text as it stands, ``outputs`` the answer by field in the form the request asks for;
     with neither, an example that fits. ``status`` above 399 is an error with ``error`` as OpenAI's body
     (``{"code", "type", "message"}``) and perhaps ``retry_after``. ``fault`` is one of ``malformed_json``,
-    ``empty_choices``, ``truncated_body``, ``reset``, ``hang``, ``content_filter`` and ``length``.
+    ``empty_choices``, ``truncated_body``, ``reset``, ``hang``, ``content_filter`` and ``length``. ``together`` holds
+    the answer back until that many requests are served at once.
     """
 
     delay_ms: float = 0
@@ -51,12 +52,14 @@ class Step:
     fault: str | None = None
     times: int = 1
     match: str | None = None
+    together: int = 0
 
 
 class _State:
     """The script and the counts of one server."""
 
     def __init__(self) -> None:
+        self.arrived = asyncio.Condition()
         self.forget()
 
     def forget(self) -> None:
@@ -103,8 +106,12 @@ def application() -> web.Application:
         state.keys[request.headers.get("Authorization", "").removeprefix("Bearer ")] += 1
         state.running += 1
         state.most_at_once = max(state.most_at_once, state.running)
+        step = state.step_for(text)
         try:
-            reply = await _serve(request, body, state.step_for(text), digest)
+            async with state.arrived:
+                state.arrived.notify_all()
+                await state.arrived.wait_for(lambda: state.most_at_once >= step.together)
+            reply = await _serve(request, body, step, digest)
         except asyncio.CancelledError:
             state.given_up += 1
             raise

@@ -55,7 +55,7 @@ class CompactAdapter(dspy.Adapter):  # type: ignore[misc]
         described = [
             f"{name}: {words}"
             for name, field in (*signature.input_fields.items(), *signature.output_fields.items())
-            if (words := _words(name, field))
+            if (words := _words(field))
         ]
         return "\n".join([signature.instructions.strip(), *described])
 
@@ -105,10 +105,11 @@ def _prepare(lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signatu
     return told
 
 
-def _words(name: str, field: FieldInfo) -> str:
+def _words(field: FieldInfo) -> str:
+    """What the field is said to be; ``${name}`` is DSPy's placeholder for nothing."""
     extra = field.json_schema_extra
     described = str(extra.get("desc") or "") if isinstance(extra, Mapping) else ""
-    return "" if described == f"${{{name}}}" else described
+    return "" if described.startswith("${") else described
 
 
 def _value_schema(field: FieldInfo) -> dict[str, Any]:

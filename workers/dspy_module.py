@@ -11,7 +11,7 @@ from dspy.signatures.signature import infer_prefix
 
 from dspex.errors import ProgramError
 from dspex.program import Program
-from workers.dspy_signature import Flavour, dspy_signature
+from workers.dspy_signature import Flavour, dspy_names, dspy_signature
 
 __all__ = ["REASONING", "build_module"]
 
@@ -83,7 +83,7 @@ def _checked(program: Program, predictor: dspy.Predict, state: Any) -> dict[str,
         "lm": None,
     }
     _check_fields(program, predictor.signature, complete["signature"])
-    _check_demos(program, predictor.signature, complete["demos"])
+    complete["demos"] = _demos(program, predictor.signature, complete["demos"])
     return complete
 
 
@@ -95,18 +95,24 @@ def _check_fields(program: Program, signature: type[dspy.Signature], state: Any)
         raise _misfit(program, f"it describes {count} fields, the module's signature has {len(signature.fields)}")
     if not isinstance(state.get("instructions"), str):
         raise _misfit(program, "it has no instructions")
-    for position, (name, field) in enumerate(zip(signature.fields, fields, strict=True), 1):
+    original = {ours: name for name, ours in dspy_names(program.signature).items()}
+    for position, (ours, field) in enumerate(zip(signature.fields, fields, strict=True), 1):
+        name = original.get(ours, ours)
         prefix = str(field.get("prefix", "")) if isinstance(field, Mapping) else ""
-        if prefix != f"{infer_prefix(name)}:" and position < len(fields):
+        if prefix not in (f"{infer_prefix(name)}:", f"{infer_prefix(ours)}:") and position < len(fields):
             raise _misfit(program, f"its field {position} is {prefix!r}, the signature's is {name!r}")
 
 
-def _check_demos(program: Program, signature: type[dspy.Signature], demos: Any) -> None:
+def _demos(program: Program, signature: type[dspy.Signature], demos: Any) -> list[dict[str, Any]]:
+    """The examples under the fields' names in DSPy."""
     if not isinstance(demos, list) or not all(isinstance(demo, Mapping) for demo in demos):
         raise _misfit(program, "demos are a list of mappings")
+    names = dspy_names(program.signature)
+    named = [{names.get(name, name): value for name, value in demo.items()} for demo in demos]
     known = {*signature.fields, REASONING, "rationale", "augmented"}
-    if unknown := sorted({name for demo in demos for name in demo} - known):
+    if unknown := sorted({name for demo in named for name in demo} - known):
         raise _misfit(program, f"its demos have {_named(unknown)}, which the signature does not")
+    return named
 
 
 def _misfit(program: Program, why: str) -> ProgramError:

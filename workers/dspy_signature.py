@@ -11,8 +11,9 @@ import base64
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
+from types import MappingProxyType
 from typing import Any, Literal
 
 import dspy
@@ -27,7 +28,7 @@ from dspex.signatures.constraints import PHRASES
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types import expand
 
-__all__ = ["Flavour", "dspy_inputs", "dspy_signature", "field_schema", "is_text"]
+__all__ = ["Flavour", "dspy_inputs", "dspy_names", "dspy_signature", "field_schema", "is_text"]
 
 #: The dialects of JSON Schema that providers of structured outputs take.
 Flavour = Literal["json-schema", "openai", "anthropic", "gemini"]
@@ -37,6 +38,27 @@ _SCHEMA = "dspex_schema"
 _MEDIA: Mapping[str, Any] = {"image": dspy.Image, "audio": dspy.Audio, "history": dspy.History}
 
 
+# Keyword arguments that DSPy's modules keep for themselves: an input of that name would silently become something else.
+_KEPT_BY_DSPY = frozenset({"completions", "config", "demos", "lm", "new_signature", "prediction", "self", "signature"})
+
+
+@lru_cache(maxsize=1024)
+def dspy_names(signature: Signature) -> Mapping[str, str]:
+    """What each field is called in DSPy: its name, with ``_`` after it where DSPy or pydantic has taken the name."""
+    fields = (*signature.input_fields, *signature.output_fields)
+    used = {field.name for field in fields}
+    names = {}
+    for field in fields:
+        name = field.name
+        while name in _KEPT_BY_DSPY or name.startswith("model_") or hasattr(dspy.Signature, name):
+            name = f"{name.removeprefix('model_')}_"
+            while name in used:
+                name += "_"
+        used.add(name)
+        names[field.name] = name
+    return MappingProxyType(names)
+
+
 def dspy_signature(signature: Signature, flavour: Flavour = "json-schema") -> type[dspy.Signature]:
     """The ``dspy.Signature`` with the same name, description, fields and types.
 
@@ -44,11 +66,12 @@ def dspy_signature(signature: Signature, flavour: Flavour = "json-schema") -> ty
     """
     inputs = signature.json_schema("inputs")["properties"]
     outputs = signature.json_schema("outputs", provider=flavour)["properties"]
+    names = dspy_names(signature)
     fields: dict[str, tuple[Any, FieldInfo]] = {}
     for field in signature.input_fields:
-        fields[field.name] = _input(field, inputs[field.name])
+        fields[names[field.name]] = _input(field, inputs[field.name])
     for field in signature.output_fields:
-        fields[field.name] = _output(field, outputs[field.name])
+        fields[names[field.name]] = _output(field, outputs[field.name])
     made: type[dspy.Signature] = make_signature(
         fields, signature.description or _task(signature), signature.name or "Signature"
     )
@@ -70,18 +93,17 @@ def is_text(field: FieldInfo) -> bool:
 
 def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Validated inputs as DSPy takes them: media and histories as its own types, fields left out as ``None``."""
-    return {field.name: _given(field.type, inputs.get(field.name)) for field in signature.input_fields}
+    names = dspy_names(signature)
+    return {names[field.name]: _given(field.type, inputs.get(field.name)) for field in signature.input_fields}
 
 
 def _input(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
     annotation = _MEDIA.get(field.type.name) or _annotation(field.type, schema)
-    info: FieldInfo = dspy.InputField(desc=_description(field))
-    return _marked(field, annotation, info, schema)
+    return _marked(field, annotation, dspy.InputField(**_described(field)), schema)
 
 
 def _output(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
-    info: FieldInfo = dspy.OutputField(desc=_description(field))
-    return _marked(field, _annotation(field.type, schema), info, schema)
+    return _marked(field, _annotation(field.type, schema), dspy.OutputField(**_described(field)), schema)
 
 
 def _marked(field: Field, annotation: Any, info: FieldInfo, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
@@ -91,9 +113,11 @@ def _marked(field: Field, annotation: Any, info: FieldInfo, schema: dict[str, An
     return (annotation if field.required else annotation | None), info
 
 
-def _description(field: Field) -> str:
+def _described(field: Field) -> dict[str, str]:
+    """The description and the constraints in words; without any, DSPy's own placeholder stays."""
     words = [field.description.strip().rstrip("."), *_limits(field.type)]
-    return "; ".join(filter(None, words)) or f"${{{field.name}}}"
+    told = "; ".join(filter(None, words))
+    return {"desc": told} if told else {}
 
 
 def _limits(kind: Type) -> list[str]:

@@ -19,9 +19,9 @@ from dspex.errors import DspexError, ModelError
 from dspex.program import LOCAL_MODEL, Program
 from workers.compact import CompactAdapter
 from workers.dspy_module import build_module
-from workers.dspy_signature import Flavour, dspy_inputs
-from workers.lm.endpoint import Endpoint, Endpoints, LocalModelUrl
-from workers.lm.engine import run_lm
+from workers.dspy_signature import Flavour, dspy_inputs, dspy_names
+from workers.lm.endpoint import Endpoints, LocalModelUrl
+from workers.lm.engine import RunEngine, run_lm
 from workers.lm.errors import program_failure
 from workers.prompts import ChatPrompt, JsonPrompt
 from workers.run import Run
@@ -73,11 +73,11 @@ class DspyAdapter:
         out; the journaled answer has it. Declare an output named ``reasoning`` to have it in the result.
         """
         hosted = self._host(run.program)
-        endpoint = await self._endpoints.of(run.program)
+        engine = RunEngine(run, await self._endpoints.of(run.program))
         try:
-            prediction = await _predict(hosted, run, endpoint)
+            prediction = await _predict(hosted, run, engine)
         except Exception as error:
-            raise _failure(error, run.program) from None
+            raise _failure(error, run.program, engine) from None
         return _outputs(run.program, prediction)
 
     async def close(self) -> None:
@@ -97,9 +97,9 @@ class DspyAdapter:
         return hosted
 
 
-async def _predict(hosted: _Hosted, run: Run, endpoint: Endpoint) -> Mapping[str, Any]:
+async def _predict(hosted: _Hosted, run: Run, engine: RunEngine) -> Mapping[str, Any]:
     with dspy.context(
-        lm=run_lm(run, endpoint),
+        lm=run_lm(engine),
         adapter=hosted.prompt,
         trace=[],
         callbacks=[],
@@ -114,26 +114,30 @@ async def _predict(hosted: _Hosted, run: Run, endpoint: Endpoint) -> Mapping[str
 
 def _outputs(program: Program, prediction: Mapping[str, Any]) -> dict[str, Any]:
     """The declared outputs. One that may be missing and came as null is left out, so that its default applies."""
+    names = dspy_names(program.signature)
     found = {}
     for field in program.signature.output_fields:
-        value = prediction[field.name]
+        value = prediction[names[field.name]]
         if value is not None or field.required:
             found[field.name] = value
     return found
 
 
-def _failure(error: Exception, program: Program) -> DspexError:
+def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexError:
     failure = program_failure(error, program=program.name, model=str(program.model))
-    if isinstance(error, AdapterParseError):
-        expected = list(error.signature.output_fields)
-        missing = [name for name in expected if name not in (error.parsed_result or {})]
-        return ModelError(
-            f"{failure}: no usable value for {', '.join(missing or expected)}",
-            code=failure.code,
-            retryable=failure.retryable,
-            **{**failure.details, "missing": missing or expected},
-        )
-    return failure
+    if not isinstance(error, AdapterParseError):
+        return failure
+    expected = list(error.signature.output_fields)
+    missing = [name for name in expected if name not in (error.parsed_result or {})] or expected
+    why = f"no value for {', '.join(missing)}" + (f"; {_cut(program)}" if engine.was_cut else "")
+    return ModelError(
+        f"{failure}: {why}", code=failure.code, retryable=failure.retryable, **failure.details, missing=missing
+    )
+
+
+def _cut(program: Program) -> str:
+    limit = f"max_tokens={program.max_tokens}" if program.max_tokens else "the provider's own limit of tokens"
+    return f"the answer was cut off at {limit}"
 
 
 def _flavour(program: Program) -> Flavour:

@@ -29,31 +29,32 @@ _UPSTREAM = (lm15.LM15Error, aiohttp.ClientError, OSError, EOFError, ValueError,
 
 
 class RunEngine:
-    """DSPy's asynchronous engine for one run."""
+    """DSPy's asynchronous engine for one run. ``was_cut``: the last answer ended at a limit of tokens."""
 
     def __init__(self, run: Run, endpoint: Endpoint) -> None:
-        self._run = run
-        self._endpoint = endpoint
+        self.run = run
+        self.endpoint = endpoint
+        self.was_cut = False
 
     async def complete(self, request: Request) -> Response:
         """Answer from the journal, or ask the endpoint and journal what it says.
 
         Raises ContextLengthError, which DSPy's agents handle by shortening their history, and ModelError.
         """
-        model = self._endpoint.model
+        digest = request_hash(request, self.run.program.api_base)
         try:
-            response = await self._run.journal.perform(
-                request_hash(request, self._run.program.api_base), model, lambda: self._ask(request)
-            )
+            answer = await self.run.journal.perform(digest, self.endpoint.model, lambda: self._ask(request))
         except ModelError as error:
             if error.code == "context_window_exceeded":
                 raise lm15.ContextLengthError(str(error)) from error
             raise
-        return response_from_dict(response)
+        response = response_from_dict(answer)
+        self.was_cut = response.finish_reason == "length"
+        return response
 
     async def _ask(self, request: Request) -> Answer:
         """One call that is paid for. Transient failures are raised, not retried: retries inside the attempt go here."""
-        endpoint = self._endpoint
+        endpoint = self.endpoint
         last_request_id.set(None)
         try:
             response = await endpoint.complete(request)
@@ -73,14 +74,14 @@ class RunEngine:
 class BlockingEngine:
     """DSPy's synchronous engine for one run: for modules that run in a thread, answered on the worker's loop."""
 
-    def __init__(self, engine: RunEngine, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, engine: RunEngine) -> None:
         self._engine = engine
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         # DSPy reads what the endpoint can do from its engine.
-        self.supported_params = endpoint.supported_params
-        self.supports_response_schema = endpoint.supports_response_schema
-        self.supports_function_calling = endpoint.supports_function_calling
-        self.supports_reasoning = endpoint.supports_reasoning
+        self.supported_params = engine.endpoint.supported_params
+        self.supports_response_schema = engine.endpoint.supports_response_schema
+        self.supports_function_calling = engine.endpoint.supports_function_calling
+        self.supports_reasoning = engine.endpoint.supports_reasoning
 
     def complete(self, request: Request) -> Response:
         """Raises RuntimeError on the loop's own thread, which would wait for itself: use ``acall`` there."""
@@ -89,13 +90,12 @@ class BlockingEngine:
         return asyncio.run_coroutine_threadsafe(self._engine.complete(request), self._loop).result()
 
 
-def run_lm(run: Run, endpoint: Endpoint) -> LM:
+def run_lm(engine: RunEngine) -> LM:
     """The ``dspy.LM`` of one run. Raises DSPy's LMConfigurationError for settings the model cannot take."""
-    program = run.program
-    engine = RunEngine(run, endpoint)
+    program = engine.run.program
     return LM(
-        endpoint.model,
-        engine=BlockingEngine(engine, endpoint, asyncio.get_running_loop()),
+        engine.endpoint.model,
+        engine=BlockingEngine(engine),
         async_engine=engine,
         temperature=program.temperature,
         max_tokens=program.max_tokens,
