@@ -58,6 +58,10 @@ class Application:
     def stop(self) -> None:
         self._process.stop()
 
+    def kill(self) -> None:
+        """End it without its grace; a stop that already waits for it returns."""
+        self._process.kill()
+
     def evidence(self) -> str:
         return self._process.evidence()
 

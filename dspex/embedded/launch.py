@@ -68,9 +68,12 @@ def main() -> None:
 def _become(uid: int, gid: int, *, reach: bool) -> None:
     if reach:  # keep capabilities when root is left, and let access(2) know of them too
         _prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
-    os.setgroups([])
-    os.setgid(gid)
-    os.setuid(uid)
+    try:
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    except OSError as error:
+        _refuse(f"the account {uid}:{gid} cannot be taken on: {error.strerror}")
     if reach:
         _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, _keep_one_of(REACHING_CAPABILITIES))
 

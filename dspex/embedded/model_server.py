@@ -52,6 +52,7 @@ def serve(port: int, *, slots: int, threads: int) -> object:
     params.cache_ram_mib = 64
     params.cors_origins = ""  # no page in a browser may call it
     params.ui = False
+    params.endpoint_slots = False  # it shows the prompts of others
     params.verbosity = 1  # errors: a line for each request would fill the log
     return xllamacpp.Server(params)
 

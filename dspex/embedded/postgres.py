@@ -60,7 +60,10 @@ class PostgresServer(Server):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         if account := self.account:
-            os.chown(fresh, account.uid, account.gid)
+            try:
+                os.chown(fresh, account.uid, account.gid)
+            except OSError as error:
+                raise unreachable_as_root(f"{str(fresh)!r} cannot be given to another account: {error}") from error
         self._initdb(binary, fresh)
         fresh.rename(self.data)
 
@@ -108,7 +111,7 @@ class PostgresServer(Server):
             log=self.home.log_dir / "postgres.log",
             env=server_environment(),
             account=self.account,
-            death_signal=signal.SIGQUIT,  # immediate: it is over in 5 s at most, and the next start recovers
+            death_signal=signal.SIGINT,  # fast: clients are cut off, and the next start has nothing to recover
             stop_signals=((signal.SIGINT, 20.0), (signal.SIGQUIT, 6.0)),
         )
 

@@ -111,10 +111,16 @@ class ChildProcess:
                 break
             self._popen.send_signal(number)
             self.wait(grace)
-        self._kill_session()
+        self.kill()
         self._popen.wait()
         self._close_pipe()
         self._popen = None
+
+    def kill(self) -> None:
+        """End it and all of its session at once; :meth:`stop` is still to be called."""
+        if popen := self._popen:
+            with suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, for a group of zombies
+                os.killpg(popen.pid, signal.SIGKILL)
 
     def wait(self, timeout: float) -> bool:
         """Whether it ended within ``timeout`` seconds."""
@@ -155,10 +161,6 @@ class ChildProcess:
     def _rotate_log(self) -> None:
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
-
-    def _kill_session(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, for a group of zombies
-            os.killpg(self.pid, signal.SIGKILL)
 
     def _close_pipe(self) -> None:
         if self._popen and self._popen.stdin:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Progress", "Reporter", "State", "silent", "step"]
+__all__ = ["Progress", "Reporter", "State", "silent", "step", "stop"]
 
 
 class State(StrEnum):
@@ -54,3 +54,12 @@ def step(report: Reporter, name: str, address: Callable[[], str | None] = lambda
         report(Progress(name, State.FAILED, time.monotonic() - began, detail=str(error)))
         raise
     report(Progress(name, State.READY, time.monotonic() - began, address()))
+
+
+def stop(report: Reporter, name: str, end: Callable[[], None]) -> None:
+    """Report that ``name`` is stopping, ``end`` it even if the report fails, and report that it has stopped."""
+    try:
+        report(Progress(name, State.STOPPING))
+    finally:
+        end()
+    report(Progress(name, State.STOPPED))

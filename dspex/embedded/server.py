@@ -15,8 +15,8 @@ from dspex.errors import BackendUnavailable, ConfigurationError, DspexError
 __all__ = ["Server", "packaged"]
 
 _PORT_ATTEMPTS = 5
-# How long a start waits for what a killed supervisor left: Postgres gives its sessions 5 s.
-_ORPHAN_SECONDS = 20.0
+# How long a start waits for what a killed supervisor left: Postgres cuts its clients off and writes a checkpoint.
+_ORPHAN_SECONDS = 30.0
 
 
 class Server(ABC):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from dspex.embedded import progress
 from dspex.embedded.postgres import PostgresServer
-from dspex.embedded.progress import Progress, Reporter, State, silent, step
+from dspex.embedded.progress import Reporter, silent, step
 from dspex.embedded.redis import RedisServer
 from dspex.embedded.server import Server
 from dspex.embedded.state import Home, Stack, write_stack
@@ -79,14 +81,11 @@ class EmbeddedServers:
         write_stack(self.home, self._info)
 
     def stop(self) -> None:
-        """Stop Redis, then Postgres, and let go of the home."""
-        try:
-            self._stop_one(self.redis)
-        finally:
-            try:
-                self._stop_one(self.postgres)
-            finally:
-                self.home.release()
+        """Stop Redis, then Postgres, and let go of the home; each of them whatever goes wrong with the one before."""
+        with ExitStack() as last_first:
+            last_first.callback(self.home.release)
+            last_first.callback(self._stop_one, self.postgres)
+            last_first.callback(self._stop_one, self.redis)
 
     def _start_one(self, server: Server) -> None:
         with step(self._report, server.name, lambda: server.address):
@@ -94,9 +93,7 @@ class EmbeddedServers:
 
     def _stop_one(self, server: Server) -> None:
         if server.running:
-            self._report(Progress(server.name, State.STOPPING))
-            server.stop()
-            self._report(Progress(server.name, State.STOPPED))
+            progress.stop(self._report, server.name, server.stop)
 
     def __enter__(self) -> Self:
         self.start()

@@ -6,17 +6,17 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
-from dspex.embedded import application
+from dspex.embedded import application, progress
 from dspex.embedded.application import Application, ReadyCheck
 from dspex.embedded.model import LocalModel
 from dspex.embedded.monitor import Monitor
 from dspex.embedded.ports import free_port
-from dspex.embedded.progress import Progress, Reporter, State, silent, step
+from dspex.embedded.progress import Reporter, silent, step
 from dspex.embedded.servers import EmbeddedServers
 from dspex.embedded.state import Stack
 
@@ -99,15 +99,11 @@ class EmbeddedStack:
     def stop(self) -> None:
         """Stop the applications, then the model that they may still be calling, then Redis, then Postgres."""
         self._stop_requested.set()
-        self._monitor.stop()
-        try:
-            if self.applications:
-                with ThreadPoolExecutor(len(self.applications)) as pool:
-                    list(pool.map(self._stop_one, self.applications))
-            if self._monitor.watches(self._model):
-                self._stop_one(self._model)
-        finally:
-            self.servers.stop()
+        with ExitStack() as last_first:
+            last_first.callback(self.servers.stop)
+            last_first.callback(self._stop_model)
+            last_first.callback(self._stop_applications)
+            last_first.callback(self._monitor.stop)
 
     @property
     def _flower_url(self) -> str | None:
@@ -129,10 +125,18 @@ class EmbeddedStack:
         if self._model.wanted and not self._monitor.watches(self._model):
             self._monitor.launch(self._model)
 
-    def _stop_one(self, unit: Application | LocalModel) -> None:
-        self._report(Progress(unit.name, State.STOPPING))
-        unit.stop()
-        self._report(Progress(unit.name, State.STOPPED))
+    def _stop_applications(self) -> None:
+        with ThreadPoolExecutor(max_workers=len(self.applications) or 1) as pool:
+            try:
+                list(pool.map(lambda each: progress.stop(self._report, each.name, each.stop), self.applications))
+            except BaseException:  # a second Ctrl-C: no more grace
+                for each in self.applications:
+                    each.kill()
+                raise
+
+    def _stop_model(self) -> None:
+        if self._monitor.watches(self._model):
+            progress.stop(self._report, self._model.name, self._model.stop)
 
     def __enter__(self) -> Self:
         self.start()

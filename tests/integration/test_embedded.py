@@ -254,6 +254,47 @@ def test_a_stack_tells_what_it_does(tmp_path: Path) -> None:
     assert [event.name for event in events if event.state is State.STOPPED] == ["redis", "postgres"]
 
 
+def test_a_killed_worker_comes_back(tmp_path: Path) -> None:
+    events: list[Progress] = []
+    with EmbeddedStack(tmp_path, beat=False, flower=False, durable=False, on_progress=events.append) as stack:
+        first = worker_processes(stack)
+        assert len(first) == 1
+        events.clear()
+        first[0].kill()
+        wait_until(lambda: ("worker-1", State.READY) in [(e.name, e.state) for e in events])
+        assert len(worker_processes(stack)) == 1
+        assert worker_processes(stack) != first
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal")
+def test_a_killed_dspex_up_leaves_no_process(tmp_path: Path) -> None:
+    up = subprocess.Popen(
+        [sys.executable, "-m", "dspex.cli", "up"],
+        env=os.environ | {"DSPEX_HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+    )
+    assert up.stderr is not None
+    while line := up.stderr.readline():
+        if b"The stack is up" in line:
+            break
+    started = children_of(up.pid)
+    commands = " ".join(" ".join(child.cmdline()) for child in started)
+    assert all(word in commands for word in ("redis-server", "postgres -D", " worker ", " beat ", " flower "))
+    up.kill()
+    up.communicate()
+    wait_until(lambda: all_gone(started))
+    assert read_stack(tmp_path) is None
+
+
+def worker_processes(stack: EmbeddedStack) -> list[psutil.Process]:
+    """The processes that claim to work for this stack, as the operating system sees them."""
+    return [
+        child
+        for child in children_of(os.getpid())
+        if " worker " in " ".join(child.cmdline()) and child.environ().get("DSPEX_HOME") == str(stack.home.path)
+    ]
+
+
 @needs_model
 def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(tmp_path: Path) -> None:
     schema = {
