@@ -1,0 +1,61 @@
+"""A journal and a trail that only remember: what an adapter needs to run without a worker around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from dspex.program import Program
+from workers.run import Answer, Run
+
+__all__ = ["MemoryJournal", "MemoryTrail", "a_run", "until"]
+
+
+class MemoryJournal:
+    """Keeps each answer by its request; ``recall`` makes a journal that replays them, as a later attempt's does."""
+
+    def __init__(self, known: Mapping[str, list[dict[str, Any]]] | None = None) -> None:
+        self.known = {digest: list(answers) for digest, answers in (known or {}).items()}
+        self.answers: list[Answer] = []
+        self.models: list[str] = []
+        self.hashes: list[str] = []
+        self.replayed = 0
+
+    async def perform(self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]]) -> dict[str, Any]:
+        self.hashes.append(request_hash)
+        self.models.append(model)
+        if waiting := self.known.get(request_hash):
+            self.replayed += 1
+            return waiting.pop(0)
+        answer = await call()
+        self.answers.append(answer)
+        return answer.response
+
+    def recall(self) -> MemoryJournal:
+        known: dict[str, list[dict[str, Any]]] = {}
+        for digest, answer in zip(self.hashes, self.answers, strict=True):
+            known.setdefault(digest, []).append(answer.response)
+        return MemoryJournal(known)
+
+
+class MemoryTrail:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def record(self, kind: str, *, began_at: datetime | None = None, **data: Any) -> None:
+        self.events.append((kind, data))
+
+
+def a_run(program: Program, inputs: Mapping[str, Any], journal: MemoryJournal | None = None, attempt: int = 1) -> Run:
+    """An attempt at a program with validated inputs."""
+    validated = program.signature.validate_inputs(inputs)
+    return Run(uuid4(), attempt, program, validated, journal or MemoryJournal(), MemoryTrail())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds; the test's own timeout ends a wait in vain."""
+    while not condition():  # noqa: ASYNC110 - what is waited for is in another process or thread
+        await asyncio.sleep(0.005)
