@@ -7,7 +7,6 @@ signature's part.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -94,7 +93,8 @@ def is_text(field: FieldInfo) -> bool:
 def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Validated inputs as DSPy takes them: media and histories as its own types, fields left out as ``None``."""
     names = dspy_names(signature)
-    return {names[field.name]: _given(field.type, inputs.get(field.name)) for field in signature.input_fields}
+    plain = json.loads(signature.encode("inputs", inputs))  # bytes and times as the text that JSON has for them
+    return {names[field.name]: _given(field.type, plain.get(field.name)) for field in signature.input_fields}
 
 
 def _input(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
@@ -196,8 +196,6 @@ def _given(kind: Type, value: Any) -> Any:
         return _media(kind.name, value)
     if kind.name == "history":
         return dspy.History(messages=value["messages"])
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
     return value
 
 
