@@ -128,8 +128,6 @@ def values(kind: Type) -> st.SearchStrategy[Any]:
             return st.one_of(map(values, primitive.args))
         case "tagged":
             pairs = zip(primitive.labels, primitive.args, strict=True)
-            return st.one_of(
-                st.fixed_dictionaries({"tag": st.just(tag), "value": values(arg)}) for tag, arg in pairs
-            )
+            return st.one_of(st.fixed_dictionaries({"tag": st.just(tag), "value": values(arg)}) for tag, arg in pairs)
         case _:
             return st.fixed_dictionaries(dict(zip(primitive.labels, map(values, primitive.args), strict=True)))

@@ -178,7 +178,7 @@ def test_bombs_are_refused_with_a_position() -> None:
     for text in (
         f"signature a: {':list(' * 500}:string{')' * 500} x -> :string y",
         f"signature a: :any x = {'[' * 5000}{']' * 5000} -> :string y",
-        'signature a: :any x = ' + '{"a":' * 5000 + "1" + "}" * 5000 + " -> :string y",
+        "signature a: :any x = " + '{"a":' * 5000 + "1" + "}" * 5000 + " -> :string y",
         f"signature a: :integer x = {'9' * 10_000} -> :string y",
         "signature a: :string x " + "#" * 2_000_000,
         "signature a: " + " " * 200_000,

@@ -19,7 +19,9 @@ PROVIDERS = sorted(RULES)
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("kind", ALL_TYPES)
 def test_each_type_obeys_the_rules(kind: str, provider: str) -> None:
-    compiled = compile_uncached(f'signature a: {kind} x "of this kind" -> {kind} y, :optional({kind}) z, :list({kind}) l')
+    compiled = compile_uncached(
+        f'signature a: {kind} x "of this kind" -> {kind} y, :optional({kind}) z, :list({kind}) l'
+    )
     for side in ("inputs", "outputs"):
         schema = compiled.json_schema(side, provider)  # type: ignore[arg-type]
         assert list(RULES[provider](schema)) == []

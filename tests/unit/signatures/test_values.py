@@ -97,7 +97,13 @@ def test_broken_constraints_alone_are_a_constraint_violation() -> None:
         (":dict(:string(max_length=1), :integer)", {"ab": 1}, "x['ab']", "at most 1 characters", "max_length"),
         (":dict(:string, :list(:integer))", {"k": ["1"]}, "x['k'][0]", "an integer", None),
         (':tagged("a", :list(:integer))', {"tag": "a", "value": ["1"]}, "x.value[0]", "an integer", None),
-        (':tagged("a", :list(:integer))', {"tag": "b", "value": 1}, "x", 'a map with "tag" (one of a) and "value"', None),
+        (
+            ':tagged("a", :list(:integer))',
+            {"tag": "b", "value": 1},
+            "x",
+            'a map with "tag" (one of a) and "value"',
+            None,
+        ),
         (":union(:integer, :list(:string))", 1.5, "x", "an integer or a list", None),
         (":optional(:embedding(dimensions=2))", [1.0], "x", "exactly 2 items", "min_size"),
         (":map", {"a": {"b": (1,)}}, "x['a']", "a JSON value, and tuple is not one", None),
@@ -127,7 +133,9 @@ def test_what_came_is_shortened() -> None:
 
 
 def test_the_value_of_a_secret_field_is_never_shown() -> None:
-    compiled = signature("signature a: :map(secret=true) key, :string(secret=true, min_length=9) pin -> :integer(secret=true) y")
+    compiled = signature(
+        "signature a: :map(secret=true) key, :string(secret=true, min_length=9) pin -> :integer(secret=true) y"
+    )
     assert compiled.secret_fields == {"key", "pin", "y"}
     with pytest.raises(ValidationError) as caught:
         compiled.validate_inputs({"key": {"sk-hidden": (1,)}, "pin": "sk-hidden"[:8]})
