@@ -54,7 +54,8 @@ def as_data(execution: Execution) -> dict[str, Any]:
 def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # Ids are for copying: never cut, whatever the width.
+        table.add_column(column, no_wrap=column == "id", min_width=36 if column == "id" else None)
     for row in rows:
         table.add_row(*row)
     console.print(table)

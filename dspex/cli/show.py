@@ -22,9 +22,10 @@ __all__ = ["show", "timeline"]
 
 BAR_WIDTH = 28
 #: What of an event's data says most, in this order.
-TOLD = tuple(
-    "worker adapter module model replayed prompt_tokens completion_tokens cost_usd bytes valid repairs fields code cause "
-    "error reason delay_seconds last_heartbeat_at program version fingerprint".split()
+TOLD = (
+    *("worker", "adapter", "module", "model", "replayed", "prompt_tokens", "completion_tokens", "cost_usd", "bytes"),
+    *("valid", "repairs", "fields", "code", "cause", "error", "reason", "delay_seconds", "last_heartbeat_at"),
+    *("program", "version", "fingerprint"),
 )
 
 

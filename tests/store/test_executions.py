@@ -1,0 +1,317 @@
+"""The statements: transitions, fencing, the audit chain; against a real Postgres."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+from psycopg.rows import class_row
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from uuid_utils.compat import uuid7
+
+import dspex
+from dspex.audit import AuditTrail, entry_hash
+from dspex.execution import TRANSITIONS, Status
+from dspex.store import executions, partitions, programs, workers
+from dspex.store.database import Database
+from dspex.store.executions import Claimed, Settlement, Submission
+
+PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
+EVENTS = '[{"kind":"submitted","data":{"note":"Grüße, \\u0000 and 🐈"}}]'
+
+
+@pytest.fixture(autouse=True)
+def _deployed(database: Database) -> None:
+    database.run(partial(programs.deploy, program=PROGRAM))
+
+
+@pytest.fixture
+def worker_id(database: Database) -> UUID:
+    return register(database)
+
+
+def register(database: Database) -> UUID:
+    id: UUID = uuid7()
+    options: dict[str, Any] = {"host": "h", "pid": 1, "version": "0", "concurrency": 10, "lease_seconds": 5}
+    database.run(lambda connection: workers.register(connection, id=id, **options))
+    return id
+
+
+def submission(**values: Any) -> Submission:
+    fields: dict[str, Any] = {
+        "id": uuid7(), "program": "qa", "version": PROGRAM.version, "inputs": '{"question":"?"}', "events": EVENTS,
+        "priority": 5, "max_attempts": 3, "timeout_seconds": 60.0,
+    }  # fmt: skip
+    return Submission(**{**fields, **values})
+
+
+def submit(database: Database, **values: Any) -> UUID:
+    made = submission(**values)
+    assert database.run(partial(executions.insert, submission=made)) is not None
+    return made.id
+
+
+def claim(database: Database, worker_id: UUID, *ids: UUID) -> list[Claimed]:
+    def work(connection: Any) -> list[Claimed]:
+        with connection.connection.driver_connection.cursor(row_factory=class_row(Claimed)) as cursor:
+            parameters = {"ids": list(ids), "worker_id": worker_id, "events": '[{"kind":"claimed"}]'}
+            rows: list[Claimed] = cursor.execute(executions.CLAIM, parameters).fetchall()
+            return rows
+
+    return database.run(work)
+
+
+def settle(database: Database, claimed: Claimed, status: str = "completed", **values: Any) -> bool:
+    made = Settlement(
+        claimed.id, claimed.attempt, claimed.worker_id, status, events='[{"kind":"completed"}]', metrics="{}", **values
+    )
+
+    def work(connection: Any) -> bool:
+        rows = connection.exec_driver_sql(executions.SETTLE, executions.settle_parameters([made])).all()
+        return [row.id for row in rows] == [claimed.id]
+
+    return database.run(work)
+
+
+def trail(database: Database, id: UUID) -> AuditTrail:
+    found = database.run(partial(executions.trail, id=id))
+    assert found is not None
+    entries, seq, digest = found
+    return AuditTrail(id, entries, head_seq=seq, head_hash=digest)
+
+
+def status(database: Database, id: UUID) -> str:
+    row = database.run(partial(executions.find, id=id))
+    assert row is not None
+    return str(row["status"])
+
+
+def triggers(connection: Any, table: str, switch: str) -> None:
+    """As the owner of the table may, and the application's roles may not."""
+    connection.execute(text(f"ALTER TABLE dspex.{table} {switch} TRIGGER USER"))
+
+
+def set_status(connection: Any, id: UUID, before: str, after: str) -> None:
+    """Force a status past the triggers, then take the transition with them."""
+    shape = """worker_id = CASE WHEN :status = 'running' THEN id END,
+               finished_at = CASE WHEN :status IN ('completed', 'failed', 'cancelled') THEN now() END"""
+    triggers(connection, "executions", "DISABLE")
+    connection.execute(
+        text(f"UPDATE dspex.executions SET status = :status, {shape} WHERE id = :id"), {"status": before, "id": id}
+    )
+    triggers(connection, "executions", "ENABLE")
+    connection.execute(
+        text(f"""UPDATE dspex.executions SET status = :status, {shape}, audit_seq = audit_seq + 1,
+                 audit_hash = sha256(audit_hash) WHERE id = :id"""),
+        {"status": after, "id": id},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after"), [pair for pair in itertools.permutations(Status, 2)])
+def test_the_database_allows_the_transitions_of_the_table_and_no_others(
+    database: Database, before: Status, after: Status
+) -> None:
+    id = submit(database)
+    admin = database.engine
+    with admin.connect() as connection, connection.begin() as transaction:
+        if (before, after) in TRANSITIONS:
+            set_status(connection, id, before, after)
+        else:
+            with pytest.raises(DBAPIError, match="is not a transition"):
+                set_status(connection, id, before, after)
+        transaction.rollback()
+
+
+def test_a_transition_without_an_audit_entry_is_refused(database: Database) -> None:
+    id = submit(database)
+    with pytest.raises(DBAPIError, match="without an audit entry"):
+        database.run(
+            lambda connection: connection.execute(
+                text("UPDATE dspex.executions SET status = 'cancelled', finished_at = now() WHERE id = :id"), {"id": id}
+            )
+        )
+
+
+def test_a_claim_succeeds_once(database: Database, worker_id: UUID) -> None:
+    id = submit(database)
+    assert [c.id for c in claim(database, worker_id, id)] == [id]
+    assert claim(database, register(database), id) == []
+    assert claim(database, worker_id, id) == []
+
+
+def test_a_worker_declared_dead_claims_nothing(database: Database, worker_id: UUID) -> None:
+    id = submit(database)
+    database.run(partial(workers.stop, id=worker_id))
+    assert claim(database, worker_id, id) == []
+
+
+def test_what_the_pump_has_not_dispatched_is_not_claimed(database: Database, worker_id: UUID) -> None:
+    id = submit(database, publish=False)
+    assert claim(database, worker_id, id) == []
+    assert [row.id for row in database.run(partial(executions.dispatch, window=10))] == [id]
+    assert [c.id for c in claim(database, worker_id, id)] == [id]
+
+
+def test_dispatch_takes_the_urgent_first_and_keeps_to_its_window(database: Database) -> None:
+    ids = {priority: submit(database, publish=False, priority=priority) for priority in (7, 0, 3)}
+    first = database.run(partial(executions.dispatch, window=2))
+    assert [row.id for row in first] == [ids[0], ids[3]]
+    assert database.run(partial(executions.dispatch, window=2)) == []
+    later = submit(database, publish=False, run_at=datetime(2999, 1, 1, tzinfo=UTC))
+    assert later not in {row.id for row in database.run(partial(executions.dispatch, window=10))}
+
+
+def test_only_the_attempt_that_is_running_settles_and_only_once(database: Database, worker_id: UUID) -> None:
+    id = submit(database)
+    (first,) = claim(database, worker_id, id)
+    assert settle(database, first, "queued", delay_seconds=0.0)
+    assert not settle(database, first), "the attempt is over"
+    database.run(partial(executions.dispatch, window=10))
+    (second,) = claim(database, register(database), id)
+    assert second.attempt == 2
+    assert not settle(database, first), "a worker that comes back finds no row"
+    assert settle(database, second, result='{"answer":"!"}')
+    assert not settle(database, second, result='{"answer":"?"}')
+    assert trail(database, id).verify()
+
+
+def test_the_work_of_a_dead_worker_is_requeued_and_poison_ends(database: Database) -> None:
+    id = submit(database, max_attempts=2)
+    for expected in ("queued", "failed"):
+        doomed = register(database)
+        database.run(partial(executions.dispatch, window=10))
+        assert len(claim(database, doomed, id)) == 1
+        database.run(
+            lambda connection, doomed=doomed: connection.execute(
+                text("UPDATE dspex.workers SET heartbeat_at = now() - interval '1 hour' WHERE id = :id"), {"id": doomed}
+            )
+        )
+        recovered = database.run(partial(executions.recover, worker_id=uuid7()))
+        assert [(row.id, row.status) for row in recovered] == [(id, expected)]
+    events = trail(database, id)
+    assert events.verify()
+    assert events.kinds.count("lease_expired") == 2
+    assert events["failed"].data["code"] == "poisoned"
+    row = database.run(partial(executions.find, id=id))
+    assert row is not None
+    assert row["error"]["code"] == "poisoned"
+
+
+def test_a_living_worker_keeps_its_work(database: Database, worker_id: UUID) -> None:
+    id = submit(database)
+    claim(database, worker_id, id)
+    assert database.run(partial(executions.recover, worker_id=uuid7())) == []
+    assert status(database, id) == "running"
+
+
+def test_what_was_dispatched_and_never_claimed_is_taken_back(database: Database) -> None:
+    id = submit(database)
+    assert database.run(partial(executions.redispatch, older_than=60.0, most=10)) == 0
+    assert database.run(partial(executions.redispatch, older_than=-1.0, most=10)) == 1
+    assert [row.id for row in database.run(partial(executions.dispatch, window=10))] == [id]
+
+
+def test_python_and_the_database_compute_the_same_hash(database: Database) -> None:
+    id, at = uuid7(), datetime(2026, 11, 22, 10, 11, 12, 345678, UTC)
+    parameters = {"previous": b"\x01\x02", "id": id, "at": at, "events": EVENTS}
+    stored = database.run(
+        lambda c: c.execute(
+            text("SELECT dspex.audit_hash(:previous, :id, 3, 2, :at, :events)"), parameters
+        ).scalar_one()
+    )
+    assert stored == entry_hash(b"\x01\x02", id, 3, 2, at, EVENTS)
+
+
+def test_copied_executions_have_the_same_chain(database: Database, worker_id: UUID) -> None:
+    made = [submission(batch_id=uuid7(), batch_index=n) for n in range(3)]
+    with database.transaction() as connection:
+        executions.copy(connection, made)
+    assert len(database.run(partial(executions.dispatch, window=10))) == 3
+    assert len(claim(database, worker_id, *[s.id for s in made])) == 3
+    assert all(trail(database, s.id).verify() for s in made)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE dspex.audit_events SET attempt = 9", "DELETE FROM dspex.audit_events", "TRUNCATE dspex.audit_events"],
+)
+def test_the_audit_table_is_append_only(database: Database, statement: str) -> None:
+    submit(database)
+    with pytest.raises(DBAPIError, match="append-only"):
+        database.run(lambda connection: connection.execute(text(statement)))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "fault"),
+    [
+        ("UPDATE dspex.audit_events SET events = '[]' WHERE execution_id = :id AND seq = 1", "entry 1 was changed"),
+        ("DELETE FROM dspex.audit_events WHERE execution_id = :id AND seq = 1", "entry 1 is missing"),
+        (
+            "DELETE FROM dspex.audit_events WHERE execution_id = :id AND seq = 3",
+            "has 2 entries; the execution recorded 3",
+        ),
+        (
+            "INSERT INTO dspex.audit_events SELECT execution_id, 4, attempt, at, events, hash FROM dspex.audit_events "
+            "WHERE execution_id = :id AND seq = 3",
+            "entry 4 was changed",
+        ),
+    ],
+)
+def test_tampering_past_the_triggers_is_found(database: Database, worker_id: UUID, tamper: str, fault: str) -> None:
+    id = submit(database)
+    (claimed,) = claim(database, worker_id, id)
+    settle(database, claimed)
+    assert trail(database, id).verify()
+    with database.transaction() as connection:
+        triggers(connection, "audit_events", "DISABLE")
+        connection.execute(text(tamper), {"id": id})
+        triggers(connection, "audit_events", "ENABLE")
+    verdict = trail(database, id).verify()
+    assert not verdict
+    assert fault in verdict.faults[0]
+
+
+def test_rows_go_to_the_partition_of_their_month(database: Database) -> None:
+    id = submit(database)
+    table = database.run(
+        lambda c: c.execute(
+            text("SELECT tableoid::regclass::text FROM dspex.executions WHERE id = :id"), {"id": id}
+        ).scalar_one()
+    )
+    assert table.split(".")[-1] == f"executions_{datetime.now(UTC):%Y_%m}"
+    old = partitions.first_id(datetime(2001, 1, 1, tzinfo=UTC))
+    submit(database, id=old)
+    assert status(database, old) == "queued"
+
+
+@pytest.mark.parametrize(
+    ("index", "query"),
+    [
+        ("executions_due", "SELECT id FROM dspex.executions WHERE status = 'queued' AND dispatched_at IS NULL "
+                           "ORDER BY priority, run_at LIMIT 10"),
+        ("executions_running", "SELECT id FROM dspex.executions WHERE status = 'running' AND worker_id = gen_random_uuid()"),
+        ("executions_dispatched", "SELECT id FROM dspex.executions WHERE status = 'queued' "
+                                  "AND dispatched_at < now() ORDER BY dispatched_at LIMIT 10"),
+    ],
+)  # fmt: skip
+def test_what_is_hot_is_found_by_its_own_index(database: Database, index: str, query: str) -> None:
+    with database.transaction() as connection:
+        executions.copy(connection, [submission() for _ in range(2000)])
+        triggers(connection, "executions", "DISABLE")
+        connection.execute(text("UPDATE dspex.executions SET status = 'completed', finished_at = now()"))
+        connection.execute(text("ANALYZE dspex.executions"))
+        plan = "\n".join(connection.scalars(text(f"EXPLAIN {query}")))
+    # An index of a partition is named for the partition; its columns tell which it is.
+    assert "Index Scan" in plan or "Bitmap Index Scan" in plan, plan
+    month = f"executions_{datetime.now(UTC):%Y_%m}"
+    columns = {
+        "executions_due": "priority_run_at",
+        "executions_running": "worker_id",
+        "executions_dispatched": "dispatched_at",
+    }
+    assert f"{month}_{columns[index]}_idx" in plan, plan

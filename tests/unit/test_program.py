@@ -1,0 +1,92 @@
+"""Programs: checked whole, versioned by content, without secrets."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import pytest
+
+import dspex
+from dspex.program import Program
+
+QA = dspex.signature("question -> answer")
+
+
+def program(**fields: Any) -> Program:
+    return Program("qa", **{"signature": QA, "model": "openai/gpt-4o-mini", **fields})
+
+
+def test_the_same_content_is_the_same_version() -> None:
+    assert program().version == program().version
+    assert program(temperature=0.5).version != program().version
+    assert Program("other", QA, model="openai/gpt-4o-mini").version == program().version
+
+
+def test_a_program_comes_back_from_its_content() -> None:
+    original = program(state={"demos": [{"question": "?", "answer": "!"}]}, retry=dspex.Retry(5), timeout=30)
+    again = Program.from_content("qa", json.loads(json.dumps(original.content)))
+    assert again == original
+    assert again.version == original.version
+    assert pickle.loads(pickle.dumps(original)).version == original.version
+
+
+def test_a_program_of_a_newer_version_is_refused() -> None:
+    with pytest.raises(dspex.ProgramNotFound, match="newer DSPex"):
+        Program.from_content("qa", {**program().content, "telepathy": True})
+
+
+def test_every_wrong_field_is_reported() -> None:
+    with pytest.raises(dspex.ValidationError) as wrong:
+        Program(
+            "no spaces allowed",
+            QA,
+            module="telepathy",
+            model="gpt",
+            temperature=3,
+            max_tokens=0,
+            timeout=-1,
+            prompt="loud",
+            api_base="ftp://x",
+            retry=dspex.Retry(0, backoff=-1),
+            module_options={"colour": "red"},
+        )
+    assert {error.path for error in wrong.value.errors} == {
+        "name", "module", "model", "temperature", "max_tokens", "timeout", "prompt", "api_base",
+        "retry.max_attempts", "retry.backoff", "module_options.colour",
+    }  # fmt: skip
+
+
+def test_an_adapter_that_calls_models_needs_one() -> None:
+    with pytest.raises(dspex.ValidationError, match="model"):
+        program(model=None)
+    assert program(model=None, adapter="scripted").model is None
+
+
+def test_an_unknown_adapter_is_named_with_those_there_are() -> None:
+    with pytest.raises(dspex.ValidationError, match="dspy, scripted"):
+        program(adapter="telepathy")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"api_key": "sk-anything"},
+        {"state": {"lm": {"api_key": "abcdefgh"}}},
+        {"state": {"demos": [{"note": "Bearer abcdefghijklmnopqrstuvw"}]}},
+        {"api_base": "https://user:hunter22@host/v1"},
+        {"adapter": "scripted", "module_options": {"outputs": {"answer": "sk-abcdefghijklmnopqrstuv"}}},
+    ],
+)
+def test_a_secret_is_refused_and_not_repeated(fields: dict[str, Any]) -> None:
+    with pytest.raises(dspex.SecretInProgram) as refused:
+        program(**fields)
+    assert not any(secret in str(refused.value) for secret in ("abcdefgh", "hunter22", "sk-anything"))
+
+
+@pytest.mark.parametrize(
+    ("model", "prompt", "style"), [("smollm2", None, "compact"), ("a/b", None, "chat"), ("a/b", "json", "json")]
+)
+def test_the_prompt_in_force(model: str, prompt: str | None, style: str) -> None:
+    assert program(model=model, prompt=prompt).prompt_style == style
