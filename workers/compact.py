@@ -59,6 +59,16 @@ class CompactAdapter(dspy.Adapter):  # type: ignore[misc]
         ]
         return "\n".join([signature.instructions.strip(), *described])
 
+    def format_demos(self, signature: type[dspy.Signature], demos: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The examples as turns, in their order; one that lacks some outputs is answered with those it has."""
+        messages: list[dict[str, Any]] = []
+        for demo in demos:
+            if demo.keys() & signature.input_fields.keys() and demo.keys() & signature.output_fields.keys():
+                asked = self.format_user_message_content(signature, demo)
+                answer = self.format_assistant_message_content(signature, demo)
+                messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        return messages
+
     def format_user_message_content(
         self,
         signature: type[dspy.Signature],
@@ -68,8 +78,9 @@ class CompactAdapter(dspy.Adapter):  # type: ignore[misc]
         main_request: bool = False,
     ) -> str:
         """The only input as it stands; several by name. ``prefix`` and ``suffix`` are DSPy's, for its own markers."""
-        given = {name: field for name, field in signature.input_fields.items() if inputs.get(name) is not None}
-        values = {name: format_field_value(field_info=field, value=inputs[name]) for name, field in given.items()}
+        fields = signature.input_fields.items()
+        given = {name: (field, inputs[name]) for name, field in fields if inputs.get(name) is not None}
+        values = {name: format_field_value(field_info=field, value=value) for name, (field, value) in given.items()}
         if len(signature.input_fields) == 1:
             return "".join(values.values())
         return "\n".join(f"{name}: {value}" for name, value in values.items())

@@ -65,11 +65,18 @@ def json_fields(adapter: dspy.Adapter, signature: type[dspy.Signature], completi
 def _json_object(completion: str) -> dict[str, Any] | None:
     fenced = _FENCE.match(completion)
     text = fenced.group(1) if fenced else completion
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        answer = json_repair.loads(text[text.find("{") :] if "{" in text else text)
-    return answer if isinstance(answer, dict) else None
+    for read in (json.loads, _repaired):
+        try:
+            answer = read(text)
+        except (ValueError, RecursionError):
+            continue
+        return answer if isinstance(answer, dict) else None
+    return None
+
+
+def _repaired(text: str) -> Any:
+    """The JSON that begins at the first brace, its slips mended: a missing bracket, a trailing comma."""
+    return json_repair.loads(text[max(0, text.find("{")) :])
 
 
 def _sections(completion: str) -> list[tuple[str, str]]:
