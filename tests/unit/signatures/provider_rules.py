@@ -73,10 +73,24 @@ def openai(schema: Schema) -> Iterator[str]:
 
 def anthropic(schema: Schema) -> Iterator[str]:
     """Strict tools and JSON outputs."""
-    allowed = set(
-        "type description enum const anyOf allOf $ref $defs default required additionalProperties properties items format "
-        "pattern minItems".split()
-    )
+    allowed = {
+        "type",
+        "description",
+        "enum",
+        "const",
+        "anyOf",
+        "allOf",
+        "$ref",
+        "$defs",
+        "default",
+        "required",
+        "additionalProperties",
+        "properties",
+        "items",
+        "format",
+        "pattern",
+        "minItems",
+    }
     formats = {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
     unions = optional = 0
     for path, node, _ in nodes(schema):

@@ -1,5 +1,7 @@
 """The signatures of the seed document, as they stand there."""
 
+from typing import Any
+
 COMPREHENSIVE_TYPES = """
       signature comprehensive_types:
         :string question,
@@ -12,9 +14,12 @@ COMPREHENSIVE_TYPES = """
         :map metadata
       """
 
-COMPREHENSIVE_CONSTRAINTS = {"max_length": {"min": 1, "max": 1000}, "confidence": {"min": 0.0, "max": 1.0}}
+COMPREHENSIVE_CONSTRAINTS: dict[str, dict[str, float]] = {
+    "max_length": {"min": 1, "max": 1000},
+    "confidence": {"min": 0.0, "max": 1.0},
+}
 
-COMPREHENSIVE_INPUT = {
+COMPREHENSIVE_INPUT: dict[str, Any] = {
     "question": "Test question",
     "context": ["context1", "context2"],
     "options": {"temperature": 0.7},

@@ -32,6 +32,10 @@ def _between(low: str, high: str, numbers: st.SearchStrategy[Any]) -> st.SearchS
 
 
 _sizes = st.integers(0, 4)
+_PLAIN_NAMES = (
+    "boolean", "any", "map", "atom", "probability", "confidence_score", "token_count", "embedding", "reasoning_chain",
+    "model_output", "function_call", "tool_result", "image", "audio", "history",
+)  # fmt: skip
 _scalars: st.SearchStrategy[Type] = st.one_of(
     _between("min_length", "max_length", st.integers(0, 8)).map(lambda given: build("string", given=given)),
     _between("min", "max", st.integers(-100, 100)).map(lambda given: build("integer", given=given)),
@@ -39,8 +43,23 @@ _scalars: st.SearchStrategy[Type] = st.one_of(
     st.lists(texts, min_size=1, max_size=3, unique=True).map(lambda labels: build("enum", labels=labels)),
     st.lists(texts, min_size=1, max_size=3, unique=True).map(lambda them: build("string", given={"one_of": them})),
     st.sampled_from(
-        "boolean any map atom probability confidence_score token_count embedding reasoning_chain model_output "
-        "function_call tool_result image audio history".split()
+        [
+            "boolean",
+            "any",
+            "map",
+            "atom",
+            "probability",
+            "confidence_score",
+            "token_count",
+            "embedding",
+            "reasoning_chain",
+            "model_output",
+            "function_call",
+            "tool_result",
+            "image",
+            "audio",
+            "history",
+        ]
     ).map(build),
 )
 _wires = st.sampled_from(["binary", "datetime"]).map(build)
@@ -114,7 +133,7 @@ def values(kind: Type) -> st.SearchStrategy[Any]:
         case "binary":
             return st.binary(max_size=20)
         case "datetime":
-            zones = st.none() | st.integers(-840, 840).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+            zones: Any = st.none() | st.integers(-840, 840).map(lambda minutes: timezone(timedelta(minutes=minutes)))
             return st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=zones)
         case "enum":
             return st.sampled_from(primitive.labels)
@@ -125,9 +144,9 @@ def values(kind: Type) -> st.SearchStrategy[Any]:
         case "optional":
             return st.none() | values(primitive.args[0])
         case "union":
-            return st.one_of(map(values, primitive.args))
+            return st.one_of([values(arg) for arg in primitive.args])
         case "tagged":
             pairs = zip(primitive.labels, primitive.args, strict=True)
-            return st.one_of(st.fixed_dictionaries({"tag": st.just(tag), "value": values(arg)}) for tag, arg in pairs)
+            return st.one_of([st.fixed_dictionaries({"tag": st.just(tag), "value": values(arg)}) for tag, arg in pairs])
         case _:
             return st.fixed_dictionaries(dict(zip(primitive.labels, map(values, primitive.args), strict=True)))

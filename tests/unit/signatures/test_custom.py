@@ -89,7 +89,13 @@ def test_an_example_that_cannot_be_found_says_how_to_help() -> None:
 
 @pytest.mark.parametrize(
     ("name", "base"),
-    [("string", ":string"), ("two words", ":string"), ("x", ":optional(:string)"), ("x", ":nothing"), ("x", ":string :string")],
+    [
+        ("string", ":string"),
+        ("two words", ":string"),
+        ("x", ":optional(:string)"),
+        ("x", ":nothing"),
+        ("x", ":string :string"),
+    ],
 )
 def test_a_wrong_registration_is_refused(name: str, base: str) -> None:
     from dspex.errors import SignatureSyntaxError

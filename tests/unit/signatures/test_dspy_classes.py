@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from dspex.errors import SignatureTypeError
 from dspex.signatures import signature
 
-dspy = pytest.importorskip("dspy")
+dspy: Any = pytest.importorskip("dspy")
 
 
 def test_a_dspy_class_is_equal_to_its_text() -> None:
-    class Triage(dspy.Signature):
+    class Triage(dspy.Signature):  # type: ignore[misc]
         """Route a support ticket."""
 
         ticket: str = dspy.InputField(desc="the customer's message", max_length=4000)
@@ -53,7 +53,7 @@ def test_a_dspy_string_means_what_dspy_makes_of_it(text: str) -> None:
 
 
 def test_types_that_json_cannot_hold_are_refused() -> None:
-    class Bad(dspy.Signature):
+    class Bad(dspy.Signature):  # type: ignore[misc]
         points: tuple[int, int] = dspy.InputField()
         answer: str = dspy.OutputField()
 

@@ -30,7 +30,7 @@ def test_the_fingerprint_does_not_depend_on_spelling_name_or_source(same: str) -
         (":optional(:optional(:string))", ":optional(:string)"),
         (":union(:integer, :optional(:string))", ":optional(:union(:integer, :string))"),
         (":dict(:string, :any)", ":map"),
-        (":map(required_keys=[\"b\", \"a\"])", ":map(required_keys=[\"a\", \"b\"])"),
+        (':map(required_keys=["b", "a"])', ':map(required_keys=["a", "b"])'),
         (":list(:string, unique=false)", ":list(:string)"),
         (":embedding(dimensions=3)", ":embedding(min_size=3, max_size=3)"),
     ],
@@ -118,11 +118,10 @@ def test_the_same_content_is_compiled_once() -> None:
         (":float", ":probability", False),
         (":prompt_template", ":string", True),
         (":string", ":prompt_template", False),
-        (":string(max_length=3)", ":string(max_length=3, pattern=\"a\")", False),
+        (":string(max_length=3)", ':string(max_length=3, pattern="a")', False),
     ],
 )
 def test_a_change_of_type_is_compatible_when_old_values_stay_valid(old: str, new: str, compatible: bool) -> None:
-    before, after = signature(f"a: str -> b") , signature("a: str -> b")
     before = signature(f"signature s: {old} x -> {old} y")
     after = signature(f"signature s: {new} x -> {new} y")
     diff = before.diff(after)
@@ -134,7 +133,8 @@ def test_a_change_of_type_is_compatible_when_old_values_stay_valid(old: str, new
 def test_every_change_is_listed_field_by_field() -> None:
     old = signature('signature s: :string a "one", :string b, :integer c = 1, :string d -> :string y')
     new = signature(
-        'signature s: :string b, :string a "two", :integer c, :optional(:string) e, :string f, :string(secret=true) g -> :string y'
+        'signature s: :string b, :string a "two", :integer c, :optional(:string) e, :string f,'
+        " :string(secret=true) g -> :string y"
     )
     changes = {(change.field, change.kind): change.compatible for change in old.diff(new).changes}
     assert changes == {

@@ -168,7 +168,7 @@ def test_a_bad_pattern_is_named() -> None:
 
 
 def test_a_default_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(SignatureTypeError, match="the default of n does not fit.*at most 3"):
+    with pytest.raises(SignatureTypeError, match=r"the default of n does not fit.*at most 3"):
         signature("signature a: :integer(max=3) n = 4 -> :string y")
     with pytest.raises(SignatureTypeError, match="secret"):
         signature('signature a: :string(secret=true) key = "sk-1" -> :string y')

