@@ -136,7 +136,7 @@ _derived(
             )
         ],
     ),
-    "max_steps min_size",
+    "max_steps min_size max_size",
 )
 _derived("model_output", "text", "Text as a model wrote it.", build("string"), _TEXT_RULES)
 _derived(

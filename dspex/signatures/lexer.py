@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import unicodedata
 from typing import Any, NoReturn
 
@@ -87,7 +88,7 @@ class Tokens:
         if not name.isidentifier():
             self.fail(expected)
         self.at += 1
-        return name
+        return sys.intern(name)
 
     def field_name(self) -> str:
         """The name of a new field, which must be next; its place is marked."""

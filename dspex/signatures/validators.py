@@ -22,11 +22,13 @@ def build_validator(fields: Sequence[Field]) -> SchemaValidator:
     members = {field.name: _member(core_schema(field.full_type), field.default, field.required) for field in fields}
     schema: Any = {"type": "typed-dict", "fields": members, "extra_behavior": "forbid"}
     try:
-        return SchemaValidator(schema)
+        validator = SchemaValidator(schema)
     except SchemaError as error:
         for field in fields:
             _find_bad_pattern(field.full_type)
         raise TypeFaultError(str(error), code="invalid_type") from None
+    schema.clear()  # the validator holds on to it, for pickling only; a signature pickles its definition instead
+    return validator
 
 
 _plain: dict[str, tuple[TypeSpec, Schema]] = {}

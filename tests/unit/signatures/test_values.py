@@ -25,6 +25,7 @@ BIG = 1_000_000
 @pytest.mark.parametrize("kind", ALL_TYPES)
 def test_right_values_are_kept_and_survive_json(kind: str) -> None:
     compiled = compile_uncached(f"signature a: {kind} x -> {kind} y")
+    assert compile_uncached(compiled.definition) == compiled
     for value in TABLE[kind][0]:
         valid = compiled.validate_inputs({"x": value})
         if not isinstance(value, str) or str(compiled.input_fields[0].type)[:5] not in (":bina", ":date"):
