@@ -23,7 +23,7 @@ _LONGEST_DELAY = 30.0
 _STEADY_SECONDS = 60.0
 
 
-class ProcessFailed(DspexError):  # noqa: N818 - errors are named for what happened
+class ProcessFailed(DspexError):
     """A process of the embedded stack did not come up."""
 
     code = "process_failed"

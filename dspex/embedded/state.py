@@ -33,7 +33,7 @@ __all__ = ["FileLock", "Home", "Stack", "StackRunning", "read_stack", "write_pri
 _READER_SECONDS = 0.5
 
 
-class StackRunning(DspexError):  # noqa: N818 - errors are named for what happened
+class StackRunning(DspexError):
     """Another process already runs the embedded stack of this home."""
 
     code = "stack_running"
