@@ -144,7 +144,8 @@ class SignatureSyntaxError(DspexError):
 class SignatureTypeError(SignatureSyntaxError):
     """The signature names a type or a constraint that does not exist or does not fit.
 
-    ``code`` is ``unknown_type`` or ``unknown_constraint``; ``nearest`` is the closest known name, or ``""``.
+    ``code`` is ``unknown_type``, ``unknown_constraint``, ``unknown_field`` (in ``constraints=``), ``invalid_type`` or
+    ``invalid_constraint`` (known, but what was given does not fit); ``nearest`` is the closest known name, or ``""``.
     """
 
     code = "unknown_type"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import enum
-import functools
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -141,7 +140,6 @@ def to_annotation(kind: Type) -> Any:
     return _annotation(kind, "".join(map(str.capitalize, kind.name.split("_"))))
 
 
-@functools.lru_cache(maxsize=1024)
 def _annotation(kind: Type, title: str) -> Any:
     primitive = expand(kind)
     options = primitive.limits.get("one_of")

@@ -189,11 +189,11 @@ def verdicts(cold: list[Sample], hot: list[Sample], memory: float) -> Iterator[t
         "cold, times dspy.Signature": dspy_string_.median / ours.median,
         "cold, times create_model": create_model.median / ours.median,
     }
-    for goal in GOALS:
+    for goal, limit in GOALS.items():
         if goal in ratios:
-            yield goal, (ratios[goal], ratios[goal] >= GOALS[goal])
+            yield goal, (ratios[goal], ratios[goal] >= limit)
         else:
-            yield goal, (values[goal], values[goal] < GOALS[goal])
+            yield goal, (values[goal], values[goal] < limit)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Print the resident memory of one live ``comprehensive_types``, in bytes: a process of its own for ``bench_compile``."""
+"""Print the resident memory of one live ``comprehensive_types``, in bytes: ``bench_compile`` runs this alone."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-import atheris
+import atheris  # type: ignore[import-untyped]
 
 with atheris.instrument_imports(include=["dspex.signatures"]):
     from dspex.errors import SignatureSyntaxError
@@ -20,18 +20,23 @@ with atheris.instrument_imports(include=["dspex.signatures"]):
 
 def check(data: bytes) -> None:
     """Compile the text; any exception that escapes is a finding."""
-    text = data.decode("utf-8", "surrogatepass" if data[:1] == b"\xff" else "replace")
+    text = data.decode("utf-8", "surrogateescape")
     try:
         compiled = compile_uncached(text)
     except SignatureSyntaxError as error:
-        lines = text.split("\n")
-        assert 1 <= error.line <= len(lines)
-        assert 1 <= error.column <= len(lines[error.line - 1]) + 1
-        str(error)
+        check_place(text, error)
         return
     again = compile_uncached(compiled.definition)
     assert again == compiled
     assert again.definition == compiled.definition
+
+
+def check_place(text: str, error: SignatureSyntaxError) -> None:
+    """The error's place is inside the text."""
+    lines = text.split("\n")
+    assert 1 <= error.line <= len(lines)
+    assert 1 <= error.column <= len(lines[error.line - 1]) + 1
+    assert str(error)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from dspex.signatures.compile import compile_uncached
 from dspex.signatures.types import expand
 from tests.unit.signatures.strategies import json_values, plain_types, signature_texts, types, values
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
 
 def _of(kind: Type) -> Signature:
@@ -124,7 +124,7 @@ _PIECES = r"""
 _pieces = st.sampled_from([*_PIECES.split(), " ", "\n", "\ud800", "\0"])
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=200)
 @given(st.lists(_pieces, max_size=25).map("".join) | st.text(max_size=60))
 def test_garbage_is_refused_at_a_place_inside_the_text(text: str) -> None:
     refusal: SignatureSyntaxError | None = None

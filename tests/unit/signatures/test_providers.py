@@ -30,7 +30,7 @@ def test_each_type_obeys_the_rules(kind: str, provider: str) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(kinds=st.lists(types, min_size=1, max_size=3))
 def test_composed_types_obey_the_rules_or_are_reported(provider: str, kinds: list[object]) -> None:
     outputs = ", ".join(f"{kind} x{number}" for number, kind in enumerate(kinds))
