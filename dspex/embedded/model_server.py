@@ -63,7 +63,7 @@ def serve(port: int, *, slots: int, threads: int) -> object:
 
 def _cores() -> int:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, 4)  # so small a model gains nothing from more
+    return min(available, 4)  # more would be taken from others: the model is small
 
 
 if __name__ == "__main__":

@@ -254,6 +254,20 @@ def test_a_stack_tells_what_it_does(tmp_path: Path) -> None:
     assert [event.name for event in events if event.state is State.STOPPED] == ["redis", "postgres"]
 
 
+def test_everything_is_stopped_even_if_nobody_can_be_told(tmp_path: Path) -> None:
+    def report(event: Progress) -> None:
+        if event.state in (State.STOPPING, State.STOPPED):
+            raise BrokenPipeError  # as when the terminal is gone
+
+    stack = EmbeddedStack(tmp_path, workers=0, beat=False, flower=False, durable=False, on_progress=report)
+    stack.start()
+    started = [psutil.Process(server.process.pid) for server in (stack.servers.postgres, stack.servers.redis)]
+    with pytest.raises(BrokenPipeError):
+        stack.stop()
+    assert all_gone(started)
+    assert read_stack(tmp_path) is None
+
+
 def test_a_killed_worker_comes_back(tmp_path: Path) -> None:
     events: list[Progress] = []
     with EmbeddedStack(tmp_path, beat=False, flower=False, durable=False, on_progress=events.append) as stack:
