@@ -3,10 +3,9 @@
 from dspex.signatures import builtin as _builtin  # noqa: F401 - registers the built-in types
 from dspex.signatures.classes import InputField, OutputField, SignatureModel
 from dspex.signatures.compile import compile_signature as signature
-from dspex.signatures.compiled import Signature
+from dspex.signatures.compiled import Example, Signature
 from dspex.signatures.custom import register_type
 from dspex.signatures.diff import Change, Diff
-from dspex.signatures.examples import Example
 from dspex.signatures.fields import NO_DEFAULT, Field, Type
 from dspex.signatures.providers import ProviderFit
 from dspex.signatures.repair import Checked, Repair

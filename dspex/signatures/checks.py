@@ -12,11 +12,9 @@ import ipaddress
 import math
 import re
 import string
-import uuid
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
@@ -194,12 +192,8 @@ _HOSTNAME = re.compile(
 _DURATION = re.compile(r"P(?!$)(\d+W|(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+S)?)?)", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _TIME = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+_URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[^\s<>\"{}|\\^`]+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-
-def _is_uri(value: str) -> bool:
-    parts = urlsplit(value)
-    return bool(parts.scheme and (parts.netloc or parts.path)) and not re.search(r"[\s<>\"{}|\\^`]", value)
 
 
 def _matches(pattern: re.Pattern[str], parse: Callable[[str], Any] = str) -> Callable[[str], bool]:
@@ -215,8 +209,8 @@ FORMATS: Mapping[str, Callable[[str], object]] = {
     "ipv4": ipaddress.IPv4Address,
     "ipv6": ipaddress.IPv6Address,
     "time": _matches(_TIME, lambda value: time.fromisoformat(value.upper()[:15].rstrip("Z"))),
-    "uri": _is_uri,
-    "uuid": _matches(_UUID, uuid.UUID),
+    "uri": _matches(_URI),
+    "uuid": _matches(_UUID),
 }
 """The formats of JSON Schema that are checked: each function is falsy or raises ValueError for other text."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from pydantic_core import SchemaValidator
@@ -11,16 +12,23 @@ from pydantic_core import ValidationError as CoreError
 from dspex.errors import FieldError, ValidationError
 from dspex.signatures import codec, identity
 from dspex.signatures.diff import Diff, compare
-from dspex.signatures.examples import Example, example
 from dspex.signatures.faults import explain, shorten
 from dspex.signatures.fields import Field
 from dspex.signatures.json_schema import side_schema
 from dspex.signatures.providers import ProviderFit, fit, schema_for
 from dspex.signatures.repair import Checked, repair
 
-__all__ = ["Side", "Signature"]
+__all__ = ["Example", "Side", "Signature"]
 
 Side = Literal["inputs", "outputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Inputs and outputs that fit a signature."""
+
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
 
 
 class Signature:
@@ -115,8 +123,13 @@ class Signature:
         return codec.decode(self.fields(side), data)
 
     def example(self, seed: int = 0) -> Example:
-        """Valid inputs and outputs that depend on nothing but the seed."""
-        return example(self, seed)
+        """Valid inputs and outputs that depend on nothing but the seed.
+
+        Raises ValidationError when none was found for a field, and says how to help.
+        """
+        from dspex.signatures.examples import find  # for tests and the scripted adapter: no producer needs it
+
+        return Example(*find(seed, self.input_fields, self.output_fields))
 
     # schemas
 

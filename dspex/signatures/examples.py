@@ -6,10 +6,9 @@ import ipaddress
 import math
 import random
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dspex.errors import FieldError, ValidationError
 from dspex.signatures.fields import Field, Type
@@ -17,10 +16,7 @@ from dspex.signatures.patterns import text_matching
 from dspex.signatures.types import SPECS, expand
 from dspex.signatures.validators import build_validator
 
-if TYPE_CHECKING:
-    from dspex.signatures.compiled import Signature
-
-__all__ = ["Example", "example"]
+__all__ = ["find"]
 
 _TRIES = 100
 _WORDS = [
@@ -52,24 +48,14 @@ _WORDS = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """Inputs and outputs that fit a signature."""
-
-    inputs: dict[str, Any]
-    outputs: dict[str, Any]
-
-
-def example(signature: Signature, seed: int) -> Example:
-    """Valid inputs and outputs.
+def find(seed: int, *sides: Sequence[Field]) -> list[dict[str, Any]]:
+    """Valid values for each side of a signature.
 
     Raises ValidationError when no value was found for a field, as with a pattern and a format that hardly agree, or
     a custom type whose ``validate`` refuses plain values of its base: give it ``json_schema={"examples": [...]}``.
     """
     rng = random.Random(seed)  # noqa: S311 - examples, not secrets
-    inputs = {field.name: _value_of(field, rng) for field in signature.input_fields}
-    outputs = {field.name: _value_of(field, rng) for field in signature.output_fields}
-    return Example(inputs, outputs)
+    return [{field.name: _value_of(field, rng) for field in side} for side in sides]
 
 
 def _value_of(field: Field, rng: random.Random) -> Any:

@@ -178,7 +178,7 @@ class Tokens:
     def fail_at(self, offset: int, problem: str, *, expected: str) -> NoReturn:
         """Refuse the character at ``offset``."""
         line, column, snippet = place(self.text, offset)
-        message = f"line {line}, column {column}: {problem}; expected {expected}\n{snippet}"
+        message = f"line {line}, column {column}: {problem[:200]}; expected {expected}\n{snippet}"
         raise SignatureSyntaxError(message, line=line, column=column, snippet=snippet, expected=expected)
 
     def fail_type(self, fault: TypeFaultError, at: int) -> NoReturn:

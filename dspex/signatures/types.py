@@ -29,13 +29,17 @@ __all__ = [
 ]
 
 
+_LONGEST = 400
+"""Of the message of a fault, in characters, whatever names and values the source holds."""
+
+
 class TypeFaultError(Exception):
     """A type or constraint that does not exist or fit; whoever reads the source adds where that is."""
 
     def __init__(
         self, message: str, *, code: str = "unknown_type", expected: str = "", near: str = "", key: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…")
         self.code, self.expected, self.near, self.key = code, expected, near, key
 
     def as_error(self, *, line: int, column: int, snippet: str, where: str = "") -> SignatureTypeError:

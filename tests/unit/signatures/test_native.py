@@ -183,6 +183,11 @@ def test_bombs_are_refused_with_a_position() -> None:
         "signature a: :string x " + "#" * 2_000_000,
         "signature a: " + " " * 200_000,
         f"a: {'list[' * 500}str{']' * 500} -> b",
+        f"signature a: :{'a' * 900_000} x -> :string y",
+        f"signature a: :string({'a' * 900_000}=1) x -> :string y",
+        f"signature a: :string _{'a' * 900_000} -> :string y",
+        'signature a: :integer(min="' + "a" * 900_000 + '") x -> :string y',
+        f"a: {'x' * 900_000} -> b",
     ):
         with pytest.raises(SignatureSyntaxError) as caught:
             signature(text)
