@@ -114,7 +114,7 @@ def _text(value: Any) -> str:
 
 
 def _format(value: Any) -> str:
-    if value not in checks.FORMATS:
+    if not isinstance(value, str) or value not in checks.FORMATS:
         raise ConstraintValueError(f"one of {', '.join(sorted(checks.FORMATS))}")
     return str(value)
 

@@ -123,25 +123,24 @@ def constrain(kind: Type, given: Mapping[str, Any]) -> Type:
     if kind.name == "optional":
         return Type("optional", (constrain(kind.args[0], given),))
     spec = SPECS[kind.name]
-    base = expand(Type(kind.name, kind.args, kind.labels))
-    mine = kind.constraints
-    for name, value in given.items():
-        _check_name(spec, name)
-        try:
-            mine = constraints.merge(mine, constraints.read(base.name, name, value))
-            whole = constraints.merge(base.constraints, mine)
-        except constraints.ConstraintValueError as bad:
-            raise TypeFaultError(
-                f"{name}={value!r} does not fit :{kind.name}", code="invalid_constraint", expected=str(bad), key=name
-            ) from None
-        mine = _what_it_adds(mine, base, whole)
+    base = expand(Type(kind.name, kind.args, kind.labels)) if spec.base else kind
+    more: tuple[tuple[str, Any], ...] = ()
+    name = ""
+    try:
+        for name, value in given.items():
+            _check_name(spec, name)
+            more += constraints.read(base.name, name, value)
+        mine = constraints.merge(kind.constraints, more)
+        if spec.base:
+            mine = _what_it_adds(mine, base, constraints.merge(base.constraints, mine))
+    except constraints.ConstraintValueError as bad:
+        problem = f"{name}={given[name]!r} does not fit :{kind.name}"
+        raise TypeFaultError(problem, code="invalid_constraint", expected=str(bad), key=name) from None
     return Type(kind.name, kind.args, kind.labels, mine)
 
 
 def _what_it_adds(mine: tuple[tuple[str, Any], ...], base: Type, whole: tuple[tuple[str, Any], ...]) -> Any:
     """Without the constraints that the base type has anyway, so that equal meaning is written one way."""
-    if not base.constraints:
-        return mine
     merged, had = dict(whole), base.limits
     return tuple((name, merged[name]) for name, _ in mine if had.get(name) != merged[name])
 
@@ -150,7 +149,7 @@ def _check_name(spec: TypeSpec, name: str) -> None:
     if name in spec.constraints:
         return
     allowed = " ".join(n for n in constraints.ORDER if n in spec.constraints) or "none"
-    near = nearest(name, spec.constraints)
+    near = nearest(str(name), spec.constraints)
     what = f":{spec.name} has no constraint {name}" if name in constraints.NAMES else f"unknown constraint {name}"
     expected = f"one of {allowed}" if spec.constraints else f":{spec.name} without constraints"
     raise TypeFaultError(what, code="unknown_constraint", expected=expected, near=near, key=name)

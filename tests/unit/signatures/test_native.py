@@ -221,6 +221,14 @@ def test_constraints_as_an_argument_say_the_same_as_inline() -> None:
         ({"question": {"maximum": 1}}, "unknown_constraint", ""),
         ({"question": {"max_length": "x"}}, "invalid_constraint", ""),
         ({"question": 3}, "invalid_constraint", ""),
+        ({"question": {1: 2}}, "unknown_constraint", ""),
+        ({1: {"max_length": 1}}, "unknown_field", ""),
+        ({"question": {"format": ["date"]}}, "invalid_constraint", ""),
+        ({"question": {"one_of": [["a"]]}}, "invalid_constraint", ""),
+        ({"question": {"one_of": []}}, "invalid_constraint", ""),
+        ({"question": {"max_length": True}}, "invalid_constraint", ""),
+        ({"question": {"max_length": None}}, "invalid_constraint", ""),
+        ({"question": {"pattern": "("}}, "invalid_constraint", ""),
     ],
 )
 def test_wrong_constraints_are_never_ignored(constraints: dict[str, object], code: str, nearest: str) -> None:
