@@ -7,11 +7,13 @@ import logging.config
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from celery import Celery
+from celery import Celery, bootsteps
 from celery.signals import setup_logging
 
 from dspex.settings import Settings, unknown_variables
+from workers import transport
 
 __all__ = ["app", "settings"]
 
@@ -27,6 +29,15 @@ def _celeryconfig() -> ModuleType:
     return module
 
 
+class _EventsForThePool(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Hands the pool Celery's event dispatcher: a message of several executions is several tasks in Flower."""
+
+    requires = ("celery.worker.consumer.events:Events",)
+
+    def start(self, consumer: Any) -> None:
+        consumer.pool.events = consumer.event_dispatcher
+
+
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_logging(loglevel: int | str | None = None, **_: object) -> None:
     logging.basicConfig(level=loglevel or logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -37,8 +48,10 @@ def _configure_logging(loglevel: int | str | None = None, **_: object) -> None:
 
 
 def _make_app(settings: Settings) -> Celery:
+    transport.register()
     made = Celery("dspex", broker=settings.backends().broker_url, include=["workers.tasks"])
     made.config_from_object(_celeryconfig())
+    made.steps["consumer"].add(_EventsForThePool)
     made.conf.worker_concurrency = settings.worker_concurrency
     made.conf.beat_schedule = {
         "health": {

@@ -9,7 +9,6 @@ that takes no schema gets it in the instruction instead, with JSON mode if it ha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import dspy
@@ -18,7 +17,7 @@ from dspy.clients.base_lm import BaseLM
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from workers.dspy_signature import field_schema
+from workers.dspy_signature import field_description, field_schema
 from workers.prompts import json_fields
 
 __all__ = ["CompactAdapter", "outputs_schema"]
@@ -52,11 +51,10 @@ class CompactAdapter(dspy.Adapter):  # type: ignore[misc]
         return answers
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
-        described = [
-            f"{name}: {words}"
-            for name, field in (*signature.input_fields.items(), *signature.output_fields.items())
-            if (words := _words(field))
-        ]
+        """The instruction, and what the fields are said to be. Constraints are the schema's to enforce: said as well,
+        they cost tokens, and small models answer worse."""
+        fields = (*signature.input_fields.items(), *signature.output_fields.items())
+        described = [f"{name}: {words}" for name, field in fields if (words := field_description(field))]
         return "\n".join([signature.instructions.strip(), *described])
 
     def format_demos(self, signature: type[dspy.Signature], demos: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -114,13 +112,6 @@ def _prepare(lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signatu
     words = f"Answer with JSON that fits this schema: {json.dumps(schema, ensure_ascii=False)}"
     told: type[dspy.Signature] = signature.with_instructions(f"{signature.instructions.strip()}\n{words}")
     return told
-
-
-def _words(field: FieldInfo) -> str:
-    """What the field is said to be; ``${name}`` is DSPy's placeholder for nothing."""
-    extra = field.json_schema_extra
-    described = str(extra.get("desc") or "") if isinstance(extra, Mapping) else ""
-    return "" if described.startswith("${") else described
 
 
 def _value_schema(field: FieldInfo) -> dict[str, Any]:

@@ -27,13 +27,15 @@ from dspex.signatures.constraints import PHRASES
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types import expand
 
-__all__ = ["Flavour", "dspy_inputs", "dspy_names", "dspy_signature", "field_schema", "is_text"]
+__all__ = ["Flavour", "dspy_inputs", "dspy_names", "dspy_signature", "field_description", "field_schema", "is_text"]
 
 #: The dialects of JSON Schema that providers of structured outputs take.
 Flavour = Literal["json-schema", "openai", "anthropic", "gemini"]
 
-# Where a field carries the JSON Schema of its values; DSPy keeps what it does not know in this mapping.
+# Where a field carries the JSON Schema of its values, and its description without the constraints; DSPy keeps what it
+# does not know in this mapping.
 _SCHEMA = "dspex_schema"
+_DESCRIPTION = "dspex_description"
 _MEDIA: Mapping[str, Any] = {"image": dspy.Image, "audio": dspy.Audio, "history": dspy.History}
 
 
@@ -84,6 +86,12 @@ def field_schema(field: FieldInfo) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def field_description(field: FieldInfo) -> str:
+    """What the signature says the field is, without its constraints; ``""`` for a field of DSPy's own."""
+    extra = field.json_schema_extra
+    return str(extra.get(_DESCRIPTION, "")) if isinstance(extra, dict) else ""
+
+
 def is_text(field: FieldInfo) -> bool:
     """Whether the field's values are text, so that an answer's text is the value as it stands."""
     schema = field_schema(field) or {}
@@ -109,7 +117,7 @@ def _output(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
 def _marked(field: Field, annotation: Any, info: FieldInfo, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
     extra = info.json_schema_extra
     assert isinstance(extra, dict)
-    extra[_SCHEMA] = schema
+    extra |= {_SCHEMA: schema, _DESCRIPTION: field.description}
     return (annotation if field.required else annotation | None), info
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -34,6 +34,8 @@ log = logging.getLogger("dspex.workers")
 
 #: After these an answer in the journal is the fault, not the remedy: the next attempt asks anew.
 BAD_ANSWERS = frozenset({"output_unparseable", "output_invalid"})
+#: What a stopping worker takes at most to hand back what it did not finish.
+HAND_BACK_SECONDS = 10.0
 #: For an execution whose program cannot be read, and so neither its policy.
 NO_RETRY = Retry(max_attempts=1)
 
@@ -55,6 +57,7 @@ class Executor:
         self._adapters = adapters
         self._slots = asyncio.Semaphore(concurrency)
         self._held: set[UUID] = set()
+        self._pipelines: set[asyncio.Task[Any]] = set()
         self._running: dict[UUID, asyncio.Task[Any]] = {}
         self._programs: dict[tuple[str, str], Program] = {}
         self._stopping = False
@@ -69,6 +72,9 @@ class Executor:
         if id in self._held or self._stopping:
             return Outcome(None)
         self._held.add(id)
+        pipeline = asyncio.current_task()
+        assert pipeline is not None
+        self._pipelines.add(pipeline)
         try:
             async with self._slots:
                 if self._stopping:
@@ -80,17 +86,16 @@ class Executor:
                 return await self._attempt(claimed)
         finally:
             self._held.discard(id)
+            self._pipelines.discard(pipeline)
 
     async def drain(self, grace_seconds: float) -> None:
         """Begin nothing more; give what runs ``grace_seconds``, then hand it back to the queue."""
         self._stopping = True
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=grace_seconds)
-        left = list(self._running.values())
-        for task in left:
+        await _settled(self._pipelines, grace_seconds)
+        for task in self._running.values():
             task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=10)
+        # What is cancelled still has its settlement to write.
+        await _settled(self._pipelines, HAND_BACK_SECONDS)
 
     async def prepare(self, programs: Iterable[Program]) -> None:
         """Load what these programs need, so that no execution waits for an import. What cannot be loaded is logged."""
@@ -210,6 +215,11 @@ class Executor:
 
     async def _earlier_calls(self, claimed: Claimed) -> Any:
         return await self._ledger.calls(claimed.id) if claimed.attempt > 1 else ()
+
+
+async def _settled(pipelines: Collection[asyncio.Task[Any]], seconds: float) -> None:
+    if pipelines:
+        await asyncio.wait(list(pipelines), timeout=seconds)
 
 
 def _may_replay(claimed: Claimed) -> bool:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -43,6 +43,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     signal_safe = False
     task_join_will_block = False
 
+    #: Celery's event dispatcher, once it is connected; see workers/app.py.
+    events: Any = None
     _hub: Any = None
 
     def on_start(self) -> None:
@@ -73,7 +75,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         **_: Any,
     ) -> None:
         if args and args[0] == TASK:
-            _Message(self, str(args[1]), args[3], callback, accept_callback).run()
+            _, task_id, request, body, *_ = args
+            _Message(self, str(task_id), request, body, callback, accept_callback).run()
         else:
             on_main = partial(self.on_main, callback)
             accepted = partial(self.on_main, accept_callback)
@@ -86,11 +89,16 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         else:
             self._hub.call_soon(call, *args)
 
+    def tell(self, event: str, id: UUID, **fields: Any) -> None:
+        """Send an event about an execution that has no message of its own. Main thread only."""
+        if self.events is not None and self.events.enabled:
+            self.events.send(event, uuid=str(id), **fields)
+
     def submit(self, id: UUID, on_start: Callable[[], None]) -> Future[Outcome]:
         return self._runtime.submit(id, on_start)
 
     def _get_info(self) -> dict[str, Any]:
-        info: dict[str, Any] = super()._get_info()
+        info = dict(super()._get_info())
         return info | {"worker-id": str(self._runtime.worker_id), "running": self._runtime.running}
 
 
@@ -101,12 +109,14 @@ class _Message:
         self,
         pool: AsyncioPool,
         task_id: str,
+        request: Mapping[str, Any],
         body: bytes | str,
         callback: Callable[..., Any],
         accept_callback: Callable[..., Any],
     ) -> None:
         self._pool = pool
         self._task_id = task_id
+        self._name = request.get("shadow") or TASK
         self._body = body
         self._callback = callback
         self._accept_callback = accept_callback
@@ -123,21 +133,32 @@ class _Message:
             return
         self._left = len(ids)
         for id in ids:
+            if not self._speaks_for(id):
+                self._pool.tell("task-received", id, name=self._name, args=str(id), kwargs="{}", retries=0)
             future = self._pool.submit(id, partial(self._pool.on_main, self._on_start, id))
             future.add_done_callback(partial(self._pool.on_main, self._on_done, id))
 
     # What follows runs on the main thread.
 
+    def _speaks_for(self, id: UUID) -> bool:
+        """Whether Celery's own events, those of the message, are this execution's."""
+        return str(id) == self._task_id
+
     def _on_start(self, id: UUID) -> None:
         if not self._accepted:
             self._accepted = True
             self._accept_callback(os.getpid(), time.monotonic())
+        if not self._speaks_for(id):
+            self._pool.tell("task-started", id)
 
     def _on_done(self, id: UUID, future: Future[Outcome]) -> None:
         self._left -= 1
         outcome = future.result() if not future.cancelled() and future.exception() is None else _broken(id, future)
-        if str(id) == self._task_id or self._outcome.status is None:
+        if self._speaks_for(id):
             self._outcome = outcome
+        elif outcome.status is not None:
+            event, fields = _ending(outcome)
+            self._pool.tell(event, id, **fields)
         if self._left == 0:
             self._finish(self._outcome)
 
@@ -161,6 +182,16 @@ def _broken(id: UUID, future: Future[Outcome]) -> Outcome:
     if not future.cancelled():
         log.error("execution %s: the pipeline broke", id, exc_info=future.exception())
     return Outcome(None)
+
+
+def _ending(outcome: Outcome) -> tuple[str, dict[str, Any]]:
+    """The event, and its fields, of an execution that ended so."""
+    code = outcome.error.code if outcome.error else ""
+    if outcome.status is Status.COMPLETED:
+        return "task-succeeded", {"result": "completed", "runtime": outcome.runtime_seconds}
+    if outcome.status is Status.QUEUED:
+        return "task-retried", {"exception": code, "traceback": ""}
+    return "task-failed", {"exception": code, "traceback": ""}
 
 
 def _exception_info(outcome: Outcome) -> ExceptionInfo:

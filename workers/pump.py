@@ -16,6 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -45,6 +46,8 @@ GROUP_MOST = 50
 GROUPS_LEAST = 20
 #: A dispatched execution that no message stands for is dispatched again after so long.
 UNCLAIMED_SECONDS = 2.0
+#: The same while Redis still has messages: theirs may be among them, and a second one is dropped.
+UNCLAIMED_BUSY_SECONDS = 60.0
 RECOVER_INTERVAL_SECONDS = 1.0
 
 
@@ -111,12 +114,10 @@ class Pump(Periodic):
         except (redis.RedisError, OSError) as error:
             log.debug("cannot ask Redis for its queue: %s", error)
             return
-        if waiting == 0:
-            count = self._database.run(
-                lambda connection: executions.redispatch(connection, older_than=UNCLAIMED_SECONDS, most=10_000)
-            )
-            if count:
-                log.warning("%s dispatched executions had no message in Redis: they are dispatched again", count)
+        older_than, most = (UNCLAIMED_BUSY_SECONDS, 1000) if waiting else (UNCLAIMED_SECONDS, 10_000)
+        count = self._database.run(partial(executions.redispatch, older_than=older_than, most=most))
+        if count:
+            log.warning("%s dispatched executions were not claimed in time: they are dispatched again", count)
 
     def _dispatch(self) -> tuple[int, int]:
         def mark(connection: Any) -> tuple[int, Sequence[Any]]:

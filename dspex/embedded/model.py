@@ -43,14 +43,14 @@ def model_path() -> Path:
 def ensure_local_model(home: Path | str, *, timeout: float = 60.0, url: str | None = None) -> str:
     """Where the local model answers (``http://127.0.0.1:PORT/v1``), started if need be.
 
-    The stack that runs ``home`` serves it; without one, ``url`` (DSPEX_LOCAL_MODEL_URL) is returned as it is. It blocks
-    until the model answers: about 2 s the first time, a millisecond later on. Raises ConfigurationError when nothing
-    here can serve it, BackendUnavailable when it does not answer within ``timeout`` seconds.
+    ``url`` (DSPEX_LOCAL_MODEL_URL) is returned as it is; without one, the stack that runs ``home`` serves the model. It
+    blocks until the model answers: about 2 s the first time, a millisecond later on. Raises ConfigurationError when
+    nothing here can serve it, BackendUnavailable when it does not answer within ``timeout`` seconds.
     """
+    if url:
+        return url
     stack = read_stack(home)
     if stack is None or not stack.serves_model:
-        if url:
-            return url
         raise ConfigurationError(
             f"No stack runs in {str(home)!r} to serve the local model: start one there with `dspex up`, or set "
             "DSPEX_LOCAL_MODEL_URL to an OpenAI-compatible server (http://host:port/v1) that serves it."

@@ -1,0 +1,223 @@
+"""Backends that go away, and input that is rubbish."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+
+import dspex
+from dspex.broker import QUEUE, Broker
+from dspex.client import Client
+from dspex.embedded.servers import EmbeddedServers
+from dspex.settings import Backends
+from dspex.store import migrate
+from dspex.store.database import Database
+from tests.processes import WorkerProcess
+from tests.waiting import wait_for
+
+QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
+
+
+@pytest.fixture
+def own_servers(tmp_path: Path) -> Iterator[EmbeddedServers]:
+    """Servers of this test's own, to be taken away."""
+    with EmbeddedServers(tmp_path / "home", durable=False) as running:
+        database = Database(running.database_url)
+        migrate.upgrade(database.engine)
+        database.close()
+        yield running
+
+
+@pytest.fixture
+def backends(own_servers: EmbeddedServers) -> Backends:
+    return Backends((own_servers.database_url, own_servers.broker_url))
+
+
+def test_redis_down_at_submit_stores_the_execution_and_it_runs_once_redis_is_back(
+    own_servers: EmbeddedServers,
+    client: Client,
+    start_worker: Callable[..., WorkerProcess],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = start_worker()
+    client.deploy(QA)
+    client.execute("qa", {"question": "before"}, timeout=30)
+    own_servers.redis.stop()
+    with caplog.at_level(logging.WARNING, "dspex"):
+        executions = [client.submit("qa", {"question": f"number {n}"}) for n in range(3)]
+    assert "Redis at redis://:***@127.0.0.1" in caplog.text
+    assert "is stored and runs once Redis is back" in caplog.text
+    assert all(execution.status is dspex.Status.QUEUED for execution in executions)
+    own_servers.redis.begin()
+    for execution in executions:
+        execution.result(timeout=60)
+        assert execution.attempts == 1
+        assert execution.audit_trail.verify()
+    assert worker.process.poll() is None
+
+
+def test_an_emptied_redis_loses_nothing(
+    backends: Backends, client: Client, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    client.deploy(QA)
+    executions = [client.submit("qa", {"question": f"number {n}"}) for n in range(20)]
+    with redis.Redis.from_url(backends.broker_url) as connection:
+        assert connection.llen(f"{QUEUE}\x06\x163") == 20
+        connection.flushall()
+    start_worker()
+    for execution in executions:
+        execution.result(timeout=60)
+
+
+def test_postgres_down_is_a_clear_error_and_nothing_half_made(
+    own_servers: EmbeddedServers, client: Client, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    worker = start_worker()
+    client.deploy(QA)
+    client.execute("qa", {"question": "before"}, timeout=30)
+    own_servers.postgres.stop()
+    with pytest.raises(dspex.BackendUnavailable) as error:
+        client.submit("qa", {"question": "while it is down"})
+    assert "nothing was saved" in str(error.value)
+    assert error.value.retryable
+    own_servers.postgres.begin()
+    assert client.execute("qa", {"question": "after"}, timeout=60)
+    assert len(client.list()) == 2
+    assert worker.process.poll() is None
+
+
+def test_a_worker_killed_in_the_middle_loses_nothing(
+    client: Client, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    client.deploy(
+        dspex.Program(
+            "slow",
+            QA.signature,
+            adapter="scripted",
+            module_options={"sleep_ms": 700, "calls": 2, "outputs": {"answer": "!"}},
+        )
+    )
+    doomed = start_worker(DSPEX_LEASE_SECONDS=2)
+    executions = [client.submit("slow", {"question": f"number {n}"}) for n in range(10)]
+    wait_for(lambda: all(e.status is dspex.Status.RUNNING for e in executions), "all ten to run")
+    start_worker(DSPEX_LEASE_SECONDS=2)
+    doomed.kill()
+    for execution in executions:
+        assert execution.result(timeout=60).answer == "!"
+        trail = execution.audit_trail
+        assert trail.verify()
+        assert trail.kinds.count("completed") == 1
+        assert execution.attempts in (1, 2)
+        if execution.attempts == 2:
+            assert "lease_expired" in trail
+            assert "recovered" in trail
+        assert execution.metrics.lm_calls == 2, "a finished call is not made again"
+
+
+def test_a_stopping_worker_hands_back_what_it_cannot_finish(
+    client: Client, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    client.deploy(dspex.Program("slow", QA.signature, adapter="scripted", module_options={"sleep_ms": 2000}))
+    first = start_worker(DSPEX_GRACE_SECONDS="0.2")
+    execution = client.submit("slow", {"question": "?"})
+    wait_for(lambda: execution.status is dspex.Status.RUNNING, "it to run")
+    assert first.stop() == 0
+    assert execution.status is dspex.Status.QUEUED
+    start_worker()
+    execution.result(timeout=60)
+    assert execution.audit_trail["recovered"].data["reason"] == "its worker stopped before it was done"
+    assert execution.audit_trail.verify()
+
+
+def test_forged_messages_change_nothing(
+    backends: Backends, client: Client, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    worker = start_worker()
+    client.deploy(QA)
+    broker = Broker(backends.broker_url)
+    broker.publish([uuid.uuid4(), uuid.uuid4()], program="nobody", priority=5)
+    broker.close()
+    finished = client.submit("qa", {"question": "real"})
+    finished.result(timeout=30)
+    repeat = Broker(backends.broker_url)
+    repeat.publish([finished.id], program="qa", priority=5)
+    repeat.close()
+    with redis.Redis.from_url(backends.broker_url) as connection:
+        for rubbish in (b"rubbish", b"{}", os.urandom(100)):
+            connection.lpush(QUEUE, rubbish)
+    assert client.execute("qa", {"question": "after the rubbish"}, timeout=60)
+    assert finished.refresh().attempts == 1
+    assert finished.audit_trail.verify()
+    assert worker.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error"),
+    [
+        ({}, dspex.ValidationError),
+        ({"question": 5}, dspex.ValidationError),
+        ({"question": "x", "extra": 1}, dspex.ValidationError),
+        ({"question": "x" * 20_000_000}, dspex.ValidationError),
+        ("question", dspex.ValidationError),
+    ],
+)
+def test_bad_input_is_refused_before_it_is_stored(client: Client, inputs: object, error: type[Exception]) -> None:
+    client.deploy(QA)
+    with pytest.raises(error):
+        client.submit("qa", inputs)  # type: ignore[arg-type]
+    assert client.list() == []
+
+
+def test_every_wrong_option_is_reported(client: Client) -> None:
+    client.deploy(QA)
+    with pytest.raises(dspex.ValidationError) as wrong:
+        client.submit("qa", {"question": "?"}, priority=10, timeout=-1, idempotency_key="", run_at="now")  # type: ignore[arg-type]
+    assert {e.path for e in wrong.value.errors} == {"priority", "timeout", "idempotency_key", "run_at"}
+
+
+def test_an_unknown_program_is_named_with_the_nearest(client: Client) -> None:
+    client.deploy(dspex.Program("question_answering", QA.signature, adapter="scripted"))
+    with pytest.raises(dspex.ProgramNotFound, match="did you mean 'question_answering'"):
+        client.submit("question_answer", {"question": "?"})
+
+
+def test_another_version_in_hand_is_a_mismatch(client: Client) -> None:
+    client.deploy(QA)
+    other = dspex.Program("qa", QA.signature, adapter="scripted", timeout=5)
+    with pytest.raises(dspex.ProgramVersionMismatch):
+        client.submit(other, {"question": "?"})
+
+
+def test_text_survives_as_it_is(client: Client, start_worker: Callable[..., WorkerProcess]) -> None:
+    messy = "<b>\"Ünï\" & 'cödé'</b> \u0000 \x1b[31m 🐈‍⬛ \r\n\t ' OR 1=1; -- " + "x" * 20_000
+    start_worker()
+    client.deploy(
+        dspex.Program("echo", QA.signature, adapter="scripted", module_options={"outputs": {"answer": messy}})
+    )
+    execution = client.submit("echo", {"question": messy})
+    assert execution.result(timeout=30).answer == messy
+    assert client.get(execution.id).inputs == {"question": messy}
+
+
+def test_an_idempotency_key_stands_for_one_execution(client: Client) -> None:
+    client.deploy(QA)
+    first = client.submit("qa", {"question": "?"}, idempotency_key="order-17")
+    assert client.submit("qa", {"question": "?"}, idempotency_key="order-17").id == first.id
+    with pytest.raises(dspex.IdempotencyConflict):
+        client.submit("qa", {"question": "!"}, idempotency_key="order-17")
+    assert len(client.list()) == 1
+
+
+def test_a_database_without_the_schema_says_so(own_servers: EmbeddedServers) -> None:
+    bare = f"{own_servers.database_url.rsplit('/', 1)[0]}/postgres"
+    with Client(database_url=bare, broker_url=own_servers.broker_url) as client:
+        for call in (partial(client.submit, "qa", {}), client.list, client.check_schema):
+            with pytest.raises(dspex.SchemaOutdated, match="dspex migrate"):
+                call()
