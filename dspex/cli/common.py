@@ -55,7 +55,7 @@ def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequenc
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         # Ids are for copying: never cut, whatever the width.
-        table.add_column(column, no_wrap=column == "id", min_width=36 if column == "id" else None)
+        table.add_column(column, no_wrap=True, min_width={"id": 36, "status": 9}.get(column))
     for row in rows:
         table.add_row(*row)
     console.print(table)

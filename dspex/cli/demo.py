@@ -54,7 +54,7 @@ def demo() -> None:
         asked = time.monotonic()
         _judge(console, client, model)
         judged = time.monotonic()
-        console.print(timeline(question.audit_trail))
+        console.print(timeline(question.audit_trail, width=console.width))
         _closing(console, question, read_stack(settings.home), (started - began, asked - started, judged - asked))
 
 
@@ -131,33 +131,29 @@ def _watched(console: Console, batch: Batch) -> Iterator[Execution]:
 
 def _verdicts(
     batch: Batch, finished: Mapping[Any, Execution], rows: Sequence[Mapping[str, str]]
-) -> tuple[Table, int, int, list[Execution]]:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("review", "sentiment", "", "summary"):
-        table.add_column(name, overflow="fold")
-    for name in ("ms", "tokens"):
-        table.add_column(name, justify="right")
-    right, wrong, failed = 0, 0, []
+) -> tuple[Table, int, list[Execution]]:
+    """The table, how many labels are right, and which executions failed."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 1, 0))
+    table.add_column("review", overflow="fold", ratio=2)
+    table.add_column("sentiment", no_wrap=True)
+    table.add_column("summary", overflow="fold", ratio=3)
+    table.add_column("ms", justify="right", no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
+    right, failed = 0, []
     for id, index in zip(batch.ids, batch.indexes, strict=True):
-        execution, label = finished[id], rows[index]["sentiment"]
+        execution, row = finished[id], rows[index]
+        review, m = short(row["review"], 70), execution.metrics
         if execution.status is not Status.COMPLETED:
             failed.append(execution)
-            table.add_row(short(rows[index]["review"], 44), Text(_why(execution), style="red"), "", "", "", "")
+            table.add_row(review, Text(_why(execution), style="red"))
             continue
-        result, m = execution.result(), execution.metrics
-        good = result.sentiment == label
-        right, wrong = right + good, wrong + (not good)
-        mark = Text("✔", style="green") if good else Text(f"✘ is {label}", style="red")
+        result = execution.result()
+        good = result.sentiment == row["sentiment"]
+        right += good
+        sentiment = Text.assemble(result.sentiment, (" ✔", "green") if good else (" ✘", "bold red"))
         tokens = f"{m.prompt_tokens}+{m.completion_tokens}"
-        table.add_row(
-            short(rows[index]["review"], 44),
-            result.sentiment,
-            mark,
-            short(result.summary, 160),
-            f"{m.execution_time_ms:,.0f}",
-            tokens,
-        )
-    return table, right, wrong, failed
+        table.add_row(review, sentiment, short(result.summary, 110), f"{m.execution_time_ms:,.0f}", tokens)
+    return table, right, failed
 
 
 def _why(execution: Execution) -> str:
@@ -169,9 +165,10 @@ def _why(execution: Execution) -> str:
 
 
 def _honestly(model: str, wrong: int) -> str:
-    if model == LOCAL_MODEL:
-        return f"{wrong} wrong: this is a model of 135 million parameters; a larger one makes fewer mistakes."
-    return f"{wrong} wrong."
+    if not wrong:
+        return ""
+    excuse = ": it is a model of 135 million parameters, and its summaries show it" if model == LOCAL_MODEL else ""
+    return f"The model gets {wrong} wrong (✘){excuse}."
 
 
 def _closing(console: Console, question: Execution, stack: Any, seconds: tuple[float, float, float]) -> None:

@@ -67,7 +67,7 @@ def list_command(program: str | None, status: str | None, since: datetime | None
         if not found:
             click.echo("no executions")
             return
-        print_table(Console(), ("id", "program", "status", "attempts", "submitted", "took", "error"), map(_row, found))
+        print_table(Console(), ("id", "program", "status", "try", "submitted", "took", "error"), map(_row, found))
 
 
 def _row(execution: Execution) -> tuple[str | Text, ...]:
@@ -77,10 +77,15 @@ def _row(execution: Execution) -> tuple[str | Text, ...]:
         execution.program,
         Text(status, style=STATUS_STYLES[status]),
         str(execution.attempts),
-        f"{execution.created_at:%Y-%m-%d %H:%M:%S}",
+        _moment(execution.created_at),
         f"{execution.metrics.execution_time_ms:.0f} ms" if status.is_final else "",
         short(error.code if error else "", 40),
     )
+
+
+def _moment(at: datetime) -> str:
+    today = at.date() == datetime.now(UTC).date()
+    return f"{at:%H:%M:%S}" if today else f"{at:%Y-%m-%d}"
 
 
 def _inputs(signature: Signature, pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ from dspex.execution import Execution
 
 __all__ = ["show", "timeline"]
 
-BAR_WIDTH = 28
+ID = re.compile(r"[0-9a-f-]{17,}")
 #: What of an event's data says most, in this order.
 TOLD = (
     *("worker", "adapter", "module", "model", "replayed", "prompt_tokens", "completion_tokens", "cost_usd", "bytes"),
@@ -56,37 +57,32 @@ def show(id: str, as_json: bool) -> None:
         if execution.error is not None:
             console.print(Text.assemble(("error   ", "bold"), (execution.error.code, "red"), f"  {execution.error}"))
         console.print(Text(f"signature {signature.name}  {signature.fingerprint[:16]}", style="dim"))
-        console.print(timeline(trail))
+        console.print(timeline(trail, width=console.width))
 
 
-def timeline(trail: AuditTrail) -> Panel:
-    """The audit trail drawn: when each event began, how long it took, and where that lies in the whole."""
+def timeline(trail: AuditTrail, *, width: int = 100) -> Panel:
+    """The audit trail drawn for a console so wide: when each event began, how long it took, and where that lies."""
     begin = trail[0].at
     end = max(_end(event) for event in trail)
     span = max((end - begin).total_seconds(), 1e-6)
+    cells = 28 if width >= 120 else 14 if width >= 100 else 8
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, justify in (("at", "right"), ("event", "left"), ("took", "right"), ("", "left"), ("", "left")):
-        table.add_column(name, justify=justify, no_wrap=name != "", overflow="fold")  # type: ignore[arg-type]
-    attempt = 0
+    for name in ("at", "event", "took", ""):
+        table.add_column(name, justify="left" if name in ("event", "") else "right", no_wrap=True)
+    table.add_column("", overflow="fold")
     for event in trail:
-        if event.attempt != attempt:
-            attempt = event.attempt
-            table.add_section()
         offset = (event.at - begin).total_seconds()
         took = event.duration_ms
         table.add_row(
-            f"+{offset * 1000:,.1f} ms",
+            f"+{_milliseconds(offset * 1000)}",
             Text(event.kind, style=_style(event)),
-            "" if took is None else f"{took:,.1f} ms",
-            _bar(offset / span, (took or 0) / 1000 / span),
+            "" if took is None else _milliseconds(took),
+            _bar(offset / span, (took or 0) / 1000 / span, cells),
             Text(_told(event), style="dim"),
         )
     verdict = trail.verify()
-    proof = (
-        Text("✔ the chain of hashes is whole", style="green")
-        if verdict
-        else Text("; ".join(verdict.faults), style="red")
-    )
+    whole = Text("✔ the chain of hashes is whole", style="green")
+    proof = whole if verdict else Text("✘ " + "; ".join(verdict.faults), style="bold red")
     title = f"audit trail of {trail.execution_id}"
     return Panel(Group(table, Text(), proof), title=title, title_align="left", border_style="dim")
 
@@ -110,10 +106,14 @@ def _values(title: str, values: Mapping[str, Any]) -> Text:
     return text
 
 
-def _bar(begin: float, length: float) -> Text:
-    first = min(int(begin * BAR_WIDTH), BAR_WIDTH - 1)
-    cells = max(1, round(length * BAR_WIDTH))
-    return Text(" " * first + ("█" * cells if length else "·"), style="cyan")
+def _milliseconds(value: float) -> str:
+    return f"{value / 1000:,.2f} s" if value >= 10_000 else f"{value:,.1f} ms"
+
+
+def _bar(begin: float, length: float, cells: int) -> Text:
+    first = min(int(begin * cells), cells - 1)
+    filled = min(max(1, round(length * cells)), cells - first)
+    return Text(" " * first + ("█" * filled if length else "·"), style="cyan")
 
 
 def _style(event: AuditEvent) -> str:
@@ -125,13 +125,16 @@ def _style(event: AuditEvent) -> str:
 
 
 def _told(event: AuditEvent) -> str:
-    parts = [f"{key}={short(event.data[key], 40)}" for key in TOLD if event.data.get(key) not in (None, [], "")]
+    parts = [f"{key}={_brief(event.data[key])}" for key in TOLD if event.data.get(key) not in (None, [], "")]
     return " ".join(parts[:4])
 
 
-def _end(event: AuditEvent) -> datetime:
-    from datetime import timedelta
+def _brief(value: Any) -> str:
+    """Ids and hashes by their beginning: enough to tell them apart."""
+    return f"{value[:13]}…" if isinstance(value, str) and ID.fullmatch(value) else short(value, 40)
 
+
+def _end(event: AuditEvent) -> datetime:
     return event.at + timedelta(milliseconds=event.duration_ms or 0)
 
 

@@ -18,7 +18,7 @@ from dspex.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, model_server
 from tests.recording import MemoryJournal, a_run, until
-from workers.adapters.dspy import LOCAL_MODEL_URL_VARIABLE, DspyAdapter
+from workers.adapters.dspy import DspyAdapter
 from workers.lm.endpoint import Endpoints
 from workers.lm.engine import RunEngine, run_lm
 
@@ -234,10 +234,10 @@ async def test_the_local_model_is_asked_where_it_is_served(model_server: ModelSe
 async def test_without_a_local_model_it_is_said_how_to_get_one(
     adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(LOCAL_MODEL_URL_VARIABLE, raising=False)
+    monkeypatch.delenv("DSPEX_LOCAL_MODEL_URL", raising=False)
     error = await failure(adapter, Program("triage", TRIAGE, model="smollm2"))
     assert error.code == "provider_unavailable"
-    assert LOCAL_MODEL_URL_VARIABLE in str(error)
+    assert "DSPEX_LOCAL_MODEL_URL" in str(error)
 
 
 async def test_a_model_string_that_leads_nowhere(adapter: DspyAdapter) -> None:

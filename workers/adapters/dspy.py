@@ -6,7 +6,6 @@ a call once history is off. Everything that belongs to one run (model, journal, 
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,13 +22,11 @@ from workers.dspy_signature import Flavour, dspy_inputs, dspy_names
 from workers.lm.endpoint import Endpoints, LocalModelUrl
 from workers.lm.engine import RunEngine, run_lm
 from workers.lm.errors import program_failure
+from workers.local_model import local_model_url
 from workers.prompts import ChatPrompt, JsonPrompt
 from workers.run import Run
 
-__all__ = ["LOCAL_MODEL_URL_VARIABLE", "DspyAdapter"]
-
-#: The environment variable that says where the bundled model is served.
-LOCAL_MODEL_URL_VARIABLE = "DSPEX_LOCAL_MODEL_URL"
+__all__ = ["DspyAdapter"]
 
 _MODULES_KEPT = 256
 _PROMPTS: Mapping[str, type[dspy.Adapter]] = {"chat": ChatPrompt, "json": JsonPrompt, "compact": CompactAdapter}
@@ -54,12 +51,12 @@ class DspyAdapter:
     """Runs programs as DSPy modules.
 
     ``local_model_url`` gives the address of the server of the bundled model, and may start it; it is asked once per
-    run, on the loop, so a function that takes long is a coroutine function. By default it is the value of
-    ``DSPEX_LOCAL_MODEL_URL``.
+    run, on the loop, so a function that takes long is a coroutine function. By default it is the
+    embedded stack's, or what ``DSPEX_LOCAL_MODEL_URL`` says.
     """
 
-    def __init__(self, *, local_model_url: LocalModelUrl | None = None) -> None:
-        self._endpoints = Endpoints(local_model_url or _local_model_url)
+    def __init__(self, *, local_model_url: LocalModelUrl = local_model_url) -> None:
+        self._endpoints = Endpoints(local_model_url)
         self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
 
     async def prepare(self, program: Program) -> None:
@@ -145,16 +142,3 @@ def _flavour(program: Program) -> Flavour:
     if program.api_base is not None or program.model == LOCAL_MODEL:
         return "json-schema"
     return _FLAVOURS.get(str(program.model).partition("/")[0], "json-schema")
-
-
-def _local_model_url() -> str:
-    url = os.environ.get(LOCAL_MODEL_URL_VARIABLE)
-    if not url:
-        raise ModelError(
-            f"model {LOCAL_MODEL!r} is served nowhere that this worker knows: run `dspex up`, or set "
-            f"{LOCAL_MODEL_URL_VARIABLE} to the address of a llama.cpp server",
-            code="provider_unavailable",
-            retryable=False,
-            variable=LOCAL_MODEL_URL_VARIABLE,
-        )
-    return url
