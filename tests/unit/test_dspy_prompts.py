@@ -100,7 +100,7 @@ def test_what_dspys_modules_add_is_read_their_way() -> None:
 def test_the_compact_prompt_reads_like_a_short_order() -> None:
     examples = [{"review": "Bad.", "summary": "Bad.", "stars": 1}, {"review": "Ok.", **WHOLE}]
     messages = CompactAdapter().format(MADE, examples, {"review": "Great\n«stuff»"})
-    assert messages[0]["content"] == "Rate the review.\nreview: as it was sent\nsummary: at most 80 characters"
+    assert messages[0]["content"] == "Rate the review.\nreview: as it was sent"
     assert [message["role"] for message in messages[1:]] == ["user", "assistant", "user", "assistant", "user"]
     assert [json.loads(messages[place]["content"]) for place in (2, 4)] == [{"summary": "Bad.", "stars": 1}, WHOLE]
     assert messages[-1]["content"] == "Great\n«stuff»"
