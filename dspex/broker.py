@@ -26,6 +26,7 @@ from kombu.exceptions import OperationalError
 from kombu.pools import ProducerPool
 
 from dspex.errors import BackendUnavailable
+from dspex.failpoints import AFTER_PUBLISH, BEFORE_PUBLISH, failpoint
 from dspex.settings import without_password
 from dspex.wire import pack
 
@@ -77,12 +78,14 @@ class Broker:
         """
         if time.monotonic() < self._away_until:
             raise self._unavailable("it did not answer a moment ago")
+        failpoint(BEFORE_PUBLISH)
         try:
             with self._producers.acquire(block=True) as producer:
                 producer.publish(**self._message(ids, program, priority))
         except (OperationalError, redis.RedisError, OSError) as error:
             self._away_until = time.monotonic() + COOLDOWN_SECONDS
             raise self._unavailable(str(error)) from error
+        failpoint(AFTER_PUBLISH)
 
     def client(self, **options: Any) -> redis.Redis:
         """A plain Redis client of the broker's database; the caller closes it."""

@@ -29,6 +29,7 @@ from dspex.errors import (
     ValidationError,
 )
 from dspex.execution import Execution, Result, Status
+from dspex.failpoints import AFTER_INSERT, BETWEEN_CHUNKS, arm, failpoint
 from dspex.program import Program
 from dspex.settings import Settings
 from dspex.store import executions, migrate, programs, workers
@@ -59,6 +60,7 @@ class Client:
     ) -> None:
         urls = {"database_url": database_url, "broker_url": broker_url}
         self.settings = settings or Settings.load(**{name: url for name, url in urls.items() if url})
+        arm(self.settings.failpoints)
         backends = self.settings.backends()
         self._database = Database(backends.database_url, application_name="dspex client")
         self._broker = Broker(backends.broker_url)
@@ -140,6 +142,7 @@ class Client:
                 digest = _inputs_hash(submission.inputs)
                 insert = partial(executions.insert_once, submission=submission, key=idempotency_key, inputs_hash=digest)
             if (row := self._database.run(insert)) is not None:
+                failpoint(AFTER_INSERT)
                 if row.dispatched_at is not None:
                     self._publish([submission.id], current.name, priority)
                 return Execution(self, _new_row(submission, row.created_at))
@@ -339,6 +342,7 @@ class Client:
             error.details.update(batch_id=str(batch.id), stored=len(batch))
             raise
         batch.add(submissions)
+        failpoint(BETWEEN_CHUNKS)
 
     def _publish(self, ids: Sequence[UUID], program: str, priority: int) -> None:
         try:

@@ -22,6 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from dspex import failpoints
 from dspex.errors import BackendUnavailable, ConfigurationError
 
 __all__ = ["PREFIX", "Backends", "Settings", "unknown_variables", "without_password"]
@@ -40,6 +41,11 @@ def _broker_url(url: str) -> str:
     if not url.startswith(("redis://", "rediss://")):
         raise ValueError("must begin with redis:// or rediss://")
     return url
+
+
+def _failpoints(spec: str) -> str:
+    failpoints.parse(spec)
+    return spec
 
 
 def _default_home() -> Path:
@@ -90,6 +96,9 @@ class Settings(BaseSettings):
     local_model_url: str | None = Field(
         None, description="Where smollm2 is served, outside the embedded stack: http://host:port/v1."
     )
+    failpoints: Annotated[str, AfterValidator(_failpoints)] = Field(
+        "", description="For crash tests: where this process dies (dspex/failpoints.py). Refused in production."
+    )
     demo_model: str | None = Field(None, description="The model of `dspex demo`, instead of the one it chooses.")
 
     @classmethod
@@ -120,7 +129,10 @@ class Settings(BaseSettings):
         urls = {f"{PREFIX}DATABASE_URL": self.database_url, f"{PREFIX}BROKER_URL": self.broker_url}
         missing = [name for name, url in urls.items() if url is None]
         if self.env == "production":
-            return [f"{name} is not set, and production has no default" for name in missing]
+            faults = [f"{name} is not set, and production has no default" for name in missing]
+            if self.failpoints:
+                faults.append(f"{PREFIX}FAILPOINTS is set, and production has no failpoints: they are for crash tests")
+            return faults
         if len(missing) == 1:
             return [f"{missing[0]} is not set, but the other URL is: set both, or neither for the embedded stack"]
         return []

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from dspex.errors import DspexError, LeaseLost, ProgramError, ProgramNotFound, ValidationError
 from dspex.execution import Status
+from dspex.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
 from dspex.program import Program, Retry
 from dspex.store.executions import Claimed, Settlement
 from workers.adapters import Adapters
@@ -79,9 +80,11 @@ class Executor:
             async with self._slots:
                 if self._stopping:
                     return Outcome(None)
+                failpoint(BEFORE_CLAIM)
                 claimed = await self._ledger.claim(id)
                 if claimed is None:
                     return Outcome(None)
+                failpoint(AFTER_CLAIM)
                 on_start()
                 return await self._attempt(claimed)
         finally:
@@ -127,6 +130,7 @@ class Executor:
         finally:
             del self._running[claimed.id]
         settlement = replace(settlement, metrics=_metrics(claimed, trail, journal), events=trail.encode())
+        failpoint(BEFORE_SETTLE)
         if not await self._ledger.settle(settlement):
             log.warning("%s: its lease was lost, attempt %s is discarded", claimed.id, claimed.attempt)
             return Outcome(None, LeaseLost(execution_id=str(claimed.id)), time.monotonic() - began)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from dspex.errors import DspexError
+from dspex.failpoints import AFTER_ANSWER, AFTER_JOURNAL, failpoint
 from dspex.store.lm_calls import LMCall
 from workers.run import Answer
 from workers.trail import AttemptTrail
@@ -65,7 +66,9 @@ class AttemptJournal:
             self._trail.record("lm_call", began_at=began_at, model=model, error=error.code, request=request_hash[:16])
             raise
         made = self._made(digest, occurrence, model, answer, began_at)
+        failpoint(AFTER_ANSWER)
         await self._store(made)
+        failpoint(AFTER_JOURNAL)
         self._calls.append(made)
         return answer.response
 

@@ -14,6 +14,7 @@ from psycopg.rows import class_row, tuple_row
 from dspex.audit import encode_events
 from dspex.broker import DONE_CHANNEL
 from dspex.execution import Status
+from dspex.failpoints import AFTER_SETTLE, failpoint
 from dspex.store import executions, lm_calls, programs
 from dspex.store.executions import Claimed, Settlement
 from dspex.store.lm_calls import LMCall
@@ -92,6 +93,7 @@ class Ledger:
         async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(executions.SETTLE, executions.settle_parameters(settlements))
             settled = {row[0] for row in await cursor.fetchall()}
+        failpoint(AFTER_SETTLE)
         final = [s.id for s in settlements if s.id in settled and Status(s.status).is_final]
         if final:
             task = asyncio.create_task(self._announce(final))

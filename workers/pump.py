@@ -26,6 +26,7 @@ import redis
 from dspex.broker import DONE_CHANNEL, Broker, queue_keys
 from dspex.errors import BackendUnavailable
 from dspex.execution import Status
+from dspex.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, failpoint
 from dspex.store import executions, workers
 from dspex.store.database import Database
 from workers.periodic import Periodic
@@ -102,8 +103,10 @@ class Pump(Periodic):
         # After an outage of Postgres every heartbeat is old: the living get the time to renew theirs.
         if time.monotonic() - self._in_touch_since < self._lease_seconds:
             return
+        failpoint(BEFORE_RECOVER)
         rows = self._database.run(lambda connection: executions.recover(connection, self._worker_id()))
         if rows:
+            failpoint(AFTER_RECOVER)
             log.warning("recovered %s executions of dead workers", len(rows))
             self._announce([row.id for row in rows if row.status == Status.FAILED])
 
@@ -125,6 +128,8 @@ class Pump(Periodic):
             return window, executions.dispatch(connection, window)
 
         window, rows = self._database.run(mark)
+        if rows:
+            failpoint(AFTER_DISPATCH)
         for (priority, program), group in groupby(rows, key=lambda row: (row.priority, row.program)):
             self._publish([row.id for row in group], program, priority)
         return window, len(rows)

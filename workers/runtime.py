@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from dspex.broker import Broker
+from dspex.failpoints import AFTER_HAND_BACK, arm, failpoint
 from dspex.settings import Settings
 from dspex.store import migrate, programs
 from dspex.store.database import Database
@@ -29,6 +30,7 @@ class Runtime:
     """Everything of a worker but Celery. ``start()`` returns when it may claim; call ``stop()`` once."""
 
     def __init__(self, settings: Settings) -> None:
+        arm(settings.failpoints)
         backends = settings.backends()
         self._settings = settings
         # Heartbeats never wait for the pump's statements.
@@ -78,6 +80,7 @@ class Runtime:
         """Let what runs finish for the grace period, hand back the rest, release the lease."""
         log.info("stopping: %s executions are running, %g s to finish", self.running, self._settings.grace_seconds)
         self._call(self._executor.drain(self._settings.grace_seconds))
+        failpoint(AFTER_HAND_BACK)
         self._pump.stop()
         self._lease.stop()
         self._pump.close()

@@ -1,0 +1,162 @@
+"""Failpoints: named places where a test has the process die, hang, stop or fail, and nowhere else.
+
+``DSPEX_FAILPOINTS="after_claim=kill,before_settle=stop@2"`` arms two of them. An action is one of
+
+``kill``   SIGKILL to this process: no last words, as a crash or the kernel's memory killer does it
+``stop``   SIGSTOP to this process: it stands still until SIGCONT, as a frozen or swapping machine does
+``hang``   the thread never goes on
+``error``  raises FailpointReached
+
+and happens at each passage, or only at the n-th with ``@n``. Unarmed, a failpoint costs one check of a global.
+Production refuses to arm them: see :mod:`dspex.settings`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dspex.errors import DspexError
+
+__all__ = [
+    "AFTER_ANSWER",
+    "AFTER_CLAIM",
+    "AFTER_DISPATCH",
+    "AFTER_HAND_BACK",
+    "AFTER_INSERT",
+    "AFTER_JOURNAL",
+    "AFTER_PUBLISH",
+    "AFTER_RECOVER",
+    "AFTER_SETTLE",
+    "BEFORE_CLAIM",
+    "BEFORE_PUBLISH",
+    "BEFORE_RECOVER",
+    "BEFORE_SETTLE",
+    "BETWEEN_CHUNKS",
+    "NAMES",
+    "FailpointReached",
+    "arm",
+    "failpoint",
+    "parse",
+]
+
+#: In the producer, once the execution is committed: Redis knows nothing of it, and the caller may not have its id.
+AFTER_INSERT = "after_insert"
+
+#: Whoever publishes (producer or pump), before Redis is told: the row says dispatched, and no message exists.
+BEFORE_PUBLISH = "before_publish"
+
+#: Whoever publishes, once Redis has the message: a worker may run it while the publisher is dead.
+AFTER_PUBLISH = "after_publish"
+
+#: In ``submit_many``, after a chunk is committed: a batch of which only the first rows exist.
+BETWEEN_CHUNKS = "between_chunks"
+
+#: In the pump, once executions are marked as dispatched and before the first of them is published.
+AFTER_DISPATCH = "after_dispatch"
+
+#: In the worker, with the message in hand and nothing claimed: the message is gone from the queue, the row untouched.
+BEFORE_CLAIM = "before_claim"
+
+#: In the worker, once the claim is committed: the execution runs under the lease of a worker that does nothing.
+AFTER_CLAIM = "after_claim"
+
+#: In the worker, with a model's answer in memory and not yet in the journal: the one call that is paid for again.
+AFTER_ANSWER = "after_answer"
+
+#: In the worker, once the answer is journaled: from here on it is replayed, never asked for again.
+AFTER_JOURNAL = "after_journal"
+
+#: In the worker, with the outcome known and nothing of it recorded: another attempt finds it again from the journal.
+BEFORE_SETTLE = "before_settle"
+
+#: In the worker, once the outcome is committed: the message is not acknowledged and nobody was told.
+AFTER_SETTLE = "after_settle"
+
+#: In the reaper, before it looks for dead workers: whatever they ran waits for the next leader.
+BEFORE_RECOVER = "before_recover"
+
+#: In the reaper, once what dead workers ran is queued again, and before any of it is dispatched.
+AFTER_RECOVER = "after_recover"
+
+#: In a stopping worker, once it handed back what it did not finish and before it gave up its lease.
+AFTER_HAND_BACK = "after_hand_back"
+
+NAMES = frozenset(value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str))
+ACTIONS = ("kill", "stop", "hang", "error")
+
+
+class FailpointReached(DspexError):
+    """A failpoint armed with =error was reached."""
+
+    code = "failpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What happens, and at which passage; ``at`` is None for each."""
+
+    kind: str
+    at: int | None = None
+
+
+_armed = False
+_actions: dict[str, Action] = {}
+_passages: Counter[str] = Counter()
+
+
+def failpoint(name: str) -> None:
+    """Pass the place ``name``; what was armed there happens."""
+    if _armed:
+        _pass(name)
+
+
+def arm(spec: str) -> None:
+    """Arm the failpoints of ``spec`` in this process. Raises ValueError for a spec that says nothing sensible."""
+    global _armed  # noqa: PLW0603 - the one check that an unarmed failpoint costs
+    _actions.update(parse(spec))
+    _armed = bool(_actions)
+
+
+def parse(spec: str) -> Mapping[str, Action]:
+    """The actions by name. Raises ValueError, with the nearest name, for what is none."""
+    return dict(_parse_one(part.strip()) for part in spec.split(",") if part.strip())
+
+
+def _parse_one(part: str) -> tuple[str, Action]:
+    name, _, action = part.partition("=")
+    kind, at_passage, number = action.partition("@")
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, 1)
+        raise ValueError(f"{name!r} is no failpoint" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if kind not in ACTIONS:
+        raise ValueError(f"failpoint {name!r}: {kind!r} is none of {', '.join(ACTIONS)}")
+    if at_passage and not (number.isdecimal() and int(number) > 0):
+        raise ValueError(f"failpoint {name!r}: the passage after '@' is a number from 1, got {number!r}")
+    return name, Action(kind, int(number) if at_passage else None)
+
+
+def _pass(name: str) -> None:
+    action = _actions.get(name)
+    if action is None:
+        return
+    _passages[name] += 1
+    if action.at is None or action.at == _passages[name]:
+        _act(name, action.kind)
+
+
+def _act(name: str, kind: str) -> None:
+    match kind:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "hang":
+            threading.Event().wait()
+        case "error":
+            raise FailpointReached(f"failpoint {name!r} was reached")
