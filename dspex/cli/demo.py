@@ -108,11 +108,12 @@ def _judge(console: Console, client: Client, model: str) -> None:
     batch = client.submit_many(program, [{"review": row["review"]} for row in rows])
     console.print(f"{len(rows)} customer reviews: {len(batch)} are enqueued, {len(batch.rejected)} refused before that")
     finished = {execution.id: execution for execution in _watched(console, batch)}
-    table, right, wrong, failed = _verdicts(batch, finished, rows)
+    table, right, failed = _verdicts(batch, finished, rows)
+    console.print()
     console.print(table)
-    console.print(
-        f"[bold]{right} of {len(batch)} labels are right.[/]" + (" " + _honestly(model, wrong) if wrong else "")
-    )
+    console.print("ms: from claim to result; all reviews are under way at once and share the model.", style="dim")
+    wrong = len(batch) - right - len(failed)
+    console.print(f"[bold]{right} of {len(batch)} labels are right.[/] {_honestly(model, wrong)}")
     for rejected in batch.rejected:
         console.print(f"[yellow]row {rejected.index} was refused[/] before it cost anything: {rejected.error}")
     for execution in failed:
