@@ -1,0 +1,87 @@
+"""Failpoints: what arms them, and what does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dspex
+from dspex import failpoints
+from dspex.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def passing(spec: str, passages: int = 1) -> subprocess.CompletedProcess[str]:
+    """A process that arms ``spec`` and passes after_claim so many times."""
+    script = (
+        "from dspex.failpoints import AFTER_CLAIM, arm, failpoint\n"
+        f"arm({spec!r})\n"
+        f"for n in range({passages}):\n"
+        "    failpoint(AFTER_CLAIM)\n"
+        "    print(n, flush=True)\n"
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_unarmed_they_are_passed() -> None:
+    failpoints.failpoint(failpoints.AFTER_CLAIM)
+    assert passing("", 2).stdout == "0\n1\n"
+
+
+def test_kill_ends_the_process_at_the_named_passage() -> None:
+    done = passing("after_claim=kill@3", 5)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout == "0\n1\n"
+
+
+def test_error_raises_at_each_passage() -> None:
+    done = passing("after_claim=error")
+    assert "FailpointReached: failpoint 'after_claim' was reached" in done.stderr
+
+
+def test_one_point_armed_leaves_the_others_alone() -> None:
+    assert passing("before_settle=kill").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("after_clame=kill", "did you mean 'after_claim'"),
+        ("after_claim", "is none of kill, stop, hang, error"),
+        ("after_claim=explode", "'explode' is none of"),
+        ("after_claim=kill@0", "a number from 1"),
+        ("after_claim=kill@often", "a number from 1"),
+    ],
+)
+def test_a_wrong_spec_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch, spec: str, says: str) -> None:
+    monkeypatch.setenv("DSPEX_FAILPOINTS", spec)
+    with pytest.raises(dspex.ConfigurationError, match="DSPEX_FAILPOINTS") as error:
+        Settings.load()
+    assert says in str(error.value)
+
+
+def test_production_refuses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_FAILPOINTS", "after_claim=kill")
+    with pytest.raises(dspex.ConfigurationError, match="production has no failpoints"):
+        Settings.load(env="production", database_url="postgresql://db/x", broker_url="redis://r/0")
+
+
+@pytest.mark.parametrize("name", sorted(failpoints.NAMES))
+def test_each_is_passed_at_one_place_and_explained(name: str) -> None:
+    source = (ROOT / "dspex" / "failpoints.py").read_text()
+    constant = name.upper()
+    lines = source.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith(f"{constant} = "))
+    assert lines[at - 1].startswith("#:")
+    paths = [p for package in ("dspex", "workers") for p in (ROOT / package).rglob("*.py")]
+    assert sum(path.read_text().count(f"failpoint({constant})") for path in paths) == 1
+
+
+def test_this_process_is_not_armed() -> None:
+    assert "DSPEX_FAILPOINTS" not in os.environ
