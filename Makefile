@@ -40,6 +40,16 @@ bench-compile: setup ## how fast signatures compile and validate, beside dspy an
 wheel: setup ## build the wheel into dist/
 	@$(UV) build --wheel --quiet --out-dir dist
 
+check-wheel: wheel ## install the wheel into an empty environment and run the demo and a worker from it
+	@deploy/check-wheel
+
+chaos: setup ## kill, cut and flush everything, at length
+	@$(BIN)/python -m pytest -m chaos tests/chaos -v
+
+fuzz: setup ## ten minutes of coverage-guided fuzzing of the signature language
+	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
+	@$(BIN)/python -m tests.performance.fuzz_signatures tests/performance/corpus -max_total_time=$(or $(SECONDS_LONG),600) -max_len=400
+
 lock: setup ## resolve the requirements anew
 	@$(UV) pip compile --quiet --universal --all-extras --group dev --generate-hashes --no-emit-index-url \
 		--no-header pyproject.toml --output-file requirements.lock
@@ -47,4 +57,4 @@ lock: setup ## resolve the requirements anew
 clean: ## remove what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo test check lint types format bench-compile wheel lock clean
+.PHONY: help setup demo test check lint types format bench-compile wheel check-wheel chaos fuzz lock clean

@@ -20,7 +20,7 @@ from dspex.batch import Batch
 from dspex.cli.common import short
 from dspex.cli.progress import StackProgress
 from dspex.cli.show import timeline
-from dspex.cli.up import flower_port
+from dspex.cli.up import FLOWER_PORT, flower_port
 from dspex.client import Client
 from dspex.demo.programs import QUESTION, capital, reviews
 from dspex.embedded import read_stack
@@ -55,7 +55,7 @@ def demo() -> None:
         _judge(console, client, model)
         judged = time.monotonic()
         console.print(timeline(question.audit_trail, width=console.width))
-        _closing(console, question, read_stack(settings.home), (started - began, asked - started, judged - asked))
+        _closing(console, question, (started - began, asked - started, judged - asked))
 
 
 def _choose_model(settings: Settings) -> tuple[str, str]:
@@ -172,15 +172,18 @@ def _honestly(model: str, wrong: int) -> str:
     return f"The model gets {wrong} wrong (✘){excuse}."
 
 
-def _closing(console: Console, question: Execution, stack: Any, seconds: tuple[float, float, float]) -> None:
+def _closing(console: Console, question: Execution, seconds: tuple[float, float, float]) -> None:
     up, asked, judged = seconds
     console.print(
         f"Stack {up:.1f} s, question {asked:.1f} s (with loading the model), reviews {judged:.1f} s.", style="dim"
     )
-    flower = (stack and stack.flower_url) or "http://127.0.0.1:5555"
+    flower = f"usually http://127.0.0.1:{FLOWER_PORT}"
     console.print("\n[bold]Try next[/]")
     for command, what in (
-        ("dspex up", f"run the stack until Ctrl-C; Flower, the dashboard, is then at {flower}"),
+        (
+            "dspex up",
+            f"run the stack until Ctrl-C, and open Flower, the dashboard, at the address it prints ({flower})",
+        ),
         ("dspex run capital question='What is the capital of Japan?'", "in another terminal, while it is up"),
         (f"dspex show {question.id}", "the timeline of any execution; `dspex list` has them all"),
     ):

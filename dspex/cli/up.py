@@ -11,7 +11,7 @@ from dspex.cli.progress import StackProgress
 from dspex.embedded.stack import EmbeddedStack, stop_on_signals
 from dspex.settings import Settings, without_password
 
-__all__ = ["flower_port", "up"]
+__all__ = ["FLOWER_PORT", "flower_port", "up"]
 
 FLOWER_PORT = 5555
 
