@@ -240,6 +240,30 @@ async def test_without_a_local_model_it_is_said_how_to_get_one(
     assert "DSPEX_LOCAL_MODEL_URL" in str(error)
 
 
+async def test_a_proxy_comes_from_the_environment(
+    model_server: ModelServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", model_server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    of = Program("triage", TRIAGE, model="openai/test", api_base="http://model.invalid")
+    assert await adapter.execute(a_run(of, TICKET))
+
+
+async def test_settings_that_the_model_cannot_take(adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    error = await failure(adapter, Program("triage", TRIAGE, model="openai/gpt-5", temperature=0.7))
+    assert (error.code, error.retryable) == ("invalid_request", False)
+
+
+async def test_a_provider_without_a_key(adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    of = Program("triage", TRIAGE, model="openai/gpt-4o-mini")
+    await adapter.prepare(of)
+    error = await failure(adapter, of)
+    assert (error.code, error.retryable) == ("authentication", False)
+    assert "OPENAI_API_KEY" in str(error)
+
+
 async def test_a_model_string_that_leads_nowhere(adapter: DspyAdapter) -> None:
     error = await failure(adapter, Program("triage", TRIAGE, model="nobody/nothing"))
     assert (error.code, error.retryable) == ("invalid_request", False)

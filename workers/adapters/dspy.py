@@ -6,6 +6,7 @@ a call once history is off. Everything that belongs to one run (model, journal, 
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from dspex.program import LOCAL_MODEL, Program
 from workers.compact import CompactAdapter
 from workers.dspy_module import build_module
 from workers.dspy_signature import Flavour, dspy_inputs, dspy_names
+from workers.lm.cost import load_prices
 from workers.lm.endpoint import Endpoints, LocalModelUrl
 from workers.lm.engine import RunEngine, run_lm
 from workers.lm.errors import program_failure
@@ -58,10 +60,17 @@ class DspyAdapter:
     def __init__(self, *, local_model_url: LocalModelUrl = local_model_url) -> None:
         self._endpoints = Endpoints(local_model_url)
         self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
+        # DSPy logs truncated answers and odd inputs without saying whose; our errors and audit events do.
+        logging.getLogger("dspy").setLevel(logging.ERROR)
 
     async def prepare(self, program: Program) -> None:
-        """Build the program's module. Raises ProgramError when its state does not fit its signature."""
+        """Build the program's module and read the price list. Raises ProgramError for a state that does not fit.
+
+        Neither credentials nor servers are touched: what is missing there is an execution's failure, and may be mended.
+        """
         self._host(program)
+        if not _has_address(program):
+            await load_prices()
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
         """The outputs that the signature declares, unjudged: checking them is the caller's.
@@ -139,6 +148,11 @@ def _cut(program: Program) -> str:
 
 def _flavour(program: Program) -> Flavour:
     """The dialect of JSON Schema that the program's provider enforces; a server at an address takes the standard."""
-    if program.api_base is not None or program.model == LOCAL_MODEL:
+    if _has_address(program):
         return "json-schema"
     return _FLAVOURS.get(str(program.model).partition("/")[0], "json-schema")
+
+
+def _has_address(program: Program) -> bool:
+    """Whether the program's model is at an address of its own, rather than at a provider that DSPy knows."""
+    return program.api_base is not None or program.model == LOCAL_MODEL

@@ -11,7 +11,7 @@ from dspy.clients.call_result import usage_dict
 from dspy.clients.costs import estimate_cost
 from dspy.lm15 import Request, Response
 
-__all__ = ["cost_usd", "load_prices", "tokens"]
+__all__ = ["cost_usd", "load_prices", "tokens", "use_packaged_prices"]
 
 
 def use_packaged_prices() -> None:

@@ -24,7 +24,7 @@ from dspy.lm15 import (
 
 from dspex.errors import ModelError
 from dspex.program import LOCAL_MODEL, Program
-from workers.lm.cost import load_prices
+from workers.lm.cost import use_packaged_prices
 from workers.lm.errors import model_error
 from workers.lm.transport import HttpTransport
 
@@ -33,6 +33,7 @@ __all__ = ["Endpoint", "Endpoints", "LocalModelUrl"]
 #: Where the bundled model is served: a function, or a coroutine function that first starts the server.
 LocalModelUrl = Callable[[], str | Awaitable[str]]
 
+_ENDPOINTS_KEPT = 256
 #: The provider id of a server that a program names by its address.
 DECLARED = "declared"
 # What servers that speak OpenAI's chat API agree on; the older name of max_tokens is understood by all of them.
@@ -96,6 +97,8 @@ class Endpoints:
             if known is None:
                 known = await self._build(model, address, key)
                 self._built[model, address, key] = known
+                if len(self._built) > _ENDPOINTS_KEPT:  # keys rotate, and the local model moves
+                    del self._built[next(iter(self._built))]
         except LM15Error as error:
             raise model_error(error, model=model, address=address) from None
         return known
@@ -113,7 +116,7 @@ class Endpoints:
     async def _build(self, model: str, address: str | None, key: str | None) -> Endpoint:
         if address is not None:
             return _declared(model, address, key, self._transport)
-        await load_prices()
+        use_packaged_prices()
         # Finding credentials may read files or ask a cloud's metadata service.
         return await asyncio.to_thread(_provided, model, key, self._transport)
 

@@ -186,6 +186,7 @@ def _evidence(error: BaseException) -> dict[str, Any]:
         "request_id": _matching(_REQUEST_ID, getattr(error, "request_id", None)),
         "retry_after": _seconds(getattr(error, "retry_after", None)),
         "os_error": next(filter(None, map(_os_reason, _network_causes(error))), None),
+        "variables": list(getattr(error, "env_keys", ())) or None,
         "mentions": sorted(_PARAMETERS.intersection(_WORD.findall(str(getattr(error, "message", "")).lower()))) or None,
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -199,6 +200,7 @@ def _told(evidence: dict[str, Any], address: str | None) -> list[tuple[str, Any]
         ("request", evidence.get("request_id")),
         ("cause:", evidence.get("os_error")),
         ("retry after seconds:", evidence.get("retry_after")),
+        ("environment variable:", " or ".join(evidence.get("variables", ())) or None),
         ("about", " and ".join(evidence.get("mentions", ())) or None),
     ]
     return [(name, value) for name, value in named if value is not None]

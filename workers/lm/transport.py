@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Protocol
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -55,20 +56,25 @@ class HttpTransport:
     """Connections to model endpoints, made on first use on the loop that uses them, never shared across a fork.
 
     The number of connections is bounded by the worker's concurrency, not here. Proxies come from the environment
-    (``HTTPS_PROXY``, ``NO_PROXY``); certificates are verified against the system's store (``SSL_CERT_FILE``).
+    (``HTTPS_PROXY``, ``NO_PROXY``), read once per host; certificates are verified against the system's store
+    (``SSL_CERT_FILE``). aiohttp's own ``trust_env`` is off: it takes two hops through a thread for each request, and
+    reads credentials from ``.netrc``, which are not ours.
     """
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[tuple[str, str], str | None] = {}
 
     @asynccontextmanager
     async def stream(self, request: _Request) -> AsyncIterator[Reply]:
+        url = URL(request.url, encoded=True)
         async with self._open().request(
             request.method,
-            URL(request.url, encoded=True),
+            url,
             data=request.body,
             headers=request.headers,
             allow_redirects=False,
+            proxy=self._proxy(url),
         ) as response:
             last_request_id.set(
                 next((response.headers[name] for name in _REQUEST_ID_HEADERS if name in response.headers), None)
@@ -87,7 +93,12 @@ class HttpTransport:
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
                 timeout=_TIMEOUT,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=True,
-                auto_decompress=True,
             )
         return self._session
+
+    def _proxy(self, url: URL) -> str | None:
+        scheme, host = url.scheme, url.host or ""
+        if (scheme, host) not in self._proxies:
+            found = None if proxy_bypass(host) else getproxies().get(scheme)
+            self._proxies[scheme, host] = found
+        return self._proxies[scheme, host]
