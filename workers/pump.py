@@ -27,7 +27,7 @@ from dspex.broker import DONE_CHANNEL, Broker, queue_keys
 from dspex.errors import BackendUnavailable
 from dspex.execution import Status
 from dspex.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, failpoint
-from dspex.store import executions, workers
+from dspex.store import executions, recovery, workers
 from dspex.store.database import Database
 from workers.periodic import Periodic
 
@@ -50,6 +50,8 @@ UNCLAIMED_SECONDS = 2.0
 #: The same while Redis still has messages: theirs may be among them, and a second one is dropped.
 UNCLAIMED_BUSY_SECONDS = 60.0
 RECOVER_INTERVAL_SECONDS = 1.0
+#: An attempt so long past its deadline is taken from its worker: longer than the worker needs to end it by itself.
+OVERDUE_SECONDS = 10.0
 
 
 class Pump(Periodic):
@@ -104,11 +106,18 @@ class Pump(Periodic):
         if time.monotonic() - self._in_touch_since < self._lease_seconds:
             return
         failpoint(BEFORE_RECOVER)
-        rows = self._database.run(lambda connection: executions.recover(connection, self._worker_id()))
+        rows = self._database.run(
+            lambda connection: recovery.recover(connection, self._worker_id(), overdue_seconds=OVERDUE_SECONDS)
+        )
         if rows:
             failpoint(AFTER_RECOVER)
-            log.warning("recovered %s executions of dead workers", len(rows))
-            self._announce([row.id for row in rows if row.status == Status.FAILED])
+            if dead := sum(row.expired for row in rows):
+                log.warning("recovered %s executions of dead workers", dead)
+            for row in rows:
+                if not row.expired:
+                    log.error("%s: attempt %s did not end at its deadline, worker %s is fenced off: %s",
+                              row.id, row.attempt, row.worker_id, row.status)  # fmt: skip
+            self._announce([row.id for row in rows if Status(row.status).is_final])
 
     def _take_back(self) -> None:
         """What Redis lost: dispatched a while ago, never claimed, and there is no message left to claim it."""
@@ -149,4 +158,4 @@ class Pump(Periodic):
             try:
                 self._redis.publish(DONE_CHANNEL, " ".join(map(str, ids)))
             except (redis.RedisError, OSError) as error:
-                log.debug("cannot announce %s failures: %s", len(ids), error)
+                log.debug("cannot announce %s endings: %s", len(ids), error)

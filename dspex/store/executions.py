@@ -1,7 +1,7 @@
 """Executions: every statement that makes, moves or reads them.
 
 Each transition is one statement that changes the row and appends its audit entry, so neither can happen without
-the other. ``now`` is the database's clock. Statements written with ``%(name)s`` are used by the worker through
+the other; those of an operator are in control.py, those of the reaper in recovery.py. ``now`` is the database's clock. Statements written with ``%(name)s`` are used by the worker through
 psycopg, many executions at a time, as well as by the producer.
 
 A settling statement names the attempt and the worker: one that lost its lease finds no row (invariant 2).
@@ -38,7 +38,6 @@ __all__ = [
     "known_key",
     "listing",
     "progress",
-    "recover",
     "redispatch",
     "settle_parameters",
     "trail",
@@ -150,11 +149,13 @@ CLAIM = """
 WITH wanted AS MATERIALIZED (
     SELECT id FROM dspex.executions
     WHERE id = ANY(%(ids)s) AND status = 'queued' AND dispatched_at IS NOT NULL
+      AND NOT EXISTS (SELECT FROM dspex.programs WHERE name = program AND paused_at IS NOT NULL)
       AND EXISTS (SELECT FROM dspex.workers WHERE id = %(worker_id)s AND stopped_at IS NULL)
     ORDER BY id FOR UPDATE
 ), claimed AS (
     UPDATE dspex.executions e
     SET status = 'running', attempt = e.attempt + 1, worker_id = %(worker_id)s, started_at = now(),
+        deadline_at = now() + make_interval(secs => e.timeout_seconds),
         audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt + 1, now(), %(events)s)
     FROM wanted w WHERE e.id = w.id
@@ -194,40 +195,48 @@ class Claimed:
     last_error_code: str | None
 
 
+# An execution that somebody wants cancelled does not go back to the queue.
 SETTLE = """
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::uuid[], %(statuses)s::text[],
         %(results)s::text[], %(errors)s::text[], %(metrics)s::text[], %(adapters)s::text[],
-        %(delays)s::float8[], %(events)s::text[])
-        AS g (id, attempt, worker_id, status, result, error, metrics, adapter_used, delay_seconds, events)
+        %(delays)s::float8[], %(counts)s::bool[], %(events)s::text[])
+        AS g (id, attempt, worker_id, status, result, error, metrics, adapter_used, delay_seconds, counts, events)
 ), owned AS MATERIALIZED (
-    SELECT e.id FROM dspex.executions e JOIN given g
+    SELECT e.id, g.status = 'queued' AND e.cancel_requested_at IS NOT NULL AS cancelling
+    FROM dspex.executions e JOIN given g
         ON e.id = g.id AND e.attempt = g.attempt AND e.worker_id = g.worker_id
     WHERE e.status = 'running' ORDER BY e.id FOR UPDATE OF e
+), outcome AS (
+    SELECT g.*, CASE WHEN o.cancelling THEN 'cancelled' ELSE g.status END AS next,
+        CASE WHEN o.cancelling THEN left(g.events, -1) || ',{"kind":"cancelled"}]' ELSE g.events END AS entry
+    FROM given g JOIN owned o ON g.id = o.id
 ), settled AS (
     UPDATE dspex.executions e
-    SET status = g.status, result = g.result::json, error = g.error::json, metrics = g.metrics::json,
+    SET status = g.next, result = g.result::json, error = g.error::json, metrics = g.metrics::json,
         adapter_used = g.adapter_used,
         worker_id = NULL,
-        dispatched_at = CASE WHEN g.status = 'queued' THEN NULL ELSE e.dispatched_at END,
-        run_at = CASE WHEN g.status = 'queued' THEN now() + make_interval(secs => g.delay_seconds) ELSE e.run_at END,
-        finished_at = CASE WHEN g.status = 'queued' THEN NULL ELSE now() END,
+        max_attempts = e.max_attempts + CASE WHEN g.counts THEN 0 ELSE 1 END,
+        dispatched_at = CASE WHEN g.next = 'queued' THEN NULL ELSE e.dispatched_at END,
+        run_at = CASE WHEN g.next = 'queued' THEN now() + make_interval(secs => g.delay_seconds) ELSE e.run_at END,
+        finished_at = CASE WHEN g.next = 'queued' THEN NULL ELSE now() END,
         audit_seq = e.audit_seq + 1,
-        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), g.events)
-    FROM given g JOIN owned o ON g.id = o.id WHERE e.id = g.id
-    RETURNING e.id, e.audit_seq, e.attempt, g.events, e.audit_hash
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), g.entry)
+    FROM outcome g WHERE e.id = g.id
+    RETURNING e.id, e.status, e.audit_seq, e.attempt, g.entry, e.audit_hash
 ), logged AS (
     INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
-    SELECT id, audit_seq, attempt, now(), events::json, audit_hash FROM settled
+    SELECT id, audit_seq, attempt, now(), entry::json, audit_hash FROM settled
 )
-SELECT id FROM settled
+SELECT id, status FROM settled
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """How an attempt ends. ``status`` is the execution's next: a terminal one, or ``queued`` for another attempt
-    after ``delay_seconds``. ``result``, ``error``, ``metrics`` and ``events`` are JSON text."""
+    after ``delay_seconds``. ``result``, ``error``, ``metrics`` and ``events`` are JSON text. ``counts`` says whether
+    the attempt is one of ``max_attempts``; one that was handed back is not."""
 
     id: UUID
     attempt: int
@@ -239,6 +248,7 @@ class Settlement:
     error: str | None = None
     adapter_used: str | None = None
     delay_seconds: float = 0.0
+    counts: bool = True
 
 
 def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, Any]:
@@ -253,12 +263,13 @@ def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, Any]:
         "metrics": "metrics",
         "adapters": "adapter_used",
         "delays": "delay_seconds",
+        "counts": "counts",
         "events": "events",
     }
     return {name: [getattr(s, column) for s in settlements] for name, column in columns.items()}
 
 
-# ------------------------------------------------------------------------------------------- dispatch and recover
+# ------------------------------------------------------------------------------------------------------ dispatch
 
 _DISPATCH = text("""
 WITH waiting AS (
@@ -294,54 +305,6 @@ FROM (
 def redispatch(connection: Connection, *, older_than: float, most: int) -> int:
     """Take back executions dispatched more than ``older_than`` seconds ago and never claimed. Returns how many."""
     return connection.execute(_REDISPATCH, {"older_than": older_than, "most": most}).rowcount
-
-
-# A worker is dead when its lease ran out. The poisoned are those whose worker died at every attempt they had.
-_RECOVER = """
-WITH dead AS (
-    UPDATE dspex.workers SET state = 'dead', stopped_at = now()
-    WHERE stopped_at IS NULL AND heartbeat_at < now() - make_interval(secs => lease_seconds)
-    RETURNING id
-), lost AS MATERIALIZED (
-    SELECT e.id, w.heartbeat_at, e.attempt >= e.max_attempts AS spent
-    FROM dspex.executions e JOIN dspex.workers w ON w.id = e.worker_id
-    WHERE e.status = 'running' AND (w.stopped_at IS NOT NULL OR w.id IN (SELECT id FROM dead))
-    ORDER BY e.id LIMIT %(most)s FOR UPDATE OF e SKIP LOCKED
-), entries AS (
-    SELECT e.id, l.spent, json_build_array(
-        json_build_object('kind', 'lease_expired', 'data', json_build_object(
-            'worker', e.worker_id, 'last_heartbeat_at', l.heartbeat_at)),
-        json_build_object('kind', CASE WHEN l.spent THEN 'failed' ELSE 'recovered' END, 'data', json_build_object(
-            'code', CASE WHEN l.spent THEN 'poisoned' END, 'by', %(worker_id)s::uuid)))::text AS events
-    FROM dspex.executions e JOIN lost l USING (id)
-), recovered AS (
-    UPDATE dspex.executions e
-    SET status = CASE WHEN n.spent THEN 'failed' ELSE 'queued' END,
-        worker_id = NULL, dispatched_at = NULL,
-        run_at = CASE WHEN n.spent THEN e.run_at ELSE now() END,
-        finished_at = CASE WHEN n.spent THEN now() END,
-        error = CASE WHEN n.spent THEN json_build_object(
-            'type', 'ExecutionFailed', 'code', 'poisoned', 'retryable', false,
-            'message', format('its worker died at each of its %%s attempts', e.attempt),
-            'details', json_build_object('worker', e.worker_id)) END,
-        audit_seq = e.audit_seq + 1,
-        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), n.events)
-    FROM entries n WHERE e.id = n.id
-    RETURNING e.id, e.status, e.audit_seq, e.attempt, n.events, e.audit_hash, e.batch_id
-), logged AS (
-    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
-    SELECT id, audit_seq, attempt, now(), events::json, audit_hash FROM recovered
-)
-SELECT id, status, batch_id FROM recovered
-"""
-
-
-def recover(connection: Connection, worker_id: UUID, *, most: int = 1000) -> list[Row[Any]]:
-    """Find workers whose lease ran out and requeue what they ran, or fail what has no attempt left.
-
-    ``worker_id`` is the one that does it. Returns ``id, status, batch_id`` of each.
-    """
-    return list(connection.exec_driver_sql(_RECOVER, {"worker_id": worker_id, "most": most}).all())
 
 
 # ------------------------------------------------------------------------------------------------------- reading
@@ -389,16 +352,18 @@ def final_among(connection: Connection, ids: Collection[UUID]) -> list[UUID]:
 
 def trail(connection: Connection, id: UUID) -> tuple[list[Entry], int, bytes] | None:
     """The audit entries of an execution, and the number and hash of the last as its own row has them."""
-    head = connection.execute(
-        select(executions.c.audit_seq, executions.c.audit_hash).where(executions.c.id == id)
-    ).one_or_none()
-    if head is None:
+    rows = connection.execute(_TRAIL, {"id": id}).all()  # one statement, so that both are of one moment
+    if not rows:
         return None
-    rows = connection.execute(
-        text("SELECT seq, attempt, at, events::text AS events, hash FROM dspex.audit_events "
-             "WHERE execution_id = :id ORDER BY seq"), {"id": id},
-    )  # fmt: skip
-    return [Entry(r.seq, r.attempt, r.at, r.events, r.hash) for r in rows], head.audit_seq, head.audit_hash
+    entries = [Entry(r.seq, r.attempt, r.at, r.events, r.hash) for r in rows if r.seq is not None]
+    return entries, rows[0].audit_seq, rows[0].audit_hash
+
+
+_TRAIL = text("""
+SELECT e.audit_seq, e.audit_hash, a.seq, a.attempt, a.at, a.events::text AS events, a.hash
+FROM dspex.executions e LEFT JOIN dspex.audit_events a ON a.execution_id = e.id
+WHERE e.id = :id ORDER BY a.seq
+""")
 
 
 def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:

@@ -75,6 +75,10 @@ executions = Table(
     _at("run_at", nullable=False),
     _at("dispatched_at"),
     _at("started_at"),
+    # When the attempt under way must be over; set by the claim.
+    _at("deadline_at"),
+    # Somebody wants it cancelled: it never runs again, and its worker ends it.
+    _at("cancel_requested_at"),
     _at("finished_at"),
     Column("audit_seq", Integer, nullable=False),
     Column("audit_hash", LargeBinary, nullable=False),
@@ -94,6 +98,12 @@ executions = Table(
     ),
     # Who runs what: the reaper's question.
     Index("executions_running", "worker_id", postgresql_where=text("status = 'running'")),
+    # What a worker has to end: its own question, asked each second.
+    Index(
+        "executions_cancelling",
+        "worker_id",
+        postgresql_where=text("status = 'running' AND cancel_requested_at IS NOT NULL"),
+    ),
     Index("executions_failed", "id", postgresql_where=text("status = 'failed'")),
     Index("executions_program", "program", "id"),
     Index("executions_batch", "batch_id", "batch_index", postgresql_where=text("batch_id IS NOT NULL")),

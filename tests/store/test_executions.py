@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 import dspex
 from dspex.audit import AuditTrail, entry_hash
 from dspex.execution import TRANSITIONS, Status
-from dspex.store import executions, partitions, programs, workers
+from dspex.store import executions, partitions, programs, recovery, workers
 from dspex.store.database import Database
 from dspex.store.executions import Claimed, Settlement, Submission
 
@@ -191,7 +191,7 @@ def test_the_work_of_a_dead_worker_is_requeued_and_poison_ends(database: Databas
                 text("UPDATE dspex.workers SET heartbeat_at = now() - interval '1 hour' WHERE id = :id"), {"id": doomed}
             )
         )
-        recovered = database.run(partial(executions.recover, worker_id=uuid7()))
+        recovered = database.run(partial(recovery.recover, worker_id=uuid7(), overdue_seconds=10.0))
         assert [(row.id, row.status) for row in recovered] == [(id, expected)]
     events = trail(database, id)
     assert events.verify()
@@ -205,7 +205,7 @@ def test_the_work_of_a_dead_worker_is_requeued_and_poison_ends(database: Databas
 def test_a_living_worker_keeps_its_work(database: Database, worker_id: UUID) -> None:
     id = submit(database)
     claim(database, worker_id, id)
-    assert database.run(partial(executions.recover, worker_id=uuid7())) == []
+    assert database.run(partial(recovery.recover, worker_id=uuid7(), overdue_seconds=10.0)) == []
     assert status(database, id) == "running"
 
 

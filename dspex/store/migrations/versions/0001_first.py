@@ -37,6 +37,8 @@ CREATE TABLE dspex.executions (
     run_at timestamptz NOT NULL,
     dispatched_at timestamptz,
     started_at timestamptz,
+    deadline_at timestamptz,
+    cancel_requested_at timestamptz,
     finished_at timestamptz,
     audit_seq integer NOT NULL,
     audit_hash bytea NOT NULL,
@@ -47,7 +49,8 @@ CREATE TABLE dspex.executions (
     metrics json,
     metadata json,
     CHECK ((status = 'running') = (worker_id IS NOT NULL)),
-    CHECK ((status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL))
+    CHECK ((status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
+    CHECK (status <> 'queued' OR cancel_requested_at IS NULL)
 ) PARTITION BY RANGE (id);
 
 CREATE INDEX executions_due ON dspex.executions (priority, run_at)
@@ -55,6 +58,8 @@ CREATE INDEX executions_due ON dspex.executions (priority, run_at)
 CREATE INDEX executions_dispatched ON dspex.executions (dispatched_at)
     WHERE status = 'queued' AND dispatched_at IS NOT NULL;
 CREATE INDEX executions_running ON dspex.executions (worker_id) WHERE status = 'running';
+CREATE INDEX executions_cancelling ON dspex.executions (worker_id)
+    WHERE status = 'running' AND cancel_requested_at IS NOT NULL;
 CREATE INDEX executions_failed ON dspex.executions (id) WHERE status = 'failed';
 CREATE INDEX executions_program ON dspex.executions (program, id);
 CREATE INDEX executions_batch ON dspex.executions (batch_id, batch_index) WHERE batch_id IS NOT NULL;

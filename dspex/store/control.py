@@ -1,0 +1,115 @@
+"""What an operator does to executions: cancel them, and queue ended ones again.
+
+Each is one statement, with its audit entry, and races with workers are decided by the row: whoever changes it
+first wins, the other finds another status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+__all__ = ["CANCELLING", "UNDISPATCH", "Cancelled", "cancel", "failed_ids", "retry"]
+
+_CANCEL = """
+WITH wanted AS MATERIALIZED (
+    SELECT id, status FROM dspex.executions WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
+), cancelled AS (
+    UPDATE dspex.executions e
+    SET status = 'cancelled', finished_at = now(), dispatched_at = NULL, audit_seq = e.audit_seq + 1,
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), %(events)s)
+    FROM wanted w WHERE e.id = w.id AND w.status = 'queued'
+    RETURNING e.id, e.audit_seq, e.attempt, e.audit_hash
+), requested AS (
+    UPDATE dspex.executions e SET cancel_requested_at = coalesce(e.cancel_requested_at, now())
+    FROM wanted w WHERE e.id = w.id AND w.status = 'running'
+), logged AS (
+    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
+    SELECT id, audit_seq, attempt, now(), %(events)s::json, audit_hash FROM cancelled
+)
+SELECT id, status FROM wanted
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What a cancel found: executions it ``ended`` at once, ``running`` ones whose workers have to be told, and
+    those that were ``final`` already, by their status."""
+
+    ended: list[UUID]
+    running: list[UUID]
+    final: dict[UUID, str]
+
+
+def cancel(connection: Connection, ids: Collection[UUID]) -> Cancelled:
+    """Cancel what is queued, and record the wish for what is running. Ids that do not exist are in no list."""
+    events = '[{"kind":"cancelled"}]'
+    rows = connection.exec_driver_sql(_CANCEL, {"ids": list(ids), "events": events}).all()
+    return Cancelled(
+        ended=[row.id for row in rows if row.status == "queued"],
+        running=[row.id for row in rows if row.status == "running"],
+        final={row.id: row.status for row in rows if row.status not in ("queued", "running")},
+    )
+
+
+#: For psycopg: the attempts of a worker that somebody wants cancelled.
+CANCELLING = """
+SELECT id, attempt, cancel_requested_at FROM dspex.executions
+WHERE worker_id = %(worker_id)s AND status = 'running' AND cancel_requested_at IS NOT NULL
+"""
+
+#: For psycopg: give back to the pump what was dispatched to a worker that will not run it.
+UNDISPATCH = """
+UPDATE dspex.executions SET dispatched_at = NULL
+WHERE id = ANY(%(ids)s) AND status = 'queued' AND dispatched_at IS NOT NULL
+"""
+
+# Attempts count on, so that no attempt of the journal or the trail is ambiguous, and there are as many anew as the
+# program allows. Why the last attempt failed decides what of the journal may be replayed.
+_RETRY = """
+WITH wanted AS MATERIALIZED (
+    SELECT e.id, coalesce((v.content->'retry'->>'max_attempts')::int, 1) AS attempts
+    FROM dspex.executions e LEFT JOIN dspex.program_versions v ON v.name = e.program AND v.version = e.version
+    WHERE e.id = ANY(%(ids)s) AND e.status IN ('failed', 'cancelled') ORDER BY e.id FOR UPDATE OF e
+), retried AS (
+    UPDATE dspex.executions e
+    SET status = 'queued', run_at = now(), dispatched_at = NULL, finished_at = NULL, cancel_requested_at = NULL,
+        max_attempts = e.attempt + w.attempts,
+        error = CASE WHEN e.error->>'code' = 'attempts_exhausted' THEN e.error->'details'->'cause' ELSE e.error END,
+        audit_seq = e.audit_seq + 1,
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), %(events)s)
+    FROM wanted w WHERE e.id = w.id
+    RETURNING e.id, e.audit_seq, e.attempt, e.audit_hash
+), logged AS (
+    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
+    SELECT id, audit_seq, attempt, now(), %(events)s::json, audit_hash FROM retried
+)
+SELECT id FROM retried
+"""
+
+
+def retry(connection: Connection, ids: Collection[UUID]) -> list[UUID]:
+    """Queue failed and cancelled executions again, with fresh attempts; the pump dispatches them. Returns which."""
+    events = '[{"kind":"retried","data":{"by":"operator"}}]'
+    return [row.id for row in connection.exec_driver_sql(_RETRY, {"ids": list(ids), "events": events})]
+
+
+_FAILED = text("""
+SELECT id FROM dspex.executions
+WHERE status = 'failed' AND id > :after AND (CAST(:program AS text) IS NULL OR program = :program)
+    AND finished_at < :before
+ORDER BY id LIMIT :most
+""")
+
+
+def failed_ids(
+    connection: Connection, *, program: str | None, after: UUID, before: datetime, most: int
+) -> list[UUID]:
+    """Executions that failed before a moment, in the order of their ids, from ``after`` on."""
+    parameters: dict[str, Any] = {"program": program, "after": after, "before": before, "most": most}
+    return list(connection.scalars(_FAILED, parameters))

@@ -1,0 +1,100 @@
+"""Recovery: what the reaper does about attempts that nobody will settle.
+
+An attempt is lost when the lease of its worker ran out, and overdue when it is past its deadline although its
+worker lives: a program that ignores being cancelled, or that blocks the worker's loop. Either is fenced off (its
+worker's settlement finds no row) and the execution is queued again, or ends: cancelled if somebody asked for that,
+failed if its attempts are spent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row
+
+__all__ = ["recover"]
+
+# What each lost attempt leaves in the trail begins with its evidence, so that the workers an execution killed can be
+# found again without reading what programs and models wrote there (which may hold U+0000, and then ->> refuses it).
+_EVIDENCE = """
+    SELECT json_agg(a.events->0->'data' ORDER BY a.seq) FROM dspex.audit_events a
+    WHERE a.execution_id = l.id AND a.events::text LIKE '[{"kind" : "lease_expired"%%'
+"""
+
+_RECOVER = f"""
+WITH dead AS (
+    UPDATE dspex.workers SET state = 'dead', stopped_at = now()
+    WHERE stopped_at IS NULL AND heartbeat_at < now() - make_interval(secs => lease_seconds)
+    RETURNING id
+), lost AS MATERIALIZED (
+    SELECT e.id, e.attempt, e.max_attempts, e.worker_id, w.host, w.pid, w.heartbeat_at, e.deadline_at,
+        e.cancel_requested_at, w.stopped_at IS NOT NULL OR w.id IN (SELECT id FROM dead) AS expired,
+        CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled'
+             WHEN e.attempt >= e.max_attempts THEN 'failed' ELSE 'queued' END AS next
+    FROM dspex.executions e JOIN dspex.workers w ON w.id = e.worker_id
+    WHERE e.status = 'running' AND (w.stopped_at IS NOT NULL OR w.id IN (SELECT id FROM dead)
+        OR e.deadline_at < now() - make_interval(secs => %(overdue_seconds)s))
+    ORDER BY e.id LIMIT %(most)s FOR UPDATE OF e SKIP LOCKED
+), found AS (
+    SELECT l.*, CASE WHEN l.expired THEN 'lease_expired' ELSE 'deadline_exceeded' END AS kind,
+        json_build_object('worker', l.worker_id, 'host', l.host, 'pid', l.pid, 'attempt', l.attempt,
+            'last_heartbeat_at', l.heartbeat_at, 'deadline_at', l.deadline_at, 'found_at', now()) AS evidence
+    FROM lost l
+), judged AS (
+    SELECT l.*, CASE WHEN l.expired AND l.next = 'failed' THEN (
+            SELECT json_agg(death) FROM (
+                SELECT json_array_elements(earlier.deaths) AS death FROM ({_EVIDENCE}) AS earlier (deaths)
+                UNION ALL SELECT l.evidence) d
+        ) END AS deaths,
+        json_build_object('type', 'DspexError', 'code', 'deadline_exceeded', 'retryable', true,
+            'message', format('attempt %%s did not end at its deadline and could not be interrupted: worker %%s '
+                '(%%s, pid %%s) was fenced off', l.attempt, l.worker_id, l.host, l.pid),
+            'details', l.evidence) AS overdue
+    FROM found l
+), entries AS (
+    SELECT j.*,
+        CASE WHEN j.next = 'failed' AND j.expired THEN json_build_object(
+                'type', 'ExecutionFailed', 'code', 'poisoned', 'retryable', false,
+                'message', format('%%s of its %%s attempts ended with the death of the worker, the last on %%s (pid %%s)',
+                    json_array_length(j.deaths), j.attempt, j.host, j.pid),
+                'details', json_build_object('attempts', j.attempt, 'workers', j.deaths))
+             WHEN j.next = 'failed' THEN json_build_object(
+                'type', 'ExecutionFailed', 'code', 'attempts_exhausted', 'retryable', false,
+                'message', format('all %%s attempts failed, the last with deadline_exceeded: %%s',
+                    j.max_attempts, j.overdue->>'message'),
+                'details', json_build_object('attempts', j.attempt, 'cause', j.overdue))
+             WHEN NOT j.expired THEN j.overdue END AS error,
+        json_build_array(
+            json_build_object('kind', j.kind, 'data', j.evidence),
+            json_build_object('kind', CASE j.next WHEN 'queued' THEN 'recovered' ELSE j.next END,
+                'data', json_strip_nulls(json_build_object(
+                    'code', CASE WHEN j.next = 'failed' THEN
+                        CASE WHEN j.expired THEN 'poisoned' ELSE 'attempts_exhausted' END END,
+                    'requested_at', j.cancel_requested_at, 'by', %(worker_id)s::uuid))))::text AS events
+    FROM judged j
+), recovered AS (
+    UPDATE dspex.executions e
+    SET status = n.next, worker_id = NULL, dispatched_at = NULL, error = n.error,
+        run_at = CASE WHEN n.next = 'queued' THEN now() ELSE e.run_at END,
+        finished_at = CASE WHEN n.next <> 'queued' THEN now() END,
+        audit_seq = e.audit_seq + 1,
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), n.events)
+    FROM entries n WHERE e.id = n.id
+    RETURNING e.id, e.status, n.expired, n.worker_id, e.audit_seq, e.attempt, n.events, e.audit_hash
+), logged AS (
+    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
+    SELECT id, audit_seq, attempt, now(), events::json, audit_hash FROM recovered
+)
+SELECT id, status, expired, worker_id, attempt FROM recovered
+"""  # noqa: S608 - it is put together from this file only
+
+
+def recover(connection: Connection, worker_id: UUID, *, overdue_seconds: float, most: int = 1000) -> list[Row[Any]]:
+    """Take lost attempts from their workers, and those ``overdue_seconds`` past their deadline.
+
+    ``worker_id`` is the one that does it. Returns ``id, status, expired`` (False: overdue), ``worker_id, attempt``
+    of each.
+    """
+    parameters = {"worker_id": worker_id, "overdue_seconds": overdue_seconds, "most": most}
+    return list(connection.exec_driver_sql(_RECOVER, parameters).all())
