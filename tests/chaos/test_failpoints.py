@@ -1,0 +1,223 @@
+"""A process killed at each place where a crash differs, and what holds afterwards."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
+
+import psutil
+import pytest
+
+import dspex
+from dspex import failpoints
+from dspex.client import Client
+from dspex.settings import Backends
+from tests.chaos.guarantees import assert_guarantees, paid_calls
+from tests.model_server import ModelServer, Step, model_server
+from tests.processes import WorkerProcess, environment_of
+from tests.waiting import wait_for
+
+__all__ = ["model_server"]
+
+StartWorker = Callable[..., WorkerProcess]
+
+QA = dspex.signature("question -> answer")
+#: Deaths are what these tests are made of: no execution may run out of attempts.
+RETRY = dspex.Retry(max_attempts=20, backoff=0.05)
+#: The shortest lease there is: recovery is soon.
+LEASE = {"DSPEX_LEASE_SECONDS": 1}
+MANY = 2500
+
+
+def scripted(**options: object) -> dspex.Program:
+    return dspex.Program("qa", QA, adapter="scripted", retry=RETRY, module_options=options)
+
+
+def dies(process: subprocess.Popen[bytes], of: str) -> None:
+    """Wait until the process was killed at its failpoint."""
+    assert process.wait(60) == -signal.SIGKILL, f"it did not die of {of}"
+
+
+def question(number: int) -> str:
+    return f"what is number {number}?"
+
+
+# ------------------------------------------------------------------------------------------------------ producers
+
+
+def produce(backends: Backends, point: str, *arguments: str) -> Sequence[UUID]:
+    """The ids that submits returned in a producer that is killed at ``point``."""
+    producer = subprocess.Popen(
+        [sys.executable, "-m", "tests.chaos.producer", "qa", *arguments],
+        env=environment_of(backends, {"DSPEX_FAILPOINTS": point}),
+        stdout=subprocess.PIPE,
+    )
+    output, _ = producer.communicate(timeout=60)
+    dies(producer, point)
+    return [UUID(line) for line in output.decode().split()]
+
+
+def test_a_producer_killed_anywhere_loses_nothing(
+    backends: Backends, client: Client, start_worker: StartWorker
+) -> None:
+    client.deploy(scripted())
+    for point in (failpoints.AFTER_INSERT, failpoints.BEFORE_PUBLISH, failpoints.AFTER_PUBLISH):
+        before = len(client.list())
+        returned = produce(backends, f"{point}=kill@3", "--rows", "5")
+        assert len(returned) == 2
+        assert set(returned) < {execution.id for execution in client.list()}
+        assert len(client.list()) == before + 3, "the third was stored, though its submit never returned"
+    start_worker()
+    assert_guarantees(client, [execution.id for execution in client.list()])
+
+
+def test_a_producer_killed_in_a_batch_leaves_whole_chunks_that_run(
+    backends: Backends, client: Client, start_worker: StartWorker
+) -> None:
+    client.deploy(scripted())
+    assert produce(backends, "between_chunks=kill", "--batch", "--rows", str(MANY)) == []
+    stored = client.list(limit=MANY)
+    assert 0 < len(stored) < MANY
+    start_worker()
+    assert_guarantees(client, [execution.id for execution in stored])
+
+
+# -------------------------------------------------------------------------------------------- workers, at a model
+
+
+def untouched(then: Sequence[Mapping[str, object]], journaled: int) -> bool:
+    return journaled == 0 and all(row["status"] == "queued" and row["attempt"] == 0 for row in then)
+
+
+def claimed(then: Sequence[Mapping[str, object]], journaled: int) -> bool:
+    return journaled == 0 and any(row["status"] == "running" for row in then)
+
+
+def journaled_only(then: Sequence[Mapping[str, object]], journaled: int) -> bool:
+    return journaled > 0 and not any(row["status"] == "completed" for row in then)
+
+
+def settled(then: Sequence[Mapping[str, object]], journaled: int) -> bool:
+    return journaled > 0 and any(row["status"] == "completed" for row in then)
+
+
+@pytest.mark.parametrize(
+    ("point", "as_expected"),
+    [
+        (failpoints.BEFORE_CLAIM, untouched),
+        (failpoints.AFTER_CLAIM, claimed),
+        (failpoints.AFTER_ANSWER, claimed),
+        (failpoints.AFTER_JOURNAL, journaled_only),
+        (failpoints.BEFORE_SETTLE, journaled_only),
+        (failpoints.AFTER_SETTLE, settled),
+    ],
+)
+def test_a_worker_killed_around_a_model_call_pays_only_for_what_was_not_journaled(
+    point: str,
+    as_expected: Callable[[Sequence[Mapping[str, object]], int], bool],
+    client: Client,
+    model_server: ModelServer,
+    start_worker: StartWorker,
+) -> None:
+    model_server.script(default=Step(delay_ms=20))
+    client.deploy(dspex.Program("qa", QA, model="openai/test", api_base=model_server.url, retry=RETRY))
+    victim = start_worker(**LEASE, DSPEX_FAILPOINTS=f"{point}=kill")
+    ids = [client.submit("qa", {"question": question(n)}).id for n in range(4)]
+    dies(victim.process, point)
+    journaled_then = [paid_calls(client, id) for id in ids]
+    assert as_expected(client.rows(ids), sum(journaled_then))
+    asked_then = asked(model_server)
+    start_worker(**LEASE)
+    assert_guarantees(client, ids)
+    for number, (id, journaled) in enumerate(zip(ids, journaled_then, strict=True)):
+        assert paid_calls(client, id) == client.get(id).metrics.lm_calls == 1
+        # What was asked and not journaled was in flight at the kill: that, and only that, is asked again.
+        assert asked(model_server)[number] == asked_then[number] + (0 if journaled else 1)
+
+
+def asked(server: ModelServer) -> list[int]:
+    """How often the model was asked each of the four questions."""
+    bodies = [str(body) for body in server.calls()["requests"]]
+    return [sum(question(number) in body for body in bodies) for number in range(4)]
+
+
+# ------------------------------------------------------------------------------------- the pump, the reaper, the end
+
+
+@pytest.mark.parametrize("point", [failpoints.AFTER_DISPATCH, failpoints.BEFORE_PUBLISH, failpoints.AFTER_PUBLISH])
+def test_a_pump_killed_while_it_dispatches_loses_nothing(point: str, client: Client, start_worker: StartWorker) -> None:
+    client.deploy(scripted())
+    victim = start_worker(**LEASE, DSPEX_FAILPOINTS=f"{point}=kill")
+    batch = client.submit_many("qa", [{"question": question(n)} for n in range(200)])
+    dies(victim.process, point)
+    start_worker(**LEASE)
+    assert_guarantees(client, batch.ids)
+
+
+@pytest.mark.parametrize("point", [failpoints.BEFORE_RECOVER, failpoints.AFTER_RECOVER])
+def test_a_reaper_killed_at_its_work_is_replaced(point: str, client: Client, start_worker: StartWorker) -> None:
+    client.deploy(scripted(sleep_ms=3000))
+    first = start_worker(**LEASE)
+    ids = [client.submit("qa", {"question": question(n)}).id for n in range(3)]
+    wait_for(lambda: all(row["status"] == "running" for row in client.rows(ids)), "all to run")
+    first.kill()
+    dies(start_worker(**LEASE, DSPEX_FAILPOINTS=f"{point}=kill").process, point)
+    start_worker(**LEASE)
+    assert_guarantees(client, ids)
+
+
+def test_a_stopping_worker_killed_after_its_hand_back_loses_nothing(client: Client, start_worker: StartWorker) -> None:
+    client.deploy(scripted(sleep_ms=3000))
+    victim = start_worker(DSPEX_GRACE_SECONDS=0, DSPEX_FAILPOINTS="after_hand_back=kill")
+    ids = [client.submit("qa", {"question": question(n)}).id for n in range(3)]
+    wait_for(lambda: all(row["status"] == "running" for row in client.rows(ids)), "all to run")
+    victim.signal(signal.SIGTERM)
+    dies(victim.process, failpoints.AFTER_HAND_BACK)
+    assert all(row["status"] == "queued" for row in client.rows(ids)), "handed back before it died"
+    start_worker()
+    assert_guarantees(client, ids)
+
+
+# ----------------------------------------------------------------------------------- a worker that only stood still
+
+
+def test_a_worker_stopped_at_its_settlement_and_resumed_after_its_lease_changes_nothing(
+    client: Client, start_worker: StartWorker
+) -> None:
+    client.deploy(scripted())
+    frozen = start_worker(**LEASE, DSPEX_FAILPOINTS="before_settle=stop@1")
+    execution = client.submit("qa", {"question": question(0)})
+    wait_for(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, "the worker to stand still")
+    other = start_worker(**LEASE)
+    execution.result(timeout=60)
+    as_recorded = client.row(execution.id)
+    frozen.signal(signal.SIGCONT)
+    wait_for(lambda: "attempt 1 is discarded" in frozen.log.read_text(), "the resumed worker to find its lease lost")
+    assert client.row(execution.id) == as_recorded
+    assert execution.attempts == 2
+    assert_guarantees(client, [execution.id])
+    wait_for(lambda: frozen.pid in {row["pid"] for row in client.workers()}, "it to be back under a new id")
+    other.stop()
+    client.execute("qa", {"question": "asked of the resumed worker"}, timeout=60)
+
+
+def test_a_worker_stopped_in_the_middle_of_its_calls_settles_none_of_them_later(
+    client: Client, start_worker: StartWorker
+) -> None:
+    client.deploy(scripted(sleep_ms=300, calls=3))
+    frozen = start_worker(**LEASE)
+    ids = [client.submit("qa", {"question": question(n)}).id for n in range(5)]
+    wait_for(lambda: all(paid_calls(client, id) for id in ids), "a first call of each")
+    frozen.signal(signal.SIGSTOP)
+    start_worker(**LEASE)
+    assert_guarantees(client, ids)
+    as_recorded = {id: client.row(id) for id in ids}
+    frozen.signal(signal.SIGCONT)
+    wait_for(lambda: "lost its lease" in frozen.log.read_text(), "the resumed worker to find its lease lost")
+    wait_for(lambda: all(w["running"] == 0 for w in client.workers()), "nothing to run")
+    assert {id: client.row(id) for id in ids} == as_recorded
+    assert_guarantees(client, ids)
+    assert [paid_calls(client, id) for id in ids] == [3] * 5
