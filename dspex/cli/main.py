@@ -12,10 +12,10 @@ from dspex.errors import (
     BackendUnavailable,
     ConfigurationError,
     DspexError,
-    ExecutionCancelled,
-    ExecutionFailed,
-    ExecutionTimedOut,
+    ExecutionNotFound,
+    ProgramNotFound,
     SchemaOutdated,
+    ValidationError,
 )
 
 __all__ = ["cli", "main"]
@@ -90,10 +90,12 @@ def main() -> None:
         sys.exit(exit_code(error))
 
 
+#: What the user typed is wrong, rather than what was asked for having failed.
+_USAGE = (ConfigurationError, ValidationError, ProgramNotFound, ExecutionNotFound)
+
+
 def exit_code(error: DspexError) -> int:
     """The exit code of an error."""
     if isinstance(error, BackendUnavailable | SchemaOutdated):
         return UNREACHABLE
-    if isinstance(error, ExecutionFailed | ExecutionCancelled | ExecutionTimedOut):
-        return FAILED
-    return WRONG_USAGE if isinstance(error, ConfigurationError) else FAILED
+    return WRONG_USAGE if isinstance(error, _USAGE) else FAILED

@@ -1,0 +1,152 @@
+"""The command line, as somebody types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dspex.embedded.ports import free_port
+from dspex.embedded.servers import EmbeddedServers
+from dspex.settings import Backends
+from tests.processes import WorkerProcess, environment_of
+
+PROGRAMS = """
+import dspex
+
+qa = dspex.Program("qa", "question -> answer", adapter="scripted", module_options={"outputs": {"answer": "Paris"}})
+typed = dspex.Program(
+    "typed", ":integer n, :list(:string) words, :optional(:boolean) flag -> :integer total",
+    adapter="scripted", module_options={"outputs": {"total": 7}},
+)
+doomed = dspex.Program(
+    "doomed", "question -> answer", adapter="scripted", module_options={"fail": {"code": "billing", "times": 9}},
+    retry=dspex.Retry(1),
+)
+"""
+
+
+class Shell:
+    def __init__(self, backends: Backends, place: Path) -> None:
+        self._environment = environment_of(backends, {})
+        self._place = place
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "dspex.cli", *arguments],
+            env=self._environment | environment,
+            cwd=self._place,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture
+def shell(backends: Backends, tmp_path: Path) -> Shell:
+    (tmp_path / "programs.py").write_text(PROGRAMS)
+    return Shell(backends, tmp_path)
+
+
+def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerProcess]) -> None:
+    start_worker()
+    deployed = shell("deploy", "programs.py", "--json")
+    assert {row["name"] for row in json.loads(deployed.stdout)} == {"qa", "typed", "doomed"}
+
+    answered = shell("run", "qa", "question=What is the capital of France?")
+    assert (answered.returncode, answered.stdout) == (0, "answer: Paris\n")
+    typed = shell("run", "typed", "n=5", 'words=["a", "b"]', "flag=true", "--json")
+    assert json.loads(typed.stdout)["result"] == {"total": 7}
+
+    failed = shell("run", "doomed", "question=?")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("attempts_exhausted: execution ")
+    assert "Traceback" not in failed.stderr
+
+    rows = json.loads(shell("list", "--json").stdout)
+    assert [row["program"] for row in rows] == ["doomed", "typed", "qa"]
+    assert [row["status"] for row in rows] == ["failed", "completed", "completed"]
+    dead_letters = json.loads(shell("list", "--status", "failed", "--json").stdout)
+    assert [row["error"]["code"] for row in dead_letters] == ["attempts_exhausted"]
+
+    shown = shell("show", rows[2]["id"])
+    assert shown.returncode == 0
+    assert "What is the capital of France?" in shown.stdout
+    assert "the chain of hashes is whole" in shown.stdout
+    data = json.loads(shell("show", rows[2]["id"], "--json").stdout)
+    assert data["audit"]["whole"]
+    assert data["result"] == {"answer": "Paris"}
+
+    (worker,) = json.loads(shell("workers", "--json").stdout)
+    assert worker["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("run", "nobody"), 2, "program_not_found: no program 'nobody' is deployed"),
+        (("run", "qa"), 2, "validation_error: "),
+        (("run", "qa", "question"), 2, "'question' is not KEY=VALUE"),
+        (("run", "typed", "n=five", "words=[]"), 2, "n: expected an integer"),
+        (("show", "not-an-id"), 2, "execution_not_found: 'not-an-id' is not an execution id"),
+        (("show", "01a20332-1a1e-73dc-8d8e-0c9a0068509e"), 2, "execution_not_found"),
+        (("deploy", "nothing.py"), 2, "nothing.py"),
+        (("list", "--status", "lost"), 2, "lost"),
+        (("telepathy",), 2, "No such command"),
+    ],
+)
+def test_wrong_usage_is_said_in_one_line(shell: Shell, arguments: tuple[str, ...], code: int, said: str) -> None:
+    shell("deploy", "programs.py")
+    done = shell(*arguments)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_setting_is_said_before_anything_is_tried(shell: Shell) -> None:
+    for command in ("list", "worker", "beat", "flower"):
+        done = shell(command, DSPEX_LEASE_SECONDS="soon", DSPEX_WORKER_CONCURRENCY="0")
+        assert done.returncode == 2
+        assert done.stderr.startswith("configuration_error: wrong settings:")
+        assert "DSPEX_LEASE_SECONDS" in done.stderr
+        assert "DSPEX_WORKER_CONCURRENCY" in done.stderr
+
+
+def test_backends_out_of_reach_are_exit_code_3(shell: Shell, backends: Backends) -> None:
+    nowhere = f"postgresql://dspex:hunter22@127.0.0.1:{free_port()}/dspex"
+    for arguments in (("list",), ("run", "qa", "question=?"), ("migrate",)):
+        done = shell(*arguments, DSPEX_DATABASE_URL=nowhere)
+        assert done.returncode == 3
+        assert "Postgres at postgresql://dspex:***@127.0.0.1" in done.stderr
+        assert "hunter22" not in done.stdout + done.stderr
+
+
+def test_without_a_stack_it_says_how_to_get_one(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "dspex.cli", "list"],
+        env=environment | {"DSPEX_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "dspex up" in done.stderr
+
+
+@pytest.fixture
+def bare(servers: EmbeddedServers, backends: Backends) -> Backends:
+    return Backends((f"{servers.database_url.rsplit('/', 1)[0]}/postgres", backends.broker_url))
+
+
+def test_a_worker_refuses_a_database_without_the_schema(bare: Backends, tmp_path: Path) -> None:
+    done = Shell(bare, tmp_path)("worker")
+    assert done.returncode != 0
+    assert "dspex migrate" in done.stdout + done.stderr
