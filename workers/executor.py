@@ -7,16 +7,19 @@ attempt and the worker: when the lease was lost in the meantime it changes nothi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from dspex.errors import DspexError, LeaseLost, ProgramError, ProgramNotFound, ValidationError
+from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError, ProgramNotFound, ValidationError
 from dspex.execution import Status
 from dspex.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
 from dspex.program import Program, Retry
@@ -26,6 +29,7 @@ from workers.journal import AttemptJournal
 from workers.ledger import Ledger
 from workers.outcome import Fail, after_failure
 from workers.run import Run
+from workers.supervision import Ending, Supervised
 from workers.text import redact
 from workers.trail import AttemptTrail
 
@@ -39,6 +43,8 @@ BAD_ANSWERS = frozenset({"output_unparseable", "output_invalid"})
 HAND_BACK_SECONDS = 10.0
 #: For an execution whose program cannot be read, and so neither its policy.
 NO_RETRY = Retry(max_attempts=1)
+#: U+0000 as JSON writes it, after an even number of backslashes.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +56,25 @@ class Outcome:
     runtime_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    attempt: int
+    trail: AttemptTrail
+    work: Supervised[Settlement]
+
+
 class Executor:
     """Runs up to ``concurrency`` executions at once. All methods belong to the loop's thread."""
 
     def __init__(self, ledger: Ledger, adapters: Adapters, *, concurrency: int) -> None:
+        self.concurrency = concurrency
         self._ledger = ledger
         self._adapters = adapters
         self._slots = asyncio.Semaphore(concurrency)
         self._held: set[UUID] = set()
         self._pipelines: set[asyncio.Task[Any]] = set()
-        self._running: dict[UUID, asyncio.Task[Any]] = {}
+        self._running: dict[UUID, _Running] = {}
+        self._unbegun: set[UUID] = set()
         self._programs: dict[tuple[str, str], Program] = {}
         self._stopping = False
 
@@ -68,10 +83,17 @@ class Executor:
         """How many attempts are under way."""
         return len(self._running)
 
+    @property
+    def held(self) -> int:
+        """How many executions were received and are not over: running, or waiting for a slot or for their claim."""
+        return len(self._held)
+
     async def run(self, id: UUID, on_start: Callable[[], None]) -> Outcome:
         """Claim the execution and see its attempt through. An id that is held already is dropped."""
-        if id in self._held or self._stopping:
+        if id in self._held:
             return Outcome(None)
+        if self._stopping:
+            return self._not_begun(id)
         self._held.add(id)
         pipeline = asyncio.current_task()
         assert pipeline is not None
@@ -79,7 +101,7 @@ class Executor:
         try:
             async with self._slots:
                 if self._stopping:
-                    return Outcome(None)
+                    return self._not_begun(id)
                 failpoint(BEFORE_CLAIM)
                 claimed = await self._ledger.claim(id)
                 if claimed is None:
@@ -95,10 +117,12 @@ class Executor:
         """Begin nothing more; give what runs ``grace_seconds``, then hand it back to the queue."""
         self._stopping = True
         await _settled(self._pipelines, grace_seconds)
-        for task in self._running.values():
-            task.cancel()
-        # What is cancelled still has its settlement to write.
+        self._end_all(Ending.HANDED_BACK)
+        # What is ended still has its settlement to write.
         await _settled(self._pipelines, HAND_BACK_SECONDS)
+        if self._unbegun:
+            with contextlib.suppress(TimeoutError):  # the pump finds them in the end
+                await asyncio.wait_for(self._ledger.give_back(self._unbegun), HAND_BACK_SECONDS)
 
     async def prepare(self, programs: Iterable[Program]) -> None:
         """Load what these programs need, so that no execution waits for an import. What cannot be loaded is logged."""
@@ -111,8 +135,22 @@ class Executor:
 
     def abandon(self) -> None:
         """The lease was lost: stop what runs; its settlements will find no row."""
-        for task in self._running.values():
-            task.cancel()
+        self._end_all(Ending.LEASE_LOST)
+
+    def cancel(self, id: UUID, attempt: int, requested_at: datetime) -> None:
+        """Somebody wants this attempt cancelled; nothing happens when it is over, or told already."""
+        running = self._running.get(id)
+        if running is not None and running.attempt == attempt and not running.work.ending:
+            running.trail.record("cancel_requested", requested_at=requested_at.isoformat())
+            running.work.end(Ending.CANCELLED)
+
+    def _end_all(self, why: Ending) -> None:
+        for running in self._running.values():
+            running.work.end(why)
+
+    def _not_begun(self, id: UUID) -> Outcome:
+        self._unbegun.add(id)
+        return Outcome(None)
 
     # ------------------------------------------------------------------------------------------------ one attempt
 
@@ -123,15 +161,16 @@ class Executor:
             claimed.id, claimed.attempt, trail, self._ledger.store_call,
             await self._earlier_calls(claimed), replay=_may_replay(claimed),
         )  # fmt: skip
-        task = asyncio.create_task(self._host(claimed, trail, journal), name=f"dspex-{claimed.id}")
-        self._running[claimed.id] = task
+        work = Supervised(self._host(claimed, trail, journal), name=f"dspex-{claimed.id}")
+        self._running[claimed.id] = _Running(claimed.attempt, trail, work)
         try:
-            settlement, error = await self._supervised(task, claimed, trail)
+            settlement, error = await self._supervised(work, claimed, trail)
         finally:
             del self._running[claimed.id]
         settlement = replace(settlement, metrics=_metrics(claimed, trail, journal), events=trail.encode())
         failpoint(BEFORE_SETTLE)
-        if not await self._ledger.settle(settlement):
+        status = await self._ledger.settle(settlement)
+        if status is None:
             log.warning("%s: its lease was lost, attempt %s is discarded", claimed.id, claimed.attempt)
             return Outcome(None, LeaseLost(execution_id=str(claimed.id)), time.monotonic() - began)
         if error is not None:
@@ -141,27 +180,19 @@ class Executor:
                 claimed.program,
                 claimed.attempt,
                 error.code,
-                settlement.status,
+                status,
             )
-        return Outcome(Status(settlement.status), error, time.monotonic() - began)
+        return Outcome(status, error, time.monotonic() - began)
 
     async def _supervised(
-        self, task: asyncio.Task[Settlement], claimed: Claimed, trail: AttemptTrail
+        self, work: Supervised[Settlement], claimed: Claimed, trail: AttemptTrail
     ) -> tuple[Settlement, DspexError | None]:
-        """The task's settlement, or that of its failure, its deadline, or its being handed back."""
+        """The work's settlement, or that of its failure, or of its having been ended."""
         try:
-            async with asyncio.timeout(claimed.timeout_seconds):
-                return await task, None
-        except TimeoutError:
-            error = DspexError(
-                f"the attempt took longer than its {claimed.timeout_seconds:g} s",
-                code="deadline_exceeded",
-                retryable=True,
-            )
+            result = await work.outcome(claimed.timeout_seconds)
+            return (result, None) if isinstance(result, Settlement) else self._ended(claimed, trail, result)
         except DspexError as caught:
             error = caught
-        except asyncio.CancelledError:
-            return self._handed_back(claimed, trail), None
         except Exception as caught:  # the boundary to code that is not ours: the attempt fails, the worker lives on
             log.exception(
                 "%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught)
@@ -204,9 +235,19 @@ class Executor:
             claimed, Status.QUEUED, error=_stored(error), adapter_used=adapter, delay_seconds=decision.delay_seconds
         )
 
-    def _handed_back(self, claimed: Claimed, trail: AttemptTrail) -> Settlement:
+    def _ended(self, claimed: Claimed, trail: AttemptTrail, why: Ending) -> tuple[Settlement, DspexError | None]:
+        if why is Ending.DEADLINE:
+            error = DspexError(
+                f"the attempt took longer than its {claimed.timeout_seconds:g} s",
+                code="deadline_exceeded",
+                retryable=True,
+            )
+            return self._failed(claimed, trail, error), error
+        if why is Ending.CANCELLED:
+            trail.record("cancelled")
+            return _settlement(claimed, Status.CANCELLED), ExecutionCancelled(execution_id=str(claimed.id))
         trail.record("recovered", reason="its worker stopped before it was done")
-        return _settlement(claimed, Status.QUEUED)
+        return _settlement(claimed, Status.QUEUED, counts=False), None
 
     async def _program(self, name: str, version: str) -> Program:
         known = self._programs.get((name, version))
@@ -258,7 +299,8 @@ def _metrics(claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> 
 
 
 def _stored(error: DspexError) -> str:
-    return json.dumps(error.as_dict(), ensure_ascii=False, default=str)
+    # Postgres reads the code out of it, which it refuses while there is a U+0000 anywhere in the text.
+    return _NUL.sub(r"\1\\ufffd", json.dumps(error.as_dict(), ensure_ascii=False, default=str))
 
 
 def _frames(error: BaseException) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from dspex.audit import encode_events
 from dspex.broker import DONE_CHANNEL
 from dspex.execution import Status
 from dspex.failpoints import AFTER_SETTLE, failpoint
-from dspex.store import executions, lm_calls, programs
+from dspex.store import control, executions, lm_calls, programs
 from dspex.store.executions import Claimed, Settlement
 from dspex.store.lm_calls import LMCall
 from workers.batcher import Batcher, Connection
@@ -41,7 +42,7 @@ class Ledger:
         )
         self._announcing: set[asyncio.Task[None]] = set()
         self._claims: Batcher[UUID, Claimed | None] = Batcher("claim", database_url, self._claim_all)
-        self._settlements: Batcher[Settlement, bool] = Batcher("settle", database_url, self._settle_all)
+        self._settlements: Batcher[Settlement, Status | None] = Batcher("settle", database_url, self._settle_all)
         self._calls: Batcher[LMCall, None] = Batcher("journal", database_url, _store_calls)
         self._reads: Batcher[_Read, Any] = Batcher("read", database_url, _read_all)
         self._batchers: tuple[Batcher[Any, Any], ...] = (self._claims, self._settlements, self._calls, self._reads)
@@ -60,8 +61,11 @@ class Ledger:
         """The execution, now running under this worker's lease; None when it is not there to claim."""
         return await self._claims.add(id)
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Record how the attempt ends. False when this worker no longer owns it: nothing was changed."""
+    async def settle(self, settlement: Settlement) -> Status | None:
+        """Record how the attempt ends. None when this worker no longer owns it: nothing was changed.
+
+        The status is the execution's, which may be cancelled although the settlement would queue it again.
+        """
         return await self._settlements.add(settlement)
 
     async def store_call(self, call: LMCall) -> None:
@@ -78,6 +82,17 @@ class Ledger:
         rows = await self._reads.add((programs.LOAD, {"name": name, "version": version}))
         return str(rows[0][0]) if rows else None
 
+    async def cancelling(self) -> list[tuple[UUID, int, datetime]]:
+        """Attempts of this worker that somebody wants cancelled: the execution, the attempt, since when."""
+        rows: list[tuple[UUID, int, datetime]] = await self._reads.add(
+            (control.CANCELLING, {"worker_id": self._worker_id()})
+        )
+        return rows
+
+    async def give_back(self, ids: Collection[UUID]) -> None:
+        """Return executions that will not be claimed here to the pump."""
+        await self._reads.add((control.UNDISPATCH, {"ids": list(ids)}))
+
     async def _claim_all(self, connection: Connection, ids: Sequence[UUID], again: bool) -> list[Claimed | None]:
         worker_id = self._worker_id()
         events = encode_events([{"kind": "claimed", "data": {"worker": str(worker_id)}}])
@@ -89,17 +104,19 @@ class Ledger:
         claimed = {row.id: row for row in found}
         return [claimed.get(id) for id in ids]
 
-    async def _settle_all(self, connection: Connection, settlements: Sequence[Settlement], again: bool) -> list[bool]:
+    async def _settle_all(
+        self, connection: Connection, settlements: Sequence[Settlement], again: bool
+    ) -> list[Status | None]:
         async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(executions.SETTLE, executions.settle_parameters(settlements))
-            settled = {row[0] for row in await cursor.fetchall()}
+            settled = {id: Status(status) for id, status in await cursor.fetchall()}
         failpoint(AFTER_SETTLE)
-        final = [s.id for s in settlements if s.id in settled and Status(s.status).is_final]
+        final = [id for id, status in settled.items() if status.is_final]
         if final:
             task = asyncio.create_task(self._announce(final))
             self._announcing.add(task)
             task.add_done_callback(self._announcing.discard)
-        return [s.id in settled for s in settlements]
+        return [settled.get(s.id) for s in settlements]
 
     async def _announce(self, ids: Sequence[UUID]) -> None:
         try:

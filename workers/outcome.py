@@ -31,7 +31,9 @@ def after_failure(
     if not error.retryable:
         return Fail(error)
     if attempt < max_attempts:
-        return TryAgain(backoff_seconds(error, attempt=attempt, retry=retry, chance=chance))
+        # Attempts that were handed back, or were before an operator's retry, make no wait longer.
+        counted = max(attempt - (max_attempts - retry.max_attempts), 1)
+        return TryAgain(backoff_seconds(error, attempt=counted, retry=retry, chance=chance))
     return Fail(
         ExecutionFailed(
             f"all {max_attempts} attempts failed, the last with {error.code}: {error}",

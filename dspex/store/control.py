@@ -66,7 +66,7 @@ WHERE worker_id = %(worker_id)s AND status = 'running' AND cancel_requested_at I
 #: For psycopg: give back to the pump what was dispatched to a worker that will not run it.
 UNDISPATCH = """
 UPDATE dspex.executions SET dispatched_at = NULL
-WHERE id = ANY(%(ids)s) AND status = 'queued' AND dispatched_at IS NOT NULL
+WHERE id = ANY(%(ids)s) AND status = 'queued' AND dispatched_at IS NOT NULL RETURNING id
 """
 
 # Attempts count on, so that no attempt of the journal or the trail is ambiguous, and there are as many anew as the
@@ -107,9 +107,7 @@ ORDER BY id LIMIT :most
 """)
 
 
-def failed_ids(
-    connection: Connection, *, program: str | None, after: UUID, before: datetime, most: int
-) -> list[UUID]:
+def failed_ids(connection: Connection, *, program: str | None, after: UUID, before: datetime, most: int) -> list[UUID]:
     """Executions that failed before a moment, in the order of their ids, from ``after`` on."""
     parameters: dict[str, Any] = {"program": program, "after": after, "before": before, "most": most}
     return list(connection.scalars(_FAILED, parameters))

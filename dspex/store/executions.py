@@ -1,8 +1,9 @@
 """Executions: every statement that makes, moves or reads them.
 
 Each transition is one statement that changes the row and appends its audit entry, so neither can happen without
-the other; those of an operator are in control.py, those of the reaper in recovery.py. ``now`` is the database's clock. Statements written with ``%(name)s`` are used by the worker through
-psycopg, many executions at a time, as well as by the producer.
+the other; those of an operator are in control.py, those of the reaper in recovery.py. ``now`` is the database's
+clock. Statements written with ``%(name)s`` are used by the worker through psycopg, many executions at a time, as
+well as by the producer.
 
 A settling statement names the attempt and the worker: one that lost its lease finds no row (invariant 2).
 """

@@ -56,7 +56,8 @@ WITH dead AS (
     SELECT j.*,
         CASE WHEN j.next = 'failed' AND j.expired THEN json_build_object(
                 'type', 'ExecutionFailed', 'code', 'poisoned', 'retryable', false,
-                'message', format('%%s of its %%s attempts ended with the death of the worker, the last on %%s (pid %%s)',
+                'message', format('%%s of its %%s attempts ended with the death of its worker, '
+                    'the last on %%s (pid %%s)',
                     json_array_length(j.deaths), j.attempt, j.host, j.pid),
                 'details', json_build_object('attempts', j.attempt, 'workers', j.deaths))
              WHEN j.next = 'failed' THEN json_build_object(
