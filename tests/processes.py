@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dspex.embedded import launch
 from dspex.settings import Backends
 from dspex.store import workers
 from dspex.store.database import Database
@@ -26,6 +27,12 @@ def environment_of(backends: Backends, extra: Mapping[str, Any]) -> dict[str, st
     }
 
 
+def dying_with_us(*arguments: str) -> list[str]:
+    """The ``dspex`` command, killed by the kernel when the tests are: an interrupted run leaves nothing behind."""
+    own = ["--parent", str(os.getpid()), "--death-signal", str(int(signal.SIGKILL))]
+    return [sys.executable, "-I", "-S", launch.__file__, *own, sys.executable, "-m", "dspex.cli", *arguments]
+
+
 class WorkerProcess:
     """``dspex worker`` in a process of its own, its output in ``log``."""
 
@@ -34,7 +41,7 @@ class WorkerProcess:
         self._backends = backends
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dspex.cli", "worker"],
+                dying_with_us("worker"),
                 env=environment_of(backends, environment),
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from dspex.embedded.ports import free_port
 from dspex.settings import Backends
 from dspex.store import health
 from dspex.store.database import Database
-from tests.processes import WorkerProcess, environment_of
+from tests.processes import WorkerProcess, dying_with_us, environment_of
 from tests.waiting import wait_for
 
 
@@ -25,7 +24,7 @@ from tests.waiting import wait_for
 def command(backends: Backends, log: Path, *arguments: str, **environment: str) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dspex.cli", *arguments],
+            dying_with_us(*arguments),
             env=environment_of(backends, environment),
             stdout=output,
             stderr=subprocess.STDOUT,
