@@ -5,6 +5,7 @@ What DSPex owns in Redis, all of it expendable:
 ``dspex``               kombu's queue of execution messages (one list per priority step)
 ``dspex.maintenance``   the same, for beat's tasks
 ``dspex:done``          pub/sub: ids of executions that reached a terminal status, separated by spaces
+``dspex:cancel``        pub/sub: ids of running executions that somebody wants cancelled, separated by spaces
 ``_kombu.*``, ``unacked*``, ``*.celery.pidbox``, ``celeryev*``  Celery's own
 
 Messages follow Celery's protocol 2, written with kombu, so that a producer need not import celery.
@@ -16,7 +17,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -30,12 +31,13 @@ from dspex.failpoints import AFTER_PUBLISH, BEFORE_PUBLISH, failpoint
 from dspex.settings import without_password
 from dspex.wire import pack
 
-__all__ = ["DONE_CHANNEL", "MAINTENANCE_QUEUE", "QUEUE", "TASK", "Broker", "queue_keys"]
+__all__ = ["CANCEL_CHANNEL", "DONE_CHANNEL", "MAINTENANCE_QUEUE", "QUEUE", "TASK", "Broker", "queue_keys"]
 
 TASK = "dspex.execute"
 QUEUE = "dspex"
 MAINTENANCE_QUEUE = "dspex.maintenance"
 DONE_CHANNEL = "dspex:done"
+CANCEL_CHANNEL = "dspex:cancel"
 PRIORITY_STEPS = (0, 3, 6, 9)
 
 CONNECT_TIMEOUT_SECONDS = 2
@@ -86,6 +88,15 @@ class Broker:
             self._away_until = time.monotonic() + COOLDOWN_SECONDS
             raise self._unavailable(str(error)) from error
         failpoint(AFTER_PUBLISH)
+
+    def tell(self, channel: str, ids: Iterable[UUID]) -> None:
+        """Say these ids on a channel. It is a hint: with Redis away it is not given, and nothing is lost."""
+        if text := " ".join(map(str, ids)):
+            try:
+                with self.client(socket_timeout=CONNECT_TIMEOUT_SECONDS) as client:
+                    client.publish(channel, text)
+            except (redis.RedisError, OSError) as error:
+                log.warning("%s", self._unavailable(str(error)))
 
     def client(self, **options: Any) -> redis.Redis:
         """A plain Redis client of the broker's database; the caller closes it."""

@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     grace_seconds: float = Field(
         30.0, ge=0, le=3600, description="What a stopping worker gives its executions to finish."
     )
+    watchdog_seconds: float = Field(
+        30.0, ge=1, le=3600, description="A worker that does nothing for so long while work waits ends itself."
+    )
     max_input_bytes: int = Field(
         10 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest inputs of one execution, as JSON."
     )

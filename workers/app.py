@@ -38,6 +38,18 @@ class _EventsForThePool(bootsteps.StartStopStep):  # type: ignore[misc]
         consumer.pool.events = consumer.event_dispatcher
 
 
+class _TellsThePool(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Tells the pool whether Celery consumes: between a lost connection and the next it does not."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        consumer.pool.consuming = True
+
+    def stop(self, consumer: Any) -> None:
+        consumer.pool.consuming = False
+
+
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_logging(loglevel: int | str | None = None, **_: object) -> None:
     logging.basicConfig(level=loglevel or logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -51,7 +63,7 @@ def _make_app(settings: Settings) -> Celery:
     transport.register()
     made = Celery("dspex", broker=settings.backends().broker_url, include=["workers.tasks"])
     made.config_from_object(_celeryconfig())
-    made.steps["consumer"].add(_EventsForThePool)
+    made.steps["consumer"].update((_EventsForThePool, _TellsThePool))
     made.conf.worker_concurrency = settings.worker_concurrency
     made.conf.beat_schedule = {
         "health": {

@@ -45,13 +45,15 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     #: Celery's event dispatcher, once it is connected; see workers/app.py.
     events: Any = None
+    #: Whether Celery's consumer is connected; see workers/app.py.
+    consuming = False
     _hub: Any = None
 
     def on_start(self) -> None:
         from workers.app import settings
 
         self._threads = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="dspex-side")
-        self._runtime = Runtime(settings)
+        self._runtime = Runtime(settings, consuming=lambda: self.consuming)
         self._runtime.start()
 
     def register_with_event_loop(self, hub: Any) -> None:
@@ -75,7 +77,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         **_: Any,
     ) -> None:
         if args and args[0] == TASK:
-            _, task_id, request, body, *_ = args
+            task_id, request, body = args[1:4]
             _Message(self, str(task_id), request, body, callback, accept_callback).run()
         else:
             on_main = partial(self.on_main, callback)

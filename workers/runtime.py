@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -11,25 +12,36 @@ from typing import Any
 from uuid import UUID
 
 from dspex.broker import Broker
+from dspex.errors import BackendUnavailable
 from dspex.failpoints import AFTER_HAND_BACK, arm, failpoint
 from dspex.settings import Settings
 from dspex.store import migrate, programs
 from dspex.store.database import Database
 from workers.adapters import Adapters
+from workers.cancellation import Cancellation
 from workers.executor import Executor, Outcome
 from workers.lease import Lease
 from workers.ledger import Ledger
 from workers.pump import Pump
+from workers.watchdog import Watchdog
 
 __all__ = ["Runtime"]
 
 log = logging.getLogger("dspex.workers")
 
+#: The exit code of a worker that its watchdog ended (EX_SOFTWARE of sysexits.h).
+EXIT_STUCK = 70
+#: What it takes at most to end, beyond the grace period.
+GIVE_UP_SECONDS = 30.0
+
 
 class Runtime:
-    """Everything of a worker but Celery. ``start()`` returns when it may claim; call ``stop()`` once."""
+    """Everything of a worker but Celery. ``start()`` returns when it may claim.
 
-    def __init__(self, settings: Settings) -> None:
+    ``consuming`` tells whether Celery brings messages just now.
+    """
+
+    def __init__(self, settings: Settings, *, consuming: Callable[[], bool]) -> None:
         arm(settings.failpoints)
         backends = settings.backends()
         self._settings = settings
@@ -52,6 +64,19 @@ class Runtime:
         self._adapters = Adapters()
         self._ledger = Ledger(backends.database_url, backends.broker_url, lambda: self._lease.worker_id)
         self._executor = Executor(self._ledger, self._adapters, concurrency=settings.worker_concurrency)
+        self._cancellation = Cancellation(self._ledger, self._executor, backends.broker_url)
+        self._received = 0
+        self._watchdog = Watchdog(
+            self._broker,
+            self._loop,
+            self._executor,
+            seconds=settings.watchdog_seconds,
+            received=lambda: self._received,
+            consuming=consuming,
+            on_stuck=self._give_up,
+        )
+        self._stopping = threading.Lock()
+        self._stopped = False
 
     @property
     def worker_id(self) -> UUID:
@@ -70,14 +95,24 @@ class Runtime:
         self._lease.register()
         self._lease.start()
         self._pump.start()
+        self._watchdog.start()
         log.info("worker %s is ready: %s executions at once", self.worker_id, self._settings.worker_concurrency)
 
     def submit(self, id: UUID, on_start: Callable[[], None]) -> Future[Outcome]:
         """Run an execution on the loop; ``on_start`` is called there once it is claimed."""
+        self._received += 1
         return asyncio.run_coroutine_threadsafe(self._executor.run(id, on_start), self._loop)
 
     def stop(self) -> None:
-        """Let what runs finish for the grace period, hand back the rest, release the lease."""
+        """Let what runs finish for the grace period, hand back the rest, release the lease. Once is enough."""
+        with self._stopping:
+            if not self._stopped:
+                self._stopped = True
+                self._stop()
+
+    def _stop(self) -> None:
+        self._watchdog.stop()
+        self._watchdog.close()
         log.info("stopping: %s executions are running, %g s to finish", self.running, self._settings.grace_seconds)
         self._call(self._executor.drain(self._settings.grace_seconds))
         failpoint(AFTER_HAND_BACK)
@@ -94,13 +129,31 @@ class Runtime:
         self._pump_database.close()
         log.info("stopped")
 
+    def _give_up(self, loop_turns: bool) -> None:
+        """End this process as the watchdog asks: orderly if the loop still turns, and in any case."""
+        limit = threading.Timer(self._settings.grace_seconds + GIVE_UP_SECONDS, os._exit, (EXIT_STUCK,))
+        limit.daemon = True
+        limit.start()
+        try:
+            if loop_turns:
+                self.stop()
+            else:
+                self._lease.stop()
+                self._lease.release()
+        except BackendUnavailable as error:
+            log.error("%s", error)  # noqa: TRY400 - the lease ends by itself
+        logging.shutdown()
+        os._exit(EXIT_STUCK)
+
     def _abandon(self) -> None:
         self._loop.call_soon_threadsafe(self._executor.abandon)
 
     async def _begin(self) -> None:
         self._ledger.start()
+        self._cancellation.start()
 
     async def _end(self) -> None:
+        await self._cancellation.close()
         await self._adapters.close()
         await self._ledger.close()
 
