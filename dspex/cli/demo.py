@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,10 +108,9 @@ def _judge(console: Console, client: Client, model: str) -> None:
     client.deploy(program)
     rows = [json.loads(line) for line in (files("dspex.demo") / "reviews.jsonl").read_text().splitlines()]
     batch = client.submit_many(program, [{"review": row["review"]} for row in rows])
-    console.print(f"{len(rows)} customer reviews: {len(batch)} are enqueued, {len(batch.rejected)} refused before that")
+    console.print(f"{len(rows)} customer reviews: {len(batch)} enqueued, {len(batch.rejected)} refused before that\n")
     finished = {execution.id: execution for execution in _watched(console, batch)}
     table, right, failed = _verdicts(batch, finished, rows)
-    console.print()
     console.print(table)
     console.print("ms: from claim to result; all reviews are under way at once and share the model.", style="dim")
     wrong = len(batch) - right - len(failed)
@@ -178,13 +179,14 @@ def _closing(console: Console, question: Execution, seconds: tuple[float, float,
         f"Stack {up:.1f} s, question {asked:.1f} s (with loading the model), reviews {judged:.1f} s.", style="dim"
     )
     flower = f"usually http://127.0.0.1:{FLOWER_PORT}"
+    dspex = "dspex" if shutil.which("dspex") else os.path.relpath(sys.argv[0])
     console.print("\n[bold]Try next[/]")
     for command, what in (
         (
             "dspex up",
             f"run the stack until Ctrl-C, and open Flower, the dashboard, at the address it prints ({flower})",
         ),
-        ("dspex run capital question='What is the capital of Japan?'", "in another terminal, while it is up"),
-        (f"dspex show {question.id}", "the timeline of any execution; `dspex list` has them all"),
+        (f"{dspex} run capital question='What is the capital of Japan?'", "in another terminal, while it is up"),
+        (f"{dspex} show {question.id}", "the timeline of any execution; `list` has them all"),
     ):
         console.print(f"  [bold cyan]{command}[/]\n      {what}", soft_wrap=True)
