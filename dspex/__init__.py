@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         SecretInProgram,
         SignatureSyntaxError,
         SignatureTypeError,
+        TransitionRefused,
         ValidationError,
     )
     from dspex.execution import Execution, Metrics, Result, Status
@@ -90,6 +91,7 @@ __all__ = [
     "SignatureSyntaxError",
     "SignatureTypeError",
     "Status",
+    "TransitionRefused",
     "ValidationError",
     "adapters",
     "register_type",

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-__all__ = ["AuditEvent", "AuditTrail", "Entry", "Verdict", "encode_events", "entry_hash"]
+__all__ = ["AuditEvent", "AuditTrail", "Entry", "Verdict", "encode_events", "entry_hash", "verify_chain"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -102,20 +102,24 @@ class AuditTrail(Sequence[AuditEvent]):
 
     def verify(self) -> Verdict:
         """Recompute every hash, and compare the last one with the execution's own record of it."""
-        faults = []
-        previous = b""
-        for expected_seq, entry in enumerate(self.entries, 1):
-            if entry.seq != expected_seq:
-                faults.append(f"entry {expected_seq} is missing: found {entry.seq}")
-                break
-            actual = entry_hash(previous, self.execution_id, entry.seq, entry.attempt, entry.at, entry.events)
-            if actual != entry.hash:
-                faults.append(f"entry {entry.seq} was changed: its hash does not match its content")
-            previous = entry.hash
-        head_seq, head_hash = self._head
-        if not faults and (len(self.entries), previous) != (head_seq, head_hash):
-            faults.append(f"the trail has {len(self.entries)} entries; the execution recorded {head_seq}")
-        return Verdict(tuple(faults))
+        return verify_chain(self.execution_id, self.entries, *self._head)
+
+
+def verify_chain(execution_id: UUID, entries: Sequence[Entry], head_seq: int, head_hash: bytes) -> Verdict:
+    """Whether these entries are the whole trail of the execution, whose row has the last one's number and hash."""
+    faults = []
+    previous = b""
+    for expected_seq, entry in enumerate(entries, 1):
+        if entry.seq != expected_seq:
+            faults.append(f"entry {expected_seq} is missing: found {entry.seq}")
+            break
+        actual = entry_hash(previous, execution_id, entry.seq, entry.attempt, entry.at, entry.events)
+        if actual != entry.hash:
+            faults.append(f"entry {entry.seq} was changed: its hash does not match its content")
+        previous = entry.hash
+    if not faults and (len(entries), previous) != (head_seq, head_hash):
+        faults.append(f"the trail has {len(entries)} entries; the execution recorded {head_seq}")
+    return Verdict(tuple(faults))
 
 
 def entry_hash(previous: bytes, execution_id: UUID, seq: int, attempt: int, at: datetime, events: str) -> bytes:

@@ -12,6 +12,7 @@
     ├── SecretInProgram          a program may name a secret's environment variable, not carry the secret
     ├── ModuleNotAllowed         a program wants code from outside DSPEX_PROGRAM_PACKAGES
     ├── ExecutionNotFound        no such execution
+    ├── TransitionRefused        the execution's status does not allow it
     ├── IdempotencyConflict      the same idempotency key with other inputs
     ├── ExecutionFailed          the recorded failure of an execution: .execution_id .attempts .cause
     ├── ExecutionCancelled       the execution was cancelled
@@ -58,6 +59,7 @@ __all__ = [
     "SecretInProgram",
     "SignatureSyntaxError",
     "SignatureTypeError",
+    "TransitionRefused",
     "ValidationError",
 ]
 
@@ -221,6 +223,12 @@ class ExecutionNotFound(DspexError):
     """No such execution."""
 
     code = "execution_not_found"
+
+
+class TransitionRefused(DspexError):
+    """The execution's status does not allow it."""
+
+    code = "transition_refused"
 
 
 class IdempotencyConflict(DspexError):

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["CANCELLING", "UNDISPATCH", "Cancelled", "cancel", "failed_ids", "retry"]
+__all__ = ["CANCELLING", "UNDISPATCH", "Cancelled", "cancel", "failed_ids", "now", "retry"]
 
 _CANCEL = """
 WITH wanted AS MATERIALIZED (
@@ -97,6 +97,12 @@ def retry(connection: Connection, ids: Collection[UUID]) -> list[UUID]:
     """Queue failed and cancelled executions again, with fresh attempts; the pump dispatches them. Returns which."""
     events = '[{"kind":"retried","data":{"by":"operator"}}]'
     return [row.id for row in connection.exec_driver_sql(_RETRY, {"ids": list(ids), "events": events})]
+
+
+def now(connection: Connection) -> datetime:
+    """The database's clock."""
+    at: datetime = connection.scalar(text("SELECT clock_timestamp()"))
+    return at
 
 
 _FAILED = text("""

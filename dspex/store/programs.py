@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from dspex.errors import ProgramNotFound
 from dspex.program import Program
 
-__all__ = ["Deployed", "current", "deploy", "deployed", "load", "names"]
+__all__ = ["Deployed", "current", "deploy", "deployed", "load", "names", "paused", "set_pause"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,29 @@ FROM dspex.programs p JOIN dspex.program_versions v USING (name, version) WHERE 
 
 #: For psycopg: the worker loads a version by name and version.
 LOAD = "SELECT content::text FROM dspex.program_versions WHERE name = %(name)s AND version = %(version)s"
+
+
+# What waits in Redis goes back to the pump, both ways: paused, it makes room for others; resumed, what was published
+# in the meantime and dropped by the workers is dispatched at once.
+_SET_PAUSE = text("""
+WITH changed AS (
+    UPDATE dspex.programs SET paused_at = CASE WHEN :paused THEN coalesce(paused_at, clock_timestamp()) END
+    WHERE name = :name RETURNING name
+), taken_back AS (
+    UPDATE dspex.executions e SET dispatched_at = NULL FROM changed c
+    WHERE e.program = c.name AND e.status = 'queued' AND e.dispatched_at IS NOT NULL
+)
+SELECT name FROM changed
+""")
+
+
+def set_pause(connection: Connection, name: str, *, paused: bool) -> bool:
+    """Pause or resume the program. False when there is none of this name."""
+    return connection.execute(_SET_PAUSE, {"name": name, "paused": paused}).one_or_none() is not None
+
+
+def paused(connection: Connection) -> list[str]:
+    return list(connection.scalars(text("SELECT name FROM dspex.programs WHERE paused_at IS NOT NULL ORDER BY name")))
 
 
 def deploy(connection: Connection, program: Program) -> Deployed:

@@ -1,0 +1,86 @@
+"""What an operator may do: cancel and retry executions, pause and resume programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from dspex.broker import CANCEL_CHANNEL, DONE_CHANNEL, Broker
+from dspex.errors import ExecutionNotFound, ProgramNotFound, TransitionRefused
+from dspex.execution import Status
+from dspex.store import control, executions, programs
+from dspex.store.database import Database
+
+__all__ = ["Control"]
+
+#: Executions of one statement of :meth:`Control.retry_failed`.
+RETRY_ROWS = 1000
+_FIRST_ID = UUID(int=0)
+
+
+class Control:
+    """Every change is recorded in Postgres first; Redis only makes it known sooner."""
+
+    def __init__(self, database: Database, broker: Broker) -> None:
+        self._database = database
+        self._broker = broker
+
+    def cancel(self, id: UUID) -> bool:
+        """Cancel a queued execution at once, and ask the worker of a running one to end it.
+
+        True when it is cancelled, or its worker was asked: it may still complete if that comes first. False when it
+        had completed or failed already. Raises ExecutionNotFound.
+        """
+        found = self._database.run(partial(control.cancel, ids=[id]), saved="it is not cancelled")
+        self._broker.tell(DONE_CHANNEL, found.ended)
+        self._broker.tell(CANCEL_CHANNEL, found.running)
+        if not (found.ended or found.running or found.final):
+            raise _not_found(id)
+        return found.final.get(id, Status.CANCELLED) == Status.CANCELLED
+
+    def retry(self, id: UUID) -> None:
+        """Queue a failed or cancelled execution again. Raises TransitionRefused for any other, ExecutionNotFound."""
+        if self._database.run(partial(control.retry, ids=[id])):
+            return
+        row = self._database.run(partial(executions.find, id=id))
+        if row is None:
+            raise _not_found(id)
+        raise TransitionRefused(
+            f"execution {str(id)!r} is {row['status']}: only failed and cancelled executions are retried",
+            execution_id=str(id), status=row["status"],
+        )  # fmt: skip
+
+    def retry_failed(self, program: str | None = None) -> int:
+        """Queue every execution that has failed by now again (of ``program``, or of all). Returns how many."""
+        before = self._database.run(control.now)
+        count, after = 0, _FIRST_ID
+        while ids := self._failed(program, after, before):
+            count += len(self._database.run(partial(control.retry, ids=ids)))
+            after = ids[-1]
+        return count
+
+    def pause(self, program: str) -> None:
+        """Begin no execution of the program until it is resumed; those that run go on. Raises ProgramNotFound."""
+        self._set_pause(program, paused=True)
+
+    def resume(self, program: str) -> None:
+        """Begin executions of the program again. Raises ProgramNotFound."""
+        self._set_pause(program, paused=False)
+
+    def paused(self) -> Sequence[str]:
+        """The names of the paused programs."""
+        return self._database.run(programs.paused)
+
+    def _failed(self, program: str | None, after: UUID, before: datetime) -> list[UUID]:
+        find = partial(control.failed_ids, program=program, after=after, before=before, most=RETRY_ROWS)
+        return self._database.run(find)
+
+    def _set_pause(self, program: str, *, paused: bool) -> None:
+        if not self._database.run(partial(programs.set_pause, name=program, paused=paused)):
+            raise ProgramNotFound(f"no program {program!r} is deployed", program=program)
+
+
+def _not_found(id: UUID) -> ExecutionNotFound:
+    return ExecutionNotFound(f"no execution {str(id)!r}; `dspex list` shows the latest", execution_id=str(id))

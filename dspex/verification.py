@@ -1,0 +1,45 @@
+"""Verifying the audit trails of the whole database, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from dspex.audit import Verdict, verify_chain
+from dspex.store import trails
+from dspex.store.database import Database
+
+__all__ = ["verify_trails"]
+
+#: Executions of one page: what is held in memory at once.
+PAGE_ROWS = 500
+
+
+def verify_trails(
+    database: Database,
+    *,
+    program: str | None = None,
+    since: datetime | None = None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Iterator[tuple[UUID, Verdict]]:
+    """The executions whose trail is not whole, in the order of their ids, each with what is wrong.
+
+    Entries whose execution is gone are found too, unless only one ``program`` is asked for. ``on_progress`` is told
+    how many executions were verified so far, and of how many.
+    """
+    after: UUID | None = trails.before(since)
+    done, total = 0, database.run(partial(trails.count, after=after, program=program))
+    while after is not None:
+        page = database.run(partial(trails.page, after=after, program=program, most=PAGE_ROWS))
+        for chain in page.chains:
+            verdict = verify_chain(chain.execution_id, chain.entries, chain.head_seq, chain.head_hash)
+            if not verdict:
+                yield chain.execution_id, verdict
+        if program is None:
+            for id in database.run(partial(trails.orphans, after=after, last=page.last)):
+                yield id, Verdict(("its entries are there, the execution is not",))
+        done += len(page.chains)
+        on_progress(done, max(total, done))
+        after = page.last
