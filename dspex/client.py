@@ -6,20 +6,26 @@ import hashlib
 import json
 import logging
 import threading
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
+from sqlalchemy import Connection
 
-from dspex.audit import AuditTrail
-from dspex.batch import Batch
+from dspex.audit import AuditTrail, Verdict
+from dspex.batch import Batch, BatchRows, Progress, Rejected, new_batch_id
 from dspex.broker import Broker
+from dspex.completion import Slot, any_final
+from dspex.control import Control
+from dspex.driver import BlockingDriver, iterate, steps
 from dspex.errors import (
     BackendUnavailable,
+    ExecutionCancelled,
+    ExecutionFailed,
     ExecutionNotFound,
     ExecutionTimedOut,
     FieldError,
@@ -30,18 +36,19 @@ from dspex.errors import (
 )
 from dspex.execution import Execution, Result, Status
 from dspex.failpoints import AFTER_INSERT, BETWEEN_CHUNKS, arm, failpoint
+from dspex.intake import MAP_ROWS, Intake, chunks, mapped
 from dspex.program import Program
 from dspex.settings import Settings
-from dspex.store import executions, migrate, programs, workers
+from dspex.store import batches, executions, migrate, programs, workers
 from dspex.store.database import Database
 from dspex.store.programs import Deployed
 from dspex.submission import Preparer
-from dspex.waiter import Waiter
+from dspex.verification import verify_trails
+from dspex.waiter import Waiter, Watch
 
 __all__ = ["Client"]
 
-#: Rows of one COPY: enough to be fast, few enough to be stored soon.
-BULK_ROWS = 1000
+T = TypeVar("T")
 
 log = logging.getLogger("dspex")
 
@@ -64,7 +71,9 @@ class Client:
         backends = self.settings.backends()
         self._database = Database(backends.database_url, application_name="dspex client")
         self._broker = Broker(backends.broker_url)
-        self._waiter = Waiter(self._broker, self._final_among)
+        self._waiter = Waiter(self._broker)
+        self.driver = BlockingDriver(self)
+        self._control = Control(self._database, self._broker)
         self._preparer = Preparer(self.settings.max_input_bytes)
         self._lock = threading.Lock()
         self._current: dict[str, Deployed] = {}
@@ -116,6 +125,7 @@ class Client:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        connection: Connection | None = None,
     ) -> Execution:
         """Store an execution and wake a worker for it. When this returns, it is in Postgres and will run.
 
@@ -125,30 +135,37 @@ class Client:
         ``run_at``           not before this moment (with a time zone)
         ``timeout``          seconds an attempt may take, instead of the program's
         ``metadata``         JSON-friendly data to keep with it
+        ``connection``       a SQLAlchemy connection (psycopg) to the same database: the submit is part of its
+                             transaction. It can be read, and runs, once that has committed; rolled back, it never was
 
         Raises ValidationError (nothing was stored), ProgramNotFound, ProgramVersionMismatch, IdempotencyConflict, and
         BackendUnavailable when Postgres is out of reach (nothing was stored). When only Redis is out of reach the
         execution is stored, a warning is logged, and it runs once Redis is back.
         """
-        fault = _key_fault(idempotency_key)
+        fault = [*_key_fault(idempotency_key), *_connection_fault(connection)]
         for fresh in (False, True):
             current = self._resolve(program, fresh=fresh)
             submission = self._preparer.prepare(
                 current, inputs, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, faults=fault
             )
+            if connection is not None:  # nobody may hear of it before it is committed: the pump finds it then
+                submission = replace(submission, publish=False)
             if idempotency_key is None:
                 insert = partial(executions.insert, submission=submission)
             else:
                 digest = _inputs_hash(submission.inputs)
                 insert = partial(executions.insert_once, submission=submission, key=idempotency_key, inputs_hash=digest)
-            if (row := self._database.run(insert)) is not None:
+            if (row := self._run(insert, connection)) is not None:
                 failpoint(AFTER_INSERT)
                 if row.dispatched_at is not None:
                     self._publish([submission.id], current.name, priority)
                 return Execution(self, _new_row(submission, row.created_at))
-            if (earlier := self._earlier(submission, idempotency_key)) is not None:
+            if (earlier := self._earlier(submission, idempotency_key, connection)) is not None:
                 return earlier
-        raise ProgramNotFound(f"program {current.name!r} is being deployed again and again; try again", retryable=True)
+        why = "is being deployed again and again; try again"
+        if connection is not None:
+            why = "is not deployed in the connection's database"
+        raise ProgramNotFound(f"program {current.name!r} {why}", program=current.name, retryable=connection is None)
 
     def execute(
         self, program: str | Program, inputs: Mapping[str, Any], *, timeout: float | None = None, **options: Any
@@ -167,39 +184,84 @@ class Client:
         priority: int = 5,
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
+        on_rejected: Callable[[Rejected], None] | None = None,
     ) -> Batch:
         """Store an execution for each row, a thousand at a time, however many there are; workers begin at once.
 
         A row that does not fit the signature is not stored and does not stop the others: it is in
-        ``batch.rejected`` with its index and its error.
+        ``batch.rejected`` with its index and its error, or is given to ``on_rejected`` instead of being kept.
 
         Raises BackendUnavailable when Postgres is lost on the way; its ``details`` say how many rows were stored
         and under which ``batch_id``.
         """
         current = self._resolve(program, fresh=True)
-        batch = Batch(self, uuid7(), current.name)
-        pending: list[executions.Submission] = []
-        for index, inputs in enumerate(rows):
-            try:
-                submission = self._preparer.prepare(
-                    current,
-                    inputs,
-                    priority=priority,
-                    run_at=run_at,
-                    metadata=metadata,
-                    batch_id=batch.id,
-                    batch_index=index,
-                )
-            except ValidationError as error:
-                batch.reject(index, error)
-                continue
-            pending.append(submission)
-            if len(pending) == BULK_ROWS:
-                self._store(batch, pending)
-                pending = []
-        if pending:
-            self._store(batch, pending)
+        batch = Batch(self, new_batch_id(), current.name)
+        intake = self.intake(batch, current, priority=priority, run_at=run_at, metadata=metadata)
+        report = on_rejected or batch.rejected.append
+        for chunk in chunks(rows):
+            for rejected in intake.add(chunk):
+                report(rejected)
         return batch
+
+    def map(
+        self,
+        program: str | Program,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+        priority: int = 5,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Iterator[Any]:
+        """The result of each row, in the order of the rows, while later rows are still being submitted.
+
+        At most a few thousand rows are under way, so any number of them may come. At a row that was rejected or
+        failed its error is raised, which ends the iteration (what was submitted goes on); with
+        ``return_exceptions`` the error stands in the place of the result. Raises ExecutionTimedOut when all of it
+        takes longer than ``timeout`` seconds.
+        """
+        current = self._resolve(program, fresh=True)
+        batch = Batch(self, new_batch_id(), current.name)
+        intake = self.intake(batch, current, priority=priority, metadata=metadata)
+        source = steps(self.driver, chunks(rows, MAP_ROWS))
+        for slot, row in iterate(mapped(self.driver, batch, intake, source, timeout)):
+            yield self.outcome(slot, row, return_exceptions=return_exceptions)
+
+    def batch(self, id: UUID | str) -> Batch:
+        """A batch that was submitted before, by whichever process: the rows that are stored of it by now.
+
+        Why rows were rejected is known only to the submit that did it. Raises ExecutionNotFound when nothing of it
+        is stored.
+        """
+        found = self._database.run(partial(batches.extent, batch_id=(batch_id := _uuid(id))))
+        if found is None:
+            raise ExecutionNotFound(f"no execution of a batch {str(id)!r} is stored", batch_id=str(id))
+        program, size, missing = found
+        return Batch(self, batch_id, program, size=size, missing=missing)
+
+    def outcome(self, slot: Slot, row: Mapping[str, Any] | None, *, return_exceptions: bool) -> Any:
+        """What :meth:`map` yields, or raises, for a row."""
+        try:
+            if row is None:
+                raise slot.error or ExecutionNotFound()
+            return Execution(self, row).result(0)
+        except (ValidationError, ExecutionFailed, ExecutionCancelled) as error:
+            if not return_exceptions:
+                raise
+            return error
+
+    def intake(
+        self,
+        batch: BatchRows,
+        program: Program,
+        *,
+        priority: int = 5,
+        run_at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Intake:
+        """What takes rows into a batch. Raises ValidationError for options that no row could be submitted with."""
+        options = self._preparer.options(program, priority=priority, run_at=run_at, metadata=metadata)
+        return Intake(batch, options, self._store)
 
     # ----------------------------------------------------------------------------------------------------- read
 
@@ -224,9 +286,9 @@ class Client:
         """The live workers: id, host, pid, version, state, running, concurrency, heartbeat_age_seconds."""
         return self._database.run(workers.listing)
 
-    def row(self, id: UUID) -> Mapping[str, Any]:
-        """The execution's row as stored. Raises ExecutionNotFound."""
-        row = self._database.run(partial(executions.find, id=id))
+    def row(self, id: UUID, connection: Connection | None = None) -> Mapping[str, Any]:
+        """The execution's row as stored, or as ``connection`` sees it. Raises ExecutionNotFound."""
+        row = self._run(partial(executions.find, id=id), connection)
         if row is None:
             raise ExecutionNotFound(f"no execution {str(id)!r}; `dspex list` shows the latest", execution_id=str(id))
         return row
@@ -235,8 +297,17 @@ class Client:
         """The rows of those of these executions that exist."""
         return self._database.run(partial(executions.find_many, ids=ids))
 
-    def progress(self, batch_id: UUID) -> Mapping[str, Any]:
-        return self._database.run(partial(executions.progress, batch_id=batch_id))
+    def final_rows(self, ids: Collection[UUID]) -> Sequence[Mapping[str, Any]]:
+        """The rows of those of these executions that are final."""
+        return self._database.run(partial(executions.find_many, ids=ids, final=True))
+
+    def final_indexes(self, batch_id: UUID, begin: int, end: int) -> Sequence[int]:
+        """The indexes, from ``begin`` to before ``end``, of the batch's executions that are final."""
+        return self._database.run(partial(batches.final_indexes, batch_id=batch_id, begin=begin, end=end))
+
+    def progress(self, batch_id: UUID) -> Progress:
+        """How far a batch is, counted in the database, now."""
+        return Progress.of(self._database.run(partial(batches.progress, batch_id=batch_id)))
 
     def audit_trail(self, id: UUID) -> AuditTrail:
         """The audit trail of an execution. Raises ExecutionNotFound."""
@@ -258,24 +329,69 @@ class Client:
 
     def wait_any(self, ids: Collection[UUID], timeout: float | None) -> Iterator[Mapping[str, Any]]:
         """The row of each of these executions as it becomes final; ends with the last, or after ``timeout`` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._waiter.watch(ids) as watch:
-            asked: Collection[UUID] = watch.waiting
-            while watch.waiting:
-                for row in self.rows(asked):
-                    if Status(row["status"]).is_final:
-                        watch.waiting.discard(row["id"])
-                        yield row
-                left = None if deadline is None else deadline - time.monotonic()
-                if not watch.waiting or (left is not None and left <= 0):
-                    return
-                asked = watch.next(left)
+        return iterate(any_final(self.driver, ids, timeout))
+
+    def watch(self, keys: Iterable[str], wake: Callable[[], None]) -> AbstractContextManager[Watch]:
+        """Have ``wake`` called when what these keys stand for may be final: see dspex/waiter.py."""
+        return self._waiter.watch(keys, wake)
+
+    # -------------------------------------------------------------------------------------------------- control
+
+    def cancel(self, id: UUID | str) -> bool:
+        """Cancel a queued execution at once, and have the worker of a running one end it, within about a second.
+
+        True when it is cancelled, or its worker was asked: it may still complete if that comes first, so ask for its
+        status. False when it had completed or failed already. Raises ExecutionNotFound.
+        """
+        return self._control.cancel(_uuid(id))
+
+    def retry(self, id: UUID | str) -> Execution:
+        """Queue a failed or cancelled execution again, with as many attempts as its program allows.
+
+        The model calls it paid for are replayed. Raises TransitionRefused for any other status, ExecutionNotFound.
+        """
+        self._control.retry(_uuid(id))
+        return self.get(id)
+
+    def retry_failed(self, program: str | None = None) -> int:
+        """Queue every execution that has failed by now again, of one program or of all. Returns how many."""
+        return self._control.retry_failed(program)
+
+    def pause(self, program: str) -> None:
+        """Begin no execution of the program until :meth:`resume`, also of versions deployed meanwhile.
+
+        Those that run go on, and submits are still taken. Raises ProgramNotFound.
+        """
+        self._control.pause(program)
+
+    def resume(self, program: str) -> None:
+        """Begin executions of a paused program again. Raises ProgramNotFound."""
+        self._control.resume(program)
+
+    def paused(self) -> Sequence[str]:
+        """The names of the paused programs."""
+        return self._control.paused()
+
+    def verify_audit(
+        self,
+        *,
+        program: str | None = None,
+        since: datetime | None = None,
+        on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> Iterator[tuple[UUID, Verdict]]:
+        """The executions whose audit trail is not whole, each with what is wrong: none, in a database nobody edited.
+
+        Trails are verified a page at a time; ``on_progress`` is told how many were, and of how many.
+        """
+        return verify_trails(self._database, program=program, since=since, on_progress=on_progress)
 
     def timed_out(self, execution: Execution, timeout: float | None) -> ExecutionTimedOut:
         """The error of a wait that is over, with what is known about why."""
         status = execution.status
         live = len(self.workers())
         reason = "" if live else "; no worker is alive: start one with `dspex worker`"
+        if execution.program in self.paused():
+            reason = f"; its program is paused: `dspex resume {execution.program}`"
         return ExecutionTimedOut(
             f"execution {execution.id} is {status} after {timeout} s and goes on{reason}",
             execution_id=str(execution.id), status=str(status), live_workers=live,
@@ -318,10 +434,16 @@ class Client:
             self._current[deployed.program.name] = deployed
             self._versions[deployed.program.name, deployed.program.version] = deployed.program
 
-    def _earlier(self, submission: executions.Submission, key: str | None) -> Execution | None:
+    def _run(self, work: Callable[[Connection], T], connection: Connection | None) -> T:
+        """``work`` in the caller's transaction, or on a connection of this client's own."""
+        return self._database.run(work) if connection is None else self._database.within(connection, work)
+
+    def _earlier(
+        self, submission: executions.Submission, key: str | None, connection: Connection | None
+    ) -> Execution | None:
         """The execution a submit that stored nothing stands for, if it was stored before."""
         if key is not None:
-            known = self._database.run(partial(executions.known_key, program=submission.program, key=key))
+            known = self._run(partial(executions.known_key, program=submission.program, key=key), connection)
             if known is not None:
                 if known.inputs_hash != _inputs_hash(submission.inputs):
                     raise IdempotencyConflict(
@@ -329,19 +451,20 @@ class Client:
                         f"{known.execution_id}, which has other inputs",
                         execution_id=str(known.execution_id), key=key,
                     )  # fmt: skip
-                return self.get(known.execution_id)
-        row = self._database.run(partial(executions.find, id=submission.id))
+                return Execution(self, self.row(known.execution_id, connection))
+        row = self._run(partial(executions.find, id=submission.id), connection)
         return Execution(self, row) if row else None
 
-    def _store(self, batch: Batch, submissions: Sequence[executions.Submission]) -> None:
-        saved = f"{len(batch)} rows of batch {batch.id} are stored, the rest is not"
-        try:
-            with self._database.transaction(saved=saved) as connection:
-                executions.copy(connection, submissions)
-        except BackendUnavailable as error:
-            error.details.update(batch_id=str(batch.id), stored=len(batch))
-            raise
-        batch.add(submissions)
+    def _store(self, submissions: Sequence[executions.Submission]) -> None:
+        """All of them or none; once more when the connection breaks, for it may be an old one that was cut since."""
+        for again in (False, True):
+            try:
+                with self._database.transaction(saved="these rows are not stored") as connection:
+                    executions.copy(connection, submissions, missing_only=again)
+                break
+            except (BackendUnavailable, executions.AlreadyStored):
+                if again:
+                    raise
         failpoint(BETWEEN_CHUNKS)
 
     def _publish(self, ids: Sequence[UUID], program: str, priority: int) -> None:
@@ -349,9 +472,6 @@ class Client:
             self._broker.publish(ids, program=program, priority=priority)
         except BackendUnavailable as error:
             log.warning("%s", error)
-
-    def _final_among(self, ids: Collection[UUID]) -> Collection[UUID]:
-        return self._database.run(partial(executions.final_among, ids=ids))
 
 
 def _new_row(submission: executions.Submission, created_at: datetime) -> Mapping[str, Any]:
@@ -373,6 +493,13 @@ def _new_row(submission: executions.Submission, created_at: datetime) -> Mapping
 def _inputs_hash(inputs: str) -> bytes:
     canonical = json.dumps(json.loads(inputs), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).digest()
+
+
+def _connection_fault(connection: object) -> list[FieldError]:
+    if connection is None or (isinstance(connection, Connection) and connection.dialect.driver.startswith("psycopg")):
+        return []
+    expected = "a SQLAlchemy Connection through psycopg (of a Session: session.connection())"
+    return [FieldError("connection", expected, type(connection).__name__)]
 
 
 def _key_fault(key: str | None) -> list[FieldError]:

@@ -15,7 +15,7 @@ from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, Result
 if TYPE_CHECKING:
     from dspex.client import Client
 
-__all__ = ["TRANSITIONS", "Execution", "Metrics", "Result", "Status"]
+__all__ = ["TRANSITIONS", "Execution", "ExecutionRecord", "Metrics", "Result", "Status"]
 
 
 class Status(StrEnum):
@@ -115,15 +115,10 @@ class Metrics:
         return cls(**{name: value for name, value in (stored or {}).items() if name in known})
 
 
-class Execution:
-    """One execution: a snapshot of its row, and a handle on it.
+class ExecutionRecord:
+    """What the row of an execution tells, as it was read."""
 
-    ``status``, ``error``, ``metrics`` and the rest read the database again while the execution is not final, so
-    they are current; once it is final nothing is read twice. ``refresh()`` reads in any case.
-    """
-
-    def __init__(self, client: Client, row: Mapping[str, Any]) -> None:
-        self._client = client
+    def __init__(self, row: Mapping[str, Any]) -> None:
         self._row = row
 
     def __repr__(self) -> str:
@@ -146,11 +141,6 @@ class Execution:
     @property
     def status(self) -> Status:
         return Status(self._current["status"])
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """The validated inputs, as they were stored."""
-        return self._client.program(self.program, self.version).signature.decode("inputs", self._row["inputs"])
 
     @property
     def attempts(self) -> int:
@@ -195,6 +185,36 @@ class Execution:
         return cast("datetime | None", self._current["finished_at"])
 
     @property
+    def batch_id(self) -> UUID | None:
+        return cast("UUID | None", self._row.get("batch_id"))
+
+    @property
+    def batch_index(self) -> int | None:
+        """The index of its row among the rows of its batch."""
+        return cast("int | None", self._row.get("batch_index"))
+
+    @property
+    def _current(self) -> Mapping[str, Any]:
+        return self._row
+
+
+class Execution(ExecutionRecord):
+    """One execution: a snapshot of its row, and a handle on it.
+
+    ``status``, ``error``, ``metrics`` and the rest read the database again while the execution is not final, so
+    they are current; once it is final nothing is read twice. ``refresh()`` reads in any case.
+    """
+
+    def __init__(self, client: Client, row: Mapping[str, Any]) -> None:
+        super().__init__(row)
+        self._client = client
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The validated inputs, as they were stored."""
+        return self._client.program(self.program, self.version).signature.decode("inputs", self._row["inputs"])
+
+    @property
     def audit_trail(self) -> AuditTrail:
         """What happened, in order of time; read from the database at each use."""
         return self._client.audit_trail(self.id)
@@ -205,14 +225,21 @@ class Execution:
         Raises ExecutionFailed (its ``cause`` is the recorded error), ExecutionCancelled, ExecutionTimedOut when the
         wait is over (the execution goes on), ResultNotReady with ``timeout=0``.
         """
-        if not Status(self._row["status"]).is_final:
-            row = self._client.wait(self, timeout)
-            if row is None and timeout == 0:
-                raise ResultNotReady(f"execution {self.id} is {self.status}", execution_id=str(self.id))
-            if row is None:
-                raise self._client.timed_out(self, timeout)
-            self._row = row
+        final = Status(self._row["status"]).is_final
+        return self.conclude(self._row if final else self._client.wait(self, timeout), timeout)
+
+    def conclude(self, row: Mapping[str, Any] | None, timeout: float | None) -> Result:
+        """The outputs, or the error to raise, after a wait that ended with this final row, or with none."""
+        if row is None and timeout == 0:
+            raise ResultNotReady(f"execution {self.id} is {self.status}", execution_id=str(self.id))
+        if row is None:
+            raise self._client.timed_out(self, timeout)
+        self._row = row
         return self._outcome()
+
+    def cancel(self) -> bool:
+        """Cancel it: see :meth:`dspex.Client.cancel`. False when it had completed or failed already."""
+        return self._client.cancel(self.id)
 
     def refresh(self) -> Execution:
         """Read the row again."""

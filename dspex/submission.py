@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,54 @@ from dspex.errors import FieldError, ValidationError
 from dspex.program import Program
 from dspex.store.executions import Submission
 
-__all__ = ["Preparer"]
+__all__ = ["Preparer", "RowOptions", "prepare_row"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowOptions:
+    """What the rows of one submit have in common, validated: their program and how to run it.
+
+    ``max_input_bytes`` bounds the encoded inputs of each; ``metadata`` is JSON text.
+    """
+
+    program: Program
+    max_input_bytes: int
+    priority: int
+    run_at: datetime | None
+    timeout_seconds: float
+    metadata: str | None
+
+
+def prepare_row(
+    options: RowOptions,
+    inputs: Mapping[str, Any],
+    id: UUID,
+    batch_id: UUID | None = None,
+    batch_index: int | None = None,
+) -> Submission:
+    """The submission of these inputs. Raises ValidationError."""
+    began = time.perf_counter()
+    program = options.program
+    encoded = program.signature.encode("inputs", program.signature.validate_inputs(inputs))
+    if len(encoded) > options.max_input_bytes:
+        raise ValidationError.of(
+            f"submit to {program.name!r}", [_too_large("inputs", len(encoded), options.max_input_bytes)]
+        )
+    validated_ms = (time.perf_counter() - began) * 1000
+    return Submission(
+        id=id,
+        program=program.name,
+        version=program.version,
+        inputs=encoded.decode(),
+        events=_events(program, len(encoded), validated_ms, options.priority),
+        priority=options.priority,
+        max_attempts=program.retry.max_attempts,
+        timeout_seconds=options.timeout_seconds,
+        run_at=options.run_at,
+        metadata=options.metadata,
+        batch_id=batch_id,
+        batch_index=batch_index,
+    )
 
 
 class Preparer:
@@ -34,36 +82,34 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
-        batch_id: UUID | None = None,
-        batch_index: int | None = None,
         faults: Sequence[FieldError] = (),
     ) -> Submission:
         """The submission. Raises ValidationError with everything that is wrong; ``faults`` were found before."""
-        began = time.perf_counter()
-        wrong = [*faults, *_option_faults(priority, run_at, timeout)]
+        wrong = list(faults)
         if not isinstance(inputs, Mapping):
             wrong.append(FieldError("inputs", "a mapping of field names to values", type(inputs).__name__))
+        options = self.options(
+            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, faults=wrong
+        )
+        return prepare_row(options, inputs, uuid7())
+
+    def options(
+        self,
+        program: Program,
+        *,
+        priority: int = 5,
+        run_at: datetime | None = None,
+        timeout: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        faults: Sequence[FieldError] = (),
+    ) -> RowOptions:
+        """What all rows of a submit share. Raises ValidationError; ``faults`` were found before."""
+        wrong = [*faults, *_option_faults(priority, run_at, timeout)]
         if wrong:
             raise ValidationError.of(f"submit to {program.name!r}", wrong)
-        encoded = program.signature.encode("inputs", program.signature.validate_inputs(inputs))
+        seconds = float(timeout if timeout is not None else program.timeout)
         kept = self._metadata(program, metadata)
-        if len(encoded) > self._max_input_bytes:
-            raise ValidationError.of(f"submit to {program.name!r}", [self._too_large("inputs", len(encoded))])
-        validated_ms = (time.perf_counter() - began) * 1000
-        return Submission(
-            id=uuid7(),
-            program=program.name,
-            version=program.version,
-            inputs=encoded.decode(),
-            events=_events(program, len(encoded), validated_ms, priority),
-            priority=priority,
-            max_attempts=program.retry.max_attempts,
-            timeout_seconds=float(timeout if timeout is not None else program.timeout),
-            run_at=run_at,
-            metadata=kept,
-            batch_id=batch_id,
-            batch_index=batch_index,
-        )
+        return RowOptions(program, self._max_input_bytes, priority, run_at, seconds, kept)
 
     def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
         if metadata is None:
@@ -76,13 +122,14 @@ class Preparer:
                 f"submit to {program.name!r}", [FieldError("metadata", f"JSON-friendly data ({error})")]
             ) from None
         if size > self._max_input_bytes:
-            raise ValidationError.of(f"submit to {program.name!r}", [self._too_large("metadata", size)])
+            raise ValidationError.of(
+                f"submit to {program.name!r}", [_too_large("metadata", size, self._max_input_bytes)]
+            )
         return text
 
-    def _too_large(self, path: str, size: int) -> FieldError:
-        return FieldError(
-            path, f"at most {self._max_input_bytes} bytes as JSON (DSPEX_MAX_INPUT_BYTES)", f"{size} bytes", "max_bytes"
-        )
+
+def _too_large(path: str, size: int, most: int) -> FieldError:
+    return FieldError(path, f"at most {most} bytes as JSON (DSPEX_MAX_INPUT_BYTES)", f"{size} bytes", "max_bytes")
 
 
 def _events(program: Program, size: int, validated_ms: float, priority: int) -> str:

@@ -78,6 +78,17 @@ class Database:
             raise self._translate(error, saved) from error
         except PoolTimeout as error:
             raise self._pool_exhausted(saved) from error
+        except psycopg.Error as error:  # from COPY, which goes past SQLAlchemy
+            if not is_disconnect(error):
+                raise
+            raise unavailable(self.url, error, saved) from error
+
+    def within(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+        """``work`` in a transaction that is the caller's own. Raises BackendUnavailable, SchemaOutdated."""
+        try:
+            return work(connection)
+        except DBAPIError as error:
+            raise self._translate(error, "nothing was saved") from error
 
     def guard(self, work: Callable[[Engine], T]) -> T:
         """``work`` with the engine itself. Raises BackendUnavailable."""

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select, text
 from sqlalchemy.dialects import postgresql
 
@@ -26,19 +27,18 @@ __all__ = [
     "ADOPT",
     "CLAIM",
     "SETTLE",
+    "AlreadyStored",
     "Claimed",
     "Settlement",
     "Submission",
     "copy",
     "dispatch",
-    "final_among",
     "find",
     "find_many",
     "insert",
     "insert_once",
     "known_key",
     "listing",
-    "progress",
     "redispatch",
     "settle_parameters",
     "trail",
@@ -125,23 +125,36 @@ def _parameters(submission: Submission) -> dict[str, Any]:
     return {name: getattr(submission, name) for name in Submission.__slots__}
 
 
-def copy(connection: Connection, submissions: Sequence[Submission]) -> None:
-    """Store many by COPY, all left to the pump."""
+class AlreadyStored(Exception):
+    """Some of these executions are stored already."""
+
+
+def copy(connection: Connection, submissions: Sequence[Submission], *, missing_only: bool = False) -> None:
+    """Store many by COPY, all left to the pump; with ``missing_only``, those that are not stored yet.
+
+    Raises AlreadyStored, having stored none.
+    """
+    if missing_only:
+        stored = {row["id"] for row in find_many(connection, [s.id for s in submissions])}
+        submissions = [s for s in submissions if s.id not in stored]
     now = connection.scalar(text("SELECT now()"))
     cursor = connection.connection.cursor()
     hashes = [entry_hash(b"", s.id, 1, 0, now, s.events) for s in submissions]
-    with cursor.copy(
-        "COPY dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,"
-        " batch_id, batch_index, created_at, run_at, inputs, metadata, audit_seq, audit_hash) FROM STDIN"
-    ) as rows:
-        for s, digest in zip(submissions, hashes, strict=True):
-            rows.write_row(
-                (s.id, s.program, s.version, "queued", s.priority, 0, s.max_attempts, s.timeout_seconds,
-                 s.batch_id, s.batch_index, now, s.run_at or now, s.inputs, s.metadata, 1, digest)
-            )  # fmt: skip
-    with cursor.copy("COPY dspex.audit_events (execution_id, seq, attempt, at, events, hash) FROM STDIN") as rows:
-        for s, digest in zip(submissions, hashes, strict=True):
-            rows.write_row((s.id, 1, 0, now, s.events, digest))
+    try:
+        with cursor.copy(
+            "COPY dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,"
+            " batch_id, batch_index, created_at, run_at, inputs, metadata, audit_seq, audit_hash) FROM STDIN"
+        ) as rows:
+            for s, digest in zip(submissions, hashes, strict=True):
+                rows.write_row(
+                    (s.id, s.program, s.version, "queued", s.priority, 0, s.max_attempts, s.timeout_seconds,
+                     s.batch_id, s.batch_index, now, s.run_at or now, s.inputs, s.metadata, 1, digest)
+                )  # fmt: skip
+        with cursor.copy("COPY dspex.audit_events (execution_id, seq, attempt, at, events, hash) FROM STDIN") as rows:
+            for s, digest in zip(submissions, hashes, strict=True):
+                rows.write_row((s.id, 1, 0, now, s.events, digest))
+    except psycopg.errors.UniqueViolation as error:
+        raise AlreadyStored(str(error)) from error
 
 
 # ---------------------------------------------------------------------------------------------- claim and settle
@@ -316,7 +329,7 @@ _AS_TEXT = ("inputs", "result")
 _COLUMNS = [
     cast(column, Text).label(column.name) if column.name in _AS_TEXT else column
     for column in executions.c
-    if column.name not in ("audit_seq", "audit_hash", "dispatched_at")
+    if column.name not in ("audit_seq", "audit_hash", "dispatched_at", "cost_usd")
 ]
 
 
@@ -339,16 +352,12 @@ def listing(
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def find_many(connection: Connection, ids: Collection[UUID]) -> list[Mapping[str, Any]]:
-    """The rows of those of these executions that exist, in any order."""
+def find_many(connection: Connection, ids: Collection[UUID], *, final: bool = False) -> list[Mapping[str, Any]]:
+    """The rows of those of these executions that exist, or only of those that are final, in any order."""
     query = select(*_COLUMNS).where(executions.c.id == func.any(bindparam("ids", list(ids), UUIDS)))
+    if final:
+        query = query.where(executions.c.finished_at.is_not(None))
     return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def final_among(connection: Connection, ids: Collection[UUID]) -> list[UUID]:
-    """Which of these executions are final."""
-    query = text("SELECT id FROM dspex.executions WHERE id = ANY(:ids) AND finished_at IS NOT NULL")
-    return list(connection.scalars(query, {"ids": list(ids)}))
 
 
 def trail(connection: Connection, id: UUID) -> tuple[list[Entry], int, bytes] | None:
@@ -365,14 +374,3 @@ SELECT e.audit_seq, e.audit_hash, a.seq, a.attempt, a.at, a.events::text AS even
 FROM dspex.executions e LEFT JOIN dspex.audit_events a ON a.execution_id = e.id
 WHERE e.id = :id ORDER BY a.seq
 """)
-
-
-def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
-    """How many executions of a batch are in each status, and what they cost so far."""
-    rows = connection.execute(
-        text("""SELECT status, count(*) AS n, coalesce(sum((metrics->>'cost_usd')::numeric), 0) AS cost
-                FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status"""),
-        {"batch_id": batch_id},
-    ).all()
-    counts = {row.status: row.n for row in rows}
-    return {"counts": counts, "cost_usd": float(sum(row.cost for row in rows))}

@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     DateTime,
     Double,
     Identity,
@@ -87,6 +88,7 @@ executions = Table(
     Column("result", JSON),
     Column("error", JSON),
     Column("metrics", JSON),
+    Column("cost_usd", Double, Computed("(metrics ->> 'cost_usd')::double precision", persisted=True)),
     Column("metadata", JSON),
     # What is due, in the order it is dispatched; small however many executions are finished.
     Index("executions_due", "priority", "run_at", postgresql_where=text("status = 'queued' AND dispatched_at IS NULL")),
@@ -106,7 +108,14 @@ executions = Table(
     ),
     Index("executions_failed", "id", postgresql_where=text("status = 'failed'")),
     Index("executions_program", "program", "id"),
-    Index("executions_batch", "batch_id", "batch_index", postgresql_where=text("batch_id IS NOT NULL")),
+    # A batch's executions by row, with all that its progress is made of.
+    Index(
+        "executions_batch",
+        "batch_id",
+        "batch_index",
+        postgresql_include=["status", "finished_at", "cost_usd"],
+        postgresql_where=text("batch_id IS NOT NULL"),
+    ),
     postgresql_partition_by="RANGE (id)",
 )
 
@@ -134,6 +143,8 @@ lm_calls = Table(
     Column("cost_usd", Numeric),
     Column("duration_ms", Double, nullable=False),
     Column("request_id", Text),
+    # The answer was found to be bad: it is never replayed.
+    Column("rejected", Boolean, nullable=False, server_default=text("false")),
     _at("created_at", nullable=False, default=True),
     postgresql_partition_by="RANGE (execution_id)",
 )

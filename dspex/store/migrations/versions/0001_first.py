@@ -47,6 +47,7 @@ CREATE TABLE dspex.executions (
     result json,
     error json,
     metrics json,
+    cost_usd double precision GENERATED ALWAYS AS ((metrics ->> 'cost_usd')::double precision) STORED,
     metadata json,
     CHECK ((status = 'running') = (worker_id IS NOT NULL)),
     CHECK ((status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
@@ -62,7 +63,8 @@ CREATE INDEX executions_cancelling ON dspex.executions (worker_id)
     WHERE status = 'running' AND cancel_requested_at IS NOT NULL;
 CREATE INDEX executions_failed ON dspex.executions (id) WHERE status = 'failed';
 CREATE INDEX executions_program ON dspex.executions (program, id);
-CREATE INDEX executions_batch ON dspex.executions (batch_id, batch_index) WHERE batch_id IS NOT NULL;
+CREATE INDEX executions_batch ON dspex.executions (batch_id, batch_index)
+    INCLUDE (status, finished_at, cost_usd) WHERE batch_id IS NOT NULL;
 
 CREATE TABLE dspex.idempotency_keys (
     program text NOT NULL,
@@ -85,6 +87,7 @@ CREATE TABLE dspex.lm_calls (
     cost_usd numeric,
     duration_ms double precision NOT NULL,
     request_id text,
+    rejected boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (execution_id, request_hash, occurrence)
 ) PARTITION BY RANGE (execution_id);

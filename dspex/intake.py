@@ -1,0 +1,122 @@
+"""Taking the rows of a batch: validated one by one, stored a group at a time, however many there are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from functools import partial
+from typing import Any, TypeVar
+
+from dspex.batch import ROWS_MOST, WINDOW, BatchRows, Rejected, execution_id
+from dspex.completion import Slot, in_order
+from dspex.driver import Driver
+from dspex.driver import Row as StoredRow
+from dspex.errors import BackendUnavailable, FieldError, ValidationError
+from dspex.store.executions import Submission
+from dspex.submission import RowOptions, prepare_row
+
+__all__ = ["BULK_ROWS", "MAP_ROWS", "Intake", "Row", "chunks", "chunks_async", "mapped"]
+
+T = TypeVar("T")
+#: A row as given; one that is known to be bad is its error.
+Row = Mapping[str, Any] | ValidationError
+
+#: Rows of one COPY: enough to be fast, few enough to be stored soon.
+BULK_ROWS = 1000
+#: The same for `map`, which has a few thousand under way.
+MAP_ROWS = 500
+#: A slow source's rows are not kept waiting for a full group.
+CHUNK_SECONDS = 0.5
+
+
+class Intake:
+    """Takes rows into ``batch``, in order. ``store`` commits a group of submissions, all or none of them."""
+
+    def __init__(self, batch: BatchRows, options: RowOptions, store: Callable[[Sequence[Submission]], None]) -> None:
+        self._batch = batch
+        self._options = options
+        self._store = store
+
+    def add(self, rows: Sequence[Row]) -> list[Rejected]:
+        """Store those of the rows that fit. Returns the others.
+
+        Raises BackendUnavailable with ``batch_id`` and ``stored`` in its details; none of these rows is taken then.
+        """
+        batch, begin = self._batch, self._batch.size
+        if begin + len(rows) > ROWS_MOST:
+            raise ValidationError.of("batch", [FieldError("rows", f"at most {ROWS_MOST}", constraint="max_size")])
+        submissions, rejected = [], []
+        for index, row in enumerate(rows, begin):
+            try:
+                if isinstance(row, ValidationError):
+                    raise row
+                submissions.append(prepare_row(self._options, row, execution_id(batch.id, index), batch.id, index))
+            except ValidationError as error:
+                rejected.append(Rejected(index, error.with_traceback(None)))
+        if submissions:
+            self._commit(submissions)
+        batch.extend(len(rows), [r.index for r in rejected])
+        return rejected
+
+    def _commit(self, submissions: Sequence[Submission]) -> None:
+        try:
+            self._store(submissions)
+        except BackendUnavailable as error:
+            error.details.update(batch_id=str(self._batch.id), stored=len(self._batch))
+            raise
+
+
+async def mapped(
+    driver: Driver, batch: BatchRows, intake: Intake, source: AsyncIterator[Sequence[Row]], seconds: float | None
+) -> AsyncGenerator[tuple[Slot, StoredRow | None], None]:
+    """Each row's slot, in order, with its execution's final row; later rows are taken meanwhile."""
+
+    def add(rows: Sequence[Row]) -> Sequence[Slot]:
+        begin = batch.size
+        errors = {rejected.index: rejected.error for rejected in intake.add(rows)}
+        return [
+            Slot(index, None if index in errors else execution_id(batch.id, index), errors.get(index))
+            for index in range(begin, batch.size)
+        ]
+
+    async def taken() -> AsyncIterator[Sequence[Slot]]:
+        async for rows in source:
+            yield await driver.call(partial(add, rows))
+
+    async for pair in in_order(driver, batch.id, taken(), seconds, window=WINDOW):
+        yield pair
+
+
+def chunks(rows: Iterable[T], most: int = BULK_ROWS) -> Iterator[list[T]]:
+    """The rows in groups; a group ends early when its rows come slowly."""
+    chunk: list[T] = []
+    began = time.monotonic()
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == most or time.monotonic() - began > CHUNK_SECONDS:
+            yield chunk
+            chunk, began = [], time.monotonic()
+    if chunk:
+        yield chunk
+
+
+async def chunks_async(rows: AsyncIterable[T], most: int = BULK_ROWS) -> AsyncIterator[list[T]]:
+    """The same for rows that come asynchronously."""
+    chunk: list[T] = []
+    began = time.monotonic()
+    async for row in rows:
+        chunk.append(row)
+        if len(chunk) == most or time.monotonic() - began > CHUNK_SECONDS:
+            yield chunk
+            chunk, began = [], time.monotonic()
+    if chunk:
+        yield chunk

@@ -1,0 +1,81 @@
+"""What a batch's executions tell of the batch: there is no row for the batch itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+__all__ = ["extent", "final_indexes", "last_index", "progress"]
+
+#: The rate that an ETA is made of is that of so many seconds.
+RECENT_SECONDS = 30
+
+_FIRST = text("""
+SELECT program, extract(epoch FROM now() - created_at)::float8 AS age_seconds
+FROM dspex.executions WHERE batch_id = :batch_id ORDER BY batch_index LIMIT 1
+""")
+_LAST = text("SELECT max(batch_index) FROM dspex.executions WHERE batch_id = :batch_id")
+_GAPS = text("""
+SELECT previous + 1 AS first, batch_index AS last FROM (
+    SELECT batch_index, lag(batch_index, 1, -1::bigint) OVER (ORDER BY batch_index) AS previous
+    FROM dspex.executions WHERE batch_id = :batch_id) numbered
+WHERE batch_index > previous + 1 ORDER BY 1
+""")
+_FINAL = text("""
+SELECT batch_index FROM dspex.executions
+WHERE batch_id = :batch_id AND batch_index >= :begin AND batch_index < :end AND finished_at IS NOT NULL
+ORDER BY batch_index
+""")
+_PROGRESS = text("""
+SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
+    count(*) FILTER (WHERE finished_at > now() - make_interval(secs => :recent_seconds)) AS recent,
+    extract(epoch FROM now() - min(finished_at))::float8 AS since_first
+FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status
+""")
+
+
+def extent(connection: Connection, batch_id: UUID) -> tuple[str, int, Sequence[int]] | None:
+    """Of the rows stored so far: their program, the number after the last, and the numbers missing before it."""
+    first = connection.execute(_FIRST, {"batch_id": batch_id}).one_or_none()
+    if first is None:
+        return None
+    gaps = connection.execute(_GAPS, {"batch_id": batch_id}).all()
+    missing = chain.from_iterable(range(gap.first, gap.last) for gap in gaps)
+    return first.program, last_index(connection, batch_id) + 1, list(missing)
+
+
+def last_index(connection: Connection, batch_id: UUID) -> int:
+    """The number of the last row stored; -1 when there is none."""
+    last = connection.scalar(_LAST, {"batch_id": batch_id})
+    return -1 if last is None else int(last)
+
+
+def final_indexes(connection: Connection, batch_id: UUID, *, begin: int, end: int) -> Sequence[int]:
+    """The numbers, from ``begin`` to before ``end``, of the rows whose executions are final."""
+    return list(connection.scalars(_FINAL, {"batch_id": batch_id, "begin": begin, "end": end}))
+
+
+def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
+    """How many executions are in each status, what they cost so far, and how many finish per second of late."""
+    rows = connection.execute(_PROGRESS, {"batch_id": batch_id, "recent_seconds": RECENT_SECONDS}).all()
+    return {
+        "counts": {row.status: row.n for row in rows},
+        "cost_usd": float(sum(row.cost_usd for row in rows)),
+        "per_second": _rate(connection, batch_id, sum(row.recent for row in rows), rows),
+    }
+
+
+def _rate(connection: Connection, batch_id: UUID, recent: int, rows: Sequence[Any]) -> float:
+    """Of the last half minute; of the whole time when that is shorter, or when nothing finished of late."""
+    finished = sum(row.n for row in rows if row.since_first is not None)
+    if not finished:
+        return 0.0
+    since_first = max(row.since_first for row in rows if row.since_first is not None)
+    if recent and since_first >= RECENT_SECONDS:
+        return float(recent / RECENT_SECONDS)
+    age_seconds = connection.execute(_FIRST, {"batch_id": batch_id}).one().age_seconds
+    return float(finished / max(age_seconds, 0.001))
