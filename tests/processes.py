@@ -27,10 +27,15 @@ def environment_of(backends: Backends, extra: Mapping[str, Any]) -> dict[str, st
     }
 
 
-def dying_with_us(*arguments: str) -> list[str]:
-    """The ``dspex`` command, killed by the kernel when the tests are: an interrupted run leaves nothing behind."""
+def mortal(*arguments: str) -> list[str]:
+    """Python with these arguments, killed by the kernel when the tests are: an interrupted run leaves nothing behind."""
     own = ["--parent", str(os.getpid()), "--death-signal", str(int(signal.SIGKILL))]
-    return [sys.executable, "-I", "-S", launch.__file__, *own, sys.executable, "-m", "dspex.cli", *arguments]
+    return [sys.executable, "-I", "-S", launch.__file__, *own, sys.executable, *arguments]
+
+
+def dspex_command(*arguments: str) -> list[str]:
+    """The ``dspex`` command, :func:`mortal`."""
+    return mortal("-m", "dspex.cli", *arguments)
 
 
 class WorkerProcess:
@@ -41,7 +46,7 @@ class WorkerProcess:
         self._backends = backends
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                dying_with_us("worker"),
+                dspex_command("worker"),
                 env=environment_of(backends, environment),
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -16,7 +16,7 @@ from dspex.embedded.ports import free_port
 from dspex.settings import Backends
 from dspex.store import health
 from dspex.store.database import Database
-from tests.processes import WorkerProcess, dying_with_us, environment_of
+from tests.processes import WorkerProcess, dspex_command, environment_of
 from tests.waiting import wait_for
 
 
@@ -24,7 +24,7 @@ from tests.waiting import wait_for
 def command(backends: Backends, log: Path, *arguments: str, **environment: str) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(
-            dying_with_us(*arguments),
+            dspex_command(*arguments),
             env=environment_of(backends, environment),
             stdout=output,
             stderr=subprocess.STDOUT,
