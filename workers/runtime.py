@@ -89,6 +89,7 @@ class Runtime:
     def start(self) -> None:
         """Check the schema, register, and begin. Raises SchemaOutdated, BackendUnavailable."""
         self._lease_database.run(migrate.check)
+        threading.excepthook = _end_the_process
         self._thread.start()
         self._call(self._begin())
         self._call(self._executor.prepare(self._lease_database.run(programs.deployed)))
@@ -159,3 +160,18 @@ class Runtime:
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def _end_the_process(failure: threading.ExceptHookArgs) -> None:
+    """A worker without its lease, its pump or its loop would stand in the way of those that have them.
+
+    It ends as if killed: its lease runs out, and the others take over.
+    """
+    name = failure.thread.name if failure.thread else ""
+    if not name.startswith("dspex-"):  # a program's own
+        threading.__excepthook__(failure)
+        return
+    trace = (failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
+    log.critical("thread %s died of a bug; this worker ends", name, exc_info=trace)
+    logging.shutdown()
+    os._exit(EXIT_STUCK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,13 @@ MANY = 2500
 
 def scripted(**options: object) -> dspex.Program:
     return dspex.Program("qa", QA, adapter="scripted", retry=RETRY, module_options=options)
+
+
+def asking(server: ModelServer, adapter: str) -> dspex.Program:
+    """A program of one model call, by DSPy or by the light adapter of these tests."""
+    if adapter == "dspy":
+        return dspex.Program("qa", QA, model="openai/test", api_base=server.url, retry=RETRY)
+    return dspex.Program("qa", QA, adapter="steps", module_options={"server": server.url}, retry=RETRY)
 
 
 def dies(process: subprocess.Popen[bytes], of: str) -> None:
@@ -105,25 +113,26 @@ def settled(then: Sequence[Mapping[str, object]], journaled: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("point", "as_expected"),
+    ("point", "adapter", "as_expected"),
     [
-        (failpoints.BEFORE_CLAIM, untouched),
-        (failpoints.AFTER_CLAIM, claimed),
-        (failpoints.AFTER_ANSWER, claimed),
-        (failpoints.AFTER_JOURNAL, journaled_only),
-        (failpoints.BEFORE_SETTLE, journaled_only),
-        (failpoints.AFTER_SETTLE, settled),
+        (failpoints.BEFORE_CLAIM, "steps", untouched),
+        (failpoints.AFTER_CLAIM, "steps", claimed),
+        (failpoints.AFTER_ANSWER, "dspy", claimed),
+        (failpoints.AFTER_JOURNAL, "steps", journaled_only),
+        (failpoints.BEFORE_SETTLE, "dspy", journaled_only),
+        (failpoints.AFTER_SETTLE, "steps", settled),
     ],
 )
 def test_a_worker_killed_around_a_model_call_pays_only_for_what_was_not_journaled(
     point: str,
+    adapter: str,
     as_expected: Callable[[Sequence[Mapping[str, object]], int], bool],
     client: Client,
     model_server: ModelServer,
     start_worker: StartWorker,
 ) -> None:
     model_server.script(default=Step(delay_ms=20))
-    client.deploy(dspex.Program("qa", QA, model="openai/test", api_base=model_server.url, retry=RETRY))
+    client.deploy(asking(model_server, adapter))
     victim = start_worker(**LEASE, DSPEX_FAILPOINTS=f"{point}=kill")
     ids = [client.submit("qa", {"question": question(n)}).id for n in range(4)]
     dies(victim.process, point)
@@ -179,6 +188,20 @@ def test_a_stopping_worker_killed_after_its_hand_back_loses_nothing(client: Clie
     assert all(row["status"] == "queued" for row in client.rows(ids)), "handed back before it died"
     start_worker()
     assert_guarantees(client, ids)
+
+
+@pytest.mark.parametrize("point", [failpoints.AFTER_DISPATCH, failpoints.BEFORE_RECOVER])
+def test_a_worker_whose_pump_dies_of_a_bug_ends_instead_of_going_on_without_it(
+    point: str, client: Client, start_worker: StartWorker
+) -> None:
+    client.deploy(scripted())
+    victim = start_worker(**LEASE, DSPEX_FAILPOINTS=f"{point}=error")
+    batch = client.submit_many("qa", [{"question": question(n)} for n in range(20)])
+    assert victim.process.wait(60) == os.EX_SOFTWARE
+    assert "thread dspex-pump died of a bug; this worker ends" in victim.log.read_text()
+    assert "FailpointReached" in victim.log.read_text()
+    start_worker(**LEASE)
+    assert_guarantees(client, batch.ids)
 
 
 # ----------------------------------------------------------------------------------- a worker that only stood still

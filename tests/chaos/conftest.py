@@ -1,0 +1,24 @@
+"""What all crash tests use: the adapter whose model calls are counted, known to producer and workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dspex.registry import adapters
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def steps_adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The adapter of tests/chaos/steps.py, installed as a third party's would be."""
+    plugin = Path(__file__).parent / "plugin"
+    monkeypatch.syspath_prepend(str(plugin))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(plugin)]))
+    adapters.cache_clear()
+    yield
+    adapters.cache_clear()
