@@ -28,7 +28,7 @@ def environment_of(backends: Backends, extra: Mapping[str, Any]) -> dict[str, st
 
 
 def mortal(*arguments: str) -> list[str]:
-    """Python with these arguments, killed by the kernel when the tests are: an interrupted run leaves nothing behind."""
+    """Python with these arguments, killed by the kernel when the tests are: an interruption leaves nothing."""
     own = ["--parent", str(os.getpid()), "--death-signal", str(int(signal.SIGKILL))]
     return [sys.executable, "-I", "-S", launch.__file__, *own, sys.executable, *arguments]
 

