@@ -29,8 +29,9 @@ def verify_trails(
     Entries whose execution is gone are found too, unless only one ``program`` is asked for. ``on_progress`` is told
     how many executions were verified so far, and of how many.
     """
-    after: UUID | None = trails.before(since)
-    done, total = 0, database.run(partial(trails.count, after=after, program=program))
+    begin = trails.before(since)
+    done, total = 0, database.run(partial(trails.count, after=begin, program=program))
+    after: UUID | None = begin
     while after is not None:
         page = database.run(partial(trails.page, after=after, program=program, most=PAGE_ROWS))
         for chain in page.chains:

@@ -36,6 +36,11 @@ COMMANDS = {
     "run": ("dspex.cli.executions:run", "Execute a program and print its result."),
     "show": ("dspex.cli.show:show", "Show an execution and its timeline."),
     "list": ("dspex.cli.executions:list_command", "List executions, the newest first."),
+    "cancel": ("dspex.cli.control:cancel", "Cancel executions."),
+    "retry": ("dspex.cli.control:retry", "Queue failed or cancelled executions again."),
+    "pause": ("dspex.cli.control:pause", "Begin no execution of a program."),
+    "resume": ("dspex.cli.control:resume", "Begin executions of a paused program again."),
+    "audit": ("dspex.cli.audit:audit", "Verify the audit trails of the whole database."),
     "workers": ("dspex.cli.workers:workers", "List the live workers."),
 }
 
