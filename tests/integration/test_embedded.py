@@ -318,7 +318,7 @@ def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(tmp_path
     }
     with EmbeddedStack(tmp_path, workers=0, beat=False, flower=False, durable=False) as stack:
         assert not (tmp_path / "model.json").exists()  # nobody has asked yet
-        url = ensure_local_model(tmp_path, url="http://not.used/v1")
+        url = ensure_local_model(tmp_path)
         answer = chat(url, "Review: I love it. Sentiment, and a score from 1 to 5?", schema)
         assert answer["sentiment"] in ("negative", "positive")
         assert isinstance(answer["score"], int)
