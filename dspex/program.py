@@ -37,7 +37,15 @@ class Retry:
     """How often and how soon a failed attempt is made again.
 
     ``max_attempts`` counts the first. The wait before attempt n+1 is ``backoff * 2**(n-1)`` seconds, at most
-    ``max_backoff``, with up to 25 % taken off at random so that failures do not return together.
+    ``max_backoff``, with up to 25 % taken off at random so that failures do not return together, and never shorter
+    than the provider asks (``Retry-After``). Waiting holds no worker: the attempt is scheduled in Postgres, and
+    replays the model calls that were answered.
+
+    Inside an attempt, without counting as one: a model call that failed for a moment (``provider_unavailable``,
+    ``rate_limited``, ``model_timeout``) is made up to three times within seconds, unless the provider asks for more
+    than five or the attempt's time is up before; and an answer that cannot be read or breaks the signature is sent
+    back once, with what is wrong with it. Bad credentials, billing, refused requests and a program's own errors are
+    final at once.
     """
 
     max_attempts: int = 3
@@ -67,7 +75,8 @@ class Program:
     ``api_key_env``     the *name* of the environment variable, in the worker, that holds the key
     ``api_base``        the address of an OpenAI-compatible server
     ``adapter``         which adapter hosts it: see :func:`dspex.adapters`
-    ``journal``         whether finished model calls are kept and replayed by a later attempt
+    ``journal``         whether finished model calls are kept and replayed by a later attempt; without, each attempt
+                        pays for all of its calls, and the metrics tell those of the last one
 
     Raises ValidationError with every wrong field, and SecretInProgram when a secret is given.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -23,8 +23,13 @@ class MemoryJournal:
         self.models: list[str] = []
         self.hashes: list[str] = []
         self.replayed = 0
+        self.repairs = 0
+        self.rejected: list[str] = []
 
-    async def perform(self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]]) -> dict[str, Any]:
+    async def perform(
+        self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]], *, repair: bool = False
+    ) -> dict[str, Any]:
+        self.repairs += repair
         self.hashes.append(request_hash)
         self.models.append(model)
         if waiting := self.known.get(request_hash):
@@ -33,6 +38,9 @@ class MemoryJournal:
         answer = await call()
         self.answers.append(answer)
         return answer.response
+
+    def reject(self, request_hashes: Collection[str]) -> None:
+        self.rejected += request_hashes
 
     def recall(self) -> MemoryJournal:
         known: dict[str, list[dict[str, Any]]] = {}

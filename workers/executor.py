@@ -27,8 +27,8 @@ from dspex.store.executions import Claimed, Settlement
 from workers.adapters import Adapters
 from workers.journal import AttemptJournal
 from workers.ledger import Ledger
-from workers.outcome import Fail, after_failure
-from workers.run import Run
+from workers.outcome import BAD_ANSWERS, Fail, after_failure
+from workers.run import Adapter, Run
 from workers.supervision import Ending, Supervised
 from workers.text import redact
 from workers.trail import AttemptTrail
@@ -37,8 +37,6 @@ __all__ = ["Executor", "Outcome"]
 
 log = logging.getLogger("dspex.workers")
 
-#: After these an answer in the journal is the fault, not the remedy: the next attempt asks anew.
-BAD_ANSWERS = frozenset({"output_unparseable", "output_invalid"})
 #: What a stopping worker takes at most to hand back what it did not finish.
 HAND_BACK_SECONDS = 10.0
 #: For an execution whose program cannot be read, and so neither its policy.
@@ -157,10 +155,7 @@ class Executor:
     async def _attempt(self, claimed: Claimed) -> Outcome:
         began = time.monotonic()
         trail = AttemptTrail(claimed.started_at)
-        journal = AttemptJournal(
-            claimed.id, claimed.attempt, trail, self._ledger.store_call,
-            await self._earlier_calls(claimed), replay=_may_replay(claimed),
-        )  # fmt: skip
+        journal = AttemptJournal(claimed.id, claimed.attempt, trail, self._ledger)
         work = Supervised(self._host(claimed, trail, journal), name=f"dspex-{claimed.id}")
         self._running[claimed.id] = _Running(claimed.attempt, trail, work)
         try:
@@ -201,15 +196,20 @@ class Executor:
         return self._failed(claimed, trail, error), error
 
     async def _host(self, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
+        deadline = time.monotonic() + claimed.timeout_seconds
+        if claimed.attempt > 1:
+            journal.recall(await self._ledger.calls(claimed.id))
         program = await self._program(claimed.program, claimed.version)
+        journal.keeps = program.journal
         adapter = await self._adapters.get(program.adapter)
         inputs = program.signature.decode("inputs", claimed.inputs)
-        began_at = trail.now()
         try:
-            raw = await adapter.execute(Run(claimed.id, claimed.attempt, program, inputs, journal, trail))
-        finally:
-            trail.record("adapter_execution", began_at=began_at, adapter=program.adapter, module=program.module)
-        values = _validated(program, raw, trail)
+            run = Run(claimed.id, claimed.attempt, program, inputs, journal, trail, deadline)
+            values = await _outputs(adapter, run, trail)
+        except DspexError as error:
+            if error.code in BAD_ANSWERS:
+                await journal.discard()
+            raise
         began_at = trail.now()
         encoded = program.signature.encode("outputs", values)
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
@@ -258,17 +258,19 @@ class Executor:
             known = self._programs[name, version] = Program.from_content(name, json.loads(content))
         return known
 
-    async def _earlier_calls(self, claimed: Claimed) -> Any:
-        return await self._ledger.calls(claimed.id) if claimed.attempt > 1 else ()
-
 
 async def _settled(pipelines: Collection[asyncio.Task[Any]], seconds: float) -> None:
     if pipelines:
         await asyncio.wait(list(pipelines), timeout=seconds)
 
 
-def _may_replay(claimed: Claimed) -> bool:
-    return claimed.last_error_code not in BAD_ANSWERS
+async def _outputs(adapter: Adapter, run: Run, trail: AttemptTrail) -> dict[str, Any]:
+    program, began_at = run.program, trail.now()
+    try:
+        raw = await adapter.execute(run)
+    finally:
+        trail.record("adapter_execution", began_at=began_at, adapter=program.adapter, module=program.module)
+    return _validated(program, raw, trail)
 
 
 def _validated(program: Program, raw: Mapping[str, Any], trail: AttemptTrail) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -14,101 +15,122 @@ from dspex.store.lm_calls import LMCall
 from workers.run import Answer
 from workers.trail import AttemptTrail
 
-__all__ = ["AttemptJournal", "StoreCall"]
+__all__ = ["AttemptJournal", "CallStore"]
 
 
-class StoreCall(Protocol):
-    async def __call__(self, call: LMCall) -> None: ...
+class CallStore(Protocol):
+    """Where calls are kept: each method returns once it is committed."""
+
+    async def store_call(self, call: LMCall) -> None: ...
+
+    async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None: ...
 
 
 class AttemptJournal:
     """The journal of one attempt.
 
-    ``earlier`` are the calls of earlier attempts; they are replayed if ``replay``. The n-th request with one hash
-    gets the n-th answer to it, so the calls of a program may come in any order.
+    The n-th request with one hash is given the n-th answer to it that is known and was not rejected, so the calls of
+    a program may come in any order, and equal ones at once. ``keeps`` says whether answers are stored.
     """
 
-    def __init__(
-        self,
-        execution_id: UUID,
-        attempt: int,
-        trail: AttemptTrail,
-        store: StoreCall,
-        earlier: Sequence[LMCall] = (),
-        *,
-        replay: bool = True,
-    ) -> None:
+    def __init__(self, execution_id: UUID, attempt: int, trail: AttemptTrail, store: CallStore) -> None:
+        self.keeps = True
+        self.replayed = 0
         self._execution_id = execution_id
         self._attempt = attempt
         self._trail = trail
         self._store = store
-        self._earlier = {(call.request_hash, call.occurrence): call for call in earlier} if replay else {}
-        # Without replay new answers are numbered after the stored ones.
-        self._seen: Counter[bytes] = Counter() if replay else Counter(call.request_hash for call in earlier)
-        self._calls = list(earlier)
-        self.replayed = 0
+        self._known: defaultdict[bytes, deque[LMCall]] = defaultdict(deque)
+        # Numbers are given as calls begin, so that a replay keeps their order; a call that fails leaves a gap.
+        self._next: Counter[bytes] = Counter()
+        self._calls: list[LMCall] = []
+        self._given: set[bytes] = set()
+        self._faulty: set[bytes] = set()
 
-    async def perform(self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]]) -> dict[str, Any]:
+    def recall(self, earlier: Iterable[LMCall]) -> None:
+        """Know the calls of earlier attempts, in order of their occurrence."""
+        for call in earlier:
+            self._calls.append(call)
+            self._next[call.request_hash] = call.occurrence + 1
+            if not call.rejected:
+                self._known[call.request_hash].append(call)
+
+    async def perform(
+        self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]], *, repair: bool = False
+    ) -> dict[str, Any]:
         """See :class:`workers.run.Journal`."""
         digest = bytes.fromhex(request_hash)
-        occurrence = self._seen[digest]
-        self._seen[digest] += 1
         began_at = self._trail.now()
-        if (known := self._earlier.get((digest, occurrence))) is not None:
+        noted: dict[str, Any] = {"request": request_hash[:16], **({"repair": True} if repair else {})}
+        self._given.add(digest)
+        if waiting := self._known[digest]:
+            known = waiting.popleft()
             self.replayed += 1
-            self._trail.record(
-                "lm_call", began_at=began_at, model=known.model, replayed=True, request=request_hash[:16]
-            )
+            self._trail.record("lm_call", began_at=began_at, model=known.model, replayed=True, **noted)
             return dict(json.loads(known.response))
+        occurrence = self._next[digest]
+        self._next[digest] += 1
         try:
             answer = await call()
         except DspexError as error:
-            self._trail.record("lm_call", began_at=began_at, model=model, error=error.code, request=request_hash[:16])
+            self._trail.record("lm_call", began_at=began_at, model=model, error=error.code, **noted)
             raise
         made = self._made(digest, occurrence, model, answer, began_at)
-        failpoint(AFTER_ANSWER)
-        await self._store(made)
-        failpoint(AFTER_JOURNAL)
         self._calls.append(made)
+        self._trail.record("lm_call", began_at=began_at, model=model, **_usage(made), **noted)
+        failpoint(AFTER_ANSWER)
+        if self.keeps:
+            await self._store.store_call(made)
+        failpoint(AFTER_JOURNAL)
         return answer.response
+
+    def reject(self, request_hashes: Collection[str]) -> None:
+        """See :class:`workers.run.Journal`."""
+        self._faulty.update(map(bytes.fromhex, request_hashes))
+
+    async def discard(self) -> None:
+        """The attempt fails for its answers: those that were rejected are never replayed; all, if none were."""
+        faulty = self._faulty or self._given
+        if faulty and self.keeps:
+            await self._store.reject_calls(self._execution_id, self._attempt, sorted(faulty))
 
     def totals(self) -> dict[str, Any]:
         """What the execution's calls took in all attempts together; replays only under their own name."""
         costs = [call.cost_usd for call in self._calls if call.cost_usd is not None]
         return {
             "lm_calls": len(self._calls),
-            "prompt_tokens": _total(call.prompt_tokens for call in self._calls),
-            "completion_tokens": _total(call.completion_tokens for call in self._calls),
+            "prompt_tokens": sum(call.prompt_tokens for call in self._calls),
+            "completion_tokens": sum(call.completion_tokens for call in self._calls),
             "cost_usd": sum(costs) if costs else None,
             "replayed_lm_calls": self.replayed,
         }
 
-    def _made(self, digest: bytes, occurrence: int, model: str, answer: Answer, began_at: Any) -> LMCall:
-        duration_ms = (self._trail.now() - began_at).total_seconds() * 1000
-        self._trail.record(
-            "lm_call",
-            began_at=began_at,
-            model=model,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            cost_usd=answer.cost_usd,
-            request=digest.hex()[:16],
-            request_id=answer.request_id,
-        )
+    def _made(self, digest: bytes, occurrence: int, model: str, answer: Answer, began_at: datetime) -> LMCall:
         return LMCall(
             execution_id=self._execution_id,
             request_hash=digest,
             occurrence=occurrence,
             attempt=self._attempt,
             model=model,
-            response=json.dumps(answer.response, ensure_ascii=False),
+            response=_text(answer.response),
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             cost_usd=answer.cost_usd,
-            duration_ms=duration_ms,
+            duration_ms=(self._trail.now() - began_at).total_seconds() * 1000,
             request_id=answer.request_id,
         )
 
 
-def _total(values: Iterable[int]) -> int:
-    return sum(values)
+def _usage(call: LMCall) -> dict[str, Any]:
+    names = ("prompt_tokens", "completion_tokens", "cost_usd", "request_id")
+    return {name: getattr(call, name) for name in names}
+
+
+def _text(response: dict[str, Any]) -> str:
+    """The response as JSON, all ASCII if it has half of a surrogate pair, which is no UTF-8."""
+    text = json.dumps(response, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(response)
+    return text

@@ -77,6 +77,11 @@ class Ledger:
         rows = await self._reads.add((lm_calls.SELECT, {"execution_id": execution_id}))
         return [LMCall(*row) for row in rows]
 
+    async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None:
+        """Never replay what the execution was answered, up to this attempt, to these requests."""
+        parameters = {"execution_id": execution_id, "attempt": attempt, "request_hashes": list(request_hashes)}
+        await self._reads.add((lm_calls.REJECT, parameters))
+
     async def program(self, name: str, version: str) -> str | None:
         """The content of a program's version, as JSON text."""
         rows = await self._reads.add((programs.LOAD, {"name": name, "version": version}))

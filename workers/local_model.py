@@ -3,21 +3,55 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 from dspex.embedded.model import ensure_local_model
 from dspex.errors import BackendUnavailable, ConfigurationError, ModelError
 from dspex.settings import Settings
 
-__all__ = ["local_model_url"]
+__all__ = ["LocalModelAddress"]
 
 
-async def local_model_url() -> str:
-    """The address of the local model's server, which the embedded stack starts when it is asked for.
+class LocalModelAddress:
+    """The address of the local model's server, looked up for each call, so that a server that moved is found.
 
-    Raises ModelError ``provider_unavailable``: to be retried when the server does not answer, not when there is none.
+    Callers that come while a look-up is under way share it: it takes a thread and a request to the server, or seconds
+    when the server has to start. The thread is its own, so that it holds up nobody else's. Belongs to one loop.
     """
-    settings = Settings.load()
-    try:
-        return await asyncio.to_thread(ensure_local_model, settings.home, url=settings.local_model_url)
-    except (BackendUnavailable, ConfigurationError) as error:
-        raise ModelError(str(error), code="provider_unavailable", retryable=error.retryable) from error
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._looking: asyncio.Future[str] | None = None
+
+    async def __call__(self) -> str:
+        """Raises ModelError ``provider_unavailable``: to be retried when the server does not answer, not when there is
+        none."""
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().run_in_executor(self._own_thread(), self._look)
+            self._looking.add_done_callback(self._forget)
+        try:
+            return await asyncio.shield(self._looking)
+        except (BackendUnavailable, ConfigurationError) as error:
+            raise ModelError(str(error), code="provider_unavailable", retryable=error.retryable) from error
+
+    def close(self) -> None:
+        """Let go of the thread; a look-up under way is not waited for."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+
+    def _look(self) -> str:
+        if self._settings is None:
+            self._settings = Settings.load()
+        return ensure_local_model(self._settings.home, url=self._settings.local_model_url)
+
+    def _own_thread(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dspex-local-model")
+        return self._threads
+
+    def _forget(self, looked: asyncio.Future[str]) -> None:
+        self._looking = None
+        if not looked.cancelled():
+            looked.exception()  # looked at, in case every caller was cancelled

@@ -1,4 +1,8 @@
-"""What becomes of an attempt that failed: one pure decision over the error tree."""
+"""What becomes of a model call or an attempt that failed: pure decisions over the error tree.
+
+What passes by itself within seconds is tried again inside the attempt, which holds its slot meanwhile; everything
+else that another attempt may mend is left to one, scheduled in Postgres, which holds nothing. The rest is final.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,31 @@ from dataclasses import dataclass
 from dspex.errors import DspexError, ExecutionFailed, ModelError
 from dspex.program import Retry
 
-__all__ = ["Fail", "TryAgain", "after_failure", "backoff_seconds"]
+__all__ = [
+    "BAD_ANSWERS",
+    "PATIENCE_SECONDS",
+    "TRANSIENT",
+    "WITHIN_ATTEMPT",
+    "Fail",
+    "TryAgain",
+    "after_failure",
+    "backoff_seconds",
+    "is_transient",
+]
+
+#: Failures of a model call that pass by themselves: unless marked otherwise, the call is made again in the attempt.
+TRANSIENT = frozenset({"provider_unavailable", "rate_limited", "model_timeout"})
+#: After these the model's answers are the fault, not the remedy: the next attempt asks anew for those at fault.
+BAD_ANSWERS = frozenset({"output_unparseable", "output_invalid"})
+#: How often, and how soon, a call is made within one attempt.
+WITHIN_ATTEMPT = Retry(max_attempts=3, backoff=0.5, max_backoff=4.0)
+#: The longest wait before one more call within the attempt; who is asked to wait longer leaves it to a new attempt.
+PATIENCE_SECONDS = 5.0
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may well succeed in a moment."""
+    return isinstance(error, ModelError) and error.retryable and error.code in TRANSIENT
 
 
 @dataclass(frozen=True, slots=True)

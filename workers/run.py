@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import math
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -27,11 +28,22 @@ class Answer:
 class Journal(Protocol):
     """The model calls of an execution: each is stored as it returns, and a later attempt replays it."""
 
-    async def perform(self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]]) -> dict[str, Any]:
+    async def perform(
+        self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]], *, repair: bool = False
+    ) -> dict[str, Any]:
         """The response to this request: replayed when an earlier attempt got one, else from ``call`` and stored.
 
         ``request_hash`` is a hex digest of everything that determines the answer; the n-th request with one
-        hash replays the n-th answer to it. An ``lm_call`` event is recorded either way, and for a failure too.
+        hash replays the n-th answer to it. An ``lm_call`` event is recorded either way, and for a failure too;
+        ``repair`` marks there that a bad answer is sent back with this call.
+        """
+        ...
+
+    def reject(self, request_hashes: Collection[str]) -> None:
+        """The answers that this attempt was given to these requests are bad, and no repair helped.
+
+        If the attempt fails for its outputs, a later one asks anew for these and replays the others. An adapter that
+        cannot tell says nothing: then all are asked anew.
         """
         ...
 
@@ -46,7 +58,8 @@ class Trail(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One attempt: ``inputs`` are validated; ``attempt`` counts from 1."""
+    """One attempt: ``inputs`` are validated; ``attempt`` counts from 1; it is over at ``deadline``, a moment of
+    ``time.monotonic()``."""
 
     execution_id: UUID
     attempt: int
@@ -54,6 +67,7 @@ class Run:
     inputs: Mapping[str, Any]
     journal: Journal
     trail: Trail
+    deadline: float = math.inf
 
 
 class Adapter(Protocol):
@@ -65,6 +79,9 @@ class Adapter(Protocol):
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
         """The program's raw outputs by field name; the caller validates them.
+
+        An adapter that can ask a model to mend a bad answer does it here, once, and has it recorded: an
+        ``output_validation`` event with what was wrong, and the call with ``repair``.
 
         Raises dspex errors only: ModelError for the model's failures, ProgramError for the program's own.
         """

@@ -7,12 +7,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 from uuid import UUID
 
-__all__ = ["INSERT", "SELECT", "LMCall", "insert_parameters"]
+__all__ = ["INSERT", "REJECT", "SELECT", "LMCall", "insert_parameters"]
 
 
 @dataclass(frozen=True, slots=True)
 class LMCall:
-    """A finished model call. ``response`` is JSON text; ``occurrence`` counts equal requests from 0."""
+    """A finished model call. ``response`` is JSON text; ``occurrence`` counts equal requests from 0; ``rejected``
+    says that the answer was found to be bad, so that it is never replayed."""
 
     execution_id: UUID
     request_hash: bytes
@@ -25,6 +26,7 @@ class LMCall:
     cost_usd: float | None
     duration_ms: float
     request_id: str | None
+    rejected: bool = False
 
 
 # A call that is stored already (the answer to an earlier try of this statement was lost) stays as it is.
@@ -43,11 +45,18 @@ ON CONFLICT DO NOTHING
 
 SELECT = """
 SELECT execution_id, request_hash, occurrence, attempt, model, response::text, prompt_tokens, completion_tokens,
-    cost_usd::float8, duration_ms, request_id
-FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY created_at
+    cost_usd::float8, duration_ms, request_id, rejected
+FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY occurrence
+"""
+
+# What a later attempt was answered is its own to judge.
+REJECT = """
+UPDATE dspex.lm_calls SET rejected = true
+WHERE execution_id = %(execution_id)s AND request_hash = ANY(%(request_hashes)s) AND attempt <= %(attempt)s
+RETURNING occurrence
 """
 
 
 def insert_parameters(calls: Sequence[LMCall]) -> dict[str, Any]:
     """The arguments of INSERT."""
-    return {f.name: [getattr(call, f.name) for call in calls] for f in fields(LMCall)}
+    return {f.name: [getattr(call, f.name) for call in calls] for f in fields(LMCall) if f.name != "rejected"}

@@ -18,7 +18,7 @@ ALLOWED = {
     "billiard": {"workers/pool.py"},
     "dspy": {
         "workers/adapters/dspy.py", "workers/compact.py", "workers/prompts.py",
-        "workers/dspy_module.py", "workers/dspy_signature.py",
+        "workers/dspy_module.py", "workers/dspy_signature.py", "workers/repair.py",
     },
     "litellm": set(),
 }  # fmt: skip

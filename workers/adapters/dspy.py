@@ -17,21 +17,24 @@ from dspy.utils.exceptions import AdapterParseError
 
 from dspex.errors import DspexError, ModelError
 from dspex.program import LOCAL_MODEL, Program
-from workers.compact import CompactAdapter
 from workers.dspy_module import build_module
-from workers.dspy_signature import Flavour, dspy_inputs, dspy_names
+from workers.dspy_signature import Flavour, dspy_inputs
 from workers.lm.cost import load_prices
 from workers.lm.endpoint import Endpoints, LocalModelUrl
 from workers.lm.engine import RunEngine, run_lm
 from workers.lm.errors import program_failure
-from workers.local_model import local_model_url
-from workers.prompts import ChatPrompt, JsonPrompt
+from workers.local_model import LocalModelAddress
+from workers.repair import RepairingChat, RepairingCompact, RepairingJson, RepairingPrompt, declared_outputs
 from workers.run import Run
 
 __all__ = ["DspyAdapter"]
 
 _MODULES_KEPT = 256
-_PROMPTS: Mapping[str, type[dspy.Adapter]] = {"chat": ChatPrompt, "json": JsonPrompt, "compact": CompactAdapter}
+_PROMPTS: Mapping[str, type[RepairingPrompt]] = {
+    "chat": RepairingChat,
+    "json": RepairingJson,
+    "compact": RepairingCompact,
+}
 _FLAVOURS: Mapping[str, Flavour] = {
     "openai": "openai",
     "azure": "openai",
@@ -46,7 +49,7 @@ class _Hosted:
     """A program made ready: its module, and the prompt its calls are put in."""
 
     module: dspy.Module
-    prompt: dspy.Adapter
+    prompt: type[RepairingPrompt]
 
 
 class DspyAdapter:
@@ -57,8 +60,9 @@ class DspyAdapter:
     embedded stack's, or what ``DSPEX_LOCAL_MODEL_URL`` says.
     """
 
-    def __init__(self, *, local_model_url: LocalModelUrl = local_model_url) -> None:
-        self._endpoints = Endpoints(local_model_url)
+    def __init__(self, *, local_model_url: LocalModelUrl | None = None) -> None:
+        self._local_model = LocalModelAddress()
+        self._endpoints = Endpoints(local_model_url or self._local_model)
         self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
         # DSPy logs truncated answers and odd inputs without saying whose; our errors and audit events do.
         logging.getLogger("dspy").setLevel(logging.ERROR)
@@ -84,17 +88,18 @@ class DspyAdapter:
             prediction = await _predict(hosted, run, engine)
         except Exception as error:
             raise _failure(error, run.program, engine) from None
-        return _outputs(run.program, prediction)
+        return declared_outputs(run.program.signature, prediction)
 
     async def close(self) -> None:
         """Close the connections to models."""
         self._hosted.clear()
+        self._local_model.close()
         await self._endpoints.aclose()
 
     def _host(self, program: Program) -> _Hosted:
         hosted = self._hosted.get(program.version)
         if hosted is None:
-            hosted = _Hosted(build_module(program, _flavour(program)), _PROMPTS[program.prompt_style]())
+            hosted = _Hosted(build_module(program, _flavour(program)), _PROMPTS[program.prompt_style])
             self._hosted[program.version] = hosted
             if len(self._hosted) > _MODULES_KEPT:
                 self._hosted.popitem(last=False)
@@ -106,7 +111,7 @@ class DspyAdapter:
 async def _predict(hosted: _Hosted, run: Run, engine: RunEngine) -> Mapping[str, Any]:
     with dspy.context(
         lm=run_lm(engine),
-        adapter=hosted.prompt,
+        adapter=hosted.prompt(engine),
         trace=[],
         callbacks=[],
         disable_history=True,
@@ -116,17 +121,6 @@ async def _predict(hosted: _Hosted, run: Run, engine: RunEngine) -> Mapping[str,
     ):
         prediction: Mapping[str, Any] = await hosted.module.acall(**dspy_inputs(run.program.signature, run.inputs))
     return prediction
-
-
-def _outputs(program: Program, prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """The declared outputs. One that may be missing and came as null is left out, so that its default applies."""
-    names = dspy_names(program.signature)
-    found = {}
-    for field in program.signature.output_fields:
-        value = prediction[names[field.name]]
-        if value is not None or field.required:
-            found[field.name] = value
-    return found
 
 
 def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexError:

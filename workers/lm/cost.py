@@ -28,7 +28,7 @@ async def load_prices() -> None:
 def tokens(response: Response, provider: str) -> tuple[int, int]:
     """Prompt and completion tokens as the provider counted them; 0 for what it did not report."""
     usage = usage_dict(response, provider)
-    return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    return _counted(usage.get("prompt_tokens")), _counted(usage.get("completion_tokens"))
 
 
 def cost_usd(response: Response, request: Request, *, provider: str, model: str) -> float | None:
@@ -37,6 +37,11 @@ def cost_usd(response: Response, request: Request, *, provider: str, model: str)
         return None
     amount, _ = estimate_cost(response, provider=provider, requested_model=model, request=request)
     return None if amount is None else float(amount)
+
+
+def _counted(value: float | None) -> int:
+    """A count as the database can hold it, whatever a server reports."""
+    return min(max(int(value or 0), 0), 2**31 - 1)
 
 
 @lru_cache(maxsize=1024)

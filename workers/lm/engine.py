@@ -1,25 +1,30 @@
 """The engine that DSPy calls for every model call of a run: journal, endpoint, usage and cost.
 
 An engine belongs to one run and costs microseconds to make; what is dear (connections, credentials) is the
-endpoint's and shared. DSPy's cache and its retries are off: the journal replays, and we retry.
+endpoint's and shared. DSPy's cache and its retries are off: the journal replays, and we retry, each try on record and
+all of them one entry in the journal.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import random
+import time
 
 import aiohttp
 from dspy import lm15
 from dspy.clients.lm import LM
 from dspy.lm15 import Request, Response
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from dspex.errors import ModelError
 from workers.lm.cost import cost_usd, tokens
 from workers.lm.endpoint import Endpoint
-from workers.lm.errors import model_error
+from workers.lm.errors import clean_request_id, model_error
+from workers.lm.exchange import current_exchange
 from workers.lm.replay import request_hash, response_from_dict, response_to_dict
 from workers.lm.transport import last_request_id
+from workers.outcome import PATIENCE_SECONDS, WITHIN_ATTEMPT, backoff_seconds, is_transient
 from workers.run import Answer, Run
 
 __all__ = ["BlockingEngine", "RunEngine", "run_lm"]
@@ -42,8 +47,16 @@ class RunEngine:
         Raises ContextLengthError, which DSPy's agents handle by shortening their history, and ModelError.
         """
         digest = request_hash(request, self.run.program.api_base)
+        exchange = current_exchange.get()
+        if exchange is not None:
+            exchange.requests.append(digest)
         try:
-            answer = await self.run.journal.perform(digest, self.endpoint.model, lambda: self._ask(request))
+            answer = await self.run.journal.perform(
+                digest,
+                self.endpoint.model,
+                lambda: self._ask_patiently(request),
+                repair=exchange is not None and exchange.is_repair,
+            )
         except ModelError as error:
             if error.code == "context_window_exceeded":
                 raise lm15.ContextLengthError(str(error)) from error
@@ -52,8 +65,31 @@ class RunEngine:
         self.was_cut = response.finish_reason == "length"
         return response
 
+    async def _ask_patiently(self, request: Request) -> Answer:
+        """The answer, asked for again when what is in the way passes by itself, and soon: see workers/outcome.py."""
+        trying = AsyncRetrying(
+            retry=retry_if_exception(is_transient),
+            wait=_pause,
+            stop=self._gives_up,
+            before_sleep=self._record_try,
+            reraise=True,
+        )
+        return await trying(self._ask, request)
+
+    def _gives_up(self, tries: RetryCallState) -> bool:
+        """Whether it was tried often enough, or the pause would hold the slot for long, or outlast the attempt."""
+        patience = min(PATIENCE_SECONDS, self.run.deadline - time.monotonic())
+        return tries.attempt_number >= WITHIN_ATTEMPT.max_attempts or tries.upcoming_sleep > patience
+
+    def _record_try(self, tries: RetryCallState) -> None:
+        """A failed try that is followed by another; the journal records the last one."""
+        error = _failure_of(tries)
+        self.run.trail.record(
+            "lm_call", model=self.endpoint.model, error=error.code, retry_in_seconds=round(tries.upcoming_sleep, 3)
+        )
+
     async def _ask(self, request: Request) -> Answer:
-        """One call that is paid for. Transient failures are raised, not retried: retries inside the attempt go here."""
+        """One call that is paid for."""
         endpoint = self.endpoint
         last_request_id.set(None)
         try:
@@ -104,6 +140,17 @@ def run_lm(engine: RunEngine) -> LM:
     )
 
 
+def _failure_of(tries: RetryCallState) -> ModelError:
+    error = tries.outcome.exception() if tries.outcome else None
+    assert isinstance(error, ModelError)  # nothing else is transient
+    return error
+
+
+def _pause(tries: RetryCallState) -> float:
+    chance = random.random()  # noqa: S311
+    return backoff_seconds(_failure_of(tries), attempt=tries.attempt_number, retry=WITHIN_ATTEMPT, chance=chance)
+
+
 def _answer(endpoint: Endpoint, request: Request, response: Response) -> Answer:
     prompt_tokens, completion_tokens = tokens(response, endpoint.provider)
     cost: float | None = None
@@ -119,8 +166,7 @@ def _answer(endpoint: Endpoint, request: Request, response: Response) -> Answer:
 
 
 def _request_id(response: Response) -> str | None:
-    found: Any = last_request_id.get() or response.id
-    return None if found is None else str(found)[:200]
+    return clean_request_id(last_request_id.get()) or clean_request_id(response.id)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

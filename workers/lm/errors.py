@@ -22,7 +22,7 @@ from dspy.utils import exceptions as upstream
 
 from dspex.errors import DspexError, ModelError, ProgramError
 
-__all__ = ["RULES", "Rule", "model_error", "program_failure"]
+__all__ = ["RULES", "Rule", "clean_request_id", "model_error", "program_failure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,11 @@ def program_failure(error: Exception, *, program: str, model: str) -> DspexError
     )
 
 
+def clean_request_id(value: object) -> str | None:
+    """The provider's own id of a request, if it looks like one."""
+    return _matching(_REQUEST_ID, value)
+
+
 def _rule(error: BaseException) -> Rule:
     for cause in _network_causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -183,7 +188,7 @@ def _evidence(error: BaseException) -> dict[str, Any]:
         "provider": _matching(_PROVIDER_ID, getattr(error, "provider", None)),
         "status": _matching_status(getattr(error, "status", None)),
         "provider_code": _matching(_CODE, getattr(error, "provider_code", None)),
-        "request_id": _matching(_REQUEST_ID, getattr(error, "request_id", None)),
+        "request_id": clean_request_id(getattr(error, "request_id", None)),
         "retry_after": _seconds(getattr(error, "retry_after", None)),
         "os_error": next(filter(None, map(_os_reason, _network_causes(error))), None),
         "variables": list(getattr(error, "env_keys", ())) or None,

@@ -1,0 +1,32 @@
+"""An exchange: what a prompt asks the model for, and its answer sent back once if it is bad.
+
+The prompt and the engine are far apart, with DSPy between them; this is what they tell each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from dspex.errors import FieldError
+
+__all__ = ["Exchange", "current_exchange"]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """``requests`` are the hashes of the calls made for it. Once there are ``faults`` of ``answer``, the next call is
+    its repair."""
+
+    requests: list[str] = field(default_factory=list)
+    answer: str = ""
+    faults: Sequence[FieldError] = ()
+
+    @property
+    def is_repair(self) -> bool:
+        return bool(self.faults)
+
+
+#: The exchange of this task or thread. Its changes are seen by everything that was started within it.
+current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
