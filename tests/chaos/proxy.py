@@ -1,0 +1,139 @@
+"""A TCP proxy that does to a connection what networks do: delay, cut, half-close, swallow.
+
+It runs in a thread of its own. What it is told holds for the connections there are and for those to come, until
+:meth:`Proxy.restore`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = ["Proxy"]
+
+CHUNK = 64 * 1024
+
+
+class Proxy:
+    """Forwards ``host:port`` of its own to the server of ``url``; ``url`` becomes :attr:`url` for the clients."""
+
+    def __init__(self, url: str, *, host: str = "127.0.0.1") -> None:
+        self._upstream = urlsplit(url)
+        self._host = host
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._connections: set[asyncio.Task[None]] = set()
+        self._open: asyncio.Event
+        self._delay_seconds = 0.0
+        self._refusing = False
+        self.accepted = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._call(self._start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        """The server's URL, by way of this proxy."""
+        credentials, at, _ = self._upstream.netloc.rpartition("@")
+        return urlunsplit(self._upstream._replace(netloc=f"{credentials}{at}{self._host}:{self._port}"))
+
+    def delay(self, seconds: float) -> None:
+        """Hold back everything, in both directions, for so long."""
+        self._delay_seconds = seconds
+
+    def cut(self) -> None:
+        """Close every connection, and refuse new ones."""
+        self._refusing = True
+        self._call(self._close_all())
+
+    def swallow(self) -> None:
+        """Accept everything and forward nothing, as a firewall that drops packets does."""
+        self._call(self._shut())
+
+    def half_close(self) -> None:
+        """End the clients' side towards the server, and leave the other direction open."""
+        self._call(self._end_requests())
+
+    def restore(self) -> None:
+        """Forward again; what was swallowed meanwhile arrives late."""
+        self._delay_seconds = 0.0
+        self._refusing = False
+        self._call(self._reopen())
+
+    # What follows runs on the proxy's loop.
+
+    async def _start(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self._upstreams: set[asyncio.StreamWriter] = set()
+        self._server = await asyncio.start_server(self._accept, self._host, 0)
+        self._port: int = self._server.sockets[0].getsockname()[1]
+
+    async def _stop(self) -> None:
+        self._server.close()
+        await self._close_all()
+
+    async def _close_all(self) -> None:
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _shut(self) -> None:
+        self._open.clear()
+
+    async def _reopen(self) -> None:
+        self._open.set()
+
+    async def _end_requests(self) -> None:
+        for upstream in self._upstreams:
+            upstream.write_eof()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        if self._refusing:
+            writer.transport.abort()
+            return
+        task = asyncio.ensure_future(self._connect(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            upstream_reader, upstream = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
+            self._upstreams.add(upstream)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._forward(reader, upstream))
+                    group.create_task(self._forward(upstream_reader, writer))
+            except* (OSError, RuntimeError):  # RuntimeError: writing after a half-close
+                pass
+            finally:
+                self._upstreams.discard(upstream)
+                upstream.transport.abort()
+        writer.transport.abort()
+
+    async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(CHUNK):
+            if self._delay_seconds:
+                await asyncio.sleep(self._delay_seconds)
+            await self._open.wait()
+            target.write(data)
+            await target.drain()
+        await self._open.wait()
+        if not target.is_closing() and target.can_write_eof():
+            target.write_eof()
+
+    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=10)
