@@ -33,7 +33,7 @@ from workers.supervision import Ending, Supervised
 from workers.text import redact
 from workers.trail import AttemptTrail
 
-__all__ = ["Executor", "Outcome"]
+__all__ = ["Executor", "Outcome", "stored_error"]
 
 log = logging.getLogger("dspex.workers")
 
@@ -229,10 +229,14 @@ class Executor:
         adapter = program.adapter if program else None
         if isinstance(decision, Fail):
             trail.record("failed", code=decision.error.code, cause=error.code)
-            return _settlement(claimed, Status.FAILED, error=_stored(decision.error), adapter_used=adapter)
+            return _settlement(claimed, Status.FAILED, error=stored_error(decision.error), adapter_used=adapter)
         trail.record("retried", code=error.code, delay_seconds=round(decision.delay_seconds, 3))
         return _settlement(
-            claimed, Status.QUEUED, error=_stored(error), adapter_used=adapter, delay_seconds=decision.delay_seconds
+            claimed,
+            Status.QUEUED,
+            error=stored_error(error),
+            adapter_used=adapter,
+            delay_seconds=decision.delay_seconds,
         )
 
     def _ended(self, claimed: Claimed, trail: AttemptTrail, why: Ending) -> tuple[Settlement, DspexError | None]:
@@ -300,8 +304,8 @@ def _metrics(claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> 
     )
 
 
-def _stored(error: DspexError) -> str:
-    # Postgres reads the code out of it, which it refuses while there is a U+0000 anywhere in the text.
+def stored_error(error: DspexError) -> str:
+    """The error as JSON text. Postgres reads no code out of a text with U+0000 anywhere in it: that is replaced."""
     return _NUL.sub(r"\1\\ufffd", json.dumps(error.as_dict(), ensure_ascii=False, default=str))
 
 

@@ -70,7 +70,7 @@ WHERE id = ANY(%(ids)s) AND status = 'queued' AND dispatched_at IS NOT NULL RETU
 """
 
 # Attempts count on, so that no attempt of the journal or the trail is ambiguous, and there are as many anew as the
-# program allows. Why the last attempt failed decides what of the journal may be replayed.
+# program allows.
 _RETRY = """
 WITH wanted AS MATERIALIZED (
     SELECT e.id, coalesce((v.content->'retry'->>'max_attempts')::int, 1) AS attempts
@@ -80,7 +80,6 @@ WITH wanted AS MATERIALIZED (
     UPDATE dspex.executions e
     SET status = 'queued', run_at = now(), dispatched_at = NULL, finished_at = NULL, cancel_requested_at = NULL,
         max_attempts = e.attempt + w.attempts,
-        error = CASE WHEN e.error->>'code' = 'attempts_exhausted' THEN e.error->'details'->'cause' ELSE e.error END,
         audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), %(events)s)
     FROM wanted w WHERE e.id = w.id

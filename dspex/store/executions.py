@@ -179,14 +179,14 @@ WITH wanted AS MATERIALIZED (
     SELECT id, audit_seq, attempt, started_at, %(events)s::json, audit_hash FROM claimed
 )
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, error->>'code' AS last_error_code
+    worker_id
 FROM claimed
 """
 
 # What a claim brought whose answer was lost with the connection: this worker's already, though it does not know.
 ADOPT = """
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, error->>'code' AS last_error_code
+    worker_id
 FROM dspex.executions WHERE id = ANY(%(ids)s) AND status = 'running' AND worker_id = %(worker_id)s
 """
 
@@ -206,7 +206,6 @@ class Claimed:
     run_at: datetime
     started_at: datetime
     worker_id: UUID
-    last_error_code: str | None
 
 
 # An execution that somebody wants cancelled does not go back to the queue.

@@ -34,7 +34,7 @@ def paid(execution: dspex.Execution, calls: int) -> Callable[[], bool]:
 
     def check() -> bool:
         client = execution._client
-        found = client._database.run(lambda c: c.exec_driver_sql(count, {"id": execution.id}).scalar())
+        found = client._database.run(lambda c: c.exec_driver_sql(count, {"id": execution.id}).scalar_one())
         return bool(found >= calls)
 
     return check
@@ -118,7 +118,7 @@ def test_an_attempt_that_blocks_its_worker_is_fenced_off(client: Client, start_w
     start_worker()
     execution.result(timeout=120)
     assert execution.audit_trail["deadline_exceeded"].data["pid"] == blocked.pid
-    assert "recovered" in execution.audit_trail
+    assert "recovered" in execution.audit_trail.kinds
     assert execution.audit_trail.verify()
     blocked.kill()
 
