@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dspex.async_client import AsyncBatch, AsyncClient, AsyncExecution
     from dspex.audit import AuditEvent, AuditTrail
     from dspex.batch import Batch, Progress, Rejected
     from dspex.client import Client
@@ -46,10 +47,24 @@ if TYPE_CHECKING:
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
 
 # Lighter before heavier: a name is looked for in this order, and nothing after its module is loaded.
-_MODULES = ("errors", "signatures", "registry", "audit", "execution", "program", "batch", "settings", "client")
+_MODULES = (
+    "errors",
+    "signatures",
+    "registry",
+    "audit",
+    "execution",
+    "program",
+    "batch",
+    "settings",
+    "client",
+    "async_client",
+)
 
 __all__ = [
     "AdapterInfo",
+    "AsyncBatch",
+    "AsyncClient",
+    "AsyncExecution",
     "AuditEvent",
     "AuditTrail",
     "BackendUnavailable",

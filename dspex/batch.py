@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from dspex.completion import Pending, Slot, batch_final, groups, in_order
+from dspex.completion import IndexSet, Slot, batch_final, groups, in_order
 from dspex.driver import Driver, Row, iterate
 from dspex.errors import ValidationError
 from dspex.execution import Execution, Status
@@ -165,10 +167,10 @@ class BatchRows:
             yield from range(begin, end)
             begin = end + 1
 
-    def pending(self, skip: Iterable[int] = ()) -> Pending:
+    def pending(self, skip: Iterable[int] = ()) -> IndexSet:
         """The stored rows but those of ``skip``."""
-        pending = Pending(self.size, self._missing)
-        for index in skip:
+        pending = IndexSet(self.size, full=True)
+        for index in chain(self._missing, skip):
             pending.discard(index)
         return pending
 
@@ -189,7 +191,7 @@ class Batch(BatchRows):
         """Counted in the database, now."""
         return self._client.progress(self.id)
 
-    def as_completed(self, timeout: float | None = None, *, skip: Iterable[int] = ()) -> Iterator[Execution]:
+    def as_completed(self, timeout: float | None = None, *, skip: Collection[int] = ()) -> Iterator[Execution]:
         """Each execution as it becomes final, whichever way; ``execution.batch_index`` is the index of its row.
 
         ``skip`` are indexes of rows that are not wanted. Raises ExecutionTimedOut after ``timeout`` seconds.
@@ -198,7 +200,7 @@ class Batch(BatchRows):
         for row in iterate(final_rows(client.driver, client, self, timeout, skip)):
             yield Execution(client, row)
 
-    def in_order(self, timeout: float | None = None, *, skip: Container[int] = ()) -> Iterator[Execution]:
+    def in_order(self, timeout: float | None = None, *, skip: Collection[int] = ()) -> Iterator[Execution]:
         """Each execution in the order of the rows, once it and those before it are final.
 
         ``skip`` are indexes of rows that are not wanted. Raises ExecutionTimedOut after ``timeout`` seconds.
@@ -223,6 +225,7 @@ async def ordered_rows(
         for group in batch.slots(skip):
             yield group
 
-    async for _, row in in_order(driver, batch.id, source(), seconds, window=WINDOW):
-        if row is not None:
-            yield row
+    async with aclosing(in_order(driver, batch.id, source(), seconds, window=WINDOW)) as pairs:
+        async for _, row in pairs:
+            if row is not None:
+                yield row

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -68,16 +70,21 @@ class Client:
         urls = {"database_url": database_url, "broker_url": broker_url}
         self.settings = settings or Settings.load(**{name: url for name, url in urls.items() if url})
         arm(self.settings.failpoints)
-        backends = self.settings.backends()
-        self._database = Database(backends.database_url, application_name="dspex client")
-        self._broker = Broker(backends.broker_url)
+        self._backends = self.settings.backends()
+        self._connect()
+        self._preparer = Preparer(self.settings.max_input_bytes)
+        self._current: dict[str, Deployed] = {}
+        self._versions: dict[tuple[str, str], Program] = {}
+        _clients.add(self)
+
+    def _connect(self) -> None:
+        """What owns sockets, threads and locks; nothing is opened yet."""
+        self._database = Database(self._backends.database_url, application_name="dspex client")
+        self._broker = Broker(self._backends.broker_url)
         self._waiter = Waiter(self._broker)
         self.driver = BlockingDriver(self)
         self._control = Control(self._database, self._broker)
-        self._preparer = Preparer(self.settings.max_input_bytes)
         self._lock = threading.Lock()
-        self._current: dict[str, Deployed] = {}
-        self._versions: dict[tuple[str, str], Program] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +120,21 @@ class Client:
             self._versions[name, version] = known
         return known
 
+    def resolve(self, program: str | Program, *, fresh: bool = False) -> Program:
+        """The deployed program that is meant; ``fresh``: asked for in any case. Raises ProgramVersionMismatch."""
+        if isinstance(program, str):
+            return self._deployed(program, fresh=fresh).program
+        deployed = self._deployed(program.name, fresh=fresh).program
+        if deployed.version != program.version and not fresh:
+            deployed = self._deployed(program.name, fresh=True).program
+        if deployed.version != program.version:
+            raise ProgramVersionMismatch(
+                f"program {program.name!r} in hand is version {program.version}, deployed is {deployed.version}: "
+                "deploy it, or submit by name",
+                program=program.name, version=program.version, deployed=deployed.version,
+            )  # fmt: skip
+        return deployed
+
     # --------------------------------------------------------------------------------------------------- submit
 
     def submit(
@@ -144,7 +166,7 @@ class Client:
         """
         fault = [*_key_fault(idempotency_key), *_connection_fault(connection)]
         for fresh in (False, True):
-            current = self._resolve(program, fresh=fresh)
+            current = self.resolve(program, fresh=fresh)
             submission = self._preparer.prepare(
                 current, inputs, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, faults=fault
             )
@@ -194,7 +216,7 @@ class Client:
         Raises BackendUnavailable when Postgres is lost on the way; its ``details`` say how many rows were stored
         and under which ``batch_id``.
         """
-        current = self._resolve(program, fresh=True)
+        current = self.resolve(program, fresh=True)
         batch = Batch(self, new_batch_id(), current.name)
         intake = self.intake(batch, current, priority=priority, run_at=run_at, metadata=metadata)
         report = on_rejected or batch.rejected.append
@@ -220,12 +242,11 @@ class Client:
         ``return_exceptions`` the error stands in the place of the result. Raises ExecutionTimedOut when all of it
         takes longer than ``timeout`` seconds.
         """
-        current = self._resolve(program, fresh=True)
+        current = self.resolve(program, fresh=True)
         batch = Batch(self, new_batch_id(), current.name)
         intake = self.intake(batch, current, priority=priority, metadata=metadata)
-        source = steps(self.driver, chunks(rows, MAP_ROWS))
-        for slot, row in iterate(mapped(self.driver, batch, intake, source, timeout)):
-            yield self.outcome(slot, row, return_exceptions=return_exceptions)
+        pairs = mapped(self.driver, batch, intake, steps(self.driver, chunks(rows, MAP_ROWS)), timeout)
+        return (self.outcome(slot, row, return_exceptions=return_exceptions) for slot, row in iterate(pairs))
 
     def batch(self, id: UUID | str) -> Batch:
         """A batch that was submitted before, by whichever process: the rows that are stored of it by now.
@@ -399,20 +420,6 @@ class Client:
 
     # -------------------------------------------------------------------------------------------------- private
 
-    def _resolve(self, program: str | Program, *, fresh: bool) -> Program:
-        if isinstance(program, str):
-            return self._deployed(program, fresh=fresh).program
-        deployed = self._deployed(program.name, fresh=fresh).program
-        if deployed.version != program.version and not fresh:
-            deployed = self._deployed(program.name, fresh=True).program
-        if deployed.version != program.version:
-            raise ProgramVersionMismatch(
-                f"program {program.name!r} in hand is version {program.version}, deployed is {deployed.version}: "
-                "deploy it, or submit by name",
-                program=program.name, version=program.version, deployed=deployed.version,
-            )  # fmt: skip
-        return deployed
-
     def _deployed(self, name: str, *, fresh: bool) -> Deployed:
         known = None if fresh else self._current.get(name)
         if known is None:
@@ -474,6 +481,20 @@ class Client:
             log.warning("%s", error)
 
 
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+#: What a forked child inherited and must not touch, nor close: the parent goes on using the same sockets.
+_inherited: list[object] = []
+
+
+def _leave_to_parent() -> None:
+    for client in _clients:
+        _inherited.extend((client._database, client._broker, client._waiter))
+        client._connect()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 def _new_row(submission: executions.Submission, created_at: datetime) -> Mapping[str, Any]:
     """The row just stored, without reading it again."""
     return {
@@ -496,7 +517,8 @@ def _inputs_hash(inputs: str) -> bytes:
 
 
 def _connection_fault(connection: object) -> list[FieldError]:
-    if connection is None or (isinstance(connection, Connection) and connection.dialect.driver.startswith("psycopg")):
+    drivers = ("psycopg", "psycopg_async")
+    if connection is None or (isinstance(connection, Connection) and connection.dialect.driver in drivers):
         return []
     expected = "a SQLAlchemy Connection through psycopg (of a Session: session.connection())"
     return [FieldError("connection", expected, type(connection).__name__)]

@@ -18,7 +18,7 @@ from dspex.driver import Driver, Row
 from dspex.errors import ExecutionTimedOut, ValidationError
 from dspex.waiter import Hints, batch_key
 
-__all__ = ["Deadline", "Pending", "Slot", "Sweep", "any_final", "batch_final", "groups", "in_order"]
+__all__ = ["Deadline", "IndexSet", "Slot", "Sweep", "any_final", "batch_final", "groups", "in_order"]
 
 T = TypeVar("T")
 
@@ -45,20 +45,18 @@ class Deadline:
         return self.left == 0.0
 
 
-class Pending:
-    """The indexes from 0 to ``size`` that are still waited for: a byte for each."""
+class IndexSet(Collection[int]):
+    """A set of indexes below ``size``, at a byte for each index it might hold; ``full`` has them all at first."""
 
-    def __init__(self, size: int, without: Iterable[int] = ()) -> None:
-        self._marks = bytearray(b"\x01") * size
-        self._count = size
-        for index in without:
-            self.discard(index)
+    def __init__(self, size: int, *, full: bool = False) -> None:
+        self._marks = bytearray(b"\x01" if full else b"\x00") * size
+        self._count = size if full else 0
 
     def __len__(self) -> int:
         return self._count
 
-    def __contains__(self, index: int) -> bool:
-        return 0 <= index < len(self._marks) and self._marks[index] == 1
+    def __contains__(self, index: object) -> bool:
+        return isinstance(index, int) and 0 <= index < len(self._marks) and self._marks[index] == 1
 
     def __iter__(self) -> Iterator[int]:
         index = self.after(-1)
@@ -66,18 +64,25 @@ class Pending:
             yield index
             index = self.after(index)
 
+    def add(self, index: int) -> bool:
+        """Whether it was new. IndexError for one that is not below ``size``."""
+        return self._put(index, 1)
+
     def discard(self, index: int) -> bool:
         """Whether it was in."""
-        if index not in self:
-            return False
-        self._marks[index] = 0
-        self._count -= 1
-        return True
+        return index in self and self._put(index, 0)
 
     def after(self, index: int) -> int | None:
-        """The first index after this one, if any is left."""
+        """The first index after this one that is in."""
         found = self._marks.find(1, index + 1)
         return None if found < 0 else found
+
+    def _put(self, index: int, mark: int) -> bool:
+        changed = self._marks[index] != mark
+        if changed:
+            self._marks[index] = mark
+            self._count += 1 if mark else -1
+        return changed
 
 
 def groups(items: Iterable[T], size: int = GROUP_ROWS) -> Iterator[list[T]]:
@@ -117,7 +122,7 @@ class Sweep:
     one waits for as long as the last one asks for.
     """
 
-    def __init__(self, driver: Driver, pending: Pending, final_indexes: Callable[[int, int], Sequence[int]]) -> None:
+    def __init__(self, driver: Driver, pending: IndexSet, final_indexes: Callable[[int, int], Sequence[int]]) -> None:
         self._driver = driver
         self._pending = pending
         self._final_indexes = final_indexes
@@ -164,7 +169,7 @@ class Sweep:
 async def batch_final(
     driver: Driver,
     batch_id: UUID,
-    pending: Pending,
+    pending: IndexSet,
     final_indexes: Callable[[int, int], Sequence[int]],
     seconds: float | None,
 ) -> AsyncGenerator[Row, None]:

@@ -185,6 +185,11 @@ class ExecutionRecord:
         return cast("datetime | None", self._current["finished_at"])
 
     @property
+    def record(self) -> Mapping[str, Any]:
+        """The row, as it was read."""
+        return self._row
+
+    @property
     def batch_id(self) -> UUID | None:
         return cast("UUID | None", self._row.get("batch_id"))
 

@@ -25,6 +25,7 @@ from dspex.errors import DspexError
 
 __all__ = [
     "AFTER_ANSWER",
+    "AFTER_BATCH_LINE",
     "AFTER_CLAIM",
     "AFTER_DISPATCH",
     "AFTER_HAND_BACK",
@@ -56,6 +57,9 @@ AFTER_PUBLISH = "after_publish"
 
 #: In ``submit_many``, after a chunk is committed: a batch of which only the first rows exist.
 BETWEEN_CHUNKS = "between_chunks"
+
+#: In ``dspex batch``, once a line is written, which the next flush brings to the file.
+AFTER_BATCH_LINE = "after_batch_line"
 
 #: In the pump, once executions are marked as dispatched and before the first of them is published.
 AFTER_DISPATCH = "after_dispatch"

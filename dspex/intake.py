@@ -13,6 +13,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,7 +26,7 @@ from dspex.errors import BackendUnavailable, FieldError, ValidationError
 from dspex.store.executions import Submission
 from dspex.submission import RowOptions, prepare_row
 
-__all__ = ["BULK_ROWS", "MAP_ROWS", "Intake", "Row", "chunks", "chunks_async", "mapped"]
+__all__ = ["BULK_ROWS", "MAP_ROWS", "Intake", "Prepared", "Row", "chunks", "chunks_async", "mapped"]
 
 T = TypeVar("T")
 #: A row as given; one that is known to be bad is its error.
@@ -38,6 +40,15 @@ MAP_ROWS = 500
 CHUNK_SECONDS = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The next ``count`` rows of a batch: what to store of them, and what does not fit."""
+
+    count: int
+    submissions: Sequence[Submission]
+    rejected: Sequence[Rejected]
+
+
 class Intake:
     """Takes rows into ``batch``, in order. ``store`` commits a group of submissions, all or none of them."""
 
@@ -46,33 +57,40 @@ class Intake:
         self._options = options
         self._store = store
 
-    def add(self, rows: Sequence[Row]) -> list[Rejected]:
-        """Store those of the rows that fit. Returns the others.
+    def add(self, rows: Sequence[Row]) -> Sequence[Rejected]:
+        """Store those of the rows that fit. Returns the others. Raises as :meth:`store` does."""
+        prepared = self.prepare(rows)
+        self.store(prepared)
+        return prepared.rejected
 
-        Raises BackendUnavailable with ``batch_id`` and ``stored`` in its details; none of these rows is taken then.
-        """
-        batch, begin = self._batch, self._batch.size
+    def prepare(self, rows: Sequence[Row]) -> Prepared:
+        """Validate the next rows; nothing is stored."""
+        batch_id, begin = self._batch.id, self._batch.size
         if begin + len(rows) > ROWS_MOST:
             raise ValidationError.of("batch", [FieldError("rows", f"at most {ROWS_MOST}", constraint="max_size")])
-        submissions, rejected = [], []
+        submissions: list[Submission] = []
+        rejected: list[Rejected] = []
         for index, row in enumerate(rows, begin):
             try:
                 if isinstance(row, ValidationError):
                     raise row
-                submissions.append(prepare_row(self._options, row, execution_id(batch.id, index), batch.id, index))
+                submissions.append(prepare_row(self._options, row, execution_id(batch_id, index), batch_id, index))
             except ValidationError as error:
                 rejected.append(Rejected(index, error.with_traceback(None)))
-        if submissions:
-            self._commit(submissions)
-        batch.extend(len(rows), [r.index for r in rejected])
-        return rejected
+        return Prepared(len(rows), submissions, rejected)
 
-    def _commit(self, submissions: Sequence[Submission]) -> None:
+    def store(self, prepared: Prepared) -> None:
+        """Store what was prepared last.
+
+        Raises BackendUnavailable with ``batch_id`` and ``stored`` in its details; nothing of it is taken then.
+        """
         try:
-            self._store(submissions)
+            if prepared.submissions:
+                self._store(prepared.submissions)
         except BackendUnavailable as error:
             error.details.update(batch_id=str(self._batch.id), stored=len(self._batch))
             raise
+        self._batch.extend(prepared.count, [rejected.index for rejected in prepared.rejected])
 
 
 async def mapped(
@@ -92,8 +110,9 @@ async def mapped(
         async for rows in source:
             yield await driver.call(partial(add, rows))
 
-    async for pair in in_order(driver, batch.id, taken(), seconds, window=WINDOW):
-        yield pair
+    async with aclosing(in_order(driver, batch.id, taken(), seconds, window=WINDOW)) as pairs:
+        async for pair in pairs:
+            yield pair
 
 
 def chunks(rows: Iterable[T], most: int = BULK_ROWS) -> Iterator[list[T]]:
