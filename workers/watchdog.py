@@ -13,11 +13,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from typing import Protocol
 
 import redis
 
 from dspex.broker import Broker, queue_keys
-from workers.executor import Executor
 from workers.periodic import Periodic
 
 __all__ = ["Watchdog"]
@@ -30,10 +30,20 @@ RECONNECT_SECONDS = 60.0
 log = logging.getLogger("dspex.workers")
 
 
+class Slots(Protocol):
+    """What of the executor is looked at: how many executions it holds, of how many it can."""
+
+    @property
+    def held(self) -> int: ...
+
+    @property
+    def concurrency(self) -> int: ...
+
+
 class Watchdog(Periodic):
     """Calls ``on_stuck(loop_turns)`` once, after about ``seconds`` of bad checks. A check is bad when
 
-    * messages wait in Redis, the executor has free slots, and nothing was received since the check before, or
+    * messages wait in Redis, slots are free, and nothing was received since the check before, or
     * the loop has not turned since the check before.
 
     ``received`` counts the executions received so far. ``consuming`` says whether Celery has its connection: while
@@ -46,7 +56,7 @@ class Watchdog(Periodic):
         self,
         broker: Broker,
         loop: asyncio.AbstractEventLoop,
-        executor: Executor,
+        slots: Slots,
         *,
         seconds: float,
         received: Callable[[], int],
@@ -56,7 +66,7 @@ class Watchdog(Periodic):
         super().__init__(seconds / CHECKS)
         self._redis = broker.client(socket_timeout=5)
         self._loop = loop
-        self._executor = executor
+        self._slots = slots
         self._patience = CHECKS + int(RECONNECT_SECONDS / self._interval_seconds)
         self._received = received
         self._consuming = consuming
@@ -80,7 +90,7 @@ class Watchdog(Periodic):
         if self._deaf >= (CHECKS if self._consuming() else self._patience):
             log.critical(
                 "%s messages wait in Redis and %s slots are free, but nothing was received for %g s",
-                self._waiting(), self._executor.concurrency - self._executor.held, self._deaf * self._interval_seconds,
+                self._waiting(), self._slots.concurrency - self._slots.held, self._deaf * self._interval_seconds,
             )  # fmt: skip
             self._give_up(loop_turns=True)
         return None
@@ -90,7 +100,7 @@ class Watchdog(Periodic):
 
     def _is_deaf(self) -> bool:
         seen, self._seen = self._seen, self._received()
-        return seen == self._seen and self._executor.held < self._executor.concurrency and self._waiting() > 0
+        return seen == self._seen and self._slots.held < self._slots.concurrency and self._waiting() > 0
 
     def _waiting(self) -> int:
         try:
