@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dspex.embedded.servers import EmbeddedServers
 from dspex.registry import adapters
+from dspex.store import migrate
+from dspex.store.database import Database
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,3 +25,13 @@ def steps_adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     adapters.cache_clear()
     yield
     adapters.cache_clear()
+
+
+@pytest.fixture
+def own_servers(tmp_path: Path) -> Iterator[EmbeddedServers]:
+    """Servers of this test's own, to be restarted and emptied."""
+    with EmbeddedServers(tmp_path / "home", durable=False) as running:
+        database = Database(running.database_url)
+        migrate.upgrade(database.engine)
+        database.close()
+        yield running

@@ -1,0 +1,242 @@
+"""Everything at once, at random: workers killed, Redis emptied, Postgres restarted, while work comes in.
+
+``DSPEX_CHAOS_SEED`` repeats a run's choices; the seed is printed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import redis
+from sqlalchemy import text
+
+import dspex
+from dspex.client import Client
+from dspex.embedded.servers import EmbeddedServers
+from dspex.settings import Backends
+from dspex.store.database import Database
+from tests.chaos.guarantees import assert_guarantees
+from tests.chaos.steps import body_of
+from tests.model_server import ModelServer, Step, model_server
+from tests.processes import WorkerProcess
+from tests.waiting import wait_for
+
+__all__ = ["model_server"]
+
+DELAYS_MS = (50, 100, 200, 350, 500)
+WORKERS = 3
+KILL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long it lasts, how many executions come in meanwhile, and when the backends go (parts of the whole)."""
+
+    seconds: float
+    executions: int
+    flushes: Sequence[float]
+    restarts: Sequence[float]
+
+
+LONG = Plan(seconds=60, executions=500, flushes=(0.3, 0.7), restarts=(0.5,))
+SHORT = Plan(seconds=10, executions=80, flushes=(0.4,), restarts=())
+
+
+class Fleet:
+    """Workers of which one may be killed at any time; another takes its place at once."""
+
+    def __init__(self, backends: Backends, logs: Path, chance: random.Random) -> None:
+        self._backends = backends
+        self._logs = logs
+        self._chance = chance
+        self._started = 0
+        self.kills = 0
+        self._workers = [self._start() for _ in range(WORKERS)]
+
+    def kill_one(self) -> None:
+        victim = self._chance.randrange(WORKERS)
+        self._workers[victim].kill()
+        self.kills += 1
+        self._workers[victim] = self._start()
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    def _start(self) -> WorkerProcess:
+        self._started += 1
+        return WorkerProcess(self._backends, self._logs / f"worker-{self._started}.log", {"DSPEX_LEASE_SECONDS": 3})
+
+
+@pytest.fixture
+def backends(own_servers: EmbeddedServers) -> Backends:
+    return Backends((own_servers.database_url, own_servers.broker_url))
+
+
+@pytest.fixture
+def chance(capsys: pytest.CaptureFixture[str]) -> random.Random:
+    seed = int(os.environ.get("DSPEX_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+    with capsys.disabled():
+        print(f"\nDSPEX_CHAOS_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def fleet(backends: Backends, client: Client, tmp_path: Path, chance: random.Random) -> Iterator[Fleet]:
+    started = Fleet(backends, tmp_path, chance)
+    yield started
+    started.stop()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "plan", [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.chaos)]
+)
+def test_everything_at_once(
+    plan: Plan,
+    own_servers: EmbeddedServers,
+    client: Client,
+    model_server: ModelServer,
+    fleet: Fleet,
+    chance: random.Random,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model_server.script(*(Step(delay_ms=ms, match=f"takes {ms} ms", times=10**9) for ms in DELAYS_MS))
+    client.deploy(
+        dspex.Program(
+            "qa",
+            dspex.signature(":string question, :integer calls -> :string answer"),
+            adapter="steps",
+            module_options={"server": model_server.url},
+            retry=dspex.Retry(max_attempts=100, backoff=0.05),
+        )
+    )
+    rows = [question(number, chance) for number in range(plan.executions)]
+    wait_for(lambda: len(client.workers()) == WORKERS, "the fleet", timeout=60)
+    with Producer(client, rows, plan.seconds * 0.9) as producer:
+        wreck(plan, own_servers, fleet)
+    ids = producer.ids
+    assert len(set(ids)) == plan.executions
+    assert_guarantees(client, ids, timeout=240)
+    assert {row["status"] for row in client.rows(ids)} == {"completed"}
+    needed = sum(row["calls"] for row in rows)
+    total, faults = payments(client, model_server, dict(zip(ids, rows, strict=True)))
+    assert not faults, "\n".join(faults[:20])
+    with capsys.disabled():
+        print(
+            f"{plan.executions} executions completed once each; {fleet.kills} workers killed; {needed} calls needed, "
+            f"{total} made: {total - needed} were in flight at a kill; "
+            f"{sum(row['attempt'] for row in client.rows(ids)) - len(ids)} attempts were lost"
+        )
+
+
+def question(number: int, chance: random.Random) -> dict[str, Any]:
+    return {"question": f"number {number} takes {chance.choice(DELAYS_MS)} ms", "calls": chance.randint(1, 3)}
+
+
+def wreck(plan: Plan, servers: EmbeddedServers, fleet: Fleet) -> None:
+    """Kill a worker every two seconds; empty Redis and restart Postgres when the plan says so."""
+    deeds: list[tuple[float, Callable[[], None]]] = [
+        *((at * KILL_SECONDS, fleet.kill_one) for at in range(1, int(plan.seconds / KILL_SECONDS) + 1)),
+        *((part * plan.seconds, lambda: flush(servers)) for part in plan.flushes),
+        *((part * plan.seconds, lambda: restart(servers)) for part in plan.restarts),
+    ]
+    began = time.monotonic()
+    for at, deed in sorted(deeds, key=lambda deed: deed[0]):
+        time.sleep(max(0.0, began + at - time.monotonic()))
+        deed()
+
+
+def flush(servers: EmbeddedServers) -> None:
+    with redis.Redis.from_url(servers.broker_url) as connection:
+        connection.flushall()
+
+
+def restart(servers: EmbeddedServers) -> None:
+    servers.postgres.stop()
+    servers.postgres.begin()
+
+
+class Producer:
+    """Submits the rows over ``seconds``, in a thread; what a backend refuses is submitted again under the same key."""
+
+    def __init__(self, client: Client, rows: Sequence[dict[str, Any]], seconds: float) -> None:
+        self._client = client
+        self._rows = rows
+        self._pause = seconds / len(rows)
+        self._thread = threading.Thread(target=self._run, name="producer")
+        self.ids: list[UUID] = []
+
+    def __enter__(self) -> Producer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        for number, row in enumerate(self._rows):
+            wait_for(partial(self._submit, number, row), "Postgres to be back", timeout=60)
+            time.sleep(self._pause)
+
+    def _submit(self, number: int, row: dict[str, Any]) -> bool:
+        try:
+            self.ids.append(self._client.submit("qa", row, idempotency_key=f"row {number}").id)
+        except dspex.BackendUnavailable:
+            return False
+        return True
+
+
+def payments(client: Client, server: ModelServer, rows: dict[UUID, dict[str, Any]]) -> tuple[int, list[str]]:
+    """How many calls the server saw, and what is wrong with them.
+
+    A lost attempt can take with it the one call that was in flight. Every other call is in the journal, and made once.
+    """
+    seen: dict[str, int] = server.calls()["by_hash"]
+    total = sum(seen.values())
+    attempts = {row["id"]: row["attempt"] for row in client.rows(list(rows))}
+    answers = journal(client)
+    faults = []
+    for id, row in rows.items():
+        if len(answers[id]) != row["calls"]:
+            faults.append(f"{id}: {row['calls']} calls needed, {len(answers[id])} in the journal")
+        made = [seen.pop(digest(body), 0) for body in bodies(row["question"], answers[id])]
+        if min(made) < 1 or sum(made) - len(made) > attempts[id] - 1:
+            faults.append(f"{id}: its calls were made {made} times in {attempts[id]} attempts")
+    if seen:
+        faults.append(f"{len(seen)} requests that no journal knows")
+    return total, faults
+
+
+def journal(client: Client) -> dict[UUID, list[str]]:
+    """The answers in the journal of each execution, in order."""
+    database = Database(client.settings.backends().database_url, pool_size=1)
+    query = text("SELECT execution_id, response FROM dspex.lm_calls ORDER BY execution_id, created_at")
+    found: dict[UUID, list[str]] = {}
+    for row in database.run(lambda connection: connection.execute(query).all()):
+        found.setdefault(row.execution_id, []).append(row.response["choices"][0]["message"]["content"])
+    database.close()
+    return found
+
+
+def bodies(asked: str, answers: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The requests that got these answers."""
+    for number, previous in enumerate(["", *answers[:-1]]):
+        yield body_of(asked, number, previous)
+
+
+def digest(body: dict[str, Any]) -> str:
+    """As the model server counts requests."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
