@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from dspex.program import Program
-from workers.run import Answer, Run
+from workers.run import Answer, Run, Tries, once
 
 __all__ = ["MemoryJournal", "MemoryTrail", "a_run", "until"]
 
@@ -27,7 +27,13 @@ class MemoryJournal:
         self.rejected: list[str] = []
 
     async def perform(
-        self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]], *, repair: bool = False
+        self,
+        request_hash: str,
+        model: str,
+        call: Callable[[], Awaitable[Answer]],
+        *,
+        tries: Tries = once,
+        repair: bool = False,
     ) -> dict[str, Any]:
         self.repairs += repair
         self.hashes.append(request_hash)
@@ -35,7 +41,7 @@ class MemoryJournal:
         if waiting := self.known.get(request_hash):
             self.replayed += 1
             return waiting.pop(0)
-        answer = await call()
+        answer = await tries(call)
         self.answers.append(answer)
         return answer.response
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from dspex.errors import DspexError
 from dspex.failpoints import AFTER_ANSWER, AFTER_JOURNAL, failpoint
 from dspex.store.lm_calls import LMCall
-from workers.run import Answer
+from workers.run import Answer, Tries, once
 from workers.trail import AttemptTrail
 
 __all__ = ["AttemptJournal", "CallStore"]
@@ -56,25 +56,35 @@ class AttemptJournal:
                 self._known[call.request_hash].append(call)
 
     async def perform(
-        self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]], *, repair: bool = False
+        self,
+        request_hash: str,
+        model: str,
+        call: Callable[[], Awaitable[Answer]],
+        *,
+        tries: Tries = once,
+        repair: bool = False,
     ) -> dict[str, Any]:
         """See :class:`workers.run.Journal`."""
         digest = bytes.fromhex(request_hash)
-        began_at = self._trail.now()
         noted: dict[str, Any] = {"request": request_hash[:16], **({"repair": True} if repair else {})}
         self._given.add(digest)
         if waiting := self._known[digest]:
             known = waiting.popleft()
             self.replayed += 1
-            self._trail.record("lm_call", began_at=began_at, model=known.model, replayed=True, **noted)
+            self._trail.record("lm_call", model=known.model, replayed=True, **noted)
             return dict(json.loads(known.response))
         occurrence = self._next[digest]
         self._next[digest] += 1
-        try:
-            answer = await call()
-        except DspexError as error:
-            self._trail.record("lm_call", began_at=began_at, model=model, error=error.code, **noted)
-            raise
+
+        async def a_try() -> tuple[Answer, datetime]:
+            began_at = self._trail.now()
+            try:
+                return await call(), began_at
+            except DspexError as error:
+                self._trail.record("lm_call", began_at=began_at, model=model, error=error.code, **noted)
+                raise
+
+        answer, began_at = await tries(a_try)
         made = self._made(digest, occurrence, model, answer, began_at)
         self._calls.append(made)
         self._trail.record("lm_call", began_at=began_at, model=model, **_usage(made), **noted)

@@ -6,12 +6,14 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from dspex.program import Program
 
-__all__ = ["Adapter", "Answer", "Journal", "Run", "Trail"]
+__all__ = ["Adapter", "Answer", "Journal", "Run", "Trail", "Tries", "once"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +27,36 @@ class Answer:
     request_id: str | None = None
 
 
+class Tries(Protocol):
+    """How often a call is made before it counts as failed."""
+
+    async def __call__(self, call: Callable[[], Awaitable[T]], /) -> T:
+        """What ``call`` returns, or what it raises in the end."""
+        ...
+
+
+async def once(call: Callable[[], Awaitable[T]], /) -> T:
+    """Make the call, and leave it at that."""
+    return await call()
+
+
 class Journal(Protocol):
     """The model calls of an execution: each is stored as it returns, and a later attempt replays it."""
 
     async def perform(
-        self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]], *, repair: bool = False
+        self,
+        request_hash: str,
+        model: str,
+        call: Callable[[], Awaitable[Answer]],
+        *,
+        tries: Tries = once,
+        repair: bool = False,
     ) -> dict[str, Any]:
         """The response to this request: replayed when an earlier attempt got one, else from ``call`` and stored.
 
         ``request_hash`` is a hex digest of everything that determines the answer; the n-th request with one
-        hash replays the n-th answer to it. An ``lm_call`` event is recorded either way, and for a failure too;
-        ``repair`` marks there that a bad answer is sent back with this call.
+        hash replays the n-th answer to it. An ``lm_call`` event is recorded either way, and for each of ``tries`` that
+        fails; ``repair`` marks there that a bad answer is sent back with this call.
         """
         ...
 

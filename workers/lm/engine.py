@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import aiohttp
 from dspy import lm15
@@ -28,6 +30,8 @@ from workers.outcome import PATIENCE_SECONDS, WITHIN_ATTEMPT, backoff_seconds, i
 from workers.run import Answer, Run
 
 __all__ = ["BlockingEngine", "RunEngine", "run_lm"]
+
+T = TypeVar("T")
 
 # What an endpoint may raise for its own failures; anything else is a bug here, and DSPy reports it as one.
 _UPSTREAM = (lm15.LM15Error, aiohttp.ClientError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError)
@@ -54,7 +58,8 @@ class RunEngine:
             answer = await self.run.journal.perform(
                 digest,
                 self.endpoint.model,
-                lambda: self._ask_patiently(request),
+                lambda: self._ask(request),
+                tries=self._patiently,
                 repair=exchange is not None and exchange.is_repair,
             )
         except ModelError as error:
@@ -65,31 +70,22 @@ class RunEngine:
         self.was_cut = response.finish_reason == "length"
         return response
 
-    async def _ask_patiently(self, request: Request) -> Answer:
-        """The answer, asked for again when what is in the way passes by itself, and soon: see workers/outcome.py."""
-        trying = AsyncRetrying(
-            retry=retry_if_exception(is_transient),
-            wait=_pause,
-            stop=self._gives_up,
-            before_sleep=self._record_try,
-            reraise=True,
-        )
-        return await trying(self._ask, request)
+    async def _patiently(self, call: Callable[[], Awaitable[T]], /) -> T:
+        """What the call returns, made again when what is in the way passes by itself, and soon: workers/outcome.py."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(is_transient), wait=_pause, stop=self._gives_up, reraise=True
+        ):
+            with attempt:
+                answer = await call()
+        return answer
 
     def _gives_up(self, tries: RetryCallState) -> bool:
         """Whether it was tried often enough, or the pause would hold the slot for long, or outlast the attempt."""
         patience = min(PATIENCE_SECONDS, self.run.deadline - time.monotonic())
         return tries.attempt_number >= WITHIN_ATTEMPT.max_attempts or tries.upcoming_sleep > patience
 
-    def _record_try(self, tries: RetryCallState) -> None:
-        """A failed try that is followed by another; the journal records the last one."""
-        error = _failure_of(tries)
-        self.run.trail.record(
-            "lm_call", model=self.endpoint.model, error=error.code, retry_in_seconds=round(tries.upcoming_sleep, 3)
-        )
-
     async def _ask(self, request: Request) -> Answer:
-        """One call that is paid for."""
+        """Ask once: a call that is paid for."""
         endpoint = self.endpoint
         last_request_id.set(None)
         try:
@@ -140,15 +136,11 @@ def run_lm(engine: RunEngine) -> LM:
     )
 
 
-def _failure_of(tries: RetryCallState) -> ModelError:
+def _pause(tries: RetryCallState) -> float:
     error = tries.outcome.exception() if tries.outcome else None
     assert isinstance(error, ModelError)  # nothing else is transient
-    return error
-
-
-def _pause(tries: RetryCallState) -> float:
     chance = random.random()  # noqa: S311
-    return backoff_seconds(_failure_of(tries), attempt=tries.attempt_number, retry=WITHIN_ATTEMPT, chance=chance)
+    return backoff_seconds(error, attempt=tries.attempt_number, retry=WITHIN_ATTEMPT, chance=chance)
 
 
 def _answer(endpoint: Endpoint, request: Request, response: Response) -> Answer:
