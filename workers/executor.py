@@ -30,7 +30,7 @@ from workers.ledger import Ledger
 from workers.outcome import BAD_ANSWERS, Fail, after_failure
 from workers.run import Adapter, Run
 from workers.supervision import Ending, Supervised
-from workers.text import redact
+from workers.text import fields_at_fault, redact
 from workers.trail import AttemptTrail
 
 __all__ = ["Executor", "Outcome", "stored_error"]
@@ -282,7 +282,7 @@ def _validated(program: Program, raw: Mapping[str, Any], trail: AttemptTrail) ->
     try:
         checked = program.signature.check_outputs(raw)
     except ValidationError as error:
-        trail.record("output_validation", began_at=began_at, fields=sorted({e.path for e in error.errors}), valid=False)
+        trail.record("output_validation", began_at=began_at, fields=fields_at_fault(error.errors), valid=False)
         raise ValidationError(str(error), code="output_invalid", retryable=True, **error.details) from None
     repairs = [{"path": repair.path, "what": repair.what} for repair in checked.repairs]
     trail.record("output_validation", began_at=began_at, valid=True, repairs=repairs)
@@ -306,7 +306,8 @@ def _metrics(claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> 
 
 def stored_error(error: DspexError) -> str:
     """The error as JSON text. Postgres reads no code out of a text with U+0000 anywhere in it: that is replaced."""
-    return _NUL.sub(r"\1\\ufffd", json.dumps(error.as_dict(), ensure_ascii=False, default=str))
+    text = _NUL.sub(r"\1\\ufffd", json.dumps(error.as_dict(), ensure_ascii=False, default=str))
+    return text.encode(errors="replace").decode()  # half a surrogate pair is no UTF-8
 
 
 def _frames(error: BaseException) -> Any:

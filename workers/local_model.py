@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from dspex.embedded.model import ensure_local_model
@@ -17,9 +18,11 @@ class LocalModelAddress:
 
     Callers that come while a look-up is under way share it: it takes a thread and a request to the server, or seconds
     when the server has to start. The thread is its own, so that it holds up nobody else's. Belongs to one loop.
+    ``look`` finds the address, blocking; by default it asks the embedded stack of the settings.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, look: Callable[[], str] | None = None) -> None:
+        self._look = look or self._ask_stack
         self._settings: Settings | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._looking: asyncio.Future[str] | None = None
@@ -41,7 +44,7 @@ class LocalModelAddress:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
 
-    def _look(self) -> str:
+    def _ask_stack(self) -> str:
         if self._settings is None:
             self._settings = Settings.load()
         return ensure_local_model(self._settings.home, url=self._settings.local_model_url)

@@ -23,6 +23,7 @@ from workers.dspy_signature import dspy_names, field_schema
 from workers.lm.engine import RunEngine
 from workers.lm.exchange import Exchange, current_exchange
 from workers.prompts import ChatPrompt, JsonPrompt
+from workers.text import fields_at_fault
 
 __all__ = ["RepairingChat", "RepairingCompact", "RepairingJson", "RepairingPrompt", "declared_outputs"]
 
@@ -103,8 +104,7 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
             exchange.faults = _misreadings(run.program.signature, signature, bad)
         else:
             exchange.faults = bad.error.errors
-        fields = sorted({fault.path for fault in exchange.faults})
-        run.trail.record("output_validation", valid=False, fields=fields, repair=True)
+        run.trail.record("output_validation", valid=False, fields=fields_at_fault(exchange.faults), repair=True)
         return bad if isinstance(bad, AdapterParseError) else _output_invalid(bad.error)
 
     @contextmanager

@@ -1,10 +1,13 @@
-"""Text that must not carry secrets."""
+"""Text that must not carry secrets, or anything of a user's."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-__all__ = ["redact"]
+from dspex.errors import FieldError
+
+__all__ = ["fields_at_fault", "redact"]
 
 _SECRETS = re.compile(
     r"(sk-|AKIA|AIza|gh[pousr]_|xox[bap]-)[A-Za-z0-9_\-]{8,}"
@@ -17,3 +20,8 @@ def redact(text: str, *, most: int = 500) -> str:
     """The text with what looks like a secret replaced by ``***``, and at most ``most`` characters of it."""
     clean = _SECRETS.sub("***", text)
     return clean if len(clean) <= most else clean[: most - 1] + "…"
+
+
+def fields_at_fault(errors: Iterable[FieldError]) -> list[str]:
+    """The names of the fields that are at fault: a path further into one may be made of a user's or a model's words."""
+    return sorted({re.split(r"[.\[]", error.path, maxsplit=1)[0] for error in errors})

@@ -1,0 +1,79 @@
+"""The journal in Postgres: what a model answered comes back as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from dspex.settings import Backends
+from workers.journal import AttemptJournal
+from workers.ledger import Ledger
+from workers.run import Answer
+from workers.trail import AttemptTrail
+
+R, S = (hashlib.sha256(name.encode()).hexdigest() for name in ("R", "S"))
+
+
+@pytest.fixture
+async def ledger(backends: Backends) -> AsyncIterator[Ledger]:
+    opened = Ledger(backends.database_url, backends.broker_url, uuid7)
+    opened.start()
+    yield opened
+    await opened.close()
+
+
+async def attempt(ledger: Ledger, id: UUID, number: int) -> AttemptJournal:
+    journal = AttemptJournal(id, number, AttemptTrail(datetime.now(UTC)), ledger)
+    journal.recall(await ledger.calls(id))
+    return journal
+
+
+async def ask(journal: AttemptJournal, request: str, text: str) -> str:
+    async def call() -> Answer:
+        return Answer({"text": text}, prompt_tokens=2**31 - 1, cost_usd=0.1, request_id="req-1")
+
+    return str((await journal.perform(request, "openai/test", call))["text"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\x00", "a\\u0000b", "half \ud800 a pair", "🐈‍⬛ “text”\r\n", '{"a": 1, "a": 2}', "x" * 10_000_000],
+    ids=["nul", "looks like nul", "half a surrogate pair", "unicode", "json", "10 MB"],
+)
+async def test_an_answer_is_replayed_as_it_was(ledger: Ledger, text: str) -> None:
+    id = uuid7()
+    await ask(await attempt(ledger, id, 1), R, text)
+    again = await attempt(ledger, id, 2)
+    assert await ask(again, R, "never asked") == text
+    totals = again.totals()
+    assert (totals["lm_calls"], totals["replayed_lm_calls"], totals["cost_usd"]) == (1, 1, 0.1)
+
+
+async def test_equal_requests_at_once_have_each_their_answer(ledger: Ledger) -> None:
+    id = uuid7()
+    first = await attempt(ledger, id, 1)
+    given = await asyncio.gather(*(ask(first, R, f"answer {number}") for number in range(20)))
+    again = await attempt(ledger, id, 2)
+    assert await asyncio.gather(*(ask(again, R, "never asked") for _ in range(20))) == given
+    assert again.totals()["lm_calls"] == 20
+
+
+async def test_a_rejected_answer_stays_paid_for_and_is_never_replayed(ledger: Ledger) -> None:
+    id = uuid7()
+    first = await attempt(ledger, id, 1)
+    await ask(first, R, "good")
+    await ask(first, S, "bad")
+    first.reject([S])
+    await first.discard()
+    second = await attempt(ledger, id, 2)
+    assert [await ask(second, R, "?"), await ask(second, S, "better")] == ["good", "better"]
+    await first.discard()  # a worker that lost its lease and comes late
+    third = await attempt(ledger, id, 3)
+    assert [await ask(third, R, "?"), await ask(third, S, "?")] == ["good", "better"]
+    assert third.totals()["lm_calls"] == 3
