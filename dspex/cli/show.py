@@ -17,14 +17,28 @@ from rich.text import Text
 from dspex.audit import AuditEvent, AuditTrail
 from dspex.cli.common import STATUS_STYLES, as_data, echo_json, json_option, short
 from dspex.client import Client
-from dspex.execution import Execution
+from dspex.execution import Execution, Status
 
 __all__ = ["show", "timeline"]
 
 ID = re.compile(r"[0-9a-f-]{17,}")
 #: What of an event's data says most, in this order.
 TOLD = (
-    *("worker", "adapter", "module", "model", "replayed", "prompt_tokens", "completion_tokens", "cost_usd", "bytes"),
+    *(
+        "worker",
+        "host",
+        "pid",
+        "requested_at",
+        "by",
+        "adapter",
+        "module",
+        "model",
+        "replayed",
+        "prompt_tokens",
+        "completion_tokens",
+        "cost_usd",
+        "bytes",
+    ),
     *("valid", "repairs", "fields", "code", "cause", "error", "reason", "delay_seconds", "last_heartbeat_at"),
     *("program", "version", "fingerprint"),
 )
@@ -51,6 +65,8 @@ def show(id: str, as_json: bool) -> None:
             return
         console = Console()
         console.print(_head(execution))
+        if execution.status is Status.QUEUED and execution.program in client.paused():
+            console.print(Text(f"its program is paused: `dspex resume {execution.program}`", style="yellow"))
         console.print(_values("inputs", json.loads(row["inputs"])))
         if row["result"] is not None:
             console.print(_values("outputs", json.loads(row["result"])))
@@ -117,11 +133,19 @@ def _bar(begin: float, length: float, cells: int) -> Text:
 
 
 def _style(event: AuditEvent) -> str:
-    if event.kind in ("failed", "lease_expired") or event.data.get("error") or event.data.get("valid") is False:
+    if (
+        event.kind in ("failed", "lease_expired", "deadline_exceeded")
+        or event.data.get("error")
+        or event.data.get("valid") is False
+    ):
         return "red"
-    return {"completed": "green", "retried": "yellow", "recovered": "yellow", "cancelled": "magenta"}.get(
-        event.kind, ""
-    )
+    return {
+        "completed": "green",
+        "retried": "yellow",
+        "recovered": "yellow",
+        "cancelled": "magenta",
+        "cancel_requested": "magenta",
+    }.get(event.kind, "")
 
 
 def _told(event: AuditEvent) -> str:

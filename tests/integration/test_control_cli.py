@@ -1,0 +1,65 @@
+"""``dspex cancel``, ``retry``, ``pause``, ``resume`` and ``audit verify``, as somebody types them. No worker runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+import dspex
+from dspex.client import Client
+from dspex.settings import Backends
+from dspex.store.database import Database
+from tests.integration.test_cli import Shell
+
+QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
+
+
+@pytest.fixture
+def shell(backends: Backends, tmp_path: Path) -> Shell:
+    return Shell(backends, tmp_path)
+
+
+def test_cancel_and_retry(client: Client, shell: Shell) -> None:
+    client.deploy(QA)
+    first, second = (str(client.submit("qa", {"question": "?"}).id) for _ in range(2))
+    done = shell("cancel", first, second)
+    assert (done.returncode, done.stdout) == (0, f"{first}  cancelled\n{second}  cancelled\n")
+    assert shell("retry", first).stdout == "1 queued again\n"
+    refused = shell("retry", first)
+    assert refused.returncode == 1
+    assert refused.stderr == f"transition_refused: execution '{first}' is queued: only failed and cancelled " \
+        "executions are retried\n"  # fmt: skip
+    assert json.loads(shell("retry", "--failed", "--json").stdout) == {"retried": 0}
+    assert shell("retry", first, "--failed").returncode == 2
+
+
+def test_pause_and_resume(client: Client, shell: Shell) -> None:
+    client.deploy(QA)
+    execution = client.submit("qa", {"question": "?"})
+    assert shell("pause", "qa").stdout == "paused: qa\n"
+    assert "paused: qa" in shell("list").stderr
+    assert "its program is paused: `dspex resume qa`" in shell("show", str(execution.id)).stdout
+    assert json.loads(shell("resume", "qa", "--json").stdout) == {"paused": []}
+
+
+def test_audit_verify(client: Client, database: Database, shell: Shell) -> None:
+    client.deploy(QA)
+    ids = [client.submit("qa", {"question": "?"}).id for _ in range(3)]
+    whole = shell("audit", "verify")
+    assert (whole.returncode, whole.stdout) == (0, "3 trails verified, 0 not whole\n")
+    with database.transaction() as connection:
+        for statement in (
+            "ALTER TABLE dspex.audit_events DISABLE TRIGGER USER",
+            f"UPDATE dspex.audit_events SET events = '[]' WHERE execution_id = '{ids[1]}'",
+            "ALTER TABLE dspex.audit_events ENABLE TRIGGER USER",
+        ):
+            connection.execute(text(statement))
+    broken = shell("audit", "verify", "--json")
+    assert broken.returncode == 1
+    fault = "entry 1 was changed: its hash does not match its content"
+    assert json.loads(broken.stdout) == {"verified": 3, "broken": [{"id": str(ids[1]), "faults": [fault]}]}
+    assert f"{ids[1]}  {fault}\n3 trails verified, 1 not whole\n" == shell("audit", "verify", "--program", "qa").stdout
+    assert shell("audit", "verify", "--since", "2999-01-01").stdout == "0 trails verified, 0 not whole\n"
