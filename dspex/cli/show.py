@@ -24,24 +24,18 @@ __all__ = ["show", "timeline"]
 ID = re.compile(r"[0-9a-f-]{17,}")
 #: What of an event's data says most, in this order.
 TOLD = (
-    *(
-        "worker",
-        "host",
-        "pid",
-        "requested_at",
-        "by",
-        "adapter",
-        "module",
-        "model",
-        "replayed",
-        "prompt_tokens",
-        "completion_tokens",
-        "cost_usd",
-        "bytes",
-    ),
+    *("worker", "host", "pid", "requested_at", "by"),
+    *("adapter", "module", "model", "replayed", "prompt_tokens", "completion_tokens", "cost_usd", "bytes"),
     *("valid", "repairs", "fields", "code", "cause", "error", "reason", "delay_seconds", "last_heartbeat_at"),
     *("program", "version", "fingerprint"),
 )
+
+
+FAILURES = frozenset({"failed", "lease_expired", "deadline_exceeded"})
+STYLES = {
+    "completed": "green", "retried": "yellow", "recovered": "yellow",
+    "cancelled": "magenta", "cancel_requested": "magenta",
+}  # fmt: skip
 
 
 @click.command()
@@ -133,19 +127,9 @@ def _bar(begin: float, length: float, cells: int) -> Text:
 
 
 def _style(event: AuditEvent) -> str:
-    if (
-        event.kind in ("failed", "lease_expired", "deadline_exceeded")
-        or event.data.get("error")
-        or event.data.get("valid") is False
-    ):
+    if event.kind in FAILURES or event.data.get("error") or event.data.get("valid") is False:
         return "red"
-    return {
-        "completed": "green",
-        "retried": "yellow",
-        "recovered": "yellow",
-        "cancelled": "magenta",
-        "cancel_requested": "magenta",
-    }.get(event.kind, "")
+    return STYLES.get(event.kind, "")
 
 
 def _told(event: AuditEvent) -> str:
