@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,16 @@ def dspex_command(*arguments: str) -> list[str]:
 
 
 class WorkerProcess:
-    """``dspex worker`` in a process of its own, its output in ``log``."""
+    """``dspex worker`` in a process of its own, its output in ``log``; started by ``prefix``, which becomes it."""
 
-    def __init__(self, backends: Backends, log: Path, environment: Mapping[str, Any]) -> None:
+    def __init__(
+        self, backends: Backends, log: Path, environment: Mapping[str, Any], *, prefix: Sequence[str] = ()
+    ) -> None:
         self.log = log
         self._backends = backends
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                dspex_command("worker"),
+                [*prefix, *dspex_command("worker")],
                 env=environment_of(backends, environment),
                 stdout=output,
                 stderr=subprocess.STDOUT,
