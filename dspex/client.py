@@ -399,12 +399,12 @@ class Client:
         program: str | None = None,
         since: datetime | None = None,
         on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> Iterator[tuple[UUID, Verdict]]:
+    ) -> Mapping[UUID, Verdict]:
         """The executions whose audit trail is not whole, each with what is wrong: none, in a database nobody edited.
 
         Trails are verified a page at a time; ``on_progress`` is told how many were, and of how many.
         """
-        return verify_trails(self._database, program=program, since=since, on_progress=on_progress)
+        return dict(verify_trails(self._database, program=program, since=since, on_progress=on_progress))
 
     def timed_out(self, execution: Execution, timeout: float | None) -> ExecutionTimedOut:
         """The error of a wait that is over, with what is known about why."""

@@ -30,7 +30,6 @@ def verify(program: str | None, since: datetime | None, as_json: bool) -> int:
 
     Example: dspex audit verify --since 2026-01-01
     """
-    faults: dict[str, list[str]] = {}
     verified = 0
 
     def note(done: int, total: int) -> None:
@@ -40,15 +39,15 @@ def verify(program: str | None, since: datetime | None, as_json: bool) -> int:
 
     with Client() as client, _progress() as show:
         moment = since and since.replace(tzinfo=UTC)
-        for id, verdict in client.verify_audit(program=program, since=moment, on_progress=note):
-            faults.setdefault(str(id), []).extend(verdict.faults)
-            if not as_json:
-                click.echo(f"{id}  {'; '.join(verdict.faults)}")
+        broken = client.verify_audit(program=program, since=moment, on_progress=note)
     if as_json:
-        echo_json({"verified": verified, "broken": [{"id": id, "faults": found} for id, found in faults.items()]})
+        found = [{"id": str(id), "faults": verdict.faults} for id, verdict in broken.items()]
+        echo_json({"verified": verified, "broken": found})
     else:
-        click.echo(f"{verified} trails verified, {len(faults)} not whole")
-    return 1 if faults else 0
+        for id, verdict in broken.items():
+            click.echo(f"{id}  {'; '.join(verdict.faults)}")
+        click.echo(f"{verified} trails verified, {len(broken)} not whole")
+    return 1 if broken else 0
 
 
 @contextmanager
