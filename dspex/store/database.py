@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -51,6 +52,7 @@ class Database:
                 **KEEPALIVE,
             },
         )
+        event.listen(self.engine, "handle_error", _leave_the_demoted)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def run(self, work: Callable[[Connection], T], *, saved: str = "nothing was saved") -> T:
@@ -121,6 +123,12 @@ class Database:
             "share fewer threads per Client, or give it a larger pool",
             backend="postgres",
         )
+
+
+def _leave_the_demoted(context: ExceptionContext) -> None:
+    """Close a connection that refuses to write: after a failover it leads to the old primary, and would for ever."""
+    if isinstance(context.original_exception, psycopg.errors.ReadOnlySqlTransaction):
+        context.is_disconnect = True
 
 
 def is_disconnect(error: psycopg.Error) -> bool:

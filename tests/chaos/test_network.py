@@ -172,6 +172,39 @@ def test_postgres_limping(
     assert worker.process.poll() is None
 
 
+def test_connections_to_a_demoted_postgres_are_left_for_its_successor(
+    backends: Linked, client: Client, observer: Client, start_worker: StartWorker
+) -> None:
+    """After a failover the old primary answers, and refuses to write, on every connection that it still has."""
+    worker = start_worker()
+    client.deploy(program(sleep_ms=500, calls=3))
+    ids = [client.submit("qa", ask(n)).id for n in range(10)]
+    wait_for(lambda: all(paid_calls(observer, id) for id in ids), "a first call of each")
+    refuse_writes(backends, True)
+    terminate_connections(backends)
+    outage = Outage(7, worker)
+    with pytest.raises(dspex.BackendUnavailable, match="nothing was saved"):
+        client.submit("qa", ask(10))
+    outage.endure()
+    refuse_writes(backends, False)  # for new connections only: those there are stay as they are
+    assert client.execute("qa", ask(11), timeout=60)
+    assert_guarantees(client, ids)
+    assert [paid_calls(observer, id) for id in ids] == [3] * len(ids)
+    assert worker.process.poll() is None
+
+
+def refuse_writes(backends: Linked, refuse: bool) -> None:
+    """Have every connection from now on refuse to write, as a standby does, or no longer."""
+    server, _, name = backends.direct.database_url.rpartition("/")
+    database = Database(f"{server}/postgres", pool_size=1)
+    database.run(
+        lambda connection: connection.exec_driver_sql(
+            f"ALTER DATABASE {name} SET default_transaction_read_only = {'on' if refuse else 'off'}"
+        )
+    )
+    database.close()
+
+
 def _reached(count: Callable[[], int], goal: int) -> bool:
     return count() >= goal
 
