@@ -162,10 +162,10 @@ def test_poison_carries_its_evidence(database: Database) -> None:
 def test_an_error_can_be_read_by_its_code_whatever_it_says(database: Database, worker_id: UUID) -> None:
     """Postgres refuses to read a JSON text's code while U+0000 stands anywhere in it."""
     (claimed,) = claim(database, worker_id, id := submit(database))
-    error = dspex.ProgramError("it said \x00 and \\u0000", reason="\x00")
+    error = dspex.ProgramError("it said \x00 and \\u0000 and \ud800", reason="\x00")
     settle(database, claimed, "failed", error=stored_error(error))
     execute(database, "SELECT error->>'code' FROM dspex.executions")
-    assert row_of(database, id)["error"]["message"] == "it said \ufffd and \\u0000"
+    assert row_of(database, id)["error"]["message"] == "it said \ufffd and \\u0000 and ?"
 
 
 def test_an_attempt_that_is_handed_back_does_not_count(database: Database, worker_id: UUID) -> None:
