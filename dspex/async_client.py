@@ -76,6 +76,19 @@ def _execution(
     return call
 
 
+def _executions(
+    method: Callable[Concatenate[Client, P], list[Execution]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, list[AsyncExecution]]]:
+    """The same for a method whose answer is executions."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> list[AsyncExecution]:
+        found = await self.call(partial(method, self.client, *args, **kwargs))
+        return [AsyncExecution(self, execution.record) for execution in found]
+
+    return call
+
+
 class AsyncClient:
     """:class:`dspex.Client` with ``await``. Share one between tasks; close it, or use it as ``async with``.
 
@@ -121,11 +134,7 @@ class AsyncClient:
     progress = _awaited(Client.progress)
     get = _execution(Client.get)
     retry = _execution(Client.retry)
-
-    @functools.wraps(Client.list)
-    async def list(self, **options: Any) -> list[AsyncExecution]:
-        found = await self.call(partial(self.client.list, **options))
-        return [AsyncExecution(self, execution.record) for execution in found]
+    list = _executions(Client.list)
 
     async def submit(
         self,

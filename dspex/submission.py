@@ -24,7 +24,8 @@ __all__ = ["Preparer", "RowOptions", "prepare_row"]
 class RowOptions:
     """What the rows of one submit have in common, validated: their program and how to run it.
 
-    ``max_input_bytes`` bounds the encoded inputs of each; ``metadata`` is JSON text.
+    ``max_input_bytes`` bounds the encoded inputs of each; ``metadata`` is JSON text, and ``events_around`` the text
+    of the first events but for what differs from row to row.
     """
 
     program: Program
@@ -33,6 +34,7 @@ class RowOptions:
     run_at: datetime | None
     timeout_seconds: float
     metadata: str | None
+    events_around: tuple[str, str]
 
 
 def prepare_row(
@@ -50,13 +52,14 @@ def prepare_row(
         raise ValidationError.of(
             f"submit to {program.name!r}", [_too_large("inputs", len(encoded), options.max_input_bytes)]
         )
+    before, after = options.events_around
     validated_ms = (time.perf_counter() - began) * 1000
     return Submission(
         id=id,
         program=program.name,
         version=program.version,
         inputs=encoded.decode(),
-        events=_events(program, len(encoded), validated_ms, options.priority),
+        events=f'{before}"bytes":{len(encoded)},"duration_ms":{validated_ms:.3f}{after}',
         priority=options.priority,
         max_attempts=program.retry.max_attempts,
         timeout_seconds=options.timeout_seconds,
@@ -109,7 +112,8 @@ class Preparer:
             raise ValidationError.of(f"submit to {program.name!r}", wrong)
         seconds = float(timeout if timeout is not None else program.timeout)
         kept = self._metadata(program, metadata)
-        return RowOptions(program, self._max_input_bytes, priority, run_at, seconds, kept)
+        around = _events_around(program, priority)
+        return RowOptions(program, self._max_input_bytes, priority, run_at, seconds, kept, around)
 
     def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
         if metadata is None:
@@ -132,14 +136,17 @@ def _too_large(path: str, size: int, most: int) -> FieldError:
     return FieldError(path, f"at most {most} bytes as JSON (DSPEX_MAX_INPUT_BYTES)", f"{size} bytes", "max_bytes")
 
 
-def _events(program: Program, size: int, validated_ms: float, priority: int) -> str:
-    return encode_events(
+def _events_around(program: Program, priority: int) -> tuple[str, str]:
+    """The first events of an execution, as the text before its own two numbers and the text after them."""
+    text = encode_events(
         [
             {"kind": "signature_compilation", "data": {"fingerprint": program.signature.fingerprint}},
-            {"kind": "input_validation", "data": {"bytes": size, "duration_ms": round(validated_ms, 3)}},
+            {"kind": "input_validation", "data": {"bytes": 0, "duration_ms": 0}},
             {"kind": "submitted", "data": {"program": program.name, "version": program.version, "priority": priority}},
         ]
     )
+    before, _, after = text.partition('"bytes":0,"duration_ms":0')
+    return before, after
 
 
 def _option_faults(priority: object, run_at: object, timeout: object) -> list[FieldError]:

@@ -157,7 +157,7 @@ class Run:
         index = execution.batch_index
         assert index is not None
         if execution.status is Status.COMPLETED:
-            result = self._program.signature.encode("outputs", execution.result(0))
+            result = self._program.signature.encode("outputs", dict(execution.result(0)))
             self._put(self._results, index, execution.id, "result", json.loads(result))
         else:
             error = execution.error or DspexError(f"execution {execution.id} was cancelled", code="cancelled")
