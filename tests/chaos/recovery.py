@@ -238,6 +238,7 @@ def main() -> None:
     table = Table("system", "finished", "seconds", "ran twice", "paid twice", "calls begun (60 needed)")
     for name in parser.parse_args().only:
         found = measure(SYSTEMS[name])
+        print(found, flush=True)
         seconds = f"more than {BOUND_SECONDS:.0f}" if found.seconds is None else f"{found.seconds:.1f}"
         table.add_row(
             found.system, f"{found.finished} of {TASKS}", seconds, str(found.ran_twice), str(found.paid_twice),

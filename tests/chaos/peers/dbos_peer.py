@@ -6,7 +6,7 @@ import sys
 import threading
 import urllib.request
 
-from dbos import DBOS, DBOSClient, Queue  # type: ignore[import-not-found]
+from dbos import DBOS, DBOSClient  # type: ignore[import-not-found]
 
 DBOS(
     config={
@@ -16,7 +16,6 @@ DBOS(
         "application_version": "1",
     }
 )
-queue = Queue("work", worker_concurrency=int(os.environ["PEER_TASKS"]), polling_interval_sec=0.5)
 
 
 @DBOS.step()  # type: ignore[untyped-decorator]
@@ -45,5 +44,6 @@ if __name__ == "__main__":
             client.enqueue({"queue_name": "work", "workflow_name": "work", "app_version": "1"}, number)
     else:
         DBOS.launch()
+        DBOS.register_queue("work", worker_concurrency=int(os.environ["PEER_TASKS"]), polling_interval_sec=0.5)
         print("peer is ready.", flush=True)
         threading.Event().wait()
