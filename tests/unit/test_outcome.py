@@ -131,3 +131,9 @@ def test_spent_attempts_end_it_with_the_last_cause() -> None:
     assert isinstance(decision.error, ExecutionFailed)
     assert decision.error.code == "attempts_exhausted"
     assert decision.error.cause.code == "provider_unavailable"
+
+
+def test_attempts_that_were_handed_back_or_came_before_an_operators_retry_make_no_wait_longer() -> None:
+    fresh = after_failure(AWAY, attempt=7, max_attempts=9, retry=RETRY, chance=0.0)
+    assert fresh == decide(AWAY, 1) == TryAgain(2.0)
+    assert after_failure(AWAY, attempt=1, max_attempts=9, retry=RETRY, chance=0.0) == TryAgain(2.0)
