@@ -10,39 +10,36 @@ import asyncio
 import contextlib
 import json
 import logging
-import random
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError, ProgramNotFound, ValidationError
 from dspex.execution import Status
 from dspex.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
-from dspex.program import Program, Retry
+from dspex.program import Program
 from dspex.store.executions import Claimed, Settlement
 from workers.adapters import Adapters
 from workers.journal import AttemptJournal
 from workers.ledger import Ledger
-from workers.outcome import BAD_ANSWERS, Fail, after_failure
+from workers.outcome import BAD_ANSWERS
 from workers.run import Adapter, Run
+from workers.settlement import failed, record, told
 from workers.supervision import Ending, Supervised
 from workers.text import fields_at_fault, redact
 from workers.trail import AttemptTrail
 
-__all__ = ["Executor", "Outcome", "stored_error"]
+__all__ = ["Executor", "Outcome"]
 
 log = logging.getLogger("dspex.workers")
 
 #: What a stopping worker takes at most to hand back what it did not finish.
 HAND_BACK_SECONDS = 10.0
-#: For an execution whose program cannot be read, and so neither its policy.
-NO_RETRY = Retry(max_attempts=1)
-#: U+0000 as JSON writes it, after an even number of backslashes.
-_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +159,16 @@ class Executor:
             settlement, error = await self._supervised(work, claimed, trail)
         finally:
             del self._running[claimed.id]
-        settlement = replace(settlement, metrics=_metrics(claimed, trail, journal), events=trail.encode())
         failpoint(BEFORE_SETTLE)
-        status = await self._ledger.settle(settlement)
+        try:
+            status = await self._ledger.settle(told(settlement, claimed, trail, journal))
+        except psycopg.Error as refused:  # Postgres will not have it: the attempt failed, and is not left running
+            trail.withdraw("completed")
+            error = ProgramError(f"its outcome cannot be stored: {type(refused).__name__}", code="not_storable")
+            log.error("%s of %s: %s", claimed.id, claimed.program, error)  # noqa: TRY400 - the text may quote an output
+            status = await self._ledger.settle(
+                told(failed(claimed, trail, error, self._known_program(claimed)), claimed, trail, journal)
+            )
         if status is None:
             log.warning("%s: its lease was lost, attempt %s is discarded", claimed.id, claimed.attempt)
             return Outcome(None, LeaseLost(execution_id=str(claimed.id)), time.monotonic() - began)
@@ -193,7 +197,7 @@ class Executor:
                 "%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught)
             )
             error = ProgramError(redact(f"{type(caught).__name__}: {caught}"), code="program_error")
-        return self._failed(claimed, trail, error), error
+        return failed(claimed, trail, error, self._known_program(claimed)), error
 
     async def _host(self, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
         deadline = time.monotonic() + claimed.timeout_seconds
@@ -214,30 +218,7 @@ class Executor:
         encoded = program.signature.encode("outputs", values)
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
         trail.record("completed")
-        return _settlement(claimed, Status.COMPLETED, result=encoded.decode(), adapter_used=program.adapter)
-
-    def _failed(self, claimed: Claimed, trail: AttemptTrail, error: DspexError) -> Settlement:
-        program = self._programs.get((claimed.program, claimed.version))
-        retry = program.retry if program else NO_RETRY
-        decision = after_failure(
-            error,
-            attempt=claimed.attempt,
-            max_attempts=claimed.max_attempts,
-            retry=retry,
-            chance=random.random(),  # noqa: S311
-        )
-        adapter = program.adapter if program else None
-        if isinstance(decision, Fail):
-            trail.record("failed", code=decision.error.code, cause=error.code)
-            return _settlement(claimed, Status.FAILED, error=stored_error(decision.error), adapter_used=adapter)
-        trail.record("retried", code=error.code, delay_seconds=round(decision.delay_seconds, 3))
-        return _settlement(
-            claimed,
-            Status.QUEUED,
-            error=stored_error(error),
-            adapter_used=adapter,
-            delay_seconds=decision.delay_seconds,
-        )
+        return record(claimed, Status.COMPLETED, result=encoded.decode(), adapter_used=program.adapter)
 
     def _ended(self, claimed: Claimed, trail: AttemptTrail, why: Ending) -> tuple[Settlement, DspexError | None]:
         if why is Ending.DEADLINE:
@@ -246,12 +227,15 @@ class Executor:
                 code="deadline_exceeded",
                 retryable=True,
             )
-            return self._failed(claimed, trail, error), error
+            return failed(claimed, trail, error, self._known_program(claimed)), error
         if why is Ending.CANCELLED:
             trail.record("cancelled")
-            return _settlement(claimed, Status.CANCELLED), ExecutionCancelled(execution_id=str(claimed.id))
+            return record(claimed, Status.CANCELLED), ExecutionCancelled(execution_id=str(claimed.id))
         trail.record("recovered", reason="its worker stopped before it was done")
-        return _settlement(claimed, Status.QUEUED, counts=False), None
+        return record(claimed, Status.QUEUED, counts=False), None
+
+    def _known_program(self, claimed: Claimed) -> Program | None:
+        return self._programs.get((claimed.program, claimed.version))
 
     async def _program(self, name: str, version: str) -> Program:
         known = self._programs.get((name, version))
@@ -287,27 +271,6 @@ def _validated(program: Program, raw: Mapping[str, Any], trail: AttemptTrail) ->
     repairs = [{"path": repair.path, "what": repair.what} for repair in checked.repairs]
     trail.record("output_validation", began_at=began_at, valid=True, repairs=repairs)
     return checked.values
-
-
-def _settlement(claimed: Claimed, status: Status, **values: Any) -> Settlement:
-    return Settlement(claimed.id, claimed.attempt, claimed.worker_id, status.value, events="", metrics="", **values)
-
-
-def _metrics(claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> str:
-    due_at = max(claimed.created_at, claimed.run_at)
-    return json.dumps(
-        {
-            "execution_time_ms": round(trail.elapsed_ms, 3),
-            "queue_time_ms": round((claimed.started_at - due_at).total_seconds() * 1000, 3),
-            **journal.totals(),
-        }
-    )
-
-
-def stored_error(error: DspexError) -> str:
-    """The error as JSON text. Postgres reads no code out of a text with U+0000 anywhere in it: that is replaced."""
-    text = _NUL.sub(r"\1\\ufffd", json.dumps(error.as_dict(), ensure_ascii=False, default=str))
-    return text.encode(errors="replace").decode()  # half a surrogate pair is no UTF-8
 
 
 def _frames(error: BaseException) -> Any:

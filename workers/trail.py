@@ -29,6 +29,10 @@ class AttemptTrail:
             data["duration_ms"] = round((now - began_at).total_seconds() * 1000, 3)
         self._events.append((began_at or now, kind, data))
 
+    def withdraw(self, kind: str) -> None:
+        """Take back the events of this kind: what they tell did not come to be."""
+        self._events = [event for event in self._events if event[1] != kind]
+
     @property
     def elapsed_ms(self) -> float:
         """Milliseconds since the claim."""

@@ -21,7 +21,7 @@ from dspex.store import control, executions, programs, recovery, workers
 from dspex.store.database import Database
 from dspex.verification import verify_trails
 from tests.store.test_executions import PROGRAM, claim, register, settle, status, submission, submit, trail, triggers
-from workers.executor import stored_error
+from workers.settlement import stored_error
 
 
 @pytest.fixture(autouse=True)
