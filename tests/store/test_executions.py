@@ -112,7 +112,7 @@ def set_status(connection: Any, id: UUID, before: str, after: str) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("before", "after"), [pair for pair in itertools.permutations(Status, 2)])
+@pytest.mark.parametrize(("before", "after"), list(itertools.permutations(Status, 2)))
 def test_the_database_allows_the_transitions_of_the_table_and_no_others(
     database: Database, before: Status, after: Status
 ) -> None:
@@ -186,11 +186,10 @@ def test_the_work_of_a_dead_worker_is_requeued_and_poison_ends(database: Databas
         doomed = register(database)
         database.run(partial(executions.dispatch, window=10))
         assert len(claim(database, doomed, id)) == 1
-        database.run(
-            lambda connection, doomed=doomed: connection.execute(
+        with database.transaction() as connection:
+            connection.execute(
                 text("UPDATE dspex.workers SET heartbeat_at = now() - interval '1 hour' WHERE id = :id"), {"id": doomed}
             )
-        )
         recovered = database.run(partial(recovery.recover, worker_id=uuid7(), overdue_seconds=10.0))
         assert [(row.id, row.status) for row in recovered] == [(id, expected)]
     events = trail(database, id)
@@ -294,7 +293,8 @@ def test_rows_go_to_the_partition_of_their_month(database: Database) -> None:
     [
         ("executions_due", "SELECT id FROM dspex.executions WHERE status = 'queued' AND dispatched_at IS NULL "
                            "ORDER BY priority, run_at LIMIT 10"),
-        ("executions_running", "SELECT id FROM dspex.executions WHERE status = 'running' AND worker_id = gen_random_uuid()"),
+        ("executions_running", "SELECT id FROM dspex.executions WHERE status = 'running' "
+                               "AND worker_id = gen_random_uuid()"),
         ("executions_dispatched", "SELECT id FROM dspex.executions WHERE status = 'queued' "
                                   "AND dispatched_at < now() ORDER BY dispatched_at LIMIT 10"),
     ],
