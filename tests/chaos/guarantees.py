@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import text
 
 from dspex.audit import AuditTrail, Entry
@@ -22,7 +23,7 @@ from dspex.execution import Status
 from dspex.store import workers
 from dspex.store.database import Database
 
-__all__ = ["assert_guarantees", "paid_calls"]
+__all__ = ["assert_guarantees", "long", "paid_calls"]
 
 SUBMITTED = ["signature_compilation", "input_validation", "submitted"]
 TERMINAL = {"completed", "failed", "cancelled"}
@@ -30,6 +31,11 @@ TERMINAL = {"completed", "failed", "cancelled"}
 ENDINGS = TERMINAL | {"retried", "recovered"}
 #: Endings that the reaper writes, in the place of a worker that is dead.
 BY_REAPER = "lease_expired"
+
+
+def long(*values: object) -> Any:
+    """A case that runs in ``make chaos`` only."""
+    return pytest.param(*values, marks=pytest.mark.chaos)
 
 
 def assert_guarantees(client: Client, ids: Collection[UUID], *, timeout: float = 60) -> None:

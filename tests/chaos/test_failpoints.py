@@ -16,7 +16,7 @@ import dspex
 from dspex import failpoints
 from dspex.client import Client
 from dspex.settings import Backends
-from tests.chaos.guarantees import assert_guarantees, paid_calls
+from tests.chaos.guarantees import assert_guarantees, long, paid_calls
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess, environment_of
 from tests.waiting import wait_for
@@ -156,7 +156,9 @@ def asked(server: ModelServer) -> list[int]:
 # ------------------------------------------------------------------------------------- the pump, the reaper, the end
 
 
-@pytest.mark.parametrize("point", [failpoints.AFTER_DISPATCH, failpoints.BEFORE_PUBLISH, failpoints.AFTER_PUBLISH])
+@pytest.mark.parametrize(
+    "point", [failpoints.AFTER_DISPATCH, long(failpoints.BEFORE_PUBLISH), long(failpoints.AFTER_PUBLISH)]
+)
 def test_a_pump_killed_while_it_dispatches_loses_nothing(point: str, client: Client, start_worker: StartWorker) -> None:
     client.deploy(scripted())
     victim = start_worker(**LEASE, DSPEX_FAILPOINTS=f"{point}=kill")
@@ -190,7 +192,7 @@ def test_a_stopping_worker_killed_after_its_hand_back_loses_nothing(client: Clie
     assert_guarantees(client, ids)
 
 
-@pytest.mark.parametrize("point", [failpoints.AFTER_DISPATCH, failpoints.BEFORE_RECOVER])
+@pytest.mark.parametrize("point", [failpoints.AFTER_DISPATCH, long(failpoints.BEFORE_RECOVER)])
 def test_a_worker_whose_pump_dies_of_a_bug_ends_instead_of_going_on_without_it(
     point: str, client: Client, start_worker: StartWorker
 ) -> None:

@@ -27,7 +27,7 @@ from dspex.client import Client
 from dspex.embedded.servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store.database import Database
-from tests.chaos.guarantees import assert_guarantees
+from tests.chaos.guarantees import assert_guarantees, long
 from tests.chaos.steps import body_of
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
@@ -101,9 +101,7 @@ def fleet(backends: Backends, client: Client, tmp_path: Path, chance: random.Ran
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "plan", [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.chaos)]
-)
+@pytest.mark.parametrize("plan", [SHORT, long(LONG)], ids=["short", "long"])
 def test_everything_at_once(
     plan: Plan,
     own_servers: EmbeddedServers,
