@@ -1,6 +1,6 @@
 """Everything at once, at random: workers killed, Redis emptied, Postgres restarted, while work comes in.
 
-``DSPEX_CHAOS_SEED`` repeats a run's choices; the seed is printed.
+``CHAOS_SEED`` repeats a run's choices. The seed is printed: ``pytest -rP`` shows it for a run that passed.
 """
 
 from __future__ import annotations
@@ -86,10 +86,9 @@ def backends(own_servers: EmbeddedServers) -> Backends:
 
 
 @pytest.fixture
-def chance(capsys: pytest.CaptureFixture[str]) -> random.Random:
-    seed = int(os.environ.get("DSPEX_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
-    with capsys.disabled():
-        print(f"\nDSPEX_CHAOS_SEED={seed}")
+def chance() -> random.Random:
+    seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"CHAOS_SEED={seed}")
     return random.Random(seed)
 
 
@@ -109,7 +108,6 @@ def test_everything_at_once(
     model_server: ModelServer,
     fleet: Fleet,
     chance: random.Random,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model_server.script(*(Step(delay_ms=ms, match=f"takes {ms} ms", times=10**9) for ms in DELAYS_MS))
     client.deploy(
@@ -132,12 +130,11 @@ def test_everything_at_once(
     needed = sum(row["calls"] for row in rows)
     total, faults = payments(client, model_server, dict(zip(ids, rows, strict=True)))
     assert not faults, "\n".join(faults[:20])
-    with capsys.disabled():
-        print(
-            f"{plan.executions} executions completed once each; {fleet.kills} workers killed; {needed} calls needed, "
-            f"{total} made: {total - needed} were in flight at a kill; "
-            f"{sum(row['attempt'] for row in client.rows(ids)) - len(ids)} attempts were lost"
-        )
+    print(
+        f"{plan.executions} executions completed once each; {fleet.kills} workers killed; {needed} calls needed, "
+        f"{total} made: {total - needed} were in flight at a kill; "
+        f"{sum(row['attempt'] for row in client.rows(ids)) - len(ids)} attempts were lost"
+    )
 
 
 def question(number: int, chance: random.Random) -> dict[str, Any]:
