@@ -87,7 +87,7 @@ class Batcher(Generic[T, R]):
     async def _deliver(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             results = await self._flush_with_patience([item for item, _ in batch])
-        except psycopg.Error as error:
+        except Exception as error:  # whatever it is, who waits for the item is told, and the next ones are flushed
             if len(batch) > 1:  # one bad item must not fail the others
                 for single in batch:
                     await self._deliver([single])

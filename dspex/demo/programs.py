@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dspex.program import Program
+from dspex.signatures import signature
 
 __all__ = ["QUESTION", "capital", "reviews"]
 
@@ -39,7 +40,9 @@ def capital(model: str) -> Program:
     """Answers a question, such as "What is the capital of France?", in a few words."""
     return Program(
         "capital",
-        'signature capital "Answer the question in a few words.": :string(min_length=1) question -> :string answer',
+        signature(
+            'signature capital "Answer the question in a few words.": :string(min_length=1) question -> :string answer'
+        ),
         model=model,
         temperature=0.0,
         max_tokens=32,
@@ -51,9 +54,11 @@ def reviews(model: str) -> Program:
     """Says whether a review is negative or positive, and summarises it. An empty review is refused at submit."""
     return Program(
         "reviews",
-        'signature reviews "You read customer reviews. Is the customer happy (positive) or unhappy (negative)? '
-        'Summarize in one short sentence.": :string(min_length=1) review -> '
-        ':enum("negative", "positive") sentiment, :string(max_length=160) summary',
+        signature(
+            'signature reviews "You read customer reviews. Is the customer happy (positive) or unhappy (negative)? '
+            'Summarize in one short sentence.": :string(min_length=1) review -> '
+            ':enum("negative", "positive") sentiment, :string(max_length=160) summary'
+        ),
         model=model,
         temperature=0.0,
         max_tokens=96,

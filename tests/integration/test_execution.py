@@ -8,6 +8,7 @@ import pytest
 
 import dspex
 from dspex.client import Client
+from dspex.store.database import Database
 from tests.processes import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
@@ -104,3 +105,23 @@ def test_outputs_that_do_not_fit_the_signature_fail_the_execution(client: Client
     with pytest.raises(dspex.ExecutionFailed) as failure:
         client.execute("qa", {"question": "?"}, timeout=30)
     assert "rating" in str(failure.value)
+
+
+def test_an_outcome_that_postgres_refuses_fails_the_execution_and_nothing_else(
+    client: Client, database: Database, start_worker: StartWorker
+) -> None:
+    refusal = "ALTER TABLE dspex.executions ADD CHECK (result::text NOT LIKE '%unwanted%')"
+    database.run(lambda connection: connection.exec_driver_sql(refusal.replace("%", "%%")))
+    start_worker()
+    client.deploy(scripted(module_options={"outputs": {"answer": "unwanted"}}))
+    client.deploy(scripted("good"))
+    refused = [client.submit("qa", {"question": "?"}) for _ in range(3)]
+    fine = [client.submit("good", {"question": "?"}) for _ in range(3)]
+    for execution in fine:
+        execution.result(timeout=60)
+    for execution in refused:
+        with pytest.raises(dspex.ExecutionFailed) as failure:
+            execution.result(timeout=60)
+        assert failure.value.code == "not_storable"
+        assert "completed" not in execution.audit_trail.kinds
+        assert execution.audit_trail.verify()

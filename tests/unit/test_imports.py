@@ -112,4 +112,4 @@ def test_every_public_name_is_there_and_sorted() -> None:
     for name in dspex.__all__:
         assert getattr(dspex, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'telepathy'"):
-        _ = dspex.telepathy  # type: ignore[attr-defined]
+        _ = dspex.telepathy
