@@ -104,4 +104,5 @@ def exit_code(error: DspexError) -> int:
     """The exit code of an error."""
     if isinstance(error, BackendUnavailable | SchemaOutdated):
         return UNREACHABLE
-    return WRONG_USAGE if isinstance(error, _USAGE) else FAILED
+    wrong = isinstance(error, _USAGE) or error.code == "batch_refused"  # its files do not fit the command
+    return WRONG_USAGE if wrong else FAILED

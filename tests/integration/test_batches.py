@@ -346,7 +346,7 @@ def test_dspex_batch_says_what_failed_and_what_does_not_fit(
         assert line["error"]["code"] == client.get(line["id"]).error.code  # type: ignore[union-attr]
 
     other = run_batch("qa", "in.jsonl", "-o", "out.jsonl", "--ordered")
-    assert other.returncode == 1
+    assert other.returncode == 2
     assert "of program 'failing'" in other.stderr
     assert "without --ordered" in other.stderr
     anew = run_batch("qa", "in.jsonl", "-o", "out.jsonl", "--restart")
@@ -355,6 +355,6 @@ def test_dspex_batch_says_what_failed_and_what_does_not_fit(
 
     (tmp_path / "mine.jsonl").write_text("precious\n")
     refused = run_batch("qa", "in.jsonl", "-o", "mine.jsonl")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "--restart" in refused.stderr
     assert (tmp_path / "mine.jsonl").read_text() == "precious\n"
