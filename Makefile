@@ -43,8 +43,9 @@ wheel: setup ## build the wheel into dist/
 check-wheel: wheel ## install the wheel into an empty environment and run the demo and a worker from it
 	@deploy/check-wheel
 
-chaos: setup ## kill, cut and flush everything, at length
-	@$(BIN)/python -m pytest -m chaos tests/chaos -v
+chaos: setup ## kill, cut, freeze and flush: every crash test, then recovery beside Celery and DBOS
+	@$(BIN)/python -m pytest tests/chaos -m "chaos or not chaos" -n $(JOBS) --dist worksteal -rP --show-capture=stdout
+	@$(BIN)/python -m tests.chaos.recovery
 
 fuzz: setup ## ten minutes of coverage-guided fuzzing of the signature language
 	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"

@@ -219,7 +219,9 @@ WITH given AS (
     SELECT e.id, g.status = 'queued' AND e.cancel_requested_at IS NOT NULL AS cancelling
     FROM dspex.executions e JOIN given g
         ON e.id = g.id AND e.attempt = g.attempt AND e.worker_id = g.worker_id
-    WHERE e.status = 'running' ORDER BY e.id FOR UPDATE OF e
+    WHERE e.status = 'running'
+      AND EXISTS (SELECT FROM dspex.workers w WHERE w.id = e.worker_id AND w.stopped_at IS NULL)
+    ORDER BY e.id FOR UPDATE OF e
 ), outcome AS (
     SELECT g.*, CASE WHEN o.cancelling THEN 'cancelled' ELSE g.status END AS next,
         CASE WHEN o.cancelling THEN left(g.events, -1) || ',{"kind":"cancelled"}]' ELSE g.events END AS entry

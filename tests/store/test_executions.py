@@ -180,6 +180,16 @@ def test_only_the_attempt_that_is_running_settles_and_only_once(database: Databa
     assert trail(database, id).verify()
 
 
+def test_a_worker_declared_dead_settles_nothing_even_before_its_work_is_taken(
+    database: Database, worker_id: UUID
+) -> None:
+    id = submit(database)
+    (claimed,) = claim(database, worker_id, id)
+    database.run(partial(workers.stop, id=worker_id))
+    assert not settle(database, claimed)
+    assert status(database, id) == "running"
+
+
 def test_the_work_of_a_dead_worker_is_requeued_and_poison_ends(database: Database) -> None:
     id = submit(database, max_attempts=2)
     for expected in ("queued", "failed"):
