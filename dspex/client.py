@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,6 +20,7 @@ from sqlalchemy import Connection
 from dspex.audit import AuditTrail, Verdict
 from dspex.batch import Batch, BatchRows, Progress, Rejected, new_batch_id
 from dspex.broker import Broker
+from dspex.catalogue import Catalogue
 from dspex.completion import Slot, any_final
 from dspex.control import Control
 from dspex.driver import BlockingDriver, iterate, steps
@@ -33,7 +33,6 @@ from dspex.errors import (
     FieldError,
     IdempotencyConflict,
     ProgramNotFound,
-    ProgramVersionMismatch,
     ValidationError,
 )
 from dspex.execution import Execution, Result, Status
@@ -41,7 +40,7 @@ from dspex.failpoints import AFTER_INSERT, BETWEEN_CHUNKS, arm, failpoint
 from dspex.intake import MAP_ROWS, Intake, chunks, mapped
 from dspex.program import Program
 from dspex.settings import Settings
-from dspex.store import batches, executions, migrate, programs, workers
+from dspex.store import batches, executions, migrate, workers
 from dspex.store.database import Database
 from dspex.store.programs import Deployed
 from dspex.submission import Preparer
@@ -73,8 +72,6 @@ class Client:
         self._backends = self.settings.backends()
         self._connect()
         self._preparer = Preparer(self.settings.max_input_bytes)
-        self._current: dict[str, Deployed] = {}
-        self._versions: dict[tuple[str, str], Program] = {}
         _clients.add(self)
 
     def _connect(self) -> None:
@@ -84,7 +81,7 @@ class Client:
         self._waiter = Waiter(self._broker)
         self.driver = BlockingDriver(self)
         self._control = Control(self._database, self._broker)
-        self._lock = threading.Lock()
+        self._catalogue = Catalogue(self._database)
 
     def __enter__(self) -> Self:
         return self
@@ -102,38 +99,15 @@ class Client:
 
     def deploy(self, program: Program) -> Deployed:
         """Store the program and make this version the current one. The same content is the same version."""
-        deployed = self._database.run(
-            partial(programs.deploy, program=program), saved=f"program {program.name!r} was not deployed"
-        )
-        self._remember(deployed)
-        return deployed
+        return self._catalogue.deploy(program)
 
     def program(self, name: str, version: str | None = None) -> Program:
         """The deployed program: its current version, or the one named. Raises ProgramNotFound."""
-        if version is None:
-            return self._deployed(name, fresh=True).program
-        known = self._versions.get((name, version))
-        if known is None:
-            known = self._database.run(partial(programs.load, name=name, version=version))
-            if known is None:
-                raise ProgramNotFound(f"program {name!r} has no version {version}", program=name, version=version)
-            self._versions[name, version] = known
-        return known
+        return self._catalogue.current(name, fresh=True) if version is None else self._catalogue.version(name, version)
 
     def resolve(self, program: str | Program, *, fresh: bool = False) -> Program:
         """The deployed program that is meant; ``fresh``: asked for in any case. Raises ProgramVersionMismatch."""
-        if isinstance(program, str):
-            return self._deployed(program, fresh=fresh).program
-        deployed = self._deployed(program.name, fresh=fresh).program
-        if deployed.version != program.version and not fresh:
-            deployed = self._deployed(program.name, fresh=True).program
-        if deployed.version != program.version:
-            raise ProgramVersionMismatch(
-                f"program {program.name!r} in hand is version {program.version}, deployed is {deployed.version}: "
-                "deploy it, or submit by name",
-                program=program.name, version=program.version, deployed=deployed.version,
-            )  # fmt: skip
-        return deployed
+        return self._catalogue.current(program, fresh=fresh)
 
     # --------------------------------------------------------------------------------------------------- submit
 
@@ -419,27 +393,6 @@ class Client:
         )  # fmt: skip
 
     # -------------------------------------------------------------------------------------------------- private
-
-    def _deployed(self, name: str, *, fresh: bool) -> Deployed:
-        known = None if fresh else self._current.get(name)
-        if known is None:
-            known = self._database.run(partial(programs.current, name=name))
-            if known is None:
-                raise self._program_not_found(name)
-            self._remember(known)
-        return known
-
-    def _program_not_found(self, name: str) -> ProgramNotFound:
-        import difflib
-
-        near = difflib.get_close_matches(name, self._database.run(programs.names), 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else "; deploy it with client.deploy or `dspex deploy`"
-        return ProgramNotFound(f"no program {name!r} is deployed{hint}", program=name)
-
-    def _remember(self, deployed: Deployed) -> None:
-        with self._lock:
-            self._current[deployed.program.name] = deployed
-            self._versions[deployed.program.name, deployed.program.version] = deployed.program
 
     def _run(self, work: Callable[[Connection], T], connection: Connection | None) -> T:
         """``work`` in the caller's transaction, or on a connection of this client's own."""
