@@ -27,6 +27,18 @@ class QoS(redis.QoS):  # type: ignore[misc]
         except (OSError, AttributeError, *self.channel.connection_errors) as error:
             log.debug("messages could not be given back: %s", error)
 
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge; over a connection that is gone it is too late, and the message was given back.
+
+        kombu 5.7 raises here as well when an execution ends after its message's connection did.
+        """
+        if not self.channel.closed:
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if not self.channel.closed:
+            super().reject(delivery_tag, requeue=requeue)
+
 
 class Channel(redis.Channel):  # type: ignore[misc]
     QoS = QoS

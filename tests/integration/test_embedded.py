@@ -38,6 +38,7 @@ SUPERVISOR = """
 import signal, sys
 from dspex.embedded.servers import EmbeddedServers
 from dspex.embedded.stack import stop_on_signals
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background inherits that it is ignored
 try:
     with stop_on_signals(), EmbeddedServers(sys.argv[1], durable=sys.argv[2] == "durable"):
         print("up", flush=True)

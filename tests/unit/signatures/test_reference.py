@@ -30,7 +30,7 @@ def test_each_constraint_and_format_is_explained() -> None:
 
 
 def test_the_first_example_compiles() -> None:
-    text = re.search(r"signature\('''(.*?)'''\)", PAGE, re.DOTALL)
+    text = re.search(r"signature\(\"{3}(.*?)\"{3}\)", PAGE, re.DOTALL)
     assert text is not None
     triage = signature(text.group(1))
     assert triage.validate_inputs({"ticket": "I was charged twice."})["max_words"] == 5

@@ -1,0 +1,58 @@
+"""kombu's Redis transport as workers use it: what ends a worker there does not here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kombu import Connection, Queue
+
+from dspex.settings import Backends
+from workers.transport import register
+
+QUEUE = Queue("work")
+
+
+@pytest.fixture
+def connection(backends: Backends) -> Iterator[Any]:
+    register()
+    with Connection(backends.broker_url) as opened:
+        yield opened
+
+
+def received(connection: Any, body: str) -> Any:
+    channel = connection.channel()
+    bound = QUEUE(channel)
+    bound.declare()
+    connection.Producer(channel).publish(body, routing_key="work")
+    message = bound.get()
+    assert message is not None
+    return message
+
+
+@pytest.mark.parametrize("answer", ["ack", "reject", "requeue"])
+def test_an_answer_to_a_message_of_a_connection_that_is_gone_is_dropped(connection: Any, answer: str) -> None:
+    message = received(connection, "late")
+    message.channel.close()
+    message.channel._disconnect_pools()  # as kombu does once it noticed that the connection is lost
+    getattr(message, answer)()
+
+
+def test_a_closed_channel_gives_back_what_was_not_acknowledged(connection: Any) -> None:
+    received(connection, "unfinished").channel.close()
+    with connection.channel() as again:
+        message = QUEUE(again).get()
+        assert message.payload == "unfinished"
+        message.ack()
+
+
+def test_closing_when_redis_refuses_is_no_error(connection: Any, caplog: pytest.LogCaptureFixture) -> None:
+    message = received(connection, "unfinished")
+    message.channel.connection.client.hostname = "127.0.0.1"
+    message.channel.connection.client.port = 1
+    message.channel._pool = message.channel._async_pool = None
+    with caplog.at_level(logging.DEBUG, "dspex.workers"):
+        message.channel.close()
+    assert "could not be given back" in caplog.text
