@@ -319,7 +319,7 @@ def test_the_whole_database_is_verified(database: Database, worker_id: UUID, mon
 
 
 def test_a_role_that_may_only_append_to_the_trail_is_enough(database: Database) -> None:
-    """What issue 6's roles build on: no statement of ours changes or removes an audit entry."""
+    """What a role of least rights builds on: no statement of ours changes or removes an audit entry."""
     role = f"app_{uuid7().hex}"
     for grant in (
         f"CREATE ROLE {role}", f"GRANT {role} TO CURRENT_USER", f"GRANT USAGE ON SCHEMA dspex TO {role}",
