@@ -23,7 +23,7 @@ demo: setup ## see it work: a real model, on the embedded stack
 test: setup ## unit, store and integration tests, on their own servers and worker processes
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-check: lint types test ## exactly what CI runs
+check: lint types test ## all that must hold before a change lands
 
 lint: setup ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
