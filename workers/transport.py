@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis
 
 __all__ = ["Transport", "register"]
 
@@ -60,3 +60,4 @@ def register() -> None:
     """Make this the transport of redis:// and rediss:// URLs in this process."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
+        _transport_cache.pop(scheme, None)  # kombu remembers what an earlier connection found
