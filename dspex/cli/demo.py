@@ -183,7 +183,7 @@ def _closing(console: Console, question: Execution, seconds: tuple[float, float,
     console.print("\n[bold]Try next[/]")
     for command, what in (
         (
-            "dspex up",
+            f"{dspex} up",
             f"run the stack until Ctrl-C, and open Flower, the dashboard, at the address it prints ({flower})",
         ),
         (f"{dspex} run capital question='What is the capital of Japan?'", "in another terminal, while it is up"),
