@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from dspex.execution import Execution, Metrics, Result, Status
+    from dspex.limits import Limits
     from dspex.program import Program, Retry
     from dspex.registry import AdapterInfo, Capabilities, adapters
     from dspex.settings import Settings
@@ -53,6 +54,7 @@ _MODULES = (
     "registry",
     "audit",
     "execution",
+    "limits",
     "program",
     "batch",
     "settings",
@@ -84,6 +86,7 @@ __all__ = [
     "IdempotencyConflict",
     "InputField",
     "LeaseLost",
+    "Limits",
     "MessageRefused",
     "Metrics",
     "ModelError",

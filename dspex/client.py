@@ -460,7 +460,8 @@ def _new_row(submission: executions.Submission, created_at: datetime) -> Mapping
         "inputs": submission.inputs,
         "created_at": created_at,
         "metadata": None if submission.metadata is None else json.loads(submission.metadata),
-        "error": None, "metrics": None, "adapter_used": None, "started_at": None, "finished_at": None,
+        "error": None, "metrics": None, "adapter_used": None, "action_results": None,
+        "started_at": None, "finished_at": None,
     }  # fmt: skip
 
 

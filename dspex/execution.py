@@ -162,6 +162,11 @@ class ExecutionRecord:
         return cast("str | None", self._current["adapter_used"])
 
     @property
+    def action_results(self) -> dict[str, Any]:
+        """What the program's manual actions told of the last attempt, by their names."""
+        return dict(self._current["action_results"] or {})
+
+    @property
     def metadata(self) -> dict[str, Any] | None:
         """What the submitter attached; DSPex does not read it."""
         return cast("dict[str, Any] | None", self._current["metadata"])

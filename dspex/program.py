@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
-from dspex.registry import adapters
+from dspex.limits import Limits
+from dspex.registry import AdapterInfo, adapters
 from dspex.signatures import Signature, signature
 
 __all__ = ["LOCAL_MODEL", "PROMPTS", "Program", "Retry"]
@@ -74,7 +75,11 @@ class Program:
     ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it
     ``api_key_env``     the *name* of the environment variable, in the worker, that holds the key
     ``api_base``        the address of an OpenAI-compatible server
-    ``adapter``         which adapter hosts it: see :func:`dspex.adapters`
+    ``adapter``         which adapter hosts it: see :func:`dspex.adapters`; of several, the next one is tried when the
+                        one before fails in a way that it may mend
+    ``limits``          what it may use, across all workers
+    ``actions``         names of manual actions that the worker carries out around it
+    ``tools``           ``"package.module:function"`` of what ``react`` may call
     ``journal``         whether finished model calls are kept and replayed by a later attempt; without, each attempt
                         pays for all of its calls, and the metrics tell those of the last one
 
@@ -94,7 +99,10 @@ class Program:
     state: Mapping[str, Any] | None = None
     api_key_env: str | None = None
     api_base: str | None = None
-    adapter: str = "dspy"
+    adapter: str | Sequence[str] = "dspy"
+    limits: Limits = field(default_factory=Limits)
+    actions: Sequence[str] = ()
+    tools: Sequence[str] = ()
     journal: bool = True
     api_key: InitVar[object] = None
 
@@ -104,6 +112,9 @@ class Program:
         if not isinstance(self.signature, Signature):
             object.__setattr__(self, "signature", signature(self.signature))
         object.__setattr__(self, "timeout", float(self.timeout) if _is_number(self.timeout) else self.timeout)
+        for name in ("adapter", "actions", "tools"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
         _refuse_secrets(self)
         if errors := list(_faults(self)):
             raise ValidationError.of(f"program {self.name!r}", errors)
@@ -116,13 +127,20 @@ class Program:
         """The prompt in force: ``prompt``, or the default for the model."""
         return self.prompt or ("compact" if self.model == LOCAL_MODEL else "chat")
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The adapters that may host it, in the order in which they are tried."""
+        return (self.adapter,) if isinstance(self.adapter, str) else tuple(self.adapter)
+
     @cached_property
     def content(self) -> dict[str, Any]:
         """The program as JSON-friendly data: what is stored, and what the version is made from."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "signature", "retry")}
+        apart = ("name", "signature", "retry", "limits")
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         return {
             "signature": self.signature.definition,
             "retry": asdict(self.retry),
+            "limits": asdict(self.limits),
             **{key: _plain(value) for key, value in plain.items()},
         }
 
@@ -141,7 +159,12 @@ class Program:
                 "upgrade it",
                 program=name,
             )
-        values = {**content, "signature": signature(content["signature"]), "retry": Retry(**content["retry"])}
+        values = {
+            **content,
+            "signature": signature(content["signature"]),
+            "retry": Retry(**content["retry"]),
+            "limits": Limits(**content["limits"]),
+        }
         return cls(name, **values)
 
 
@@ -150,6 +173,11 @@ def _faults(program: Program) -> Iterator[FieldError]:
     yield from _model_faults(program)
     yield from _adapter_faults(program)
     yield from program.retry.faults()
+    yield from program.limits.faults()
+    for name in ("actions", "tools"):
+        given = getattr(program, name)
+        if not isinstance(given, tuple) or not all(isinstance(item, str) for item in given):
+            yield FieldError(name, "a list of names", repr(given)[:80])
     for name in ("module_options", "state"):
         try:
             _canonical(_plain(getattr(program, name)))
@@ -182,10 +210,18 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
 
 
 def _adapter_faults(program: Program) -> Iterator[FieldError]:
-    info = adapters().get(program.adapter)
-    if info is None:
-        yield FieldError("adapter", f"one of {', '.join(sorted(adapters()))}", repr(program.adapter))
-        return
+    if not program.adapters or len(set(program.adapters)) != len(program.adapters):
+        yield FieldError("adapter", "one adapter, or several different ones", repr(program.adapter))
+    for name in program.adapters:
+        info = adapters().get(name)
+        if info is None:
+            yield FieldError("adapter", f"one of {', '.join(sorted(adapters()))}", repr(name))
+        else:
+            yield from _unable(program, info)
+
+
+def _unable(program: Program, info: AdapterInfo) -> Iterator[FieldError]:
+    """What the program wants of this adapter that it is not able to do."""
     able = info.capabilities
     if program.module not in able.modules:
         expected = f"one of {', '.join(sorted(able.modules))} (adapter {info.name!r})"

@@ -1,4 +1,4 @@
-"""The executor: claim → host → validate → settle.
+"""The executor: claim → host → settle.
 
 It runs on the worker's asyncio loop. Every exit of an attempt goes through one settlement, which names the
 attempt and the worker: when the lease was lost in the meantime it changes nothing.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,19 +18,16 @@ from uuid import UUID
 
 import psycopg
 
-from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError, ProgramNotFound, ValidationError
+from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError
 from dspex.execution import Status
 from dspex.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
-from dspex.program import Program
 from dspex.store.executions import Claimed, Settlement
-from workers.adapters import Adapters
+from workers.hosting import Host
 from workers.journal import AttemptJournal
 from workers.ledger import Ledger
-from workers.outcome import BAD_ANSWERS
-from workers.run import Adapter, Run
 from workers.settlement import failed, record, told
 from workers.supervision import Ending, Supervised
-from workers.text import fields_at_fault, redact
+from workers.text import redact
 from workers.trail import AttemptTrail
 
 __all__ = ["Executor", "Outcome"]
@@ -61,16 +57,15 @@ class _Running:
 class Executor:
     """Runs up to ``concurrency`` executions at once. All methods belong to the loop's thread."""
 
-    def __init__(self, ledger: Ledger, adapters: Adapters, *, concurrency: int) -> None:
+    def __init__(self, ledger: Ledger, host: Host, *, concurrency: int) -> None:
         self.concurrency = concurrency
         self._ledger = ledger
-        self._adapters = adapters
+        self._host = host
         self._slots = asyncio.Semaphore(concurrency)
         self._held: set[UUID] = set()
         self._pipelines: set[asyncio.Task[Any]] = set()
         self._running: dict[UUID, _Running] = {}
         self._unbegun: set[UUID] = set()
-        self._programs: dict[tuple[str, str], Program] = {}
         self._stopping = False
 
     @property
@@ -119,15 +114,6 @@ class Executor:
             with contextlib.suppress(TimeoutError):  # the pump finds them in the end
                 await asyncio.wait_for(self._ledger.give_back(self._unbegun), HAND_BACK_SECONDS)
 
-    async def prepare(self, programs: Iterable[Program]) -> None:
-        """Load what these programs need, so that no execution waits for an import. What cannot be loaded is logged."""
-        for program in programs:
-            try:
-                adapter = await self._adapters.get(program.adapter)
-                await adapter.prepare(program)
-            except DspexError as error:
-                log.warning("program %r cannot run in this worker: %s", program.name, error)
-
     def abandon(self) -> None:
         """The lease was lost: stop what runs; its settlements will find no row."""
         self._end_all(Ending.LEASE_LOST)
@@ -153,7 +139,7 @@ class Executor:
         began = time.monotonic()
         trail = AttemptTrail(claimed.started_at)
         journal = AttemptJournal(claimed.id, claimed.attempt, trail, self._ledger)
-        work = Supervised(self._host(claimed, trail, journal), name=f"dspex-{claimed.id}")
+        work = Supervised(self._host.run(claimed, trail, journal), name=f"dspex-{claimed.id}")
         self._running[claimed.id] = _Running(claimed.attempt, trail, work)
         try:
             settlement, error = await self._supervised(work, claimed, trail)
@@ -166,9 +152,8 @@ class Executor:
             trail.withdraw("completed")
             error = ProgramError(f"its outcome cannot be stored: {type(refused).__name__}", code="not_storable")
             log.error("%s of %s: %s", claimed.id, claimed.program, error)  # noqa: TRY400 - the text may quote an output
-            status = await self._ledger.settle(
-                told(failed(claimed, trail, error, self._known_program(claimed)), claimed, trail, journal)
-            )
+            settlement = self._failed(claimed, trail, error)
+            status = await self._ledger.settle(told(settlement, claimed, trail, journal))
         if status is None:
             log.warning("%s: its lease was lost, attempt %s is discarded", claimed.id, claimed.attempt)
             return Outcome(None, LeaseLost(execution_id=str(claimed.id)), time.monotonic() - began)
@@ -197,28 +182,7 @@ class Executor:
                 "%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught)
             )
             error = ProgramError(redact(f"{type(caught).__name__}: {caught}"), code="program_error")
-        return failed(claimed, trail, error, self._known_program(claimed)), error
-
-    async def _host(self, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
-        deadline = time.monotonic() + claimed.timeout_seconds
-        if claimed.attempt > 1:
-            journal.recall(await self._ledger.calls(claimed.id))
-        program = await self._program(claimed.program, claimed.version)
-        journal.keeps = program.journal
-        adapter = await self._adapters.get(program.adapter)
-        inputs = program.signature.decode("inputs", claimed.inputs)
-        try:
-            run = Run(claimed.id, claimed.attempt, program, inputs, journal, trail, deadline)
-            values = await _outputs(adapter, run, trail)
-        except DspexError as error:
-            if error.code in BAD_ANSWERS:
-                await journal.discard()
-            raise
-        began_at = trail.now()
-        encoded = program.signature.encode("outputs", values)
-        trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
-        trail.record("completed")
-        return record(claimed, Status.COMPLETED, result=encoded.decode(), adapter_used=program.adapter)
+        return self._failed(claimed, trail, error), error
 
     def _ended(self, claimed: Claimed, trail: AttemptTrail, why: Ending) -> tuple[Settlement, DspexError | None]:
         if why is Ending.DEADLINE:
@@ -227,50 +191,20 @@ class Executor:
                 code="deadline_exceeded",
                 retryable=True,
             )
-            return failed(claimed, trail, error, self._known_program(claimed)), error
+            return self._failed(claimed, trail, error), error
         if why is Ending.CANCELLED:
             trail.record("cancelled")
             return record(claimed, Status.CANCELLED), ExecutionCancelled(execution_id=str(claimed.id))
         trail.record("recovered", reason="its worker stopped before it was done")
         return record(claimed, Status.QUEUED, counts=False), None
 
-    def _known_program(self, claimed: Claimed) -> Program | None:
-        return self._programs.get((claimed.program, claimed.version))
-
-    async def _program(self, name: str, version: str) -> Program:
-        known = self._programs.get((name, version))
-        if known is None:
-            content = await self._ledger.program(name, version)
-            if content is None:
-                raise ProgramNotFound(f"program {name!r} has no version {version}", program=name, version=version)
-            known = self._programs[name, version] = Program.from_content(name, json.loads(content))
-        return known
+    def _failed(self, claimed: Claimed, trail: AttemptTrail, error: DspexError) -> Settlement:
+        return failed(claimed, trail, error, self._host.known(claimed.program, claimed.version))
 
 
 async def _settled(pipelines: Collection[asyncio.Task[Any]], seconds: float) -> None:
     if pipelines:
         await asyncio.wait(list(pipelines), timeout=seconds)
-
-
-async def _outputs(adapter: Adapter, run: Run, trail: AttemptTrail) -> dict[str, Any]:
-    program, began_at = run.program, trail.now()
-    try:
-        raw = await adapter.execute(run)
-    finally:
-        trail.record("adapter_execution", began_at=began_at, adapter=program.adapter, module=program.module)
-    return _validated(program, raw, trail)
-
-
-def _validated(program: Program, raw: Mapping[str, Any], trail: AttemptTrail) -> dict[str, Any]:
-    began_at = trail.now()
-    try:
-        checked = program.signature.check_outputs(raw)
-    except ValidationError as error:
-        trail.record("output_validation", began_at=began_at, fields=fields_at_fault(error.errors), valid=False)
-        raise ValidationError(str(error), code="output_invalid", retryable=True, **error.details) from None
-    repairs = [{"path": repair.path, "what": repair.what} for repair in checked.repairs]
-    trail.record("output_validation", began_at=began_at, valid=True, repairs=repairs)
-    return checked.values
 
 
 def _frames(error: BaseException) -> Any:

@@ -20,6 +20,7 @@ from dspex.store.database import Database
 from workers.adapters import Adapters
 from workers.cancellation import Cancellation
 from workers.executor import Executor, Outcome
+from workers.hosting import Host
 from workers.lease import Lease
 from workers.ledger import Ledger
 from workers.pump import Pump
@@ -63,7 +64,8 @@ class Runtime:
         )
         self._adapters = Adapters()
         self._ledger = Ledger(backends.database_url, backends.broker_url, lambda: self._lease.worker_id)
-        self._executor = Executor(self._ledger, self._adapters, concurrency=settings.worker_concurrency)
+        self._host = Host(self._ledger, self._adapters)
+        self._executor = Executor(self._ledger, self._host, concurrency=settings.worker_concurrency)
         self._cancellation = Cancellation(self._ledger, self._executor, backends.broker_url)
         self._received = 0
         self._watchdog = Watchdog(
@@ -92,7 +94,7 @@ class Runtime:
         threading.excepthook = _end_the_process
         self._thread.start()
         self._call(self._begin())
-        self._call(self._executor.prepare(self._lease_database.run(programs.deployed)))
+        self._call(self._host.prepare(self._lease_database.run(programs.deployed)))
         self._lease.register()
         self._lease.start()
         self._pump.start()

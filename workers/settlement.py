@@ -38,7 +38,7 @@ def failed(claimed: Claimed, trail: AttemptTrail, error: DspexError, program: Pr
         retry=program.retry if program else NO_RETRY,
         chance=random.random(),  # noqa: S311
     )
-    values: dict[str, Any] = {"adapter_used": program.adapter if program else None}
+    values: dict[str, Any] = {"adapter_used": program.adapters[0] if program else None}
     if isinstance(decision, Fail):
         trail.record("failed", code=decision.error.code, cause=error.code)
         return record(claimed, Status.FAILED, error=stored_error(decision.error), **values)

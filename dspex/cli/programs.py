@@ -36,7 +36,7 @@ def deploy(file: Path, as_json: bool) -> None:
         return
     for d in deployed:
         state = " (paused)" if d.paused_at else ""
-        click.echo(f"{d.program.name}  {d.program.version}  {d.program.model or d.program.adapter}{state}")
+        click.echo(f"{d.program.name}  {d.program.version}  {d.program.model or ', '.join(d.program.adapters)}{state}")
 
 
 def _from_python(file: Path) -> list[Program]:

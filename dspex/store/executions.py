@@ -213,8 +213,9 @@ SETTLE = """
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::uuid[], %(statuses)s::text[],
         %(results)s::text[], %(errors)s::text[], %(metrics)s::text[], %(adapters)s::text[],
-        %(delays)s::float8[], %(counts)s::bool[], %(events)s::text[])
-        AS g (id, attempt, worker_id, status, result, error, metrics, adapter_used, delay_seconds, counts, events)
+        %(actions)s::text[], %(delays)s::float8[], %(counts)s::bool[], %(events)s::text[])
+        AS g (id, attempt, worker_id, status, result, error, metrics, adapter_used, action_results, delay_seconds,
+            counts, events)
 ), owned AS MATERIALIZED (
     SELECT e.id, g.status = 'queued' AND e.cancel_requested_at IS NOT NULL AS cancelling
     FROM dspex.executions e JOIN given g
@@ -229,7 +230,7 @@ WITH given AS (
 ), settled AS (
     UPDATE dspex.executions e
     SET status = g.next, result = g.result::json, error = g.error::json, metrics = g.metrics::json,
-        adapter_used = g.adapter_used,
+        adapter_used = g.adapter_used, action_results = g.action_results::json,
         worker_id = NULL,
         max_attempts = e.max_attempts + CASE WHEN g.counts THEN 0 ELSE 1 END,
         dispatched_at = CASE WHEN g.next = 'queued' THEN NULL ELSE e.dispatched_at END,
@@ -250,8 +251,8 @@ SELECT id, status FROM settled
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """How an attempt ends. ``status`` is the execution's next: a terminal one, or ``queued`` for another attempt
-    after ``delay_seconds``. ``result``, ``error``, ``metrics`` and ``events`` are JSON text. ``counts`` says whether
-    the attempt is one of ``max_attempts``; one that was handed back is not."""
+    after ``delay_seconds``. ``result``, ``error``, ``metrics``, ``action_results`` and ``events`` are JSON text.
+    ``counts`` says whether the attempt is one of ``max_attempts``; one that was handed back is not."""
 
     id: UUID
     attempt: int
@@ -262,6 +263,7 @@ class Settlement:
     result: str | None = None
     error: str | None = None
     adapter_used: str | None = None
+    action_results: str | None = None
     delay_seconds: float = 0.0
     counts: bool = True
 
@@ -277,6 +279,7 @@ def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, Any]:
         "errors": "error",
         "metrics": "metrics",
         "adapters": "adapter_used",
+        "actions": "action_results",
         "delays": "delay_seconds",
         "counts": "counts",
         "events": "events",

@@ -90,6 +90,7 @@ executions = Table(
     Column("metrics", JSON),
     Column("cost_usd", Double, Computed("(metrics ->> 'cost_usd')::double precision", persisted=True)),
     Column("metadata", JSON),
+    Column("action_results", JSON),
     # What is due, in the order it is dispatched; small however many executions are finished.
     Index("executions_due", "priority", "run_at", postgresql_where=text("status = 'queued' AND dispatched_at IS NULL")),
     # Dispatched but not yet claimed: the pump's window.

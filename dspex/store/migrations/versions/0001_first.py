@@ -49,6 +49,7 @@ CREATE TABLE dspex.executions (
     metrics json,
     cost_usd double precision GENERATED ALWAYS AS ((metrics ->> 'cost_usd')::double precision) STORED,
     metadata json,
+    action_results json,
     CHECK ((status = 'running') = (worker_id IS NOT NULL)),
     CHECK ((status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
     CHECK (status <> 'queued' OR cancel_requested_at IS NULL)

@@ -1,0 +1,101 @@
+"""Hosting: what happens inside an attempt, from a claimed row to its outputs: program → adapter → validation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dspex.errors import DspexError, ProgramNotFound, ValidationError
+from dspex.execution import Status
+from dspex.program import Program
+from dspex.store.executions import Claimed, Settlement
+from workers.adapters import Adapters
+from workers.journal import AttemptJournal
+from workers.ledger import Ledger
+from workers.outcome import BAD_ANSWERS
+from workers.run import Run
+from workers.settlement import record
+from workers.text import fields_at_fault
+from workers.trail import AttemptTrail
+
+__all__ = ["Host"]
+
+log = logging.getLogger("dspex.workers")
+
+
+class Host:
+    """Hosts the attempts of a worker; it knows the programs and has their adapters."""
+
+    def __init__(self, ledger: Ledger, adapters: Adapters) -> None:
+        self._ledger = ledger
+        self._adapters = adapters
+        self._programs: dict[tuple[str, str], Program] = {}
+
+    def known(self, name: str, version: str) -> Program | None:
+        """The program, if an attempt at it was hosted before."""
+        return self._programs.get((name, version))
+
+    async def prepare(self, programs: Iterable[Program]) -> None:
+        """Load what these programs need, so that no execution waits for an import. What cannot be loaded is logged."""
+        for program in programs:
+            try:
+                for name in program.adapters:
+                    await (await self._adapters.get(name)).prepare(program)
+            except DspexError as error:
+                log.warning("program %r cannot run in this worker: %s", program.name, error)
+
+    async def run(self, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
+        """See the attempt through to its valid outputs, and say how to record them. Raises what stopped it."""
+        deadline = time.monotonic() + claimed.timeout_seconds
+        if claimed.attempt > 1:
+            journal.recall(await self._ledger.calls(claimed.id))
+        program = await self._program(claimed.program, claimed.version)
+        journal.keeps = program.journal
+        inputs = program.signature.decode("inputs", claimed.inputs)
+        run = Run(claimed.id, claimed.attempt, program, inputs, journal, trail, deadline)
+        try:
+            values, adapter = await self._outputs(run, trail)
+        except DspexError as error:
+            if error.code in BAD_ANSWERS:
+                await journal.discard()
+            raise
+        began_at = trail.now()
+        encoded = program.signature.encode("outputs", values)
+        trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
+        trail.record("completed")
+        return record(claimed, Status.COMPLETED, result=encoded.decode(), adapter_used=adapter)
+
+    async def _outputs(self, run: Run, trail: AttemptTrail) -> tuple[dict[str, Any], str]:
+        """The valid outputs, and the adapter that gave them."""
+        name = run.program.adapters[0]
+        adapter = await self._adapters.get(name)
+        began_at = trail.now()
+        try:
+            raw = await adapter.execute(run)
+        finally:
+            trail.record("adapter_execution", began_at=began_at, adapter=name, module=run.program.module)
+        return _validated(run.program, raw, trail), name
+
+    async def _program(self, name: str, version: str) -> Program:
+        known = self._programs.get((name, version))
+        if known is None:
+            content = await self._ledger.program(name, version)
+            if content is None:
+                raise ProgramNotFound(f"program {name!r} has no version {version}", program=name, version=version)
+            known = self._programs[name, version] = Program.from_content(name, json.loads(content))
+        return known
+
+
+def _validated(program: Program, raw: Mapping[str, Any], trail: AttemptTrail) -> dict[str, Any]:
+    began_at = trail.now()
+    try:
+        checked = program.signature.check_outputs(raw)
+    except ValidationError as error:
+        trail.record("output_validation", began_at=began_at, fields=fields_at_fault(error.errors), valid=False)
+        raise ValidationError(str(error), code="output_invalid", retryable=True, **error.details) from None
+    repairs = [{"path": repair.path, "what": repair.what} for repair in checked.repairs]
+    trail.record("output_validation", began_at=began_at, valid=True, repairs=repairs)
+    return checked.values
