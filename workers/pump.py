@@ -27,8 +27,9 @@ from dspex.broker import DONE_CHANNEL, Broker, queue_keys
 from dspex.errors import BackendUnavailable
 from dspex.execution import Status
 from dspex.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, failpoint
-from dspex.store import executions, recovery, workers
+from dspex.store import recovery, workers
 from dspex.store.database import Database
+from dspex.store.dispatch import dispatch, redispatch
 from workers.periodic import Periodic
 
 __all__ = ["Pump"]
@@ -127,14 +128,14 @@ class Pump(Periodic):
             log.debug("cannot ask Redis for its queue: %s", error)
             return
         older_than, most = (UNCLAIMED_BUSY_SECONDS, 1000) if waiting else (UNCLAIMED_SECONDS, 10_000)
-        count = self._database.run(partial(executions.redispatch, older_than=older_than, most=most))
+        count = self._database.run(partial(redispatch, older_than=older_than, most=most))
         if count:
             log.warning("%s dispatched executions were not claimed in time: they are dispatched again", count)
 
     def _dispatch(self) -> tuple[int, int]:
         def mark(connection: Any) -> tuple[int, Sequence[Any]]:
             window = workers.live_concurrency(connection) * WINDOW_FACTOR
-            return window, executions.dispatch(connection, window)
+            return window, dispatch(connection, window)
 
         window, rows = self._database.run(mark)
         if rows:

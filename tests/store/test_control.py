@@ -19,6 +19,7 @@ import dspex
 from dspex.client import Client
 from dspex.store import control, executions, programs, recovery, workers
 from dspex.store.database import Database
+from dspex.store.dispatch import dispatch as dispatch_due
 from dspex.verification import verify_trails
 from tests.store.test_executions import PROGRAM, claim, register, settle, status, submission, submit, trail, triggers
 from workers.settlement import stored_error
@@ -43,7 +44,7 @@ def retry(database: Database, *ids: UUID) -> list[UUID]:
 
 
 def dispatch(database: Database) -> list[UUID]:
-    return [row.id for row in database.run(partial(executions.dispatch, window=100))]
+    return [row.id for row in database.run(partial(dispatch_due, window=100))]
 
 
 def recover(database: Database) -> list[tuple[UUID, str]]:

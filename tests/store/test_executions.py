@@ -19,6 +19,7 @@ from dspex.audit import AuditTrail, entry_hash
 from dspex.execution import TRANSITIONS, Status
 from dspex.store import executions, partitions, programs, recovery, workers
 from dspex.store.database import Database
+from dspex.store.dispatch import dispatch, redispatch
 from dspex.store.executions import Claimed, Settlement, Submission
 
 PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
@@ -153,17 +154,17 @@ def test_a_worker_declared_dead_claims_nothing(database: Database, worker_id: UU
 def test_what_the_pump_has_not_dispatched_is_not_claimed(database: Database, worker_id: UUID) -> None:
     id = submit(database, publish=False)
     assert claim(database, worker_id, id) == []
-    assert [row.id for row in database.run(partial(executions.dispatch, window=10))] == [id]
+    assert [row.id for row in database.run(partial(dispatch, window=10))] == [id]
     assert [c.id for c in claim(database, worker_id, id)] == [id]
 
 
 def test_dispatch_takes_the_urgent_first_and_keeps_to_its_window(database: Database) -> None:
     ids = {priority: submit(database, publish=False, priority=priority) for priority in (7, 0, 3)}
-    first = database.run(partial(executions.dispatch, window=2))
+    first = database.run(partial(dispatch, window=2))
     assert [row.id for row in first] == [ids[0], ids[3]]
-    assert database.run(partial(executions.dispatch, window=2)) == []
+    assert database.run(partial(dispatch, window=2)) == []
     later = submit(database, publish=False, run_at=datetime(2999, 1, 1, tzinfo=UTC))
-    assert later not in {row.id for row in database.run(partial(executions.dispatch, window=10))}
+    assert later not in {row.id for row in database.run(partial(dispatch, window=10))}
 
 
 def test_only_the_attempt_that_is_running_settles_and_only_once(database: Database, worker_id: UUID) -> None:
@@ -171,7 +172,7 @@ def test_only_the_attempt_that_is_running_settles_and_only_once(database: Databa
     (first,) = claim(database, worker_id, id)
     assert settle(database, first, "queued", delay_seconds=0.0)
     assert not settle(database, first), "the attempt is over"
-    database.run(partial(executions.dispatch, window=10))
+    database.run(partial(dispatch, window=10))
     (second,) = claim(database, register(database), id)
     assert second.attempt == 2
     assert not settle(database, first), "a worker that comes back finds no row"
@@ -194,7 +195,7 @@ def test_the_work_of_a_dead_worker_is_requeued_and_poison_ends(database: Databas
     id = submit(database, max_attempts=2)
     for expected in ("queued", "failed"):
         doomed = register(database)
-        database.run(partial(executions.dispatch, window=10))
+        database.run(partial(dispatch, window=10))
         assert len(claim(database, doomed, id)) == 1
         with database.transaction() as connection:
             connection.execute(
@@ -220,9 +221,9 @@ def test_a_living_worker_keeps_its_work(database: Database, worker_id: UUID) -> 
 
 def test_what_was_dispatched_and_never_claimed_is_taken_back(database: Database) -> None:
     id = submit(database)
-    assert database.run(partial(executions.redispatch, older_than=60.0, most=10)) == 0
-    assert database.run(partial(executions.redispatch, older_than=-1.0, most=10)) == 1
-    assert [row.id for row in database.run(partial(executions.dispatch, window=10))] == [id]
+    assert database.run(partial(redispatch, older_than=60.0, most=10)) == 0
+    assert database.run(partial(redispatch, older_than=-1.0, most=10)) == 1
+    assert [row.id for row in database.run(partial(dispatch, window=10))] == [id]
 
 
 def test_python_and_the_database_compute_the_same_hash(database: Database) -> None:
@@ -240,7 +241,7 @@ def test_copied_executions_have_the_same_chain(database: Database, worker_id: UU
     made = [submission(batch_id=uuid7(), batch_index=n) for n in range(3)]
     with database.transaction() as connection:
         executions.copy(connection, made)
-    assert len(database.run(partial(executions.dispatch, window=10))) == 3
+    assert len(database.run(partial(dispatch, window=10))) == 3
     assert len(claim(database, worker_id, *[s.id for s in made])) == 3
     assert all(trail(database, s.id).verify() for s in made)
 
