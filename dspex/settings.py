@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=_default_home, description="Where the embedded stack keeps its data.")
     lease_seconds: float = Field(5.0, ge=1, le=300, description="A worker silent for so long is taken for dead.")
     worker_concurrency: int = Field(200, ge=1, le=10_000, description="Executions in flight in one worker process.")
+    worker_threads: int = Field(
+        64, ge=1, le=1000, description="Threads of a worker process for synchronous programs and tools."
+    )
     grace_seconds: float = Field(
         30.0, ge=0, le=3600, description="What a stopping worker gives its executions to finish."
     )

@@ -22,6 +22,7 @@ from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError
 from dspex.execution import Status
 from dspex.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
 from dspex.store.executions import Claimed, Settlement
+from workers.current import CURRENT, Current
 from workers.hosting import Host
 from workers.journal import AttemptJournal
 from workers.ledger import Ledger
@@ -139,7 +140,8 @@ class Executor:
         began = time.monotonic()
         trail = AttemptTrail(claimed.started_at)
         journal = AttemptJournal(claimed.id, claimed.attempt, trail, self._ledger)
-        work = Supervised(self._host.run(claimed, trail, journal), name=f"dspex-{claimed.id}")
+        CURRENT.set(Current(claimed.id, claimed.program))
+        work = Supervised(self._host.run(claimed, trail, journal), name=f"{claimed.id} of {claimed.program}")
         self._running[claimed.id] = _Running(claimed.attempt, trail, work)
         try:
             settlement, error = await self._supervised(work, claimed, trail)

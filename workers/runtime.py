@@ -17,8 +17,10 @@ from dspex.failpoints import AFTER_HAND_BACK, arm, failpoint
 from dspex.settings import Settings
 from dspex.store import migrate, programs
 from dspex.store.database import Database
+from workers import threads
 from workers.adapters import Adapters
 from workers.cancellation import Cancellation
+from workers.current import new_task
 from workers.executor import Executor, Outcome
 from workers.hosting import Host
 from workers.lease import Lease
@@ -51,6 +53,8 @@ class Runtime:
         self._pump_database = Database(backends.database_url, pool_size=1, application_name="dspex worker pump")
         self._broker = Broker(backends.broker_url, pool_size=1)
         self._loop = asyncio.new_event_loop()
+        self._loop.set_task_factory(new_task)
+        self._sync_threads = threads.SyncThreads(settings.worker_threads)
         self._thread = threading.Thread(target=self._loop.run_forever, name="dspex-loop", daemon=True)
         self._lease = Lease(
             self._lease_database,
@@ -92,6 +96,7 @@ class Runtime:
         """Check the schema, register, and begin. Raises SchemaOutdated, BackendUnavailable."""
         self._lease_database.run(migrate.check)
         threading.excepthook = _end_the_process
+        threads.install(self._sync_threads)
         self._thread.start()
         self._call(self._begin())
         self._call(self._host.prepare(self._lease_database.run(programs.deployed)))
@@ -127,6 +132,8 @@ class Runtime:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()
+        threads.install(None)
+        self._sync_threads.close()
         self._broker.close()
         self._lease_database.close()
         self._pump_database.close()

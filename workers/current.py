@@ -1,0 +1,39 @@
+"""Whose code runs: the execution that a task, or a thread of :mod:`workers.threads`, works for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+from uuid import UUID
+
+__all__ = ["CURRENT", "Current", "new_task"]
+
+
+class Current(NamedTuple):
+    """An execution, and its program's name; as text, what a log line says of it."""
+
+    execution_id: UUID
+    program: str
+
+    def __str__(self) -> str:
+        return f"{self.execution_id} of {self.program}"
+
+
+#: Set by the executor for all that an attempt runs: its task, the tasks that makes, its calls in threads.
+CURRENT: ContextVar[Current | None] = ContextVar("dspex_current", default=None)
+
+
+def new_task(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **options: Any
+) -> asyncio.Task[Any]:
+    """The loop's task factory: a task that an attempt makes is named for its execution.
+
+    Another thread can then say whose task holds up the loop (:mod:`workers.watchdog`): it sees a task's name, and
+    before Python 3.12 not its context.
+    """
+    current = CURRENT.get()
+    if current is not None and options.get("name") is None:
+        options["name"] = str(current)
+    return asyncio.Task(work, loop=loop, **options)
