@@ -15,7 +15,7 @@ from dspex.store.executions import Claimed, Settlement
 from workers.adapters import Adapters
 from workers.journal import AttemptJournal
 from workers.ledger import Ledger
-from workers.outcome import BAD_ANSWERS
+from workers.outcome import BAD_ANSWERS, may_fall_back
 from workers.run import Run
 from workers.settlement import record
 from workers.text import fields_at_fault
@@ -41,11 +41,11 @@ class Host:
     async def prepare(self, programs: Iterable[Program]) -> None:
         """Load what these programs need, so that no execution waits for an import. What cannot be loaded is logged."""
         for program in programs:
-            try:
-                for name in program.adapters:
+            for name in program.adapters:
+                try:
                     await (await self._adapters.get(name)).prepare(program)
-            except DspexError as error:
-                log.warning("program %r cannot run in this worker: %s", program.name, error)
+                except DspexError as error:
+                    log.warning("program %r: adapter %r cannot host it in this worker: %s", program.name, name, error)
 
     async def run(self, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
         """See the attempt through to its valid outputs, and say how to record them. Raises what stopped it."""
@@ -56,28 +56,43 @@ class Host:
         journal.keeps = program.journal
         inputs = program.signature.decode("inputs", claimed.inputs)
         run = Run(claimed.id, claimed.attempt, program, inputs, journal, trail, deadline)
-        try:
-            values, adapter = await self._outputs(run, trail)
-        except DspexError as error:
-            if error.code in BAD_ANSWERS:
-                await journal.discard()
-            raise
+        values, adapter = await self._outputs(run, trail, journal)
         began_at = trail.now()
         encoded = program.signature.encode("outputs", values)
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
         trail.record("completed")
         return record(claimed, Status.COMPLETED, result=encoded.decode(), adapter_used=adapter)
 
-    async def _outputs(self, run: Run, trail: AttemptTrail) -> tuple[dict[str, Any], str]:
-        """The valid outputs, and the adapter that gave them."""
-        name = run.program.adapters[0]
-        adapter = await self._adapters.get(name)
+    async def _outputs(self, run: Run, trail: AttemptTrail, journal: AttemptJournal) -> tuple[dict[str, Any], str]:
+        """The valid outputs, and the adapter that gave them: the first that can, in the program's order.
+
+        When none can, the attempt fails with the first error that another attempt may mend, else with the last one.
+        """
+        errors: list[DspexError] = []
+        for name in run.program.adapters:
+            try:
+                return await self._host(run, name, trail), name
+            except DspexError as error:
+                if error.code in BAD_ANSWERS:
+                    journal.blame()
+                errors.append(error)
+                if not may_fall_back(error):
+                    raise
+        await journal.discard()
+        raise next((error for error in errors if error.retryable), errors[-1])
+
+    async def _host(self, run: Run, name: str, trail: AttemptTrail) -> dict[str, Any]:
+        """The valid outputs that this adapter gives."""
         began_at = trail.now()
+        noted: dict[str, Any] = {"adapter": name, "module": run.program.module}
         try:
-            raw = await adapter.execute(run)
+            raw = await (await self._adapters.get(name)).execute(run)
+        except DspexError as error:
+            noted["error"] = error.code
+            raise
         finally:
-            trail.record("adapter_execution", began_at=began_at, adapter=name, module=run.program.module)
-        return _validated(run.program, raw, trail), name
+            trail.record("adapter_execution", began_at=began_at, **noted)
+        return _validated(run.program, raw, trail)
 
     async def _program(self, name: str, version: str) -> Program:
         known = self._programs.get((name, version))

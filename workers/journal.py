@@ -46,6 +46,7 @@ class AttemptJournal:
         self._calls: list[LMCall] = []
         self._given: set[bytes] = set()
         self._faulty: set[bytes] = set()
+        self._blamed: set[bytes] = set()
 
     def recall(self, earlier: Iterable[LMCall]) -> None:
         """Know the calls of earlier attempts, in order of their occurrence."""
@@ -98,11 +99,15 @@ class AttemptJournal:
         """See :class:`workers.run.Journal`."""
         self._faulty.update(map(bytes.fromhex, request_hashes))
 
+    def blame(self) -> None:
+        """An adapter failed for the answers it was given since the last blame: for those it rejected, if any."""
+        self._blamed |= self._faulty or self._given
+        self._faulty, self._given = set(), set()
+
     async def discard(self) -> None:
-        """The attempt fails for its answers: those that were rejected are never replayed; all, if none were."""
-        faulty = self._faulty or self._given
-        if faulty and self.keeps:
-            await self._store.reject_calls(self._execution_id, self._attempt, sorted(faulty))
+        """The attempt fails, and its answers are to blame: those that are will never be replayed."""
+        if self._blamed and self.keeps:
+            await self._store.reject_calls(self._execution_id, self._attempt, sorted(self._blamed))
 
     def totals(self) -> dict[str, Any]:
         """What the execution's calls took in all attempts together; replays only under their own name."""

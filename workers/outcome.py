@@ -12,6 +12,7 @@ from dspex.errors import DspexError, ExecutionFailed, ModelError
 from dspex.program import Retry
 
 __all__ = [
+    "ANOTHER_FORM",
     "BAD_ANSWERS",
     "PATIENCE_SECONDS",
     "TRANSIENT",
@@ -21,12 +22,18 @@ __all__ = [
     "after_failure",
     "backoff_seconds",
     "is_transient",
+    "may_fall_back",
 ]
 
 #: Failures of a model call that pass by themselves: unless marked otherwise, the call is made again in the attempt.
 TRANSIENT = frozenset({"provider_unavailable", "rate_limited", "model_timeout"})
 #: After these the model's answers are the fault, not the remedy: the next attempt asks anew for those at fault.
 BAD_ANSWERS = frozenset({"output_unparseable", "output_invalid"})
+#: After these another adapter may do better with the same program and the same model: it is there, it asks in another
+#: form, in fewer words, or without what the provider does not support.
+ANOTHER_FORM = BAD_ANSWERS | {"adapter_unavailable", "context_window_exceeded", "unsupported"}
+#: What one adapter asks of a provider and another does not: a provider that refuses it refuses the form.
+_FORM = frozenset({"grammar", "json_object", "json_schema", "response_format", "tool_choice", "tools"})
 #: How often, and how soon, a call is made within one attempt.
 WITHIN_ATTEMPT = Retry(max_attempts=3, backoff=0.5, max_backoff=4.0)
 #: The longest wait before one more call within the attempt; who is asked to wait longer leaves it to a new attempt.
@@ -36,6 +43,17 @@ PATIENCE_SECONDS = 5.0
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may well succeed in a moment."""
     return isinstance(error, ModelError) and error.retryable and error.code in TRANSIENT
+
+
+def may_fall_back(error: DspexError) -> bool:
+    """Whether the program's next adapter may succeed where this error ended one.
+
+    Not when it would meet the same obstacle (credentials, billing, an endpoint that is away, the inputs, the
+    program's own code), nor against a limit (budget, deadline, cancellation).
+    """
+    if error.code == "invalid_request":
+        return not _FORM.isdisjoint(error.details.get("mentions", ()))
+    return error.code in ANOTHER_FORM
 
 
 @dataclass(frozen=True, slots=True)

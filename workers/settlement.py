@@ -38,7 +38,8 @@ def failed(claimed: Claimed, trail: AttemptTrail, error: DspexError, program: Pr
         retry=program.retry if program else NO_RETRY,
         chance=random.random(),  # noqa: S311
     )
-    values: dict[str, Any] = {"adapter_used": program.adapters[0] if program else None}
+    # Of several adapters that failed none answered: the trail has each.
+    values: dict[str, Any] = {"adapter_used": program.adapters[0] if program and len(program.adapters) == 1 else None}
     if isinstance(decision, Fail):
         trail.record("failed", code=decision.error.code, cause=error.code)
         return record(claimed, Status.FAILED, error=stored_error(decision.error), **values)

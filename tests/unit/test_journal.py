@@ -109,6 +109,7 @@ async def test_only_the_answers_at_fault_are_asked_for_anew_and_never_replayed_a
     await first.perform(R, "m", says("good"))
     await first.perform(S, "m", says("bad"))
     first.reject([S])
+    first.blame()
     await first.discard()
     second = table.attempt(2)
     assert await second.perform(R, "m", never) == {"text": "good"}
@@ -123,8 +124,21 @@ async def test_when_nobody_can_tell_every_answer_is_at_fault() -> None:
     table = Table()
     first = table.attempt(1)
     await first.perform(R, "m", says("one"))
+    first.blame()
     await first.discard()
     assert await table.attempt(2).perform(R, "m", says("another")) == {"text": "another"}
+
+
+async def test_an_adapter_is_not_blamed_for_the_answers_of_the_one_before() -> None:
+    table = Table()
+    first = table.attempt(1)
+    await first.perform(R, "m", says("of no use to the first adapter, which cannot tell why"))
+    first.blame()
+    await first.perform(S, "m", says("good"))
+    await first.discard()
+    second = table.attempt(2)
+    assert await second.perform(S, "m", never) == {"text": "good"}
+    assert await second.perform(R, "m", says("anew")) == {"text": "anew"}
 
 
 async def test_without_keeping_nothing_is_stored() -> None:
@@ -132,6 +146,7 @@ async def test_without_keeping_nothing_is_stored() -> None:
     journal = table.attempt(1)
     journal.keeps = False
     await journal.perform(R, "m", says("secret"))
+    journal.blame()
     await journal.discard()
     assert not table.calls
     assert journal.totals()["lm_calls"] == 1

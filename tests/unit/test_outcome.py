@@ -19,6 +19,7 @@ from workers.outcome import (
     after_failure,
     backoff_seconds,
     is_transient,
+    may_fall_back,
 )
 
 RETRY = Retry(max_attempts=3, backoff=2.0, max_backoff=5.0)
@@ -93,6 +94,28 @@ def test_no_other_error_is_tried_again_in_the_attempt_and_few_at_all() -> None:
 )
 def test_where_an_attempt_is_made_again(error: DspexError, place: str) -> None:
     assert where(error) == place
+
+
+#: The failures after which the next of several adapters is tried. Every other one it would meet too.
+NEXT_ADAPTER = {
+    "adapter_unavailable",
+    "context_window_exceeded",
+    "output_invalid",
+    "output_unparseable",
+    "unsupported",
+}
+
+
+def test_where_the_next_adapter_is_tried() -> None:
+    codes = {code for code, _ in WHERE} | {"output_invalid", "deadline_exceeded", "budget_exceeded", "not_storable"}
+    codes |= {cls.code for cls in family(DspexError) if cls.__module__.split(".")[0] in ("dspex", "workers")}
+    assert {code for code in codes if may_fall_back(DspexError("failed", code=code))} == NEXT_ADAPTER
+
+
+@pytest.mark.parametrize(("about", "helps"), [(["response_format"], True), (["temperature"], False), ([], False)])
+def test_a_refused_request_falls_back_when_its_form_is_refused(about: list[str], helps: bool) -> None:
+    assert may_fall_back(ModelError("refused", code="invalid_request", mentions=about)) is helps
+    assert not may_fall_back(ModelError("refused", code="invalid_request"))
 
 
 def test_within_an_attempt_no_wait_of_ours_is_too_long_for_it() -> None:
