@@ -13,7 +13,7 @@ from typing import Any
 
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
 from dspex.limits import Limits
-from dspex.registry import AdapterInfo, adapters
+from dspex.registry import AdapterInfo, adapters, unloadable
 from dspex.signatures import Signature, signature
 
 __all__ = ["LOCAL_MODEL", "PROMPTS", "Program", "Retry"]
@@ -215,7 +215,8 @@ def _adapter_faults(program: Program) -> Iterator[FieldError]:
     for name in program.adapters:
         info = adapters().get(name)
         if info is None:
-            yield FieldError("adapter", f"one of {', '.join(sorted(adapters()))}", repr(name))
+            why = f" ({unloadable()[name]})" if name in unloadable() else ""
+            yield FieldError("adapter", f"one of {', '.join(sorted(adapters()))}", f"{name!r}{why}")
         else:
             yield from _unable(program, info)
 
@@ -228,6 +229,8 @@ def _unable(program: Program, info: AdapterInfo) -> Iterator[FieldError]:
         yield FieldError("module", expected, repr(program.module))
     if able.calls_models and not program.model:
         yield FieldError("model", f"a model, which adapter {info.name!r} needs", repr(program.model))
+    if program.tools and not able.supports_functions:
+        yield FieldError("tools", f"none, since adapter {info.name!r} calls no functions", f"{len(program.tools)}")
     for key in sorted(set(program.module_options) - able.options):
         known = ", ".join(sorted(able.options)) or "no options"
         yield FieldError(f"module_options.{key}", f"adapter {info.name!r} reads {known}")

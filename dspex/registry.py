@@ -2,20 +2,22 @@
 
 An adapter turns validated inputs into raw outputs inside a worker. The producer only needs to know which
 exist and what they can do, so this registry holds descriptions; the worker imports ``implementation``.
-A third party adds one with an entry point in the group ``dspex.adapters`` that names an :class:`AdapterInfo`.
+A third party adds one with an entry point in the group ``dspex.adapters`` that names an :class:`AdapterInfo`;
+docs/how-to/write-an-adapter.md shows one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from types import MappingProxyType
 
 from dspex.errors import ConfigurationError
 
-__all__ = ["AdapterInfo", "Capabilities", "adapters"]
+__all__ = ["AdapterInfo", "Capabilities", "adapters", "unloadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,9 @@ class Capabilities:
 
     ``modules``: the values of ``Program(module=...)`` it hosts. ``options``: the keys of
     ``Program(module_options=...)`` it reads. ``calls_models``: whether it needs ``Program(model=...)``.
+    ``supports_functions``: whether it calls ``Program(tools=...)``. ``supports_streaming``: whether it tells the text
+    of outputs while the model writes it. Whatever it lacks is refused by :class:`dspex.Program`, except streaming: then
+    outputs come whole.
     """
 
     modules: frozenset[str]
@@ -35,12 +40,23 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """An adapter by ``name``; ``implementation`` (``"package.module:Class"``) is imported by workers only."""
+    """An adapter by ``name``; ``implementation`` (``"package.module:Class"``) is imported by workers only.
+
+    ``requires`` names the packages that the implementation imports, and ``install`` what brings them.
+    """
 
     name: str
     description: str
     implementation: str
     capabilities: Capabilities
+    requires: tuple[str, ...] = ()
+    install: str = ""
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """The packages without which it cannot be loaded here; nothing is imported to find out."""
+        needed = (self.implementation.partition(".")[0].partition(":")[0], *self.requires)
+        return [package for package in needed if find_spec(package) is None]
 
 
 BUILT_IN = (
@@ -49,6 +65,8 @@ BUILT_IN = (
         "A DSPy module: prompts, parsing and model calls by DSPy",
         "workers.adapters.dspy:DspyAdapter",
         Capabilities(modules=frozenset({"predict", "chain_of_thought"})),
+        requires=("dspy", "aiohttp", "tenacity"),
+        install="dspex[worker]",
     ),
     AdapterInfo(
         "scripted",
@@ -63,15 +81,30 @@ BUILT_IN = (
 )
 
 
-@cache
 def adapters() -> Mapping[str, AdapterInfo]:
     """The adapters known here, by name: the built-in ones and those of installed packages.
 
-    Raises ConfigurationError when two claim one name or an entry point is not an AdapterInfo.
+    A package whose entry point cannot be imported is left out, and :func:`unloadable` says why. Raises
+    ConfigurationError when two claim one name or an entry point is not an AdapterInfo.
     """
+    return _known()[0]
+
+
+def unloadable() -> Mapping[str, str]:
+    """The entry points that could not be imported, by name, and why."""
+    return _known()[1]
+
+
+@cache
+def _known() -> tuple[Mapping[str, AdapterInfo], Mapping[str, str]]:
     found = {info.name: info for info in BUILT_IN}
+    broken = {}
     for point in entry_points(group="dspex.adapters"):
-        info = point.load()
+        try:
+            info = point.load()
+        except Exception as error:  # other people's code: it must not take the other adapters with it
+            broken[point.name] = f"{point.value}: {type(error).__name__}: {error}"
+            continue
         if not isinstance(info, AdapterInfo):
             raise ConfigurationError(
                 f"entry point {point.name!r} of group dspex.adapters is not an AdapterInfo: {point.value}"
@@ -79,4 +112,4 @@ def adapters() -> Mapping[str, AdapterInfo]:
         if info.name in found:
             raise ConfigurationError(f"two adapters are named {info.name!r}: rename the one of {point.value}")
         found[info.name] = info
-    return MappingProxyType(found)
+    return MappingProxyType(found), MappingProxyType(broken)

@@ -42,6 +42,7 @@ COMMANDS = {
     "pause": ("dspex.cli.control:pause", "Begin no execution of a program."),
     "resume": ("dspex.cli.control:resume", "Begin executions of a paused program again."),
     "audit": ("dspex.cli.audit:audit", "Verify the audit trails of the whole database."),
+    "adapters": ("dspex.cli.adapters:adapters_command", "List the adapters that can host programs."),
     "workers": ("dspex.cli.workers:workers", "List the live workers."),
 }
 

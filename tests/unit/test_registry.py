@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import dspex
 from dspex import registry
+from dspex.cli.adapters import adapters_command
 from dspex.registry import AdapterInfo, Capabilities
+from workers.adapters import Adapters, AdapterUnavailable
 
-THIRD = AdapterInfo("third", "…", "elsewhere:Adapter", Capabilities(modules=frozenset({"predict"})))
+PREDICT = Capabilities(modules=frozenset({"predict"}))
+THIRD = AdapterInfo("third", "…", "elsewhere:Adapter", PREDICT, requires=("unheard_of",), install="third-adapter")
+BUGGY = AdapterInfo("buggy", "…", f"{__name__}:Nothing", PREDICT)
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
@@ -22,9 +29,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    registry.adapters.cache_clear()
+    registry._known.cache_clear()
     yield
-    registry.adapters.cache_clear()
+    registry._known.cache_clear()
 
 
 def test_the_built_in_adapters_say_what_they_can_do() -> None:
@@ -56,3 +63,56 @@ def test_a_wrong_entry_point_is_named(monkeypatch: pytest.MonkeyPatch, value: st
     installed(monkeypatch, value)
     with pytest.raises(dspex.ConfigurationError, match=said):
         dspex.adapters()
+
+
+def test_a_package_that_cannot_be_imported_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "nowhere_at_all:ADAPTER", f"{__name__}:THIRD")
+    assert "third" in dspex.adapters()
+    assert "nowhere_at_all" in registry.unloadable()["a0"]
+    with pytest.raises(dspex.ValidationError, match=r"'a0' \(nowhere_at_all:ADAPTER: ModuleNotFoundError"):
+        dspex.Program("p", "question -> answer", adapter="a0")
+
+
+async def test_a_worker_says_what_an_adapter_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, f"{__name__}:THIRD", f"{__name__}:BUGGY", "nowhere_at_all:ADAPTER")
+    made = Adapters()
+    for name, said in (
+        ("third", r"needs elsewhere, unheard_of, which this worker lacks: pip install 'third-adapter'"),
+        ("buggy", r"tests.unit.test_registry:Nothing: AttributeError"),
+        ("a2", r"nowhere_at_all:ADAPTER: ModuleNotFoundError"),
+        ("unknown", r"not installed in this worker"),
+    ):
+        with pytest.raises(AdapterUnavailable, match=said):
+            await made.get(name)
+
+
+@pytest.mark.parametrize(
+    ("fields", "at_fault"),
+    [
+        ({"module": "react"}, "module"),
+        ({"tools": ["package.module:function"]}, "tools"),
+        ({"module_options": {"colour": "red"}}, "module_options.colour"),
+        ({"model": None}, "model"),
+    ],
+)
+def test_what_an_adapter_is_not_able_to_do_is_refused(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], at_fault: str
+) -> None:
+    installed(monkeypatch, f"{__name__}:THIRD")
+    given = {"model": "openai/test", "adapter": "third", **fields}
+    with pytest.raises(dspex.ValidationError) as refused:
+        dspex.Program("p", "question -> answer", **given)
+    assert [error.path for error in refused.value.errors] == [at_fault]
+    assert "'third'" in str(refused.value)
+
+
+def test_the_command_lists_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, f"{__name__}:THIRD", "nowhere_at_all:ADAPTER")
+    rows = json.loads(CliRunner().invoke(adapters_command, ["--json"]).stdout)
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["dspy"]["loadable"]
+    assert by_name["third"]["missing"] == ["elsewhere", "unheard_of"]
+    assert "ModuleNotFoundError" in by_name["a1"]["error"]
+    shown = CliRunner().invoke(adapters_command)
+    assert "elsewhere, unheard_of is missing: pip install 'third-adapter'" in shown.stdout
+    assert "a1 cannot be loaded" in shown.stderr

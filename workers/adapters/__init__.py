@@ -6,7 +6,7 @@ import asyncio
 from importlib import import_module
 
 from dspex.errors import DspexError
-from dspex.registry import adapters
+from dspex.registry import adapters, unloadable
 from workers.run import Adapter
 
 __all__ = ["AdapterUnavailable", "Adapters"]
@@ -44,12 +44,20 @@ class Adapters:
 def _make(name: str) -> Adapter:
     info = adapters().get(name)
     if info is None:
+        why = unloadable().get(name)
         raise AdapterUnavailable(
-            f"adapter {name!r} is not installed in this worker: install the package that brings it"
+            f"adapter {name!r} cannot be loaded in this worker: {why}"
+            if why
+            else f"adapter {name!r} is not installed in this worker: install the package that brings it"
         )
+    if missing := info.missing:
+        remedy = f"pip install '{info.install}'" if info.install else "install what brings it"
+        raise AdapterUnavailable(f"adapter {name!r} needs {', '.join(missing)}, which this worker lacks: {remedy}")
     module, _, attribute = info.implementation.partition(":")
     try:
         adapter: Adapter = getattr(import_module(module), attribute)()
-    except ImportError as error:
-        raise AdapterUnavailable(f"adapter {name!r} cannot be loaded in this worker: {error}") from error
+    except Exception as error:  # the boundary to code that may not be ours: other adapters go on
+        raise AdapterUnavailable(
+            f"adapter {name!r} cannot be loaded in this worker: {info.implementation}: {type(error).__name__}: {error}"
+        ) from error
     return adapter
