@@ -147,11 +147,12 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - the execution's, not this call's
         metadata: Mapping[str, Any] | None = None,
         connection: AsyncConnection | None = None,
+        stream: bool = False,
     ) -> AsyncExecution:
         """As :meth:`Client.submit`; ``connection`` is an AsyncConnection (psycopg) to the same database."""
         submit = partial(
             self.client.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
-            timeout=timeout, metadata=metadata,
+            timeout=timeout, metadata=metadata, stream=stream,
         )  # fmt: skip
         if connection is None:
             return AsyncExecution(self, (await self.call(submit)).record)

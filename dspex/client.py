@@ -122,6 +122,7 @@ class Client:
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         connection: Connection | None = None,
+        stream: bool = False,
     ) -> Execution:
         """Store an execution and wake a worker for it. When this returns, it is in Postgres and will run.
 
@@ -133,6 +134,8 @@ class Client:
         ``metadata``         JSON-friendly data to keep with it
         ``connection``       a SQLAlchemy connection (psycopg) to the same database: the submit is part of its
                              transaction. It can be read, and runs, once that has committed; rolled back, it never was
+        ``stream``           have :meth:`Execution.stream` give what the model writes while it writes it. That text goes
+                             through Redis and stays there for some minutes
 
         Raises ValidationError (nothing was stored), ProgramNotFound, ProgramVersionMismatch, IdempotencyConflict, and
         BackendUnavailable when Postgres is out of reach (nothing was stored). When only Redis is out of reach the
@@ -144,6 +147,7 @@ class Client:
             submission = self._preparer.prepare(
                 current, inputs, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, faults=fault
             )
+            submission = replace(submission, stream=stream)
             if connection is not None:  # nobody may hear of it before it is committed: the pump finds it then
                 submission = replace(submission, publish=False)
             if idempotency_key is None:
@@ -461,7 +465,7 @@ def _new_row(submission: executions.Submission, created_at: datetime) -> Mapping
         "created_at": created_at,
         "metadata": None if submission.metadata is None else json.loads(submission.metadata),
         "error": None, "metrics": None, "adapter_used": None, "action_results": None,
-        "started_at": None, "finished_at": None,
+        "started_at": None, "finished_at": None, "stream": submission.stream,
     }  # fmt: skip
 
 

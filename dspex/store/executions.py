@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select, tex
 from sqlalchemy.dialects import postgresql
 
 from dspex.audit import Entry, entry_hash
+from dspex.store.arrays import array, text_array
 from dspex.store.tables import executions
 
 __all__ = [
@@ -64,17 +65,18 @@ class Submission:
     metadata: str | None = None
     batch_id: UUID | None = None
     batch_index: int | None = None
+    stream: bool = False
 
 
 _INSERT = """
 WITH {key}inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
-        created_at, run_at, dispatched_at, inputs, metadata, audit_seq, audit_hash)
+        created_at, run_at, dispatched_at, inputs, metadata, stream, audit_seq, audit_hash)
     SELECT %(id)s, p.name, p.version, 'queued', %(priority)s, 0, %(max_attempts)s, %(timeout_seconds)s,
         now(), coalesce(%(run_at)s::timestamptz, now()),
         CASE WHEN %(publish)s AND p.paused_at IS NULL AND coalesce(%(run_at)s::timestamptz, now()) <= now()
             THEN now() END,
-        %(inputs)s::json, %(metadata)s::json,
+        %(inputs)s::json, %(metadata)s::json, %(stream)s,
         1, dspex.audit_hash('', %(id)s, 1, 0, now(), %(events)s)
     FROM dspex.programs p{key_table} WHERE p.name = %(program)s AND p.version = %(version)s
     ON CONFLICT (id) DO NOTHING
@@ -160,7 +162,7 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
 CLAIM = """
 WITH wanted AS MATERIALIZED (
     SELECT id FROM dspex.executions
-    WHERE id = ANY(%(ids)s) AND status = 'queued' AND dispatched_at IS NOT NULL
+    WHERE id = ANY(%(ids)s::uuid[]) AND status = 'queued' AND dispatched_at IS NOT NULL
       AND NOT EXISTS (SELECT FROM dspex.programs WHERE name = program AND paused_at IS NOT NULL)
       AND EXISTS (SELECT FROM dspex.workers WHERE id = %(worker_id)s AND stopped_at IS NULL)
     ORDER BY id FOR UPDATE
@@ -177,15 +179,15 @@ WITH wanted AS MATERIALIZED (
     SELECT id, audit_seq, attempt, started_at, %(events)s::json, audit_hash FROM claimed
 )
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id
+    worker_id, stream
 FROM claimed
 """
 
 # What a claim brought whose answer was lost with the connection: this worker's already, though it does not know.
 ADOPT = """
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id
-FROM dspex.executions WHERE id = ANY(%(ids)s) AND status = 'running' AND worker_id = %(worker_id)s
+    worker_id, stream
+FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status = 'running' AND worker_id = %(worker_id)s
 """
 
 
@@ -204,6 +206,7 @@ class Claimed:
     run_at: datetime
     started_at: datetime
     worker_id: UUID
+    stream: bool = False
 
 
 # An execution that somebody wants cancelled does not go back to the queue.
@@ -266,23 +269,16 @@ class Settlement:
     counts: bool = True
 
 
-def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, Any]:
+def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, str]:
     """The arguments of SETTLE."""
-    columns = {
-        "ids": "id",
-        "attempts": "attempt",
-        "worker_ids": "worker_id",
-        "statuses": "status",
-        "results": "result",
-        "errors": "error",
-        "metrics": "metrics",
-        "adapters": "adapter_used",
-        "actions": "action_results",
-        "delays": "delay_seconds",
-        "counts": "counts",
-        "events": "events",
+    plain = {"ids": "id", "attempts": "attempt", "worker_ids": "worker_id", "statuses": "status",
+             "delays": "delay_seconds", "counts": "counts"}  # fmt: skip
+    texts = {"results": "result", "errors": "error", "metrics": "metrics", "adapters": "adapter_used",
+             "actions": "action_results", "events": "events"}  # fmt: skip
+    return {
+        **{name: array(getattr(s, column) for s in settlements) for name, column in plain.items()},
+        **{name: text_array(getattr(s, column) for s in settlements) for name, column in texts.items()},
     }
-    return {name: [getattr(s, column) for s in settlements] for name, column in columns.items()}
 
 
 # ------------------------------------------------------------------------------------------------------- reading

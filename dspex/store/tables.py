@@ -91,6 +91,8 @@ executions = Table(
     Column("cost_usd", Double, Computed("(metrics ->> 'cost_usd')::double precision", persisted=True)),
     Column("metadata", JSON),
     Column("action_results", JSON),
+    # Whoever submitted it wants to see what the model writes: its text goes through Redis, for a short while.
+    Column("stream", Boolean, nullable=False, server_default=text("false")),
     # What is due, in the order it is dispatched; small however many executions are finished.
     Index("executions_due", "priority", "run_at", postgresql_where=text("status = 'queued' AND dispatched_at IS NULL")),
     # Dispatched but not yet claimed: the pump's window.

@@ -50,6 +50,7 @@ CREATE TABLE dspex.executions (
     cost_usd double precision GENERATED ALWAYS AS ((metrics ->> 'cost_usd')::double precision) STORED,
     metadata json,
     action_results json,
+    stream boolean NOT NULL DEFAULT false,
     CHECK ((status = 'running') = (worker_id IS NOT NULL)),
     CHECK ((status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
     CHECK (status <> 'queued' OR cancel_requested_at IS NULL)
