@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from dspex.errors import ConfigurationError
 
-__all__ = ["AdapterInfo", "Capabilities", "adapters", "unloadable"]
+__all__ = ["AdapterInfo", "Capabilities", "adapters", "look_again", "unloadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,11 @@ def adapters() -> Mapping[str, AdapterInfo]:
 def unloadable() -> Mapping[str, str]:
     """The entry points that could not be imported, by name, and why."""
     return _known()[1]
+
+
+def look_again() -> None:
+    """Forget which adapters there are: the next question finds what was installed in the meantime."""
+    _known.cache_clear()
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dspex.embedded.servers import EmbeddedServers
-from dspex.registry import adapters
+from dspex.registry import look_again
 from dspex.store import migrate
 from dspex.store.database import Database
 
@@ -22,9 +22,9 @@ def steps_adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     plugin = Path(__file__).parent / "plugin"
     monkeypatch.syspath_prepend(str(plugin))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(plugin)]))
-    adapters.cache_clear()
+    look_again()
     yield
-    adapters.cache_clear()
+    look_again()
 
 
 @pytest.fixture

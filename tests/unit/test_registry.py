@@ -29,9 +29,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    registry._known.cache_clear()
+    registry.look_again()
     yield
-    registry._known.cache_clear()
+    registry.look_again()
 
 
 def test_the_built_in_adapters_say_what_they_can_do() -> None:
