@@ -11,7 +11,7 @@ from uuid import UUID
 
 from dspex.program import Program
 
-__all__ = ["Adapter", "Answer", "Journal", "Run", "Trail", "Tries", "once"]
+__all__ = ["Adapter", "Answer", "Journal", "Run", "Stream", "StreamedAnswer", "Trail", "Tries", "once"]
 
 T = TypeVar("T")
 
@@ -77,10 +77,31 @@ class Trail(Protocol):
         ...
 
 
+class StreamedAnswer(Protocol):
+    """One answer of a model, as it is written. Fields are the program's outputs, by its names."""
+
+    def text(self, field: str, more: str) -> None:
+        """The model wrote more of a field: of a text field its text, of any other the JSON it is written as."""
+        ...
+
+    def field(self, name: str, value: Any) -> None:
+        """The field is complete; ``value`` is JSON-friendly, as the model wrote it: not validated."""
+        ...
+
+
+class Stream(Protocol):
+    """What is told, while the attempt runs, to whoever follows it. Nothing here waits or fails."""
+
+    def answer(self) -> StreamedAnswer:
+        """A model begins to answer with the program's outputs: what was told before is void, and ignored if it
+        goes on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One attempt: ``inputs`` are validated; ``attempt`` counts from 1; it is over at ``deadline``, a moment of
-    ``time.monotonic()``."""
+    ``time.monotonic()``. ``stream`` is None unless whoever submitted it wants to follow it."""
 
     execution_id: UUID
     attempt: int
@@ -89,6 +110,7 @@ class Run:
     journal: Journal
     trail: Trail
     deadline: float = math.inf
+    stream: Stream | None = None
 
 
 class Adapter(Protocol):
