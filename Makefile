@@ -34,6 +34,9 @@ types: setup ## mypy, strict
 format: setup ## put the code in its usual form
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
+bench: setup ## how fast it is, beside its peers: ONLY=noop,latency QUICK=1 REPEATS=3
+	@$(BIN)/python -m tests.performance.bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS))
+
 bench-compile: setup ## how fast signatures compile and validate, beside dspy and pydantic
 	@$(BIN)/python -m tests.performance.bench_compile
 
@@ -58,4 +61,4 @@ lock: setup ## resolve the requirements anew
 clean: ## remove what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo test check lint types format bench-compile wheel check-wheel chaos fuzz lock clean
+.PHONY: help setup demo test check lint types format bench bench-compile wheel check-wheel chaos fuzz lock clean

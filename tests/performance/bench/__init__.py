@@ -1,0 +1,1 @@
+"""``make bench``: how fast DSPex is, beside its peers, in one run."""

@@ -1,0 +1,1 @@
+"""The workloads, each a module with ``run(context) -> list[Figure]``."""

@@ -1,0 +1,64 @@
+"""No-op durable executions per second, from submit_many until all are settled, beside other queues."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import dspex
+from dspex.client import Client
+from tests.performance.bench.context import Context
+from tests.performance.bench.figures import Figure, alternate, at_least, ratio
+from tests.performance.bench.queues import QUEUES, Queue
+from tests.waiting import wait_for
+
+NAME = "no-op executions/s"
+SIGNATURE = dspex.signature("question -> answer")
+
+
+def run(context: Context) -> list[Figure]:
+    ours = context.size(10_000, 3_000)
+    contenders: dict[str, Callable[[], float]] = {
+        "DSPex": partial(dspex_rate, context, ours, calls=0),
+        "DSPex, one journaled call": partial(dspex_rate, context, ours, calls=1),
+        **{name: partial(peer_rate, context, queue, context.size(3_000, 1_000)) for name, queue in QUEUES.items()},
+    }
+    found = alternate(contenders, context.repeats, context.told)
+    fastest = [max(rates) for rates in zip(*(found[name] for name in QUEUES if name != "DBOS"), strict=True)]
+    return [
+        *(Figure(NAME, name, "/s", values) for name, values in found.items()),
+        ratio(f"{NAME}, to DBOS", found["DSPex"], found["DBOS"], at_least(6)),
+        ratio(f"{NAME}, to the fastest that is not durable", found["DSPex"], fastest, at_least(2)),
+    ]
+
+
+def dspex_rate(context: Context, count: int, *, calls: int) -> float:
+    with context.deployment() as client:
+        client.deploy(program(calls))
+        with context.worker(client):
+            warm_up(client)
+            return settle_rate(client, count)
+
+
+def program(calls: int = 0, sleep_ms: float = 0) -> dspex.Program:
+    options = {"calls": calls, "sleep_ms": sleep_ms}
+    return dspex.Program("noop", SIGNATURE, adapter="scripted", module_options=options)
+
+
+def warm_up(client: Client, count: int = 50) -> None:
+    for number in range(count):
+        client.execute("noop", {"question": str(number)}, timeout=60)
+
+
+def settle_rate(client: Client, count: int) -> float:
+    """Executions per second from the first row submitted to the last one settled."""
+    began = time.perf_counter()
+    batch = client.submit_many("noop", ({"question": str(number)} for number in range(count)))
+    wait_for(lambda: batch.progress.finished == count, f"{count} executions to settle", timeout=300)
+    return count / (time.perf_counter() - began)
+
+
+def peer_rate(context: Context, queue: Queue, count: int) -> float:
+    with queue.running(context) as producer:
+        return count / float(producer.ask("noop", count)["seconds"])
