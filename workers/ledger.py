@@ -17,6 +17,7 @@ from dspex.broker import DONE_CHANNEL
 from dspex.execution import Status
 from dspex.failpoints import AFTER_SETTLE, failpoint
 from dspex.store import control, executions, lm_calls, programs
+from dspex.store.arrays import array
 from dspex.store.executions import Claimed, Settlement
 from dspex.store.lm_calls import LMCall
 from workers.batcher import Batcher, Connection
@@ -101,7 +102,7 @@ class Ledger:
     async def _claim_all(self, connection: Connection, ids: Sequence[UUID], again: bool) -> list[Claimed | None]:
         worker_id = self._worker_id()
         events = encode_events([{"kind": "claimed", "data": {"worker": str(worker_id)}}])
-        parameters = {"ids": list(ids), "worker_id": worker_id, "events": events}
+        parameters = {"ids": array(ids), "worker_id": worker_id, "events": events}
         async with connection.cursor(row_factory=class_row(Claimed)) as cursor:
             found = await (await cursor.execute(executions.CLAIM, parameters)).fetchall()
             if again:

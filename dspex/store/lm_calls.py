@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 from uuid import UUID
+
+from dspex.store.arrays import array, text_array
 
 __all__ = ["INSERT", "REJECT", "SELECT", "LMCall", "insert_parameters"]
 
@@ -57,6 +58,13 @@ RETURNING occurrence
 """
 
 
-def insert_parameters(calls: Sequence[LMCall]) -> dict[str, Any]:
+def insert_parameters(calls: Sequence[LMCall]) -> dict[str, str]:
     """The arguments of INSERT."""
-    return {f.name: [getattr(call, f.name) for call in calls] for f in fields(LMCall) if f.name != "rejected"}
+    plain = ("execution_id", "occurrence", "attempt", "prompt_tokens", "completion_tokens", "duration_ms")
+    texts = ("model", "response", "request_id")
+    return {
+        **{name: array(getattr(call, name) for call in calls) for name in plain},
+        **{name: text_array(getattr(call, name) for call in calls) for name in texts},
+        "request_hash": text_array(rf"\x{call.request_hash.hex()}" for call in calls),
+        "cost_usd": array("NULL" if call.cost_usd is None else call.cost_usd for call in calls),
+    }

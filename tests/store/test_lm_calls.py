@@ -70,6 +70,7 @@ async def test_a_rejected_answer_stays_paid_for_and_is_never_replayed(ledger: Le
     await ask(first, R, "good")
     await ask(first, S, "bad")
     first.reject([S])
+    first.blame()
     await first.discard()
     second = await attempt(ledger, id, 2)
     assert [await ask(second, R, "?"), await ask(second, S, "better")] == ["good", "better"]
