@@ -34,7 +34,7 @@ def _described(info: AdapterInfo) -> dict[str, Any]:
         "description": info.description,
         "implementation": info.implementation,
         "modules": sorted(able.modules),
-        "options": sorted(able.options),
+        "options": None if able.options is None else sorted(able.options),
         "calls_models": able.calls_models,
         "supports_streaming": able.supports_streaming,
         "supports_functions": able.supports_functions,
@@ -57,5 +57,5 @@ def _show(row: dict[str, Any]) -> None:
     click.echo(f"  modules: {', '.join(row['modules'])}")
     if able:
         click.echo(f"  able to: {able}")
-    if row["options"]:
-        click.echo(f"  options: {', '.join(row['options'])}")
+    if row["options"] != []:
+        click.echo(f"  options: {', '.join(row['options'] or ['those of the module'])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from importlib import import_module
 
 from dspex.errors import DspexError
@@ -10,6 +11,8 @@ from dspex.registry import adapters, unloadable
 from workers.run import Adapter
 
 __all__ = ["AdapterUnavailable", "Adapters"]
+
+log = logging.getLogger("dspex.workers")
 
 
 class AdapterUnavailable(DspexError):
@@ -36,9 +39,13 @@ class Adapters:
         return self._made[name]
 
     async def close(self) -> None:
-        for adapter in self._made.values():
-            await adapter.close()
-        self._made.clear()
+        """Close them all, also when one of them fails to."""
+        while self._made:
+            name, adapter = self._made.popitem()
+            try:
+                await adapter.close()
+            except Exception:  # the boundary to code that may not be ours: the others still have to close
+                log.exception("adapter %r failed to close", name)
 
 
 def _make(name: str) -> Adapter:

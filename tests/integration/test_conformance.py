@@ -1,0 +1,74 @@
+"""The adapters that come with DSPex pass the conformance suite that third parties' are held to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from dspex.program import Program
+from dspex.signatures import signature
+from tests.model_server import ModelServer, Step
+from workers.conformance import AdapterConformance
+
+QA = signature(":string question -> :string answer, :integer(min=0) length")
+EVER = 10**9
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModelServer]:
+    """A server of several models, each with its own way."""
+    with ModelServer() as running:
+        running.script(
+            Step(match="silent-model", fault="hang", times=EVER),
+            Step(match="refusing-model", status=401, times=EVER),
+            Step(match="rambling-model", content="I would rather not say.", times=EVER),
+        )
+        yield running
+
+
+class TestScripted(AdapterConformance):
+    adapter = "scripted"
+
+    def answering(self, **fields: Any) -> Program:
+        return Program("qa", QA, adapter="scripted", **fields)
+
+    def hanging(self) -> Program:
+        return self.answering(module_options={"sleep_ms": 3_600_000})
+
+    def failing(self) -> tuple[Program, str]:
+        return self.answering(module_options={"fail": {"code": "rate_limited", "times": 9}}), "rate_limited"
+
+    def rambling(self) -> Program:
+        return self.answering(module_options={"outputs": {"answer": "none", "length": "unknown"}})
+
+
+class _WithServer(AdapterConformance):
+    """An adapter that asks a model over HTTP."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, server: ModelServer) -> None:
+        self.server = server
+
+    def answering(self, **fields: Any) -> Program:
+        given: dict[str, Any] = {"model": "openai/test", "api_base": self.server.url, **fields}
+        return Program("qa", QA, adapter=self.adapter, **given)
+
+    def hanging(self) -> Program:
+        return self.answering(model="openai/silent-model")
+
+    def failing(self) -> tuple[Program, str]:
+        return self.answering(model="openai/refusing-model"), "authentication"
+
+    def rambling(self) -> Program:
+        return self.answering(model="openai/rambling-model")
+
+
+class TestDspy(_WithServer):
+    adapter = "dspy"
+
+    def fields_for(self, module: str) -> Mapping[str, Any]:
+        if module not in ("predict", "chain_of_thought"):
+            pytest.skip(f"{module} is shown by the tests of the modules")
+        return {}

@@ -1,0 +1,107 @@
+"""Attempts without a worker around them: a run with a worker's own journal and trail, kept in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from dspex.program import Program
+from dspex.store.lm_calls import LMCall
+from workers.journal import AttemptJournal
+from workers.run import Answer, Run
+from workers.trail import AttemptTrail
+
+__all__ = ["Attempt", "History", "Told"]
+
+
+class Told:
+    """What an attempt told while it ran: of its last answer the text of each field, and the fields that were complete.
+
+    It is the :class:`workers.run.Stream` of the attempt.
+    """
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.fields: dict[str, Any] = {}
+
+    def answer(self) -> _ToldAnswer:
+        self.texts, self.fields = {}, {}
+        return _ToldAnswer(self.texts, self.fields)
+
+
+@dataclass(frozen=True)
+class _ToldAnswer:
+    texts: dict[str, str]
+    fields: dict[str, Any]
+
+    def text(self, field: str, more: str) -> None:
+        self.texts[field] = self.texts.get(field, "") + more
+
+    def field(self, name: str, value: Any) -> None:
+        self.fields[name] = value
+
+
+@dataclass
+class Attempt:
+    """One attempt: the ``run`` to give to an adapter, and what came of it."""
+
+    run: Run
+    journal: WatchedJournal
+    trail: AttemptTrail
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The audit events recorded so far, as they would be stored."""
+        events: list[dict[str, Any]] = json.loads(self.trail.encode())
+        return events
+
+
+@dataclass
+class History:
+    """The attempts at one execution. ``calls`` are the model calls that were journaled, in order."""
+
+    program: Program
+    inputs: Mapping[str, Any]
+    id: UUID = field(default_factory=uuid4)
+    calls: list[LMCall] = field(default_factory=list)
+    attempts: int = 0
+
+    def attempt(self, timeout_seconds: float = 300.0, stream: Told | None = None) -> Attempt:
+        """Begin another attempt, which knows the calls of those before, and tells ``stream`` what it does."""
+        self.attempts += 1
+        trail = AttemptTrail(datetime.now(UTC))
+        journal = WatchedJournal(self.id, self.attempts, trail, self)
+        journal.recall(sorted(self.calls, key=lambda call: call.occurrence))
+        deadline = time.monotonic() + timeout_seconds
+        inputs = self.program.signature.validate_inputs(self.inputs)
+        run = Run(self.id, self.attempts, self.program, inputs, journal, trail, deadline, stream)
+        return Attempt(run, journal, trail)
+
+    async def store_call(self, call: LMCall) -> None:
+        self.calls.append(call)
+
+    async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None:
+        self.calls = [replace(c, rejected=c.rejected or c.request_hash in request_hashes) for c in self.calls]
+
+
+class WatchedJournal(AttemptJournal):
+    """A worker's journal that says when a call is under way."""
+
+    def __init__(self, execution_id: UUID, attempt: int, trail: AttemptTrail, store: History) -> None:
+        super().__init__(execution_id, attempt, trail, store)
+        self.calling = asyncio.Event()
+
+    async def perform(
+        self, request_hash: str, model: str, call: Callable[[], Awaitable[Answer]], **how: Any
+    ) -> dict[str, Any]:
+        async def watched() -> Answer:
+            self.calling.set()
+            return await call()
+
+        return await super().perform(request_hash, model, watched, **how)
