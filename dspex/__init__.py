@@ -10,11 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dspex.actions import Action
     from dspex.async_client import AsyncBatch, AsyncClient, AsyncExecution
     from dspex.audit import AuditEvent, AuditTrail
     from dspex.batch import Batch, Progress, Rejected
     from dspex.client import Client
     from dspex.errors import (
+        ActionFailed,
         BackendUnavailable,
         ConfigurationError,
         ConstraintViolation,
@@ -55,6 +57,7 @@ _MODULES = (
     "audit",
     "execution",
     "limits",
+    "actions",
     "program",
     "batch",
     "settings",
@@ -63,6 +66,8 @@ _MODULES = (
 )
 
 __all__ = [
+    "Action",
+    "ActionFailed",
     "AdapterInfo",
     "AsyncBatch",
     "AsyncClient",

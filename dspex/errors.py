@@ -20,6 +20,7 @@
     ├── ResultNotReady           the execution has not finished
     ├── ModelError               a call to a language model failed; the code says how
     ├── ProgramError             the program's own code raised
+    ├── ActionFailed             a manual action of the program says that the attempt does not count as done
     ├── LeaseLost                this worker no longer owns the attempt; whatever it did is discarded
     ├── MessageRefused           a message on the queue that is not one of ours, or is damaged
     ├── BackendUnavailable       Postgres or Redis is out of reach
@@ -37,6 +38,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 __all__ = [
+    "ActionFailed",
     "BackendUnavailable",
     "ConfigurationError",
     "ConstraintViolation",
@@ -298,6 +300,19 @@ class ProgramError(DspexError):
     """The program's own code raised."""
 
     code = "program_error"
+
+
+class ActionFailed(DspexError):
+    """A manual action says that the attempt must not count as done; ``result`` is what it found.
+
+    With ``retryable=True`` another attempt is made. Whether the attempt fails is the action's ``on_failure``.
+    """
+
+    code = "action_failed"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return dict(self.details.get("result") or {})
 
 
 class LeaseLost(DspexError):

@@ -11,8 +11,10 @@ from dataclasses import InitVar, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+from dspex.actions import Action
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
 from dspex.limits import Limits
+from dspex.modules import is_custom, module_faults
 from dspex.registry import AdapterInfo, adapters, unloadable
 from dspex.signatures import Signature, signature
 
@@ -66,7 +68,8 @@ class Retry:
 class Program:
     """A signature, how to run it, and on which model: immutable data, versioned by its content.
 
-    ``module``          ``"predict"`` or ``"chain_of_thought"``; ``module_options`` are its arguments
+    ``module``          one of :data:`dspex.modules.MODULES`, or ``"package.module:factory"`` for a ``dspy.Module`` of your
+                        own, from a package that the workers allow; ``module_options`` are its arguments
     ``model``           any DSPy model string (``"openai/gpt-4o-mini"``), or ``"smollm2"``, the bundled local model
     ``temperature``     0 to 2; the provider's default when ``None``
     ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
@@ -78,7 +81,8 @@ class Program:
     ``adapter``         which adapter hosts it: see :func:`dspex.adapters`; of several, the next one is tried when the
                         one before fails in a way that it may mend
     ``limits``          what it may use, across all workers
-    ``actions``         names of manual actions that the worker carries out around it
+    ``actions``         manual actions that the worker carries out around it, outermost first: names, or
+                        :class:`dspex.Action` with a policy and options
     ``tools``           ``"package.module:function"`` of what ``react`` may call
     ``journal``         whether finished model calls are kept and replayed by a later attempt; without, each attempt
                         pays for all of its calls, and the metrics tell those of the last one
@@ -101,7 +105,7 @@ class Program:
     api_base: str | None = None
     adapter: str | Sequence[str] = "dspy"
     limits: Limits = field(default_factory=Limits)
-    actions: Sequence[str] = ()
+    actions: Sequence[str | Action] = ()
     tools: Sequence[str] = ()
     journal: bool = True
     api_key: InitVar[object] = None
@@ -115,6 +119,8 @@ class Program:
         for name in ("adapter", "actions", "tools"):
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        if isinstance(self.actions, tuple):
+            object.__setattr__(self, "actions", tuple(map(Action.read, self.actions)))
         _refuse_secrets(self)
         if errors := list(_faults(self)):
             raise ValidationError.of(f"program {self.name!r}", errors)
@@ -131,6 +137,11 @@ class Program:
     def adapters(self) -> tuple[str, ...]:
         """The adapters that may host it, in the order in which they are tried."""
         return (self.adapter,) if isinstance(self.adapter, str) else tuple(self.adapter)
+
+    @property
+    def manual_actions(self) -> tuple[Action, ...]:
+        """``actions``, each as an :class:`dspex.Action`."""
+        return tuple(Action(action) if isinstance(action, str) else action for action in self.actions)
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -174,15 +185,27 @@ def _faults(program: Program) -> Iterator[FieldError]:
     yield from _adapter_faults(program)
     yield from program.retry.faults()
     yield from program.limits.faults()
-    for name in ("actions", "tools"):
-        given = getattr(program, name)
-        if not isinstance(given, tuple) or not all(isinstance(item, str) for item in given):
-            yield FieldError(name, "a list of names", repr(given)[:80])
+    yield from _action_faults(program)
+    if not isinstance(program.tools, tuple) or not all(isinstance(tool, str) for tool in program.tools):
+        yield FieldError("tools", "a list of 'package.module:function'", repr(program.tools)[:80])
     for name in ("module_options", "state"):
         try:
             _canonical(_plain(getattr(program, name)))
         except (TypeError, ValueError) as error:
             yield FieldError(name, f"JSON-friendly data ({error})", "")
+
+
+def _action_faults(program: Program) -> Iterator[FieldError]:
+    given = program.actions
+    if not isinstance(given, tuple) or not all(isinstance(action, str | Action) for action in given):
+        yield FieldError("actions", "a list of names and dspex.Action", repr(given)[:80])
+        return
+    names = [action.name for action in program.manual_actions]
+    if len(set(names)) != len(names):
+        yield FieldError("actions", "each action once", ", ".join(map(str, names)))
+    known = [f.name for f in (*program.signature.input_fields, *program.signature.output_fields)]
+    for action in program.manual_actions:
+        yield from action.faults(known)
 
 
 def _identity_faults(program: Program) -> Iterator[FieldError]:
@@ -224,13 +247,18 @@ def _adapter_faults(program: Program) -> Iterator[FieldError]:
 def _unable(program: Program, info: AdapterInfo) -> Iterator[FieldError]:
     """What the program wants of this adapter that it is not able to do."""
     able = info.capabilities
-    if program.module not in able.modules:
-        expected = f"one of {', '.join(sorted(able.modules))} (adapter {info.name!r})"
-        yield FieldError("module", expected, repr(program.module))
+    if program.module not in able.modules and not (able.custom_modules and is_custom(program.module)):
+        own = ", or 'package.module:factory'" if able.custom_modules else ""
+        expected = f"one of {', '.join(sorted(able.modules))}{own} (adapter {info.name!r})"
+        yield FieldError("module", expected, repr(program.module)[:80])
     if able.calls_models and not program.model:
         yield FieldError("model", f"a model, which adapter {info.name!r} needs", repr(program.model))
     if program.tools and not able.supports_functions:
         yield FieldError("tools", f"none, since adapter {info.name!r} calls no functions", f"{len(program.tools)}")
+    if able.options is None:
+        inputs, outputs = ([f.name for f in side] for side in (program.signature.input_fields, program.signature.output_fields))
+        yield from module_faults(program.module, program.module_options, program.tools, inputs, outputs)
+        return
     for key in sorted(set(program.module_options) - able.options):
         known = ", ".join(sorted(able.options)) or "no options"
         yield FieldError(f"module_options.{key}", f"adapter {info.name!r} reads {known}")
@@ -252,6 +280,8 @@ def _refuse_secrets(program: Program) -> None:
 def _secret_paths(path: str, value: object) -> Iterator[str]:
     if isinstance(value, str) and _SECRET_VALUE.search(value):
         yield path
+    elif isinstance(value, Action):
+        yield from _secret_paths(f"{path}.{value.name}", value.options)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             inner = f"{path}.{key}"
@@ -264,6 +294,8 @@ def _secret_paths(path: str, value: object) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Action):
+        return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from workers.meter import METER
+
 __all__ = ["CURRENT", "Current", "new_task"]
 
 
@@ -28,7 +30,7 @@ CURRENT: ContextVar[Current | None] = ContextVar("dspex_current", default=None)
 def new_task(
     loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **options: Any
 ) -> asyncio.Task[Any]:
-    """The loop's task factory: a task that an attempt makes is named for its execution.
+    """The loop's task factory: a task that an attempt makes is named for its execution, and metered with it.
 
     Another thread can then say whose task holds up the loop (:mod:`workers.watchdog`): it sees a task's name, and
     before Python 3.12 not its context.
@@ -36,4 +38,7 @@ def new_task(
     current = CURRENT.get()
     if current is not None and options.get("name") is None:
         options["name"] = str(current)
+    meter = METER.get()
+    if meter is not None and asyncio.iscoroutine(work):
+        work = meter.steps(work)
     return asyncio.Task(work, loop=loop, **options)

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from workers.current import CURRENT
+from workers.meter import METER
 
 __all__ = ["SyncThreads", "install", "run_sync"]
 
@@ -123,7 +124,8 @@ class _Call:
         self.future: Future[Any] = Future()
         self.stray = False
         self.began_at = time.monotonic()
-        self._function = function
+        meter = METER.get()
+        self._function = function if meter is None else meter.call(function)
         self._name = name
         self._context = contextvars.copy_context()
 

@@ -1,0 +1,166 @@
+"""Manual actions: what the worker does around a program, in the order in which the program names them.
+
+An action is a coroutine function that is given the attempt and a way to go on; what it returns is its result, kept in
+``execution.action_results``::
+
+    async def action(run: ActionRun, proceed: Proceed) -> Mapping[str, Any]:
+        ...                        # before
+        outputs = await proceed()  # the next action, in the end the program: its valid outputs
+        return {...}               # after: JSON-friendly
+
+It may look at inputs and outputs, and fail with :class:`dspex.ActionFailed`; it cannot change them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dspex.actions import Action
+from dspex.errors import ActionFailed, DspexError
+from dspex.program import Program
+from workers.run import Run, Trail
+from workers.text import redact
+
+__all__ = ["ActionFunction", "ActionRun", "Actions", "ModelUse", "Proceed"]
+
+Proceed = Callable[[], Awaitable[Mapping[str, Any]]]
+#: The largest result of an action, as JSON.
+RESULT_BYTES = 256 * 1024
+
+log = logging.getLogger("dspex.workers")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """What model calls took in this attempt so far; replayed ones took nothing."""
+
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRun:
+    """The attempt as an action sees it.
+
+    ``options`` and ``on_failure`` are the action's own; ``model_use()`` tells what model calls took so far.
+    """
+
+    run: Run
+    options: Mapping[str, Any]
+    on_failure: str
+    model_use: Callable[[], ModelUse]
+
+    @property
+    def program(self) -> Program:
+        return self.run.program
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        return self.run.inputs
+
+
+ActionFunction = Callable[[ActionRun, Proceed], Awaitable[Mapping[str, Any]]]
+
+
+class Actions:
+    """The actions of one attempt, and what they told: ``results``, by name."""
+
+    def __init__(self, run: Run, trail: Trail, model_use: Callable[[], ModelUse]) -> None:
+        self.results: dict[str, Any] = {}
+        self._run = run
+        self._trail = trail
+        self._model_use = model_use
+
+    async def around(self, program: Proceed, load: Callable[[Action], ActionFunction]) -> Mapping[str, Any]:
+        """What the program returns, with its actions around it. Raises what it raises, and what an action fails with.
+
+        ``load`` finds an action's function.
+        """
+        proceed = program
+        for action in reversed(self._run.program.manual_actions):
+            proceed = self._layer(action, load, proceed)
+        return await proceed()
+
+    def _layer(self, action: Action, load: Callable[[Action], ActionFunction], inner: Proceed) -> Proceed:
+        async def layer() -> Mapping[str, Any]:
+            once = _Once(inner)
+            began = time.monotonic()
+            try:
+                told = _storable(await load(action)(self._as_seen_by(action), once.proceed))
+            except Exception as error:
+                if error is not once.failure:
+                    failure = _as_failure(action, error)
+                    self._failed(action, failure, began)
+                    # What the program failed with counts more than what then befell an action around it.
+                    if action.on_failure == "fail" and (once.failure is None or failure is error):
+                        raise failure from None
+            else:
+                self._told(action, True, began, {"result": told})
+            return await once.outcome()
+
+        return layer
+
+    def _as_seen_by(self, action: Action) -> ActionRun:
+        return ActionRun(self._run, action.options, action.on_failure, self._model_use)
+
+    def _failed(self, action: Action, error: DspexError, began: float) -> None:
+        report = {"result": error.result} if isinstance(error, ActionFailed) and error.result else {}
+        told = {"error": {"code": error.code, "message": redact(str(error))}, **report}
+        self._told(action, False, began, told, code=error.code, on_failure=action.on_failure)
+        if action.on_failure == "warn":
+            log.warning("%s: action %s failed, and the attempt goes on: %s", self._run.execution_id, action.name, error)
+
+    def _told(self, action: Action, ok: bool, began: float, told: Mapping[str, Any], **noted: Any) -> None:
+        took = round((time.monotonic() - began) * 1000, 3)
+        self.results[action.name] = {"ok": ok, "duration_ms": took, **told}
+        self._trail.record("manual_action", action=action.name, ok=ok, **noted)
+
+
+class _Once:
+    """Goes on to what an action is around, once, whether the action asks for it or not."""
+
+    def __init__(self, inner: Proceed) -> None:
+        self.failure: BaseException | None = None
+        self._inner = inner
+        self._outputs: Mapping[str, Any] | None = None
+
+    async def proceed(self) -> Mapping[str, Any]:
+        if self._outputs is None and self.failure is None:
+            try:
+                self._outputs = await self._inner()
+            except BaseException as error:
+                self.failure = error
+                raise
+        return await self.outcome()
+
+    async def outcome(self) -> Mapping[str, Any]:
+        """The outputs; from here on, what went wrong with them is nobody's to swallow."""
+        if self.failure is not None:
+            raise self.failure
+        return await self.proceed() if self._outputs is None else dict(self._outputs)
+
+
+def _storable(told: object) -> dict[str, Any]:
+    """The action's result, if it can be kept. Raises ActionFailed."""
+    if told is None:
+        return {}
+    if not isinstance(told, Mapping):
+        raise ActionFailed(f"its result is a mapping or None, not {type(told).__name__}", code="action_error")
+    try:
+        text = json.dumps(told, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ActionFailed(f"its result is not JSON-friendly: {error}", code="action_error") from None
+    if len(text) > RESULT_BYTES:
+        raise ActionFailed(f"its result is {len(text)} bytes as JSON, more than {RESULT_BYTES}", code="action_error")
+    return dict(told)
+
+
+def _as_failure(action: Action, error: Exception) -> DspexError:
+    if isinstance(error, DspexError):
+        return error
+    return ActionFailed(redact(f"action {action.name}: {type(error).__name__}: {error}"), code="action_error")
