@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -58,6 +58,9 @@ class MemoryJournal:
 class MemoryTrail:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
 
     def record(self, kind: str, *, began_at: datetime | None = None, **data: Any) -> None:
         self.events.append((kind, data))

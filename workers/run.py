@@ -72,6 +72,10 @@ class Journal(Protocol):
 class Trail(Protocol):
     """The audit events of the attempt, kept until its transition is written."""
 
+    def now(self) -> datetime:
+        """The moment by the database's clock: what ``began_at`` is."""
+        ...
+
     def record(self, kind: str, *, began_at: datetime | None = None, **data: Any) -> None:
         """Append an event; ``data`` is JSON-friendly and holds no input, output or secret."""
         ...
