@@ -21,8 +21,9 @@ from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, model_server
 from tests.recording import MemoryJournal, a_run, until
 from workers.adapters.dspy import DspyAdapter
+from workers.lm.dspy_bridge import run_lm
 from workers.lm.endpoint import Endpoints
-from workers.lm.engine import RunEngine, run_lm
+from workers.lm.engine import RunEngine
 
 __all__ = ["model_server"]
 
@@ -313,7 +314,6 @@ def test_litellm_is_never_loaded_and_no_price_list_fetched(model_server: ModelSe
         from dspex.program import Program
         from tests.recording import a_run
         from workers.adapters.dspy import DspyAdapter
-        from workers.lm import cost
 
         async def main():
             adapter = DspyAdapter()
@@ -323,7 +323,6 @@ def test_litellm_is_never_loaded_and_no_price_list_fetched(model_server: ModelSe
                 await adapter.prepare(program)
                 await adapter.execute(a_run(program, {{"question": "?"}}))
             await adapter.close()
-            await cost.load_prices()
 
         asyncio.run(main())
         from dspy.clients import model_metadata

@@ -24,8 +24,9 @@ from tests.processes import WorkerProcess
 from tests.recording import MemoryJournal, MemoryTrail, a_run, until
 from tests.waiting import wait_for
 from workers.adapters.dspy import DspyAdapter
+from workers.lm.dspy_bridge import run_lm
 from workers.lm.endpoint import Endpoints
-from workers.lm.engine import RunEngine, run_lm
+from workers.lm.engine import RunEngine
 from workers.repair import RepairingChat
 from workers.run import Run
 

@@ -6,11 +6,20 @@ import json
 from dataclasses import replace
 
 import pytest
-from dspy.lm15 import Config, Message, Request, Response, Usage
+from dspy.clients.call_result import response_from_dict as dspy_response_from_dict
+from dspy.clients.call_result import response_to_dict as dspy_response_to_dict
+from dspy.clients.execution import request_to_dict as dspy_request_to_dict
+from dspy.lm15 import request_from_openai_chat as dspy_request
+from lm15 import Config, Message, Request, Response, Usage, request_from_openai_chat
+from lm15.serde import request_to_dict, response_from_dict, response_to_dict
 
-from workers.lm.cost import cost_usd, tokens
-from workers.lm.replay import request_hash, response_from_dict, response_to_dict
+from workers.lm.catalogue import facts
+from workers.lm.cost import cost_usd, estimate, tokens
+from workers.lm.replay import request_hash
 
+IMAGE = {"url": "https://host/cat.png"}
+CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
+RATES = facts("openai", "gpt-4o-mini").rates
 REQUEST = Request(model="openai/test", messages=(Message.user("Hi"),), config=Config(temperature=0.5, max_tokens=10))
 
 
@@ -37,13 +46,13 @@ def answer(model: str = "gpt-4o-mini", **usage: int) -> Response:
     ],
 )
 def test_another_request_has_another_hash(other: Request) -> None:
-    assert request_hash(other, None) != request_hash(REQUEST, None)
+    assert hashed(other) != hashed(REQUEST)
 
 
 def test_the_hash_names_the_declared_address() -> None:
-    assert request_hash(REQUEST, None) == request_hash(replace(REQUEST), None)
-    assert request_hash(REQUEST, "http://a/v1") != request_hash(REQUEST, "http://b/v1")
-    assert len(request_hash(REQUEST, None)) == 64
+    assert hashed(REQUEST) == hashed(replace(REQUEST))
+    assert hashed(REQUEST, "http://a/v1") != hashed(REQUEST, "http://b/v1")
+    assert len(hashed(REQUEST)) == 64
 
 
 def test_an_answer_survives_its_journal() -> None:
@@ -53,17 +62,79 @@ def test_an_answer_survives_its_journal() -> None:
     assert response_to_dict(response_from_dict(kept)) == kept
 
 
+def test_dspys_copy_and_the_package_read_each_others_data() -> None:
+    """DSPy pins an older lm15: what passes between the two must mean the same in both."""
+    body = {
+        "model": "openai/test",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": IMAGE}]},
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "1", "content": "4"},
+        ],
+        "tools": [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
+        "temperature": 0.5,
+        "max_tokens": 10,
+        "stop": ["END"],
+    }
+    assert dspy_request_to_dict(dspy_request(body)) == request_to_dict(request_from_openai_chat(body))
+    kept = response_to_dict(answer(input_tokens=7, output_tokens=3))
+    assert dspy_response_to_dict(dspy_response_from_dict(kept)) == kept
+
+
 def test_cost_is_the_list_price_of_the_tokens() -> None:
     given = answer(input_tokens=1_000_000, output_tokens=1_000_000)
     assert tokens(given, "openai-chat") == (1_000_000, 1_000_000)
-    cost = cost_usd(given, REQUEST, provider="openai-chat", model="gpt-4o-mini")
+    cost = cost_usd(given, "openai-chat", RATES)
     assert cost is not None
     assert 0.5 < cost < 2  # $0.15 and $0.60 a million when DSPy 3.4.1 was published
 
 
+@pytest.mark.parametrize(
+    ("provider", "usage", "counted", "dollars"),
+    [
+        # OpenAI counts cached tokens in the prompt and reasoning in the completion; the others do not
+        ("openai-chat", {"input_tokens": 100, "cache_read_tokens": 40, "output_tokens": 10}, (100, 10), 60 + 20 + 20),
+        ("anthropic", {"input_tokens": 60, "cache_read_tokens": 40, "output_tokens": 10}, (100, 10), 60 + 20 + 20),
+        ("openai-chat", {"input_tokens": 10, "output_tokens": 10, "reasoning_tokens": 4}, (10, 10), 10 + 12 + 12),
+        ("gemini", {"input_tokens": 10, "output_tokens": 6, "reasoning_tokens": 4}, (10, 10), 10 + 12 + 12),
+        ("gemini", {"input_tokens": 300_000, "output_tokens": 1}, (300_000, 1), 300_000 * 4 + 8),
+    ],
+)
+def test_each_kind_of_token_has_its_price(
+    provider: str, usage: dict[str, int], counted: tuple[int, int], dollars: float
+) -> None:
+    rates = {
+        "input_cost_per_token": 1.0,
+        "cache_read_input_token_cost": 0.5,
+        "output_cost_per_token": 2.0,
+        "output_cost_per_reasoning_token": 3.0,
+        "input_cost_per_token_above_200k_tokens": 4.0,
+        "output_cost_per_token_above_200k_tokens": 8.0,
+    }
+    given = answer("gpt-4o-mini", **usage)
+    assert tokens(given, provider) == counted
+    assert cost_usd(given, provider, rates) == dollars
+
+
 def test_what_has_no_list_price_has_no_cost() -> None:
-    given = answer("our-own", input_tokens=5, output_tokens=5)
-    assert cost_usd(given, REQUEST, provider="openai-chat", model="our-own") is None
+    assert facts("openai", "our-own").rates == {}
+    assert cost_usd(answer("our-own", input_tokens=5, output_tokens=5), "openai-chat", {}) is None
     unreported = answer()
     assert tokens(unreported, "openai-chat") == (0, 0)
-    assert cost_usd(unreported, REQUEST, provider="openai-chat", model="gpt-4o-mini") is None
+    assert cost_usd(unreported, "openai-chat", RATES) is None
+
+
+def test_a_request_is_estimated_by_its_text_and_its_limit() -> None:
+    request = request_to_dict(replace(REQUEST, messages=(Message.user("x" * 4000),)))
+    expected, dollars = estimate(request, RATES)
+    assert 1000 < expected < 1100
+    assert dollars == pytest.approx(
+        (expected - 10) * RATES["input_cost_per_token"] + 10 * RATES["output_cost_per_token"]
+    )
+    assert estimate(request, {}) == (expected, None)
+
+
+def hashed(request: Request, address: str | None = None) -> str:
+    return request_hash(request_to_dict(request), address)

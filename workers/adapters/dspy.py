@@ -19,10 +19,9 @@ from dspex.errors import DspexError, ModelError
 from dspex.program import LOCAL_MODEL, Program
 from workers.dspy_module import build_module
 from workers.dspy_signature import Flavour, dspy_inputs
-from workers.lm.cost import load_prices
+from workers.lm.dspy_bridge import program_failure, run_lm
 from workers.lm.endpoint import Endpoints, LocalModelUrl
-from workers.lm.engine import RunEngine, run_lm
-from workers.lm.errors import program_failure
+from workers.lm.engine import RunEngine
 from workers.local_model import LocalModelAddress
 from workers.repair import RepairingChat, RepairingCompact, RepairingJson, RepairingPrompt, declared_outputs
 from workers.run import Run
@@ -68,13 +67,11 @@ class DspyAdapter:
         logging.getLogger("dspy").setLevel(logging.ERROR)
 
     async def prepare(self, program: Program) -> None:
-        """Build the program's module and read the price list. Raises ProgramError for a state that does not fit.
+        """Build the program's module. Raises ProgramError for a state that does not fit.
 
         Neither credentials nor servers are touched: what is missing there is an execution's failure, and may be mended.
         """
         self._host(program)
-        if not _has_address(program):
-            await load_prices()
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
         """The outputs that the signature declares, unjudged: checking them is the caller's.

@@ -1,51 +1,92 @@
-"""What a model call used and what it cost."""
+"""What a model call used and what it cost: afterwards, and roughly beforehand."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-from functools import lru_cache
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from dspy.clients import model_metadata
-from dspy.clients.call_result import usage_dict
-from dspy.clients.costs import estimate_cost
-from dspy.lm15 import Request, Response
+from lm15 import Response
 
-__all__ = ["cost_usd", "load_prices", "tokens", "use_packaged_prices"]
+__all__ = ["cost_usd", "estimate", "tokens"]
 
-
-def use_packaged_prices() -> None:
-    """Make DSPy read the prices in its package instead of fetching a list over the network on first use."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-
-
-async def load_prices() -> None:
-    """Read the price list once, off the loop."""
-    use_packaged_prices()
-    await asyncio.to_thread(model_metadata.source_info)
+#: Completion tokens expected of a request that does not limit them.
+ASSUMED_COMPLETION_TOKENS = 1_000
+_CHARACTERS_PER_TOKEN = 4
+_MAX_COUNT = 2**31 - 1  # what the database can hold, whatever a server reports
+_ABOVE = re.compile(r"_above_(\d+)k_tokens")
+_TIERS = {"priority": "_priority", "flex": "_flex"}
+# lm15 keeps each provider's own counts. These count reasoning apart from the output:
+_REASONING_APART = frozenset({"gemini", "vertex", "vertex-express", "xai"})
 
 
 def tokens(response: Response, provider: str) -> tuple[int, int]:
-    """Prompt and completion tokens as the provider counted them; 0 for what it did not report."""
-    usage = usage_dict(response, provider)
-    return _counted(usage.get("prompt_tokens")), _counted(usage.get("completion_tokens"))
+    """Prompt and completion tokens, cached and reasoning ones among them; 0 for what was not reported."""
+    prompt, completion = _totals(response, provider)
+    return min(prompt or 0, _MAX_COUNT), min(completion or 0, _MAX_COUNT)
 
 
-def cost_usd(response: Response, request: Request, *, provider: str, model: str) -> float | None:
-    """The price of this call in US dollars by DSPy's packaged list; ``None`` when it is not known."""
-    if not _is_priced(provider, response.model) and not _is_priced(provider, model):
+def cost_usd(response: Response, provider: str, rates: Mapping[str, float]) -> float | None:
+    """The price of this call in US dollars; ``None`` when the usage or one of its rates is not known."""
+    usage = response.usage
+    prompt, completion = _totals(response, provider)
+    if not rates or prompt is None or completion is None:
         return None
-    amount, _ = estimate_cost(response, provider=provider, requested_model=model, request=request)
-    return None if amount is None else float(amount)
+    rate = _rate(rates, prompt, response)
+    cached, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+    heard, said = usage.input_audio_tokens or 0, usage.output_audio_tokens or 0
+    reasoned = usage.reasoning_tokens or 0
+    parts = [
+        (prompt - cached - written - heard, rate("input_cost_per_token", "")),
+        (cached, rate("cache_read_input_token_cost", "input_cost_per_token")),
+        (written, rate("cache_creation_input_token_cost", "input_cost_per_token")),
+        (heard, rate("input_cost_per_audio_token", "input_cost_per_token")),
+        (completion - reasoned - said, rate("output_cost_per_token", "")),
+        (reasoned, rate("output_cost_per_reasoning_token", "output_cost_per_token")),
+        (said, rate("output_cost_per_audio_token", "output_cost_per_token")),
+    ]
+    if any(count < 0 or (count and price is None) for count, price in parts):
+        return None
+    return sum(count * price for count, price in parts if price is not None)
 
 
-def _counted(value: float | None) -> int:
-    """A count as the database can hold it, whatever a server reports."""
-    return min(max(int(value or 0), 0), 2**31 - 1)
+def estimate(request: Mapping[str, Any], rates: Mapping[str, float]) -> tuple[int, float | None]:
+    """About how many tokens a request (lm15's canonical form) will take, and US dollars; ``None``: no rate is known.
+
+    Four characters make a token of the prompt; the completion is taken to be as long as ``max_tokens`` allows, or
+    1,000 tokens, so that the estimate is rather too high.
+    """
+    config = request.get("config") or {}
+    characters = len(json.dumps({**request, "config": config.get("response_format")}, ensure_ascii=False))
+    prompt = characters // _CHARACTERS_PER_TOKEN + 1
+    completion = config.get("max_tokens") or ASSUMED_COMPLETION_TOKENS
+    per_prompt, per_completion = rates.get("input_cost_per_token"), rates.get("output_cost_per_token")
+    if per_prompt is None or per_completion is None:
+        return prompt + completion, None
+    return prompt + completion, prompt * per_prompt + completion * per_completion
 
 
-@lru_cache(maxsize=1024)
-def _is_priced(provider: str, model: str) -> bool:
-    """Whether the list knows the model: a miss scans all of it (2.5 to 4 ms), so it is looked up once."""
-    use_packaged_prices()
-    return "input_cost_per_token" in model_metadata.model_info(provider, model)
+def _totals(response: Response, provider: str) -> tuple[int | None, int | None]:
+    usage = response.usage
+    prompt, completion = usage.input_tokens, usage.output_tokens
+    if prompt is not None and "anthropic" in provider:  # counts cached input apart
+        prompt += (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
+    if completion is not None and provider in _REASONING_APART:
+        completion += usage.reasoning_tokens or 0
+    return prompt, completion
+
+
+def _rate(rates: Mapping[str, float], prompt: int, response: Response) -> Callable[[str, str], float | None]:
+    """Looks up a rate by its name, or else by that of the ordinary token, for this length of prompt and service tier:
+    never the rate of a cheaper one."""
+    raw = response.provider_data if isinstance(response.provider_data, Mapping) else {}
+    tier = _TIERS.get(str(raw.get("service_tier")), "")
+    limits = {int(found.group(1)) for name in rates if (found := _ABOVE.search(name))}
+    passed = max((limit for limit in limits if prompt > limit * 1000), default=None)
+    suffix = (f"_above_{passed}k_tokens" if passed else "") + tier
+
+    def rate(name: str, ordinary: str) -> float | None:
+        return rates.get(name + suffix, rates.get(ordinary + suffix))
+
+    return rate

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from dspy import lm15
-from dspy.utils import exceptions as upstream
+import lm15
 
-from dspex.errors import DspexError, ModelError, ProgramError
+from dspex.errors import ModelError
 
-__all__ = ["RULES", "Rule", "clean_request_id", "model_error", "program_failure"]
+__all__ = ["LM15_RULES", "RULES", "Rule", "clean_request_id", "model_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,6 @@ _LIMIT = Rule("model_error", False, "the answer outgrew the collector's budget")
 _LOCK = Rule("provider_unavailable", True, "the credential file is locked by another process")
 _MODEL = Rule("unsupported", False, "the provider does not offer this model")
 _NO_KEY = Rule("authentication", False, "no credentials for the provider were found on the worker")
-_PARSE = Rule("output_unparseable", True, "the answer does not have the form the prompt asked for")
 _PROVIDER = Rule("model_error", False, "the provider answered with an error")
 _RATE = Rule("rate_limited", True, "the provider limits the rate of requests")
 _SERVER = Rule("provider_unavailable", True, "the provider failed while handling the request")
@@ -55,13 +53,12 @@ _UNEXPECTED = Rule("model_error", False, "the model call failed in an unexpected
 _UNREADABLE = Rule("provider_unavailable", True, "the provider's reply could not be read")
 _UNSUPPORTED = Rule("unsupported", False, "the provider does not support what the program asks for")
 
-#: Every upstream error class. The nearest class in an error's MRO decides; tests/unit/test_lm_errors.py fails when
-#: DSPy brings one that is not here.
-RULES: dict[type[BaseException], Rule] = {
-    # lm15: what DSPy's own engine raises
+#: lm15's errors. DSPy has a copy of each, and LiteLLM its own names for most: dspy_bridge.py, litellm.py.
+LM15_RULES: dict[type[BaseException], Rule] = {
     lm15.LM15Error: _UNEXPECTED,
     lm15.TransportError: _TRANSPORT,
     lm15.LockTimeoutError: _LOCK,
+    lm15.AuthOperationError: _NO_KEY,
     lm15.CollectionLimitError: _LIMIT,
     lm15.StreamAssemblyError: _STREAM,
     lm15.ConfigurationError: _CONFIGURATION,
@@ -69,7 +66,6 @@ RULES: dict[type[BaseException], Rule] = {
     lm15.MissingCredentialError: _NO_KEY,
     lm15.UnknownModelError: _CONFIGURATION,
     lm15.AmbiguousModelError: _CONFIGURATION,
-    lm15.ToolDerivationError: _CONFIGURATION,
     lm15.CapabilityError: _UNSUPPORTED,
     lm15.UnsupportedFeatureError: _UNSUPPORTED,
     lm15.ProviderError: _PROVIDER,
@@ -81,26 +77,12 @@ RULES: dict[type[BaseException], Rule] = {
     lm15.ContextLengthError: _CONTEXT,
     lm15.UnsupportedModelError: _MODEL,
     lm15.ServerError: _SERVER,
-    # DSPy: what its modules and adapters raise
-    upstream.AdapterParseError: _PARSE,
-    upstream.LMError: _UNEXPECTED,
-    upstream.LMUnexpectedError: _UNEXPECTED,
-    upstream.LMStreamAssemblyError: _STREAM,
-    upstream.LMTransportError: _TRANSPORT,
-    upstream.LMLockTimeoutError: _LOCK,
-    upstream.LMCollectionLimitError: _LIMIT,
-    upstream.LMConfigurationError: _CONFIGURATION,
-    upstream.LMNotConfiguredError: _NO_KEY,
-    upstream.LMUnsupportedFeatureError: _UNSUPPORTED,
-    upstream.LMProviderError: _PROVIDER,
-    upstream.LMAuthError: _AUTHENTICATION,
-    upstream.LMBillingError: _BILLING,
-    upstream.LMRateLimitError: _RATE,
-    upstream.LMTimeoutError: _TIMEOUT,
-    upstream.LMInvalidRequestError: _INVALID,
-    upstream.ContextWindowExceededError: _CONTEXT,
-    upstream.LMUnsupportedModelError: _MODEL,
-    upstream.LMServerError: _SERVER,
+}
+
+#: Every upstream error class that is known; the optional modules add theirs when they load. The nearest class in an
+#: error's MRO decides; tests/unit/test_lm_errors.py fails when an upgrade brings one that is not here.
+RULES: dict[type[BaseException], Rule] = {
+    **LM15_RULES,
     # lm15, reading a reply of an unexpected shape
     ValueError: _UNREADABLE,
     TypeError: _UNREADABLE,
@@ -144,26 +126,6 @@ def model_error(error: BaseException, *, model: str, address: str | None = None)
         retryable=rule.retryable,
         model=model,
         **evidence,
-    )
-
-
-def program_failure(error: Exception, *, program: str, model: str) -> DspexError:
-    """The error of a run that DSPy ended: ours if it carries one, the model's, or the program's own code's.
-
-    A DspexError raised below DSPy (by the journal or the engine) comes back wrapped in an LMError, as its cause.
-    """
-    inner: BaseException | None = error
-    while isinstance(inner, upstream.LMError) and inner.__cause__ is not None:
-        inner = inner.__cause__
-    if isinstance(inner, DspexError):
-        return inner
-    if isinstance(error, upstream.LMError | upstream.AdapterParseError):
-        return model_error(error, model=model)
-    return ProgramError(
-        f"program {program!r} raised {type(error).__name__} at {_place(error)}; its text is not repeated, "
-        "since it may quote inputs or outputs",
-        type=type(error).__name__,
-        at=_place(error),
     )
 
 
@@ -243,13 +205,3 @@ def _matching_status(value: object) -> int | None:
 def _seconds(value: object) -> float | None:
     usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
     return float(value) if usable and isinstance(value, int | float) else None
-
-
-def _place(error: BaseException) -> str:
-    """``file.py:12``: where the error was raised, without the directory."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return "an unknown place"
-    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"

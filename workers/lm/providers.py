@@ -1,0 +1,191 @@
+"""Providers: which protocol a model string and an address mean, and what a model there is able to do.
+
+``provider/model`` is asked at the provider's own address with the worker's own key. With an address of the program's
+(``api_base``) the prefix chooses the protocol: ``anthropic/``, ``gemini/`` and ``azure/`` speak theirs there, all
+others OpenAI's chat API, which vLLM, Ollama, llama.cpp and most gateways serve. A query in the address goes with every
+request (Azure's ``?api-version=``). Only a key that the program names is sent to such an address, never the worker's
+own.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from lm15 import AccessPolicy, AsyncLMRouter, LMRouter, Resolution, RouterConfig
+from lm15.compat import AnthropicCompat, OpenAIChatCompat, resolve_anthropic_compat, resolve_openai_chat_compat
+from lm15.registry import PROVIDERS, ProviderDefinition
+from lm15.transports import TransportRequest
+
+from workers.lm.catalogue import ModelFacts, facts
+from workers.lm.transport import Reply
+
+__all__ = ["DECLARED", "Abilities", "Route", "abilities", "at_address", "own_key", "provided"]
+
+#: The provider id of a server that a program names by its address.
+DECLARED = "declared"
+# A server that needs no key is sent this one: lm15 wants some.
+_NO_KEY = "none"
+# What servers that speak OpenAI's chat API agree on; the older name of max_tokens is understood by all of them.
+_COMPATIBLE = OpenAIChatCompat(max_tokens_field="max_tokens", cache_control="none")
+#: By prefix, the provider whose protocol is spoken at an address, and the version that an address without a path means.
+_PROTOCOLS = {"anthropic": ("anthropic", "/v1"), "gemini": ("gemini", "/v1beta"), "azure": ("azure-chat", "")}
+
+
+class Transport(Protocol):
+    """HTTP as lm15 wants it."""
+
+    def stream(self, request: TransportRequest) -> AbstractAsyncContextManager[Reply]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to a model: lm15's client for it, and what it speaks.
+
+    ``namespace`` is the provider's prefix in the list of models; ``None`` for a server at an address of its own, which
+    is nobody's list price.
+    """
+
+    provider: str
+    wire_model: str
+    client: Any
+    definition: ProviderDefinition
+    namespace: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a model takes: ``params`` by OpenAI's names."""
+
+    params: frozenset[str]
+    response_schema: bool
+    function_calling: bool
+    reasoning: bool
+
+
+def own_key(model: str) -> str | None:
+    """The worker's own key for a provider's model, as its environment holds it now."""
+    names = PROVIDERS[_resolved(model).provider].env_keys
+    return next((value for name in names if (value := os.environ.get(name))), None)
+
+
+def provided(model: str, key: str | None, transport: Transport) -> Route:
+    """The route to a provider that lm15 knows. Raises LM15Error when there is none, or no credential."""
+    found = _resolved(model)
+    config = RouterConfig(api_keys={found.provider: key} if key else None, transport=transport)
+    return Route(
+        provider=found.provider,
+        wire_model=found.model,
+        client=AsyncLMRouter(config).lm(f"{found.provider}:{found.model}"),
+        definition=PROVIDERS[found.provider],
+        namespace=model.partition("/")[0],
+    )
+
+
+def at_address(model: str, address: str, key: str | None, transport: Transport) -> Route:
+    """The route to a server that a program names by its address."""
+    prefix, _, rest = model.partition("/") if "/" in model else ("", "", model)
+    base, _, query = address.partition("?")
+    if query:
+        transport = _WithQuery(transport, query)
+    spoken, version = _PROTOCOLS.get(prefix, (DECLARED, "/v1"))
+    if spoken == "azure-chat" and "/deployments/" in base:
+        spoken = DECLARED  # the older form names the deployment in the path, and is asked as it stands
+        definition = _declared(base, auth_scheme=("api-key",))
+    elif spoken == DECLARED:
+        definition = _declared(_with_version(base, version))
+    else:
+        definition = PROVIDERS[spoken]
+    own = definition.id == DECLARED
+    config = RouterConfig(
+        api_keys={definition.id: key or _NO_KEY},
+        base_urls=None if own else {definition.id: _with_version(base, version)},
+        providers=(definition,) if own else (),
+        transport=transport,
+    )
+    return Route(
+        provider=definition.id,
+        wire_model=rest,
+        client=AsyncLMRouter(config).lm(f"{definition.id}:{rest}"),
+        definition=definition,
+        address=address,
+    )
+
+
+def abilities(route: Route) -> Abilities:
+    """What the list of models says of the model, within what lm15 carries over this protocol.
+
+    Of a server at an address of its own nothing is known: it is taken to do what its protocol has, but for reasoning.
+    """
+    if route.namespace is None:
+        known = ModelFacts(function_calling=True, response_schema=True)
+    else:
+        known = facts(route.namespace, route.wire_model)
+    params, schema, reasoning = _carried(route, known)
+    if known.function_calling:
+        params |= {"tools", "tool_choice"}
+    return Abilities(params, schema, known.function_calling, reasoning)
+
+
+def _carried(route: Route, known: ModelFacts) -> tuple[frozenset[str], bool, bool]:
+    params = frozenset({"temperature", "max_tokens", "top_p", "stop", "response_format"})
+    match route.definition.dialect:
+        case "openai-chat":
+            chat = resolve_openai_chat_compat(_chat_compat(route).for_model(route.wire_model))
+            schema = known.response_schema and chat.json_schema != "reject"
+            reasoning = known.reasoning and chat.thinking_format != "none"
+            params |= {"max_completion_tokens", "seed"}
+            if not (known.response_schema or known.function_calling):
+                params -= {"response_format"}
+        case "anthropic":
+            given = route.definition.compat
+            claude = resolve_anthropic_compat(AnthropicCompat.preset(given if isinstance(given, str) else "anthropic"))
+            schema = known.response_schema and claude.structured_output != "reject"
+            reasoning = known.reasoning
+            if claude.sampling_params == "reject":
+                params -= {"temperature", "top_p"}
+            if not schema:
+                params -= {"response_format"}
+        case _:
+            schema, reasoning = known.response_schema, known.reasoning
+    return params | ({"reasoning_effort"} if reasoning else frozenset()), schema, reasoning
+
+
+def _chat_compat(route: Route) -> OpenAIChatCompat:
+    given = route.definition.compat
+    if isinstance(given, OpenAIChatCompat):
+        return given
+    return OpenAIChatCompat.preset(given if isinstance(given, str) else "xai" if route.provider == "xai" else "openai")
+
+
+def _declared(base_url: str, **access: Any) -> ProviderDefinition:
+    policy = AccessPolicy(provider=DECLARED, env_keys=(), base_url=base_url, **access)
+    return ProviderDefinition.chat(policy, compat=_COMPATIBLE)
+
+
+@lru_cache(maxsize=1024)
+def _resolved(model: str) -> Resolution:
+    return LMRouter(RouterConfig(env={})).resolve_openai_chat(model)
+
+
+def _with_version(address: str, version: str) -> str:
+    """``http://host`` and ``http://host/`` mean the protocol's usual version; a path is taken as it is."""
+    trimmed = address.rstrip("/")
+    return trimmed if urlsplit(trimmed).path else trimmed + version
+
+
+class _WithQuery:
+    """A transport that adds a query to every request."""
+
+    def __init__(self, transport: Transport, query: str) -> None:
+        self._transport = transport
+        self._query = query
+
+    def stream(self, request: TransportRequest) -> AbstractAsyncContextManager[Reply]:
+        joint = "&" if "?" in request.url else "?"
+        return self._transport.stream(replace(request, url=f"{request.url}{joint}{self._query}"))
