@@ -256,7 +256,8 @@ def _unable(program: Program, info: AdapterInfo) -> Iterator[FieldError]:
     if program.tools and not able.supports_functions:
         yield FieldError("tools", f"none, since adapter {info.name!r} calls no functions", f"{len(program.tools)}")
     if able.options is None:
-        inputs, outputs = ([f.name for f in side] for side in (program.signature.input_fields, program.signature.output_fields))
+        sides = (program.signature.input_fields, program.signature.output_fields)
+        inputs, outputs = ([f.name for f in side] for side in sides)
         yield from module_faults(program.module, program.module_options, program.tools, inputs, outputs)
         return
     for key in sorted(set(program.module_options) - able.options):

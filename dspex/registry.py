@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 
 from dspex.errors import ConfigurationError
+from dspex.modules import MODULES
 
 __all__ = ["AdapterInfo", "Capabilities", "adapters", "look_again", "unloadable"]
 
@@ -24,18 +25,20 @@ __all__ = ["AdapterInfo", "Capabilities", "adapters", "look_again", "unloadable"
 class Capabilities:
     """What an adapter is able to do with a program.
 
-    ``modules``: the values of ``Program(module=...)`` it hosts. ``options``: the keys of
-    ``Program(module_options=...)`` it reads. ``calls_models``: whether it needs ``Program(model=...)``.
+    ``modules``: the values of ``Program(module=...)`` it hosts; ``custom_modules``: whether it hosts the user's own,
+    too. ``options``: the keys of ``Program(module_options=...)`` it reads; ``None``: those that the module takes
+    (dspex/modules.py). ``calls_models``: whether it needs ``Program(model=...)``.
     ``supports_functions``: whether it calls ``Program(tools=...)``. ``supports_streaming``: whether it tells the text
     of outputs while the model writes it. Whatever it lacks is refused by :class:`dspex.Program`, except streaming: then
     outputs come whole.
     """
 
     modules: frozenset[str]
-    options: frozenset[str] = frozenset()
+    options: frozenset[str] | None = frozenset()
     calls_models: bool = True
     supports_streaming: bool = False
     supports_functions: bool = False
+    custom_modules: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ BUILT_IN = (
         "dspy",
         "A DSPy module: prompts, parsing and model calls by DSPy",
         "workers.adapters.dspy:DspyAdapter",
-        Capabilities(modules=frozenset({"predict", "chain_of_thought"})),
+        Capabilities(modules=frozenset(MODULES), options=None, supports_functions=True, custom_modules=True),
         requires=("dspy", "aiohttp", "tenacity"),
         install="dspex[worker]",
     ),

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -46,6 +47,16 @@ def _broker_url(url: str) -> str:
 def _failpoints(spec: str) -> str:
     failpoints.parse(spec)
     return spec
+
+
+def _names(given: Any) -> Any:
+    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
+
+
+def _packages(names: tuple[str, ...]) -> tuple[str, ...]:
+    if wrong := [name for name in names if not all(part.isidentifier() for part in name.split("."))]:
+        raise ValueError(f"not the name of a package: {', '.join(map(repr, wrong))}")
+    return names
 
 
 def _default_home() -> Path:
@@ -88,6 +99,9 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(200, ge=1, le=10_000, description="Executions in flight in one worker process.")
     worker_threads: int = Field(
         64, ge=1, le=1000, description="Threads of a worker process for synchronous programs and tools."
+    )
+    program_packages: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_packages)] = Field(
+        (), description="The packages that programs may bring code from, with commas between them: acme.programs,tools."
     )
     grace_seconds: float = Field(
         30.0, ge=0, le=3600, description="What a stopping worker gives its executions to finish."

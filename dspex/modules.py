@@ -1,0 +1,142 @@
+"""The modules that a program can name, what each takes, and how a program names code of the user's own."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dspex.errors import FieldError
+
+__all__ = ["MODULES", "is_custom", "is_reference", "module_faults"]
+
+_REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+def is_reference(text: object) -> bool:
+    """Whether it has the form ``package.module:name``. One name after the colon: nothing is reached by attributes."""
+    return isinstance(text, str) and len(text) <= 200 and _REFERENCE.fullmatch(text) is not None
+
+
+def is_custom(module: str) -> bool:
+    """Whether it names a factory of the user's own rather than one of :data:`MODULES`."""
+    return ":" in module
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """An argument of a module: in words, and as a test."""
+
+    expected: str
+    fits: Callable[[Any], bool]
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """``own_fields`` are those that the module adds to a signature, ``own_inputs`` are taken among the inputs only."""
+
+    options: Mapping[str, _Option] = field(default_factory=dict)
+    calls_tools: bool = False
+    own_fields: Collection[str] = ()
+    own_inputs: Collection[str] = ()
+
+
+def _integer(least: int, most: int, *, required: bool = False) -> _Option:
+    return _Option(f"an integer from {least} to {most}", lambda value: _is_integer(value, least, most), required)
+
+
+def _is_integer(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
+    ordinary = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return ordinary and least <= value <= most
+
+
+_INNER = ("predict", "chain_of_thought")
+_REWARDED: Mapping[str, _Option] = {
+    "n": _integer(1, 100, required=True),
+    "threshold": _Option("a number", _is_number, required=True),
+    "reward": _Option("'package.module:function'", is_reference, required=True),
+    "module": _Option(f"one of {', '.join(_INNER)}", lambda value: value in _INNER),
+}
+_STEP = ("trajectory", "next_thought", "next_tool_name", "next_tool_args")
+_CODE = ("generated_code", "previous_code", "error", "final_generated_code", "code_output")
+
+#: What can be named as ``Program(module=...)`` besides ``"package.module:factory"``.
+MODULES: Mapping[str, _Module] = {
+    "predict": _Module(),
+    "chain_of_thought": _Module(own_inputs=("reasoning",)),
+    "react": _Module(
+        {"max_iters": _integer(1, 100)},
+        calls_tools=True,
+        own_fields=(*_STEP, "reasoning"),
+        own_inputs=("max_iters",),
+    ),
+    "program_of_thought": _Module({"max_iters": _integer(1, 100)}, own_fields=(*_CODE, "reasoning")),
+    "best_of_n": _Module(_REWARDED),
+    "refine": _Module(_REWARDED, own_fields=("hint_",)),
+    "multi_chain_comparison": _Module(
+        {
+            "m": _integer(2, 20),
+            "temperature": _Option("a number from 0 to 2", lambda value: _is_number(value, 0, 2)),
+        },
+        own_fields=("rationale", "reasoning", *(f"reasoning_attempt_{number}" for number in range(1, 21))),
+    ),
+}
+
+
+def module_faults(
+    module: str, options: Mapping[str, Any], tools: Collection[Any], inputs: Collection[str], outputs: Collection[str]
+) -> Iterator[FieldError]:
+    """What is wrong with a program's module, its options, its tools or, for this module, its signature's fields."""
+    if is_custom(module):
+        yield from _custom_faults(module, options, tools)
+    elif spec := MODULES.get(module):
+        yield from _option_faults(module, spec, options)
+        yield from _tool_faults(module, spec, tools)
+        taken = {*spec.own_inputs}
+        if options.get("module") == "chain_of_thought":
+            taken |= {*MODULES["chain_of_thought"].own_inputs}
+        for name in sorted(taken.intersection(inputs) | set(spec.own_fields).intersection([*inputs, *outputs])):
+            yield FieldError("signature", f"another name for {name!r}, which module {module!r} keeps for itself")
+
+
+def _custom_faults(module: str, options: Mapping[str, Any], tools: Collection[Any]) -> Iterator[FieldError]:
+    if not is_reference(module):
+        yield FieldError("module", "'package.module:factory'", repr(module)[:80])
+    if tools:
+        yield FieldError("tools", "none: a module of your own brings its tools itself", f"{len(tools)}")
+    if "signature" in options:
+        yield FieldError("module_options.signature", "nothing: a factory is given the program's own signature")
+
+
+def _option_faults(module: str, spec: _Module, options: Mapping[str, Any]) -> Iterator[FieldError]:
+    for name in sorted(set(options) - set(spec.options)):
+        known = ", ".join(sorted(spec.options)) or "no options"
+        yield FieldError(f"module_options.{name}", f"module {module!r} takes {known}")
+    for name, option in spec.options.items():
+        if name in options and not option.fits(options[name]):
+            yield FieldError(f"module_options.{name}", option.expected, repr(options[name])[:80])
+        elif option.required and name not in options:
+            yield FieldError(f"module_options.{name}", option.expected, "nothing")
+
+
+def _tool_faults(module: str, spec: _Module, tools: Collection[Any]) -> Iterator[FieldError]:
+    if not spec.calls_tools:
+        if tools:
+            yield FieldError("tools", f"none, since module {module!r} calls no tools", f"{len(tools)}")
+        return
+    if not tools:
+        yield FieldError("tools", f"what module {module!r} may call: ['package.module:function', …]", "nothing")
+    for tool in tools:
+        if not is_reference(tool):
+            yield FieldError("tools", "'package.module:function'", repr(tool)[:80])
+    names = [str(tool).rpartition(":")[2] for tool in tools]
+    for name in sorted({name for name in names if names.count(name) > 1 or name == "finish"}):
+        why = "react ends with a tool of this name" if name == "finish" else "two tools have this name"
+        yield FieldError("tools", "functions of different names, none of them 'finish'", f"{name!r}: {why}")
