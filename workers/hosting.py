@@ -8,15 +8,17 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dspex.errors import DspexError, ProgramNotFound, ValidationError
+from dspex.errors import ActionFailed, DspexError, ProgramNotFound, ValidationError
 from dspex.execution import Status
 from dspex.program import Program
 from dspex.store.executions import Claimed, Settlement
+from workers.actions import Actions
+from workers.actions.load import load_actions
 from workers.adapters import Adapters
 from workers.journal import AttemptJournal
 from workers.ledger import Ledger
 from workers.outcome import BAD_ANSWERS, may_fall_back
-from workers.run import Run
+from workers.run import Run, Stream
 from workers.settlement import record
 from workers.text import fields_at_fault
 from workers.trail import AttemptTrail
@@ -47,7 +49,9 @@ class Host:
                 except DspexError as error:
                     log.warning("program %r: adapter %r cannot host it in this worker: %s", program.name, name, error)
 
-    async def run(self, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
+    async def run(
+        self, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal, stream: Stream | None = None
+    ) -> Settlement:
         """See the attempt through to its valid outputs, and say how to record them. Raises what stopped it."""
         deadline = time.monotonic() + claimed.timeout_seconds
         if claimed.attempt > 1:
@@ -55,13 +59,36 @@ class Host:
         program = await self._program(claimed.program, claimed.version)
         journal.keeps = program.journal
         inputs = program.signature.decode("inputs", claimed.inputs)
-        run = Run(claimed.id, claimed.attempt, program, inputs, journal, trail, deadline)
-        values, adapter = await self._outputs(run, trail, journal)
+        run = Run(claimed.id, claimed.attempt, program, inputs, journal, trail, deadline, stream)
+        values, adapter = await self._with_actions(run, trail, journal)
         began_at = trail.now()
         encoded = program.signature.encode("outputs", values)
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
         trail.record("completed")
         return record(claimed, Status.COMPLETED, result=encoded.decode(), adapter_used=adapter)
+
+    async def _with_actions(
+        self, run: Run, trail: AttemptTrail, journal: AttemptJournal
+    ) -> tuple[Mapping[str, Any], str]:
+        """The same as :meth:`_outputs`, with the program's actions around it."""
+        if not run.program.actions:
+            return await self._outputs(run, trail, journal)
+        adapter = ""
+
+        async def program() -> Mapping[str, Any]:
+            nonlocal adapter
+            values, adapter = await self._outputs(run, trail, journal)
+            return values
+
+        actions = Actions(run, trail, journal.model_use)
+        trail.action_results = actions.results
+        try:
+            return await actions.around(program, await load_actions(run.program)), adapter
+        except ActionFailed as error:
+            if error.retryable:  # the answers are at fault
+                journal.blame()
+                await journal.discard()
+            raise
 
     async def _outputs(self, run: Run, trail: AttemptTrail, journal: AttemptJournal) -> tuple[dict[str, Any], str]:
         """The valid outputs, and the adapter that gave them: the first that can, in the program's order.

@@ -12,7 +12,7 @@ from uuid import UUID
 from dspex.errors import DspexError
 from dspex.failpoints import AFTER_ANSWER, AFTER_JOURNAL, failpoint
 from dspex.store.lm_calls import LMCall
-from workers.run import Answer, Tries, once
+from workers.run import Answer, ModelUse, Tries, once
 from workers.trail import AttemptTrail
 
 __all__ = ["AttemptJournal", "CallStore"]
@@ -108,6 +108,11 @@ class AttemptJournal:
         """The attempt fails, and its answers are to blame: those that are will never be replayed."""
         if self._blamed and self.keeps:
             await self._store.reject_calls(self._execution_id, self._attempt, sorted(self._blamed))
+
+    def model_use(self) -> ModelUse:
+        """What this attempt's own calls took."""
+        made = [call for call in self._calls if call.attempt == self._attempt]
+        return ModelUse(len(made), sum(call.duration_ms for call in made) / 1000)
 
     def totals(self) -> dict[str, Any]:
         """What the execution's calls took in all attempts together; replays only under their own name."""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from dspex.program import Program
 
-__all__ = ["Adapter", "Answer", "Journal", "Run", "Stream", "StreamedAnswer", "Trail", "Tries", "once"]
+__all__ = ["Adapter", "Answer", "Journal", "ModelUse", "Run", "Stream", "StreamedAnswer", "Trail", "Tries", "once"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,14 @@ class Answer:
     completion_tokens: int = 0
     cost_usd: float | None = None
     request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """What model calls took in this attempt so far; replayed ones took nothing."""
+
+    calls: int
+    seconds: float
 
 
 class Tries(Protocol):

@@ -50,7 +50,12 @@ def failed(claimed: Claimed, trail: AttemptTrail, error: DspexError, program: Pr
 
 def told(made: Settlement, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
     """The settlement with its metrics and its events."""
-    return replace(made, metrics=_metrics(claimed, trail, journal), events=trail.encode())
+    return replace(
+        made,
+        metrics=_metrics(claimed, trail, journal),
+        events=trail.encode(),
+        action_results=json.dumps(trail.action_results) if trail.action_results else None,
+    )
 
 
 def _metrics(claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,11 +13,15 @@ __all__ = ["AttemptTrail"]
 
 
 class AttemptTrail:
-    """Collects events. ``anchor`` is the moment of the claim by Postgres' clock; the time since is measured here."""
+    """Collects events, and holds what the program's actions told.
+
+    ``anchor`` is the moment of the claim by Postgres' clock; the time since is measured here.
+    """
 
     def __init__(self, anchor: datetime) -> None:
         self._anchor = anchor
         self._anchor_mono = time.monotonic()
+        self.action_results: Mapping[str, Any] = {}
         self._events: list[tuple[datetime, str, dict[str, Any]]] = []
 
     def now(self) -> datetime:

@@ -14,11 +14,11 @@ import pytest
 import dspex
 from dspex.actions import Action
 from workers import threads
-from workers.actions import ActionFunction, ActionRun, Actions, ModelUse, Proceed
+from workers.actions import ActionFunction, ActionRun, Actions, Proceed
 from workers.actions.resources import resource_management
 from workers.actions.validation import complex_validation
 from workers.current import new_task
-from workers.run import Run
+from workers.run import ModelUse, Run
 
 NOTHING = ModelUse(0, 0.0)
 SIGNATURE = ":string review, :integer words = 5 -> :string summary"
@@ -44,9 +44,8 @@ async def around(
     actions = Actions(run, run.trail, lambda: use)
     known = {"complex_validation": complex_validation, "resource_management": resource_management}
     try:
-        outputs = await actions.around(
-            program, lambda action: {**known, **functions}[action.name.partition(":")[2] or action.name]
-        )
+        functions = {a.name: known.get(a.name) or functions[a.name.partition(":")[2]] for a in run.program.manual_actions}
+        outputs = await actions.around(program, functions)
     except Exception as error:
         error.told = actions.results  # type: ignore[attr-defined]
         raise

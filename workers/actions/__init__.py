@@ -23,24 +23,16 @@ from typing import Any
 from dspex.actions import Action
 from dspex.errors import ActionFailed, DspexError
 from dspex.program import Program
-from workers.run import Run, Trail
+from workers.run import ModelUse, Run, Trail
 from workers.text import redact
 
-__all__ = ["ActionFunction", "ActionRun", "Actions", "ModelUse", "Proceed"]
+__all__ = ["ActionFunction", "ActionRun", "Actions", "Proceed"]
 
 Proceed = Callable[[], Awaitable[Mapping[str, Any]]]
 #: The largest result of an action, as JSON.
 RESULT_BYTES = 256 * 1024
 
 log = logging.getLogger("dspex.workers")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelUse:
-    """What model calls took in this attempt so far; replayed ones took nothing."""
-
-    calls: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +68,22 @@ class Actions:
         self._trail = trail
         self._model_use = model_use
 
-    async def around(self, program: Proceed, load: Callable[[Action], ActionFunction]) -> Mapping[str, Any]:
-        """What the program returns, with its actions around it. Raises what it raises, and what an action fails with.
+    async def around(self, program: Proceed, functions: Mapping[str, ActionFunction]) -> Mapping[str, Any]:
+        """What the program returns, with its actions around it, whose ``functions`` are given by name.
 
-        ``load`` finds an action's function.
+        Raises what the program raises, and what an action fails with.
         """
         proceed = program
         for action in reversed(self._run.program.manual_actions):
-            proceed = self._layer(action, load, proceed)
+            proceed = self._layer(action, functions[action.name], proceed)
         return await proceed()
 
-    def _layer(self, action: Action, load: Callable[[Action], ActionFunction], inner: Proceed) -> Proceed:
+    def _layer(self, action: Action, function: ActionFunction, inner: Proceed) -> Proceed:
         async def layer() -> Mapping[str, Any]:
             once = _Once(inner)
             began = time.monotonic()
             try:
-                told = _storable(await load(action)(self._as_seen_by(action), once.proceed))
+                told = _storable(await function(self._as_seen_by(action), once.proceed))
             except Exception as error:
                 if error is not once.failure:
                     failure = _as_failure(action, error)
