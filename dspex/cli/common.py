@@ -48,6 +48,7 @@ def as_data(execution: Execution) -> dict[str, Any]:
         "error": None if error is None else error.as_dict(),
         "metrics": {name: getattr(execution.metrics, name) for name in execution.metrics.__slots__},
         "metadata": execution.metadata,
+        "action_results": execution.action_results,
     }
 
 
