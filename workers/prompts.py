@@ -13,16 +13,15 @@ import re
 from typing import Any
 
 import dspy
-import json_repair
 from dspy.adapters.utils import apply_output_field_defaults, parse_value
 from dspy.utils.exceptions import AdapterParseError
 
 from workers.dspy_signature import field_schema, is_text
+from workers.json_text import json_object
 
 __all__ = ["ChatPrompt", "JsonPrompt", "json_fields"]
 
 _HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
-_FENCE = re.compile(r"^\s*```[a-zA-Z]*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 
 
 class ChatPrompt(dspy.ChatAdapter):  # type: ignore[misc]
@@ -51,7 +50,7 @@ def json_fields(adapter: dspy.Adapter, signature: type[dspy.Signature], completi
 
     Raises AdapterParseError when there is no object or a field is missing.
     """
-    answer = _json_object(completion)
+    answer = json_object(completion)
     if answer is None:
         raise _parse_error(adapter, signature, completion, None)
     found = {
@@ -60,23 +59,6 @@ def json_fields(adapter: dspy.Adapter, signature: type[dspy.Signature], completi
         if name in signature.output_fields
     }
     return _complete(adapter, signature, completion, found)
-
-
-def _json_object(completion: str) -> dict[str, Any] | None:
-    fenced = _FENCE.match(completion)
-    text = fenced.group(1) if fenced else completion
-    for read in (json.loads, _repaired):
-        try:
-            answer = read(text)
-        except (ValueError, RecursionError):
-            continue
-        return answer if isinstance(answer, dict) else None
-    return None
-
-
-def _repaired(text: str) -> Any:
-    """The JSON that begins at the first brace, its slips mended: a missing bracket, a trailing comma."""
-    return json_repair.loads(text[max(0, text.find("{")) :])
 
 
 def _sections(completion: str) -> list[tuple[str, str]]:

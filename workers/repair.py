@@ -21,7 +21,7 @@ from dspex.signatures import Signature
 from workers.compact import CompactAdapter
 from workers.dspy_signature import dspy_names, field_schema
 from workers.lm.engine import RunEngine
-from workers.lm.exchange import Exchange, current_exchange
+from workers.lm.exchange import Exchange, begin_exchange, current_exchange
 from workers.prompts import ChatPrompt, JsonPrompt
 from workers.text import fields_at_fault
 
@@ -51,7 +51,7 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
     async def acall(
         self, lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature], *rest: Any, **named: Any
     ) -> _Answers:
-        with _exchange() as exchange:
+        with begin_exchange() as exchange:
             try:
                 return await super().acall(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
             except _BAD as error:
@@ -62,7 +62,7 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
     def __call__(
         self, lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature], *rest: Any, **named: Any
     ) -> _Answers:
-        with _exchange() as exchange:
+        with begin_exchange() as exchange:
             try:
                 return super().__call__(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
             except _BAD as error:
@@ -122,11 +122,7 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
         self._engine.run.journal.reject(exchange.requests)
 
     def _words(self, exchange: Exchange, signature: type[dspy.Signature]) -> Iterator[str]:
-        yield "This answer cannot be used:"
-        yield from (f"- {fault}" for fault in exchange.faults)
-        if self._engine.was_cut:
-            yield "It was cut off because it is too long: answer more briefly."
-        yield "Answer again, completely and in the same form, with this put right."
+        yield from exchange.correction(was_cut=self._engine.was_cut)
         if isinstance(self, dspy.ChatAdapter):
             yield self.user_message_output_requirements(signature)
 
@@ -151,16 +147,6 @@ def declared_outputs(program: Signature, values: Mapping[str, Any]) -> dict[str,
     names = dspy_names(program)
     found = {field: values[names[field.name]] for field in program.output_fields if names[field.name] in values}
     return {field.name: value for field, value in found.items() if value is not None or field.required}
-
-
-@contextmanager
-def _exchange() -> Iterator[Exchange]:
-    exchange = Exchange()
-    before = current_exchange.set(exchange)
-    try:
-        yield exchange
-    finally:
-        current_exchange.reset(before)
 
 
 def _judge(program: Signature, signature: type[dspy.Signature], values: Mapping[str, Any]) -> ValidationError | None:

@@ -5,13 +5,14 @@ The prompt and the engine are far apart, with DSPy between them; this is what th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from dspex.errors import FieldError
 
-__all__ = ["Exchange", "current_exchange"]
+__all__ = ["Exchange", "begin_exchange", "current_exchange"]
 
 
 @dataclass(slots=True)
@@ -27,6 +28,25 @@ class Exchange:
     def is_repair(self) -> bool:
         return bool(self.faults)
 
+    def correction(self, *, was_cut: bool) -> Iterator[str]:
+        """What the model is told of its answer, line by line."""
+        yield "This answer cannot be used:"
+        yield from (f"- {fault}" for fault in self.faults)
+        if was_cut:
+            yield "It was cut off because it is too long: answer more briefly."
+        yield "Answer again, completely and in the same form, with this put right."
+
 
 #: The exchange of this task or thread. Its changes are seen by everything that was started within it.
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
+
+
+@contextmanager
+def begin_exchange() -> Iterator[Exchange]:
+    """A new exchange, current until the block ends."""
+    exchange = Exchange()
+    before = current_exchange.set(exchange)
+    try:
+        yield exchange
+    finally:
+        current_exchange.reset(before)
