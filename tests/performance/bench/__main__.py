@@ -13,7 +13,7 @@ from tests.performance.bench.context import BUILD, Context
 from tests.performance.bench.figures import Figure
 
 #: In the order in which they are run.
-WORKLOADS = ("noop", "latency")
+WORKLOADS = ("model_bound", "noop", "latency")
 
 
 def main() -> None:

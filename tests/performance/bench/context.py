@@ -93,6 +93,17 @@ class Context(AbstractContextManager["Context"]):
         finally:
             worker.stop()
 
+    @contextmanager
+    def model(self) -> Iterator[str]:
+        """The URL of a fake model server in a process of its own: tests/performance/bench/model.py."""
+        command = mortal("-m", "tests.performance.bench.model")
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                yield process.stdout.readline().strip()
+            finally:
+                process.kill()
+
     # ------------------------------------------------------------------------------------------------- peers
 
     def peer(self, name: str) -> str:

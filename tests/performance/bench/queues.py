@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.performance.bench.context import Context
 
-__all__ = ["QUEUES", "Queue"]
+__all__ = ["QUEUES", "Queue", "celery"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,10 @@ class Producer:
         return self.context.ask([self.python, self.script, what, str(number)], self.environment)
 
 
-def _celery(app: str, *more: str) -> Sequence[str]:
-    options = ("--pool", "threads", "--concurrency", "200", "--loglevel", "WARNING")
-    return ["-m", "celery", "--app", app, "worker", "--without-gossip", "--without-mingle", *options, *more]
+def celery(app: str, *, pool: str = "threads", concurrency: int = 200) -> Sequence[str]:
+    """The arguments of a Celery worker, without the chatter between workers."""
+    options = ["--pool", pool, "--concurrency", str(concurrency), "--loglevel", "WARNING"]
+    return ["-m", "celery", "--app", app, "worker", "--without-gossip", "--without-mingle", *options]
 
 
 QUEUES = {
@@ -56,5 +57,5 @@ QUEUES = {
         ["-m", "taskiq", "worker", "taskiq_noop:broker", "--workers", "1", "--max-async-tasks", "200",
          "--log-level", "WARNING"],
     ),
-    "Celery": Queue("celery", "celery_noop.py", _celery("celery_noop")),
+    "Celery": Queue("celery", "celery_noop.py", celery("celery_noop")),
 }  # fmt: skip

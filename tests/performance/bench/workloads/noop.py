@@ -46,9 +46,12 @@ def program(calls: int = 0, sleep_ms: float = 0) -> dspex.Program:
     return dspex.Program("noop", SIGNATURE, adapter="scripted", module_options=options)
 
 
-def warm_up(client: Client, count: int = 50) -> None:
-    for number in range(count):
-        client.execute("noop", {"question": str(number)}, timeout=60)
+def warm_up(client: Client, *, at_once: int = 0) -> None:
+    """Fifty no-ops one after the other; then a batch, for connections to be there."""
+    for number in range(50):
+        client.execute("noop", {"question": f"warm-up {number}"}, timeout=60)
+    if at_once:
+        settle_rate(client, at_once)
 
 
 def settle_rate(client: Client, count: int) -> float:
