@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -78,6 +79,14 @@ class Executor:
     def held(self) -> int:
         """How many executions were received and are not over: running, or waiting for a slot or for their claim."""
         return len(self._held)
+
+    def begin(
+        self, ids: Sequence[UUID], on_start: Callable[[UUID], None], on_end: Callable[[UUID, Outcome], None]
+    ) -> None:
+        """Run these executions; ``on_start`` is called for each that is claimed, ``on_end`` for each that is over."""
+        for id in ids:
+            pipeline = asyncio.create_task(self.run(id, partial(on_start, id)))
+            pipeline.add_done_callback(partial(_ended, id, on_end))
 
     async def run(self, id: UUID, on_start: Callable[[], None]) -> Outcome:
         """Claim the execution and see its attempt through. An id that is held already is dropped."""
@@ -207,6 +216,14 @@ class Executor:
 async def _settled(pipelines: Collection[asyncio.Task[Any]], seconds: float) -> None:
     if pipelines:
         await asyncio.wait(list(pipelines), timeout=seconds)
+
+
+def _ended(id: UUID, on_end: Callable[[UUID, Outcome], None], pipeline: asyncio.Task[Outcome]) -> None:
+    """Tell how it ended. One whose pipeline itself broke stays under the lease, and is recovered when that ends."""
+    broken = pipeline.cancelled() or pipeline.exception() is not None
+    if broken and not pipeline.cancelled():
+        log.error("execution %s: the pipeline broke", id, exc_info=pipeline.exception())
+    on_end(id, Outcome(None) if broken else pipeline.result())
 
 
 def _frames(error: BaseException) -> Any:

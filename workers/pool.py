@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -93,11 +93,19 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def tell(self, event: str, id: UUID, **fields: Any) -> None:
         """Send an event about an execution that has no message of its own. Main thread only."""
-        if self.events is not None and self.events.enabled:
+        if self.tells:
             self.events.send(event, uuid=str(id), **fields)
 
-    def submit(self, id: UUID, on_start: Callable[[], None]) -> Future[Outcome]:
-        return self._runtime.submit(id, on_start)
+    @property
+    def tells(self) -> bool:
+        """Whether somebody, most likely Flower, has asked for the events of tasks."""
+        events = self.events
+        return events is not None and events.enabled and (events.groups is None or "task" in events.groups)
+
+    def submit(
+        self, ids: Sequence[UUID], on_start: Callable[[UUID], None], on_end: Callable[[UUID, Outcome], None]
+    ) -> None:
+        self._runtime.submit(ids, on_start, on_end)
 
     def _get_info(self) -> dict[str, Any]:
         info = dict(super()._get_info())
@@ -105,7 +113,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
 
 class _Message:
-    """A message under way: the executions it carries, and Celery's callbacks for it."""
+    """A message under way: the executions it carries, and Celery's callbacks for it.
+
+    The main thread hears of its first start and its end, and of what lies between only if somebody wants to be told.
+    """
 
     def __init__(
         self,
@@ -134,35 +145,40 @@ class _Message:
             self._finish(Outcome(Status.FAILED, error))
             return
         self._left = len(ids)
-        for id in ids:
+        for id in ids if self._pool.tells else ():
             if not self._speaks_for(id):
                 self._pool.tell("task-received", id, name=self._name, args=str(id), kwargs="{}", retries=0)
-            future = self._pool.submit(id, partial(self._pool.on_main, self._on_start, id))
-            future.add_done_callback(partial(self._pool.on_main, self._on_done, id))
-
-    # What follows runs on the main thread.
+        self._pool.submit(ids, self._on_start, self._on_end)
 
     def _speaks_for(self, id: UUID) -> bool:
         """Whether Celery's own events, those of the message, are this execution's."""
         return str(id) == self._task_id
 
+    # On the loop's thread.
+
     def _on_start(self, id: UUID) -> None:
         if not self._accepted:
             self._accepted = True
-            self._accept_callback(os.getpid(), time.monotonic())
-        if not self._speaks_for(id):
-            self._pool.tell("task-started", id)
+            self._pool.on_main(self._accept_callback, os.getpid(), time.monotonic())
+        if self._pool.tells and not self._speaks_for(id):
+            self._pool.on_main(self._pool.tell, "task-started", id)
 
-    def _on_done(self, id: UUID, future: Future[Outcome]) -> None:
+    def _on_end(self, id: UUID, outcome: Outcome) -> None:
         self._left -= 1
-        outcome = future.result() if not future.cancelled() and future.exception() is None else _broken(id, future)
-        if self._speaks_for(id):
-            self._outcome = outcome
-        elif outcome.status is not None:
-            event, fields = _ending(outcome)
-            self._pool.tell(event, id, **fields)
-        if self._left == 0:
-            self._finish(self._outcome)
+        try:
+            if self._speaks_for(id):
+                self._outcome = outcome
+            elif self._pool.tells and outcome.status is not None:
+                self._pool.on_main(self._tell_ending, id, outcome)
+        finally:  # an event that cannot be sent must not keep the message, and its place in the prefetch window
+            if self._left == 0:
+                self._pool.on_main(self._finish, self._outcome)
+
+    # On the main thread.
+
+    def _tell_ending(self, id: UUID, outcome: Outcome) -> None:
+        event, fields = _ending(outcome)
+        self._pool.tell(event, id, **fields)
 
     def _finish(self, outcome: Outcome) -> None:
         if outcome.status is Status.COMPLETED:
@@ -177,13 +193,6 @@ def _ids(body: bytes | str) -> list[UUID]:
     except (ValueError, TypeError) as error:
         raise MessageRefused(f"the body is not a task's: {type(error).__name__}", reason="body") from None
     return unpack(envelope)
-
-
-def _broken(id: UUID, future: Future[Outcome]) -> Outcome:
-    """The pipeline itself broke: the execution stays under the lease and is recovered when that ends."""
-    if not future.cancelled():
-        log.error("execution %s: the pipeline broke", id, exc_info=future.exception())
-    return Outcome(None)
 
 
 def _ending(outcome: Outcome) -> tuple[str, dict[str, Any]]:

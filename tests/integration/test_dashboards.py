@@ -65,6 +65,13 @@ def test_flower_shows_the_worker_and_each_execution_as_a_task(
                 module_options={"fail": {"code": "authentication", "times": 9}},
             )
         )
+        client.deploy(dspex.Program("probe", signature, adapter="scripted"))
+
+        def probed() -> bool:
+            client.execute("probe", {"question": "?"}, timeout=60)
+            return bool(fetch(f"{url}/tasks"))
+
+        wait_for(probed, "Flower to have asked for the events of tasks", timeout=60)
         single = client.submit("good", {"question": "a secret question"})
         batch = client.submit_many("good", [{"question": f"number {n}"} for n in range(60)])
         failing = client.submit("bad", {"question": "?"})
@@ -74,7 +81,8 @@ def test_flower_shows_the_worker_and_each_execution_as_a_task(
         expected = {str(id): "SUCCESS" for id in (single.id, *batch.ids)} | {str(failing.id): "FAILURE"}
 
         def states() -> dict[str, str]:
-            return {id: task["state"] for id, task in (fetch(f"{url}/tasks?limit=1000") or {}).items()}
+            tasks = (fetch(f"{url}/tasks?limit=1000") or {}).items()
+            return {id: task["state"] for id, task in tasks if id in expected}
 
         wait_for(lambda: states() == expected, "Flower to show every execution in its state")
         tasks = fetch(f"{url}/tasks?limit=1000")
