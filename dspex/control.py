@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -69,8 +69,8 @@ class Control:
         """Begin executions of the program again. Raises ProgramNotFound."""
         self._set_pause(program, paused=False)
 
-    def paused(self) -> Sequence[str]:
-        """The names of the paused programs."""
+    def paused(self) -> Mapping[str, str]:
+        """The paused programs by name, each with the reason."""
         return self._database.run(programs.paused)
 
     def _failed(self, program: str | None, after: UUID, before: datetime) -> list[UUID]:

@@ -4,10 +4,11 @@ Every worker runs one; the one that holds the lead does the work. It
 
 * recovers: declares workers dead whose lease ran out, and requeues what they ran;
 * takes back what was dispatched but never claimed while Redis has no message for it;
-* dispatches what is due, most urgent first, keeping only a window of it in Redis.
+* dispatches what is due, most urgent first and programs by turns, keeping only a window of it in Redis;
+* charges programs with a budget what calls of dead workers may have cost.
 
-Each is one statement, and doing any of them twice is harmless, so a leader that was paused and comes back does no
-damage.
+Each is a statement or a short transaction, and doing any of them twice is harmless, so a leader that was paused and
+comes back does no damage.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
-from typing import Any
 from uuid import UUID
 
 import redis
@@ -27,9 +27,9 @@ from dspex.broker import DONE_CHANNEL, Broker, queue_keys
 from dspex.errors import BackendUnavailable
 from dspex.execution import Status
 from dspex.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, failpoint
-from dspex.store import recovery, workers
+from dspex.store import budgets, recovery, workers
 from dspex.store.database import Database
-from dspex.store.dispatch import dispatch, redispatch
+from dspex.store.dispatch import dispatch, forget_starts, redispatch
 from workers.periodic import Periodic
 
 __all__ = ["Pump"]
@@ -37,7 +37,8 @@ __all__ = ["Pump"]
 log = logging.getLogger("dspex.workers")
 
 INTERVAL_SECONDS = 0.2
-#: While there is more to dispatch than fits the window, look again so soon.
+#: After a round that dispatched so many there is probably more: look again so soon.
+BUSY_ROWS = 20
 BUSY_SECONDS = 0.02
 #: The lead lasts so long without being renewed: a leader that dies is replaced within it.
 LEAD_SECONDS = 2.0
@@ -83,9 +84,10 @@ class Pump(Periodic):
         if time.monotonic() - self._recovered_at >= RECOVER_INTERVAL_SECONDS:
             self._recover()
             self._take_back()
+            self._database.run(budgets.charge_the_dead)
+            self._database.run(forget_starts)
             self._recovered_at = time.monotonic()
-        window, dispatched = self._dispatch()
-        return BUSY_SECONDS if dispatched and dispatched >= window // 2 else None
+        return BUSY_SECONDS if self._dispatch() >= BUSY_ROWS else None
 
     def on_failure(self, error: Exception) -> None:
         self._in_touch_since = math.inf
@@ -132,17 +134,18 @@ class Pump(Periodic):
         if count:
             log.warning("%s dispatched executions were not claimed in time: they are dispatched again", count)
 
-    def _dispatch(self) -> tuple[int, int]:
-        def mark(connection: Any) -> tuple[int, Sequence[Any]]:
-            window = workers.live_concurrency(connection) * WINDOW_FACTOR
-            return window, dispatch(connection, window)
-
-        window, rows = self._database.run(mark)
+    def _dispatch(self) -> int:
+        with self._database.transaction() as connection:
+            rows = dispatch(connection, workers.live_concurrency(connection) * WINDOW_FACTOR)
         if rows:
             failpoint(AFTER_DISPATCH)
-        for (priority, program), group in groupby(rows, key=lambda row: (row.priority, row.program)):
-            self._publish([row.id for row in group], program, priority)
-        return window, len(rows)
+        groups: defaultdict[tuple[int, str], list[UUID]] = defaultdict(list)
+        for row in rows:
+            groups[row.priority, row.program].append(row.id)
+        # A few of one program do not wait for the many of another to be written.
+        for (priority, program), ids in sorted(groups.items(), key=lambda group: (group[0][0], len(group[1]))):
+            self._publish(ids, program, priority)
+        return len(rows)
 
     def _publish(self, ids: Sequence[UUID], program: str, priority: int) -> None:
         size = min(max(math.ceil(len(ids) / GROUPS_LEAST), 1), GROUP_MOST)

@@ -73,6 +73,9 @@ def pause(name: str, as_json: bool) -> None:
 def resume(name: str, as_json: bool) -> None:
     """Begin executions of a paused program again.
 
+    A program that was paused because its budget is spent is paused again at once, unless a version with a higher
+    limits.max_cost_usd was deployed.
+
     Example: dspex resume simple_qa
     """
     with Client() as client:
@@ -81,8 +84,8 @@ def resume(name: str, as_json: bool) -> None:
 
 
 def _tell_paused(client: Client, as_json: bool) -> None:
-    names = client.paused()
+    paused = client.paused()
     if as_json:
-        echo_json({"paused": names})
+        echo_json({"paused": list(paused), "reasons": paused})
     else:
-        click.echo(f"paused: {', '.join(names) or 'nothing'}")
+        click.echo(f"paused: {', '.join(f'{name} ({why})' for name, why in paused.items()) or 'nothing'}")

@@ -69,7 +69,8 @@ def list_command(program: str | None, status: str | None, since: datetime | None
             return
         print_table(Console(), ("id", "program", "status", "try", "submitted", "took", "error"), map(_row, found))
         if paused := client.paused():
-            click.secho(f"paused: {', '.join(paused)} (`dspex resume NAME`)", fg="yellow", err=True)
+            for name, why in paused.items():
+                click.secho(f"paused: {name} ({why}): `dspex resume {name}`", fg="yellow", err=True)
 
 
 def _row(execution: Execution) -> tuple[str | Text, ...]:

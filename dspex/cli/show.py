@@ -59,8 +59,8 @@ def show(id: str, as_json: bool) -> None:
             return
         console = Console()
         console.print(_head(execution))
-        if execution.status is Status.QUEUED and execution.program in client.paused():
-            console.print(Text(f"its program is paused: `dspex resume {execution.program}`", style="yellow"))
+        if execution.status is Status.QUEUED and (why := client.paused().get(execution.program)):
+            console.print(Text(f"its program is paused ({why}): `dspex resume {execution.program}`", style="yellow"))
         console.print(_values("inputs", json.loads(row["inputs"])))
         if row["result"] is not None:
             console.print(_values("outputs", json.loads(row["result"])))

@@ -1,35 +1,171 @@
-"""Dispatch: which of the queued executions are put on the queue in Redis, and which are taken back."""
+"""Dispatch: which of the queued executions are put on the queue in Redis, and which are taken back.
+
+Only what is dispatched can be claimed, so this is where programs share the workers, and where a program's own limits
+on executions are kept: exactly, because what is dispatched and not yet claimed counts as running, and because two
+leaders never count the same program at a time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-__all__ = ["dispatch", "redispatch"]
+__all__ = ["Backlog", "Share", "dispatch", "forget_starts", "redispatch", "shares"]
 
-_DISPATCH = text("""
-WITH waiting AS (
-    SELECT count(*) AS dispatched FROM (
-        SELECT FROM dspex.executions WHERE status = 'queued' AND dispatched_at IS NOT NULL LIMIT :window) w
-), due AS MATERIALIZED (
-    SELECT e.id FROM dspex.executions e JOIN dspex.programs p ON p.name = e.program
-    WHERE e.status = 'queued' AND e.dispatched_at IS NULL AND e.run_at <= now() AND p.paused_at IS NULL
-    ORDER BY e.priority, e.run_at
-    LIMIT (SELECT greatest(:window - dispatched, 0) FROM waiting)
-    FOR UPDATE OF e SKIP LOCKED
+#: A program of which fewer wait in Redis is served although others fill the window: it does not wait for them.
+RESERVE = 10
+#: The least that is looked at of each program's backlog in one round.
+LEAST_SHARE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """A program with something to dispatch: what it has in Redis and, where it has limits, what counts on them.
+
+    ``begun`` are the executions that began within the last minute.
+    """
+
+    program: str
+    dispatched: int
+    concurrency: int | None = None
+    per_minute: int | None = None
+    running: int = 0
+    begun: int = 0
+
+    @property
+    def allowed(self) -> int | None:
+        """How many more its limits allow; None when it has none."""
+        under = [limit - self.dispatched - used for limit, used in
+                 ((self.concurrency, self.running), (self.per_minute, self.begun)) if limit is not None]  # fmt: skip
+        return max(min(under), 0) if under else None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """At most ``most`` of the program's executions are dispatched; ``dispatched`` of it wait in Redis already.
+
+    Up to ``reserve`` in all are dispatched although the window is full.
+    """
+
+    program: str
+    most: int
+    dispatched: int
+    reserve: int
+
+
+def shares(backlogs: Sequence[Backlog], *, window: int, waiting: int) -> list[Share]:
+    """How much of each program's backlog to look at, so that a round costs little however long the backlogs are.
+
+    ``waiting`` is what waits in Redis of all programs. When some have little to do, the next round, some milliseconds
+    later, takes more of the others.
+    """
+    room = max(window - waiting, 0)
+    each = max(2 * room // max(len(backlogs), 1), LEAST_SHARE)
+    found = []
+    for backlog in backlogs:
+        reserve = RESERVE if waiting > backlog.dispatched else 0
+        most = each if room else min(each, reserve - backlog.dispatched)
+        if backlog.allowed is not None:
+            most = min(most, backlog.allowed)
+        if most > 0:
+            found.append(Share(backlog.program, most, backlog.dispatched, reserve))
+    return found
+
+
+# A leader that stands still in the middle of its transaction does not keep the others waiting for ever.
+_LOCK = text("""
+SELECT name, set_config('idle_in_transaction_session_timeout', '2000', true) FROM dspex.programs
+WHERE paused_at IS NULL AND (concurrency IS NOT NULL OR per_minute IS NOT NULL)
+FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+# The ORDER BY has Postgres take the index, where it would rather look for any such row from the beginning of the table.
+BACKLOGS = text("""
+WITH waiting AS MATERIALIZED (
+    SELECT program, count(*) AS count FROM dspex.executions
+    WHERE status = 'queued' AND dispatched_at IS NOT NULL GROUP BY program
+), running AS MATERIALIZED (
+    SELECT program, count(*) AS count FROM dspex.executions
+    WHERE status = 'running' AND program = ANY(:limited) GROUP BY program
+), begun AS MATERIALIZED (
+    SELECT program, sum(count) AS count FROM dspex.program_starts
+    WHERE program = ANY(:limited) AND at > clock_timestamp() - interval '60 s' GROUP BY program
 )
-UPDATE dspex.executions e SET dispatched_at = now() FROM due WHERE e.id = due.id RETURNING e.id, e.priority, e.program
+SELECT p.name, p.concurrency, p.per_minute, coalesce(w.count, 0) AS dispatched, coalesce(r.count, 0) AS running,
+    coalesce(b.count, 0) AS begun, (SELECT coalesce(sum(count), 0) FROM waiting) AS all_dispatched
+FROM dspex.programs p
+CROSS JOIN LATERAL (
+    SELECT 1 FROM dspex.executions e
+    WHERE e.program = p.name AND e.status = 'queued' AND e.dispatched_at IS NULL
+    ORDER BY e.priority, e.run_at LIMIT 1) backlog
+LEFT JOIN waiting w ON w.program = p.name
+LEFT JOIN running r ON r.program = p.name
+LEFT JOIN begun b ON b.program = p.name
+WHERE p.paused_at IS NULL AND ((p.concurrency IS NULL AND p.per_minute IS NULL) OR p.name = ANY(:limited))
+""")
+
+# Within a priority it is the turn of the program with the least in Redis; each priority is looked up by itself, so
+# that neither what is scheduled for later nor a backlog of less urgent work is read. The array keeps Postgres, which
+# cannot know how few are chosen, from reading the whole table to join it.
+DISPATCH = text("""
+WITH share AS (
+    SELECT * FROM unnest(CAST(:programs AS text[]), CAST(:most AS int[]), CAST(:dispatched AS int[]),
+        CAST(:reserves AS int[])) AS s (program, most, dispatched, reserve)
+), due AS MATERIALIZED (
+    SELECT s.program, s.most, s.dispatched, s.reserve, d.id, d.priority, d.run_at
+    FROM share s CROSS JOIN generate_series(0, 9) AS p (priority) CROSS JOIN LATERAL (
+        SELECT e.id, e.priority, e.run_at FROM dspex.executions e
+        WHERE e.program = s.program AND e.priority = p.priority AND e.status = 'queued' AND e.dispatched_at IS NULL
+            AND e.run_at <= now()
+        ORDER BY e.run_at LIMIT s.most FOR UPDATE SKIP LOCKED) d
+), turns AS (
+    SELECT id, priority, run_at, most, reserve,
+        row_number() OVER (PARTITION BY program ORDER BY priority, run_at) AS number,
+        dispatched + row_number() OVER (PARTITION BY program, priority ORDER BY run_at) AS turn
+    FROM due
+), chosen AS (
+    SELECT id, turn, reserve, row_number() OVER (ORDER BY priority, turn, run_at) AS place
+    FROM turns WHERE number <= most
+)
+UPDATE dspex.executions SET dispatched_at = now()
+WHERE id = ANY(ARRAY(SELECT id FROM chosen WHERE place <= :room OR turn <= reserve))
+RETURNING id, priority, program, run_at
 """)
 
 
 def dispatch(connection: Connection, window: int) -> list[Row[Any]]:
-    """Mark what is due as dispatched, most urgent first, so that at most ``window`` wait in Redis."""
-    rows = connection.execute(_DISPATCH, {"window": window}).all()
-    return sorted(rows, key=lambda row: (row.priority, row.program, row.id))
+    """Mark what is due as dispatched, most urgent first and programs by turns, so that ``window`` wait in Redis, or
+    a few more. Needs a transaction.
+
+    The rows have ``id``, ``priority`` and ``program``, the most urgent first.
+    """
+    limited = [row.name for row in connection.execute(_LOCK)]
+    found = connection.execute(BACKLOGS, {"limited": limited}).all()
+    if not found:
+        return []
+    waiting = int(found[0].all_dispatched)
+    given = shares([_backlog(row) for row in found], window=window, waiting=waiting)
+    if not given:
+        return []
+    parameters = {
+        "programs": [share.program for share in given],
+        "most": [share.most for share in given],
+        "dispatched": [share.dispatched for share in given],
+        "reserves": [share.reserve for share in given],
+        "room": window - waiting,
+    }
+    rows = connection.execute(DISPATCH, parameters).all()
+    return sorted(rows, key=lambda row: (row.priority, row.run_at, row.id))
 
 
-_REDISPATCH = text("""
+def _backlog(row: Row[Any]) -> Backlog:
+    return Backlog(row.name, row.dispatched, row.concurrency, row.per_minute, row.running, int(row.begun))
+
+
+REDISPATCH = text("""
 UPDATE dspex.executions e SET dispatched_at = NULL
 FROM (
     SELECT id FROM dspex.executions
@@ -41,4 +177,9 @@ FROM (
 
 def redispatch(connection: Connection, *, older_than: float, most: int) -> int:
     """Take back executions dispatched more than ``older_than`` seconds ago and never claimed. Returns how many."""
-    return connection.execute(_REDISPATCH, {"older_than": older_than, "most": most}).rowcount
+    return connection.execute(REDISPATCH, {"older_than": older_than, "most": most}).rowcount
+
+
+def forget_starts(connection: Connection) -> None:
+    """Delete the starts that no limit per minute looks at any more."""
+    connection.execute(text("DELETE FROM dspex.program_starts WHERE at < clock_timestamp() - interval '2 minutes'"))

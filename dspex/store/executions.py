@@ -68,6 +68,10 @@ class Submission:
     stream: bool = False
 
 
+#: So many executions of a program wait in Redis at most before its submits are left to the pump, which is fair to
+#: other programs; so are those of programs whose concurrency or rate is limited, which the pump counts.
+DIRECT_MOST = 100
+
 _INSERT = """
 WITH {key}inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
@@ -75,6 +79,9 @@ WITH {key}inserted AS (
     SELECT %(id)s, p.name, p.version, 'queued', %(priority)s, 0, %(max_attempts)s, %(timeout_seconds)s,
         now(), coalesce(%(run_at)s::timestamptz, now()),
         CASE WHEN %(publish)s AND p.paused_at IS NULL AND coalesce(%(run_at)s::timestamptz, now()) <= now()
+                AND p.concurrency IS NULL AND p.per_minute IS NULL AND (
+                    SELECT count(*) FROM (SELECT FROM dspex.executions WHERE program = %(program)s
+                        AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT {most_waiting}) w) < {most_waiting}
             THEN now() END,
         %(inputs)s::json, %(metadata)s::json, %(stream)s,
         1, dspex.audit_hash('', %(id)s, 1, 0, now(), %(events)s)
@@ -88,7 +95,7 @@ WITH {key}inserted AS (
 SELECT created_at, dispatched_at FROM inserted
 """
 
-INSERT = _INSERT.format(key="", key_table="")
+INSERT = _INSERT.format(key="", key_table="", most_waiting=DIRECT_MOST)
 INSERT_ONCE = _INSERT.format(
     key="""key AS (
     INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
@@ -96,6 +103,7 @@ INSERT_ONCE = _INSERT.format(
     ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
 ), """,
     key_table=" JOIN key ON key.execution_id = %(id)s",
+    most_waiting=DIRECT_MOST,
 )
 
 
@@ -177,6 +185,10 @@ WITH wanted AS MATERIALIZED (
 ), logged AS (
     INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
     SELECT id, audit_seq, attempt, started_at, %(events)s::json, audit_hash FROM claimed
+), begun AS (
+    INSERT INTO dspex.program_starts (program, at, count)
+    SELECT c.program, now(), count(*) FROM claimed c JOIN dspex.programs p ON p.name = c.program
+    WHERE p.per_minute IS NOT NULL GROUP BY c.program
 )
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
     worker_id, stream

@@ -17,28 +17,44 @@ __all__ = ["Deployed", "current", "deploy", "deployed", "load", "names", "paused
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A program as deployed: which version is current, and whether it is paused."""
+    """A program as deployed: which version is current, and whether, and why, it is paused."""
 
     program: Program
     deployed_at: datetime
     paused_at: datetime | None
+    paused_reason: str | None = None
 
 
+# With limits that the pump keeps, what submits have put on the queue goes back to it, to be counted.
 _DEPLOY = text("""
 WITH stored AS (
     INSERT INTO dspex.program_versions (name, version, content) VALUES (:name, :version, CAST(:content AS json))
     ON CONFLICT (name, version) DO NOTHING
+), deployed AS (
+    INSERT INTO dspex.programs (name, version, concurrency, per_minute, max_cost_usd)
+    VALUES (:name, :version, :concurrency, :per_minute, :max_cost_usd)
+    ON CONFLICT (name) DO UPDATE SET version = excluded.version, concurrency = excluded.concurrency,
+        per_minute = excluded.per_minute, max_cost_usd = excluded.max_cost_usd, deployed_at = CASE
+        WHEN programs.version = excluded.version THEN programs.deployed_at ELSE clock_timestamp() END
+    RETURNING name, concurrency, per_minute, deployed_at, paused_at, paused_reason
+), budgeted AS (
+    INSERT INTO dspex.budgets (program) SELECT :name WHERE CAST(:max_cost_usd AS float8) IS NOT NULL
+    ON CONFLICT (program) DO NOTHING
+), taken_back AS (
+    UPDATE dspex.executions e SET dispatched_at = NULL FROM deployed d
+    WHERE e.program = d.name AND e.status = 'queued' AND e.dispatched_at IS NOT NULL
+      AND (d.concurrency IS NOT NULL OR d.per_minute IS NOT NULL)
 )
-INSERT INTO dspex.programs (name, version) VALUES (:name, :version)
-ON CONFLICT (name) DO UPDATE SET version = excluded.version, deployed_at = CASE
-    WHEN programs.version = excluded.version THEN programs.deployed_at ELSE clock_timestamp() END
-RETURNING deployed_at, paused_at
+SELECT deployed_at, paused_at, paused_reason FROM deployed
 """)
 
 _CURRENT = text("""
-SELECT p.version, p.deployed_at, p.paused_at, v.content::text AS content
+SELECT p.version, p.deployed_at, p.paused_at, p.paused_reason, v.content::text AS content
 FROM dspex.programs p JOIN dspex.program_versions v USING (name, version) WHERE p.name = :name
 """)
+
+#: Why a program is paused, when nothing but that was said.
+BY_OPERATOR = "by an operator"
 
 #: For psycopg: the worker loads a version by name and version.
 LOAD = "SELECT content::text FROM dspex.program_versions WHERE name = %(name)s AND version = %(version)s"
@@ -48,7 +64,8 @@ LOAD = "SELECT content::text FROM dspex.program_versions WHERE name = %(name)s A
 # in the meantime and dropped by the workers is dispatched at once.
 _SET_PAUSE = text("""
 WITH changed AS (
-    UPDATE dspex.programs SET paused_at = CASE WHEN :paused THEN coalesce(paused_at, clock_timestamp()) END
+    UPDATE dspex.programs SET paused_at = CASE WHEN :paused THEN coalesce(paused_at, clock_timestamp()) END,
+        paused_reason = CASE WHEN :paused THEN CASE WHEN paused_at IS NULL THEN :reason ELSE paused_reason END END
     WHERE name = :name RETURNING name
 ), taken_back AS (
     UPDATE dspex.executions e SET dispatched_at = NULL FROM changed c
@@ -58,27 +75,41 @@ SELECT name FROM changed
 """)
 
 
-def set_pause(connection: Connection, name: str, *, paused: bool) -> bool:
-    """Pause or resume the program. False when there is none of this name."""
-    return connection.execute(_SET_PAUSE, {"name": name, "paused": paused}).one_or_none() is not None
+def set_pause(connection: Connection, name: str, *, paused: bool, reason: str = BY_OPERATOR) -> bool:
+    """Pause or resume the program; the reason of a pause stays. False when there is none of this name."""
+    parameters = {"name": name, "paused": paused, "reason": reason}
+    return connection.execute(_SET_PAUSE, parameters).one_or_none() is not None
 
 
-def paused(connection: Connection) -> list[str]:
-    return list(connection.scalars(text("SELECT name FROM dspex.programs WHERE paused_at IS NOT NULL ORDER BY name")))
+def paused(connection: Connection) -> dict[str, str]:
+    """The paused programs by name, each with the reason."""
+    rows = connection.execute(
+        text("SELECT name, paused_reason FROM dspex.programs WHERE paused_at IS NOT NULL ORDER BY name")
+    )
+    return {row.name: row.paused_reason or BY_OPERATOR for row in rows}
 
 
 def deploy(connection: Connection, program: Program) -> Deployed:
     """Store the version if it is new, and make it the current one."""
     content = json.dumps(program.content, ensure_ascii=False)
-    row = connection.execute(_DEPLOY, {"name": program.name, "version": program.version, "content": content}).one()
-    return Deployed(program, row.deployed_at, row.paused_at)
+    limits = program.limits
+    row = connection.execute(
+        _DEPLOY,
+        {
+            "name": program.name, "version": program.version, "content": content, "concurrency": limits.concurrency,
+            "per_minute": limits.per_minute, "max_cost_usd": limits.max_cost_usd,
+        },
+    ).one()  # fmt: skip
+    return Deployed(program, row.deployed_at, row.paused_at, row.paused_reason)
 
 
 def current(connection: Connection, name: str) -> Deployed | None:
     row = connection.execute(_CURRENT, {"name": name}).one_or_none()
     if row is None:
         return None
-    return Deployed(Program.from_content(name, json.loads(row.content)), row.deployed_at, row.paused_at)
+    return Deployed(
+        Program.from_content(name, json.loads(row.content)), row.deployed_at, row.paused_at, row.paused_reason
+    )
 
 
 def load(connection: Connection, name: str, version: str) -> Program | None:

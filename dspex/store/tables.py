@@ -46,6 +46,11 @@ programs = Table(
     Column("name", Text, primary_key=True),
     Column("version", Text, nullable=False),
     _at("paused_at"),
+    Column("paused_reason", Text),
+    # The limits that are kept here, of the current version (dispatch.py, budgets.py).
+    Column("concurrency", Integer),
+    Column("per_minute", Integer),
+    Column("max_cost_usd", Double),
     _at("deployed_at", nullable=False, default=True),
 )
 
@@ -93,11 +98,18 @@ executions = Table(
     Column("action_results", JSON),
     # Whoever submitted it wants to see what the model writes: its text goes through Redis, for a short while.
     Column("stream", Boolean, nullable=False, server_default=text("false")),
-    # What is due, in the order it is dispatched; small however many executions are finished.
-    Index("executions_due", "priority", "run_at", postgresql_where=text("status = 'queued' AND dispatched_at IS NULL")),
+    # What is due, by program and in the order it is dispatched; small however many executions are finished.
+    Index(
+        "executions_due",
+        "program",
+        "priority",
+        "run_at",
+        postgresql_where=text("status = 'queued' AND dispatched_at IS NULL"),
+    ),
     # Dispatched but not yet claimed: the pump's window.
     Index(
         "executions_dispatched",
+        "program",
         "dispatched_at",
         postgresql_where=text("status = 'queued' AND dispatched_at IS NOT NULL"),
     ),
@@ -130,6 +142,35 @@ idempotency_keys = Table(
     Column("execution_id", UUID(as_uuid=True), nullable=False),
     Column("inputs_hash", LargeBinary, nullable=False),
     _at("created_at", nullable=False, default=True),
+)
+
+#: When executions of programs with a limit per minute began: what is older than a minute is deleted (dispatch.py).
+program_starts = Table(
+    "program_starts",
+    metadata,
+    Column("program", Text, nullable=False),
+    _at("at", nullable=False),
+    Column("count", Integer, nullable=False),
+    Index("program_starts_at", "program", "at"),
+)
+
+#: What programs with a budget have spent, and what their calls under way may come to (budgets.py).
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("program", Text, primary_key=True),
+    Column("spent_usd", Numeric, nullable=False, server_default=text("0")),
+    Column("reserved_usd", Numeric, nullable=False, server_default=text("0")),
+)
+
+#: A call under way, by what it may cost; its worker tells who answers for it.
+budget_reservations = Table(
+    "budget_reservations",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("program", Text, nullable=False),
+    Column("worker_id", UUID(as_uuid=True), nullable=False),
+    Column("usd", Numeric, nullable=False),
 )
 
 lm_calls = Table(
@@ -175,6 +216,8 @@ workers = Table(
     Column("concurrency", Integer, nullable=False),
     Column("running", Integer, nullable=False),
     Column("lease_seconds", Double, nullable=False),
+    # What keeps it from its work just now, in words: where its loop is blocked, threads it has lost.
+    Column("trouble", Text),
     _at("started_at", nullable=False),
     _at("heartbeat_at", nullable=False),
     _at("stopped_at"),

@@ -19,9 +19,19 @@ import dspex
 from dspex.client import Client
 from dspex.store import control, executions, programs, recovery, workers
 from dspex.store.database import Database
-from dspex.store.dispatch import dispatch as dispatch_due
 from dspex.verification import verify_trails
-from tests.store.test_executions import PROGRAM, claim, register, settle, status, submission, submit, trail, triggers
+from tests.store.test_executions import (
+    PROGRAM,
+    claim,
+    dispatch_due,
+    register,
+    settle,
+    status,
+    submission,
+    submit,
+    trail,
+    triggers,
+)
 from workers.settlement import stored_error
 
 
@@ -44,7 +54,7 @@ def retry(database: Database, *ids: UUID) -> list[UUID]:
 
 
 def dispatch(database: Database) -> list[UUID]:
-    return [row.id for row in database.run(partial(dispatch_due, window=100))]
+    return [row.id for row in dispatch_due(database, window=100)]
 
 
 def recover(database: Database) -> list[tuple[UUID, str]]:
@@ -190,7 +200,7 @@ def test_a_paused_program_is_neither_dispatched_nor_claimed(database: Database, 
     assert claim(database, worker_id, left) == []
     newer = dspex.Program("qa", PROGRAM.signature, adapter="scripted", timeout=9)
     database.run(partial(programs.deploy, program=newer))
-    assert database.run(programs.paused) == ["qa"], "deploying does not end a pause"
+    assert database.run(programs.paused) == {"qa": "by an operator"}, "deploying does not end a pause"
     assert database.run(partial(programs.set_pause, name="qa", paused=False))
     assert sorted(dispatch(database)) == sorted([published, left])
     assert len(claim(database, worker_id, published, left)) == 2

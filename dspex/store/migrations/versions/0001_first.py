@@ -10,6 +10,10 @@ CREATE TABLE dspex.programs (
     name text PRIMARY KEY,
     version text NOT NULL,
     paused_at timestamptz,
+    paused_reason text,
+    concurrency integer,
+    per_minute integer,
+    max_cost_usd double precision,
     deployed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -56,9 +60,9 @@ CREATE TABLE dspex.executions (
     CHECK (status <> 'queued' OR cancel_requested_at IS NULL)
 ) PARTITION BY RANGE (id);
 
-CREATE INDEX executions_due ON dspex.executions (priority, run_at)
+CREATE INDEX executions_due ON dspex.executions (program, priority, run_at)
     WHERE status = 'queued' AND dispatched_at IS NULL;
-CREATE INDEX executions_dispatched ON dspex.executions (dispatched_at)
+CREATE INDEX executions_dispatched ON dspex.executions (program, dispatched_at)
     WHERE status = 'queued' AND dispatched_at IS NOT NULL;
 CREATE INDEX executions_running ON dspex.executions (worker_id) WHERE status = 'running';
 CREATE INDEX executions_cancelling ON dspex.executions (worker_id)
@@ -75,6 +79,26 @@ CREATE TABLE dspex.idempotency_keys (
     inputs_hash bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (program, key)
+);
+
+CREATE TABLE dspex.program_starts (
+    program text NOT NULL,
+    at timestamptz NOT NULL,
+    count integer NOT NULL
+);
+CREATE INDEX program_starts_at ON dspex.program_starts (program, at);
+
+CREATE TABLE dspex.budgets (
+    program text PRIMARY KEY,
+    spent_usd numeric NOT NULL DEFAULT 0,
+    reserved_usd numeric NOT NULL DEFAULT 0
+);
+
+CREATE TABLE dspex.budget_reservations (
+    id uuid PRIMARY KEY,
+    program text NOT NULL,
+    worker_id uuid NOT NULL,
+    usd numeric NOT NULL
 );
 
 CREATE TABLE dspex.lm_calls (
@@ -113,6 +137,7 @@ CREATE TABLE dspex.workers (
     concurrency integer NOT NULL,
     running integer NOT NULL,
     lease_seconds double precision NOT NULL,
+    trouble text,
     started_at timestamptz NOT NULL,
     heartbeat_at timestamptz NOT NULL,
     stopped_at timestamptz

@@ -1,0 +1,127 @@
+"""Budgets: what a program's model calls may cost in all, reserved before each call and settled after it.
+
+The row of a program's budget is locked by whoever reserves, so reservations are exact however many workers make them.
+A reservation ends once: settled by its worker with what the call cost, or charged in full when the worker is dead,
+because nobody can tell any more what the provider will bill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+__all__ = ["RESERVE", "SETTLE", "Budget", "Reservation", "charge_the_dead", "find", "reserve_parameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A program's budget in US dollars; ``limit_usd`` is None when its current version has none."""
+
+    program: str
+    limit_usd: float | None
+    spent_usd: float
+    reserved_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a call may cost at most."""
+
+    id: UUID
+    program: str
+    usd: float
+
+
+#: For psycopg: reserve for several calls, in their order. Of each: ``granted``; if not, ``exhausted`` says whether it
+#: does not fit what is left even when all calls under way cost nothing: then the program is paused, with the reason.
+RESERVE = """
+WITH asked AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(programs)s::text[], %(usds)s::numeric[]) WITH ORDINALITY
+        AS a (id, program, usd, place)
+), budget AS MATERIALIZED (
+    SELECT b.program, b.spent_usd, b.reserved_usd FROM dspex.budgets b
+    WHERE b.program IN (SELECT program FROM asked) ORDER BY b.program FOR UPDATE
+), judged AS MATERIALIZED (
+    SELECT a.id, a.program, a.usd, b.spent_usd, p.max_cost_usd::numeric AS limit_usd,
+        EXISTS (SELECT FROM dspex.budget_reservations r WHERE r.id = a.id) -- by an earlier try of this statement
+            OR p.max_cost_usd IS NULL OR b.spent_usd + b.reserved_usd
+            + sum(a.usd) OVER (PARTITION BY a.program ORDER BY a.place) <= p.max_cost_usd::numeric AS granted,
+        b.spent_usd + a.usd > p.max_cost_usd::numeric AS exhausted
+    FROM asked a JOIN budget b USING (program) JOIN dspex.programs p ON p.name = a.program
+), reserved AS (
+    INSERT INTO dspex.budget_reservations (id, program, worker_id, usd)
+    SELECT id, program, %(worker_id)s, usd FROM judged WHERE granted ON CONFLICT (id) DO NOTHING
+    RETURNING program, usd
+), held AS (
+    UPDATE dspex.budgets b SET reserved_usd = b.reserved_usd + r.usd
+    FROM (SELECT program, sum(usd) AS usd FROM reserved GROUP BY program) r WHERE b.program = r.program
+), paused AS (
+    UPDATE dspex.programs p SET paused_at = clock_timestamp(), paused_reason = j.reason
+    FROM (
+        SELECT DISTINCT ON (program) program, format('its budget of $%%s is spent: $%%s so far, and the next call may '
+            'cost up to $%%s', trim_scale(limit_usd), trim_scale(round(spent_usd, 6)), trim_scale(round(usd, 6)))
+            AS reason
+        FROM judged WHERE exhausted ORDER BY program, usd
+    ) j WHERE p.name = j.program AND p.paused_at IS NULL
+    RETURNING p.name, p.paused_reason
+)
+SELECT j.id, j.granted, coalesce(j.exhausted, false), p.paused_reason
+FROM judged j LEFT JOIN paused p ON p.name = j.program
+"""
+
+#: For psycopg: end reservations with what the calls cost; NULL stands for what was reserved.
+SETTLE = """
+WITH given AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(usds)s::numeric[]) AS g (id, usd)
+), ended AS (
+    DELETE FROM dspex.budget_reservations r USING given g WHERE r.id = g.id
+    RETURNING r.program, r.usd AS reserved, coalesce(g.usd, r.usd) AS spent
+)
+UPDATE dspex.budgets b SET spent_usd = b.spent_usd + e.spent, reserved_usd = b.reserved_usd - e.reserved
+FROM (SELECT program, sum(reserved) AS reserved, sum(spent) AS spent FROM ended GROUP BY program) e
+WHERE b.program = e.program
+"""
+
+
+def reserve_parameters(reservations: Sequence[Reservation], worker_id: UUID) -> dict[str, Any]:
+    """The arguments of RESERVE."""
+    return {
+        "ids": [r.id for r in reservations],
+        "programs": [r.program for r in reservations],
+        "usds": [r.usd for r in reservations],
+        "worker_id": worker_id,
+    }
+
+
+_CHARGE_THE_DEAD = text("""
+WITH ended AS (
+    DELETE FROM dspex.budget_reservations r
+    WHERE NOT EXISTS (SELECT FROM dspex.workers w WHERE w.id = r.worker_id AND w.stopped_at IS NULL)
+    RETURNING r.program, r.usd
+)
+UPDATE dspex.budgets b SET spent_usd = b.spent_usd + e.usd, reserved_usd = b.reserved_usd - e.usd
+FROM (SELECT program, sum(usd) AS usd FROM ended GROUP BY program) e WHERE b.program = e.program
+""")
+
+
+def charge_the_dead(connection: Connection) -> None:
+    """Charge what workers that are gone had reserved."""
+    connection.execute(_CHARGE_THE_DEAD)
+
+
+_FIND = text("""
+SELECT p.name, p.max_cost_usd, b.spent_usd, b.reserved_usd
+FROM dspex.programs p JOIN dspex.budgets b ON b.program = p.name WHERE p.name = :program
+""")
+
+
+def find(connection: Connection, program: str) -> Budget | None:
+    """The budget of a program; None when it never had one."""
+    row = connection.execute(_FIND, {"program": program}).one_or_none()
+    if row is None:
+        return None
+    return Budget(row.name, row.max_cost_usd, float(row.spent_usd), float(row.reserved_usd))

@@ -1,0 +1,201 @@
+"""Dispatch: programs share the window, and their limits on executions are exact."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+import dspex
+from dspex.store import executions, programs
+from dspex.store.database import Database
+from dspex.store.dispatch import BACKLOGS, DISPATCH, RESERVE, Backlog, dispatch, forget_starts, redispatch, shares
+from dspex.store.executions import DIRECT_MOST
+from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submission, submit
+
+SMALL = dspex.Program("small", PROGRAM.signature, adapter="scripted")
+
+
+@pytest.fixture(autouse=True)
+def _deployed(database: Database) -> None:
+    for program in (PROGRAM, SMALL):
+        database.run(partial(programs.deploy, program=program))
+
+
+def deploy(database: Database, **limits: Any) -> dspex.Program:
+    program = dspex.Program("limited", PROGRAM.signature, adapter="scripted", limits=dspex.Limits(**limits))
+    database.run(partial(programs.deploy, program=program))
+    return program
+
+
+def backlog(database: Database, program: dspex.Program, count: int, **values: Any) -> list[UUID]:
+    made = [submission(program=program.name, version=program.version, **values) for _ in range(count)]
+    with database.transaction() as connection:
+        executions.copy(connection, made)
+    return [s.id for s in made]
+
+
+def dispatched(database: Database, window: int) -> Counter[str]:
+    return Counter(row.program for row in dispatch_due(database, window))
+
+
+# ------------------------------------------------------------------------------------------------------ fairness
+
+
+def test_programs_take_turns_and_a_full_window_keeps_nobody_out(database: Database) -> None:
+    backlog(database, PROGRAM, 500)
+    assert dispatched(database, 100) == {"qa": 100}
+    backlog(database, SMALL, 30)
+    assert dispatched(database, 100) == {"small": RESERVE}, "although the window is full"
+    assert dispatched(database, 100) == {}
+    assert dispatched(database, 150) == {"small": 20, "qa": 20}, "who has less in Redis comes first"
+
+
+def test_the_urgent_come_before_the_turns(database: Database) -> None:
+    backlog(database, PROGRAM, 50)
+    urgent = backlog(database, PROGRAM, 20, priority=0)
+    backlog(database, SMALL, 50)
+    rows = dispatch_due(database, 30)
+    assert {row.id for row in rows[:20]} == set(urgent)
+    assert Counter(row.program for row in rows[20:]) == {"qa": 5, "small": 5}
+
+
+def test_a_round_looks_at_two_windows_however_many_programs_have_long_backlogs() -> None:
+    many = [Backlog(f"p{n}", dispatched=0) for n in range(10)]
+    assert sum(share.most for share in shares(many, window=400, waiting=0)) == 800
+    assert {share.most for share in shares(many * 100, window=400, waiting=0)} == {20}
+
+
+def test_what_a_round_reads_does_not_grow_with_the_backlog(database: Database) -> None:
+    submit(database, publish=False)
+    with database.transaction() as connection:
+        connection.execute(
+            text("""INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts,
+                    timeout_seconds, created_at, run_at, inputs, audit_seq, audit_hash)
+                    SELECT (left(e.id::text, 24) || lpad(to_hex(n), 12, '0'))::uuid, program, version, status, 5, 0,
+                    3, 60, created_at, run_at + make_interval(hours => n % 2), inputs, 1, audit_hash
+                    FROM dspex.executions e, generate_series(1, 50000) n""")
+        )
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE dspex.executions"))
+    submit(database, program="small", version=SMALL.version, publish=False)
+    given = {"programs": ["qa", "small"], "most": [400, 400], "dispatched": [0, 0], "reserves": [0, 0], "room": 400}
+    for statement, parameters in ((BACKLOGS, {"limited": ["qa"]}), (DISPATCH, given)):
+        with database.engine.connect() as connection:
+            explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}")
+            (plan,) = connection.scalar(explain, parameters)  # type: ignore[misc]
+        assert max(rows_read(plan["Plan"])) <= 1000
+    assert dispatched(database, 400) == {"qa": 399, "small": 1}
+
+
+def rows_read(plan: dict[str, Any]) -> Iterator[float]:
+    """Of each node: the rows it gave and those it looked at in vain."""
+    yield (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    for inner in plan.get("Plans", ()):
+        yield from rows_read(inner)
+
+
+def test_many_direct_submits_of_one_program_are_left_to_the_pump(database: Database) -> None:
+    rows = [database.run(partial(executions.insert, submission=submission())) for _ in range(DIRECT_MOST + 5)]
+    direct = [row is not None and row.dispatched_at is not None for row in rows]
+    assert direct == [True] * DIRECT_MOST + [False] * 5
+    other = database.run(partial(executions.insert, submission=submission(program="small", version=SMALL.version)))
+    assert other is not None
+    assert other.dispatched_at is not None
+
+
+# -------------------------------------------------------------------------------------------------------- limits
+
+
+def test_concurrency_counts_what_runs_and_what_waits_in_redis(database: Database) -> None:
+    limited = deploy(database, concurrency=3)
+    backlog(database, limited, 10)
+    first = [row.id for row in dispatch_due(database, 100)]
+    assert len(first) == 3
+    worker_id = register(database)
+    claims = claim(database, worker_id, *first)
+    assert dispatch_due(database, 100) == []
+    settle(database, claims[0])
+    settle(database, claims[1], "queued", delay_seconds=3600.0)
+    assert len(dispatch_due(database, 100)) == 2
+    with database.transaction() as connection:
+        redispatch(connection, older_than=-1.0, most=10)
+    assert len(dispatch_due(database, 100)) == 2, "what was taken back counts no more"
+    raised = deploy(database, concurrency=5)
+    assert raised.version != limited.version
+    assert len(dispatch_due(database, 100)) == 4, "the limit in force is that of the current version"
+
+
+def test_a_submit_to_a_limited_program_is_left_to_the_pump(database: Database) -> None:
+    for limits in ({"concurrency": 1}, {"per_minute": 1}):
+        limited = deploy(database, **limits)
+        row = database.run(
+            partial(executions.insert, submission=submission(program="limited", version=limited.version))
+        )
+        assert row is not None
+        assert row.dispatched_at is None
+    free = dspex.Program("limited", PROGRAM.signature, adapter="scripted")
+    database.run(partial(programs.deploy, program=free))
+    submit(database, program="limited", version=free.version)
+    deploy(database, concurrency=1)
+    assert len(dispatch_due(database, 100)) == 1, "what was on the queue before the limit was is counted too"
+
+
+def test_no_more_begin_within_a_minute_also_when_they_are_retried(database: Database) -> None:
+    limited = deploy(database, per_minute=4)
+    backlog(database, limited, 10)
+    worker_id = register(database)
+    begun = 0
+    for _ in range(10):  # an attempt that is retried at once begins anew
+        rows = dispatch_due(database, 3)
+        for claimed in claim(database, worker_id, *(row.id for row in rows)):
+            begun += 1
+            settle(database, claimed, "queued")
+    assert begun == 4
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE dspex.program_starts SET at = at - interval '61 s'"))
+    assert len(dispatch_due(database, 100)) == 4
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE dspex.program_starts SET at = at - interval '1 hour'"))
+        forget_starts(connection)
+        assert connection.scalar(text("SELECT count(*) FROM dspex.program_starts")) == 0
+
+
+def test_two_leaders_at_once_keep_to_the_limits(database: Database) -> None:
+    limited = deploy(database, concurrency=7, per_minute=9)
+    backlog(database, limited, 100)
+
+    def lead(_: int) -> int:
+        with database.transaction() as connection:
+            return len(dispatch(connection, 100))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(lead, range(20))) == 7
+
+
+def test_a_leader_that_stands_still_does_not_keep_the_limited_from_the_next(database: Database) -> None:
+    limited = deploy(database, concurrency=7)
+    backlog(database, limited, 100)
+    still = database.engine.connect()
+    still.begin()
+    assert len(dispatch(still, 100)) == 7
+    assert dispatch_due(database, 100) == [], "it may yet commit"
+    deadline = time.monotonic() + 30
+    while not dispatch_due(database, 100):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    still.invalidate()
+    still.close()
+
+
+def test_what_is_scheduled_for_later_waits(database: Database) -> None:
+    backlog(database, PROGRAM, 3, run_at=datetime(2999, 1, 1, tzinfo=UTC))
+    assert dispatch_due(database, 100) == []
