@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from dspex.registry import AdapterInfo, Capabilities, adapters
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
+    from dspex.streaming import StreamEvent
 
 # Lighter before heavier: a name is looked for in this order, and nothing after its module is loaded.
 _MODULES = (
@@ -61,6 +62,7 @@ _MODULES = (
     "program",
     "batch",
     "settings",
+    "streaming",
     "client",
     "async_client",
 )
@@ -114,6 +116,7 @@ __all__ = [
     "SignatureSyntaxError",
     "SignatureTypeError",
     "Status",
+    "StreamEvent",
     "TransitionRefused",
     "ValidationError",
     "adapters",

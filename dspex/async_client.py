@@ -21,21 +21,24 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, aclosing, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
+import redis.asyncio
+
 from dspex.audit import AuditTrail
 from dspex.batch import BatchRows, Progress, Rejected, final_rows, new_batch_id, ordered_rows
 from dspex.client import Client
 from dspex.completion import any_final, groups
-from dspex.driver import Row, Signal, steps
+from dspex.driver import FOLLOWER_OPTIONS, Entries, Follower, Row, Signal, entries_of, read_arguments, steps
 from dspex.execution import Execution, ExecutionRecord, Result, Status
 from dspex.intake import BULK_ROWS, MAP_ROWS, Intake, chunks, chunks_async, mapped
 from dspex.program import Program
 from dspex.settings import Settings
+from dspex.streaming import StreamEvent, follow
 from dspex.waiter import Watch
 
 if TYPE_CHECKING:
@@ -256,6 +259,18 @@ class AsyncExecution(ExecutionRecord):
         self._row = row or self._row
         return await self._client.call(partial(self._execution.conclude, row, timeout))
 
+    async def stream(
+        self,
+        *,
+        after: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Execution.stream
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """As :meth:`Execution.stream`."""
+        client = self._client
+        async with aclosing(follow(client.driver, client.client, self.id, after, timeout)) as events:
+            async for event in events:
+                yield event
+
     async def refresh(self) -> AsyncExecution:
         """Read the row again."""
         self._row = await self._client.call(partial(self._client.client.row, self.id))
@@ -354,6 +369,11 @@ class LoopDriver:
     async def call(self, work: Callable[[], T]) -> T:
         return await self._client.call(work)
 
+    @asynccontextmanager
+    async def follower(self, key: str) -> AsyncIterator[Follower]:
+        async with redis.asyncio.Redis.from_url(self._client.client.broker_url, **FOLLOWER_OPTIONS) as source:
+            yield _LoopFollower(source, key)
+
     async def finals(self, ids: Sequence[UUID]) -> Sequence[Row]:
         """What tasks ask while a query is under way becomes one query after it."""
         loop = asyncio.get_running_loop()
@@ -387,6 +407,15 @@ class LoopDriver:
         else:
             for question in questions:
                 question.settle(rows)
+
+
+class _LoopFollower:
+    def __init__(self, source: redis.asyncio.Redis, key: str) -> None:
+        self._source = source
+        self._key = key
+
+    async def read(self, after: str, seconds: float) -> Entries:
+        return entries_of(await self._source.xread(**read_arguments(self._key, after, seconds)))
 
 
 class _Question:

@@ -43,6 +43,7 @@ from dspex.settings import Settings
 from dspex.store import batches, executions, migrate, workers
 from dspex.store.database import Database
 from dspex.store.programs import Deployed
+from dspex.streaming import StreamEvent, follow
 from dspex.submission import Preparer
 from dspex.verification import verify_trails
 from dspex.waiter import Waiter, Watch
@@ -94,6 +95,10 @@ class Client:
         self._waiter.close()
         self._broker.close()
         self._database.close()
+
+    @property
+    def broker_url(self) -> str:
+        return self._broker.url
 
     # ------------------------------------------------------------------------------------------------- programs
 
@@ -329,6 +334,10 @@ class Client:
     def wait_any(self, ids: Collection[UUID], timeout: float | None) -> Iterator[Mapping[str, Any]]:
         """The row of each of these executions as it becomes final; ends with the last, or after ``timeout`` seconds."""
         return iterate(any_final(self.driver, ids, timeout))
+
+    def follow(self, id: UUID, after: str | None, timeout: float | None) -> Iterator[StreamEvent]:
+        """See :meth:`Execution.stream`."""
+        return iterate(follow(self.driver, self, id, after, timeout))
 
     def watch(self, keys: Iterable[str], wake: Callable[[], None]) -> AbstractContextManager[Watch]:
         """Have ``wake`` called when what these keys stand for may be final: see dspex/waiter.py."""

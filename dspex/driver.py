@@ -9,21 +9,43 @@ run them to their end without a loop.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
+
+import redis
 
 from dspex.waiter import Watch
 
 if TYPE_CHECKING:
     from dspex.client import Client
 
-__all__ = ["BlockingDriver", "Driver", "Row", "Signal", "complete", "iterate", "steps"]
+__all__ = [
+    "FOLLOWER_OPTIONS",
+    "BlockingDriver",
+    "Driver",
+    "Entries",
+    "Follower",
+    "Row",
+    "Signal",
+    "complete",
+    "entries_of",
+    "iterate",
+    "read_arguments",
+    "steps",
+]
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
+#: Entries of a Redis Stream: the id of each, and its fields.
+Entries = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+
+#: How Redis is asked for a stream: an answer that does not come ends the wait, however long it was to be.
+FOLLOWER_OPTIONS: Mapping[str, Any] = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0, "protocol": 2}
+#: Entries of one answer.
+ENTRIES = 500
 
 
 class Signal(Protocol):
@@ -34,6 +56,16 @@ class Signal(Protocol):
 
     async def wait(self, seconds: float | None) -> None:
         """Until it is set, or ``seconds`` have passed; then it is clear again."""
+
+
+class Follower(Protocol):
+    """Reads one Redis Stream."""
+
+    async def read(self, after: str, seconds: float) -> Entries:
+        """The next entries; waits up to ``seconds`` (less than the socket's timeout) for the first.
+
+        Raises redis.RedisError, OSError.
+        """
 
 
 class Driver(Protocol):
@@ -48,6 +80,8 @@ class Driver(Protocol):
 
     async def finals(self, ids: Sequence[UUID]) -> Sequence[Row]:
         """The rows of those of these executions that are final."""
+
+    def follower(self, key: str) -> AbstractAsyncContextManager[Follower]: ...
 
 
 class ThreadSignal:
@@ -81,6 +115,32 @@ class BlockingDriver:
 
     async def finals(self, ids: Sequence[UUID]) -> Sequence[Row]:
         return self._client.final_rows(ids)
+
+    @asynccontextmanager
+    async def follower(self, key: str) -> AsyncIterator[Follower]:
+        with redis.Redis.from_url(self._client.broker_url, **FOLLOWER_OPTIONS) as source:
+            yield _BlockingFollower(source, key)
+
+
+class _BlockingFollower:
+    def __init__(self, source: redis.Redis, key: str) -> None:
+        self._source = source
+        self._key = key
+
+    async def read(self, after: str, seconds: float) -> Entries:
+        return entries_of(self._source.xread(**read_arguments(self._key, after, seconds)))
+
+
+def read_arguments(key: str, after: str, seconds: float) -> dict[str, Any]:
+    """The arguments of XREAD for :meth:`Follower.read`."""
+    # Redis waits for ever when it is told to wait for 0 ms.
+    return {"streams": {key: after}, "count": ENTRIES, "block": max(int(seconds * 1000), 1) if seconds else None}
+
+
+def entries_of(reply: Any) -> Entries:
+    """The entries of XREAD's answer about one stream."""
+    entries: Entries = reply[0][1] if reply else ()
+    return entries
 
 
 def complete(awaitable: Awaitable[T]) -> T:

@@ -14,6 +14,7 @@ from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, Result
 
 if TYPE_CHECKING:
     from dspex.client import Client
+    from dspex.streaming import StreamEvent
 
 __all__ = ["TRANSITIONS", "Execution", "ExecutionRecord", "Metrics", "Result", "Status"]
 
@@ -246,6 +247,19 @@ class Execution(ExecutionRecord):
             raise self._client.timed_out(self, timeout)
         self._row = row
         return self._outcome()
+
+    def stream(self, *, after: str | None = None, timeout: float | None = None) -> Iterator[StreamEvent]:
+        """What happens to it, as it happens, until it is final: from the beginning, or ``after`` an event's cursor.
+
+        Of an execution that was submitted with ``stream=True`` that is each change of its status, what the model
+        writes of each output field, and each field once it is complete; of any other, changes of status, and the fields
+        at the end. Redis may be away or lose the stream on the way: the events go on without gaps or repeats, and the
+        recorded outputs come in any case. See :class:`StreamEvent`.
+
+        Raises ExecutionTimedOut after ``timeout`` seconds (the execution goes on), ValidationError for what is no
+        cursor. That the execution failed or was cancelled is an event.
+        """
+        return self._client.follow(self.id, after, timeout)
 
     def cancel(self) -> bool:
         """Cancel it: see :meth:`dspex.Client.cancel`. False when it had completed or failed already."""

@@ -28,6 +28,7 @@ from workers.hosting import Host
 from workers.journal import AttemptJournal
 from workers.ledger import Ledger
 from workers.settlement import failed, record, told
+from workers.stream import Streams
 from workers.supervision import Ending, Supervised
 from workers.text import redact
 from workers.trail import AttemptTrail
@@ -59,10 +60,11 @@ class _Running:
 class Executor:
     """Runs up to ``concurrency`` executions at once. All methods belong to the loop's thread."""
 
-    def __init__(self, ledger: Ledger, host: Host, *, concurrency: int) -> None:
+    def __init__(self, ledger: Ledger, host: Host, streams: Streams, *, concurrency: int) -> None:
         self.concurrency = concurrency
         self._ledger = ledger
         self._host = host
+        self._streams = streams
         self._slots = asyncio.Semaphore(concurrency)
         self._held: set[UUID] = set()
         self._pipelines: set[asyncio.Task[Any]] = set()
@@ -150,7 +152,8 @@ class Executor:
         trail = AttemptTrail(claimed.started_at)
         journal = AttemptJournal(claimed.id, claimed.attempt, trail, self._ledger)
         CURRENT.set(Current(claimed.id, claimed.program))
-        work = Supervised(self._host.run(claimed, trail, journal), name=f"{claimed.id} of {claimed.program}")
+        stream = self._streams.open(claimed.id, claimed.attempt) if claimed.stream else None
+        work = Supervised(self._host.run(claimed, trail, journal, stream), name=f"{claimed.id} of {claimed.program}")
         self._running[claimed.id] = _Running(claimed.attempt, trail, work)
         try:
             settlement, error = await self._supervised(work, claimed, trail)
@@ -165,6 +168,8 @@ class Executor:
             log.error("%s of %s: %s", claimed.id, claimed.program, error)  # noqa: TRY400 - the text may quote an output
             settlement = self._failed(claimed, trail, error)
             status = await self._ledger.settle(told(settlement, claimed, trail, journal))
+        if stream is not None:
+            stream.end(status)
         if status is None:
             log.warning("%s: its lease was lost, attempt %s is discarded", claimed.id, claimed.attempt)
             return Outcome(None, LeaseLost(execution_id=str(claimed.id)), time.monotonic() - began)

@@ -25,6 +25,7 @@ from workers.hosting import Host
 from workers.lease import Lease
 from workers.ledger import Ledger
 from workers.pump import Pump
+from workers.stream import Streams
 from workers.watchdog import Watchdog
 
 __all__ = ["Runtime"]
@@ -68,7 +69,10 @@ class Runtime:
         self._adapters = Adapters()
         self._ledger = Ledger(backends.database_url, backends.broker_url, lambda: self._lease.worker_id)
         self._host = Host(self._ledger, self._adapters)
-        self._executor = Executor(self._ledger, self._host, concurrency=settings.worker_concurrency)
+        self._streams = Streams(backends.broker_url)
+        self._executor = Executor(
+            self._ledger, self._host, self._streams, concurrency=settings.worker_concurrency
+        )
         self._cancellation = Cancellation(self._ledger, self._executor, backends.broker_url)
         self._received = 0
         self._watchdog = Watchdog(
@@ -164,11 +168,13 @@ class Runtime:
 
     async def _begin(self) -> None:
         self._ledger.start()
+        self._streams.start()
         self._cancellation.start()
 
     async def _end(self) -> None:
         await self._cancellation.close()
         await self._adapters.close()
+        await self._streams.close()
         await self._ledger.close()
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:

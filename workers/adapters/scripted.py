@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from typing import Any
 
 from dspex.errors import ModelError
 from dspex.program import Program
-from workers.run import Answer, Run
+from workers.run import Answer, Run, StreamedAnswer
 
 __all__ = ["ScriptedAdapter"]
 
@@ -43,9 +44,20 @@ class ScriptedAdapter:
             await run.journal.perform(request, MODEL, lambda: _call(run))
         if options.get("die", {}).get("attempt") == run.attempt:
             os.kill(os.getpid(), signal.SIGKILL)
-        if "outputs" in options:
-            return dict(options["outputs"])
-        return run.program.signature.example(seed).outputs
+        outputs = dict(options["outputs"]) if "outputs" in options else run.program.signature.example(seed).outputs
+        if run.stream is not None:
+            _tell(run.stream.answer(), outputs)
+        return outputs
+
+
+def _tell(answer: StreamedAnswer, outputs: Mapping[str, Any]) -> None:
+    """The outputs as if a model wrote them; a text in two pieces."""
+    for name, value in outputs.items():
+        if isinstance(value, str):
+            half = len(value) // 2
+            answer.text(name, value[:half])
+            answer.text(name, value[half:])
+        answer.field(name, json.loads(json.dumps(value, default=str)))
 
 
 async def _call(run: Run) -> Answer:
