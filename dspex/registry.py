@@ -72,6 +72,14 @@ BUILT_IN = (
         install="dspex[worker]",
     ),
     AdapterInfo(
+        "direct",
+        "One structured-output call made from the signature, without DSPy",
+        "workers.adapters.direct:DirectAdapter",
+        Capabilities(modules=frozenset({"predict"})),
+        requires=("lm15", "aiohttp", "tenacity", "json_repair"),
+        install="dspex[worker]",
+    ),
+    AdapterInfo(
         "scripted",
         "The deterministic double: the whole path is real, but no model is called",
         "workers.adapters.scripted:ScriptedAdapter",

@@ -72,3 +72,7 @@ class TestDspy(_WithServer):
         if module not in ("predict", "chain_of_thought"):
             pytest.skip(f"{module} is shown by the tests of the modules")
         return {}
+
+
+class TestDirect(_WithServer):
+    adapter = "direct"

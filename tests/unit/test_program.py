@@ -65,7 +65,7 @@ def test_an_adapter_that_calls_models_needs_one() -> None:
 
 
 def test_an_unknown_adapter_is_named_with_those_there_are() -> None:
-    with pytest.raises(dspex.ValidationError, match="dspy, scripted"):
+    with pytest.raises(dspex.ValidationError, match="direct, dspy, scripted"):
         program(adapter="telepathy")
 
 

@@ -36,13 +36,13 @@ def _fresh() -> Iterator[None]:
 
 def test_the_built_in_adapters_say_what_they_can_do() -> None:
     known = dspex.adapters()
-    assert set(known) == {"dspy", "scripted"}
+    assert set(known) == {"dspy", "direct", "scripted"}
     assert known["dspy"].capabilities.calls_models
     assert not known["scripted"].capabilities.calls_models
-    assert known["dspy"].capabilities.modules == {"predict", "chain_of_thought"}
+    assert known["direct"].capabilities.modules == {"predict"}
 
 
-@pytest.mark.parametrize("name", ["dspy", "scripted"])
+@pytest.mark.parametrize("name", ["dspy", "direct", "scripted"])
 def test_an_implementation_is_where_the_registry_says(name: str) -> None:
     module, _, attribute = dspex.adapters()[name].implementation.partition(":")
     adapter = getattr(import_module(module), attribute)
