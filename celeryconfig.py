@@ -20,6 +20,8 @@ worker_prefetch_multiplier = 1
 task_acks_late = True
 # Leases recover the work of a dead worker; a message that comes again finds nothing to claim.
 task_reject_on_worker_lost = False
+# A program's Limits hold across the fleet; a worker's own limit of messages would say nothing of executions.
+worker_disable_rate_limits = True
 # Redis going away says nothing about the work: it goes on, and is settled in Postgres.
 worker_cancel_long_running_tasks_on_connection_loss = False
 # kombu's redelivery is not the recovery mechanism (DESIGN): keep it out of the way.

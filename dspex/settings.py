@@ -100,6 +100,15 @@ class Settings(BaseSettings):
     worker_threads: int = Field(
         64, ge=1, le=1000, description="Threads of a worker process for synchronous programs and tools."
     )
+    worker_processes: int = Field(
+        1, ge=1, le=256, description="Processes of `dspex worker`, each with its own executions in flight."
+    )
+    worker_max_memory_mb: int | None = Field(
+        None, ge=100, description="A worker process that holds so much finishes what it runs and is replaced."
+    )
+    worker_max_executions: int | None = Field(
+        None, ge=1, description="A worker process that received so many finishes what it runs and is replaced."
+    )
     program_packages: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_packages)] = Field(
         (), description="The packages that programs may bring code from, with commas between them: acme.programs,tools."
     )

@@ -44,10 +44,10 @@ class _TellsThePool(bootsteps.StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, consumer: Any) -> None:
-        consumer.pool.consuming = True
+        consumer.pool.consumer = consumer.task_consumer
 
     def stop(self, consumer: Any) -> None:
-        consumer.pool.consuming = False
+        consumer.pool.consumer = None
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,10 @@ class Executor:
         self._pipelines: set[asyncio.Task[Any]] = set()
         self._running: dict[UUID, _Running] = {}
         self._unbegun: set[UUID] = set()
+        self._shrinking: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._drained_by = math.inf
+        self._grace: asyncio.Timeout | None = None
 
     @property
     def running(self) -> int:
@@ -115,16 +119,34 @@ class Executor:
             self._held.discard(id)
             self._pipelines.discard(pipeline)
 
+    def resize(self, concurrency: int) -> None:
+        """Run up to so many at once from now on; what runs beyond that goes on."""
+        more, self.concurrency = concurrency - self.concurrency, concurrency
+        for _ in range(more):
+            self._slots.release()
+        if more < 0:
+            self._shrinking.append(asyncio.create_task(self._take_slots(-more)))
+
     async def drain(self, grace_seconds: float) -> None:
-        """Begin nothing more; give what runs ``grace_seconds``, then hand it back to the queue."""
+        """Begin nothing more; give what runs ``grace_seconds`` (:meth:`hurry` shortens them), then hand it back."""
         self._stopping = True
-        await _settled(self._pipelines, grace_seconds)
+        self.hurry(grace_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(_when(self._drained_by)) as self._grace:
+                # What waits for a slot need not wait for what has one: others can run it now.
+                await self._give_back(self._held - self._running.keys())
+                await _settled(self._pipelines)
+        self._grace = None
         self._end_all(Ending.HANDED_BACK)
         # What is ended still has its settlement to write.
         await _settled(self._pipelines, HAND_BACK_SECONDS)
-        if self._unbegun:
-            with contextlib.suppress(TimeoutError):  # the pump finds them in the end
-                await asyncio.wait_for(self._ledger.give_back(self._unbegun), HAND_BACK_SECONDS)
+        await self._give_back(self._unbegun)
+
+    def hurry(self, grace_seconds: float) -> None:
+        """Give what runs no more than this from now on, while draining, or once that begins."""
+        self._drained_by = min(self._drained_by, asyncio.get_running_loop().time() + grace_seconds)
+        if self._grace is not None and not self._grace.expired():
+            self._grace.reschedule(_when(self._drained_by))
 
     def abandon(self) -> None:
         """The lease was lost: stop what runs; its settlements will find no row."""
@@ -136,6 +158,15 @@ class Executor:
         if running is not None and running.attempt == attempt and not running.work.ending:
             running.trail.record("cancel_requested", requested_at=requested_at.isoformat())
             running.work.end(Ending.CANCELLED)
+
+    async def _take_slots(self, count: int) -> None:
+        for _ in range(count):
+            await self._slots.acquire()
+
+    async def _give_back(self, ids: Collection[UUID]) -> None:
+        if ids:
+            with contextlib.suppress(TimeoutError):  # the pump finds them in the end
+                await asyncio.wait_for(self._ledger.give_back(ids), HAND_BACK_SECONDS)
 
     def _end_all(self, why: Ending) -> None:
         for running in self._running.values():
@@ -218,7 +249,12 @@ class Executor:
         return failed(claimed, trail, error, self._host.known(claimed.program, claimed.version))
 
 
-async def _settled(pipelines: Collection[asyncio.Task[Any]], seconds: float) -> None:
+def _when(at: float) -> float | None:
+    """A moment as asyncio's timeouts have it: never is None."""
+    return None if math.isinf(at) else at
+
+
+async def _settled(pipelines: Collection[asyncio.Task[Any]], seconds: float | None = None) -> None:
     if pipelines:
         await asyncio.wait(list(pipelines), timeout=seconds)
 

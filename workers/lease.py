@@ -23,7 +23,7 @@ log = logging.getLogger("dspex.workers")
 class Lease(Periodic):
     """Registers this worker and renews its lease every third of ``lease_seconds``.
 
-    ``running`` tells how many executions are under way. When the worker finds that it was declared dead (it was
+    ``vitals`` tells how the worker is. When the worker finds that it was declared dead (it was
     stopped, or cut off, for longer than its lease), it owns nothing any more: ``on_lost`` is called, and it goes on
     under a new id.
     """
@@ -35,15 +35,13 @@ class Lease(Periodic):
         database: Database,
         *,
         lease_seconds: float,
-        concurrency: int,
-        running: Callable[[], int],
+        vitals: Callable[[], workers.Vitals],
         on_lost: Callable[[], None],
     ) -> None:
         super().__init__(lease_seconds / 3)
         self._database = database
         self._lease_seconds = lease_seconds
-        self._concurrency = concurrency
-        self._running = running
+        self._vitals = vitals
         self._on_lost = on_lost
         self._worker_id = uuid7()
 
@@ -60,15 +58,13 @@ class Lease(Periodic):
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 version=version("dspex"),
-                concurrency=self._concurrency,
+                concurrency=self._vitals().concurrency,
                 lease_seconds=self._lease_seconds,
             )
         )
 
     def run_once(self) -> float | None:
-        renewed = self._database.run(
-            lambda connection: workers.beat(connection, self._worker_id, running=self._running(), state="running")
-        )
+        renewed = self._database.run(lambda connection: workers.beat(connection, self._worker_id, self._vitals()))
         if not renewed:
             lost, self._worker_id = self._worker_id, uuid7()
             log.warning("worker %s lost its lease: what it ran is discarded; it goes on as %s", lost, self._worker_id)

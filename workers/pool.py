@@ -18,15 +18,20 @@ from typing import Any
 from uuid import UUID
 
 from billiard.einfo import ExceptionInfo
+from billiard.exceptions import Terminated
 from celery.concurrency.base import BasePool, apply_target
 from celery.exceptions import Ignore, Retry
+from celery.signals import worker_shutting_down
+from celery.worker import state
 
-from dspex.broker import TASK
+from dspex.broker import QUEUE, TASK
 from dspex.errors import DspexError, MessageRefused
 from dspex.execution import Status
 from dspex.wire import unpack
 from workers.executor import Outcome
+from workers.parent import EXIT_RETIRED
 from workers.runtime import Runtime
+from workers.watchdog import Consumption
 
 __all__ = ["AsyncioPool"]
 
@@ -34,6 +39,8 @@ log = logging.getLogger("dspex.workers")
 
 #: For tasks that are not executions: short, and seldom more than one at a time.
 SIDE_THREADS = 4
+#: As DSPEX_WORKER_CONCURRENCY has it.
+MOST_CONCURRENCY = 10_000
 
 
 class AsyncioPool(BasePool):  # type: ignore[misc]
@@ -45,28 +52,74 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     #: Celery's event dispatcher, once it is connected; see workers/app.py.
     events: Any = None
-    #: Whether Celery's consumer is connected; see workers/app.py.
-    consuming = False
+    #: kombu's consumer, while Celery is connected; see workers/app.py.
+    consumer: Any = None
     _hub: Any = None
 
     def on_start(self) -> None:
         from workers.app import settings
 
         self._threads = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="dspex-side")
-        self._runtime = Runtime(settings, consuming=lambda: self.consuming)
+        self._runtime = Runtime(settings, concurrency=self.limit, consumption=self._consumption, on_worn=self._retire)
         self._runtime.start()
+        self._told_to_stop = False
+        worker_shutting_down.connect(self._on_shutdown_signal)
 
     def register_with_event_loop(self, hub: Any) -> None:
         self._hub = hub
 
+    def grow(self, n: int = 1) -> None:
+        """Run ``n`` executions more at once. Raises ValueError for what is no concurrency; Celery tells the caller."""
+        self._resize(self.limit + n)
+
+    def shrink(self, n: int = 1) -> None:
+        """Run ``n`` executions fewer at once; what runs goes on. Raises ValueError as :meth:`grow` does."""
+        self._resize(self.limit - n)
+
+    def revoke(self, ids: Sequence[UUID], *, running: bool) -> None:
+        """Cancel executions: queued ones, and those that run if ``running``. Raises BackendUnavailable."""
+        for id in self._runtime.revoke(ids, running=running):
+            self.tell("task-revoked", id, terminated=False, signum=None, expired=False)
+
     def on_stop(self) -> None:
+        if self._state == self.RUN:
+            # Celery's handler of a signal for a cold shutdown: nothing may wait in it. on_terminate comes next.
+            return
+        self._end()
+
+    def on_terminate(self) -> None:
+        """A cold shutdown: what runs is handed back at once. One that does not return ends as SIGKILL would."""
+        self._runtime.hurry(0.0)
+        self._end()
+
+    def _end(self) -> None:
         self._hub = None  # the hub does not turn any more: callbacks are carried out where they arise
         self._runtime.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def on_terminate(self) -> None:
-        """A cold shutdown ends as SIGKILL would: leases run out, and others take over."""
+    def _on_shutdown_signal(self, how: str = "Warm", **_: object) -> None:
+        """The first signal gives what runs the grace period; a second one, or one for a cold shutdown, nothing."""
+        at_once = self._told_to_stop or how == "Cold"
+        self._told_to_stop = True
+        self._runtime.hurry(0.0 if at_once else None)
 
+    def _retire(self) -> None:
+        """Have Celery stop consuming and end this process, so that another takes its place. From any thread."""
+        state.should_stop = EXIT_RETIRED
+        self.on_main(lambda: None)  # the hub looks when it wakes
+
+    def _consumption(self) -> Consumption:
+        if self.consumer is None:
+            return Consumption.LOST
+        return Consumption.ON if self.consumer.consuming_from(QUEUE) else Consumption.OFF
+
+    def _resize(self, concurrency: int) -> None:
+        if not 1 <= concurrency <= MOST_CONCURRENCY:
+            raise ValueError(f"a worker runs between 1 and {MOST_CONCURRENCY} executions at once, not {concurrency}")
+        self.limit = concurrency
+        self._runtime.resize(concurrency)
+
+    # Time limits of a message or a task are not looked at: an execution ends at its own deadline.
     def on_apply(
         self,
         target: Callable[..., Any],
@@ -108,8 +161,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._runtime.submit(ids, on_start, on_end)
 
     def _get_info(self) -> dict[str, Any]:
-        info = dict(super()._get_info())
-        return info | {"worker-id": str(self._runtime.worker_id), "running": self._runtime.running}
+        """What ``inspect stats`` and Flower show of the pool."""
+        return {**super()._get_info(), "processes": [os.getpid()], **self._runtime.info()}
 
 
 class _Message:
@@ -202,6 +255,8 @@ def _ending(outcome: Outcome) -> tuple[str, dict[str, Any]]:
         return "task-succeeded", {"result": "completed", "runtime": outcome.runtime_seconds}
     if outcome.status is Status.QUEUED:
         return "task-retried", {"exception": code, "traceback": ""}
+    if outcome.status is Status.CANCELLED:
+        return "task-revoked", {"terminated": True, "signum": None, "expired": False}
     return "task-failed", {"exception": code, "traceback": ""}
 
 
@@ -213,6 +268,8 @@ def _exception_info(outcome: Outcome) -> ExceptionInfo:
             raise Ignore
         if outcome.status is Status.QUEUED:
             raise Retry(exc=DspexError(code, code=code))
+        if outcome.status is Status.CANCELLED:
+            raise Terminated(code)
         raise DspexError(code or str(outcome.status), code=code)
     except Exception:
         return ExceptionInfo()

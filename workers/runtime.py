@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from dspex.broker import Broker
+from dspex.broker import CANCEL_CHANNEL, DONE_CHANNEL, Broker
 from dspex.errors import BackendUnavailable
 from dspex.failpoints import AFTER_HAND_BACK, arm, failpoint
 from dspex.settings import Settings
-from dspex.store import migrate, programs
+from dspex.store import control, migrate, programs
 from dspex.store.database import Database
-from workers import threads
+from dspex.store.workers import Vitals
+from workers import parent, threads
 from workers.adapters import Adapters
 from workers.cancellation import Cancellation
 from workers.current import new_task
@@ -24,9 +27,11 @@ from workers.executor import Executor, Outcome
 from workers.hosting import Host
 from workers.lease import Lease
 from workers.ledger import Ledger
+from workers.loop_watch import LoopWatch
 from workers.pump import Pump
 from workers.stream import Streams
-from workers.watchdog import Watchdog
+from workers.watchdog import Consumption, Watchdog
+from workers.wear import Wear
 
 __all__ = ["Runtime"]
 
@@ -41,10 +46,18 @@ GIVE_UP_SECONDS = 30.0
 class Runtime:
     """Everything of a worker but Celery. ``start()`` returns when it may claim.
 
-    ``consuming`` tells whether Celery brings messages just now.
+    ``consumption`` tells whether Celery brings messages just now. ``on_worn`` is called once, when the process should
+    make room for a fresh one: then :meth:`stop` waits for all that runs, unless :meth:`hurry` shortens that.
     """
 
-    def __init__(self, settings: Settings, *, consuming: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        concurrency: int,
+        consumption: Callable[[], Consumption],
+        on_worn: Callable[[], None],
+    ) -> None:
         arm(settings.failpoints)
         backends = settings.backends()
         self._settings = settings
@@ -59,8 +72,7 @@ class Runtime:
         self._lease = Lease(
             self._lease_database,
             lease_seconds=settings.lease_seconds,
-            concurrency=settings.worker_concurrency,
-            running=lambda: self._executor.running,
+            vitals=self._vitals,
             on_lost=self._abandon,
         )
         self._pump = Pump(
@@ -70,22 +82,31 @@ class Runtime:
         self._ledger = Ledger(backends.database_url, backends.broker_url, lambda: self._lease.worker_id)
         self._host = Host(self._ledger, self._adapters)
         self._streams = Streams(backends.broker_url)
-        self._executor = Executor(
-            self._ledger, self._host, self._streams, concurrency=settings.worker_concurrency
-        )
+        self._executor = Executor(self._ledger, self._host, self._streams, concurrency=concurrency)
         self._cancellation = Cancellation(self._ledger, self._executor, backends.broker_url)
         self._received = 0
+        self._loop_watch = LoopWatch(
+            self._loop, give_up_seconds=settings.watchdog_seconds, on_stuck=partial(self._give_up, loop_turns=False)
+        )
         self._watchdog = Watchdog(
             self._broker,
-            self._loop,
             self._executor,
+            self._sync_threads,
             seconds=settings.watchdog_seconds,
             received=lambda: self._received,
-            consuming=consuming,
-            on_stuck=self._give_up,
+            consumption=consumption,
+            on_stuck=partial(self._give_up, loop_turns=True),
         )
-        self._stopping = threading.Lock()
-        self._stopped = False
+        self._wear = Wear(
+            max_memory_mb=settings.worker_max_memory_mb,
+            max_executions=settings.worker_max_executions,
+            received=lambda: self._received,
+            on_worn=partial(self._retire, on_worn),
+        )
+        self._grace_seconds = settings.grace_seconds
+        # A signal handler may stop again what is being stopped: by the same thread.
+        self._stopping = threading.RLock()
+        self._state = "running"
 
     @property
     def worker_id(self) -> UUID:
@@ -94,6 +115,22 @@ class Runtime:
     @property
     def running(self) -> int:
         return self._executor.running
+
+    def info(self) -> dict[str, Any]:
+        """What an operator may want to know, by name; JSON-friendly."""
+        return {
+            "worker-id": str(self.worker_id),
+            "state": self._state,
+            "running": self.running,
+            "received": self._received,
+            "threads": {
+                "most": self._sync_threads.most,
+                "busy": self._sync_threads.busy,
+                "waiting": self._sync_threads.waiting,
+                "lost": self._sync_threads.strays,
+            },
+            "trouble": self._trouble(),
+        }
 
     def start(self) -> None:
         """Check the schema, register, and begin. Raises SchemaOutdated, BackendUnavailable."""
@@ -106,8 +143,11 @@ class Runtime:
         self._lease.register()
         self._lease.start()
         self._pump.start()
+        self._loop_watch.start()
         self._watchdog.start()
-        log.info("worker %s is ready: %s executions at once", self.worker_id, self._settings.worker_concurrency)
+        self._wear.start()
+        log.info("worker %s is ready: %s executions at once", self.worker_id, self._executor.concurrency)
+        parent.tell(parent.READY)
 
     def submit(
         self, ids: Sequence[UUID], on_start: Callable[[UUID], None], on_end: Callable[[UUID, Outcome], None]
@@ -119,18 +159,47 @@ class Runtime:
         self._received += len(ids)
         self._loop.call_soon_threadsafe(self._executor.begin, ids, on_start, on_end)
 
+    def revoke(self, ids: Collection[UUID], *, running: bool) -> list[UUID]:
+        """Cancel queued executions, and ``running`` ones wherever they run. Returns those that ended at once.
+
+        Raises BackendUnavailable when Postgres is out of reach; then nothing is cancelled.
+        """
+        found = self._pump_database.run(partial(control.cancel, ids=ids, running=running))
+        self._broker.tell(DONE_CHANNEL, found.ended)
+        if running:
+            self._broker.tell(CANCEL_CHANNEL, found.running)
+        return found.ended
+
+    def resize(self, concurrency: int) -> None:
+        """Run up to so many executions at once from now on."""
+        self._loop.call_soon_threadsafe(self._executor.resize, concurrency)
+        log.info("%s executions at once from now on", concurrency)
+
+    def hurry(self, grace_seconds: float | None = None) -> None:
+        """Stop within so many seconds, by default DSPEX_GRACE_SECONDS, once stopping begins or from now on.
+
+        Safe in a signal handler.
+        """
+        seconds = self._settings.grace_seconds if grace_seconds is None else grace_seconds
+        self._grace_seconds = min(self._grace_seconds, seconds)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._executor.hurry, seconds)
+
     def stop(self) -> None:
         """Let what runs finish for the grace period, hand back the rest, release the lease. Once is enough."""
         with self._stopping:
-            if not self._stopped:
-                self._stopped = True
+            if self._state == "running":
+                self._state = "stopping"
                 self._stop()
 
     def _stop(self) -> None:
+        self._wear.stop()
         self._watchdog.stop()
         self._watchdog.close()
-        log.info("stopping: %s executions are running, %g s to finish", self.running, self._settings.grace_seconds)
-        self._call(self._executor.drain(self._settings.grace_seconds))
+        grace = "as long as they need" if math.isinf(self._grace_seconds) else f"{self._grace_seconds:g} s"
+        log.info("stopping: %s executions are running, they have %s to finish", self.running, grace)
+        self._call(self._executor.drain(self._grace_seconds))
+        self._loop_watch.stop()
         failpoint(AFTER_HAND_BACK)
         self._pump.stop()
         self._lease.stop()
@@ -147,7 +216,13 @@ class Runtime:
         self._pump_database.close()
         log.info("stopped")
 
-    def _give_up(self, loop_turns: bool) -> None:
+    def _retire(self, on_worn: Callable[[], None]) -> None:
+        """Make room: what runs may end in its own time, which its deadline bounds."""
+        self._grace_seconds = math.inf
+        parent.tell(parent.RETIRING)
+        on_worn()
+
+    def _give_up(self, *, loop_turns: bool) -> None:
         """End this process as the watchdog asks: orderly if the loop still turns, and in any case."""
         limit = threading.Timer(self._settings.grace_seconds + GIVE_UP_SECONDS, os._exit, (EXIT_STUCK,))
         limit.daemon = True
@@ -162,6 +237,16 @@ class Runtime:
             log.error("%s", error)  # noqa: TRY400 - the lease ends by itself
         logging.shutdown()
         os._exit(EXIT_STUCK)
+
+    def _vitals(self) -> Vitals:
+        return Vitals(self._executor.running, self._executor.concurrency, self._state, self._trouble())
+
+    def _trouble(self) -> str | None:
+        if self._loop_watch.trouble is not None:
+            return self._loop_watch.trouble
+        if strays := self._sync_threads.strays:
+            return f"{len(strays)} of {self._sync_threads.most} threads for synchronous code are lost: {strays[0]}"
+        return None
 
     def _abandon(self) -> None:
         self._loop.call_soon_threadsafe(self._executor.abandon)

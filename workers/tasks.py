@@ -7,11 +7,14 @@ from typing import Any
 from dspex.broker import TASK
 from workers.app import app, settings
 from workers.health import check_and_record
+from workers.remote import ExecutionRequest, register
 
 __all__ = ["execute", "health"]
 
+register()
 
-@app.task(name=TASK)  # type: ignore[untyped-decorator]
+
+@app.task(name=TASK, Request=ExecutionRequest)  # type: ignore[untyped-decorator]
 def execute(envelope: dict[str, Any]) -> None:
     """Run executions. The pool does it on its loop; this body is reached only under another pool."""
     raise RuntimeError(f"{TASK} needs the pool of DSPex: worker_pool = 'workers.pool:AsyncioPool'")

@@ -1,26 +1,25 @@
 """The watchdog: ends a worker that lives but does no work, so that its supervisor starts another.
 
-Two ways to be so were seen: Celery's consumer goes silent after a reconnect to Redis (celery#8030, #10205), and a
-program blocks the asyncio loop. Both show as a row of bad checks, never as one: a process that was stopped or
-starved for a while finds out about itself first.
+Two ways to be so: Celery's consumer goes silent after a reconnect to Redis (celery#8030, #10205), and synchronous
+programs that never end hold all the threads there are for them. Both show as a row of bad checks, never as one: a
+process that was stopped or starved for a while finds out about itself first. (A blocked loop is the third:
+:mod:`workers.loop_watch`.)
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import sys
-import threading
-import traceback
 from collections.abc import Callable
+from enum import Enum
 from typing import Protocol
 
 import redis
 
 from dspex.broker import Broker, queue_keys
 from workers.periodic import Periodic
+from workers.threads import SyncThreads
 
-__all__ = ["Watchdog"]
+__all__ = ["Consumption", "Watchdog"]
 
 #: How many checks in a row must be bad.
 CHECKS = 10
@@ -28,6 +27,14 @@ CHECKS = 10
 RECONNECT_SECONDS = 60.0
 
 log = logging.getLogger("dspex.workers")
+
+
+class Consumption(Enum):
+    """Whether Celery brings executions."""
+
+    ON = "it has its connection"
+    LOST = "it is reconnecting"
+    OFF = "an operator told it not to (celery control cancel_consumer)"
 
 
 class Slots(Protocol):
@@ -41,13 +48,13 @@ class Slots(Protocol):
 
 
 class Watchdog(Periodic):
-    """Calls ``on_stuck(loop_turns)`` once, after about ``seconds`` of bad checks. A check is bad when
+    """Calls ``on_stuck()`` once, after about ``seconds`` of bad checks. A check is bad when
 
     * messages wait in Redis, slots are free, and nothing was received since the check before, or
-    * the loop has not turned since the check before.
+    * every thread for synchronous code is held by an execution that is over.
 
-    ``received`` counts the executions received so far. ``consuming`` says whether Celery has its connection: while
-    it is reconnecting it is given a minute more. Without Redis there is nothing to wait for.
+    ``received`` counts the executions received so far. While Celery is reconnecting it is given a minute more; while
+    it is told not to consume, and without Redis, there is nothing to wait for.
     """
 
     name = "watchdog"
@@ -55,44 +62,42 @@ class Watchdog(Periodic):
     def __init__(
         self,
         broker: Broker,
-        loop: asyncio.AbstractEventLoop,
         slots: Slots,
+        threads: SyncThreads,
         *,
         seconds: float,
         received: Callable[[], int],
-        consuming: Callable[[], bool],
-        on_stuck: Callable[[bool], None],
+        consumption: Callable[[], Consumption],
+        on_stuck: Callable[[], None],
     ) -> None:
         super().__init__(seconds / CHECKS)
         self._redis = broker.client(socket_timeout=5)
-        self._loop = loop
         self._slots = slots
+        self._threads = threads
         self._patience = CHECKS + int(RECONNECT_SECONDS / self._interval_seconds)
         self._received = received
-        self._consuming = consuming
+        self._consumption = consumption
         self._on_stuck = on_stuck
         self._seen = 0
         self._deaf = 0
-        self._blocked = 0
-        self._turned = threading.Event()
-        self._turned.set()
+        self._exhausted = 0
 
     def run_once(self) -> float | None:
-        self._blocked = 0 if self._turned.is_set() else self._blocked + 1
-        if self._blocked >= CHECKS:
-            log.critical("the loop has been blocked for %g s by:\n%s", CHECKS * self._interval_seconds, _stacks())
-            self._give_up(loop_turns=False)
+        self._exhausted = self._exhausted + 1 if self._threads.exhausted else 0
+        if self._exhausted >= CHECKS:
+            log.critical(
+                "all %s threads for synchronous code have been lost for %g s to: %s",
+                self._threads.most, CHECKS * self._interval_seconds, "; ".join(self._threads.strays),
+            )  # fmt: skip
+            self._give_up()
             return None
-        if self._turned.is_set():
-            self._turned.clear()
-            self._loop.call_soon_threadsafe(self._turned.set)
         self._deaf = self._deaf + 1 if self._is_deaf() else 0
-        if self._deaf >= (CHECKS if self._consuming() else self._patience):
+        if self._deaf >= (CHECKS if self._consumption() is Consumption.ON else self._patience):
             log.critical(
                 "%s messages wait in Redis and %s slots are free, but nothing was received for %g s",
                 self._waiting(), self._slots.concurrency - self._slots.held, self._deaf * self._interval_seconds,
             )  # fmt: skip
-            self._give_up(loop_turns=True)
+            self._give_up()
         return None
 
     def close(self) -> None:
@@ -100,7 +105,8 @@ class Watchdog(Periodic):
 
     def _is_deaf(self) -> bool:
         seen, self._seen = self._seen, self._received()
-        return seen == self._seen and self._slots.held < self._slots.concurrency and self._waiting() > 0
+        idle = seen == self._seen and self._slots.held < self._slots.concurrency
+        return idle and self._consumption() is not Consumption.OFF and self._waiting() > 0
 
     def _waiting(self) -> int:
         try:
@@ -108,13 +114,6 @@ class Watchdog(Periodic):
         except (redis.RedisError, OSError):
             return 0
 
-    def _give_up(self, *, loop_turns: bool) -> None:
+    def _give_up(self) -> None:
         self._stop.set()
-        self._on_stuck(loop_turns)
-
-
-def _stacks() -> str:
-    """What the loop's thread is doing: where, never with which values."""
-    frames = sys._current_frames()
-    loops = [thread for thread in threading.enumerate() if thread.name == "dspex-loop"]
-    return "".join("".join(traceback.format_stack(frames[thread.ident])) for thread in loops if thread.ident in frames)
+        self._on_stuck()

@@ -27,7 +27,7 @@ WITH wanted AS MATERIALIZED (
     RETURNING e.id, e.audit_seq, e.attempt, e.audit_hash
 ), requested AS (
     UPDATE dspex.executions e SET cancel_requested_at = coalesce(e.cancel_requested_at, now())
-    FROM wanted w WHERE e.id = w.id AND w.status = 'running'
+    FROM wanted w WHERE e.id = w.id AND w.status = 'running' AND %(running)s
 ), logged AS (
     INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
     SELECT id, audit_seq, attempt, now(), %(events)s::json, audit_hash FROM cancelled
@@ -46,10 +46,13 @@ class Cancelled:
     final: dict[UUID, str]
 
 
-def cancel(connection: Connection, ids: Collection[UUID]) -> Cancelled:
-    """Cancel what is queued, and record the wish for what is running. Ids that do not exist are in no list."""
-    events = '[{"kind":"cancelled"}]'
-    rows = connection.exec_driver_sql(_CANCEL, {"ids": list(ids), "events": events}).all()
+def cancel(connection: Connection, ids: Collection[UUID], *, running: bool = True) -> Cancelled:
+    """Cancel what is queued, and record the wish for what is running, if that is wanted too.
+
+    Ids that do not exist are in no list.
+    """
+    parameters = {"ids": list(ids), "events": '[{"kind":"cancelled"}]', "running": running}
+    rows = connection.exec_driver_sql(_CANCEL, parameters).all()
     return Cancelled(
         ended=[row.id for row in rows if row.status == "queued"],
         running=[row.id for row in rows if row.status == "running"],

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["beat", "lead", "listing", "live_concurrency", "register", "resign", "stop"]
+__all__ = ["Vitals", "beat", "lead", "listing", "live_concurrency", "register", "resign", "stop"]
 
 _REGISTER = text("""
 INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, started_at, heartbeat_at)
 VALUES (:id, :host, :pid, :version, 'running', :concurrency, 0, :lease_seconds, clock_timestamp(), clock_timestamp())
 """)
 _BEAT = text("""
-UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, state = :state
+UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, concurrency = :concurrency,
+    state = :state, trouble = :trouble
 WHERE id = :id AND stopped_at IS NULL
 """)
 _STOP = text("UPDATE dspex.workers SET state = 'stopped', stopped_at = clock_timestamp(), running = 0 WHERE id = :id")
@@ -27,6 +28,16 @@ WHERE l.worker_id = excluded.worker_id OR l.expires_at < clock_timestamp()
 RETURNING worker_id
 """)
 _RESIGN = text("DELETE FROM dspex.leaderships WHERE worker_id = :worker_id")
+
+
+class Vitals(NamedTuple):
+    """How a live worker is: how many executions it runs, of how many it can; ``state`` is running or stopping;
+    ``trouble`` says in words what keeps it from its work."""
+
+    running: int
+    concurrency: int
+    state: str = "running"
+    trouble: str | None = None
 
 
 def register(
@@ -45,9 +56,9 @@ def register(
     )
 
 
-def beat(connection: Connection, id: UUID, *, running: int, state: str) -> bool:
+def beat(connection: Connection, id: UUID, vitals: Vitals) -> bool:
     """Renew the lease. False when the worker was declared dead: it owns nothing any more."""
-    return connection.execute(_BEAT, {"id": id, "running": running, "state": state}).rowcount == 1
+    return connection.execute(_BEAT, {"id": id, **vitals._asdict()}).rowcount == 1
 
 
 def stop(connection: Connection, id: UUID) -> None:
@@ -67,10 +78,10 @@ def resign(connection: Connection, worker_id: UUID) -> None:
 
 
 def live_concurrency(connection: Connection) -> int:
-    """How many executions all live workers together can run at once."""
+    """How many executions all live workers together can run at once; those that stop take none any more."""
     total = connection.scalar(
         text("""SELECT coalesce(sum(concurrency), 0) FROM dspex.workers WHERE stopped_at IS NULL
-                AND heartbeat_at > clock_timestamp() - make_interval(secs => lease_seconds)""")
+                AND state = 'running' AND heartbeat_at > clock_timestamp() - make_interval(secs => lease_seconds)""")
     )
     return int(total or 0)
 

@@ -14,8 +14,8 @@ from redis.retry import Retry
 
 from dspex.broker import QUEUE, Broker
 from dspex.settings import Backends
-from tests.waiting import wait_for
-from workers.watchdog import CHECKS, Watchdog
+from workers.threads import SyncThreads
+from workers.watchdog import CHECKS, Consumption, Watchdog
 
 
 @dataclass
@@ -32,41 +32,31 @@ class Worker:
 
     watchdog: Watchdog
     slots: Slots
-    verdicts: list[bool]
+    threads: SyncThreads
+    verdicts: list[str]
     received: int = 0
-    consuming: bool = True
+    consumption: Consumption = Consumption.ON
 
-    def check(self, times: int) -> list[bool]:
-        """Run so many checks, each after the loop had its turn. Returns the verdicts so far."""
+    def check(self, times: int) -> list[str]:
+        """Run so many checks. Returns the verdicts so far."""
         for _ in range(times):
             self.watchdog.run_once()
-            wait_for(self.watchdog._turned.is_set, "the loop to turn")
         return self.verdicts
 
 
 @pytest.fixture
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    made = asyncio.new_event_loop()
-    thread = threading.Thread(target=made.run_forever, name="dspex-loop")
-    thread.start()
-    yield made
-    made.call_soon_threadsafe(made.stop)
-    thread.join()
-    made.close()
-
-
-@pytest.fixture
-def worker(backends: Backends, loop: asyncio.AbstractEventLoop) -> Iterator[Worker]:
-    broker, slots = Broker(backends.broker_url), Slots()
-    verdicts: list[bool] = []
+def worker(backends: Backends) -> Iterator[Worker]:
+    broker, slots, threads = Broker(backends.broker_url), Slots(), SyncThreads(1)
+    verdicts: list[str] = []
     made: Worker
     watchdog = Watchdog(
-        broker, loop, slots, seconds=CHECKS * 10,
-        received=lambda: made.received, consuming=lambda: made.consuming,
-        on_stuck=verdicts.append,
+        broker, slots, threads, seconds=CHECKS * 10,
+        received=lambda: made.received, consumption=lambda: made.consumption,
+        on_stuck=lambda: verdicts.append("stuck"),
     )  # fmt: skip
-    made = Worker(watchdog, slots, verdicts)
+    made = Worker(watchdog, slots, threads, verdicts)
     yield made
+    threads.close()
     watchdog.close()
     broker.close()
 
@@ -86,7 +76,7 @@ def test_an_idle_worker_with_nothing_to_do_is_left_alone(worker: Worker) -> None
 @pytest.mark.usefixtures("message")
 def test_a_worker_that_is_deaf_is_ended(worker: Worker) -> None:
     assert worker.check(CHECKS - 1) == []
-    assert worker.check(1) == [True]
+    assert worker.check(1) == ["stuck"]
 
 
 @pytest.mark.usefixtures("message")
@@ -100,9 +90,9 @@ def test_one_that_hears_now_and_then_or_is_full_is_not(worker: Worker) -> None:
 
 @pytest.mark.usefixtures("message")
 def test_one_that_is_reconnecting_is_given_a_minute_more(worker: Worker) -> None:
-    worker.consuming = False
+    worker.consumption = Consumption.LOST
     assert worker.check(CHECKS + 5) == []
-    assert worker.check(1) == [True], "with a check every ten seconds"
+    assert worker.check(1) == ["stuck"], "with a check every ten seconds"
 
 
 def test_without_redis_there_is_nothing_to_hear(worker: Worker, backends: Backends) -> None:
@@ -110,27 +100,28 @@ def test_without_redis_there_is_nothing_to_hear(worker: Worker, backends: Backen
     assert worker.check(3 * CHECKS) == []
 
 
-def test_a_blocked_loop_is_ended_and_one_that_turns_again_is_not(
-    worker: Worker, loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("message")
+def test_one_that_an_operator_told_not_to_consume_is_left_alone(worker: Worker) -> None:
+    worker.consumption = Consumption.OFF
+    assert worker.check(CHECKS + 10) == []
+
+
+async def test_one_that_lost_all_its_threads_is_ended_and_says_to_what(
+    worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def block_for(checks: int) -> None:
-        blocked, release = threading.Event(), threading.Event()
+    release = threading.Event()
 
-        def stand_in_the_way() -> None:
-            blocked.set()
-            release.wait(60)
+    def never_ends() -> None:
+        release.wait(60)
 
-        loop.call_soon_threadsafe(stand_in_the_way)
-        assert blocked.wait(60)
-        for _ in range(checks):
-            worker.watchdog.run_once()
-        release.set()
-        wait_for(worker.watchdog._turned.is_set, "the loop to turn")
-
-    for _ in range(2):
-        block_for(CHECKS)
-        worker.check(1)
-    assert worker.verdicts == []
-    block_for(CHECKS + 1)
-    assert worker.verdicts == [False]
-    assert "stand_in_the_way" in caplog.text
+    call = asyncio.create_task(worker.threads.run(never_ends))
+    while not worker.threads.busy:  # noqa: ASYNC110 - the test's own timeout ends a wait in vain
+        await asyncio.sleep(0)
+    assert worker.check(CHECKS) == [], "its execution waits for it"
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert worker.check(CHECKS - 1) == []
+    assert worker.check(1) == ["stuck"]
+    assert "never_ends" in caplog.text
+    release.set()

@@ -18,7 +18,9 @@ ALLOWED = {
     "billiard": {"workers/pool.py"},
     "dspy": {
         "workers/adapters/dspy.py", "workers/compact.py", "workers/prompts.py",
-        "workers/dspy_module.py", "workers/dspy_signature.py", "workers/repair.py", "workers/lm/dspy_bridge.py",
+        "workers/dspy_signature.py", "workers/repair.py", "workers/lm/dspy_bridge.py",
+        "workers/programs/agents.py", "workers/programs/modules.py", "workers/programs/rewards.py",
+        "workers/programs/state.py", "workers/programs/tools.py",
     },
     "litellm": set(),
 }  # fmt: skip
