@@ -1,4 +1,5 @@
-"""A scriptable model server: OpenAI's chat API over real HTTP, with every way a provider can misbehave.
+"""A scriptable model server: OpenAI's chat API over real HTTP, with every way a provider can misbehave; and Azure's,
+Anthropic's and Gemini's (tests/model_dialects.py).
 
 ``python -m tests.model_server --port 0`` prints ``{"url": ...}`` and serves until it is stopped; the fixture
 :func:`model_server` runs it in a thread. Without a script it answers what the request asks for: JSON that fits the
@@ -24,10 +25,14 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 from aiohttp import web
+
+from tests.model_dialects import ANTHROPIC, GEMINI, OPENAI, Dialect
+from tests.model_streams import stream_completion
 
 __all__ = ["ModelServer", "Step", "model_server"]
 
@@ -40,7 +45,8 @@ class Step:
     with neither, an example that fits. ``status`` above 399 is an error with ``error`` as OpenAI's body
     (``{"code", "type", "message"}``) and perhaps ``retry_after``. ``fault`` is one of ``malformed_json``,
     ``empty_choices``, ``truncated_body``, ``reset``, ``hang``, ``content_filter`` and ``length``. ``together`` holds
-    the answer back until that many requests are served at once.
+    the answer back until that many requests are served at once. A streamed answer comes ``piece`` characters at a time;
+    after so many pieces it waits for :meth:`ModelServer.release` (``hold_after``) or is cut off (``cut_after``).
     """
 
     delay_ms: float = 0
@@ -53,6 +59,9 @@ class Step:
     times: int = 1
     match: str | None = None
     together: int = 0
+    piece: int = 8
+    hold_after: int | None = None
+    cut_after: int | None = None
 
 
 class _State:
@@ -69,6 +78,7 @@ class _State:
         self.answered = self.given_up = self.running = self.most_at_once = 0
         self.requests: list[dict[str, Any]] = []
         self.keys: Counter[str] = Counter()
+        self.released = asyncio.Event()
 
     def step_for(self, text: str) -> Step:
         for position, step in enumerate(self.steps):
@@ -96,14 +106,15 @@ def application() -> web.Application:
     state = _State()
     app = web.Application(client_max_size=64 * 1024 * 1024)
 
-    async def complete(request: web.Request) -> web.StreamResponse:
+    async def complete(request: web.Request, dialect: Dialect) -> web.StreamResponse:
         text = await request.text()
         body = json.loads(text)
         canonical = json.dumps(body, sort_keys=True).encode()
         digest = hashlib.sha256(canonical).hexdigest()
         state.by_hash[digest] += 1
         state.requests = [*state.requests[-19:], body]
-        state.keys[request.headers.get("Authorization", "").removeprefix("Bearer ")] += 1
+        given = request.headers.get(dialect.key_header) or request.headers.get("api-key", "")
+        state.keys[given.removeprefix("Bearer ")] += 1
         state.running += 1
         state.most_at_once = max(state.most_at_once, state.running)
         step = state.step_for(text)
@@ -111,7 +122,7 @@ def application() -> web.Application:
             async with state.arrived:
                 state.arrived.notify_all()
                 await state.arrived.wait_for(lambda: state.most_at_once >= step.together)
-            reply = await _serve(request, body, step, digest)
+            reply = await _serve(request, dialect, body, step, digest, state.released)
         except asyncio.CancelledError:
             state.given_up += 1
             raise
@@ -129,6 +140,10 @@ def application() -> web.Application:
         state.default = Step(**given.get("default", {}))
         return web.json_response({"steps": len(state.steps)})
 
+    async def release(_: web.Request) -> web.Response:
+        state.released.set()
+        return web.json_response({})
+
     async def calls(_: web.Request) -> web.Response:
         return web.json_response(state.counts())
 
@@ -136,24 +151,28 @@ def application() -> web.Application:
         state.forget()
         return web.json_response({})
 
-    app.router.add_post("/v1/chat/completions", complete)
+    for dialect in (OPENAI, ANTHROPIC, GEMINI):
+        for path in dialect.paths:
+            app.router.add_post(path, partial(complete, dialect=dialect))
     app.router.add_get("/v1/models", models)
     app.router.add_post("/script", script)
+    app.router.add_post("/release", release)
     app.router.add_get("/calls", calls)
     app.router.add_delete("/calls", forget)
     return app
 
 
-async def _serve(request: web.Request, body: dict[str, Any], step: Step, digest: str) -> web.StreamResponse:
+async def _serve(
+    request: web.Request, dialect: Dialect, body: dict[str, Any], step: Step, digest: str, released: asyncio.Event
+) -> web.StreamResponse:
     if step.delay_ms:
         await asyncio.sleep(step.delay_ms / 1000)
-    headers = {"x-request-id": f"req-{digest[:12]}"}
+    headers = {dialect.request_id_header: f"req-{digest[:12]}"}
     if step.status >= 400:
         if step.retry_after is not None:
             headers["Retry-After"] = f"{step.retry_after:g}"
-        error = {"message": f"scripted status {step.status}", "type": "error", **step.error}
-        return web.json_response({"error": error}, status=step.status, headers=headers)
-    completion = _completion(body, step, digest)
+        return web.json_response(dialect.error(step.status, step.error), status=step.status, headers=headers)
+    completion = _completion(dialect.asked(body, request.match_info.get("model", "")), step, digest)
     match step.fault:
         case "hang":
             await asyncio.Event().wait()
@@ -163,9 +182,14 @@ async def _serve(request: web.Request, body: dict[str, Any], step: Step, digest:
             return web.Response(text='{"id": "chatcmpl-1", "choices": [', content_type="application/json")
         case "empty_choices":
             completion["choices"] = []
+        case None if body.get("stream"):
+            return await stream_completion(
+                request, completion, headers,
+                piece=step.piece, hold_after=step.hold_after, cut_after=step.cut_after, released=released,
+            )  # fmt: skip
         case "truncated_body":
-            return await _truncated(request, json.dumps(completion).encode())
-    return web.json_response(completion, headers=headers)
+            return await _truncated(request, json.dumps(dialect.reply(completion)).encode())
+    return web.json_response(dialect.reply(completion), headers=headers)
 
 
 def _completion(body: dict[str, Any], step: Step, digest: str) -> dict[str, Any]:
@@ -300,6 +324,10 @@ class ModelServer:
     def script(self, *steps: Step, default: Step | None = None) -> None:
         """Serve the next requests by these steps, the rest by ``default``."""
         self._ask("POST", "/script", {"steps": [asdict(s) for s in steps], "default": asdict(default or Step())})
+
+    def release(self) -> None:
+        """Let every streamed answer that is held go on, and hold none from now on."""
+        self._ask("POST", "/release")
 
     def calls(self) -> dict[str, Any]:
         return self._ask("GET", "/calls")

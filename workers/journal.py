@@ -82,7 +82,8 @@ class AttemptJournal:
             try:
                 return await call(), began_at
             except DspexError as error:
-                self._trail.record("lm_call", began_at=began_at, model=model, error=error.code, **noted)
+                told = {"error": error.code, "request_id": error.details.get("request_id")}
+                self._trail.record("lm_call", began_at=began_at, model=model, **told, **noted)
                 raise
 
         answer, began_at = await tries(a_try)

@@ -37,6 +37,8 @@ _AUTHENTICATION = Rule("authentication", False, "the provider refused the creden
 _BILLING = Rule("billing", False, "the provider reports a billing or quota problem on the account")
 _CONFIGURATION = Rule("invalid_request", False, "the program names a model or settings that cannot be used")
 _CONTEXT = Rule("context_window_exceeded", False, "the prompt is longer than the model's context window")
+_FILTER = Rule("content_filtered", False, "the provider's content filter withheld the answer")
+_GARBLED = Rule("output_unparseable", True, "the model's answer broke off or is malformed")
 _INVALID = Rule("invalid_request", False, "the provider refused the request")
 _LIMIT = Rule("model_error", False, "the answer outgrew the collector's budget")
 _LOCK = Rule("provider_unavailable", True, "the credential file is locked by another process")
@@ -103,6 +105,12 @@ RULES: dict[type[BaseException], Rule] = {
     asyncio.IncompleteReadError: _TRANSPORT,
 }
 
+#: What lm15 calls an invalid request, but is the answer's fault: Gemini's ways of ending without one, by their code.
+_ENDINGS = {
+    **dict.fromkeys(("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "promptFeedback"), _FILTER),
+    **dict.fromkeys(("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "LANGUAGE"), _GARBLED),
+}
+
 _CODE = re.compile(r"[A-Za-z][A-Za-z_.]{0,63}|[0-9]{1,6}")
 _PROVIDER_ID = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
@@ -138,6 +146,9 @@ def _rule(error: BaseException) -> Rule:
     for cause in _network_causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _TLS
+    ending = _ENDINGS.get(str(getattr(error, "provider_code", None)))
+    if ending is not None:
+        return ending
     status = getattr(error, "status", None)
     if type(error) is lm15.ProviderError and isinstance(status, int) and status < 400:
         return _UNREADABLE  # lm15's word for a success whose body is not what it should be

@@ -13,7 +13,7 @@ import os
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from lm15 import AccessPolicy, AsyncLMRouter, LMRouter, Resolution, RouterConfig
@@ -24,7 +24,19 @@ from lm15.transports import TransportRequest
 from workers.lm.catalogue import ModelFacts, facts
 from workers.lm.transport import Reply
 
-__all__ = ["DECLARED", "Abilities", "Route", "abilities", "at_address", "own_key", "provided"]
+__all__ = [
+    "DECLARED",
+    "Abilities",
+    "Route",
+    "SchemaDialect",
+    "abilities",
+    "at_address",
+    "own_key",
+    "provided",
+    "schema_dialect",
+]
+
+SchemaDialect = Literal["json-schema", "openai", "anthropic", "gemini"]
 
 #: The provider id of a server that a program names by its address.
 DECLARED = "declared"
@@ -34,6 +46,12 @@ _NO_KEY = "none"
 _COMPATIBLE = OpenAIChatCompat(max_tokens_field="max_tokens", cache_control="none")
 #: By prefix, the provider whose protocol is spoken at an address, and the version that an address without a path means.
 _PROTOCOLS = {"anthropic": ("anthropic", "/v1"), "gemini": ("gemini", "/v1beta"), "azure": ("azure-chat", "")}
+_SCHEMA_DIALECTS: dict[str, SchemaDialect] = {
+    "openai": "openai",
+    "azure": "openai",
+    "anthropic": "anthropic",
+    "gemini": "gemini",
+}
 
 
 class Transport(Protocol):
@@ -66,6 +84,14 @@ class Abilities:
     response_schema: bool
     function_calling: bool
     reasoning: bool
+
+
+def schema_dialect(model: str, *, has_address: bool) -> SchemaDialect:
+    """The dialect of JSON Schema that a model's provider enforces; an OpenAI-compatible server takes the standard."""
+    prefix = model.partition("/")[0]
+    if has_address and prefix not in _PROTOCOLS:
+        return "json-schema"
+    return _SCHEMA_DIALECTS.get(prefix, "json-schema")
 
 
 def own_key(model: str) -> str | None:
