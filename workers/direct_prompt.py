@@ -18,7 +18,7 @@ from dspex.signatures.fields import Field
 from workers.json_text import json_object
 from workers.lm.endpoint import Endpoint
 
-__all__ = ["DirectPrompt", "text_of"]
+__all__ = ["DirectPrompt"]
 
 _Message = dict[str, Any]
 #: What a predictor's state holds, as ``dspy.Predict.dump_state()`` gives it; the first two matter here.
@@ -77,12 +77,6 @@ class DirectPrompt:
             if field.name in found and (found[field.name] is not None or field.required)
         }
         return outputs, [f.name for f in self._signature.output_fields if f.required and f.name not in found]
-
-
-def text_of(response: Mapping[str, Any]) -> str:
-    """The text of an answer in lm15's canonical form."""
-    parts = response["message"]["parts"]
-    return "".join(part["text"] for part in parts if part["type"] == "text")
 
 
 def _dialect(endpoint: Endpoint) -> str:

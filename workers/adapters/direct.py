@@ -12,10 +12,11 @@ from typing import Any
 
 from dspex.errors import FieldError, ModelError, ValidationError
 from dspex.program import Program
-from workers.direct_prompt import DirectPrompt, text_of
+from workers.direct_prompt import DirectPrompt
 from workers.lm.endpoint import Endpoint, Endpoints, LocalModelUrl
 from workers.lm.engine import RunEngine
 from workers.lm.exchange import Exchange, begin_exchange
+from workers.lm.replay import answer_text
 from workers.local_model import LocalModelAddress
 from workers.run import Run
 from workers.text import fields_at_fault
@@ -69,7 +70,7 @@ class _Conversation:
 
     async def outputs(self) -> dict[str, Any]:
         request = self._prompt.request(self._run.inputs)
-        answer = text_of(await self._engine.answer(request))
+        answer = answer_text(await self._engine.answer(request))
         outputs, missing = self._prompt.read(answer)
         bad = self._judge(outputs, missing)
         if bad is None:
@@ -83,7 +84,7 @@ class _Conversation:
 
     async def _repaired(self, request: Mapping[str, Any], bad: ModelError | ValidationError) -> dict[str, Any]:
         try:
-            answer = text_of(await self._engine.answer(request))
+            answer = answer_text(await self._engine.answer(request))
         except ModelError as error:
             if error.code != "context_window_exceeded":
                 raise

@@ -1,4 +1,4 @@
-"""A model call as plain data: the hash that names it."""
+"""A model call as plain data: the hash that names it, and the text of its answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["request_hash"]
+__all__ = ["answer_text", "request_hash"]
 
 
 def request_hash(request: Mapping[str, Any], api_base: str | None) -> str:
@@ -19,3 +19,9 @@ def request_hash(request: Mapping[str, Any], api_base: str | None) -> str:
     content = {"request": request, "api_base": api_base}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def answer_text(response: Mapping[str, Any]) -> str:
+    """What the model wrote, of an answer in lm15's canonical form: where lm15 read JSON in it, that JSON."""
+    told = {"text": lambda part: part["text"], "data": lambda part: json.dumps(part["value"], ensure_ascii=False)}
+    return "".join(told[part["type"]](part) for part in response["message"]["parts"] if part["type"] in told)
