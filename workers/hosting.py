@@ -114,12 +114,12 @@ class Host:
         noted: dict[str, Any] = {"adapter": name, "module": run.program.module}
         try:
             raw = await (await self._adapters.get(name)).execute(run)
+            return _validated(run.program, raw, trail)
         except DspexError as error:
             noted["error"] = error.code
             raise
         finally:
             trail.record("adapter_execution", began_at=began_at, **noted)
-        return _validated(run.program, raw, trail)
 
     async def _program(self, name: str, version: str) -> Program:
         known = self._programs.get((name, version))
