@@ -19,9 +19,10 @@ from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 from dspex.errors import FieldError, ValidationError
 from dspex.signatures import Signature
 from workers.compact import CompactAdapter
-from workers.dspy_signature import dspy_names, field_schema
+from workers.dspy_signature import dspy_names, field_schema, is_text
 from workers.lm.engine import RunEngine
-from workers.lm.exchange import Exchange, begin_exchange, current_exchange
+from workers.lm.exchange import Exchange, Reader, begin_exchange, current_exchange
+from workers.partial_answer import JsonAnswer, SectionsAnswer
 from workers.prompts import ChatPrompt, JsonPrompt
 from workers.text import fields_at_fault
 
@@ -51,7 +52,7 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
     async def acall(
         self, lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature], *rest: Any, **named: Any
     ) -> _Answers:
-        with begin_exchange() as exchange:
+        with begin_exchange(self._reader(signature)) as exchange:
             try:
                 return await super().acall(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
             except _BAD as error:
@@ -62,7 +63,7 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
     def __call__(
         self, lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature], *rest: Any, **named: Any
     ) -> _Answers:
-        with begin_exchange() as exchange:
+        with begin_exchange(self._reader(signature)) as exchange:
             try:
                 return super().__call__(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
             except _BAD as error:
@@ -94,6 +95,18 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
                 raise _BreaksSignature(error)
             self._reject(exchange)
         return values
+
+    def _reader(self, signature: type[dspy.Signature]) -> Reader | None:
+        """What takes the answer apart while it is written, if it is the program's outputs and somebody follows."""
+        run = self._engine.run
+        if run.stream is None or not _has_outputs(run.program.signature, signature):
+            return None
+        names = {name: ours for ours, name in dspy_names(run.program.signature).items()}
+        names = {name: names[name] for name in _output_names(run.program.signature)}
+        if isinstance(self, ChatPrompt):
+            texts = {name for name in names if is_text(signature.output_fields[name])}
+            return lambda told: SectionsAnswer(told, names, texts)
+        return lambda told: JsonAnswer(told, names)
 
     def _send_back(
         self, exchange: Exchange, signature: type[dspy.Signature], bad: AdapterParseError | _BreaksSignature
@@ -151,13 +164,18 @@ def declared_outputs(program: Signature, values: Mapping[str, Any]) -> dict[str,
 
 def _judge(program: Signature, signature: type[dspy.Signature], values: Mapping[str, Any]) -> ValidationError | None:
     """What breaks the program's signature, when these are its outputs rather than those of a step on the way."""
-    if not all(_is_programs(signature, name) for name in _output_names(program)):
+    if not _has_outputs(program, signature):
         return None
     try:
         program.check_outputs(declared_outputs(program, values))
     except ValidationError as error:
         return error
     return None
+
+
+def _has_outputs(program: Signature, signature: type[dspy.Signature]) -> bool:
+    """Whether an answer by this signature has all outputs of the program."""
+    return all(_is_programs(signature, name) for name in _output_names(program))
 
 
 def _output_names(program: Signature) -> list[str]:

@@ -23,6 +23,7 @@ from workers.lm.endpoint import Endpoint
 from workers.lm.errors import clean_request_id, model_error
 from workers.lm.exchange import current_exchange
 from workers.lm.replay import request_hash
+from workers.lm.streaming import Preview, complete_streamed
 from workers.lm.transport import last_request_id
 from workers.outcome import PATIENCE_SECONDS, WITHIN_ATTEMPT, backoff_seconds, is_transient
 from workers.run import Answer, Run
@@ -52,13 +53,16 @@ class RunEngine:
         exchange = current_exchange.get()
         if exchange is not None:
             exchange.requests.append(digest)
+        preview = Preview.of(self.run.stream, exchange)
         response = await self.run.journal.perform(
             digest,
             self.endpoint.model,
-            lambda: self._ask(request),
+            lambda: self._ask(request, preview),
             tries=self._patiently,
             repair=exchange is not None and exchange.is_repair,
         )
+        if preview is not None:
+            preview.end(response)
         self.was_cut = response["finish_reason"] == "length"
         return response
 
@@ -76,12 +80,15 @@ class RunEngine:
         patience = min(PATIENCE_SECONDS, self.run.deadline - time.monotonic())
         return tries.attempt_number >= WITHIN_ATTEMPT.max_attempts or tries.upcoming_sleep > patience
 
-    async def _ask(self, request: Mapping[str, Any]) -> Answer:
+    async def _ask(self, request: Mapping[str, Any], preview: Preview | None) -> Answer:
         """Ask once: a call that is paid for."""
         endpoint = self.endpoint
         last_request_id.set(None)
         try:
-            response = await endpoint.complete(request)
+            if preview is None:
+                response = await endpoint.complete(request)
+            else:
+                response = await complete_streamed(endpoint, request, preview)
         except _UPSTREAM as error:
             raise model_error(error, model=endpoint.model, address=endpoint.address) from None
         if response.finish_reason == "content_filter":

@@ -5,24 +5,30 @@ The prompt and the engine are far apart, with DSPy between them; this is what th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from dspex.errors import FieldError
+from workers.partial_answer import PartialAnswer
+from workers.run import StreamedAnswer
 
-__all__ = ["Exchange", "begin_exchange", "current_exchange"]
+__all__ = ["Exchange", "Reader", "begin_exchange", "current_exchange"]
+
+#: Makes what takes an answer's text apart while it is written.
+Reader = Callable[[StreamedAnswer], PartialAnswer]
 
 
 @dataclass(slots=True)
 class Exchange:
     """``requests`` are the hashes of the calls made for it. Once there are ``faults`` of ``answer``, the next call is
-    its repair."""
+    its repair. ``reader`` is for answers that are the program's outputs."""
 
     requests: list[str] = field(default_factory=list)
     answer: str = ""
     faults: Sequence[FieldError] = ()
+    reader: Reader | None = None
 
     @property
     def is_repair(self) -> bool:
@@ -42,9 +48,9 @@ current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", d
 
 
 @contextmanager
-def begin_exchange() -> Iterator[Exchange]:
+def begin_exchange(reader: Reader | None = None) -> Iterator[Exchange]:
     """A new exchange, current until the block ends."""
-    exchange = Exchange()
+    exchange = Exchange(reader=reader)
     before = current_exchange.set(exchange)
     try:
         yield exchange
