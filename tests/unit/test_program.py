@@ -50,12 +50,38 @@ def test_every_wrong_field_is_reported() -> None:
             prompt="loud",
             api_base="ftp://x",
             retry=dspex.Retry(0, backoff=-1),
-            module_options={"colour": "red"},
         )
     assert {error.path for error in wrong.value.errors} == {
         "name", "module", "model", "temperature", "max_tokens", "timeout", "prompt", "api_base",
-        "retry.max_attempts", "retry.backoff", "module_options.colour",
+        "retry.max_attempts", "retry.backoff",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "expected"),
+    [
+        ({"module_options": {"colour": "red"}}, "module_options.colour", "no options"),
+        ({"module": "react"}, "tools", "package.module:function"),
+        ({"module": "react", "tools": ["os.system"]}, "tools", "package.module:function"),
+        ({"module": "react", "tools": ["a:look", "b:look"]}, "tools", "different names"),
+        ({"module": "react", "tools": ["a:finish"]}, "tools", "none of them 'finish'"),
+        ({"module": "predict", "tools": ["a:look"]}, "tools", "calls no tools"),
+        ({"module": "best_of_n", "module_options": {"n": 3, "reward": "a:b"}}, "module_options.threshold", "a number"),
+        ({"module": "refine", "module_options": {"n": 0, "reward": "a:b", "threshold": 1}}, "module_options.n", "1 to"),
+        ({"module": "multi_chain_comparison", "module_options": {"m": 1}}, "module_options.m", "2 to 20"),
+        ({"module": "a.b:c.d"}, "module", "'package.module:factory'"),
+        ({"module": "a.b:c", "tools": ["a:b"]}, "tools", "of your own"),
+        ({"module": "a.b:c", "module_options": {"signature": "x"}}, "module_options.signature", "the program's own"),
+        ({"module": "chain_of_thought", "signature": "reasoning -> answer"}, "signature", "'reasoning'"),
+        ({"module": "react", "tools": ["a:b"], "signature": "question -> trajectory"}, "signature", "'trajectory'"),
+    ],
+)  # fmt: skip
+def test_a_module_is_checked_with_its_options_and_tools(fields: dict[str, Any], path: str, expected: str) -> None:
+    with pytest.raises(dspex.ValidationError) as wrong:
+        program(**fields)
+    (error,) = wrong.value.errors
+    assert error.path == path
+    assert expected in error.expected
 
 
 def test_an_adapter_that_calls_models_needs_one() -> None:

@@ -1,11 +1,12 @@
 """The DSPy adapter: hosts a program's module on the worker's loop, hundreds of runs at once.
 
-A module is built once per program version and shared by its runs: ``Predict`` and ``ChainOfThought`` keep nothing of
-a call once history is off. Everything that belongs to one run (model, journal, trace) is in its ``dspy.context``.
+A module is built once per program version (workers/programs/). Everything that belongs to one run (model, journal,
+trace) is in its ``dspy.context``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -15,14 +16,16 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from dspex.errors import DspexError, ModelError
+from dspex.errors import DspexError, ModelError, ProgramError
 from dspex.program import LOCAL_MODEL, Program
-from workers.dspy_module import build_module
-from workers.dspy_signature import Flavour, dspy_inputs
+from workers.dspy_signature import dspy_inputs
 from workers.lm.dspy_bridge import program_failure, run_lm
 from workers.lm.endpoint import Endpoints, LocalModelUrl
 from workers.lm.engine import RunEngine
+from workers.lm.providers import SchemaDialect, schema_dialect
 from workers.local_model import LocalModelAddress
+from workers.programs import HostedModule, host_module
+from workers.programs.tools import current_trail
 from workers.repair import RepairingChat, RepairingCompact, RepairingJson, RepairingPrompt, declared_outputs
 from workers.run import Run
 
@@ -34,20 +37,13 @@ _PROMPTS: Mapping[str, type[RepairingPrompt]] = {
     "json": RepairingJson,
     "compact": RepairingCompact,
 }
-_FLAVOURS: Mapping[str, Flavour] = {
-    "openai": "openai",
-    "azure": "openai",
-    "anthropic": "anthropic",
-    "gemini": "gemini",
-    "vertex_ai": "gemini",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class _Hosted:
     """A program made ready: its module, and the prompt its calls are put in."""
 
-    module: dspy.Module
+    module: HostedModule
     prompt: type[RepairingPrompt]
 
 
@@ -63,15 +59,18 @@ class DspyAdapter:
         self._local_model = LocalModelAddress()
         self._endpoints = Endpoints(local_model_url or self._local_model)
         self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
-        # DSPy logs truncated answers and odd inputs without saying whose; our errors and audit events do.
-        logging.getLogger("dspy").setLevel(logging.ERROR)
+        self._making_ready = asyncio.Lock()
+        # DSPy logs truncated answers, odd inputs and failing code, quoting them, without saying whose; our errors and
+        # audit events say whose.
+        logging.getLogger("dspy").setLevel(logging.CRITICAL)
 
     async def prepare(self, program: Program) -> None:
-        """Build the program's module. Raises ProgramError for a state that does not fit.
+        """Build the program's module. Raises ModuleNotAllowed for code from outside the allowed packages, ProgramError
+        for code that is not there or a state that does not fit.
 
         Neither credentials nor servers are touched: what is missing there is an execution's failure, and may be mended.
         """
-        self._host(program)
+        await self._host(program)
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
         """The outputs that the signature declares, unjudged: checking them is the caller's.
@@ -79,12 +78,17 @@ class DspyAdapter:
         What DSPy adds of its own (the ``reasoning`` of ``chain_of_thought``) is not part of the contract and is left
         out; the journaled answer has it. Declare an output named ``reasoning`` to have it in the result.
         """
-        hosted = self._host(run.program)
+        hosted = await self._host(run.program)
         engine = RunEngine(run, await self._endpoints.of(run.program))
         try:
             prediction = await _predict(hosted, run, engine)
         except Exception as error:
             raise _failure(error, run.program, engine) from None
+        if not isinstance(prediction, dspy.Prediction | Mapping):
+            raise ProgramError(
+                f"program {run.program.name!r}: its module gave a {type(prediction).__name__}, not a dspy.Prediction",
+                code="not_a_prediction",
+            )
         return declared_outputs(run.program.signature, prediction)
 
     async def close(self) -> None:
@@ -93,31 +97,48 @@ class DspyAdapter:
         self._local_model.close()
         await self._endpoints.aclose()
 
-    def _host(self, program: Program) -> _Hosted:
+    async def _host(self, program: Program) -> _Hosted:
         hosted = self._hosted.get(program.version)
-        if hosted is None:
-            hosted = _Hosted(build_module(program, _flavour(program)), _PROMPTS[program.prompt_style])
-            self._hosted[program.version] = hosted
-            if len(self._hosted) > _MODULES_KEPT:
-                self._hosted.popitem(last=False)
-        else:
+        if hosted is not None:
             self._hosted.move_to_end(program.version)
+            return hosted
+        async with self._making_ready:
+            hosted = self._hosted.get(program.version)
+            if hosted is None:
+                # It may import the user's code: the loop goes on meanwhile.
+                hosted = self._hosted[program.version] = await asyncio.to_thread(_make_ready, program)
+                if len(self._hosted) > _MODULES_KEPT:
+                    self._hosted.popitem(last=False)
         return hosted
 
 
-async def _predict(hosted: _Hosted, run: Run, engine: RunEngine) -> Mapping[str, Any]:
-    with dspy.context(
-        lm=run_lm(engine),
-        adapter=hosted.prompt(engine),
-        trace=[],
-        callbacks=[],
-        disable_history=True,
-        track_usage=False,
-        warn_on_type_mismatch=False,
-        send_stream=None,
-    ):
-        prediction: Mapping[str, Any] = await hosted.module.acall(**dspy_inputs(run.program.signature, run.inputs))
-    return prediction
+def _make_ready(program: Program) -> _Hosted:
+    try:
+        module = host_module(program, _schema_dialect(program))
+    except Exception as error:  # the boundary to the user's code
+        raise program_failure(error, program=program.name, model=str(program.model)) from None
+    return _Hosted(module, _PROMPTS[program.prompt_style])
+
+
+async def _predict(hosted: _Hosted, run: Run, engine: RunEngine) -> Any:
+    before = current_trail.set(run.trail)
+    try:
+        with (
+            run_lm(engine) as lm,
+            dspy.context(
+                lm=lm,
+                adapter=hosted.prompt(engine),
+                trace=[],
+                callbacks=[],
+                disable_history=True,
+                track_usage=False,
+                warn_on_type_mismatch=False,
+                send_stream=None,
+            ),
+        ):
+            return await hosted.module(**dspy_inputs(run.program.signature, run.inputs))
+    finally:
+        current_trail.reset(before)
 
 
 def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexError:
@@ -137,11 +158,8 @@ def _cut(program: Program) -> str:
     return f"the answer was cut off at {limit}"
 
 
-def _flavour(program: Program) -> Flavour:
-    """The dialect of JSON Schema that the program's provider enforces; a server at an address takes the standard."""
-    if _has_address(program):
-        return "json-schema"
-    return _FLAVOURS.get(str(program.model).partition("/")[0], "json-schema")
+def _schema_dialect(program: Program) -> SchemaDialect:
+    return schema_dialect(str(program.model), has_address=_has_address(program))
 
 
 def _has_address(program: Program) -> bool:

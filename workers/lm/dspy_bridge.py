@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 
 from dspy import lm15 as dspy_lm15
 from dspy.clients import call_result
@@ -40,11 +43,16 @@ class DspyEngine:
 
 
 class BlockingEngine:
-    """DSPy's synchronous engine for one run: for modules that run in a thread, answered on the worker's loop."""
+    """DSPy's synchronous engine for one run: for modules that run in a thread, answered on the worker's loop.
+
+    The thread may outlive the run (its deadline passed, it was cancelled): what it asks after that is not asked.
+    """
 
     def __init__(self, engine: RunEngine) -> None:
         self._engine = DspyEngine(engine)
         self._loop = asyncio.get_running_loop()
+        self._asked: set[Future[dspy_lm15.Response]] = set()
+        self._ended = False
         # DSPy reads what the endpoint can do from its engine.
         self.supported_params = engine.endpoint.supported_params
         self.supports_response_schema = engine.endpoint.supports_response_schema
@@ -52,24 +60,49 @@ class BlockingEngine:
         self.supports_reasoning = engine.endpoint.supports_reasoning
 
     def complete(self, request: dspy_lm15.Request) -> dspy_lm15.Response:
-        """Raises RuntimeError on the loop's own thread, which would wait for itself: use ``acall`` there."""
+        """Raises RuntimeError on the loop's own thread, which would wait for itself: use ``acall`` there; and asyncio's
+        CancelledError when the run is over."""
         if _running_loop() is self._loop:
             raise RuntimeError("a synchronous model call on the worker's event loop: call the module with acall()")
-        return asyncio.run_coroutine_threadsafe(self._engine.complete(request), self._loop).result()
+        asked = asyncio.run_coroutine_threadsafe(self._while_it_runs(request), self._loop)
+        self._asked.add(asked)
+        try:
+            return asked.result()
+        except CancelledError:  # an Exception, which DSPy would take for the model's failure; asyncio's is none
+            raise asyncio.CancelledError from None
+        finally:
+            self._asked.discard(asked)
+
+    def end(self) -> None:
+        """The run is over: cancel what is being asked, and let nothing more be asked. For the loop's thread."""
+        self._ended = True
+        for asked in tuple(self._asked):
+            asked.cancel()
+
+    async def _while_it_runs(self, request: dspy_lm15.Request) -> dspy_lm15.Response:
+        if self._ended:
+            raise asyncio.CancelledError
+        return await self._engine.complete(request)
 
 
-def run_lm(engine: RunEngine) -> LM:
-    """The ``dspy.LM`` of one run. Raises DSPy's LMConfigurationError for settings the model cannot take."""
+@contextmanager
+def run_lm(engine: RunEngine) -> Iterator[LM]:
+    """The ``dspy.LM`` of one run, until the block ends. Raises DSPy's LMConfigurationError for settings the model
+    cannot take."""
     program = engine.run.program
-    return LM(
-        engine.endpoint.model,
-        engine=BlockingEngine(engine),
-        async_engine=DspyEngine(engine),
-        temperature=program.temperature,
-        max_tokens=program.max_tokens,
-        cache=False,
-        num_retries=0,
-    )
+    blocking = BlockingEngine(engine)
+    try:
+        yield LM(
+            engine.endpoint.model,
+            engine=blocking,
+            async_engine=DspyEngine(engine),
+            temperature=program.temperature,
+            max_tokens=program.max_tokens,
+            cache=False,
+            num_retries=0,
+        )
+    finally:
+        blocking.end()
 
 
 def program_failure(error: Exception, *, program: str, model: str) -> DspexError:

@@ -1,0 +1,80 @@
+"""DSPy's modules of several steps, where they need something of their own to run in a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from functools import lru_cache
+from typing import Any
+
+import dspy
+from dspy.primitives.code_interpreter import CodeInterpreterError
+
+from dspex.errors import ProgramError
+
+__all__ = ["MultiChainComparison", "ProgramOfThought", "ReAct"]
+
+
+class ReAct(dspy.ReAct):  # type: ignore[misc]
+    """``dspy.ReAct``, which builds a signature anew at each step to lay out what happened (3 to 28 ms): here once for
+    each number of steps."""
+
+    def _format_trajectory(self, trajectory: dict[str, Any]) -> str:
+        adapter = dspy.settings.adapter or dspy.ChatAdapter()
+        text: str = adapter.format_user_message_content(_trajectory_signature(tuple(trajectory)), trajectory)
+        return text
+
+
+@lru_cache(maxsize=256)
+def _trajectory_signature(names: tuple[str, ...]) -> type[dspy.Signature]:
+    fields: dict[str, Any] = {name: (str, dspy.InputField()) for name in names}
+    made: type[dspy.Signature] = dspy.Signature({**fields, "x": (str, dspy.OutputField())})
+    return made
+
+
+class MultiChainComparison(dspy.MultiChainComparison):  # type: ignore[misc]
+    """``M`` chains of thought at once, then one call that compares them: ``chain`` writes what DSPy's takes."""
+
+    def __init__(self, chain: dspy.Module, signature: type[dspy.Signature], *, M: int, temperature: float) -> None:  # noqa: N803
+        super().__init__(signature, M=M, temperature=temperature)
+        self.chain = chain
+        self._config = {"temperature": temperature}
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        """For callers without a loop, such as DSPy's optimisers."""
+        chains = [self.chain(**inputs, config=self._config) for _ in range(self.M)]
+        return super().forward(_in_order(chains), **inputs)
+
+    async def aforward(self, **inputs: Any) -> dspy.Prediction:
+        chains = await asyncio.gather(*(self.chain.acall(**inputs, config=self._config) for _ in range(self.M)))
+        attempts = {f"reasoning_attempt_{n}": self._told(chain) for n, chain in enumerate(_in_order(chains), 1)}
+        return await self.predict.acall(**attempts, **inputs)
+
+    def _told(self, chain: dspy.Prediction) -> str:
+        """A chain in DSPy's words."""
+        reasoning, answer = (str(chain[name]).strip().split("\n")[0].strip() for name in ("reasoning", self.last_key))
+        return f"«I'm trying to {reasoning} I'm not sure but my prediction is {answer}»"
+
+
+def _in_order(chains: list[dspy.Prediction]) -> list[dspy.Prediction]:
+    """In the same order whichever answered first, so that a later attempt finds the comparison in its journal."""
+    return sorted(chains, key=lambda chain: sorted((name, str(value)) for name, value in chain.items()))
+
+
+class ProgramOfThought(dspy.ProgramOfThought):  # type: ignore[misc]
+    """``dspy.ProgramOfThought``; it is synchronous, so it runs in a thread of the worker's."""
+
+    def __init__(self, signature: type[dspy.Signature], *, max_iters: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # DSPy 3.5 takes it out, and this version is pinned
+            super().__init__(signature, max_iters=max_iters)
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        try:
+            return super().forward(**inputs)
+        except CodeInterpreterError as error:
+            raise ProgramError(
+                "module 'program_of_thought' runs the code that the model writes in Deno's sandbox, which cannot be "
+                'used in this worker: install it there with `pip install "dspex[code]"`',
+                code="interpreter_missing",
+            ) from error
