@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FilePath
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -26,7 +26,7 @@ from pydantic_settings import (
 from dspex import failpoints
 from dspex.errors import BackendUnavailable, ConfigurationError
 
-__all__ = ["PREFIX", "Backends", "Settings", "unknown_variables", "without_password"]
+__all__ = ["PREFIX", "Backends", "ModelLimits", "Settings", "unknown_variables", "without_password"]
 
 PREFIX = "DSPEX_"
 TOML = "dspex.toml"
@@ -78,6 +78,16 @@ class Backends(tuple[str, str]):
         return self[1]
 
 
+class ModelLimits(BaseModel):
+    """What all workers together may ask of a model: calls at once, and calls and tokens within any minute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concurrency: int | None = Field(None, ge=1)
+    per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+
+
 class Settings(BaseSettings):
     """The settings in force. Use :meth:`load`, which reports all mistakes together."""
 
@@ -112,6 +122,11 @@ class Settings(BaseSettings):
     program_packages: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_packages)] = Field(
         (), description="The packages that programs may bring code from, with commas between them: acme.programs,tools."
     )
+    model_limits: dict[str, ModelLimits] = Field(
+        default_factory=dict,
+        description="What all workers may ask of a model, or of an address, as JSON: "
+        '{"openai/gpt-4o-mini": {"concurrency": 50, "per_minute": 500, "tokens_per_minute": 200000}}.',
+    )
     grace_seconds: float = Field(
         30.0, ge=0, le=3600, description="What a stopping worker gives its executions to finish."
     )
@@ -122,6 +137,9 @@ class Settings(BaseSettings):
         10 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest inputs of one execution, as JSON."
     )
     health_interval_seconds: float = Field(15.0, ge=1, le=3600, description="How often beat has the health checked.")
+    ca_file: FilePath | None = Field(
+        None, description="Certificates (PEM) of authorities to trust for model servers, besides the system's."
+    )
     local_model_url: str | None = Field(
         None, description="Where smollm2 is served, outside the embedded stack: http://host:port/v1."
     )

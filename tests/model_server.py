@@ -78,6 +78,7 @@ class _State:
         self.answered = self.given_up = self.running = self.most_at_once = 0
         self.requests: list[dict[str, Any]] = []
         self.keys: Counter[str] = Counter()
+        self.connections: set[int] = set()
         self.released = asyncio.Event()
 
     def step_for(self, text: str) -> Step:
@@ -99,6 +100,7 @@ class _State:
             "by_hash": dict(self.by_hash),
             "requests": self.requests[-20:],
             "keys": dict(self.keys),
+            "connections": len(self.connections),
         }
 
 
@@ -109,10 +111,12 @@ def application() -> web.Application:
     async def complete(request: web.Request, dialect: Dialect) -> web.StreamResponse:
         text = await request.text()
         body = json.loads(text)
-        canonical = json.dumps(body, sort_keys=True).encode()
+        asked = {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
+        canonical = json.dumps(asked, sort_keys=True).encode()
         digest = hashlib.sha256(canonical).hexdigest()
         state.by_hash[digest] += 1
         state.requests = [*state.requests[-19:], body]
+        state.connections.add(id(request.transport))
         given = request.headers.get(dialect.key_header) or request.headers.get("api-key", "")
         state.keys[given.removeprefix("Bearer ")] += 1
         state.running += 1

@@ -111,6 +111,8 @@ _ENDINGS = {
     **dict.fromkeys(("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "LANGUAGE"), _GARBLED),
 }
 
+_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
+_OTHER_HOST = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 _CODE = re.compile(r"[A-Za-z][A-Za-z_.]{0,63}|[0-9]{1,6}")
 _PROVIDER_ID = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
@@ -164,6 +166,7 @@ def _evidence(error: BaseException) -> dict[str, Any]:
         "request_id": clean_request_id(getattr(error, "request_id", None)),
         "retry_after": _seconds(getattr(error, "retry_after", None)),
         "os_error": next(filter(None, map(_os_reason, _network_causes(error))), None),
+        "certificate": next(filter(None, map(_certificate_fault, _network_causes(error))), None),
         "variables": list(getattr(error, "env_keys", ())) or None,
         "mentions": sorted(_PARAMETERS.intersection(_WORD.findall(str(getattr(error, "message", "")).lower()))) or None,
     }
@@ -177,6 +180,7 @@ def _told(evidence: dict[str, Any], address: str | None) -> list[tuple[str, Any]
         ("code", evidence.get("provider_code")),
         ("request", evidence.get("request_id")),
         ("cause:", evidence.get("os_error")),
+        ("certificate", evidence.get("certificate")),
         ("retry after seconds:", evidence.get("retry_after")),
         ("environment variable:", " or ".join(evidence.get("variables", ())) or None),
         ("about", " and ".join(evidence.get("mentions", ())) or None),
@@ -203,6 +207,18 @@ def _os_reason(error: OSError) -> str | None:
     if error.errno is None or isinstance(error, ssl.SSLError):
         return None
     return os.strerror(error.errno)
+
+
+def _certificate_fault(error: OSError) -> str | None:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return None
+    # aiohttp's error is one itself, around the one that knows why
+    fault = getattr(getattr(error, "certificate_error", error), "verify_code", 0)
+    if fault in _OTHER_HOST:
+        return "for another host name: check the address"
+    if fault == _EXPIRED:
+        return "expired"
+    return "of an unknown authority: name its certificate in DSPEX_CA_FILE or SSL_CERT_FILE and restart the worker"
 
 
 def _matching(pattern: re.Pattern[str], value: object) -> str | None:

@@ -1,11 +1,13 @@
-"""HTTP for DSPy's engine: one aiohttp connection pool for all endpoints of a worker process.
+"""HTTP for model calls: one aiohttp connection pool for all endpoints of a worker process.
 
-DSPy's engine (lm15) builds the requests and reads the replies of each provider; it takes any object with this shape
-as its transport. aiohttp costs a third of the CPU of lm15's own transport (0.36 against 0.86 ms a call).
+lm15 builds the requests and reads the replies of each provider; it takes any object with this shape as its transport.
+Why aiohttp: docs/decisions/0009-connections-to-models.md.
 """
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -15,6 +17,9 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from dspex.errors import ConfigurationError
+from dspex.settings import Settings
+
 __all__ = ["HttpTransport", "Reply", "last_request_id"]
 
 #: The provider's own id of the last request made in this context, for the audit trail.
@@ -23,6 +28,10 @@ last_request_id: ContextVar[str | None] = ContextVar("last_request_id", default=
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 # Deadlines belong to the loop: an attempt is cancelled when its time is over, and the connection with it.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=10, sock_read=None)
+
+
+# The parent's connections in a forked child: to close them, or let them be collected, would end them for the parent.
+_INHERITED: list[aiohttp.ClientSession] = []
 
 
 class _Request(Protocol):
@@ -57,12 +66,15 @@ class HttpTransport:
 
     The number of connections is bounded by the worker's concurrency, not here. Proxies come from the environment
     (``HTTPS_PROXY``, ``NO_PROXY``), read once per host; certificates are verified against the system's store
-    (``SSL_CERT_FILE``). aiohttp's own ``trust_env`` is off: it takes two hops through a thread for each request, and
-    reads credentials from ``.netrc``, which are not ours.
+    (``SSL_CERT_FILE``) and ``DSPEX_CA_FILE``. aiohttp's own ``trust_env`` is off: it takes two hops through a thread
+    for each request, and reads credentials from ``.netrc``, which are not ours.
     """
 
     def __init__(self) -> None:
+        """Raises ConfigurationError for a ``DSPEX_CA_FILE`` that holds no certificate."""
+        self._trusted = _trusted_authorities(Settings.load().ca_file)
         self._session: aiohttp.ClientSession | None = None
+        self._opened_by = 0
         self._proxies: dict[tuple[str, str], str | None] = {}
 
     @asynccontextmanager
@@ -84,13 +96,17 @@ class HttpTransport:
     async def aclose(self) -> None:
         """Close every connection; the next request opens new ones."""
         session, self._session = self._session, None
-        if session is not None:
+        if session is not None and self._opened_by == os.getpid():
             await session.close()
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._session is not None and self._opened_by != os.getpid():
+            _INHERITED.append(self._session)
+            self._session = None
         if self._session is None:
+            self._opened_by = os.getpid()
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, ssl=self._trusted),
                 timeout=_TIMEOUT,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
@@ -102,3 +118,13 @@ class HttpTransport:
             found = None if proxy_bypass(host) else getproxies().get(scheme)
             self._proxies[scheme, host] = found
         return self._proxies[scheme, host]
+
+
+def _trusted_authorities(ca_file: os.PathLike[str] | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except ssl.SSLError as error:
+            raise ConfigurationError(f"DSPEX_CA_FILE: {ca_file} holds no certificate in PEM form") from error
+    return context
