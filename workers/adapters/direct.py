@@ -18,6 +18,7 @@ from workers.lm.engine import RunEngine
 from workers.lm.exchange import Exchange, begin_exchange
 from workers.lm.replay import answer_text
 from workers.local_model import LocalModelAddress
+from workers.partial_answer import JsonAnswer
 from workers.run import Run
 from workers.text import fields_at_fault
 
@@ -41,7 +42,8 @@ class DirectAdapter:
         """The outputs as the model wrote them, unjudged; see :meth:`workers.run.Adapter.execute`."""
         endpoint = await self._endpoints.of(run.program)
         prompt = self._prompt(run.program, endpoint)
-        with begin_exchange() as exchange:
+        names = {field.name: field.name for field in run.program.signature.output_fields}
+        with begin_exchange(lambda told: JsonAnswer(told, names)) as exchange:
             return await _Conversation(run, prompt, RunEngine(run, endpoint), exchange).outputs()
 
     async def close(self) -> None:

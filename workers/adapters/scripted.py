@@ -51,13 +51,13 @@ class ScriptedAdapter:
 
 
 def _tell(answer: StreamedAnswer, outputs: Mapping[str, Any]) -> None:
-    """The outputs as if a model wrote them; a text in two pieces."""
+    """The outputs as if a model wrote them, each in two pieces."""
     for name, value in outputs.items():
-        if isinstance(value, str):
-            half = len(value) // 2
-            answer.text(name, value[:half])
-            answer.text(name, value[half:])
-        answer.field(name, json.loads(json.dumps(value, default=str)))
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        half = len(text) // 2
+        answer.text(name, text[:half])
+        answer.text(name, text[half:])
+        answer.field(name, value if isinstance(value, str) else json.loads(text))
 
 
 async def _call(run: Run) -> Answer:

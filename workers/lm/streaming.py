@@ -11,6 +11,7 @@ from lm15.serde import request_from_dict
 
 from workers.lm.endpoint import Endpoint
 from workers.lm.exchange import Exchange
+from workers.lm.replay import answer_text
 from workers.partial_answer import PartialAnswer
 from workers.run import Stream
 
@@ -40,8 +41,7 @@ class Preview:
     def end(self, response: Mapping[str, Any]) -> None:
         """The call is over, with this response in lm15's canonical form; one that was replayed is told at once."""
         if self._answer is None:
-            parts = response["message"]["parts"]
-            self.begin().feed("".join(part["text"] for part in parts if part["type"] == "text"))
+            self.begin().feed(answer_text(response))
         assert self._answer is not None
         self._answer.end()
 
