@@ -13,7 +13,7 @@ from tests.performance.bench.context import BUILD, Context
 from tests.performance.bench.figures import Figure
 
 #: In the order in which they are run.
-WORKLOADS = ("model_bound", "noop", "latency")
+WORKLOADS = ("model_bound", "noop", "latency", "submit", "memory", "cpu", "processes", "history")
 
 
 def main() -> None:

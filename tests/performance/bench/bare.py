@@ -87,14 +87,18 @@ async def engine(url: str, count: int) -> dict[str, float]:
 class Canned:
     """DSPy's engine with one answer."""
 
-    async def complete(self, request: Request) -> Response:
+    def complete(self, request: Request) -> Response:
         return Response(None, "fake", Message.assistant(SECTIONS), "stop", Usage(120, 15, 135))
+
+
+class AsyncCanned:
+    async def complete(self, request: Request) -> Response:
+        return Canned().complete(request)
 
 
 async def canned(count: int) -> dict[str, float]:
     predict = dspy.Predict("question -> answer")
-    model = Canned()
-    lm = dspy.LM("openai/fake", engine=model, async_engine=model, cache=False, num_retries=0)
+    lm = dspy.LM("openai/fake", engine=Canned(), async_engine=AsyncCanned(), cache=False, num_retries=0)
 
     async def ask(number: int) -> object:
         with dspy.context(lm=lm, trace=[], callbacks=[], disable_history=True, track_usage=False):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from dspex.client import Client
 from tests.performance.bench.context import Context
 from tests.performance.bench.figures import Figure, at_most, percentile
 from tests.performance.bench.queues import QUEUES, Queue
@@ -37,17 +38,21 @@ def run(context: Context) -> list[Figure]:
 
 
 def dspex_latencies(context: Context, count: int) -> list[float]:
-    """Milliseconds of each."""
     with context.deployment() as client:
         client.deploy(program())
         with context.worker(client):
             warm_up(client)
-            taken = []
-            for number in range(count):
-                began = time.perf_counter()
-                client.execute("noop", {"question": str(number)}, timeout=60)
-                taken.append((time.perf_counter() - began) * 1000)
-            return taken
+            return latencies(client, count)
+
+
+def latencies(client: Client, count: int) -> list[float]:
+    """Milliseconds of each of so many no-ops, one after the other."""
+    taken = []
+    for number in range(count):
+        began = time.perf_counter()
+        client.execute("noop", {"question": str(number)}, timeout=60)
+        taken.append((time.perf_counter() - began) * 1000)
+    return taken
 
 
 def peer_latencies(context: Context, queue: Queue, count: int) -> list[float]:

@@ -1,0 +1,101 @@
+"""How throughput and latency move with 0, 1 and 5 million finished executions in the database.
+
+They are copies of one that was run, with its audit entries and its model call, under ids of their own in this month's
+partitions, where the live ones are too. Copies have the chain of hashes of the original, so they do not verify.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from dspex.client import Client
+from dspex.store import tables
+from tests.performance.bench.context import Context
+from tests.performance.bench.figures import Figure, percentile
+from tests.performance.bench.workloads.latency import latencies
+from tests.performance.bench.workloads.noop import program, settle_rate, warm_up
+
+AT_ONCE = 50_000
+#: The table, and the column that holds the execution's id.
+COPIED = ((tables.executions, "id"), (tables.lm_calls, "execution_id"), (tables.audit_events, "execution_id"))
+
+
+def run(context: Context) -> list[Figure]:
+    levels = (0, 20_000, 100_000) if context.quick else (0, 1_000_000, 5_000_000)
+    figures: list[Figure] = []
+    with context.deployment() as client:
+        client.deploy(program(calls=1))
+        with context.worker(client):
+            warm_up(client)
+            model = client.submit_many("noop", [{"question": "the one that is copied"}])
+            settle_rate(client, 500)
+            there = 0
+            for level in levels:
+                began = time.monotonic()
+                fill(client, model.ids[0], there, level)
+                there = level
+                context.told(f"{level:,} finished executions, made in {time.monotonic() - began:.0f} s")
+                figures += measured(context, client, level)
+    return figures
+
+
+def measured(context: Context, client: Client, level: int) -> list[Figure]:
+    count = context.size(5_000, 1_500)
+    rates = [settle_rate(client, count) for _ in range(context.repeats)]
+    waits = [percentile(latencies(client, context.size(200, 100)), 50) for _ in range(context.repeats)]
+    system = f"{level:,} finished"
+    return [
+        Figure("no-op executions/s by history", system, "/s", rates, at=level),
+        Figure("idle latency p50 by history", system, "ms", waits, at=level),
+    ]
+
+
+def fill(client: Client, model: UUID, begin: int, end: int) -> None:
+    """Copy the execution ``model`` until there are ``end``, of which ``begin`` are there."""
+
+    def some(first: int) -> None:
+        with client._database.transaction() as connection:
+            connection.execute(text("SET LOCAL synchronous_commit = off"))
+            copy(connection, model, first, min(first + AT_ONCE, end))
+
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        list(threads.map(some, range(begin, end, AT_ONCE)))
+    if end > begin:
+        analyze(client)
+
+
+def copy(connection: Connection, model: UUID, begin: int, end: int) -> None:
+    """Ids are UUIDv7 of milliseconds one after the other, up to the model's own."""
+    moment = int(model.hex[:12], 16) - 10_000_000
+    new_id = "(lpad(to_hex(:moment + n), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8' "
+    new_id += "|| substr(md5(n::text), 4, 15))::uuid"
+    for table, key in COPIED:
+        names = [column.name for column in table.columns if column.computed is None]
+        taken = [
+            new_id
+            if name == key
+            else "(('x' || substr(md5(n::text), 1, 7))::bit(28)::int)"
+            if name == "batch_index"
+            else f"t.{name}"
+            for name in names
+        ]
+        connection.execute(
+            text(
+                f"INSERT INTO {table.fullname} ({', '.join(names)}) SELECT {', '.join(taken)} "
+                f"FROM generate_series(CAST(:begin AS bigint), :end - 1) n, "
+                f"(SELECT * FROM {table.fullname} WHERE {key} = :model) t"
+            ),
+            {"moment": moment, "begin": begin, "end": end, "model": model},
+        )  # fmt: skip
+
+
+def analyze(client: Client) -> None:
+    """What autovacuum would do in the middle of a measurement."""
+    with client._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for table, _ in COPIED:
+            connection.execute(text(f"VACUUM ANALYZE {table.fullname}"))
+        connection.execute(text("CHECKPOINT"))
