@@ -6,6 +6,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def servers() -> Iterator[EmbeddedServers]:
 @pytest.fixture
 def backends(servers: EmbeddedServers) -> Iterator[Backends]:
     """A migrated database and an empty Redis database of this test's own."""
+    with fresh_backends(servers) as fresh:
+        yield fresh
+
+
+@contextmanager
+def fresh_backends(servers: EmbeddedServers) -> Iterator[Backends]:
+    """A migrated database and an empty Redis database of the caller's own."""
     number = next(_numbers)
     name = f"test_{number}"
     admin = create_engine(

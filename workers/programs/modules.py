@@ -123,7 +123,9 @@ def _custom(program: Program, signature: type[dspy.Signature], packages: Collect
     """What the user's factory makes of the options; with a parameter ``signature``, it is given the program's."""
     factory = load(program, program.module, packages)
     options = dict(program.module_options)
-    if "signature" in inspect.signature(factory).parameters:
+    # DSPy's metaclass hides the parameters of a module's class.
+    made_by = factory.__init__ if isinstance(factory, type) else factory
+    if "signature" in inspect.signature(made_by).parameters:
         options["signature"] = signature
     module = factory(**options)
     if not isinstance(module, dspy.Module):

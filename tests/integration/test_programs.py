@@ -1,0 +1,222 @@
+"""Programs of every kind through a real worker: modules of several steps, tools, and code of the user's own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import dspex
+from dspex.client import Client
+from dspex.embedded.servers import EmbeddedServers
+from dspex.execution import Execution
+from tests.conftest import fresh_backends
+from tests.model_server import ModelServer, Step, model_server
+from tests.processes import WorkerProcess
+from tests.waiting import wait_for
+from workers.programs import build_module
+
+__all__ = ["model_server"]
+
+QA = dspex.signature(":string question -> :string answer")
+OWN = "tests.own_programs"
+TOOLS = [f"{OWN}:look_up", f"{OWN}:weather", f"{OWN}:refuse"]
+ALLOWED = {"DSPEX_PROGRAM_PACKAGES": OWN}
+
+Ask = Callable[..., Execution]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def desk(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client, and one worker for all tests of this module, which allows the code of these tests."""
+    with fresh_backends(servers) as backends:
+        worker = WorkerProcess(backends, tmp_path_factory.mktemp("desk") / "worker.log", ALLOWED)
+        try:
+            worker.wait_until_ready()
+            with Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
+                yield client
+        finally:
+            worker.stop()
+
+
+@pytest.fixture
+def ask(desk: Client, model_server: ModelServer) -> Ask:
+    """Deploys a program with these settings and runs it until it is over."""
+
+    def run(question: str = "What is the capital of France?", **settings: Any) -> Execution:
+        name = f"program_{next(_numbers)}"
+        desk.deploy(
+            dspex.Program(name, **{"signature": QA, "model": "openai/test", "api_base": model_server.url, **settings})
+        )
+        execution = desk.submit(name, {"question": question})
+        wait_for(lambda: desk.get(execution.id).status.is_final, "its end")
+        return desk.get(execution.id)
+
+    return run
+
+
+def step(tool: str, **arguments: Any) -> Step:
+    """A step of an agent: it calls a tool."""
+    return Step(outputs={"next_thought": "Hm.", "next_tool_name": tool, "next_tool_args": arguments})
+
+
+def tool_calls(execution: Execution) -> list[tuple[str, bool]]:
+    return [(event.data["tool"], event.data["ok"]) for event in execution.audit_trail if event.kind == "tool_call"]
+
+
+@pytest.mark.parametrize("prompt", ["chat", "json", "compact"])
+def test_an_agent_calls_its_tools_and_each_call_is_on_record(ask: Ask, model_server: ModelServer, prompt: str) -> None:
+    model_server.script(
+        step("look_up", country="France"),
+        step("weather", city="Paris"),
+        step("refuse", reason="a test"),
+        step("look_up", city="Paris"),
+        step("finish"),
+        Step(outputs={"reasoning": "It is known.", "answer": "Paris"}),
+    )
+    execution = ask(module="react", tools=TOOLS, prompt=prompt)
+    assert execution.result().answer == "Paris"
+    assert tool_calls(execution) == [("look_up", True), ("weather", True), ("refuse", False), ("look_up", False)]
+    assert execution.metrics.lm_calls == 6
+    told = json.dumps(model_server.calls()["requests"][-1])
+    assert "Execution error in refuse: ValueError: refused: a test" in told
+    assert "degrees" in told
+    assert "Traceback" not in told  # neither paths of this machine nor anything that differs on another
+    assert "France" not in json.dumps([dict(event.data) for event in execution.audit_trail])
+
+
+def test_an_agent_that_was_killed_pays_for_no_step_twice(
+    model_server: ModelServer, client: Client, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    steps = [step("look_up", country="France"), step("weather", city="Paris"), step("look_up", country="Italy")]
+    model_server.script(*steps, default=Step(fault="hang"))
+    program = dspex.Program(
+        "agent", QA, module="react", tools=TOOLS, model="openai/test", api_base=model_server.url,
+        retry=dspex.Retry(backoff=0.05),
+    )  # fmt: skip
+    client.deploy(program)
+    worker = start_worker(**ALLOWED, DSPEX_LEASE_SECONDS=1)
+    execution = client.submit("agent", {"question": "Which capitals?"})
+    wait_for(lambda: model_server.calls()["running"] == 1 and model_server.calls()["answered"] == 3, "the fourth step")
+    worker.kill()
+    model_server.script(step("finish"), Step(outputs={"reasoning": "So.", "answer": "Paris, Rome"}))
+    start_worker(**ALLOWED, DSPEX_LEASE_SECONDS=1)
+    assert execution.result(timeout=60).answer == "Paris, Rome"
+    done = client.get(execution.id)
+    assert (done.attempts, done.metrics.replayed_lm_calls, done.metrics.lm_calls) == (2, 3, 5)
+    # Only the call that nobody had answered was made again.
+    assert sorted(model_server.calls()["by_hash"].values()) == [1, 1, 1, 1, 2]
+    assert done.audit_trail.verify()
+
+
+def test_the_best_of_several_answers_is_taken(ask: Ask, model_server: ModelServer) -> None:
+    answers = ["the city of Paris", "Paris, France", "the old city of Paris"]
+    model_server.script(*(Step(outputs={"answer": answer}) for answer in answers))
+    options = {"n": 3, "reward": f"{OWN}:concise", "threshold": 1}
+    assert ask(module="best_of_n", module_options=options).result().answer == "Paris, France"
+    assert model_server.calls()["requests"][0]["temperature"] == 1.0
+
+
+def test_an_answer_that_is_good_enough_ends_the_search(ask: Ask, model_server: ModelServer) -> None:
+    model_server.script(Step(outputs={"answer": "the city of Paris"}), Step(outputs={"answer": "Paris"}))
+    options = {"n": 5, "reward": f"{OWN}:concise", "threshold": 1, "module": "chain_of_thought"}
+    assert ask(module="best_of_n", module_options=options).result().answer == "Paris"
+    assert model_server.calls()["total"] == 2
+
+
+def test_a_refined_answer_has_the_models_own_advice(ask: Ask, model_server: ModelServer) -> None:
+    model_server.script(
+        Step(outputs={"answer": "the city of Paris"}),
+        Step(outputs={"discussion": "Too long.", "advice": {"self": "Say the name alone."}}),
+        Step(outputs={"answer": "Paris"}),
+    )
+    options = {"n": 3, "reward": f"{OWN}:concise", "threshold": 1}
+    assert ask(module="refine", module_options=options).result().answer == "Paris"
+    assert "Say the name alone." in json.dumps(model_server.calls()["requests"][-1])
+
+
+def test_several_chains_of_thought_are_compared(ask: Ask, model_server: ModelServer) -> None:
+    chain = Step(outputs={"reasoning": "I recall it.", "answer": "Paris"}, times=3)
+    model_server.script(chain, Step(outputs={"rationale": "All agree.", "answer": "Paris"}))
+    execution = ask(module="multi_chain_comparison", module_options={"m": 3, "temperature": 0.5})
+    assert execution.result().answer == "Paris"
+    assert execution.metrics.lm_calls == 4
+    requests = model_server.calls()["requests"]
+    assert {request["temperature"] for request in requests} == {0.5}
+    assert json.dumps(requests[-1]).count("I'm trying to I recall it.") == 3
+
+
+def test_a_module_of_the_users_own(ask: Ask, model_server: ModelServer) -> None:
+    model_server.script(Step(outputs={"topic": "capitals"}), Step(outputs={"reasoning": "…", "answer": "Paris"}))
+    execution = ask(module=f"{OWN}:Support", module_options={"style": "grand"})
+    assert execution.result().answer == "Paris"
+    asked = json.dumps(model_server.calls()["requests"][-1])
+    assert "capitals: What is the capital of France?" in asked
+    assert "Answer in grand words." in asked
+
+
+def test_a_bad_answer_in_a_module_of_the_users_own_is_sent_back(ask: Ask, model_server: ModelServer) -> None:
+    model_server.script(
+        Step(outputs={"topic": "capitals"}),
+        Step(outputs={"reasoning": "…", "answer": "far too long"}),
+        Step(outputs={"reasoning": "…", "answer": "Paris"}),
+    )
+    execution = ask(module=f"{OWN}:Support", signature=":string question -> :string(max_length=8) answer")
+    assert execution.result().answer == "Paris"
+
+
+def test_executions_share_nothing_of_a_module_of_the_users_own(ask: Ask, model_server: ModelServer) -> None:
+    """It is synchronous besides: it runs in a thread, and its calls are journaled like any other."""
+    model_server.script(default=Step(outputs={"answer": "Paris"}))
+    for question in ("Which?", "And which?"):
+        execution = ask(question, module=f"{OWN}:Counting")
+        assert (execution.result().answer, execution.metrics.lm_calls) == ("Paris 1", 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("os:system", "module_not_allowed"),
+        ("tests.own_programs_of_others:Support", "module_not_allowed"),
+        (f"{OWN}:system", "module_not_allowed"),
+        (f"{OWN}.nothing:Support", "attempts_exhausted"),
+        (f"{OWN}:Nothing", "attempts_exhausted"),
+        (f"{OWN}:no_module", "not_a_module"),
+        (f"{OWN}:broken_factory", "program_error"),
+    ],
+)
+def test_code_that_is_not_allowed_not_there_or_broken(ask: Ask, module: str, code: str) -> None:
+    execution = ask(module=module, retry=dspex.Retry(max_attempts=2, backoff=0))
+    assert execution.error is not None
+    assert execution.error.code == code
+    assert "a secret text" not in str(execution.error)
+
+
+def test_tools_and_rewards_are_held_to_the_same_list(ask: Ask) -> None:
+    for settings in (
+        {"module": "react", "tools": ["os:system"]},
+        {"module": "best_of_n", "module_options": {"n": 2, "threshold": 1, "reward": "os:system"}},
+    ):
+        assert ask(**settings).error.code == "module_not_allowed"  # type: ignore[union-attr]
+
+
+def test_an_optimised_state_of_several_predictors(
+    ask: Ask, model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", OWN)
+    module = f"{OWN}:Support"
+    built = build_module(dspex.Program("support", QA, module=module, model="openai/test"))
+    built.topic.demos = [{"question": "Where is the Louvre?", "topic": "museums"}]
+    built.answer.predict.signature = built.answer.predict.signature.with_instructions("Answer like a guide.")
+    state = json.loads(json.dumps(built.dump_state()))
+    assert set(state) == {"topic", "answer.predict"}
+    assert ask(module=module, state=state).status == "completed"
+    topic, answer = (json.dumps(request) for request in model_server.calls()["requests"])
+    assert "Where is the Louvre?" in topic
+    assert "Answer like a guide." in answer
+    del state["topic"]
+    assert ask(module=module, state=state).error.code == "state_mismatch"  # type: ignore[union-attr]
