@@ -96,5 +96,6 @@ class LoopWatch(Periodic):
         calls = [
             f"{each.f_code.co_filename}:{line} {each.f_code.co_qualname}"
             for each, line in islice(traceback.walk_stack(frame), FRAMES)
+            if not each.f_globals.get("__name__", "").startswith("asyncio.")
         ]
         return f"{whose}, in {' < '.join(calls)}"

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import NoReturn
 
 import click
 
@@ -18,19 +19,38 @@ from dspex.settings import Settings
 __all__ = ["beat", "flower", "worker"]
 
 
+#: A worker needs so long, beyond its grace period, to hand back what it did not finish.
+HAND_BACK_SECONDS = 60.0
+
+
 @click.command()
-@click.option("--concurrency", type=click.IntRange(1, 10_000), help="Executions in flight  [DSPEX_WORKER_CONCURRENCY].")
+@click.option("--processes", type=click.IntRange(1, 256), help="Worker processes  [DSPEX_WORKER_PROCESSES, 1].")
+@click.option("--concurrency", type=click.IntRange(1, 10_000),
+              help="Executions in flight in each process  [DSPEX_WORKER_CONCURRENCY, 200].")  # fmt: skip
 @click.option("--loglevel", default="INFO", show_default=True)
 @click.option("--name", default=None, help="The worker's name in Flower  [dspex-PID@HOST].")
-def worker(concurrency: int | None, loglevel: str, name: str | None) -> None:
+def worker(processes: int | None, concurrency: int | None, loglevel: str, name: str | None) -> None:
     """Run a worker until SIGTERM or Ctrl-C: it finishes or hands back what it runs, within DSPEX_GRACE_SECONDS.
 
-    Example: dspex worker --concurrency 100
+    With several processes (one for each core), or with DSPEX_WORKER_MAX_MEMORY_MB or DSPEX_WORKER_MAX_EXECUTIONS, a
+    parent keeps as many running: it starts again what dies, and replaces what is worn out. With --processes 1 there
+    is no parent in any case.
+
+    Example: dspex worker --processes 4 --concurrency 100
     """
     if concurrency is not None:
         os.environ["DSPEX_WORKER_CONCURRENCY"] = str(concurrency)
-    node = name or f"dspex-{os.getpid()}@%h"
-    _celery("worker", ["--loglevel", loglevel, "--hostname", node, "--without-mingle", "--without-gossip"], "worker")
+    settings = Settings.load()
+    wears = settings.worker_max_memory_mb is not None or settings.worker_max_executions is not None
+    size = processes or settings.worker_processes
+    stem, _, host = (name or f"dspex-{os.getpid()}").partition("@")
+    options = ["--loglevel", loglevel, "--without-mingle", "--without-gossip"]
+    if size == 1 and (processes == 1 or not wears):
+        _celery("worker", [*options, "--hostname", f"{stem}@{host or '%h'}"], "worker")
+    command = _command("worker", [*options, "--hostname", f"{{name}}@{host or '%h'}"], "worker")
+    patience = settings.grace_seconds + HAND_BACK_SECONDS
+    fleet = ["--processes", str(size), "--name", stem, "--patience-seconds", str(patience), "--loglevel", loglevel]
+    os.execv(sys.executable, [sys.executable, "-m", "workers.fleet", *fleet, "--", *command])  # noqa: S606
 
 
 @click.command()
@@ -57,10 +77,15 @@ def flower(port: int, address: str) -> None:
     _celery("flower", options, "flower")
 
 
-def _celery(command: str, options: Sequence[str], extra: str) -> None:
+def _celery(command: str, options: Sequence[str], extra: str) -> NoReturn:
+    arguments = _command(command, options, extra)
+    os.execv(sys.executable, arguments)  # noqa: S606
+
+
+def _command(command: str, options: Sequence[str], extra: str) -> list[str]:
+    """Celery's command. Raises ConfigurationError when it cannot run: here, not in the middle of its start."""
     package = "flower" if extra == "flower" else "celery"
     if find_spec(package) is None:
         raise ConfigurationError(f"{package} is not installed: pip install 'dspex[{extra}]'")
-    Settings.load().backends()  # wrong settings are reported here, not in the middle of Celery's start
-    arguments = [sys.executable, "-m", "celery", "--app", "workers.app", command, *options]
-    os.execv(sys.executable, arguments)  # noqa: S606
+    Settings.load().backends()
+    return [sys.executable, "-m", "celery", "--app", "workers.app", command, *options]

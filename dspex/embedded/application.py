@@ -67,8 +67,10 @@ class Application:
 
 
 def worker(name: str, home: Home, stack: Stack, *, check: ReadyCheck | None = None, grace: float) -> Application:
-    """A worker: ready when its row in Postgres says that it lives."""
-    return Application(name, ["worker"], home=home, stack=stack, check=check or worker_is_live, grace=grace)
+    """A worker of one process: ready when its row in Postgres says that it lives."""
+    return Application(
+        name, ["worker", "--processes", "1"], home=home, stack=stack, check=check or worker_is_live, grace=grace
+    )
 
 
 def beat(home: Home, stack: Stack) -> Application:

@@ -1,0 +1,122 @@
+"""``dspex worker --processes N``: what dies is replaced, and what is worn out too, without loss; nothing outlives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dspex
+from dspex.client import Client
+from dspex.settings import Backends
+from dspex.store import workers
+from tests.processes import dspex_command, environment_of
+from tests.waiting import wait_for
+
+QA = dspex.signature("question -> answer")
+
+
+class FleetProcess:
+    """The parent of two workers."""
+
+    def __init__(self, backends: Backends, log: Path, environment: dict[str, Any]) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                dspex_command("worker", "--processes", "2", "--concurrency", "10"),
+                env=environment_of(backends, environment),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # its children go with it
+            self.process.wait()
+
+
+@pytest.fixture
+def start_fleet(backends: Backends, tmp_path: Path) -> Iterator[Callable[..., FleetProcess]]:
+    started: list[FleetProcess] = []
+
+    def start(**environment: Any) -> FleetProcess:
+        started.append(FleetProcess(backends, tmp_path / "fleet.log", environment))
+        return started[-1]
+
+    yield start
+    for fleet in started:
+        fleet.stop()
+
+
+def live_pids(client: Client) -> set[int]:
+    return {row["pid"] for row in client.workers() if row["state"] == "running"}
+
+
+def is_running(execution: dspex.Execution) -> bool:
+    return execution.status is dspex.Status.RUNNING
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_dead_child_is_replaced_and_a_dead_parent_leaves_none(
+    client: Client, start_fleet: Callable[..., FleetProcess]
+) -> None:
+    fleet = start_fleet()
+    client.deploy(dspex.Program("qa", QA, adapter="scripted"))
+    first = wait_for(lambda: len(pids := live_pids(client)) == 2 and pids, "two workers", timeout=60)
+    assert first
+    victim, survivor = first
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: "another is started in 0.5 s" in fleet.log.read_text(), "the parent to notice")
+    wait_for(lambda: len(live_pids(client) - {victim}) == 2, "its replacement", timeout=60)
+    assert survivor in live_pids(client)
+    client.execute("qa", {"question": "?"}, timeout=30)
+    left = live_pids(client) - {victim}
+    fleet.process.kill()
+    wait_for(lambda: not any(map(exists, left)), "the children to be gone")
+
+
+def test_worn_workers_are_replaced_under_load_and_nothing_is_lost_or_paid_twice(
+    client: Client, start_fleet: Callable[..., FleetProcess]
+) -> None:
+    fleet = start_fleet(DSPEX_WORKER_MAX_EXECUTIONS=40, DSPEX_GRACE_SECONDS=600)
+    options = {"calls": 2, "sleep_ms": 150, "outputs": {"answer": "!"}}
+    client.deploy(dspex.Program("qa", QA, adapter="scripted", retry=dspex.Retry(1), module_options=options))
+    batch = client.submit_many("qa", ({"question": f"number {n}"} for n in range(200)))
+    finished = list(batch.as_completed(timeout=180))
+    assert len(finished) == 200
+    assert {execution.status for execution in finished} == {dspex.Status.COMPLETED}
+    assert {execution.attempts for execution in finished} == {1}, "what runs is finished, not handed back"
+    assert {(e.metrics.lm_calls, e.metrics.replayed_lm_calls) for e in finished} == {(2, 0)}
+    assert not client.verify_audit()
+    pids = {row["pid"] for row in client._database.run(lambda c: workers.listing(c, live_only=False))}
+    assert len(pids) >= 4, "two and their replacements"
+    assert "retires" in fleet.log.read_text()
+
+    # Asked once the parent lets what runs finish; asked twice it has it handed back.
+    wait_for(lambda: len(live_pids(client)) == 2, "two workers", timeout=60)
+    endless = dspex.Program("endless", QA, adapter="scripted", timeout=3600, module_options={"sleep_ms": 600_000})
+    client.deploy(endless)
+    execution = client.submit("endless", {"question": "?"})
+    wait_for(lambda: is_running(execution), "it to run")
+    fleet.process.terminate()
+    wait_for(lambda: {row["state"] for row in client.workers()} == {"stopping"}, "the idle one to end")
+    assert is_running(execution)
+    fleet.process.terminate()
+    assert fleet.process.wait(60) == 0
+    assert execution.status is dspex.Status.QUEUED
+    assert client.workers() == []

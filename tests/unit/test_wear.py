@@ -1,0 +1,23 @@
+"""A worker is worn out by what it received or by what it holds."""
+
+from __future__ import annotations
+
+from workers.wear import Wear, resident_mb
+
+
+def worn(*, memory: int | None = None, executions: int | None = None) -> int:
+    """How often it is said in three looks of a worker that received 10 executions."""
+    said: list[None] = []
+    wear = Wear(max_memory_mb=memory, max_executions=executions, received=lambda: 10, on_worn=lambda: said.append(None))
+    for _ in range(3):
+        if not wear._stop.is_set():
+            wear.run_once()
+    return len(said)
+
+
+def test_it_is_said_once_when_a_limit_is_reached() -> None:
+    assert worn() == 0
+    assert worn(executions=11) == 0
+    assert worn(executions=10) == 1
+    assert worn(memory=int(resident_mb() * 2)) == 0
+    assert worn(memory=int(resident_mb() / 2)) == 1
