@@ -1,0 +1,111 @@
+"""Several adapters for one program, third parties' among them, in a real worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dspex
+from dspex.client import Client
+from dspex.embedded.servers import EmbeddedServers
+from dspex.registry import look_again
+from tests.conftest import fresh_backends
+from tests.model_server import ModelServer, Step
+from tests.processes import WorkerProcess
+
+ROOT = Path(__file__).parents[2]
+QA = dspex.signature("question -> answer")
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ModelServer]:
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client and a worker, both with the adapters of tests/integration/other_adapters.py installed."""
+    plugin = Path(__file__).parent / "plugin"
+    log = tmp_path_factory.mktemp("adapters") / "worker.log"
+    with pytest.MonkeyPatch.context() as patch, fresh_backends(servers) as backends:
+        patch.syspath_prepend(str(plugin))
+        look_again()
+        worker = WorkerProcess(backends, log, {"PYTHONPATH": os.pathsep.join([str(ROOT), str(plugin)])})
+        try:
+            worker.wait_until_ready()
+            with Client(database_url=backends.database_url, broker_url=backends.broker_url) as opened:
+                yield opened
+        finally:
+            worker.stop()
+    look_again()
+
+
+def program(model: ModelServer, *adapters: str) -> dspex.Program:
+    retry = dspex.Retry(max_attempts=2, backoff=0.05)
+    return dspex.Program("-".join(adapters), QA, adapter=adapters, model="openai/test", api_base=model.url, retry=retry)
+
+
+def tried(execution: dspex.Execution) -> list[tuple[str, str | None]]:
+    events = [event for event in execution.audit_trail if event.kind == "adapter_execution"]
+    return [(event.data["adapter"], event.data.get("error")) for event in events]
+
+
+def test_the_next_adapter_is_tried_when_it_may_mend_the_failure(client: Client, model: ModelServer) -> None:
+    model.script(default=Step(outputs={"answer": "Paris"}))
+    deployed = client.deploy(program(model, "absent", "stubborn", "direct"))
+    name = deployed.program.name
+    for code in ("output_unparseable", "output_invalid", "unsupported"):
+        execution = client.submit(name, {"question": code})
+        assert execution.result(timeout=30).answer == "Paris"
+        assert execution.adapter_used == "direct"
+        assert tried(execution) == [("absent", "adapter_unavailable"), ("stubborn", code), ("direct", None)]
+        assert (execution.attempts, execution.metrics.lm_calls) == (1, 2)
+        assert execution.audit_trail.verify()
+    asked = model.calls()["total"]
+    refused = client.submit(name, {"question": "authentication"})
+    with pytest.raises(dspex.ExecutionFailed) as failure:
+        refused.result(timeout=30)
+    assert failure.value.code == "authentication"
+    assert tried(refused) == [("absent", "adapter_unavailable"), ("stubborn", "authentication")]
+    assert model.calls()["total"] == asked
+
+
+def test_what_was_paid_for_before_the_fallback_is_not_paid_for_again(client: Client, model: ModelServer) -> None:
+    """The first adapter's answer is bad; the second adapter's model is away; the next attempt comes back to it."""
+    away = Step(status=503, retry_after=0, times=3)  # as often as one attempt asks
+    model.script(away, default=Step(outputs={"answer": "Paris"}))
+    client.deploy(program(model, "stubborn", "direct"))
+    execution = client.submit("stubborn-direct", {"question": "output_unparseable: and then away"})
+    assert execution.result(timeout=60).answer == "Paris"
+    assert tried(execution) == [
+        ("stubborn", "output_unparseable"), ("direct", "provider_unavailable"),
+        ("stubborn", "output_unparseable"), ("direct", None),
+    ]  # fmt: skip
+    assert (execution.attempts, execution.metrics.lm_calls, execution.metrics.replayed_lm_calls) == (2, 2, 1)
+
+
+def test_when_none_can_the_bad_answers_are_asked_for_anew(client: Client, model: ModelServer) -> None:
+    model.script(default=Step(content="I would rather not say."))
+    client.deploy(program(model, "stubborn", "direct"))
+    execution = client.submit("stubborn-direct", {"question": "output_unparseable: by both"})
+    with pytest.raises(dspex.ExecutionFailed, match="the last with output_unparseable") as failure:
+        execution.result(timeout=30)
+    assert failure.value.code == "attempts_exhausted"
+    assert execution.metrics.replayed_lm_calls == 0
+    assert execution.metrics.lm_calls == 6  # in each attempt one answer of each adapter, and a repair
+    assert execution.adapter_used is None
+
+
+def test_a_worker_without_dspy_programs_never_loads_dspy(client: Client, model: ModelServer) -> None:
+    model.script()
+    client.deploy(program(model, "direct"))
+    told = dspex.signature("question -> modules: list[str], memory_mb: float")
+    client.deploy(dspex.Program("loaded", told, adapter="loaded"))
+    assert client.execute("direct", {"question": "What is the capital of France?"}, timeout=30).answer
+    result = client.execute("loaded", {"question": "What is loaded?"}, timeout=30)
+    assert not {"dspy", "litellm", "openai", "numpy"} & set(result.modules)
+    assert {"lm15", "celery", "aiohttp"} <= set(result.modules)
