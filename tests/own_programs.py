@@ -34,7 +34,7 @@ def concise(inputs: Any, prediction: Any) -> float:
     return 1 / len(prediction.answer.split())
 
 
-class Support(dspy.Module):
+class Support(dspy.Module):  # type: ignore[misc]
     """Two predictors: what the question is about, and the answer, in the program's own signature."""
 
     def __init__(self, signature: Any, style: str = "plain") -> None:
@@ -47,7 +47,7 @@ class Support(dspy.Module):
         return await self.answer.acall(question=f"{topic}: {question}")
 
 
-class Counting(dspy.Module):
+class Counting(dspy.Module):  # type: ignore[misc]
     """Synchronous, and it keeps something of each call on itself."""
 
     def __init__(self) -> None:

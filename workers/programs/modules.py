@@ -124,7 +124,7 @@ def _custom(program: Program, signature: type[dspy.Signature], packages: Collect
     factory = load(program, program.module, packages)
     options = dict(program.module_options)
     # DSPy's metaclass hides the parameters of a module's class.
-    made_by = factory.__init__ if isinstance(factory, type) else factory
+    made_by = vars(factory).get("__init__", factory) if isinstance(factory, type) else factory
     if "signature" in inspect.signature(made_by).parameters:
         options["signature"] = signature
     module = factory(**options)
