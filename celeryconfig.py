@@ -14,8 +14,9 @@ task_store_errors_even_if_ignored = False
 
 # Hundreds of executions on one asyncio loop in one process; scale by processes.
 worker_pool = "workers.pool:AsyncioPool"
-# The prefetch window is the number of executions a worker can run: what it cannot run yet stays in Redis for others.
-worker_prefetch_multiplier = 1
+# Messages a worker may hold for each execution it can run. The pump bounds what waits in Redis (workers/pump.py); a
+# worker that took no more than it can run would not see the one of another program behind it (workers/slots.py).
+worker_prefetch_multiplier = 4
 # A message is acknowledged when its executions are settled, so the prefetch window counts what is in flight.
 task_acks_late = True
 # Leases recover the work of a dead worker; a message that comes again finds nothing to claim.

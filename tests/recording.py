@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from dspex.program import Program
-from workers.run import Answer, Run, Tries, once
+from workers.run import Answer, Estimate, Run, Tries, once
 
 __all__ = ["MemoryJournal", "MemoryTrail", "a_run", "until"]
 
@@ -34,6 +34,7 @@ class MemoryJournal:
         *,
         tries: Tries = once,
         repair: bool = False,
+        estimate: Callable[[], Estimate] | None = None,
     ) -> dict[str, Any]:
         self.repairs += repair
         self.hashes.append(request_hash)

@@ -29,12 +29,13 @@ from workers.hosting import Host
 from workers.journal import AttemptJournal
 from workers.ledger import Ledger
 from workers.settlement import failed, record, told
+from workers.slots import FairSlots
 from workers.stream import Streams
 from workers.supervision import Ending, Supervised
 from workers.text import redact
 from workers.trail import AttemptTrail
 
-__all__ = ["Executor", "Outcome"]
+__all__ = ["Executor", "OnEnd", "OnStart", "Outcome", "Received"]
 
 log = logging.getLogger("dspex.workers")
 
@@ -52,6 +53,22 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Received:
+    """A message from the queue: the executions it carries, and what is said of them for the order to run them in.
+
+    A message that lies about its program or priority is served in another order, and nothing else.
+    """
+
+    ids: Sequence[UUID]
+    program: str
+    priority: int
+
+
+OnStart = Callable[[UUID], None]
+OnEnd = Callable[[UUID, Outcome], None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Running:
     attempt: int
     trail: AttemptTrail
@@ -59,22 +76,24 @@ class _Running:
 
 
 class Executor:
-    """Runs up to ``concurrency`` executions at once. All methods belong to the loop's thread."""
+    """Runs as many executions at once as there are slots. All methods belong to the loop's thread."""
 
-    def __init__(self, ledger: Ledger, host: Host, streams: Streams, *, concurrency: int) -> None:
-        self.concurrency = concurrency
+    def __init__(self, ledger: Ledger, host: Host, streams: Streams, slots: FairSlots) -> None:
         self._ledger = ledger
         self._host = host
         self._streams = streams
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = slots
         self._held: set[UUID] = set()
         self._pipelines: set[asyncio.Task[Any]] = set()
         self._running: dict[UUID, _Running] = {}
         self._unbegun: set[UUID] = set()
-        self._shrinking: list[asyncio.Task[None]] = []
         self._stopping = False
         self._drained_by = math.inf
         self._grace: asyncio.Timeout | None = None
+
+    @property
+    def concurrency(self) -> int:
+        return self._slots.concurrency
 
     @property
     def running(self) -> int:
@@ -86,15 +105,13 @@ class Executor:
         """How many executions were received and are not over: running, or waiting for a slot or for their claim."""
         return len(self._held)
 
-    def begin(
-        self, ids: Sequence[UUID], on_start: Callable[[UUID], None], on_end: Callable[[UUID, Outcome], None]
-    ) -> None:
+    def begin(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None:
         """Run these executions; ``on_start`` is called for each that is claimed, ``on_end`` for each that is over."""
-        for id in ids:
-            pipeline = asyncio.create_task(self.run(id, partial(on_start, id)))
+        for id in received.ids:
+            pipeline = asyncio.create_task(self.run(id, received, partial(on_start, id)))
             pipeline.add_done_callback(partial(_ended, id, on_end))
 
-    async def run(self, id: UUID, on_start: Callable[[], None]) -> Outcome:
+    async def run(self, id: UUID, received: Received, on_start: Callable[[], None]) -> Outcome:
         """Claim the execution and see its attempt through. An id that is held already is dropped."""
         if id in self._held:
             return Outcome(None)
@@ -105,7 +122,7 @@ class Executor:
         assert pipeline is not None
         self._pipelines.add(pipeline)
         try:
-            async with self._slots:
+            async with self._slots.slot(received.program, received.priority):
                 if self._stopping:
                     return self._not_begun(id)
                 failpoint(BEFORE_CLAIM)
@@ -121,11 +138,7 @@ class Executor:
 
     def resize(self, concurrency: int) -> None:
         """Run up to so many at once from now on; what runs beyond that goes on."""
-        more, self.concurrency = concurrency - self.concurrency, concurrency
-        for _ in range(more):
-            self._slots.release()
-        if more < 0:
-            self._shrinking.append(asyncio.create_task(self._take_slots(-more)))
+        self._slots.resize(concurrency)
 
     async def drain(self, grace_seconds: float) -> None:
         """Begin nothing more; give what runs ``grace_seconds`` (:meth:`hurry` shortens them), then hand it back."""
@@ -158,10 +171,6 @@ class Executor:
         if running is not None and running.attempt == attempt and not running.work.ending:
             running.trail.record("cancel_requested", requested_at=requested_at.isoformat())
             running.work.end(Ending.CANCELLED)
-
-    async def _take_slots(self, count: int) -> None:
-        for _ in range(count):
-            await self._slots.acquire()
 
     async def _give_back(self, ids: Collection[UUID]) -> None:
         if ids:

@@ -17,6 +17,7 @@ from workers.actions.load import load_actions
 from workers.adapters import Adapters
 from workers.journal import AttemptJournal
 from workers.ledger import Ledger
+from workers.limits.permits import Permits
 from workers.outcome import BAD_ANSWERS, may_fall_back
 from workers.run import Run, Stream
 from workers.settlement import record
@@ -31,8 +32,9 @@ log = logging.getLogger("dspex.workers")
 class Host:
     """Hosts the attempts of a worker; it knows the programs and has their adapters."""
 
-    def __init__(self, ledger: Ledger, adapters: Adapters) -> None:
+    def __init__(self, ledger: Ledger, adapters: Adapters, permits: Permits) -> None:
         self._ledger = ledger
+        self._permits = permits
         self._adapters = adapters
         self._programs: dict[tuple[str, str], Program] = {}
 
@@ -58,9 +60,15 @@ class Host:
             journal.recall(await self._ledger.calls(claimed.id))
         program = await self._program(claimed.program, claimed.version)
         journal.keeps = program.journal
+        journal.limits = self._permits.of(program)
         inputs = program.signature.decode("inputs", claimed.inputs)
         run = Run(claimed.id, claimed.attempt, program, inputs, journal, trail, deadline, stream)
-        values, adapter = await self._with_actions(run, trail, journal)
+        try:
+            values, adapter = await self._with_actions(run, trail, journal)
+        except DspexError:
+            if journal.deferred is not None:  # whatever the program made of it
+                raise journal.deferred from None
+            raise
         began_at = trail.now()
         encoded = program.signature.encode("outputs", values)
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))

@@ -12,7 +12,9 @@ from uuid import UUID
 from dspex.errors import DspexError
 from dspex.failpoints import AFTER_ANSWER, AFTER_JOURNAL, failpoint
 from dspex.store.lm_calls import LMCall
-from workers.run import Answer, ModelUse, Tries, once
+from workers.limits.permits import CallLimits
+from workers.outcome import Deferred
+from workers.run import Answer, Estimate, ModelUse, Tries, once
 from workers.trail import AttemptTrail
 
 __all__ = ["AttemptJournal", "CallStore"]
@@ -36,6 +38,9 @@ class AttemptJournal:
     def __init__(self, execution_id: UUID, attempt: int, trail: AttemptTrail, store: CallStore) -> None:
         self.keeps = True
         self.replayed = 0
+        #: What the calls obey, and why one of them may not be made now; set by the host.
+        self.limits: CallLimits | None = None
+        self.deferred: Deferred | None = None
         self._execution_id = execution_id
         self._attempt = attempt
         self._trail = trail
@@ -64,6 +69,7 @@ class AttemptJournal:
         *,
         tries: Tries = once,
         repair: bool = False,
+        estimate: Callable[[], Estimate] | None = None,
     ) -> dict[str, Any]:
         """See :class:`workers.run.Journal`."""
         digest = bytes.fromhex(request_hash)
@@ -86,7 +92,14 @@ class AttemptJournal:
                 self._trail.record("lm_call", began_at=began_at, model=model, **told, **noted)
                 raise
 
-        answer, began_at = await tries(a_try)
+        async def when_allowed() -> tuple[Answer, datetime]:
+            try:
+                return await self.limits.during(model, estimate, a_try) if self.limits else await a_try()
+            except Deferred as error:
+                self.deferred = error
+                raise
+
+        answer, began_at = await tries(when_allowed)
         made = self._made(digest, occurrence, model, answer, began_at)
         self._calls.append(made)
         self._trail.record("lm_call", began_at=began_at, model=model, **_usage(made), **noted)

@@ -17,6 +17,7 @@ __all__ = [
     "PATIENCE_SECONDS",
     "TRANSIENT",
     "WITHIN_ATTEMPT",
+    "Deferred",
     "Fail",
     "TryAgain",
     "after_failure",
@@ -56,11 +57,26 @@ def may_fall_back(error: DspexError) -> bool:
     return error.code in ANOTHER_FORM
 
 
+class Deferred(DspexError):
+    """The attempt is handed back to the queue, through no fault of its own; it does not count.
+
+    ``code``: ``rate_limited_locally limits_unknown budget_reserved budget_exceeded``.
+    """
+
+    code = "deferred"
+    retryable = True
+
+    @property
+    def delay_seconds(self) -> float:
+        return float(self.details.get("delay_seconds", 0.0))
+
+
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """Another attempt, after ``delay_seconds``."""
+    """Another attempt, after ``delay_seconds``. ``counts``: this one was one of those the program allows."""
 
     delay_seconds: float
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,8 @@ def after_failure(
     error: DspexError, *, attempt: int, max_attempts: int, retry: Retry, chance: float
 ) -> TryAgain | Fail:
     """Decide on ``error.retryable`` and the attempts left. ``chance`` is a random number in [0, 1), for the jitter."""
+    if isinstance(error, Deferred):
+        return TryAgain(error.delay_seconds, counts=False)
     if not error.retryable:
         return Fail(error)
     if attempt < max_attempts:

@@ -28,7 +28,7 @@ from dspex.broker import QUEUE, TASK
 from dspex.errors import DspexError, MessageRefused
 from dspex.execution import Status
 from dspex.wire import unpack
-from workers.executor import Outcome
+from workers.executor import OnEnd, OnStart, Outcome, Received
 from workers.parent import EXIT_RETIRED
 from workers.runtime import Runtime
 from workers.watchdog import Consumption
@@ -37,6 +37,8 @@ __all__ = ["AsyncioPool"]
 
 log = logging.getLogger("dspex.workers")
 
+#: That of a message which does not say.
+LAST_PRIORITY = 9
 #: For tasks that are not executions: short, and seldom more than one at a time.
 SIDE_THREADS = 4
 #: As DSPEX_WORKER_CONCURRENCY has it.
@@ -155,10 +157,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         events = self.events
         return events is not None and events.enabled and (events.groups is None or "task" in events.groups)
 
-    def submit(
-        self, ids: Sequence[UUID], on_start: Callable[[UUID], None], on_end: Callable[[UUID, Outcome], None]
-    ) -> None:
-        self._runtime.submit(ids, on_start, on_end)
+    def submit(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None:
+        self._runtime.submit(received, on_start, on_end)
 
     def _get_info(self) -> dict[str, Any]:
         """What ``inspect stats`` and Flower show of the pool."""
@@ -182,7 +182,8 @@ class _Message:
     ) -> None:
         self._pool = pool
         self._task_id = task_id
-        self._name = request.get("shadow") or TASK
+        self._name = str(request.get("shadow") or TASK)
+        self._priority = _priority(request)
         self._body = body
         self._callback = callback
         self._accept_callback = accept_callback
@@ -201,7 +202,9 @@ class _Message:
         for id in ids if self._pool.tells else ():
             if not self._speaks_for(id):
                 self._pool.tell("task-received", id, name=self._name, args=str(id), kwargs="{}", retries=0)
-        self._pool.submit(ids, self._on_start, self._on_end)
+        self._pool.submit(
+            Received(ids, self._name.removeprefix(f"{TASK} "), self._priority), self._on_start, self._on_end
+        )
 
     def _speaks_for(self, id: UUID) -> bool:
         """Whether Celery's own events, those of the message, are this execution's."""
@@ -238,6 +241,11 @@ class _Message:
             self._callback((0, "completed", outcome.runtime_seconds))
         else:
             self._callback((1, _exception_info(outcome), outcome.runtime_seconds))
+
+
+def _priority(request: Mapping[str, Any]) -> int:
+    priority = (request.get("delivery_info") or {}).get("priority")
+    return priority if isinstance(priority, int) else LAST_PRIORITY
 
 
 def _ids(body: bytes | str) -> list[UUID]:

@@ -11,7 +11,19 @@ from uuid import UUID
 
 from dspex.program import Program
 
-__all__ = ["Adapter", "Answer", "Journal", "ModelUse", "Run", "Stream", "StreamedAnswer", "Trail", "Tries", "once"]
+__all__ = [
+    "Adapter",
+    "Answer",
+    "Estimate",
+    "Journal",
+    "ModelUse",
+    "Run",
+    "Stream",
+    "StreamedAnswer",
+    "Trail",
+    "Tries",
+    "once",
+]
 
 T = TypeVar("T")
 
@@ -33,6 +45,14 @@ class ModelUse:
 
     calls: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a model call may take, rather too much than too little. ``cost_usd`` is None when no price is known."""
+
+    tokens: int
+    cost_usd: float | None
 
 
 class Tries(Protocol):
@@ -59,12 +79,14 @@ class Journal(Protocol):
         *,
         tries: Tries = once,
         repair: bool = False,
+        estimate: Callable[[], Estimate] | None = None,
     ) -> dict[str, Any]:
         """The response to this request: replayed when an earlier attempt got one, else from ``call`` and stored.
 
         ``request_hash`` is a hex digest of everything that determines the answer; the n-th request with one
         hash replays the n-th answer to it. An ``lm_call`` event is recorded either way, and for each of ``tries`` that
-        fails; ``repair`` marks there that a bad answer is sent back with this call.
+        fails; ``repair`` marks there that a bad answer is sent back with this call. ``estimate`` is asked, before each
+        try, if the program or the model has limits of tokens or cost.
         """
         ...
 

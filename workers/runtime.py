@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -23,12 +23,16 @@ from workers import parent, threads
 from workers.adapters import Adapters
 from workers.cancellation import Cancellation
 from workers.current import new_task
-from workers.executor import Executor, Outcome
+from workers.executor import Executor, OnEnd, OnStart, Received
 from workers.hosting import Host
 from workers.lease import Lease
 from workers.ledger import Ledger
+from workers.limits.buckets import Buckets
+from workers.limits.budget import Budgets
+from workers.limits.permits import Permits
 from workers.loop_watch import LoopWatch
 from workers.pump import Pump
+from workers.slots import FairSlots
 from workers.stream import Streams
 from workers.watchdog import Consumption, Watchdog
 from workers.wear import Wear
@@ -80,9 +84,13 @@ class Runtime:
         )
         self._adapters = Adapters()
         self._ledger = Ledger(backends.database_url, backends.broker_url, lambda: self._lease.worker_id)
-        self._host = Host(self._ledger, self._adapters)
+        self._budgets = Budgets(backends.database_url, lambda: self._lease.worker_id)
+        self._permits = Permits(Buckets(backends.broker_url), self._budgets, settings.model_limits)
+        self._host = Host(self._ledger, self._adapters, self._permits)
         self._streams = Streams(backends.broker_url)
-        self._executor = Executor(self._ledger, self._host, self._streams, concurrency=concurrency)
+        slots = FairSlots(concurrency, throttled=self._permits.throttled)
+        self._permits.on_freed = slots.wake
+        self._executor = Executor(self._ledger, self._host, self._streams, slots)
         self._cancellation = Cancellation(self._ledger, self._executor, backends.broker_url)
         self._received = 0
         self._loop_watch = LoopWatch(
@@ -149,15 +157,13 @@ class Runtime:
         log.info("worker %s is ready: %s executions at once", self.worker_id, self._executor.concurrency)
         parent.tell(parent.READY)
 
-    def submit(
-        self, ids: Sequence[UUID], on_start: Callable[[UUID], None], on_end: Callable[[UUID, Outcome], None]
-    ) -> None:
+    def submit(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None:
         """Run these executions on the loop; there, ``on_start`` is called once one is claimed, ``on_end`` at its end.
 
         All at once, because waking the loop from another thread costs more than starting an execution.
         """
-        self._received += len(ids)
-        self._loop.call_soon_threadsafe(self._executor.begin, ids, on_start, on_end)
+        self._received += len(received.ids)
+        self._loop.call_soon_threadsafe(self._executor.begin, received, on_start, on_end)
 
     def revoke(self, ids: Collection[UUID], *, running: bool) -> list[UUID]:
         """Cancel queued executions, and ``running`` ones wherever they run. Returns those that ended at once.
@@ -253,12 +259,16 @@ class Runtime:
 
     async def _begin(self) -> None:
         self._ledger.start()
+        self._budgets.start()
+        self._permits.start()
         self._streams.start()
         self._cancellation.start()
 
     async def _end(self) -> None:
         await self._cancellation.close()
         await self._adapters.close()
+        await self._permits.close()
+        await self._budgets.close()
         await self._streams.close()
         await self._ledger.close()
 

@@ -45,7 +45,8 @@ def failed(claimed: Claimed, trail: AttemptTrail, error: DspexError, program: Pr
         return record(claimed, Status.FAILED, error=stored_error(decision.error), **values)
     delay = decision.delay_seconds
     trail.record("retried", code=error.code, delay_seconds=round(delay, 3))
-    return record(claimed, Status.QUEUED, error=stored_error(error), delay_seconds=delay, **values)
+    values |= {"error": stored_error(error), "delay_seconds": delay, "counts": decision.counts}
+    return record(claimed, Status.QUEUED, **values)
 
 
 def told(made: Settlement, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:

@@ -91,7 +91,7 @@ def test_what_a_round_reads_does_not_grow_with_the_backlog(database: Database) -
     for statement, parameters in ((BACKLOGS, {"limited": ["qa"]}), (DISPATCH, given)):
         with database.engine.connect() as connection:
             explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}")
-            (plan,) = connection.scalar(explain, parameters)  # type: ignore[misc]
+            (plan,) = connection.scalar(explain, parameters)
         assert max(rows_read(plan["Plan"])) <= 1000
     assert dispatched(database, 400) == {"qa": 399, "small": 1}
 

@@ -23,7 +23,7 @@ from uuid_utils.compat import uuid7
 import dspex
 from tests.performance.bench.model import SECTIONS
 from workers.adapters.dspy import DspyAdapter
-from workers.run import Answer, Run, Tries, once
+from workers.run import Answer, Estimate, Run, Tries, once
 
 IN_FLIGHT = 500
 WARM_UP = 200
@@ -40,6 +40,7 @@ class NoJournal:
         *,
         tries: Tries = once,
         repair: bool = False,
+        estimate: Callable[[], Estimate] | None = None,
     ) -> dict[str, Any]:
         return (await tries(call)).response
 

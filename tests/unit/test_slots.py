@@ -1,0 +1,109 @@
+"""Slots: who runs next in a worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from workers.slots import FairSlots
+
+
+class Crowd:
+    """Executions that wait for slots, and end when told."""
+
+    def __init__(self, slots: FairSlots) -> None:
+        self.running: list[str] = []
+        self.begun: list[str] = []
+        self._slots = slots
+        self._ends: list[tuple[str, asyncio.Event]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def join(self, program: str, count: int = 1, priority: int = 5) -> None:
+        self._tasks += [asyncio.create_task(self._one(program, priority)) for _ in range(count)]
+        await settle()
+
+    async def end(self, program: str, count: int = 1) -> None:
+        for _ in range(count):
+            entry = next(entry for entry in self._ends if entry[0] == program)
+            self._ends.remove(entry)
+            entry[1].set()
+            await settle()
+
+    async def leave(self, index: int) -> None:
+        self._tasks[index].cancel()
+        await settle()
+
+    async def _one(self, program: str, priority: int) -> None:
+        async with self._slots.slot(program, priority):
+            entry = (program, asyncio.Event())
+            self._ends.append(entry)
+            self.running.append(program)
+            self.begun.append(program)
+            try:
+                await entry[1].wait()
+            finally:
+                self.running.remove(program)
+                if entry in self._ends:
+                    self._ends.remove(entry)
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_single_one_does_not_wait_for_the_hundreds_of_another() -> None:
+    crowd = Crowd(FairSlots(40))
+    await crowd.join("bulk", 300)
+    assert Counter(crowd.running) == {"bulk": 40}
+    await crowd.join("single", 5)
+    assert Counter(crowd.running) == {"bulk": 40, "single": 1}, "the reserve is for who has nothing running"
+    await crowd.join("other")
+    assert Counter(crowd.running)["other"] == 1
+    await crowd.join("third")
+    assert Counter(crowd.running) == {"bulk": 40, "single": 1, "other": 1}, "the reserve has an end"
+    await crowd.end("bulk")
+    assert Counter(crowd.running)["third"] == 1
+    await crowd.end("bulk", 10)
+    assert Counter(crowd.running) == {"bulk": 33, "single": 5, "other": 1, "third": 1}, "the fewest running first"
+
+
+async def test_equals_take_turns_and_the_urgent_come_first() -> None:
+    crowd = Crowd(FairSlots(6))
+    await crowd.join("a", 9)
+    await crowd.join("b", 3)
+    await crowd.join("c", 3)
+    await crowd.join("a", priority=0)
+    assert "".join(crowd.begun) == "aaaaaa" + "b"
+    await crowd.end("a", 5)
+    assert "".join(crowd.begun[7:]) == "c" + "a" + "bc", "who has nothing; the urgent; by turns"
+
+
+async def test_what_a_limit_would_hold_up_waits_outside() -> None:
+    throttled = {"limited"}
+    slots = FairSlots(4, throttled=throttled.__contains__)
+    crowd = Crowd(slots)
+    await crowd.join("limited", 3)
+    await crowd.join("free", 3)
+    assert Counter(crowd.running) == {"free": 3}
+    throttled.clear()
+    slots.wake()
+    await settle()
+    assert Counter(crowd.running) == {"free": 3, "limited": 1}
+
+
+async def test_who_leaves_the_line_takes_no_slot_and_slots_can_be_more_or_fewer() -> None:
+    crowd = Crowd(slots := FairSlots(2))
+    await crowd.join("a", 6)
+    await crowd.leave(2)
+    await crowd.leave(0)
+    assert len(crowd.begun) == 3, "the slot of the one that was cancelled is free again"
+    slots.resize(3)
+    await settle()
+    assert len(crowd.begun) == 4
+    slots.resize(1)
+    await crowd.end("a", 2)
+    await settle()
+    assert len(crowd.begun) == 4
+    await crowd.end("a")
+    assert len(crowd.begun) == 5

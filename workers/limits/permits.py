@@ -1,0 +1,231 @@
+"""A model call's way through the limits of its program and its model: wait a moment, or give the slot back.
+
+The calls of this worker that wait for the same limits stand in line, and only the first of them asks Redis. A call
+that would wait longer than PATIENCE_SECONDS hands its attempt back to the queue, uncounted; what it was answered so
+far is replayed then. While calls of a program wait, the worker begins no more of its executions (``throttled``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import redis
+
+from dspex.program import Program
+from dspex.settings import ModelLimits
+from workers.limits.buckets import LEASE_SECONDS, Bucket, Buckets
+from workers.limits.budget import Budgets
+from workers.outcome import Deferred
+from workers.run import Answer, Estimate
+
+__all__ = ["CallLimits", "Permits"]
+
+log = logging.getLogger("dspex.workers")
+
+#: The longest a call waits in its slot.
+PATIENCE_SECONDS = 3.0
+#: How soon the first in line asks again when nobody can say when a place will be free.
+ASK_AGAIN_SECONDS = 0.1
+#: With so many calls of a program waiting, no more of its executions begin here.
+WAITING_MOST = 4
+#: How long an attempt that is handed back waits, at least and at most.
+DELAY_SECONDS = (1.0, 60.0)
+UNKNOWN = Estimate(tokens=0, cost_usd=None)
+
+#: An answer, and when the call began.
+Made = tuple[Answer, datetime]
+
+
+class Permits:
+    """The limits of a worker's model calls. ``model_limits`` are by model or by address (DSPEX_MODEL_LIMITS)."""
+
+    def __init__(self, buckets: Buckets, budgets: Budgets, model_limits: Mapping[str, ModelLimits]) -> None:
+        self._buckets = buckets
+        self._budgets = budgets
+        self._model_limits = {
+            name: Bucket(f"model:{name}", limits.concurrency, limits.per_minute, limits.tokens_per_minute)
+            for name, limits in model_limits.items()
+        }
+        self._lines: defaultdict[tuple[Bucket, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._freed = asyncio.Event()
+        self._held: dict[str, Sequence[Bucket]] = {}
+        self._waiting: Counter[str] = Counter()
+        self._throttled_until: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Called whenever a program may be throttled no longer.
+        self.on_freed: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        if self._model_limits:
+            self._in_background(self._begin())
+        self._in_background(self._renew())
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._buckets.close()
+
+    def of(self, program: Program) -> CallLimits | None:
+        """What the calls of this program obey; None when there is nothing."""
+        limits = program.limits
+        own = [Bucket(f"program:{program.name}", tokens_per_minute=limits.tokens_per_minute)]
+        if limits.tokens_per_minute is None:
+            own = []
+        if not own and limits.max_cost_usd is None and not self._model_limits:
+            return None
+        return CallLimits(self, program, own, self._budgets if limits.max_cost_usd is not None else None)
+
+    def throttled(self, program: str) -> bool:
+        """Whether another execution of this program would only wait here."""
+        if self._waiting[program] >= WAITING_MOST:
+            return True
+        return time.monotonic() < self._throttled_until.get(program, 0.0)
+
+    def buckets_of(self, program: Program, model: str) -> list[Bucket]:
+        """Those of the model and of the address that the program calls."""
+        names = dict.fromkeys((model, program.model, program.api_base))
+        return [self._model_limits[name] for name in names if name in self._model_limits]
+
+    async def take(self, program: str, buckets: Sequence[Bucket], tokens: int) -> Permit:
+        """Wait in line for a permit. Raises Deferred when that takes long."""
+        permit = Permit(self, buckets, tokens)
+        self._waiting[program] += 1
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._lines[tuple(buckets)]:
+                await self._take(permit)
+        except BaseException as error:
+            permit.give(answer=None)  # Redis may have counted it although nobody heard of it
+            if isinstance(error, TimeoutError):
+                raise self.deferred(program, permit.why, permit.wait_seconds) from None
+            raise
+        finally:
+            self._waiting[program] -= 1
+            self.on_freed()
+        return permit
+
+    def deferred(self, program: str, code: str, wait_seconds: float) -> Deferred:
+        """That an attempt is handed back; until it is made again no other of the program begins here."""
+        least, most = DELAY_SECONDS
+        seconds = min(max(wait_seconds, least), most) * random.uniform(1.0, 1.25)  # noqa: S311
+        self._throttled_until[program] = time.monotonic() + seconds
+        asyncio.get_running_loop().call_later(seconds, self.on_freed)
+        return Deferred(WHY[code], code=code, delay_seconds=round(seconds, 3))
+
+    def give(self, permit: Permit, correction: int) -> None:
+        """The call is over. Redis hears of it in the background: what it misses, the lease makes good."""
+        self._held.pop(permit.id, None)
+        give = self._buckets.give(permit.buckets, permit.id, second=permit.second, correction=correction)
+        self._in_background(_hint(give))
+        self._freed.set()
+
+    async def _take(self, permit: Permit) -> None:
+        while True:
+            self._freed.clear()
+            try:
+                taken = await self._buckets.take(permit.buckets, permit.id, tokens=permit.tokens)
+            except (redis.RedisError, OSError) as error:
+                permit.why, permit.wait_seconds = "limits_unknown", DELAY_SECONDS[0]
+                log.debug("cannot ask Redis for the limits: %s", error)
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+                continue
+            if taken.wait_seconds == 0:
+                permit.second = taken.second
+                self._held[permit.id] = permit.buckets
+                return
+            permit.why, permit.wait_seconds = "rate_limited_locally", taken.wait_seconds
+            if taken.wait_seconds > PATIENCE_SECONDS:
+                raise TimeoutError
+            # A call of this worker that ends may free a place at once; one of another's is found by asking.
+            pause = max(min(taken.wait_seconds, ASK_AGAIN_SECONDS * 5), ASK_AGAIN_SECONDS)
+            with_hint = asyncio.wait_for(self._freed.wait(), pause)
+            await asyncio.gather(with_hint, return_exceptions=True)
+
+    async def _begin(self) -> None:
+        await _hint(self._buckets.begin())
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            if self._held:
+                await _hint(self._buckets.renew(dict(self._held)))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+WHY = {
+    "rate_limited_locally": "a limit of its program or its model is reached: the attempt is handed back and made later",
+    "limits_unknown": "Redis, which counts model calls, is out of reach: the attempt is handed back and made later",
+    "budget_reserved": "the rest of its program's budget is reserved by calls under way: the attempt is made later",
+    "budget_exceeded": "its program's budget is spent and the program is paused: deploy it with a higher "
+    "limits.max_cost_usd and resume it",
+}
+
+
+class Permit:
+    """A call that is counted: under which buckets, with how many tokens, in which second of Redis' clock."""
+
+    def __init__(self, permits: Permits, buckets: Sequence[Bucket], tokens: int) -> None:
+        self.id = uuid4().hex
+        self.buckets = buckets
+        self.tokens = tokens
+        self.second = 0
+        #: Why it is waited for, and for about how long.
+        self.why = "rate_limited_locally"
+        self.wait_seconds = 0.0
+        self._permits = permits
+
+    def give(self, answer: Answer | None) -> None:
+        used = self.tokens if answer is None else answer.prompt_tokens + answer.completion_tokens
+        self._permits.give(self, used - self.tokens)
+
+
+class CallLimits:
+    """What the calls of one program obey."""
+
+    def __init__(self, permits: Permits, program: Program, own: Sequence[Bucket], budgets: Budgets | None) -> None:
+        self._permits = permits
+        self._program = program
+        self._own = own
+        self._budgets = budgets
+
+    async def during(
+        self, model: str, estimate: Callable[[], Estimate] | None, call: Callable[[], Awaitable[Made]]
+    ) -> Made:
+        """Make the call once it may be made. Raises Deferred, and ModelError for a price that nobody knows."""
+        expected = estimate() if estimate else UNKNOWN
+        buckets = [*self._own, *self._permits.buckets_of(self._program, model)]
+        permit = await self._permits.take(self._program.name, buckets, expected.tokens) if buckets else None
+        made: Made | None = None
+        try:
+            made = await self._within_budget(model, expected, call)
+        finally:
+            if permit is not None:
+                permit.give(made[0] if made else None)
+        return made
+
+    async def _within_budget(self, model: str, expected: Estimate, call: Callable[[], Awaitable[Made]]) -> Made:
+        if self._budgets is None:
+            return await call()
+        try:
+            return await self._budgets.during(self._program.name, model, expected, call)
+        except Deferred as error:
+            raise self._permits.deferred(self._program.name, error.code, 0.0) from None
+
+
+async def _hint(telling: Awaitable[None]) -> None:
+    try:
+        await telling
+    except (redis.RedisError, OSError) as error:
+        log.debug("cannot tell Redis of model calls: %s", error)

@@ -1,0 +1,93 @@
+"""Slots: how the executions that a worker received share what it can run at once.
+
+The most urgent go first. Among equals it is the turn of the program with the fewest running, so a program with
+hundreds waiting does not keep out another's one. And a program with nothing running does not even wait for a slot
+that others hold for long: a small reserve beyond the concurrency is for such.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+__all__ = ["FairSlots"]
+
+#: The reserve is this part of the concurrency, and at least one.
+RESERVE_PART = 20
+
+_Line = deque[asyncio.Future[None]]
+
+
+class FairSlots:
+    """``throttled`` tells of a program whether another of its executions would only wait for a limit; see :meth:`wake`.
+
+    All methods belong to the loop's thread.
+    """
+
+    def __init__(self, concurrency: int, *, throttled: Callable[[str], bool] = lambda _: False) -> None:
+        self.concurrency = concurrency
+        self._throttled = throttled
+        self._running: Counter[str] = Counter()
+        self._taken = 0
+        self._lines: defaultdict[tuple[int, str], _Line] = defaultdict(deque)
+
+    @asynccontextmanager
+    async def slot(self, program: str, priority: int) -> AsyncIterator[None]:
+        """Hold a slot; 0 is the most urgent priority."""
+        await self._acquire(program, priority)
+        try:
+            yield
+        finally:
+            self._release(program)
+
+    def resize(self, concurrency: int) -> None:
+        """Let up to so many run at once from now on; what runs beyond that goes on."""
+        self.concurrency = concurrency
+        self.wake()
+
+    def wake(self) -> None:
+        """Give free slots to those whose turn it is; also to be called when a program is throttled no longer."""
+        while (line := self._next()) is not None:
+            program = line[1]
+            waiting = self._lines[line]
+            future = waiting.popleft()
+            if not waiting:
+                del self._lines[line]
+            if not future.done():
+                self._take(program)
+                future.set_result(None)
+
+    async def _acquire(self, program: str, priority: int) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lines[priority, program].append(future)
+        self.wake()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self._release(program)
+            raise
+
+    def _take(self, program: str) -> None:
+        self._taken += 1
+        self._running[program] += 1
+
+    def _release(self, program: str) -> None:
+        self._taken -= 1
+        self._running[program] -= 1
+        if not self._running[program]:
+            del self._running[program]
+        self.wake()
+
+    def _next(self) -> tuple[int, str] | None:
+        """The priority and the program whose turn it is, if there is a slot for it."""
+        reserve = max(self.concurrency // RESERVE_PART, 1)
+        if not self._lines or self._taken >= self.concurrency + reserve:
+            return None
+        lines = [line for line in self._lines if not self._throttled(line[1])]
+        if self._taken >= self.concurrency:
+            lines = [line for line in lines if not self._running[line[1]]]
+        # The lines are in the order in which they began to wait, so that equals take turns.
+        return min(lines, key=lambda line: (line[0], self._running[line[1]]), default=None)
