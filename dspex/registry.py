@@ -91,7 +91,7 @@ BUILT_IN = (
         "workers.adapters.scripted:ScriptedAdapter",
         Capabilities(
             modules=frozenset({"predict", "chain_of_thought"}),
-            options=frozenset({"sleep_ms", "calls", "outputs", "fail", "die"}),
+            options=frozenset({"sleep_ms", "calls", "cost_usd", "outputs", "fail", "die"}),
             calls_models=False,
             supports_streaming=True,
         ),

@@ -5,6 +5,7 @@ Its calls go through the journal like a model's, so load and crash tests exercis
 
 ``sleep_ms``  asynchronous wait of each call, in milliseconds (0)
 ``calls``     how many model calls it makes (1)
+``cost_usd``  what each of them costs (0)
 ``outputs``   a mapping to return; by default an example that depends only on the inputs
 ``fail``      ``{"code": "provider_unavailable", "times": 2}``: the first attempts fail so, retryably
 ``die``       ``{"attempt": 1}``: in that attempt, after its calls, its worker process kills itself
@@ -22,11 +23,13 @@ from typing import Any
 
 from dspex.errors import ModelError
 from dspex.program import Program
-from workers.run import Answer, Run, StreamedAnswer
+from workers.run import Answer, Estimate, Run, StreamedAnswer
 
 __all__ = ["ScriptedAdapter"]
 
 MODEL = "scripted"
+PROMPT_TOKENS = 10
+COMPLETION_TOKENS = 5
 
 
 class ScriptedAdapter:
@@ -39,9 +42,10 @@ class ScriptedAdapter:
     async def execute(self, run: Run) -> Mapping[str, Any]:
         options = run.program.module_options
         seed = _seed(run)
+        expected = Estimate(PROMPT_TOKENS + COMPLETION_TOKENS, options.get("cost_usd", 0.0))
         for number in range(options.get("calls", 1)):
             request = hashlib.sha256(f"{seed}:{number}".encode()).hexdigest()
-            await run.journal.perform(request, MODEL, lambda: _call(run))
+            await run.journal.perform(request, MODEL, lambda: _call(run), estimate=lambda: expected)
         if options.get("die", {}).get("attempt") == run.attempt:
             os.kill(os.getpid(), signal.SIGKILL)
         outputs = dict(options["outputs"]) if "outputs" in options else run.program.signature.example(seed).outputs
@@ -67,7 +71,10 @@ async def _call(run: Run) -> Answer:
     fail = options.get("fail", {})
     if run.attempt <= fail.get("times", 0):
         raise ModelError("as the script says", code=fail.get("code", "provider_unavailable"), retryable=True)
-    return Answer({"text": "scripted"}, prompt_tokens=10, completion_tokens=5, cost_usd=0.0)
+    cost = options.get("cost_usd", 0.0)
+    return Answer(
+        {"text": "scripted"}, prompt_tokens=PROMPT_TOKENS, completion_tokens=COMPLETION_TOKENS, cost_usd=cost
+    )
 
 
 def _seed(run: Run) -> int:
