@@ -65,13 +65,22 @@ class _WithServer(AdapterConformance):
         return self.answering(model="openai/rambling-model")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:dspy")  # dspy's own modules use what it deprecates
 class TestDspy(_WithServer):
     adapter = "dspy"
 
-    def fields_for(self, module: str) -> Mapping[str, Any]:
-        if module not in ("predict", "chain_of_thought"):
-            pytest.skip(f"{module} is shown by the tests of the modules")
-        return {}
+    @pytest.fixture(autouse=True)
+    def _allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", "tests.own_programs")
+
+    def fields_for(self, module: str) -> Mapping[str, Any] | None:
+        rewarded = {"n": 1, "threshold": 0.0, "reward": "tests.own_programs:concise"}
+        needed: dict[str, dict[str, Any]] = {
+            "best_of_n": {"module_options": rewarded},
+            "refine": {"module_options": rewarded},
+            "react": {"module_options": {"max_iters": 1}, "tools": ["tests.own_programs:look_up"]},
+        }
+        return None if module == "program_of_thought" else needed.get(module, {})  # it needs Deno
 
 
 class TestDirect(_WithServer):
