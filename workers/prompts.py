@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 import dspy
-from dspy.adapters.utils import apply_output_field_defaults, parse_value
+from dspy.adapters.utils import annotation_allows_none, apply_output_field_defaults, parse_value
 from dspy.utils.exceptions import AdapterParseError
 
 from workers.dspy_signature import field_schema, is_text
@@ -74,11 +74,15 @@ def _sections(completion: str) -> list[tuple[str, str]]:
 
 
 def _read(adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, name: str, text: str) -> Any:
-    """A field's text as the value it spells: text stays text, JSON and Python literals become values."""
+    """A field's text as the value it spells: text stays text, JSON and Python literals become values.
+
+    Where there may be no text, ``null`` and ``None`` say so: this prompt has no other way to.
+    """
     if not _is_ours(signature, name):
         return _typed(adapter, signature, completion, name, text)
-    if is_text(signature.output_fields[name]):
-        return text
+    field = signature.output_fields[name]
+    if is_text(field):
+        return None if text in ("null", "None") and annotation_allows_none(field.annotation) else text
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)

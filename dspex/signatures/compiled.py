@@ -16,7 +16,7 @@ from dspex.signatures.faults import explain, shorten
 from dspex.signatures.fields import Field
 from dspex.signatures.json_schema import side_schema
 from dspex.signatures.providers import ProviderFit, fit, schema_for
-from dspex.signatures.repair import Checked, repair, says_null
+from dspex.signatures.repair import Checked, repair
 
 __all__ = ["Example", "Side", "Signature"]
 
@@ -98,10 +98,8 @@ class Signature:
         Raises ValidationError, as :meth:`validate_inputs` does, for what cannot be repaired without a guess.
         """
         given = values if type(values) is dict else _as_dict(values, "outputs")
-        # A text that says null fits an optional string: it has to be looked for.
-        read = repair(self.output_fields, given) if says_null(given) else Checked(given, ())
         try:
-            return Checked(self._outputs.validate_python(read.values), read.repairs)
+            return Checked(self._outputs.validate_python(given), ())
         except CoreError as error:
             first = explain(error, self.output_fields, given, self.secret_fields)
         repaired = repair(self.output_fields, given)

@@ -2,7 +2,7 @@
 
 A value that does not fit its type is rewritten when its text says just one value of that type: ``"42"`` for an
 integer, ``"True"`` for a boolean, ``"85%"`` for a probability, JSON in a code fence for a list. Text where text is
-expected is never touched, but for ``null`` and ``None`` where there may be none, and ``85`` stays no probability.
+expected is never touched, and ``85`` stays no probability.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dspex.signatures.fields import Field, Type
 from dspex.signatures.types import expand
 from dspex.signatures.validators import core_schema
 
-__all__ = ["Checked", "Repair", "repair", "says_null"]
+__all__ = ["Checked", "Repair", "repair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,6 @@ def repair(fields: Sequence[Field], values: Mapping[str, Any]) -> Checked:
     return Checked(repaired, tuple(log))
 
 
-_NULL_TEXTS: Final = ("null", "None")
-
-
-def says_null(values: Mapping[str, Any]) -> bool:
-    """Whether a value is a text that may mean null."""
-    return any(type(value) is str and value in _NULL_TEXTS for value in values.values())
-
-
 class _Unchanged:
     """No repair was found."""
 
@@ -75,11 +67,9 @@ _NONE: Final = _Unchanged()
 
 def _mend(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
     """``value`` made to fit ``kind`` as far as possible, with what was done appended to ``log``."""
-    primitive = expand(kind)
-    if primitive.name == "optional" and _is_null_in_text(primitive.args[0], value):
-        return _noted(None, value, "null in text", path, log)
     if _fits(kind, value):
         return value
+    primitive = expand(kind)
     if primitive.name == "optional":
         return _mend_optional(primitive, value, path, log)
     if primitive.name == "union":
@@ -108,12 +98,6 @@ def _fits(kind: Type, value: Any) -> bool:
     except CoreError:
         return False
     return True
-
-
-def _is_null_in_text(kind: Type, value: Any) -> bool:
-    """Whether it is how a model spells null where text is expected too: prompts in words ask for it by that name."""
-    inner = expand(kind)
-    return value in _NULL_TEXTS and inner.name == "string" and value not in inner.limits.get("one_of", ())
 
 
 def _mend_optional(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:

@@ -61,6 +61,13 @@ def test_text_is_not_touched() -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["null", "None"])
+def test_null_is_text_only_where_there_must_be_some(text: str) -> None:
+    made = dspy_signature(signature("signature a: :string x -> :string must, :optional(:string) may"))
+    assert ChatPrompt().parse(made, sections(must=text, may=text)) == {"must": text, "may": None}
+    assert JsonPrompt().parse(made, json.dumps({"must": text, "may": text})) == {"must": text, "may": text}
+
+
 @pytest.mark.parametrize("prompt", [JsonPrompt(), CompactAdapter()], ids=["json", "compact"])
 @pytest.mark.parametrize(
     "answer",
