@@ -1,4 +1,4 @@
-"""The Celery app: ``celery -A workers.app worker`` is what ``dspex worker`` runs."""
+"""The Celery app, of ``dspex worker`` and of ``celery -A workers.app``."""
 
 from __future__ import annotations
 

@@ -44,13 +44,14 @@ def worker(processes: int | None, concurrency: int | None, loglevel: str, name: 
     wears = settings.worker_max_memory_mb is not None or settings.worker_max_executions is not None
     size = processes or settings.worker_processes
     stem, _, host = (name or f"dspex-{os.getpid()}").partition("@")
-    options = ["--loglevel", loglevel, "--without-mingle", "--without-gossip"]
-    if size == 1 and (processes == 1 or not wears):
-        _celery("worker", [*options, "--hostname", f"{stem}@{host or '%h'}"], "worker")
-    command = _command("worker", [*options, "--hostname", f"{{name}}@{host or '%h'}"], "worker")
-    patience = settings.grace_seconds + HAND_BACK_SECONDS
-    fleet = ["--processes", str(size), "--name", stem, "--patience-seconds", str(patience), "--loglevel", loglevel]
-    os.execv(sys.executable, [sys.executable, "-m", "workers.fleet", *fleet, "--", *command])  # noqa: S606
+    has_parent = size > 1 or (processes is None and wears)
+    node = f"{'{name}' if has_parent else stem}@{host or '%h'}"
+    command = [sys.executable, "-m", "workers", "--loglevel", loglevel, "--hostname", node]
+    if has_parent:
+        patience = settings.grace_seconds + HAND_BACK_SECONDS
+        fleet = ["--processes", str(size), "--name", stem, "--patience-seconds", str(patience), "--loglevel", loglevel]
+        command = [sys.executable, "-m", "workers.fleet", *fleet, "--", *command]
+    _become(command, settings, extra="worker")
 
 
 @click.command()
@@ -78,14 +79,13 @@ def flower(port: int, address: str) -> None:
 
 
 def _celery(command: str, options: Sequence[str], extra: str) -> NoReturn:
-    arguments = _command(command, options, extra)
-    os.execv(sys.executable, arguments)  # noqa: S606
+    _become([sys.executable, "-m", "celery", "--app", "workers.app", command, *options], Settings.load(), extra=extra)
 
 
-def _command(command: str, options: Sequence[str], extra: str) -> list[str]:
-    """Celery's command. Raises ConfigurationError when it cannot run: here, not in the middle of its start."""
+def _become(command: Sequence[str], settings: Settings, *, extra: str) -> NoReturn:
+    """Replace this process. Raises what would be wrong with it here, not in the middle of its start."""
     package = "flower" if extra == "flower" else "celery"
     if find_spec(package) is None:
         raise ConfigurationError(f"{package} is not installed: pip install 'dspex[{extra}]'")
-    Settings.load().backends()
-    return [sys.executable, "-m", "celery", "--app", "workers.app", command, *options]
+    settings.backends()
+    os.execv(sys.executable, list(command))  # noqa: S606

@@ -1,0 +1,54 @@
+"""``python -m workers``: what ``celery -A workers.app worker`` does, without what else Celery's command line loads.
+
+Its commands import Flower and a shell among others: a second of CPU and 25 MB that a worker has no use for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import threading
+
+from celery.utils.nodenames import host_format
+
+from workers.app import app
+
+__all__ = ["main"]
+
+#: Threads of programs that have not ended so long after the worker did are left behind.
+LAST_SECONDS = 5.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loglevel", default="INFO")
+    parser.add_argument("--hostname", required=True, help="the worker's name; %%h stands for the host's")
+    options = parser.parse_args()
+    worker = app.Worker(
+        hostname=host_format(options.hostname),
+        loglevel=options.loglevel.upper(),
+        without_mingle=True,  # what other workers hold revoked means nothing here: see workers/remote.py
+        without_gossip=True,
+    )
+    worker.start()
+    _leave_within(LAST_SECONDS, int(worker.exitcode or 0))
+    return int(worker.exitcode or 0)
+
+
+def _leave_within(seconds: float, code: int) -> None:
+    """End this process even if a program's own thread, which Python would wait for, never does."""
+
+    def leave() -> None:
+        logging.getLogger("dspex.workers").warning("threads of programs do not end: they are left behind")
+        logging.shutdown()
+        os._exit(code)
+
+    limit = threading.Timer(seconds, leave)
+    limit.daemon = True
+    limit.start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
