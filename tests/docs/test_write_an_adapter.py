@@ -1,0 +1,48 @@
+"""The example of docs/how-to/write-an-adapter.md: installed as a package would be, and held to the suite."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/how-to/write-an-adapter.md"
+
+
+def write_example(directory: Path) -> None:
+    """The files that the page shows, each of which begins with its path."""
+    for path, code in re.findall(r"```(?:python|toml)\n# ([\w/.]+)\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        file = directory / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(code)
+
+
+def install(directory: Path) -> None:
+    """What an installer makes of the package's pyproject.toml, as far as entry points go."""
+    project = tomllib.loads((directory / "pyproject.toml").read_text())["project"]
+    about = directory / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    points = project["entry-points"]["dspex.adapters"]
+    lines = ["[dspex.adapters]", *(f"{name} = {value}" for name, value in points.items())]
+    (about / "entry_points.txt").write_text("\n".join(lines))
+
+
+def test_the_example_holds_to_the_suite(tmp_path: Path) -> None:
+    write_example(tmp_path)
+    install(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    listed = subprocess.run(
+        [sys.executable, "-m", "dspex.cli", "adapters"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "house  loads here\n  Our own answering service" in listed.stdout
+    own = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio"]
+    done = subprocess.run(
+        [*own, "tests/test_house.py"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "14 passed, 1 skipped" in done.stdout  # it does not claim to stream
