@@ -61,7 +61,7 @@ def _check(database: Database, broker: Broker) -> Report:
         {
             "postgres": _timed(lambda: _postgres(database), "start Postgres, or correct DSPEX_DATABASE_URL"),
             "redis": _timed(lambda: _redis(broker), "start Redis, or correct DSPEX_BROKER_URL"),
-            "workers": _timed(lambda: _workers(database), "start one with `dspex worker`"),
+            "workers": _timed(lambda: _workers(database), "start one with `dspex worker`, or mend what blocks it"),
             "queue": _timed(lambda: _queue(database), "start more workers, or see `dspex list --status running`"),
         }
     )
@@ -91,7 +91,9 @@ def _redis(broker: Broker) -> tuple[bool, Mapping[str, Any]]:
 
 def _workers(database: Database) -> tuple[bool, Mapping[str, Any]]:
     alive = [w for w in database.run(workers.listing) if w["heartbeat_age_seconds"] < w["lease_seconds"]]
-    return bool(alive), {"alive": len(alive), "running": sum(w["running"] for w in alive)}
+    troubled = {str(w["id"]): w["trouble"] for w in alive if w["trouble"]}
+    details = {"alive": len(alive), "running": sum(w["running"] for w in alive), "troubled": troubled}
+    return bool(alive) and not troubled, details
 
 
 def _queue(database: Database) -> tuple[bool, Mapping[str, Any]]:

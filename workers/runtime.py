@@ -72,7 +72,7 @@ class Runtime:
         self._loop = asyncio.new_event_loop()
         self._loop.set_task_factory(new_task)
         self._sync_threads = threads.SyncThreads(settings.worker_threads)
-        self._thread = threading.Thread(target=self._loop.run_forever, name="dspex-loop", daemon=True)
+        self._thread = threading.Thread(target=self._turn, name="dspex-loop", daemon=True)
         self._lease = Lease(
             self._lease_database,
             lease_seconds=settings.lease_seconds,
@@ -253,6 +253,16 @@ class Runtime:
         if strays := self._sync_threads.strays:
             return f"{len(strays)} of {self._sync_threads.most} threads for synchronous code are lost: {strays[0]}"
         return None
+
+    def _turn(self) -> None:
+        """The loop's thread. asyncio lets a task's SystemExit end the loop: here the task alone ends."""
+        while True:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                log.error("a task of a program raised %s: the loop goes on", type(error).__name__)  # noqa: TRY400
+            else:
+                return
 
     def _abandon(self) -> None:
         self._loop.call_soon_threadsafe(self._executor.abandon)

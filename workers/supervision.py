@@ -37,7 +37,7 @@ class Supervised(Generic[T]):
     """Runs ``work`` as a task of its own from now on; see :meth:`outcome`."""
 
     def __init__(self, work: Coroutine[Any, Any, T], *, name: str) -> None:
-        self._task = asyncio.create_task(work, name=name)
+        self._task = asyncio.create_task(_contained(work), name=name)
         self._told: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
     def end(self, why: Ending) -> None:
@@ -81,6 +81,14 @@ class Supervised(Generic[T]):
         self._task.add_done_callback(_forget)
         log.error("%s did not end within %g s of being cancelled: it is left to itself", self._task.get_name(),
                   ENDING_SECONDS)  # fmt: skip
+
+
+async def _contained(work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns. A program that leaves the interpreter fails, and does not take the loop with it."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"the program raised {type(error).__name__}") from error
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

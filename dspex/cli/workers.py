@@ -15,7 +15,7 @@ __all__ = ["workers"]
 @click.command()
 @json_option
 def workers(as_json: bool) -> None:
-    """List the live workers: id, host, pid, state, running, last heartbeat."""
+    """List the live workers: id, host, pid, state, running, last heartbeat; and what keeps one from its work."""
     with Client() as client:
         rows = client.workers()
     if as_json:
@@ -36,3 +36,6 @@ def workers(as_json: bool) -> None:
             for row in rows
         ],
     )  # fmt: skip
+    for row in rows:
+        if row["trouble"]:
+            click.secho(f"{row['id']}: {row['trouble']}", fg="red")

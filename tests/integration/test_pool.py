@@ -40,6 +40,11 @@ async def block_a_thread(run, proceed):
     await run_sync(wait_until, run.options["path"])
     await proceed()
 
+async def leave(run, proceed):
+    async def out():
+        raise SystemExit(1)
+    await asyncio.gather(out())
+
 async def use_the_loops_own_threads(run, proceed):
     await asyncio.to_thread(time.sleep, 0)
     await proceed()
@@ -188,6 +193,7 @@ def test_code_that_blocks_is_named_and_keeps_nobody_else_from_working(
 
     client.deploy(program("stuck_loop", "block_the_loop", path=str(release_loop)))
     client.deploy(program("stuck_thread", "block_a_thread", path=str(release_threads)))
+    client.deploy(program("leaves", "leave"))
     client.deploy(program("hops", "use_the_loops_own_threads"))
 
     def trouble() -> str:
@@ -221,3 +227,9 @@ def test_code_that_blocks_is_named_and_keeps_nobody_else_from_working(
     for execution in stuck[1:]:
         execution.result(timeout=30)
     wait_for(lambda: not trouble(), "the thread to be free again")
+
+    # A program that leaves the interpreter, in a task of its own: it fails, and its worker stays.
+    with pytest.raises(dspex.ExecutionFailed, match="SystemExit"):
+        client.execute("leaves", {"question": "?"}, timeout=30)
+    client.execute("hops", {"question": "?"}, timeout=30)
+    assert [row["id"] for row in client.workers()] == [id]

@@ -91,6 +91,14 @@ async def test_a_program_that_cancels_itself_is_a_failure_of_its_own() -> None:
         await Supervised(quits(), name="q").outcome(60)
 
 
+async def test_a_program_that_leaves_the_interpreter_is_a_failure_of_its_own() -> None:
+    async def leaves() -> str:
+        raise SystemExit(3)
+
+    with pytest.raises(RuntimeError, match="raised SystemExit"):
+        await Supervised(leaves(), name="l").outcome(60)
+
+
 async def _told_once_it_waits(work: Supervised[str], why: Ending) -> str | Ending:
     outcome: Awaitable[str | Ending] = asyncio.ensure_future(work.outcome(60))
     await asyncio.sleep(0)
