@@ -74,7 +74,7 @@ BUILT_IN = (
             supports_functions=True,
             custom_modules=True,
         ),
-        requires=("dspy", "aiohttp", "tenacity"),
+        requires=("dspy", "aiohttp"),
         install="dspex[worker]",
     ),
     AdapterInfo(
@@ -82,7 +82,7 @@ BUILT_IN = (
         "One structured-output call made from the signature, without DSPy",
         "workers.adapters.direct:DirectAdapter",
         Capabilities(modules=frozenset({"predict"}), supports_streaming=True),
-        requires=("lm15", "aiohttp", "tenacity", "json_repair"),
+        requires=("lm15", "aiohttp", "json_repair"),
         install="dspex[worker]",
     ),
     AdapterInfo(

@@ -32,11 +32,16 @@ _GOOGLE_ERRORS = {
 
 
 class Dialect(Protocol):
-    """``path`` is served, as aiohttp writes it; ``key_header`` carries the credential."""
+    """``paths`` are served, as aiohttp writes them; ``key_header`` carries the credential."""
 
-    paths: tuple[str, ...]
-    key_header: str
-    request_id_header: str
+    @property
+    def paths(self) -> tuple[str, ...]: ...
+
+    @property
+    def key_header(self) -> str: ...
+
+    @property
+    def request_id_header(self) -> str: ...
 
     def asked(self, body: dict[str, Any], model: str) -> dict[str, Any]:
         """The request as OpenAI's chat API has it."""

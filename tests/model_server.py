@@ -117,8 +117,8 @@ def application() -> web.Application:
         state.by_hash[digest] += 1
         state.requests = [*state.requests[-19:], body]
         state.connections.add(id(request.transport))
-        given = request.headers.get(dialect.key_header) or request.headers.get("api-key", "")
-        state.keys[given.removeprefix("Bearer ")] += 1
+        given = request.headers.get(dialect.key_header) or request.headers.get("api-key")
+        state.keys[(given or "").removeprefix("Bearer ")] += 1
         state.running += 1
         state.most_at_once = max(state.most_at_once, state.running)
         step = state.step_for(text)

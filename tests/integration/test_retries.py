@@ -227,13 +227,14 @@ async def test_a_module_in_a_thread_has_its_repair(model_server: ModelServer) ->
     endpoints = Endpoints(lambda: "")
     run = a_run(program(model_server), TICKET)
     engine = RunEngine(run, await endpoints.of(run.program))
-    lm, prompt = run_lm(engine), RepairingChat(engine)
+    prompt = RepairingChat(engine)
 
-    def ask() -> Any:
+    def ask(lm: dspy.LM) -> Any:
         with dspy.context(lm=lm, adapter=prompt, disable_history=True):
             return dspy.Predict("question -> answer")(question="in a thread")
 
-    assert (await asyncio.to_thread(ask)).answer
+    with run_lm(engine) as lm:
+        assert (await asyncio.to_thread(ask, lm)).answer
     assert memory(run).repairs == 1
     (judged,) = recorded(run, "output_validation")
     assert judged["fields"] == ["answer"]

@@ -7,6 +7,7 @@ try on record and all of them one entry in the journal.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,10 +16,9 @@ from typing import Any, TypeVar
 import aiohttp
 import lm15
 from lm15.serde import response_to_dict
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from dspex.errors import ModelError
-from workers.lm.cost import cost_usd, tokens
+from workers.lm.cost import cost_usd, estimate, tokens
 from workers.lm.endpoint import Endpoint
 from workers.lm.errors import clean_request_id, model_error
 from workers.lm.exchange import current_exchange
@@ -26,7 +26,7 @@ from workers.lm.replay import request_hash
 from workers.lm.streaming import Preview, complete_streamed
 from workers.lm.transport import last_request_id
 from workers.outcome import PATIENCE_SECONDS, WITHIN_ATTEMPT, backoff_seconds, is_transient
-from workers.run import Answer, Run
+from workers.run import Answer, Estimate, Run
 
 __all__ = ["RunEngine"]
 
@@ -60,6 +60,7 @@ class RunEngine:
             lambda: self._ask(request, preview),
             tries=self._patiently,
             repair=exchange is not None and exchange.is_repair,
+            estimate=lambda: Estimate(*estimate(request, self.endpoint.rates)),
         )
         if preview is not None:
             preview.end(response)
@@ -67,18 +68,22 @@ class RunEngine:
         return response
 
     async def _patiently(self, call: Callable[[], Awaitable[T]], /) -> T:
-        """What the call returns, made again when what is in the way passes by itself, and soon: workers/outcome.py."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(is_transient), wait=_pause, stop=self._gives_up, reraise=True
-        ):
-            with attempt:
-                answer = await call()
-        return answer
+        """What the call returns, made again when what is in the way passes by itself, and soon: workers/outcome.py.
 
-    def _gives_up(self, tries: RetryCallState) -> bool:
-        """Whether it was tried often enough, or the pause would hold the slot for long, or outlast the attempt."""
-        patience = min(PATIENCE_SECONDS, self.run.deadline - time.monotonic())
-        return tries.attempt_number >= WITHIN_ATTEMPT.max_attempts or tries.upcoming_sleep > patience
+        Given up when it was tried often enough, or the pause would hold the slot for long, or outlast the attempt.
+        """
+        tries = 1
+        while True:
+            try:
+                return await call()
+            except ModelError as error:
+                chance = random.random()  # noqa: S311
+                pause = backoff_seconds(error, attempt=tries, retry=WITHIN_ATTEMPT, chance=chance)
+                patience = min(PATIENCE_SECONDS, self.run.deadline - time.monotonic())
+                if not is_transient(error) or tries >= WITHIN_ATTEMPT.max_attempts or pause > patience:
+                    raise
+            tries += 1
+            await asyncio.sleep(pause)
 
     async def _ask(self, request: Mapping[str, Any], preview: Preview | None) -> Answer:
         """Ask once: a call that is paid for."""
@@ -108,13 +113,6 @@ class RunEngine:
             cost_usd=cost_usd(response, provider, await endpoint.rates_of(response.model)),
             request_id=_request_id(response),
         )
-
-
-def _pause(tries: RetryCallState) -> float:
-    error = tries.outcome.exception() if tries.outcome else None
-    assert isinstance(error, ModelError)  # nothing else is transient
-    chance = random.random()  # noqa: S311
-    return backoff_seconds(error, attempt=tries.attempt_number, retry=WITHIN_ATTEMPT, chance=chance)
 
 
 def _request_id(response: lm15.Response) -> str | None:

@@ -23,5 +23,10 @@ def request_hash(request: Mapping[str, Any], api_base: str | None) -> str:
 
 def answer_text(response: Mapping[str, Any]) -> str:
     """What the model wrote, of an answer in lm15's canonical form: where lm15 read JSON in it, that JSON."""
-    told = {"text": lambda part: part["text"], "data": lambda part: json.dumps(part["value"], ensure_ascii=False)}
-    return "".join(told[part["type"]](part) for part in response["message"]["parts"] if part["type"] in told)
+    return "".join(map(_part_text, response["message"]["parts"]))
+
+
+def _part_text(part: Mapping[str, Any]) -> str:
+    if part["type"] == "data":
+        return json.dumps(part["value"], ensure_ascii=False)
+    return str(part["text"]) if part["type"] == "text" else ""
