@@ -18,7 +18,7 @@ from dspex.signatures.fields import Field
 from workers.json_text import json_object
 from workers.lm.endpoint import Endpoint
 
-__all__ = ["DirectPrompt"]
+__all__ = ["DirectPrompt", "check_state"]
 
 _Message = dict[str, Any]
 #: What a predictor's state holds, as ``dspy.Predict.dump_state()`` gives it; the first two matter here.
@@ -159,6 +159,11 @@ def _bare(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------------------------------------- the state
+
+
+def check_state(program: Program) -> None:
+    """Raises ProgramError for a state that is not one of a ``dspy.Predict`` with the program's signature."""
+    _from_state(program)
 
 
 def _from_state(program: Program) -> tuple[str, Sequence[Mapping[str, Any]]]:

@@ -34,6 +34,7 @@ def _described(info: AdapterInfo) -> dict[str, Any]:
         "description": info.description,
         "implementation": info.implementation,
         "modules": sorted(able.modules),
+        "custom_modules": able.custom_modules,
         "options": None if able.options is None else sorted(able.options),
         "calls_models": able.calls_models,
         "supports_streaming": able.supports_streaming,
@@ -54,7 +55,8 @@ def _show(row: dict[str, Any]) -> None:
     click.echo(f"  {row['description']}")
     words = {"calls_models": "model calls", "supports_streaming": "streaming", "supports_functions": "functions"}
     able = ", ".join(word for name, word in words.items() if row[name])
-    click.echo(f"  modules: {', '.join(row['modules'])}")
+    own = ", and your own" if row["custom_modules"] else ""
+    click.echo(f"  modules: {', '.join(row['modules'])}{own}")
     if able:
         click.echo(f"  able to: {able}")
     if row["options"] != []:

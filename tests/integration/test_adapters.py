@@ -54,6 +54,18 @@ def tried(execution: dspex.Execution) -> list[tuple[str, str | None]]:
     return [(event.data["adapter"], event.data.get("error")) for event in events]
 
 
+def test_a_worker_without_dspy_programs_never_loads_dspy(client: Client, model: ModelServer) -> None:
+    """It is first in this module: a later program of the same worker has it loaded."""
+    model.script()
+    client.deploy(program(model, "direct"))
+    told = dspex.signature("question -> modules: list[str], memory_mb: float")
+    client.deploy(dspex.Program("loaded", told, adapter="loaded"))
+    assert client.execute("direct", {"question": "What is the capital of France?"}, timeout=30).answer
+    result = client.execute("loaded", {"question": "What is loaded?"}, timeout=30)
+    assert not {"dspy", "litellm", "openai", "numpy"} & set(result.modules)
+    assert {"lm15", "celery", "aiohttp"} <= set(result.modules)
+
+
 def test_the_next_adapter_is_tried_when_it_may_mend_the_failure(client: Client, model: ModelServer) -> None:
     model.script(default=Step(outputs={"answer": "Paris"}))
     deployed = client.deploy(program(model, "absent", "stubborn", "direct"))
@@ -100,12 +112,14 @@ def test_when_none_can_the_bad_answers_are_asked_for_anew(client: Client, model:
     assert execution.adapter_used is None
 
 
-def test_a_worker_without_dspy_programs_never_loads_dspy(client: Client, model: ModelServer) -> None:
-    model.script()
-    client.deploy(program(model, "direct"))
-    told = dspex.signature("question -> modules: list[str], memory_mb: float")
-    client.deploy(dspex.Program("loaded", told, adapter="loaded"))
-    assert client.execute("direct", {"question": "What is the capital of France?"}, timeout=30).answer
-    result = client.execute("loaded", {"question": "What is loaded?"}, timeout=30)
-    assert not {"dspy", "litellm", "openai", "numpy"} & set(result.modules)
-    assert {"lm15", "celery", "aiohttp"} <= set(result.modules)
+def test_what_dspy_cannot_read_direct_may_get_by_schema(client: Client, model: ModelServer) -> None:
+    """The model knows nothing of DSPy's markers, and answers by schema."""
+    model.script(
+        Step(match="[[ ## ", content="I would rather not say.", times=2), default=Step(outputs={"answer": "Paris"})
+    )
+    client.deploy(program(model, "dspy", "direct"))
+    execution = client.submit("dspy-direct", {"question": "What is the capital of France?"})
+    assert execution.result(timeout=60).answer == "Paris"
+    assert execution.adapter_used == "direct"
+    assert tried(execution) == [("dspy", "output_unparseable"), ("direct", None)]
+    assert execution.metrics.lm_calls == 3  # DSPy's, its repair, and the direct one

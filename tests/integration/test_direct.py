@@ -113,9 +113,12 @@ async def test_examples_come_from_the_state(model_server: ModelServer, adapter: 
 async def test_a_state_that_does_not_fit_is_refused(
     model_server: ModelServer, adapter: DirectAdapter, state: dict[str, Any], why: str
 ) -> None:
+    of = program(model_server, state=state)
     with pytest.raises(ProgramError, match=why) as refused:
-        await adapter.execute(a_run(program(model_server, state=state), TICKET))
+        await adapter.prepare(of)
     assert refused.value.code == "state_mismatch"
+    with pytest.raises(ProgramError, match=why):
+        await adapter.execute(a_run(of, TICKET))
 
 
 async def test_media_and_conversations_are_sent_as_what_they_are(

@@ -12,7 +12,7 @@ from typing import Any
 
 from dspex.errors import FieldError, ModelError, ValidationError
 from dspex.program import Program
-from workers.direct_prompt import DirectPrompt
+from workers.direct_prompt import DirectPrompt, check_state
 from workers.lm.endpoint import Endpoint, Endpoints, LocalModelUrl
 from workers.lm.engine import RunEngine
 from workers.lm.exchange import Exchange, begin_exchange
@@ -36,7 +36,8 @@ class DirectAdapter:
         self._prompts: OrderedDict[str, DirectPrompt] = OrderedDict()
 
     async def prepare(self, program: Program) -> None:
-        """Nothing to load: what a program needs beyond this module is made in microseconds."""
+        """Nothing to load. Raises ProgramError for a state that does not fit."""
+        check_state(program)
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
         """The outputs as the model wrote them, unjudged; see :meth:`workers.run.Adapter.execute`."""
