@@ -32,6 +32,8 @@ log = logging.getLogger("dspex")
 
 #: How often the row is asked for while nothing comes.
 POLL_SECONDS = 1.0
+#: How long the end of the stream is waited for once the row is final: it is published a moment after that.
+TAIL_SECONDS = 1.0
 
 Kind = Literal["status", "partial", "field", "reset", "done", "error"]
 #: The attempt, and a number within it: that of the stream's entry, or one of those below for what the row tells.
@@ -39,6 +41,8 @@ Position = tuple[int, int]
 
 _RUNNING, _RESET, _FIELDS, _STATUS, _END, _QUEUED = 0, 10**9, 10**9 + 1, 2 * 10**9, 2 * 10**9 + 1, 2 * 10**9 + 2
 _BEGIN: Position = (0, 0)
+#: Statuses that say that an attempt is over: then the row says more.
+_ENDS = frozenset(Status) - {Status.RUNNING}
 
 
 def stream_key(id: UUID) -> str:
@@ -97,11 +101,16 @@ class Reading:
     _lengths: dict[str, int] = field(default_factory=dict)
     _values: dict[str, Any] = field(default_factory=dict)
     _status: tuple[int, int] | None = None
+    #: The attempt of the last entry, and the last attempt of which the stream had the end.
+    begun: int = 0
+    ended: int = 0
     _resumes: bool = False
 
     def __post_init__(self) -> None:
-        # What the row told is in no stream.
-        self._resumes = _RUNNING < self.after[1] < _RESET
+        attempt, number = self.after
+        if attempt:
+            self._status = (attempt, 1 if number == _QUEUED else 0)
+        self._resumes = _RUNNING < number < _RESET  # what the row told is in no stream
 
     def entry(self, at: Position, entry: Mapping[str, Any]) -> Iterator[StreamEvent]:
         """The events of the stream's next entry."""
@@ -114,6 +123,9 @@ class Reading:
             self._forget()
             yield self._event("reset")
         self.at = at
+        self.begun = at[0]
+        if entry.get("status") in _ENDS:
+            self.ended = at[0]
         told = at > self.after
         for event in self._of(entry):
             if told:
@@ -142,7 +154,7 @@ class Reading:
             if name in stored and (name not in self._values or self._values[name] != stored[name]):
                 yield from self._told("field", field=name, value=values[name], validated=True)
 
-    def ended(self, status: Status, **told: Any) -> Iterator[StreamEvent]:
+    def finish(self, status: Status, **told: Any) -> Iterator[StreamEvent]:
         """The last two events."""
         self.at = (self.at[0], _STATUS)
         yield from self._told("status", status=status)
@@ -206,30 +218,35 @@ async def follow(
     row = await driver.call(partial(client.row, id))
     async with driver.follower(stream_key(id)) as follower:
         with driver.watch([str(id)], signal) as watch:
-            pause = 0.0  # first what is there already
+            pause, is_final = 0.0, Status(row["status"]).is_final  # first what is there already
             while True:
                 watch.take()  # raises once the client is closed
                 entries = await _entries(follower if row["stream"] else None, reading.at, signal, pause)
                 for at, entry in entries:
                     for event in reading.entry(at, entry):
                         yield event
-                pause = 0.0
-                if not entries or any(entry.get("status") in _ENDS for _, entry in entries):
+                if entries and reading.ended != (row["attempt"] if is_final else reading.begun):
+                    pause = TAIL_SECONDS if is_final else 0.0
+                elif is_final:
+                    break
+                else:
                     row = await driver.call(partial(client.row, id))
-                    for event in reading.row(row):
+                    is_final = Status(row["status"]).is_final
+                    pause = _pause(row, reading)
+                    for event in () if is_final else reading.row(row):
                         yield event
-                    if Status(row["status"]).is_final:
-                        break
-                    pause = POLL_SECONDS
-                if deadline.is_over:
+                if deadline.is_over and not is_final:
                     raise await driver.call(partial(client.timed_out, Execution(client, row), seconds))
-                pause = min(pause, POLL_SECONDS if deadline.left is None else deadline.left)
+                pause = pause if deadline.left is None else min(pause, deadline.left)
     for event in await driver.call(lambda: list(_last(client, row, reading))):
         yield event
 
 
-#: Statuses that say that an attempt is over: then the row says more.
-_ENDS = frozenset(Status) - {Status.RUNNING}
+def _pause(row: Mapping[str, Any], reading: Reading) -> float:
+    """How long the next entry is waited for after this row."""
+    if not Status(row["status"]).is_final:
+        return POLL_SECONDS
+    return TAIL_SECONDS if reading.begun == row["attempt"] != reading.ended else 0.0
 
 
 async def _entries(
@@ -250,11 +267,12 @@ async def _entries(
 def _last(client: Client, row: Mapping[str, Any], reading: Reading) -> Iterator[StreamEvent]:
     """What there is to tell of a final row."""
     execution = Execution(client, row)
+    yield from reading.row(row)
     try:
         result = execution.result(0)
     except (ExecutionFailed, ExecutionCancelled) as error:
-        yield from reading.ended(execution.status, error=error)
+        yield from reading.finish(execution.status, error=error)
         return
     names = [field.name for field in client.program(execution.program, execution.version).signature.output_fields]
     yield from reading.recorded(names, json.loads(row["result"]), result)
-    yield from reading.ended(execution.status, value=result)
+    yield from reading.finish(execution.status, value=result)

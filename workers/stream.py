@@ -36,8 +36,8 @@ STREAM_SECONDS = 600
 ENTRIES_MOST = 10_000
 #: What is told within this time becomes one entry.
 PAUSE_SECONDS = 0.04
-#: Publishing may take this share of the loop's time.
-SHARE = 0.1
+#: A command costs the loop about 0.03 ms; after many it is left to the executions for ten times as long.
+PAUSE_SECONDS_PER_COMMAND = 0.0003
 #: Redis is given so long to answer, and then left alone for a while.
 REDIS_SECONDS = 2.0
 AWAY_SECONDS = 1.0
@@ -187,16 +187,13 @@ class Streams:
             del self._with_news[stream.id]
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._has_news.wait()
-            began = loop.time()
-            await self._publish()
-            took = loop.time() - began
-            await asyncio.sleep(AWAY_SECONDS if self._is_away else max(PAUSE_SECONDS, took * (1 / SHARE - 1)))
+            pause = await self._publish() * PAUSE_SECONDS_PER_COMMAND
+            await asyncio.sleep(AWAY_SECONDS if self._is_away else max(PAUSE_SECONDS, pause))
 
-    async def _publish(self) -> None:
-        """Bring Redis what is new of every stream."""
+    async def _publish(self) -> int:
+        """Bring Redis what is new of every stream. Returns how many commands that took."""
         self._has_news.clear()
         streams, self._with_news = list(self._with_news.values()), {}
         pipeline = self._redis.pipeline(transaction=False)
@@ -213,9 +210,10 @@ class Streams:
             replies = await pipeline.execute(raise_on_error=False)
         except (redis.RedisError, OSError) as error:
             self._failed(streams, error)
-            return
-        self._is_away = False
-        self._answered(sent, replies)
+        else:
+            self._is_away = False
+            self._answered(sent, replies)
+        return len(sent)
 
     def _answered(self, sent: Sequence[AttemptStream], replies: Sequence[Any]) -> None:
         """Look at what Redis says to each command: None to an entry of a stream that is gone."""

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dspex.cli.common import STATUS_STYLES, as_data, echo_json, json_option, print_table, short
+from dspex.cli.stream import print_stream
 from dspex.client import Client
 from dspex.execution import Execution, Status
 from dspex.signatures import Signature
@@ -26,15 +27,20 @@ TEXT_TYPES = frozenset({"string", "enum", "atom", "model_output", "prompt_templa
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--timeout", type=float, default=None, help="How long to wait, in seconds; the execution goes on.")
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 runs first.")
+@click.option("--stream", is_flag=True, help="Print each field while the model writes it; with --json, each event.")
 @json_option
-def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int, as_json: bool) -> None:
+def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int, stream: bool, as_json: bool) -> None:
     """Execute a program and print its result. A value is text for a text field, and JSON for any other.
 
     Example: dspex run simple_qa question="What is the capital of France?"
     """
     with Client() as client:
-        inputs = _inputs(client.program(name).signature, pairs)
-        execution = client.submit(name, inputs, priority=priority)
+        signature = client.program(name).signature
+        inputs = _inputs(signature, pairs)
+        execution = client.submit(name, inputs, priority=priority, stream=stream)
+        if stream:
+            print_stream(execution, signature, timeout=timeout, as_json=as_json)
+            return
         result = execution.result(timeout)
         encoded = client.program(name, execution.version).signature.encode("outputs", dict(result))
         if as_json:

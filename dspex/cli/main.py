@@ -35,6 +35,7 @@ COMMANDS = {
     "deploy": ("dspex.cli.programs:deploy", "Deploy the programs of a Python or JSON file."),
     "run": ("dspex.cli.executions:run", "Execute a program and print its result."),
     "batch": ("dspex.cli.batch:batch", "Execute a program for every line of a file; it can be killed and go on."),
+    "stream": ("dspex.cli.stream:stream", "Follow an execution: its status, and its fields as they are written."),
     "show": ("dspex.cli.show:show", "Show an execution and its timeline."),
     "list": ("dspex.cli.executions:list_command", "List executions, the newest first."),
     "cancel": ("dspex.cli.control:cancel", "Cancel executions."),

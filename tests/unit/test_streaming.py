@@ -151,7 +151,7 @@ def test_what_the_row_tells_is_told_once() -> None:
     consumer.take(
         reading.recorded(["answer", "rating"], {"answer": "Paris", "rating": 3}, {"answer": "!", "rating": 3})
     )
-    consumer.take(reading.ended(Status.COMPLETED, value="result"))
+    consumer.take(reading.finish(Status.COMPLETED, value="result"))
     assert consumer.kinds == ["status", "status", "field", "field", "field", "status", "done"]
     assert consumer.values == {"answer": "!", "rating": 3}
 
@@ -162,7 +162,7 @@ def test_a_reader_that_comes_back_at_the_end_is_told_the_rest_of_it(told: int) -
         return [
             *reading.row(a_row(Status.COMPLETED)),
             *reading.recorded(["a", "b", "c"], {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "c": 3}),
-            *reading.ended(Status.COMPLETED, value="result"),
+            *reading.finish(Status.COMPLETED, value="result"),
         ]
 
     events = end_of(Reading())
