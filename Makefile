@@ -34,8 +34,9 @@ types: setup ## mypy, strict
 format: setup ## put the code in its usual form
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-bench: setup ## how fast it is, beside its peers: ONLY=noop,latency QUICK=1 REPEATS=3
-	@$(BIN)/python -m tests.performance.bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS))
+bench: setup ## how fast it is, beside its peers: QUICK=1, ONLY=noop,latency, REPEATS=5, KEEP=docs/explanation/performance
+	@$(BIN)/python -m tests.performance.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(KEEP),--keep $(KEEP))
 
 bench-compile: setup ## how fast signatures compile and validate, beside dspy and pydantic
 	@$(BIN)/python -m tests.performance.bench_compile

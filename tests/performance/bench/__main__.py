@@ -1,49 +1,77 @@
-"""``python -m tests.performance.bench [--only NAME,…] [--quick] [--repeats N]``: what ``make bench`` runs."""
+"""``python -m tests.performance.bench``: what ``make bench`` runs.
+
+Every workload measures DSPex and its peers in turn, ``--repeats`` times, on one Postgres and one Redis that are started
+for the run. Everything is ended in the end, also on Ctrl-C; what was found until then is reported.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import subprocess
 import time
 from pathlib import Path
 
 from rich.console import Console
 
-from tests.performance.bench.context import BUILD, Context
+from tests.performance.bench.context import BUILD, ROOT, Context
 from tests.performance.bench.figures import Figure
+from tests.performance.bench.report import as_data, print_report, write
 
 #: In the order in which they are run.
-WORKLOADS = ("model_bound", "noop", "latency", "submit", "memory", "cpu", "processes", "history")
+WORKLOADS = (
+    *("model_bound", "noop", "latency", "submit", "cpu", "memory", "shapes", "processes"),
+    *("fairness", "adapters", "compile", "history"),
+)
 
 
 def main() -> None:
     options = arguments()
     console = Console()
     began = time.monotonic()
+    found: dict[str, list[Figure]] = {}
 
     def told(what: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:6.0f} s[/]  {what}", highlight=False)
+        console.print(f"[dim]{time.monotonic() - began:6.0f} s[/]  {what}", highlight=False, soft_wrap=True)
 
-    found: dict[str, list[Figure]] = {}
-    with Context(quick=options.quick, repeats=options.repeats, told=told) as context:
-        for name in options.only:
-            told(f"[bold]{name}[/]")
-            found[name] = importlib.import_module(f"tests.performance.bench.workloads.{name}").run(context)
-    for figures in found.values():
-        for figure in figures:
-            console.print(
-                f"{figure.name:50} {figure.system:26} {figure.median:10,.1f} {figure.unit} "
-                f"({min(figure.values):,.1f} to {max(figure.values):,.1f}) {figure.goal or ''}"
-            )
+    try:
+        with Context(quick=options.quick, repeats=options.repeats, told=told) as context:
+            for name in options.only:
+                told(f"[bold]{name}[/]")
+                found[name] = importlib.import_module(f"tests.performance.bench.workloads.{name}").run(context)
+    except KeyboardInterrupt:
+        console.print("interrupted", style="red")
+    print_report(console, found)
+    data = as_data(found, quick=options.quick, repeats=options.repeats, seconds=time.monotonic() - began)
+    path = BUILD / "bench.json"
+    write(data, path)
+    plot(path, BUILD)
+    if options.keep:
+        write(data, options.keep / "bench.json")
+        plot(path, options.keep)
+    console.print(f"{path.relative_to(ROOT)} has every figure, {path.parent.relative_to(ROOT)}/*.png the plots")
+
+
+def plot(path: Path, directory: Path) -> None:
+    subprocess.run(["deploy/bench-peers", str(BUILD / "venvs"), "plots"], cwd=ROOT, check=True)
+    python = BUILD / "venvs" / "plots" / "bin" / "python"
+    subprocess.run([python, Path(__file__).with_name("plots.py"), path, directory], check=True)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure DSPex beside its peers.")
-    parser.add_argument("--only", type=lambda names: names.split(","), default=list(WORKLOADS))
-    parser.add_argument("--quick", action="store_true")
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure DSPex beside its peers.")
+    parser.add_argument("--only", type=_names, default=list(WORKLOADS), metavar="NAME,…", help=", ".join(WORKLOADS))
+    parser.add_argument("--quick", action="store_true", help="small sizes: for a look, not for figures to quote")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=BUILD)
+    parser.add_argument("--keep", type=Path, help="also write bench.json and the plots there")
     return parser.parse_args()
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in WORKLOADS]:
+        raise argparse.ArgumentTypeError(f"no workload {', '.join(unknown)}: there are {', '.join(WORKLOADS)}")
+    return names
 
 
 if __name__ == "__main__":

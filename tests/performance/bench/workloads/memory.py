@@ -9,7 +9,6 @@ from tests.performance.bench.context import Context
 from tests.performance.bench.figures import Figure, at_most
 from tests.performance.bench.queues import celery
 from tests.performance.bench.workloads.model_bound import program
-from tests.performance.bench.workloads.noop import program as scripted
 from tests.performance.bench.workloads.noop import settle_rate, warm_up
 from tests.waiting import wait_for
 
@@ -26,7 +25,7 @@ def run(context: Context) -> list[Figure]:
     with context.model() as url:
         for _ in range(context.repeats):
             found.append(worker_memory(context, url, count))
-            without_dspy.append(ready_memory(context))
+            without_dspy.append(ready_memory(context, url))
             children.append(child_memory(context, url))
             ready, busy, growth = found[-1]
             context.told(
@@ -35,7 +34,7 @@ def run(context: Context) -> list[Figure]:
     ready_all, busy_all, growth_all = zip(*found, strict=True)
     return [
         Figure(f"{NAME}, ready", "DSPex", "MB", ready_all, at_most(130), "a program of DSPy is deployed"),
-        Figure(f"{NAME}, ready", "DSPex, no program of DSPy", "MB", without_dspy),
+        Figure(f"{NAME}, ready", "DSPex, adapter direct only", "MB", without_dspy),
         Figure(f"{NAME}, {IN_FLIGHT} in flight", "DSPex", "MB", busy_all, at_most(200)),
         Figure(f"{NAME}, growth over {count:,} executions", "DSPex", "%", growth_all, at_most(5)),
         Figure(f"{NAME}, ready", PREFORK, "MB", children, note="after one task; each child runs one task at a time"),
@@ -67,9 +66,10 @@ def busy_memory(client: Client, pid: int, model_url: str) -> float:
     return found
 
 
-def ready_memory(context: Context) -> float:
+def ready_memory(context: Context, model_url: str) -> float:
+    """Of a worker whose programs do without DSPy."""
     with context.deployment() as client:
-        client.deploy(scripted())
+        client.deploy(program(model_url, adapter="direct"))
         with context.worker(client) as worker:
             return megabytes(worker.pid)
 

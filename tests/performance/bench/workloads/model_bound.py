@@ -23,7 +23,8 @@ def run(context: Context) -> list[Figure]:
     ours = context.size(6_000, 2_000)
     with context.model() as url:
         contenders: dict[str, Callable[[], float]] = {
-            "DSPex": partial(dspex_rate, context, url, ours),
+            "DSPex": partial(dspex_rate, context, url, ours, adapter="dspy"),
+            "DSPex, adapter direct": partial(dspex_rate, context, url, ours, adapter="direct"),
             BARE: partial(bare_rate, context, url, ours),
             **{name: partial(celery_rate, context, url, engine, counts[name]) for name, engine in ENGINES.items()},
         }
@@ -35,13 +36,14 @@ def run(context: Context) -> list[Figure]:
     ]
 
 
-def program(model_url: str, delay_ms: int = 200) -> dspex.Program:
-    return dspex.Program("noop", SIGNATURE, model="openai/fake", api_base=f"{model_url}/{delay_ms}/v1")
+def program(model_url: str, delay_ms: int = 200, *, adapter: str = "dspy") -> dspex.Program:
+    base = f"{model_url}/{delay_ms}/v1"
+    return dspex.Program("noop", SIGNATURE, model="openai/fake", api_base=base, adapter=adapter)
 
 
-def dspex_rate(context: Context, model_url: str, count: int) -> float:
+def dspex_rate(context: Context, model_url: str, count: int, *, adapter: str) -> float:
     with context.deployment() as client:
-        client.deploy(program(model_url))
+        client.deploy(program(model_url, adapter=adapter))
         with context.worker(client, DSPEX_WORKER_CONCURRENCY=500):
             warm_up(client, at_once=200)
             return settle_rate(client, count)
