@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import warnings
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import dspy
@@ -70,11 +72,19 @@ class ProgramOfThought(dspy.ProgramOfThought):  # type: ignore[misc]
             super().__init__(signature, max_iters=max_iters)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
+        """Raises ProgramError ``interpreter_missing`` before any call is paid for, or ``interpreter_failed``."""
+        if find_spec("deno") is None and shutil.which("deno") is None:
+            raise ProgramError(
+                "module 'program_of_thought' runs the code that the model writes in Deno's sandbox, which this worker "
+                'does not have: install it there with `pip install "dspex[code]"`',
+                code="interpreter_missing",
+            )
         try:
             return super().forward(**inputs)
         except CodeInterpreterError as error:
             raise ProgramError(
-                "module 'program_of_thought' runs the code that the model writes in Deno's sandbox, which cannot be "
-                'used in this worker: install it there with `pip install "dspex[code]"`',
-                code="interpreter_missing",
+                "the sandbox of module 'program_of_thought' could not be started, or broke: Deno fetches its Python "
+                "runtime from npm and deno.land on first use, into DENO_DIR",
+                code="interpreter_failed",
+                retryable=True,
             ) from error
