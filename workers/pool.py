@@ -11,12 +11,14 @@ import json
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 from uuid import UUID
 
+import redis
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated
 from celery.concurrency.base import BasePool, apply_target
@@ -57,14 +59,20 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     #: kombu's consumer, while Celery is connected; see workers/app.py.
     consumer: Any = None
     _hub: Any = None
+    #: Whether the hub knows of the calls that wait for it.
+    _called = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
 
     def on_start(self) -> None:
         from workers.app import settings
 
+        self._told_to_stop = False
         self._threads = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="dspex-side")
         self._runtime = Runtime(settings, concurrency=self.limit, consumption=self._consumption, on_worn=self._retire)
         self._runtime.start()
-        self._told_to_stop = False
         worker_shutting_down.connect(self._on_shutdown_signal)
 
     def register_with_event_loop(self, hub: Any) -> None:
@@ -96,6 +104,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _end(self) -> None:
         self._hub = None  # the hub does not turn any more: callbacks are carried out where they arise
+        self._make_calls()
         self._runtime.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -140,11 +149,21 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             self._threads.submit(apply_target, target, args, kwargs, on_main, accepted)
 
     def on_main(self, call: Callable[..., Any], *args: Any) -> None:
-        """Have Celery's main thread make this call."""
+        """Have Celery's main thread make this call. One that fails is logged, and the others are made all the same."""
         if self._hub is None:
-            call(*args)
-        else:
-            self._hub.call_soon(call, *args)
+            _attempt(call, *args)
+            return
+        self._calls.append((call, args))
+        if not self._called:
+            self._called = True
+            self._hub.call_soon(self._make_calls)
+
+    def _make_calls(self) -> None:
+        """In the order they were asked for; kombu's hub, which keeps a set, would not."""
+        self._called = False  # first: what is added from now on is either made below, or calls again
+        while self._calls:
+            call, args = self._calls.popleft()
+            _attempt(call, *args)
 
     def tell(self, event: str, id: UUID, **fields: Any) -> None:
         """Send an event about an execution that has no message of its own. Main thread only."""
@@ -246,6 +265,16 @@ class _Message:
 def _priority(request: Mapping[str, Any]) -> int:
     priority = (request.get("delivery_info") or {}).get("priority")
     return priority if isinstance(priority, int) else LAST_PRIORITY
+
+
+def _attempt(call: Callable[..., Any], *args: Any) -> None:
+    """Make a call of Celery's. Raised into kombu's hub, its error would end the worker, and lose the calls after it."""
+    try:
+        call(*args)
+    except (redis.RedisError, OSError) as error:  # the hub finds out by itself that the connection is lost
+        log.warning("Celery was not told: %s", type(error).__name__)
+    except Exception:
+        log.exception("a callback of Celery's failed")
 
 
 def _ids(body: bytes | str) -> list[UUID]:

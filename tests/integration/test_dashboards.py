@@ -44,6 +44,11 @@ def fetch(url: str) -> Any:
         return None
 
 
+def post(url: str) -> None:
+    with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10) as answer:
+        assert answer.status == 200
+
+
 def test_flower_shows_the_worker_and_each_execution_as_a_task(
     client: Client, backends: Backends, start_worker: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
@@ -53,7 +58,13 @@ def test_flower_shows_the_worker_and_each_execution_as_a_task(
     with command(backends, tmp_path / "flower.log", *arguments, FLOWER_UNAUTHENTICATED_API="true"):
         wait_for(lambda: fetch(f"{url}/workers") is not None, "Flower to answer", timeout=60)
         start_worker()
-        wait_for(lambda: fetch(f"{url}/workers?refresh=1"), "Flower to see the worker", timeout=60)
+        seen = wait_for(lambda: fetch(f"{url}/workers?refresh=1"), "Flower to see the worker", timeout=60)
+        ((name, shown),) = seen.items()
+        assert shown["stats"]["pool"]["max-concurrency"] == 200
+        assert shown["stats"]["pool"]["implementation"] == "workers.pool:AsyncioPool"
+        assert {queue["name"] for queue in shown["active_queues"]} == {"dspex", "dspex.maintenance"}
+        post(f"{url}/worker/pool/grow/{name}?n=50")
+        wait_for(lambda: client.workers()[0]["concurrency"] == 250, "the worker to have grown")
         signature = dspex.signature("question -> answer")
         client.deploy(dspex.Program("good", signature, adapter="scripted", module_options={"sleep_ms": 200}))
         client.deploy(
