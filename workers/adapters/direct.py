@@ -36,8 +36,9 @@ class DirectAdapter:
         self._prompts: OrderedDict[str, DirectPrompt] = OrderedDict()
 
     async def prepare(self, program: Program) -> None:
-        """Nothing to load. Raises ProgramError for a state that does not fit."""
+        """Raises ProgramError for a state that does not fit, ModelError for a model that needs what is missing here."""
         check_state(program)
+        await self._endpoints.prepare(program)
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
         """The outputs as the model wrote them, unjudged; see :meth:`workers.run.Adapter.execute`."""

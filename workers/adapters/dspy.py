@@ -71,6 +71,7 @@ class DspyAdapter:
         Neither credentials nor servers are touched: what is missing there is an execution's failure, and may be mended.
         """
         await self._host(program)
+        await self._endpoints.prepare(program)
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
         """The outputs that the signature declares, unjudged: checking them is the caller's.

@@ -14,7 +14,7 @@ from lm15.serde import request_from_dict
 
 from dspex.errors import ModelError
 from dspex.program import LOCAL_MODEL, Program
-from workers.lm import providers
+from workers.lm import litellm, providers
 from workers.lm.catalogue import facts
 from workers.lm.errors import model_error
 from workers.lm.providers import Route
@@ -79,6 +79,12 @@ class Endpoints:
         self._transport = HttpTransport()
         self._built: dict[tuple[str, str | None, str | None], Endpoint] = {}
 
+    async def prepare(self, program: Program) -> None:
+        """Begin to load what only this program's model needs. Raises ModelError when it is not installed."""
+        if str(program.model).startswith(litellm.PREFIX):
+            litellm.route(str(program.model), program.api_base, None)
+            litellm.begin_loading()
+
     async def of(self, program: Program) -> Endpoint:
         """The endpoint of a program's model, with the credential that the environment holds now.
 
@@ -89,7 +95,7 @@ class Endpoints:
         address = await self._address(program)
         key = _named_key(program) if program.api_key_env else None
         try:
-            if address is None and key is None:
+            if address is None and key is None and not model.startswith(litellm.PREFIX):
                 key = providers.own_key(model)
             known = self._built.get((model, address, key))
             if known is None:
@@ -114,11 +120,12 @@ class Endpoints:
 
 
 def _build(model: str, address: str | None, key: str | None, transport: HttpTransport) -> Endpoint:
-    route = (
-        providers.provided(model, key, transport)
-        if address is None
-        else providers.at_address(model, address, key, transport)
-    )
+    if model.startswith(litellm.PREFIX):
+        route = litellm.route(model, address, key)
+    elif address is None:
+        route = providers.provided(model, key, transport)
+    else:
+        route = providers.at_address(model, address, key, transport)
     able = providers.abilities(route)
     listed = {} if route.namespace is None else facts(route.namespace, route.wire_model).rates
     return Endpoint(

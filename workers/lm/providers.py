@@ -88,7 +88,7 @@ class Abilities:
 
 def schema_dialect(model: str, *, has_address: bool) -> SchemaDialect:
     """The dialect of JSON Schema that a model's provider enforces; an OpenAI-compatible server takes the standard."""
-    prefix = model.partition("/")[0]
+    prefix = model.removeprefix("litellm/").partition("/")[0]
     if has_address and prefix not in _PROTOCOLS:
         return "json-schema"
     return _SCHEMA_DIALECTS.get(prefix, "json-schema")
