@@ -45,6 +45,7 @@ COMMANDS = {
     "audit": ("dspex.cli.audit:audit", "Verify the audit trails of the whole database."),
     "adapters": ("dspex.cli.adapters:adapters_command", "List the adapters that can host programs."),
     "workers": ("dspex.cli.workers:workers", "List the live workers."),
+    "bench": ("dspex.cli.bench:bench", "Put load on this deployment: how much it carries, where it is bound."),
 }
 
 

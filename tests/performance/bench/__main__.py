@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def main() -> None:
     console = Console()
     began = time.monotonic()
     found: dict[str, list[Figure]] = {}
+    failed: list[str] = []
 
     def told(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - began:6.0f} s[/]  {what}", highlight=False, soft_wrap=True)
@@ -38,7 +40,11 @@ def main() -> None:
         with Context(quick=options.quick, repeats=options.repeats, told=told) as context:
             for name in options.only:
                 told(f"[bold]{name}[/]")
-                found[name] = importlib.import_module(f"tests.performance.bench.workloads.{name}").run(context)
+                try:
+                    found[name] = importlib.import_module(f"tests.performance.bench.workloads.{name}").run(context)
+                except Exception:  # one that breaks does not cost what the others found
+                    failed.append(name)
+                    console.print_exception()
     except KeyboardInterrupt:
         console.print("interrupted", style="red")
     print_report(console, found)
@@ -50,6 +56,8 @@ def main() -> None:
         write(data, options.keep / "bench.json")
         plot(path, options.keep)
     console.print(f"{path.relative_to(ROOT)} has every figure, {path.parent.relative_to(ROOT)}/*.png the plots")
+    if failed:
+        sys.exit(f"broken: {', '.join(failed)}")
 
 
 def plot(path: Path, directory: Path) -> None:
