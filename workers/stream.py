@@ -83,9 +83,18 @@ class _Answer:
 
     def field(self, name: str, value: Any) -> None:
         known = self.fields.setdefault(name, _Field())
-        if not known.is_complete:
+        if not known.is_complete and _is_json(value):
             known.value, known.is_complete = value, True
             self._stream.touch(self)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether the value can be told; an adapter of others may give any, and the recorded one comes in the end."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 class AttemptStream:

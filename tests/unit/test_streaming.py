@@ -126,6 +126,15 @@ def test_an_answer_that_another_took_the_place_of_is_not_listened_to() -> None:
     assert consumer.texts == {"answer": "new"}
 
 
+def test_a_value_that_is_no_json_is_not_told() -> None:
+    stream, endless = a_stream(), list[Any]()
+    endless.append(endless)
+    answer = stream.answer()
+    for number, value in enumerate((object(), endless, {(1, 2): 3}, 5)):
+        answer.field(str(number), value)
+    assert [entry["field"] for _, entry in published(stream) if "field" in entry] == ["3"]
+
+
 def test_a_field_with_a_hole_in_its_text_is_told_once_it_is_complete() -> None:
     stream, consumer = a_stream(), Consumer()
     answer = stream.answer()
