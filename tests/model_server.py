@@ -44,8 +44,8 @@ class Step:
     ``content`` is the answer's text as it stands, ``outputs`` the answer by field in the form the request asks for;
     with neither, an example that fits. ``status`` above 399 is an error with ``error`` as OpenAI's body
     (``{"code", "type", "message"}``) and perhaps ``retry_after``. ``fault`` is one of ``malformed_json``,
-    ``empty_choices``, ``truncated_body``, ``reset``, ``hang``, ``content_filter`` and ``length``. ``together`` holds
-    the answer back until that many requests are served at once. A streamed answer comes ``piece`` characters at a time;
+    ``empty_choices``, ``truncated_body``, ``reset``, ``hang``, ``content_filter``, ``refusal`` and ``length``. ``together``
+    holds the answer back until that many requests are served at once. A streamed answer comes ``piece`` characters at a time;
     after so many pieces it waits for :meth:`ModelServer.release` (``hold_after``) or is cut off (``cut_after``).
     """
 
@@ -201,6 +201,9 @@ def _completion(body: dict[str, Any], step: Step, digest: str) -> dict[str, Any]
     reasons = {"content_filter": "content_filter", "length": "length"}
     if step.fault == "length":
         content = content[: len(content) // 2]
+    message: dict[str, Any] = {"role": "assistant", "content": "" if step.fault == "content_filter" else content}
+    if step.fault == "refusal":
+        message |= {"content": None, "refusal": "I'm sorry, I can't assist with that."}
     prompt = sum(len(str(message.get("content"))) for message in body["messages"])
     return {
         "id": f"chatcmpl-{digest[:12]}",
@@ -210,7 +213,7 @@ def _completion(body: dict[str, Any], step: Step, digest: str) -> dict[str, Any]
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "" if step.fault == "content_filter" else content},
+                "message": message,
                 "finish_reason": reasons.get(step.fault or "", "stop"),
             }
         ],

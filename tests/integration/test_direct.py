@@ -176,6 +176,16 @@ async def test_an_answer_that_stays_bad_is_rejected_with_its_repair(
     assert run.journal.rejected == run.journal.hashes
 
 
+async def test_a_model_that_refuses_is_not_asked_to_mend_that(
+    model_server: ModelServer, adapter: DirectAdapter
+) -> None:
+    model_server.script(default=Step(fault="refusal"))
+    with pytest.raises(ModelError, match="refused to answer") as refused:
+        await adapter.execute(a_run(program(model_server), TICKET))
+    assert (refused.value.code, refused.value.retryable) == ("content_filtered", False)
+    assert model_server.calls()["total"] == 1
+
+
 async def test_a_repair_too_long_for_the_model_leaves_the_first_failure(
     model_server: ModelServer, adapter: DirectAdapter
 ) -> None:

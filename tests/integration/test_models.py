@@ -139,6 +139,7 @@ async def test_a_hundred_runs_at_once_on_one_loop(model_server: ModelServer, ada
         (Step(fault="reset"), "provider_unavailable", True),
         (Step(fault="empty_choices"), "output_unparseable", True),
         (Step(fault="content_filter"), "content_filtered", False),
+        (Step(fault="refusal"), "content_filtered", False),
         (Step(fault="length"), "output_unparseable", True),
         (Step(content="I would rather not say."), "output_unparseable", True),
     ],

@@ -96,9 +96,9 @@ class RunEngine:
                 response = await complete_streamed(endpoint, request, preview)
         except _UPSTREAM as error:
             raise model_error(error, model=endpoint.model, address=endpoint.address) from None
-        if response.finish_reason == "content_filter":
+        if why := _withheld(response):
             raise ModelError(
-                f"model {endpoint.model!r}: the provider's content filter withheld the answer",
+                f"model {endpoint.model!r}: {why}",
                 code="content_filtered",
                 retryable=False,
                 model=endpoint.model,
@@ -113,6 +113,15 @@ class RunEngine:
             cost_usd=cost_usd(response, provider, await endpoint.rates_of(response.model)),
             request_id=_request_id(response),
         )
+
+
+def _withheld(response: lm15.Response) -> str | None:
+    """Why there is no answer, if the provider or the model would not give one."""
+    if response.finish_reason == "content_filter":
+        return "the provider's content filter withheld the answer"
+    if any(isinstance(part, lm15.RefusalPart) for part in response.message.parts):
+        return "the model refused to answer"  # OpenAI's, with structured outputs
+    return None
 
 
 def _request_id(response: lm15.Response) -> str | None:
