@@ -44,9 +44,10 @@ class Step:
     ``content`` is the answer's text as it stands, ``outputs`` the answer by field in the form the request asks for;
     with neither, an example that fits. ``status`` above 399 is an error with ``error`` as OpenAI's body
     (``{"code", "type", "message"}``) and perhaps ``retry_after``. ``fault`` is one of ``malformed_json``,
-    ``empty_choices``, ``truncated_body``, ``reset``, ``hang``, ``content_filter``, ``refusal`` and ``length``. ``together``
-    holds the answer back until that many requests are served at once. A streamed answer comes ``piece`` characters at a time;
-    after so many pieces it waits for :meth:`ModelServer.release` (``hold_after``) or is cut off (``cut_after``).
+    ``empty_choices``, ``truncated_body``, ``reset``, ``hang``, ``content_filter``, ``refusal`` and ``length``.
+    ``together`` holds the answer back until that many requests are served at once. A streamed answer comes ``piece``
+    characters at a time; after so many pieces it waits for :meth:`ModelServer.release` (``hold_after``) or is cut off
+    (``cut_after``).
     """
 
     delay_ms: float = 0
