@@ -141,13 +141,14 @@ class Runtime:
         }
 
     def start(self) -> None:
-        """Check the schema, register, and begin. Raises SchemaOutdated, BackendUnavailable."""
+        """Check the schema, register, and begin. Raises SchemaOutdated, BackendUnavailable, ConfigurationError."""
         self._lease_database.run(migrate.check)
         threading.excepthook = _end_the_process
         threads.install(self._sync_threads)
         self._thread.start()
         self._call(self._begin())
         self._call(self._host.prepare(self._lease_database.run(programs.deployed)))
+        self._wear.check_limits()
         self._lease.register()
         self._lease.start()
         self._pump.start()

@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Callable
 
+from dspex.errors import ConfigurationError
 from workers.periodic import Periodic
 
 __all__ = ["Wear", "resident_mb"]
@@ -38,6 +39,14 @@ class Wear(Periodic):
         self._max_executions = max_executions
         self._received = received
         self._on_worn = on_worn
+
+    def check_limits(self) -> None:
+        """Raise ConfigurationError when the process, fresh as it is, holds too much: so would all that replace it."""
+        if self._max_memory_mb is not None and (held := resident_mb()) >= self._max_memory_mb:
+            raise ConfigurationError(
+                f"DSPEX_WORKER_MAX_MEMORY_MB is {self._max_memory_mb}, but a worker of these programs holds {held:.0f} "
+                "MB before it runs anything: set it higher"
+            )
 
     def run_once(self) -> float | None:
         if why := self._worn():

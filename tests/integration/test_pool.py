@@ -71,7 +71,7 @@ class Operator:
 
     def inspect(self, what: str) -> Any:
         """What the one worker answers."""
-        (answer,) = wait_for(getattr(self._app.control.inspect(timeout=2), what), what).values()
+        (answer,) = wait_for(getattr(self._app.control.inspect(timeout=10, limit=1), what), what).values()
         return answer
 
     def control(self, command: str, **arguments: Any) -> Mapping[str, str]:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+from dspex.errors import ConfigurationError
 from workers.wear import Wear, resident_mb
+
+
+def test_a_limit_that_a_fresh_worker_exceeds_is_a_wrong_setting() -> None:
+    wear = Wear(max_memory_mb=int(resident_mb() / 2), max_executions=None, received=lambda: 0, on_worn=lambda: None)
+    with pytest.raises(ConfigurationError, match="DSPEX_WORKER_MAX_MEMORY_MB is"):
+        wear.check_limits()
 
 
 def worn(*, memory: int | None = None, executions: int | None = None) -> int:
