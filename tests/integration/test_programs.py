@@ -16,7 +16,9 @@ from dspex.execution import Execution
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
+from tests.recording import MemoryJournal, a_run
 from tests.waiting import wait_for
+from workers.adapters.dspy import DspyAdapter
 from workers.programs import build_module
 
 __all__ = ["model_server"]
@@ -111,6 +113,35 @@ def test_an_agent_that_was_killed_pays_for_no_step_twice(
     # Only the call that nobody had answered was made again.
     assert sorted(model_server.calls()["by_hash"].values()) == [1, 1, 1, 1, 2]
     assert done.audit_trail.verify()
+
+
+REWARDED = {"n": 3, "reward": f"{OWN}:concise", "threshold": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "calls"),
+    [
+        ({"module": "react", "tools": TOOLS, "module_options": {"max_iters": 3}}, 4),
+        ({"module": "best_of_n", "module_options": REWARDED}, 3),
+        ({"module": "refine", "module_options": REWARDED, "prompt": "compact"}, 5),
+        ({"module": "multi_chain_comparison", "module_options": {"m": 4}}, 5),
+        ({"module": f"{OWN}:Support"}, 2),
+        ({"module": f"{OWN}:Counting"}, 1),
+    ],
+    ids=lambda value: value.get("module") if isinstance(value, dict) else "",
+)
+async def test_a_later_attempt_replays_every_call(
+    model_server: ModelServer, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], calls: int
+) -> None:
+    """Killed after its last call and before its outcome was written: nothing is asked again."""
+    monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", OWN)
+    program = dspex.Program("p", QA, model="openai/test", api_base=model_server.url, **settings)
+    first, adapter = MemoryJournal(), DspyAdapter()
+    outputs = await adapter.execute(a_run(program, {"question": "Which?"}, first))
+    again = first.recall()
+    assert await adapter.execute(a_run(program, {"question": "Which?"}, again, attempt=2)) == outputs
+    assert (again.replayed, model_server.calls()["total"]) == (calls, calls)
+    await adapter.close()
 
 
 def test_the_best_of_several_answers_is_taken(ask: Ask, model_server: ModelServer) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -38,7 +40,8 @@ class MultiChainComparison(dspy.MultiChainComparison):  # type: ignore[misc]
     """``M`` chains of thought at once, then one call that compares them: ``chain`` writes what DSPy's takes."""
 
     def __init__(self, chain: dspy.Module, signature: type[dspy.Signature], *, M: int, temperature: float) -> None:  # noqa: N803
-        super().__init__(signature, M=M, temperature=temperature)
+        with _no_deprecation():
+            super().__init__(signature, M=M, temperature=temperature)
         self.chain = chain
         self._config = {"temperature": temperature}
 
@@ -67,8 +70,7 @@ class ProgramOfThought(dspy.ProgramOfThought):  # type: ignore[misc]
     """``dspy.ProgramOfThought``; it is synchronous, so it runs in a thread of the worker's."""
 
     def __init__(self, signature: type[dspy.Signature], *, max_iters: int) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # DSPy 3.5 takes it out, and this version is pinned
+        with _no_deprecation():
             super().__init__(signature, max_iters=max_iters)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
@@ -88,3 +90,11 @@ class ProgramOfThought(dspy.ProgramOfThought):  # type: ignore[misc]
                 code="interpreter_failed",
                 retryable=True,
             ) from error
+
+
+@contextmanager
+def _no_deprecation() -> Iterator[None]:
+    """DSPy deprecates some of its own modules, or what they use; its version is pinned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
