@@ -2,6 +2,8 @@
 
 from kombu import Exchange, Queue
 
+from dspex.broker import LANES
+
 # JSON only, and nothing is ever pickled: a message is data from outside.
 accept_content = ["json"]
 task_serializer = "json"
@@ -27,6 +29,8 @@ worker_disable_rate_limits = True
 worker_cancel_long_running_tasks_on_connection_loss = False
 # kombu's redelivery is not the recovery mechanism (DESIGN): keep it out of the way.
 broker_transport_options = {
+    # The lists that the queue is made of, in the order in which they are served.
+    "priority_steps": LANES,
     "visibility_timeout": 3600,
     # A Redis that hangs must not hang the worker.
     "socket_connect_timeout": 5,

@@ -2,7 +2,7 @@
 
 What DSPex owns in Redis, all of it expendable:
 
-``dspex``               kombu's queue of execution messages (one list per priority step)
+``dspex``               kombu's queue of execution messages (a list for each lane: see :func:`lane`)
 ``dspex.maintenance``   the same, for beat's tasks
 ``dspex:done``          pub/sub: ids of executions that reached a terminal status, separated by spaces
 ``dspex:cancel``        pub/sub: ids of running executions that somebody wants cancelled, separated by spaces
@@ -18,6 +18,7 @@ import logging
 import os
 import socket
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
@@ -32,14 +33,17 @@ from dspex.failpoints import AFTER_PUBLISH, BEFORE_PUBLISH, failpoint
 from dspex.settings import without_password
 from dspex.wire import pack
 
-__all__ = ["CANCEL_CHANNEL", "DONE_CHANNEL", "MAINTENANCE_QUEUE", "QUEUE", "TASK", "Broker", "queue_keys"]
+__all__ = ["CANCEL_CHANNEL", "DONE_CHANNEL", "MAINTENANCE_QUEUE", "QUEUE", "TASK", "Broker", "queue_keys", "step"]
 
 TASK = "dspex.execute"
 QUEUE = "dspex"
 MAINTENANCE_QUEUE = "dspex.maintenance"
 DONE_CHANNEL = "dspex:done"
 CANCEL_CHANNEL = "dspex:cancel"
-PRIORITY_STEPS = (0, 3, 6, 9)
+#: The least urgent priority of each step: within it, executions are served as they come.
+PRIORITY_STEPS = (2, 5, 8, 9)
+#: kombu's own priorities: two lanes for each step.
+LANES = tuple(range(2 * len(PRIORITY_STEPS)))
 
 CONNECT_TIMEOUT_SECONDS = 2
 #: After a failure nothing is tried for so long: a submit must not wait for a Redis known to be away.
@@ -49,8 +53,18 @@ log = logging.getLogger("dspex")
 
 
 def queue_keys(queue: str = QUEUE) -> list[str]:
-    """The Redis lists of a queue, one for each of kombu's priority steps."""
-    return [queue if step == 0 else f"{queue}\x06\x16{step}" for step in PRIORITY_STEPS]
+    """The Redis lists of a queue, one for each lane."""
+    return [queue if lane == 0 else f"{queue}\x06\x16{lane}" for lane in LANES]
+
+
+def lane(priority: int, *, bulk: bool) -> int:
+    """What kombu is told for this priority: of each step, executions of a program that has many in Redis come last."""
+    return 2 * bisect_left(PRIORITY_STEPS, priority) + bulk
+
+
+def step(lane: int) -> int:
+    """The priority step of a lane, 0 for the most urgent."""
+    return lane // 2
 
 
 class Broker:
@@ -63,6 +77,7 @@ class Broker:
             transport_options={
                 "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "socket_timeout": CONNECT_TIMEOUT_SECONDS,
+                "priority_steps": LANES,
                 # Without these kombu would try to connect for ever.
                 "max_retries": 1,
                 "interval_start": 0,
@@ -74,9 +89,10 @@ class Broker:
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
         self._away_until = 0.0
 
-    def publish(self, ids: Sequence[UUID], *, program: str, priority: int) -> None:
+    def publish(self, ids: Sequence[UUID], *, program: str, priority: int, bulk: bool = False) -> None:
         """Put one message for these executions on the queue. Raises BackendUnavailable.
 
+        ``bulk``: many of the program are there already, and those of others come first.
         The task's id is the execution's, or that of the first of several.
         """
         if time.monotonic() < self._away_until:
@@ -84,7 +100,7 @@ class Broker:
         failpoint(BEFORE_PUBLISH)
         try:
             with self._producers.acquire(block=True) as producer:
-                producer.publish(**self._message(ids, program, priority))
+                producer.publish(**self._message(ids, program, lane(priority, bulk=bulk)))
         except (OperationalError, redis.RedisError, OSError) as error:
             self._away_until = time.monotonic() + COOLDOWN_SECONDS
             raise self._unavailable(str(error)) from error
@@ -107,7 +123,7 @@ class Broker:
         self._producers.force_close_all()
         self._connection.release()
 
-    def _message(self, ids: Sequence[UUID], program: str, priority: int) -> dict[str, Any]:
+    def _message(self, ids: Sequence[UUID], program: str, lane: int) -> dict[str, Any]:
         task_id = str(ids[0])
         return {
             "body": ([pack(ids)], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}),
@@ -116,7 +132,7 @@ class Broker:
             "routing_key": QUEUE,
             "declare": [],
             "retry": False,
-            "priority": priority,
+            "priority": lane,
             "correlation_id": task_id,
             "headers": {
                 "lang": "py",

@@ -26,7 +26,7 @@ from celery.exceptions import Ignore, Retry
 from celery.signals import worker_shutting_down
 from celery.worker import state
 
-from dspex.broker import QUEUE, TASK
+from dspex.broker import QUEUE, TASK, step
 from dspex.errors import DspexError, MessageRefused
 from dspex.execution import Status
 from dspex.wire import unpack
@@ -39,8 +39,8 @@ __all__ = ["AsyncioPool"]
 
 log = logging.getLogger("dspex.workers")
 
-#: That of a message which does not say.
-LAST_PRIORITY = 9
+#: That of a message which does not say how urgent it is.
+LAST_STEP = 9
 #: For tasks that are not executions: short, and seldom more than one at a time.
 SIDE_THREADS = 4
 #: As DSPEX_WORKER_CONCURRENCY has it.
@@ -264,7 +264,7 @@ class _Message:
 
 def _priority(request: Mapping[str, Any]) -> int:
     priority = (request.get("delivery_info") or {}).get("priority")
-    return priority if isinstance(priority, int) else LAST_PRIORITY
+    return step(priority) if isinstance(priority, int) else LAST_STEP
 
 
 def _attempt(call: Callable[..., Any], *args: Any) -> None:

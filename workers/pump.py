@@ -29,7 +29,7 @@ from dspex.execution import Status
 from dspex.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, failpoint
 from dspex.store import budgets, recovery, workers
 from dspex.store.database import Database
-from dspex.store.dispatch import dispatch, forget_starts, redispatch
+from dspex.store.dispatch import RESERVE, dispatch, forget_starts, redispatch
 from workers.periodic import Periodic
 
 __all__ = ["Pump"]
@@ -139,19 +139,18 @@ class Pump(Periodic):
             rows = dispatch(connection, workers.live_concurrency(connection) * WINDOW_FACTOR)
         if rows:
             failpoint(AFTER_DISPATCH)
-        groups: defaultdict[tuple[int, str], list[UUID]] = defaultdict(list)
+        groups: defaultdict[tuple[int, bool, str], list[UUID]] = defaultdict(list)
         for row in rows:
-            groups[row.priority, row.program].append(row.id)
-        # A few of one program do not wait for the many of another to be written.
-        for (priority, program), ids in sorted(groups.items(), key=lambda group: (group[0][0], len(group[1]))):
-            self._publish(ids, program, priority)
+            groups[row.priority, row.turn > RESERVE, row.program].append(row.id)
+        for (priority, bulk, program), ids in sorted(groups.items()):
+            self._publish(ids, program, priority, bulk)
         return len(rows)
 
-    def _publish(self, ids: Sequence[UUID], program: str, priority: int) -> None:
+    def _publish(self, ids: Sequence[UUID], program: str, priority: int, bulk: bool) -> None:
         size = min(max(math.ceil(len(ids) / GROUPS_LEAST), 1), GROUP_MOST)
         for begin in range(0, len(ids), size):
             try:
-                self._broker.publish(ids[begin : begin + size], program=program, priority=priority)
+                self._broker.publish(ids[begin : begin + size], program=program, priority=priority, bulk=bulk)
             except BackendUnavailable as error:
                 # They stay marked as dispatched, and are taken back once Redis answers again.
                 log.debug("%s", error)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-__all__ = ["Backlog", "Share", "dispatch", "forget_starts", "redispatch", "shares"]
+__all__ = ["RESERVE", "Backlog", "Share", "dispatch", "forget_starts", "redispatch", "shares"]
 
 #: A program of which fewer wait in Redis is served although others fill the window: it does not wait for them.
 RESERVE = 10
@@ -129,10 +129,12 @@ WITH share AS (
 ), chosen AS (
     SELECT id, turn, reserve, row_number() OVER (ORDER BY priority, turn, run_at) AS place
     FROM turns WHERE number <= most
+), marked AS (
+    UPDATE dspex.executions SET dispatched_at = now()
+    WHERE id = ANY(ARRAY(SELECT id FROM chosen WHERE place <= :room OR turn <= reserve))
+    RETURNING id, priority, program, run_at
 )
-UPDATE dspex.executions SET dispatched_at = now()
-WHERE id = ANY(ARRAY(SELECT id FROM chosen WHERE place <= :room OR turn <= reserve))
-RETURNING id, priority, program, run_at
+SELECT m.*, c.turn FROM marked m JOIN chosen c ON c.id = m.id
 """)
 
 
@@ -140,7 +142,8 @@ def dispatch(connection: Connection, window: int) -> list[Row[Any]]:
     """Mark what is due as dispatched, most urgent first and programs by turns, so that ``window`` wait in Redis, or
     a few more. Needs a transaction.
 
-    The rows have ``id``, ``priority`` and ``program``, the most urgent first.
+    The rows have ``id``, ``priority``, ``program`` and ``turn`` (how many of the program, with this one, are in Redis
+    then), the most urgent first.
     """
     limited = [row.name for row in connection.execute(_LOCK)]
     found = connection.execute(BACKLOGS, {"limited": limited}).all()

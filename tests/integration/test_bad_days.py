@@ -69,7 +69,7 @@ def test_an_emptied_redis_loses_nothing(
     client.deploy(QA)
     executions = [client.submit("qa", {"question": f"number {n}"}) for n in range(20)]
     with redis.Redis.from_url(backends.broker_url) as connection:
-        assert connection.llen(f"{QUEUE}\x06\x163") == 20
+        assert connection.llen(f"{QUEUE}\x06\x162") == 20
         connection.flushall()
     start_worker()
     for execution in executions:

@@ -3,7 +3,7 @@
 Its calls go through the journal like a model's, so load and crash tests exercise the whole path. Options
 (``Program(module_options=...)``):
 
-``sleep_ms``  asynchronous wait of each call, in milliseconds (0)
+``sleep_ms``  asynchronous wait of each call, in milliseconds (0); ``[least, most]``: between them, by the inputs
 ``calls``     how many model calls it makes (1)
 ``cost_usd``  what each of them costs (0)
 ``outputs``   a mapping to return; by default an example that depends only on the inputs
@@ -45,7 +45,7 @@ class ScriptedAdapter:
         expected = Estimate(PROMPT_TOKENS + COMPLETION_TOKENS, options.get("cost_usd", 0.0))
         for number in range(options.get("calls", 1)):
             request = hashlib.sha256(f"{seed}:{number}".encode()).hexdigest()
-            await run.journal.perform(request, MODEL, lambda: _call(run), estimate=lambda: expected)
+            await run.journal.perform(request, MODEL, lambda: _call(run, seed), estimate=lambda: expected)
         if options.get("die", {}).get("attempt") == run.attempt:
             os.kill(os.getpid(), signal.SIGKILL)
         outputs = dict(options["outputs"]) if "outputs" in options else run.program.signature.example(seed).outputs
@@ -64,9 +64,12 @@ def _tell(answer: StreamedAnswer, outputs: Mapping[str, Any]) -> None:
         answer.field(name, value if isinstance(value, str) else json.loads(text))
 
 
-async def _call(run: Run) -> Answer:
+async def _call(run: Run, seed: int) -> Answer:
     options = run.program.module_options
     if sleep_ms := options.get("sleep_ms", 0):
+        if isinstance(sleep_ms, list):
+            least, most = sleep_ms
+            sleep_ms = least + seed % (most - least + 1)
         await asyncio.sleep(sleep_ms / 1000)
     fail = options.get("fail", {})
     if run.attempt <= fail.get("times", 0):

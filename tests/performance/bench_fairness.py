@@ -1,0 +1,85 @@
+"""Fairness: how long single executions of one program wait while another has 100,000 queued and holds every slot.
+
+``python -m tests.performance.bench_fairness`` prints the figures; ``measure`` returns them. Idle and busy take turns in
+one run, on one worker process: the bulk program is paused and resumed between them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dspex
+from dspex.client import Client
+from tests.performance.bench.context import Context
+from tests.performance.bench.figures import percentile
+from tests.waiting import wait_for
+
+SIGNATURE = dspex.signature("question -> answer")
+#: The pace of the single ones: rare enough not to wait for each other.
+PACE_SECONDS = 0.05
+
+
+def measure(
+    context: Context,
+    *,
+    backlog: int = 100_000,
+    singles: int = 100,
+    rounds: int = 3,
+    sleep_ms: tuple[int, int] = (1000, 3000),
+) -> dict[str, Any]:
+    """Milliseconds from submit to claim, by Postgres' clock, and the ratio of busy to idle.
+
+    Each bulk execution takes between the two ``sleep_ms``.
+    """
+    waits: dict[str, list[float]] = {"idle": [], "busy": []}
+    with context.deployment() as client:
+        options = {"sleep_ms": list(sleep_ms), "outputs": {"answer": "!"}}
+        client.deploy(dspex.Program("bulk", SIGNATURE, adapter="scripted", module_options=options))
+        client.deploy(dspex.Program("single", SIGNATURE, adapter="scripted", module_options={"calls": 0}))
+        with context.worker(client):
+            client.execute("single", {"question": "warm"}, timeout=60)
+            client.pause("bulk")
+            client.submit_many("bulk", ({"question": f"number {n}"} for n in range(backlog)))
+            for _ in range(rounds):
+                wait_for(lambda: running(client) == 0, "the worker to be idle", timeout=60)
+                waits["idle"] += claim_waits(client, singles)
+                client.resume("bulk")
+                wait_for(lambda: running(client) >= client.workers()[0]["concurrency"], "every slot to be taken")
+                waits["busy"] += claim_waits(client, singles)
+                client.pause("bulk")
+                context.told(f"busy p95 {percentile(waits['busy'], 95):.1f} ms")
+    figures = {
+        f"{name}_p{percent}_ms": round(percentile(found, percent), 2)
+        for name, found in waits.items()
+        for percent in (50, 95, 99)
+    }
+    ratio = figures["busy_p95_ms"] / figures["idle_p95_ms"]
+    return {"backlog": backlog, "singles": len(waits["busy"]), **figures, "p95_ratio": round(ratio, 2)}
+
+
+def running(client: Client) -> int:
+    count = "SELECT count(*) FROM dspex.executions WHERE status = 'running'"
+    return int(client._database.run(lambda c: c.exec_driver_sql(count).scalar_one()))
+
+
+def claim_waits(client: Client, count: int) -> list[float]:
+    """Milliseconds that each of so many single executions waited for its claim."""
+    made = []
+    for number in range(count):
+        made.append(client.submit("single", {"question": str(number)}))
+        time.sleep(PACE_SECONDS)
+    for execution in made:
+        execution.result(timeout=60)
+    return [execution.metrics.queue_time_ms for execution in made]
+
+
+def main(told: Callable[[str], None] = print) -> None:
+    with Context(quick=False, repeats=1, told=told) as context:
+        print(json.dumps(measure(context), indent=2))
+
+
+if __name__ == "__main__":
+    main()
