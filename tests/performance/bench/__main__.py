@@ -28,7 +28,7 @@ WORKLOADS = (
 
 def main() -> None:
     options = arguments()
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=150)
     began = time.monotonic()
     found: dict[str, list[Figure]] = {}
     failed: list[str] = []
@@ -70,9 +70,11 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure DSPex beside its peers.")
     parser.add_argument("--only", type=_names, default=list(WORKLOADS), metavar="NAME,…", help=", ".join(WORKLOADS))
     parser.add_argument("--quick", action="store_true", help="small sizes: for a look, not for figures to quote")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, help="3; 1 when quick")
     parser.add_argument("--keep", type=Path, help="also write bench.json and the plots there")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.repeats = options.repeats or (1 if options.quick else 3)
+    return options
 
 
 def _names(text: str) -> list[str]:

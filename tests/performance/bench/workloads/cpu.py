@@ -18,7 +18,7 @@ CANNED = "dspy.Predict, answered without HTTP"
 
 
 def run(context: Context) -> list[Figure]:
-    count = context.size(5_000, 1_500)
+    count = context.size(3_000, 1_500)
     found: dict[str, list[float]] = {"DSPex": [], BARE: [], CANNED: []}
     with context.model() as url:
         for _ in range(context.repeats):

@@ -23,7 +23,7 @@ def run(context: Context) -> list[Figure]:
     children: list[float] = []
     without_dspy: list[float] = []
     with context.model() as url:
-        for _ in range(context.repeats):
+        for _ in range(min(context.repeats, 2)):  # memory hardly differs from run to run
             found.append(worker_memory(context, url, count))
             without_dspy.append(ready_memory(context, url))
             children.append(child_memory(context, url))

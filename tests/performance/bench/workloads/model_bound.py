@@ -20,7 +20,7 @@ ENGINES = {CELERY: "auto", LITELLM: "litellm"}
 
 def run(context: Context) -> list[Figure]:
     counts = {CELERY: context.size(2_000, 600), LITELLM: context.size(1_000, 300)}
-    ours = context.size(6_000, 2_000)
+    ours = context.size(5_000, 2_000)
     with context.model() as url:
         contenders: dict[str, Callable[[], float]] = {
             "DSPex": partial(dspex_rate, context, url, ours, adapter="dspy"),

@@ -11,16 +11,15 @@ from tests.performance.bench.figures import Figure
 from tests.performance.bench.workloads.model_bound import program as model_program
 from tests.performance.bench.workloads.noop import program, settle_rate, warm_up
 
-PROCESSES = (1, 2, 4)
-
 
 def run(context: Context) -> list[Figure]:
+    numbers = (1, 2) if context.quick else (1, 2, 4)
     with context.model() as url:
         programs = {
             "no-op": (program(), context.size(10_000, 2_000)),
-            "model-bound": (model_program(url), context.size(6_000, 1_500)),
+            "model-bound": (model_program(url), context.size(4_000, 1_500)),
         }
-        found: dict[tuple[str, int], list[float]] = {(name, n): [] for name in programs for n in PROCESSES}
+        found: dict[tuple[str, int], list[float]] = {(name, n): [] for name in programs for n in numbers}
         for _ in range(context.repeats):
             for (name, number), rates in found.items():
                 rate = processes_rate(context, *programs[name], number)
