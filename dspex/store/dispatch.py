@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, text
 __all__ = ["RESERVE", "Backlog", "Share", "dispatch", "forget_starts", "redispatch", "shares"]
 
 #: A program of which fewer wait in Redis is served although others fill the window: it does not wait for them.
+#: So is one of which fewer than its equal share of the window wait: others may be kept from running by their limits.
 RESERVE = 10
 #: The least that is looked at of each program's backlog in one round.
 LEAST_SHARE = 20
@@ -56,18 +57,19 @@ class Share:
     reserve: int
 
 
-def shares(backlogs: Sequence[Backlog], *, window: int, waiting: int) -> list[Share]:
+def shares(backlogs: Sequence[Backlog], *, window: int, waiting: int, programs: int = 0) -> list[Share]:
     """How much of each program's backlog to look at, so that a round costs little however long the backlogs are.
 
-    ``waiting`` is what waits in Redis of all programs. When some have little to do, the next round, some milliseconds
-    later, takes more of the others.
+    ``waiting`` is what waits in Redis, of so many ``programs``. When some have little to do, the next round, some
+    milliseconds later, takes more of the others.
     """
     room = max(window - waiting, 0)
+    equal = max(window // max(len(backlogs), programs, 1), RESERVE)
     each = max(2 * room // max(len(backlogs), 1), LEAST_SHARE)
     found = []
     for backlog in backlogs:
-        reserve = RESERVE if waiting > backlog.dispatched else 0
-        most = each if room else min(each, reserve - backlog.dispatched)
+        reserve = equal if waiting > backlog.dispatched else 0
+        most = each if room else reserve - backlog.dispatched
         if backlog.allowed is not None:
             most = min(most, backlog.allowed)
         if most > 0:
@@ -95,7 +97,8 @@ WITH waiting AS MATERIALIZED (
     WHERE program = ANY(:limited) AND at > clock_timestamp() - interval '60 s' GROUP BY program
 )
 SELECT p.name, p.concurrency, p.per_minute, coalesce(w.count, 0) AS dispatched, coalesce(r.count, 0) AS running,
-    coalesce(b.count, 0) AS begun, (SELECT coalesce(sum(count), 0) FROM waiting) AS all_dispatched
+    coalesce(b.count, 0) AS begun, (SELECT coalesce(sum(count), 0) FROM waiting) AS all_dispatched,
+    (SELECT count(*) FROM waiting) AS all_programs
 FROM dspex.programs p
 CROSS JOIN LATERAL (
     SELECT 1 FROM dspex.executions e
@@ -139,8 +142,9 @@ SELECT m.*, c.turn FROM marked m JOIN chosen c ON c.id = m.id
 
 
 def dispatch(connection: Connection, window: int) -> list[Row[Any]]:
-    """Mark what is due as dispatched, most urgent first and programs by turns, so that ``window`` wait in Redis, or
-    a few more. Needs a transaction.
+    """Mark what is due as dispatched, most urgent first and programs by turns. Needs a transaction.
+
+    About ``window`` wait in Redis then; at most twice as many, when programs come to a window that others filled.
 
     The rows have ``id``, ``priority``, ``program`` and ``turn`` (how many of the program, with this one, are in Redis
     then), the most urgent first.
@@ -150,7 +154,7 @@ def dispatch(connection: Connection, window: int) -> list[Row[Any]]:
     if not found:
         return []
     waiting = int(found[0].all_dispatched)
-    given = shares([_backlog(row) for row in found], window=window, waiting=waiting)
+    given = shares([_backlog(row) for row in found], window=window, waiting=waiting, programs=found[0].all_programs)
     if not given:
         return []
     parameters = {

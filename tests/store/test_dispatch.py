@@ -17,7 +17,7 @@ from sqlalchemy import text
 import dspex
 from dspex.store import executions, programs
 from dspex.store.database import Database
-from dspex.store.dispatch import BACKLOGS, DISPATCH, RESERVE, Backlog, dispatch, forget_starts, redispatch, shares
+from dspex.store.dispatch import BACKLOGS, DISPATCH, Backlog, dispatch, forget_starts, redispatch, shares
 from dspex.store.executions import DIRECT_MOST
 from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submission, submit
 
@@ -53,10 +53,10 @@ def dispatched(database: Database, window: int) -> Counter[str]:
 def test_programs_take_turns_and_a_full_window_keeps_nobody_out(database: Database) -> None:
     backlog(database, PROGRAM, 500)
     assert dispatched(database, 100) == {"qa": 100}
-    backlog(database, SMALL, 30)
-    assert dispatched(database, 100) == {"small": RESERVE}, "although the window is full"
+    backlog(database, SMALL, 60)
+    assert dispatched(database, 100) == {"small": 50}, "its share, although the window is full"
     assert dispatched(database, 100) == {}
-    assert dispatched(database, 150) == {"small": 20, "qa": 20}, "who has less in Redis comes first"
+    assert dispatched(database, 165) == {"small": 10, "qa": 5}, "who has less in Redis comes first"
 
 
 def test_the_urgent_come_before_the_turns(database: Database) -> None:
