@@ -305,7 +305,7 @@ def worker_processes(stack: EmbeddedStack) -> list[psutil.Process]:
     return [
         child
         for child in children_of(os.getpid())
-        if " worker " in " ".join(child.cmdline()) and child.environ().get("DSPEX_HOME") == str(stack.home.path)
+        if " -m workers " in " ".join(child.cmdline()) and child.environ().get("DSPEX_HOME") == str(stack.home.path)
     ]
 
 
