@@ -107,7 +107,10 @@ class Anthropic:
 
 @dataclass(frozen=True)
 class Gemini:
-    paths: tuple[str, ...] = (r"/v1beta/models/{model:[^:/]+}:generateContent",)
+    paths: tuple[str, ...] = (
+        r"/v1beta/models/{model:[^:/]+}:generateContent",
+        r"/v1beta/models/{model:[^:/]+}:streamGenerateContent",
+    )
     key_header: str = "x-goog-api-key"
     request_id_header: str = "x-request-id"
 

@@ -32,7 +32,7 @@ import pytest
 from aiohttp import web
 
 from tests.model_dialects import ANTHROPIC, GEMINI, OPENAI, Dialect
-from tests.model_streams import stream_completion
+from tests.model_streams import is_streamed, stream_completion
 
 __all__ = ["ModelServer", "Step", "model_server"]
 
@@ -187,9 +187,9 @@ async def _serve(
             return web.Response(text='{"id": "chatcmpl-1", "choices": [', content_type="application/json")
         case "empty_choices":
             completion["choices"] = []
-        case None if body.get("stream"):
+        case None if is_streamed(request, body):
             return await stream_completion(
-                request, completion, headers,
+                request, dialect, completion, headers,
                 piece=step.piece, hold_after=step.hold_after, cut_after=step.cut_after, released=released,
             )  # fmt: skip
         case "truncated_body":

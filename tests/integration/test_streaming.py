@@ -10,14 +10,17 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 import redis
+from click.testing import CliRunner
 
 import dspex
+from dspex.cli.main import cli
 from dspex.client import Client
 from dspex.embedded.servers import EmbeddedServers
 from dspex.settings import Backends
@@ -26,7 +29,10 @@ from dspex.store.database import Database
 from dspex.streaming import StreamEvent, stream_key
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess, environment_of
+from tests.recording import MemoryJournal, a_run
 from tests.waiting import wait_for
+from workers.adapters.direct import DirectAdapter
+from workers.conformance.attempts import Told
 from workers.stream import ENTRIES_MOST, Streams
 
 __all__ = ["model_server"]
@@ -156,6 +162,23 @@ def test_fields_come_while_the_model_writes_them(
     assert model_server.calls()["requests"][0]["stream"] is True
     assert execution.metrics.prompt_tokens > 0
     assert execution.metrics.completion_tokens > 0
+
+
+@pytest.mark.parametrize("model", ["openai/test", "anthropic/test", "gemini/test"])
+async def test_a_streamed_call_is_journaled_like_any_other(model_server: ModelServer, model: str) -> None:
+    model_server.script(default=Step(outputs=GOOD))
+    adapter, told, plain, streamed = DirectAdapter(), Told(), MemoryJournal(), MemoryJournal()
+    program = dspex.Program("qa", QA, model=model, api_base=model_server.url, adapter="direct")
+    await adapter.execute(a_run(program, {"question": "?"}, plain))
+    run = replace(a_run(program, {"question": "?"}, streamed), stream=told)
+    assert await adapter.execute(run) == told.fields == GOOD
+    assert told.texts["answer"] == POEM
+    ((whole,), (pieces,)) = (plain.answers, streamed.answers)
+    assert pieces.response["message"] == whole.response["message"]
+    assert (pieces.prompt_tokens, pieces.completion_tokens) == (whole.prompt_tokens, whole.completion_tokens)
+    assert pieces.request_id == whole.request_id
+    assert streamed.hashes == plain.hashes
+    await adapter.close()
 
 
 def test_whoever_comes_back_goes_on_after_a_cursor(model_server: ModelServer, start: Start) -> None:
@@ -337,9 +360,11 @@ def test_the_examples_of_the_page_run(
 # ------------------------------------------------------------------------------------------------- the command line
 
 
-def type_in(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dspex.cli", *arguments]
-    return subprocess.run(command, env=environment_of(place.backends, {}), capture_output=True, text=True, check=True)
+def typed(place: Place, *arguments: str) -> str:
+    """What a command prints to stdout; in this process, as starting one takes seconds."""
+    names = ("DSPEX_DATABASE_URL", "DSPEX_BROKER_URL")
+    done = CliRunner().invoke(cli, arguments, env=dict(zip(names, place.backends, strict=True)), catch_exceptions=False)
+    return done.stdout
 
 
 def test_run_prints_fields_as_they_come_and_stream_attaches(
@@ -359,6 +384,8 @@ def test_run_prints_fields_as_they_come_and_stream_attaches(
     assert "running" in said
     id = said.split("`dspex stream ")[1].split("`")[0]
     model_server.release()
-    assert type_in(place, "stream", id).stdout == f'answer: {POEM}\nwords: ["a", "b"]\nnote: short\n'
-    events = [json.loads(line) for line in type_in(place, "stream", id, "--json").stdout.splitlines()]
+    assert typed(place, "stream", id) == f'answer: {POEM}\nwords: ["a", "b"]\nnote: short\n'
+    events = [json.loads(line) for line in typed(place, "stream", id, "--json").splitlines()]
     assert events[-1] == {"kind": "done", "cursor": events[-1]["cursor"], "attempt": 1, "value": GOOD}
+    rest = typed(place, "stream", id, "--json", "--after", events[-3]["cursor"])
+    assert [json.loads(line) for line in rest.splitlines()] == events[-2:]
