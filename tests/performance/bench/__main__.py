@@ -17,7 +17,7 @@ from rich.console import Console
 
 from tests.performance.bench.context import BUILD, ROOT, Context
 from tests.performance.bench.figures import Figure
-from tests.performance.bench.report import as_data, print_report, write
+from tests.performance.bench.report import as_data, markdown, print_report, write
 
 #: In the order in which they are run.
 WORKLOADS = (
@@ -54,6 +54,7 @@ def main() -> None:
     plot(path, BUILD)
     if options.keep:
         write(data, options.keep / "bench.json")
+        (options.keep / "figures.md").write_text(markdown(data))
         plot(path, options.keep)
     console.print(f"{path.relative_to(ROOT)} has every figure, {path.parent.relative_to(ROOT)}/*.png the plots")
     if failed:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from tests.performance.bench.figures import Figure
 
-__all__ = ["as_data", "print_report", "read", "spelled", "write"]
+__all__ = ["as_data", "markdown", "print_report", "write"]
 
 
 def as_data(found: Mapping[str, Sequence[Figure]], *, quick: bool, repeats: int, seconds: float) -> dict[str, Any]:
@@ -31,10 +31,9 @@ def as_data(found: Mapping[str, Sequence[Figure]], *, quick: bool, repeats: int,
     }
 
 
-def write(data: Mapping[str, Any], *paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+def write(data: Mapping[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 def machine() -> str:
@@ -75,6 +74,32 @@ def spelled(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def read(path: Path) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(path.read_text())
-    return data
+def markdown(data: Mapping[str, Any]) -> str:
+    """Every figure as a page of the documentation."""
+    quick = "; sizes for a look (`QUICK=1`), not to be quoted" if data["quick"] else ""
+    lines = [
+        "# Figures of `make bench`",
+        "",
+        "Made by `make bench KEEP=docs/explanation/performance`; not written by hand. What they mean: "
+        "[performance](../performance.md).",
+        "",
+        f"{data['at']}: {data['machine']}. Medians of {data['repeats']} repeats{quick}.",
+    ]
+    for name, figures in data["workloads"].items():
+        lines += ["", f"## {name.replace('_', ' ')}", "", "| figure | whose | median | least to most | goal | |"]
+        lines += ["|---|---|---|---|---|---|", *map(_row, figures)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(figure: Mapping[str, Any]) -> str:
+    met = {True: "met", False: "**not met**", None: ""}[figure["met"]]
+    least, most = min(figure["values"]), max(figure["values"])
+    cells = (
+        figure["name"],
+        figure["system"],
+        f"{spelled(figure['median'])} {figure['unit']}",
+        f"{spelled(least)} to {spelled(most)}",
+        figure["goal"] or "",
+        " ".join(filter(None, (met, figure.get("note")))),
+    )
+    return f"| {' | '.join(cells)} |"
