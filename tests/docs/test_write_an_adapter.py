@@ -45,4 +45,4 @@ def test_the_example_holds_to_the_suite(tmp_path: Path) -> None:
         [*own, "tests/test_house.py"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "14 passed, 1 skipped" in done.stdout  # it does not claim to stream
+    assert re.search(r"\d+ passed, 1 skipped", done.stdout)  # it does not claim to stream

@@ -6,26 +6,24 @@ import asyncio
 import pickle
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from dspex.errors import DspexError, ValidationError
-from dspex.program import Program
 from dspex.registry import adapters
 from workers.conformance.attempts import History, Told
 from workers.conformance.running import (
-    Check,
     connections,
     failure,
     judged,
     others,
     quoted,
-    run_check,
     spelled,
     texts,
     under_way,
 )
+from workers.conformance.under_test import AdapterUnderTest
 from workers.outcome import BAD_ANSWERS
 from workers.run import Adapter
 from workers.supervision import Ending, Supervised
@@ -36,46 +34,12 @@ __all__ = ["AdapterConformance"]
 AT_ONCE = 40
 
 
-class AdapterConformance:
-    """What an adapter must hold to. A subclass names it, and says which programs show what.
+class AdapterConformance(AdapterUnderTest):
+    """What an adapter must hold to.
 
     Each check has an instance, a loop and a thread of its own, and ``patience_seconds`` to end: an adapter that blocks
     the loop, or never ends, fails by that.
     """
-
-    #: The adapter's name in the registry.
-    adapter: ClassVar[str]
-    #: The most that one check may take. Only a failure takes so long.
-    patience_seconds: ClassVar[float] = 30.0
-
-    # ------------------------------------------------------------------------------------ what the subclass says
-
-    def answering(self, **fields: Any) -> Program:
-        """A program whose outputs depend on its inputs and nothing else; with these ``fields`` of Program changed.
-
-        Model calls, if it makes any, are answered at once.
-        """
-        raise NotImplementedError("say which program answers")
-
-    def inputs(self, number: int) -> Mapping[str, Any]:
-        """Inputs of the programs, others for each number."""
-        return {"question": f"What does conformance check number {number} ask?"}
-
-    def fields_for(self, module: str) -> Mapping[str, Any] | None:
-        """What :meth:`answering` needs besides ``module=`` to be of this module; None if that cannot run here."""
-        return {}
-
-    def hanging(self) -> Program | None:
-        """A program whose model call is never answered; None for an adapter that never waits."""
-        raise NotImplementedError("say which program hangs")
-
-    def failing(self) -> tuple[Program, str] | None:
-        """A program whose model (or whatever it asks) fails, and the code to fail with; None if nothing can."""
-        raise NotImplementedError("say which program fails, and with which code")
-
-    def rambling(self) -> Program | None:
-        """A program whose model's answers do not fit its signature; None if that cannot be."""
-        raise NotImplementedError("say which program gets answers that do not fit")
 
     # -------------------------------------------------------------------------------------------------- capabilities
 
@@ -296,22 +260,3 @@ class AdapterConformance:
         while connections() > before:  # the other side takes its time
             assert time.monotonic() < end, "connections are left open"
             time.sleep(0.01)
-
-    # ---------------------------------------------------------------------------------------------------------- running
-
-    def _run_once(self, program: Program) -> None:
-        async def check(adapter: Adapter) -> None:
-            await adapter.prepare(program)
-            judged(program, await adapter.execute(History(program, self.inputs(0)).attempt().run))
-
-        self._run(check)
-
-    def _run(self, check: Check) -> None:
-        run_check(self.adapter, check, self.patience_seconds)
-
-    def _given(self, value: Any, why: str) -> Any:
-        if value is None:
-            if adapters()[self.adapter].capabilities.calls_models:
-                pytest.fail(f"an adapter that calls models cannot say: {why}")
-            pytest.skip(why)
-        return value

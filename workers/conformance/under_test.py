@@ -1,0 +1,71 @@
+"""The adapter under test, as its package declares it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+
+from dspex.program import Program
+from dspex.registry import adapters
+from workers.conformance.attempts import History
+from workers.conformance.running import Check, judged, run_check
+from workers.run import Adapter
+
+__all__ = ["AdapterUnderTest"]
+
+
+class AdapterUnderTest:
+    """Which adapter it is, and which programs show what. A subclass says so."""
+
+    #: The adapter's name in the registry.
+    adapter: ClassVar[str]
+    #: The most that one check may take, in seconds. Only a failure takes so long.
+    patience_seconds: ClassVar[float] = 30.0
+
+    def answering(self, **fields: Any) -> Program:
+        """A program whose outputs depend on its inputs and nothing else; with these ``fields`` of Program changed.
+
+        Model calls, if it makes any, are answered at once.
+        """
+        raise NotImplementedError("say which program answers")
+
+    def inputs(self, number: int) -> Mapping[str, Any]:
+        """Inputs of the programs, others for each number."""
+        return {"question": f"What does conformance check number {number} ask?"}
+
+    def fields_for(self, module: str) -> Mapping[str, Any] | None:
+        """What :meth:`answering` needs besides ``module=`` to be of this module; None if that cannot run here."""
+        return {}
+
+    def hanging(self) -> Program | None:
+        """A program whose model call is never answered; None for an adapter that never waits."""
+        raise NotImplementedError("say which program hangs")
+
+    def failing(self) -> tuple[Program, str] | None:
+        """A program whose model (or whatever it asks) fails, and the code to fail with; None if nothing can."""
+        raise NotImplementedError("say which program fails, and with which code")
+
+    def rambling(self) -> Program | None:
+        """A program whose model's answers do not fit its signature; None if that cannot be."""
+        raise NotImplementedError("say which program gets answers that do not fit")
+
+    # how checks are run
+
+    def _run_once(self, program: Program) -> None:
+        async def check(adapter: Adapter) -> None:
+            await adapter.prepare(program)
+            judged(program, await adapter.execute(History(program, self.inputs(0)).attempt().run))
+
+        self._run(check)
+
+    def _run(self, check: Check) -> None:
+        run_check(self.adapter, check, self.patience_seconds)
+
+    def _given(self, value: Any, why: str) -> Any:
+        if value is None:
+            if adapters()[self.adapter].capabilities.calls_models:
+                pytest.fail(f"an adapter that calls models cannot say: {why}")
+            pytest.skip(why)
+        return value
