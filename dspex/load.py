@@ -17,7 +17,18 @@ from dspex.async_client import AsyncClient
 from dspex.errors import BackendUnavailable, DspexError
 from dspex.execution import Status
 
-__all__ = ["Floor", "Sample", "Shape", "floors", "most_users", "steady", "steady_floors", "users"]
+__all__ = [
+    "Floor",
+    "Sample",
+    "Shape",
+    "floors",
+    "mean",
+    "most_users",
+    "percentile",
+    "steady",
+    "steady_floors",
+    "users",
+]
 
 #: How long a user waits for one result, in seconds.
 PATIENCE_SECONDS = 120.0
@@ -76,8 +87,7 @@ class Shape:
 
     def percentile_ms(self, percent: float) -> float:
         """The wait that so many percent of the requests did not exceed."""
-        ordered = sorted(sample.waited_ms for sample in self.samples)
-        return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else math.nan
+        return percentile([sample.waited_ms for sample in self.samples], percent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,5 +209,12 @@ async def _ask(client: AsyncClient, program: str, inputs: Mapping[str, Any]) -> 
     return Sample(id, waited_ms, metrics.queue_time_ms, metrics.execution_time_ms)
 
 
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent of the values do not exceed; NaN of none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else math.nan
+
+
 def mean(values: Sequence[float]) -> float:
+    """NaN of none."""
     return sum(values) / len(values) if values else math.nan

@@ -46,7 +46,7 @@ def main() -> None:
                     failed.append(name)
                     console.print_exception()
     except KeyboardInterrupt:
-        console.print("interrupted", style="red")
+        failed.append("interrupted")
     print_report(console, found)
     data = as_data(found, quick=options.quick, repeats=options.repeats, seconds=time.monotonic() - began)
     path = BUILD / "bench.json"
@@ -58,7 +58,7 @@ def main() -> None:
         plot(path, options.keep)
     console.print(f"{path.relative_to(ROOT)} has every figure, {path.parent.relative_to(ROOT)}/*.png the plots")
     if failed:
-        sys.exit(f"broken: {', '.join(failed)}")
+        sys.exit(f"not done: {', '.join(failed)}")
 
 
 def plot(path: Path, directory: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dspex.load import percentile
+
 __all__ = ["Figure", "Goal", "alternate", "at_least", "at_most", "percentile", "ratio"]
 
 
@@ -72,12 +74,6 @@ class Figure:
 def ratio(name: str, ours: Sequence[float], theirs: Sequence[float], goal: Goal | None = None) -> Figure:
     """Ours over theirs, repeat by repeat: what was measured side by side."""
     return Figure(name, "DSPex", "×", [a / b for a, b in zip(ours, theirs, strict=True)], goal)
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def alternate(
