@@ -17,7 +17,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -44,9 +44,11 @@ BUSY_SECONDS = 0.02
 LEAD_SECONDS = 2.0
 #: The window: how many executions may wait in Redis for each that can run.
 WINDOW_FACTOR = 2
-#: The most executions of one message, and into how many messages a window is cut at least.
-GROUP_MOST = 50
-GROUPS_LEAST = 20
+#: What one message carries at most: so many executions, this part of what the smallest worker runs at once, and so
+#: much of a round that each worker gets so many messages of it.
+MESSAGE_MOST = 50
+SLOTS_PART = 4
+MESSAGES_LEAST = 2
 #: A dispatched execution that no message stands for is dispatched again after so long.
 UNCLAIMED_SECONDS = 2.0
 #: The same while Redis still has messages: theirs may be among them, and a second one is dropped.
@@ -54,6 +56,16 @@ UNCLAIMED_BUSY_SECONDS = 60.0
 RECOVER_INTERVAL_SECONDS = 1.0
 #: An attempt so long past its deadline is taken from its worker: longer than the worker needs to end it by itself.
 OVERDUE_SECONDS = 10.0
+
+
+def message_size(count: int, fleet: workers.Fleet) -> int:
+    """How many of ``count`` executions travel in one message.
+
+    A message costs its worker as much CPU as several executions that do nothing, so the more the better; but no
+    worker should be given what another has room for.
+    """
+    share = math.ceil(count / (max(fleet.count, 1) * MESSAGES_LEAST))
+    return max(min(share, fleet.smallest // SLOTS_PART, MESSAGE_MOST), 1)
 
 
 class Pump(Periodic):
@@ -136,21 +148,23 @@ class Pump(Periodic):
 
     def _dispatch(self) -> int:
         with self._database.transaction() as connection:
-            rows = dispatch(connection, workers.live_concurrency(connection) * WINDOW_FACTOR)
+            fleet = workers.fleet(connection)
+            rows = dispatch(connection, fleet.concurrency * WINDOW_FACTOR)
         if rows:
             failpoint(AFTER_DISPATCH)
         groups: defaultdict[tuple[int, bool, str], list[UUID]] = defaultdict(list)
         for row in rows:
             groups[row.priority, row.turn > RESERVE, row.program].append(row.id)
         for (priority, bulk, program), ids in sorted(groups.items()):
-            self._publish(ids, program, priority, bulk)
+            size = message_size(len(ids), fleet)
+            messages = [ids[begin : begin + size] for begin in range(0, len(ids), size)]
+            self._publish(messages, program, priority, bulk)
         return len(rows)
 
-    def _publish(self, ids: Sequence[UUID], program: str, priority: int, bulk: bool) -> None:
-        size = min(max(math.ceil(len(ids) / GROUPS_LEAST), 1), GROUP_MOST)
-        for begin in range(0, len(ids), size):
+    def _publish(self, messages: Iterable[Sequence[UUID]], program: str, priority: int, bulk: bool) -> None:
+        for ids in messages:
             try:
-                self._broker.publish(ids[begin : begin + size], program=program, priority=priority, bulk=bulk)
+                self._broker.publish(ids, program=program, priority=priority, bulk=bulk)
             except BackendUnavailable as error:
                 # They stay marked as dispatched, and are taken back once Redis answers again.
                 log.debug("%s", error)

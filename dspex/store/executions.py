@@ -167,10 +167,12 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
 
 # ---------------------------------------------------------------------------------------------- claim and settle
 
+# Below, ``status || ''`` keeps the planner off the partial indexes of what is queued or running: it takes them for
+# tiny, and would read all that is dispatched, or all that a worker runs, to find a few by their ids.
 CLAIM = """
 WITH wanted AS MATERIALIZED (
     SELECT id FROM dspex.executions
-    WHERE id = ANY(%(ids)s::uuid[]) AND status = 'queued' AND dispatched_at IS NOT NULL
+    WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'queued' AND dispatched_at IS NOT NULL
       AND NOT EXISTS (SELECT FROM dspex.programs WHERE name = program AND paused_at IS NOT NULL)
       AND EXISTS (SELECT FROM dspex.workers WHERE id = %(worker_id)s AND stopped_at IS NULL)
     ORDER BY id FOR UPDATE
@@ -199,7 +201,7 @@ FROM claimed
 ADOPT = """
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
     worker_id, stream
-FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status = 'running' AND worker_id = %(worker_id)s
+FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'running' AND worker_id = %(worker_id)s
 """
 
 
@@ -233,7 +235,7 @@ WITH given AS (
     SELECT e.id, g.status = 'queued' AND e.cancel_requested_at IS NOT NULL AS cancelling
     FROM dspex.executions e JOIN given g
         ON e.id = g.id AND e.attempt = g.attempt AND e.worker_id = g.worker_id
-    WHERE e.status = 'running'
+    WHERE e.status || '' = 'running'
       AND EXISTS (SELECT FROM dspex.workers w WHERE w.id = e.worker_id AND w.stopped_at IS NULL)
     ORDER BY e.id FOR UPDATE OF e
 ), outcome AS (

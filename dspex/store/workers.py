@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["Vitals", "beat", "lead", "listing", "live_concurrency", "register", "resign", "stop"]
+__all__ = ["Fleet", "Vitals", "beat", "fleet", "lead", "listing", "register", "resign", "stop"]
 
 _REGISTER = text("""
 INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, started_at, heartbeat_at)
@@ -77,13 +78,23 @@ def resign(connection: Connection, worker_id: UUID) -> None:
     connection.execute(_RESIGN, {"worker_id": worker_id})
 
 
-def live_concurrency(connection: Connection) -> int:
-    """How many executions all live workers together can run at once; those that stop take none any more."""
-    total = connection.scalar(
-        text("""SELECT coalesce(sum(concurrency), 0) FROM dspex.workers WHERE stopped_at IS NULL
-                AND state = 'running' AND heartbeat_at > clock_timestamp() - make_interval(secs => lease_seconds)""")
-    )
-    return int(total or 0)
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The live workers: how many, what they can run at once together, and what the smallest of them can."""
+
+    count: int
+    concurrency: int
+    smallest: int
+
+
+def fleet(connection: Connection) -> Fleet:
+    """The workers whose lease has not run out; those that stop take nothing any more, and are not counted."""
+    row = connection.execute(
+        text("""SELECT count(*), coalesce(sum(concurrency), 0), coalesce(min(concurrency), 0) FROM dspex.workers
+                WHERE stopped_at IS NULL AND state = 'running'
+                AND heartbeat_at > clock_timestamp() - make_interval(secs => lease_seconds)""")
+    ).one()
+    return Fleet(*map(int, row))
 
 
 def listing(connection: Connection, *, live_only: bool = True) -> list[Mapping[str, Any]]:

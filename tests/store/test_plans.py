@@ -1,0 +1,50 @@
+"""What the worker's statements read: what they are about, however much else is queued or running."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, text
+from uuid_utils.compat import uuid7
+
+import dspex
+from dspex.store import executions, programs, workers
+from dspex.store.arrays import array
+from dspex.store.database import Database
+from dspex.store.executions import Settlement
+from tests.store.test_dispatch import rows_read
+
+PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
+SUBMISSION = partial(
+    executions.Submission, program="qa", version=PROGRAM.version, inputs='{"question":"?"}', events="[]", priority=5,
+    max_attempts=3, timeout_seconds=60.0,
+)  # fmt: skip
+
+
+def read_at_most(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> float:
+    """The largest number of rows that a node of the plan looks at. The statement is carried out."""
+    connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
+    cursor = connection.connection.cursor()
+    cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
+    ((plans,),) = cursor.fetchall()
+    return max(rows_read(plans[0]["Plan"]))
+
+
+def test_a_claim_and_a_settlement_read_their_own_rows(database: Database) -> None:
+    database.run(partial(programs.deploy, program=PROGRAM))
+    worker_id, others = uuid7(), [uuid7() for _ in range(1000)]
+    register: dict[str, Any] = {"host": "h", "pid": 1, "version": "0", "concurrency": 10, "lease_seconds": 5}
+    database.run(lambda connection: workers.register(connection, id=worker_id, **register))
+    ids = [uuid7() for _ in range(20)]
+    with database.transaction() as connection:
+        executions.copy(connection, [SUBMISSION(id=id) for id in (*others, *ids)])
+        connection.execute(text("UPDATE dspex.executions SET dispatched_at = now()"))
+        given: dict[str, Any] = {"worker_id": worker_id, "events": "[]"}
+        assert read_at_most(connection, executions.CLAIM, {**given, "ids": array(ids)}) <= 100
+        connection.exec_driver_sql(executions.CLAIM, {**given, "ids": array(others)})
+        settlements = [Settlement(id, 1, worker_id, "completed", "[]", "{}", result="{}") for id in ids]
+        assert read_at_most(connection, executions.SETTLE, executions.settle_parameters(settlements)) <= 400
+        finished = "SELECT count(*) FROM dspex.executions WHERE finished_at IS NOT NULL"
+        assert connection.scalar(text(finished)) == len(ids)
