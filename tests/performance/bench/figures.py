@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dspex.load import percentile
@@ -46,7 +46,7 @@ class Figure:
     goal: Goal | None = None
     note: str = ""
     #: Where on the horizontal axis of a plot the figure stands, if it is one of a series.
-    at: float | None = field(default=None)
+    at: float | None = None
 
     @property
     def median(self) -> float:

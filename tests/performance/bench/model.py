@@ -12,7 +12,7 @@ import json
 import resource
 import socket
 
-__all__ = ["body"]
+__all__ = ["SECTIONS"]
 
 SECTIONS = "[[ ## answer ## ]]\nthe same to everybody\n\n[[ ## completed ## ]]"
 AS_JSON = json.dumps({"answer": "the same to everybody"})

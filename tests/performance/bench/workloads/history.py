@@ -6,6 +6,7 @@ partitions, where the live ones are too. Copies have the chain of hashes of the 
 
 from __future__ import annotations
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
@@ -20,6 +21,8 @@ from tests.performance.bench.workloads.latency import latencies
 from tests.performance.bench.workloads.noop import program, settle_rate, warm_up
 
 AT_ONCE = 50_000
+#: On the disk, with its indexes, audit entries and model call; and once more for what Postgres writes ahead.
+BYTES_EACH = 2 * 2_600
 #: The table, and the column that holds the execution's id.
 COPIED = ((tables.executions, "id"), (tables.lm_calls, "execution_id"), (tables.audit_events, "execution_id"))
 
@@ -35,6 +38,9 @@ def run(context: Context) -> list[Figure]:
             settle_rate(client, 500)
             there = 0
             for level in levels:
+                if shutil.disk_usage(context.directory).free < BYTES_EACH * level:
+                    context.told(f"{level:,} finished executions do not fit on the disk: left out")
+                    continue
                 began = time.monotonic()
                 fill(client, model.ids[0], there, level)
                 there = level
