@@ -105,6 +105,7 @@ class Reading:
     begun: int = 0
     ended: int = 0
     _resumes: bool = False
+    _before: Position = _BEGIN
 
     def __post_init__(self) -> None:
         attempt, number = self.after
@@ -116,13 +117,13 @@ class Reading:
         """The events of the stream's next entry."""
         if at <= self.at:
             return
-        if self._resumes and at > self.after > self.at:
-            # The stream does not have what the reader had last: how far it was with each field is not known.
-            self._resumes = False
-            self.at = at
-            self._forget()
-            yield self._event("reset")
+        # A reset has the cursor of what was before it: whoever goes on from there has the rest of the entry to come.
+        self._before, lost = max(self.at, self.after), self._resumes and at > self.after > self.at
         self.at = at
+        if lost:  # the stream does not have what the reader had last: how far it was with each field is not known
+            self._resumes = False
+            self._forget()
+            yield self._event("reset", self._before)
         self.begun = at[0]
         if entry.get("status") in _ENDS:
             self.ended = at[0]
@@ -174,12 +175,12 @@ class Reading:
             self._forget()
             self._answer = answer
             if shown:
-                yield self._event("reset")
+                yield self._event("reset", self._before)
         if "text" in entry:
             yield from self._text(entry["field"], entry["at"], entry["text"])
         elif "value" in entry and entry["field"] not in self._values:
             self._values[entry["field"]] = entry["value"]
-            yield self._event("field", field=entry["field"], value=entry["value"])
+            yield self._event("field", self.at, field=entry["field"], value=entry["value"])
 
     def _text(self, name: str, begin: int, text: str) -> Iterator[StreamEvent]:
         if self._resumes:  # told before: whoever goes on has had all that was before it
@@ -189,7 +190,7 @@ class Reading:
         # After a hole the field is told again when it is complete.
         if name not in self._values and begin <= known < begin + len(text):
             self._lengths[name] = begin + len(text)
-            yield self._event("partial", field=name, text=text[known - begin :])
+            yield self._event("partial", self.at, field=name, text=text[known - begin :])
 
     def _is(self, attempt: int, status: Status) -> Iterator[StreamEvent]:
         """A status that is no final one, unless it is old."""
@@ -204,10 +205,10 @@ class Reading:
 
     def _told(self, kind: Kind, **fields: Any) -> Iterator[StreamEvent]:
         if self.at > self.after:
-            yield self._event(kind, **fields)
+            yield self._event(kind, self.at, **fields)
 
-    def _event(self, kind: Kind, **fields: Any) -> StreamEvent:
-        return StreamEvent(kind, f"{self.at[0]}-{self.at[1]}", self.at[0], **fields)
+    def _event(self, kind: Kind, cursor: Position, **fields: Any) -> StreamEvent:
+        return StreamEvent(kind, f"{cursor[0]}-{cursor[1]}", self.at[0], **fields)
 
 
 async def follow(
