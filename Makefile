@@ -20,6 +20,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## see it work: a real model, on the embedded stack
 	@$(BIN)/dspex demo
 
+example: setup ## an agent, retrieval and an optimised classifier: examples/support_desk, with the bundled model
+	@PYTHONPATH=examples/support_desk $(BIN)/python -m support_desk
+
 test: setup ## unit, store and integration tests, on their own servers and worker processes
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
@@ -62,4 +65,4 @@ lock: setup ## resolve the requirements anew
 clean: ## remove what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo test check lint types format bench bench-compile wheel check-wheel chaos fuzz lock clean
+.PHONY: help setup demo example test check lint types format bench bench-compile wheel check-wheel chaos fuzz lock clean
