@@ -1,9 +1,10 @@
 """The floor under an execution: the same program on one asyncio loop in one process, and nothing durable.
 
 ``python -m tests.performance.bench.bare engine URL COUNT``  DSPex's DSPy adapter and engine, answers kept nowhere
+``python -m tests.performance.bench.bare dspy URL COUNT``    dspy.Predict itself, on its own engine
 ``python -m tests.performance.bench.bare canned COUNT``      dspy.Predict itself, answered without HTTP
 
-Either prints ``{"seconds": …, "cpu_ms": …}``: the wall time of all, and the CPU time of each.
+Each prints ``{"seconds": …, "cpu_ms": …}``: the wall time of all, and the CPU time of each.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -98,20 +99,35 @@ class AsyncCanned:
 
 
 async def canned(count: int) -> dict[str, float]:
-    predict = dspy.Predict("question -> answer")
     lm = dspy.LM("openai/fake", engine=Canned(), async_engine=AsyncCanned(), cache=False, num_retries=0)
+    return await predict(lm, count)
+
+
+async def own(url: str, count: int) -> dict[str, float]:
+    lm = dspy.LM("openai/fake", engine="lm15", api_base=url, api_key="none", cache=False, num_retries=0)
+    return await predict(lm, count)
+
+
+async def predict(lm: dspy.LM, count: int) -> dict[str, float]:
+    module = dspy.Predict("question -> answer")
 
     async def ask(number: int) -> object:
         with dspy.context(lm=lm, trace=[], callbacks=[], disable_history=True, track_usage=False):
-            return await predict.acall(question=f"question {number}")
+            return await module.acall(question=f"question {number}")
 
     return await measure(ask, count)
 
 
+MEASURES: dict[str, Callable[..., Coroutine[Any, Any, dict[str, float]]]] = {
+    "engine": engine,
+    "dspy": own,
+    "canned": canned,
+}
+
+
 def main() -> None:
-    what, *rest = sys.argv[1:]
-    work = engine(rest[0], int(rest[1])) if what == "engine" else canned(int(rest[0]))
-    print(json.dumps(asyncio.run(work)))
+    what, *url, count = sys.argv[1:]
+    print(json.dumps(asyncio.run(MEASURES[what](*url, int(count)))))
 
 
 if __name__ == "__main__":
