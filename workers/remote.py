@@ -51,8 +51,8 @@ def revoke(state: Any, task_id: str | Sequence[str], terminate: bool = False, **
     except BackendUnavailable as error:
         log.error("nothing is revoked: %s", error)  # noqa: TRY400 - the message says it all
         return {"error": f"nothing is revoked: {error}"}
-    what = "are cancelled" if terminate else "are cancelled unless they run (add terminate=True)"
-    return {"ok": f"executions {', '.join(map(str, ids))} {what}"}
+    which = "if they are queued or run" if terminate else "if they are queued; terminate=True also cancels what runs"
+    return {"ok": f"executions {', '.join(map(str, ids))} are cancelled {which}"}
 
 
 def terminate(state: Any, signal: str, task_id: str | Sequence[str], **_: object) -> dict[str, str]:

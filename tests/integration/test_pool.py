@@ -71,11 +71,11 @@ class Operator:
 
     def inspect(self, what: str) -> Any:
         """What the one worker answers."""
-        (answer,) = wait_for(getattr(self._app.control.inspect(timeout=10, limit=1), what), what).values()
+        (answer,) = wait_for(getattr(self._app.control.inspect(timeout=30, limit=1), what), what).values()
         return answer
 
     def control(self, command: str, **arguments: Any) -> Mapping[str, str]:
-        replies = self._app.control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=1)
+        replies = self._app.control.broadcast(command, arguments=arguments, reply=True, timeout=30, limit=1)
         ((answer,),) = (reply.values() for reply in replies)
         found: Mapping[str, str] = answer
         return found
