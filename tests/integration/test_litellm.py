@@ -11,6 +11,7 @@ import pytest
 
 from dspex.errors import ModelError
 from dspex.program import Program
+from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, model_server
 from workers.lm import litellm
 from workers.lm.endpoint import Endpoints
@@ -22,6 +23,7 @@ import asyncio, json
 from dataclasses import replace
 from dspex.errors import ModelError
 from dspex.program import Program
+from dspex.signatures import signature
 from tests.recording import MemoryJournal, a_run
 from workers.adapters.dspy import DspyAdapter
 from workers.lm import litellm
@@ -87,7 +89,7 @@ def test_models_through_litellm(model_server: ModelServer) -> None:
 
 async def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(litellm, "find_spec", lambda name: None)
-    of = Program("p", ":string question -> :string answer", model="litellm/bedrock/some-model")
+    of = Program("p", signature(":string question -> :string answer"), model="litellm/bedrock/some-model")
     with pytest.raises(ModelError, match=r"dspex\[litellm\]") as caught:
         await Endpoints(lambda: "").prepare(of)
     assert (caught.value.code, caught.value.retryable) == ("unsupported", False)

@@ -89,7 +89,7 @@ class BlockingEngine:
 
 class RunLM(LM):  # type: ignore[misc]
     """``dspy.LM`` without what a call over our engine does not need: two hops through the loop's threads, which the
-    runs of a worker would queue for, its pricing and its retries. DSPy's cost of a call is halved."""
+    runs of a worker would queue for, its pricing and its retries."""
 
     @with_callbacks  # type: ignore[untyped-decorator]
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:

@@ -97,7 +97,7 @@ class LiteLLMClient:
 
     def __init__(self, model: str, address: str | None, key: str | None) -> None:
         self._settings = {"model": model, "api_base": address, "api_key": key}
-        self._dialect = OpenAIChatLM(api_key="unused", transport=None)
+        self._dialect = OpenAIChatLM(api_key="unused")
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
         """Ask once. Raises lm15's errors."""
@@ -129,7 +129,7 @@ def _load(loaded: Future[Any]) -> None:
     # It would fetch a list of models over the network while it is imported, and log prompts.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
-        litellm = import_module("litellm")
+        litellm: Any = import_module("litellm")
         litellm.telemetry = False
         litellm.suppress_debug_info = True
         litellm.turn_off_message_logging = True
@@ -152,7 +152,7 @@ def _as_lm15(error: Exception) -> Exception:
         **(getattr(error, "litellm_response_headers", None) or {}),
     }
     status = getattr(error, "status_code", None)
-    return _BY_CODE.get(str(code), named)(
+    told: Exception = _BY_CODE.get(str(code), named)(
         "LiteLLM",
         provider=getattr(error, "llm_provider", None),
         provider_code=str(code) if code else None,
@@ -160,6 +160,7 @@ def _as_lm15(error: Exception) -> Exception:
         retry_after=_seconds(headers.get("retry-after")),
         status=status if isinstance(status, int) else None,
     )
+    return told
 
 
 def _seconds(value: object) -> float | None:

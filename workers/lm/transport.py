@@ -1,7 +1,7 @@
 """HTTP for model calls: one aiohttp connection pool for all endpoints of a worker process.
 
 lm15 builds the requests and reads the replies of each provider; it takes any object with this shape as its transport.
-Why aiohttp: docs/decisions/0009-connections-to-models.md.
+Why aiohttp: docs/decisions/0010-connections-to-models.md.
 """
 
 from __future__ import annotations
