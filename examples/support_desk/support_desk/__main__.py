@@ -1,4 +1,4 @@
-"""Run the three programs and say what they got right: ``make example``, or ``python -m support_desk``.
+"""Run the programs and say what they got right: ``make example``, or ``python -m support_desk [PROGRAM ...]``.
 
 It uses the embedded stack of DSPEX_HOME: the one that `dspex up` runs there, or one of its own. The worker must find
 this package and be allowed to use it: DSPEX_PROGRAM_PACKAGES and PYTHONPATH are set for it here.
@@ -7,6 +7,7 @@ this package and be allowed to use it: DSPEX_PROGRAM_PACKAGES and PYTHONPATH are
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,12 +34,16 @@ REQUESTS = [
 
 
 def main() -> None:
+    wanted = sys.argv[1:] or ["desk_answers", "desk_agent", "desk_triage"]
     with stop_on_signals(), _stack(), dspex.Client() as client:
         for program in (programs.answers, programs.agent, programs.triage):
             client.deploy(program)
-        _show(client, "desk_answers", "question", [row[0] for row in QUESTIONS], _judge_answers)
-        _show(client, "desk_agent", "request", [row[0] for row in REQUESTS], _judge_replies)
-        _show(client, "desk_triage", "ticket", [row[0] for row in HELD_OUT], _judge_queues)
+        if "desk_answers" in wanted:
+            _show(client, "desk_answers", "question", [row[0] for row in QUESTIONS], _judge_answers)
+        if "desk_agent" in wanted:
+            _show(client, "desk_agent", "request", [row[0] for row in REQUESTS], _judge_replies)
+        if "desk_triage" in wanted:
+            _show(client, "desk_triage", "ticket", [row[0] for row in HELD_OUT], _judge_queues)
 
 
 @contextmanager
@@ -60,7 +65,7 @@ def _stack() -> Iterator[None]:
 def _show(
     client: dspex.Client, program: str, field: str, texts: Sequence[str], judge: Callable[[int, dspex.Result], bool]
 ) -> None:
-    """Run all texts at once, and print each with its outputs and whether they are right."""
+    """Run all texts at once, and print each with its outputs and whether they are right, as far as a word tells."""
     executions = [client.submit(program, {field: text}) for text in texts]
     right = 0
     print(f"\n{program}")
