@@ -166,15 +166,12 @@ class Buckets:
     """
 
     def __init__(self, broker_url: str) -> None:
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
+        self._redis = redis.asyncio.Redis.from_url(
             broker_url,
-            max_connections=4,
-            timeout=None,
             socket_connect_timeout=TIMEOUT_SECONDS,
             socket_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),  # a take that is repeated would count twice
         )
-        self._redis = redis.asyncio.Redis.from_pool(pool)
         self._script = self._redis.register_script(_SCRIPT)
 
     async def begin(self) -> None:

@@ -8,13 +8,14 @@ far is replayed then. While calls of a program wait, the worker begins no more o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from functools import partial
 from uuid import uuid4
 
 import redis
@@ -59,19 +60,23 @@ class Permits:
         self._held: dict[str, Sequence[Bucket]] = {}
         self._waiting: Counter[str] = Counter()
         self._throttled_until: dict[str, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self._giving: asyncio.Task[None] | None = None
+        self._gives: asyncio.Queue[Callable[[], Awaitable[None]] | None] = asyncio.Queue()
         #: Called whenever a program may be throttled no longer.
         self.on_freed: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        if self._model_limits:
-            self._in_background(self._begin())
-        self._in_background(self._renew())
+        self._renewing = asyncio.create_task(self._renew())
+        self._giving = asyncio.create_task(self._give_all())
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._closing.set()
+        self._gives.put_nowait(None)
+        for task in (self._renewing, self._giving):
+            if task is not None:
+                await task
         await self._buckets.close()
 
     def of(self, program: Program) -> CallLimits | None:
@@ -95,12 +100,12 @@ class Permits:
         names = dict.fromkeys((model, program.model, program.api_base))
         return [self._model_limits[name] for name in names if name in self._model_limits]
 
-    async def take(self, program: str, buckets: Sequence[Bucket], tokens: int) -> Permit:
-        """Wait in line for a permit. Raises Deferred when that takes long."""
+    async def take(self, program: str, buckets: Sequence[Bucket], tokens: int, *, patience: float) -> Permit:
+        """Wait in line for a permit. Raises Deferred when that takes more than ``patience`` seconds."""
         permit = Permit(self, buckets, tokens)
         self._waiting[program] += 1
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS), self._lines[tuple(buckets)]:
+            async with asyncio.timeout(patience), self._lines[tuple(buckets)]:
                 await self._take(permit)
         except BaseException as error:
             permit.give(answer=None)  # Redis may have counted it although nobody heard of it
@@ -123,9 +128,8 @@ class Permits:
     def give(self, permit: Permit, correction: int) -> None:
         """The call is over. Redis hears of it in the background: what it misses, the lease makes good."""
         self._held.pop(permit.id, None)
-        give = self._buckets.give(permit.buckets, permit.id, second=permit.second, correction=correction)
-        self._in_background(_hint(give))
-        self._freed.set()
+        give = partial(self._buckets.give, permit.buckets, permit.id, second=permit.second, correction=correction)
+        self._gives.put_nowait(give)
 
     async def _take(self, permit: Permit) -> None:
         while True:
@@ -137,6 +141,8 @@ class Permits:
                 log.debug("cannot ask Redis for the limits: %s", error)
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
                 continue
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError  # Redis' client may have swallowed it
             if taken.wait_seconds == 0:
                 permit.second = taken.second
                 self._held[permit.id] = permit.buckets
@@ -145,23 +151,21 @@ class Permits:
             if taken.wait_seconds > PATIENCE_SECONDS:
                 raise TimeoutError
             # A call of this worker that ends may free a place at once; one of another's is found by asking.
-            pause = max(min(taken.wait_seconds, ASK_AGAIN_SECONDS * 5), ASK_AGAIN_SECONDS)
-            with_hint = asyncio.wait_for(self._freed.wait(), pause)
-            await asyncio.gather(with_hint, return_exceptions=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(taken.wait_seconds, ASK_AGAIN_SECONDS)):
+                    await self._freed.wait()
 
-    async def _begin(self) -> None:
-        await _hint(self._buckets.begin())
+    async def _give_all(self) -> None:
+        while (give := await self._gives.get()) is not None:
+            await _hint(give)
+            self._freed.set()
 
     async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
-            if self._held:
-                await _hint(self._buckets.renew(dict(self._held)))
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        while not self._closing.is_set():
+            await _hint(self._buckets.begin)
+            await _hint(partial(self._buckets.renew, dict(self._held)))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), LEASE_SECONDS / 3)
 
 
 WHY = {
@@ -206,7 +210,11 @@ class CallLimits:
         """Make the call once it may be made. Raises Deferred, and ModelError for a price that nobody knows."""
         expected = estimate() if estimate else UNKNOWN
         buckets = [*self._own, *self._permits.buckets_of(self._program, model)]
-        permit = await self._permits.take(self._program.name, buckets, expected.tokens) if buckets else None
+        permit: Permit | None = None
+        if buckets:
+            # An attempt with little time is handed back before it is over.
+            patience = min(PATIENCE_SECONDS, self._program.timeout / 2)
+            permit = await self._permits.take(self._program.name, buckets, expected.tokens, patience=patience)
         made: Made | None = None
         try:
             made = await self._within_budget(model, expected, call)
@@ -224,8 +232,8 @@ class CallLimits:
             raise self._permits.deferred(self._program.name, error.code, 0.0) from None
 
 
-async def _hint(telling: Awaitable[None]) -> None:
+async def _hint(tell: Callable[[], Awaitable[None]]) -> None:
     try:
-        await telling
+        await tell()
     except (redis.RedisError, OSError) as error:
         log.debug("cannot tell Redis of model calls: %s", error)
