@@ -8,6 +8,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from pydantic_core import to_json
+
 from dspex.errors import DspexError
 from dspex.execution import Status
 from dspex.program import Program, Retry
@@ -61,13 +63,13 @@ def told(made: Settlement, claimed: Claimed, trail: AttemptTrail, journal: Attem
 
 def _metrics(claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> str:
     due_at = max(claimed.created_at, claimed.run_at)
-    return json.dumps(
+    return to_json(
         {
             "execution_time_ms": round(trail.elapsed_ms, 3),
             "queue_time_ms": round((claimed.started_at - due_at).total_seconds() * 1000, 3),
             **journal.totals(),
         }
-    )
+    ).decode()
 
 
 def stored_error(error: DspexError) -> str:

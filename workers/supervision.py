@@ -38,33 +38,40 @@ class Supervised(Generic[T]):
 
     def __init__(self, work: Coroutine[Any, Any, T], *, name: str) -> None:
         self._task = asyncio.create_task(_contained(work), name=name)
-        self._told: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        # What it ends for: None when the coroutine is over by itself.
+        self._told: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
+        self._task.add_done_callback(lambda _: self._tell(None))
 
     def end(self, why: Ending) -> None:
         """Have the coroutine cancelled; only the first reason counts."""
-        if not self._told.done():
-            self._told.set_result(why)
+        self._tell(why)
 
     @property
     def ending(self) -> bool:
         """Whether it was told to end."""
-        return self._told.done()
+        return self._told.done() and not self._told.cancelled() and self._told.result() is not None
 
     async def outcome(self, timeout_seconds: float) -> T | Ending:
         """What the coroutine returned, or why it was ended. Raises what it raised."""
+        timer = asyncio.get_running_loop().call_later(timeout_seconds, self._tell, Ending.DEADLINE)
         try:
-            either: set[asyncio.Future[Any]] = {self._task, self._told}
-            await asyncio.wait(either, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-            if self._task.done():
+            if self._told.done():
+                await asyncio.sleep(0)  # the coroutine begins in any case: one that never does is not closed either
+            why = await self._told
+            if why is None or self._task.done():
                 return self._result()
-            why = self._told.result() if self._told.done() else Ending.DEADLINE
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=ENDING_SECONDS)
             # It may have finished all the same, before the cancellation reached it: then that is what happened.
             finished = self._task.done() and not self._task.cancelled() and self._task.exception() is None
             return self._task.result() if finished else why
         finally:
+            timer.cancel()
             self._leave()
+
+    def _tell(self, why: Ending | None) -> None:
+        if not self._told.done():
+            self._told.set_result(why)
 
     def _result(self) -> T:
         if self._task.cancelled():  # by itself: nobody else did

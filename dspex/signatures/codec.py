@@ -29,11 +29,12 @@ def to_json_value(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} is not a value of a signature")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=to_json_value)
+
+
 def encode(values: Mapping[str, Any]) -> bytes:
     """Validated values as JSON in UTF-8; no text is altered."""
-    return json.dumps(
-        values, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=to_json_value
-    ).encode()
+    return _ENCODER.encode(values).encode()
 
 
 def decode(fields: Sequence[Field], data: bytes | str) -> dict[str, Any]:
