@@ -376,8 +376,8 @@ class Client:
         """Begin executions of a paused program again. Raises ProgramNotFound."""
         self._control.resume(program)
 
-    def paused(self) -> Sequence[str]:
-        """The names of the paused programs."""
+    def paused(self) -> Mapping[str, str]:
+        """The paused programs by name, each with the reason."""
         return self._control.paused()
 
     def verify_audit(
@@ -398,8 +398,8 @@ class Client:
         status = execution.status
         live = len(self.workers())
         reason = "" if live else "; no worker is alive: start one with `dspex worker`"
-        if execution.program in self.paused():
-            reason = f"; its program is paused: `dspex resume {execution.program}`"
+        if why := self.paused().get(execution.program):
+            reason = f"; its program is paused ({why}): `dspex resume {execution.program}`"
         return ExecutionTimedOut(
             f"execution {execution.id} is {status} after {timeout} s and goes on{reason}",
             execution_id=str(execution.id), status=str(status), live_workers=live,
