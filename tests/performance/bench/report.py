@@ -19,11 +19,16 @@ from tests.performance.bench.figures import Figure
 
 __all__ = ["as_data", "markdown", "print_report", "write"]
 
+#: A run by itself loads each core with about one process.
+BUSY = 2.0
+
 
 def as_data(found: Mapping[str, Sequence[Figure]], *, quick: bool, repeats: int, seconds: float) -> dict[str, Any]:
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
         "quick": quick,
         "repeats": repeats,
         "seconds": round(seconds),
@@ -37,12 +42,9 @@ def write(data: Mapping[str, Any], path: Path) -> None:
 
 
 def machine() -> str:
-    """Cores, memory, load and versions: what a figure depends on."""
+    """Cores, memory and version: what a figure depends on."""
     gigabytes = psutil.virtual_memory().total / 2**30
-    return (
-        f"{os.cpu_count()} cores ({platform.machine()}), {gigabytes:.0f} GiB, Python {platform.python_version()}, "
-        f"load average {os.getloadavg()[0]:.1f} at the end"
-    )
+    return f"{os.cpu_count()} cores ({platform.machine()}), {gigabytes:.0f} GiB, Python {platform.python_version()}"
 
 
 def print_report(console: Console, found: Mapping[str, Sequence[Figure]]) -> None:
@@ -83,8 +85,11 @@ def markdown(data: Mapping[str, Any]) -> str:
         "Made by `make bench KEEP=docs/explanation/performance`; not written by hand. What they mean: "
         "[performance](../performance.md).",
         "",
-        f"{data['at']}: {data['machine']}. Medians of {data['repeats']} repeats{quick}.",
+        f"{data['at']}: {data['machine']}, load average {data['load_average']:.1f} at the end. "
+        f"Medians of {data['repeats']} repeats{quick}.",
     ]
+    if data["load_average"] > BUSY * data["cores"]:
+        lines += ["", "**The machine was busy with other work: neither rates nor ratios of this run mean much.**"]
     for name, figures in data["workloads"].items():
         lines += ["", f"## {name.replace('_', ' ')}", "", "| figure | whose | median | least to most | goal | |"]
         lines += ["|---|---|---|---|---|---|", *map(_row, figures)]
