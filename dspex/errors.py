@@ -284,7 +284,7 @@ class ModelError(DspexError):
     """A call to a language model failed.
 
     ``code``: ``provider_unavailable rate_limited model_timeout authentication billing invalid_request
-    context_window_exceeded content_filtered unsupported output_unparseable model_error``.
+    context_window_exceeded content_filtered unsupported price_unknown output_unparseable model_error``.
     ``retry_after`` is the provider's own advice in seconds, or ``None``.
     """
 

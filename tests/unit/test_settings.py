@@ -38,6 +38,18 @@ def test_all_mistakes_are_reported_at_once_and_secrets_never(monkeypatch: pytest
     assert "hunter22" not in str(wrong.value)
 
 
+def test_the_limits_of_models_come_from_the_environment_or_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_MODEL_LIMITS", '{"openai/a": {"per_minute": 5}}')
+    assert Settings.load().model_limits["openai/a"].per_minute == 5
+    monkeypatch.setenv("DSPEX_MODEL_LIMITS", '{"openai/a": {"per_minute": 0, "per_hour": 5}}')
+    with pytest.raises(ConfigurationError) as wrong:
+        Settings.load()
+    assert len(wrong.value.errors) == 2
+    monkeypatch.delenv("DSPEX_MODEL_LIMITS")
+    Path("dspex.toml").write_text('[model_limits."http://host/v1"]\nconcurrency = 8\n')
+    assert Settings.load().model_limits["http://host/v1"].concurrency == 8
+
+
 def test_a_file_that_is_not_toml_is_one_mistake() -> None:
     Path("dspex.toml").write_text("= 7")
     with pytest.raises(ConfigurationError, match=r"dspex\.toml"):
