@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import dspex
 from dspex.errors import ProgramError
 from dspex.program import Program
 from tests.model_server import ModelServer, Step, model_server
@@ -44,7 +45,7 @@ async def adapter() -> AsyncIterator[DspyAdapter]:
 
 
 def program(server: ModelServer) -> Program:
-    signature = ":string question -> :integer answer"
+    signature = dspex.signature(":string question -> :integer answer")
     return Program("calculator", signature, module="program_of_thought", model="openai/test", api_base=server.url)
 
 
