@@ -44,8 +44,8 @@ class Cpu:
 
     def __init__(self, worker: WorkerProcess) -> None:
         self._worker = psutil.Process(worker.pid)
-        children = psutil.Process().children(recursive=True)
-        self._postgres = next(p for p in children if p.name() == "postgres" and p.parent().name() != "postgres")
+        children = psutil.Process().children()
+        self._postgres = next(p for p in children if p.name() == "postgres")
         self._redis = next(p for p in children if p.name().startswith("redis"))
 
     def read(self) -> dict[str, float]:
