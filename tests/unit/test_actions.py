@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -44,7 +45,9 @@ async def around(
     actions = Actions(run, run.trail, lambda: use)
     known = {"complex_validation": complex_validation, "resource_management": resource_management}
     try:
-        functions = {a.name: known.get(a.name) or functions[a.name.partition(":")[2]] for a in run.program.manual_actions}
+        functions = {
+            a.name: known.get(a.name) or functions[a.name.partition(":")[2]] for a in run.program.manual_actions
+        }
         outputs = await actions.around(program, functions)
     except Exception as error:
         error.told = actions.results  # type: ignore[attr-defined]
@@ -173,7 +176,8 @@ async def test_cpu_is_counted_in_the_attempts_tasks_and_threads_and_nowhere_else
 ) -> None:
     own_threads = threads.SyncThreads(2)
     threads.install(own_threads)
-    request.addfinalizer(lambda: (threads.install(None), own_threads.close()))
+    request.addfinalizer(partial(threads.install, None))
+    request.addfinalizer(own_threads.close)
     asyncio.get_running_loop().set_task_factory(new_task)
     least = min(_work() for _ in range(20))
     elsewhere = 0.0

@@ -70,7 +70,7 @@ def test_a_package_that_cannot_be_imported_takes_no_other_with_it(monkeypatch: p
     assert "third" in dspex.adapters()
     assert "nowhere_at_all" in registry.unloadable()["a0"]
     with pytest.raises(dspex.ValidationError, match=r"'a0' \(nowhere_at_all:ADAPTER: ModuleNotFoundError"):
-        dspex.Program("p", "question -> answer", adapter="a0")
+        dspex.Program("p", dspex.signature("question -> answer"), adapter="a0")
 
 
 async def test_a_worker_says_what_an_adapter_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_what_an_adapter_is_not_able_to_do_is_refused(
     installed(monkeypatch, f"{__name__}:THIRD")
     given = {"model": "openai/test", "adapter": "third", **fields}
     with pytest.raises(dspex.ValidationError) as refused:
-        dspex.Program("p", "question -> answer", **given)
+        dspex.Program("p", dspex.signature("question -> answer"), **given)
     assert [error.path for error in refused.value.errors] == [at_fault]
     assert "'third'" in str(refused.value)
 

@@ -7,7 +7,6 @@ try on record and all of them one entry in the journal.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import aiohttp
 import lm15
 from lm15.serde import response_to_dict
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from dspex.errors import ModelError
 from workers.lm.cost import cost_usd, estimate, tokens
@@ -68,22 +68,18 @@ class RunEngine:
         return response
 
     async def _patiently(self, call: Callable[[], Awaitable[T]], /) -> T:
-        """What the call returns, made again when what is in the way passes by itself, and soon: workers/outcome.py.
+        """What the call returns, made again when what is in the way passes by itself, and soon: workers/outcome.py."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(is_transient), wait=_pause, stop=self._gives_up, reraise=True
+        ):
+            with attempt:
+                answer = await call()
+        return answer
 
-        Given up when it was tried often enough, or the pause would hold the slot for long, or outlast the attempt.
-        """
-        tries = 1
-        while True:
-            try:
-                return await call()
-            except ModelError as error:
-                chance = random.random()  # noqa: S311
-                pause = backoff_seconds(error, attempt=tries, retry=WITHIN_ATTEMPT, chance=chance)
-                patience = min(PATIENCE_SECONDS, self.run.deadline - time.monotonic())
-                if not is_transient(error) or tries >= WITHIN_ATTEMPT.max_attempts or pause > patience:
-                    raise
-            tries += 1
-            await asyncio.sleep(pause)
+    def _gives_up(self, tries: RetryCallState) -> bool:
+        """Whether it was tried often enough, or the pause would hold the slot for long, or outlast the attempt."""
+        patience = min(PATIENCE_SECONDS, self.run.deadline - time.monotonic())
+        return tries.attempt_number >= WITHIN_ATTEMPT.max_attempts or tries.upcoming_sleep > patience
 
     async def _ask(self, request: Mapping[str, Any], preview: Preview | None) -> Answer:
         """Ask once: a call that is paid for."""
@@ -113,6 +109,13 @@ class RunEngine:
             cost_usd=cost_usd(response, provider, await endpoint.rates_of(response.model)),
             request_id=_request_id(response),
         )
+
+
+def _pause(tries: RetryCallState) -> float:
+    error = tries.outcome.exception() if tries.outcome else None
+    assert isinstance(error, ModelError)  # nothing else is transient
+    chance = random.random()  # noqa: S311
+    return backoff_seconds(error, attempt=tries.attempt_number, retry=WITHIN_ATTEMPT, chance=chance)
 
 
 def _withheld(response: lm15.Response) -> str | None:
