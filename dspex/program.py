@@ -68,9 +68,9 @@ class Retry:
 class Program:
     """A signature, how to run it, and on which model: immutable data, versioned by its content.
 
-    ``module``          ``predict chain_of_thought react program_of_thought best_of_n refine multi_chain_comparison``, or
-                        ``"package.module:factory"`` for a ``dspy.Module`` of your own, from a package that the workers
-                        allow; ``module_options`` are its arguments
+    ``module``          ``predict chain_of_thought react program_of_thought best_of_n refine multi_chain_comparison``,
+                        or ``"package.module:factory"`` for a ``dspy.Module`` of your own, from a package that the
+                        workers allow; ``module_options`` are its arguments
     ``model``           any DSPy model string (``"openai/gpt-4o-mini"``), or ``"smollm2"``, the bundled local model
     ``temperature``     0 to 2; the provider's default when ``None``
     ``max_tokens``      the most tokens of one answer; the provider's default when ``None``

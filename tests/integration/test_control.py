@@ -89,7 +89,7 @@ def test_executions_are_cancelled_paused_and_retried(client: Client, start_worke
     assert list(client.paused()) == ["quick"]
     assert client.submit("steps", {"question": "meanwhile"}).result(timeout=60), "others go on"
     assert all(execution.status is dspex.Status.QUEUED for execution in paused)
-    with pytest.raises(dspex.ExecutionTimedOut, match="paused .by an operator.: `dspex resume quick`"):
+    with pytest.raises(dspex.ExecutionTimedOut, match=r"paused .by an operator.: `dspex resume quick`"):
         paused[0].result(timeout=0.1)
     assert paused[4].cancel()
     client.resume("quick")

@@ -17,9 +17,11 @@ from dspex.waiter import batch_key
 
 #: What a client has for its own executions, batches and command line; the rest is for everybody.
 INTERNAL = {
+    "broker_url",
     "driver",
     "final_indexes",
     "final_rows",
+    "follow",
     "intake",
     "outcome",
     "resolve",

@@ -11,6 +11,7 @@ from dspex.program import Program
 from workers.actions import ActionFunction
 from workers.actions.resources import resource_management
 from workers.actions.validation import complex_validation
+from workers.own_code import allowed_packages, load
 
 __all__ = ["load_actions"]
 
@@ -30,15 +31,13 @@ async def load_actions(program: Program) -> dict[str, ActionFunction]:
 
 
 def _imported(program: Program, names: list[str]) -> dict[str, ActionFunction]:
-    from workers.programs.imports import allowed_packages, load
-
     packages = allowed_packages()
     found: dict[str, ActionFunction] = {}
     for name in names:
         found[name] = load(program, name, packages)
         if not inspect.iscoroutinefunction(found[name]):
             raise ProgramError(
-                f"program {program.name!r}: action {name!r} is not a coroutine function, async def action(run, proceed)",
+                f"program {program.name!r}: action {name!r} is no coroutine function: async def action(run, proceed)",
                 program=program.name,
             )
     return found

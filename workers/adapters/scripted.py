@@ -75,9 +75,7 @@ async def _call(run: Run, seed: int) -> Answer:
     if run.attempt <= fail.get("times", 0):
         raise ModelError("as the script says", code=fail.get("code", "provider_unavailable"), retryable=True)
     cost = options.get("cost_usd", 0.0)
-    return Answer(
-        {"text": "scripted"}, prompt_tokens=PROMPT_TOKENS, completion_tokens=COMPLETION_TOKENS, cost_usd=cost
-    )
+    return Answer({"text": "scripted"}, prompt_tokens=PROMPT_TOKENS, completion_tokens=COMPLETION_TOKENS, cost_usd=cost)
 
 
 def _seed(run: Run) -> int:

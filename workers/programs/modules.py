@@ -18,8 +18,8 @@ from dspex.errors import ProgramError
 from dspex.modules import is_custom
 from dspex.program import Program
 from workers.dspy_signature import Flavour, dspy_signature
+from workers.own_code import allowed_packages, load
 from workers.programs.agents import MultiChainComparison, ProgramOfThought, ReAct
-from workers.programs.imports import allowed_packages, load
 from workers.programs.rewards import BestOfN, Refine
 from workers.programs.state import apply_state
 from workers.programs.tools import tools_of

@@ -12,7 +12,7 @@ from typing import Any
 import dspy
 
 from dspex.program import Program
-from workers.programs.imports import load
+from workers.own_code import load
 from workers.run import Trail
 from workers.threads import run_sync
 
