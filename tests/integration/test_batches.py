@@ -156,7 +156,7 @@ def test_a_cut_connection_costs_no_row(client: Client, backends: Backends) -> No
 
 
 async def test_hundreds_of_tasks_wait_without_a_thread_each(backends: Backends, start_worker: StartWorker) -> None:
-    start_worker()
+    start_worker(DSPEX_GRACE_SECONDS=0)
     async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as client:
         await client.deploy(scripted())
         await client.deploy(scripted("endless", module_options={"sleep_ms": 600_000}))

@@ -39,10 +39,10 @@ def test_cancel_and_retry(client: Client, shell: Shell) -> None:
 def test_pause_and_resume(client: Client, shell: Shell) -> None:
     client.deploy(QA)
     execution = client.submit("qa", {"question": "?"})
-    assert shell("pause", "qa").stdout == "paused: qa\n"
+    assert shell("pause", "qa").stdout == "paused: qa (by an operator)\n"
     assert "paused: qa" in shell("list").stderr
     assert "its program is paused: `dspex resume qa`" in shell("show", str(execution.id)).stdout
-    assert json.loads(shell("resume", "qa", "--json").stdout) == {"paused": []}
+    assert json.loads(shell("resume", "qa", "--json").stdout) == {"paused": [], "reasons": {}}
 
 
 def test_audit_verify(client: Client, database: Database, shell: Shell) -> None:

@@ -57,7 +57,7 @@ def test_two_workers_keep_to_the_limits_of_models_and_programs(
     client.deploy(asking("five", model_server, limits=dspex.Limits(per_minute=5)))
     with redis.Redis.from_url(backends.broker_url) as raw:
         raw.set(MARKER, 1)  # as if it had been counting for long
-        start = partial(start_worker, DSPEX_MODEL_LIMITS=json.dumps(limits))
+        start = partial(start_worker, DSPEX_MODEL_LIMITS=json.dumps(limits), DSPEX_GRACE_SECONDS=0)
         doomed = start()
 
         # A killed worker's permits come back with their lease.
