@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 import math
 import os
@@ -155,6 +157,7 @@ class Runtime:
         self._loop_watch.start()
         self._watchdog.start()
         self._wear.start()
+        _give_back_memory()
         log.info("worker %s is ready: %s executions at once", self.worker_id, self._executor.concurrency)
         parent.tell(parent.READY)
 
@@ -285,6 +288,12 @@ class Runtime:
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def _give_back_memory() -> None:
+    """Return what only starting took to the system (5 MiB with DSPy), where the C library can: glibc."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _end_the_process(failure: threading.ExceptHookArgs) -> None:

@@ -26,7 +26,7 @@ BARS = (
     ("noop.png", "noop", "no-op executions/s", "No-op executions/s, submitted and settled"),
     ("latency.png", "latency", "idle latency p50", "Idle latency, submit to result: median, ms"),
     ("submit.png", "submit", "submit_many", "Rows/s into Postgres"),
-    ("memory.png", "memory", "memory of a worker, ready", "Memory of a process that is ready, MB"),
+    ("memory.png", "memory", "memory of a worker, ready", "Memory of a process that is ready, MiB"),
     ("cpu.png", "cpu", "CPU per execution", "CPU per model-bound execution, ms"),
 )
 #: File, workload, figures, label of the horizontal axis, title.

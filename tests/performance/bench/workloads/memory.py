@@ -29,15 +29,15 @@ def run(context: Context) -> list[Figure]:
             children.append(child_memory(context, url))
             ready, busy, growth = found[-1]
             context.told(
-                f"ready {ready:.0f} MB, busy {busy:.0f} MB, growth {growth:.1f} %; child {children[-1]:.0f} MB"
+                f"ready {ready:.0f} MiB, busy {busy:.0f} MiB, growth {growth:.1f} %; child {children[-1]:.0f} MB"
             )
     ready_all, busy_all, growth_all = zip(*found, strict=True)
     return [
-        Figure(f"{NAME}, ready", "DSPex", "MB", ready_all, at_most(130), "a program of DSPy is deployed"),
-        Figure(f"{NAME}, ready", "DSPex, adapter direct only", "MB", without_dspy),
-        Figure(f"{NAME}, {IN_FLIGHT} in flight", "DSPex", "MB", busy_all, at_most(200)),
+        Figure(f"{NAME}, ready", "DSPex", "MiB", ready_all, at_most(130), "a program of DSPy is deployed"),
+        Figure(f"{NAME}, ready", "DSPex, adapter direct only", "MiB", without_dspy),
+        Figure(f"{NAME}, {IN_FLIGHT} in flight", "DSPex", "MiB", busy_all, at_most(200)),
         Figure(f"{NAME}, growth over {count:,} executions", "DSPex", "%", growth_all, at_most(5)),
-        Figure(f"{NAME}, ready", PREFORK, "MB", children, note="after one task; each child runs one task at a time"),
+        Figure(f"{NAME}, ready", PREFORK, "MiB", children, note="after one task; each child runs one task at a time"),
     ]
 
 
@@ -85,4 +85,4 @@ def child_memory(context: Context, model_url: str) -> float:
 
 
 def megabytes(pid: int) -> float:
-    return psutil.Process(pid).memory_info().rss / 1e6
+    return psutil.Process(pid).memory_info().rss / 2**20
