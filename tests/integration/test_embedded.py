@@ -80,8 +80,16 @@ def children_of(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
+def gone(process: psutil.Process) -> bool:
+    """Whether it has ended; psutil lets the error of a file pass that vanishes between two of its looks."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return True
+
+
 def all_gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+    return all(gone(process) for process in processes)
 
 
 def write(database_url: str, broker_url: str) -> None:

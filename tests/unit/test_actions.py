@@ -203,7 +203,7 @@ async def test_cpu_is_counted_in_the_attempts_tasks_and_threads_and_nowhere_else
     ended.set()
     await busy
     used = results["resource_management"]["result"]
-    assert 18 * least < used["cpu_seconds"] < elsewhere  # 20 pieces of work, beside more than 100
+    assert 10 * least < used["cpu_seconds"] < elsewhere  # 20 pieces of work, beside more than 100
     assert used["memory_mb"] > 1
 
 

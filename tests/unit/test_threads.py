@@ -100,6 +100,8 @@ async def test_a_call_that_outlives_its_execution_is_counted_and_named(
     waits = asyncio.create_task(run_sync(never.block))
     await asyncio.sleep(0)
     waits.cancel()  # it was never called: no stray
+    with pytest.raises(asyncio.CancelledError):
+        await waits
     with caplog.at_level(logging.WARNING, "dspex.workers"):
         for blocker in blockers:
             blocker.release.set()
