@@ -1,4 +1,4 @@
-"""Celery's settings, with a reason beside each. What a user may change is a DSPEX_* setting: see dspex/settings.py."""
+"""Celery's settings, with a reason beside each. What a user may change is a DSPEX_* setting: see dspex/settings/."""
 
 from kombu import Exchange, Queue
 

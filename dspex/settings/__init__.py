@@ -1,0 +1,13 @@
+"""Settings: from DSPEX_* environment variables, then files of secrets, then ``dspex.toml``, then defaults.
+
+One file for each section of settings; :class:`Settings` (load.py) is all of them together. To add a setting, add a
+field with a description to its section; one that holds a secret is a ``pydantic.SecretStr``.
+"""
+
+from dspex.settings.connections import Backends
+from dspex.settings.load import Settings, unknown_variables
+from dspex.settings.models import ModelLimits
+from dspex.settings.names import PREFIX
+from dspex.settings.urls import without_password
+
+__all__ = ["PREFIX", "Backends", "ModelLimits", "Settings", "unknown_variables", "without_password"]
