@@ -212,7 +212,69 @@ CREATE TRIGGER executions_transition BEFORE UPDATE ON dspex.executions
 """
 
 
+# Partitions belong to the schema's owner, and so do these functions: whoever keeps them up (the role of workers) needs
+# no right to alter tables. Within a function every name is qualified, as for any function of another's rights.
+PARTITIONS = """
+CREATE FUNCTION dspex.first_id(at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
+-- Make the partitions of this month and the next ones, if missing: the names of those made. A month whose rows already
+-- went to the default partition is left there, because Postgres would have to move them.
+CREATE FUNCTION dspex.make_partitions(months_ahead integer) RETURNS SETOF text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    parent text;
+    made text;
+    month timestamp;
+    low uuid;
+    high uuid;
+    held boolean;
+BEGIN
+    PERFORM pg_advisory_xact_lock(878056); -- two at a time would make the same
+    FOR n IN 0 .. least(months_ahead, 120) LOOP
+        month := date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') + make_interval(months => n);
+        low := dspex.first_id(month AT TIME ZONE 'UTC');
+        high := dspex.first_id((month + interval '1 month') AT TIME ZONE 'UTC');
+        FOREACH parent IN ARRAY ARRAY['executions', 'lm_calls', 'audit_events'] LOOP
+            made := parent || to_char(month, '_YYYY_MM');
+            CONTINUE WHEN to_regclass('dspex.' || made) IS NOT NULL;
+            EXECUTE format('SELECT EXISTS (SELECT FROM dspex.%I WHERE %2$I >= $1 AND %2$I < $2)', parent || '_default',
+                CASE parent WHEN 'executions' THEN 'id' ELSE 'execution_id' END) INTO held USING low, high;
+            CONTINUE WHEN held;
+            EXECUTE format('CREATE TABLE dspex.%I PARTITION OF dspex.%I FOR VALUES FROM (%L) TO (%L)',
+                made, parent, low, high);
+            RETURN NEXT made;
+        END LOOP;
+    END LOOP;
+END $$;
+
+-- Drop one month of one table, by the partition's name. What is not over is refused, whoever asks.
+CREATE FUNCTION dspex.drop_partition(name text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    unfinished boolean := false;
+BEGIN
+    IF name !~ '^(executions|lm_calls|audit_events)_[0-9]{4}_(0[1-9]|1[0-2])$' THEN
+        RAISE EXCEPTION '% is not a monthly partition', quote_literal(name) USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF to_date(right(name, 7), 'YYYY_MM') + interval '1 month' > clock_timestamp() AT TIME ZONE 'UTC' THEN
+        RAISE EXCEPTION 'the month of % is not over', name USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF name LIKE 'executions%' THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM dspex.%I WHERE finished_at IS NULL)', name) INTO unfinished;
+    END IF;
+    IF unfinished THEN
+        RAISE EXCEPTION '% has executions that are not finished', name USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    EXECUTE format('DROP TABLE dspex.%I', name);
+END $$;
+
+REVOKE ALL ON FUNCTION dspex.make_partitions(integer), dspex.drop_partition(text) FROM PUBLIC;
+"""
+
+
 def upgrade() -> None:
     connection = op.get_bind()
-    for script in (TABLES, DEFAULT_PARTITIONS, AUDIT, TRANSITIONS):
+    for script in (TABLES, DEFAULT_PARTITIONS, AUDIT, TRANSITIONS, PARTITIONS):
         connection.exec_driver_sql(script.replace("%", "%%"))  # psycopg reads % as a placeholder
