@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from dspex.errors import BackendUnavailable, ConfigurationError
+from dspex.settings.alerts import AlertSettings, alert_faults
 from dspex.settings.connections import Backends, ConnectionSettings
 from dspex.settings.models import ModelSettings
 from dspex.settings.monitoring import MonitoringSettings
@@ -38,6 +39,7 @@ SECTIONS = (
     ModelSettings,
     SecuritySettings,
     MonitoringSettings,
+    AlertSettings,
     StorageSettings,
     TrialSettings,
 )
@@ -49,6 +51,7 @@ class Settings(
     ModelSettings,
     SecuritySettings,
     MonitoringSettings,
+    AlertSettings,
     StorageSettings,
     TrialSettings,
     BaseSettings,
@@ -79,7 +82,7 @@ class Settings(
             raise _configuration_error([_describe(e, overrides) for e in error.errors()]) from None
         except (SettingsError, ValueError, OSError) as error:
             raise _configuration_error([f"{TOML} or a {PREFIX}* variable cannot be read: {error}"]) from None
-        if faults := list(settings._missing()):
+        if faults := [*settings._missing(), *alert_faults(settings)]:
             raise _configuration_error(faults)
         return settings
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FilePath
 from pydantic_settings import NoDecode
 
+from dspex.settings.names import listed
+
 __all__ = ["ModelLimits", "ModelSettings"]
-
-
-def _names(given: Any) -> Any:
-    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
 
 
 def _packages(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,7 +31,7 @@ class ModelLimits(BaseModel):
 class ModelSettings(BaseModel):
     """Programs and models."""
 
-    program_packages: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names), AfterValidator(_packages)] = Field(
+    program_packages: Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed), AfterValidator(_packages)] = Field(
         (), description="The packages that programs may bring code from, with commas between them: acme.programs,tools."
     )
     model_limits: dict[str, ModelLimits] = Field(
