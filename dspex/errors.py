@@ -10,7 +10,9 @@
     ├── ProgramNotFound          no such program, or no such version of it
     ├── ProgramVersionMismatch   the program in hand is not the deployed one
     ├── SecretInProgram          a program may name a secret's environment variable, not carry the secret
+    ├── EncryptionError          a secret cannot be sealed or opened: no key, not the right one, or damaged
     ├── ModuleNotAllowed         a program wants code from outside DSPEX_PROGRAM_PACKAGES
+    ├── RateLimited              this client has submitted as often as it may; .retry_after_seconds
     ├── ExecutionNotFound        no such execution
     ├── TransitionRefused        the execution's status does not allow it
     ├── IdempotencyConflict      the same idempotency key with other inputs
@@ -43,6 +45,7 @@ __all__ = [
     "ConfigurationError",
     "ConstraintViolation",
     "DspexError",
+    "EncryptionError",
     "ExecutionCancelled",
     "ExecutionFailed",
     "ExecutionNotFound",
@@ -56,6 +59,7 @@ __all__ = [
     "ProgramError",
     "ProgramNotFound",
     "ProgramVersionMismatch",
+    "RateLimited",
     "ResultNotReady",
     "SchemaOutdated",
     "SecretInProgram",
@@ -215,10 +219,30 @@ class SecretInProgram(DspexError):
     code = "secret_in_program"
 
 
+class EncryptionError(DspexError):
+    """A secret cannot be sealed or opened.
+
+    ``code``: ``encryption_key_missing encryption_key_unknown encryption_unavailable sealed_data_damaged``.
+    """
+
+    code = "encryption_error"
+
+
 class ModuleNotAllowed(DspexError):
     """The program's code is outside the packages listed in DSPEX_PROGRAM_PACKAGES."""
 
     code = "module_not_allowed"
+
+
+class RateLimited(DspexError):
+    """This client has submitted as often as it may: see DSPEX_RATE_LIMIT_PER_MINUTE. Nothing was stored."""
+
+    code = "rate_limited"
+    retryable = True
+
+    @property
+    def retry_after_seconds(self) -> float:
+        return float(self.details.get("retry_after_seconds", 0.0))
 
 
 class ExecutionNotFound(DspexError):
