@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, DirectoryPath, Field, FilePath
 
-from dspex.settings.profiles import ProfileName
-from dspex.settings.urls import SecretUrl, broker_url, database_url, without_password
+from dspex.settings.profiles import PROFILES, Profile, ProfileName
+from dspex.settings.urls import SecretUrl, check_broker_url, check_database_url, without_password
 
 __all__ = ["Backends", "ConnectionSettings"]
 
@@ -40,12 +40,12 @@ class ConnectionSettings(BaseModel):
     """Profile and connections."""
 
     env: ProfileName = Field("development", description="The profile: development, test or production.")
-    database_url: Annotated[SecretUrl, AfterValidator(database_url)] | None = Field(
+    database_url: Annotated[SecretUrl, AfterValidator(check_database_url)] | None = Field(
         None,
         description="Postgres 15 or newer: postgresql://user:password@host:5432/database, and for TLS "
         "?sslmode=verify-full&sslrootcert=FILE.",
     )
-    broker_url: Annotated[SecretUrl, AfterValidator(broker_url)] | None = Field(
+    broker_url: Annotated[SecretUrl, AfterValidator(check_broker_url)] | None = Field(
         None,
         description="Redis 6.2 or newer: redis://user:password@host:6379/0, or rediss://…?ssl_ca_certs=FILE for TLS.",
     )
@@ -61,3 +61,8 @@ class ConnectionSettings(BaseModel):
     embedded_redis_server: FilePath | None = Field(
         None, description="The embedded stack runs this redis-server or valkey-server, instead of the one in the wheel."
     )
+
+    @property
+    def profile(self) -> Profile:
+        """What holds in this environment."""
+        return PROFILES[self.env]

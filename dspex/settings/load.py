@@ -1,18 +1,20 @@
 """All settings together: where they are read from, and every mistake in them at once.
 
-URLs may carry passwords, so a setting's value is never put into a message as it is: see
-:func:`dspex.settings.without_password`.
+A secret is a ``pydantic.SecretStr``: its value is in no message, and :meth:`Settings.load` also looks for it in files
+and asks the provider (secrets.py).
 """
 
 from __future__ import annotations
 
-import difflib
 import os
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from pydantic import PrivateAttr
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -22,18 +24,20 @@ from pydantic_settings import (
 from dspex.errors import BackendUnavailable, ConfigurationError
 from dspex.settings.alerts import AlertSettings, alert_faults
 from dspex.settings.connections import Backends, ConnectionSettings
+from dspex.settings.faults import configuration_error, describe, profile_faults, unknown
 from dspex.settings.models import ModelSettings
 from dspex.settings.monitoring import MonitoringSettings
 from dspex.settings.names import PREFIX, TOML, variable
+from dspex.settings.secrets import Found, Secrets, is_secret, provider
 from dspex.settings.security import SecuritySettings
 from dspex.settings.storage import StorageSettings
 from dspex.settings.trials import TrialSettings
 from dspex.settings.worker import WorkerSettings
 
-__all__ = ["SECTIONS", "Settings", "unknown_variables"]
+__all__ = ["Sections", "Settings", "unknown_variables"]
 
-#: In the order of the reference page.
-SECTIONS = (
+
+class Sections(
     ConnectionSettings,
     WorkerSettings,
     ModelSettings,
@@ -42,25 +46,17 @@ SECTIONS = (
     AlertSettings,
     StorageSettings,
     TrialSettings,
-)
-
-
-class Settings(
-    ConnectionSettings,
-    WorkerSettings,
-    ModelSettings,
-    SecuritySettings,
-    MonitoringSettings,
-    AlertSettings,
-    StorageSettings,
-    TrialSettings,
-    BaseSettings,
 ):
+    """All settings, wherever they were read: one base for each section, in the order of the reference page."""
+
+
+class Settings(Sections, BaseSettings):
     """The settings in force. Use :meth:`load`, which reports all mistakes together."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, toml_file=TOML, extra="forbid", frozen=True, env_ignore_empty=True
     )
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(
@@ -77,26 +73,34 @@ class Settings(
     def load(cls, **overrides: Any) -> Settings:
         """The settings, with ``overrides`` (by field name) on top. Raises ConfigurationError with every mistake."""
         try:
-            settings = cls(**overrides)
+            in_file = TomlConfigSettingsSource(cls).toml_data
+        except (ValueError, OSError) as error:
+            raise configuration_error([f"{TOML} cannot be read: {error}"]) from None
+        found, unreadable = _find_secrets(cls, overrides, in_file)
+        given = {**{name: secret.value for name, secret in found.items()}, **overrides}
+        origins = {name: _origin(name, overrides, found, in_file) for name in cls.model_fields}
+        try:
+            settings: Sections = cls(**given)
+            errors = []
+        except SettingsError as error:
+            raise configuration_error([f"a {PREFIX}* variable cannot be read: {error}"]) from None
         except PydanticValidationError as error:
-            raise _configuration_error([_describe(e, overrides) for e in error.errors()]) from None
-        except (SettingsError, ValueError, OSError) as error:
-            raise _configuration_error([f"{TOML} or a {PREFIX}* variable cannot be read: {error}"]) from None
-        if faults := [*settings._missing(), *alert_faults(settings)]:
-            raise _configuration_error(faults)
+            errors = error.errors()
+            settings = _without({str(each["loc"][0]) for each in errors}, cls, given)
+        faults = [*unreadable.values(), *(describe(each, cls.model_fields, origins) for each in errors)]
+        # Not, once more, that something is missing which is there and wrong.
+        wrong = {variable(name) for name in (*unreadable, *(str(each["loc"][0]) for each in errors))}
+        together = (*profile_faults(settings), *alert_faults(settings))
+        faults += [fault for fault in together if not any(name in fault for name in wrong)]
+        if faults or not isinstance(settings, cls):
+            raise configuration_error(faults)
+        settings._origins = origins
         return settings
 
-    def _missing(self) -> list[str]:
-        urls = {f"{PREFIX}DATABASE_URL": self.database_url, f"{PREFIX}BROKER_URL": self.broker_url}
-        missing = [name for name, url in urls.items() if url is None]
-        if self.env == "production":
-            faults = [f"{name} is not set, and production has no default" for name in missing]
-            if self.failpoints:
-                faults.append(f"{PREFIX}FAILPOINTS is set, and production has no failpoints: they are for crash tests")
-            return faults
-        if len(missing) == 1:
-            return [f"{missing[0]} is not set, but the other URL is: set both, or neither for the embedded stack"]
-        return []
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each setting comes from, in words: ``default``, ``environment``, ``dspex.toml``, ``file /run/…``."""
+        return dict(self._origins)
 
     def backends(self) -> Backends:
         """The URLs set, or those of the embedded stack running at ``home``.
@@ -104,7 +108,7 @@ class Settings(
         Raises BackendUnavailable when neither is there.
         """
         if self.database_url and self.broker_url:
-            return Backends((self.database_url, self.broker_url))
+            return Backends((self.database_url.get_secret_value(), self.broker_url.get_secret_value()))
         from dspex.embedded import read_stack
 
         stack = read_stack(self.home)
@@ -123,24 +127,44 @@ def unknown_variables() -> list[str]:
 
     They are not errors: an orchestrator may put its own ``DSPEX_*`` variables there.
     """
-    known = [variable(name) for name in Settings.model_fields]
-    found = []
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.8)
-            found.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
-    return found
+    return unknown(Settings.model_fields)
 
 
-def _configuration_error(faults: list[str]) -> ConfigurationError:
-    return ConfigurationError("wrong settings:\n" + "\n".join(f"  - {fault}" for fault in faults), errors=faults)
+def _find_secrets(
+    cls: type[Settings], overrides: Mapping[str, Any], in_file: Mapping[str, Any]
+) -> tuple[dict[str, Found], dict[str, str]]:
+    """The secret settings of the environment, its files and the provider, and what is wrong with them, by setting."""
+    found: dict[str, Found] = {}
+    unreadable: dict[str, str] = {}
+    spec = overrides.get("secrets") or os.environ.get(variable("secrets")) or in_file.get("secrets")
+    if spec:
+        try:
+            provider(spec)
+        except ConfigurationError as error:
+            unreadable["secrets"] = str(error)
+    secrets = Secrets(None if unreadable else spec)
+    names = (name for name, field in cls.model_fields.items() if is_secret(field.annotation))
+    for name in (name for name in names if name not in overrides):
+        try:
+            secret = secrets.find(variable(name))
+        except ConfigurationError as error:
+            unreadable[name] = str(error)
+        else:
+            found |= {} if secret is None else {name: secret}
+    return found, unreadable
 
 
-def _describe(error: Any, overrides: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, Settings.model_fields, 1, 0.6)
-        return f"{name!r} is not a setting" + (f"; did you mean {near[0]!r}?" if near else "")
-    source = "the call" if name in overrides else variable(name) if variable(name) in os.environ else TOML
-    got = "" if name.endswith("_url") else f", got {error['input']!r}"
-    return f"{variable(name)} (from {source}): {error['msg']}{got}"
+def _origin(name: str, overrides: Mapping[str, Any], found: Mapping[str, Found], in_file: Mapping[str, Any]) -> str:
+    if name in overrides:
+        return "the call"
+    if name in found:
+        return found[name].origin
+    if os.environ.get(variable(name)):
+        return "environment"
+    return TOML if name in in_file else "default"
+
+
+def _without(wrong: Collection[str], cls: type[Settings], given: Mapping[str, Any]) -> Sections:
+    """The settings but for those that are wrong: for the faults that only all of them together show."""
+    raw = {**TomlConfigSettingsSource(cls).toml_data, **EnvSettingsSource(cls)(), **given}
+    return Sections(**{name: raw[name] for name in cls.model_fields if name in raw and name not in wrong})

@@ -19,6 +19,11 @@ def _keys(text: SecretStr) -> SecretStr:
 class SecuritySettings(BaseModel):
     """Security and limits."""
 
+    secrets: str | None = Field(
+        None,
+        description="Who is asked for secrets that neither a variable nor a file holds: package.module:function, or "
+        "the name of an entry point of the group dspex.secrets.",
+    )
     max_input_bytes: int = Field(
         10 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest inputs of one execution, as JSON."
     )

@@ -32,7 +32,7 @@ def test_all_mistakes_are_reported_at_once_and_secrets_never(monkeypatch: pytest
         Settings.load()
     text = "\n".join(wrong.value.errors)
     assert len(wrong.value.errors) == 3
-    assert "DSPEX_LEASE_SECONDS (from DSPEX_LEASE_SECONDS)" in text
+    assert "DSPEX_LEASE_SECONDS (from environment)" in text
     assert "did you mean 'lease_seconds'?" in text
     assert "must begin with postgresql://" in text
     assert "hunter22" not in str(wrong.value)

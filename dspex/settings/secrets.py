@@ -1,0 +1,131 @@
+"""Secrets: from an environment variable, from the file that ``<variable>_FILE`` names, or from a provider.
+
+Docker's and Kubernetes' secrets are files. A provider is a function of the deployment's own: it is called with the
+name of a variable (``DSPEX_DATABASE_URL``, ``OPENAI_API_KEY``) and returns its value, or None when it has none.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import SecretStr
+
+from dspex.errors import ConfigurationError
+
+__all__ = ["Found", "Provider", "Secrets", "is_secret", "provider"]
+
+FILE_SUFFIX = "_FILE"
+ENTRY_POINTS = "dspex.secrets"
+#: What a provider answered is kept for so long: it may be a service, and keys are looked up for every model call.
+PROVIDED_SECONDS = 60.0
+
+Provider = Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A secret, and where it was found, in words."""
+
+    value: str = field(repr=False)
+    origin: str
+
+
+class Secrets:
+    """Looks secrets up by the names of their variables. ``spec`` names a provider (``DSPEX_SECRETS``), if there is one.
+
+    Every method raises ConfigurationError for a secret that cannot be read. No secret is in its message.
+    """
+
+    def __init__(self, spec: str | None = None) -> None:
+        self._spec = spec
+        self._provided: dict[str, tuple[float, str | None]] = {}
+
+    def get(self, name: str) -> str | None:
+        """The secret as it is now; None when there is none."""
+        found = self.find(name)
+        return None if found is None else found.value
+
+    def find(self, name: str) -> Found | None:
+        """The secret of this name, and where it comes from; None when there is none."""
+        value, path = os.environ.get(name), os.environ.get(name + FILE_SUFFIX)
+        if value and path:
+            raise ConfigurationError(f"{name} and {name}{FILE_SUFFIX} are both set: keep one of them")
+        if value:
+            return Found(value, "environment")
+        if path:
+            return Found(_read(name + FILE_SUFFIX, Path(path)), f"file {path}")
+        if self._spec and (value := self._ask(self._spec, name)):
+            return Found(value, f"provider {self._spec}")
+        return None
+
+    def _ask(self, spec: str, name: str) -> str | None:
+        at, value = self._provided.get(name, (0.0, None))
+        now = time.monotonic()
+        if name not in self._provided or now - at > PROVIDED_SECONDS:
+            value = _answer(spec, name)
+            self._provided[name] = (now, value)
+        return value
+
+
+def is_secret(annotation: Any) -> bool:
+    """Whether a setting of this type is a secret: a ``pydantic.SecretStr``, or an optional one."""
+    if isinstance(annotation, type):
+        return issubclass(annotation, SecretStr)
+    return any(map(is_secret, get_args(annotation)))
+
+
+@cache
+def provider(spec: str) -> Provider:
+    """The function that ``package.module:function``, or an entry point of the group ``dspex.secrets``, names.
+
+    Raises ConfigurationError when there is none.
+    """
+    module, colon, name = spec.partition(":")
+    try:
+        if colon:
+            found = getattr(import_module(module), name)
+        else:
+            (entry,) = entry_points(group=ENTRY_POINTS, name=spec)
+            found = entry.load()
+    except (ImportError, AttributeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}" if colon else f"no package here has an entry point {spec!r}"
+        raise ConfigurationError(
+            f"DSPEX_SECRETS names the provider {spec!r}, which cannot be loaded ({reason}): "
+            f"name a function, package.module:function, or an entry point of the group {ENTRY_POINTS}"
+        ) from error
+    if not callable(found):
+        raise ConfigurationError(f"DSPEX_SECRETS names {spec!r}, which is a {type(found).__name__}, not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _answer(spec: str, name: str) -> str | None:
+    try:
+        value = provider(spec)(name)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"{name}: the provider of secrets {spec!r} failed: {type(error).__name__}: {error}"
+        ) from error
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{name}: the provider of secrets {spec!r} gave a {type(value).__name__}, not a str")
+    return value
+
+
+def _read(variable: str, path: Path) -> str:
+    try:
+        value = path.read_text().rstrip("\r\n")  # files of secrets end with a line break or not
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigurationError(f"{variable}: {path} cannot be read: {reason}") from None
+    if not value:
+        raise ConfigurationError(f"{variable}: {path} is empty")
+    return value
