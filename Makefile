@@ -61,6 +61,9 @@ fuzz: setup ## ten minutes of coverage-guided fuzzing of the signature language
 lock: setup ## resolve the requirements anew
 	@$(UV) pip compile --quiet --universal --all-extras --group dev --generate-hashes --no-emit-index-url \
 		--no-header pyproject.toml --output-file requirements.lock
+	@$(UV) pip compile --quiet --universal --extra worker --extra flower --constraint requirements.lock \
+		--overrides deploy/image-overrides.txt --generate-hashes --no-annotate --no-emit-index-url \
+		--no-header pyproject.toml --output-file deploy/requirements.lock
 
 clean: ## remove what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
