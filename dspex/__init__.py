@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dspex.client import Client
     from dspex.errors import (
         ActionFailed,
+        AlertNotDelivered,
         BackendUnavailable,
         ConfigurationError,
         ConstraintViolation,
@@ -72,6 +73,7 @@ _MODULES = (
 __all__ = [
     "Action",
     "ActionFailed",
+    "AlertNotDelivered",
     "AdapterInfo",
     "AsyncBatch",
     "AsyncClient",

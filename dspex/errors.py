@@ -25,6 +25,7 @@
     ├── ActionFailed             a manual action of the program says that the attempt does not count as done
     ├── LeaseLost                this worker no longer owns the attempt; whatever it did is discarded
     ├── MessageRefused           a message on the queue that is not one of ours, or is damaged
+    ├── AlertNotDelivered        a channel could not tell an alert; it is tried again
     ├── BackendUnavailable       Postgres or Redis is out of reach
     ├── SchemaOutdated           the database's schema is not the one this version needs
     └── ConfigurationError       every wrong setting at once
@@ -41,6 +42,7 @@ from typing import Any
 
 __all__ = [
     "ActionFailed",
+    "AlertNotDelivered",
     "BackendUnavailable",
     "ConfigurationError",
     "ConstraintViolation",
@@ -349,6 +351,13 @@ class MessageRefused(DspexError):
     """The message is not one of ours, or is damaged."""
 
     code = "message_refused"
+
+
+class AlertNotDelivered(DspexError):
+    """A channel could not tell an alert."""
+
+    code = "alert_not_delivered"
+    retryable = True
 
 
 class BackendUnavailable(DspexError):
