@@ -7,7 +7,17 @@ field with a description to its section; one that holds a secret is a ``pydantic
 from dspex.settings.connections import Backends
 from dspex.settings.load import Settings, unknown_variables
 from dspex.settings.models import ModelLimits
-from dspex.settings.names import PREFIX
+from dspex.settings.names import PREFIX, variable
+from dspex.settings.secrets import Secrets
 from dspex.settings.urls import without_password
 
-__all__ = ["PREFIX", "Backends", "ModelLimits", "Settings", "unknown_variables", "without_password"]
+__all__ = [
+    "PREFIX",
+    "Backends",
+    "ModelLimits",
+    "Secrets",
+    "Settings",
+    "unknown_variables",
+    "variable",
+    "without_password",
+]

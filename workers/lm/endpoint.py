@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 from lm15 import LM15Error, Response
 from lm15.serde import request_from_dict
 
-from dspex.errors import ModelError
 from dspex.program import LOCAL_MODEL, Program
 from workers.lm import litellm, providers
 from workers.lm.catalogue import facts
 from workers.lm.errors import model_error
+from workers.lm.keys import Keys
 from workers.lm.providers import Route
 from workers.lm.transport import HttpTransport
 
@@ -77,6 +76,7 @@ class Endpoints:
     def __init__(self, local_model_url: LocalModelUrl) -> None:
         self._local_model_url = local_model_url
         self._transport = HttpTransport()
+        self._keys = Keys()
         self._built: dict[tuple[str, str | None, str | None], Endpoint] = {}
 
     async def prepare(self, program: Program) -> None:
@@ -86,17 +86,17 @@ class Endpoints:
             litellm.begin_loading()
 
     async def of(self, program: Program) -> Endpoint:
-        """The endpoint of a program's model, with the credential that the environment holds now.
+        """The endpoint of a program's model, with the credential that is set now.
 
-        Raises ModelError: ``authentication`` when the named variable is not set, ``invalid_request`` for a model
+        Raises ModelError: ``authentication`` when the key that it names cannot be had, ``invalid_request`` for a model
         string that leads nowhere, ``provider_unavailable`` when the local model cannot be served.
         """
         model = str(program.model)
         address = await self._address(program)
-        key = _named_key(program) if program.api_key_env else None
+        key = await self._keys.named(program) if program.api_key_env else None
         try:
             if address is None and key is None and not model.startswith(litellm.PREFIX):
-                key = providers.own_key(model)
+                key = await self._keys.own(model)
             known = self._built.get((model, address, key))
             if known is None:
                 # Finding credentials may read files or ask a cloud's metadata service; so may finding prices.
@@ -137,17 +137,3 @@ def _build(model: str, address: str | None, key: str | None, transport: HttpTran
         supports_function_calling=able.function_calling,
         supports_reasoning=able.reasoning,
     )
-
-
-def _named_key(program: Program) -> str:
-    name = str(program.api_key_env)
-    value = os.environ.get(name)
-    if not value:
-        raise ModelError(
-            f"model {program.model!r}: the worker has no environment variable {name}, which program "
-            f"{program.name!r} names for its API key; set it and restart the worker",
-            code="authentication",
-            retryable=False,
-            variable=name,
-        )
-    return value

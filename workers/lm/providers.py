@@ -9,7 +9,6 @@ own.
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -31,7 +30,7 @@ __all__ = [
     "SchemaDialect",
     "abilities",
     "at_address",
-    "own_key",
+    "key_names",
     "provided",
     "schema_dialect",
 ]
@@ -94,10 +93,9 @@ def schema_dialect(model: str, *, has_address: bool) -> SchemaDialect:
     return _SCHEMA_DIALECTS.get(prefix, "json-schema")
 
 
-def own_key(model: str) -> str | None:
-    """The worker's own key for a provider's model, as its environment holds it now."""
-    names = PROVIDERS[_resolved(model).provider].env_keys
-    return next((value for name in names if (value := os.environ.get(name))), None)
+def key_names(model: str) -> tuple[str, ...]:
+    """The variables that may hold the worker's own key for a provider's model."""
+    return tuple(PROVIDERS[_resolved(model).provider].env_keys)
 
 
 def provided(model: str, key: str | None, transport: Transport) -> Route:

@@ -18,7 +18,6 @@ from sqlalchemy import create_engine, text
 
 from dspex.client import Client
 from dspex.embedded.servers import EmbeddedServers
-from dspex.settings import Backends
 from dspex.store import migrate
 from dspex.store.database import Database
 from tests.processes import WorkerProcess, mortal
@@ -84,7 +83,7 @@ class Context(AbstractContextManager["Context"]):
     @contextmanager
     def worker(self, client: Client, **settings: Any) -> Iterator[WorkerProcess]:
         """A worker process of the client's deployment, ready for work."""
-        backends = Backends((client.settings.database_url or "", client.settings.broker_url or ""))
+        backends = client.settings.backends()
         log = self.directory / f"worker-{next(self._numbers)}.log"
         worker = WorkerProcess(backends, log, settings)
         try:
