@@ -11,6 +11,9 @@ from dspex.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step
 from workers.conformance import AdapterConformance
+from workers.conformance.scripted import TestScripted
+
+__all__ = ["TestDirect", "TestDspy", "TestScripted"]
 
 QA = signature(":string question -> :string answer, :integer(min=0) length")
 EVER = 10**9
@@ -26,22 +29,6 @@ def server() -> Iterator[ModelServer]:
             Step(match="rambling-model", content="I would rather not say.", times=EVER),
         )
         yield running
-
-
-class TestScripted(AdapterConformance):
-    adapter = "scripted"
-
-    def answering(self, **fields: Any) -> Program:
-        return Program("qa", QA, adapter="scripted", **fields)
-
-    def hanging(self) -> Program:
-        return self.answering(module_options={"sleep_ms": 3_600_000})
-
-    def failing(self) -> tuple[Program, str]:
-        return self.answering(module_options={"fail": {"code": "rate_limited", "times": 9}}), "rate_limited"
-
-    def rambling(self) -> Program:
-        return self.answering(module_options={"outputs": {"answer": "none", "length": "unknown"}})
 
 
 class _WithServer(AdapterConformance):

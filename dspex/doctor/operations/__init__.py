@@ -1,0 +1,1 @@
+"""What operating a deployment takes, each a group of checks."""

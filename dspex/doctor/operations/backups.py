@@ -1,0 +1,3 @@
+"""Backups."""
+
+from __future__ import annotations
