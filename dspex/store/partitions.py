@@ -1,30 +1,101 @@
-"""Monthly partitions of what grows without bound, made ahead of time.
+"""Partitions of what grows without bound, made ahead of time.
 
-All three tables are partitioned by the execution's UUIDv7, whose first 48 bits are milliseconds since 1970, so
-that one month's executions, model calls and audit entries can be dropped together.
+Three tables are partitioned by the execution's UUIDv7, whose first 48 bits are milliseconds since 1970, all at the
+same moments, so that a period's executions, model calls and audit entries can go together (retention.py). The table
+``periods`` says what there is. The less long executions are kept, the shorter the periods: what goes late, goes late
+by a period at most, and however long they are kept, queries meet few partitions.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
-__all__ = ["TABLES", "ensure", "first_id"]
+__all__ = ["TABLES", "ensure", "first_id", "moment"]
 
 TABLES = ("executions", "lm_calls", "audit_events")
 
 
-def first_id(moment: datetime) -> UUID:
+def first_id(at: datetime) -> UUID:
     """The smallest UUIDv7 of this moment."""
-    milliseconds = int(moment.timestamp() * 1000)
+    milliseconds = int(at.timestamp() * 1000)
     return UUID(int=milliseconds << 80)
 
 
-def ensure(connection: Connection, *, months_ahead: int = 3) -> list[str]:
-    """Make the partitions of this month and the ``months_ahead`` next, if missing. Returns the names made.
+def moment(id: UUID) -> datetime:
+    """When a UUIDv7 was made."""
+    return datetime.fromtimestamp((id.int >> 80) / 1000, UTC)
 
-    The function in the database (migration 0001) has its owner's rights: the role of workers may call it.
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """How long periods are, and how many are made ahead."""
+
+    name: str
+    longest: timedelta
+    ahead: int
+
+    def begin(self, at: datetime) -> datetime:
+        """When the period of this moment began."""
+        day = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        if self.name == "month":
+            return day.replace(day=1)
+        return day - timedelta(days=day.weekday()) if self.name == "week" else day
+
+    def next(self, at: datetime) -> datetime:
+        """When the period of this moment ends."""
+        return self.begin(self.begin(at) + self.longest)
+
+
+_DAY = Unit("day", timedelta(days=1), 7)
+_WEEK = Unit("week", timedelta(days=7), 3)
+_MONTH = Unit("month", timedelta(days=31), 3)
+
+
+def unit(keep_days: int | None) -> Unit:
+    """Days to keep up to two weeks, weeks up to 90 days, else months."""
+    if keep_days is None or keep_days > 90:
+        return _MONTH
+    return _WEEK if keep_days > 14 else _DAY
+
+
+def ensure(connection: Connection, *, keep_days: int | None = None) -> list[str]:
+    """Make the partitions of this period and the next ones, if missing. Returns the names of the periods made.
+
+    A period of which rows went to the default partitions already is left there. The functions in the database
+    (migration 0001) have their owner's rights: the role of workers may call them. Raises LockNotAvailable, through
+    SQLAlchemy, when executions hold their locks for half a second; then the next time will do.
     """
-    return list(connection.scalars(text("SELECT dspex.make_partitions(:months)"), {"months": months_ahead}))
+    now = connection.scalar(text("SELECT clock_timestamp()"))
+    chosen = unit(keep_days)
+    _unmake_longer(connection, chosen, now)
+    last = connection.scalar(text("SELECT high FROM dspex.periods ORDER BY high DESC LIMIT 1"))
+    begin = chosen.begin(now) if last is None else max(moment(last), chosen.begin(now))
+    final = chosen.next(now)
+    for _ in range(chosen.ahead):
+        final = chosen.next(final)
+    made = []
+    while begin < final:
+        end, name = chosen.next(begin), f"{begin:%Y_%m_%d}"
+        parameters = {"name": name, "low": first_id(begin), "high": first_id(end)}
+        if connection.scalar(text("SELECT dspex.make_period(:name, :low, :high)"), parameters):
+            made.append(name)
+        begin = end
+    return made
+
+
+def _unmake_longer(connection: Connection, unit: Unit, now: datetime) -> None:
+    """Take back periods to come that are longer than they should be by now, from the last on."""
+    coming = text("SELECT name, low, high FROM dspex.periods WHERE low > :now ORDER BY low DESC")
+    for period in connection.execute(coming, {"now": first_id(now)}).all():
+        if not _is_longer(period, unit):
+            continue
+        if not connection.scalar(text("SELECT dspex.unmake_period(:name)"), {"name": period.name}):
+            return
+
+
+def _is_longer(period: Row[tuple[str, UUID, UUID]], unit: Unit) -> bool:
+    return moment(period.high) - moment(period.low) > unit.longest

@@ -123,6 +123,8 @@ executions = Table(
     ),
     Index("executions_failed", "id", postgresql_where=text("status = 'failed'")),
     Index("executions_program", "program", "id"),
+    # What ended lately: alerts and reports.
+    Index("executions_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     # A batch's executions by row, with all that its progress is made of.
     Index(
         "executions_batch",
@@ -142,6 +144,8 @@ idempotency_keys = Table(
     Column("execution_id", UUID(as_uuid=True), nullable=False),
     Column("inputs_hash", LargeBinary, nullable=False),
     _at("created_at", nullable=False, default=True),
+    # Keys go with their executions (retention.py).
+    Index("idempotency_keys_execution", "execution_id"),
 )
 
 #: When executions of programs with a limit per minute began: what is older than a minute is deleted (dispatch.py).
@@ -218,6 +222,9 @@ workers = Table(
     Column("lease_seconds", Double, nullable=False),
     # What keeps it from its work just now, in words: where its loop is blocked, threads it has lost.
     Column("trouble", Text),
+    # What its process holds, and what part of a core it used since the heartbeat before.
+    Column("memory_bytes", BigInteger),
+    Column("cpu", Double),
     _at("started_at", nullable=False),
     _at("heartbeat_at", nullable=False),
     _at("stopped_at"),
@@ -239,8 +246,84 @@ health_checks = Table(
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     _at("at", nullable=False, default=True),
-    Column("healthy", Boolean, nullable=False),
+    # healthy, degraded or unhealthy; and the whole report (dspex/health.py).
+    Column("overall", Text, nullable=False),
     Column("worker_id", UUID(as_uuid=True)),
-    Column("components", JSON, nullable=False),
+    Column("report", JSON, nullable=False),
     Index("health_checks_at", "at"),
+)
+
+#: What was found above its threshold: pending until that has lasted, then firing, then resolved (store/alerts.py).
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("rule", Text, nullable=False),
+    # What of: a program, a worker, a component; empty for the deployment.
+    Column("subject", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("threshold", Double, nullable=False),
+    Column("summary", Text, nullable=False),
+    _at("since", nullable=False),
+    # When it was last found above its threshold.
+    _at("seen_at", nullable=False),
+    _at("fired_at"),
+    _at("told_at"),
+    _at("resolved_at"),
+    Index("alerts_open", "rule", "subject", unique=True, postgresql_where=text("state <> 'resolved'")),
+    Index("alerts_fired", "fired_at"),
+)
+
+#: What each channel has to tell, told or not.
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("alert_id", BigInteger, nullable=False),
+    # firing, reminder or resolved, with the figure and the words of then.
+    Column("event", Text, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    _at("created_at", nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _at("next_at", nullable=False),
+    # Somebody is at it.
+    _at("claimed_until"),
+    _at("delivered_at"),
+    Column("error", Text),
+    Index("alert_deliveries_due", "channel", "id", postgresql_where=text("delivered_at IS NULL")),
+    Index("alert_deliveries_alert", "alert_id"),
+)
+
+#: The periods that the partitioned tables are divided into (partitions.py), and how far retention is with each:
+#: ``retired_at`` its executions and model calls are detached, ``audit_retired_at`` its audit entries as well.
+#: ``executions`` says how many were retired; ``digest`` is over the ends of their trails (dspex.audit.Digest).
+periods = Table(
+    "periods",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("low", UUID(as_uuid=True), nullable=False),
+    Column("high", UUID(as_uuid=True), nullable=False),
+    _at("made_at", nullable=False, default=True),
+    _at("retired_at"),
+    Column("executions", BigInteger),
+    Column("digest", LargeBinary),
+    Column("audit_export", Text),
+    _at("audit_retired_at"),
+)
+
+#: The backups that `dspex backup` made, or tried to make: ``error`` says why one is not ``ok``.
+backups = Table(
+    "backups",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _at("at", nullable=False, default=True),
+    Column("ok", Boolean, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("bytes", BigInteger),
+    Column("sha256", Text),
+    Column("error", Text),
 )

@@ -13,7 +13,7 @@ from dspex.store import migrate
 from dspex.store.database import Database
 from dspex.store.tables import SCHEMA, metadata
 
-PARTITION = re.compile(r"(executions|lm_calls|audit_events)_(default|20\d\d_\d\d)")
+PARTITION = re.compile(r"(executions|lm_calls|audit_events)_(default|20\d\d_\d\d_\d\d)")
 
 
 def test_the_migrations_make_the_tables_of_the_code(backends: Backends) -> None:
