@@ -44,6 +44,8 @@ def demo() -> None:
 
     It runs on the embedded stack of DSPEX_HOME, started for the occasion unless `dspex up` runs already. The model is
     DSPEX_DEMO_MODEL if that is set, else OpenAI's if OPENAI_API_KEY is set, else the small one that comes with DSPex.
+
+    Example: dspex demo
     """
     settings = Settings.load(database_url=None, broker_url=None)
     console = Console()
@@ -80,6 +82,7 @@ def _stack(console: Console, settings: Settings) -> Iterator[None]:
         settings.home,
         flower_port=flower_port(),
         worker_grace=settings.grace_seconds + 10,
+        durable=settings.profile.durable,
         on_progress=StackProgress(console),
     )
     with stack:

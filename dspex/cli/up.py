@@ -35,6 +35,7 @@ def up(workers: int, no_flower: bool) -> None:
         flower=not no_flower,
         flower_port=None if no_flower else flower_port(),
         worker_grace=settings.grace_seconds + 10,
+        durable=settings.profile.durable,
         on_progress=StackProgress(console),
     )
     with stop_on_signals():

@@ -105,11 +105,8 @@ def worker_is_live(stack: Stack, pid: int) -> bool:
 
 
 def _environment(home: Path, stack: Stack) -> Mapping[str, str]:
-    return os.environ | {
-        "DSPEX_DATABASE_URL": stack.database_url,
-        "DSPEX_BROKER_URL": stack.broker_url,
-        "DSPEX_HOME": str(home),
-    }
+    own = {"DSPEX_DATABASE_URL": stack.database_url, "DSPEX_BROKER_URL": stack.broker_url, "DSPEX_HOME": str(home)}
+    return {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in own} | own
 
 
 def _answers(port: int) -> bool:
