@@ -4,7 +4,7 @@ One file for each section of settings; :class:`Settings` (load.py) is all of the
 field with a description to its section; one that holds a secret is a ``pydantic.SecretStr``.
 """
 
-from dspex.settings.connections import Backends
+from dspex.settings.connections import Backends, connection_warnings
 from dspex.settings.load import Settings, unknown_variables
 from dspex.settings.models import ModelLimits
 from dspex.settings.names import PREFIX, variable
@@ -17,6 +17,7 @@ __all__ = [
     "ModelLimits",
     "Secrets",
     "Settings",
+    "connection_warnings",
     "unknown_variables",
     "variable",
     "without_password",

@@ -9,9 +9,16 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, DirectoryPath, Field, FilePath
 
 from dspex.settings.profiles import PROFILES, Profile, ProfileName
-from dspex.settings.urls import SecretUrl, check_broker_url, check_database_url, without_password
+from dspex.settings.urls import (
+    SecretUrl,
+    check_broker_url,
+    check_database_url,
+    is_plain_text,
+    is_unverified,
+    without_password,
+)
 
-__all__ = ["Backends", "ConnectionSettings"]
+__all__ = ["Backends", "ConnectionSettings", "connection_warnings"]
 
 
 def _default_home() -> Path:
@@ -66,3 +73,15 @@ class ConnectionSettings(BaseModel):
     def profile(self) -> Profile:
         """What holds in this environment."""
         return PROFILES[self.env]
+
+
+def connection_warnings(database_url: str, broker_url: str) -> list[str]:
+    """Where what is sent can be read on the way, or the server may be another than the one meant; and what to do."""
+    found = []
+    for url, tls in ((database_url, "?sslmode=verify-full&sslrootcert=FILE"), (broker_url, "rediss://")):
+        shown = without_password(url)
+        if is_plain_text(url):
+            found.append(f"{shown} is another host, and the connection may go without TLS: use {tls}")
+        elif is_unverified(url):
+            found.append(f"{shown}: with these parameters nobody checks that the server is the one meant: use {tls}")
+    return found

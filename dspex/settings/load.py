@@ -7,10 +7,10 @@ and asks the provider (secrets.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from pydantic import PrivateAttr
+from pydantic import BaseModel, PrivateAttr
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -30,7 +30,7 @@ from dspex.settings.monitoring import MonitoringSettings
 from dspex.settings.names import PREFIX, TOML, variable
 from dspex.settings.secrets import Found, Secrets, is_secret, provider
 from dspex.settings.security import SecuritySettings
-from dspex.settings.storage import StorageSettings
+from dspex.settings.storage import StorageSettings, storage_faults
 from dspex.settings.trials import TrialSettings
 from dspex.settings.worker import WorkerSettings
 
@@ -90,7 +90,7 @@ class Settings(Sections, BaseSettings):
         faults = [*unreadable.values(), *(describe(each, cls.model_fields, origins) for each in errors)]
         # Not, once more, that something is missing which is there and wrong.
         wrong = {variable(name) for name in (*unreadable, *(str(each["loc"][0]) for each in errors))}
-        together = (*profile_faults(settings), *alert_faults(settings))
+        together = (*profile_faults(settings), *alert_faults(settings), *storage_faults(settings))
         faults += [fault for fault in together if not any(name in fault for name in wrong)]
         if faults or not isinstance(settings, cls):
             raise configuration_error(faults)
@@ -101,6 +101,12 @@ class Settings(Sections, BaseSettings):
     def origins(self) -> dict[str, str]:
         """Where each setting comes from, in words: ``default``, ``environment``, ``dspex.toml``, ``file /run/…``."""
         return dict(self._origins)
+
+    @classmethod
+    def sections(cls) -> Iterator[tuple[type[BaseModel], list[str]]]:
+        """The sections, each with the names of its settings, in the order of the reference page."""
+        for section in Sections.__bases__:
+            yield section, list(section.__annotations__)
 
     def backends(self) -> Backends:
         """The URLs set, or those of the embedded stack running at ``home``.

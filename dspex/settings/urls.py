@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, parse_qs, parse_qsl, urlencode, urlsplit, 
 
 from pydantic import SecretStr
 
-__all__ = ["SecretUrl", "check_broker_url", "check_database_url", "is_plain_text", "unverified", "without_password"]
+__all__ = ["SecretUrl", "check_broker_url", "check_database_url", "is_plain_text", "is_unverified", "without_password"]
 
 #: Parameters of libpq and redis-py that name files, and those that hold secrets.
 FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -72,7 +72,7 @@ def is_plain_text(url: str) -> bool:
     return parts.scheme != "rediss"
 
 
-def unverified(url: str) -> bool:
+def is_unverified(url: str) -> bool:
     """Whether TLS is used there without making sure that the server is the one meant."""
     parts = urlsplit(url)
     if parts.scheme == "postgresql":
