@@ -58,6 +58,9 @@ fuzz: setup ## ten minutes of coverage-guided fuzzing of the signature language
 	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
 	@$(BIN)/python -m tests.performance.fuzz_signatures tests/performance/corpus -max_total_time=$(or $(SECONDS_LONG),600) -max_len=400
 
+docs-reference: setup ## write the reference pages that are made from the code
+	@$(BIN)/python -m docs.generate
+
 lock: setup ## resolve the requirements anew
 	@$(UV) pip compile --quiet --universal --all-extras --group dev --generate-hashes --no-emit-index-url \
 		--no-header pyproject.toml --output-file requirements.lock
@@ -68,4 +71,4 @@ lock: setup ## resolve the requirements anew
 clean: ## remove what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types format bench bench-compile wheel check-wheel chaos fuzz lock clean
+.PHONY: help setup demo example test check lint types format bench bench-compile wheel check-wheel chaos fuzz lock docs-reference clean
