@@ -80,6 +80,14 @@ def children_of(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
+#: What the commands of a whole stack have in them.
+EVERYTHING = ("redis-server ", "postgres -D ", "-m workers ", " beat ", " flower ")
+
+
+def commands_of(pid: int) -> str:
+    return "".join(part + " " for child in children_of(pid) for part in child.cmdline())
+
+
 def gone(process: psutil.Process) -> bool:
     """Whether it has ended; psutil lets the error of a file pass that vanishes between two of its looks."""
     try:
@@ -301,9 +309,8 @@ def test_a_killed_dspex_up_leaves_no_process(tmp_path: Path) -> None:
     while line := up.stderr.readline():
         if b"The stack is up" in line:
             break
+    wait_until(lambda: all(word in commands_of(up.pid) for word in EVERYTHING))  # each becomes another program first
     started = children_of(up.pid)
-    commands = " ".join(" ".join(child.cmdline()) for child in started)
-    assert all(word in commands for word in ("redis-server", "postgres -D", " worker ", " beat ", " flower "))
     up.kill()
     up.communicate()
     wait_until(lambda: all_gone(started))
