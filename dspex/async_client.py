@@ -37,6 +37,7 @@ from dspex.driver import FOLLOWER_OPTIONS, Entries, Follower, Row, Signal, entri
 from dspex.execution import Execution, ExecutionRecord, Result, Status
 from dspex.intake import BULK_ROWS, MAP_ROWS, Intake, chunks, chunks_async, mapped
 from dspex.program import Program
+from dspex.sealing import Sealing
 from dspex.settings import Settings
 from dspex.streaming import StreamEvent, follow
 from dspex.waiter import Watch
@@ -126,9 +127,11 @@ class AsyncClient:
     deploy = _awaited(Client.deploy)
     program = _awaited(Client.program)
     workers = _awaited(Client.workers)
+    alerts = _awaited(Client.alerts)
     audit_trail = _awaited(Client.audit_trail)
     check_schema = _awaited(Client.check_schema)
     cancel = _awaited(Client.cancel)
+    cancel_batch = _awaited(Client.cancel_batch)
     retry_failed = _awaited(Client.retry_failed)
     pause = _awaited(Client.pause)
     resume = _awaited(Client.resume)
@@ -289,6 +292,10 @@ class AsyncExecution(ExecutionRecord):
         return await self._client.cancel(self.id)
 
     @property
+    def _sealing(self) -> Sealing:
+        return self._client.client.sealing
+
+    @property
     def _execution(self) -> Execution:
         return Execution(self._client.client, self.record)
 
@@ -305,6 +312,10 @@ class AsyncBatch(BatchRows):
     async def progress(self) -> Progress:
         """Counted in the database, now."""
         return await self._client.progress(self.id)
+
+    async def cancel(self) -> int:
+        """As :meth:`Batch.cancel`."""
+        return await self._client.cancel_batch(self.id)
 
     async def as_completed(
         self,

@@ -33,8 +33,6 @@ __all__ = ["Batch", "BatchRows", "Progress", "Rejected", "execution_id", "new_ba
 
 T = TypeVar("T")
 
-#: The most rows of a batch.
-ROWS_MOST = 2**32 - 2
 #: How many executions `in_order` may hold that are final before their turn.
 WINDOW = 2000
 
@@ -190,6 +188,14 @@ class Batch(BatchRows):
     def progress(self) -> Progress:
         """Counted in the database, now."""
         return self._client.progress(self.id)
+
+    def cancel(self, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
+        """Cancel those that are queued, and have workers end those that run, as :meth:`Execution.cancel` does.
+
+        Returns how many were. ``on_progress`` is told how many so far, and of how many. A row that is submitted
+        meanwhile may be stored after this has passed its place, and runs.
+        """
+        return self._client.cancel_batch(self.id, on_progress)
 
     def as_completed(self, timeout: float | None = None, *, skip: Collection[int] = ()) -> Iterator[Execution]:
         """Each execution as it becomes final, whichever way; ``execution.batch_index`` is the index of its row.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import threading
 from functools import partial
 
-from dspex.errors import ProgramNotFound, ProgramVersionMismatch
+from dspex.bounds import Bounds
+from dspex.errors import ProgramNotFound, ProgramVersionMismatch, ValidationError
 from dspex.program import Program
 from dspex.store import programs
 from dspex.store.database import Database
@@ -24,8 +26,10 @@ class Catalogue:
         self._current: dict[str, Deployed] = {}
         self._versions: dict[tuple[str, str], Program] = {}
 
-    def deploy(self, program: Program) -> Deployed:
-        """Store the program and make this version the current one."""
+    def deploy(self, program: Program, bounds: Bounds) -> Deployed:
+        """Store the program and make this version the current one. Raises ValidationError when it is too large."""
+        if faults := list(bounds.program_faults(json.dumps(program.content, ensure_ascii=False).encode())):
+            raise ValidationError.of(f"program {program.name!r}", faults)
         deployed = self._database.run(
             partial(programs.deploy, program=program), saved=f"program {program.name!r} was not deployed"
         )

@@ -10,15 +10,18 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
 
+from dspex.alerts.alert import Alert
+from dspex.alerts.evaluation import listed
 from dspex.audit import AuditTrail, Verdict
 from dspex.batch import Batch, BatchRows, Progress, Rejected, new_batch_id
+from dspex.bounds import Bounds
 from dspex.broker import Broker
 from dspex.catalogue import Catalogue
 from dspex.completion import Slot, any_final
@@ -39,6 +42,7 @@ from dspex.execution import Execution, Result, Status
 from dspex.failpoints import AFTER_INSERT, BETWEEN_CHUNKS, arm, failpoint
 from dspex.intake import MAP_ROWS, Intake, chunks, mapped
 from dspex.program import Program
+from dspex.sealing import Sealing, is_sealed
 from dspex.settings import Settings
 from dspex.store import batches, executions, migrate, workers
 from dspex.store.database import Database
@@ -71,8 +75,9 @@ class Client:
         self.settings = settings or Settings.load(**{name: url for name, url in urls.items() if url})
         arm(self.settings.failpoints)
         self._backends = self.settings.backends()
+        self.sealing = Sealing.of(self.settings)
+        self._preparer = Preparer(Bounds.of(self.settings), self.sealing)
         self._connect()
-        self._preparer = Preparer(self.settings.max_input_bytes)
         _clients.add(self)
 
     def _connect(self) -> None:
@@ -103,8 +108,13 @@ class Client:
     # ------------------------------------------------------------------------------------------------- programs
 
     def deploy(self, program: Program) -> Deployed:
-        """Store the program and make this version the current one. The same content is the same version."""
-        return self._catalogue.deploy(program)
+        """Store the program and make this version the current one. The same content is the same version.
+
+        Raises EncryptionError for a program with secret fields when there is no key, ValidationError for one that is
+        larger than DSPEX_MAX_PROGRAM_BYTES.
+        """
+        self.sealing.require(program)
+        return self._catalogue.deploy(program, self._preparer.bounds)
 
     def program(self, name: str, version: str | None = None) -> Program:
         """The deployed program: its current version, or the one named. Raises ProgramNotFound."""
@@ -290,6 +300,10 @@ class Client:
         """The live workers: id, host, pid, version, state, running, concurrency, heartbeat_age_seconds."""
         return self._database.run(workers.listing)
 
+    def alerts(self, *, resolved_within: timedelta = timedelta(days=1)) -> Sequence[Alert]:
+        """Alerts that fire or are about to, then those resolved so recently, each the newest first."""
+        return listed(self._database, resolved_within=resolved_within)
+
     def row(self, id: UUID, connection: Connection | None = None) -> Mapping[str, Any]:
         """The execution's row as stored, or as ``connection`` sees it. Raises ExecutionNotFound."""
         row = self._run(partial(executions.find, id=id), connection)
@@ -353,6 +367,10 @@ class Client:
         """
         return self._control.cancel(_uuid(id))
 
+    def cancel_batch(self, id: UUID | str, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
+        """See :meth:`Batch.cancel`. Nothing is cancelled of a batch of which nothing is stored: 0."""
+        return self._control.cancel_batch(_uuid(id), on_progress)
+
     def retry(self, id: UUID | str) -> Execution:
         """Queue a failed or cancelled execution again, with as many attempts as its program allows.
 
@@ -361,9 +379,14 @@ class Client:
         self._control.retry(_uuid(id))
         return self.get(id)
 
-    def retry_failed(self, program: str | None = None) -> int:
-        """Queue every execution that has failed by now again, of one program or of all. Returns how many."""
-        return self._control.retry_failed(program)
+    def retry_failed(
+        self, program: str | None = None, *, on_progress: Callable[[int, int], None] = lambda _done, _total: None
+    ) -> int:
+        """Queue every execution that has failed by now again, of one program or of all. Returns how many.
+
+        ``on_progress`` is told how many so far, and of how many.
+        """
+        return self._control.retry_failed(program, on_progress)
 
     def pause(self, program: str) -> None:
         """Begin no execution of the program until :meth:`resume`, also of versions deployed meanwhile.
@@ -418,7 +441,7 @@ class Client:
         if key is not None:
             known = self._run(partial(executions.known_key, program=submission.program, key=key), connection)
             if known is not None:
-                if known.inputs_hash != _inputs_hash(submission.inputs):
+                if not self._same_inputs(submission, known, connection):
                     raise IdempotencyConflict(
                         f"idempotency key {key!r} of program {submission.program!r} stands for execution "
                         f"{known.execution_id}, which has other inputs",
@@ -427,6 +450,18 @@ class Client:
                 return Execution(self, self.row(known.execution_id, connection))
         row = self._run(partial(executions.find, id=submission.id), connection)
         return Execution(self, row) if row else None
+
+    def _same_inputs(self, submission: executions.Submission, known: Any, connection: Connection | None) -> bool:
+        """Whether the execution that is known has these inputs; sealed ones are opened, for no hash of them is kept."""
+        if known.inputs_hash and not is_sealed(submission.inputs):
+            return bool(known.inputs_hash == _inputs_hash(submission.inputs))
+        row = self.row(known.execution_id, connection)
+        given = self._inputs(submission.program, submission.version, submission.inputs, submission.id)
+        return _canonical(given) == _canonical(self._inputs(row["program"], row["version"], row["inputs"], row["id"]))
+
+    def _inputs(self, program: str, version: str, stored: str, id: UUID) -> dict[str, Any]:
+        signature = self._catalogue.version(program, version).signature
+        return self.sealing.json_values(signature, "inputs", stored, id)
 
     def _store(self, submissions: Sequence[executions.Submission]) -> None:
         """All of them or none; once more when the connection breaks, for it may be an old one that was cut since."""
@@ -479,8 +514,12 @@ def _new_row(submission: executions.Submission, created_at: datetime) -> Mapping
 
 
 def _inputs_hash(inputs: str) -> bytes:
-    canonical = json.dumps(json.loads(inputs), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).digest()
+    """Nothing of sealed inputs: what few values they may have could be tried out."""
+    return b"" if is_sealed(inputs) else hashlib.sha256(_canonical(json.loads(inputs))).digest()
+
+
+def _canonical(values: Any) -> bytes:
+    return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _connection_fault(connection: object) -> list[FieldError]:

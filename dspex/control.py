@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
 from uuid import UUID
 
+from dspex.batch import execution_id
 from dspex.broker import CANCEL_CHANNEL, DONE_CHANNEL, Broker
 from dspex.errors import ExecutionNotFound, ProgramNotFound, TransitionRefused
 from dspex.execution import Status
-from dspex.store import control, executions, programs
+from dspex.store import batches, control, executions, programs
 from dspex.store.database import Database
 
 __all__ = ["Control"]
 
-#: Executions of one statement of :meth:`Control.retry_failed`.
-RETRY_ROWS = 1000
+#: Executions of one statement of :meth:`Control.cancel_batch` and :meth:`Control.retry_failed`.
+CANCEL_ROWS = RETRY_ROWS = 1000
 _FIRST_ID = UUID(int=0)
+
+
+def _untold(_done: int, _total: int) -> None:
+    """Nobody wants to know how far it is."""
 
 
 class Control:
@@ -33,12 +38,23 @@ class Control:
         True when it is cancelled, or its worker was asked: it may still complete if that comes first. False when it
         had completed or failed already. Raises ExecutionNotFound.
         """
-        found = self._database.run(partial(control.cancel, ids=[id]), saved="it is not cancelled")
-        self._broker.tell(DONE_CHANNEL, found.ended)
-        self._broker.tell(CANCEL_CHANNEL, found.running)
+        found = self._cancel([id])
         if not (found.ended or found.running or found.final):
             raise _not_found(id)
         return found.final.get(id, Status.CANCELLED) == Status.CANCELLED
+
+    def cancel_batch(self, batch_id: UUID, on_progress: Callable[[int, int], None] = _untold) -> int:
+        """Cancel what is queued and running of a batch, as :meth:`cancel` does. Returns how many were."""
+        counts = self._database.run(partial(batches.progress, batch_id=batch_id))["counts"]
+        left, count, after = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0), 0, -1
+        while indexes := self._database.run(
+            partial(batches.unfinished_indexes, batch_id=batch_id, after=after, most=CANCEL_ROWS)
+        ):
+            found = self._cancel([execution_id(batch_id, index) for index in indexes])
+            count += len(found.ended) + len(found.running)
+            after = indexes[-1]
+            on_progress(count, max(left, count))
+        return count
 
     def retry(self, id: UUID) -> None:
         """Queue a failed or cancelled execution again. Raises TransitionRefused for any other, ExecutionNotFound."""
@@ -52,13 +68,15 @@ class Control:
             execution_id=str(id), status=row["status"],
         )  # fmt: skip
 
-    def retry_failed(self, program: str | None = None) -> int:
+    def retry_failed(self, program: str | None = None, on_progress: Callable[[int, int], None] = _untold) -> int:
         """Queue every execution that has failed by now again (of ``program``, or of all). Returns how many."""
         before = self._database.run(control.now)
         count, after = 0, _FIRST_ID
+        total = self._database.run(partial(control.count_failed, program=program, after=after, before=before))
         while ids := self._failed(program, after, before):
             count += len(self._database.run(partial(control.retry, ids=ids)))
             after = ids[-1]
+            on_progress(count, max(total, count))
         return count
 
     def pause(self, program: str) -> None:
@@ -72,6 +90,12 @@ class Control:
     def paused(self) -> Mapping[str, str]:
         """The paused programs by name, each with the reason."""
         return self._database.run(programs.paused)
+
+    def _cancel(self, ids: Collection[UUID]) -> control.Cancelled:
+        found = self._database.run(partial(control.cancel, ids=ids), saved="nothing more is cancelled")
+        self._broker.tell(DONE_CHANNEL, found.ended)
+        self._broker.tell(CANCEL_CHANNEL, found.running)
+        return found
 
     def _failed(self, program: str | None, after: UUID, before: datetime) -> list[UUID]:
         find = partial(control.failed_ids, program=program, after=after, before=before, most=RETRY_ROWS)

@@ -14,6 +14,8 @@ from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, Result
 
 if TYPE_CHECKING:
     from dspex.client import Client
+    from dspex.sealing import Sealing
+    from dspex.signatures import Signature
     from dspex.streaming import StreamEvent
 
 __all__ = ["TRANSITIONS", "Execution", "ExecutionRecord", "Metrics", "Result", "Status"]
@@ -152,6 +154,12 @@ class ExecutionRecord:
     def error(self) -> DspexError | None:
         """The recorded failure, or None. After a retry: why the last attempt failed."""
         stored = self._current["error"]
+        return None if stored is None else self._opened_error(stored)
+
+    @property
+    def shown_error(self) -> DspexError | None:
+        """The same without what it says if that is sealed: for logs and screens."""
+        stored = self._current["error"]
         return None if stored is None else DspexError.from_dict(stored)
 
     @property
@@ -164,8 +172,13 @@ class ExecutionRecord:
 
     @property
     def action_results(self) -> dict[str, Any]:
-        """What the program's manual actions told of the last attempt, by their names."""
-        return dict(self._current["action_results"] or {})
+        """What the program's manual actions told of the last attempt, by their names; sealed, nothing without a key."""
+        return self._sealing.open_whole(self._current["action_results"] or {}, f"{self.id}:action_results")
+
+    @property
+    def shown_action_results(self) -> dict[str, Any]:
+        """The same without what is sealed of them: for logs and screens."""
+        return self._sealing.shown_whole(self._current["action_results"] or {})
 
     @property
     def metadata(self) -> dict[str, Any] | None:
@@ -208,6 +221,13 @@ class ExecutionRecord:
     def _current(self) -> Mapping[str, Any]:
         return self._row
 
+    @property
+    def _sealing(self) -> Sealing:
+        raise NotImplementedError
+
+    def _opened_error(self, stored: Mapping[str, Any]) -> DspexError:
+        return DspexError.from_dict(self._sealing.open_whole(stored, f"{self.id}:error"))
+
 
 class Execution(ExecutionRecord):
     """One execution: a snapshot of its row, and a handle on it.
@@ -222,8 +242,8 @@ class Execution(ExecutionRecord):
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The validated inputs, as they were stored."""
-        return self._client.program(self.program, self.version).signature.decode("inputs", self._row["inputs"])
+        """The validated inputs. Values that are sealed are ``"<secret>"`` if the client has no key."""
+        return self._sealing.values(self._signature, "inputs", self._row["inputs"], self.id)
 
     @property
     def audit_trail(self) -> AuditTrail:
@@ -233,8 +253,11 @@ class Execution(ExecutionRecord):
     def result(self, timeout: float | None = None) -> Result:
         """The outputs, waiting up to ``timeout`` seconds for them (None: for ever; 0: not at all).
 
+        Values that are sealed are ``"<secret>"`` if the client has no key.
+
         Raises ExecutionFailed (its ``cause`` is the recorded error), ExecutionCancelled, ExecutionTimedOut when the
-        wait is over (the execution goes on), ResultNotReady with ``timeout=0``.
+        wait is over (the execution goes on), ResultNotReady with ``timeout=0``, EncryptionError when the key that
+        sealed the outputs is not among the client's.
         """
         final = Status(self._row["status"]).is_final
         return self.conclude(self._row if final else self._client.wait(self, timeout), timeout)
@@ -274,7 +297,7 @@ class Execution(ExecutionRecord):
         row = self._row
         id = str(self.id)
         if row["status"] == Status.COMPLETED:
-            return Result(self._client.program(self.program, self.version).signature.decode("outputs", row["result"]))
+            return Result(self._sealing.values(self._signature, "outputs", row["result"], self.id))
         if row["status"] == Status.CANCELLED:
             raise ExecutionCancelled(f"execution {id} was cancelled", execution_id=id)
         cause = row["error"] or {}
@@ -284,7 +307,7 @@ class Execution(ExecutionRecord):
             code=cause.get("code", "failed"),
             execution_id=id,
             attempts=row["attempt"],
-            cause=cause,
+            cause=self._sealing.open_whole(cause, f"{id}:error"),
         )
 
     @property
@@ -292,3 +315,11 @@ class Execution(ExecutionRecord):
         if not Status(self._row["status"]).is_final:
             self.refresh()
         return self._row
+
+    @property
+    def _sealing(self) -> Sealing:
+        return self._client.sealing
+
+    @property
+    def _signature(self) -> Signature:
+        return self._client.program(self.program, self.version).signature

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from dspex.batch import ROWS_MOST, WINDOW, BatchRows, Rejected, execution_id
+from dspex.batch import WINDOW, BatchRows, Rejected, execution_id
 from dspex.completion import Slot, in_order
 from dspex.driver import Driver
 from dspex.driver import Row as StoredRow
-from dspex.errors import BackendUnavailable, FieldError, ValidationError
+from dspex.errors import BackendUnavailable, ValidationError
 from dspex.store.executions import Submission
 from dspex.submission import RowOptions, prepare_row
 
@@ -66,8 +66,10 @@ class Intake:
     def prepare(self, rows: Sequence[Row]) -> Prepared:
         """Validate the next rows; nothing is stored."""
         batch_id, begin = self._batch.id, self._batch.size
-        if begin + len(rows) > ROWS_MOST:
-            raise ValidationError.of("batch", [FieldError("rows", f"at most {ROWS_MOST}", constraint="max_size")])
+        if faults := list(self._options.bounds.batch_faults(begin + len(rows))):
+            error = ValidationError.of("batch", faults)
+            error.details.update(batch_id=str(batch_id), stored=len(self._batch))
+            raise error
         submissions: list[Submission] = []
         rejected: list[Rejected] = []
         for index, row in enumerate(rows, begin):

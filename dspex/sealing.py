@@ -57,10 +57,10 @@ class Sealing:
     def require(self, program: Program) -> None:
         """Raise EncryptionError if the program has secret fields and there is no key to seal them with."""
         if self.keyring is None and program.signature.secret_fields:
+            names = ", ".join(sorted(program.signature.secret_fields))
             raise EncryptionError(
-                f"program {program.name!r} has secret fields ({', '.join(sorted(program.signature.secret_fields))}) and "
-                "DSPEX_ENCRYPTION_KEY is not set: make a key with `dspex encryption key`, and give it to clients and "
-                "workers",
+                f"program {program.name!r} has secret fields ({names}), and DSPEX_ENCRYPTION_KEY is not set: make one "
+                "with `dspex encryption key`, and give it to clients and workers",
                 code="encryption_key_missing", program=program.name,
             )  # fmt: skip
 
@@ -103,6 +103,10 @@ class Sealing:
         """Stored values as a command may show them: never those of secret fields, key or not."""
         found = self.json_values(signature, side, stored, id)
         return {name: PLACEHOLDER if name in signature.secret_fields else value for name, value in found.items()}
+
+    def shown_whole(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """An error or results of actions without what is sealed of them."""
+        return {name: value for name, value in stored.items() if name != SEALED}
 
     def open_whole(self, stored: Mapping[str, Any], context: str) -> dict[str, Any]:
         """An error or results of actions with what is sealed of them, if there is a key."""

@@ -274,6 +274,7 @@ def _last(client: Client, row: Mapping[str, Any], reading: Reading) -> Iterator[
     except (ExecutionFailed, ExecutionCancelled) as error:
         yield from reading.finish(execution.status, error=error)
         return
-    names = [field.name for field in client.program(execution.program, execution.version).signature.output_fields]
-    yield from reading.recorded(names, json.loads(row["result"]), result)
+    signature = client.program(execution.program, execution.version).signature
+    stored = client.sealing.json_values(signature, "outputs", row["result"], id=execution.id)
+    yield from reading.recorded([field.name for field in signature.output_fields], stored, result)
     yield from reading.finish(execution.status, value=result)

@@ -13,8 +13,10 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from dspex.audit import encode_events
+from dspex.bounds import Bounds, depth_fault
 from dspex.errors import FieldError, ValidationError
 from dspex.program import Program
+from dspex.sealing import Sealing
 from dspex.store.executions import Submission
 
 __all__ = ["Preparer", "RowOptions", "prepare_row"]
@@ -24,12 +26,13 @@ __all__ = ["Preparer", "RowOptions", "prepare_row"]
 class RowOptions:
     """What the rows of one submit have in common, validated: their program and how to run it.
 
-    ``max_input_bytes`` bounds the encoded inputs of each; ``metadata`` is JSON text, and ``events_around`` the text
-    of the first events but for what differs from row to row.
+    ``bounds`` are those of the inputs of each; ``sealing`` is None unless something of the program is sealed;
+    ``metadata`` is JSON text, and ``events_around`` the text of the first events but for what differs from row to row.
     """
 
     program: Program
-    max_input_bytes: int
+    bounds: Bounds
+    sealing: Sealing | None
     priority: int
     run_at: datetime | None
     timeout_seconds: float
@@ -47,18 +50,24 @@ def prepare_row(
     """The submission of these inputs. Raises ValidationError."""
     began = time.perf_counter()
     program = options.program
-    encoded = program.signature.encode("inputs", program.signature.validate_inputs(inputs))
-    if len(encoded) > options.max_input_bytes:
-        raise ValidationError.of(
-            f"submit to {program.name!r}", [_too_large("inputs", len(encoded), options.max_input_bytes)]
-        )
+    try:
+        values = program.signature.validate_inputs(inputs)
+        encoded = program.signature.encode("inputs", values)
+        faults = list(options.bounds.input_faults(values, encoded))
+    except RecursionError:
+        faults = [depth_fault("inputs", options.bounds.max_input_depth)]
+    if faults:
+        raise ValidationError.of(f"submit to {program.name!r}", faults)
+    stored = encoded.decode()
+    if options.sealing is not None:
+        stored = options.sealing.seal_values(program.signature, "inputs", encoded, id)
     before, after = options.events_around
     validated_ms = (time.perf_counter() - began) * 1000
     return Submission(
         id=id,
         program=program.name,
         version=program.version,
-        inputs=encoded.decode(),
+        inputs=stored,
         events=f'{before}"bytes":{len(encoded)},"duration_ms":{validated_ms:.3f}{after}',
         priority=options.priority,
         max_attempts=program.retry.max_attempts,
@@ -71,10 +80,11 @@ def prepare_row(
 
 
 class Preparer:
-    """Makes submissions; ``max_input_bytes`` bounds the encoded inputs, and the metadata, of each."""
+    """Makes submissions, within ``bounds``; what ``sealing`` says is sealed."""
 
-    def __init__(self, max_input_bytes: int) -> None:
-        self._max_input_bytes = max_input_bytes
+    def __init__(self, bounds: Bounds, sealing: Sealing) -> None:
+        self.bounds = bounds
+        self._sealing = sealing
 
     def prepare(
         self,
@@ -106,34 +116,33 @@ class Preparer:
         metadata: Mapping[str, Any] | None = None,
         faults: Sequence[FieldError] = (),
     ) -> RowOptions:
-        """What all rows of a submit share. Raises ValidationError; ``faults`` were found before."""
+        """What all rows of a submit share. Raises ValidationError; ``faults`` were found before.
+
+        Raises EncryptionError for a program with secret fields and no key.
+        """
+        self._sealing.require(program)
         wrong = [*faults, *_option_faults(priority, run_at, timeout)]
         if wrong:
             raise ValidationError.of(f"submit to {program.name!r}", wrong)
         seconds = float(timeout if timeout is not None else program.timeout)
         kept = self._metadata(program, metadata)
         around = _events_around(program, priority)
-        return RowOptions(program, self._max_input_bytes, priority, run_at, seconds, kept, around)
+        sealing = self._sealing if self._sealing.covers(program.signature) else None
+        return RowOptions(program, self.bounds, sealing, priority, run_at, seconds, kept, around)
 
     def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
         if metadata is None:
             return None
         try:
             text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
-            size = len(text.encode())
+            faults = list(self.bounds.metadata_faults(metadata, text.encode()))
+        except RecursionError:
+            faults = [depth_fault("metadata", self.bounds.max_input_depth)]
         except (TypeError, ValueError) as error:
-            raise ValidationError.of(
-                f"submit to {program.name!r}", [FieldError("metadata", f"JSON-friendly data ({error})")]
-            ) from None
-        if size > self._max_input_bytes:
-            raise ValidationError.of(
-                f"submit to {program.name!r}", [_too_large("metadata", size, self._max_input_bytes)]
-            )
+            faults = [FieldError("metadata", f"JSON-friendly data ({error})")]
+        if faults:
+            raise ValidationError.of(f"submit to {program.name!r}", faults)
         return text
-
-
-def _too_large(path: str, size: int, most: int) -> FieldError:
-    return FieldError(path, f"at most {most} bytes as JSON (DSPEX_MAX_INPUT_BYTES)", f"{size} bytes", "max_bytes")
 
 
 def _events_around(program: Program, priority: int) -> tuple[str, str]:

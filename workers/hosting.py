@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dspex.errors import ActionFailed, DspexError, ProgramNotFound, ValidationError
+from dspex.errors import ActionFailed, DspexError, EncryptionError, ProgramNotFound, ValidationError
 from dspex.execution import Status
 from dspex.program import Program
+from dspex.sealing import Sealing
 from dspex.store.executions import Claimed, Settlement
 from workers.actions import Actions
 from workers.actions.load import load_actions
@@ -21,6 +22,7 @@ from workers.limits.permits import Permits
 from workers.outcome import BAD_ANSWERS, may_fall_back
 from workers.run import Run, Stream
 from workers.settlement import record
+from workers.stream import StreamWithout
 from workers.text import fields_at_fault
 from workers.trail import AttemptTrail
 
@@ -32,8 +34,9 @@ log = logging.getLogger("dspex.workers")
 class Host:
     """Hosts the attempts of a worker; it knows the programs and has their adapters."""
 
-    def __init__(self, ledger: Ledger, adapters: Adapters, permits: Permits) -> None:
+    def __init__(self, ledger: Ledger, adapters: Adapters, permits: Permits, sealing: Sealing) -> None:
         self._ledger = ledger
+        self._sealing = sealing
         self._permits = permits
         self._adapters = adapters
         self._programs: dict[tuple[str, str], Program] = {}
@@ -45,6 +48,10 @@ class Host:
     async def prepare(self, programs: Iterable[Program]) -> None:
         """Load what these programs need, so that no execution waits for an import. What cannot be loaded is logged."""
         for program in programs:
+            try:
+                self._sealing.require(program)
+            except EncryptionError as error:
+                log.error("%s", error)  # noqa: TRY400 - the message says it all
             for name in program.adapters:
                 try:
                     await (await self._adapters.get(name)).prepare(program)
@@ -61,7 +68,10 @@ class Host:
         program = await self._program(claimed.program, claimed.version)
         journal.keeps = program.journal
         journal.limits = self._permits.of(program)
-        inputs = program.signature.decode("inputs", claimed.inputs)
+        journal.sealed = self._sealing.attempt(program, claimed.inputs, claimed.id)
+        inputs = self._sealing.values(program.signature, "inputs", claimed.inputs, claimed.id)
+        if stream is not None and journal.sealed is not None:
+            stream = StreamWithout(stream, journal.sealed.hidden_outputs)
         run = Run(claimed.id, claimed.attempt, program, inputs, journal, trail, deadline, stream)
         try:
             values, adapter = await self._with_actions(run, trail, journal)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from dspex.errors import DspexError
 from dspex.failpoints import AFTER_ANSWER, AFTER_JOURNAL, failpoint
+from dspex.sealing import SealedAttempt
 from dspex.store.lm_calls import LMCall
 from workers.limits.permits import CallLimits
 from workers.outcome import Deferred
@@ -38,6 +40,8 @@ class AttemptJournal:
     def __init__(self, execution_id: UUID, attempt: int, trail: AttemptTrail, store: CallStore) -> None:
         self.keeps = True
         self.replayed = 0
+        #: How answers, and what else is stored of the attempt, are sealed, if they are; set by the host.
+        self.sealed: SealedAttempt | None = None
         #: What the calls obey, and why one of them may not be made now; set by the host.
         self.limits: CallLimits | None = None
         self.deferred: Deferred | None = None
@@ -72,14 +76,14 @@ class AttemptJournal:
         estimate: Callable[[], Estimate] | None = None,
     ) -> dict[str, Any]:
         """See :class:`workers.run.Journal`."""
-        digest = bytes.fromhex(request_hash)
-        noted: dict[str, Any] = {"request": request_hash[:16], **({"repair": True} if repair else {})}
+        digest = self._digest(request_hash)
+        noted: dict[str, Any] = {"request": digest.hex()[:16], **({"repair": True} if repair else {})}
         self._given.add(digest)
         if waiting := self._known[digest]:
             known = waiting.popleft()
             self.replayed += 1
             self._trail.record("lm_call", model=known.model, replayed=True, **noted)
-            return dict(json.loads(known.response))
+            return self._response(known)
         occurrence = self._next[digest]
         self._next[digest] += 1
 
@@ -111,7 +115,7 @@ class AttemptJournal:
 
     def reject(self, request_hashes: Collection[str]) -> None:
         """See :class:`workers.run.Journal`."""
-        self._faulty.update(map(bytes.fromhex, request_hashes))
+        self._faulty.update(map(self._digest, request_hashes))
 
     def blame(self) -> None:
         """An adapter failed for the answers it was given since the last blame: for those it rejected, if any."""
@@ -139,8 +143,17 @@ class AttemptJournal:
             "replayed_lm_calls": self.replayed,
         }
 
+    def _digest(self, request_hash: str) -> bytes:
+        digest = bytes.fromhex(request_hash)
+        return digest if self.sealed is None else self.sealed.digest(digest)
+
+    def _response(self, call: LMCall) -> dict[str, Any]:
+        if self.sealed is None:
+            return dict(json.loads(call.response))
+        return self.sealed.open_response(call.response, call.place)
+
     def _made(self, digest: bytes, occurrence: int, model: str, answer: Answer, began_at: datetime) -> LMCall:
-        return LMCall(
+        made = LMCall(
             execution_id=self._execution_id,
             request_hash=digest,
             occurrence=occurrence,
@@ -153,6 +166,7 @@ class AttemptJournal:
             duration_ms=(self._trail.now() - began_at).total_seconds() * 1000,
             request_id=answer.request_id,
         )
+        return made if self.sealed is None else replace(made, response=self.sealed.response(made.response, made.place))
 
 
 def _usage(call: LMCall) -> dict[str, Any]:

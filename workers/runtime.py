@@ -17,6 +17,7 @@ from uuid import UUID
 from dspex.broker import CANCEL_CHANNEL, DONE_CHANNEL, Broker
 from dspex.errors import BackendUnavailable
 from dspex.failpoints import AFTER_HAND_BACK, arm, failpoint
+from dspex.sealing import Sealing
 from dspex.settings import Settings
 from dspex.store import control, migrate, programs
 from dspex.store.database import Database
@@ -88,7 +89,7 @@ class Runtime:
         self._ledger = Ledger(backends.database_url, backends.broker_url, lambda: self._lease.worker_id)
         self._budgets = Budgets(backends.database_url, lambda: self._lease.worker_id)
         self._permits = Permits(Buckets(backends.broker_url), self._budgets, settings.model_limits)
-        self._host = Host(self._ledger, self._adapters, self._permits)
+        self._host = Host(self._ledger, self._adapters, self._permits, Sealing.of(settings))
         self._streams = Streams(backends.broker_url)
         slots = FairSlots(concurrency, throttled=self._permits.throttled)
         self._permits.on_freed = slots.wake

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from dspex.errors import DspexError
 from dspex.execution import Status
 from dspex.program import Program, Retry
+from dspex.sealing import SealedAttempt
 from dspex.store.executions import Claimed, Settlement
 from workers.journal import AttemptJournal
 from workers.outcome import Fail, after_failure
@@ -52,12 +53,22 @@ def failed(claimed: Claimed, trail: AttemptTrail, error: DspexError, program: Pr
 
 
 def told(made: Settlement, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
-    """The settlement with its metrics and its events."""
-    return replace(
+    """The settlement with its metrics and its events, sealed if the program's executions are."""
+    whole = replace(
         made,
         metrics=_metrics(claimed, trail, journal),
         events=trail.encode(),
         action_results=json.dumps(trail.action_results) if trail.action_results else None,
+    )
+    return whole if journal.sealed is None else _sealed(whole, journal.sealed)
+
+
+def _sealed(made: Settlement, sealed: SealedAttempt) -> Settlement:
+    return replace(
+        made,
+        result=made.result and sealed.result(made.result),
+        error=made.error and sealed.error(made.error),
+        action_results=made.action_results and sealed.actions(made.action_results),
     )
 
 

@@ -15,7 +15,7 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -24,9 +24,9 @@ import redis.asyncio
 
 from dspex.execution import Status
 from dspex.streaming import stream_key
-from workers.run import StreamedAnswer
+from workers.run import Stream, StreamedAnswer
 
-__all__ = ["ENTRIES_MOST", "AttemptStream", "Streams"]
+__all__ = ["ENTRIES_MOST", "AttemptStream", "StreamWithout", "Streams"]
 
 log = logging.getLogger("dspex.workers")
 
@@ -154,6 +154,31 @@ class AttemptStream:
         if self._told_status is not self._status:
             yield {"status": self._status}
             self._told_status = self._status
+
+
+class StreamWithout:
+    """A stream that is not told of the fields ``hidden``: their values are sealed, and Redis never holds them."""
+
+    def __init__(self, stream: Stream, hidden: Collection[str]) -> None:
+        self._stream = stream
+        self._hidden = hidden
+
+    def answer(self) -> StreamedAnswer:
+        return _AnswerWithout(self._stream.answer(), self._hidden)
+
+
+class _AnswerWithout:
+    def __init__(self, answer: StreamedAnswer, hidden: Collection[str]) -> None:
+        self._answer = answer
+        self._hidden = hidden
+
+    def text(self, field: str, more: str) -> None:
+        if field not in self._hidden:
+            self._answer.text(field, more)
+
+    def field(self, name: str, value: Any) -> None:
+        if name not in self._hidden:
+            self._answer.field(name, value)
 
 
 class Streams:

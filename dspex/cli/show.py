@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import click
@@ -50,22 +50,21 @@ def show(id: str, as_json: bool) -> None:
         execution = client.get(id)
         trail = execution.audit_trail
         signature = client.program(execution.program, execution.version).signature
-        row = client.row(execution.id)
+        row, shown = client.row(execution.id), partial(client.sealing.shown, signature, id=execution.id)
+        inputs = shown("inputs", row["inputs"])
+        result = None if row["result"] is None else shown("outputs", row["result"])
         if as_json:
-            result = None if row["result"] is None else json.loads(row["result"])
-            echo_json(
-                {**as_data(execution), "inputs": json.loads(row["inputs"]), "result": result, "audit": _audit(trail)}
-            )
+            echo_json({**as_data(execution), "inputs": inputs, "result": result, "audit": _audit(trail)})
             return
         console = Console()
         console.print(_head(execution))
         if execution.status is Status.QUEUED and (why := client.paused().get(execution.program)):
             console.print(Text(f"its program is paused ({why}): `dspex resume {execution.program}`", style="yellow"))
-        console.print(_values("inputs", json.loads(row["inputs"])))
-        if row["result"] is not None:
-            console.print(_values("outputs", json.loads(row["result"])))
-        if execution.error is not None:
-            console.print(Text.assemble(("error   ", "bold"), (execution.error.code, "red"), f"  {execution.error}"))
+        console.print(_values("inputs", inputs))
+        if result is not None:
+            console.print(_values("outputs", result))
+        if (error := execution.shown_error) is not None:
+            console.print(Text.assemble(("error   ", "bold"), (error.code, "red"), f"  {error}"))
         console.print(Text(f"signature {signature.name}  {signature.fingerprint[:16]}", style="dim"))
         console.print(timeline(trail, width=console.width))
 

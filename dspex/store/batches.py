@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["extent", "final_indexes", "last_index", "progress"]
+__all__ = ["extent", "final_indexes", "last_index", "progress", "unfinished_indexes"]
 
 #: The rate that an ETA is made of is that of so many seconds.
 RECENT_SECONDS = 30
@@ -29,6 +29,11 @@ _FINAL = text("""
 SELECT batch_index FROM dspex.executions
 WHERE batch_id = :batch_id AND batch_index >= :begin AND batch_index < :end AND finished_at IS NOT NULL
 ORDER BY batch_index
+""")
+_UNFINISHED = text("""
+SELECT batch_index FROM dspex.executions
+WHERE batch_id = :batch_id AND batch_index > :after AND status IN ('queued', 'running')
+ORDER BY batch_index LIMIT :most
 """)
 _PROGRESS = text("""
 SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
@@ -57,6 +62,11 @@ def last_index(connection: Connection, batch_id: UUID) -> int:
 def final_indexes(connection: Connection, batch_id: UUID, *, begin: int, end: int) -> Sequence[int]:
     """The numbers, from ``begin`` to before ``end``, of the rows whose executions are final."""
     return list(connection.scalars(_FINAL, {"batch_id": batch_id, "begin": begin, "end": end}))
+
+
+def unfinished_indexes(connection: Connection, batch_id: UUID, *, after: int, most: int) -> Sequence[int]:
+    """The numbers of the next ``most`` rows, after ``after``, whose executions are queued or running."""
+    return list(connection.scalars(_UNFINISHED, {"batch_id": batch_id, "after": after, "most": most}))
 
 
 def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:

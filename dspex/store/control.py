@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["CANCELLING", "UNDISPATCH", "Cancelled", "cancel", "failed_ids", "now", "retry"]
+__all__ = ["CANCELLING", "UNDISPATCH", "Cancelled", "cancel", "count_failed", "failed_ids", "now", "retry"]
 
 _CANCEL = """
 WITH wanted AS MATERIALIZED (
@@ -107,15 +107,21 @@ def now(connection: Connection) -> datetime:
     return at
 
 
-_FAILED = text("""
-SELECT id FROM dspex.executions
+_ALL_FAILED = """
+FROM dspex.executions
 WHERE status = 'failed' AND id > :after AND (CAST(:program AS text) IS NULL OR program = :program)
     AND finished_at < :before
-ORDER BY id LIMIT :most
-""")
+"""
+_FAILED = text(f"SELECT id {_ALL_FAILED} ORDER BY id LIMIT :most")
+_COUNT_FAILED = text(f"SELECT count(*) {_ALL_FAILED}")
 
 
 def failed_ids(connection: Connection, *, program: str | None, after: UUID, before: datetime, most: int) -> list[UUID]:
     """Executions that failed before a moment, in the order of their ids, from ``after`` on."""
     parameters: dict[str, Any] = {"program": program, "after": after, "before": before, "most": most}
     return list(connection.scalars(_FAILED, parameters))
+
+
+def count_failed(connection: Connection, *, program: str | None, after: UUID, before: datetime) -> int:
+    """How many :func:`failed_ids` would find, however many it is asked for."""
+    return int(connection.scalar(_COUNT_FAILED, {"program": program, "after": after, "before": before}) or 0)

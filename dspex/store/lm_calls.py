@@ -29,6 +29,11 @@ class LMCall:
     request_id: str | None
     rejected: bool = False
 
+    @property
+    def place(self) -> str:
+        """Which of the execution's calls it is: what its answer is bound to when it is sealed."""
+        return f"{self.request_hash.hex()}:{self.occurrence}"
+
 
 # A call that is stored already (the answer to an earlier try of this statement was lost) stays as it is.
 INSERT = """

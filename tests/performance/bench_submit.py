@@ -26,8 +26,10 @@ from uuid_utils.compat import uuid7
 
 import dspex
 from dspex.batch import execution_id, new_batch_id
+from dspex.bounds import Bounds
 from dspex.embedded.servers import EmbeddedServers
 from dspex.intake import chunks
+from dspex.sealing import Sealing
 from dspex.store import executions, migrate
 from dspex.submission import Preparer, prepare_row
 
@@ -53,7 +55,7 @@ def copy_raw(connection: Connection, texts: list[str]) -> None:
 
 
 def table(client: dspex.Client, count: int, size: int) -> None:
-    options, batch_id = Preparer(10**6).options(PROGRAM), new_batch_id()
+    options, batch_id = Preparer(Bounds(), Sealing()).options(PROGRAM), new_batch_id()
     made = [
         prepare_row(options, row, execution_id(batch_id, n), batch_id, n) for n, row in enumerate(rows(count, size))
     ]

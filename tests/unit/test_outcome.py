@@ -77,6 +77,7 @@ def test_no_other_error_is_tried_again_in_the_attempt_and_few_at_all() -> None:
         AdapterUnavailable,
         errors.BackendUnavailable,
         errors.ExecutionTimedOut,
+        errors.RateLimited,
         errors.ResultNotReady,
     }
 

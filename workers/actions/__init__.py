@@ -105,7 +105,9 @@ class Actions:
         told = {"error": {"code": error.code, "message": redact(str(error))}, **report}
         self._told(action, False, began, told, code=error.code, on_failure=action.on_failure)
         if action.on_failure == "warn":
-            log.warning("%s: action %s failed, and the attempt goes on: %s", self._run.execution_id, action.name, error)
+            # Only its code: the text may quote inputs and outputs.
+            id = self._run.execution_id
+            log.warning("%s: action %s failed (%s), and the attempt goes on", id, action.name, error.code)
 
     def _told(self, action: Action, ok: bool, began: float, told: Mapping[str, Any], **noted: Any) -> None:
         took = round((time.monotonic() - began) * 1000, 3)

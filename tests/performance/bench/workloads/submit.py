@@ -13,8 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from dspex.batch import execution_id, new_batch_id
+from dspex.bounds import Bounds
 from dspex.client import Client
 from dspex.intake import chunks
+from dspex.sealing import Sealing
 from dspex.store import executions
 from dspex.submission import Preparer, prepare_row
 from tests.performance.bench.context import Context
@@ -58,7 +60,7 @@ def copy_inputs(client: Client, count: int) -> float:
 
 
 def copy_finished(client: Client, count: int) -> float:
-    options, batch_id = Preparer(10**6).options(program()), new_batch_id()
+    options, batch_id = Preparer(Bounds(), Sealing()).options(program()), new_batch_id()
     given = enumerate(rows(count, ROW_BYTES))
     made = [prepare_row(options, row, execution_id(batch_id, n), batch_id, n) for n, row in given]
     return copied(client, chunks(made), executions.copy)

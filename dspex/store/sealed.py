@@ -1,0 +1,90 @@
+"""What is sealed with a key that seals no more: found and written again, a few rows at a time.
+
+Only the sealed texts change. The trigger that guards transitions looks at changes of the status, and the audit trail
+covers events, not inputs or results, so neither is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, RowMapping, text
+
+__all__ = [
+    "CALL_COLUMNS",
+    "EXECUTION_COLUMNS",
+    "count",
+    "stale_calls",
+    "stale_executions",
+    "write_calls",
+    "write_executions",
+]
+
+EXECUTION_COLUMNS = ("inputs", "result", "error", "action_results")
+CALL_COLUMNS = ("response",)
+
+# Every token that does not name the key that seals now.
+_STALE = '"dspex:sealed"\\s*:\\s*"[0-9]+\\.(?!{key}\\.)'
+_OF_EXECUTION = "concat_ws(' ', inputs::text, result::text, error::text, action_results::text) ~ :stale"
+
+_COUNT = text(f"""
+SELECT (SELECT count(*) FROM dspex.executions WHERE {_OF_EXECUTION})
+     + (SELECT count(*) FROM dspex.lm_calls WHERE response::text ~ :stale)
+""")  # noqa: S608 - from this file only
+
+_EXECUTIONS = text(f"""
+SELECT id, inputs::text, result::text, error::text, action_results::text FROM dspex.executions
+WHERE id > :after AND {_OF_EXECUTION} ORDER BY id LIMIT :most FOR UPDATE
+""")  # noqa: S608 - from this file only
+
+_WRITE_EXECUTIONS = text("""
+UPDATE dspex.executions e
+SET inputs = g.inputs::json, result = g.result::json, error = g.error::json, action_results = g.action_results::json
+FROM unnest(CAST(:id AS uuid[]), CAST(:inputs AS text[]), CAST(:result AS text[]), CAST(:error AS text[]),
+    CAST(:action_results AS text[])) AS g (id, inputs, result, error, action_results)
+WHERE e.id = g.id
+""")
+
+_CALLS = text("""
+SELECT execution_id, request_hash, occurrence, response::text FROM dspex.lm_calls
+WHERE (execution_id, request_hash, occurrence) > (:execution_id, :request_hash, :occurrence)
+  AND response::text ~ :stale ORDER BY execution_id, request_hash, occurrence LIMIT :most FOR UPDATE
+""")
+
+_WRITE_CALLS = text("""
+UPDATE dspex.lm_calls c SET response = g.response::json
+FROM unnest(CAST(:execution_id AS uuid[]), CAST(:request_hash AS bytea[]), CAST(:occurrence AS int[]),
+    CAST(:response AS text[])) AS g (execution_id, request_hash, occurrence, response)
+WHERE c.execution_id = g.execution_id AND c.request_hash = g.request_hash AND c.occurrence = g.occurrence
+""")
+
+
+def count(connection: Connection, key: str) -> int:
+    """How many executions and calls have something sealed with another key than the one with this id."""
+    return int(connection.execute(_COUNT, {"stale": _STALE.format(key=key)}).scalar_one())
+
+
+def stale_executions(connection: Connection, key: str, after: UUID, most: int) -> Sequence[RowMapping]:
+    """The next of those executions, locked: their ids and sealed texts, in the order of their ids."""
+    parameters = {"stale": _STALE.format(key=key), "after": after, "most": most}
+    return connection.execute(_EXECUTIONS, parameters).mappings().all()
+
+
+def write_executions(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store the texts of these rows again."""
+    connection.execute(_WRITE_EXECUTIONS, {n: [row[n] for row in rows] for n in ("id", *EXECUTION_COLUMNS)})
+
+
+def stale_calls(connection: Connection, key: str, after: tuple[UUID, bytes, int], most: int) -> Sequence[RowMapping]:
+    """The next of those calls, locked, in the order of their keys."""
+    where = dict(zip(("execution_id", "request_hash", "occurrence"), after, strict=True))
+    parameters = {"stale": _STALE.format(key=key), "most": most, **where}
+    return connection.execute(_CALLS, parameters).mappings().all()
+
+
+def write_calls(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store the answers of these rows again."""
+    names = ("execution_id", "request_hash", "occurrence", *CALL_COLUMNS)
+    connection.execute(_WRITE_CALLS, {name: [row[name] for row in rows] for name in names})
