@@ -15,7 +15,10 @@ __all__ = ["adapters_command"]
 @click.command("adapters")
 @json_option
 def adapters_command(as_json: bool) -> None:
-    """List the adapters that can host programs: what each is able to do, and whether it can be loaded here."""
+    """List the adapters that can host programs: what each is able to do, and whether it can be loaded here.
+
+    Example: dspex adapters
+    """
     rows = [_described(info) for info in adapters().values()]
     if as_json:
         broken = [{"name": name, "loadable": False, "error": why} for name, why in unloadable().items()]

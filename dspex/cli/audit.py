@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dspex.cli.common import echo_json, json_option
+from dspex.cli.completion import program_names
+from dspex.cli.meter import Meter
+from dspex.cli.moments import since_option
 from dspex.client import Client
 
 __all__ = ["audit"]
@@ -18,17 +17,23 @@ __all__ = ["audit"]
 
 @click.group()
 def audit() -> None:
-    """Verify audit trails."""
+    """Verify audit trails.
+
+    Example: dspex audit verify
+    """
 
 
 @audit.command()
-@click.option("--program", help="Only this program's executions.")
-@click.option("--since", type=click.DateTime(), help="Only those submitted since (UTC).")
+@click.option("--program", shell_complete=program_names, help="Only this program's executions.")
+@since_option
 @json_option
 def verify(program: str | None, since: datetime | None, as_json: bool) -> int:
     """Recompute the chain of hashes of every execution. Exit code 1, and their ids, when trails are not whole.
 
-    Example: dspex audit verify --since 2026-01-01
+    \b
+    Examples:
+      dspex audit verify --since 7d
+      dspex audit verify --program simple_qa --json
     """
     verified = 0
 
@@ -37,9 +42,8 @@ def verify(program: str | None, since: datetime | None, as_json: bool) -> int:
         verified = done
         show(done, total)
 
-    with Client() as client, _progress() as show:
-        moment = since and since.replace(tzinfo=UTC)
-        broken = client.verify_audit(program=program, since=moment, on_progress=note)
+    with Client() as client, Meter() as meter, meter.phase("verifying", None) as show:
+        broken = client.verify_audit(program=program, since=since, on_progress=note)
     if as_json:
         found = [{"id": str(id), "faults": verdict.faults} for id, verdict in broken.items()]
         echo_json({"verified": verified, "broken": found})
@@ -48,13 +52,3 @@ def verify(program: str | None, since: datetime | None, as_json: bool) -> int:
             click.echo(f"{id}  {'; '.join(verdict.faults)}")
         click.echo(f"{verified} trails verified, {len(broken)} not whole")
     return 1 if broken else 0
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -13,6 +13,7 @@ import click
 from dspex.batch import Batch, Rejected, new_batch_id
 from dspex.cli.batch_files import Input, LineFile, State, read_state, refuse, write_state
 from dspex.cli.common import echo_json, json_option
+from dspex.cli.completion import program_names
 from dspex.cli.meter import Meter
 from dspex.client import Client
 from dspex.completion import IndexSet
@@ -28,7 +29,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=program_names)
 @click.argument("source", metavar="IN.jsonl", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-o", "--output", required=True, type=_FILE, help="Where results go: a JSON line for each row.")
 @click.option("--errors", type=_FILE, help="Where failures go; by default beside the output, as NAME.errors.jsonl.")
@@ -160,7 +161,7 @@ class Run:
             result = self._program.signature.encode("outputs", dict(execution.result(0)))
             self._put(self._results, index, execution.id, "result", json.loads(result))
         else:
-            error = execution.error or DspexError(f"execution {execution.id} was cancelled", code="cancelled")
+            error = execution.shown_error or DspexError(f"execution {execution.id} was cancelled", code="cancelled")
             self._put(self._failed, index, execution.id, "error", error.as_dict())
 
     def _put(self, file: LineFile, index: int, id: UUID | None, kind: str, value: object) -> None:

@@ -1,17 +1,15 @@
-"""What commands share: the client, tables, and JSON."""
+"""What commands share: executions as data, JSON, and values on one line."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from dspex.cli.tables import print_table
 from dspex.execution import Execution, Status
 
 __all__ = ["STATUS_STYLES", "as_data", "echo_json", "json_option", "print_table", "short"]
@@ -33,7 +31,7 @@ def echo_json(data: Any) -> None:
 
 def as_data(execution: Execution) -> dict[str, Any]:
     """An execution as ``--json`` prints it; without its inputs and result."""
-    error = execution.error
+    error = execution.shown_error
     return {
         "id": str(execution.id),
         "program": execution.program,
@@ -48,18 +46,8 @@ def as_data(execution: Execution) -> dict[str, Any]:
         "error": None if error is None else error.as_dict(),
         "metrics": {name: getattr(execution.metrics, name) for name in execution.metrics.__slots__},
         "metadata": execution.metadata,
-        "action_results": execution.action_results,
+        "action_results": execution.shown_action_results,
     }
-
-
-def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        # Ids are for copying: never cut, whatever the width.
-        table.add_column(column, no_wrap=True, min_width={"id": 36, "status": 9}.get(column))
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
 
 
 def short(value: Any, most: int = 200) -> str:

@@ -7,23 +7,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.text import Text
 
-from dspex.cli.common import STATUS_STYLES, as_data, echo_json, json_option, print_table, short
+from dspex.cli.common import STATUS_STYLES, as_data, echo_json, json_option
+from dspex.cli.completion import program_names
+from dspex.cli.moments import since_option
 from dspex.cli.stream import print_stream
+from dspex.cli.tables import console, print_table
 from dspex.client import Client
 from dspex.execution import Execution, Status
 from dspex.signatures import Signature
 
 __all__ = ["list_command", "run"]
 
+COLUMNS = ("id", "program", "status", "try", "submitted", "took", "error")
 #: Fields whose value is taken as it is typed, even when it looks like JSON.
 TEXT_TYPES = frozenset({"string", "enum", "atom", "model_output", "prompt_template"})
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=program_names)
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--timeout", type=float, default=None, help="How long to wait, in seconds; the execution goes on.")
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 runs first.")
@@ -32,7 +35,10 @@ TEXT_TYPES = frozenset({"string", "enum", "atom", "model_output", "prompt_templa
 def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int, stream: bool, as_json: bool) -> None:
     """Execute a program and print its result. A value is text for a text field, and JSON for any other.
 
-    Example: dspex run simple_qa question="What is the capital of France?"
+    \b
+    Examples:
+      dspex run simple_qa question="What is the capital of France?"
+      dspex run triage ticket="It does not start" max_words=5 history='["hello"]' --stream
     """
     with Client() as client:
         signature = client.program(name).signature
@@ -52,35 +58,37 @@ def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int,
 
 
 @click.command("list")
-@click.option("--program", help="Only this program's.")
+@click.option("--program", shell_complete=program_names, help="Only this program's.")
 @click.option(
     "--status", type=click.Choice([s.value for s in Status]), help="Only these; `failed` are the dead letters."
 )
-@click.option("--since", type=click.DateTime(), help="Only those submitted since (UTC).")
+@since_option
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @json_option
 def list_command(program: str | None, status: str | None, since: datetime | None, limit: int, as_json: bool) -> None:
     """List executions, the newest first.
 
-    Example: dspex list --status failed --limit 50
+    \b
+    Examples:
+      dspex list --status failed --since 2h
+      dspex list --program simple_qa --limit 1000 --json
     """
     with Client() as client:
-        moment = since and since.replace(tzinfo=UTC)
-        found = client.list(program=program, status=status, since=moment, limit=limit)
+        found = client.list(program=program, status=status, since=since, limit=limit)
         if as_json:
             echo_json([as_data(execution) for execution in found])
             return
         if not found:
             click.echo("no executions")
             return
-        print_table(Console(), ("id", "program", "status", "try", "submitted", "took", "error"), map(_row, found))
+        print_table(console(), COLUMNS, map(_row, found), optional=("try", "took"))
         if paused := client.paused():
             for name, why in paused.items():
                 click.secho(f"paused: {name} ({why}): `dspex resume {name}`", fg="yellow", err=True)
 
 
 def _row(execution: Execution) -> tuple[str | Text, ...]:
-    status, error = execution.status, execution.error
+    status, error = execution.status, execution.shown_error
     return (
         str(execution.id),
         execution.program,
@@ -88,7 +96,7 @@ def _row(execution: Execution) -> tuple[str | Text, ...]:
         str(execution.attempts),
         _moment(execution.created_at),
         f"{execution.metrics.execution_time_ms:.0f} ms" if status.is_final else "",
-        short(error.code if error else "", 40),
+        error.code if error else "",
     )
 
 

@@ -1,27 +1,22 @@
-"""The command group: subcommands by name, and what an error looks like."""
+"""The command group: subcommands by name, and how the command line ends."""
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import click
 
-from dspex.errors import (
-    BackendUnavailable,
-    ConfigurationError,
-    DspexError,
-    ExecutionNotFound,
-    ProgramNotFound,
-    SchemaOutdated,
-    ValidationError,
-)
+from dspex.cli.colour import coloured
+from dspex.cli.completion import VARIABLE
+from dspex.cli.failures import DONE, INTERRUPTED, OUTPUT_CLOSED, tell
 
 __all__ = ["cli", "main"]
-
-#: Exit codes.
-DONE, FAILED, WRONG_USAGE, UNREACHABLE = 0, 1, 2, 3
 
 #: Where each subcommand is, in the order that help shows them, with its line of help.
 COMMANDS = {
@@ -30,6 +25,7 @@ COMMANDS = {
     "worker": ("dspex.cli.processes:worker", "Run a worker."),
     "beat": ("dspex.cli.processes:beat", "Run beat, which has the health checked."),
     "flower": ("dspex.cli.processes:flower", "Run the Flower dashboard."),
+    "config": ("dspex.cli.config:config", "Show the settings in force, and where each comes from."),
     "migrate": ("dspex.cli.migrate:migrate", "Bring the database's schema up to date."),
     "compile": ("dspex.cli.compile:compile_command", "Compile a signature and show what it means."),
     "deploy": ("dspex.cli.programs:deploy", "Deploy the programs of a Python or JSON file."),
@@ -43,10 +39,18 @@ COMMANDS = {
     "pause": ("dspex.cli.control:pause", "Begin no execution of a program."),
     "resume": ("dspex.cli.control:resume", "Begin executions of a paused program again."),
     "audit": ("dspex.cli.audit:audit", "Verify the audit trails of the whole database."),
+    "encryption": ("dspex.cli.encryption:encryption", "Make and rotate the keys that seal secret fields."),
     "adapters": ("dspex.cli.adapters:adapters_command", "List the adapters that can host programs."),
     "workers": ("dspex.cli.workers:workers", "List the live workers."),
+    "alerts": ("dspex.cli.alerts:alerts", "List alerts, evaluate them now, or tell a test alert."),
+    "completion": ("dspex.cli.completion:completion", "Print the script that completes commands in a shell."),
+    "doctor": ("dspex.cli.doctor:doctor", "Say whether this deployment is ready, and how to mend what is not."),
     "bench": ("dspex.cli.bench:bench", "Put load on this deployment: how much it carries, where it is bound."),
 }
+
+
+#: Every command takes it, so that it can be put at the end of a line that has failed.
+_DEBUG = click.Option(["--debug"], is_flag=True, expose_value=False, hidden=True)
 
 
 class _Commands(click.Group):
@@ -58,54 +62,74 @@ class _Commands(click.Group):
             return None
         module, _, attribute = COMMANDS[name][0].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
-        return command
+        return _with_debug(command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name, COMMANDS, 3, 0.5)
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {' or '.join(map(repr, near))}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, help) for name, (_, help) in COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read the output has gone: nothing is left to be told
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OUTPUT_CLOSED
+        return result
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dspex")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; it may stand after the command too.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """DSPex: durable, distributed execution of DSPy programs.
 
-    Settings come from DSPEX_* variables or dspex.toml. Exit codes: 0 done, 1 the work failed, 2 wrong usage,
-    3 a backend is unreachable.
+    Settings come from DSPEX_* variables or dspex.toml. Results are printed to standard output, all else to standard
+    error. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 a backend is unreachable.
+
+    Example: dspex demo
     """
-    ctx.obj = {"debug": debug}
+    ctx.color = coloured()
 
 
 def main() -> None:
-    """Run the command line; a DSPex error becomes a message and an exit code."""
+    """Run the command line; an error becomes a message and an exit code."""
+    sys.exit(_ended(sys.argv[1:]))
+
+
+def _ended(arguments: Sequence[str]) -> int:
+    if VARIABLE in os.environ:  # a shell that completes a line: nothing that goes wrong may be printed into it
+        with suppress(Exception):
+            cli.main(list(arguments), prog_name="dspex", complete_var=VARIABLE)
+        return DONE
     try:
-        result: Any = cli(standalone_mode=False)
-        sys.exit(result if isinstance(result, int) else DONE)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(WRONG_USAGE)
+        result = cli.main(list(arguments), prog_name="dspex", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(130)
-    except DspexError as error:
-        if "--debug" in sys.argv:
-            raise
-        click.secho(f"{error.code}: ", fg="red", bold=True, err=True, nl=False)
-        click.echo(str(error), err=True)
-        sys.exit(exit_code(error))
+        return INTERRUPTED
+    except Exception as error:  # whatever it is, the user is told what happened
+        return tell(error, as_json=_asks("--json", arguments), debug=_asks("--debug", arguments))
+    return result if isinstance(result, int) else DONE
 
 
-#: What the user typed is wrong, rather than what was asked for having failed.
-_USAGE = (ConfigurationError, ValidationError, ProgramNotFound, ExecutionNotFound)
+def _asks(option: str, arguments: Sequence[str]) -> bool:
+    """Whether an option is there; the line may be too wrong to be parsed."""
+    return option in arguments[: arguments.index("--") if "--" in arguments else None]
 
 
-def exit_code(error: DspexError) -> int:
-    """The exit code of an error."""
-    if isinstance(error, BackendUnavailable | SchemaOutdated):
-        return UNREACHABLE
-    wrong = isinstance(error, _USAGE) or error.code == "batch_refused"  # its files do not fit the command
-    return WRONG_USAGE if wrong else FAILED
+def _with_debug(command: click.Command) -> click.Command:
+    if _DEBUG not in command.params:
+        command.params.append(_DEBUG)
+    for sub in command.commands.values() if isinstance(command, click.Group) else ():
+        _with_debug(sub)
+    return command

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -19,16 +19,26 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["Meter"]
+from dspex.cli.tables import console
+
+__all__ = ["Meter", "Show"]
 
 LINE_SECONDS = 5.0
+
+T = TypeVar("T")
+
+
+class Show(Protocol):
+    """Told how much is done, and of how much when that was not known before."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
 
 
 class Meter:
     """Shows one phase after another."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = console(stderr=True)
         self._bars = Progress(
             SpinnerColumn(), TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
@@ -43,44 +53,55 @@ class Meter:
         self._bars.stop()
 
     @contextmanager
-    def phase(self, name: str, total: int | None, *, done: int = 0) -> Iterator[Callable[[int], None]]:
+    def phase(self, name: str, total: int | None, *, done: int = 0) -> Iterator[Show]:
         """Call what it yields with how much is done."""
         task = self._bars.add_task(name, total=total, completed=done)
         lines = _Lines(self._console, name, total, done)
         shown = done
 
-        def show(now_done: int) -> None:
+        def show(done: int, total: int | None = None) -> None:
             nonlocal shown
-            shown = now_done
+            shown = done
             if self._console.is_terminal:
-                self._bars.update(task, completed=now_done)
+                self._bars.update(task, completed=done, total=total)
             else:
-                lines.show(now_done)
+                lines.show(done, total)
 
         yield show
         self._end(task, lines, shown)
 
+    def over(self, name: str, items: Sequence[T]) -> Iterator[T]:
+        """The items, one after the other, as they are dealt with."""
+        with self.phase(name, len(items)) as show:
+            for number, item in enumerate(items, 1):
+                yield item
+                show(number)
+
     def _end(self, task: TaskID, lines: _Lines, done: int) -> None:
         if self._console.is_terminal:
             self._bars.update(task, total=self._bars.tasks[task].total or 1, completed=done or 1)
-        elif lines.total:
+        elif lines.printed:
             lines.print(done)
 
 
 class _Lines:
     def __init__(self, console: Console, name: str, total: int | None, done: int) -> None:
-        self.total = total
+        self.printed = False
+        self._total = total
         self._console = console
         self._name = name
         self._first = done
         self._began = self._printed_at = time.monotonic()
 
-    def show(self, done: int) -> None:
+    def show(self, done: int, total: int | None) -> None:
+        self._total = total or self._total
         if time.monotonic() - self._printed_at >= LINE_SECONDS:
             self.print(done)
 
     def print(self, done: int) -> None:
+        self.printed = True
         now = self._printed_at = time.monotonic()
         rate = (done - self._first) / max(now - self._began, 0.001)
-        left = f", {((self.total or 0) - done) / rate:.0f} s left" if rate and self.total and done < self.total else ""
-        self._console.print(f"{self._name}: {done} of {self.total}, {rate:.0f}/s{left}", highlight=False)
+        to_do = (self._total or done) - done
+        left = f", {to_do / rate:.0f} s left" if rate and to_do > 0 else ""
+        self._console.print(f"{self._name}: {done} of {self._total}, {rate:.0f}/s{left}")

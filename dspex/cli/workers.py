@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
 from rich.text import Text
 
-from dspex.cli.common import echo_json, json_option, print_table
+from dspex.cli.common import echo_json, json_option
+from dspex.cli.tables import console, print_table
 from dspex.client import Client
 
 __all__ = ["workers"]
@@ -15,7 +15,10 @@ __all__ = ["workers"]
 @click.command()
 @json_option
 def workers(as_json: bool) -> None:
-    """List the live workers: id, host, pid, state, running, last heartbeat; and what keeps one from its work."""
+    """List the live workers: id, host, pid, state, running, last heartbeat; and what keeps one from its work.
+
+    Example: dspex workers
+    """
     with Client() as client:
         rows = client.workers()
     if as_json:
@@ -25,7 +28,7 @@ def workers(as_json: bool) -> None:
         click.echo("no worker is alive: start one with `dspex worker`")
         return
     print_table(
-        Console(),
+        console(),
         ("id", "host", "pid", "state", "running", "last heartbeat"),
         [
             (

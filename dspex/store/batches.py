@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["extent", "final_indexes", "last_index", "progress", "unfinished_indexes"]
+__all__ = ["STATEMENTS", "UNFINISHED", "extent", "final_indexes", "last_index", "progress", "unfinished_indexes"]
 
 #: The rate that an ETA is made of is that of so many seconds.
 RECENT_SECONDS = 30
@@ -30,7 +30,7 @@ SELECT batch_index FROM dspex.executions
 WHERE batch_id = :batch_id AND batch_index >= :begin AND batch_index < :end AND finished_at IS NOT NULL
 ORDER BY batch_index
 """)
-_UNFINISHED = text("""
+UNFINISHED = text("""
 SELECT batch_index FROM dspex.executions
 WHERE batch_id = :batch_id AND batch_index > :after AND status IN ('queued', 'running')
 ORDER BY batch_index LIMIT :most
@@ -41,6 +41,10 @@ SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
     extract(epoch FROM now() - min(finished_at))::float8 AS since_first
 FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status
 """)
+
+
+#: All that is asked of a batch, for the test of their plans.
+STATEMENTS = (_FIRST, _LAST, _GAPS, _FINAL, UNFINISHED, _PROGRESS)
 
 
 def extent(connection: Connection, batch_id: UUID) -> tuple[str, int, Sequence[int]] | None:
@@ -66,7 +70,7 @@ def final_indexes(connection: Connection, batch_id: UUID, *, begin: int, end: in
 
 def unfinished_indexes(connection: Connection, batch_id: UUID, *, after: int, most: int) -> Sequence[int]:
     """The numbers of the next ``most`` rows, after ``after``, whose executions are queued or running."""
-    return list(connection.scalars(_UNFINISHED, {"batch_id": batch_id, "after": after, "most": most}))
+    return list(connection.scalars(UNFINISHED, {"batch_id": batch_id, "after": after, "most": most}))
 
 
 def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:

@@ -32,8 +32,36 @@ def test_cancel_and_retry(client: Client, shell: Shell) -> None:
     assert refused.returncode == 1
     assert refused.stderr == f"transition_refused: execution '{first}' is queued: only failed and cancelled " \
         "executions are retried\n"  # fmt: skip
-    assert json.loads(shell("retry", "--failed", "--json").stdout) == {"retried": 0}
+    assert json.loads(shell("retry", "--failed", "--json").stdout) == {"retried": 0, "refused": []}
     assert shell("retry", first, "--failed").returncode == 2
+
+
+def test_one_that_is_not_there_does_not_keep_the_others_from_it(client: Client, shell: Shell) -> None:
+    client.deploy(QA)
+    last, nobody = str(client.submit("qa", {"question": "?"}).id), "01a20332-1a1e-73dc-8d8e-0c9a0068509e"
+    done = shell("cancel", nobody, last)
+    assert (done.returncode, done.stdout) == (2, f"{nobody}  not found\n{last}  cancelled\n")
+    tried = shell("retry", nobody, last, "--json")
+    assert tried.returncode == 2
+    told = json.loads(tried.stdout)
+    assert (told["retried"], [error["code"] for error in told["refused"]]) == (1, ["execution_not_found"])
+
+
+def test_a_whole_batch_is_cancelled(client: Client, shell: Shell) -> None:
+    client.deploy(QA)
+    batch = client.submit_many("qa", ({"question": str(n)} for n in range(2500)))
+    other = client.submit("qa", {"question": "?"})
+    client.cancel(batch.ids[1200])
+    assert json.loads(shell("cancel", "--batch", str(batch.id), "--json").stdout) == {
+        "batch_id": str(batch.id), "cancelled": 2499
+    }  # fmt: skip
+    assert batch.progress.cancelled == 2500
+    assert client.get(other.id).status == "queued"
+    again = shell("cancel", "--batch", str(batch.id))
+    assert (again.returncode, again.stdout.split()[0]) == (0, "0")
+    assert shell("cancel", "--batch", str(other.id)).returncode == 2
+    assert shell("cancel").returncode == 2
+    assert not client.verify_audit()
 
 
 def test_pause_and_resume(client: Client, shell: Shell) -> None:

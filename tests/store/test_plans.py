@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.dialects import postgresql
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.store import executions, programs, workers
+from dspex.batch import execution_id, new_batch_id
+from dspex.store import batches, executions, programs, workers
 from dspex.store.arrays import array
 from dspex.store.database import Database
 from dspex.store.executions import Settlement
@@ -34,7 +36,7 @@ def read_at_most(connection: Connection, statement: str, parameters: Mapping[str
 
 def test_a_claim_and_a_settlement_read_their_own_rows(database: Database) -> None:
     database.run(partial(programs.deploy, program=PROGRAM))
-    worker_id, others = uuid7(), [uuid7() for _ in range(1000)]
+    worker_id, others = uuid7(), [uuid7() for _ in range(5000)]  # so many that reading all of them is the dearer plan
     register: dict[str, Any] = {"host": "h", "pid": 1, "version": "0", "concurrency": 10, "lease_seconds": 5}
     database.run(lambda connection: workers.register(connection, id=worker_id, **register))
     ids = [uuid7() for _ in range(20)]
@@ -48,3 +50,26 @@ def test_a_claim_and_a_settlement_read_their_own_rows(database: Database) -> Non
         assert read_at_most(connection, executions.SETTLE, executions.settle_parameters(settlements)) <= 400
         finished = "SELECT count(*) FROM dspex.executions WHERE finished_at IS NOT NULL"
         assert connection.scalar(text(finished)) == len(ids)
+
+
+def test_what_a_batch_tells_reads_its_own_rows(database: Database) -> None:
+    database.run(partial(programs.deploy, program=PROGRAM))
+    batch, big = new_batch_id(), new_batch_id()
+    sizes = {batch: 30, big: 3000}
+    with database.transaction() as connection:
+        for id, size in sizes.items():
+            rows = [SUBMISSION(id=execution_id(id, n), batch_id=id, batch_index=n) for n in range(size)]
+            executions.copy(connection, rows)
+        connection.execute(text("ANALYZE dspex.executions"))
+        for statement in batches.STATEMENTS:
+            given = {"batch_id": batch, "begin": 0, "end": 1000, "after": -1, "most": 1000, "recent_seconds": 30}
+            assert read_at_most(connection, *as_psycopg(statement, given)) <= 2 * sizes[batch], statement.text
+        # Of a batch of any size, only so many rows as are asked for.
+        given = {"batch_id": big, "after": 999, "most": 100}
+        assert read_at_most(connection, *as_psycopg(batches.UNFINISHED, given)) <= 200
+
+
+def as_psycopg(statement: TextClause, parameters: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The statement as psycopg has it, with those of the parameters that it takes."""
+    compiled = statement.bindparams().compile(dialect=postgresql.psycopg.dialect())
+    return str(compiled), {name: parameters[name] for name in compiled.params}

@@ -1,0 +1,22 @@
+"""Names for the completion of a line in a shell, asked for without SQLAlchemy: somebody waits at the keyboard."""
+
+from __future__ import annotations
+
+import psycopg
+
+from dspex.errors import BackendUnavailable
+from dspex.settings import without_password
+
+__all__ = ["programs_beginning"]
+
+_BEGINNING = "SELECT name FROM dspex.programs WHERE starts_with(name, %s) ORDER BY name LIMIT 200"
+
+
+def programs_beginning(url: str, prefix: str, *, seconds: int) -> list[str]:
+    """The programs whose names begin so. Raises BackendUnavailable when Postgres does not tell within the time."""
+    options = f"-c statement_timeout={seconds * 1000}"
+    try:
+        with psycopg.connect(url, connect_timeout=seconds, options=options, autocommit=True) as connection:
+            return [name for (name,) in connection.execute(_BEGINNING, (prefix,))]
+    except psycopg.Error as error:
+        raise BackendUnavailable(f"Postgres at {without_password(url)} does not tell: {error}") from error
