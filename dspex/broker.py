@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import ssl
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -27,13 +28,24 @@ import redis
 from kombu import Connection
 from kombu.exceptions import OperationalError
 from kombu.pools import ProducerPool
+from kombu.utils.url import parse_url
 
 from dspex.errors import BackendUnavailable
 from dspex.failpoints import AFTER_PUBLISH, BEFORE_PUBLISH, failpoint
 from dspex.settings import without_password
 from dspex.wire import pack
 
-__all__ = ["CANCEL_CHANNEL", "DONE_CHANNEL", "MAINTENANCE_QUEUE", "QUEUE", "TASK", "Broker", "queue_keys", "step"]
+__all__ = [
+    "CANCEL_CHANNEL",
+    "DONE_CHANNEL",
+    "MAINTENANCE_QUEUE",
+    "QUEUE",
+    "TASK",
+    "Broker",
+    "queue_keys",
+    "step",
+    "tls_options",
+]
 
 TASK = "dspex.execute"
 QUEUE = "dspex"
@@ -67,6 +79,17 @@ def step(lane: int) -> int:
     return lane // 2
 
 
+def tls_options(url: str) -> dict[str, Any] | None:
+    """How kombu, Celery and Flower are to verify the Redis of a ``rediss://`` URL; None for one without TLS.
+
+    By themselves kombu and Flower verify nothing unless they are told to.
+    """
+    if not url.startswith("rediss://"):
+        return None
+    given: dict[str, Any] = parse_url(url).get("ssl") or {}
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, **given}
+
+
 class Broker:
     """Publishes executions. Safe to share between threads; connects on first use."""
 
@@ -74,6 +97,7 @@ class Broker:
         self.url = url
         self._connection = Connection(
             url,
+            ssl=tls_options(url) or False,
             transport_options={
                 "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "socket_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -157,7 +181,8 @@ class Broker:
     def _unavailable(self, reason: str) -> BackendUnavailable:
         where = without_password(self.url)
         return BackendUnavailable(
-            f"Redis at {where} is out of reach: {reason}. What was submitted is stored and runs once Redis is back",
+            f"Redis at {where} is out of reach: {reason.rstrip('.')}. "
+            "What was submitted is stored and runs once Redis is back",
             backend="redis",
             where=where,
         )
