@@ -127,6 +127,7 @@ class AsyncClient:
     deploy = _awaited(Client.deploy)
     program = _awaited(Client.program)
     workers = _awaited(Client.workers)
+    health = _awaited(Client.health)
     alerts = _awaited(Client.alerts)
     audit_trail = _awaited(Client.audit_trail)
     check_schema = _awaited(Client.check_schema)

@@ -6,12 +6,13 @@ import logging
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable
 
 from dspex.errors import ConfigurationError
 from workers.periodic import Periodic
 
-__all__ = ["Wear", "resident_mb"]
+__all__ = ["ProcessUse", "Wear", "resident_mb"]
 
 INTERVAL_SECONDS = 1.0
 
@@ -61,6 +62,20 @@ class Wear(Periodic):
         if self._max_memory_mb is not None and (held := resident_mb()) >= self._max_memory_mb:
             return f"{held:.0f} MB are held, of at most {self._max_memory_mb}"
         return None
+
+
+class ProcessUse:
+    """What part of a core this process uses: since the question before."""
+
+    def __init__(self) -> None:
+        self._asked_at, self._cpu_seconds = time.monotonic(), time.process_time()
+
+    def cpu(self) -> float:
+        """Above 1 when several threads compute at once."""
+        now, used = time.monotonic(), time.process_time()
+        share = (used - self._cpu_seconds) / max(now - self._asked_at, 0.001)
+        self._asked_at, self._cpu_seconds = now, used
+        return round(share, 4)
 
 
 def resident_mb() -> float:

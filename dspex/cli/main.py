@@ -42,6 +42,7 @@ COMMANDS = {
     "encryption": ("dspex.cli.encryption:encryption", "Make and rotate the keys that seal secret fields."),
     "adapters": ("dspex.cli.adapters:adapters_command", "List the adapters that can host programs."),
     "workers": ("dspex.cli.workers:workers", "List the live workers."),
+    "health": ("dspex.cli.health:health", "Show how everything is, and what to do where it is not well."),
     "alerts": ("dspex.cli.alerts:alerts", "List alerts, evaluate them now, or tell a test alert."),
     "completion": ("dspex.cli.completion:completion", "Print the script that completes commands in a shell."),
     "doctor": ("dspex.cli.doctor:doctor", "Say whether this deployment is ready, and how to mend what is not."),

@@ -13,7 +13,20 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["MOST_COUNTED", "Backlog", "backlogs", "latest", "queue", "record"]
+from dspex.store.partitions import first_id
+
+__all__ = [
+    "MOST_COUNTED",
+    "Backlog",
+    "ModelUse",
+    "backlogs",
+    "forget",
+    "latest",
+    "leader",
+    "models_in_use",
+    "performance",
+    "record",
+]
 
 #: A program's due executions are counted up to so many.
 MOST_COUNTED = 10_000
@@ -23,15 +36,22 @@ MOST_COUNTED = 10_000
 class Backlog:
     """What of a program is due and not begun: ``due`` of them, ``dispatched`` of which are on the queue in Redis.
 
-    ``limited``: paused, or held back by its own limits, so that waiting is what was asked for.
+    ``undispatched_wait_seconds`` is how long the oldest of the others waits for the pump; ``limited``: it has limits of
+    its own.
     """
 
     program: str
     due: int
     dispatched: int
     oldest_wait_seconds: float
+    undispatched_wait_seconds: float
     paused: bool
     limited: bool
+
+    @property
+    def held_back(self) -> bool:
+        """Whether waiting may be what was asked for."""
+        return self.paused or self.limited
 
 
 # The least of each priority is one look into the index executions_due; what is dispatched is a small window.
@@ -42,6 +62,7 @@ WITH dispatched AS MATERIALIZED (
 )
 SELECT p.name AS program, (coalesce(d.count, 0) + due.count)::int AS due, coalesce(d.count, 0)::int AS dispatched,
     greatest(extract(epoch FROM now() - least(d.oldest, first.oldest)), 0)::float8 AS oldest_wait_seconds,
+    coalesce(greatest(extract(epoch FROM now() - first.oldest), 0), 0)::float8 AS undispatched_wait_seconds,
     p.paused_at IS NOT NULL AS paused,
     (p.concurrency IS NOT NULL OR p.per_minute IS NOT NULL OR p.max_cost_usd IS NOT NULL) AS limited
 FROM dspex.programs p
@@ -69,31 +90,140 @@ def backlogs(connection: Connection) -> list[Backlog]:
     return [Backlog(**row) for row in connection.execute(text(BACKLOGS)).mappings()]
 
 
-_QUEUE = text("""
-SELECT count(*) FILTER (WHERE run_at <= now()) AS due,
-    coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now())), 0)::float8
-        AS oldest_wait_seconds
-FROM (SELECT run_at FROM dspex.executions WHERE status = 'queued' LIMIT 100000) q
-""")
+#: What averages are made of: so many executions that ended within so long, the latest.
+RECENT_SECONDS, RECENT_ROWS = 600, 200
+
+PERFORMANCE = f"""
+WITH recent AS MATERIALIZED (
+    SELECT id, extract(epoch FROM finished_at - started_at) * 1000 AS ms FROM dspex.executions
+    WHERE finished_at > now() - interval '{RECENT_SECONDS} s' AND status || '' = 'completed'
+    ORDER BY finished_at DESC LIMIT {RECENT_ROWS}
+), calls AS (
+    SELECT (event #>> '{{data,duration_ms}}')::float8 AS ms FROM dspex.audit_events a
+    CROSS JOIN LATERAL json_array_elements(a.events) event
+    WHERE a.execution_id = ANY(ARRAY(SELECT id FROM recent)) AND event ->> 'kind' = 'adapter_execution'
+)
+SELECT (SELECT avg(ms)::float8 FROM calls) AS adapter_call_ms, (SELECT avg(ms)::float8 FROM recent) AS execution_ms
+"""  # noqa: S608
 
 
-def queue(connection: Connection) -> dict[str, Any]:
-    """How many executions are due (counted up to 100,000) and how long the oldest of them has waited, in seconds."""
-    return dict(connection.execute(_QUEUE).mappings().one())
+def performance(connection: Connection) -> dict[str, float | None]:
+    """How long completed executions took of late, and the adapters in them, on average; None without any."""
+    row = connection.execute(text(PERFORMANCE)).mappings().one()
+    return {name: None if value is None else round(value, 3) for name, value in row.items()}
 
 
-def record(connection: Connection, *, healthy: bool, worker_id: UUID | None, components: Mapping[str, Any]) -> int:
-    """Keep the result of a health check. Returns its id."""
+def leader(connection: Connection, duty: str) -> Mapping[str, Any] | None:
+    """Who leads a duty (``host pid overdue_seconds``, which is above 0 when the lead has run out), if anybody does."""
+    row = connection.execute(
+        text("SELECT w.host, w.pid, extract(epoch FROM clock_timestamp() - l.expires_at)::float8 AS overdue_seconds "
+             "FROM dspex.leaderships l JOIN dspex.workers w ON w.id = l.worker_id WHERE l.duty = :duty"),
+        {"duty": duty},
+    ).mappings().one_or_none()  # fmt: skip
+    return dict(row) if row else None
+
+
+def record(connection: Connection, *, overall: str, worker_id: UUID | None, report: Mapping[str, Any]) -> int:
+    """Keep a report. Returns its id."""
     id: int = connection.execute(
-        text("INSERT INTO dspex.health_checks (healthy, worker_id, components) "
-             "VALUES (:healthy, :worker_id, CAST(:components AS json)) RETURNING id"),
-        {"healthy": healthy, "worker_id": worker_id, "components": json.dumps(components)},
+        text("INSERT INTO dspex.health_checks (overall, worker_id, report) "
+             "VALUES (:overall, :worker_id, CAST(:report AS json)) RETURNING id"),
+        {"overall": overall, "worker_id": worker_id, "report": json.dumps(report)},
     ).scalar_one()  # fmt: skip
     return id
 
 
 def latest(connection: Connection) -> Mapping[str, Any] | None:
-    row = (
-        connection.execute(text("SELECT * FROM dspex.health_checks ORDER BY id DESC LIMIT 1")).mappings().one_or_none()
-    )
+    """The last report kept (``id at overall worker_id report``), and ``age_seconds`` by the database's clock."""
+    row = connection.execute(
+        text("SELECT *, extract(epoch FROM clock_timestamp() - at)::float8 AS age_seconds "
+             "FROM dspex.health_checks ORDER BY id DESC LIMIT 1")
+    ).mappings().one_or_none()  # fmt: skip
     return dict(row) if row else None
+
+
+def forget(connection: Connection, *, older_than_seconds: float) -> int:
+    """Delete the reports of longer ago. Returns how many."""
+    return connection.execute(
+        text("DELETE FROM dspex.health_checks WHERE at < clock_timestamp() - make_interval(secs => :seconds)"),
+        {"seconds": older_than_seconds},
+    ).rowcount
+
+
+#: A program that nobody has used for so long does not have its model looked at.
+IN_USE_SECONDS = 86_400.0
+
+MODELS = """
+SELECT p.name AS program, v.content ->> 'model' AS model, v.content ->> 'api_base' AS api_base,
+    v.content ->> 'api_key_env' AS api_key_env
+FROM dspex.programs p JOIN dspex.program_versions v USING (name, version)
+WHERE v.content ->> 'model' IS NOT NULL AND (
+    p.deployed_at > now() - make_interval(secs => :seconds)
+    OR EXISTS (SELECT FROM dspex.executions e WHERE e.program = p.name AND e.id >= :since))
+ORDER BY p.name
+"""
+
+# Of what ended lately: which programs' models answered, and which failed, how.
+OUTCOMES = f"""
+WITH recent AS MATERIALIZED (
+    SELECT id, program, status, error, finished_at FROM dspex.executions
+    WHERE finished_at > now() - interval '{RECENT_SECONDS} s' ORDER BY finished_at DESC LIMIT {RECENT_ROWS}
+)
+SELECT program, coalesce(error #>> '{{details,cause,code}}', error ->> 'code') AS code, count(*)::int AS count,
+    extract(epoch FROM now() - max(finished_at))::float8 AS age_seconds
+FROM recent WHERE status IN ('completed', 'failed') GROUP BY 1, 2
+"""  # noqa: S608
+
+CALLS = f"""
+SELECT c.model, count(*)::int AS calls, avg(c.duration_ms)::float8 AS average_ms FROM dspex.lm_calls c
+WHERE c.execution_id = ANY(ARRAY(
+    SELECT id FROM dspex.executions WHERE finished_at > now() - interval '{RECENT_SECONDS} s'
+    ORDER BY finished_at DESC LIMIT {RECENT_ROWS}))
+GROUP BY c.model
+"""  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """A program that calls a model, and what its executions came to of late.
+
+    ``failures`` counts them by the code of their cause. ``answered_seconds_ago`` is None without a completed one,
+    ``failed_seconds_ago`` without a failed one. ``calls`` and ``average_ms`` are the model's, by whichever program.
+    """
+
+    program: str
+    model: str
+    api_base: str | None
+    api_key_env: str | None
+    completed: int
+    failures: Mapping[str, int]
+    answered_seconds_ago: float | None
+    failed_seconds_ago: float | None
+    calls: int
+    average_ms: float | None
+
+
+def models_in_use(connection: Connection) -> list[ModelUse]:
+    """The deployed programs that call a model and were deployed or used within a day."""
+    since = first_id(connection.scalar(text("SELECT now() - make_interval(secs => :s)"), {"s": IN_USE_SECONDS}))
+    used = connection.execute(text(MODELS), {"seconds": IN_USE_SECONDS, "since": since}).mappings().all()
+    outcomes = connection.execute(text(OUTCOMES)).all()
+    calls = {row.model: row for row in connection.execute(text(CALLS))}
+    found = []
+    for row in used:
+        ended = [outcome for outcome in outcomes if outcome.program == row["program"]]
+        failed = [outcome for outcome in ended if outcome.code is not None]
+        answered = next((outcome for outcome in ended if outcome.code is None), None)
+        made = calls.get(row["model"])
+        found.append(
+            ModelUse(
+                **row,
+                completed=answered.count if answered else 0,
+                failures={outcome.code: outcome.count for outcome in failed},
+                answered_seconds_ago=answered.age_seconds if answered else None,
+                failed_seconds_ago=min((outcome.age_seconds for outcome in failed), default=None),
+                calls=made.calls if made else 0,
+                average_ms=round(made.average_ms, 3) if made else None,
+            )
+        )
+    return found

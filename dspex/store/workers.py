@@ -17,7 +17,7 @@ VALUES (:id, :host, :pid, :version, 'running', :concurrency, 0, :lease_seconds, 
 """)
 _BEAT = text("""
 UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, concurrency = :concurrency,
-    state = :state, trouble = :trouble
+    state = :state, trouble = :trouble, memory_bytes = :memory_bytes, cpu = :cpu
 WHERE id = :id AND stopped_at IS NULL
 """)
 _STOP = text("UPDATE dspex.workers SET state = 'stopped', stopped_at = clock_timestamp(), running = 0 WHERE id = :id")
@@ -33,12 +33,14 @@ _RESIGN = text("DELETE FROM dspex.leaderships WHERE worker_id = :worker_id")
 
 class Vitals(NamedTuple):
     """How a live worker is: how many executions it runs, of how many it can; ``state`` is running or stopping;
-    ``trouble`` says in words what keeps it from its work."""
+    ``trouble`` says in words what keeps it from its work; ``cpu`` is the part of a core that it used lately."""
 
     running: int
     concurrency: int
     state: str = "running"
     trouble: str | None = None
+    memory_bytes: int | None = None
+    cpu: float | None = None
 
 
 def register(
