@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-__all__ = ["AuditEvent", "AuditTrail", "Entry", "Verdict", "encode_events", "entry_hash", "verify_chain"]
+__all__ = ["AuditEvent", "AuditTrail", "Digest", "Entry", "Verdict", "encode_events", "entry_hash", "verify_chain"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -127,6 +127,22 @@ def entry_hash(previous: bytes, execution_id: UUID, seq: int, attempt: int, at: 
     since = at - _EPOCH
     microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     return hashlib.sha256(previous + f"{execution_id}|{seq}|{attempt}|{microseconds}|{events}".encode()).digest()
+
+
+class Digest:
+    """One hash over the ends of many trails, in the order in which they are added.
+
+    Whoever kept it can tell later that none of these trails was cut short, removed or added.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.value = b""
+
+    def add(self, execution_id: UUID, head_seq: int, head_hash: bytes) -> None:
+        end = execution_id.bytes + head_seq.to_bytes(4, "big") + head_hash
+        self.value = hashlib.sha256(self.value + end).digest()
+        self.count += 1
 
 
 def encode_events(events: Sequence[Mapping[str, Any]]) -> str:

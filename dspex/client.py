@@ -40,7 +40,10 @@ from dspex.errors import (
 )
 from dspex.execution import Execution, Result, Status
 from dspex.failpoints import AFTER_INSERT, BETWEEN_CHUNKS, arm, failpoint
+from dspex.health import HealthReport
+from dspex.health_checks import client_check
 from dspex.intake import MAP_ROWS, Intake, chunks, mapped
+from dspex.lookup import not_found
 from dspex.program import Program
 from dspex.sealing import Sealing, is_sealed
 from dspex.settings import Settings
@@ -87,6 +90,7 @@ class Client:
         self._waiter = Waiter(self._broker)
         self.driver = BlockingDriver(self)
         self._control = Control(self._database, self._broker)
+        self._health = client_check(self._backends, interval_seconds=self.settings.health_interval_seconds)
         self._catalogue = Catalogue(self._database)
 
     def __enter__(self) -> Self:
@@ -296,6 +300,14 @@ class Client:
         find = partial(executions.listing, program=program, status=wanted, since=since, limit=limit)
         return [Execution(self, row) for row in self._database.run(find)]
 
+    def health(self) -> HealthReport:
+        """How everything is that executions need: each component, since when, and what to do where it is not well.
+
+        Answers within some seconds whatever is away; a report is given again for a moment, so asking often costs
+        nothing. Raises nothing for a backend that is out of reach: the report says so.
+        """
+        return self._health.report()
+
     def workers(self) -> Sequence[Mapping[str, Any]]:
         """The live workers: id, host, pid, version, state, running, concurrency, heartbeat_age_seconds."""
         return self._database.run(workers.listing)
@@ -308,7 +320,7 @@ class Client:
         """The execution's row as stored, or as ``connection`` sees it. Raises ExecutionNotFound."""
         row = self._run(partial(executions.find, id=id), connection)
         if row is None:
-            raise ExecutionNotFound(f"no execution {str(id)!r}; `dspex list` shows the latest", execution_id=str(id))
+            raise not_found(self._database, id)
         return row
 
     def rows(self, ids: Collection[UUID]) -> Sequence[Mapping[str, Any]]:
@@ -331,7 +343,7 @@ class Client:
         """The audit trail of an execution. Raises ExecutionNotFound."""
         found = self._database.run(partial(executions.trail, id=id))
         if found is None:
-            raise ExecutionNotFound(f"no execution {str(id)!r}", execution_id=str(id))
+            raise not_found(self._database, id)
         entries, head_seq, head_hash = found
         return AuditTrail(id, entries, head_seq=head_seq, head_hash=head_hash)
 

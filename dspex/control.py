@@ -9,8 +9,9 @@ from uuid import UUID
 
 from dspex.batch import execution_id
 from dspex.broker import CANCEL_CHANNEL, DONE_CHANNEL, Broker
-from dspex.errors import ExecutionNotFound, ProgramNotFound, TransitionRefused
+from dspex.errors import ProgramNotFound, TransitionRefused
 from dspex.execution import Status
+from dspex.lookup import not_found
 from dspex.store import batches, control, executions, programs
 from dspex.store.database import Database
 
@@ -40,7 +41,7 @@ class Control:
         """
         found = self._cancel([id])
         if not (found.ended or found.running or found.final):
-            raise _not_found(id)
+            raise not_found(self._database, id)
         return found.final.get(id, Status.CANCELLED) == Status.CANCELLED
 
     def cancel_batch(self, batch_id: UUID, on_progress: Callable[[int, int], None] = _untold) -> int:
@@ -62,7 +63,7 @@ class Control:
             return
         row = self._database.run(partial(executions.find, id=id))
         if row is None:
-            raise _not_found(id)
+            raise not_found(self._database, id)
         raise TransitionRefused(
             f"execution {str(id)!r} is {row['status']}: only failed and cancelled executions are retried",
             execution_id=str(id), status=row["status"],
@@ -104,7 +105,3 @@ class Control:
     def _set_pause(self, program: str, *, paused: bool) -> None:
         if not self._database.run(partial(programs.set_pause, name=program, paused=paused)):
             raise ProgramNotFound(f"no program {program!r} is deployed", program=program)
-
-
-def _not_found(id: UUID) -> ExecutionNotFound:
-    return ExecutionNotFound(f"no execution {str(id)!r}; `dspex list` shows the latest", execution_id=str(id))

@@ -7,9 +7,10 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from dspex.audit import Verdict, verify_chain
-from dspex.store import trails
+from dspex.audit import Digest, Verdict, verify_chain
+from dspex.store import retention, trails
 from dspex.store.database import Database
+from dspex.store.retention import Period
 
 __all__ = ["verify_trails"]
 
@@ -30,6 +31,8 @@ def verify_trails(
     how many executions were verified so far, and of how many.
     """
     begin = trails.before(since)
+    if program is None:
+        yield from _verify_retired(database, begin)
     done, total = 0, database.run(partial(trails.count, after=begin, program=program))
     after: UUID | None = begin
     while after is not None:
@@ -44,3 +47,30 @@ def verify_trails(
         done += len(page.chains)
         on_progress(done, max(total, done))
         after = page.last
+
+
+def _verify_retired(database: Database, begin: UUID) -> Iterator[tuple[UUID, Verdict]]:
+    """Trails kept longer than their executions: each by itself, and their ends against the digest of the period."""
+    for period in database.run(retention.periods):
+        if period.retired_at is None or period.audit_retired_at is not None or period.high <= begin:
+            continue
+        digest = Digest()
+        after: UUID | None = UUID(int=period.low.int - 1)
+        while after is not None:
+            page = database.run(partial(trails.retired_page, after=after, until=period.high, most=PAGE_ROWS))
+            for chain in page.chains:
+                digest.add(chain.execution_id, chain.head_seq, chain.head_hash)
+                verdict = verify_chain(chain.execution_id, chain.entries, chain.head_seq, chain.head_hash)
+                if not verdict:
+                    yield chain.execution_id, verdict
+            after = page.last
+        if period.digest is not None and period.digest != digest.value:
+            yield period.low, Verdict((_period_fault(period, digest.count),))
+
+
+def _period_fault(period: Period, count: int) -> str:
+    if count == period.executions:
+        what = "one of them was cut short or changed"
+    else:
+        what = f"{count} are there, {period.executions} executions were retired"
+    return f"the trails of the period {period.name} are not those it ended with: {what}"

@@ -12,10 +12,14 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.signals import setup_logging
 
+from dspex.broker import tls_options
 from dspex.settings import Settings, unknown_variables
 from workers import transport
 
 __all__ = ["app", "settings"]
+
+#: Upkeep with nothing to do takes some milliseconds; beat forgets the time when it is restarted.
+UPKEEP_SECONDS = 600.0
 
 
 def _celeryconfig() -> ModuleType:
@@ -61,8 +65,10 @@ def _configure_logging(loglevel: int | str | None = None, **_: object) -> None:
 
 def _make_app(settings: Settings) -> Celery:
     transport.register()
-    made = Celery("dspex", broker=settings.backends().broker_url, include=["workers.tasks"])
+    broker_url = settings.backends().broker_url
+    made = Celery("dspex", broker=broker_url, include=["workers.tasks"])
     made.config_from_object(_celeryconfig())
+    made.conf.broker_use_ssl = tls_options(broker_url) or False
     made.steps["consumer"].update((_EventsForThePool, _TellsThePool))
     made.conf.worker_concurrency = settings.worker_concurrency
     made.conf.beat_schedule = {
@@ -71,7 +77,13 @@ def _make_app(settings: Settings) -> Celery:
             "schedule": settings.health_interval_seconds,
             # A check that could not run in time is of no use later.
             "options": {"expires": settings.health_interval_seconds * 2},
-        }
+        },
+        "alerts": {
+            "task": "dspex.alerts",
+            "schedule": settings.alert_interval_seconds,
+            "options": {"expires": settings.alert_interval_seconds * 2},
+        },
+        "upkeep": {"task": "dspex.upkeep", "schedule": UPKEEP_SECONDS, "options": {"expires": UPKEEP_SECONDS}},
     }
     return made
 

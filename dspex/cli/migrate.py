@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from dspex.settings import Settings, without_password
@@ -17,10 +19,11 @@ def migrate() -> None:
 
     Example: DSPEX_DATABASE_URL=postgresql://… dspex migrate
     """
-    backends = Settings.load().backends()
+    settings = Settings.load()
+    backends = settings.backends()
     database = Database(backends.database_url)
     try:
-        before, after = database.guard(migrations.upgrade)
+        before, after = database.guard(partial(migrations.upgrade, keep_days=settings.retention_days))
     finally:
         database.close()
     where = without_password(backends.database_url)

@@ -25,6 +25,7 @@ from dspex.errors import BackendUnavailable, ConfigurationError
 from dspex.settings.alerts import AlertSettings, alert_faults
 from dspex.settings.connections import Backends, ConnectionSettings
 from dspex.settings.faults import configuration_error, describe, profile_faults, unknown
+from dspex.settings.flower import FlowerSettings
 from dspex.settings.models import ModelSettings
 from dspex.settings.monitoring import MonitoringSettings
 from dspex.settings.names import PREFIX, TOML, variable
@@ -44,6 +45,7 @@ class Sections(
     SecuritySettings,
     MonitoringSettings,
     AlertSettings,
+    FlowerSettings,
     StorageSettings,
     TrialSettings,
 ):

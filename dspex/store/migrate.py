@@ -45,8 +45,11 @@ def check(connection: Connection) -> None:
         )
 
 
-def upgrade(engine: Engine) -> tuple[str | None, str]:
-    """Apply what is missing and make the coming months' partitions. Returns the revisions before and after."""
+def upgrade(engine: Engine, *, keep_days: int | None = None) -> tuple[str | None, str]:
+    """Apply what is missing and make the coming partitions. Returns the revisions before and after.
+
+    ``keep_days`` is DSPEX_RETENTION_DAYS, which says how long periods are (partitions.py).
+    """
     from alembic import command
     from alembic.config import Config
 
@@ -59,5 +62,5 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(_SCRIPTS))
         command.upgrade(config, "head")
-        partitions.ensure(connection)
+        partitions.ensure(connection, keep_days=keep_days)
         return before, head()

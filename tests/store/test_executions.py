@@ -298,7 +298,7 @@ def test_rows_go_to_the_partition_of_their_month(database: Database) -> None:
             text("SELECT tableoid::regclass::text FROM dspex.executions WHERE id = :id"), {"id": id}
         ).scalar_one()
     )
-    assert table.split(".")[-1] == f"executions_{datetime.now(UTC):%Y_%m}"
+    assert table.split(".")[-1] == f"executions_{datetime.now(UTC):%Y_%m}_01"
     old = partitions.first_id(datetime(2001, 1, 1, tzinfo=UTC))
     submit(database, id=old)
     assert status(database, old) == "queued"
@@ -325,7 +325,7 @@ def test_what_is_hot_is_found_by_its_own_index(database: Database, index: str, q
         plan = "\n".join(connection.scalars(text(f"EXPLAIN {query}")))
     # An index of a partition is named for the partition; its columns tell which it is.
     assert any(f"{kind} Scan" in plan for kind in ("Index", "Index Only", "Bitmap Index")), plan
-    month = f"executions_{datetime.now(UTC):%Y_%m}"
+    month = f"executions_{datetime.now(UTC):%Y_%m}_01"
     columns = {
         "executions_due": "program_priority_run_at",
         "executions_running": "worker_id",

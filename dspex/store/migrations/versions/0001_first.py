@@ -148,6 +148,16 @@ CREATE TABLE dspex.workers (
 );
 CREATE INDEX workers_live ON dspex.workers (heartbeat_at) WHERE stopped_at IS NULL;
 
+CREATE TABLE dspex.refused_messages (
+    day date NOT NULL,
+    reason text NOT NULL,
+    count bigint NOT NULL,
+    first_at timestamptz NOT NULL,
+    last_at timestamptz NOT NULL,
+    last_worker_id uuid NOT NULL,
+    PRIMARY KEY (day, reason)
+);
+
 CREATE TABLE dspex.leaderships (
     duty text PRIMARY KEY,
     worker_id uuid NOT NULL,
@@ -244,7 +254,8 @@ $$;
 CREATE FUNCTION dspex.refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' AND NOT EXISTS (SELECT FROM dspex.executions WHERE id = OLD.execution_id)
-        AND OLD.execution_id < (SELECT max(high) FROM dspex.periods WHERE audit_retired_at IS NOT NULL) THEN
+        AND OLD.execution_id < (
+            SELECT high FROM dspex.periods WHERE audit_retired_at IS NOT NULL ORDER BY high DESC LIMIT 1) THEN
         RETURN OLD;
     END IF;
     RAISE EXCEPTION 'dspex.audit_events is append-only: % refused', TG_OP USING ERRCODE = 'insufficient_privilege';
@@ -281,8 +292,8 @@ CREATE TRIGGER executions_transition BEFORE UPDATE ON dspex.executions
 
 
 # Partitions belong to the schema's owner, and so do these functions: whoever keeps them up (the role of workers) needs
-# no right to alter tables. Within a function every name is qualified, as for any function of another's rights. None waits
-# long for a lock, because whatever comes after it would wait as well: it fails, and is called again later.
+# no right to alter tables. Within a function every name is qualified, as for any function of another's rights. None
+# waits long for a lock, because whatever comes after it would wait as well: it fails, and is called again later.
 PARTITIONS = """
 CREATE FUNCTION dspex.first_id(at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
@@ -339,8 +350,8 @@ BEGIN
 END $$;
 """
 
-# A period goes in steps, each of them small, and each harmless when it is taken twice: its executions and model calls are
-# detached; the last hashes of their trails are digested; they are dropped; its audit entries are detached and dropped.
+# A period goes in steps, each of them small, and each harmless when it is taken twice: its executions and model calls
+# are detached; the last hashes of their trails are digested; they are dropped; then its audit entries are.
 RETENTION = """
 -- Into the parent, and so into its default partition, goes what stays of a partition that was detached.
 CREATE FUNCTION dspex.put_back(parent text, detached text, ids uuid[]) RETURNS void
@@ -377,7 +388,8 @@ BEGIN
     EXECUTE format('SELECT array_agg(id) FROM (
             SELECT id FROM dspex.%1$I WHERE status = ''queued'' AND dispatched_at IS NULL
             UNION ALL SELECT id FROM dspex.%1$I WHERE status = ''queued'' AND dispatched_at IS NOT NULL
-            UNION ALL SELECT id FROM dspex.%1$I WHERE status = ''running'' LIMIT 1001) unsettled', executions) INTO kept;
+            UNION ALL SELECT id FROM dspex.%1$I WHERE status = ''running''
+            LIMIT 1001) unsettled', executions) INTO kept;
     IF cardinality(kept) > 1000 THEN
         RAISE EXCEPTION 'more than 1,000 of its executions are not settled' USING ERRCODE = 'object_in_use';
     END IF;
@@ -393,18 +405,19 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     execution record;
     count bigint := 0;
-    digest bytea := '';
+    value bytea := '';
 BEGIN
-    PERFORM FROM dspex.periods WHERE name = period AND retired_at IS NOT NULL AND periods.digest IS NULL FOR UPDATE;
+    PERFORM FROM dspex.periods WHERE name = period AND retired_at IS NOT NULL AND digest IS NULL FOR UPDATE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    FOR execution IN EXECUTE format('SELECT id, audit_seq, audit_hash FROM dspex.%I ORDER BY id', 'executions_' || period)
+    FOR execution IN EXECUTE
+        format('SELECT id, audit_seq, audit_hash FROM dspex.%I ORDER BY id', 'executions_' || period)
     LOOP
-        digest := sha256(digest || uuid_send(execution.id) || int4send(execution.audit_seq) || execution.audit_hash);
+        value := sha256(value || uuid_send(execution.id) || int4send(execution.audit_seq) || execution.audit_hash);
         count := count + 1;
     END LOOP;
-    UPDATE dspex.periods SET executions = count, digest = digest_retired.digest WHERE name = period;
+    UPDATE dspex.periods SET executions = count, digest = value WHERE name = period;
 END $$;
 
 -- Detach the audit entries of a period whose executions are retired; those of executions that are still there stay.
@@ -414,7 +427,8 @@ DECLARE
     p dspex.periods;
     entries text := 'audit_events_' || period;
 BEGIN
-    SELECT * INTO p FROM dspex.periods WHERE name = period AND digest IS NOT NULL AND audit_retired_at IS NULL FOR UPDATE;
+    SELECT * INTO p FROM dspex.periods WHERE name = period AND digest IS NOT NULL AND audit_retired_at IS NULL
+    FOR UPDATE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -442,8 +456,8 @@ BEGIN
     END LOOP;
 END $$;
 
--- Delete executions of the default partitions, with their model calls and audit entries, that settled before a moment and
--- are older than the last period that went. How many.
+-- Delete executions of the default partitions, with their model calls and audit entries, that settled before a moment
+-- and are older than the last period that went. How many.
 CREATE FUNCTION dspex.delete_strays(ids uuid[], settled_before timestamptz) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
@@ -451,7 +465,8 @@ DECLARE
 BEGIN
     WITH deleted AS (
         DELETE FROM dspex.executions_default WHERE id = ANY(ids) AND finished_at < settled_before
-            AND id < (SELECT max(high) FROM dspex.periods WHERE audit_retired_at IS NOT NULL)
+            AND id < (
+            SELECT high FROM dspex.periods WHERE audit_retired_at IS NOT NULL ORDER BY high DESC LIMIT 1)
         RETURNING id
     ) SELECT array_agg(id) INTO gone FROM deleted;
     DELETE FROM dspex.lm_calls_default WHERE execution_id = ANY(gone);
@@ -459,9 +474,9 @@ BEGIN
     RETURN coalesce(cardinality(gone), 0);
 END $$;
 
-REVOKE ALL ON FUNCTION dspex.make_period(text, uuid, uuid), dspex.unmake_period(text), dspex.put_back(text, text, uuid[]),
-    dspex.retire_executions(text), dspex.digest_retired(text), dspex.retire_audit(text, text), dspex.drop_retired(text),
-    dspex.delete_strays(uuid[], timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dspex.make_period(text, uuid, uuid), dspex.unmake_period(text),
+    dspex.put_back(text, text, uuid[]), dspex.retire_executions(text), dspex.digest_retired(text),
+    dspex.retire_audit(text, text), dspex.drop_retired(text), dspex.delete_strays(uuid[], timestamptz) FROM PUBLIC;
 """
 
 
