@@ -16,6 +16,8 @@ task_store_errors_even_if_ignored = False
 
 # Hundreds of executions on one asyncio loop in one process; scale by processes.
 worker_pool = "workers.pool:AsyncioPool"
+# Refuses and counts what is no message of ours, without logging what it held.
+worker_consumer = "workers.consumer:Consumer"
 # Messages a worker may hold for each execution it can run. The pump bounds what waits in Redis (workers/pump.py); a
 # worker that took no more than it can run would not see the one of another program behind it (workers/slots.py).
 worker_prefetch_multiplier = 4
@@ -27,11 +29,10 @@ task_reject_on_worker_lost = False
 worker_disable_rate_limits = True
 # Redis going away says nothing about the work: it goes on, and is settled in Postgres.
 worker_cancel_long_running_tasks_on_connection_loss = False
-# kombu's redelivery is not the recovery mechanism (DESIGN): keep it out of the way.
+# kombu's redelivery, which is not the recovery mechanism, is off altogether: see workers/transport.py.
 broker_transport_options = {
     # The lists that the queue is made of, in the order in which they are served.
     "priority_steps": LANES,
-    "visibility_timeout": 3600,
     # A Redis that hangs must not hang the worker.
     "socket_connect_timeout": 5,
     "socket_keepalive": True,

@@ -7,7 +7,7 @@ What DSPex owns in Redis, all of it expendable:
 ``dspex:done``          pub/sub: ids of executions that reached a terminal status, separated by spaces
 ``dspex:cancel``        pub/sub: ids of running executions that somebody wants cancelled, separated by spaces
 ``dspex:stream:ID``      Redis Streams: what is written in executions that asked to be streamed, for some minutes
-``_kombu.*``, ``unacked*``, ``*.celery.pidbox``, ``celeryev*``  Celery's own
+``_kombu.*``, ``*.celery.pidbox``, ``celeryev*``  Celery's own
 
 Messages follow Celery's protocol 2, written with kombu, so that a producer need not import celery.
 """

@@ -1,47 +1,55 @@
-"""kombu's Redis transport, proof against what is not a message.
+"""kombu's Redis transport, proof against what is not a message, and without its emulation of acknowledgements.
 
 Whoever can write to Redis can put anything on the queue. kombu lets what it cannot parse end the worker; here it is
 logged, dropped, and changes nothing: the truth is in Postgres, and what a lost message stood for is dispatched again.
+
+For the same reason a message that was received is kept in Redis no longer: kombu would store each a second time, and
+delete it when it is acknowledged, in two transactions that cost the worker more than the rest of the message.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis, virtual
 
 __all__ = ["Transport", "register"]
 
 log = logging.getLogger("dspex.workers")
 
+#: Base64 around the body included, several times what the largest message takes.
+MESSAGE_BYTES_MOST = 512 * 1024
+#: What reading something that is no message may raise, in kombu and beneath it; RecursionError for deep nesting.
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
-class QoS(redis.QoS):  # type: ignore[misc]
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Give back what was not acknowledged, if Redis can be reached: closing a lost connection must not fail.
 
-        kombu 5.7 raises here when the connection was refused, and that ends the worker.
-        """
-        try:
-            super().restore_unacked_once(stderr)
-        except (OSError, AttributeError, *self.channel.connection_errors) as error:
-            log.debug("messages could not be given back: %s", error)
+def _uncounted(reason: str) -> None:
+    """Nobody counts: this process is no worker."""
 
-    def ack(self, delivery_tag: str) -> None:
-        """Acknowledge; over a connection that is gone it is too late, and the message was given back.
 
-        kombu 5.7 raises here as well when an execution ends after its message's connection did.
-        """
-        if not self.channel.closed:
-            super().ack(delivery_tag)
+#: Told of each message that is dropped; the pool sets it.
+on_refused: Callable[[str], None] = _uncounted
+
+
+class QoS(virtual.QoS):  # type: ignore[misc]
+    """Counts what is in flight, in this process alone."""
+
+    restore_at_shutdown = False
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Drop the message, or give it back; over a connection that is gone it is too late."""
         if not self.channel.closed:
             super().reject(delivery_tag, requeue=requeue)
 
 
 class Channel(redis.Channel):  # type: ignore[misc]
-    QoS = QoS
+    ack_emulation = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.QoS = QoS
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
