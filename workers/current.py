@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -35,10 +35,10 @@ def new_task(
     Another thread can then say whose task holds up the loop (:mod:`workers.watchdog`): it sees a task's name, and
     before Python 3.12 not its context.
     """
-    current = CURRENT.get()
+    own: Context | None = options.get("context")
+    current, meter = (CURRENT.get(), METER.get()) if own is None else (own.get(CURRENT), own.get(METER))
     if current is not None and options.get("name") is None:
         options["name"] = str(current)
-    meter = METER.get()
     if meter is not None and asyncio.iscoroutine(work):
         work = meter.steps(work)
     return asyncio.Task(work, loop=loop, **options)

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -24,10 +25,12 @@ from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError
 from dspex.execution import Status
 from dspex.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
 from dspex.store.executions import Claimed, Settlement
+from workers import metrics
 from workers.current import CURRENT, Current
 from workers.hosting import Host
 from workers.journal import AttemptJournal
 from workers.ledger import Ledger
+from workers.refusals import Refusals
 from workers.settlement import failed, record, told
 from workers.slots import FairSlots
 from workers.stream import Streams
@@ -78,13 +81,16 @@ class _Running:
 class Executor:
     """Runs as many executions at once as there are slots. All methods belong to the loop's thread."""
 
-    def __init__(self, ledger: Ledger, host: Host, streams: Streams, slots: FairSlots) -> None:
+    def __init__(self, ledger: Ledger, host: Host, streams: Streams, slots: FairSlots, refusals: Refusals) -> None:
         self._ledger = ledger
         self._host = host
         self._streams = streams
         self._slots = slots
+        self._refusals = refusals
         self._held: set[UUID] = set()
         self._pipelines: set[asyncio.Task[Any]] = set()
+        #: Of these, those that still have their slot.
+        self._in_slot: set[UUID] = set()
         self._running: dict[UUID, _Running] = {}
         self._unbegun: set[UUID] = set()
         self._stopping = False
@@ -106,35 +112,59 @@ class Executor:
         return len(self._held)
 
     def begin(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None:
-        """Run these executions; ``on_start`` is called for each that is claimed, ``on_end`` for each that is over."""
-        for id in received.ids:
-            pipeline = asyncio.create_task(self.run(id, received, partial(on_start, id)))
-            pipeline.add_done_callback(partial(_ended, id, on_end))
+        """Run these executions; ``on_start`` is called for each that is claimed, ``on_end`` for each that is over.
 
-    async def run(self, id: UUID, received: Received, on_start: Callable[[], None]) -> Outcome:
-        """Claim the execution and see its attempt through. An id that is held already is dropped."""
-        if id in self._held:
-            return Outcome(None)
-        if self._stopping:
-            return self._not_begun(id)
-        self._held.add(id)
-        pipeline = asyncio.current_task()
-        assert pipeline is not None
+        An id that is held already is dropped.
+        """
+        for id in received.ids:
+            if id in self._held:
+                on_end(id, Outcome(None))
+            elif self._stopping:
+                self._unbegun.add(id)
+                on_end(id, Outcome(None))
+            else:
+                self._held.add(id)
+                start = partial(self._start, id, received.program, on_start, on_end)
+                self._slots.ask(received.program, received.priority, start)
+
+    def _start(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd) -> None:
+        # Its context begins empty: nothing in it is of the execution whose end made room for it.
+        pipeline = asyncio.create_task(self._pipeline(id, on_start), context=Context())
         self._pipelines.add(pipeline)
-        try:
-            async with self._slots.slot(received.program, received.priority):
-                if self._stopping:
-                    return self._not_begun(id)
-                failpoint(BEFORE_CLAIM)
-                claimed = await self._ledger.claim(id)
-                if claimed is None:
-                    return Outcome(None)
-                failpoint(AFTER_CLAIM)
-                on_start()
-                return await self._attempt(claimed)
-        finally:
-            self._held.discard(id)
-            self._pipelines.discard(pipeline)
+        self._in_slot.add(id)
+        pipeline.add_done_callback(partial(self._over, id, program, on_end))
+
+    async def _pipeline(self, id: UUID, on_start: OnStart) -> Outcome:
+        """Claim the execution and see its attempt through."""
+        if self._stopping:  # it was given back as that began
+            return Outcome(None)
+        failpoint(BEFORE_CLAIM)
+        claimed = await self._ledger.claim(id)
+        if claimed is None:
+            metrics.missed()
+            return Outcome(None)
+        metrics.claimed(claimed)
+        failpoint(AFTER_CLAIM)
+        on_start(id)
+        outcome = await self._attempt(claimed)
+        metrics.attempt_ended(claimed.program, outcome.status, outcome.error, outcome.runtime_seconds)
+        return outcome
+
+    def _over(self, id: UUID, program: str, on_end: OnEnd, pipeline: asyncio.Task[Outcome]) -> None:
+        """Tell how it ended. One whose pipeline itself broke stays under the lease, and is recovered when that ends."""
+        self._pipelines.discard(pipeline)
+        self._held.discard(id)
+        self._leave_slot(id, program)
+        broken = pipeline.cancelled() or pipeline.exception() is not None
+        if broken and not pipeline.cancelled():
+            log.error("execution %s: the pipeline broke", id, exc_info=pipeline.exception())
+        on_end(id, Outcome(None) if broken else pipeline.result())
+
+    def _leave_slot(self, id: UUID, program: str) -> None:
+        """Make room for another; nothing when that was done already."""
+        if id in self._in_slot:
+            self._in_slot.remove(id)
+            self._slots.release(program)
 
     def resize(self, concurrency: int) -> None:
         """Run up to so many at once from now on; what runs beyond that goes on."""
@@ -181,10 +211,6 @@ class Executor:
         for running in self._running.values():
             running.work.end(why)
 
-    def _not_begun(self, id: UUID) -> Outcome:
-        self._unbegun.add(id)
-        return Outcome(None)
-
     # ------------------------------------------------------------------------------------------------ one attempt
 
     async def _attempt(self, claimed: Claimed) -> Outcome:
@@ -199,6 +225,9 @@ class Executor:
             settlement, error = await self._supervised(work, claimed, trail)
         finally:
             del self._running[claimed.id]
+        # The next one is claimed while this is settled; but what waits for Postgres to settle it is not without bound.
+        if len(self._pipelines) - len(self._in_slot) < self.concurrency:
+            self._leave_slot(claimed.id, claimed.program)
         failpoint(BEFORE_SETTLE)
         try:
             status = await self._ledger.settle(told(settlement, claimed, trail, journal))
@@ -266,14 +295,6 @@ def _when(at: float) -> float | None:
 async def _settled(pipelines: Collection[asyncio.Task[Any]], seconds: float | None = None) -> None:
     if pipelines:
         await asyncio.wait(list(pipelines), timeout=seconds)
-
-
-def _ended(id: UUID, on_end: Callable[[UUID, Outcome], None], pipeline: asyncio.Task[Outcome]) -> None:
-    """Tell how it ended. One whose pipeline itself broke stays under the lease, and is recovered when that ends."""
-    broken = pipeline.cancelled() or pipeline.exception() is not None
-    if broken and not pipeline.cancelled():
-        log.error("execution %s: the pipeline broke", id, exc_info=pipeline.exception())
-    on_end(id, Outcome(None) if broken else pipeline.result())
 
 
 def _frames(error: BaseException) -> Any:

@@ -7,17 +7,15 @@ that others hold for long: a small reserve beyond the concurrency is for such.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 __all__ = ["FairSlots"]
 
 #: The reserve is this part of the concurrency, and at least one.
 RESERVE_PART = 20
 
-_Line = deque[asyncio.Future[None]]
+Start = Callable[[], None]
 
 
 class FairSlots:
@@ -31,16 +29,22 @@ class FairSlots:
         self._throttled = throttled
         self._running: Counter[str] = Counter()
         self._taken = 0
-        self._lines: defaultdict[tuple[int, str], _Line] = defaultdict(deque)
+        self._lines: defaultdict[tuple[int, str], deque[Start]] = defaultdict(deque)
 
-    @asynccontextmanager
-    async def slot(self, program: str, priority: int) -> AsyncIterator[None]:
-        """Hold a slot; 0 is the most urgent priority."""
-        await self._acquire(program, priority)
-        try:
-            yield
-        finally:
-            self._release(program)
+    def ask(self, program: str, priority: int, start: Start) -> None:
+        """Call ``start`` with a slot of its own, now or when it is its turn; 0 is the most urgent priority.
+
+        The slot is held until :meth:`release`.
+        """
+        self._lines[priority, program].append(start)
+        self.wake()
+
+    def release(self, program: str) -> None:
+        self._taken -= 1
+        self._running[program] -= 1
+        if not self._running[program]:
+            del self._running[program]
+        self.wake()
 
     def resize(self, concurrency: int) -> None:
         """Let up to so many run at once from now on; what runs beyond that goes on."""
@@ -50,41 +54,17 @@ class FairSlots:
     def wake(self) -> None:
         """Give free slots to those whose turn it is; also to be called when a program is throttled no longer."""
         while (line := self._next()) is not None:
-            program = line[1]
             waiting = self._lines[line]
-            future = waiting.popleft()
+            start = waiting.popleft()
             if not waiting:
                 del self._lines[line]
-            if not future.done():
-                self._take(program)
-                future.set_result(None)
-
-    async def _acquire(self, program: str, priority: int) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lines[priority, program].append(future)
-        self.wake()
-        try:
-            await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self._release(program)
-            raise
-
-    def _take(self, program: str) -> None:
-        self._taken += 1
-        self._running[program] += 1
-
-    def _release(self, program: str) -> None:
-        self._taken -= 1
-        self._running[program] -= 1
-        if not self._running[program]:
-            del self._running[program]
-        self.wake()
+            self._taken += 1
+            self._running[line[1]] += 1
+            start()
 
     def _next(self) -> tuple[int, str] | None:
         """The priority and the program whose turn it is, if there is a slot for it."""
-        reserve = max(self.concurrency // RESERVE_PART, 1)
-        if not self._lines or self._taken >= self.concurrency + reserve:
+        if not self._lines or self._taken >= self.concurrency + max(self.concurrency // RESERVE_PART, 1):
             return None
         lines = [line for line in self._lines if not self._throttled(line[1])]
         if self._taken >= self.concurrency:
