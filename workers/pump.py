@@ -37,7 +37,8 @@ __all__ = ["Pump"]
 log = logging.getLogger("dspex.workers")
 
 INTERVAL_SECONDS = 0.2
-#: After a round that dispatched so many there is probably more: look again so soon.
+#: After a round that dispatched so many there is probably more: look again so soon. Each round that dispatches fewer,
+#: because the window is full or the backlog gone, doubles that up to the interval.
 BUSY_ROWS = 20
 BUSY_SECONDS = 0.02
 #: The lead lasts so long without being renewed: a leader that dies is replaced within it.
@@ -84,6 +85,7 @@ class Pump(Periodic):
         self._lease_seconds = lease_seconds
         self._in_touch_since = math.inf
         self._last_run = 0.0
+        self._pause = INTERVAL_SECONDS
         self._recovered_at = -math.inf
 
     def run_once(self) -> float | None:
@@ -99,7 +101,8 @@ class Pump(Periodic):
             self._database.run(budgets.charge_the_dead)
             self._database.run(forget_starts)
             self._recovered_at = time.monotonic()
-        return BUSY_SECONDS if self._dispatch() >= BUSY_ROWS else None
+        self._pause = BUSY_SECONDS if self._dispatch() >= BUSY_ROWS else min(self._pause * 2, INTERVAL_SECONDS)
+        return self._pause
 
     def on_failure(self, error: Exception) -> None:
         self._in_touch_since = math.inf
