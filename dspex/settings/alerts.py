@@ -99,7 +99,8 @@ class AlertSettings(BaseModel):
     alert_thresholds: AlertThresholds = Field(
         default_factory=AlertThresholds,
         description='Above what an alert fires, as JSON; "off" for never: {"error_rate": 0.1, '
-        '"queue_age_seconds": "off", "cost_per_hour_usd": 20, "programs": {"slow_one": {"execution_time_seconds": 120}}}.',
+        '"queue_age_seconds": "off", "cost_per_hour_usd": 20, '
+        '"programs": {"slow_one": {"execution_time_seconds": 120}}}.',
     )
     alert_interval_seconds: float = Field(30.0, ge=1, le=3600, description="How often beat has alerts evaluated.")
     alert_window_seconds: float = Field(

@@ -1,0 +1,162 @@
+"""Alerts and what is to be told of them.
+
+``pending → firing → resolved``: a breach fires once it has lasted, and resolves once it has been away for as long, so
+that what flutters is told once. Each step is one statement under a lock that evaluations share, and makes the
+deliveries of all channels with it; a delivery is made by whoever claims it, tried again until it succeeds or a day is
+over, and told again if whoever made it died before saying so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+__all__ = ["claim", "delivered", "listing", "note", "try_lock", "undelivered"]
+
+#: The key of the lock, of this database.
+LOCK = 0x64737065782E616C  # "dspex.al"
+CLAIM_SECONDS = 60.0
+#: What could not be delivered for so long is given up; it stays on record.
+GIVE_UP_SECONDS = 86_400.0
+MOST_AT_ONCE = 100
+#: The wait after the first failure; it doubles with each.
+BACKOFF_SECONDS, BACKOFF_MOST_SECONDS = 30.0, 900.0
+
+_SEEN = text("""
+INSERT INTO dspex.alerts (rule, subject, state, value, threshold, summary, since, seen_at)
+SELECT b.rule, b.subject, 'pending', b.value, b.threshold, b.summary, :at, :at
+FROM unnest(CAST(:rules AS text[]), CAST(:subjects AS text[]), CAST(:values AS float8[]),
+    CAST(:thresholds AS float8[]), CAST(:summaries AS text[])) AS b (rule, subject, value, threshold, summary)
+ON CONFLICT (rule, subject) WHERE state <> 'resolved'
+DO UPDATE SET value = excluded.value, threshold = excluded.threshold, summary = excluded.summary, seen_at = :at
+""")
+_FORGET = text("DELETE FROM dspex.alerts WHERE state = 'pending' AND seen_at < :at")
+_STEP = """
+WITH stepped AS (
+    UPDATE dspex.alerts SET {change} WHERE {condition} RETURNING id, value, summary
+), told AS (
+    INSERT INTO dspex.alert_deliveries (alert_id, event, value, summary, channel, created_at, next_at)
+    SELECT s.id, '{event}', s.value, s.summary, channel, clock_timestamp(), clock_timestamp()
+    FROM stepped s, unnest(CAST(:channels AS text[])) AS channel ORDER BY s.id
+)
+SELECT count(*) FROM stepped
+"""
+_FIRE = text(_STEP.format(
+    event="firing",
+    change="state = 'firing', fired_at = :at, told_at = :at",
+    condition="state = 'pending' AND (rule = ANY(:sudden) OR since <= :at - make_interval(secs => :after_seconds))",
+))  # fmt: skip
+_RESOLVE = text(_STEP.format(
+    event="resolved",
+    change="state = 'resolved', resolved_at = :at",
+    condition="state = 'firing' AND seen_at < :at AND seen_at <= :at - make_interval(secs => :after_seconds)",
+))  # fmt: skip
+_REMIND = text(_STEP.format(
+    event="reminder",
+    change="told_at = :at",
+    condition="state = 'firing' AND seen_at = :at AND told_at <= :at - make_interval(secs => :reminder_seconds)",
+))  # fmt: skip
+
+# All that a channel has to tell, in order, once any of it is due: what is new does not overtake what is late.
+_CLAIM = text("""
+WITH open AS (
+    SELECT id FROM dspex.alert_deliveries
+    WHERE channel = :channel AND delivered_at IS NULL
+        AND created_at > clock_timestamp() - make_interval(secs => :give_up_seconds)
+        AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
+        AND EXISTS (SELECT FROM dspex.alert_deliveries d WHERE d.channel = :channel AND d.delivered_at IS NULL
+            AND d.next_at <= clock_timestamp()
+            AND d.created_at > clock_timestamp() - make_interval(secs => :give_up_seconds))
+    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE dspex.alert_deliveries d
+    SET attempts = attempts + 1, claimed_until = clock_timestamp() + make_interval(secs => :claim_seconds)
+    FROM open WHERE d.id = open.id
+    RETURNING d.*
+)
+SELECT c.id AS delivery_id, c.event, a.id, a.rule, a.subject, a.state, c.value, a.threshold, c.summary, a.since,
+    a.seen_at, a.fired_at, a.resolved_at
+FROM claimed c JOIN dspex.alerts a ON a.id = c.alert_id ORDER BY c.id
+""")
+_DELIVERED = text("""
+UPDATE dspex.alert_deliveries SET delivered_at = clock_timestamp(), claimed_until = NULL, error = NULL
+WHERE id = ANY(:ids)
+""")
+_UNDELIVERED = text("""
+UPDATE dspex.alert_deliveries SET claimed_until = NULL, error = :error,
+    next_at = clock_timestamp() + make_interval(secs => least(:backoff * 2 ^ (least(attempts, 10) - 1), :backoff_most))
+WHERE id = ANY(:ids)
+""")
+_LISTING = text("""
+SELECT a.id, a.rule, a.subject, a.state, a.value, a.threshold, a.summary, a.since, a.seen_at, a.fired_at,
+    a.resolved_at, coalesce(d.undelivered, 0)::int AS undelivered, d.error AS delivery_error
+FROM dspex.alerts a LEFT JOIN LATERAL (
+    SELECT count(*) AS undelivered, max(channel || ': ' || error) AS error FROM dspex.alert_deliveries
+    WHERE alert_id = a.id AND delivered_at IS NULL
+) d ON true
+WHERE a.state <> 'resolved' OR a.resolved_at >= clock_timestamp() - make_interval(secs => :resolved_seconds)
+ORDER BY a.state = 'resolved', coalesce(a.fired_at, a.since) DESC, a.id DESC LIMIT :most
+""")
+
+
+def try_lock(connection: Connection) -> bool:
+    """Whether this transaction is the one that evaluates just now. One that hangs is ended by Postgres."""
+    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '30s'"))
+    return bool(connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": LOCK}))
+
+
+def note(
+    connection: Connection,
+    found: Sequence[Mapping[str, Any]],
+    *,
+    at: datetime,
+    channels: Collection[str],
+    sudden: Collection[str],
+    after_seconds: float,
+    reminder_seconds: float | None,
+) -> Mapping[str, int]:
+    """Take down what was found above its threshold at a moment, and what follows for each alert.
+
+    ``found``: ``rule subject value threshold summary`` of each. Returns how many fired, resolved and were reminded of.
+    """
+    names = {"rules": "rule", "subjects": "subject", "values": "value", "thresholds": "threshold",
+             "summaries": "summary"}  # fmt: skip
+    if found:
+        columns = {name: [each[column] for each in found] for name, column in names.items()}
+        connection.execute(_SEEN, {"at": at, **columns})
+    connection.execute(_FORGET, {"at": at})
+    told = {"at": at, "channels": list(channels)}
+    lasting = {**told, "after_seconds": after_seconds}
+    steps = {
+        "fired": (_FIRE, {**lasting, "sudden": list(sudden)}),
+        "resolved": (_RESOLVE, lasting),
+    }
+    if reminder_seconds is not None:
+        steps["reminded"] = (_REMIND, {**told, "reminder_seconds": reminder_seconds})
+    return {name: connection.execute(step, given).scalar_one() for name, (step, given) in steps.items()}
+
+
+def claim(connection: Connection, channel: str) -> list[Mapping[str, Any]]:
+    """What a channel has to tell, the caller's for a minute: ``delivery_id event`` and the alert's columns."""
+    given = {"channel": channel, "most": MOST_AT_ONCE, "claim_seconds": CLAIM_SECONDS,
+             "give_up_seconds": GIVE_UP_SECONDS}  # fmt: skip
+    return [dict(row) for row in connection.execute(_CLAIM, given).mappings()]
+
+
+def delivered(connection: Connection, ids: Sequence[int]) -> None:
+    connection.execute(_DELIVERED, {"ids": list(ids)})
+
+
+def undelivered(connection: Connection, ids: Sequence[int], *, error: str) -> None:
+    """They are tried again after a while."""
+    given = {"ids": list(ids), "error": error, "backoff": BACKOFF_SECONDS, "backoff_most": BACKOFF_MOST_SECONDS}
+    connection.execute(_UNDELIVERED, given)
+
+
+def listing(connection: Connection, *, resolved_within_seconds: float, most: int) -> list[Mapping[str, Any]]:
+    """Alerts that are open, then those resolved so recently, each the newest first."""
+    given = {"resolved_seconds": resolved_within_seconds, "most": most}
+    return [dict(row) for row in connection.execute(_LISTING, given).mappings()]
