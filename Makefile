@@ -61,6 +61,9 @@ fuzz: setup ## ten minutes of coverage-guided fuzzing of the signature language
 docs-reference: setup ## write the reference pages that are made from the code
 	@$(BIN)/python -m docs.generate
 
+check-deploy: setup ## hold the image, compose file, manifests and workflow against their schemas
+	@deploy/check
+
 lock: setup ## resolve the requirements anew
 	@$(UV) pip compile --quiet --universal --all-extras --group dev --generate-hashes --no-emit-index-url \
 		--no-header pyproject.toml --output-file requirements.lock
@@ -71,4 +74,4 @@ lock: setup ## resolve the requirements anew
 clean: ## remove what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types format bench bench-compile wheel check-wheel chaos fuzz lock docs-reference clean
+.PHONY: help setup demo example test check lint types format bench bench-compile wheel check-wheel check-deploy chaos fuzz lock docs-reference clean
