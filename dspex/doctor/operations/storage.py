@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
-from dspex.doctor.check import Finding, Need, check, met, not_met, skipped, warning
+from dspex.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
 from dspex.doctor.deployment import Deployment, is_local
-from dspex.store.partitions import TABLES
+from dspex.store.partitions import TABLES, first_id, moment
 
 #: Of a disk's space that should be free, and of what is left when it is too late.
 LITTLE, ALMOST_NONE = 0.15, 0.05
+#: For so many days from now rows must have a partition: whoever makes them may be away over a weekend.
+AHEAD_DAYS = 3
+#: A period that is so many days too old should be gone.
+LATE_DAYS = 2
 
 
 @check(
-    "There are partitions for the months ahead",
+    "There are partitions for the days ahead",
     Need.SCHEMA,
-    mend="run `dspex migrate`; and see that beat runs, which has them made",
+    mend="run `dspex migrate`; and see that beat and a worker run, which have them made",
 )
 def partitions(deployment: Deployment) -> Finding:
-    """This month and the next have partitions, so that a month can be dropped as a whole."""
+    """The rows of today and of the next days have partitions, so that retention can drop a period as a whole."""
     now: datetime = deployment.value("SELECT now()")
-    following = (now.astimezone(UTC).replace(day=1) + timedelta(days=32)).strftime("%Y_%m")
-    wanted = [f"{table}_{month}" for month in (now.astimezone(UTC).strftime("%Y_%m"), following) for table in TABLES]
-    rows = deployment.rows("""SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    periods = deployment.rows(
+        "SELECT name, high FROM dspex.periods WHERE high > :now AND retired_at IS NULL ORDER BY low", now=first_id(now)
+    )
+    if not periods:
+        return not_met("none, not even for today")
+    there = deployment.rows("""SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = 'dspex' AND c.relispartition AND c.relkind = 'r'""")
-    there = {str(row.relname) for row in rows}
-    missing = [name for name in wanted if name not in there]
-    last = max((name[-7:] for name in there if not name.endswith("default")), default="none")
-    return not_met(f"missing: {', '.join(missing)}") if missing else met(f"up to {last.replace('_', '-')}")
+    wanted = {f"{table}_{period.name}" for period in periods for table in TABLES}
+    if missing := wanted - {row.relname for row in there}:
+        return not_met(f"missing: {', '.join(sorted(missing))}")
+    ahead = (moment(periods[-1].high) - now).days
+    said = f"for {counted(ahead, 'day')} from now"
+    return met(said, days=ahead) if ahead >= AHEAD_DAYS else not_met(said, days=ahead)
 
 
 @check(
@@ -75,3 +84,33 @@ def disk(deployment: Deployment) -> Finding:
     free = usage.free / usage.total
     said = f"{free:.0%} free, {usage.free / 1e9:,.1f} GB"
     return (not_met if free < ALMOST_NONE else warning if free < LITTLE else met)(said, free=free)
+
+
+@check(
+    "There is an end to what is kept",
+    Need.SETTINGS,
+    mend="set DSPEX_RETENTION_DAYS, and DSPEX_AUDIT_RETENTION_DAYS where trails must be kept longer",
+)
+def retention(deployment: Deployment) -> Finding:
+    """Without a retention every execution is kept for ever, and the database grows with each."""
+    days, audit = deployment.settings.retention_days, deployment.settings.audit_kept_days
+    if days is None:
+        return (warning if deployment.production else met)("everything is kept for ever")
+    return met(f"executions for {counted(days, 'day')}, audit trails for {counted(audit or days, 'day')}")
+
+
+@check(
+    "Retention keeps up", Need.SCHEMA, mend="see that beat and a worker run, and the worker's log; `dspex retention`"
+)
+def retired(deployment: Deployment) -> Finding:
+    """What is older than DSPEX_RETENTION_DAYS is gone, but for what is not settled yet."""
+    days = deployment.settings.retention_days
+    if days is None:
+        return skipped("everything is kept for ever")
+    limit: datetime = deployment.value("SELECT now() - make_interval(days => :days)", days=days + LATE_DAYS)
+    late = deployment.rows(
+        "SELECT name FROM dspex.periods WHERE high < :limit AND retired_at IS NULL ORDER BY low", limit=first_id(limit)
+    )
+    if late:
+        return not_met(f"still there: {', '.join(row.name for row in late[:5])}")
+    return met(f"nothing is older than {counted(days, 'day')} and a period")

@@ -1,0 +1,345 @@
+"""``dspex doctor``: a healthy deployment is found healthy, and every fault that is put into one is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import pytest
+import redis
+from sqlalchemy import Connection, create_engine, text
+
+import dspex
+from dspex.doctor import GROUPS, Report, Verdict, examine
+from dspex.doctor.groups import Wave
+from dspex.embedded.ports import free_port
+from dspex.embedded.servers import EmbeddedServers
+from dspex.settings import Backends
+from dspex.store import migrate, programs
+from dspex.store.database import Database
+from dspex.store.partitions import first_id
+from tests.integration.test_cli import Shell
+from tests.processes import WorkerProcess, mortal
+
+#: What a deployment of tests has that one in production must not: servers that skip fsync, no beat.
+EXPECTED_WARNINGS = {"postgres.durable", "workers.beat", "monitoring.health"}
+#: The groups that only look, so that no worker is needed.
+LOOKING = [group.name for group in GROUPS if group.wave is Wave.LOOK and group.name not in ("testing", "documentation")]
+
+
+def test_a_healthy_deployment_is_ready(
+    backends: Backends, tmp_path: Path, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    start_worker()
+    done = Shell(backends, tmp_path)("doctor", "--json")
+    report = json.loads(done.stdout)
+    checks = [check for group in report["groups"] for check in group["checks"]]
+    wrong = [check for check in checks if check["verdict"] in ("not_met", "unknown")]
+    assert wrong == []
+    assert {check["name"] for check in checks if check["verdict"] == "warning"} <= EXPECTED_WARNINGS
+    assert (done.returncode, report["ready"], report["requirements_met"], report["requirements"]) == (0, True, 12, 12)
+    assert report["score"] >= 90
+    assert all(check["evidence"] for check in checks)
+    assert urlsplit(backends.database_url).password not in done.stdout
+
+
+def test_it_reports_what_it_can_when_nothing_is_there(tmp_path: Path) -> None:
+    nowhere = Backends((f"postgresql://u:hunter22hunter@127.0.0.1:{free_port()}/d", f"redis://127.0.0.1:{free_port()}"))
+    only = [part for group in ("signatures", "types", "integration", "postgres", "redis") for part in ("--only", group)]
+    shell = Shell(nowhere, tmp_path)
+    done = shell("doctor", "--json", *only)
+    report = json.loads(done.stdout)
+    verdicts = {group["name"]: group["verdict"] for group in report["groups"]}
+    assert done.returncode == 3
+    assert report["unreachable"]
+    assert (verdicts["signatures"], verdicts["types"]) == ("met", "met")
+    assert (verdicts["integration"], verdicts["postgres"], verdicts["redis"]) == ("unknown", "not_met", "not_met")
+    shown = shell("doctor", *only)
+    assert shown.returncode == 3
+    assert "start Postgres, or correct DSPEX_DATABASE_URL" in shown.stdout
+    assert "hunter22" not in done.stdout + shown.stdout + shown.stderr
+
+
+def test_wrong_settings_are_what_is_found_first(tmp_path: Path, backends: Backends) -> None:
+    done = Shell(backends, tmp_path)("doctor", "--json", "--only", "configuration", DSPEX_LEASE_SECONDS="soon")
+    (group,) = json.loads(done.stdout)["groups"]
+    (settings,) = [check for check in group["checks"] if check["name"] == "configuration.settings"]
+    assert done.returncode == 1
+    assert settings["verdict"] == "not_met"
+    assert "DSPEX_LEASE_SECONDS" in settings["evidence"]
+
+
+def test_no_worker_and_no_schema(
+    backends: Backends, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DSPEX_DATABASE_URL", backends.database_url)
+    monkeypatch.setenv("DSPEX_BROKER_URL", backends.broker_url)
+    found = _verdicts(examine(only=["host", "integration", "versions"]))
+    assert found["host.alive"] is Verdict.NOT_MET
+    assert found["integration.end_to_end"] is found["versions.workers"] is Verdict.UNKNOWN
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE dspex.schema_version SET version_num = '0000'"))
+    assert _verdicts(examine(only=["versions"]))["versions.schema"] is Verdict.NOT_MET
+    with database.transaction() as connection:
+        connection.execute(text("DROP SCHEMA dspex CASCADE"))
+    found = _verdicts(examine(only=["versions", "work"]))
+    assert found["versions.schema"] is Verdict.NOT_MET
+    assert found["work.waiting"] is Verdict.UNKNOWN
+
+
+# ------------------------------------------------------------------------------------------------------- faults
+
+NOT_MET, WARNING = Verdict.NOT_MET, Verdict.WARNING
+#: By the check that finds it: the verdict, and what the evidence names.
+FAULTS: dict[str, tuple[Verdict, str]] = {
+    "wire.queue": (WARNING, "1 of"),
+    "configuration.variables": (WARNING, "did you mean DSPEX_LEASE_SECONDS"),
+    "configuration.file_mode": (NOT_MET, "0644"),
+    "versions.workers": (NOT_MET, "0.0.9"),
+    "clocks.postgres": (NOT_MET, "3,600"),
+    "clocks.redis": (NOT_MET, "3,600"),
+    "postgres.durable": (NOT_MET, "fsync"),
+    "postgres.connections": (NOT_MET, "40 workers"),
+    "redis.memory_policy": (NOT_MET, "allkeys-lru"),
+    "workers.trouble": (NOT_MET, "its loop is blocked"),
+    "workers.leases": (NOT_MET, "lost-host"),
+    "workers.pump": (NOT_MET, "its lead ran out"),
+    "workers.beat": (WARNING, "never"),
+    "workers.deaths": (WARNING, "5 in the last hour"),
+    "models.reachable": (NOT_MET, "127.0.0.1"),
+    "models.keys": (NOT_MET, "DOCTOR_TEST_KEY (program keyless)"),
+    "models.packages": (WARNING, "acme.programs"),
+    "models.budgets": (WARNING, "keyless"),
+    "work.waiting": (NOT_MET, "1 due"),
+    "work.paused": (WARNING, "paused_one"),
+    "work.orphaned": (NOT_MET, "1, such as"),
+    "work.overdue": (NOT_MET, "1, such as"),
+    "work.unclaimed": (NOT_MET, "1, such as"),
+    "work.poisoned": (NOT_MET, "1 within a week"),
+    "work.dead_letters": (WARNING, "1 within a week"),
+    "work.trails": (NOT_MET, "entry 1 was changed"),
+    "storage.partitions": (NOT_MET, "lm_calls_"),
+    "storage.strays": (WARNING, "executions: 1"),
+    "storage.retired": (NOT_MET, "still there: old"),
+    "backups.recent": (NOT_MET, "72.0 h ago"),
+    "backups.whole": (NOT_MET, "no space left"),
+    "monitoring.health": (WARNING, "no check is stored"),
+    "monitoring.alerts": (WARNING, "log"),
+    "monitoring.deliveries": (NOT_MET, "1 by email"),
+    "monitoring.firing": (WARNING, "half of fine fails"),
+    "security.postgres_tls": (NOT_MET, "plain text"),
+    "security.redis_tls": (NOT_MET, "plain text"),
+    "security.redis_door": (NOT_MET, "anybody"),
+    "security.passwords": (NOT_MET, "tried first"),
+    "security.role": (NOT_MET, "a superuser"),
+    "security.encryption": (NOT_MET, "secretive"),
+}
+
+
+@pytest.fixture(scope="module")
+def sick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
+    """What is said of a deployment in production with all of these faults."""
+    place = tmp_path_factory.mktemp("sick")
+    with (
+        EmbeddedServers(place, durable=False) as servers,
+        pytest.MonkeyPatch.context() as patch,
+        _bystander() as pid,
+    ):
+        database = _superuser(servers)
+        _spoil_servers(servers, database)
+        with database.transaction() as connection:
+            _spoil_workers(connection, pid)
+            _spoil_programs(connection)
+            _spoil_work(connection)
+            _spoil_storage(connection)
+            _spoil_monitoring(connection)
+        database.close()
+        elsewhere = place / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "dspex.toml").write_text(f'alert_webhook_secret = "{secrets.token_hex()}"\n')
+        (elsewhere / "dspex.toml").chmod(0o644)
+        patch.chdir(elsewhere)
+        # A host that is this machine, and does not look like it.
+        patch.setenv("DSPEX_ENV", "production")
+        patch.setenv("DSPEX_ALLOW_PLAIN_TEXT", "true")
+        patch.setenv("DSPEX_DATABASE_URL", database.url.replace("127.0.0.1", "0.0.0.0"))
+        patch.setenv("DSPEX_BROKER_URL", f"redis://0.0.0.0:{urlsplit(servers.broker_url).port}/0")
+        patch.setenv("DSPEX_LEASE_SECOND", "7")
+        patch.setenv("DSPEX_RETENTION_DAYS", "30")
+        yield examine(only=LOOKING, clock=lambda: time.time() + 3600)
+
+
+@contextmanager
+def _bystander() -> Iterator[int]:
+    """A process of this user's that stands for a worker without the key."""
+    with subprocess.Popen(mortal("-c", "import time; time.sleep(600)")) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("check", FAULTS)
+def test_a_fault_is_found(sick: Report, check: str) -> None:
+    verdict, named = FAULTS[check]
+    (found,) = [each for each in sick.checks if each.check.name == check]
+    assert found.verdict is verdict, found.evidence
+    assert named in found.evidence
+    assert found.mend
+
+
+def test_what_has_no_fault_is_not_said_to_have_one(sick: Report) -> None:
+    blamed = {each.check.name for each in sick.checks if each.verdict in (NOT_MET, WARNING, Verdict.UNKNOWN)}
+    assert blamed - set(FAULTS) <= {"storage.disk"}
+    assert not sick.ready
+    assert sick.score < 75
+
+
+def _verdicts(report: Report) -> dict[str, Verdict]:
+    return {each.check.name: each.verdict for each in report.checks}
+
+
+def _superuser(servers: EmbeddedServers) -> Database:
+    """The database of the servers, migrated, as their superuser, whose password is one that is tried first."""
+    parts = urlsplit(servers.database_url)
+    own = servers.home.password("superuser")
+    where = f"{parts.hostname}:{parts.port}{parts.path}"
+    admin = create_engine(f"postgresql+psycopg://postgres:{own}@{where}")
+    with admin.begin() as connection:
+        connection.exec_driver_sql("ALTER ROLE postgres PASSWORD 'postgres'")
+    admin.dispose()
+    database = Database(f"postgresql://postgres:postgres@{where}")
+    migrate.upgrade(database.engine)
+    return database
+
+
+def _spoil_servers(servers: EmbeddedServers, database: Database) -> None:
+    with redis.Redis.from_url(servers.broker_url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("requirepass", "")
+        client.lpush("dspex", "not a message")
+
+
+def _worker(connection: Connection, *, host: str = "far-away", pid: int = 1, silent: int = 0, **fields: Any) -> UUID:
+    id = uuid4()
+    values = {"version": "0.0.9", "state": "running", "trouble": None, "stopped": None, "lease": 300, **fields}
+    connection.execute(
+        text("""INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, trouble,
+                started_at, heartbeat_at, stopped_at) VALUES (:id, :host, :pid, :version, :state, 10, 0, :lease,
+                :trouble, now() - interval '1 day', now() - make_interval(secs => :silent), :stopped)"""),
+        {"id": id, "host": host, "pid": pid, "silent": silent, **values},
+    )
+    return id
+
+
+def _spoil_workers(connection: Connection, pid: int) -> None:
+    for _ in range(38):
+        _worker(connection)
+    _worker(connection, trouble="its loop is blocked")
+    _worker(connection, host=socket.gethostname(), pid=pid)
+    leader = _worker(connection, host="lost-host", silent=900, lease=5)
+    connection.execute(
+        text("INSERT INTO dspex.leaderships VALUES ('pump', :id, now() - interval '1 hour')"), {"id": leader}
+    )
+    for _ in range(5):
+        _worker(connection, state="dead", stopped=datetime.now(UTC))
+
+
+def _spoil_programs(connection: Connection) -> None:
+    qa = dspex.signature("question -> answer")
+    secretive = dspex.signature(":string(secret=true) pin -> :string answer")
+    for program in (
+        dspex.Program("fine", qa, adapter="scripted"),
+        dspex.Program("paused_one", qa, adapter="scripted"),
+        dspex.Program("secretive", secretive, adapter="scripted"),
+        dspex.Program("foreign", qa, module="acme.programs:make", model="openai/test",
+                      limits=dspex.Limits(max_cost_usd=1)),
+        dspex.Program("keyless", qa, model="openai/test", api_base=f"http://127.0.0.1:{free_port()}/v1",
+                      api_key_env="DOCTOR_TEST_KEY"),
+    ):  # fmt: skip
+        programs.deploy(connection, program)
+    programs.set_pause(connection, "paused_one", paused=True)
+
+
+def _execution(connection: Connection, status: str, *, id: UUID | None = None, **columns: str) -> UUID:
+    """An execution with nothing on its trail; ``columns`` are SQL."""
+    id = id or UUID(int=first_id(datetime.now(UTC)).int | secrets.randbits(64))
+    values = {"program": "'fine'", "run_at": "now() + interval '1 hour'", **columns}
+    connection.execute(
+        text(f"""INSERT INTO dspex.executions (id, version, status, priority, attempt, max_attempts, timeout_seconds,
+                 created_at, audit_seq, audit_hash, inputs, {", ".join(values)})
+                 VALUES (:id, 'v', :status, 5, 1, 3, 30, now(), 0, '', '{{}}', {", ".join(values.values())})"""),
+        {"id": id, "status": status},
+    )
+    return id
+
+
+def _spoil_work(connection: Connection) -> None:
+    lost = connection.execute(text("SELECT id FROM dspex.workers WHERE host = 'lost-host'")).scalar_one()
+    alive = connection.execute(text("SELECT id FROM dspex.workers WHERE trouble IS NOT NULL")).scalar_one()
+    _execution(connection, "queued", run_at="now() - interval '1 hour'")
+    _execution(connection, "queued", program="'paused_one'", run_at="now() - interval '1 hour'")
+    _execution(connection, "queued", dispatched_at="now() - interval '1 hour'")
+    _execution(connection, "running", worker_id=f"'{lost}'", deadline_at="now() + interval '1 hour'")
+    _execution(connection, "running", worker_id=f"'{alive}'", deadline_at="now() - interval '1 hour'")
+    _execution(connection, "failed", error="""'{"code": "poisoned"}'""", finished_at="now()")
+    _execution(connection, "failed", error="""'{"code": "provider_unavailable"}'""", finished_at="now()")
+    edited = _execution(connection, "queued")
+    connection.execute(
+        text("""INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
+                VALUES (:id, 1, 0, now(), '[{"kind": "submitted"}]', '\\x00')"""),
+        {"id": edited},
+    )
+
+
+def _spoil_storage(connection: Connection) -> None:
+    now = first_id(datetime.now(UTC))
+    first, last = (first_id(datetime(2019, month, 1, tzinfo=UTC)) for month in (1, 2))
+    ahead = text("SELECT name FROM dspex.periods WHERE low > :now LIMIT 1")
+    name = connection.execute(ahead, {"now": now}).scalar_one()
+    connection.execute(text(f"DROP TABLE dspex.lm_calls_{name}"))
+    connection.execute(
+        text("INSERT INTO dspex.periods (name, low, high) VALUES ('old', :low, :high)"), {"low": first, "high": last}
+    )
+    _execution(connection, "cancelled", id=first, finished_at="now()")
+    connection.execute(
+        text("""INSERT INTO dspex.backups (at, ok, host, path, error) VALUES
+             (now() - interval '3 days', true, 'h', '/b', NULL), (now(), false, 'h', '/b', 'no space left on it')""")
+    )
+
+
+def _spoil_monitoring(connection: Connection) -> None:
+    alert = connection.execute(
+        text("""INSERT INTO dspex.alerts
+             (rule, subject, state, value, threshold, summary, since, seen_at, fired_at)
+             VALUES ('error_rate', 'fine', 'firing', 0.5, 0.05, 'half of fine fails', now(), now(), now())
+             RETURNING id""")
+    ).scalar_one()
+    connection.execute(
+        text("""INSERT INTO dspex.alert_deliveries
+             (alert_id, event, value, summary, channel, created_at, attempts, next_at, error)
+             VALUES (:id, 'firing', 0.5, 'half', 'email', now() - interval '1 hour', 9, now(), 'refused')"""),
+        {"id": alert},
+    )
+
+
+def test_unknown_groups_are_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dspex.cli", "doctor", "--only", "telepathy"],
+        cwd=tmp_path, env=os.environ | {"DSPEX_HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "postgres" in done.stderr
