@@ -18,6 +18,8 @@ import psycopg
 from psycopg import AsyncConnection
 
 from dspex.store.database import CONNECT_TIMEOUT_SECONDS, KEEPALIVE, is_disconnect
+from dspex.store.sessions import IN_UTC, is_pooled, libpq_url, session_arguments
+from workers.metrics import BACKEND_FAILURES
 
 __all__ = ["Batcher", "Connection"]
 
@@ -107,6 +109,7 @@ class Batcher(Generic[T, R]):
             except psycopg.Error as error:
                 if not is_disconnect(error):
                     raise
+                BACKEND_FAILURES.labels("postgres").inc()
                 if tries == 0:
                     log.warning("%s: Postgres is away, waiting for it: %s", self._name, str(error).split("\n")[0])
                 await self._disconnect()
@@ -116,14 +119,16 @@ class Batcher(Generic[T, R]):
     async def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = await AsyncConnection.connect(
-                self._url,
+                libpq_url(self._url),
                 autocommit=True,
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
                 application_name=f"dspex worker {self._name}",
                 # Planning a claim takes longer than carrying it out, and the plan is the same every time.
-                options="-c timezone=UTC -c plan_cache_mode=force_generic_plan",
+                **session_arguments(self._url, plan_cache_mode="force_generic_plan"),
                 **KEEPALIVE,
             )
+            if is_pooled(self._url):
+                await self._connection.execute(IN_UTC)
         return self._connection
 
     async def _disconnect(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +12,11 @@ import click
 
 from dspex.cli.tables import print_table
 from dspex.execution import Execution, Status
+from dspex.settings import Settings
+from dspex.store import migrate
+from dspex.store.database import Database
 
-__all__ = ["STATUS_STYLES", "as_data", "echo_json", "json_option", "print_table", "short"]
+__all__ = ["STATUS_STYLES", "as_data", "echo_json", "json_option", "opened_database", "print_table", "short"]
 
 STATUS_STYLES = {
     Status.QUEUED: "yellow",
@@ -23,6 +27,18 @@ STATUS_STYLES = {
 }
 
 json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@contextmanager
+def opened_database(settings: Settings | None = None) -> Iterator[Database]:
+    """The database of the settings; its schema is looked at. Raises BackendUnavailable, SchemaOutdated."""
+    backends = (settings or Settings.load()).backends()
+    database = Database(backends.database_url, application_name="dspex command")
+    try:
+        database.run(migrate.check)
+        yield database
+    finally:
+        database.close()
 
 
 def echo_json(data: Any) -> None:

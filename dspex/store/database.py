@@ -16,8 +16,9 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from dspex.errors import BackendUnavailable, SchemaOutdated
+from dspex.errors import BackendUnavailable, ConfigurationError, SchemaOutdated
 from dspex.settings import without_password
+from dspex.store.sessions import IN_UTC, is_pooled, libpq_url, session_arguments
 
 __all__ = ["Database", "is_disconnect", "unavailable"]
 
@@ -40,19 +41,22 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 5, application_name: str = "dspex") -> None:
         self.url = url
         self.engine: Engine = create_engine(
-            url.replace("postgresql://", "postgresql+psycopg://", 1),
+            libpq_url(url).replace("postgresql://", "postgresql+psycopg://", 1),
             pool_size=pool_size,
             max_overflow=pool_size * 2,
             pool_timeout=30,
             pool_use_lifo=True,
+            hide_parameters=True,  # what an error says ends in logs: never inputs
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "application_name": application_name,
-                "options": "-c timezone=UTC",
+                **session_arguments(url),
                 **KEEPALIVE,
             },
         )
         event.listen(self.engine, "handle_error", _leave_the_demoted)
+        if is_pooled(url):
+            event.listen(self.engine, "connect", _set_time_zone)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def run(self, work: Callable[[Connection], T], *, saved: str = "nothing was saved") -> T:
@@ -113,6 +117,8 @@ class Database:
         cause = error.orig
         if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
             return SchemaOutdated("the database has no DSPex schema, or an old one: run `dspex migrate`")
+        if isinstance(cause, psycopg.errors.InsufficientPrivilege) and str(cause).startswith("permission denied"):
+            return _not_allowed(self.url, cause)
         if error.connection_invalidated or (isinstance(cause, psycopg.Error) and is_disconnect(cause)):
             return unavailable(self.url, cause or error, saved)
         return error
@@ -123,6 +129,19 @@ class Database:
             "share fewer threads per Client, or give it a larger pool",
             backend="postgres",
         )
+
+
+def _not_allowed(url: str, cause: psycopg.Error) -> ConfigurationError:
+    reason = str(cause).strip().split("\n")[0]
+    return ConfigurationError(
+        f"{without_password(url)}: this user of Postgres may not do that ({reason}): use one with the role for it, "
+        "of a producer or a worker (docs/how-to/secure-connections.md)"
+    )
+
+
+def _set_time_zone(connection: psycopg.Connection[Any], _record: object) -> None:
+    connection.execute(IN_UTC)
+    connection.commit()
 
 
 def _leave_the_demoted(context: ExceptionContext) -> None:
@@ -145,6 +164,8 @@ def is_disconnect(error: psycopg.Error) -> bool:
 
 def unavailable(url: str, cause: BaseException, saved: str) -> BackendUnavailable:
     reason = str(cause).strip().split("\n")[0]
+    if "unsupported startup parameter" in reason:
+        reason += "; if this is pgbouncer, end the URL with ?pgbouncer=true"
     return BackendUnavailable(
         f"Postgres at {without_password(url)} is out of reach ({saved}): {reason}",
         backend="postgres",

@@ -6,6 +6,7 @@ import psycopg
 
 from dspex.errors import BackendUnavailable
 from dspex.settings import without_password
+from dspex.store.sessions import libpq_url, session_arguments
 
 __all__ = ["programs_beginning"]
 
@@ -14,9 +15,9 @@ _BEGINNING = "SELECT name FROM dspex.programs WHERE starts_with(name, %s) ORDER 
 
 def programs_beginning(url: str, prefix: str, *, seconds: int) -> list[str]:
     """The programs whose names begin so. Raises BackendUnavailable when Postgres does not tell within the time."""
-    options = f"-c statement_timeout={seconds * 1000}"
+    session = session_arguments(url, statement_timeout=str(seconds * 1000))
     try:
-        with psycopg.connect(url, connect_timeout=seconds, options=options, autocommit=True) as connection:
+        with psycopg.connect(libpq_url(url), connect_timeout=seconds, autocommit=True, **session) as connection:
             return [name for (name,) in connection.execute(_BEGINNING, (prefix,))]
     except psycopg.Error as error:
         raise BackendUnavailable(f"Postgres at {without_password(url)} does not tell: {error}") from error

