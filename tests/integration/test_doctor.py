@@ -52,7 +52,7 @@ def test_a_healthy_deployment_is_ready(
     assert (done.returncode, report["ready"], report["requirements_met"], report["requirements"]) == (0, True, 12, 12)
     assert report["score"] >= 90
     assert all(check["evidence"] for check in checks)
-    assert urlsplit(backends.database_url).password not in done.stdout
+    assert str(urlsplit(backends.database_url).password) not in done.stdout
 
 
 def test_it_reports_what_it_can_when_nothing_is_there(tmp_path: Path) -> None:
