@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import click
@@ -9,24 +10,38 @@ import click
 from dspex.settings import Settings, without_password
 from dspex.store import migrate as migrations
 from dspex.store.database import Database
+from dspex.store.roles import ROLES
 
 __all__ = ["migrate"]
 
 
 @click.command()
-def migrate() -> None:
+@click.option("--roles", "with_roles", is_flag=True, help="Also make the roles of producers, workers and readers.")
+def migrate(with_roles: bool) -> None:
     """Bring the database's schema up to date; safe to run again, and at the same time elsewhere.
 
-    Example: DSPEX_DATABASE_URL=postgresql://… dspex migrate
+    With --roles there are also roles with the least rights that producers, workers and readers need. Once made, each
+    migration keeps their rights up to date.
+
+    Example: DSPEX_DATABASE_URL=postgresql://owner@… dspex migrate --roles
     """
     settings = Settings.load()
     backends = settings.backends()
     database = Database(backends.database_url)
     try:
         before, after = database.guard(partial(migrations.upgrade, keep_days=settings.retention_days))
+        made = database.guard(migrations.make_roles) if with_roles else []
     finally:
         database.close()
     where = without_password(backends.database_url)
     click.echo(
         f"{where}: " + (f"already at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")
     )
+    if with_roles:
+        _tell_roles(made)
+
+
+def _tell_roles(made: Sequence[str]) -> None:
+    click.echo(f"roles: {', '.join(f'{role} (new)' if role in made else role for role in ROLES)}")
+    click.echo("They cannot log in. Give each application a login of its own; in psql, \\password asks for one unseen:")
+    click.echo(f"  CREATE ROLE my_app LOGIN IN ROLE {ROLES[0]};\n  \\password my_app")

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import Engine
 
 from dspex.errors import SchemaOutdated
-from dspex.store import partitions
+from dspex.store import partitions, roles
 
-__all__ = ["check", "current", "head", "upgrade"]
+__all__ = ["check", "current", "head", "make_roles", "upgrade"]
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 # Any number will do, as long as every DSPex uses the same: the key of the lock that migrations run under.
@@ -63,4 +63,13 @@ def upgrade(engine: Engine, *, keep_days: int | None = None) -> tuple[str | None
         config.set_main_option("script_location", str(_SCRIPTS))
         command.upgrade(config, "head")
         partitions.ensure(connection, keep_days=keep_days)
+        if roles.in_use(connection):
+            roles.grant(connection)  # also on what was new
         return before, head()
+
+
+def make_roles(engine: Engine) -> list[str]:
+    """Make the roles of producers, workers and readers (roles.py), and give them their rights. Returns those made."""
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        return roles.ensure(connection)

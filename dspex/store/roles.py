@@ -1,0 +1,117 @@
+"""Postgres roles with the least rights: what producers, workers and readers may do to each table, all of it here.
+
+The roles cannot log in: an operator gives each application a login that is a member of one. Everything else (the
+schema, its functions, and what they do with their owner's rights) belongs to whoever migrates. Partitions need no
+rights of their own: only their parents are ever named in a statement.
+
+A producer cannot settle: to take an execution out of ``queued`` for anything but ``cancelled`` needs a worker's id, and
+it may not write that column, nor results. Nobody may change or delete an entry of the audit trail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import psycopg
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
+
+from dspex.errors import ConfigurationError
+from dspex.store.tables import lm_calls, metadata
+
+__all__ = ["OWNERS", "ROLES", "WRITES", "ensure", "grant", "in_use"]
+
+PRODUCER, WORKER, READER = ROLES = ("dspex_producer", "dspex_worker", "dspex_reader")
+
+#: What a submit gives; the rest is the worker's.
+_SUBMITTED = (
+    "id, program, version, status, priority, attempt, max_attempts, timeout_seconds, batch_id, batch_index, "
+    "created_at, run_at, dispatched_at, inputs, metadata, stream, audit_seq, audit_hash"
+)
+#: What changes when an execution is cancelled, queued again, or taken back from the queue.
+_STEERED = "status, max_attempts, run_at, dispatched_at, cancel_requested_at, finished_at, audit_seq, audit_hash"
+_RUN = "attempt, worker_id, started_at, deadline_at, adapter_used, result, error, metrics, action_results"
+
+#: Beyond reading. A table is here, or in OWNERS: a test says so when one is forgotten.
+WRITES: Mapping[str, Mapping[str, str]] = {
+    PRODUCER: {
+        "programs": "INSERT, UPDATE",
+        "program_versions": "INSERT",
+        "budgets": "INSERT (program)",
+        "idempotency_keys": "INSERT",
+        "executions": f"INSERT ({_SUBMITTED}), UPDATE ({_STEERED})",
+        "audit_events": "INSERT",
+    },
+    WORKER: {
+        "programs": "UPDATE (paused_at, paused_reason)",
+        "budgets": "UPDATE (spent_usd, reserved_usd)",
+        "budget_reservations": "INSERT, DELETE",
+        "program_starts": "INSERT, DELETE",
+        "idempotency_keys": "DELETE",
+        "executions": f"UPDATE ({_STEERED}, {_RUN})",
+        "lm_calls": "INSERT, UPDATE (rejected)",
+        "audit_events": "INSERT",
+        "workers": "INSERT, UPDATE, DELETE",
+        "leaderships": "INSERT, UPDATE, DELETE",
+        "refused_messages": "INSERT, UPDATE, DELETE",
+        "health_checks": "INSERT, DELETE",
+        "alerts": "INSERT, UPDATE, DELETE",
+        "alert_deliveries": "INSERT, UPDATE, DELETE",
+        "backups": "DELETE",
+    },
+    READER: {},
+}
+#: Written by functions with their owner's rights, and by the owner.
+OWNERS = frozenset({"periods"})
+
+#: What models answered is for workers only; for the others there is what became of it.
+_READ_BY_OTHERS = f"SELECT ({', '.join(column.name for column in lm_calls.c if column.name != 'response')})"
+
+
+def ensure(connection: Connection) -> list[str]:
+    """Make the roles that are missing, and :func:`grant`. Returns those made. Needs a transaction.
+
+    Raises ConfigurationError when this user may not make roles.
+    """
+    asked = text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:names)")
+    there = set(connection.scalars(asked, {"names": [*ROLES]}))
+    missing = [role for role in ROLES if role not in there]
+    for role in missing:
+        try:
+            connection.exec_driver_sql(f"CREATE ROLE {role} NOLOGIN")
+        except ProgrammingError as error:
+            if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+                raise
+            statements = "; ".join(f"CREATE ROLE {each} NOLOGIN" for each in missing)
+            raise ConfigurationError(
+                "this user of Postgres may not make roles: have an administrator run "
+                f"`{statements};`, and then run `dspex migrate --roles` again"
+            ) from error
+    grant(connection)
+    return missing
+
+
+def in_use(connection: Connection) -> bool:
+    """Whether the roles were given rights here."""
+    asked = text("""SELECT count(*) = :count FROM pg_roles
+                    WHERE rolname = ANY(:names) AND has_schema_privilege(oid, 'dspex', 'USAGE')""")
+    return bool(connection.scalar(asked, {"names": [*ROLES], "count": len(ROLES)}))
+
+
+def grant(connection: Connection) -> None:
+    """Give the roles the rights of this version, and take away all others that they had."""
+    tables = ", ".join(map(str, metadata.tables))
+    functions = connection.scalars(
+        text("SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'dspex'::regnamespace AND prosecdef")
+    ).all()
+    for role in ROLES:
+        connection.exec_driver_sql(f"REVOKE ALL ON {tables} FROM {role}")
+        connection.exec_driver_sql(f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA dspex FROM {role}")
+        connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA dspex TO {role}")
+        connection.exec_driver_sql(f"GRANT SELECT ON dspex.schema_version TO {role}")
+        for table in metadata.tables.values():
+            select = _READ_BY_OTHERS if table is lm_calls and role != WORKER else "SELECT"
+            granted = ", ".join(filter(None, (select, WRITES[role].get(table.name))))
+            connection.exec_driver_sql(f"GRANT {granted} ON {table} TO {role}")
+    if functions:
+        connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {WORKER}")

@@ -1,0 +1,241 @@
+"""Postgres roles: the whole path runs with the rights of each, and what a role may not do is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from psycopg import sql
+
+import dspex
+from dspex.cli.migrate import migrate as migrate_command
+from dspex.errors import ConfigurationError
+from dspex.settings import Backends
+from dspex.store import partitions, retention, roles
+from dspex.store.database import Database
+from dspex.store.migrate import make_roles
+from dspex.store.tables import metadata
+from tests.processes import WorkerProcess, environment_of
+from tests.waiting import wait_for
+
+QA = dspex.signature("question -> answer")
+PASSWORD = "only-for-tests"
+Login = Callable[[str], str]
+
+
+@pytest.fixture
+def login(backends: Backends) -> Iterator[Login]:
+    """The URL of a login of this test's own that is a member of a role. The roles are in force."""
+    owner = Database(backends.database_url, pool_size=1)
+    owner.guard(make_roles)
+    owner.close()
+    made: dict[str, str] = {}
+
+    def url(role: str) -> str:
+        parts = urlsplit(backends.database_url)
+        name = f"{parts.path[1:]}_{role}"
+        if name not in made:
+            statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}")
+            run(backends.database_url, statement.format(sql.Identifier(name), PASSWORD, sql.Identifier(role)))
+            made[name] = parts._replace(netloc=f"{name}:{PASSWORD}@{parts.netloc.rpartition('@')[2]}").geturl()
+        return made[name]
+
+    yield url
+    for name in made:
+        run(backends.database_url, sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def run(url: str, statement: sql.Composable | str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[arg-type]
+
+
+@contextmanager
+def client_of(url: str, backends: Backends) -> Iterator[dspex.Client]:
+    with dspex.Client(database_url=url, broker_url=backends.broker_url) as client:
+        yield client
+
+
+def test_the_whole_path_runs_with_the_rights_of_each_role(login: Login, backends: Backends, tmp_path: Path) -> None:
+    as_worker = Backends((login(roles.WORKER), backends.broker_url))
+    worker = WorkerProcess(as_worker, tmp_path / "worker.log", {})
+    try:
+        worker.wait_until_ready()
+        with client_of(login(roles.PRODUCER), backends) as producer:
+            limits = dspex.Limits(concurrency=5, per_minute=100, max_cost_usd=1.0)
+            producer.deploy(dspex.Program("qa", QA, adapter="scripted", model="openai/gpt-4o-mini", limits=limits))
+            fails = {"fail": {"code": "provider_unavailable", "times": 9}}
+            retry = dspex.Retry(max_attempts=2, backoff=0)
+            producer.deploy(dspex.Program("failing", QA, adapter="scripted", module_options=fails, retry=retry))
+            done = producer.submit("qa", {"question": "Who may?"}, idempotency_key="once")
+            assert done.result(timeout=60).answer
+            assert producer.submit("qa", {"question": "Who may?"}, idempotency_key="once").id == done.id
+            failed = producer.submit("failing", {"question": "Who may not?"})
+            wait_for(lambda: producer.get(failed.id).status == "failed", "the failure to be recorded", timeout=60)
+            batch = producer.submit_many("qa", [{"question": str(n)} for n in range(5)])
+            assert len(list(batch.as_completed(timeout=60))) == 5
+            producer.pause("qa")
+            waiting = producer.submit("qa", {"question": "Later?"})
+            waiting.cancel()
+            producer.resume("qa")
+            producer.retry(failed.id)
+            wait_for(lambda: producer.get(failed.id).status == "failed", "the second failure", timeout=60)
+        with client_of(login(roles.READER), backends) as reader:
+            assert {e.program for e in reader.list()} == {"qa", "failing"}
+            trail = reader.get(done.id).audit_trail
+            assert trail["completed"]
+            assert trail.verify()
+            with pytest.raises(ConfigurationError, match="may not do that"):
+                reader.submit("qa", {"question": "May a reader?"})
+    finally:
+        worker.stop()
+    assert "permission denied" not in worker.log.read_text()
+
+
+PRODUCER_MAY_NOT = (
+    "UPDATE dspex.executions SET result = '{}'",
+    "UPDATE dspex.executions SET worker_id = NULL, status = 'completed'",
+    "UPDATE dspex.executions SET inputs = '{}'",
+    "UPDATE dspex.executions SET metrics = '{}'",
+    "UPDATE dspex.executions SET attempt = 0",
+    "INSERT INTO dspex.executions (id, result) VALUES (gen_random_uuid(), '{}')",
+    "DELETE FROM dspex.executions",
+    "INSERT INTO dspex.workers (id) VALUES (gen_random_uuid())",
+    "UPDATE dspex.workers SET stopped_at = now()",
+    "UPDATE dspex.budgets SET spent_usd = 0",
+    "INSERT INTO dspex.lm_calls (execution_id) VALUES (gen_random_uuid())",
+    "SELECT response FROM dspex.lm_calls",
+    "UPDATE dspex.program_versions SET content = '{}'",
+    "DELETE FROM dspex.programs",
+    "SELECT dspex.retire_executions('2020_01_01')",
+    "SELECT dspex.make_period('2020_01_01', gen_random_uuid(), gen_random_uuid())",
+)
+WORKER_MAY_NOT = (
+    "INSERT INTO dspex.executions (id) VALUES (gen_random_uuid())",
+    "UPDATE dspex.executions SET inputs = '{}'",
+    "UPDATE dspex.executions SET program = 'other'",
+    "DELETE FROM dspex.executions",
+    "INSERT INTO dspex.program_versions (name) VALUES ('x')",
+    "UPDATE dspex.programs SET version = 'other'",
+    "UPDATE dspex.lm_calls SET response = '{}'",
+    "DELETE FROM dspex.lm_calls",
+    "UPDATE dspex.periods SET retired_at = NULL",
+    "SELECT dspex.put_back('executions', 'executions', '{}')",
+)
+READER_MAY_NOT = (
+    *PRODUCER_MAY_NOT,
+    *WORKER_MAY_NOT,
+    "UPDATE dspex.executions SET status = 'cancelled'",
+    "UPDATE dspex.programs SET paused_at = now()",
+    "INSERT INTO dspex.audit_events (execution_id) VALUES (gen_random_uuid())",
+    "SELECT FROM dspex.executions FOR UPDATE",
+)
+NOBODY_MAY = (
+    "UPDATE dspex.audit_events SET events = '[]'",
+    "DELETE FROM dspex.audit_events",
+    "TRUNCATE dspex.audit_events",
+    "TRUNCATE dspex.executions CASCADE",
+    "DROP TABLE dspex.audit_events",
+    "ALTER TABLE dspex.audit_events DISABLE TRIGGER ALL",
+    "CREATE TABLE dspex.mine (id int)",
+    "CREATE FUNCTION dspex.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "DELETE FROM dspex.executions_default",
+    "SELECT FROM dspex.audit_events_default",
+    "UPDATE dspex.schema_version SET version_num = '9999'",
+    "SET SESSION AUTHORIZATION dspex",
+)
+
+
+def test_what_a_role_may_not_do_is_refused(login: Login) -> None:
+    for role, statements in (
+        (roles.PRODUCER, PRODUCER_MAY_NOT), (roles.WORKER, WORKER_MAY_NOT), (roles.READER, READER_MAY_NOT)
+    ):  # fmt: skip
+        allowed = []
+        with psycopg.connect(login(role), autocommit=True) as connection:
+            for statement in (*statements, *NOBODY_MAY):
+                try:
+                    connection.execute(statement)
+                except psycopg.errors.InsufficientPrivilege:
+                    continue
+                except psycopg.Error as error:
+                    allowed.append(f"{statement}: {error}")
+                else:
+                    allowed.append(statement)
+        assert allowed == [], role
+
+
+def test_a_producer_cannot_settle_what_runs_nor_take_it(login: Login, client: dspex.Client) -> None:
+    """Column rights leave it only the transitions of an operator: the constraint on worker_id refuses the others."""
+    client.deploy(dspex.Program("qa", QA, adapter="scripted"))
+    id = client.submit("qa", {"question": "?"}).id
+    with psycopg.connect(login(roles.PRODUCER), autocommit=True) as connection:
+        for status in ("running", "completed", "failed"):
+            with pytest.raises(psycopg.errors.CheckViolation):
+                connection.execute(
+                    "UPDATE dspex.executions SET status = %s, finished_at = now(), audit_seq = audit_seq + 1, "
+                    "audit_hash = '' WHERE id = %s",
+                    (status, id),
+                )
+
+
+def test_the_command_makes_the_roles_and_a_later_migration_keeps_their_rights(
+    backends: Backends, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSPEX_DATABASE_URL", backends.database_url)
+    monkeypatch.setenv("DSPEX_BROKER_URL", backends.broker_url)
+    told = CliRunner().invoke(migrate_command, ["--roles"], catch_exceptions=False).output
+    assert all(role in told for role in roles.ROLES)
+    assert "CREATE ROLE my_app LOGIN IN ROLE dspex_producer" in told
+    run(backends.database_url, "REVOKE SELECT ON dspex.workers FROM dspex_reader")
+    run(backends.database_url, "GRANT UPDATE (result), DELETE ON dspex.executions TO dspex_reader")
+    CliRunner().invoke(migrate_command, [], catch_exceptions=False)
+    run(login(roles.READER), "SELECT FROM dspex.workers")
+    for statement in ("UPDATE dspex.executions SET result = NULL", "DELETE FROM dspex.executions"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            run(login(roles.READER), statement)
+
+
+def test_what_beat_asks_for_runs_with_a_workers_rights(login: Login, backends: Backends) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from workers import tasks as t; print(t.health(), t.alerts(), t.upkeep())"],
+        env=environment_of(Backends((login(roles.WORKER), backends.broker_url)), {"DSPEX_RETENTION_DAYS": 1}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with psycopg.connect(login(roles.READER)) as connection:
+        (report,) = connection.execute("SELECT report::text FROM dspex.health_checks").fetchall()
+    assert "permission" not in done.stderr + done.stdout + str(report)
+    as_worker = Database(login(roles.WORKER), pool_size=1)
+    for name in retention.PRUNED:
+        as_worker.run(partial(retention.prune, name=name))
+    as_worker.close()
+
+
+def test_a_worker_makes_partitions_and_owns_none(login: Login, backends: Backends) -> None:
+    low, high = (partitions.first_id(datetime(year, 1, 1, tzinfo=UTC)) for year in (2100, 2101))
+    with psycopg.connect(login(roles.WORKER), autocommit=True) as connection:
+        connection.execute("SELECT dspex.make_period('2100_01_01', %s, %s)", (low, high))
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DROP TABLE dspex.executions_2100_01_01")
+        connection.execute("SELECT dspex.unmake_period('2100_01_01')")
+
+
+def test_who_may_not_make_roles_is_told_what_to_run(login: Login) -> None:
+    with pytest.raises(ConfigurationError, match="may not"):
+        Database(login(roles.READER), pool_size=1).guard(make_roles)
+
+
+def test_every_table_has_its_rights_stated() -> None:
+    stated = {table for writes in roles.WRITES.values() for table in writes} | roles.OWNERS
+    assert stated == {table.name for table in metadata.tables.values()}
