@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from dspex.execution import Execution, Metrics, Result, Status
+    from dspex.health import Component, Condition, HealthReport
     from dspex.limits import Limits
     from dspex.program import Program, Retry
     from dspex.registry import AdapterInfo, Capabilities, adapters
@@ -66,6 +67,7 @@ _MODULES = (
     "batch",
     "settings",
     "streaming",
+    "health",
     "client",
     "async_client",
 )
@@ -73,8 +75,8 @@ _MODULES = (
 __all__ = [
     "Action",
     "ActionFailed",
-    "AlertNotDelivered",
     "AdapterInfo",
+    "AlertNotDelivered",
     "AsyncBatch",
     "AsyncClient",
     "AsyncExecution",
@@ -84,6 +86,8 @@ __all__ = [
     "Batch",
     "Capabilities",
     "Client",
+    "Component",
+    "Condition",
     "ConfigurationError",
     "ConstraintViolation",
     "DspexError",
@@ -95,6 +99,7 @@ __all__ = [
     "ExecutionTimedOut",
     "Field",
     "FieldError",
+    "HealthReport",
     "IdempotencyConflict",
     "InputField",
     "LeaseLost",

@@ -179,7 +179,7 @@ class HealthCheck:
             facts |= dict(round.facts)
             answers = dict(round.answers)
             now = time.monotonic()
-            for name in (*group.components, *(name for name in answers if name not in group.components)):
+            for name in (*group.components, *sorted(answers.keys() - set(group.components))):
                 found, latency_ms = answers.get(name) or (_missing(group, name, round, answers, now), _ms(round, now))
                 components[name] = Component(found.status, latency_ms, datetime.now(UTC), found.details, found.remedy)
         earlier = self._earlier(facts)
@@ -196,7 +196,8 @@ class HealthCheck:
         )
 
     def _begin(self, group: Group) -> tuple[threading.Thread, Round]:
-        if group.first not in self._under_way:
+        known = self._under_way.get(group.first)
+        if known is None or not known[0].is_alive():
             round = Round()
             # A daemon: what hangs must not keep the process.
             thread = threading.Thread(target=group.run, args=(round,), name=f"health-{group.first}", daemon=True)

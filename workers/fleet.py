@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from dspex.embedded.process import launch_command
-from workers.parent import EXIT_RETIRED, READY, RETIRING, VARIABLE
+from workers.parent import EXIT_RETIRED, PLACE, READY, RETIRING, VARIABLE
 
 __all__ = ["Fleet"]
 
@@ -55,7 +55,7 @@ class Child:
         self.ear: int | None = ear
         self.process = subprocess.Popen(
             launch_command([part.replace("{name}", name) for part in command]),
-            env=os.environ | {VARIABLE: str(mouth)},
+            env=os.environ | {VARIABLE: str(mouth), PLACE: str(place)},
             pass_fds=(mouth,),
             stdin=subprocess.DEVNULL if sys.platform == "linux" else subprocess.PIPE,
             start_new_session=True,  # the terminal's Ctrl-C is for the parent alone

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
+from dspex.errors import BackendUnavailable
 from dspex.health import HealthCheck, HealthReport
 from dspex.health_checks import backend_groups
 from dspex.health_language import language_group
@@ -14,6 +16,8 @@ from workers.health_models import models_group
 
 __all__ = ["check_and_record", "health_check"]
 
+log = logging.getLogger("dspex.workers")
+
 
 def health_check(settings: Settings, *, by_beat: bool = False) -> HealthCheck:
     """A check of everything that can be seen from here."""
@@ -22,12 +26,14 @@ def health_check(settings: Settings, *, by_beat: bool = False) -> HealthCheck:
 
 
 def check_and_record(settings: Settings, check: HealthCheck) -> HealthReport:
-    """Check every component and keep the report in Postgres. Raises BackendUnavailable when it cannot be kept."""
+    """Check every component and keep the report in Postgres; without Postgres it is only returned."""
     report = check.report(kept_seconds=0)
     kept = {**report.as_dict(), "interval_seconds": settings.health_interval_seconds}
     database = Database(settings.backends().database_url, pool_size=1, application_name="dspex health")
     try:
         database.run(partial(health.record, overall=str(report.overall), worker_id=None, report=kept))
+    except BackendUnavailable as error:
+        log.warning("a health report is not kept: %s", error)
     finally:
         database.close()
     return report

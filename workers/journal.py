@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from dspex.errors import DspexError
 from dspex.failpoints import AFTER_ANSWER, AFTER_JOURNAL, failpoint
 from dspex.sealing import SealedAttempt
 from dspex.store.lm_calls import LMCall
+from workers import metrics
 from workers.limits.permits import CallLimits
 from workers.outcome import Deferred
 from workers.run import Answer, Estimate, ModelUse, Tries, once
@@ -82,6 +84,7 @@ class AttemptJournal:
         if waiting := self._known[digest]:
             known = waiting.popleft()
             self.replayed += 1
+            metrics.lm_call_replayed(known.model)
             self._trail.record("lm_call", model=known.model, replayed=True, **noted)
             return self._response(known)
         occurrence = self._next[digest]
@@ -89,11 +92,13 @@ class AttemptJournal:
 
         async def a_try() -> tuple[Answer, datetime]:
             began_at = self._trail.now()
+            began = time.monotonic()
             try:
                 return await call(), began_at
             except DspexError as error:
                 told = {"error": error.code, "request_id": error.details.get("request_id")}
                 self._trail.record("lm_call", began_at=began_at, model=model, **told, **noted)
+                metrics.lm_call_failed(model, time.monotonic() - began, error.code)
                 raise
 
         async def when_allowed() -> tuple[Answer, datetime]:
@@ -107,6 +112,7 @@ class AttemptJournal:
         made = self._made(digest, occurrence, model, answer, began_at)
         self._calls.append(made)
         self._trail.record("lm_call", began_at=began_at, model=model, **_usage(made), **noted)
+        metrics.lm_call_ended(made)
         failpoint(AFTER_ANSWER)
         if self.keeps:
             await self._store.store_call(made)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from uuid import UUID
@@ -13,6 +15,7 @@ from uuid_utils.compat import uuid7
 
 from dspex.store import workers
 from dspex.store.database import Database
+from workers.metrics import LEASES_LOST
 from workers.periodic import Periodic
 
 __all__ = ["Lease"]
@@ -44,10 +47,21 @@ class Lease(Periodic):
         self._vitals = vitals
         self._on_lost = on_lost
         self._worker_id = uuid7()
+        self._renewed_at = -math.inf
 
     @property
     def worker_id(self) -> UUID:
         return self._worker_id
+
+    @property
+    def age_seconds(self) -> float:
+        """Since it was last renewed; infinite before it was made."""
+        return time.monotonic() - self._renewed_at
+
+    @property
+    def held(self) -> bool:
+        """Whether nobody can have taken this worker for dead."""
+        return self.age_seconds < self._lease_seconds
 
     def register(self) -> None:
         """Make the row. The worker may claim from now on."""
@@ -62,14 +76,18 @@ class Lease(Periodic):
                 lease_seconds=self._lease_seconds,
             )
         )
+        self._renewed_at = time.monotonic()
 
     def run_once(self) -> float | None:
+        asked_at = time.monotonic()
         renewed = self._database.run(lambda connection: workers.beat(connection, self._worker_id, self._vitals()))
         if not renewed:
             lost, self._worker_id = self._worker_id, uuid7()
             log.warning("worker %s lost its lease: what it ran is discarded; it goes on as %s", lost, self._worker_id)
+            LEASES_LOST.inc()
             self._on_lost()
             self.register()
+        self._renewed_at = asked_at
         return None
 
     def release(self) -> None:

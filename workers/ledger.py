@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,11 +16,12 @@ from dspex.audit import encode_events
 from dspex.broker import DONE_CHANNEL
 from dspex.execution import Status
 from dspex.failpoints import AFTER_SETTLE, failpoint
-from dspex.store import control, executions, lm_calls, programs
+from dspex.store import control, executions, lm_calls, programs, refusals
 from dspex.store.arrays import array
 from dspex.store.executions import Claimed, Settlement
 from dspex.store.lm_calls import LMCall
 from workers.batcher import Batcher, Connection
+from workers.metrics import BACKEND_FAILURES
 
 __all__ = ["Ledger"]
 
@@ -95,6 +96,14 @@ class Ledger:
         )
         return rows
 
+    async def unknown(self, ids: Collection[UUID]) -> int:
+        """How many of these ids no execution has."""
+        return len(await self._reads.add((refusals.UNKNOWN, {"ids": list(ids)})))
+
+    async def record_refusals(self, counts: Mapping[str, int]) -> None:
+        """Keep how many messages were refused, by reason."""
+        await self._reads.add((refusals.RECORD, refusals.record_parameters(counts, self._worker_id())))
+
     async def give_back(self, ids: Collection[UUID]) -> None:
         """Return executions that will not be claimed here to the pump."""
         await self._reads.add((control.UNDISPATCH, {"ids": list(ids)}))
@@ -128,6 +137,7 @@ class Ledger:
         try:
             await self._redis.publish(DONE_CHANNEL, " ".join(map(str, ids)))
         except (redis.RedisError, OSError) as error:
+            BACKEND_FAILURES.labels("redis").inc()
             log.warning("%s executions are settled, but Redis could not be told: %s", len(ids), error)
 
 

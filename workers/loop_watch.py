@@ -10,10 +10,12 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from itertools import islice
 
+from workers.metrics import LOOP_BLOCKED
 from workers.periodic import Periodic
 
 __all__ = ["LoopWatch"]
@@ -44,6 +46,7 @@ class LoopWatch(Periodic):
         self._give_up_seconds = give_up_seconds
         self._on_stuck = on_stuck
         self._turned = threading.Event()
+        self._asked_at = self._lag = 0.0
         self._looks = 0
         self._report_at = REPORT_SECONDS
         self._trouble: str | None = None
@@ -54,13 +57,24 @@ class LoopWatch(Periodic):
         """Who blocks the loop, where, and since when; None while it turns."""
         return self._trouble
 
+    @property
+    def blocked_seconds(self) -> float:
+        """How long the loop has not turned, in looks; 0 while it turns."""
+        return self._looks * INTERVAL_SECONDS
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long the loop took to answer the last time; or has not answered, if that is longer."""
+        return self._lag if self._turned.is_set() else max(self._lag, time.monotonic() - self._asked_at)
+
     def run_once(self) -> float | None:
         if self._turned.is_set():
             self._note_turn()
             self._ask()
             return None
         self._looks += 1
-        seconds = self._looks * INTERVAL_SECONDS
+        LOOP_BLOCKED.inc(INTERVAL_SECONDS)
+        seconds = self.blocked_seconds
         if seconds < self._report_at:
             return None
         self._trouble = f"the loop is blocked for {seconds:g} s by {self._culprit()}"
@@ -74,11 +88,13 @@ class LoopWatch(Periodic):
         return None
 
     def _ask(self) -> None:
+        self._asked_at = time.monotonic()
         self._turned.clear()
         self._loop.call_soon_threadsafe(self._answer)
 
     def _answer(self) -> None:
         self._thread_id = threading.get_ident()
+        self._lag = time.monotonic() - self._asked_at
         self._turned.set()
 
     def _note_turn(self) -> None:

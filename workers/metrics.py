@@ -16,7 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dspex.errors import DspexError
+from dspex.execution import Status
+from dspex.store.executions import Claimed
 from dspex.store.health import Backlog
+from dspex.store.lm_calls import LMCall
+from workers.outcome import Deferred
 
 __all__ = [
     "OUTCOMES",
@@ -30,7 +35,7 @@ __all__ = [
     "missed",
 ]
 
-disable_created_metrics()  # a second series for each, that nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that nobody reads
 REGISTRY = CollectorRegistry()
 
 #: So many names of a kind have labels of their own in one process.
@@ -117,7 +122,7 @@ ProcessCollector(namespace="dspex", registry=REGISTRY)  # dspex_process_{cpu_sec
 
 PUMP_LEADER = Gauge("dspex_pump_leader", "1 in the worker that leads the pump", registry=REGISTRY)
 DISPATCHED = Counter("dspex_pump_dispatched_total", "Executions that the pump put on the queue", registry=REGISTRY)
-REDISPATCHED = Counter("dspex_pump_taken_back_total", "Executions dispatched and never claimed", registry=REGISTRY)
+TAKEN_BACK = Counter("dspex_pump_taken_back_total", "Executions dispatched and never claimed", registry=REGISTRY)
 RECOVERED = Counter("dspex_pump_recovered_total", "Executions taken from dead or stuck workers", registry=REGISTRY)
 
 
@@ -125,6 +130,8 @@ class Queue(Collector):
     """The queue of the whole deployment, as the leader last saw it; nothing while another leads."""
 
     def __init__(self) -> None:
+        #: Whether anybody reads it, so that it is worth looking.
+        self.wanted = False
         self._seen: list[Backlog] | None = None
         self._workers = 0
 
@@ -209,10 +216,11 @@ _codes = Bounded(MOST_CODES, ATTEMPT_ERRORS.labels)
 _claimed, _missed = CLAIMS.labels("claimed"), CLAIMS.labels("missed")
 
 
-def claimed(program: str, waited_seconds: float) -> None:
-    """An execution was claimed, which had been due for so long."""
+def claimed(execution: Claimed) -> None:
+    """An execution was claimed."""
     _claimed.inc()
-    _programs[program].queue_time.observe(max(waited_seconds, 0.0))
+    waited = execution.started_at - max(execution.created_at, execution.run_at)
+    _programs[execution.program].queue_time.observe(max(waited.total_seconds(), 0.0))
 
 
 def missed() -> None:
@@ -220,26 +228,34 @@ def missed() -> None:
     _missed.inc()
 
 
-def attempt_ended(program: str, outcome: str, code: str | None, seconds: float) -> None:
-    """An attempt is over: ``outcome`` is one of OUTCOMES, ``code`` that of its error."""
+def attempt_ended(program: str, status: Status | None, error: DspexError | None, seconds: float) -> None:
+    """An attempt is over; ``status`` is its execution's now, None when the lease was lost."""
     series = _programs[program]
-    series.outcomes[outcome].inc()
+    series.outcomes[_outcome(status, error)].inc()
     series.duration.observe(seconds)
-    if code is not None:
-        _codes[code].inc()
+    if error is not None:
+        _codes[error.code].inc()
 
 
-def lm_call_ended(
-    model: str, seconds: float, *, prompt_tokens: int, completion_tokens: int, cost_usd: float | None
-) -> None:
+def _outcome(status: Status | None, error: DspexError | None) -> str:
+    if status is None:
+        return "discarded"
+    if status is not Status.QUEUED:
+        return status.value
+    if error is None:
+        return "handed_back"
+    return "deferred" if isinstance(error, Deferred) else "retried"
+
+
+def lm_call_ended(call: LMCall) -> None:
     """A model answered."""
-    series = _models[model]
+    series = _models[call.model]
     series.outcomes["ok"].inc()
-    series.duration.observe(seconds)
-    series.prompt_tokens.inc(prompt_tokens)
-    series.completion_tokens.inc(completion_tokens)
-    if cost_usd:
-        series.cost_usd.inc(cost_usd)
+    series.duration.observe(call.duration_ms / 1000)
+    series.prompt_tokens.inc(call.prompt_tokens)
+    series.completion_tokens.inc(call.completion_tokens)
+    if call.cost_usd:
+        series.cost_usd.inc(call.cost_usd)
 
 
 def lm_call_failed(model: str, seconds: float, code: str) -> None:

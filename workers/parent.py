@@ -8,17 +8,24 @@ from __future__ import annotations
 import contextlib
 import os
 
-__all__ = ["EXIT_RETIRED", "READY", "RETIRING", "VARIABLE", "tell"]
+__all__ = ["EXIT_RETIRED", "PLACE", "READY", "RETIRING", "VARIABLE", "place", "tell"]
 
 #: The exit code of a worker that used up its memory or its executions, and handed nothing to nobody: EX_TEMPFAIL.
 EXIT_RETIRED = 75
 #: In the child's environment: the number of the pipe's file descriptor.
 VARIABLE = "_DSPEX_FLEET_FD"
+#: Also there: the child's place in the fleet, which its replacement takes over.
+PLACE = "_DSPEX_FLEET_PLACE"
 
 #: It may claim.
 READY = b"r"
 #: It claims nothing more, finishes what it runs, and ends with EXIT_RETIRED: its replacement can start.
 RETIRING = b"x"
+
+
+def place() -> int:
+    """This process's place in the fleet, counted from 0; 0 for one without a parent."""
+    return int(os.environ.get(PLACE, "0"))
 
 
 def tell(word: bytes) -> None:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from sqlalchemy.exc import SQLAlchemyError
 
 from dspex.errors import BackendUnavailable
+from workers.metrics import BACKEND_FAILURES
 
 __all__ = ["Periodic"]
 
@@ -53,7 +54,12 @@ class Periodic(ABC):
                 self._away = False
             except (BackendUnavailable, SQLAlchemyError) as error:
                 pause = None
+                BACKEND_FAILURES.labels(_backend(error)).inc()
                 if not self._away:
                     log.warning("%s: %s", self.name, error)
                 self._away = True
                 self.on_failure(error)
+
+
+def _backend(error: Exception) -> str:
+    return str(error.details.get("backend", "postgres")) if isinstance(error, BackendUnavailable) else "postgres"

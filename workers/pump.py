@@ -27,9 +27,10 @@ from dspex.broker import DONE_CHANNEL, Broker, queue_keys
 from dspex.errors import BackendUnavailable
 from dspex.execution import Status
 from dspex.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, failpoint
-from dspex.store import budgets, recovery, workers
+from dspex.store import budgets, health, recovery, workers
 from dspex.store.database import Database
 from dspex.store.dispatch import RESERVE, dispatch, forget_starts, redispatch
+from workers.metrics import BACKEND_FAILURES, DISPATCHED, PUMP_LEADER, QUEUE, RECOVERED, TAKEN_BACK
 from workers.periodic import Periodic
 
 __all__ = ["Pump"]
@@ -55,6 +56,8 @@ UNCLAIMED_SECONDS = 2.0
 #: The same while Redis still has messages: theirs may be among them, and a second one is dropped.
 UNCLAIMED_BUSY_SECONDS = 60.0
 RECOVER_INTERVAL_SECONDS = 1.0
+#: How often the leader looks at the queue for those who read its metrics.
+TELL_INTERVAL_SECONDS = 5.0
 #: An attempt so long past its deadline is taken from its worker: longer than the worker needs to end it by itself.
 OVERDUE_SECONDS = 10.0
 
@@ -87,13 +90,16 @@ class Pump(Periodic):
         self._last_run = 0.0
         self._pause = INTERVAL_SECONDS
         self._recovered_at = -math.inf
+        self._told_at = -math.inf
 
     def run_once(self) -> float | None:
         self._note_contact()
         leads = self._database.run(
             lambda connection: workers.lead(connection, "pump", self._worker_id(), seconds=LEAD_SECONDS)
         )
+        PUMP_LEADER.set(leads)
         if not leads:
+            QUEUE.forget()
             return LEAD_SECONDS / 2
         if time.monotonic() - self._recovered_at >= RECOVER_INTERVAL_SECONDS:
             self._recover()
@@ -101,16 +107,25 @@ class Pump(Periodic):
             self._database.run(budgets.charge_the_dead)
             self._database.run(forget_starts)
             self._recovered_at = time.monotonic()
+        if QUEUE.wanted and time.monotonic() - self._told_at >= TELL_INTERVAL_SECONDS:
+            self._tell_queue()
         self._pause = BUSY_SECONDS if self._dispatch() >= BUSY_ROWS else min(self._pause * 2, INTERVAL_SECONDS)
         return self._pause
 
     def on_failure(self, error: Exception) -> None:
+        PUMP_LEADER.set(0)
+        QUEUE.forget()
         self._in_touch_since = math.inf
 
     def close(self) -> None:
         """Give up the lead and the connections; after :meth:`stop`."""
         self._database.run(lambda connection: workers.resign(connection, self._worker_id()))
         self._redis.close()
+
+    def _tell_queue(self) -> None:
+        fleet = self._database.run(workers.fleet)
+        QUEUE.note(self._database.run(health.backlogs), workers=fleet.count)
+        self._told_at = time.monotonic()
 
     def _note_contact(self) -> None:
         """Since when this worker has been in touch with Postgres without a break."""
@@ -128,6 +143,7 @@ class Pump(Periodic):
             lambda connection: recovery.recover(connection, self._worker_id(), overdue_seconds=OVERDUE_SECONDS)
         )
         if rows:
+            RECOVERED.inc(len(rows))
             failpoint(AFTER_RECOVER)
             if dead := sum(row.expired for row in rows):
                 log.warning("recovered %s executions of dead workers", dead)
@@ -142,11 +158,13 @@ class Pump(Periodic):
         try:
             waiting = sum(int(self._redis.llen(key)) for key in queue_keys())
         except (redis.RedisError, OSError) as error:
+            BACKEND_FAILURES.labels("redis").inc()
             log.debug("cannot ask Redis for its queue: %s", error)
             return
         older_than, most = (UNCLAIMED_BUSY_SECONDS, 1000) if waiting else (UNCLAIMED_SECONDS, 10_000)
         count = self._database.run(partial(redispatch, older_than=older_than, most=most))
         if count:
+            TAKEN_BACK.inc(count)
             log.warning("%s dispatched executions were not claimed in time: they are dispatched again", count)
 
     def _dispatch(self) -> int:
@@ -154,6 +172,7 @@ class Pump(Periodic):
             fleet = workers.fleet(connection)
             rows = dispatch(connection, fleet.concurrency * WINDOW_FACTOR)
         if rows:
+            DISPATCHED.inc(len(rows))
             failpoint(AFTER_DISPATCH)
         groups: defaultdict[tuple[int, bool, str], list[UUID]] = defaultdict(list)
         for row in rows:

@@ -28,17 +28,21 @@ from workers.cancellation import Cancellation
 from workers.current import new_task
 from workers.executor import Executor, OnEnd, OnStart, Received
 from workers.hosting import Host
+from workers.http import HttpServer
 from workers.lease import Lease
 from workers.ledger import Ledger
 from workers.limits.buckets import Buckets
 from workers.limits.budget import Budgets
 from workers.limits.permits import Permits
 from workers.loop_watch import LoopWatch
+from workers.metrics import RECEIVED
+from workers.probes import Probes
 from workers.pump import Pump
+from workers.refusals import Refusals
 from workers.slots import FairSlots
 from workers.stream import Streams
 from workers.watchdog import Consumption, Watchdog
-from workers.wear import Wear
+from workers.wear import ProcessUse, Wear, resident_mb
 
 __all__ = ["Runtime"]
 
@@ -91,9 +95,10 @@ class Runtime:
         self._permits = Permits(Buckets(backends.broker_url), self._budgets, settings.model_limits)
         self._host = Host(self._ledger, self._adapters, self._permits, Sealing.of(settings))
         self._streams = Streams(backends.broker_url)
+        self._refusals = Refusals(self._ledger)
         slots = FairSlots(concurrency, throttled=self._permits.throttled)
         self._permits.on_freed = slots.wake
-        self._executor = Executor(self._ledger, self._host, self._streams, slots)
+        self._executor = Executor(self._ledger, self._host, self._streams, slots, self._refusals)
         self._cancellation = Cancellation(self._ledger, self._executor, backends.broker_url)
         self._received = 0
         self._loop_watch = LoopWatch(
@@ -114,10 +119,21 @@ class Runtime:
             received=lambda: self._received,
             on_worn=partial(self._retire, on_worn),
         )
+        probes = Probes(
+            executor=self._executor,
+            lease=self._lease,
+            loop_watch=self._loop_watch,
+            threads=self._sync_threads,
+            consumption=consumption,
+            state=lambda: self._state,
+            hung_seconds=settings.watchdog_seconds / 2,
+        )
+        self._http = HttpServer(settings, probes)
         self._grace_seconds = settings.grace_seconds
+        self._use = ProcessUse()
         # A signal handler may stop again what is being stopped: by the same thread.
         self._stopping = threading.RLock()
-        self._state = "running"
+        self._state = "starting"
 
     @property
     def worker_id(self) -> UUID:
@@ -134,6 +150,7 @@ class Runtime:
             "state": self._state,
             "running": self.running,
             "received": self._received,
+            "refused": self._refusals.counts,
             "threads": {
                 "most": self._sync_threads.most,
                 "busy": self._sync_threads.busy,
@@ -145,6 +162,7 @@ class Runtime:
 
     def start(self) -> None:
         """Check the schema, register, and begin. Raises SchemaOutdated, BackendUnavailable, ConfigurationError."""
+        self._http.start()
         self._lease_database.run(migrate.check)
         threading.excepthook = _end_the_process
         threads.install(self._sync_threads)
@@ -152,6 +170,7 @@ class Runtime:
         self._call(self._begin())
         self._call(self._host.prepare(self._lease_database.run(programs.deployed)))
         self._wear.check_limits()
+        self._state = "running"
         self._lease.register()
         self._lease.start()
         self._pump.start()
@@ -168,7 +187,13 @@ class Runtime:
         All at once, because waking the loop from another thread costs more than starting an execution.
         """
         self._received += len(received.ids)
+        RECEIVED.inc(len(received.ids))
         self._loop.call_soon_threadsafe(self._executor.begin, received, on_start, on_end)
+
+    def refuse(self, reason: str) -> None:
+        """Count a message that was refused: see workers/refusals.py. From any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._refusals.note, reason)
 
     def revoke(self, ids: Collection[UUID], *, running: bool) -> list[UUID]:
         """Cancel queued executions, and ``running`` ones wherever they run. Returns those that ended at once.
@@ -199,7 +224,7 @@ class Runtime:
     def stop(self) -> None:
         """Let what runs finish for the grace period, hand back the rest, release the lease. Once is enough."""
         with self._stopping:
-            if self._state == "running":
+            if self._state != "stopping":
                 self._state = "stopping"
                 self._stop()
 
@@ -225,11 +250,13 @@ class Runtime:
         self._broker.close()
         self._lease_database.close()
         self._pump_database.close()
+        self._http.stop()
         log.info("stopped")
 
     def _retire(self, on_worn: Callable[[], None]) -> None:
         """Make room: what runs may end in its own time, which its deadline bounds."""
         self._grace_seconds = math.inf
+        self._http.stop()  # the port is its successor's
         parent.tell(parent.RETIRING)
         on_worn()
 
@@ -250,7 +277,14 @@ class Runtime:
         os._exit(EXIT_STUCK)
 
     def _vitals(self) -> Vitals:
-        return Vitals(self._executor.running, self._executor.concurrency, self._state, self._trouble())
+        return Vitals(
+            self._executor.running,
+            self._executor.concurrency,
+            self._state,
+            self._trouble(),
+            memory_bytes=int(resident_mb() * 2**20),
+            cpu=self._use.cpu(),
+        )
 
     def _trouble(self) -> str | None:
         if self._loop_watch.trouble is not None:
@@ -277,6 +311,7 @@ class Runtime:
         self._budgets.start()
         self._permits.start()
         self._streams.start()
+        self._refusals.start()
         self._cancellation.start()
 
     async def _end(self) -> None:
@@ -285,6 +320,7 @@ class Runtime:
         await self._permits.close()
         await self._budgets.close()
         await self._streams.close()
+        await self._refusals.close()
         await self._ledger.close()
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:

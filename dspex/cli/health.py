@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 from rich.console import Group
@@ -15,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dspex.cli.common import echo_json, json_option
+from dspex.cli.health_words import WORDS
 from dspex.cli.tables import console
 from dspex.client import Client
 from dspex.health import Component, Condition, HealthReport
@@ -27,8 +26,6 @@ STYLES = {
     Condition.UNHEALTHY: "bold red",
     Condition.UNKNOWN: "magenta",
 }
-#: Details with parts that are shown; others are in ``--json``.
-TROUBLES = ("failures", "troubled", "unloadable")
 #: Exit codes: as dspex/cli/main.py has them.
 HEALTHY, NOT_HEALTHY, UNREACHABLE = 0, 1, 3
 
@@ -86,7 +83,7 @@ def _drawn(report: HealthReport) -> Group:
         f"  {report.checked_at:%Y-%m-%d %H:%M:%S} UTC, dspex {report.version}",
     )
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("component", "status", "since", "took"):
+    for column in ("component", "status", "for", "took"):
         table.add_column(column, no_wrap=True, justify="right" if column == "took" else "left")
     table.add_column("found", overflow="fold")
     for name, component in report.components.items():
@@ -95,32 +92,19 @@ def _drawn(report: HealthReport) -> Group:
             Text(str(component.status), style=STYLES[component.status]),
             _ago(component.since),
             f"{component.latency_ms:.0f} ms",
-            _said(component),
+            _said(component, name),
         )
     return Group(head, "", table, "", _figures(report))
 
 
-def _said(component: Component) -> Text:
+def _said(component: Component, name: str) -> Text:
     """What was found, and what to do."""
-    told = Text(str(component.details.get("error") or _summary(component.details)))
+    details = component.details
+    words = WORDS.get(name.partition(" ")[0])
+    told = Text(str(details.get("error") or (words(details) if words else "")))
     if component.remedy and component.status is not Condition.HEALTHY:
         told.append(f"\n→ {component.remedy}", style="bold")
     return told
-
-
-def _summary(details: Mapping[str, Any]) -> str:
-    """The plain figures among the details, and what is amiss."""
-    words = []
-    for name, value in details.items():
-        label = name.replace("_", " ")
-        if isinstance(value, Mapping):
-            if value and name in TROUBLES:
-                words.append(f"{label}: " + "; ".join(f"{key}: {told}" for key, told in value.items()))
-        elif isinstance(value, list):
-            words += [f"{label} {', '.join(map(str, value))}"] if value else []
-        elif value is not None and name not in ("counted_up_to", "seen_by"):
-            words.append(f"{label} {value:g}" if isinstance(value, float) else f"{label} {value}")
-    return ", ".join(words)
 
 
 def _figures(report: HealthReport) -> Text:

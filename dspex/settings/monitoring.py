@@ -11,3 +11,11 @@ class MonitoringSettings(BaseModel):
     """Health and monitoring."""
 
     health_interval_seconds: float = Field(15.0, ge=1, le=3600, description="How often beat has the health checked.")
+    http_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        description="Where a worker answers /health/live, /health/ready, /health and /metrics; not set: nowhere. "
+        "The second process of `dspex worker` takes the next port, and so on.",
+    )
+    http_address: str = Field("127.0.0.1", description="The address of that port; 0.0.0.0 for those outside.")

@@ -169,7 +169,7 @@ WITH recent AS MATERIALIZED (
     SELECT id, program, status, error, finished_at FROM dspex.executions
     WHERE finished_at > now() - interval '{RECENT_SECONDS} s' ORDER BY finished_at DESC LIMIT {RECENT_ROWS}
 )
-SELECT program, coalesce(error #>> '{{details,cause,code}}', error ->> 'code') AS code, count(*)::int AS count,
+SELECT program, coalesce(error #>> '{{details,cause,code}}', error ->> 'code') AS code, count(*)::int AS ended,
     extract(epoch FROM now() - max(finished_at))::float8 AS age_seconds
 FROM recent WHERE status IN ('completed', 'failed') GROUP BY 1, 2
 """  # noqa: S608
@@ -218,8 +218,8 @@ def models_in_use(connection: Connection) -> list[ModelUse]:
         found.append(
             ModelUse(
                 **row,
-                completed=answered.count if answered else 0,
-                failures={outcome.code: outcome.count for outcome in failed},
+                completed=answered.ended if answered else 0,
+                failures={outcome.code: outcome.ended for outcome in failed},
                 answered_seconds_ago=answered.age_seconds if answered else None,
                 failed_seconds_ago=min((outcome.age_seconds for outcome in failed), default=None),
                 calls=made.calls if made else 0,

@@ -1,0 +1,77 @@
+"""The details of each component of a health report, in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["WORDS"]
+
+Details = Mapping[str, Any]
+
+
+def _postgres(found: Details) -> str:
+    standby = ", a standby" if found["standby"] else ""
+    return f"{found['version']}, {found['connections']} of {found['max_connections']} connections{standby}"
+
+
+def _workers(found: Details) -> str:
+    words = [f"{found['count']} live, running {found['running']} of {found['concurrency']}"]
+    words += [f"versions {', '.join(found['versions'])}"] if found["versions"] else []
+    words += [f"{name} {', '.join(found[name])}" for name in ("stopping", "silent") if name in found]
+    return "; ".join([*words, *(f"{name}: {why}" for name, why in found.get("troubled", {}).items())])
+
+
+def _beat(found: Details) -> str:
+    if "last_check_age_seconds" not in found:
+        return "no check was ever kept"
+    return f"last check {found['last_check_age_seconds']:.0f} s ago, one is due every {found['interval_seconds']:g} s"
+
+
+def _pump(found: Details) -> str:
+    return f"{found['leader'] or 'nobody'} leads, {found['lag_seconds']:.1f} s behind"
+
+
+def _queue(found: Details) -> str:
+    if not found["due"]:
+        return "nothing waits"
+    longest = ", ".join(
+        f"{program} {each['due']} ({each['oldest_wait_seconds']:.0f} s{', paused' if each['paused'] else ''})"
+        for program, each in found["programs"].items()
+    )
+    return f"{found['due']} wait, the oldest for {found['oldest_wait_seconds']:.0f} s: {longest}"
+
+
+def _redis(found: Details) -> str:
+    if "version" not in found:
+        return "it answers"
+    return f"{found['version']}, {found['messages']} messages, {found['memory_bytes'] / 2**20:.1f} MiB"
+
+
+def _adapters(found: Details) -> str:
+    broken = "; ".join(f"{name}: {why}" for name, why in found.get("unloadable", {}).items())
+    return broken or ", ".join(found["adapters"])
+
+
+def _model(found: Details) -> str:
+    failures = ", ".join(f"{code} {count}" for code, count in found["failures"].items()) or "no failures"
+    words = [f"connected in {found['connect_ms']:.0f} ms"] if "connect_ms" in found else []
+    words += [f"{found['completed']} completed of late, {failures}"]
+    words += [f"a call {found['call_average_ms']:.0f} ms"] if found["call_average_ms"] is not None else []
+    return ", ".join(words)
+
+
+#: By component; by its first word for the models.
+WORDS: Mapping[str, Callable[[Details], str]] = {
+    "postgres": _postgres,
+    "workers": _workers,
+    "beat": _beat,
+    "pump": _pump,
+    "queue": _queue,
+    "redis": _redis,
+    "signature_system": lambda found: f"compiled in {found['compilation_ms']:.1f} ms",
+    "type_system": lambda found: f"{found['types']} types validated in {found['validation_ms']:.2f} ms",
+    "adapter_registry": _adapters,
+    "models": lambda found: f"{found['endpoints']} in use, seen by {found['seen_by']}",
+    "model": _model,
+}
