@@ -129,6 +129,7 @@ class AsyncClient:
     workers = _awaited(Client.workers)
     health = _awaited(Client.health)
     alerts = _awaited(Client.alerts)
+    report = _awaited(Client.report)
     audit_trail = _awaited(Client.audit_trail)
     check_schema = _awaited(Client.check_schema)
     cancel = _awaited(Client.cancel)

@@ -45,6 +45,7 @@ from dspex.health_checks import client_check
 from dspex.intake import MAP_ROWS, Intake, chunks, mapped
 from dspex.lookup import not_found
 from dspex.program import Program
+from dspex.report.report import MonitoringReport, gather
 from dspex.sealing import Sealing, is_sealed
 from dspex.settings import Settings
 from dspex.store import batches, executions, migrate, workers
@@ -315,6 +316,10 @@ class Client:
     def alerts(self, *, resolved_within: timedelta = timedelta(days=1)) -> Sequence[Alert]:
         """Alerts that fire or are about to, then those resolved so recently, each the newest first."""
         return listed(self._database, resolved_within=resolved_within)
+
+    def report(self, since: datetime | timedelta = timedelta(days=1)) -> MonitoringReport:
+        """What happened from a moment on, or for so long: outcomes, times, costs, errors, events, alerts and trends."""
+        return gather(self._database, since=since)
 
     def row(self, id: UUID, connection: Connection | None = None) -> Mapping[str, Any]:
         """The execution's row as stored, or as ``connection`` sees it. Raises ExecutionNotFound."""

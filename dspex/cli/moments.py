@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-__all__ = ["since_option"]
+__all__ = ["Moment", "since_option"]
 
 _AGO = re.compile(r"(\d+)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -98,7 +98,8 @@ FROM dspex.alerts a LEFT JOIN LATERAL (
     WHERE alert_id = a.id AND delivered_at IS NULL
 ) d ON true
 WHERE a.state <> 'resolved' OR a.resolved_at >= clock_timestamp() - make_interval(secs => :resolved_seconds)
-ORDER BY a.state = 'resolved', coalesce(a.fired_at, a.since) DESC, a.id DESC LIMIT :most
+ORDER BY array_position(ARRAY['firing', 'pending', 'resolved'], a.state), coalesce(a.fired_at, a.since) DESC, a.id DESC
+LIMIT :most
 """)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,19 @@ from dspex.alerts.alert import Notice
 from dspex.alerts.evaluation import deliver, listed
 from dspex.errors import AlertNotDelivered
 from dspex.settings import Settings
-from dspex.store import alerts, figures, programs, workers
+from dspex.store import alerts, executions, figures, programs, workers
 from dspex.store.database import Database
-from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submit
+from tests.store.test_dispatch import rows_read
+from tests.store.test_executions import (
+    PROGRAM,
+    claim,
+    dispatch_due,
+    register,
+    settle,
+    submission,
+    submit,
+    triggers,
+)
 
 BREACH = {"rule": "error_rate", "subject": "qa", "value": 0.5, "threshold": 0.05, "summary": "half of them failed"}
 DEATH = {"rule": "dead_workers", "subject": "", "value": 1.0, "threshold": 0.0, "summary": "1 stopped"}
@@ -183,3 +193,21 @@ def test_the_figures_are_those_of_what_ended_lately(database: Database) -> None:
     assert (read.dead, read.health) == ([], None)
     lately = database.run(partial(figures.read, window_seconds=300, cost=False))
     assert lately.programs[0].cost_per_hour_usd == pytest.approx(1.5), "of the window only"
+
+
+def test_what_an_evaluation_reads_does_not_grow_with_history(database: Database) -> None:
+    database.run(partial(programs.deploy, program=PROGRAM))
+    with database.transaction() as connection:
+        executions.copy(connection, [submission() for _ in range(3000)])
+        triggers(connection, "executions", "DISABLE")
+        connection.execute(
+            text("""UPDATE dspex.executions SET status = 'completed', started_at = now() - interval '1 day',
+                    finished_at = now() - CASE WHEN id IN (SELECT id FROM dspex.executions LIMIT 20)
+                        THEN interval '1 minute' ELSE interval '1 day' END""")
+        )
+        triggers(connection, "executions", "ENABLE")
+        connection.execute(text("ANALYZE dspex.executions"))
+        given = {"at": datetime.now(UTC), "window_seconds": 300, "horizon_seconds": 300, "cost_seconds": 300,
+                 "most": figures.MOST_RECENT}  # fmt: skip
+        (plan,) = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {figures.RECENT}"), given).scalar_one()
+    assert max(rows_read(plan["Plan"])) <= 20

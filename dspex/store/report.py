@@ -1,0 +1,95 @@
+"""What happened within a period, counted: outcomes by when executions ended, events and model calls by when their
+executions were submitted. Meant to be asked now and then: it reads all of the period."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from dspex.store.partitions import first_id
+
+__all__ = ["read"]
+
+_ENDED = """
+SELECT program, status, finished_at, cost_usd,
+    extract(epoch FROM finished_at - started_at)::float8 AS ran_seconds,
+    extract(epoch FROM started_at - greatest(created_at, run_at))::float8 AS queued_seconds,
+    (metrics ->> 'prompt_tokens')::bigint AS prompt_tokens,
+    (metrics ->> 'completion_tokens')::bigint AS completion_tokens,
+    CASE WHEN status = 'failed' THEN coalesce(error #>> '{details,cause,code}', error ->> 'code') END AS code
+FROM dspex.executions WHERE finished_at >= :since AND finished_at < :until
+"""
+_FIGURES = """
+    count(*) FILTER (WHERE status = 'completed')::int AS completed,
+    count(*) FILTER (WHERE status = 'failed')::int AS failed,
+    count(*) FILTER (WHERE status = 'cancelled')::int AS cancelled,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY ran_seconds) FILTER (WHERE status <> 'cancelled') AS p50_seconds,
+    percentile_cont(0.95) WITHIN GROUP (ORDER BY ran_seconds) FILTER (WHERE status <> 'cancelled') AS p95_seconds,
+    coalesce(sum(cost_usd), 0)::float8 AS cost_usd
+"""
+_BUCKET = "width_bucket(extract(epoch FROM {at}), extract(epoch FROM CAST(:since AS timestamptz)), " \
+    "extract(epoch FROM CAST(:until AS timestamptz)), :buckets) - 1"  # fmt: skip
+
+# GROUPING tells the row of all programs from those of each.
+_PROGRAMS = f"""
+WITH ended AS ({_ENDED})
+SELECT CASE WHEN grouping(program) = 0 THEN program END AS program, {_FIGURES},
+    percentile_cont(0.95) WITHIN GROUP (ORDER BY queued_seconds) AS p95_queued_seconds,
+    coalesce(sum(prompt_tokens), 0)::bigint AS prompt_tokens,
+    coalesce(sum(completion_tokens), 0)::bigint AS completion_tokens
+FROM ended GROUP BY GROUPING SETS ((program), ()) ORDER BY grouping(program) DESC, count(*) DESC, program
+"""  # noqa: S608
+_TREND = f"""
+WITH ended AS ({_ENDED}) SELECT {_BUCKET.format(at="finished_at")} AS bucket, {_FIGURES} FROM ended GROUP BY 1
+"""  # noqa: S608
+_SUBMITTED = f"""
+SELECT {_BUCKET.format(at="created_at")} AS bucket, count(*)::int AS count FROM dspex.executions
+WHERE id >= :first AND id < :last AND created_at >= :since AND created_at < :until GROUP BY 1
+"""  # noqa: S608
+_ERRORS = f"""
+WITH ended AS ({_ENDED})
+SELECT program, code, count(*)::int AS count FROM ended WHERE status = 'failed' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
+"""  # noqa: S608
+# Each event begins with its kind. Nothing is taken out of it as JSON, for what programs wrote may hold U+0000, which
+# Postgres refuses to read.
+_EVENTS = """
+SELECT substring(event::text FROM '^\\s*\\{\\s*"kind"\\s*:\\s*"([^"]+)"') AS kind, count(*)::int AS count
+FROM dspex.audit_events, json_array_elements(events) AS event
+WHERE execution_id >= :first AND execution_id < :last GROUP BY 1 ORDER BY 2 DESC, 1
+"""
+_MODELS = """
+SELECT model, count(*)::int AS calls, sum(prompt_tokens)::bigint AS prompt_tokens,
+    sum(completion_tokens)::bigint AS completion_tokens, coalesce(sum(cost_usd), 0)::float8 AS cost_usd,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p50_seconds,
+    percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p95_seconds
+FROM dspex.lm_calls WHERE execution_id >= :first AND execution_id < :last GROUP BY 1 ORDER BY 2 DESC, 1
+"""
+_WORKERS = """
+SELECT count(*) FILTER (WHERE stopped_at IS NULL)::int AS live,
+    count(*) FILTER (WHERE started_at >= :since)::int AS started,
+    count(*) FILTER (WHERE state = 'dead' AND stopped_at >= :since)::int AS died,
+    coalesce(max(memory_bytes), 0) / 1048576.0::float8 AS most_memory_mb
+FROM dspex.workers WHERE stopped_at IS NULL OR stopped_at >= :since
+"""
+_ALERTS = """
+SELECT id, rule, subject, state, value, threshold, summary, since, seen_at, fired_at, resolved_at FROM dspex.alerts
+WHERE fired_at < :until AND (resolved_at IS NULL OR resolved_at >= :since) ORDER BY fired_at, id
+"""
+_STATEMENTS = {
+    "programs": _PROGRAMS, "trend": _TREND, "submitted": _SUBMITTED, "errors": _ERRORS, "events": _EVENTS,
+    "models": _MODELS, "workers": _WORKERS, "alerts": _ALERTS,
+}  # fmt: skip
+
+
+def read(
+    connection: Connection, *, since: datetime, until: datetime, buckets: int
+) -> Mapping[str, list[Mapping[str, Any]]]:
+    """The rows of each statement, all of the same state of the database when it is a repeatable-read transaction."""
+    given = {"since": since, "until": until, "buckets": buckets, "first": first_id(since), "last": first_id(until)}
+    return {
+        name: [dict(row) for row in connection.execute(text(statement), given).mappings()]
+        for name, statement in _STATEMENTS.items()
+    }

@@ -1,0 +1,91 @@
+"""The monitoring report: what it counts, and how it is written."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
+from sqlalchemy import text
+
+from dspex.errors import ValidationError
+from dspex.report.markdown import markdown, sparkline
+from dspex.report.page import page
+from dspex.report.report import BUCKETS, MonitoringReport, gather
+from dspex.store import programs
+from dspex.store.database import Database
+from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submit
+
+METRICS = '{"cost_usd": 0.25, "prompt_tokens": 10, "completion_tokens": 5}'
+ERROR = '{"code": "attempts_exhausted", "details": {"cause": {"code": "<rate_limited>"}}}'
+EVENTS = '[{"kind":"signature_compilation","data":{"of":"\\u0000"}},{"kind":"submitted","data":{"kind":"none"}}]'
+
+
+@pytest.fixture
+def report(database: Database) -> MonitoringReport:
+    """Of four executions: two completed, one failed, one queued."""
+    database.run(partial(programs.deploy, program=PROGRAM))
+    worker = register(database)
+    ids = [submit(database, events=EVENTS) for _ in range(4)]
+    dispatch_due(database)
+    for claimed in claim(database, worker, *ids[:3]):
+        settle(database, claimed, "failed" if claimed.id == ids[0] else "completed")
+    with database.transaction() as connection:
+        connection.execute(
+            text("""UPDATE dspex.executions SET metrics = CAST(:metrics AS json),
+                    error = CASE status WHEN 'failed' THEN CAST(:error AS json) END WHERE finished_at IS NOT NULL"""),
+            {"metrics": METRICS, "error": ERROR},
+        )
+        connection.execute(
+            text("""INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response,
+                        prompt_tokens, completion_tokens, cost_usd, duration_ms)
+                    VALUES (:id, '', 0, 1, 'openai/a', '{}', 10, 5, 0.25, 1500)"""), {"id": ids[0]},
+        )  # fmt: skip
+        connection.execute(
+            text("""INSERT INTO dspex.alerts (rule, subject, state, value, threshold, summary, since, seen_at, fired_at)
+                    VALUES ('error_rate', 'qa', 'firing', 1, 0, 'all failed', now(), now(), now())"""),
+        )  # fmt: skip
+    return gather(database, since=timedelta(hours=1))
+
+
+def test_it_counts_what_happened(report: MonitoringReport) -> None:
+    assert (report.submitted, report.total.completed, report.total.failed, report.total.cancelled) == (4, 2, 1, 0)
+    assert report.total.error_rate == pytest.approx(1 / 3)
+    assert [(p.program, p.ended, p.cost_usd, p.prompt_tokens) for p in report.programs] == [("qa", 3, 0.75, 30)]
+    assert report.errors == [{"program": "qa", "code": "<rate_limited>", "count": 1}]
+    assert report.events == {"signature_compilation": 4, "submitted": 4, "claimed": 3, "completed": 3}
+    assert (report.events_detected, report.signature_compilation_events) == (14, 4)
+    (model,) = report.models
+    assert (model["model"], model["calls"], model["p95_seconds"]) == ("openai/a", 1, 1.5)
+    assert report.workers["live"] == 1
+    assert [alert.rule for alert in report.alerts] == ["error_rate"]
+    assert len(report.trend.submitted) == BUCKETS
+    assert (sum(report.trend.submitted), sum(report.trend.completed), sum(report.trend.failed)) == (4, 2, 1)
+
+
+def test_it_is_written_as_json_markdown_and_a_page(report: MonitoringReport) -> None:
+    data = json.loads(json.dumps(report.as_dict()))
+    assert data["total"]["error_rate"] == pytest.approx(1 / 3)
+    assert data["alerts"][0]["remedy"].startswith("see why")
+    written = markdown(report)
+    assert "| failed | 1 (33.3%) |" in written
+    assert "| qa | <rate_limited> | 1 |" in written
+    shown = page(report)
+    assert "&lt;rate_limited&gt;" in shown
+    assert shown.count("<svg") == 4
+    assert "http" not in shown, "it needs nothing from elsewhere"
+
+
+def test_a_quiet_period_and_one_to_come(database: Database) -> None:
+    quiet = gather(database, since=timedelta(minutes=1))
+    assert (quiet.submitted, quiet.total.ended, quiet.programs) == (0, 0, [])
+    assert "nothing ended" in page(quiet)
+    assert "no model was called" in markdown(quiet)
+    with pytest.raises(ValidationError, match="nothing to tell yet"):
+        gather(database, since=datetime(2999, 1, 1, tzinfo=UTC))
+
+
+def test_a_line_of_characters() -> None:
+    assert sparkline([0, None, 1, 4, 8]) == "  ▂▅█"
+    assert sparkline([]) == ""
