@@ -159,7 +159,12 @@ class Deployment:
 
     @cached_property
     def client(self) -> Client:
-        return Client(self.settings)
+        return Client(self.own_settings)
+
+    @property
+    def own_settings(self) -> Settings:
+        """Those of the doctor's own submits, which the limit of submits is not meant for."""
+        return self.settings.model_copy(update={"rate_limit_per_minute": None, "client": "dspex-doctor"})
 
     @cached_property
     def workers(self) -> Sequence[Mapping[str, Any]]:

@@ -145,7 +145,12 @@ FAULTS: dict[str, tuple[Verdict, str]] = {
     "security.redis_door": (NOT_MET, "anybody"),
     "security.passwords": (NOT_MET, "tried first"),
     "security.role": (NOT_MET, "a superuser"),
+    "security.owner": (WARNING, "owns the schema"),
+    "security.triggers": (NOT_MET, "audit_events_append_only"),
+    "security.rate_limit": (WARNING, "no limit"),
     "security.encryption": (NOT_MET, "secretive"),
+    "wire.refused": (WARNING, "3 × checksum"),
+    "monitoring.http": (WARNING, "not set"),
 }
 
 
@@ -322,6 +327,12 @@ def _spoil_storage(connection: Connection) -> None:
 
 
 def _spoil_monitoring(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE dspex.audit_events DISABLE TRIGGER audit_events_append_only"))
+    connection.execute(
+        text("""INSERT INTO dspex.refused_messages (day, reason, count, first_at, last_at, last_worker_id)
+             VALUES (current_date, 'checksum', 3, now(), now(), :id)"""),
+        {"id": uuid4()},
+    )
     alert = connection.execute(
         text("""INSERT INTO dspex.alerts
              (rule, subject, state, value, threshold, summary, since, seen_at, fired_at)

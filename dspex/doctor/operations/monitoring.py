@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from http.client import HTTPConnection, HTTPException
+
 from dspex.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
 from dspex.doctor.deployment import Deployment
 from dspex.health import MODEL, Condition
@@ -67,3 +70,24 @@ def firing(deployment: Deployment) -> Finding:
     """What the alerts say just now."""
     rows = deployment.rows("SELECT summary FROM dspex.alerts WHERE state = 'firing' ORDER BY fired_at LIMIT 5")
     return warning("; ".join(row.summary for row in rows)) if rows else met("none")
+
+
+@check(
+    "Workers can be scraped and probed", Need.SCHEMA, mend="set DSPEX_HTTP_PORT for the workers; see the worker's log"
+)
+def http(deployment: Deployment) -> Finding:
+    """With DSPEX_HTTP_PORT a worker answers probes and Prometheus; where one runs on this machine it is asked."""
+    port = deployment.settings.http_port
+    if port is None:
+        return (warning if deployment.production else met)("DSPEX_HTTP_PORT is not set here")
+    if not any(worker["host"] == socket.gethostname() for worker in deployment.live_workers):
+        return skipped("no worker runs on this machine")
+    connection = HTTPConnection("127.0.0.1", port, timeout=3)
+    try:
+        connection.request("GET", "/health/live")
+        status = connection.getresponse().status
+    except (OSError, HTTPException) as error:
+        return not_met(f"port {port}: {error}")
+    finally:
+        connection.close()
+    return met(f"port {port} answers") if status == 200 else not_met(f"port {port} answers {status}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterator
 
 import psycopg
 
 from dspex.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
 from dspex.doctor.deployment import Deployment
+from dspex.store.roles import ROLES, WRITES
+from dspex.store.tables import lm_calls, metadata
 
 #: What a worker process holds open: claims, settlements, journal, reads, budgets, lease, pump, and one for a moment.
 WORKER_CONNECTIONS = 8
@@ -17,12 +21,8 @@ NEARLY_ALL = 0.8
 #: A transaction that is open for so long keeps VACUUM from its work, in seconds.
 LONG_SECONDS = 3600
 SLOW_MS = 20.0
-#: What a producer does to each table.
-PRODUCER_NEEDS = {
-    "programs": "SELECT,INSERT,UPDATE", "program_versions": "SELECT,INSERT", "executions": "SELECT,INSERT,UPDATE",
-    "audit_events": "SELECT,INSERT", "idempotency_keys": "SELECT,INSERT", "workers": "SELECT", "lm_calls": "SELECT",
-    "health_checks": "SELECT", "leaderships": "SELECT",
-}  # fmt: skip
+PRODUCER = ROLES[0]
+_RIGHT = re.compile(r"(\w+)(?: \(([^)]*)\))?")
 
 
 @check("Postgres answers", mend="start Postgres, or correct DSPEX_DATABASE_URL; see its log")
@@ -50,17 +50,21 @@ def writable(deployment: Deployment) -> Finding:
 @check("This role may do what a producer must", Need.SCHEMA, mend="run `dspex migrate --roles`, or GRANT what is named")
 def privileges(deployment: Deployment) -> Finding:
     """It may read and write the tables as a producer does."""
-    asked = ", ".join(
-        f"has_table_privilege('dspex.{table}', '{right}') AS {table}_{right.lower()}"
-        for table, rights in PRODUCER_NEEDS.items()
-        for right in rights.split(",")
+    rights = [(table, right, column) for table, text in WRITES[PRODUCER].items() for right, column in _rights(text)]
+    rights += [(table.name, "SELECT", "") for table in metadata.tables.values() if table is not lm_calls]
+    rows = deployment.rows(
+        """SELECT t, r, c, CASE WHEN c = '' THEN has_table_privilege('dspex.' || t, r)
+                ELSE has_column_privilege('dspex.' || t, c, r) END AS allowed
+            FROM unnest(CAST(:tables AS text[]), CAST(:rights AS text[]), CAST(:columns AS text[])) AS q (t, r, c)""",
+        tables=[table for table, _, _ in rights],
+        rights=[right for _, right, _ in rights],
+        columns=[column for _, _, column in rights],
     )
-    row = deployment.row(f"SELECT {asked}")
-    lacking = [name for name, allowed in row._mapping.items() if not allowed]
     role = deployment.value("SELECT current_user")
+    lacking = sorted({f"{row.r} on {row.t}" for row in rows if not row.allowed})
     if lacking:
         return not_met(f"{role} lacks {', '.join(lacking)}")
-    return met(f"{role}: {len(row)} rights on {len(PRODUCER_NEEDS)} tables")
+    return met(f"{role}: {len(rows)} rights on {len(metadata.tables)} tables")
 
 
 @check(
@@ -160,3 +164,9 @@ def machine(deployment: Deployment) -> Finding:
     wanted = deployment.settings.worker_concurrency * 2 + 100
     said = f"vm.overcommit_memory {overcommit}, {files:,} open files allowed, {wanted:,} wanted"
     return warning(said) if overcommit == 2 or files < wanted else met(said)
+
+
+def _rights(text: str) -> Iterator[tuple[str, str]]:
+    """Each right of a grant such as ``INSERT (a, b), UPDATE``, with each of its columns, or none."""
+    for right, columns in _RIGHT.findall(text):
+        yield from ((right, column.strip()) for column in columns.split(","))

@@ -11,6 +11,8 @@ import redis as redis_py
 
 from dspex.doctor.check import Finding, Need, check, met, not_met, skipped, unknown, warning
 from dspex.doctor.deployment import Deployment, is_local
+from dspex.settings.urls import is_unverified
+from dspex.store import roles
 
 #: Passwords that are the first to be tried.
 COMMON = frozenset(
@@ -18,6 +20,7 @@ COMMON = frozenset(
      "redis", "root", "secret", "test", "123456", "12345678")
 )  # fmt: skip
 SHORT = 12
+TRIGGERS = {"audit_events_append_only", "audit_events_no_truncate", "executions_transition"}
 
 
 @check(
@@ -115,6 +118,35 @@ def role(deployment: Deployment) -> Finding:
 
 
 @check(
+    "Applications have roles of their own",
+    Need.SCHEMA,
+    mend="run `dspex migrate --roles` as the owner, and give each application a login that is a member of one role",
+)
+def owner(deployment: Deployment) -> Finding:
+    """In production an application is not the owner of the schema, who may switch off what keeps the audit trail."""
+    row = deployment.row("""SELECT current_user AS name, pg_has_role(current_user, nspowner, 'USAGE') AS owns
+        FROM pg_namespace WHERE nspname = 'dspex'""")
+    made = deployment.database.run(roles.in_use)
+    said = f"{row.name} {'owns' if row.owns else 'does not own'} the schema; roles {'' if made else 'not '}in use"
+    return warning(said) if row.owns and deployment.production else met(said)
+
+
+@check(
+    "What keeps the audit trail is switched on",
+    Need.SCHEMA,
+    mend="enable them: ALTER TABLE … ENABLE TRIGGER ALL; then `dspex audit`",
+)
+def triggers(deployment: Deployment) -> Finding:
+    """The triggers that refuse changes of audit entries, and transitions that are none, are there and enabled."""
+    rows = deployment.rows("""SELECT t.tgname AS name, bool_and(t.tgenabled = 'O') AS enabled FROM pg_trigger t
+        JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'dspex' AND NOT t.tgisinternal GROUP BY t.tgname""")
+    enabled = {row.name for row in rows if row.enabled}
+    off = TRIGGERS - enabled
+    return not_met(f"off or missing: {', '.join(sorted(off))}") if off else met(f"{len(TRIGGERS)} triggers")
+
+
+@check(
     "Servers listen where they must only",
     Need.REDIS,
     mend="set bind and protected-mode in redis.conf, listen_addresses in postgresql.conf",
@@ -150,9 +182,32 @@ def encryption(deployment: Deployment) -> Finding:
     return met(f"a key is set; secret fields have {', '.join(with_secrets)}")
 
 
+@check(
+    "Submits are limited",
+    Need.SETTINGS,
+    mend="set DSPEX_RATE_LIMIT_PER_MINUTE, such as 1000, where applications submit",
+)
+def rate_limit(deployment: Deployment) -> Finding:
+    """In production a client that submits in a loop is held back before it fills the database."""
+    limit = deployment.settings.rate_limit_per_minute
+    if limit is None:
+        return (warning if deployment.production else met)("no limit")
+    return met(f"{limit:,} a minute for each client, {deployment.settings.rate_limit_burst:,} at once")
+
+
+@check("Flower asks for a password", Need.SETTINGS, mend="set DSPEX_FLOWER_PASSWORD, or DSPEX_FLOWER_PASSWORD_FILE")
+def flower(deployment: Deployment) -> Finding:
+    """Flower shows ids and program names, and can stop workers: nobody gets in without a password, but for oneself."""
+    if deployment.settings.flower_password is not None:
+        return met("a password is set")
+    if deployment.settings.profile.open_flower:
+        return met("it may be open here, to this machine only")
+    return skipped("none is set: here Flower refuses to start without one")
+
+
 def _encrypted(deployment: Deployment, url: str, how: str) -> Finding:
     if how:
-        return met(how)
+        return warning(f"{how}, but the server's certificate is not checked") if is_unverified(url) else met(how)
     if is_local(url):
         return met("plain, within this machine")
     return (not_met if deployment.production else warning)("plain text, over a network")

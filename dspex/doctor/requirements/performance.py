@@ -102,7 +102,7 @@ def _put(deployment: Deployment, *, users: int, each: int) -> Shape:
     deployment.client.deploy(ANSWERING)
 
     async def work() -> Shape:
-        async with AsyncClient(deployment.settings) as client:
+        async with AsyncClient(deployment.own_settings) as client:
             name = ANSWERING.name
             await load.users(client, name, _question, count=min(users, 5), each=1)  # warms up
             return await load.users(client, name, _question, count=users, each=each)

@@ -62,6 +62,18 @@ def queue(deployment: Deployment) -> Finding:
     return met(f"{len(waiting)} messages looked at")
 
 
+@check(
+    "Workers refused no message of late",
+    Need.SCHEMA,
+    mend="find out who writes to this Redis; after an upgrade, whether workers of an older version still run",
+)
+def refused(deployment: Deployment) -> Finding:
+    """Messages that workers refused within a week, by reason: damaged, forged, or of a version they do not know."""
+    rows = deployment.rows("""SELECT reason, sum(count)::bigint AS number FROM dspex.refused_messages
+        WHERE last_at > now() - interval '7 days' GROUP BY reason ORDER BY reason""")
+    return warning(", ".join(f"{row.number:,} × {row.reason}" for row in rows)) if rows else met("none within a week")
+
+
 def _refused(envelope: object) -> bool:
     try:
         unpack(envelope)
