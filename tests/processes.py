@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,23 @@ def mortal(*arguments: str) -> list[str]:
 def dspex_command(*arguments: str) -> list[str]:
     """The ``dspex`` command, :func:`mortal`."""
     return mortal("-m", "dspex.cli", *arguments)
+
+
+@contextmanager
+def command(backends: Backends, log: Path, *arguments: str, **environment: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A ``dspex`` command whose output goes to ``log``, ended by SIGTERM."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            dspex_command(*arguments),
+            env=environment_of(backends, environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 class WorkerProcess:

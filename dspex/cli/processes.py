@@ -15,6 +15,7 @@ import click
 
 from dspex.errors import ConfigurationError
 from dspex.settings import Settings
+from dspex.settings.flower import flower_faults
 
 __all__ = ["beat", "flower", "worker"]
 
@@ -61,25 +62,31 @@ def beat(loglevel: str) -> None:
 
     Example: dspex beat
     """
-    _celery("beat", ["--loglevel", loglevel, "--schedule", os.devnull, "--pidfile", ""], "worker")
+    options = ["--loglevel", loglevel, "--schedule", os.devnull, "--pidfile", ""]
+    _become([sys.executable, "-m", "celery", "--app", "workers.app", "beat", *options], Settings.load(), extra="worker")
 
 
 @click.command()
 @click.option("--port", default=5555, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--address", default="127.0.0.1", show_default=True, help="The address to listen on.")
-def flower(port: int, address: str) -> None:
+@click.option("--url-prefix", metavar="PATH", help="The path that a proxy serves it under, as in https://host/flower/.")
+def flower(port: int, address: str, url_prefix: str | None) -> None:
     """Run Flower, the dashboard of workers and tasks.
 
-    It has no password of its own yet: it listens on this machine only, unless you say otherwise.
+    It asks for DSPEX_FLOWER_USER and DSPEX_FLOWER_PASSWORD. Without a password it is for this machine only and cannot
+    change anything, and in production it does not start.
 
-    Example: dspex flower --port 5555
+    \b
+    Examples:
+      dspex flower --port 5555
+      DSPEX_FLOWER_PASSWORD_FILE=/run/secrets/flower dspex flower --address 0.0.0.0 --url-prefix flower
     """
-    options = [f"--port={port}", f"--address={address}", "--max_tasks=10000", "--logging=warning"]
-    _celery("flower", options, "flower")
-
-
-def _celery(command: str, options: Sequence[str], extra: str) -> NoReturn:
-    _become([sys.executable, "-m", "celery", "--app", "workers.app", command, *options], Settings.load(), extra=extra)
+    settings = Settings.load()
+    if faults := flower_faults(settings, address, may_be_open=settings.profile.open_flower):
+        raise ConfigurationError("; ".join(faults), errors=faults)
+    command = [sys.executable, "-m", "workers.flower", "--port", str(port), "--address", address]
+    prefix = (url_prefix or "").strip("/")
+    _become([*command, *(["--url-prefix", prefix] if prefix else [])], settings, extra="flower")
 
 
 def _become(command: Sequence[str], settings: Settings, *, extra: str) -> NoReturn:

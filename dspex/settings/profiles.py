@@ -18,16 +18,18 @@ class Profile:
     ``durable``         what the embedded stack holds survives a loss of power
     ``plain_text``      Postgres and Redis may be reached over a network without TLS
     ``failpoints``      DSPEX_FAILPOINTS may be set
+    ``open_flower``     Flower may be without a password, on this machine only
     """
 
     embedded_stack: bool
     durable: bool
     plain_text: bool
     failpoints: bool
+    open_flower: bool
 
 
 PROFILES: dict[ProfileName, Profile] = {
-    "development": Profile(embedded_stack=True, durable=True, plain_text=True, failpoints=True),
-    "test": Profile(embedded_stack=True, durable=False, plain_text=True, failpoints=True),
-    "production": Profile(embedded_stack=False, durable=True, plain_text=False, failpoints=False),
+    "development": Profile(embedded_stack=True, durable=True, plain_text=True, failpoints=True, open_flower=True),
+    "test": Profile(embedded_stack=True, durable=False, plain_text=True, failpoints=True, open_flower=True),
+    "production": Profile(embedded_stack=False, durable=True, plain_text=False, failpoints=False, open_flower=False),
 }

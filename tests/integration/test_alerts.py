@@ -32,8 +32,7 @@ from dspex.embedded.ports import free_port
 from dspex.errors import AlertNotDelivered
 from dspex.settings import Backends
 from tests.integration.test_cli import Shell
-from tests.integration.test_dashboards import command
-from tests.processes import WorkerProcess
+from tests.processes import WorkerProcess, command
 from tests.waiting import wait_for
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
