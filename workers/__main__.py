@@ -19,6 +19,9 @@ __all__ = ["main"]
 
 #: Threads of programs that have not ended so long after the worker did are left behind.
 LAST_SECONDS = 5.0
+#: How long a thread of this process has Python to itself while others want it, a fifth of Python's own choice: the main
+#: thread and the pump's wait for it after each answer of Redis and Postgres, a dozen times for each message.
+SWITCH_SECONDS = 0.001
 
 
 def main() -> int:
@@ -26,6 +29,7 @@ def main() -> int:
     parser.add_argument("--loglevel", default="INFO")
     parser.add_argument("--hostname", required=True, help="the worker's name; %%h stands for the host's")
     options = parser.parse_args()
+    sys.setswitchinterval(SWITCH_SECONDS)
     worker = app.Worker(
         hostname=host_format(options.hostname),
         loglevel=options.loglevel.upper(),

@@ -14,6 +14,8 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import uvloop
+
 from dspex.broker import CANCEL_CHANNEL, DONE_CHANNEL, Broker
 from dspex.errors import BackendUnavailable
 from dspex.failpoints import AFTER_HAND_BACK, arm, failpoint
@@ -76,7 +78,7 @@ class Runtime:
         self._lease_database = Database(backends.database_url, pool_size=1, application_name="dspex worker lease")
         self._pump_database = Database(backends.database_url, pool_size=1, application_name="dspex worker pump")
         self._broker = Broker(backends.broker_url, pool_size=1)
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._loop.set_task_factory(new_task)
         self._sync_threads = threads.SyncThreads(settings.worker_threads)
         self._thread = threading.Thread(target=self._turn, name="dspex-loop", daemon=True)
