@@ -14,7 +14,7 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dspex.errors import ConfigurationError, DspexError
-from dspex.store.sessions import libpq_url
+from dspex.store.sessions import is_pooled, libpq_url
 
 __all__ = ["Tool", "find", "run"]
 
@@ -48,6 +48,10 @@ def find(name: str, at_least: int) -> Tool:
 
 def run(tool: Tool, url: str, arguments: Sequence[str], on_line: Callable[[str], None]) -> None:
     """Run it on this database, and pass each line of what it tells on. Raises DspexError with its last words."""
+    if is_pooled(url):
+        raise ConfigurationError(
+            f"{tool.path.name} needs a session of its own: set DSPEX_DATABASE_URL to Postgres itself, not to pgbouncer"
+        )
     conninfo, environment = _without_secrets(url)
     said: list[str] = []
     with subprocess.Popen(
@@ -71,7 +75,9 @@ def _without_secrets(url: str) -> tuple[str, dict[str, str]]:
     """What may be seen in a list of processes, and the environment for what may not."""
     parts = conninfo_to_dict(libpq_url(url))
     password = parts.pop("password", None)
-    return make_conninfo(**parts), {} if password is None else {"PGPASSWORD": str(password)}
+    return make_conninfo(**{name: str(value) for name, value in parts.items()}), {} if password is None else {
+        "PGPASSWORD": str(password)
+    }
 
 
 def _candidates(name: str) -> Iterator[Path]:

@@ -13,8 +13,7 @@ from dspex.client import Client
 from dspex.errors import BackendUnavailable
 from dspex.execution import Status
 from dspex.retention import upkeep
-from dspex.settings import Backends
-from dspex.settings.storage import StorageSettings
+from dspex.settings import Backends, Settings
 from dspex.store import migrate
 from dspex.store.database import Database
 from dspex.store.sessions import is_pooled, libpq_url
@@ -23,8 +22,12 @@ from tests.pgbouncer import pgbouncer
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
 
-QA = dspex.Program("qa", "question -> answer", adapter="scripted", module_options={"outputs": {"answer": "!"}})
-SLOW = dspex.Program("slow", "question -> answer", adapter="scripted", module_options={"sleep_ms": 60_000}, timeout=90)
+QA = dspex.Program(
+    "qa", dspex.signature("question -> answer"), adapter="scripted", module_options={"outputs": {"answer": "!"}}
+)
+SLOW = dspex.Program(
+    "slow", dspex.signature("question -> answer"), adapter="scripted", module_options={"sleep_ms": 60_000}, timeout=90
+)
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_the_main_path(client: Client, database: Database, start_worker: Callabl
     assert execution.created_at.utcoffset() == UTC.utcoffset(None)
     assert execution.audit_trail.verify()
     assert client.verify_audit() == {}
-    assert not any(step.waits for step in upkeep(database, StorageSettings(retention_days=30)))
+    assert not any(step.waits for step in upkeep(database, Settings.load(retention_days=30)))
 
 
 def test_recovery(client: Client, start_worker: Callable[..., WorkerProcess]) -> None:
