@@ -35,7 +35,8 @@ def unpack(envelope: object) -> list[UUID]:
         raise MessageRefused(f"not an envelope: {type(envelope).__name__}", reason="shape")
     version = envelope.get("v")
     if version != VERSION:
-        raise MessageRefused(f"envelope version {version!r}, this worker reads {VERSION}; upgrade it", reason="version")
+        named = version if isinstance(version, int) and 0 <= version < 1000 else "unknown"
+        raise MessageRefused(f"envelope version {named}, this worker reads {VERSION}; upgrade it", reason="version")
     texts = envelope.get("ids")
     if not isinstance(texts, list) or not 1 <= len(texts) <= MAX_IDS:
         raise MessageRefused(f"an envelope carries 1 to {MAX_IDS} ids", reason="size")

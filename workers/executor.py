@@ -129,12 +129,12 @@ class Executor:
 
     def _start(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd) -> None:
         # Its context begins empty: nothing in it is of the execution whose end made room for it.
-        pipeline = asyncio.create_task(self._pipeline(id, on_start), context=Context())
+        pipeline = asyncio.create_task(self._pipeline(id, program, on_start), context=Context())
         self._pipelines.add(pipeline)
         self._in_slot.add(id)
         pipeline.add_done_callback(partial(self._over, id, program, on_end))
 
-    async def _pipeline(self, id: UUID, on_start: OnStart) -> Outcome:
+    async def _pipeline(self, id: UUID, program: str, on_start: OnStart) -> Outcome:
         """Claim the execution and see its attempt through."""
         if self._stopping:  # it was given back as that began
             return Outcome(None)
@@ -142,7 +142,10 @@ class Executor:
         claimed = await self._ledger.claim(id)
         if claimed is None:
             metrics.missed()
+            self._refusals.unclaimed(id)
             return Outcome(None)
+        if claimed.program != program:
+            self._refusals.note("wrong_program")
         metrics.claimed(claimed)
         failpoint(AFTER_CLAIM)
         on_start(id)

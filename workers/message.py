@@ -24,6 +24,9 @@ __all__ = ["Message"]
 
 log = logging.getLogger("dspex.workers")
 
+CONTENT_TYPE = "application/json"
+#: Several times what an envelope with the most ids takes.
+BODY_BYTES_MOST = 256 * 1024
 #: That of a message which does not say how urgent it is.
 LAST_STEP = 9
 
@@ -40,6 +43,8 @@ class Pool(Protocol):
 
     def submit(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None: ...
 
+    def refuse(self, reason: str) -> None: ...
+
 
 class Message:
     """A message under way: the executions it carries, and Celery's callbacks for it.
@@ -53,6 +58,7 @@ class Message:
         task_id: str,
         request: Mapping[str, Any],
         body: bytes | str,
+        content_type: str,
         callback: Callable[..., Any],
         accept_callback: Callable[..., Any],
     ) -> None:
@@ -61,6 +67,7 @@ class Message:
         self._name = str(request.get("shadow") or TASK)
         self._priority = _priority(request)
         self._body = body
+        self._content_type = content_type
         self._callback = callback
         self._accept_callback = accept_callback
         self._left = 0
@@ -69,9 +76,11 @@ class Message:
 
     def run(self) -> None:
         try:
-            ids = _ids(self._body)
+            ids = _ids(self._body, self._content_type)
         except MessageRefused as error:
-            log.error("message %s is refused: %s", self._task_id, error)  # noqa: TRY400 - a traceback tells nothing
+            reason = error.details["reason"]
+            log.error("refused a message (%s): %s", reason, error)  # noqa: TRY400 - a traceback tells nothing
+            self._pool.refuse(reason)
             self._finish(Outcome(Status.FAILED, error))
             return
         self._left = len(ids)
@@ -122,10 +131,14 @@ def _priority(request: Mapping[str, Any]) -> int:
     return step(priority) if isinstance(priority, int) else LAST_STEP
 
 
-def _ids(body: bytes | str) -> list[UUID]:
+def _ids(body: bytes | str, content_type: str) -> list[UUID]:
+    if content_type != CONTENT_TYPE:
+        raise MessageRefused(f"it is not {CONTENT_TYPE}", reason="content_type")
+    if len(body) > BODY_BYTES_MOST:
+        raise MessageRefused(f"its body has {len(body)} bytes, more than {BODY_BYTES_MOST}", reason="size")
     try:
         (envelope,), _, _ = json.loads(body)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise MessageRefused(f"the body is not a task's: {type(error).__name__}", reason="body") from None
     return unpack(envelope)
 

@@ -22,6 +22,7 @@ from celery.signals import worker_shutting_down
 from celery.worker import state
 
 from dspex.broker import QUEUE, TASK
+from workers import transport
 from workers.executor import OnEnd, OnStart, Received
 from workers.message import Message
 from workers.parent import EXIT_RETIRED
@@ -64,6 +65,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._threads = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="dspex-side")
         self._runtime = Runtime(settings, concurrency=self.limit, consumption=self._consumption, on_worn=self._retire)
         self._runtime.start()
+        transport.on_refused = self.refuse
         worker_shutting_down.connect(self._on_shutdown_signal)
 
     def register_with_event_loop(self, hub: Any) -> None:
@@ -132,8 +134,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         **_: Any,
     ) -> None:
         if args and args[0] == TASK:
-            task_id, request, body = args[1:4]
-            Message(self, str(task_id), request, body, callback, accept_callback).run()
+            task_id, request, body, content_type = args[1:5]
+            Message(self, str(task_id), request, body, str(content_type), callback, accept_callback).run()
         else:
             on_main = partial(self.on_main, callback)
             accepted = partial(self.on_main, accept_callback)
@@ -169,6 +171,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def submit(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None:
         self._runtime.submit(received, on_start, on_end)
+
+    def refuse(self, reason: str) -> None:
+        """Count a message that was refused; ``reason`` is one of those of workers/refusals.py."""
+        self._runtime.refuse(reason)
 
     def _get_info(self) -> dict[str, Any]:
         """What ``inspect stats`` and Flower show of the pool."""

@@ -51,13 +51,36 @@ class Channel(redis.Channel):  # type: ignore[misc]
         super().__init__(*args, **options)
         self.QoS = QoS
 
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        client = super()._create_client(asynchronous=asynchronous)
+        client.set_response_callback("BRPOP", _bounded)
+        return client
+
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            # Only the kind: the text of the error may quote what came.
-            log.error("dropped what is not a message from the queue: %s", type(error).__name__)  # noqa: TRY400
-            return True
+        except UNREADABLE as error:
+            return _dropped(error)
+
+    def _receive_one(self, c: Any) -> Any:
+        try:
+            return super()._receive_one(c)
+        except UNREADABLE as error:
+            return _dropped(error)
+
+
+def _bounded(reply: Any, **_: Any) -> Any:
+    """What BRPOP brought, if it is no larger than a message may be."""
+    if reply and len(reply[1]) > MESSAGE_BYTES_MOST:
+        raise ValueError(f"a message of {len(reply[1])} bytes, more than {MESSAGE_BYTES_MOST}")
+    return tuple(reply) if reply else None
+
+
+def _dropped(error: Exception) -> bool:
+    # Only the kind: the text of the error may quote what came.
+    log.error("refused a message (not_a_message): %s", type(error).__name__)
+    on_refused("not_a_message")
+    return True
 
 
 class Transport(redis.Transport):  # type: ignore[misc]

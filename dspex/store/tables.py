@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Computed,
+    Date,
     DateTime,
     Double,
     Identity,
@@ -229,6 +230,18 @@ workers = Table(
     _at("heartbeat_at", nullable=False),
     _at("stopped_at"),
     Index("workers_live", "heartbeat_at", postgresql_where=text("stopped_at IS NULL")),
+)
+
+#: What came over the queue and was no message of ours: how often on a day, by reason; nothing of what it held.
+refused_messages = Table(
+    "refused_messages",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    _at("first_at", nullable=False),
+    _at("last_at", nullable=False),
+    Column("last_worker_id", UUID(as_uuid=True), nullable=False),
 )
 
 #: Which worker leads a duty that only one may have at a time: a row, not an advisory lock, so that a leader that

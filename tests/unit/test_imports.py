@@ -15,7 +15,7 @@ HEAVY = ("dspy", "litellm", "celery", "flower", "workers")
 #: Who may import what; nobody else may, not even inside a function.
 ALLOWED = {
     "celery": {
-        f"workers/{name}.py" for name in ("__main__", "app", "message", "pool", "remote", "tasks")
+        f"workers/{name}.py" for name in ("__main__", "app", "consumer", "message", "pool", "remote", "tasks")
     },
     "billiard": {"workers/message.py"},
     "dspy": {
