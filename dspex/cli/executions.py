@@ -63,7 +63,7 @@ def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int,
     "--status", type=click.Choice([s.value for s in Status]), help="Only these; `failed` are the dead letters."
 )
 @since_option
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @json_option
 def list_command(program: str | None, status: str | None, since: datetime | None, limit: int, as_json: bool) -> None:
     """List executions, the newest first.

@@ -67,7 +67,7 @@ def beat(loglevel: str) -> None:
 
 
 @click.command()
-@click.option("--port", default=5555, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", default=5555, show_default=True, type=click.IntRange(1, 65535), help="The port to listen on.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--url-prefix", metavar="PATH", help="The path that a proxy serves it under, as in https://host/flower/.")
 def flower(port: int, address: str, url_prefix: str | None) -> None:
