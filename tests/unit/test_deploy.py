@@ -1,0 +1,71 @@
+"""The deploy files name what exists: settings, commands, versions, each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from dspex.cli.main import cli
+from dspex.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
+COMPOSE = ROOT / "docker-compose.yml"
+DOCKERFILE = ROOT / "deploy/Dockerfile"
+#: Names in secrets that are not settings of a process, but of the one that is given it under another name.
+ROLES = {"DSPEX_MIGRATE_DATABASE_URL", "DSPEX_READER_DATABASE_URL"}
+
+
+@pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, *MANIFESTS], ids=lambda file: str(file.name))
+def test_every_variable_is_a_setting(file: Path) -> None:
+    known = {f"DSPEX_{name.upper()}" for name in Settings.model_fields}
+    for name in set(re.findall(r"\bDSPEX_[A-Z_]+", file.read_text())) - ROLES:
+        assert name.removesuffix("_FILE") in known, name
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """The arguments that `dspex` is given, by who gives them."""
+    for name, service in yaml.safe_load(COMPOSE.read_text())["services"].items():
+        if "dspex" in str(service.get("image", "")):
+            yield f"compose {name}", service["command"]
+    for file in MANIFESTS:
+        for given in yaml.safe_load_all(file.read_text()):
+            for container in containers(given):
+                yield f"kubernetes {container['name']}", container["args"]
+
+
+def containers(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(manifest.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []))
+
+
+@pytest.mark.parametrize(("who", "arguments"), list(commands()))
+def test_every_command_is_one(who: str, arguments: list[str]) -> None:
+    context = click.Context(cli)
+    command = cli.get_command(context, arguments[0])
+    assert command is not None
+    command.make_parser(context).parse_args(arguments[1:])  # raises for an option that does not exist
+
+
+def test_the_image_has_the_versions_that_are_tested() -> None:
+    tested, image = (
+        set(re.findall(r"^(\S+==\S+)", (ROOT / lock).read_text(), re.MULTILINE))
+        for lock in ("requirements.lock", "deploy/requirements.lock")
+    )
+    assert image
+    assert image <= tested
+
+
+def test_a_worker_has_longer_to_stop_than_its_executions_to_finish() -> None:
+    by_name = {file.stem: list(yaml.safe_load_all(file.read_text())) for file in MANIFESTS}
+    grace = float(by_name["settings"][0]["data"]["DSPEX_GRACE_SECONDS"])
+    assert by_name["worker"][0]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= grace + 60
+    compose = yaml.safe_load(COMPOSE.read_text())
+    worker = compose["services"]["worker"]
+    stop = float(worker["stop_grace_period"].removesuffix("s"))
+    assert stop >= float(worker["environment"]["DSPEX_GRACE_SECONDS"]) + 60
