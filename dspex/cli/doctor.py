@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +28,7 @@ MARKS = {
     "unknown": ("?", "magenta"),
     "skipped": ("-", "dim"),
 }
+WORST_FIRST = ("not_met", "unknown", "warning")
 WORDS = {"met": "met", "warning": "met, see below", "not_met": "not met", "unknown": "unknown", "skipped": "skipped"}
 
 
@@ -75,7 +77,11 @@ def _show(console: Console, report: Report) -> None:
             continue
         _, style = MARKS[group.verdict]
         console.print()
-        console.print(Text.assemble((group.group.title, "bold"), "  ", (WORDS[group.verdict], style)))
+        console.print(
+            Text.assemble(
+                (group.group.title, "bold"), "  ", (WORDS[group.verdict], style), (f"  {group.group.name}", "dim")
+            )
+        )
         console.print(_table(group.checks))
     _show_what_to_mend(console, report)
     _show_sum(console, report)
@@ -95,18 +101,20 @@ def _table(checks: Sequence[Checked]) -> Table:
 
 
 def _show_what_to_mend(console: Console, report: Report) -> None:
+    """What is wrong and how to mend it, the worst first; what has the same remedy is said once."""
     left = [checked for checked in report.checks if checked.mend]
     if not left:
         return
     console.print()
     console.print("To mend", style="bold")
     said: set[str] = set()
-    for checked in sorted(left, key=lambda each: list(WORDS).index(each.verdict), reverse=True):
+    for checked in sorted(left, key=lambda each: WORST_FIRST.index(each.verdict)):
         if checked.mend in said:
             continue
         said.add(checked.mend)
         mark, style = MARKS[checked.verdict]
-        console.print(Text.assemble((f"{mark} ", style), (checked.check.name, style), f": {checked.mend}"))
+        console.print(Text.assemble((f"{mark} {checked.check.name}", style), f": {checked.evidence}"))
+        console.print(Padding(checked.mend, (0, 0, 0, 4)))
 
 
 def _show_sum(console: Console, report: Report) -> None:

@@ -28,7 +28,7 @@ HAND_BACK_SECONDS = 60.0
 @click.option("--processes", type=click.IntRange(1, 256), help="Worker processes  [DSPEX_WORKER_PROCESSES, 1].")
 @click.option("--concurrency", type=click.IntRange(1, 10_000),
               help="Executions in flight in each process  [DSPEX_WORKER_CONCURRENCY, 200].")  # fmt: skip
-@click.option("--loglevel", default="INFO", show_default=True)
+@click.option("--loglevel", default="INFO", show_default=True, help="How much it logs: DEBUG, INFO, WARNING or ERROR.")
 @click.option("--name", default=None, help="The worker's name in Flower  [dspex-PID@HOST].")
 def worker(processes: int | None, concurrency: int | None, loglevel: str, name: str | None) -> None:
     """Run a worker until SIGTERM or Ctrl-C: it finishes or hands back what it runs, within DSPEX_GRACE_SECONDS.
@@ -56,7 +56,7 @@ def worker(processes: int | None, concurrency: int | None, loglevel: str, name: 
 
 
 @click.command()
-@click.option("--loglevel", default="INFO", show_default=True)
+@click.option("--loglevel", default="INFO", show_default=True, help="How much it logs: DEBUG, INFO, WARNING or ERROR.")
 def beat(loglevel: str) -> None:
     """Run beat: it asks a worker to check the health every DSPEX_HEALTH_INTERVAL_SECONDS. Run one.
 
@@ -79,7 +79,7 @@ def flower(port: int, address: str, url_prefix: str | None) -> None:
     \b
     Examples:
       dspex flower --port 5555
-      DSPEX_FLOWER_PASSWORD_FILE=/run/secrets/flower dspex flower --address 0.0.0.0 --url-prefix flower
+      dspex flower --address 0.0.0.0 --url-prefix flower
     """
     settings = Settings.load()
     if faults := flower_faults(settings, address, may_be_open=settings.profile.open_flower):

@@ -75,7 +75,7 @@ GROUPS = (
     _requirement(types, "Type system"),
     _requirement(actions, "Manual actions", Wave.TRY),
     _requirement(wire, "Wire protocol"),
-    _requirement(testing, "Testing infrastructure"),
+    _requirement(testing, "Testing infrastructure", Wave.TRY),
     _requirement(configuration, "Configuration"),
     _requirement(integration, "Integration, end to end", Wave.TRY),
     _requirement(performance, "Performance", Wave.MEASURE),

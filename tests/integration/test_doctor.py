@@ -36,7 +36,7 @@ from tests.processes import WorkerProcess, mortal
 #: What a deployment of tests has that one in production must not: servers that skip fsync, no beat.
 EXPECTED_WARNINGS = {"postgres.durable", "workers.beat", "monitoring.health"}
 #: The groups that only look, so that no worker is needed.
-LOOKING = [group.name for group in GROUPS if group.wave is Wave.LOOK and group.name not in ("testing", "documentation")]
+LOOKING = [group.name for group in GROUPS if group.wave is Wave.LOOK and group.name != "documentation"]
 
 
 def test_a_healthy_deployment_is_ready(

@@ -21,6 +21,7 @@ NEARLY_ALL = 0.8
 #: A transaction that is open for so long keeps VACUUM from its work, in seconds.
 LONG_SECONDS = 3600
 SLOW_MS = 20.0
+ASKED = 5
 PRODUCER = ROLES[0]
 _RIGHT = re.compile(r"(\w+)(?: \(([^)]*)\))?")
 
@@ -30,10 +31,12 @@ def reachable(deployment: Deployment) -> Finding:
     """Postgres can be connected to with the settings here, and a question takes a few milliseconds."""
     if Need.POSTGRES in deployment.missing:
         return not_met(deployment.missing[Need.POSTGRES])
-    deployment.value("SELECT 1")
-    began = time.perf_counter()
-    deployment.value("SELECT 1")
-    took = (time.perf_counter() - began) * 1000
+    times = []
+    for _ in range(ASKED):
+        began = time.perf_counter()
+        deployment.value("SELECT 1")
+        times.append((time.perf_counter() - began) * 1000)
+    took = min(times)  # the others connected, or waited for this process
     return (met if took < SLOW_MS else warning)(f"{deployment.database_where}, {took:.1f} ms", took_ms=took)
 
 

@@ -13,23 +13,23 @@ from dspex import errors
 from dspex.cli.main import COMMANDS, cli
 from dspex.doctor.check import Finding, check, met, not_met, skipped
 from dspex.doctor.deployment import Deployment
-from dspex.doctor.requirements.signatures import REINSTALL
 from dspex.settings import Settings
 
 DOCS = Path(dspex.__file__).parent.parent / "docs"
+MEND = "in a checkout write what is missing; elsewhere install dspex again"
 #: What must be there for each kind of reader.
 PAGES = ("how-to/write-a-program.md", "how-to/prepare-for-production.md", "reference/signatures.md",
          "reference/doctor.md", "explanation/architecture.md", "explanation/guarantees.md")  # fmt: skip
 
 
-@check("Every setting is described", mend=REINSTALL)
+@check("Every setting is described", mend=MEND)
 def settings(_deployment: Deployment) -> Finding:
     """Each setting has a description, from which the reference page is made."""
     bare = sorted(name for name, field in Settings.model_fields.items() if not field.description)
     return not_met(f"not described: {', '.join(bare)}") if bare else met(f"{len(Settings.model_fields)} settings")
 
 
-@check("Every command has help", mend=REINSTALL)
+@check("Every command has help", mend=MEND)
 def commands(_deployment: Deployment) -> Finding:
     """Each command, and each of its options, says what it does."""
     context = click.Context(cli)
@@ -42,7 +42,7 @@ def commands(_deployment: Deployment) -> Finding:
     return not_met(f"without help: {', '.join(bare)}") if bare else met(f"{len(COMMANDS)} commands")
 
 
-@check("Every error has a code and a meaning", mend=REINSTALL)
+@check("Every error has a code and a meaning", mend=MEND)
 def error_codes(_deployment: Deployment) -> Finding:
     """Each class of error has a docstring and a stable code."""
     classes = [value for value in vars(errors).values() if _is_error(value)]
@@ -50,7 +50,7 @@ def error_codes(_deployment: Deployment) -> Finding:
     return not_met(f"without: {', '.join(bare)}") if bare else met(f"{len(classes)} errors")
 
 
-@check("Every public name is documented", mend=REINSTALL)
+@check("Every public name is documented", mend=MEND)
 def public_names(_deployment: Deployment) -> Finding:
     """Each class and function that can be imported from dspex, and each method of the clients, has a docstring."""
     bare = [name for name in dspex.__all__ if not inspect.getdoc(getattr(dspex, name))]
@@ -62,7 +62,7 @@ def public_names(_deployment: Deployment) -> Finding:
     return not_met(f"without: {', '.join(bare)}") if bare else met(f"{len(dspex.__all__)} names")
 
 
-@check("Every check says what to do", mend=REINSTALL)
+@check("Every check says what to do", mend=MEND)
 def checks(_deployment: Deployment) -> Finding:
     """Each check of the doctor has a meaning and a way to mend what it finds."""
     made = [check for group in import_module("dspex.doctor.groups").GROUPS for check in group.checks]
@@ -70,7 +70,7 @@ def checks(_deployment: Deployment) -> Finding:
     return not_met(f"without: {', '.join(bare)}") if bare else met(f"{len(made)} checks")
 
 
-@check("The pages are there", mend="see the repository: docs/ is not part of the wheel")
+@check("The pages are there", mend=MEND)
 def pages(_deployment: Deployment) -> Finding:
     """In a checkout: a page for whoever writes programs, runs it in production, looks something up, or asks why."""
     if not DOCS.is_dir():
@@ -80,7 +80,7 @@ def pages(_deployment: Deployment) -> Finding:
 
 
 def _explained(option: click.Option) -> bool:
-    return bool(option.help) or option.hidden or option.name in ("loglevel",)
+    return bool(option.help) or option.hidden
 
 
 def _is_error(value: object) -> bool:
