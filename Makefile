@@ -61,6 +61,9 @@ fuzz: setup ## ten minutes of coverage-guided fuzzing of the signature language
 docs-reference: setup ## write the reference pages that are made from the code
 	@$(BIN)/python -m docs.generate
 
+check-monitoring: ## hold the rules of Prometheus against promtool, and run their tests
+	@deploy/check-monitoring
+
 check-deploy: setup ## hold the image, compose file, manifests and workflow against their schemas
 	@deploy/check
 
@@ -74,4 +77,4 @@ lock: setup ## resolve the requirements anew
 clean: ## remove what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types format bench bench-compile wheel check-wheel check-deploy chaos fuzz lock docs-reference clean
+.PHONY: help setup demo example test check lint types format bench bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz lock docs-reference clean
