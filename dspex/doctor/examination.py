@@ -12,7 +12,6 @@ from importlib.metadata import version
 
 import psycopg
 import redis
-from sqlalchemy.exc import DBAPIError
 
 from dspex.doctor.check import Check, Finding, Need, Verdict, not_met, unknown
 from dspex.doctor.deployment import Deployment
@@ -123,13 +122,24 @@ def _found(check: Check, deployment: Deployment) -> Finding:
 
 
 def _failure(error: Exception) -> Finding:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    text = f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}".rstrip(": ")
+    cause = _origin(error)
+    lines = str(cause).strip().splitlines()
+    text = f"{type(cause).__name__}: {lines[0]}" if lines else type(cause).__name__
     if isinstance(cause, psycopg.errors.InsufficientPrivilege | redis.exceptions.NoPermissionError):
         return unknown(f"this role may not see it: {text}")
     if isinstance(cause, psycopg.errors.QueryCanceled):
         return unknown(f"Postgres took too long to answer: {text}")
     return not_met(text)
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The error of the driver that one was made of, or itself."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, psycopg.Error):
+            return at
+        at = at.__cause__
+    return error
 
 
 def _in_time(work: Callable[[], None], seconds: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from datetime import datetime
+from uuid import UUID
 
 from dspex.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
 from dspex.doctor.deployment import Deployment, is_local
@@ -15,6 +16,7 @@ LITTLE, ALMOST_NONE = 0.15, 0.05
 AHEAD_DAYS = 3
 #: A period that is so many days too old should be gone.
 LATE_DAYS = 2
+MOST_STRAYS = 1000
 
 
 @check(
@@ -48,13 +50,14 @@ def partitions(deployment: Deployment) -> Finding:
 def strays(deployment: Deployment) -> Finding:
     """Rows in the default partitions came from a producer whose clock is off by months; they are not dropped with
     their month."""
-    counts = {
-        table: int(deployment.value(f"SELECT count(*) FROM (SELECT FROM dspex.{table}_default LIMIT 1000) q"))  # noqa: S608
-        for table in TABLES
-    }
+    low, high = deployment.row("SELECT min(low::text)::uuid, max(high::text)::uuid FROM dspex.periods")
+    if low is None:
+        return not_met("there are no partitions")
+    counts = {table: _outside(deployment, table, low, high) for table in TABLES}
     if not any(counts.values()):
         return met("none")
-    return warning(", ".join(f"{table}: {n:,}{'' if n < 1000 else ' or more'}" for table, n in counts.items() if n))
+    told = [f"{table}: {n:,}{' or more' if n == MOST_STRAYS else ''}" for table, n in counts.items() if n]
+    return warning(", ".join(told))
 
 
 @check("Growth", Need.SCHEMA, mend="set DSPEX_RETENTION_DAYS, and give Postgres' disk room")
@@ -76,7 +79,9 @@ def disk(deployment: Deployment) -> Finding:
     """Where Postgres runs on this machine and says where its data is: how much of that disk is free."""
     if not is_local(deployment.database.url):
         return skipped("Postgres runs on another machine: watch its disk there")
-    directory = deployment.value("SELECT current_setting('data_directory', true)")
+    if not deployment.value("SELECT pg_has_role(current_user, 'pg_read_all_settings', 'USAGE')"):
+        return skipped("this role may not see where its data is: watch its disk")
+    directory = deployment.value("SHOW data_directory")
     try:
         usage = shutil.disk_usage(str(directory))
     except OSError:
@@ -114,3 +119,12 @@ def retired(deployment: Deployment) -> Finding:
     if late:
         return not_met(f"still there: {', '.join(row.name for row in late[:5])}")
     return met(f"nothing is older than {counted(days, 'day')} and a period")
+
+
+def _outside(deployment: Deployment, table: str, low: UUID, high: UUID) -> int:
+    """How many rows are before the first period or after the last; those are looked for nowhere else."""
+    key = "id" if table == "executions" else "execution_id"
+    statement = (
+        f"SELECT count(*) FROM (SELECT {key} FROM dspex.{table} WHERE {key} < :low OR {key} >= :high LIMIT :most) q"
+    )
+    return int(deployment.value(statement, low=low, high=high, most=MOST_STRAYS))
