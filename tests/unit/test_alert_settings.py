@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from dspex.errors import ConfigurationError
 from dspex.settings import Settings
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "get-alerted.md"
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +36,19 @@ def test_thresholds_come_from_the_environment_or_the_file_and_a_program_may_have
     assert not thresholds.watches_cost
     monkeypatch.setenv("DSPEX_ALERT_THRESHOLDS", '{"programs": {"dear": {"cost_per_hour_usd": 20}}}')
     assert Settings.load().alert_thresholds.watches_cost
+
+
+def test_the_example_of_the_how_to_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", HOW_TO.read_text(), re.DOTALL)
+    Path("dspex.toml").write_text(example)
+    secret = Path("smtp-url")
+    secret.write_text("smtps://me:hunter22@mail.example.com\n")
+    monkeypatch.setenv("DSPEX_SMTP_URL_FILE", str(secret))
+    monkeypatch.setenv("DSPEX_ALERT_WEBHOOK_URL", "https://hooks.example.com/hunter22")
+    settings = Settings.load()
+    assert settings.alerts == ("log", "email", "webhook")
+    assert settings.alert_thresholds.of("nightly_labels", "execution_time_seconds") == 600
+    assert "hunter22" not in repr(settings)
 
 
 def test_channels_and_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
