@@ -7,6 +7,7 @@ What DSPex owns in Redis, all of it expendable:
 ``dspex:done``          pub/sub: ids of executions that reached a terminal status, separated by spaces
 ``dspex:cancel``        pub/sub: ids of running executions that somebody wants cancelled, separated by spaces
 ``dspex:stream:ID``      Redis Streams: what is written in executions that asked to be streamed, for some minutes
+``dspex:rate:CLIENT``    a number: how often a client has submitted of late (dspex/submit_rate.py)
 ``_kombu.*``, ``*.celery.pidbox``, ``celeryev*``  Celery's own
 
 Messages follow Celery's protocol 2, written with kombu, so that a producer need not import celery.
@@ -30,8 +31,10 @@ from kombu.exceptions import OperationalError
 from kombu.pools import ProducerPool
 from kombu.utils.url import parse_url
 
+from dspex import redis_clients
 from dspex.errors import BackendUnavailable
 from dspex.failpoints import AFTER_PUBLISH, BEFORE_PUBLISH, failpoint
+from dspex.redis_clients import kombu_options, kombu_url
 from dspex.settings import without_password
 from dspex.wire import pack
 
@@ -96,7 +99,7 @@ class Broker:
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.url = url
         self._connection = Connection(
-            url,
+            kombu_url(url),
             ssl=tls_options(url) or False,
             transport_options={
                 "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -107,6 +110,7 @@ class Broker:
                 "interval_start": 0,
                 "interval_step": 0,
                 "interval_max": 0,
+                **kombu_options(url),
             },
         )
         self._producers = ProducerPool(self._connection.Pool(pool_size), limit=pool_size)
@@ -141,7 +145,7 @@ class Broker:
 
     def client(self, **options: Any) -> redis.Redis:
         """A plain Redis client of the broker's database; the caller closes it."""
-        return redis.Redis.from_url(self.url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, **options)
+        return redis_clients.client(self.url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, **options)
 
     def close(self) -> None:
         self._producers.force_close_all()

@@ -53,6 +53,7 @@ from dspex.store.database import Database
 from dspex.store.programs import Deployed
 from dspex.streaming import StreamEvent, follow
 from dspex.submission import Preparer
+from dspex.submit_rate import SubmitRate
 from dspex.verification import verify_trails
 from dspex.waiter import Waiter, Watch
 
@@ -88,6 +89,7 @@ class Client:
         """What owns sockets, threads and locks; nothing is opened yet."""
         self._database = Database(self._backends.database_url, application_name="dspex client")
         self._broker = Broker(self._backends.broker_url)
+        self._rate = SubmitRate(self.settings, self._broker)
         self._waiter = Waiter(self._broker)
         self.driver = BlockingDriver(self)
         self._control = Control(self._database, self._broker)
@@ -103,6 +105,7 @@ class Client:
     def close(self) -> None:
         """Release connections and end the waiting thread; executions go on."""
         self._waiter.close()
+        self._rate.close()
         self._broker.close()
         self._database.close()
 
@@ -157,11 +160,13 @@ class Client:
         ``stream``           have :meth:`Execution.stream` give what the model writes while it writes it. That text goes
                              through Redis and stays there for some minutes
 
-        Raises ValidationError (nothing was stored), ProgramNotFound, ProgramVersionMismatch, IdempotencyConflict, and
+        Raises ValidationError (nothing was stored), RateLimited (nothing was stored: see
+        DSPEX_RATE_LIMIT_PER_MINUTE), EncryptionError, ProgramNotFound, ProgramVersionMismatch, IdempotencyConflict, and
         BackendUnavailable when Postgres is out of reach (nothing was stored). When only Redis is out of reach the
         execution is stored, a warning is logged, and it runs once Redis is back.
         """
         fault = [*_key_fault(idempotency_key), *_connection_fault(connection)]
+        self._rate.take()
         for fresh in (False, True):
             current = self.resolve(program, fresh=fresh)
             submission = self._preparer.prepare(
@@ -209,7 +214,8 @@ class Client:
         """Store an execution for each row, a thousand at a time, however many there are; workers begin at once.
 
         A row that does not fit the signature is not stored and does not stop the others: it is in
-        ``batch.rejected`` with its index and its error, or is given to ``on_rejected`` instead of being kept.
+        ``batch.rejected`` with its index and its error, or is given to ``on_rejected`` instead of being kept. With a
+        rate limit, each group of rows counts as one submit and waits for its turn.
 
         Raises BackendUnavailable when Postgres is lost on the way; its ``details`` say how many rows were stored
         and under which ``batch_id``.
@@ -481,7 +487,11 @@ class Client:
         return self.sealing.json_values(signature, "inputs", stored, id)
 
     def _store(self, submissions: Sequence[executions.Submission]) -> None:
-        """All of them or none; once more when the connection breaks, for it may be an old one that was cut since."""
+        """All of them or none; once more when the connection breaks, for it may be an old one that was cut since.
+
+        A group counts as one submit, and waits until it may be counted.
+        """
+        self._rate.wait()
         for again in (False, True):
             try:
                 with self._database.transaction(saved="these rows are not stored") as connection:

@@ -87,8 +87,21 @@ class Transport(redis.Transport):  # type: ignore[misc]
     Channel = Channel
 
 
+def _without_payload(record: logging.LogRecord) -> bool:
+    """kombu tells of an event that is no JSON by printing all of it: count it, and say no more than that."""
+    if str(record.msg).startswith("Cannot process event on channel"):
+        record.msg, record.args, record.exc_info = (
+            "refused a message (not_a_message): an event that is no JSON",
+            (),
+            None,
+        )
+        on_refused("not_a_message")
+    return True
+
+
 def register() -> None:
     """Make this the transport of redis:// and rediss:// URLs in this process."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
         _transport_cache.pop(scheme, None)  # kombu remembers what an earlier connection found
+    logging.getLogger("kombu.transport.redis").addFilter(_without_payload)

@@ -172,10 +172,11 @@ HEADERS: dict[str, tuple[str, Callable[[Victim], str]]] = {
 }  # fmt: skip
 
 
-SPOILED = {
-    **{f"body: {name}": (why, lambda v, make=make: v.with_body(make(v))) for name, (why, make) in BODIES.items()},
-    **HEADERS,
-}
+def around(make: Callable[[Victim], Any], victim: Victim) -> str:
+    return victim.with_body(make(victim))
+
+
+SPOILED = {**{f"body: {name}": (why, partial(around, make)) for name, (why, make) in BODIES.items()}, **HEADERS}
 
 
 def test_everything_that_is_spoiled_is_refused_for_its_reason(victim: Victim) -> None:
