@@ -29,6 +29,7 @@ from uuid import UUID
 
 import redis.asyncio
 
+from dspex import redis_clients
 from dspex.audit import AuditTrail
 from dspex.batch import BatchRows, Progress, Rejected, final_rows, new_batch_id, ordered_rows
 from dspex.client import Client
@@ -384,7 +385,7 @@ class LoopDriver:
 
     @asynccontextmanager
     async def follower(self, key: str) -> AsyncIterator[Follower]:
-        async with redis.asyncio.Redis.from_url(self._client.client.broker_url, **FOLLOWER_OPTIONS) as source:
+        async with redis_clients.async_client(self._client.client.broker_url, **FOLLOWER_OPTIONS) as source:
             yield _LoopFollower(source, key)
 
     async def finals(self, ids: Sequence[UUID]) -> Sequence[Row]:

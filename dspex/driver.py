@@ -17,6 +17,7 @@ from uuid import UUID
 
 import redis
 
+from dspex import redis_clients
 from dspex.waiter import Watch
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class BlockingDriver:
 
     @asynccontextmanager
     async def follower(self, key: str) -> AsyncIterator[Follower]:
-        with redis.Redis.from_url(self._client.broker_url, **FOLLOWER_OPTIONS) as source:
+        with redis_clients.client(self._client.broker_url, **FOLLOWER_OPTIONS) as source:
             yield _BlockingFollower(source, key)
 
 

@@ -13,8 +13,9 @@ from celery import Celery, bootsteps
 from celery.signals import setup_logging
 
 from dspex.broker import tls_options
+from dspex.redis_clients import kombu_options, kombu_url
 from dspex.settings import Settings, unknown_variables
-from workers import transport
+from workers import sentinel, transport
 
 __all__ = ["app", "settings"]
 
@@ -65,9 +66,11 @@ def _configure_logging(loglevel: int | str | None = None, **_: object) -> None:
 
 def _make_app(settings: Settings) -> Celery:
     transport.register()
+    sentinel.register()
     broker_url = settings.backends().broker_url
-    made = Celery("dspex", broker=broker_url, include=["workers.tasks"])
+    made = Celery("dspex", broker=kombu_url(broker_url), include=["workers.tasks"])
     made.config_from_object(_celeryconfig())
+    made.conf.broker_transport_options = {**made.conf.broker_transport_options, **kombu_options(broker_url)}
     made.conf.broker_use_ssl = tls_options(broker_url) or False
     made.steps["consumer"].update((_EventsForThePool, _TellsThePool))
     made.conf.worker_concurrency = settings.worker_concurrency
@@ -75,6 +78,7 @@ def _make_app(settings: Settings) -> Celery:
         "health": {
             "task": "dspex.health",
             "schedule": settings.health_interval_seconds,
+            "kwargs": {"interval_seconds": settings.health_interval_seconds},
             # A check that could not run in time is of no use later.
             "options": {"expires": settings.health_interval_seconds * 2},
         },

@@ -15,6 +15,7 @@ import psycopg
 import redis.asyncio
 
 from dspex.broker import CANCEL_CHANNEL
+from dspex.redis_clients import async_client
 from workers.executor import Executor
 from workers.ledger import Ledger
 
@@ -32,7 +33,7 @@ class Cancellation:
     def __init__(self, ledger: Ledger, executor: Executor, broker_url: str) -> None:
         self._ledger = ledger
         self._executor = executor
-        self._redis = redis.asyncio.Redis.from_url(broker_url, socket_connect_timeout=5, health_check_interval=10)
+        self._redis = async_client(broker_url, socket_connect_timeout=5, health_check_interval=10)
         self._hinted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 

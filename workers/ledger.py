@@ -16,6 +16,7 @@ from dspex.audit import encode_events
 from dspex.broker import DONE_CHANNEL
 from dspex.execution import Status
 from dspex.failpoints import AFTER_SETTLE, failpoint
+from dspex.redis_clients import async_client
 from dspex.store import control, executions, lm_calls, programs, refusals
 from dspex.store.arrays import array
 from dspex.store.executions import Claimed, Settlement
@@ -39,9 +40,7 @@ class Ledger:
 
     def __init__(self, database_url: str, broker_url: str, worker_id: Callable[[], UUID]) -> None:
         self._worker_id = worker_id
-        self._redis = redis.asyncio.Redis.from_url(
-            broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS
-        )
+        self._redis = async_client(broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS)
         self._announcing: set[asyncio.Task[None]] = set()
         self._claims: Batcher[UUID, Claimed | None] = Batcher("claim", database_url, self._claim_all)
         self._settlements: Batcher[Settlement, Status | None] = Batcher("settle", database_url, self._settle_all)

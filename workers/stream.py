@@ -23,6 +23,7 @@ from uuid import UUID
 import redis.asyncio
 
 from dspex.execution import Status
+from dspex.redis_clients import async_client
 from dspex.streaming import stream_key
 from workers.run import Stream, StreamedAnswer
 
@@ -185,9 +186,7 @@ class Streams:
     """Publishes the streams of a worker. All methods belong to the loop's thread."""
 
     def __init__(self, broker_url: str) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
-            broker_url, socket_connect_timeout=REDIS_SECONDS, socket_timeout=REDIS_SECONDS
-        )
+        self._redis = async_client(broker_url, socket_connect_timeout=REDIS_SECONDS, socket_timeout=REDIS_SECONDS)
         self._with_news: dict[UUID, AttemptStream] = {}
         self._has_news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

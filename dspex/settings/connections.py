@@ -54,7 +54,8 @@ class ConnectionSettings(BaseModel):
     )
     broker_url: Annotated[SecretUrl, AfterValidator(check_broker_url)] | None = Field(
         None,
-        description="Redis 6.2 or newer: redis://user:password@host:6379/0, or rediss://…?ssl_ca_certs=FILE for TLS.",
+        description="Redis 6.2 or newer: redis://user:password@host:6379/0, or rediss://…?ssl_ca_certs=FILE for TLS, "
+        "or redis+sentinel://user:password@host:26379,host:26379/name-of-the-primary/0.",
     )
     allow_plain_text: bool = Field(
         False, description="In production, reach Postgres and Redis on other hosts without TLS: the network is trusted."

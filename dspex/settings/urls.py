@@ -8,6 +8,8 @@ from urllib.parse import SplitResult, parse_qs, parse_qsl, urlencode, urlsplit, 
 
 from pydantic import SecretStr
 
+from dspex.settings.sentinels import SENTINEL, Sentinels
+
 __all__ = ["SecretUrl", "check_broker_url", "check_database_url", "is_plain_text", "is_unverified", "without_password"]
 
 #: Parameters of libpq and redis-py that name files, and those that hold secrets.
@@ -53,9 +55,10 @@ def check_database_url(url: SecretUrl) -> SecretUrl:
 def check_broker_url(url: SecretUrl) -> SecretUrl:
     """The URL. Raises ValueError for one that leads nowhere."""
     text = url.get_secret_value()
-    if not text.startswith(("redis://", "rediss://")):
-        raise ValueError("must begin with redis:// or rediss://")
-    _check(text)
+    if not text.startswith(("redis://", "rediss://", f"{SENTINEL}://")):
+        raise ValueError(f"must begin with redis://, rediss:// or {SENTINEL}://")
+    if not Sentinels.of(text):
+        _check(text)
     return url
 
 
@@ -103,6 +106,9 @@ def _parameter(parts: SplitResult, name: str, default: str) -> str:
 
 
 def _is_local(parts: SplitResult) -> bool:
+    sentinels = Sentinels.of(urlunsplit(parts))
+    if sentinels is not None:
+        return all(_is_loopback(host) for host, _ in sentinels.hosts)
     named = [host for given in parse_qs(parts.query).get("host", []) for host in given.split(",")]
     return all(map(_is_loopback, named or [parts.hostname or ""]))
 

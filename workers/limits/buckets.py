@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+
+from dspex.redis_clients import async_client
 
 __all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "Bucket", "Buckets", "Taken"]
 
@@ -166,7 +167,7 @@ class Buckets:
     """
 
     def __init__(self, broker_url: str) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
+        self._redis = async_client(
             broker_url,
             socket_connect_timeout=TIMEOUT_SECONDS,
             socket_timeout=TIMEOUT_SECONDS,

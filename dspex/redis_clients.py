@@ -1,0 +1,58 @@
+"""Clients of the Redis that a URL leads to: a server, or whichever one Sentinel says is the primary just now."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import redis
+import redis.asyncio
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.sentinel import Sentinel
+
+from dspex.settings.sentinels import Sentinels
+
+__all__ = ["async_client", "client", "kombu_options", "kombu_url"]
+
+
+def client(url: str, **options: Any) -> redis.Redis:
+    """A client; whoever takes it closes it."""
+    sentinels = Sentinels.of(url)
+    if sentinels is None:
+        return redis.Redis.from_url(url, **options)
+    found = Sentinel(sentinels.hosts, sentinel_kwargs=_patience(options))  # type: ignore[no-untyped-call]
+    primary: redis.Redis = found.master_for(sentinels.name, **sentinels.access, **options)  # type: ignore[no-untyped-call]
+    return primary
+
+
+def async_client(url: str, **options: Any) -> redis.asyncio.Redis:
+    """The same for asyncio."""
+    sentinels = Sentinels.of(url)
+    if sentinels is None:
+        return redis.asyncio.Redis.from_url(url, **options)
+    found = AsyncSentinel(sentinels.hosts, sentinel_kwargs=_patience(options))  # type: ignore[no-untyped-call]
+    primary: redis.asyncio.Redis = found.master_for(sentinels.name, **sentinels.access, **options)
+    return primary
+
+
+def kombu_url(url: str) -> str:
+    """The URL as kombu and Celery write it."""
+    sentinels = Sentinels.of(url)
+    if sentinels is None:
+        return url
+    credentials = f"{quote(sentinels.username or '', safe='')}:{quote(sentinels.password or '', safe='')}@"
+    return ";".join(
+        f"sentinel://{credentials if sentinels.password else ''}{host}:{port}/{sentinels.db}"
+        for host, port in sentinels.hosts
+    )
+
+
+def kombu_options(url: str) -> dict[str, Any]:
+    """What the transport of kombu and Celery must be told besides."""
+    sentinels = Sentinels.of(url)
+    return {} if sentinels is None else {"master_name": sentinels.name, "sentinel_kwargs": {"socket_timeout": 2}}
+
+
+def _patience(options: dict[str, Any]) -> dict[str, Any]:
+    """Sentinels are waited for as long as the primary is."""
+    return {name: options[name] for name in ("socket_connect_timeout", "socket_timeout") if name in options}

@@ -1,0 +1,56 @@
+"""URLs that name Redis Sentinels: ``redis+sentinel://user:password@host1:26379,host2:26379/name/0``.
+
+``name`` is what they know the primary by. The user and password are Redis'; the sentinels are asked without.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["SENTINEL", "Sentinels"]
+
+SENTINEL = "redis+sentinel"
+_PORT = 26379
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """What a URL of sentinels says."""
+
+    hosts: tuple[tuple[str, int], ...]
+    name: str
+    db: int
+    username: str | None
+    password: str | None = field(repr=False)
+
+    @staticmethod
+    def of(url: str) -> Sentinels | None:
+        """None for the URL of a server. Raises ValueError for one that leads nowhere."""
+        parts = urlsplit(url)
+        if parts.scheme != SENTINEL:
+            return None
+        credentials, _, places = parts.netloc.rpartition("@")
+        username, _, password = credentials.partition(":")
+        name, _, db = parts.path.strip("/").partition("/")
+        if not name or not places:
+            raise ValueError(f"must be {SENTINEL}://user:password@host:26379,host:26379/name-of-the-primary/0")
+        if parts.query:
+            raise ValueError(f"{SENTINEL}:// takes no parameters")
+        return Sentinels(
+            tuple(_place(place) for place in places.split(",")), name, int(db or 0),
+            unquote(username) or None, unquote(password) or None,
+        )  # fmt: skip
+
+    @property
+    def access(self) -> dict[str, Any]:
+        """How the primary is to be opened."""
+        return {"db": self.db, "username": self.username, "password": self.password}
+
+
+def _place(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":") if ":" in text else (text, "", str(_PORT))
+    if not host or not port.isdigit():
+        raise ValueError("names a sentinel that is not host:port")
+    return host, int(port)
