@@ -30,6 +30,7 @@ MARKS = {
 }
 WORST_FIRST = ("not_met", "unknown", "warning")
 WORDS = {"met": "met", "warning": "met, see below", "not_met": "not met", "unknown": "unknown", "skipped": "skipped"}
+COUNTED = {"met": "met", "warning": "to be warned of", "not_met": "not met", "unknown": "unknown", "skipped": "skipped"}
 
 
 @click.command()
@@ -119,9 +120,7 @@ def _show_what_to_mend(console: Console, report: Report) -> None:
 
 def _show_sum(console: Console, report: Report) -> None:
     counts = report.counts()
-    told = ", ".join(
-        f"{counts[name]} {WORDS[name] if name != 'warning' else 'warnings'}" for name in WORDS if counts[name]
-    )
+    told = ", ".join(f"{counts[name]} {COUNTED[name]}" for name in COUNTED if counts[name])
     verdict = ("ready", "green") if report.ready else ("not ready", "red")
     requirements = (
         f"{report.requirements_met} of {len(report.requirements)} requirements met, " if report.requirements else ""

@@ -14,7 +14,7 @@ from sqlalchemy import Row, text
 
 from dspex.broker import Broker
 from dspex.client import Client
-from dspex.doctor.check import Need
+from dspex.doctor.check import Finding, Need, unknown
 from dspex.errors import BackendUnavailable, ConfigurationError, DspexError
 from dspex.program import Program
 from dspex.settings import Settings, without_password
@@ -29,16 +29,27 @@ REDIS_SECONDS, STATEMENT_SECONDS = 3.0, 8.0
 POOL_SIZE = 4
 
 
+#: What to mend before a check can be made.
+_FIRST = {
+    Need.SETTINGS: "mend the settings first: `dspex config`",
+    Need.REDIS: "start Redis, or correct DSPEX_BROKER_URL; see its log",
+    Need.POSTGRES: "start Postgres, or correct DSPEX_DATABASE_URL; see its log",
+    Need.SCHEMA: "run `dspex migrate`",
+    Need.WORKER: "start a worker: `dspex worker`",
+}
+
+
 class Deployment:
     """What the settings here lead to. Nothing is asked before :meth:`look`; ``clock`` is this machine's.
 
-    ``missing`` says of each need that is not there why not.
+    ``missing`` has of each need that is not there what is to be said of checks that need it.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
-        self.missing: dict[Need, str] = {}
+        self.missing: dict[Need, Finding] = {}
         self.faults: Sequence[str] = ()
+        self._there: set[Need] = set()
         self._settings: Settings | None = None
         self._database: Database | None = None
         self._broker: Broker | None = None
@@ -77,14 +88,21 @@ class Deployment:
             if need not in self.missing:
                 try:
                     question()
+                    self._there.add(need)
                 except (DspexError, redis.RedisError, OSError) as error:
                     self._lack(str(error).strip(), need)
+
+    def give_up(self) -> None:
+        """Take what did not answer in time for missing."""
+        for need in (Need.POSTGRES, Need.REDIS):
+            if need not in self._there:
+                self._lack("it does not answer", need)
 
     def _lack(self, why: str, *needs: Need) -> None:
         depend = {Need.POSTGRES: (Need.SCHEMA, Need.WORKER), Need.SCHEMA: (Need.WORKER,), Need.REDIS: (Need.WORKER,)}
         for need in needs:
             for each in (need, *depend.get(need, ())):
-                self.missing.setdefault(each, why)
+                self.missing.setdefault(each, unknown(why, mend=_FIRST[need]))
 
     def _ping(self) -> None:
         try:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 import psycopg
 import redis
 
-from dspex.doctor.check import Check, Finding, Need, Verdict, not_met, unknown
+from dspex.doctor.check import Check, Finding, Verdict, not_met, unknown
 from dspex.doctor.deployment import Deployment
 from dspex.doctor.groups import GROUPS, Group, Wave
 from dspex.doctor.report import GOOD, Checked, GroupReport, Report
@@ -44,7 +44,7 @@ def examine(
     deployment = Deployment(clock=clock)
     try:
         if not _in_time(deployment.look, LOOK_SECONDS):
-            deployment.missing.update(dict.fromkeys((Need.POSTGRES, Need.REDIS, Need.SCHEMA, Need.WORKER), "no answer"))
+            deployment.give_up()
         made = _make(groups, deployment, on_progress)
         return Report(
             at=datetime.now(UTC),
@@ -91,18 +91,7 @@ def _checked(check: Check, deployment: Deployment) -> Checked:
 
 
 def _lacking(check: Check, deployment: Deployment) -> Finding | None:
-    lacking = [need for need in check.needs if need in deployment.missing]
-    return unknown(deployment.missing[lacking[0]], mend=_FIRST[lacking[0]]) if lacking else None
-
-
-#: What to mend before a check can be made.
-_FIRST = {
-    Need.SETTINGS: "mend the settings first",
-    Need.REDIS: "start Redis, or correct DSPEX_BROKER_URL",
-    Need.POSTGRES: "start Postgres, or correct DSPEX_DATABASE_URL",
-    Need.SCHEMA: "run `dspex migrate`",
-    Need.WORKER: "start a worker: `dspex worker`",
-}
+    return next((deployment.missing[need] for need in check.needs if need in deployment.missing), None)
 
 
 def _found(check: Check, deployment: Deployment) -> Finding:

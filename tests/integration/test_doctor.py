@@ -319,7 +319,7 @@ def _spoil_storage(connection: Connection) -> None:
     connection.execute(
         text("INSERT INTO dspex.periods (name, low, high) VALUES ('old', :low, :high)"), {"low": first, "high": last}
     )
-    _execution(connection, "cancelled", id=first, finished_at="now()")
+    _execution(connection, "cancelled", id=first_id(datetime(2018, 6, 1, tzinfo=UTC)), finished_at="now()")
     connection.execute(
         text("""INSERT INTO dspex.backups (at, ok, host, path, error) VALUES
              (now() - interval '3 days', true, 'h', '/b', NULL), (now(), false, 'h', '/b', 'no space left on it')""")
