@@ -59,7 +59,10 @@ def _written(found: MonitoringReport, form: str) -> str:
 
 def _print(found: MonitoringReport, out: Console) -> None:
     out.print(Text(f"{moment(found.since)} to {moment(found.until)}", style="bold"))
-    out.print(Text("  ".join(f"{name} {value}" for name, value in figures(found))))
+    told = [f"{name} {value}" for name, value in figures(found)]
+    half = len(told) // 2
+    for line in (told[:half], told[half:]):
+        out.print(Text("   ".join(line)))
     out.print()
     for name, line, most in trends(found):
         style = "red" if name == "failed" else "cyan"

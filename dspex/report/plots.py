@@ -33,7 +33,7 @@ def columns(series: Sequence[Series], *, since: datetime, until: datetime, spell
     for part in range(count):
         if not totals[part]:
             continue
-        floor = HEIGHT - BOTTOM
+        floor: float = HEIGHT - BOTTOM
         bars = []
         for each in series:
             tall = (each.values[part] or 0) / most * height
