@@ -38,7 +38,7 @@ def names() -> Iterator[dict[str, set[str]]]:
 
 def expressions() -> Iterator[tuple[str, str]]:
     """Every expression, and where it is."""
-    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "dspex.json").read_text())
     for panel in dashboard["panels"]:
         for target in panel.get("targets", ()):
             yield panel["title"], target["expr"]
@@ -64,7 +64,7 @@ def test_every_series_and_label_that_is_asked_for_is_told(names: dict[str, set[s
 
 
 def test_the_dashboard_is_whole() -> None:
-    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "dspex.json").read_text())
     panels: list[dict[str, Any]] = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     places = [panel["gridPos"] for panel in panels]
