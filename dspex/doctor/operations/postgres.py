@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 
 from dspex.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
 from dspex.doctor.deployment import Deployment
 from dspex.store.roles import ROLES, WRITES
+from dspex.store.sessions import is_pooled, libpq_url
 from dspex.store.tables import lm_calls, metadata
 
 #: What a worker process holds open: claims, settlements, journal, reads, budgets, lease, pump, and one for a moment.
@@ -84,7 +86,7 @@ def connections(deployment: Deployment) -> Finding:
     needed = workers * WORKER_CONNECTIONS + PRODUCER_CONNECTIONS + row.reserved
     said = f"{row.used} of {row.most} used; {counted(workers, 'worker')} and a producer need up to {needed}"
     figures = {"most": row.most, "used": row.used, "needed": needed}
-    if needed > row.most:
+    if needed > row.most and not is_pooled(deployment.database.url):
         return not_met(said, **figures)
     return (warning if row.used > NEARLY_ALL * row.most else met)(said, **figures)
 
@@ -130,13 +132,17 @@ def vacuumed(deployment: Deployment) -> Finding:
 @check(
     "Connections are sessions",
     Need.POSTGRES,
-    mend="see docs/how-to/run-workers.md: what a pooler in transaction mode needs",
+    mend="end DSPEX_DATABASE_URL with ?pgbouncer=true",
 )
 def pooling(deployment: Deployment) -> Finding:
-    """Whether a pooler gives each transaction another connection; DSPex takes no session locks and does not LISTEN."""
+    """Behind a pooler that gives each transaction another connection, the URL says ?pgbouncer=true: then nothing is
+    prepared in a session. Nothing else of DSPex depends on sessions."""
+    said = is_pooled(deployment.database.url)
+    url = libpq_url(deployment.database.url)
+    arguments: dict[str, Any] = {"autocommit": True, "connect_timeout": 5, "prepare_threshold": None}
     with (
-        psycopg.connect(deployment.database.url, autocommit=True, connect_timeout=5) as one,
-        psycopg.connect(deployment.database.url, autocommit=True, connect_timeout=5) as other,
+        psycopg.connect(url, **arguments) as one,
+        psycopg.connect(url, **arguments) as other,
     ):
         seen: set[int] = set()
         for _ in range(3):
@@ -146,7 +152,9 @@ def pooling(deployment: Deployment) -> Finding:
                 seen.add(int(row[0]) if row else 0)
             row = one.execute("SELECT pg_backend_pid()").fetchone()
             seen.add(int(row[0]) if row else 0)
-    return met("direct, or pooled by session") if len(seen) == 1 else met("pooled by transaction, which is supported")
+    if len(seen) == 1:
+        return met("direct, or pooled by session" + ("; the URL says pgbouncer=true" if said else ""))
+    return met("pooled by transaction, as the URL says") if said else not_met("pooled by transaction")
 
 
 @check(

@@ -9,10 +9,12 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import psycopg
 import redis as redis_py
 
+from dspex import redis_clients
 from dspex.doctor.check import Finding, Need, check, met, not_met, skipped, unknown, warning
 from dspex.doctor.deployment import Deployment, is_local
-from dspex.settings.urls import is_unverified
+from dspex.settings.urls import is_plain_text, is_unverified
 from dspex.store import roles
+from dspex.store.sessions import is_pooled, libpq_url
 
 #: Passwords that are the first to be tried.
 COMMON = frozenset(
@@ -30,8 +32,11 @@ TRIGGERS = {"audit_events_append_only", "audit_events_no_truncate", "executions_
 )
 def postgres_tls(deployment: Deployment) -> Finding:
     """The connection of this machine to Postgres on another one goes over TLS."""
+    url = deployment.database.url
+    if is_pooled(url):  # Postgres knows how pgbouncer came, not how this machine came to pgbouncer
+        return _encrypted(deployment, url, "" if is_plain_text(url) else "TLS to pgbouncer")
     row = deployment.row("SELECT ssl, version, cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
-    return _encrypted(deployment, deployment.database.url, f"{row.version}, {row.cipher}" if row.ssl else "")
+    return _encrypted(deployment, url, f"{row.version}, {row.cipher}" if row.ssl else "")
 
 
 @check(
@@ -56,7 +61,7 @@ def postgres_door(deployment: Deployment) -> Finding:
     if not parts.password:
         return skipped("this role has no password: it is let in by its certificate, its system user, or by trust")
     try:
-        psycopg.connect(deployment.database.url, password=token_urlsafe(16), connect_timeout=5).close()
+        psycopg.connect(libpq_url(deployment.database.url), password=token_urlsafe(16), connect_timeout=5).close()
     except psycopg.OperationalError:
         return met("a wrong password is refused")
     return _open(deployment)("a wrong password is accepted")
@@ -72,7 +77,7 @@ def redis_door(deployment: Deployment) -> Finding:
     parts = urlsplit(deployment.broker.url)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     try:
-        with redis_py.Redis.from_url(bare, socket_connect_timeout=3, socket_timeout=3) as client:
+        with redis_clients.client(bare, socket_connect_timeout=3, socket_timeout=3) as client:
             client.ping()
     except redis_py.RedisError:
         return met("refused without a password")
