@@ -31,6 +31,8 @@ from tests.processes import WorkerProcess
 NAME = "noop"
 WARM_UP = 500
 GIVE_UP_SECONDS = 300
+#: Looking for what is unfinished costs Postgres some milliseconds each time.
+LOOK_SECONDS = 0.1
 
 
 def program(sleep_ms: int, calls: int) -> dspex.Program:
@@ -73,7 +75,7 @@ def batch(client: dspex.Client, cpu: Cpu, count: int) -> dict[str, Any]:
     while left(lambda c: c.scalar(unfinished, {"id": made.id})):
         if time.perf_counter() - began > GIVE_UP_SECONDS:
             raise SystemExit(f"not done after {GIVE_UP_SECONDS} s: {made.progress}")
-        time.sleep(0.05)
+        time.sleep(LOOK_SECONDS)
     seconds = time.perf_counter() - began
     after = cpu.read()
     assert made.progress.completed == count

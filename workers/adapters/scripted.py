@@ -41,7 +41,8 @@ class ScriptedAdapter:
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
         options = run.program.module_options
-        seed = _seed(run)
+        # One that makes no calls and has its outputs given does nothing at all.
+        seed = 0 if not options.get("calls", 1) and "outputs" in options else _seed(run)
         expected = Estimate(PROMPT_TOKENS + COMPLETION_TOKENS, options.get("cost_usd", 0.0))
         for number in range(options.get("calls", 1)):
             request = hashlib.sha256(f"{seed}:{number}".encode()).hexdigest()
