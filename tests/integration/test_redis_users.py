@@ -1,0 +1,146 @@
+"""Redis users of deploy/redis/users.acl: everything runs as one of them, and what they may not do is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+import dspex
+from dspex.embedded.ports import free_port
+from dspex.embedded.servers import EmbeddedServers
+from dspex.settings import Backends
+from dspex.store import health
+from dspex.store.database import Database
+from tests.processes import WorkerProcess, dspex_command, environment_of
+from tests.waiting import wait_for
+
+USERS = Path(__file__).parents[2] / "deploy" / "redis" / "users.acl"
+PASSWORD = "only-for-tests"
+QA = dspex.signature("question -> answer")
+As = Callable[[str], Backends]
+
+
+def rules(database: str = "0") -> dict[str, list[str]]:
+    """The rules of each user, as ACL SETUSER takes them: the file is written for database 0."""
+    lines = USERS.read_text().replace("&/0.", f"&/{database}.").splitlines()
+    return {name: given for _, name, *given in map(str.split, lines)}
+
+
+@pytest.fixture
+def as_user(servers: EmbeddedServers, backends: Backends) -> Iterator[As]:
+    """The backends, as a user of Redis has them."""
+    parts = urlsplit(backends.broker_url)
+    users = {name: given for name, given in rules(parts.path[1:]).items() if name != "default"}
+    with redis.Redis.from_url(servers.broker_url) as admin:
+        for name, given in users.items():
+            admin.execute_command("ACL", "SETUSER", name, "reset", *given, "on", f">{PASSWORD}")
+        admin.execute_command("ACL", "LOG", "RESET")
+        host = parts.netloc.rpartition("@")[2]
+        yield lambda name: Backends(
+            (backends.database_url, parts._replace(netloc=f"{name}:{PASSWORD}@{host}").geturl())
+        )
+        admin.execute_command("ACL", "DELUSER", *users)
+
+
+def denied(servers: EmbeddedServers) -> list[str]:
+    """What was refused since the users were made, but for what redis-py says of itself if it may (CLIENT SETINFO)."""
+    with redis.Redis.from_url(servers.broker_url, decode_responses=True) as admin:
+        entries = admin.acl_log()
+    return [
+        f"{entry['username']} {entry['reason']} {entry['object']}" for entry in entries if entry["object"] != "client"
+    ]
+
+
+def test_everything_runs_as_its_own_user(as_user: As, servers: EmbeddedServers, tmp_path: Path) -> None:
+    producer, reader = as_user("dspex_producer"), as_user("dspex_reader")
+    worker = WorkerProcess(as_user("dspex_worker"), tmp_path / "worker.log", {})
+    beat = start("beat", backends=as_user("dspex_worker"), DSPEX_HEALTH_INTERVAL_SECONDS=1)
+    port = free_port()
+    flower = start("flower", "--port", str(port), backends=reader)
+    try:
+        worker.wait_until_ready()
+        with dspex.Client(database_url=producer.database_url, broker_url=producer.broker_url) as client:
+            exercise(client)
+        database = Database(producer.database_url, pool_size=1)
+        wait_for(lambda: database.run(health.latest), "beat to have the health checked", timeout=60)
+        database.close()
+        wait_for(lambda: "dspex-" in page(port, "/workers"), "Flower to show the worker", timeout=60)
+        assert denied(servers) == []
+    finally:
+        for process in (beat, flower):
+            process.terminate()
+            process.wait()
+        worker.stop()
+    assert denied(servers) == []
+
+
+def exercise(client: dspex.Client) -> None:
+    """All that a producer has to do with Redis."""
+    limits = dspex.Limits(tokens_per_minute=10_000)
+    client.deploy(dspex.Program("qa", QA, adapter="scripted", model="smollm2", limits=limits))
+    execution = client.submit("qa", {"question": "Who may?"}, stream=True)
+    assert execution.result(timeout=60).answer
+    assert list(execution.stream())
+    batch = client.submit_many("qa", [{"question": str(n)} for n in range(5)])
+    assert len(list(batch.as_completed(timeout=60))) == 5
+    asleep = {"sleep_ms": 60_000}
+    client.deploy(dspex.Program("slow", QA, adapter="scripted", model="smollm2", module_options=asleep))
+    slow = client.submit("slow", {"question": "How long?"})
+    wait_for(lambda: client.get(slow.id).status == "running", "it to run")
+    slow.cancel()
+    wait_for(lambda: client.get(slow.id).status == "cancelled", "it to be cancelled")
+
+
+REFUSED = {
+    "dspex_producer": (
+        "BRPOP dspex 1", "DEL dspex", "LPUSH dspex.maintenance x", "XADD dspex:stream:x * a b", "PUBLISH dspex x",
+        "PUBLISH /0.celery.pidbox x", "KEYS *", "FLUSHALL", "CONFIG GET *", "SCRIPT FLUSH", "SET dspex:limits 0",
+    ),
+    "dspex_worker": (
+        "FLUSHALL", "FLUSHDB", "KEYS *", "CONFIG SET dir /tmp", "ACL LIST", "GET other", "SCRIPT FLUSH", "SHUTDOWN",
+        "PUBLISH other x", "DEBUG SLEEP 1", "MODULE LIST", "CLIENT LIST", "MONITOR",
+    ),
+    "dspex_reader": (
+        "LPUSH dspex x", "XREAD STREAMS dspex:stream:x 0", "SUBSCRIBE dspex:done", "PUBLISH dspex:cancel x",
+        "GET unacked", "HGETALL unacked", "SET dspex:limits 0", "FLUSHALL", "KEYS *", "CONFIG GET *", "MONITOR",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("user", sorted(REFUSED))
+def test_what_a_user_may_not_do_is_refused(as_user: As, user: str) -> None:
+    allowed = []
+    with redis.Redis.from_url(as_user(user).broker_url) as client:
+        assert client.ping()
+        for command in REFUSED[user]:
+            try:
+                client.execute_command(*command.split())
+            except redis.exceptions.NoPermissionError:
+                continue
+            except redis.RedisError as error:
+                allowed.append(f"{command}: {error}")
+            else:
+                allowed.append(command)
+    assert allowed == []
+
+
+def test_as_it_is_delivered_nobody_gets_in() -> None:
+    assert all("off" in given and not any(rule in given for rule in ("on", "nopass")) for given in rules().values())
+
+
+def start(*command: str, backends: Backends, **environment: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(dspex_command(*command), env=environment_of(backends, environment))
+
+
+def page(port: int, path: str) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return str(answer.read(), "utf-8")
+    except OSError:
+        return ""
