@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dspex.depth import depth_fault, inside, is_deeper
 from dspex.errors import FieldError
 from dspex.settings import Settings
 
-__all__ = ["Bounds", "depth_fault", "is_deeper"]
+__all__ = ["DEPTH_SETTING", "Bounds"]
+
+DEPTH_SETTING = "DSPEX_MAX_INPUT_DEPTH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Bounds:
             yield _too_large("inputs", len(encoded), "max_input_bytes", self.max_input_bytes)
         brackets = encoded.count(b"[") + encoded.count(b"{")
         if brackets > self.max_input_depth and is_deeper(values, self.max_input_depth):
-            yield depth_fault("inputs", self.max_input_depth)
+            yield depth_fault("inputs", self.max_input_depth, DEPTH_SETTING)
         if len(encoded) > self.max_input_items and (found := _items(values)) > self.max_input_items:
             yield FieldError(
                 "inputs", f"at most {self.max_input_items} values (DSPEX_MAX_INPUT_ITEMS)", str(found), "max_items"
@@ -43,7 +46,7 @@ class Bounds:
         if len(encoded) > self.max_metadata_bytes:
             yield _too_large("metadata", len(encoded), "max_metadata_bytes", self.max_metadata_bytes)
         if is_deeper(values, self.max_input_depth):
-            yield depth_fault("metadata", self.max_input_depth)
+            yield depth_fault("metadata", self.max_input_depth, DEPTH_SETTING)
 
     def program_faults(self, encoded: bytes) -> Iterator[FieldError]:
         if len(encoded) > self.max_program_bytes:
@@ -55,37 +58,13 @@ class Bounds:
             yield FieldError("rows", expected, "more", "max_size")
 
 
-def depth_fault(path: str, most: int) -> FieldError:
-    """The fault of what is nested too deep."""
-    return FieldError(
-        path, f"at most {most} lists and mappings inside each other (DSPEX_MAX_INPUT_DEPTH)", "more", "max_depth"
-    )
-
-
-def is_deeper(values: object, most: int) -> bool:
-    """Whether more than ``most`` lists and mappings are inside each other; the outermost counts."""
-    level = [values]
-    for _ in range(most):
-        level = [item for value in level for item in _inside(value) if isinstance(item, Mapping | list | tuple)]
-        if not level:
-            return False
-    return True
-
-
 def _items(values: object) -> int:
     count, waiting = 0, [values]
     while waiting:
         value = waiting.pop()
-        waiting.extend(_inside(value))
+        waiting.extend(inside(value))
         count += 2 * len(value) if isinstance(value, Mapping) else len(value) if isinstance(value, list | tuple) else 0
     return count
-
-
-def _inside(value: object) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        yield from value.values()
-    elif isinstance(value, list | tuple):
-        yield from value
 
 
 def _too_large(path: str, size: int, setting: str, most: int) -> FieldError:

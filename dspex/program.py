@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from dspex.actions import Action
+from dspex.depth import depth_fault, is_deeper
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
 from dspex.limits import Limits
 from dspex.modules import is_custom, module_faults
@@ -25,6 +26,9 @@ __all__ = ["LOCAL_MODEL", "PROMPTS", "Program", "Retry"]
 PROMPTS = ("chat", "json", "compact")
 #: The model that comes with DSPex: SmolLM2-135M-Instruct, served on this machine.
 LOCAL_MODEL = "smollm2"
+
+#: How deep its options and state may be; DSPy's states are about ten.
+DEPTH_MOST = 100
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -122,6 +126,8 @@ class Program:
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
         if isinstance(self.actions, tuple):
             object.__setattr__(self, "actions", tuple(map(Action.read, self.actions)))
+        if errors := list(_depth_faults(self)):
+            raise ValidationError.of(f"program {self.name!r}", errors)
         _refuse_secrets(self)
         if errors := list(_faults(self)):
             raise ValidationError.of(f"program {self.name!r}", errors)
@@ -178,6 +184,14 @@ class Program:
             "limits": Limits(**content["limits"]),
         }
         return cls(name, **values)
+
+
+def _depth_faults(program: Program) -> Iterator[FieldError]:
+    """Before anything else looks into what the user gave."""
+    for f in fields(program):
+        value = getattr(program, f.name)
+        if f.name != "signature" and isinstance(value, Mapping | list | tuple) and is_deeper(value, DEPTH_MOST):
+            yield depth_fault(f.name, DEPTH_MOST)
 
 
 def _faults(program: Program) -> Iterator[FieldError]:

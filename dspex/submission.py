@@ -13,7 +13,8 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from dspex.audit import encode_events
-from dspex.bounds import Bounds, depth_fault
+from dspex.bounds import DEPTH_SETTING, Bounds
+from dspex.depth import depth_fault
 from dspex.errors import FieldError, ValidationError
 from dspex.program import Program
 from dspex.sealing import Sealing
@@ -55,7 +56,7 @@ def prepare_row(
         encoded = program.signature.encode("inputs", values)
         faults = list(options.bounds.input_faults(values, encoded))
     except RecursionError:
-        faults = [depth_fault("inputs", options.bounds.max_input_depth)]
+        faults = [depth_fault("inputs", options.bounds.max_input_depth, DEPTH_SETTING)]
     if faults:
         raise ValidationError.of(f"submit to {program.name!r}", faults)
     stored = encoded.decode()
@@ -137,7 +138,7 @@ class Preparer:
             text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
             faults = list(self.bounds.metadata_faults(metadata, text.encode()))
         except RecursionError:
-            faults = [depth_fault("metadata", self.bounds.max_input_depth)]
+            faults = [depth_fault("metadata", self.bounds.max_input_depth, DEPTH_SETTING)]
         except (TypeError, ValueError) as error:
             faults = [FieldError("metadata", f"JSON-friendly data ({error})")]
         if faults:

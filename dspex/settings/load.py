@@ -30,7 +30,7 @@ from dspex.settings.models import ModelSettings
 from dspex.settings.monitoring import MonitoringSettings
 from dspex.settings.names import PREFIX, TOML, variable
 from dspex.settings.secrets import Found, Secrets, is_secret, provider
-from dspex.settings.security import SecuritySettings
+from dspex.settings.security import SecuritySettings, security_faults
 from dspex.settings.storage import StorageSettings, storage_faults
 from dspex.settings.trials import TrialSettings
 from dspex.settings.worker import WorkerSettings
@@ -92,7 +92,12 @@ class Settings(Sections, BaseSettings):
         faults = [*unreadable.values(), *(describe(each, cls.model_fields, origins) for each in errors)]
         # Not, once more, that something is missing which is there and wrong.
         wrong = {variable(name) for name in (*unreadable, *(str(each["loc"][0]) for each in errors))}
-        together = (*profile_faults(settings), *alert_faults(settings), *storage_faults(settings))
+        together = (
+            *profile_faults(settings),
+            *alert_faults(settings),
+            *storage_faults(settings),
+            *security_faults(settings),
+        )
         faults += [fault for fault in together if not any(name in fault for name in wrong)]
         if faults or not isinstance(settings, cls):
             raise configuration_error(faults)

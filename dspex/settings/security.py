@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
 from dspex.encryption import read_keys
 
-__all__ = ["SecuritySettings"]
+__all__ = ["SecuritySettings", "security_faults"]
 
 
 def _keys(text: SecretStr) -> SecretStr:
@@ -59,3 +59,10 @@ class SecuritySettings(BaseModel):
     encrypt: Literal["secret", "all"] = Field(
         "secret", description="Which fields are sealed: those marked secret, or all of every program."
     )
+
+
+def security_faults(settings: SecuritySettings) -> list[str]:
+    """What is wrong with these settings together."""
+    if settings.encrypt == "all" and settings.encryption_key is None:
+        return ["DSPEX_ENCRYPT is all, and DSPEX_ENCRYPTION_KEY is not set"]
+    return []

@@ -176,7 +176,10 @@ def around(make: Callable[[Victim], Any], victim: Victim) -> str:
     return victim.with_body(make(victim))
 
 
-SPOILED = {**{f"body: {name}": (why, partial(around, make)) for name, (why, make) in BODIES.items()}, **HEADERS}
+SPOILED: dict[str, tuple[str, Callable[[Victim], Any]]] = {
+    **{f"body: {name}": (why, partial(around, make)) for name, (why, make) in BODIES.items()},
+    **HEADERS,
+}
 
 
 def test_everything_that_is_spoiled_is_refused_for_its_reason(victim: Victim) -> None:

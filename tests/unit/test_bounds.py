@@ -1,0 +1,74 @@
+"""What is too large, too deep or too many is refused before it is stored, by the name of its setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import dspex
+from dspex.bounds import Bounds
+from dspex.depth import is_deeper
+from dspex.errors import ValidationError
+from dspex.program import Program
+from dspex.sealing import Sealing
+from dspex.submission import Preparer
+
+ANY = Program("any", dspex.signature(":any thing -> :string answer"), adapter="scripted")
+BOUNDS = Bounds(max_input_bytes=2000, max_input_depth=8, max_input_items=100, max_metadata_bytes=100, max_batch_rows=5)
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(("levels", "most", "deeper"), [(0, 1, False), (1, 1, False), (2, 1, True), (64, 64, False),
+                                                        (65, 64, True), (50_000, 64, True)])  # fmt: skip
+def test_depth_is_counted_without_recursion(levels: int, most: int, deeper: bool) -> None:
+    assert is_deeper(nested(levels), most) is deeper
+
+
+@pytest.mark.parametrize(
+    ("thing", "setting"),
+    [
+        ("x" * 3000, "DSPEX_MAX_INPUT_BYTES"),
+        (nested(8), "DSPEX_MAX_INPUT_DEPTH"),
+        (nested(100_000), "at most 100 levels"),  # the signature's own bound comes first
+        ([0] * 101, "DSPEX_MAX_INPUT_ITEMS"),
+        ({str(n): 0 for n in range(60)}, "DSPEX_MAX_INPUT_ITEMS"),
+    ],
+    ids=["large", "deep", "very deep", "long", "many keys"],
+)
+def test_inputs_beyond_a_bound_are_refused(thing: Any, setting: str) -> None:
+    with pytest.raises(ValidationError, match=setting):
+        Preparer(BOUNDS, Sealing()).prepare(ANY, {"thing": thing})
+
+
+@pytest.mark.parametrize("thing", ["[" * 500, nested(7), [0] * 98, {"a": ["{", "["] * 20}])
+def test_inputs_within_the_bounds_are_taken(thing: Any) -> None:
+    Preparer(BOUNDS, Sealing()).prepare(ANY, {"thing": thing})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "setting"),
+    [({"a": "x" * 200}, "DSPEX_MAX_METADATA_BYTES"), ({"a": nested(9)}, "DSPEX_MAX_INPUT_DEPTH"),
+     ({"a": nested(100_000)}, "DSPEX_MAX_INPUT_DEPTH")],
+    ids=["large", "deep", "very deep"],
+)  # fmt: skip
+def test_metadata_beyond_a_bound_is_refused(metadata: Any, setting: str) -> None:
+    with pytest.raises(ValidationError, match=setting):
+        Preparer(BOUNDS, Sealing()).prepare(ANY, {"thing": 1}, metadata=metadata)
+
+
+def test_a_program_and_a_batch_have_bounds() -> None:
+    assert "DSPEX_MAX_PROGRAM_BYTES" in str(next(Bounds(max_program_bytes=1024).program_faults(b"x" * 1025)))
+    assert "DSPEX_MAX_BATCH_ROWS" in str(next(BOUNDS.batch_faults(6)))
+    assert not list(BOUNDS.batch_faults(5))
+
+
+def test_a_program_nested_too_deep_is_refused_and_does_not_end_in_a_recursion() -> None:
+    with pytest.raises(ValidationError, match="inside each other"):
+        Program("deep", ANY.signature, adapter="scripted", module_options={"outputs": nested(100_000)})
