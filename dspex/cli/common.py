@@ -42,7 +42,12 @@ def opened_database(settings: Settings | None = None) -> Iterator[Database]:
 
 
 def echo_json(data: Any) -> None:
-    click.echo(json.dumps(data, ensure_ascii=False, indent=2, default=str))
+    """Print data as JSON: moments as ISO 8601, ids as text."""
+    click.echo(json.dumps(data, ensure_ascii=False, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def as_data(execution: Execution) -> dict[str, Any]:
