@@ -41,6 +41,9 @@ bench: setup ## how fast it is, beside its peers: QUICK=1, ONLY=noop,latency, RE
 	@$(BIN)/python -m tests.performance.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(KEEP),--keep $(KEEP))
 
+load: setup ## 50 clients at their rate limit for 5 minutes, the health asked every second: MINUTES=5 CLIENTS=50
+	@$(BIN)/python -m tests.performance.at_the_limit --minutes $(or $(MINUTES),5) --clients $(or $(CLIENTS),50)
+
 bench-compile: setup ## how fast signatures compile and validate, beside dspy and pydantic
 	@$(BIN)/python -m tests.performance.bench_compile
 
@@ -77,4 +80,4 @@ lock: setup ## resolve the requirements anew
 clean: ## remove what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types format bench bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz lock docs-reference clean
+.PHONY: help setup demo example test check lint types format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz lock docs-reference clean
