@@ -29,25 +29,28 @@ REDIS_SECONDS, STATEMENT_SECONDS = 3.0, 8.0
 POOL_SIZE = 4
 
 
-#: What to mend before a check can be made.
-_FIRST = {
-    Need.SETTINGS: "mend the settings first: `dspex config`",
-    Need.REDIS: "start Redis, or correct DSPEX_BROKER_URL; see its log",
-    Need.POSTGRES: "start Postgres, or correct DSPEX_DATABASE_URL; see its log",
-    Need.SCHEMA: "run `dspex migrate`",
-    Need.WORKER: "start a worker: `dspex worker`",
+#: What is said of a check that needs what is not there, and what to mend before it can be made.
+_LACKING = {
+    Need.SETTINGS: unknown("the settings are wrong", mend="mend the settings first: `dspex config`"),
+    Need.REDIS: unknown("Redis is out of reach", mend="start Redis, or correct DSPEX_BROKER_URL; see its log"),
+    Need.POSTGRES: unknown(
+        "Postgres is out of reach", mend="start Postgres, or correct DSPEX_DATABASE_URL; see its log"
+    ),
+    Need.SCHEMA: unknown("the schema is not this version's", mend="run `dspex migrate`"),
+    Need.WORKER: unknown("no worker is alive", mend="start a worker: `dspex worker`"),
 }
 
 
 class Deployment:
     """What the settings here lead to. Nothing is asked before :meth:`look`; ``clock`` is this machine's.
 
-    ``missing`` has of each need that is not there what is to be said of checks that need it.
+    ``missing`` has of each need that is not there what is to be said of checks that need it, and ``reasons`` why.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
         self.missing: dict[Need, Finding] = {}
+        self.reasons: dict[Need, str] = {}
         self.faults: Sequence[str] = ()
         self._there: set[Need] = set()
         self._settings: Settings | None = None
@@ -102,7 +105,8 @@ class Deployment:
         depend = {Need.POSTGRES: (Need.SCHEMA, Need.WORKER), Need.SCHEMA: (Need.WORKER,), Need.REDIS: (Need.WORKER,)}
         for need in needs:
             for each in (need, *depend.get(need, ())):
-                self.missing.setdefault(each, unknown(why, mend=_FIRST[need]))
+                self.missing.setdefault(each, _LACKING[need])
+                self.reasons.setdefault(each, why)
 
     def _ping(self) -> None:
         try:

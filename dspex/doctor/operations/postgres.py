@@ -32,7 +32,7 @@ _RIGHT = re.compile(r"(\w+)(?: \(([^)]*)\))?")
 def reachable(deployment: Deployment) -> Finding:
     """Postgres can be connected to with the settings here, and a question takes a few milliseconds."""
     if Need.POSTGRES in deployment.missing:
-        return not_met(deployment.missing[Need.POSTGRES].evidence)
+        return not_met(deployment.reasons[Need.POSTGRES])
     times = []
     for _ in range(ASKED):
         began = time.perf_counter()

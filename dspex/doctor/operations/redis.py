@@ -16,7 +16,7 @@ PINGS = 9
 def reachable(deployment: Deployment) -> Finding:
     """Redis can be connected to with the settings here, and a PING takes no more than a few milliseconds."""
     if Need.REDIS in deployment.missing:
-        return not_met(deployment.missing[Need.REDIS].evidence)
+        return not_met(deployment.reasons[Need.REDIS])
     times = []
     with deployment.redis() as client:
         for _ in range(PINGS):

@@ -68,7 +68,7 @@ def redis(deployment: Deployment) -> Finding:
 def schema(deployment: Deployment) -> Finding:
     """The database has the schema that this version needs."""
     if Need.SCHEMA in deployment.missing:
-        return not_met(deployment.missing[Need.SCHEMA].evidence)
+        return not_met(deployment.reasons[Need.SCHEMA])
     return met(f"revision {deployment.database.run(migrate.current)}")
 
 
