@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 from dspex import pg_tools
 from dspex.errors import DspexError
 from dspex.settings import without_password
-from dspex.store import backups, migrate
+from dspex.store import backups, migrate, roles
 from dspex.store.database import Database
 
 __all__ = ["Backup", "Manifest", "back_up", "checksum", "manifest_path"]
@@ -30,7 +30,10 @@ _DUMPING = re.compile(r"dumping contents of table")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup holds: ``rows`` by table, as they were at the very moment of the dump."""
+    """What a backup holds: ``rows`` by table, as they were at the very moment of the dump.
+
+    ``roles`` says whether the roles of producers, workers and readers had rights there; a restore gives them again.
+    """
 
     dspex: str
     schema: str
@@ -38,6 +41,7 @@ class Manifest:
     made_at: str
     source: str
     rows: dict[str, int]
+    roles: bool
     bytes: int
     sha256: str
 
@@ -108,9 +112,10 @@ def _write(database: Database, file: Path, at: datetime, told: Told) -> Backup:
             told("counting", 0, 0)
             rows = dict(backups.counts(connection))
             schema = migrate.current(connection) or ""
+            with_roles = roles.in_use(connection)
         manifest = Manifest(
             dspex=version("dspex"), schema=schema, postgres=postgres, made_at=at.isoformat(timespec="seconds"),
-            source=without_password(database.url), rows=rows, bytes=unfinished.stat().st_size,
+            source=without_password(database.url), rows=rows, roles=with_roles, bytes=unfinished.stat().st_size,
             sha256=checksum(unfinished),
         )  # fmt: skip
         manifest_path(file).write_text(json.dumps(asdict(manifest), indent=2) + "\n")

@@ -14,7 +14,7 @@ from dspex import pg_tools
 from dspex.backup import Manifest, Told, checksum
 from dspex.errors import DspexError
 from dspex.settings import without_password
-from dspex.store import backups, migrate
+from dspex.store import backups, migrate, roles
 from dspex.store.database import Database
 from dspex.verification import verify_trails
 
@@ -44,7 +44,8 @@ def restore(
     """Put a backup into the database, and check what came of it.
 
     A database with programs or executions is refused, unless ``force``: then they are replaced. Live workers are
-    refused in any case. Raises DspexError, and the database is as it was.
+    refused in any case. Raises DspexError, and the database is as it was; but ConfigurationError when all is restored
+    and only the roles of producers, workers and readers could not be made.
     """
     manifest = Manifest.read(file)
     _check_file(file, manifest)
@@ -63,6 +64,9 @@ def restore(
         backups.end_leases(connection)
         connection.execute(text(f"DROP SCHEMA IF EXISTS {ASIDE} CASCADE"))
         counted = {status: int(count) for status, count in connection.execute(_UNFINISHED)}
+    if manifest.roles:
+        with database.transaction() as connection:
+            roles.ensure(connection)
     return Restored(manifest, counted.get("running", 0), counted.get("queued", 0), None if before == after else before)
 
 
