@@ -149,10 +149,14 @@ class Group:
 
 
 class HealthCheck:
-    """Checks groups of components. Safe to share between threads: those that ask at once share one check."""
+    """Checks groups of components. Safe to share between threads: those that ask at once share one check.
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    What has not answered after ``seconds`` is reported so. While it hangs it is not asked again.
+    """
+
+    def __init__(self, groups: Sequence[Group], *, seconds: float = CHECK_SECONDS) -> None:
         self._groups = groups
+        self._seconds = seconds
         self._checking = threading.Lock()
         self._report: HealthReport | None = None
         self._made_at = 0.0
@@ -160,7 +164,7 @@ class HealthCheck:
         self._under_way: dict[str, tuple[threading.Thread, Round]] = {}
 
     def report(self, *, kept_seconds: float = KEPT_SECONDS) -> HealthReport:
-        """The report, not older than ``kept_seconds``; it takes :data:`CHECK_SECONDS` at most."""
+        """The report, not older than ``kept_seconds``; it takes ``seconds`` at most."""
         with self._checking:
             if self._report is None or time.monotonic() - self._made_at > kept_seconds:
                 self._report = self._check()
@@ -173,7 +177,7 @@ class HealthCheck:
         components: dict[str, Component] = {}
         facts: dict[str, Any] = {}
         for group, thread, round in rounds:
-            thread.join(max(began + CHECK_SECONDS - time.monotonic(), 0))
+            thread.join(max(began + self._seconds - time.monotonic(), 0))
             if not thread.is_alive():
                 del self._under_way[group.first]
             facts |= dict(round.facts)

@@ -25,10 +25,13 @@ def health_check(settings: Settings, *, by_beat: bool = False) -> HealthCheck:
     return HealthCheck([*groups, language_group(), models_group(settings)])
 
 
-def check_and_record(settings: Settings, check: HealthCheck) -> HealthReport:
-    """Check every component and keep the report in Postgres; without Postgres it is only returned."""
+def check_and_record(settings: Settings, check: HealthCheck, *, interval_seconds: float) -> HealthReport:
+    """Check every component and keep the report in Postgres; without Postgres it is only returned.
+
+    The next is due in ``interval_seconds``.
+    """
     report = check.report(kept_seconds=0)
-    kept = {**report.as_dict(), "interval_seconds": settings.health_interval_seconds}
+    kept = {**report.as_dict(), "interval_seconds": interval_seconds}
     database = Database(settings.backends().database_url, pool_size=1, application_name="dspex health")
     try:
         database.run(partial(health.record, overall=str(report.overall), worker_id=None, report=kept))

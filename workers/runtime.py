@@ -238,6 +238,7 @@ class Runtime:
         log.info("stopping: %s executions are running, they have %s to finish", self.running, grace)
         self._call(self._executor.drain(self._grace_seconds))
         self._loop_watch.stop()
+        self._http.stop()
         failpoint(AFTER_HAND_BACK)
         self._pump.stop()
         self._lease.stop()
@@ -252,7 +253,6 @@ class Runtime:
         self._broker.close()
         self._lease_database.close()
         self._pump_database.close()
-        self._http.stop()
         log.info("stopped")
 
     def _retire(self, on_worn: Callable[[], None]) -> None:

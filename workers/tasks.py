@@ -25,9 +25,9 @@ def execute(envelope: dict[str, Any]) -> None:
 
 
 @app.task(name="dspex.health")  # type: ignore[untyped-decorator]
-def health() -> str:
-    """Check the health of the deployment and keep the report. Returns its overall verdict."""
-    return str(check_and_record(settings, _beats_check()).overall)
+def health(interval_seconds: float = settings.health_interval_seconds) -> str:
+    """Check the health of the deployment, as beat asks so often, and keep the report. Returns its overall verdict."""
+    return str(check_and_record(settings, _beats_check(), interval_seconds=interval_seconds).overall)
 
 
 @cache

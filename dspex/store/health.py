@@ -94,10 +94,11 @@ def backlogs(connection: Connection) -> list[Backlog]:
 RECENT_SECONDS, RECENT_ROWS = 600, 200
 
 PERFORMANCE = f"""
-WITH recent AS MATERIALIZED (
-    SELECT id, extract(epoch FROM finished_at - started_at) * 1000 AS ms FROM dspex.executions
-    WHERE finished_at > now() - interval '{RECENT_SECONDS} s' AND status || '' = 'completed'
-    ORDER BY finished_at DESC LIMIT {RECENT_ROWS}
+WITH ended AS MATERIALIZED (
+    SELECT id, status, extract(epoch FROM finished_at - started_at) * 1000 AS ms FROM dspex.executions
+    WHERE finished_at > now() - interval '{RECENT_SECONDS} s' ORDER BY finished_at DESC LIMIT {RECENT_ROWS}
+), recent AS (
+    SELECT id, ms FROM ended WHERE status = 'completed'
 ), calls AS (
     SELECT (event #>> '{{data,duration_ms}}')::float8 AS ms FROM dspex.audit_events a
     CROSS JOIN LATERAL json_array_elements(a.events) event

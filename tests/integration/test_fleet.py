@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import dspex
 from dspex.client import Client
+from dspex.embedded.ports import free_port
 from dspex.settings import Backends
 from dspex.store import workers
 from tests.processes import dspex_command, environment_of
@@ -60,6 +62,19 @@ def live_pids(client: Client) -> set[int]:
     return {row["pid"] for row in client.workers() if row["state"] == "running"}
 
 
+def listeners(port: int) -> dict[int, str]:
+    """When the processes started that answer at the port and the next."""
+    found = {}
+    for each in (port, port + 1):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{each}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            continue
+        (found[each],) = (line for line in lines if line.startswith("dspex_process_start_time_seconds "))
+    return found
+
+
 def is_running(execution: dspex.Execution) -> bool:
     return execution.status is dspex.Status.RUNNING
 
@@ -93,7 +108,10 @@ def test_a_dead_child_is_replaced_and_a_dead_parent_leaves_none(
 def test_worn_workers_are_replaced_under_load_and_nothing_is_lost_or_paid_twice(
     client: Client, start_fleet: Callable[..., FleetProcess]
 ) -> None:
-    fleet = start_fleet(DSPEX_WORKER_MAX_EXECUTIONS=40, DSPEX_GRACE_SECONDS=600)
+    port = free_port()
+    fleet = start_fleet(DSPEX_WORKER_MAX_EXECUTIONS=40, DSPEX_GRACE_SECONDS=600, DSPEX_HTTP_PORT=port)
+    wait_for(lambda: len(listeners(port)) == 2, "both to listen", timeout=60)
+    first = listeners(port)
     options = {"calls": 2, "sleep_ms": 150, "outputs": {"answer": "!"}}
     client.deploy(dspex.Program("qa", QA, adapter="scripted", retry=dspex.Retry(1), module_options=options))
     batch = client.submit_many("qa", ({"question": f"number {n}"} for n in range(200)))
@@ -109,6 +127,7 @@ def test_worn_workers_are_replaced_under_load_and_nothing_is_lost_or_paid_twice(
 
     # Asked once the parent lets what runs finish; asked twice it has it handed back.
     wait_for(lambda: len(live_pids(client)) == 2, "two workers", timeout=60)
+    wait_for(lambda: len(now := listeners(port)) == 2 and not now.items() & first.items(), "the next to have the ports")
     endless = dspex.Program("endless", QA, adapter="scripted", timeout=3600, module_options={"sleep_ms": 600_000})
     client.deploy(endless)
     execution = client.submit("endless", {"question": "?"})
