@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dspex.errors import BackendUnavailable, ConfigurationError
-from dspex.settings import Settings, unknown_variables, without_password
+from dspex.settings import Backends, Settings, connection_warnings, unknown_variables, without_password
 
 URLS = {"database_url": "postgresql://u:secret@h/d", "broker_url": "redis://:secret@h/0"}
 
@@ -88,3 +88,120 @@ def test_an_unknown_variable_is_named_with_its_nearest(monkeypatch: pytest.Monke
 )
 def test_a_shown_url_has_no_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+def test_a_secret_is_read_from_the_file_that_a_variable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, url in URLS.items():
+        (tmp_path / name).write_text(f"{url}\n")
+        monkeypatch.setenv(f"DSPEX_{name.upper()}_FILE", str(tmp_path / name))
+    settings = Settings.load()
+    assert settings.backends() == Backends((URLS["database_url"], URLS["broker_url"]))
+    assert settings.origins["database_url"] == f"file {tmp_path / 'database_url'}"
+    assert unknown_variables() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"), [(None, "No such file"), ("", "is empty"), (b"\xff\xfe", "it is not text")]
+)
+def test_a_file_that_holds_no_secret_is_a_mistake(
+    content: str | bytes | None, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.setenv("DSPEX_DATABASE_URL_FILE", str(path))
+    monkeypatch.setenv("DSPEX_LEASE_SECONDS", "soon")
+    with pytest.raises(ConfigurationError, match=fault) as wrong:
+        Settings.load(broker_url=URLS["broker_url"])
+    assert len(wrong.value.errors) == 2  # and not, once more, that the URL is missing
+
+
+def test_a_variable_and_its_file_together_are_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_DATABASE_URL", URLS["database_url"])
+    monkeypatch.setenv("DSPEX_DATABASE_URL_FILE", "/run/secrets/database_url")
+    with pytest.raises(ConfigurationError, match="are both set"):
+        Settings.load(broker_url=URLS["broker_url"])
+
+
+@pytest.fixture
+def vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / f"vault_{tmp_path.name}.py"
+    path.write_text(
+        f"def fetch(name): return { ({f'DSPEX_{name.upper()}': url for name, url in URLS.items()})!r}.get(name)\n"
+        "def broken(name): raise OSError('the vault is sealed')\n"
+        "def number(name): return 7\n"
+        "constant = 7\n"
+    )
+    return path
+
+
+def test_a_provider_is_asked_for_what_is_nowhere_else(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_SECRETS", f"{vault.stem}:fetch")
+    monkeypatch.setenv("DSPEX_BROKER_URL", "redis://elsewhere/0")
+    settings = Settings.load()
+    assert settings.backends() == Backends((URLS["database_url"], "redis://elsewhere/0"))
+    assert settings.origins["database_url"] == f"provider {vault.stem}:fetch"
+    assert settings.origins["broker_url"] == "environment"
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        (":broken", "OSError: the vault is sealed"), (":number", "gave a int, not a str"),
+        (":missing", "AttributeError"), (":constant", "not a function"), ("_nowhere:fetch", "ModuleNotFoundError"), ("", "has an entry point"),
+    ],
+)  # fmt: skip
+def test_a_provider_that_does_not_work_is_a_mistake(
+    name: str, fault: str, vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSPEX_SECRETS", f"{vault.stem}{name}")
+    with pytest.raises(ConfigurationError, match=fault):
+        Settings.load()
+
+
+def test_no_secret_is_shown() -> None:
+    urls = {"database_url": "postgresql://u:hunter22@h/d", "broker_url": "rediss://:hunter22@h/0?ssl_password=hunter22"}
+    settings = Settings.load(**urls, alert_webhook_url="https://hooks.example/hunter22")
+    assert "hunter22" not in repr(settings) + str(settings) + settings.model_dump_json() + repr(settings.backends())
+    for url in ("postgresql://h/d?password=hunter22", "rediss://h?db=1&ssl_password=hunter22"):
+        assert "hunter22" not in without_password(url)
+
+
+@pytest.mark.parametrize(
+    ("urls", "faults"),
+    [
+        (URLS, 2),
+        ({"database_url": "postgresql://u:p@h/d?sslmode=require", "broker_url": "rediss://h/0"}, 0),
+        ({"database_url": "postgresql://u:p@localhost/d", "broker_url": "redis://127.0.0.1/0"}, 0),
+        ({"database_url": "postgresql:///d?host=/run/postgresql", "broker_url": "redis://[::1]/0"}, 0),
+        ({"database_url": "postgresql:///d?host=/run,db2", "broker_url": "redis://127.0.0.1/0"}, 1),
+    ],
+)
+def test_production_refuses_connections_that_may_go_without_tls(urls: dict[str, str], faults: int) -> None:
+    assert Settings.load(**urls, env="production", allow_plain_text=True)
+    if not faults:
+        Settings.load(**urls, env="production")
+        return
+    with pytest.raises(ConfigurationError, match="DSPEX_ALLOW_PLAIN_TEXT=true") as wrong:
+        Settings.load(**urls, env="production")
+    assert len(wrong.value.errors) == faults
+
+
+def test_who_is_not_verified_is_warned_of() -> None:
+    good = ("postgresql://h/d?sslmode=verify-full", "rediss://h/0")
+    assert connection_warnings(*good) == []
+    for database_url, broker_url in (
+        ("postgresql://h/d?sslmode=require", good[1]),
+        (good[0], "rediss://h/0?ssl_cert_reqs=none"),
+        (good[0], "rediss://h/0?ssl_check_hostname=false"),
+    ):
+        assert "nobody checks" in "".join(connection_warnings(database_url, broker_url))
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:p/w@h/d", "postgresql://h/d?sslrootcert=/nothing/ca.pem", "postgresql://h:port/d"]
+)
+def test_a_url_that_leads_nowhere_is_a_mistake(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="DSPEX_DATABASE_URL"):
+        Settings.load(database_url=url, broker_url=URLS["broker_url"])
