@@ -148,10 +148,14 @@ def test_a_provider_is_asked_for_what_is_nowhere_else(vault: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        (":broken", "OSError: the vault is sealed"), (":number", "gave a int, not a str"),
-        (":missing", "AttributeError"), (":constant", "not a function"), ("_nowhere:fetch", "ModuleNotFoundError"), ("", "has an entry point"),
+        (":broken", "OSError: the vault is sealed"),
+        (":number", "gave a int, not a str"),
+        (":missing", "AttributeError"),
+        (":constant", "not a function"),
+        ("_nowhere:fetch", "ModuleNotFoundError"),
+        ("", "has an entry point"),
     ],
-)  # fmt: skip
+)
 def test_a_provider_that_does_not_work_is_a_mistake(
     name: str, fault: str, vault: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
