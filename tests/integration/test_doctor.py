@@ -27,12 +27,16 @@ from dspex.doctor.groups import Wave
 from dspex.embedded.ports import free_port
 from dspex.embedded.servers import EmbeddedServers
 from dspex.settings import Backends
-from dspex.store import migrate, programs
+from dspex.store import migrate, programs, roles
 from dspex.store.database import Database
 from dspex.store.partitions import first_id
 from tests.integration.test_cli import Shell
+from tests.integration.test_roles import Login, login
 from tests.processes import WorkerProcess, mortal
 
+__all__ = ["login"]
+
+OPERATIONS = [group.name for group in GROUPS if not group.requirement]
 #: What a deployment of tests has that one in production must not: servers that skip fsync, no beat.
 EXPECTED_WARNINGS = {"postgres.durable", "workers.beat", "monitoring.health"}
 #: The groups that only look, so that no worker is needed.
@@ -98,6 +102,21 @@ def test_no_worker_and_no_schema(
     found = _verdicts(examine(only=["versions", "work"]))
     assert found["versions.schema"] is Verdict.NOT_MET
     assert found["work.waiting"] is Verdict.UNKNOWN
+
+
+def test_the_role_with_the_least_rights_is_enough(
+    login: Login, backends: Backends, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DSPEX_ENV", "production")
+    monkeypatch.setenv("DSPEX_DATABASE_URL", login(roles.PRODUCER))
+    monkeypatch.setenv("DSPEX_BROKER_URL", backends.broker_url)
+    report = examine(only=[*OPERATIONS, "resources"])
+    wrong = {each.check.name: each.evidence for each in report.checks if each.verdict in (NOT_MET, Verdict.UNKNOWN)}
+    no_worker = {"versions.workers", "workers.trouble", "workers.pump", "resources.execution"}
+    assert set(wrong) <= {"postgres.durable", *no_worker}, wrong
+    owner = next(each for each in report.checks if each.check.name == "security.owner")
+    assert owner.verdict is Verdict.MET
 
 
 # ------------------------------------------------------------------------------------------------------- faults
