@@ -43,9 +43,8 @@ def test_the_urls_are_those_of_verified_tls() -> None:
 def test_the_command_for_redis_users_puts_the_hashes_in(tmp_path: Path) -> None:
     command = block("secure-connections.md", "bash").replace("/etc/redis/users.acl", str(tmp_path / "users.acl"))
     passwords = {f"{name}_PASSWORD": f"of the {name}" for name in ("WORKER", "PRODUCER", "READER", "ADMIN")}
-    subprocess.run(
-        ["bash", "-euc", command], cwd=ROOT / "deploy" / "redis", env={"PATH": "/usr/bin:/bin", **passwords}, check=True
-    )
+    environment = {"PATH": os.environ["PATH"], **passwords}
+    subprocess.run(["bash", "-euc", command], cwd=ROOT / "deploy" / "redis", env=environment, check=True)
     users = (tmp_path / "users.acl").read_text()
     assert all(f" on #{sha256(password.encode()).hexdigest()} " in users for password in passwords.values())
     assert users.count(" off ") == 0
