@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from dspex.errors import DspexError
 from dspex.execution import Status
 from dspex.store.executions import Claimed
-from dspex.store.health import Backlog
+from dspex.store.health import MOST_COUNTED, Backlog
 from dspex.store.lm_calls import LMCall
 from workers.outcome import Deferred
 
@@ -146,7 +146,7 @@ class Queue(Collector):
         if (seen := self._seen) is None:
             return
         depth = GaugeMetricFamily(
-            "dspex_queue_depth", "Executions that are due and not begun; a program's are counted up to 10,000",
+            "dspex_queue_depth", f"Executions that are due and not begun; a program's are counted up to {MOST_COUNTED:,}",
             labels=("program",),
         )  # fmt: skip
         wait = GaugeMetricFamily(

@@ -57,7 +57,7 @@ UNCLAIMED_SECONDS = 2.0
 UNCLAIMED_BUSY_SECONDS = 60.0
 RECOVER_INTERVAL_SECONDS = 1.0
 #: How often the leader looks at the queue for those who read its metrics.
-TELL_INTERVAL_SECONDS = 5.0
+TELL_INTERVAL_SECONDS = 10.0
 #: An attempt so long past its deadline is taken from its worker: longer than the worker needs to end it by itself.
 OVERDUE_SECONDS = 10.0
 

@@ -6,11 +6,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generate import cli, doctor, settings
+from docs.generate import cli, doctor, metrics, settings
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 #: Each page, and what makes its text.
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli.page, "doctor.md": doctor.page, "settings.md": settings.page}
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli.page,
+    "doctor.md": doctor.page,
+    "metrics.md": metrics.page,
+    "settings.md": settings.page,
+}
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 #: A program's due executions are counted up to so many.
-MOST_COUNTED = 10_000
+MOST_COUNTED = 5_000
 
 
 @dataclass(frozen=True, slots=True)
