@@ -26,13 +26,16 @@ example: setup ## an agent, retrieval and an optimised classifier: examples/supp
 test: setup ## unit, store and integration tests, on their own servers and worker processes
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-check: lint types test ## all that must hold before a change lands
+check: lint types audit test ## all that must hold before a change lands
 
 lint: setup ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types: setup ## mypy, strict
 	@$(BIN)/mypy
+
+audit: setup ## known vulnerabilities of the dependencies (AUDIT_REQUIRED=1: fail if none can be looked up), and secrets
+	@$(BIN)/python deploy/audit
 
 format: setup ## put the code in its usual form
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -80,4 +83,4 @@ lock: setup ## resolve the requirements anew
 clean: ## remove what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz lock docs-reference clean
+.PHONY: help setup demo example test check lint types audit format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz lock docs-reference clean

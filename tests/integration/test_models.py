@@ -32,7 +32,7 @@ TRIAGE = signature(
     ':enum("billing", "bug") queue, :string(max_length=160) summary, :confidence_score sure, :list(:string) words'
 )
 TICKET = {"ticket": "The invoice is wrong."}
-SECRET = "sk-proj-0123456789abcdefghij"
+SECRET = "sk-proj-0123456789abcdefghij"  # pragma: allowlist secret
 
 
 @pytest.fixture
