@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from redis.exceptions import NoPermissionError
 from uuid_utils.compat import uuid7
 
 from dspex.broker import TASK, queue_keys
-from dspex.doctor.check import Finding, Need, check, met, not_met, warning
+from dspex.doctor.check import Finding, Need, check, met, not_met, skipped, warning
 from dspex.doctor.deployment import Deployment
 from dspex.doctor.requirements.signatures import REINSTALL
 from dspex.errors import MessageRefused
@@ -54,8 +55,11 @@ def refusal(_deployment: Deployment) -> Finding:
 )
 def queue(deployment: Deployment) -> Finding:
     """What waits in Redis can be read as messages of this version; anything else was put there by somebody else."""
-    with deployment.redis() as client:
-        waiting: list[Any] = [body for key in queue_keys() for body in client.lrange(key, 0, LOOKED_AT - 1)]
+    try:
+        with deployment.redis() as client:
+            waiting: list[Any] = [body for key in queue_keys() for body in client.lrange(key, 0, LOOKED_AT - 1)]
+    except NoPermissionError:
+        return skipped("this user of Redis may write to the queue, and not read it")
     strange = sum(not _ours(body) for body in waiting)
     if strange:
         return warning(f"{strange} of {len(waiting)} messages looked at are not ours", strange=strange)
