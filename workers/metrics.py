@@ -146,7 +146,8 @@ class Queue(Collector):
         if (seen := self._seen) is None:
             return
         depth = GaugeMetricFamily(
-            "dspex_queue_depth", f"Executions that are due and not begun; a program's are counted up to {MOST_COUNTED:,}",
+            "dspex_queue_depth",
+            f"Executions that are due and not begun; a program's are counted up to {MOST_COUNTED:,}",
             labels=("program",),
         )  # fmt: skip
         wait = GaugeMetricFamily(
