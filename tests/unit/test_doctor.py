@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +14,7 @@ import psycopg
 import pytest
 import redis
 
+from dspex.cli.main import COMMANDS
 from dspex.doctor import GROUPS, Check, Finding, Group, GroupReport, Report, Verdict
 from dspex.doctor.check import met
 from dspex.doctor.deployment import Deployment, is_local
@@ -21,6 +24,7 @@ from dspex.doctor.operations.clocks import _compared
 from dspex.doctor.operations.security import _weakness
 from dspex.doctor.report import Checked, worst
 
+ROOT = Path(__file__).parents[2]
 HERE = cast("Deployment", SimpleNamespace(missing={}))
 
 
@@ -124,3 +128,11 @@ def test_every_check_has_a_name_of_its_own_a_meaning_and_a_way_to_mend() -> None
     assert all(check.meaning.endswith(".") and not check.mend.endswith(".") for check in checks)
     assert all(group.checks for group in GROUPS)
     assert sum(group.requirement for group in GROUPS) == 12
+
+
+def test_what_mends_exists() -> None:
+    told = [f"{check.mend} {check.meaning}" for group in GROUPS for check in group.checks]
+    pages = {page for text in told for page in re.findall(r"docs/[\w/.-]+\.md", text)}
+    commands = {name for text in told for name in re.findall(r"`dspex ([a-z]+)", text)}
+    assert {page for page in pages if not (ROOT / page).is_file()} == set()
+    assert commands - set(COMMANDS) == set()
