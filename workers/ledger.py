@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import redis.asyncio
-from psycopg.rows import class_row, tuple_row
+from psycopg.rows import args_row, tuple_row
 
 from dspex.audit import encode_events
 from dspex.broker import DONE_CHANNEL
@@ -111,7 +111,7 @@ class Ledger:
         worker_id = self._worker_id()
         events = encode_events([{"kind": "claimed", "data": {"worker": str(worker_id)}}])
         parameters = {"ids": array(ids), "worker_id": worker_id, "events": events}
-        async with connection.cursor(row_factory=class_row(Claimed)) as cursor:
+        async with connection.cursor(row_factory=args_row(Claimed)) as cursor:
             found = await (await cursor.execute(executions.CLAIM, parameters)).fetchall()
             if again:
                 found += await (await cursor.execute(executions.ADOPT, parameters)).fetchall()
