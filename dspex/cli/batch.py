@@ -62,7 +62,13 @@ def batch(
         if not state.submitted:
             run.submit(meter, priority)
             write_state(state_path, replace(state, submitted=True))
-        run.collect(meter)
+        try:
+            run.collect(meter)
+        except KeyboardInterrupt:
+            click.echo(
+                f"it goes on: the same command follows it, `dspex cancel --batch {state.batch_id}` ends it", err=True
+            )
+            raise
         summary = run.summary()
     if as_json:
         echo_json(asdict(summary))

@@ -15,7 +15,8 @@ from rich.text import Text
 from dspex import load
 from dspex.async_client import AsyncClient
 from dspex.bottleneck import Finding, Observer, findings, model_share
-from dspex.cli.common import echo_json, json_option, print_table
+from dspex.cli.common import echo_json, json_option
+from dspex.cli.tables import console, print_table
 from dspex.errors import DspexError
 from dspex.load import Floor, Shape
 from dspex.program import Program
@@ -102,13 +103,13 @@ def bench(
     if program is not None:
         most = False
         _confirm(program, rows, sum(counts) * each + round(PER_SECOND * seconds), yes)
-    console = Console(stderr=as_json)
-    plan = _Plan(program or NAME, _inputs(rows), each, console, _pretended(model_ms) if program is None else None)
+    screen = console(stderr=as_json)
+    plan = _Plan(program or NAME, _inputs(rows), each, screen, _pretended(model_ms) if program is None else None)
     results, served = asyncio.run(plan.run(counts, seconds, most))
     if as_json:
         echo_json({"results": [result.as_data() for result in results], "most_users": served})
     else:
-        _show(console, results, served)
+        _show(screen, results, served)
     if any(result.shape.error_rate for result in results) or not all(f.met for r in results for f in r.floors):
         raise click.exceptions.Exit(1)
 
@@ -164,18 +165,18 @@ class _Plan:
         return Result(what, shape, floors, findings(observer.looks, shape, share), workers)
 
 
-def _show(console: Console, results: Sequence[Result], served: int | None) -> None:
+def _show(screen: Console, results: Sequence[Result], served: int | None) -> None:
     columns = ("load", "results/s", "mean ms", "p50", "p95", "p99", "queued", "ran", "errors", "floors")
-    print_table(console, columns, map(_cells, results))
+    print_table(screen, columns, map(_cells, results))
     if served is not None:
-        console.print(f"most users served at once: {served}" + (" (no more were tried)" if served == 200 else ""))
+        screen.print(f"most users served at once: {served}" + (" (no more were tried)" if served == 200 else ""))
     heaviest = max(results, key=lambda result: result.shape.users)
     for pid, seen in heaviest.workers.items():
-        console.print(f"worker {pid}: {seen['cpu']:.0%} of a core, {seen['rss_mb']:.0f} MB, under {heaviest.what}")
+        screen.print(f"worker {pid}: {seen['cpu']:.0%} of a core, {seen['rss_mb']:.0f} MB, under {heaviest.what}")
     for finding in heaviest.findings:
         said = Text.assemble((f"bound: {finding.what}", "bold"), f" under {heaviest.what}: {finding.evidence}")
-        console.print(said, soft_wrap=True)
-        console.print(f"       {finding.advice}", style="dim", soft_wrap=True)
+        screen.print(said, soft_wrap=True)
+        screen.print(f"       {finding.advice}", style="dim", soft_wrap=True)
 
 
 def _cells(result: Result) -> tuple[str | Text, ...]:

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.json import JSON
 from rich.text import Text
 
-from dspex.cli.common import echo_json, json_option, print_table
+from dspex.cli.common import echo_json, json_option
+from dspex.cli.tables import console, print_table
 from dspex.errors import SignatureSyntaxError
 from dspex.signatures import Field, ProviderFit, Signature, signature
 from dspex.signatures.faults import say
@@ -45,7 +46,7 @@ def compile_command(ctx: click.Context, file: TextIO, provider: str, as_json: bo
     if as_json:
         echo_json(_as_data(compiled, provider))
     else:
-        _print(Console(highlight=False), compiled, provider)
+        _print(console(), compiled, provider)
 
 
 def _text(file: TextIO) -> str:
@@ -57,27 +58,27 @@ def _text(file: TextIO) -> str:
 
 def _print_error(error: SignatureSyntaxError) -> None:
     """The message with its caret; rich leaves the colours out where the terminal has none."""
-    console = Console(stderr=True, highlight=False)
+    screen = console(stderr=True)
     message = str(error).removesuffix(error.snippet).rstrip("\n")
-    console.print(Text.assemble((f"{error.code}: ", "bold red"), message), soft_wrap=True)
+    screen.print(Text.assemble((f"{error.code}: ", "bold red"), message), soft_wrap=True)
     if error.snippet:
         line, _, caret = error.snippet.rpartition("\n")
-        console.print(Text.assemble((line, "dim"), "\n", (caret, "bold red")), soft_wrap=True)
+        screen.print(Text.assemble((line, "dim"), "\n", (caret, "bold red")), soft_wrap=True)
 
 
-def _print(console: Console, compiled: Signature, provider: str) -> None:
-    console.print(Text.assemble((compiled.name, "bold"), f"  {compiled.description}" if compiled.description else ""))
+def _print(screen: Console, compiled: Signature, provider: str) -> None:
+    screen.print(Text.assemble((compiled.name, "bold"), f"  {compiled.description}" if compiled.description else ""))
     rows = [
         [side, field.name, str(field.full_type), _limits(field), field.description]
         for side, fields in (("input", compiled.input_fields), ("output", compiled.output_fields))
         for field in fields
     ]
-    print_table(console, ["", "field", "type", "means", "description"], [list(map(Text, row)) for row in rows])
+    print_table(screen, ["", "field", "type", "means", "description"], [list(map(Text, row)) for row in rows])
     for side in ("inputs", "outputs"):
-        console.print(Text(f"\n{side} as {provider}", style="bold"))
-        console.print(JSON.from_data(compiled.json_schema(side, provider), ensure_ascii=False))
+        screen.print(Text(f"\n{side} as {provider}", style="bold"))
+        screen.print(JSON.from_data(compiled.json_schema(side, provider), ensure_ascii=False))
     _print_fit(console, compiled.provider_fit(provider))
-    console.print(Text.assemble("\nfingerprint ", (compiled.fingerprint, "cyan")), soft_wrap=True)
+    screen.print(Text.assemble("\nfingerprint ", (compiled.fingerprint, "cyan")), soft_wrap=True)
 
 
 def _limits(field: Field) -> str:
@@ -89,18 +90,18 @@ def _limits(field: Field) -> str:
     return "; ".join([*words, *(["secret"] if field.secret else [])])
 
 
-def _print_fit(console: Console, fit: ProviderFit) -> None:
+def _print_fit(screen: Console, fit: ProviderFit) -> None:
     groups: list[tuple[str, Any, str]] = [
         (f"{fit.provider} enforces", fit.enforced, "green"),
         ("only DSPex checks", fit.checked_by_dspex, "yellow"),
         ("approximated", fit.approximated, "yellow"),
         (f"{fit.provider} refuses it", fit.problems, "red"),
     ]
-    console.print()
+    screen.print()
     for title, items, style in groups:
         if items:
             listed = ", ".join(item if isinstance(item, str) else f"{item[0]}: {item[1]}" for item in items)
-            console.print(Text.assemble((title, style), f"  {listed}"))
+            screen.print(Text.assemble((title, style), f"  {listed}"))
 
 
 def _as_data(compiled: Signature, provider: str) -> dict[str, Any]:

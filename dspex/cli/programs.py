@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import runpy
+import traceback
 from pathlib import Path
 
 import click
 
 from dspex.cli.common import echo_json, json_option
 from dspex.client import Client
+from dspex.errors import DspexError
 from dspex.program import Program
 
 __all__ = ["deploy"]
@@ -40,8 +42,20 @@ def deploy(file: Path, as_json: bool) -> None:
 
 
 def _from_python(file: Path) -> list[Program]:
-    found = runpy.run_path(str(file), run_name="__dspex_deploy__")
+    try:
+        found = runpy.run_path(str(file), run_name="__dspex_deploy__")
+    except DspexError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        raise click.UsageError(f"{_place(file, error)}: {type(error).__name__}: {error}") from error
     return [value for value in found.values() if isinstance(value, Program)]
+
+
+def _place(file: Path, error: Exception) -> str:
+    """Where in the file its code failed."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    line = lines[-1] if lines else getattr(error, "lineno", None)
+    return f"{file}, line {line}" if line else str(file)
 
 
 def _from_json(file: Path) -> list[Program]:
@@ -49,4 +63,6 @@ def _from_json(file: Path) -> list[Program]:
         content = json.loads(file.read_text())
     except ValueError as error:
         raise click.UsageError(f"{file} is not JSON: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
+        raise click.UsageError(f'{file} does not hold programs by name: {{"name": {{"signature": …}}, …}}')
     return [Program.from_content(name, fields) for name, fields in content.items()]

@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from dspex.audit import AuditEvent, AuditTrail
 from dspex.cli.common import STATUS_STYLES, as_data, echo_json, json_option, short
+from dspex.cli.tables import console
 from dspex.client import Client
 from dspex.execution import Execution, Status
 
@@ -44,7 +45,7 @@ STYLES = {
 def show(id: str, as_json: bool) -> None:
     """Show an execution: inputs, outputs, figures, and the timeline of its audit trail.
 
-    Example: dspex show 0193e0f2-…
+    Example: dspex show 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e
     """
     with Client() as client:
         execution = client.get(id)
@@ -56,17 +57,17 @@ def show(id: str, as_json: bool) -> None:
         if as_json:
             echo_json({**as_data(execution), "inputs": inputs, "result": result, "audit": _audit(trail)})
             return
-        console = Console()
-        console.print(_head(execution))
+        screen = console()
+        screen.print(_head(execution))
         if execution.status is Status.QUEUED and (why := client.paused().get(execution.program)):
-            console.print(Text(f"its program is paused ({why}): `dspex resume {execution.program}`", style="yellow"))
-        console.print(_values("inputs", inputs))
+            screen.print(Text(f"its program is paused ({why}): `dspex resume {execution.program}`", style="yellow"))
+        screen.print(_values("inputs", inputs))
         if result is not None:
-            console.print(_values("outputs", result))
+            screen.print(_values("outputs", result))
         if (error := execution.shown_error) is not None:
-            console.print(Text.assemble(("error   ", "bold"), (error.code, "red"), f"  {error}"))
-        console.print(Text(f"signature {signature.name}  {signature.fingerprint[:16]}", style="dim"))
-        console.print(timeline(trail, width=console.width))
+            screen.print(Text.assemble(("error   ", "bold"), (error.code, "red"), f"  {error}"))
+        screen.print(Text(f"signature {signature.name}  {signature.fingerprint[:16]}", style="dim"))
+        screen.print(timeline(trail, width=screen.width))
 
 
 def timeline(trail: AuditTrail, *, width: int = 100) -> Panel:

@@ -27,7 +27,7 @@ def stream(id: str, after: str | None, timeout: float | None, as_json: bool) -> 
 
     The text comes while it is written if the execution was submitted with --stream.
 
-    Example: dspex stream 0193e0f2-…
+    Example: dspex stream 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e
     """
     with Client() as client:
         execution = client.get(id)

@@ -51,6 +51,8 @@ class Shell:
 @pytest.fixture
 def shell(backends: Backends, tmp_path: Path) -> Shell:
     (tmp_path / "programs.py").write_text(PROGRAMS)
+    (tmp_path / "broken.py").write_text("answer = 0\n1 / answer\n")
+    (tmp_path / "list.json").write_text("[]")
     return Shell(backends, tmp_path)
 
 
@@ -97,6 +99,9 @@ def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerPr
         (("show", "not-an-id"), 2, "execution_not_found: 'not-an-id' is not an execution id"),
         (("show", "01a20332-1a1e-73dc-8d8e-0c9a0068509e"), 2, "execution_not_found"),
         (("deploy", "nothing.py"), 2, "nothing.py"),
+        (("deploy", "broken.py"), 2, "broken.py, line 2: ZeroDivisionError: division by zero"),
+        (("deploy", "list.json"), 2, "list.json does not hold programs by name"),
+        (("batch", "qa", "programs.py", "-o", "nowhere/out.jsonl"), 2, "file_error: nowhere/out.jsonl: No such file"),
         (("list", "--status", "lost"), 2, "lost"),
         (("telepathy",), 2, "No such command"),
     ],
