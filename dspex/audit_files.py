@@ -56,7 +56,10 @@ def reader(path: Path) -> Iterator[Chain | Export]:
 
 def _open(path: Path, mode: str, *, compress: bool) -> TextIO:
     return cast(
-        TextIO, gzip.open(path, f"{mode}t", encoding="utf-8") if compress else path.open(mode, encoding="utf-8")
+        TextIO,
+        gzip.open(path, f"{mode}t", compresslevel=6, encoding="utf-8")
+        if compress
+        else path.open(mode, encoding="utf-8"),
     )
 
 

@@ -25,6 +25,7 @@ from dspex.store.database import Database
 from tests.conftest import fresh_backends
 from tests.integration.test_cli import Shell
 from tests.processes import WorkerProcess
+from tests.store.test_executions import register
 from tests.waiting import wait_for
 
 QA = dspex.Program(
@@ -98,19 +99,16 @@ def test_a_backup_is_on_record_and_private(made: Backup, database: Database, tmp
     assert "password" not in manifest_path(into.file).read_text()
 
 
-def test_a_database_in_use_is_not_replaced(
-    client: Client, made: Backup, database: Database, start_worker: Callable[..., WorkerProcess]
-) -> None:
+def test_a_database_in_use_is_not_replaced(client: Client, made: Backup, database: Database) -> None:
     with pytest.raises(DspexError, match=r"3 executions, 1 programs: restore into an empty database"):
         restore(database, made.file, silent)
     newer = client.submit("qa", {"question": "newer"})
     assert restore(database, made.file, silent, force=True).queued == 3
     with pytest.raises(dspex.ExecutionNotFound):
         client.get(newer.id)
-    worker = start_worker()
+    register(database)
     with pytest.raises(DspexError, match="1 workers are alive"):
         restore(database, made.file, silent, force=True)
-    worker.stop()
 
 
 def test_the_guards_of_the_audit_trail_are_back(made: Backup, elsewhere: Database) -> None:

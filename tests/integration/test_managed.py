@@ -62,6 +62,8 @@ def test_the_main_path(
     assert sum(execution.status is Status.COMPLETED for execution in batch.as_completed(timeout=60)) == 100
     assert client.verify_audit() == {}
     assert not any(step.waits for step in upkeep(database, Settings.load(retention_days=30)))
+    redis_health = client.health().components["redis"]
+    assert redis_health.status == "healthy", redis_health
     with redis.Redis.from_url(backends.broker_url) as refused, pytest.raises(redis.exceptions.NoPermissionError):
         refused.info()
     assert worker.stop() == 0

@@ -42,11 +42,13 @@ def backends(servers: object, tmp_path_factory: pytest.TempPathFactory) -> Itera
             yield Backends((url, straight.broker_url))
 
 
-def test_the_main_path(client: Client, database: Database, start_worker: Callable[..., WorkerProcess]) -> None:
+def test_the_main_path_and_recovery(
+    client: Client, database: Database, start_worker: Callable[..., WorkerProcess]
+) -> None:
     head = migrate.head()
     assert migrate.upgrade(database.engine) == (head, head)
     client.deploy(QA)
-    start_worker()
+    killed = start_worker(DSPEX_LEASE_SECONDS=1)
     assert client.execute("qa", {"question": "?"}, timeout=60).answer == "!"
     batch = client.submit_many("qa", ({"question": f"{n}"} for n in range(500)))
     assert sum(execution.status is Status.COMPLETED for execution in batch.as_completed(timeout=60)) == 500
@@ -58,18 +60,14 @@ def test_the_main_path(client: Client, database: Database, start_worker: Callabl
     assert execution.audit_trail.verify()
     assert client.verify_audit() == {}
     assert not any(step.waits for step in upkeep(database, Settings.load(retention_days=30)))
-
-
-def test_recovery(client: Client, start_worker: Callable[..., WorkerProcess]) -> None:
     client.deploy(SLOW)
-    killed = start_worker(DSPEX_LEASE_SECONDS=1)
-    execution = client.submit("slow", {"question": "?"})
-    wait_for(lambda: client.get(execution.id).status is Status.RUNNING, "the worker to begin")
+    slow = client.submit("slow", {"question": "?"})
+    wait_for(lambda: client.get(slow.id).status is Status.RUNNING, "the worker to begin")
     killed.kill()
     start_worker(DSPEX_LEASE_SECONDS=1)
-    wait_for(lambda: client.get(execution.id).attempts == 2, "another worker to begin it again")
-    client.cancel(execution.id)
-    wait_for(lambda: client.get(execution.id).status is Status.CANCELLED, "it to be cancelled")
+    wait_for(lambda: client.get(slow.id).attempts == 2, "another worker to begin it again")
+    client.cancel(slow.id)
+    wait_for(lambda: client.get(slow.id).status is Status.CANCELLED, "it to be cancelled")
 
 
 def test_a_url_that_does_not_say_so_is_told(backends: Backends) -> None:
