@@ -77,7 +77,7 @@ def _print(screen: Console, compiled: Signature, provider: str) -> None:
     for side in ("inputs", "outputs"):
         screen.print(Text(f"\n{side} as {provider}", style="bold"))
         screen.print(JSON.from_data(compiled.json_schema(side, provider), ensure_ascii=False))
-    _print_fit(console, compiled.provider_fit(provider))
+    _print_fit(screen, compiled.provider_fit(provider))
     screen.print(Text.assemble("\nfingerprint ", (compiled.fingerprint, "cyan")), soft_wrap=True)
 
 

@@ -59,10 +59,11 @@ def test_what_is_printed_has_its_shape(
     json_of: Callable[..., str], client: Client, start_worker: Callable[..., WorkerProcess]
 ) -> None:
     start_worker()
-    for arguments in (
+    first: list[tuple[str, ...]] = [
         ("compile", "qa.sig"), ("compile", "wrong.sig"), ("deploy", "programs.py"), ("run", "qa", "question=?"),
         ("batch", "qa", "rows.jsonl", "-o", "out.jsonl"),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for arguments in first:
         check(arguments[0], json.loads(json_of(*arguments)))
     for line in json_of("run", "qa", "question=?", "--stream").splitlines():
         check("stream", json.loads(line))
@@ -71,12 +72,13 @@ def test_what_is_printed_has_its_shape(
         failed.result(timeout=60)
     queued, id = client.submit("qa", {"question": "?"}, run_at=failed.created_at.replace(year=2999)), str(failed.id)
     batch = client.submit_many("qa", [{"question": "?"}])
-    for arguments in (
+    then: list[tuple[str, ...]] = [
         ("show", id), ("list",), ("list", "--status", "failed"), ("cancel", str(queued.id), id),
         ("cancel", "--batch", str(batch.id)), ("retry", id, str(queued.id)), ("retry", "--failed"), ("pause", "qa"),
         ("resume", "qa"), ("adapters",), ("workers",), ("config",), ("health",), ("report",), ("alerts",),
         ("alerts", "check"), ("retention",),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for arguments in then:
         check(arguments[0] if arguments[1:] != ("check",) else "alerts check", json.loads(json_of(*arguments)))
     check("audit verify", json.loads(json_of("audit", "verify")))
 
