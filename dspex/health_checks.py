@@ -145,7 +145,7 @@ def _beat(connection: Connection, facts: dict[str, Any], interval_seconds: float
     if last is None:
         if by_beat:
             return Found(Condition.HEALTHY, {"interval_seconds": interval_seconds})
-        return Found(Condition.DEGRADED, {"last_check": None}, "run `dspex beat`: no check was ever made")
+        return Found(Condition.DEGRADED, {"last_check": None}, "run `dspex beat`")
     report = last["report"]
     stored = {name: Component.from_dict(data) for name, data in report["components"].items()}
     facts["stored"] = stored

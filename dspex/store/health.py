@@ -20,7 +20,6 @@ __all__ = [
     "Backlog",
     "ModelUse",
     "backlogs",
-    "forget",
     "latest",
     "leader",
     "models_in_use",
@@ -141,14 +140,6 @@ def latest(connection: Connection) -> Mapping[str, Any] | None:
              "FROM dspex.health_checks ORDER BY id DESC LIMIT 1")
     ).mappings().one_or_none()  # fmt: skip
     return dict(row) if row else None
-
-
-def forget(connection: Connection, *, older_than_seconds: float) -> int:
-    """Delete the reports of longer ago. Returns how many."""
-    return connection.execute(
-        text("DELETE FROM dspex.health_checks WHERE at < clock_timestamp() - make_interval(secs => :seconds)"),
-        {"seconds": older_than_seconds},
-    ).rowcount
 
 
 #: A program that nobody has used for so long does not have its model looked at.

@@ -70,7 +70,7 @@ def test_what_waits_is_told_by_program(database: Database) -> None:
     assert second.undispatched_wait_seconds < second.oldest_wait_seconds
 
 
-def test_reports_are_kept_and_forgotten(database: Database) -> None:
+def test_the_last_report_is_told_with_its_age(database: Database) -> None:
     assert database.run(health.latest) is None
     database.run(partial(health.record, overall="healthy", worker_id=None, report={"n": 1}))
     run(database, "UPDATE dspex.health_checks SET at = at - interval '1 day'")
@@ -79,8 +79,6 @@ def test_reports_are_kept_and_forgotten(database: Database) -> None:
     assert last is not None
     assert (last["overall"], last["report"]) == ("degraded", {"n": 2})
     assert 0 <= last["age_seconds"] < 3600
-    assert database.run(partial(health.forget, older_than_seconds=3600)) == 1
-    assert database.run(partial(health.forget, older_than_seconds=3600)) == 0
 
 
 def test_who_leads(database: Database) -> None:
