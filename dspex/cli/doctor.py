@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dspex.cli.common import echo_json, json_option
+from dspex.cli.failures import DONE, FAILED, UNREACHABLE
 from dspex.cli.tables import console as new_console
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-FAILED, UNREACHABLE = 1, 3
 MARKS = {
     "met": ("✓", "green"),
     "warning": ("!", "yellow"),
@@ -46,7 +46,10 @@ def doctor(only: tuple[str, ...], as_json: bool) -> int:
     Exit code: 0 when nothing is unmet, 1 when something is, or could not be found out, 3 when Postgres or Redis is
     unreachable.
 
-    Examples: dspex doctor · dspex doctor --only postgres --only redis · dspex doctor --json | jq .score
+    \b
+    Example: dspex doctor
+             dspex doctor --only postgres --only redis
+             dspex doctor --json | jq .score
     """
     from dspex.doctor import GROUPS, examine
 
@@ -64,7 +67,7 @@ def doctor(only: tuple[str, ...], as_json: bool) -> int:
         echo_json(report.as_data())
     else:
         _show(console, report)
-    return UNREACHABLE if report.unreachable else 0 if report.ready else FAILED
+    return UNREACHABLE if report.unreachable else DONE if report.ready else FAILED
 
 
 def _progress(console: Console) -> Progress:
