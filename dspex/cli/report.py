@@ -61,8 +61,8 @@ def _print(found: MonitoringReport, out: Console) -> None:
     out.print(Text(f"{moment(found.since)} to {moment(found.until)}", style="bold"))
     told = [f"{name} {value}" for name, value in figures(found)]
     half = len(told) // 2
-    for line in (told[:half], told[half:]):
-        out.print(Text("   ".join(line)))
+    for part in (told[:half], told[half:]):
+        out.print(Text("   ".join(part)))
     out.print()
     for name, line, most in trends(found):
         style = "red" if name == "failed" else "cyan"

@@ -112,14 +112,14 @@ def test_failures_are_told_by_mail_and_webhook_when_they_begin_and_when_they_are
             with pytest.raises(dspex.ExecutionFailed):
                 client.execute("qa", {"question": "hunter22"}, timeout=60)
         with command(backends, tmp_path / "beat.log", "beat", **settings):
-            wait_for(lambda: box.mails, "the mail that it began")
+            wait_for(lambda: box.mails, "the mail that it began", timeout=90)
             wait_for(lambda: [a for a in client.alerts() if a.delivery_error], "the webhook's refusal to be on record")
             (alert,) = [a for a in client.alerts() if a.rule == "error_rate"]
             assert alert.delivery_error == "webhook: the webhook at 127.0.0.1 answered 302 Found"
             hook.status = 204
             client._database.run(_hours_ago)
-            wait_for(lambda: len(box.mails) >= 2, "the mail that it is over")
-            wait_for(lambda: client.alerts()[0].undelivered == 0, "the webhook to be told what is late")
+            wait_for(lambda: len(box.mails) >= 2, "the mail that it is over", timeout=90)
+            wait_for(lambda: client.alerts()[0].undelivered == 0, "the webhook to be told what is late", timeout=90)
     finally:
         mail_server.stop()
     began, over = box.mails[:2]
@@ -216,3 +216,18 @@ def _dead_worker(connection: Any) -> None:
         "INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, started_at, "
         "heartbeat_at) VALUES (gen_random_uuid(), 'h', 7, '0', 'running', 1, 0, 5, now(), now() - interval '1 minute')"
     )
+
+
+def test_the_report_on_the_command_line(backends: Backends, client: Client, tmp_path: Path) -> None:
+    client.deploy(dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted"))
+    assert client.submit("qa", {"question": "hunter22"}).cancel()
+    shell = Shell(backends, tmp_path)
+    shown = shell("report")
+    assert shown.returncode == 0
+    assert "submitted 1   completed 0   failed 0 (0.0%)   cancelled 1" in shown.stdout
+    written = shell("report", "--since", "1h", "-o", "report.html", "--json")
+    assert json.loads(written.stdout)["signature_compilation_events"] == 1
+    assert "hunter22" not in shown.stdout + written.stdout + (tmp_path / "report.html").read_text()
+    wrong = shell("report", "-o", "report.pdf")
+    assert wrong.returncode == 2
+    assert "ends in .html, .md, .json" in wrong.stderr
