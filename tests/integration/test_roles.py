@@ -18,11 +18,12 @@ from psycopg import sql
 
 import dspex
 from dspex.cli.migrate import migrate as migrate_command
+from dspex.embedded.servers import EmbeddedServers
 from dspex.errors import ConfigurationError
 from dspex.settings import Backends
 from dspex.store import partitions, retention, roles
 from dspex.store.database import Database
-from dspex.store.migrate import make_roles
+from dspex.store.migrate import make_roles, upgrade
 from dspex.store.tables import metadata
 from tests.processes import WorkerProcess, environment_of
 from tests.waiting import wait_for
@@ -236,6 +237,24 @@ def test_who_may_not_grant_is_told_so(login: Login) -> None:
     with pytest.raises(ConfigurationError, match="may not do that"):
         reader.guard(make_roles)
     reader.close()
+
+
+def test_who_may_not_make_roles_is_told_what_to_run(tmp_path: Path) -> None:
+    """On servers of its own: roles belong to all databases of a server."""
+    with EmbeddedServers(tmp_path / "home", durable=False) as own:
+        run(own.database_url, "CREATE ROLE plain LOGIN PASSWORD 'plain'")
+        run(own.database_url, "GRANT plain TO dspex")
+        run(own.database_url, "CREATE DATABASE plains OWNER plain")
+        host = urlsplit(own.database_url).netloc.rpartition("@")[2]
+        owner, plain = Database(own.database_url), Database(f"postgresql://plain:plain@{host}/plains")
+        plain.guard(upgrade)
+        with pytest.raises(ConfigurationError, match="CREATE ROLE dspex_producer NOLOGIN; CREATE ROLE dspex_worker"):
+            plain.guard(make_roles)
+        owner.guard(upgrade)
+        assert owner.guard(make_roles) == list(roles.ROLES)
+        assert plain.guard(make_roles) == []
+        owner.close()
+        plain.close()
 
 
 def test_every_table_has_its_rights_stated() -> None:
