@@ -59,11 +59,17 @@ def retired_chains(database: Database, after: UUID, until: UUID) -> Iterator[Cha
 
 
 def export(
-    path: Path, found: Iterable[Chain], *, about: Mapping[str, Any], on_progress: Callable[[int], None] = lambda _: None
+    path: Path,
+    found: Iterable[Chain],
+    *,
+    about: Mapping[str, Any],
+    expected: str | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> Export:
     """Write a file; it is there once it is whole. ``about`` (JSON) is kept in it. Told how many trails are written.
 
-    Raises ConfigurationError for a name that says no format, DspexError when the file cannot be written.
+    ``expected`` is the digest that it must have. Raises ConfigurationError for a name that says no format, DspexError
+    when the file cannot be written, or would not have that digest; then what is there by that name stays.
     """
     open_file = writer(path)
     unfinished = path.with_name(f".{path.name}.{uuid4().hex[:8]}")  # somebody else may write the same
@@ -77,6 +83,11 @@ def export(
                 on_progress(digest.count)
             written = Export(digest.count, entries, digest.value.hex())
             file.end(written)
+        if expected not in (None, written.digest):
+            raise DspexError(
+                f"{written.executions} trails were found, and they are not those that the executions ended with",
+                code="audit_not_whole",
+            )
         _settle(unfinished, path)
     except OSError as error:
         raise DspexError(f"{str(path)!r} cannot be written: {error.strerror}", code="export_failed") from error

@@ -470,7 +470,14 @@ class Client:
                         f"{known.execution_id}, which has other inputs",
                         execution_id=str(known.execution_id), key=key,
                     )  # fmt: skip
-                return Execution(self, self.row(known.execution_id, connection))
+                row = self._run(partial(executions.find, id=known.execution_id), connection)
+                if row is None:
+                    raise ExecutionNotFound(
+                        f"idempotency key {key!r} of program {submission.program!r} stood for execution "
+                        f"{known.execution_id}, which retention removed: the next upkeep frees the key",
+                        execution_id=str(known.execution_id), retryable=True,
+                    )  # fmt: skip
+                return Execution(self, row)
         row = self._run(partial(executions.find, id=submission.id), connection)
         return Execution(self, row) if row else None
 

@@ -71,7 +71,7 @@ def upkeep(database: Database, settings: StorageSettings) -> Iterator[Step]:
         yield from _retire(database, settings, planned, now)
     yield from _try("executions outside their period", lambda: _remove_strays(database, settings, now))
     for name in retention.PRUNED:
-        yield from _prune(database, name)
+        yield from _try(name, partial(_prune, database, name))
 
 
 def _try(what: str, work: Callable[[], Iterator[Step]]) -> Iterator[Step]:
@@ -126,15 +126,18 @@ def _retire_audit(database: Database, settings: StorageSettings, period: Period)
 
 
 def _export_period(database: Database, period: Period, path: Path) -> None:
-    """Write what is about to go, and refuse to let it go when it is not what the executions ended with."""
+    """Write what is about to go, if it is what the executions ended with."""
+    assert period.digest is not None
     chains = audit_export.retired_chains(database, UUID(int=period.low.int - 1), period.high)
-    written = audit_export.export(path, chains, about={"period": period.name})
-    if period.digest is not None and written.digest != period.digest.hex():
+    try:
+        audit_export.export(path, chains, about={"period": period.name}, expected=period.digest.hex())
+    except DspexError as error:
+        if error.code != "audit_not_whole":
+            raise
         raise DspexError(
-            f"these are not the trails that its executions ended with ({written.executions} were found, "
-            f"{period.executions} expected): exported to {str(path)!r}, but kept; see `dspex audit verify`",
-            code="audit_not_whole",
-        )
+            f"{error} ({period.executions} of them): neither exported nor removed; see `dspex audit verify`",
+            code=error.code,
+        ) from error
 
 
 def _drop(database: Database, period: Period) -> Iterator[Step]:
@@ -147,7 +150,10 @@ def _remove_strays(database: Database, settings: StorageSettings, now: datetime)
     while ids := database.run(partial(retention.strays, settled_before=now, most=STRAY_ROWS)):
         if settings.retention_export is not None:
             path = settings.retention_export / f"dspex-audit-{ids[0]}.jsonl.gz"
-            audit_export.export(path, audit_export.chains_of(database, ids), about={"outside_of_periods": True})
+            chains = audit_export.chains_of(database, ids)
+            if len(chains) < len(ids):
+                break  # somebody else is at it
+            audit_export.export(path, chains, about={"outside_of_periods": True})
         gone = database.run(partial(retention.delete_strays, ids=ids, settled_before=now))
         removed += gone
         if not gone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -151,7 +152,7 @@ def test_trails_that_were_tampered_with_are_not_removed(database: Database, work
         connection.execute(text("DELETE FROM dspex.audit_events WHERE execution_id = :id"), {"id": old_id(1)})
         connection.execute(text("ALTER TABLE dspex.audit_events ENABLE TRIGGER USER"))
     steps = run(database, retention_days=30, retention_export=tmp_path)
-    assert any(s.startswith("waits: ") and "not the trails that its executions ended with" in s for s in steps)
+    assert any(s.startswith("waits: ") and "not those that the executions ended with" in s for s in steps)
     assert count(database, "audit_events", "seq = 1") == 2
 
 
@@ -195,6 +196,34 @@ def test_the_client_says_that_retention_removed_it(client: Client, database: Dat
             ask(old_id(1))
     with pytest.raises(ExecutionNotFound, match="dspex list"):
         client.get(partitions.first_id(datetime.now(UTC)))
+
+
+def test_a_key_is_free_once_its_execution_is_gone(client: Client, database: Database, worker_id: UUID) -> None:
+    inputs = {"question": "?"}
+    first = client.submit("qa", inputs, idempotency_key="k")
+    completed(database, worker_id, [old_id(1)])
+    database.run(lambda c: c.execute(text("UPDATE dspex.idempotency_keys SET execution_id = :id"), {"id": old_id(1)}))
+    database.run(partial(retention.retire_executions, period=NAME))
+    with pytest.raises(ExecutionNotFound, match="the next upkeep frees the key") as refused:
+        client.submit("qa", inputs, idempotency_key="k")
+    assert refused.value.retryable
+    assert "removed 1 idempotency keys" in run(database, retention_days=30)
+    assert client.submit("qa", inputs, idempotency_key="k").id != first.id
+
+
+def test_two_upkeeps_at_once_do_it_once(database: Database, worker_id: UUID, tmp_path: Path) -> None:
+    completed(database, worker_id, [old_id(n) for n in range(50)])
+    submit(database, id=old_id(60))
+    with ThreadPoolExecutor(4) as pool:
+        settings = {"retention_days": 30, "retention_export": tmp_path}
+        found = [
+            steps for future in [pool.submit(run, database, **settings) for _ in range(4)] for steps in future.result()
+        ]
+    assert any(step.startswith("removed the executions") for step in found)
+    run(database, **settings)
+    held, broken = audit_export.verify_file(tmp_path / f"dspex-audit-{NAME}.jsonl.gz")
+    assert (held.executions, broken, count(database, "executions")) == (50, {}, 1)
+    assert faults(database) == {}
 
 
 def test_rows_of_other_tables_go_with_time(database: Database, worker_id: UUID) -> None:
