@@ -7,6 +7,8 @@ from functools import partial
 
 import click
 
+from dspex.cli.common import echo_json, json_option
+from dspex.cli.tables import console
 from dspex.settings import Settings, without_password
 from dspex.store import migrate as migrations
 from dspex.store.database import Database
@@ -17,7 +19,8 @@ __all__ = ["migrate"]
 
 @click.command()
 @click.option("--roles", "with_roles", is_flag=True, help="Also make the roles of producers, workers and readers.")
-def migrate(with_roles: bool) -> None:
+@json_option
+def migrate(with_roles: bool, as_json: bool) -> None:
     """Bring the database's schema up to date; safe to run again, and at the same time elsewhere.
 
     With --roles there are also roles with the least rights that producers, workers and readers need. Once made, each
@@ -29,11 +32,15 @@ def migrate(with_roles: bool) -> None:
     backends = settings.backends()
     database = Database(backends.database_url)
     try:
-        before, after = database.guard(partial(migrations.upgrade, keep_days=settings.retention_days))
-        made = database.guard(migrations.make_roles) if with_roles else []
+        with console(stderr=True).status("migrating"):
+            before, after = database.guard(partial(migrations.upgrade, keep_days=settings.retention_days))
+            made = database.guard(migrations.make_roles) if with_roles else []
     finally:
         database.close()
     where = without_password(backends.database_url)
+    if as_json:
+        echo_json({"database": where, "before": before, "after": after, "roles_made": list(made)})
+        return
     click.echo(
         f"{where}: " + (f"already at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")
     )

@@ -75,7 +75,7 @@ def test_what_is_printed_has_its_shape(
     then: list[tuple[str, ...]] = [
         ("show", id), ("list",), ("list", "--status", "failed"), ("cancel", str(queued.id), id),
         ("cancel", "--batch", str(batch.id)), ("retry", id, str(queued.id)), ("retry", "--failed"), ("pause", "qa"),
-        ("resume", "qa"), ("adapters",), ("workers",), ("config",), ("health",), ("report",), ("alerts",),
+        ("resume", "qa"), ("adapters",), ("workers",), ("config",), ("migrate",), ("health",), ("report",), ("alerts",),
         ("alerts", "check"), ("retention",),
     ]  # fmt: skip
     for arguments in then:
