@@ -14,7 +14,7 @@ from celery.signals import setup_logging
 
 from dspex.broker import tls_options
 from dspex.redis_clients import kombu_options, kombu_url
-from dspex.settings import Settings, unknown_variables
+from dspex.settings import Settings
 from workers import sentinel, transport
 
 __all__ = ["app", "settings"]
@@ -60,7 +60,7 @@ def _configure_logging(loglevel: int | str | None = None, **_: object) -> None:
     logging.basicConfig(level=loglevel or logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     # A line for each message received is the largest single cost of a no-op task.
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
-    for line in unknown_variables():
+    for line in settings.warnings():
         logging.getLogger("dspex").warning(line)
 
 

@@ -11,7 +11,7 @@ from pydantic_core import to_jsonable_python
 from dspex.cli.common import echo_json, json_option, short
 from dspex.cli.tables import console, print_table
 from dspex.embedded import read_stack
-from dspex.settings import Settings, connection_warnings, unknown_variables, variable
+from dspex.settings import Settings, variable
 
 __all__ = ["config"]
 
@@ -28,7 +28,7 @@ def config(set_only: bool, as_json: bool) -> None:
     """
     settings = Settings.load()
     rows = [row for row in _rows(settings) if not (set_only and row["from"] == "default")]
-    warnings = [*unknown_variables(), *_connection_warnings(settings)]
+    warnings = settings.warnings()
     if as_json:
         echo_json({"settings": rows, "warnings": warnings, "backends": _backends(settings)})
         return
@@ -36,7 +36,8 @@ def config(set_only: bool, as_json: bool) -> None:
     if rows:
         cells = [(row["variable"], row["from"], _shown(row["value"])) for row in rows]
         print_table(out, ("variable", "from", "value"), cells)
-    out.print(f"\nProfile {settings.env}; Postgres and Redis are {_backends(settings)}.", soft_wrap=True)
+        out.print()
+    out.print(f"Profile {settings.env}; Postgres and Redis are {_backends(settings)}.", soft_wrap=True)
     for warning in warnings:
         out.print(f"[yellow]warning[/]: {warning}", soft_wrap=True)
 
@@ -56,10 +57,6 @@ def _value(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     return "-" if value is None else short(value)
-
-
-def _connection_warnings(settings: Settings) -> list[str]:
-    return [] if settings.database_url is None else connection_warnings(*settings.backends())
 
 
 def _backends(settings: Settings) -> str:

@@ -23,7 +23,7 @@ from pydantic_settings import (
 
 from dspex.errors import BackendUnavailable, ConfigurationError
 from dspex.settings.alerts import AlertSettings, alert_faults
-from dspex.settings.connections import Backends, ConnectionSettings
+from dspex.settings.connections import Backends, ConnectionSettings, connection_warnings
 from dspex.settings.faults import configuration_error, describe, profile_faults, unknown
 from dspex.settings.flower import FlowerSettings
 from dspex.settings.models import ModelSettings
@@ -114,6 +114,11 @@ class Settings(Sections, BaseSettings):
         """The sections, each with the names of its settings, in the order of the reference page."""
         for section in Sections.__bases__:
             yield section, list(section.__annotations__)
+
+    def warnings(self) -> list[str]:
+        """What is not wrong, but should be looked at: unknown variables, and connections that are not safe."""
+        connections = connection_warnings(*self.backends()) if self.database_url and self.broker_url else []
+        return [*unknown_variables(), *connections]
 
     def backends(self) -> Backends:
         """The URLs set, or those of the embedded stack running at ``home``.
