@@ -73,6 +73,14 @@ def test_pause_and_resume(client: Client, shell: Shell) -> None:
     assert json.loads(shell("resume", "qa", "--json").stdout) == {"paused": [], "reasons": {}}
 
 
+def test_a_shell_completes_the_names_of_programs(client: Client, shell: Shell) -> None:
+    client.deploy(QA)
+    line = {"COMP_WORDS": "dspex run q", "COMP_CWORD": "2", "_DSPEX_COMPLETE": "bash_complete"}
+    done = shell(**line)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "plain,qa\n", "")
+    assert shell(**line | {"COMP_WORDS": "dspex pause z"}).stdout == ""
+
+
 def test_audit_verify(client: Client, database: Database, shell: Shell) -> None:
     client.deploy(QA)
     ids = [client.submit("qa", {"question": "?"}).id for _ in range(3)]
