@@ -78,7 +78,7 @@ def test_a_shell_completes_the_names_of_programs(client: Client, shell: Shell) -
     line = {"COMP_WORDS": "dspex run q", "COMP_CWORD": "2", "_DSPEX_COMPLETE": "bash_complete"}
     done = shell(**line)
     assert (done.returncode, done.stdout, done.stderr) == (0, "plain,qa\n", "")
-    assert shell(**line | {"COMP_WORDS": "dspex pause z"}).stdout == ""
+    assert shell(**line | {"COMP_WORDS": "dspex pause z"}).stdout.strip() == ""
 
 
 def test_audit_verify(client: Client, database: Database, shell: Shell) -> None:
