@@ -71,5 +71,5 @@ def test_what_a_batch_tells_reads_its_own_rows(database: Database) -> None:
 
 def as_psycopg(statement: TextClause, parameters: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """The statement as psycopg has it, with those of the parameters that it takes."""
-    compiled = statement.bindparams().compile(dialect=postgresql.psycopg.dialect())
+    compiled = statement.bindparams().compile(dialect=postgresql.psycopg.dialect())  # type: ignore[no-untyped-call]
     return str(compiled), {name: parameters[name] for name in compiled.params}
