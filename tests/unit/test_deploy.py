@@ -19,7 +19,7 @@ MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "deploy/Dockerfile"
 #: Names in secrets that are not settings of a process, but of the one that is given it under another name.
-ROLES = {"DSPEX_MIGRATE_DATABASE_URL", "DSPEX_READER_DATABASE_URL"}
+ROLES = {"DSPEX_MIGRATE_DATABASE_URL", "DSPEX_READER_DATABASE_URL", "DSPEX_READER_BROKER_URL"}
 
 
 @pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, *MANIFESTS], ids=lambda file: str(file.name))
