@@ -137,6 +137,7 @@ def test_a_secret_goes_through_inputs_model_and_outputs_and_is_found_nowhere(
     assert {event.field for event in told} <= {"answer"}
     assert execution.inputs == {"question": QUESTION, "password": CANARY}
     assert execution.action_results["complex_validation"]["ok"]
+    assert stack.outsider.get(execution.id).action_results == {}
     assert execution.audit_trail.verify()
     screens = [shown(stack, monkeypatch, "show", str(execution.id), *more) for more in ((), ("--json",))]
     assert all(PLACEHOLDER in screen and QUESTION in screen for screen in screens)

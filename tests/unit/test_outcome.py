@@ -75,6 +75,7 @@ def test_no_other_error_is_tried_again_in_the_attempt_and_few_at_all() -> None:
     assert not [cls for cls in classes if where(cls("failed")) == "in the attempt"]
     assert again == {
         AdapterUnavailable,
+        errors.AlertNotDelivered,
         errors.BackendUnavailable,
         errors.ExecutionTimedOut,
         errors.RateLimited,

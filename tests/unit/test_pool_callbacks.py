@@ -36,7 +36,7 @@ def test_callbacks_that_fail_are_logged_and_the_next_message_is_as_any(caplog: p
     def apply(accept_callback: Callable[..., None], callback: Callable[..., None]) -> None:
         ids = [uuid4(), uuid4()]
         body = json.dumps([[pack(ids)], {}, {}])
-        target: tuple[str, str, dict[str, str], str] = (TASK, str(ids[0]), {}, body)
+        target: tuple[str, str, dict[str, str], str, str] = (TASK, str(ids[0]), {}, body, "application/json")
         pool.on_apply(fail, target, callback=callback, accept_callback=accept_callback)
 
     def told(what: str) -> Callable[..., None]:
