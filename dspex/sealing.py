@@ -100,8 +100,11 @@ class Sealing:
         return {f.name: values[f.name] for f in signature.fields(side) if f.name in values}
 
     def shown(self, signature: Signature, side: Side, stored: str, id: UUID) -> dict[str, Any]:
-        """Stored values as a command may show them: never those of secret fields, key or not."""
-        found = self.json_values(signature, side, stored, id)
+        """Stored values as a command may show them: never those of secret fields, nor what no key here opens."""
+        try:
+            found = self.json_values(signature, side, stored, id)
+        except EncryptionError:
+            found = Sealing().json_values(signature, side, stored, id)
         return {name: PLACEHOLDER if name in signature.secret_fields else value for name, value in found.items()}
 
     def shown_whole(self, stored: Mapping[str, Any]) -> dict[str, Any]:
