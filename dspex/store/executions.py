@@ -66,6 +66,7 @@ class Submission:
     batch_id: UUID | None = None
     batch_index: int | None = None
     stream: bool = False
+    traceparent: str | None = None
 
 
 #: So many executions of a program wait in Redis at most before its submits are left to the pump, which is fair to
@@ -75,7 +76,7 @@ DIRECT_MOST = 100
 _INSERT = """
 WITH {key}inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
-        created_at, run_at, dispatched_at, inputs, metadata, stream, audit_seq, audit_hash)
+        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, audit_seq, audit_hash)
     SELECT %(id)s, p.name, p.version, 'queued', %(priority)s, 0, %(max_attempts)s, %(timeout_seconds)s,
         now(), coalesce(%(run_at)s::timestamptz, now()),
         CASE WHEN %(publish)s AND p.paused_at IS NULL AND coalesce(%(run_at)s::timestamptz, now()) <= now()
@@ -83,7 +84,7 @@ WITH {key}inserted AS (
                     SELECT count(*) FROM (SELECT FROM dspex.executions WHERE program = %(program)s
                         AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT {most_waiting}) w) < {most_waiting}
             THEN now() END,
-        %(inputs)s::json, %(metadata)s::json, %(stream)s,
+        %(inputs)s::json, %(metadata)s::json, %(stream)s, %(traceparent)s,
         1, dspex.audit_hash('', %(id)s, 1, 0, now(), %(events)s)
     FROM dspex.programs p{key_table} WHERE p.name = %(program)s AND p.version = %(version)s
     ON CONFLICT (id) DO NOTHING
@@ -151,12 +152,13 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
     try:
         with cursor.copy(
             "COPY dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,"
-            " batch_id, batch_index, created_at, run_at, inputs, metadata, audit_seq, audit_hash) FROM STDIN"
+            " batch_id, batch_index, created_at, run_at, inputs, metadata, traceparent, audit_seq, audit_hash)"
+            " FROM STDIN"
         ) as rows:
             for s, digest in zip(submissions, hashes, strict=True):
                 rows.write_row(
                     (s.id, s.program, s.version, "queued", s.priority, 0, s.max_attempts, s.timeout_seconds,
-                     s.batch_id, s.batch_index, now, s.run_at or now, s.inputs, s.metadata, 1, digest)
+                     s.batch_id, s.batch_index, now, s.run_at or now, s.inputs, s.metadata, s.traceparent, 1, digest)
                 )  # fmt: skip
         with cursor.copy("COPY dspex.audit_events (execution_id, seq, attempt, at, events, hash) FROM STDIN") as rows:
             for s, digest in zip(submissions, hashes, strict=True):
@@ -193,14 +195,14 @@ WITH wanted AS MATERIALIZED (
     WHERE p.per_minute IS NOT NULL GROUP BY c.program
 )
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, stream
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch
 FROM claimed
 """
 
 # What a claim brought whose answer was lost with the connection: this worker's already, though it does not know.
 ADOPT = """
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, stream
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch
 FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'running' AND worker_id = %(worker_id)s
 """
 
@@ -221,6 +223,8 @@ class Claimed:
     started_at: datetime
     worker_id: UUID
     stream: bool = False
+    traceparent: str | None = None
+    in_batch: bool = False
 
 
 # An execution that somebody wants cancelled does not go back to the queue.

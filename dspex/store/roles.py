@@ -26,7 +26,7 @@ PRODUCER, WORKER, READER = ROLES = ("dspex_producer", "dspex_worker", "dspex_rea
 #: What a submit gives; the rest is the worker's.
 _SUBMITTED = (
     "id, program, version, status, priority, attempt, max_attempts, timeout_seconds, batch_id, batch_index, "
-    "created_at, run_at, dispatched_at, inputs, metadata, stream, audit_seq, audit_hash"
+    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, audit_seq, audit_hash"
 )
 #: What changes when an execution is cancelled, queued again, or taken back from the queue.
 _STEERED = "status, max_attempts, run_at, dispatched_at, cancel_requested_at, finished_at, audit_seq, audit_hash"

@@ -99,6 +99,8 @@ executions = Table(
     Column("action_results", JSON),
     # Whoever submitted it wants to see what the model writes: its text goes through Redis, for a short while.
     Column("stream", Boolean, nullable=False, server_default=text("false")),
+    # The trace it was submitted in, as W3C's traceparent has it; of a batch's executions, that of their group.
+    Column("traceparent", Text),
     # What is due, by program and in the order it is dispatched; small however many executions are finished.
     Index(
         "executions_due",

@@ -55,6 +55,7 @@ CREATE TABLE dspex.executions (
     metadata json,
     action_results json,
     stream boolean NOT NULL DEFAULT false,
+    traceparent text,
     CHECK ((status = 'running') = (worker_id IS NOT NULL)),
     CHECK ((status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
     CHECK (status <> 'queued' OR cancel_requested_at IS NULL)
