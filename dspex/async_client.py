@@ -22,6 +22,7 @@ from collections.abc import (
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
+from contextvars import copy_context
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
@@ -123,7 +124,8 @@ class AsyncClient:
         """The answer of ``work``, which blocks, from a thread."""
         if self._pid != os.getpid():  # threads do not survive a fork
             self._threads, self._pid = self._new_threads(), os.getpid()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        context = copy_context()  # a trace goes on in the thread
+        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
 
     deploy = _awaited(Client.deploy)
     program = _awaited(Client.program)

@@ -54,6 +54,7 @@ from dspex.store.programs import Deployed
 from dspex.streaming import StreamEvent, follow
 from dspex.submission import Preparer
 from dspex.submit_rate import SubmitRate
+from dspex.tracing import submitting
 from dspex.verification import verify_trails
 from dspex.waiter import Waiter, Watch
 
@@ -167,26 +168,20 @@ class Client:
         """
         fault = [*_key_fault(idempotency_key), *_connection_fault(connection)]
         self._rate.take()
-        for fresh in (False, True):
-            current = self.resolve(program, fresh=fresh)
-            submission = self._preparer.prepare(
-                current, inputs, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, faults=fault
-            )
-            submission = replace(submission, stream=stream)
-            if connection is not None:  # nobody may hear of it before it is committed: the pump finds it then
-                submission = replace(submission, publish=False)
-            if idempotency_key is None:
-                insert = partial(executions.insert, submission=submission)
-            else:
-                digest = _inputs_hash(submission.inputs)
-                insert = partial(executions.insert_once, submission=submission, key=idempotency_key, inputs_hash=digest)
-            if (row := self._run(insert, connection)) is not None:
-                failpoint(AFTER_INSERT)
-                if row.dispatched_at is not None:
-                    self._publish([submission.id], current.name, priority)
-                return Execution(self, _new_row(submission, row.created_at))
-            if (earlier := self._earlier(submission, idempotency_key, connection)) is not None:
-                return earlier
+        with submitting(program if isinstance(program, str) else program.name) as traced:
+            for fresh in (False, True):
+                current = self.resolve(program, fresh=fresh)
+                submission = self._preparer.prepare(
+                    current, inputs, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, faults=fault
+                )
+                # Nobody may hear of what is not committed yet: the pump finds it then.
+                submission = replace(
+                    submission, stream=stream, publish=connection is None, traceparent=traced.traceparent
+                )
+                stored = self._submit(submission, idempotency_key, connection)
+                if stored is not None:
+                    traced.stored(stored.id)
+                    return stored
         why = "is being deployed again and again; try again"
         if connection is not None:
             why = "is not deployed in the connection's database"
@@ -453,6 +448,22 @@ class Client:
 
     # -------------------------------------------------------------------------------------------------- private
 
+    def _submit(
+        self, submission: executions.Submission, key: str | None, connection: Connection | None
+    ) -> Execution | None:
+        """The execution, stored now or before; None when its version is not the current one."""
+        if key is None:
+            insert = partial(executions.insert, submission=submission)
+        else:
+            digest = _inputs_hash(submission.inputs)
+            insert = partial(executions.insert_once, submission=submission, key=key, inputs_hash=digest)
+        if (row := self._run(insert, connection)) is None:
+            return self._earlier(submission, key, connection)
+        failpoint(AFTER_INSERT)
+        if row.dispatched_at is not None:
+            self._publish([submission.id], submission.program, submission.priority)
+        return Execution(self, _new_row(submission, row.created_at))
+
     def _run(self, work: Callable[[Connection], T], connection: Connection | None) -> T:
         """``work`` in the caller's transaction, or on a connection of this client's own."""
         return self._database.run(work) if connection is None else self._database.within(connection, work)
@@ -499,14 +510,17 @@ class Client:
         A group counts as one submit, and waits until it may be counted.
         """
         self._rate.wait()
-        for again in (False, True):
-            try:
-                with self._database.transaction(saved="these rows are not stored") as connection:
-                    executions.copy(connection, submissions, missing_only=again)
-                break
-            except (BackendUnavailable, executions.AlreadyStored):
-                if again:
-                    raise
+        with submitting(submissions[0].program, count=len(submissions)) as traced:
+            if traced.traceparent is not None:
+                submissions = [replace(each, traceparent=traced.traceparent) for each in submissions]
+            for again in (False, True):
+                try:
+                    with self._database.transaction(saved="these rows are not stored") as connection:
+                        executions.copy(connection, submissions, missing_only=again)
+                    break
+                except (BackendUnavailable, executions.AlreadyStored):
+                    if again:
+                        raise
         failpoint(BETWEEN_CHUNKS)
 
     def _publish(self, ids: Sequence[UUID], program: str, priority: int) -> None:
@@ -543,7 +557,7 @@ def _new_row(submission: executions.Submission, created_at: datetime) -> Mapping
         "created_at": created_at,
         "metadata": None if submission.metadata is None else json.loads(submission.metadata),
         "error": None, "metrics": None, "adapter_used": None, "action_results": None,
-        "started_at": None, "finished_at": None, "stream": submission.stream,
+        "started_at": None, "finished_at": None, "stream": submission.stream, "traceparent": submission.traceparent,
     }  # fmt: skip
 
 

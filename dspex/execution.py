@@ -218,6 +218,15 @@ class ExecutionRecord:
         return cast("int | None", self._row.get("batch_index"))
 
     @property
+    def trace_id(self) -> str | None:
+        """The OpenTelemetry trace it was submitted in, 32 hex digits; None when there was none.
+
+        Of a batch's execution that is the trace of the submit; the event ``traced`` of each attempt has the attempt's.
+        """
+        stored: str | None = self._row.get("traceparent")
+        return None if stored is None else stored.split("-")[1]
+
+    @property
     def _current(self) -> Mapping[str, Any]:
         return self._row
 

@@ -68,6 +68,7 @@ def as_data(execution: Execution) -> dict[str, Any]:
         "metrics": {name: getattr(execution.metrics, name) for name in execution.metrics.__slots__},
         "metadata": execution.metadata,
         "action_results": execution.shown_action_results,
+        "trace_id": execution.trace_id,
     }
 
 

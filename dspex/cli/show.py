@@ -28,7 +28,7 @@ TOLD = (
     *("worker", "host", "pid", "requested_at", "by"),
     *("adapter", "module", "model", "replayed", "prompt_tokens", "completion_tokens", "cost_usd", "bytes"),
     *("valid", "repairs", "fields", "code", "cause", "error", "reason", "delay_seconds", "last_heartbeat_at"),
-    *("program", "version", "fingerprint"),
+    *("program", "version", "fingerprint", "trace_id"),
 )
 
 
@@ -66,6 +66,8 @@ def show(id: str, as_json: bool) -> None:
             screen.print(_values("outputs", result))
         if (error := execution.shown_error) is not None:
             screen.print(Text.assemble(("error   ", "bold"), (error.code, "red"), f"  {error}"))
+        if execution.trace_id is not None:
+            screen.print(Text(f"trace     {execution.trace_id}", style="dim"))
         screen.print(Text(f"signature {signature.name}  {signature.fingerprint[:16]}", style="dim"))
         screen.print(timeline(trail, width=screen.width))
 
@@ -133,12 +135,14 @@ def _style(event: AuditEvent) -> str:
 
 
 def _told(event: AuditEvent) -> str:
-    parts = [f"{key}={_brief(event.data[key])}" for key in TOLD if event.data.get(key) not in (None, [], "")]
+    parts = [f"{key}={_brief(key, event.data[key])}" for key in TOLD if event.data.get(key) not in (None, [], "")]
     return " ".join(parts[:4])
 
 
-def _brief(value: Any) -> str:
-    """Ids and hashes by their beginning: enough to tell them apart."""
+def _brief(key: str, value: Any) -> str:
+    """Ids and hashes by their beginning: enough to tell them apart. A trace is looked up by the whole."""
+    if key == "trace_id":
+        return str(value)
     return f"{value[:13]}…" if isinstance(value, str) and ID.fullmatch(value) else short(value, 40)
 
 
