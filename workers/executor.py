@@ -25,7 +25,7 @@ from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError
 from dspex.execution import Status
 from dspex.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
 from dspex.store.executions import Claimed, Settlement
-from workers import metrics
+from workers import metrics, tracing
 from workers.current import CURRENT, Current
 from workers.hosting import Host
 from workers.journal import AttemptJournal
@@ -149,7 +149,10 @@ class Executor:
         metrics.claimed(claimed)
         failpoint(AFTER_CLAIM)
         on_start(id)
-        outcome = await self._attempt(claimed)
+        if (spans := tracing.spans()) is None:
+            outcome = await self._attempt(claimed, AttemptTrail(claimed.started_at))
+        else:
+            outcome = await spans.attempt(claimed, self._attempt)
         metrics.attempt_ended(claimed.program, outcome.status, outcome.error, outcome.runtime_seconds)
         return outcome
 
@@ -216,9 +219,8 @@ class Executor:
 
     # ------------------------------------------------------------------------------------------------ one attempt
 
-    async def _attempt(self, claimed: Claimed) -> Outcome:
+    async def _attempt(self, claimed: Claimed, trail: AttemptTrail) -> Outcome:
         began = time.monotonic()
-        trail = AttemptTrail(claimed.started_at)
         journal = AttemptJournal(claimed.id, claimed.attempt, trail, self._ledger)
         CURRENT.set(Current(claimed.id, claimed.program))
         stream = self._streams.open(claimed.id, claimed.attempt) if claimed.stream else None

@@ -15,7 +15,7 @@ from dspex.errors import DspexError
 from dspex.failpoints import AFTER_ANSWER, AFTER_JOURNAL, failpoint
 from dspex.sealing import SealedAttempt
 from dspex.store.lm_calls import LMCall
-from workers import metrics
+from workers import metrics, tracing
 from workers.limits.permits import CallLimits
 from workers.outcome import Deferred
 from workers.run import Answer, Estimate, ModelUse, Tries, once
@@ -78,6 +78,18 @@ class AttemptJournal:
         estimate: Callable[[], Estimate] | None = None,
     ) -> dict[str, Any]:
         """See :class:`workers.run.Journal`."""
+        with tracing.lm_call(model):
+            return await self._perform(request_hash, model, call, tries, repair, estimate)
+
+    async def _perform(
+        self,
+        request_hash: str,
+        model: str,
+        call: Callable[[], Awaitable[Answer]],
+        tries: Tries,
+        repair: bool,
+        estimate: Callable[[], Estimate] | None,
+    ) -> dict[str, Any]:
         digest = self._digest(request_hash)
         noted: dict[str, Any] = {"request": digest.hex()[:16], **({"repair": True} if repair else {})}
         self._given.add(digest)

@@ -33,6 +33,7 @@ __all__ = [
     "lm_call_failed",
     "lm_call_replayed",
     "missed",
+    "outcome",
 ]
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that nobody reads
@@ -232,13 +233,14 @@ def missed() -> None:
 def attempt_ended(program: str, status: Status | None, error: DspexError | None, seconds: float) -> None:
     """An attempt is over; ``status`` is its execution's now, None when the lease was lost."""
     series = _programs[program]
-    series.outcomes[_outcome(status, error)].inc()
+    series.outcomes[outcome(status, error)].inc()
     series.duration.observe(seconds)
     if error is not None:
         _codes[error.code].inc()
 
 
-def _outcome(status: Status | None, error: DspexError | None) -> str:
+def outcome(status: Status | None, error: DspexError | None) -> str:
+    """How an attempt ended: one of OUTCOMES."""
     if status is None:
         return "discarded"
     if status is not Status.QUEUED:

@@ -24,7 +24,7 @@ from dspex.settings import Settings
 from dspex.store import control, migrate, programs
 from dspex.store.database import Database
 from dspex.store.workers import Vitals
-from workers import parent, threads
+from workers import parent, threads, tracing
 from workers.adapters import Adapters
 from workers.cancellation import Cancellation
 from workers.current import new_task
@@ -54,6 +54,8 @@ log = logging.getLogger("dspex.workers")
 EXIT_STUCK = 70
 #: What it takes at most to end, beyond the grace period.
 GIVE_UP_SECONDS = 30.0
+#: What sending the last spans takes at most.
+LAST_SPANS_SECONDS = 5.0
 
 
 class Runtime:
@@ -166,6 +168,7 @@ class Runtime:
         """Check the schema, register, and begin. Raises SchemaOutdated, BackendUnavailable, ConfigurationError."""
         self._http.start()
         self._lease_database.run(migrate.check)
+        tracing.start()
         threading.excepthook = _end_the_process
         threads.install(self._sync_threads)
         self._thread.start()
@@ -253,6 +256,7 @@ class Runtime:
         self._broker.close()
         self._lease_database.close()
         self._pump_database.close()
+        tracing.stop(min(self._settings.grace_seconds, LAST_SPANS_SECONDS))
         log.info("stopped")
 
     def _retire(self, on_worn: Callable[[], None]) -> None:

@@ -19,3 +19,8 @@ class MonitoringSettings(BaseModel):
         "The second process of `dspex worker` takes the next port, and so on.",
     )
     http_address: str = Field("127.0.0.1", description="The address of that port; 0.0.0.0 for those outside.")
+    trace_to_models: bool = Field(
+        False,
+        description="Send the header `traceparent` with each request to a model, for servers of your own that trace. "
+        "Tracing itself is set up by `OTEL_*`.",
+    )

@@ -19,6 +19,7 @@ from yarl import URL
 
 from dspex.errors import ConfigurationError
 from dspex.settings import Settings
+from workers.tracing import traceparent
 
 __all__ = ["HttpTransport", "Reply", "last_request_id"]
 
@@ -72,7 +73,9 @@ class HttpTransport:
 
     def __init__(self) -> None:
         """Raises ConfigurationError for a ``DSPEX_CA_FILE`` that holds no certificate."""
-        self._trusted = _trusted_authorities(Settings.load().ca_file)
+        settings = Settings.load()
+        self._trusted = _trusted_authorities(settings.ca_file)
+        self._tells_trace = settings.trace_to_models
         self._session: aiohttp.ClientSession | None = None
         self._opened_by = 0
         self._proxies: dict[tuple[str, str], str | None] = {}
@@ -80,11 +83,14 @@ class HttpTransport:
     @asynccontextmanager
     async def stream(self, request: _Request) -> AsyncIterator[Reply]:
         url = URL(request.url, encoded=True)
+        headers = request.headers
+        if self._tells_trace and (trace := traceparent()) is not None:
+            headers = [*headers, ("traceparent", trace)]
         async with self._open().request(
             request.method,
             url,
             data=request.body,
-            headers=request.headers,
+            headers=headers,
             allow_redirects=False,
             proxy=self._proxy(url),
         ) as response:

@@ -15,6 +15,7 @@ from dspex.program import Program
 from workers.own_code import load
 from workers.run import Trail
 from workers.threads import run_sync
+from workers.tracing import tool_call
 
 __all__ = ["RecordedTool", "current_trail", "tools_of"]
 
@@ -37,7 +38,7 @@ class RecordedTool(dspy.Tool):  # type: ignore[misc]
 
     async def acall(self, **arguments: Any) -> Any:
         try:
-            with _recorded(self.name):
+            with tool_call(self.name), _recorded(self.name):
                 return await self._result(arguments)
         except Exception as error:  # the boundary to the user's code
             return _observed(self.name, error)
@@ -45,7 +46,7 @@ class RecordedTool(dspy.Tool):  # type: ignore[misc]
     def __call__(self, **arguments: Any) -> Any:
         """For callers without a loop, such as DSPy's optimisers."""
         try:
-            with _recorded(self.name):
+            with tool_call(self.name), _recorded(self.name):
                 result = self.func(**self._validate_and_parse_args(**arguments))
                 return asyncio.run(result) if inspect.iscoroutine(result) else result
         except Exception as error:  # the boundary to the user's code
