@@ -67,7 +67,11 @@ def test_the_first_key_seals_and_all_open() -> None:
     assert unknown.value.code == "encryption_key_unknown"
 
 
-@pytest.mark.parametrize("text", ["", "short", "a" * 44, ",".join([new_key(), "second"]), new_key()[:-4]])
+@pytest.mark.parametrize(
+    "text",
+    ["", "short", "a" * 44, ",".join([new_key(), "second"]), new_key()[:-4]],
+    ids=["empty", "short", "no base64 of 32 bytes", "the second of two", "cut"],
+)
 def test_a_wrong_key_is_refused_without_being_repeated(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="32 bytes in base64"):
         read_keys(text)
