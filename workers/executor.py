@@ -149,7 +149,7 @@ class Executor:
         metrics.claimed(claimed)
         failpoint(AFTER_CLAIM)
         on_start(id)
-        if (spans := tracing.spans()) is None:
+        if (spans := tracing.active()) is None:
             outcome = await self._attempt(claimed, AttemptTrail(claimed.started_at))
         else:
             outcome = await spans.attempt(claimed, self._attempt)

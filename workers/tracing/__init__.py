@@ -2,7 +2,7 @@
 
 An attempt is a span of the trace that its execution was submitted in; each model call and each tool call is a span
 within it, and what else its audit trail records is an event of it. Nothing of OpenTelemetry is imported while
-``ACTIVE`` is None.
+:func:`active` gives None.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from workers.tracing.spans import Spans
 
-__all__ = ["ENDPOINTS", "lm_call", "spans", "start", "stop", "tool_call", "traceparent"]
+__all__ = ["ENDPOINTS", "active", "lm_call", "start", "stop", "tool_call", "traceparent"]
 
 log = logging.getLogger("dspex.workers")
 
 #: What makes the spans of this process; None: it does not trace.
-ACTIVE: Spans | None = None
+_active: Spans | None = None
 #: OpenTelemetry's own variables, either of which turns tracing on.
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -29,7 +29,7 @@ _NOTHING = nullcontext()
 
 def start() -> None:
     """Trace from now on, if an endpoint is set and the extra is installed. What is in the way is logged."""
-    global ACTIVE  # noqa: PLW0603 - as OpenTelemetry's own tracer provider: one for the process
+    global _active  # noqa: PLW0603 - as OpenTelemetry's own tracer provider: one for the process
     endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None)
     if endpoint is None or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return
@@ -46,36 +46,36 @@ def start() -> None:
     except ValueError as error:
         log.error("executions are not traced: %s", error)  # noqa: TRY400 - the message says it all
         return
-    ACTIVE = Spans()
+    _active = Spans()
     log.info("executions are traced, spans go to %s", endpoint.rpartition("@")[2])
 
 
 def stop(seconds: float) -> None:
     """Send what spans are left, for ``seconds`` at most, and trace no more."""
-    global ACTIVE  # noqa: PLW0603
-    if ACTIVE is not None:
+    global _active  # noqa: PLW0603
+    if _active is not None:
         from workers.tracing.export import flush
 
-        ACTIVE = None
+        _active = None
         if not flush(seconds):
             log.warning("the last spans could not be sent within %g s", seconds)
 
 
-def spans() -> Spans | None:
+def active() -> Spans | None:
     """What makes the spans of attempts; None when this process does not trace."""
-    return ACTIVE
+    return _active
 
 
 def lm_call(model: str) -> AbstractContextManager[object]:
     """The span of one model call, all its tries together, current until the block ends."""
-    return _NOTHING if ACTIVE is None else ACTIVE.lm_call(model)
+    return _NOTHING if _active is None else _active.lm_call(model)
 
 
 def tool_call(tool: str | None) -> AbstractContextManager[object]:
     """The span of one call of a tool, current until the block ends."""
-    return _NOTHING if ACTIVE is None else ACTIVE.tool_call(tool)
+    return _NOTHING if _active is None else _active.tool_call(tool)
 
 
 def traceparent() -> str | None:
     """The current span as W3C's header has it; None when there is none."""
-    return None if ACTIVE is None else ACTIVE.traceparent()
+    return None if _active is None else _active.traceparent()
