@@ -67,4 +67,4 @@ def _span(api: Any, program: str, count: int | None) -> Iterator[Submitting]:
 def _traceparent(context: Any) -> str | None:
     if not context.is_valid:
         return None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}"
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"

@@ -6,8 +6,10 @@ nothing else.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -19,6 +21,9 @@ __all__ = ["configure", "flush"]
 
 #: What this worker is called where OTEL_SERVICE_NAME does not say.
 SERVICE = "dspex-worker"
+#: What cannot be sent is logged at most so often: a collector that is away fails several times in a second.
+SAID_AGAIN_SECONDS = 60.0
+_TALKERS = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
@@ -38,6 +43,8 @@ def configure() -> None:
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+    for name in _TALKERS:
+        logging.getLogger(name).addFilter(_Seldom())
 
 
 def flush(seconds: float) -> bool:
@@ -49,6 +56,21 @@ def flush(seconds: float) -> bool:
     sending.start()
     sending.join(seconds)
     return not sending.is_alive()
+
+
+class _Seldom(logging.Filter):
+    """Lets a record through, and then none for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._quiet_until = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        if now < self._quiet_until:
+            return False
+        self._quiet_until = now + SAID_AGAIN_SECONDS
+        return True
 
 
 def _resource() -> Resource:
