@@ -64,6 +64,18 @@ fuzz: setup ## ten minutes of coverage-guided fuzzing of the signature language
 	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
 	@$(BIN)/python -m tests.performance.fuzz_signatures tests/performance/corpus -max_total_time=$(or $(SECONDS_LONG),600) -max_len=400
 
+docs: build/docs/.ready ## build the site into site/; what does not resolve is an error
+	@NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
+	@echo "site/index.html is built; make docs-serve shows it"
+
+docs-serve: build/docs/.ready ## show the site at http://127.0.0.1:8000 while you write
+	@NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs serve --config-file docs/site/mkdocs.yml --watch README.md --watch CHANGELOG.md
+
+build/docs/.ready: docs/site/requirements.lock | setup
+	@$(UV) venv --quiet --clear --python $(BIN)/python build/docs
+	@$(UV) pip sync --quiet --python build/docs/bin/python --require-hashes docs/site/requirements.lock
+	@touch $@
+
 docs-reference: setup ## write the reference pages that are made from the code
 	@$(BIN)/python -m docs.generate
 
@@ -76,11 +88,13 @@ check-deploy: setup ## hold the image, compose file, manifests and workflow agai
 lock: setup ## resolve the requirements anew
 	@$(UV) pip compile --quiet --universal --all-extras --group dev --generate-hashes --no-emit-index-url \
 		--no-header pyproject.toml --output-file requirements.lock
-	@$(UV) pip compile --quiet --universal --extra worker --extra flower --constraint requirements.lock \
+	@$(UV) pip compile --quiet --universal --extra worker --extra flower --extra encryption --constraint requirements.lock \
 		--overrides deploy/image-overrides.txt --generate-hashes --no-annotate --no-emit-index-url \
 		--no-header pyproject.toml --output-file deploy/requirements.lock
+	@$(UV) pip compile --quiet --universal --group docs --generate-hashes --no-annotate --no-emit-index-url \
+		--no-header --output-file docs/site/requirements.lock
 
 clean: ## remove what was built
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types audit format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz lock docs-reference clean
+.PHONY: help setup demo example test check lint types audit format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz lock docs docs-serve docs-reference clean

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generate import cli, doctor, metrics, settings
+from docs.generate import api, audit_events, cli, doctor, errors, metrics, settings
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 #: Each page, and what makes its text.
 PAGES: dict[str, Callable[[], str]] = {
+    "api.md": api.page,
+    "audit-events.md": audit_events.page,
     "cli.md": cli.page,
     "doctor.md": doctor.page,
+    "errors.md": errors.page,
     "metrics.md": metrics.page,
     "settings.md": settings.page,
 }

@@ -11,26 +11,20 @@ from pathlib import Path
 import pytest
 
 from dspex.settings import Settings, connection_warnings
+from tests.docs.pages import ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
 
-
-def block(page: str, language: str) -> str:
+def last(page: str, language: str) -> str:
     """The last example in a language, of a page."""
-    found = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / "how-to" / page).read_text(), re.DOTALL)
-    return str(found[-1])
+    return [block.text for block in blocks(ROOT / "docs" / "how-to" / page) if block.language == language][-1]
 
 
 def test_the_toml_example_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("dspex.toml").write_text(block("configure.md", "toml"))
+    Path("dspex.toml").write_text(last("configure.md", "toml"))
     settings = Settings.load(database_url="postgresql://h/d?sslmode=verify-full", broker_url="rediss://h/0")
     assert settings.model_limits["openai/gpt-4o-mini"].per_minute == 500
     assert settings.origins["lease_seconds"] == "dspex.toml"
-
-
-def test_the_provider_example_is_python() -> None:
-    compile(block("configure.md", "python"), "acme/vault.py", "exec")
 
 
 def test_the_urls_are_those_of_verified_tls() -> None:
@@ -41,7 +35,7 @@ def test_the_urls_are_those_of_verified_tls() -> None:
 
 
 def test_the_command_for_redis_users_puts_the_hashes_in(tmp_path: Path) -> None:
-    command = block("secure-connections.md", "bash").replace("/etc/redis/users.acl", str(tmp_path / "users.acl"))
+    command = last("secure-connections.md", "bash").replace("/etc/redis/users.acl", str(tmp_path / "users.acl"))
     passwords = {f"{name}_PASSWORD": f"of the {name}" for name in ("WORKER", "PRODUCER", "READER", "ADMIN")}
     environment = {"PATH": os.environ["PATH"], **passwords}
     subprocess.run(["bash", "-euc", command], cwd=ROOT / "deploy" / "redis", env=environment, check=True)

@@ -9,16 +9,16 @@ import sys
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/how-to/write-an-adapter.md"
+from tests.docs.pages import ROOT, blocks
 
 
 def write_example(directory: Path) -> None:
     """The files that the page shows, each of which begins with its path."""
-    for path, code in re.findall(r"```(?:python|toml)\n# ([\w/.]+)\n(.*?)```", PAGE.read_text(), re.DOTALL):
-        file = directory / path
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(code)
+    for block in blocks(ROOT / "docs" / "how-to" / "write-an-adapter.md"):
+        if block.path:
+            file = directory / block.path
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(block.content)
 
 
 def install(directory: Path) -> None:

@@ -1,0 +1,172 @@
+"""Every Python example of the pages, run as it is printed, page by page, on one embedded stack with one real worker."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from dspy.utils import DummyLM
+
+from dspex.client import Client
+from dspex.embedded.stack import EmbeddedStack
+from dspex.encryption import new_key
+from dspex.program import Program
+from tests.docs.pages import ROOT, Block, blocks, pages
+from workers.lm.endpoint import Endpoints
+
+EXAMPLE = ROOT / "examples" / "support_desk"
+#: The servers that the programs of reach-a-model.md ask.
+ASKED = {
+    "vllm": "http://gpu-1:8000/v1",
+    "ollama": "http://127.0.0.1:11434/v1",
+    "claude": "https://gateway.example/v1",
+    "azure": "https://team.openai.azure.com/openai/v1",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory to run examples in, which the worker finds their files in; a stack is up."""
+    place = tmp_path_factory.mktemp("pages")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.syspath_prepend(str(EXAMPLE))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(place), str(EXAMPLE), str(ROOT)]))
+        patch.setenv("DSPEX_HOME", str(place / "home"))
+        patch.setenv("DSPEX_PROGRAM_PACKAGES", "shop,support_desk")
+        patch.setenv("DSPEX_ENCRYPTION_KEY", new_key())
+        with EmbeddedStack(place / "home", flower=False, beat=False, durable=False, worker_grace=5):
+            yield place
+
+
+@contextmanager
+def an_optimiser() -> Iterator[None]:
+    """DSPy's own model for the optimiser, and the page's file at hand."""
+    (Path.cwd() / "triage.json").write_bytes((EXAMPLE / "support_desk" / "triage.json").read_bytes())
+    with dspy.context(lm=DummyLM([{"queue": "delivery"}] * 3), adapter=dspy.ChatAdapter()):
+        yield
+
+
+@contextmanager
+def keys() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GATEWAY_KEY", "k")
+        patch.setenv("AZURE_KEY", "k")
+        yield
+
+
+async def check_optimised(names: dict[str, Any], _said: str) -> None:
+    assert names["state"]["demos"][0]["ticket"] == "Where is my parcel?"
+
+
+async def check_sealed(names: dict[str, Any], _said: str) -> None:
+    with Client() as client, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DSPEX_ENCRYPTION_KEY")
+        with Client() as keyless:
+            assert keyless.get(names["execution"].id).inputs == {"request": "Pay the rent", "account": "<secret>"}
+        assert client.get(names["execution"].id).inputs["account"] == "DE89 3704 0044"
+
+
+async def check_addresses(names: dict[str, Any], _said: str) -> None:
+    programs = {name: value for name, value in names.items() if isinstance(value, Program)}
+    assert set(programs) == {*ASKED, "bedrock"}
+    with keys():
+        endpoints = Endpoints(lambda: "")
+        for name, address in ASKED.items():
+            assert (await endpoints.of(programs[name])).client.base_url == address
+        await endpoints.aclose()
+
+
+async def check_readme(_names: dict[str, Any], said: str) -> None:
+    answer, trail = said.splitlines()
+    assert "Paris" in answer
+    assert trail.startswith("['signature_compilation', 'input_validation', 'submitted', 'claimed', 'adapter_execution'")
+    assert trail.endswith("Verdict(faults=())")
+
+
+async def check_stream(_names: dict[str, Any], said: str) -> None:
+    assert "[poem is complete]" in said
+    assert "done" in said
+
+
+async def check_modules(names: dict[str, Any], _said: str) -> None:
+    assert {names[name].module for name in ("plain", "agent", "best", "answers")} == {
+        "predict", "react", "best_of_n", "support_desk.answers:AnswersFromDocuments",
+    }  # fmt: skip
+
+
+async def close_engine(names: dict[str, Any], _said: str) -> None:
+    names["engine"].dispose()
+
+
+#: What a page needs around its examples, and what is true after them.
+AROUND: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "docs/how-to/bring-an-optimised-program.md": an_optimiser,
+    "docs/how-to/reach-a-model.md": keys,
+}
+CHECKS = {
+    "README.md": check_readme,
+    "docs/how-to/bring-an-optimised-program.md": check_optimised,
+    "docs/how-to/encrypt-fields.md": check_sealed,
+    "docs/how-to/reach-a-model.md": check_addresses,
+    "docs/how-to/stream.md": check_stream,
+    "docs/how-to/submit-in-a-transaction.md": close_engine,
+    "docs/how-to/write-a-program.md": check_modules,
+}
+
+
+def write_files(place: Path) -> None:
+    """The files that pages show; those of Python are Python."""
+    for block in (block for page in pages() for block in blocks(page)):
+        if block.path and block.language == "python":
+            compile(block.text, str(block), "exec")
+        if block.path and block.path.startswith("shop/"):
+            file = place / block.path
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(block.content)
+
+
+def run(block: Block, names: dict[str, Any]) -> None:
+    """The block, at its lines of the page."""
+    code = "\n" * (block.line - 1) + block.text
+    try:
+        exec(compile(code, str(block.page), "exec"), names)
+    except Exception as error:
+        error.add_note(f"in the example at {block}")
+        raise
+
+
+async def test_the_examples_run(place: Path) -> None:
+    write_files(place)
+    ran = 0
+    for page in pages():
+        found = [block for block in blocks(page) if block.language == "python" and not block.path and not block.reason]
+        name = str(page.relative_to(ROOT))
+        names: dict[str, Any] = {"__name__": "page"}
+        said = io.StringIO()
+        with AROUND.get(name, nullcontext)(), contextlib.redirect_stdout(said):
+            for block in found:
+                run(block, names)
+        if name in CHECKS:
+            await CHECKS[name](names, said.getvalue())
+        ran += len(found)
+    assert ran > 15
+
+
+def test_what_is_not_run_has_a_reason() -> None:
+    """So that nothing is left out by a slip: a marker belongs to the block below it."""
+    for page in pages():
+        markers = page.read_text().count("<!-- not run:")
+        assert markers == sum(block.reason is not None for block in blocks(page)), page
+
+
+def test_the_readme_is_as_short_as_it_says() -> None:
+    (example,) = (block.text for block in blocks(ROOT / "README.md") if block.language == "python")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 14

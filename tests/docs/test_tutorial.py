@@ -1,0 +1,62 @@
+"""The tutorial, as a newcomer goes through it: every file and every command, on a stack of its own, the crash too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dspex.embedded.stack import EmbeddedStack
+from tests.docs.pages import ROOT, Block, blocks
+
+PAGE = ROOT / "docs" / "tutorial" / "first-execution.md"
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Path]:
+    """The directory of the tutorial, and what ``dspex up`` would have started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DSPEX_LEASE_SECONDS", "2")  # a crash is over sooner
+        with EmbeddedStack(tmp_path / "home", flower=False, beat=False, durable=False, worker_grace=5):
+            yield tmp_path
+
+
+def typed(block: Block, place: Path) -> str:
+    """What a terminal shows when the block's commands are typed."""
+    commands = "\n".join(line[2:] for line in block.text.splitlines() if line.startswith("$ "))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", commands],
+        env={**os.environ, "DSPEX_HOME": str(place / "home"), "PATH": path},
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    return done.stdout
+
+
+def promised(block: Block) -> Iterator[str]:
+    """The lines of output that are the same each time: those that hold no id, no figure of time and no place."""
+    for line in block.text.splitlines():
+        if not line.startswith("$ ") and not any(part in line for part in ("01a2", " ms", "…")):
+            yield line
+
+
+def test_the_tutorial(stack: Path) -> None:
+    for block in blocks(PAGE):
+        if block.path:
+            (stack / block.path).write_text(block.content)
+        elif block.language == "console" and not block.reason:
+            shown = typed(block, stack)
+            for line in promised(block):
+                if "calls were replayed" not in line:  # how many depends on the machine
+                    assert line in shown, f"{block}: {line!r} is not in\n{shown}"
+    assert '"answer":"Paris"' in (stack / "answers.jsonl").read_text()
+    assert "constraint_violation" in (stack / "answers.errors.jsonl").read_text()
