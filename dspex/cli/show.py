@@ -67,7 +67,7 @@ def show(id: str, as_json: bool) -> None:
         if (error := execution.shown_error) is not None:
             screen.print(Text.assemble(("error   ", "bold"), (error.code, "red"), f"  {error}"))
         if execution.trace_id is not None:
-            screen.print(Text(f"trace     {execution.trace_id}", style="dim"))
+            screen.print(Text(f"trace   {execution.trace_id}", style="dim"))
         screen.print(Text(f"signature {signature.name}  {signature.fingerprint[:16]}", style="dim"))
         screen.print(timeline(trail, width=screen.width))
 
