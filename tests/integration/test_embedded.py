@@ -81,7 +81,7 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 
 #: What the commands of a whole stack have in them.
-EVERYTHING = ("redis-server ", "postgres -D ", "-m workers ", " beat ", " flower ")
+EVERYTHING = ("redis-server ", "postgres -D ", "-m workers ", " beat ", "-m workers.flower ")
 
 
 def commands_of(pid: int) -> str:
