@@ -13,6 +13,8 @@ from typing import Any
 import dspy
 import pytest
 from dspy.utils import DummyLM
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from dspex.client import Client
 from dspex.embedded.stack import EmbeddedStack
@@ -62,6 +64,13 @@ def keys() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def a_tracer() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))
+        yield
+
+
 async def check_optimised(names: dict[str, Any], _said: str) -> None:
     assert names["state"]["demos"][0]["ticket"] == "Where is my parcel?"
 
@@ -96,6 +105,11 @@ async def check_stream(_names: dict[str, Any], said: str) -> None:
     assert "done" in said
 
 
+async def check_trace(names: dict[str, Any], said: str) -> None:
+    assert said.split() == [names["execution"].trace_id]
+    assert names["execution"].trace_id is not None
+
+
 async def check_modules(names: dict[str, Any], _said: str) -> None:
     assert {names[name].module for name in ("plain", "agent", "best", "answers")} == {
         "predict", "react", "best_of_n", "support_desk.answers:AnswersFromDocuments",
@@ -110,6 +124,7 @@ async def close_engine(names: dict[str, Any], _said: str) -> None:
 AROUND: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "docs/how-to/bring-an-optimised-program.md": an_optimiser,
     "docs/how-to/reach-a-model.md": keys,
+    "docs/how-to/trace.md": a_tracer,
 }
 CHECKS = {
     "README.md": check_readme,
@@ -118,6 +133,7 @@ CHECKS = {
     "docs/how-to/reach-a-model.md": check_addresses,
     "docs/how-to/stream.md": check_stream,
     "docs/how-to/submit-in-a-transaction.md": close_engine,
+    "docs/how-to/trace.md": check_trace,
     "docs/how-to/write-a-program.md": check_modules,
 }
 
