@@ -140,6 +140,14 @@ def test_from_the_request_to_each_model_call_it_is_one_trace(
     assert not [body for body in collector.raw if b"Ruritania" in body or b"capital" in body]
 
 
+def test_calls_from_a_thread_are_within_their_attempt(
+    client: Client, collector: Collector, model_server: ModelServer
+) -> None:
+    settings = {"module": f"{OWN}:Counting", "model": "openai/threaded", "api_base": model_server.url}
+    assert client.execute(deployed(client, "counting", **settings), {"question": QUESTION}, timeout=60)
+    assert one(collector, "chat threaded").parent_id == one(collector, "dspex.execute counting").span_id
+
+
 def test_the_attempt_after_a_killed_worker_goes_on_in_the_trace(
     desk: tuple[Client, Callable[..., WorkerProcess]], collector: Collector, tracer: trace.Tracer
 ) -> None:
