@@ -12,8 +12,12 @@ from mkdocs.structure.pages import Page
 
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
-#: Pages that are at home elsewhere in the repository, at the same place on the site.
-ELSEWHERE = ("CHANGELOG.md", "CONTRIBUTING.md", "examples/support_desk/README.md")
+#: Pages that are at home elsewhere in the repository, and their place on the site.
+ELSEWHERE = {
+    ROOT / "CHANGELOG.md": "project/changelog.md",
+    ROOT / "CONTRIBUTING.md": "project/contributing.md",
+    ROOT / "examples/support_desk/README.md": "tutorial/support-desk.md",
+}
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 _CODE = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
 
@@ -26,14 +30,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    for path in ELSEWHERE:
-        files.append(File.generated(config, path, content=(ROOT / path).read_text()))
+    for path, place in ELSEWHERE.items():
+        files.append(File.generated(config, place, content=path.read_text()))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links as they are in the repository become links of the site; what is no page of it is named only."""
-    home = ROOT / page.file.src_uri if page.file.src_uri in ELSEWHERE else DOCS / page.file.src_uri
+    homes = {place: path for path, place in ELSEWHERE.items()}
+    home = homes.get(page.file.src_uri, DOCS / page.file.src_uri)
     parts = _CODE.split(markdown)
     return "".join(part if part.startswith("```") else _relink(part, home.parent, page, files) for part in parts)
 
@@ -44,16 +49,10 @@ def _relink(text: str, directory: Path, page: Page, files: Files) -> str:
         if ":" in target:
             return found[0]
         file = (directory / target).resolve()
-        uri = _uri(file)
-        if files.get_file_from_path(uri):
-            away = posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
+        inside = file.relative_to(DOCS).as_posix() if file.is_relative_to(DOCS) else ""
+        if found_file := files.get_file_from_path(ELSEWHERE.get(file, inside)):
+            away = posixpath.relpath(found_file.src_uri, posixpath.dirname(page.file.src_uri) or ".")
             return f"[{found['text']}]({away}{found['anchor'] or ''})"
         return str(found["text"]) if file.exists() else found[0]  # mkdocs tells of what is nowhere
 
     return _LINK.sub(link, text)
-
-
-def _uri(file: Path) -> str:
-    """The place on the site of a file of the repository."""
-    inside = file.relative_to(DOCS) if file.is_relative_to(DOCS) else file.relative_to(ROOT)
-    return inside.as_posix()
