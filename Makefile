@@ -26,7 +26,7 @@ example: setup ## an agent, retrieval and an optimised classifier: examples/supp
 test: setup ## unit, store and integration tests, on their own servers and worker processes
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-check: lint types audit test ## all that must hold before a change lands
+check: lint types audit docs test ## all that must hold before a change lands
 
 lint: setup ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
