@@ -29,9 +29,10 @@ def typed(block: Block, place: Path) -> str:
     """What a terminal shows when the block's commands are typed."""
     commands = "\n".join(line[2:] for line in block.text.splitlines() if line.startswith("$ "))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     done = subprocess.run(
         ["bash", "-c", commands],
-        env={**os.environ, "DSPEX_HOME": str(place / "home"), "PATH": path},
+        env={**environment, "DSPEX_HOME": str(place / "home"), "PATH": path},
         cwd=place,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
