@@ -28,15 +28,15 @@ def environment_of(backends: Backends, extra: Mapping[str, Any]) -> dict[str, st
     }
 
 
-def mortal(*arguments: str) -> list[str]:
+def mortal(*arguments: str, python: str = sys.executable) -> list[str]:
     """Python with these arguments, killed by the kernel when the tests are: an interruption leaves nothing."""
     own = ["--parent", str(os.getpid()), "--death-signal", str(int(signal.SIGKILL))]
-    return [sys.executable, "-I", "-S", launch.__file__, *own, sys.executable, *arguments]
+    return [sys.executable, "-I", "-S", launch.__file__, *own, python, *arguments]
 
 
-def dspex_command(*arguments: str) -> list[str]:
+def dspex_command(*arguments: str, python: str = sys.executable) -> list[str]:
     """The ``dspex`` command, :func:`mortal`."""
-    return mortal("-m", "dspex.cli", *arguments)
+    return mortal("-m", "dspex.cli", *arguments, python=python)
 
 
 @contextmanager
@@ -60,13 +60,19 @@ class WorkerProcess:
     """``dspex worker`` in a process of its own, its output in ``log``; started by ``prefix``, which becomes it."""
 
     def __init__(
-        self, backends: Backends, log: Path, environment: Mapping[str, Any], *, prefix: Sequence[str] = ()
+        self,
+        backends: Backends,
+        log: Path,
+        environment: Mapping[str, Any],
+        *,
+        prefix: Sequence[str] = (),
+        python: str = sys.executable,
     ) -> None:
         self.log = log
         self._backends = backends
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*prefix, *dspex_command("worker")],
+                [*prefix, *dspex_command("worker", python=python)],
                 env=environment_of(backends, environment),
                 stdout=output,
                 stderr=subprocess.STDOUT,

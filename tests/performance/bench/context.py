@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -81,11 +82,11 @@ class Context(AbstractContextManager["Context"]):
                 yield client
 
     @contextmanager
-    def worker(self, client: Client, **settings: Any) -> Iterator[WorkerProcess]:
+    def worker(self, client: Client, *, python: str = sys.executable, **settings: Any) -> Iterator[WorkerProcess]:
         """A worker process of the client's deployment, ready for work."""
         backends = client.settings.backends()
         log = self.directory / f"worker-{next(self._numbers)}.log"
-        worker = WorkerProcess(backends, log, settings)
+        worker = WorkerProcess(backends, log, settings, python=python)
         try:
             worker.wait_until_ready()
             yield worker
