@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
@@ -72,11 +73,11 @@ def a_tracer() -> Iterator[None]:
         yield
 
 
-async def check_optimised(names: dict[str, Any], _said: str) -> None:
+def check_optimised(names: dict[str, Any], _said: str) -> None:
     assert names["state"]["demos"][0]["ticket"] == "Where is my parcel?"
 
 
-async def check_sealed(names: dict[str, Any], _said: str) -> None:
+def check_sealed(names: dict[str, Any], _said: str) -> None:
     with Client() as client, pytest.MonkeyPatch.context() as patch:
         patch.delenv("DSPEX_ENCRYPTION_KEY")
         with Client() as keyless:
@@ -84,40 +85,44 @@ async def check_sealed(names: dict[str, Any], _said: str) -> None:
         assert client.get(names["execution"].id).inputs["account"] == "DE89 3704 0044"
 
 
-async def check_addresses(names: dict[str, Any], _said: str) -> None:
+def check_addresses(names: dict[str, Any], _said: str) -> None:
     programs = {name: value for name, value in names.items() if isinstance(value, Program)}
     assert set(programs) == {*ASKED, "bedrock"}
-    with keys():
+
+    async def asked() -> dict[str, str]:
         endpoints = Endpoints(lambda: "")
-        for name, address in ASKED.items():
-            assert (await endpoints.of(programs[name])).client.base_url == address
+        found = {name: (await endpoints.of(programs[name])).client.base_url for name in ASKED}
         await endpoints.aclose()
+        return found
+
+    with keys():
+        assert asyncio.run(asked()) == ASKED
 
 
-async def check_readme(_names: dict[str, Any], said: str) -> None:
+def check_readme(_names: dict[str, Any], said: str) -> None:
     answer, trail = said.splitlines()
     assert "Paris" in answer
     assert trail.startswith("['signature_compilation', 'input_validation', 'submitted', 'claimed', 'adapter_execution'")
     assert trail.endswith("Verdict(faults=())")
 
 
-async def check_stream(_names: dict[str, Any], said: str) -> None:
+def check_stream(_names: dict[str, Any], said: str) -> None:
     assert "[poem is complete]" in said
     assert "done" in said
 
 
-async def check_trace(names: dict[str, Any], said: str) -> None:
+def check_trace(names: dict[str, Any], said: str) -> None:
     assert said.split() == [names["execution"].trace_id]
     assert names["execution"].trace_id is not None
 
 
-async def check_modules(names: dict[str, Any], _said: str) -> None:
+def check_modules(names: dict[str, Any], _said: str) -> None:
     assert {names[name].module for name in ("plain", "agent", "best", "answers")} == {
         "predict", "react", "best_of_n", "support_desk.answers:AnswersFromDocuments",
     }  # fmt: skip
 
 
-async def close_engine(names: dict[str, Any], _said: str) -> None:
+def close_engine(names: dict[str, Any], _said: str) -> None:
     names["engine"].dispose()
 
 
@@ -160,7 +165,7 @@ def run(block: Block, names: dict[str, Any]) -> None:
         raise
 
 
-async def test_the_examples_run(place: Path) -> None:
+def test_the_examples_run(place: Path) -> None:
     write_files(place)
     ran = 0
     for page in pages():
@@ -172,7 +177,7 @@ async def test_the_examples_run(place: Path) -> None:
             for block in found:
                 run(block, names)
         if name in CHECKS:
-            await CHECKS[name](names, said.getvalue())
+            CHECKS[name](names, said.getvalue())
         ran += len(found)
     assert ran > 15
 
