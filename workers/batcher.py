@@ -30,7 +30,9 @@ Connection = AsyncConnection[Any]
 #: have been carried out although no answer came.
 Flush = Callable[[Connection, Sequence[T], bool], Awaitable[Sequence[R]]]
 
-MAX_ITEMS = 200
+#: Half of what a worker runs at once by default: one half is hosted while the other is claimed. With batches of all
+#: of them the loop waited for Postgres and Postgres for the loop, in turn: a fifth fewer no-ops a second.
+MAX_ITEMS = 100
 RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 log = logging.getLogger("dspex.workers")
