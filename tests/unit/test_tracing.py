@@ -31,7 +31,7 @@ from workers.programs.tools import RecordedTool
 from workers.tracing.spans import Spans
 from workers.trail import AttemptTrail
 
-TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACE, SPAN = "0123456789abcdef" * 2, "0123456789abcdef"
 QUESTION = "a question that nobody else may read"
 
 
