@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 
@@ -37,6 +38,8 @@ def main() -> int:
         without_gossip=True,
     )
     worker.start()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # it has stopped: being told again must not look like a failure
     _leave_within(LAST_SECONDS, int(worker.exitcode or 0))
     return int(worker.exitcode or 0)
 

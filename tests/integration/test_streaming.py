@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -336,25 +335,6 @@ def test_a_streams_length_is_bounded(place: Place) -> None:
     asyncio.run(publish())
     with place.redis() as connection:
         assert ENTRIES_MOST <= connection.xlen(stream_key(id)) < ENTRIES_MOST * 1.1
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_examples_of_the_page_run(
-    place: Place,
-    model_server: ModelServer,
-    number: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    model_server.script(default=Step(outputs={"poem": POEM}))
-    poet = dspex.signature(":string subject -> :string poem")
-    place.client.deploy(dspex.Program("poet", poet, model="openai/test", api_base=model_server.url))
-    for name, url in zip(("DSPEX_DATABASE_URL", "DSPEX_BROKER_URL"), place.backends, strict=True):
-        monkeypatch.setenv(name, url)
-    page = Path(__file__).parents[2] / "docs/how-to/stream.md"
-    code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[number]
-    exec(compile(code, str(page), "exec"), {"dspex": dspex})
-    assert (POEM if number == 0 else "done") in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------- the command line
