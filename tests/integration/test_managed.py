@@ -17,6 +17,7 @@ from dspex.settings import Backends, Settings
 from dspex.store import migrate
 from dspex.store.database import Database
 from tests.processes import WorkerProcess
+from tests.waiting import wait_for
 
 QA = dspex.Program(
     "qa", dspex.signature("question -> answer"), adapter="scripted", module_options={"outputs": {"answer": "!"}}
@@ -61,7 +62,8 @@ def test_the_main_path(
     batch = client.submit_many("qa", ({"question": f"{n}"} for n in range(100)))
     assert sum(execution.status is Status.COMPLETED for execution in batch.as_completed(timeout=60)) == 100
     assert client.verify_audit() == {}
-    assert not any(step.waits for step in upkeep(database, Settings.load(retention_days=30)))
+    settings = Settings.load(retention_days=30)  # a step that finds a lock taken waits for the next time
+    wait_for(lambda: not any(step.waits for step in upkeep(database, settings)), "every step of upkeep to be done")
     redis_health = client.health().components["redis"]
     assert redis_health.status == "healthy", redis_health
     with redis.Redis.from_url(backends.broker_url) as refused, pytest.raises(redis.exceptions.NoPermissionError):
