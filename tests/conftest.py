@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -19,6 +20,12 @@ from dspex.settings import Backends
 from dspex.store import migrate
 from dspex.store.database import Database
 from tests.processes import WorkerProcess
+
+# No test is timed, and each run tries the same examples.
+hypothesis.settings.register_profile(
+    "dspex", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("dspex")
 
 TEMPLATE = "dspex_template"
 _numbers = itertools.count(1)
