@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import threading
-from collections.abc import Coroutine
-from typing import Any, Self
 from urllib.parse import urlsplit
 
 import trustme
+
+from tests.own_loop import OwnLoop
 
 __all__ = ["TlsProxy"]
 
@@ -20,30 +19,18 @@ SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 GSS_REQUEST = bytes.fromhex("0000000804d21630")
 
 
-class TlsProxy:
+class TlsProxy(OwnLoop):
     """Forwards its port to the server of ``url``; who connects needs a certificate of ``clients``, if given."""
 
     def __init__(self, url: str, certificate: trustme.LeafCert, *, clients: trustme.CA | None = None) -> None:
+        super().__init__()
         self._upstream = urlsplit(url)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         certificate.configure_cert(self._context)
         if clients is not None:
             clients.configure_trust(self._context)
             self._context.verify_mode = ssl.CERT_REQUIRED
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="tls-proxy", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._call(self._start())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._call(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     def url(self, scheme: str, path: str, query: str, *, host: str = "localhost") -> str:
         """The server's URL by way of this proxy, with the credentials of the server's own."""
@@ -93,9 +80,6 @@ class TlsProxy:
             raise ConnectionError("no TLS")
         writer.write(b"S")
         await writer.start_tls(self._context)
-
-    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=10)
 
 
 async def _forward(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

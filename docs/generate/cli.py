@@ -10,7 +10,7 @@ import click
 
 from dspex.cli.main import cli
 
-__all__ = ["page"]
+__all__ = ["commands", "page"]
 
 _HEAD = """\
 # Command line
@@ -49,17 +49,18 @@ Decide on `error.code` and the exit code, never on the message.
 
 def page() -> str:
     """The text of the page."""
-    return "\n".join([_HEAD, *(_section(path, command) for path, command in _commands(cli, ("dspex",)))])
+    return "\n".join([_HEAD, *(_section(path, command) for path, command in commands(("dspex",)))])
 
 
-def _commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(path: tuple[str, ...] = (), group: click.Group = cli) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command with the words that it is called by, after those of ``path``."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
         yield (*path, name), command
         if isinstance(command, click.Group):
-            yield from _commands(command, (*path, name))
+            yield from commands((*path, name), command)
 
 
 def _section(path: tuple[str, ...], command: click.Command) -> str:

@@ -8,40 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import Coroutine
-from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
+
+from tests.own_loop import OwnLoop
 
 __all__ = ["Proxy"]
 
 CHUNK = 64 * 1024
 
 
-class Proxy:
+class Proxy(OwnLoop):
     """Forwards ``host:port`` of its own to the server of ``url``; ``url`` becomes :attr:`url` for the clients."""
 
     def __init__(self, url: str, *, host: str = "127.0.0.1") -> None:
+        super().__init__()
         self._upstream = urlsplit(url)
         self._host = host
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._connections: set[asyncio.Task[None]] = set()
         self._open: asyncio.Event
         self._delay_seconds = 0.0
         self._refusing = False
         self.accepted = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._call(self._start())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._call(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     @property
     def url(self) -> str:
@@ -134,6 +121,3 @@ class Proxy:
         await self._open.wait()
         if not target.is_closing() and target.can_write_eof():
             target.write_eof()
-
-    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=10)

@@ -15,12 +15,12 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import best_match
 
 import dspex
+from docs.generate.cli import commands
 from dspex.cli.main import cli
 from dspex.client import Client
 from dspex.settings import Backends
 from tests.integration.test_cli import PROGRAMS, Shell
 from tests.processes import WorkerProcess, environment_of
-from tests.unit.test_cli import commands
 
 SCHEMA = json.loads(Path(__file__).parents[2].joinpath("docs/reference/cli.schema.json").read_text())
 

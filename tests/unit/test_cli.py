@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import click
 import pytest
 from rich.console import Console
 
+from docs.generate.cli import commands
 from dspex.cli import failures
 from dspex.cli.main import COMMANDS, cli
 from dspex.cli.moments import Moment
@@ -24,16 +25,6 @@ from dspex.errors import BackendUnavailable, ProgramNotFound, SignatureSyntaxErr
 
 ROWS = [("01a20684-4602-7256-ba0f-22bc2071ca3c", "a_program_with_a_long_name", "failed", "3", "billing_refused")]
 COLUMNS = ("id", "program", "status", "try", "error")
-
-
-def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        yield (*path, name), command
-        if isinstance(command, click.Group):
-            yield from commands(command, (*path, name))
 
 
 def examples(command: click.Command) -> list[str]:
