@@ -16,6 +16,9 @@ SLOTS = 4
 #: Tokens (prompt and answer) that one request may take. Each slot has its own: with one context for all of them, four
 #: long requests fail together.
 SLOT_CONTEXT = 4096
+#: Tokens of an answer whose request sets no ``max_tokens``. A model this small rambles now and then until its context
+#: is full, which takes a minute; a chosen answer is far shorter.
+ANSWER_TOKENS = 512
 
 
 def main() -> None:
@@ -48,6 +51,8 @@ def serve(port: int, *, slots: int, threads: int) -> object:
     params.port = port
     params.n_parallel = slots
     params.n_ctx = slots * SLOT_CONTEXT
+    params.n_predict = ANSWER_TOKENS
+    params.sampling.temp = 0.0  # where the request sets none: the same question has the same answer
     params.cont_batching = True
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads

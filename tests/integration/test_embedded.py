@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -23,6 +24,7 @@ import redis
 
 from dspex.embedded import StackRunning, read_stack
 from dspex.embedded.model import ensure_local_model
+from dspex.embedded.model_server import ANSWER_TOKENS
 from dspex.embedded.progress import Progress, State
 from dspex.embedded.servers import EmbeddedServers
 from dspex.embedded.stack import EmbeddedStack
@@ -340,6 +342,9 @@ def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(tmp_path
         answer = chat(url, "Review: I love it. Sentiment, and a score from 1 to 5?", schema)
         assert answer["sentiment"] in ("negative", "positive")
         assert isinstance(answer["score"], int)
+        rambling = [ask(url, messages=[{"role": "user", "content": "Count to 2000: 1, 2, 3,"}]) for _ in range(2)]
+        assert rambling[0]["choices"][0]["message"] == rambling[1]["choices"][0]["message"]
+        assert all(each["usage"]["completion_tokens"] <= ANSWER_TOKENS for each in rambling)
         assert ensure_local_model(tmp_path) == url
         model = next(p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in p.cmdline())
         model.kill()
@@ -373,17 +378,22 @@ def test_elsewhere_than_on_linux_a_launcher_stays_between(tmp_path: Path) -> Non
 
 
 def chat(url: str, text: str, schema: dict[str, object]) -> dict[str, object]:
+    data = ask(
+        url,
+        messages=[{"role": "user", "content": text}],
+        max_tokens=60,
+        response_format={"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}},
+    )
+    found: dict[str, object] = json.loads(data["choices"][0]["message"]["content"])
+    return found
+
+
+def ask(url: str, **request: object) -> Any:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
-    body = {
-        "model": "smollm2",
-        "messages": [{"role": "user", "content": text}],
-        "max_tokens": 60,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}},
-    }
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    body = json.dumps({"model": "smollm2", **request})
+    connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     data = json.load(response)
     connection.close()
     assert response.status == 200, data
-    found: dict[str, object] = json.loads(data["choices"][0]["message"]["content"])
-    return found
+    return data

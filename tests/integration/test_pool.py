@@ -70,8 +70,8 @@ class Operator:
         self._app = app
 
     def inspect(self, what: str) -> Any:
-        """What the one worker answers."""
-        (answer,) = wait_for(getattr(self._app.control.inspect(timeout=30, limit=1), what), what).values()
+        """What the one worker answers; asked again if it was not listening yet."""
+        (answer,) = wait_for(getattr(self._app.control.inspect(timeout=5, limit=1), what), what, timeout=60).values()
         return answer
 
     def control(self, command: str, **arguments: Any) -> Mapping[str, str]:
