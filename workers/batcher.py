@@ -53,12 +53,12 @@ class Batcher(Generic[T, R]):
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"dspex-{self._name}")
 
-    async def add(self, item: T) -> R:
-        """Flush the item with whatever else waits, and return its result."""
+    def add(self, item: T) -> asyncio.Future[R]:
+        """Flush the item with whatever else waits; its result is to be awaited."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._wake.set()
-        return await future
+        return future
 
     async def close(self) -> None:
         """Stop; what still waits is cancelled."""

@@ -116,6 +116,7 @@ class Executor:
 
         An id that is held already is dropped.
         """
+        starts = []
         for id in received.ids:
             if id in self._held:
                 on_end(id, Outcome(None))
@@ -124,8 +125,8 @@ class Executor:
                 on_end(id, Outcome(None))
             else:
                 self._held.add(id)
-                start = partial(self._start, id, received.program, on_start, on_end)
-                self._slots.ask(received.program, received.priority, start)
+                starts.append(partial(self._start, id, received.program, on_start, on_end))
+        self._slots.ask(received.program, received.priority, starts)
 
     def _start(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd) -> None:
         # Its context begins empty: nothing in it is of the execution whose end made room for it.
@@ -224,7 +225,7 @@ class Executor:
         journal = AttemptJournal(claimed.id, claimed.attempt, trail, self._ledger)
         CURRENT.set(Current(claimed.id, claimed.program))
         stream = self._streams.open(claimed.id, claimed.attempt) if claimed.stream else None
-        work = Supervised(self._host.run(claimed, trail, journal, stream), name=f"{claimed.id} of {claimed.program}")
+        work = Supervised(self._host.run(claimed, trail, journal, stream))
         self._running[claimed.id] = _Running(claimed.attempt, trail, work)
         try:
             settlement, error = await self._supervised(work, claimed, trail)

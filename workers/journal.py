@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -53,7 +53,7 @@ class AttemptJournal:
         self._store = store
         self._known: defaultdict[bytes, deque[LMCall]] = defaultdict(deque)
         # Numbers are given as calls begin, so that a replay keeps their order; a call that fails leaves a gap.
-        self._next: Counter[bytes] = Counter()
+        self._next: defaultdict[bytes, int] = defaultdict(int)
         self._calls: list[LMCall] = []
         self._given: set[bytes] = set()
         self._faulty: set[bytes] = set()

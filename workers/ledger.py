@@ -58,16 +58,16 @@ class Ledger:
         await asyncio.gather(*self._announcing, return_exceptions=True)
         await self._redis.aclose()
 
-    async def claim(self, id: UUID) -> Claimed | None:
+    def claim(self, id: UUID) -> asyncio.Future[Claimed | None]:
         """The execution, now running under this worker's lease; None when it is not there to claim."""
-        return await self._claims.add(id)
+        return self._claims.add(id)
 
-    async def settle(self, settlement: Settlement) -> Status | None:
+    def settle(self, settlement: Settlement) -> asyncio.Future[Status | None]:
         """Record how the attempt ends. None when this worker no longer owns it: nothing was changed.
 
         The status is the execution's, which may be cancelled although the settlement would queue it again.
         """
-        return await self._settlements.add(settlement)
+        return self._settlements.add(settlement)
 
     async def store_call(self, call: LMCall) -> None:
         """Returns once the call is committed."""

@@ -63,7 +63,7 @@ class Message:
         accept_callback: Callable[..., Any],
     ) -> None:
         self._pool = pool
-        self._task_id = task_id
+        self._task_id = task_id.replace("-", "")
         self._name = str(request.get("shadow") or TASK)
         self._priority = _priority(request)
         self._body = body
@@ -93,7 +93,7 @@ class Message:
 
     def _speaks_for(self, id: UUID) -> bool:
         """Whether Celery's own events, those of the message, are this execution's."""
-        return str(id) == self._task_id
+        return id.hex == self._task_id
 
     # On the loop's thread.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from dataclasses import replace
 from typing import Any
 
 from pydantic_core import to_json
@@ -54,8 +53,7 @@ def failed(claimed: Claimed, trail: AttemptTrail, error: DspexError, program: Pr
 
 def told(made: Settlement, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
     """The settlement with its metrics and its events, sealed if the program's executions are."""
-    whole = replace(
-        made,
+    whole = made._replace(
         metrics=_metrics(claimed, trail, journal),
         events=trail.encode(),
         action_results=json.dumps(trail.action_results) if trail.action_results else None,
@@ -64,8 +62,7 @@ def told(made: Settlement, claimed: Claimed, trail: AttemptTrail, journal: Attem
 
 
 def _sealed(made: Settlement, sealed: SealedAttempt) -> Settlement:
-    return replace(
-        made,
+    return made._replace(
         result=made.result and sealed.result(made.result),
         error=made.error and sealed.error(made.error),
         action_results=made.action_results and sealed.actions(made.action_results),

@@ -8,7 +8,7 @@ that others hold for long: a small reserve beyond the concurrency is for such.
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 __all__ = ["FairSlots"]
 
@@ -25,19 +25,21 @@ class FairSlots:
     """
 
     def __init__(self, concurrency: int, *, throttled: Callable[[str], bool] = lambda _: False) -> None:
-        self.concurrency = concurrency
+        self._size(concurrency)
         self._throttled = throttled
         self._running: Counter[str] = Counter()
         self._taken = 0
         self._lines: defaultdict[tuple[int, str], deque[Start]] = defaultdict(deque)
 
-    def ask(self, program: str, priority: int, start: Start) -> None:
-        """Call ``start`` with a slot of its own, now or when it is its turn; 0 is the most urgent priority.
+    def ask(self, program: str, priority: int, starts: Iterable[Start]) -> None:
+        """Call each of ``starts`` with a slot of its own, now or when it is its turn; 0 is the most urgent priority.
 
-        The slot is held until :meth:`release`.
+        A slot is held until :meth:`release`.
         """
-        self._lines[priority, program].append(start)
-        self.wake()
+        waiting = [*starts]
+        if waiting:
+            self._lines[priority, program].extend(waiting)
+            self.wake()
 
     def release(self, program: str) -> None:
         self._taken -= 1
@@ -48,8 +50,12 @@ class FairSlots:
 
     def resize(self, concurrency: int) -> None:
         """Let up to so many run at once from now on; what runs beyond that goes on."""
-        self.concurrency = concurrency
+        self._size(concurrency)
         self.wake()
+
+    def _size(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self._most = concurrency + max(concurrency // RESERVE_PART, 1)
 
     def wake(self) -> None:
         """Give free slots to those whose turn it is; also to be called when a program is throttled no longer."""
@@ -64,8 +70,11 @@ class FairSlots:
 
     def _next(self) -> tuple[int, str] | None:
         """The priority and the program whose turn it is, if there is a slot for it."""
-        if not self._lines or self._taken >= self.concurrency + max(self.concurrency // RESERVE_PART, 1):
+        if not self._lines or self._taken >= self._most:
             return None
+        if len(self._lines) == 1 and self._taken < self.concurrency:
+            (line,) = self._lines
+            return None if self._throttled(line[1]) else line
         lines = [line for line in self._lines if not self._throttled(line[1])]
         if self._taken >= self.concurrency:
             lines = [line for line in lines if not self._running[line[1]]]

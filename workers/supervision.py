@@ -36,7 +36,7 @@ class Ending(Enum):
 class Supervised(Generic[T]):
     """Runs ``work`` as a task of its own from now on; see :meth:`outcome`."""
 
-    def __init__(self, work: Coroutine[Any, Any, T], *, name: str) -> None:
+    def __init__(self, work: Coroutine[Any, Any, T], *, name: str | None = None) -> None:
         self._task = asyncio.create_task(_contained(work), name=name)
         # What it ends for: None when the coroutine is over by itself.
         self._told: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()

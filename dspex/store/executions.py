@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -207,8 +207,7 @@ FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'runnin
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """An execution that a worker now runs: what CLAIM returns."""
 
     id: UUID
@@ -267,8 +266,7 @@ SELECT id, status FROM settled
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """How an attempt ends. ``status`` is the execution's next: a terminal one, or ``queued`` for another attempt
     after ``delay_seconds``. ``result``, ``error``, ``metrics``, ``action_results`` and ``events`` are JSON text.
     ``counts`` says whether the attempt is one of ``max_attempts``; one that was handed back is not."""
@@ -293,9 +291,10 @@ def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, str]:
              "delays": "delay_seconds", "counts": "counts"}  # fmt: skip
     texts = {"results": "result", "errors": "error", "metrics": "metrics", "adapters": "adapter_used",
              "actions": "action_results", "events": "events"}  # fmt: skip
+    columns = dict(zip(Settlement._fields, zip(*settlements, strict=True), strict=True))
     return {
-        **{name: array(getattr(s, column) for s in settlements) for name, column in plain.items()},
-        **{name: text_array(getattr(s, column) for s in settlements) for name, column in texts.items()},
+        **{name: array(columns[column]) for name, column in plain.items()},
+        **{name: text_array(columns[column]) for name, column in texts.items()},
     }
 
 

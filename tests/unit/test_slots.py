@@ -31,7 +31,7 @@ class Crowd:
 
     async def _one(self, program: str, priority: int) -> None:
         slot, end = asyncio.Event(), asyncio.Event()
-        self._slots.ask(program, priority, slot.set)
+        self._slots.ask(program, priority, [slot.set])
         await slot.wait()
         self._ends.append((program, end))
         self.running.append(program)

@@ -61,7 +61,7 @@ class Budgets:
                 code="price_unknown", retryable=False, model=model,
             )  # fmt: skip
         reservation = Reservation(uuid7(), program, expected.cost_usd)
-        reserving = asyncio.create_task(self._reserve.add(reservation))
+        reserving = self._reserve.add(reservation)
         cost: float | None = 0.0
         try:
             if refused := await asyncio.shield(reserving):
@@ -79,7 +79,7 @@ class Budgets:
             task.add_done_callback(self._settling.discard)
         return made
 
-    async def _end(self, reserving: asyncio.Task[str | None], id: UUID, cost: float | None) -> None:
+    async def _end(self, reserving: asyncio.Future[str | None], id: UUID, cost: float | None) -> None:
         if await reserving is None:
             await self._settle.add((id, cost))
 

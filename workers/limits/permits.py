@@ -91,7 +91,7 @@ class Permits:
 
     def throttled(self, program: str) -> bool:
         """Whether another execution of this program would only wait here."""
-        if self._waiting[program] >= WAITING_MOST:
+        if self._waiting.get(program, 0) >= WAITING_MOST:
             return True
         return time.monotonic() < self._throttled_until.get(program, 0.0)
 
