@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import logging
 import math
 import os
@@ -37,6 +35,7 @@ from workers.limits.buckets import Buckets
 from workers.limits.budget import Budgets
 from workers.limits.permits import Permits
 from workers.loop_watch import LoopWatch
+from workers.memory import settle_down
 from workers.metrics import RECEIVED
 from workers.probes import Probes
 from workers.pump import Pump
@@ -182,7 +181,7 @@ class Runtime:
         self._loop_watch.start()
         self._watchdog.start()
         self._wear.start()
-        _give_back_memory()
+        settle_down()
         log.info("worker %s is ready: %s executions at once", self.worker_id, self._executor.concurrency)
         parent.tell(parent.READY)
 
@@ -331,12 +330,6 @@ class Runtime:
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-
-def _give_back_memory() -> None:
-    """Return what only starting took to the system (5 MiB with DSPy), where the C library can: glibc."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _end_the_process(failure: threading.ExceptHookArgs) -> None:

@@ -62,7 +62,10 @@ class Cpu:
 
 
 def _used(process: psutil.Process) -> float:
-    times = process.cpu_times()
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:  # its parent has its CPU now
+        return 0.0
     return float(times.user + times.system)
 
 
