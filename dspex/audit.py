@@ -122,7 +122,7 @@ def verify_chain(execution_id: UUID, entries: Sequence[Entry], head_seq: int, he
     return Verdict(tuple(faults))
 
 
-def entry_hash(previous: bytes, execution_id: UUID, seq: int, attempt: int, at: datetime, events: str) -> bytes:
+def entry_hash(previous: bytes, execution_id: UUID | str, seq: int, attempt: int, at: datetime, events: str) -> bytes:
     """SHA-256 over the previous entry's hash and this entry's content; ``at`` counts in whole microseconds."""
     since = at - _EPOCH
     microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

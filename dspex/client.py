@@ -9,7 +9,6 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -175,8 +174,8 @@ class Client:
                     current, inputs, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, faults=fault
                 )
                 # Nobody may hear of what is not committed yet: the pump finds it then.
-                submission = replace(
-                    submission, stream=stream, publish=connection is None, traceparent=traced.traceparent
+                submission = submission._replace(
+                    stream=stream, publish=connection is None, traceparent=traced.traceparent
                 )
                 stored = self._submit(submission, idempotency_key, connection)
                 if stored is not None:
@@ -512,7 +511,7 @@ class Client:
         self._rate.wait()
         with submitting(submissions[0].program, count=len(submissions)) as traced:
             if traced.traceparent is not None:
-                submissions = [replace(each, traceparent=traced.traceparent) for each in submissions]
+                submissions = [each._replace(traceparent=traced.traceparent) for each in submissions]
             for again in (False, True):
                 try:
                     with self._database.transaction(saved="these rows are not stored") as connection:

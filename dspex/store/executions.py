@@ -10,8 +10,7 @@ A settling statement names the attempt and the worker: one that lost its lease f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -22,6 +21,7 @@ from sqlalchemy.dialects import postgresql
 
 from dspex.audit import Entry, entry_hash
 from dspex.store.arrays import array, text_array
+from dspex.store.copy_format import escaped, field
 from dspex.store.tables import executions
 
 __all__ = [
@@ -44,8 +44,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """An execution to be stored. ``inputs``, ``metadata`` and ``events`` are JSON text.
 
     ``run_at`` is None for now. ``publish`` says whether the producer will put the id on the queue itself; otherwise
@@ -131,7 +130,11 @@ def known_key(connection: Connection, program: str, key: str) -> Row[Any] | None
 
 
 def _parameters(submission: Submission) -> dict[str, Any]:
-    return {name: getattr(submission, name) for name in Submission.__slots__}
+    return submission._asdict()
+
+
+#: Postgres reads so many rows while the next ones are written.
+WRITE_ROWS = 50
 
 
 class AlreadyStored(Exception):
@@ -148,23 +151,37 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
         submissions = [s for s in submissions if s.id not in stored]
     now = connection.scalar(text("SELECT now()"))
     cursor = connection.connection.cursor()
-    hashes = [entry_hash(b"", s.id, 1, 0, now, s.events) for s in submissions]
+    events: list[str] = []
     try:
         with cursor.copy(
-            "COPY dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,"
-            " batch_id, batch_index, created_at, run_at, inputs, metadata, traceparent, audit_seq, audit_hash)"
+            "COPY dspex.executions (id, batch_index, inputs, audit_hash, program, version, priority, max_attempts,"
+            " timeout_seconds, run_at, metadata, traceparent, batch_id, created_at, status, attempt, audit_seq)"
             " FROM STDIN"
         ) as rows:
-            for s, digest in zip(submissions, hashes, strict=True):
-                rows.write_row(
-                    (s.id, s.program, s.version, "queued", s.priority, 0, s.max_attempts, s.timeout_seconds,
-                     s.batch_id, s.batch_index, now, s.run_at or now, s.inputs, s.metadata, s.traceparent, 1, digest)
-                )  # fmt: skip
-        with cursor.copy("COPY dspex.audit_events (execution_id, seq, attempt, at, events, hash) FROM STDIN") as rows:
-            for s, digest in zip(submissions, hashes, strict=True):
-                rows.write_row((s.id, 1, 0, now, s.events, digest))
+            for begin in range(0, len(submissions), WRITE_ROWS):
+                rows.write("".join(_lines(submissions[begin : begin + WRITE_ROWS], now, events)))
+        with cursor.copy("COPY dspex.audit_events (execution_id, events, hash, seq, attempt, at) FROM STDIN") as rows:
+            rows.write("".join(events))
     except psycopg.errors.UniqueViolation as error:
         raise AlreadyStored(str(error)) from error
+
+
+def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) -> Iterator[str]:
+    """COPY's lines of these executions; those of their first entries are added to ``events``.
+
+    What the rows of a batch share is written once.
+    """
+    shared: tuple[object, ...] = ()
+    rest = ""
+    for s in submissions:
+        id = str(s.id)
+        digest = "\\\\x" + entry_hash(b"", id, 1, 0, now, s.events).hex()
+        events.append(f"{id}\t{escaped(s.events)}\t{digest}\t1\t0\t{now}\n")
+        own = (s.program, s.version, s.priority, s.max_attempts, s.timeout_seconds, s.run_at or now, s.metadata,
+               s.traceparent, s.batch_id, now, "queued", 0, 1)  # fmt: skip
+        if own != shared:
+            shared, rest = own, "\t".join(map(field, own))
+        yield f"{id}\t{field(s.batch_index)}\t{escaped(s.inputs)}\t{digest}\t{rest}\n"
 
 
 # ---------------------------------------------------------------------------------------------- claim and settle

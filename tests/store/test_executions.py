@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -249,6 +250,30 @@ def test_copied_executions_have_the_same_chain(database: Database, worker_id: UU
     assert len(dispatch_due(database)) == 3
     assert len(claim(database, worker_id, *[s.id for s in made])) == 3
     assert all(trail(database, s.id).verify() for s in made)
+
+
+def test_what_is_copied_is_stored_as_it_is(database: Database) -> None:
+    nasty = json.dumps(
+        {"question": 'tab\tline\nreturn\r "quoted" \\N \\. \\x41 déjà 漢字 \U0001f600'}, ensure_ascii=False
+    )
+    indented = json.dumps(json.loads(nasty), indent=2)  # real ends of lines
+    batch, later = uuid7(), datetime.now(UTC) + timedelta(days=1)
+    made = [
+        submission(inputs=nasty, metadata=nasty, batch_id=batch, batch_index=0, traceparent="00-1-2-01"),
+        submission(inputs=indented, run_at=later, priority=9, timeout_seconds=0.25, max_attempts=7),
+        submission(events=f'[{{"kind":"submitted","data":{nasty}}}]', batch_id=batch, batch_index=2),
+    ]
+    with database.transaction() as connection:
+        executions.copy(connection, made)
+    rows = [database.run(partial(executions.find, id=each.id)) for each in made]
+    for each, row in zip(made, rows, strict=True):
+        assert row is not None
+        stored = {name: row[name] for name in each._fields if name in row and name not in ("metadata", "run_at")}
+        assert stored == {name: value for name, value in each._asdict().items() if name in stored}
+        assert row["run_at"] == (each.run_at or row["created_at"])
+        assert row["metadata"] == (each.metadata and json.loads(each.metadata))
+        assert trail(database, each.id).verify()
+    assert trail(database, made[2].id)[0].data == json.loads(nasty)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from jsonschema import Draft202012Validator
 
 from dspex.errors import SignatureSyntaxError, ValidationError
 from dspex.signatures import Field, Signature, Type
-from dspex.signatures.codec import to_json_value
+from dspex.signatures.codec import encode, to_json_value
 from dspex.signatures.compile import compile_uncached
 from dspex.signatures.types import expand
 from tests.unit.signatures.strategies import json_values, plain_types, signature_texts, types, values
 
+storable = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
 
@@ -75,6 +76,14 @@ def test_validators_and_json_schemas_agree(data: st.DataObject) -> None:
     except ValueError:
         strictly = False
     assert strictly == accepted
+
+
+@quick
+@given(st.dictionaries(storable, storable))
+def test_texts_are_written_as_pythons_json_writes_them(values: dict[str, str]) -> None:
+    expected = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+    assert encode(values) == expected
+    assert encode({**values, "wire": b"x"}) != expected  # the other writer
 
 
 def _holds_whole_floats(value: Any) -> bool:
