@@ -8,6 +8,9 @@ import gc
 
 __all__ = ["keep_together", "settle_down"]
 
+#: So many new objects before the collector looks for cycles among them: ten times Python's own, which is a few dozen
+#: executions under way, looked through again and again while they run.
+YOUNG_OBJECTS = 7_000
 #: M_ARENA_MAX of glibc's malloc.h.
 _ARENA_MAX = -8
 
@@ -28,5 +31,6 @@ def settle_down() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
