@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from tests.performance.bench.context import BUILD, ROOT, Context
 from tests.performance.bench.figures import Figure
-from tests.performance.bench.report import as_data, markdown, print_report, write
+from tests.performance.bench.report import as_data, markdown, print_report, renewed, write
 
 #: In the order in which they are run.
 WORKLOADS = (
@@ -48,14 +51,19 @@ def main() -> None:
     except KeyboardInterrupt:
         failed.append("interrupted")
     print_report(console, found)
-    data = as_data(found, quick=options.quick, repeats=options.repeats, seconds=time.monotonic() - began)
+    data: Mapping[str, Any] = as_data(
+        found, quick=options.quick, repeats=options.repeats, seconds=time.monotonic() - began
+    )
     path = BUILD / "bench.json"
     write(data, path)
     plot(path, BUILD)
     if options.keep:
-        write(data, options.keep / "bench.json")
+        kept = options.keep / "bench.json"
+        if kept.exists() and set(options.only) < set(WORKLOADS):
+            data = renewed(json.loads(kept.read_text()), data)
+        write(data, kept)
         (options.keep / "figures.md").write_text(markdown(data))
-        plot(path, options.keep)
+        plot(kept, options.keep)
     console.print(f"{path.relative_to(ROOT)} has every figure, {path.parent.relative_to(ROOT)}/*.png the plots")
     if failed:
         sys.exit(f"not done: {', '.join(failed)}")
@@ -72,7 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=_names, default=list(WORKLOADS), metavar="NAME,…", help=", ".join(WORKLOADS))
     parser.add_argument("--quick", action="store_true", help="small sizes: for a look, not for figures to quote")
     parser.add_argument("--repeats", type=int, help="3; 1 when quick")
-    parser.add_argument("--keep", type=Path, help="also write bench.json and the plots there")
+    parser.add_argument("--keep", type=Path, help="also write bench.json and the plots there; --only renews these")
     options = parser.parse_args()
     options.repeats = options.repeats or (1 if options.quick else 3)
     return options

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from tests.performance.bench.figures import Figure
 
-__all__ = ["as_data", "markdown", "print_report", "write"]
+__all__ = ["as_data", "markdown", "print_report", "renewed", "write"]
 
 #: A run by itself loads each core with about one process.
 BUSY = 2.0
@@ -34,6 +34,18 @@ def as_data(found: Mapping[str, Sequence[Figure]], *, quick: bool, repeats: int,
         "seconds": round(seconds),
         "workloads": {name: [figure.as_dict() for figure in figures] for name, figures in found.items()},
     }
+
+
+def renewed(kept: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures of ``kept`` with those of ``data`` in place of its own; each of these says when it was measured.
+
+    Figures of another machine or of other sizes are not kept.
+    """
+    if any(kept[name] != data[name] for name in ("machine", "quick")):
+        return data
+    since = f"{data['at']}, medians of {data['repeats']} repeats"
+    measured = {**kept.get("renewed", {}), **dict.fromkeys(data["workloads"], since)}
+    return {**kept, "renewed": measured, "workloads": {**kept["workloads"], **data["workloads"]}}
 
 
 def write(data: Mapping[str, Any], path: Path) -> None:
@@ -91,7 +103,9 @@ def markdown(data: Mapping[str, Any]) -> str:
     if data["load_average"] > BUSY * data["cores"]:
         lines += ["", "**The machine was busy with other work: neither rates nor ratios of this run mean much.**"]
     for name, figures in data["workloads"].items():
-        lines += ["", f"## {name.replace('_', ' ')}", "", "| figure | whose | median | least to most | goal | |"]
+        since = data.get("renewed", {}).get(name)
+        lines += ["", f"## {name.replace('_', ' ')}", *(["", f"Measured again: {since}."] if since else [])]
+        lines += ["", "| figure | whose | median | least to most | goal | |"]
         lines += ["|---|---|---|---|---|---|", *map(_row, figures)]
     return "\n".join(lines) + "\n"
 
