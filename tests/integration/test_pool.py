@@ -203,7 +203,7 @@ def test_code_that_blocks_is_named_and_keeps_nobody_else_from_working(
     # A blocked loop: who, where, since when. The worker keeps its lease meanwhile.
     (id,) = [row["id"] for row in client.workers()]
     culprit = submit(client, "stuck_loop")
-    found = wait_for(trouble, "the blocked loop to be named")
+    found = wait_for(lambda: str(culprit.id) in trouble() and trouble(), "the blocked loop to be named")
     assert f" s by {culprit.id} of stuck_loop, in {tmp_path}/slow_actions.py:" in found
     assert " wait_until < " in found
     assert " block_the_loop" in found
@@ -218,7 +218,7 @@ def test_code_that_blocks_is_named_and_keeps_nobody_else_from_working(
     wait_for(lambda: operator.pool["threads"]["waiting"] == 1, "two to hold the threads and one to wait")
     client.execute("hops", {"question": "?"}, timeout=30)
     stuck[0].cancel()
-    wait_for(trouble, "the lost thread to be counted")
+    wait_for(lambda: "are lost" in trouble(), "the lost thread to be counted")
     assert (
         f"1 of 2 threads for synchronous code are lost: wait_until, called by {stuck[0].id} of stuck_thread"
         in trouble()
