@@ -68,6 +68,8 @@ class Submission(NamedTuple):
     traceparent: str | None = None
 
 
+#: Postgres reads so many rows of a COPY while the next ones are written.
+WRITE_ROWS = 50
 #: So many executions of a program wait in Redis at most before its submits are left to the pump, which is fair to
 #: other programs; so are those of programs whose concurrency or rate is limited, which the pump counts.
 DIRECT_MOST = 100
@@ -112,12 +114,12 @@ def insert(connection: Connection, submission: Submission) -> Row[Any] | None:
 
     None when this version is not the current one, or when this id is stored already.
     """
-    return connection.exec_driver_sql(INSERT, _parameters(submission)).one_or_none()
+    return connection.exec_driver_sql(INSERT, submission._asdict()).one_or_none()
 
 
 def insert_once(connection: Connection, submission: Submission, key: str, inputs_hash: bytes) -> Row[Any] | None:
     """Store it unless the program has seen ``key``. None then, and in the cases of :func:`insert`."""
-    parameters = {**_parameters(submission), "key": key, "inputs_hash": inputs_hash}
+    parameters = {**submission._asdict(), "key": key, "inputs_hash": inputs_hash}
     return connection.exec_driver_sql(INSERT_ONCE, parameters).one_or_none()
 
 
@@ -127,14 +129,6 @@ def known_key(connection: Connection, program: str, key: str) -> Row[Any] | None
         text("SELECT execution_id, inputs_hash FROM dspex.idempotency_keys WHERE program = :program AND key = :key"),
         {"program": program, "key": key},
     ).one_or_none()
-
-
-def _parameters(submission: Submission) -> dict[str, Any]:
-    return submission._asdict()
-
-
-#: Postgres reads so many rows while the next ones are written.
-WRITE_ROWS = 50
 
 
 class AlreadyStored(Exception):
