@@ -125,6 +125,9 @@ PUMP_LEADER = Gauge("dspex_pump_leader", "1 in the worker that leads the pump", 
 DISPATCHED = Counter("dspex_pump_dispatched_total", "Executions that the pump put on the queue", registry=REGISTRY)
 TAKEN_BACK = Counter("dspex_pump_taken_back_total", "Executions dispatched and never claimed", registry=REGISTRY)
 RECOVERED = Counter("dspex_pump_recovered_total", "Executions taken from dead or stuck workers", registry=REGISTRY)
+POISONED = Counter(
+    "dspex_pump_poisoned_total", "Of these, those that failed: each attempt's worker died", registry=REGISTRY
+)
 
 
 class Queue(Collector):

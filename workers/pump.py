@@ -30,7 +30,7 @@ from dspex.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, fail
 from dspex.store import budgets, health, recovery, workers
 from dspex.store.database import Database
 from dspex.store.dispatch import RESERVE, dispatch, forget_starts, redispatch
-from workers.metrics import BACKEND_FAILURES, DISPATCHED, PUMP_LEADER, QUEUE, RECOVERED, TAKEN_BACK
+from workers.metrics import BACKEND_FAILURES, DISPATCHED, POISONED, PUMP_LEADER, QUEUE, RECOVERED, TAKEN_BACK
 from workers.periodic import Periodic
 
 __all__ = ["Pump"]
@@ -144,6 +144,7 @@ class Pump(Periodic):
         )
         if rows:
             RECOVERED.inc(len(rows))
+            POISONED.inc(sum(row.expired and row.status == Status.FAILED for row in rows))
             failpoint(AFTER_RECOVER)
             if dead := sum(row.expired for row in rows):
                 log.warning("recovered %s executions of dead workers", dead)

@@ -183,6 +183,24 @@ def test_a_worker_whose_loop_is_blocked_is_not_live_and_says_where(client: Clien
     blocked.kill()
 
 
+def test_an_execution_whose_worker_died_each_time_is_counted(client: Client, start_worker: StartWorker) -> None:
+    http, options = Http(free_port()), {"sleep_ms": 600_000}
+    for name, attempts in (("once", 1), ("twice", 2)):
+        client.deploy(dspex.Program(name, QA, adapter="scripted", module_options=options, retry=dspex.Retry(attempts)))
+    dies = start_worker(DSPEX_LEASE_SECONDS=1)
+    once, twice = (client.submit(name, {"question": "?"}) for name in ("once", "twice"))
+    wait_for(lambda: {once.status, twice.status} == {dspex.Status.RUNNING}, "both to run")
+    dies.kill()
+    start_worker(DSPEX_LEASE_SECONDS=1, DSPEX_HTTP_PORT=http.port)
+    with pytest.raises(dspex.ExecutionFailed) as failed:
+        once.result(timeout=30)
+    assert failed.value.code == "poisoned"
+    wait_for(lambda: http.metrics()["dspex_pump_recovered_total",] == 2, "both to be recovered")
+    assert http.metrics()["dspex_pump_poisoned_total",] == 1
+    assert not twice.status.is_final
+    twice.cancel()
+
+
 def test_beat_has_the_health_checked_and_recorded(
     client: Client, backends: Backends, database: Database, start_worker: StartWorker, tmp_path: Path
 ) -> None:
