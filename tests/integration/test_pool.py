@@ -203,7 +203,8 @@ def test_code_that_blocks_is_named_and_keeps_nobody_else_from_working(
     # A blocked loop: who, where, since when. The worker keeps its lease meanwhile.
     (id,) = [row["id"] for row in client.workers()]
     culprit = submit(client, "stuck_loop")
-    found = wait_for(lambda: str(culprit.id) in trouble() and trouble(), "the blocked loop to be named")
+    wait_for(lambda: str(culprit.id) in trouble(), "the blocked loop to be named")
+    found = trouble()
     assert f" s by {culprit.id} of stuck_loop, in {tmp_path}/slow_actions.py:" in found
     assert " wait_until < " in found
     assert " block_the_loop" in found
