@@ -48,8 +48,8 @@ LEAD_SECONDS = 2.0
 WINDOW_FACTOR = 2
 #: What one message carries at most: so many executions, this part of what the smallest worker runs at once, and so
 #: much of a round that each worker gets so many messages of it.
-MESSAGE_MOST = 50
-SLOTS_PART = 4
+MESSAGE_MOST = 100
+SLOTS_PART = 2
 MESSAGES_LEAST = 2
 #: A dispatched execution that no message stands for is dispatched again after so long.
 UNCLAIMED_SECONDS = 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from dspex.audit import encode_events
@@ -19,13 +19,13 @@ class AttemptTrail:
     """
 
     def __init__(self, anchor: datetime) -> None:
-        self._anchor = anchor
         self._anchor_mono = time.monotonic()
+        self._ahead = anchor.timestamp() - self._anchor_mono
         self.action_results: Mapping[str, Any] = {}
         self._events: list[tuple[datetime, str, dict[str, Any]]] = []
 
     def now(self) -> datetime:
-        return self._anchor + timedelta(seconds=time.monotonic() - self._anchor_mono)
+        return datetime.fromtimestamp(self._ahead + time.monotonic(), UTC)
 
     def record(self, kind: str, *, began_at: datetime | None = None, **data: Any) -> None:
         """Append an event that is over; one that ``began_at`` a moment gets its ``duration_ms``."""
@@ -46,4 +46,4 @@ class AttemptTrail:
     def encode(self) -> str:
         """The entry's text: the events in order of when they began."""
         ordered = sorted(self._events, key=lambda event: event[0])
-        return encode_events([{"kind": kind, "at": at.isoformat(), "data": data} for at, kind, data in ordered])
+        return encode_events([{"kind": kind, "at": at, "data": data} for at, kind, data in ordered])

@@ -11,10 +11,10 @@ from workers.pump import message_size
 @pytest.mark.parametrize(
     ("count", "fleet", "size"),
     [
-        (400, Fleet(1, 200, 200), 50),
+        (400, Fleet(1, 200, 200), 100),
         (40, Fleet(1, 200, 200), 20),
         (100, Fleet(10, 2000, 200), 5),
-        (80, Fleet(10, 40, 4), 1),
+        (80, Fleet(10, 40, 4), 2),
         (1, Fleet(2, 400, 200), 1),
     ],
     ids=["a full window", "a round of it", "each worker gets some", "small workers", "one"],
