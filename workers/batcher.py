@@ -33,6 +33,10 @@ Flush = Callable[[Connection, Sequence[T], bool], Awaitable[Sequence[R]]]
 #: Half of what a worker runs at once by default: one half is hosted while the other is claimed. With batches of all
 #: of them the loop waited for Postgres and Postgres for the loop, in turn: a fifth fewer no-ops a second.
 MAX_ITEMS = 100
+#: Planning a claim takes longer than carrying it out, and the plan is the same every time. It is made for the worker's
+#: first execution, perhaps of an empty table, which Postgres would rather read from the beginning; and it is kept until
+#: that table, full by then, is analyzed.
+SESSION = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 log = logging.getLogger("dspex.workers")
@@ -125,8 +129,7 @@ class Batcher(Generic[T, R]):
                 autocommit=True,
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
                 application_name=f"dspex worker {self._name}",
-                # Planning a claim takes longer than carrying it out, and the plan is the same every time.
-                **session_arguments(self._url, plan_cache_mode="force_generic_plan"),
+                **session_arguments(self._url, **SESSION),
                 **KEEPALIVE,
             )
             if is_pooled(self._url):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from dspex.store.arrays import array
 from dspex.store.database import Database
 from dspex.store.executions import Settlement
 from tests.store.test_dispatch import rows_read
+from workers.batcher import SESSION
 
 PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
 SUBMISSION = partial(
@@ -50,6 +51,33 @@ def test_a_claim_and_a_settlement_read_their_own_rows(database: Database) -> Non
         assert read_at_most(connection, executions.SETTLE, executions.settle_parameters(settlements)) <= 400
         finished = "SELECT count(*) FROM dspex.executions WHERE finished_at IS NOT NULL"
         assert connection.scalar(text(finished)) == len(ids)
+
+
+def test_plans_that_a_worker_makes_of_empty_tables_serve_full_ones(database: Database) -> None:
+    """It makes each once, perhaps before there is anything: a table read from its beginning then would be for long."""
+    ids = [uuid7() for _ in range(100)]
+    settlements = [Settlement(id, 1, ids[0], "completed", "[]", "{}", result="{}") for id in ids]
+    claiming = {"ids": array(ids), "worker_id": ids[0], "events": "[]"}
+    statements: list[tuple[str, Mapping[str, Any]]] = [
+        (executions.CLAIM, claiming),
+        (executions.ADOPT, claiming),
+        (executions.SETTLE, executions.settle_parameters(settlements)),
+    ]
+    with database.transaction() as connection:
+        for name, value in SESSION.items():
+            connection.execute(text(f"SET LOCAL {name} = {value}"))
+        cursor = connection.connection.cursor()
+        for statement, parameters in statements:
+            cursor.execute("EXPLAIN (FORMAT JSON) " + statement, parameters)
+            ((plans,),) = cursor.fetchall()
+            read = {node["Relation Name"] for node in nodes(plans[0]["Plan"]) if node["Node Type"] == "Seq Scan"}
+            assert not any(name.startswith("executions") for name in read), statement
+
+
+def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
 
 
 def test_what_a_batch_tells_reads_its_own_rows(database: Database) -> None:
