@@ -2,7 +2,7 @@
 
 from kombu import Exchange, Queue
 
-from dspex.broker import LANES
+from dspex.publish.broker import LANES
 
 # JSON only, and nothing is ever pickled: a message is data from outside.
 accept_content = ["json"]
@@ -17,9 +17,11 @@ task_store_errors_even_if_ignored = False
 # Hundreds of executions on one asyncio loop in one process; scale by processes.
 worker_pool = "workers.pool:AsyncioPool"
 # Refuses and counts what is no message of ours, without logging what it held.
-worker_consumer = "workers.consumer:Consumer"
-# Messages a worker may hold for each execution it can run. The pump bounds what waits in Redis (workers/pump.py); a
-# worker that took no more than it can run would not see the one of another program behind it (workers/slots.py).
+worker_consumer = "workers.consume.consumer:Consumer"
+# Messages a worker may hold for each execution it can run. The pump bounds what waits in Redis
+# (workers/process/pump.py); a
+# worker that took no more than it can run would not see the one of another program behind it
+# (workers/attempt/slots.py).
 worker_prefetch_multiplier = 4
 # A message is acknowledged when its executions are settled, so the prefetch window counts what is in flight.
 task_acks_late = True
@@ -29,7 +31,7 @@ task_reject_on_worker_lost = False
 worker_disable_rate_limits = True
 # Redis going away says nothing about the work: it goes on, and is settled in Postgres.
 worker_cancel_long_running_tasks_on_connection_loss = False
-# kombu's redelivery, which is not the recovery mechanism, is off altogether: see workers/transport.py.
+# kombu's redelivery, which is not the recovery mechanism, is off altogether: see workers/consume/redis_transport.py.
 broker_transport_options = {
     # The lists that the queue is made of, in the order in which they are served.
     "priority_steps": LANES,

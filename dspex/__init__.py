@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dspex.actions import Action
-    from dspex.async_client import AsyncBatch, AsyncClient, AsyncExecution
-    from dspex.audit import AuditEvent, AuditTrail
-    from dspex.batch import Batch, Progress, Rejected
-    from dspex.client import Client
+    from dspex.client.async_client import AsyncBatch, AsyncClient, AsyncExecution
+    from dspex.client.batch import Batch, Progress, Rejected
+    from dspex.client.client import Client
+    from dspex.client.execution import Execution, Metrics, Result, Status
+    from dspex.client.follow import StreamEvent
     from dspex.errors import (
         ActionFailed,
         AlertNotDelivered,
@@ -45,31 +45,31 @@ if TYPE_CHECKING:
         TransitionRefused,
         ValidationError,
     )
-    from dspex.execution import Execution, Metrics, Result, Status
-    from dspex.health import Component, Condition, HealthReport
-    from dspex.limits import Limits
-    from dspex.program import Program, Retry
-    from dspex.registry import AdapterInfo, Capabilities, adapters
+    from dspex.operations.health.conditions import Component, Condition, HealthReport
+    from dspex.program.actions import Action
+    from dspex.program.adapters import AdapterInfo, Capabilities, adapters
+    from dspex.program.limits import Limits
+    from dspex.program.program import Program, Retry
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
-    from dspex.streaming import StreamEvent
+    from dspex.store.audit_chain import AuditEvent, AuditTrail
 
 # Lighter before heavier: a name is looked for in this order, and nothing after its module is loaded.
 _MODULES = (
     "errors",
     "signatures",
-    "registry",
-    "audit",
-    "execution",
-    "limits",
-    "actions",
-    "program",
-    "batch",
+    "program.adapters",
+    "store.audit_chain",
+    "client.execution",
+    "program.limits",
+    "program.actions",
+    "program.program",
+    "client.batch",
     "settings",
-    "streaming",
-    "health",
-    "client",
-    "async_client",
+    "client.follow",
+    "operations.health.conditions",
+    "client.client",
+    "client.async_client",
 )
 
 __all__ = [

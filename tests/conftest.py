@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 from sqlalchemy import create_engine, text
 
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.embedded.servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store import migrate

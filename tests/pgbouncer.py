@@ -11,8 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from dspex.embedded.child_process import Account, ChildProcess, server_environment
 from dspex.embedded.ports import free_port
-from dspex.embedded.process import Account, ChildProcess, server_environment
 from tests.waiting import wait_for
 
 CONFIGURATION = """\

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from dspex.program import Program
-from workers.run import Answer, Estimate, Run, Tries, once
+from dspex.program.program import Program
+from workers.adapters.contract import Answer, Estimate, Run, Tries, once
 
 __all__ = ["MemoryJournal", "MemoryTrail", "a_run", "until"]
 

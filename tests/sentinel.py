@@ -8,8 +8,8 @@ from pathlib import Path
 
 import redis
 
+from dspex.embedded.child_process import ChildProcess, server_environment
 from dspex.embedded.ports import free_port
-from dspex.embedded.process import ChildProcess, server_environment
 from dspex.embedded.server import packaged
 from tests.waiting import wait_for
 

@@ -15,7 +15,7 @@ import threading
 from celery.utils.nodenames import host_format
 
 from workers.app import app
-from workers.memory import keep_together
+from workers.process.malloc import keep_together
 
 __all__ = ["main"]
 
@@ -36,7 +36,8 @@ def main() -> int:
     worker = app.Worker(
         hostname=host_format(options.hostname),
         loglevel=options.loglevel.upper(),
-        without_mingle=True,  # what other workers hold revoked means nothing here: see workers/remote.py
+        # What other workers hold revoked means nothing here: see workers/consume/remote_control.py.
+        without_mingle=True,
         without_gossip=True,
     )
     worker.start()

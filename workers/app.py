@@ -12,10 +12,10 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.signals import setup_logging
 
-from dspex.broker import tls_options
-from dspex.redis_clients import kombu_options, kombu_url
+from dspex.publish.broker import tls_options
+from dspex.publish.redis_clients import kombu_options, kombu_url
 from dspex.settings import Settings
-from workers import sentinel, transport
+from workers.consume import redis_transport, sentinel_transport
 
 __all__ = ["app", "settings"]
 
@@ -65,8 +65,8 @@ def _configure_logging(loglevel: int | str | None = None, **_: object) -> None:
 
 
 def _make_app(settings: Settings) -> Celery:
-    transport.register()
-    sentinel.register()
+    redis_transport.register()
+    sentinel_transport.register()
     broker_url = settings.backends().broker_url
     made = Celery("dspex", broker=kombu_url(broker_url), include=["workers.tasks"])
     made.config_from_object(_celeryconfig())

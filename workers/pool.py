@@ -1,7 +1,7 @@
 """The pool: Celery's task pool on one asyncio loop.
 
-Executions run as coroutines on the loop of :class:`workers.runtime.Runtime`; other tasks (health checks) run in a
-small thread pool. Celery's callbacks belong to the main thread, where its hub is: they go there through
+Executions run as coroutines on the loop of :class:`workers.process.runtime.Runtime`; other tasks (health checks) run
+in a small thread pool. Celery's callbacks belong to the main thread, where its hub is: they go there through
 ``hub.call_soon``, which wakes an idle hub at once (kombu 5.7).
 """
 
@@ -21,13 +21,13 @@ from celery.concurrency.base import BasePool, apply_target
 from celery.signals import worker_shutting_down
 from celery.worker import state
 
-from dspex.broker import QUEUE, TASK
-from workers import transport
-from workers.executor import OnEnd, OnStart, Received
-from workers.message import Message
-from workers.parent import EXIT_RETIRED
-from workers.runtime import Runtime
-from workers.watchdog import Consumption
+from dspex.publish.broker import QUEUE, TASK
+from workers.attempt.executor import OnEnd, OnStart, Received
+from workers.consume import redis_transport
+from workers.consume.message import Message
+from workers.process.fleet_pipe import EXIT_RETIRED
+from workers.process.runtime import Runtime
+from workers.process.watchdog import Consumption
 
 __all__ = ["AsyncioPool"]
 
@@ -65,7 +65,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._threads = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="dspex-side")
         self._runtime = Runtime(settings, concurrency=self.limit, consumption=self._consumption, on_worn=self._retire)
         self._runtime.start()
-        transport.on_refused = self.refuse
+        redis_transport.on_refused = self.refuse
         worker_shutting_down.connect(self._on_shutdown_signal)
 
     def register_with_event_loop(self, hub: Any) -> None:
@@ -173,7 +173,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._runtime.submit(received, on_start, on_end)
 
     def refuse(self, reason: str) -> None:
-        """Count a message that was refused; ``reason`` is one of those of workers/refusals.py."""
+        """Count a message that was refused; ``reason`` is one of those of workers/consume/refusals.py."""
         self._runtime.refuse(reason)
 
     def _get_info(self) -> dict[str, Any]:

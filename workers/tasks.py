@@ -8,12 +8,12 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dspex.broker import TASK
+from dspex.publish.broker import TASK
 from workers.app import app, settings
-from workers.remote import ExecutionRequest, register
+from workers.consume.remote_control import ExecutionRequest, register
 
 if TYPE_CHECKING:
-    from dspex.health import HealthCheck
+    from dspex.operations.health.conditions import HealthCheck
 
 __all__ = ["alerts", "execute", "health", "upkeep"]
 
@@ -29,7 +29,7 @@ def execute(envelope: dict[str, Any]) -> None:
 @app.task(name="dspex.health")  # type: ignore[untyped-decorator]
 def health(interval_seconds: float = settings.health_interval_seconds) -> str:
     """Check the health of the deployment, as beat asks so often, and keep the report. Returns its overall verdict."""
-    from workers.health import check_and_record
+    from workers.observe.health_check import check_and_record
 
     return str(check_and_record(settings, _beats_check(), interval_seconds=interval_seconds).overall)
 
@@ -37,7 +37,7 @@ def health(interval_seconds: float = settings.health_interval_seconds) -> str:
 @cache
 def _beats_check() -> HealthCheck:
     """One for all times: it knows which of its parts still hang."""
-    from workers.health import health_check
+    from workers.observe.health_check import health_check
 
     return health_check(settings, by_beat=True)
 
@@ -45,7 +45,7 @@ def _beats_check() -> HealthCheck:
 @app.task(name="dspex.alerts")  # type: ignore[untyped-decorator]
 def alerts() -> str:
     """Evaluate alerts and tell what follows. Returns how many were told."""
-    from dspex.alerts.evaluation import evaluate_and_tell
+    from dspex.operations.alerts.evaluation import evaluate_and_tell
 
     done = evaluate_and_tell(settings)
     return "another evaluation was under way" if done.skipped else f"{done.told} told"
@@ -54,6 +54,6 @@ def alerts() -> str:
 @app.task(name="dspex.upkeep")  # type: ignore[untyped-decorator]
 def upkeep() -> str:
     """Make partitions ahead of time, and remove what is old. Returns how much was done."""
-    from workers.upkeep import keep_up
+    from workers.process.retention_upkeep import keep_up
 
     return keep_up(settings)

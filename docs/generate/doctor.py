@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dspex.doctor import GROUPS, Check, Group
+from dspex.operations.doctor import GROUPS, Check, Group
 
 __all__ = ["page"]
 
 _HEAD = """\
 # dspex doctor
 
-<!-- Made by `python -m docs.generate` from dspex/doctor/: do not edit. -->
+<!-- Made by `python -m docs.generate` from dspex/operations/doctor/: do not edit. -->
 
 `dspex doctor` says whether a deployment is ready: the twelve requirements that DSPex was specified with, and what
 operating it takes. Each check is made for real, is over in time (10 seconds unless it says otherwise), and works with

@@ -1,4 +1,4 @@
-"""docs/reference/metrics.md: every metric of a worker, from workers/metrics.py."""
+"""docs/reference/metrics.md: every metric of a worker, from workers/observe/metrics.py."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from prometheus_client import ProcessCollector
 from prometheus_client.core import Metric
 
-from dspex.store.health import Backlog
-from workers import metrics
+from dspex.store.operations.health import Backlog
+from workers.observe import metrics
 
 __all__ = ["page"]
 
 _HEAD = f"""\
 # Metrics
 
-<!-- Made by `python -m docs.generate` from workers/metrics.py: do not edit. -->
+<!-- Made by `python -m docs.generate` from workers/observe/metrics.py: do not edit. -->
 
 What a worker tells at `/metrics`, once `DSPEX_HTTP_PORT` is set (see [watch health](../how-to/watch-health.md)).
 Counters and histograms are of one process: sum them over all. The queue and the number of workers are of the whole

@@ -35,7 +35,7 @@ def completion(shell: str) -> None:
 def program_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The deployed programs that begin so; none when the database cannot be asked, or does not say in time."""
     from dspex.settings import Settings
-    from dspex.store.names import programs_beginning
+    from dspex.store.program_names import programs_beginning
 
     try:
         url = Settings.load().backends().database_url

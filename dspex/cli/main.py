@@ -12,45 +12,69 @@ from typing import Any
 
 import click
 
-from dspex.cli.colour import coloured
 from dspex.cli.completion import VARIABLE
-from dspex.cli.failures import DONE, INTERRUPTED, OUTPUT_CLOSED, tell
+from dspex.cli.output.colour import coloured
+from dspex.cli.output.failures import DONE, INTERRUPTED, OUTPUT_CLOSED, tell
 
 __all__ = ["cli", "main"]
 
 #: Where each subcommand is, in the order that help shows them, with its line of help.
 COMMANDS = {
-    "demo": ("dspex.cli.demo:demo", "See it work: a real model, on the embedded stack."),
-    "up": ("dspex.cli.up:up", "Run the embedded stack: Redis, Postgres, workers, beat, Flower."),
-    "worker": ("dspex.cli.processes:worker", "Run a worker."),
-    "beat": ("dspex.cli.processes:beat", "Run beat, which has the health checked."),
-    "flower": ("dspex.cli.processes:flower", "Run the Flower dashboard."),
-    "config": ("dspex.cli.config:config", "Show the settings in force, and where each comes from."),
-    "migrate": ("dspex.cli.migrate:migrate", "Bring the database's schema up to date."),
-    "compile": ("dspex.cli.compile:compile_command", "Compile a signature and show what it means."),
-    "deploy": ("dspex.cli.programs:deploy", "Deploy the programs of a Python or JSON file."),
-    "run": ("dspex.cli.executions:run", "Execute a program and print its result."),
-    "batch": ("dspex.cli.batch:batch", "Execute a program for every line of a file; it can be killed and go on."),
-    "stream": ("dspex.cli.stream:stream", "Follow an execution: its status, and its fields as they are written."),
-    "show": ("dspex.cli.show:show", "Show an execution and its timeline."),
-    "list": ("dspex.cli.executions:list_command", "List executions, the newest first."),
-    "cancel": ("dspex.cli.control:cancel", "Cancel executions."),
-    "retry": ("dspex.cli.control:retry", "Queue failed or cancelled executions again."),
-    "pause": ("dspex.cli.control:pause", "Begin no execution of a program."),
-    "resume": ("dspex.cli.control:resume", "Begin executions of a paused program again."),
-    "audit": ("dspex.cli.audit:audit", "Verify audit trails, or write them to a file."),
-    "retention": ("dspex.cli.retention:retention", "Show what is kept and for how long, and remove what is old."),
-    "backup": ("dspex.cli.backup:backup", "Write all that DSPex keeps to a file."),
-    "restore": ("dspex.cli.backup:restore", "Put a backup into a database."),
-    "encryption": ("dspex.cli.encryption:encryption", "Make and rotate the keys that seal secret fields."),
-    "adapters": ("dspex.cli.adapters:adapters_command", "List the adapters that can host programs."),
-    "workers": ("dspex.cli.workers:workers", "List the live workers."),
-    "health": ("dspex.cli.health:health", "Show how everything is, and what to do where it is not well."),
-    "report": ("dspex.cli.report:report", "Report what happened: outcomes, times, costs, errors, events, alerts."),
-    "alerts": ("dspex.cli.alerts:alerts", "List alerts, evaluate them now, or tell a test alert."),
+    "demo": ("dspex.cli.processes.demo_command:demo", "See it work: a real model, on the embedded stack."),
+    "up": ("dspex.cli.processes.up_command:up", "Run the embedded stack: Redis, Postgres, workers, beat, Flower."),
+    "worker": ("dspex.cli.processes.process_commands:worker", "Run a worker."),
+    "beat": ("dspex.cli.processes.process_commands:beat", "Run beat, which has the health checked."),
+    "flower": ("dspex.cli.processes.process_commands:flower", "Run the Flower dashboard."),
+    "config": ("dspex.cli.operate.config_command:config", "Show the settings in force, and where each comes from."),
+    "migrate": ("dspex.cli.operate.migrate_command:migrate", "Bring the database's schema up to date."),
+    "compile": ("dspex.cli.programs.compile_command:compile_command", "Compile a signature and show what it means."),
+    "deploy": ("dspex.cli.programs.deploy_command:deploy", "Deploy the programs of a Python or JSON file."),
+    "run": ("dspex.cli.executions.run_command:run", "Execute a program and print its result."),
+    "batch": (
+        "dspex.cli.executions.batch_command:batch",
+        "Execute a program for every line of a file; it can be killed and go on.",
+    ),
+    "stream": (
+        "dspex.cli.executions.stream_command:stream",
+        "Follow an execution: its status, and its fields as they are written.",
+    ),
+    "show": ("dspex.cli.executions.show_command:show", "Show an execution and its timeline."),
+    "list": ("dspex.cli.executions.run_command:list_command", "List executions, the newest first."),
+    "cancel": ("dspex.cli.executions.control_commands:cancel", "Cancel executions."),
+    "retry": ("dspex.cli.executions.control_commands:retry", "Queue failed or cancelled executions again."),
+    "pause": ("dspex.cli.executions.control_commands:pause", "Begin no execution of a program."),
+    "resume": ("dspex.cli.executions.control_commands:resume", "Begin executions of a paused program again."),
+    "audit": ("dspex.cli.operate.audit_command:audit", "Verify audit trails, or write them to a file."),
+    "retention": (
+        "dspex.cli.operate.retention_command:retention",
+        "Show what is kept and for how long, and remove what is old.",
+    ),
+    "backup": ("dspex.cli.operate.backup_commands:backup", "Write all that DSPex keeps to a file."),
+    "restore": ("dspex.cli.operate.backup_commands:restore", "Put a backup into a database."),
+    "encryption": (
+        "dspex.cli.operate.encryption_command:encryption",
+        "Make and rotate the keys that seal secret fields.",
+    ),
+    "adapters": ("dspex.cli.programs.adapters_command:adapters_command", "List the adapters that can host programs."),
+    "workers": ("dspex.cli.operate.workers_command:workers", "List the live workers."),
+    "health": (
+        "dspex.cli.operate.health_command:health",
+        "Show how everything is, and what to do where it is not well.",
+    ),
+    "report": (
+        "dspex.cli.operate.report_command:report",
+        "Report what happened: outcomes, times, costs, errors, events, alerts.",
+    ),
+    "alerts": ("dspex.cli.operate.alerts_command:alerts", "List alerts, evaluate them now, or tell a test alert."),
     "completion": ("dspex.cli.completion:completion", "Print the script that completes commands in a shell."),
-    "doctor": ("dspex.cli.doctor:doctor", "Say whether this deployment is ready, and how to mend what is not."),
-    "bench": ("dspex.cli.bench:bench", "Put load on this deployment: how much it carries, where it is bound."),
+    "doctor": (
+        "dspex.cli.operate.doctor_command:doctor",
+        "Say whether this deployment is ready, and how to mend what is not.",
+    ),
+    "bench": (
+        "dspex.cli.operate.bench_command:bench",
+        "Put load on this deployment: how much it carries, where it is bound.",
+    ),
 }
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dspex.embedded.process import ChildProcess
+from dspex.embedded.child_process import ChildProcess
 from dspex.embedded.state import Home, Stack
 from dspex.errors import BackendUnavailable
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 
-from dspex.embedded.model import MODEL_ALIAS, model_path
+from dspex.embedded.bundled_model import MODEL_ALIAS, model_path
 
 __all__ = ["main"]
 

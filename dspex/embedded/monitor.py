@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dspex.embedded.progress import Progress, Reporter, State
+from dspex.embedded.stack_progress import Progress, Reporter, State
 from dspex.errors import DspexError
 
 __all__ = ["Monitor", "ProcessFailed", "Unit"]

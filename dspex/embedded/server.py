@@ -7,8 +7,8 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from dspex.embedded.child_process import REFUSED, ChildProcess
 from dspex.embedded.ports import free_port, is_free
-from dspex.embedded.process import REFUSED, ChildProcess
 from dspex.embedded.state import FileLock, Home
 from dspex.errors import BackendUnavailable, ConfigurationError, DspexError
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from dspex.embedded import progress
-from dspex.embedded.postgres import PostgresServer
-from dspex.embedded.progress import Reporter, silent, step
-from dspex.embedded.redis import RedisServer
+from dspex.embedded import stack_progress
+from dspex.embedded.postgres_server import PostgresServer
+from dspex.embedded.redis_server import RedisServer
 from dspex.embedded.server import Server
+from dspex.embedded.stack_progress import Reporter, silent, step
 from dspex.embedded.state import Home, Stack, write_stack
 
 __all__ = ["EmbeddedServers"]
@@ -93,7 +93,7 @@ class EmbeddedServers:
 
     def _stop_one(self, server: Server) -> None:
         if server.running:
-            progress.stop(self._report, server.name, server.stop)
+            stack_progress.stop(self._report, server.name, server.stop)
 
     def __enter__(self) -> Self:
         self.start()

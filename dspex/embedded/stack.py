@@ -11,13 +11,13 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
-from dspex.embedded import application, progress
+from dspex.embedded import application, stack_progress
 from dspex.embedded.application import Application, ReadyCheck
-from dspex.embedded.model import LocalModel
+from dspex.embedded.bundled_model import LocalModel
 from dspex.embedded.monitor import Monitor
 from dspex.embedded.ports import free_port
-from dspex.embedded.progress import Reporter, silent, step
 from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.stack_progress import Reporter, silent, step
 from dspex.embedded.state import Stack
 
 __all__ = ["EmbeddedStack", "stop_on_signals"]
@@ -128,7 +128,7 @@ class EmbeddedStack:
     def _stop_applications(self) -> None:
         with ThreadPoolExecutor(max_workers=len(self.applications) or 1) as pool:
             try:
-                list(pool.map(lambda each: progress.stop(self._report, each.name, each.stop), self.applications))
+                list(pool.map(lambda each: stack_progress.stop(self._report, each.name, each.stop), self.applications))
             except BaseException:  # a second Ctrl-C: no more grace
                 for each in self.applications:
                     each.kill()
@@ -136,7 +136,7 @@ class EmbeddedStack:
 
     def _stop_model(self) -> None:
         if self._monitor.watches(self._model):
-            progress.stop(self._report, self._model.name, self._model.stop)
+            stack_progress.stop(self._report, self._model.name, self._model.stop)
 
     def __enter__(self) -> Self:
         self.start()

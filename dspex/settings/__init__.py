@@ -4,11 +4,11 @@ One file for each section of settings; :class:`Settings` (load.py) is all of the
 field with a description to its section; one that holds a secret is a ``pydantic.SecretStr``.
 """
 
-from dspex.settings.connections import Backends, connection_warnings
-from dspex.settings.load import Settings, unknown_variables
-from dspex.settings.models import ModelLimits
-from dspex.settings.names import PREFIX, variable
+from dspex.settings.connection_settings import Backends, connection_warnings
+from dspex.settings.loading import Settings, unknown_variables
+from dspex.settings.model_settings import ModelLimits
 from dspex.settings.secrets import Secrets
+from dspex.settings.setting_names import PREFIX, variable
 from dspex.settings.urls import without_password
 
 __all__ = [

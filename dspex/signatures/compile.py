@@ -12,14 +12,14 @@ from pydantic_core import SchemaValidator
 from pydantic_core import ValidationError as CoreError
 
 from dspex.errors import SignatureSyntaxError
-from dspex.signatures import classes, dspy_strings, native
 from dspex.signatures.compiled import Signature
-from dspex.signatures.faults import explain
 from dspex.signatures.fields import NO_DEFAULT, Field
 from dspex.signatures.identity import has_default
-from dspex.signatures.source import Source
-from dspex.signatures.types import TypeFaultError, constrain, nearest
-from dspex.signatures.validators import build_validator
+from dspex.signatures.parse import classes, dspy_strings, native
+from dspex.signatures.parse.source import Source
+from dspex.signatures.types.types import TypeFaultError, constrain, nearest
+from dspex.signatures.values.validators import build_validator
+from dspex.signatures.values.value_faults import explain
 
 __all__ = ["DEFAULT_NAME", "compile_signature", "compile_uncached", "forget_compiled", "read_source"]
 

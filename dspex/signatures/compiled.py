@@ -10,13 +10,14 @@ from pydantic_core import SchemaValidator
 from pydantic_core import ValidationError as CoreError
 
 from dspex.errors import FieldError, ValidationError
-from dspex.signatures import codec, identity
+from dspex.signatures import identity
 from dspex.signatures.diff import Diff, compare
-from dspex.signatures.faults import explain, shorten
 from dspex.signatures.fields import Field
-from dspex.signatures.json_schema import side_schema
-from dspex.signatures.providers import ProviderFit, fit, schema_for
-from dspex.signatures.repair import Checked, repair
+from dspex.signatures.schemas.json_schema import side_schema
+from dspex.signatures.schemas.provider_fit import ProviderFit, fit, schema_for
+from dspex.signatures.values import codec
+from dspex.signatures.values.value_faults import explain, shorten
+from dspex.signatures.values.value_repair import Checked, repair
 
 __all__ = ["Example", "Side", "Signature"]
 
@@ -127,7 +128,7 @@ class Signature:
 
         Raises ValidationError when none was found for a field, and says how to help.
         """
-        from dspex.signatures.examples import find  # for tests and the scripted adapter: no producer needs it
+        from dspex.signatures.values.examples import find  # for tests and the scripted adapter: no producer needs it
 
         return Example(*find(seed, self.input_fields, self.output_fields))
 

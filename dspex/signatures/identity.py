@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dspex.signatures.codec import to_json_value
 from dspex.signatures.fields import NO_DEFAULT, Field, Type, literal
-from dspex.signatures.types import SPECS
+from dspex.signatures.types.types import SPECS
+from dspex.signatures.values.codec import to_json_value
 
 __all__ = ["definition", "fingerprint"]
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from dspex.errors import ProgramNotFound
-from dspex.program import Program
+from dspex.program.program import Program
 
 __all__ = ["Deployed", "current", "deploy", "deployed", "load", "names", "paused", "set_pause"]
 

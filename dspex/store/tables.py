@@ -261,7 +261,7 @@ health_checks = Table(
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     _at("at", nullable=False, default=True),
-    # healthy, degraded or unhealthy; and the whole report (dspex/health.py).
+    # healthy, degraded or unhealthy; and the whole report (dspex/operations/health/conditions.py).
     Column("overall", Text, nullable=False),
     Column("worker_id", UUID(as_uuid=True)),
     Column("report", JSON, nullable=False),

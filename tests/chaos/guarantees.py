@@ -17,10 +17,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from dspex.audit import AuditTrail, Entry
-from dspex.client import Client
-from dspex.execution import Status
+from dspex.client.client import Client
+from dspex.client.execution import Status
 from dspex.store import workers
+from dspex.store.audit_chain import AuditTrail, Entry
 from dspex.store.database import Database
 
 __all__ = ["assert_guarantees", "long", "paid_calls"]

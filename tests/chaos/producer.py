@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from dspex.client import Client
+from dspex.client.client import Client
 
 
 def main() -> None:

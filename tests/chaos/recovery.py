@@ -29,9 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.embedded.servers import EmbeddedServers
-from dspex.registry import look_again
+from dspex.program.adapters import look_again
 from dspex.settings import Backends
 from dspex.store import migrate
 from tests.chaos.guarantees import assert_guarantees

@@ -16,9 +16,9 @@ from typing import Any
 import aiohttp
 
 from dspex.errors import ModelError
-from dspex.program import Program
-from dspex.registry import AdapterInfo, Capabilities
-from workers.run import Answer, Run
+from dspex.program.adapters import AdapterInfo, Capabilities
+from dspex.program.program import Program
+from workers.adapters.contract import Answer, Run
 
 __all__ = ["ADAPTER", "StepsAdapter", "body_of"]
 

@@ -13,9 +13,8 @@ import psutil
 import pytest
 
 import dspex
-from dspex import failpoints
-from dspex.client import Client
-from dspex.settings import Backends
+from dspex.client.client import Client
+from dspex.settings import Backends, failpoints
 from tests.chaos.guarantees import assert_guarantees, long, paid_calls
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess, environment_of

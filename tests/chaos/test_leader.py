@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.store.database import Database
 from tests.chaos.guarantees import assert_guarantees
 from tests.processes import WorkerProcess

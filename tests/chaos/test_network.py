@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.settings import Backends
 from dspex.store.database import Database
 from tests.chaos.guarantees import assert_guarantees, long, paid_calls

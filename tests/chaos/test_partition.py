@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.settings import Backends
 from tests.chaos.guarantees import assert_guarantees, paid_calls
 from tests.chaos.proxy import Proxy

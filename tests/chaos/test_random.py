@@ -23,7 +23,7 @@ import redis
 from sqlalchemy import text
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.embedded.servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store.database import Database

@@ -18,10 +18,10 @@ from dspy.utils import DummyLM
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.embedded.stack import EmbeddedStack
-from dspex.encryption import new_key
-from dspex.program import Program
+from dspex.program.program import Program
+from dspex.sealing.keyring import new_key
 from tests.docs.pages import ROOT, Block, blocks, pages
 from workers.lm.endpoint import Endpoints
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from tests.integration.test_execution import HAPPY_PATH, scripted
 from tests.processes import WorkerProcess
 

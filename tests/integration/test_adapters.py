@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.embedded.servers import EmbeddedServers
-from dspex.registry import look_again
+from dspex.program.adapters import look_again
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step
 from tests.processes import WorkerProcess

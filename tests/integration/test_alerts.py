@@ -25,11 +25,11 @@ from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
 from pydantic import SecretStr
 
 import dspex
-from dspex.alerts.alert import Alert, Notice
-from dspex.alerts.email import Email
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.embedded.ports import free_port
 from dspex.errors import AlertNotDelivered
+from dspex.operations.alerts.alert import Alert, Notice
+from dspex.operations.alerts.email import Email
 from dspex.settings import Backends
 from tests.integration.test_cli import Shell
 from tests.processes import WorkerProcess, command

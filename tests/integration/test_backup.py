@@ -12,16 +12,16 @@ import pytest
 from sqlalchemy import text
 
 import dspex
-from dspex import pg_tools
-from dspex.backup import Backup, back_up, manifest_path
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.client.execution import Status
 from dspex.embedded.servers import EmbeddedServers
 from dspex.errors import ConfigurationError, DspexError
-from dspex.execution import Status
-from dspex.restore import restore
+from dspex.operations.backup import pg_tools
+from dspex.operations.backup.backup import Backup, back_up, manifest_path
+from dspex.operations.backup.restore import restore
 from dspex.settings import Backends
-from dspex.store import backups
 from dspex.store.database import Database
+from dspex.store.operations import backups
 from tests.conftest import fresh_backends
 from tests.integration.test_cli import Shell
 from tests.processes import WorkerProcess

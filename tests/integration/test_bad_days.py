@@ -13,9 +13,9 @@ import pytest
 import redis
 
 import dspex
-from dspex.broker import QUEUE, Broker
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.embedded.servers import EmbeddedServers
+from dspex.publish.broker import QUEUE, Broker
 from dspex.settings import Backends
 from dspex.store import migrate
 from dspex.store.database import Database

@@ -17,8 +17,8 @@ import pytest
 from sqlalchemy import event, text
 
 import dspex
-from dspex.batch import WINDOW
-from dspex.client import Client
+from dspex.client.batch import WINDOW
+from dspex.client.client import Client
 from dspex.settings import Backends
 from dspex.store.database import Database
 from tests.processes import WorkerProcess, environment_of

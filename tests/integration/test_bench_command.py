@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.settings import Backends
 from tests.integration.test_cli import Shell
 from tests.processes import WorkerProcess

@@ -17,7 +17,7 @@ from jsonschema.exceptions import best_match
 import dspex
 from docs.generate.cli import commands
 from dspex.cli.main import cli
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.settings import Backends
 from tests.integration.test_cli import PROGRAMS, Shell
 from tests.processes import WorkerProcess, environment_of

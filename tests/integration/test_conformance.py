@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dspex.program import Program
+from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step
 from workers.conformance import AdapterConformance

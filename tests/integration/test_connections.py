@@ -15,11 +15,11 @@ import trustme
 from aiohttp import web
 
 from dspex.errors import ConfigurationError, ModelError
-from dspex.program import Program
+from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, application, model_server
 from tests.recording import a_run, until
-from workers.adapters.dspy import DspyAdapter
+from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
 __all__ = ["model_server"]
 

@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 import dspex
-from dspex.broker import CANCEL_CHANNEL
-from dspex.client import Client
-from dspex.store import control
+from dspex.client.client import Client
+from dspex.publish.broker import CANCEL_CHANNEL
+from dspex.store.lifecycle import control
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.settings import Backends
 from dspex.store.database import Database
 from tests.integration.test_cli import Shell

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from dspex.errors import ModelError, ProgramError
-from dspex.program import Program
+from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, model_server
 from tests.recording import MemoryJournal, MemoryTrail, a_run
-from workers.adapters.direct import DirectAdapter
-from workers.direct_prompt import DirectPrompt
+from workers.adapters.direct.direct_adapter import DirectAdapter
+from workers.adapters.direct.direct_prompt import DirectPrompt
 from workers.lm.endpoint import Endpoints
 
 __all__ = ["model_server"]

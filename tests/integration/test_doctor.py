@@ -22,10 +22,10 @@ import redis
 from sqlalchemy import Connection, create_engine, text
 
 import dspex
-from dspex.doctor import GROUPS, Report, Verdict, examine
-from dspex.doctor.groups import Wave
 from dspex.embedded.ports import free_port
 from dspex.embedded.servers import EmbeddedServers
+from dspex.operations.doctor import GROUPS, Report, Verdict, examine
+from dspex.operations.doctor.groups import Wave
 from dspex.settings import Backends
 from dspex.store import migrate, programs, roles
 from dspex.store.database import Database

@@ -23,11 +23,11 @@ import pytest
 import redis
 
 from dspex.embedded import StackRunning, read_stack
-from dspex.embedded.model import ensure_local_model
+from dspex.embedded.bundled_model import ensure_local_model
 from dspex.embedded.model_server import ANSWER_TOKENS
-from dspex.embedded.progress import Progress, State
 from dspex.embedded.servers import EmbeddedServers
 from dspex.embedded.stack import EmbeddedStack
+from dspex.embedded.stack_progress import Progress, State
 from tests.processes import dspex_command, mortal
 
 pytestmark = pytest.mark.skipif(
@@ -83,7 +83,7 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 
 #: What the commands of a whole stack have in them.
-EVERYTHING = ("redis-server ", "postgres -D ", "-m workers ", " beat ", "-m workers.flower ")
+EVERYTHING = ("redis-server ", "postgres -D ", "-m workers ", " beat ", "-m workers.consume.flower ")
 
 
 def commands_of(pid: int) -> str:

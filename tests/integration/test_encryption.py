@@ -14,16 +14,16 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from dspex.actions import Action
 from dspex.cli.main import cli
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.client.execution import Status
 from dspex.embedded.servers import EmbeddedServers
-from dspex.encryption import Keyring, new_key, read_keys
 from dspex.errors import DspexError, EncryptionError, ExecutionFailed, IdempotencyConflict, ValidationError
-from dspex.execution import Status
-from dspex.program import Program, Retry
-from dspex.rotation import rotate
-from dspex.sealing import PLACEHOLDER, Sealing
+from dspex.program.actions import Action
+from dspex.program.program import Program, Retry
+from dspex.sealing.keyring import Keyring, new_key, read_keys
+from dspex.sealing.rotation import rotate
+from dspex.sealing.values import PLACEHOLDER, Sealing
 from dspex.settings import Backends, Settings
 from dspex.signatures import signature
 from dspex.store.database import Database

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.settings import Backends
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess, dspex_command, environment_of

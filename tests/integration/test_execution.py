@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.store.database import Database
 from tests.processes import WorkerProcess
 

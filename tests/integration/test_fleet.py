@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.embedded.ports import free_port
 from dspex.settings import Backends
 from dspex.store import workers

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import dspex
-from dspex.batch import Batch
-from dspex.client import Client
+from dspex.client.batch import Batch
+from dspex.client.client import Client
+from dspex.client.execution import Execution
 from dspex.embedded.ports import free_port
 from dspex.embedded.servers import EmbeddedServers
-from dspex.execution import Execution
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess, command
 from tests.waiting import wait_for

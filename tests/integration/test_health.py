@@ -21,16 +21,16 @@ from sqlalchemy import text
 
 import dspex
 from dspex.cli.main import cli
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.embedded.ports import free_port
-from dspex.health import Condition
+from dspex.operations.health.conditions import Condition
 from dspex.settings import Backends, Settings
-from dspex.store import health
 from dspex.store.database import Database
+from dspex.store.operations import health
 from tests.model_server import ModelServer, model_server
 from tests.processes import WorkerProcess, command
 from tests.waiting import wait_for
-from workers.health import check_and_record, health_check
+from workers.observe.health_check import check_and_record, health_check
 
 __all__ = ["model_server"]
 

@@ -18,14 +18,14 @@ import redis
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.broker import QUEUE, Broker, lane
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.client.execution import Status
 from dspex.embedded.servers import EmbeddedServers
-from dspex.execution import Status
+from dspex.publish.broker import QUEUE, Broker, lane
+from dspex.publish.envelope import pack
 from dspex.settings import Backends
-from dspex.store import refusals
 from dspex.store.database import Database
-from dspex.wire import pack
+from dspex.store.operations import refused_messages
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
@@ -64,7 +64,7 @@ class Victim:
         self.channel = f"/{self.redis.connection_pool.connection_kwargs.get('db', 0)}.{PIDBOX}"
 
     def refused(self, reason: str) -> int:
-        return sum(row["count"] for row in self.database.run(refusals.listing) if row["reason"] == reason)
+        return sum(row["count"] for row in self.database.run(refused_messages.listing) if row["reason"] == reason)
 
     def push(self, raw: bytes | str) -> None:
         self.redis.lpush(QUEUE, raw)
@@ -139,7 +139,7 @@ BODIES: dict[str, tuple[str, Callable[[Victim], Any]]] = {
 
 
 def forged(text: str) -> dict[str, Any]:
-    from dspex.wire import VERSION, _checksum
+    from dspex.publish.envelope import VERSION, _checksum
 
     return {"v": VERSION, "ids": [text], "sum": _checksum([text])}
 
@@ -251,4 +251,4 @@ def test_a_flood_is_a_few_rows(victim: Victim) -> None:
             flood.lpush(QUEUE, victim.with_body(CANARY.encode()))
         flood.execute()
     wait_for(lambda: victim.refused("body") == before + 2000, "all of them to be refused")
-    assert len(victim.database.run(partial(refusals.listing, days=1))) <= 15
+    assert len(victim.database.run(partial(refused_messages.listing, days=1))) <= 15

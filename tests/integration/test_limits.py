@@ -11,13 +11,13 @@ import pytest
 import redis
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.settings import Backends
-from dspex.store import budgets
+from dspex.store.lifecycle import budgets
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
-from workers.limits.buckets import MARKER
+from workers.lm.limits.buckets import MARKER
 
 __all__ = ["model_server"]
 

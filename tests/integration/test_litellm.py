@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 from dspex.errors import ModelError
-from dspex.program import Program
+from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, model_server
 from workers.lm import litellm

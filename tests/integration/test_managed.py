@@ -9,10 +9,10 @@ import redis
 from sqlalchemy import create_engine, text
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.client.execution import Status
 from dspex.embedded.servers import EmbeddedServers
-from dspex.execution import Status
-from dspex.retention import upkeep
+from dspex.operations.retention.upkeep import upkeep
 from dspex.settings import Backends, Settings
 from dspex.store import migrate
 from dspex.store.database import Database

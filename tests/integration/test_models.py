@@ -16,12 +16,12 @@ import dspy
 import pytest
 
 from dspex.errors import ModelError, ProgramError
-from dspex.program import Program
+from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, model_server
 from tests.recording import MemoryJournal, a_run
-from workers.adapters.dspy import DspyAdapter
-from workers.lm.dspy_bridge import run_lm
+from workers.adapters.dspy.dspy_adapter import DspyAdapter
+from workers.adapters.dspy.engine_bridge import run_lm
 from workers.lm.endpoint import Endpoints
 from workers.lm.engine import RunEngine
 

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.client.execution import Status
 from dspex.errors import BackendUnavailable
-from dspex.execution import Status
-from dspex.retention import upkeep
+from dspex.operations.retention.upkeep import upkeep
 from dspex.settings import Backends, Settings
 from dspex.store import migrate
 from dspex.store.database import Database

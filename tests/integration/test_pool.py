@@ -12,10 +12,10 @@ import redis
 from celery import Celery
 
 import dspex
-from dspex.broker import QUEUE, TASK, queue_keys
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.publish.broker import QUEUE, TASK, queue_keys
+from dspex.publish.envelope import pack
 from dspex.settings import Backends
-from dspex.wire import pack
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
 
@@ -26,7 +26,7 @@ ENDLESS = {"calls": 2, "sleep_ms": 600_000}
 BLOCKING = """
 import asyncio, time
 from pathlib import Path
-from workers.threads import run_sync
+from workers.attempt.sync_threads import run_sync
 
 def wait_until(path):
     while not Path(path).exists():

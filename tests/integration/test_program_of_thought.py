@@ -14,10 +14,10 @@ import pytest
 
 import dspex
 from dspex.errors import ProgramError
-from dspex.program import Program
+from dspex.program.program import Program
 from tests.model_server import ModelServer, Step, model_server
 from tests.recording import a_run
-from workers.adapters.dspy import DspyAdapter
+from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
 __all__ = ["model_server"]
 
@@ -90,7 +90,7 @@ async def test_without_an_interpreter_nothing_is_paid_for(
     model_server: ModelServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("workers.programs.agents.find_spec", lambda _: None)
+    monkeypatch.setattr("workers.adapters.dspy.modules.agents.find_spec", lambda _: None)
     with pytest.raises(ProgramError, match=r"dspex\[code\]") as refused:
         await adapter.execute(a_run(program(model_server), {"question": "How many ways?"}))
     assert refused.value.code == "interpreter_missing"

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.client.execution import Execution
 from dspex.embedded.servers import EmbeddedServers
-from dspex.execution import Execution
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from tests.recording import MemoryJournal, a_run
 from tests.waiting import wait_for
-from workers.adapters.dspy import DspyAdapter
-from workers.programs import build_module
+from workers.adapters.dspy.dspy_adapter import DspyAdapter
+from workers.adapters.dspy.modules import build_module
 
 __all__ = ["model_server"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from dspex.errors import ModelError
-from dspex.program import Program
+from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, model_server
 from tests.recording import MemoryJournal, a_run
-from workers.adapters.dspy import DspyAdapter
+from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
 __all__ = ["model_server"]
 

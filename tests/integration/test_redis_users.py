@@ -15,8 +15,8 @@ import dspex
 from dspex.embedded.ports import free_port
 from dspex.embedded.servers import EmbeddedServers
 from dspex.settings import Backends
-from dspex.store import health
 from dspex.store.database import Database
+from dspex.store.operations import health
 from tests.processes import WorkerProcess, dspex_command, environment_of
 from tests.waiting import wait_for
 

@@ -14,21 +14,21 @@ import dspy
 import pytest
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.errors import ModelError
-from dspex.program import Program
+from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.chaos.conftest import steps_adapter
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from tests.recording import MemoryJournal, MemoryTrail, a_run, until
 from tests.waiting import wait_for
-from workers.adapters.dspy import DspyAdapter
-from workers.lm.dspy_bridge import run_lm
+from workers.adapters.contract import Run
+from workers.adapters.dspy.answer_repair import RepairingChat
+from workers.adapters.dspy.dspy_adapter import DspyAdapter
+from workers.adapters.dspy.engine_bridge import run_lm
 from workers.lm.endpoint import Endpoints
 from workers.lm.engine import RunEngine
-from workers.repair import RepairingChat
-from workers.run import Run
 
 __all__ = ["model_server", "steps_adapter"]
 

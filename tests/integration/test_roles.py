@@ -17,13 +17,14 @@ from click.testing import CliRunner
 from psycopg import sql
 
 import dspex
-from dspex.cli.migrate import migrate as migrate_command
+from dspex.cli.operate.migrate_command import migrate as migrate_command
 from dspex.embedded.servers import EmbeddedServers
 from dspex.errors import ConfigurationError
 from dspex.settings import Backends
-from dspex.store import partitions, retention, roles
+from dspex.store import partitions, roles
 from dspex.store.database import Database
 from dspex.store.migrate import make_roles, upgrade
+from dspex.store.operations import retention
 from dspex.store.tables import metadata
 from tests.processes import WorkerProcess, environment_of
 from tests.waiting import wait_for

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import dspex
-from dspex import redis_clients
-from dspex.broker import CANCEL_CHANNEL
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.client.execution import Status
 from dspex.embedded.servers import EmbeddedServers
-from dspex.execution import Status
+from dspex.publish import redis_clients
+from dspex.publish.broker import CANCEL_CHANNEL
 from dspex.settings import Backends
 from dspex.settings.sentinels import Sentinels
 from tests.conftest import fresh_backends

@@ -9,7 +9,7 @@ from typing import cast
 from sqlalchemy import Connection, text
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.store import workers
 from dspex.store.database import Database
 from tests.waiting import wait_for

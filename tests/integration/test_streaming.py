@@ -20,19 +20,19 @@ from click.testing import CliRunner
 
 import dspex
 from dspex.cli.main import cli
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.client.follow import StreamEvent, stream_key
 from dspex.embedded.servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store import migrate
 from dspex.store.database import Database
-from dspex.streaming import StreamEvent, stream_key
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess, environment_of
 from tests.recording import MemoryJournal, a_run
 from tests.waiting import wait_for
-from workers.adapters.direct import DirectAdapter
+from workers.adapters.direct.direct_adapter import DirectAdapter
+from workers.attempt.stream import ENTRIES_MOST, Streams
 from workers.conformance.attempts import Told
-from workers.stream import ENTRIES_MOST, Streams
 
 __all__ = ["model_server"]
 

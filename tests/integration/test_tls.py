@@ -14,12 +14,12 @@ import trustme
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.broker import Broker
 from dspex.embedded.servers import EmbeddedServers
 from dspex.errors import BackendUnavailable
+from dspex.publish.broker import Broker
 from dspex.settings import Backends
-from dspex.store import health
 from dspex.store.database import Database
+from dspex.store.operations import health
 from tests.processes import WorkerProcess, dspex_command, environment_of
 from tests.tls_proxy import TlsProxy
 from tests.waiting import wait_for

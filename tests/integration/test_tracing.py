@@ -13,10 +13,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.client.execution import Execution
 from dspex.embedded.ports import free_port
 from dspex.embedded.servers import EmbeddedServers
-from dspex.execution import Execution
 from dspex.settings import Backends
 from tests.collector import Collector, ReceivedSpan, collecting
 from tests.conftest import fresh_backends

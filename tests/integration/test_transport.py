@@ -9,7 +9,7 @@ import pytest
 from kombu import Connection, Queue
 
 from dspex.settings import Backends
-from workers.transport import register
+from workers.consume.redis_transport import register
 
 QUEUE = Queue("work")
 

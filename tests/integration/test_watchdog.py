@@ -12,10 +12,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from dspex.broker import QUEUE, Broker
+from dspex.publish.broker import QUEUE, Broker
 from dspex.settings import Backends
-from workers.threads import SyncThreads
-from workers.watchdog import CHECKS, Consumption, Watchdog
+from workers.attempt.sync_threads import SyncThreads
+from workers.process.watchdog import CHECKS, Consumption, Watchdog
 
 
 @dataclass

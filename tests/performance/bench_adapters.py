@@ -21,13 +21,13 @@ from uuid import UUID, uuid4
 
 import psutil
 
-from dspex.program import Program
+from dspex.program.program import Program
 from dspex.signatures import signature
-from dspex.store.lm_calls import LMCall
+from dspex.store.lifecycle.lm_calls import LMCall
 from workers.adapters import Adapters
-from workers.journal import AttemptJournal
-from workers.run import Run
-from workers.trail import AttemptTrail
+from workers.adapters.contract import Run
+from workers.attempt.attempt_trail import AttemptTrail
+from workers.lm.journal import AttemptJournal
 
 __all__ = ["measure"]
 

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dspex.signatures import Signature, signature
-from dspex.signatures.annotations import to_annotation
 from dspex.signatures.compile import compile_uncached
+from dspex.signatures.parse.annotations import to_annotation
 from tests.unit.signatures import seed
 
 GOALS = {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from tests.performance.bench.context import Context
 from tests.performance.bench.figures import percentile
 from tests.waiting import wait_for

@@ -25,13 +25,14 @@ from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.batch import execution_id, new_batch_id
-from dspex.bounds import Bounds
+from dspex.client.batch import execution_id, new_batch_id
 from dspex.embedded.servers import EmbeddedServers
-from dspex.intake import chunks
-from dspex.sealing import Sealing
-from dspex.store import executions, migrate
-from dspex.submission import Preparer, prepare_row
+from dspex.sealing.values import Sealing
+from dspex.store import migrate
+from dspex.store.lifecycle import executions
+from dspex.submit.bulk import chunks
+from dspex.submit.prepare import Preparer, prepare_row
+from dspex.submit.size_limits import Bounds
 
 PROGRAM = dspex.Program("bench", dspex.signature("question -> answer"), adapter="scripted")
 

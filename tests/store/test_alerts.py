@@ -12,13 +12,15 @@ import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from dspex.alerts import evaluation
-from dspex.alerts.alert import Notice
-from dspex.alerts.evaluation import deliver, listed
 from dspex.errors import AlertNotDelivered
+from dspex.operations.alerts import evaluation
+from dspex.operations.alerts.alert import Notice
+from dspex.operations.alerts.evaluation import deliver, listed
 from dspex.settings import Settings
-from dspex.store import alerts, executions, figures, programs, workers
+from dspex.store import programs, workers
 from dspex.store.database import Database
+from dspex.store.lifecycle import executions
+from dspex.store.operations import alerts, figures
 from tests.store.test_dispatch import rows_read
 from tests.store.test_executions import (
     PROGRAM,

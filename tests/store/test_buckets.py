@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from dspex.settings import Backends
-from workers.limits.buckets import GRACE_SECONDS, LEASE_SECONDS, MARKER, Bucket, Buckets
+from workers.lm.limits.buckets import GRACE_SECONDS, LEASE_SECONDS, MARKER, Bucket, Buckets
 
 T = 1_700_000_000_000
 _permits = count()

@@ -11,9 +11,10 @@ import pytest
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.store import budgets, programs, workers
-from dspex.store.budgets import Budget, Reservation
+from dspex.store import programs, workers
 from dspex.store.database import Database
+from dspex.store.lifecycle import budgets
+from dspex.store.lifecycle.budgets import Budget, Reservation
 from tests.store.test_executions import PROGRAM, register
 
 

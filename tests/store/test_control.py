@@ -16,10 +16,11 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.client import Client
-from dspex.store import control, executions, programs, recovery, workers
+from dspex.client.client import Client
+from dspex.operations.audit.verify_audit import verify_trails
+from dspex.store import programs, workers
 from dspex.store.database import Database
-from dspex.verification import verify_trails
+from dspex.store.lifecycle import control, executions, recovery
 from tests.store.test_executions import (
     PROGRAM,
     claim,
@@ -32,7 +33,7 @@ from tests.store.test_executions import (
     trail,
     triggers,
 )
-from workers.settlement import stored_error
+from workers.attempt.settlement import stored_error
 
 
 @pytest.fixture(autouse=True)
@@ -299,7 +300,7 @@ def test_fifty_submits_with_one_key_are_one_execution(client: Client) -> None:
 
 
 def test_the_whole_database_is_verified(database: Database, worker_id: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dspex.verification.PAGE_ROWS", 3)
+    monkeypatch.setattr("dspex.operations.audit.verify_audit.PAGE_ROWS", 3)
     began = datetime.now(UTC)
     ids = [submit(database, publish=True) for _ in range(10)]
     claim(database, worker_id, *ids)

@@ -15,10 +15,11 @@ import pytest
 from sqlalchemy import text
 
 import dspex
-from dspex.store import executions, programs
+from dspex.store import programs
 from dspex.store.database import Database
-from dspex.store.dispatch import BACKLOGS, DISPATCH, Backlog, dispatch, forget_starts, redispatch, shares
-from dspex.store.executions import DIRECT_MOST
+from dspex.store.lifecycle import executions
+from dspex.store.lifecycle.dispatch import BACKLOGS, DISPATCH, Backlog, dispatch, forget_starts, redispatch, shares
+from dspex.store.lifecycle.executions import DIRECT_MOST
 from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submission, submit
 
 SMALL = dspex.Program("small", PROGRAM.signature, adapter="scripted")

@@ -11,10 +11,12 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.store import executions, health, programs, workers
-from dspex.store.arrays import array
+from dspex.store import programs, workers
+from dspex.store.array_text import array
 from dspex.store.database import Database
-from dspex.store.executions import Settlement
+from dspex.store.lifecycle import executions
+from dspex.store.lifecycle.executions import Settlement
+from dspex.store.operations import health
 from tests.store.test_plans import read_at_most
 
 QA = dspex.signature("question -> answer")

@@ -12,10 +12,10 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from dspex.settings import Backends
-from workers.journal import AttemptJournal
-from workers.ledger import Ledger
-from workers.run import Answer
-from workers.trail import AttemptTrail
+from workers.adapters.contract import Answer
+from workers.attempt.attempt_trail import AttemptTrail
+from workers.attempt.ledger import Ledger
+from workers.lm.journal import AttemptJournal
 
 R, S = (hashlib.sha256(name.encode()).hexdigest() for name in ("R", "S"))
 

@@ -14,11 +14,11 @@ import redis
 import dspex
 from dspex.errors import ModelError
 from dspex.settings import Backends, ModelLimits
-from workers.limits.buckets import MARKER, Buckets
-from workers.limits.budget import Budgets
-from workers.limits.permits import WAITING_MOST, Made, Permits
-from workers.outcome import Deferred
-from workers.run import Answer, Estimate
+from workers.adapters.contract import Answer, Estimate
+from workers.attempt.retry_policy import Deferred
+from workers.lm.limits.buckets import MARKER, Buckets
+from workers.lm.limits.budget import Budgets
+from workers.lm.limits.permits import WAITING_MOST, Made, Permits
 
 QA = dspex.signature("question -> answer")
 

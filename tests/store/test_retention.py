@@ -16,15 +16,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from dspex import audit_export
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.errors import DspexError, ExecutionNotFound
-from dspex.retention import plan, upkeep
+from dspex.operations.audit import audit_export
+from dspex.operations.audit.verify_audit import verify_trails
+from dspex.operations.retention.upkeep import plan, upkeep
 from dspex.settings import Settings
-from dspex.settings.storage import StorageSettings
-from dspex.store import partitions, programs, retention
+from dspex.settings.storage_settings import StorageSettings
+from dspex.store import partitions, programs
 from dspex.store.database import Database
-from dspex.verification import verify_trails
+from dspex.store.operations import retention
 from tests.store.test_executions import PROGRAM, claim, register, settle, submit
 
 PERIODS = [(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))]

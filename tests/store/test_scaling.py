@@ -8,8 +8,9 @@ from pathlib import Path
 import yaml
 from sqlalchemy import text
 
-from dspex.store import executions, programs
+from dspex.store import programs
 from dspex.store.database import Database
+from dspex.store.lifecycle import executions
 from tests.store.test_dispatch import SMALL, backlog
 from tests.store.test_executions import PROGRAM, claim, register, submission, submit
 from tests.store.test_plans import read_at_most

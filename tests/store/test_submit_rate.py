@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import dspex
-from dspex.broker import Broker
-from dspex.client import Client
+from dspex.client.client import Client
+from dspex.publish.broker import Broker
 from dspex.settings import Backends, Settings
-from dspex.submit_rate import SubmitRate
+from dspex.submit.rate_limit import SubmitRate
 
 NOW = 1_800_000_000_000
 QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")

@@ -13,13 +13,13 @@ from uuid import uuid4
 import pytest
 
 import dspex
-from dspex.actions import Action
-from workers import threads
+from dspex.program.actions import Action
 from workers.actions import ActionFunction, ActionRun, Actions, Proceed
 from workers.actions.resources import resource_management
 from workers.actions.validation import complex_validation
-from workers.current import new_task
-from workers.run import ModelUse, Run
+from workers.adapters.contract import ModelUse, Run
+from workers.attempt import sync_threads
+from workers.attempt.current import new_task
 
 NOTHING = ModelUse(0, 0.0)
 SIGNATURE = ":string review, :integer words = 5 -> :string summary"
@@ -174,9 +174,9 @@ async def test_a_broken_rule_about_outputs_may_be_mended_by_another_attempt() ->
 async def test_cpu_is_counted_in_the_attempts_tasks_and_threads_and_nowhere_else(
     request: pytest.FixtureRequest,
 ) -> None:
-    own_threads = threads.SyncThreads(2)
-    threads.install(own_threads)
-    request.addfinalizer(partial(threads.install, None))
+    own_threads = sync_threads.SyncThreads(2)
+    sync_threads.install(own_threads)
+    request.addfinalizer(partial(sync_threads.install, None))
     request.addfinalizer(own_threads.close)
     asyncio.get_running_loop().set_task_factory(new_task)
     least = min(_work() for _ in range(20))
@@ -195,7 +195,7 @@ async def test_cpu_is_counted_in_the_attempts_tasks_and_threads_and_nowhere_else
                 _work()
                 await asyncio.sleep(0)
 
-        await asyncio.gather(child(), threads.run_sync(lambda: [_work() for _ in range(10)]))
+        await asyncio.gather(child(), sync_threads.run_sync(lambda: [_work() for _ in range(10)]))
         return {"summary": "dull"}
 
     busy = asyncio.create_task(others())

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dspex.alerts.rules import RULES, Breach, breaches
+from dspex.operations.alerts.alert_rules import RULES, Breach, breaches
 from dspex.settings import Settings
-from dspex.store.figures import Figures, ProgramFigures, WorkerMemory
-from dspex.store.health import Backlog
+from dspex.store.operations.figures import Figures, ProgramFigures, WorkerMemory
+from dspex.store.operations.health import Backlog
 
 WELL: dict[str, Any] = {"ended": 100, "failed": 0, "poisoned": 0, "p95_seconds": 1.0, "commonest_error": None,
                         "cost_per_hour_usd": 0.0}  # fmt: skip

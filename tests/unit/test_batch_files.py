@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import dspex
-from dspex.cli.batch_files import Input, LineFile, State, read_state, write_state
-from dspex.completion import IndexSet
+from dspex.cli.executions.batch_files import Input, LineFile, State, read_state, write_state
+from dspex.wait.completion import IndexSet
 
 
 def test_a_line_that_a_kill_cut_short_is_taken_off(tmp_path: Path) -> None:

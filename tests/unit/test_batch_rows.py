@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dspex
-from dspex.batch import BatchRows, Progress, execution_id, new_batch_id
-from dspex.completion import IndexSet
-from dspex.intake import chunks
-from dspex.waiter import batch_key
+from dspex.client.batch import BatchRows, Progress, execution_id, new_batch_id
+from dspex.submit.bulk import chunks
+from dspex.wait.completion import IndexSet
+from dspex.wait.hints import batch_key
 
 #: What a client has for its own executions, batches and command line; the rest is for everybody.
 INTERNAL = {

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 import dspex
-from dspex.bounds import Bounds
-from dspex.depth import is_deeper
 from dspex.errors import ValidationError
-from dspex.program import Program
-from dspex.sealing import Sealing
-from dspex.submission import Preparer
+from dspex.program.nesting import is_deeper
+from dspex.program.program import Program
+from dspex.sealing.values import Sealing
+from dspex.submit.prepare import Preparer
+from dspex.submit.size_limits import Bounds
 
 ANY = Program("any", dspex.signature(":any thing -> :string answer"), adapter="scripted")
 BOUNDS = Bounds(max_input_bytes=2000, max_input_depth=8, max_input_items=100, max_metadata_bytes=100, max_batch_rows=5)

@@ -17,10 +17,10 @@ import pytest
 from rich.console import Console
 
 from docs.generate.cli import commands
-from dspex.cli import failures
 from dspex.cli.main import COMMANDS, cli
-from dspex.cli.moments import Moment
-from dspex.cli.tables import print_table
+from dspex.cli.output import failures
+from dspex.cli.output.console_tables import print_table
+from dspex.cli.output.moments import Moment
 from dspex.errors import BackendUnavailable, ProgramNotFound, SignatureSyntaxError
 
 ROWS = [("01a20684-4602-7256-ba0f-22bc2071ca3c", "a_program_with_a_long_name", "failed", "3", "billing_refused")]

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from dspex import registry
 from dspex.errors import DspexError, ModelError, ProgramError, ValidationError
-from dspex.program import Program
-from dspex.registry import AdapterInfo, Capabilities
+from dspex.program import adapters
+from dspex.program.adapters import AdapterInfo, Capabilities
+from dspex.program.program import Program
 from dspex.signatures import signature
+from workers.adapters.contract import Answer, Run
 from workers.conformance import AdapterConformance
-from workers.run import Answer, Run
 
 released = threading.Event()
 
@@ -252,12 +252,12 @@ def known(implementation: type[Good]) -> Mapping[str, AdapterInfo]:
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Good]], None]]:
     def install(implementation: type[Good]) -> None:
-        monkeypatch.setattr(registry, "BUILT_IN", tuple(known(implementation).values()))
-        registry.look_again()
+        monkeypatch.setattr(adapters, "BUILT_IN", tuple(known(implementation).values()))
+        adapters.look_again()
 
     yield install
     monkeypatch.undo()
-    registry.look_again()
+    adapters.look_again()
 
 
 class TestGood(Shouting):

@@ -15,14 +15,14 @@ import pytest
 import redis
 
 from dspex.cli.main import COMMANDS
-from dspex.doctor import GROUPS, Check, Finding, Group, GroupReport, Report, Verdict
-from dspex.doctor.check import met
-from dspex.doctor.deployment import Deployment, is_local
-from dspex.doctor.examination import _checked
-from dspex.doctor.groups import Wave
-from dspex.doctor.operations.clocks import _compared
-from dspex.doctor.operations.security import _weakness
-from dspex.doctor.report import Checked, worst
+from dspex.operations.doctor import GROUPS, Check, Finding, Group, GroupReport, Report, Verdict
+from dspex.operations.doctor.check import met
+from dspex.operations.doctor.deployment import Deployment, is_local
+from dspex.operations.doctor.doctor_report import Checked, worst
+from dspex.operations.doctor.examination import _checked
+from dspex.operations.doctor.groups import Wave
+from dspex.operations.doctor.operations.clock_checks import _compared
+from dspex.operations.doctor.operations.security_checks import _weakness
 
 ROOT = Path(__file__).parents[2]
 HERE = cast("Deployment", SimpleNamespace(missing={}))

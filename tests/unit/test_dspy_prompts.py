@@ -11,9 +11,9 @@ from dspy.utils import DummyLM
 from dspy.utils.exceptions import AdapterParseError
 
 from dspex.signatures import signature
-from workers.compact import CompactAdapter, outputs_schema
-from workers.dspy_signature import dspy_signature
-from workers.prompts import ChatPrompt, JsonPrompt
+from workers.adapters.dspy.compact_prompt import CompactAdapter, outputs_schema
+from workers.adapters.dspy.dspy_signature import dspy_signature
+from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt
 
 COMPILED = signature(
     'signature rating "Rate the review.": :string review "as it was sent" -> '

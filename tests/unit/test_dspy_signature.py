@@ -11,9 +11,9 @@ from dspy.utils import DummyLM
 
 from dspex.errors import ModelError
 from dspex.signatures import Signature, signature
-from workers.compact import CompactAdapter
-from workers.dspy_signature import dspy_inputs, dspy_names, dspy_signature, field_schema, is_text
-from workers.prompts import ChatPrompt, JsonPrompt
+from workers.adapters.dspy.compact_prompt import CompactAdapter
+from workers.adapters.dspy.dspy_signature import dspy_inputs, dspy_names, dspy_signature, field_schema, is_text
+from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt
 
 STEPS = [{"step": 1, "reasoning": "It rains."}, {"step": "then", "reasoning": "So it is wet."}]
 #: A value of each type as a model would answer it.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dspex.embedded.model import ensure_local_model, model_path
+from dspex.embedded.bundled_model import ensure_local_model, model_path
 from dspex.errors import ConfigurationError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dspex.embedded import monitor as monitor_module
 from dspex.embedded.monitor import Monitor, ProcessFailed
-from dspex.embedded.progress import Progress, State
+from dspex.embedded.stack_progress import Progress, State
 from dspex.errors import BackendUnavailable
 
 

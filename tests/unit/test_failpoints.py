@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 import dspex
-from dspex import failpoints
-from dspex.settings import Settings
+from dspex.settings import Settings, failpoints
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def passing(spec: str, passages: int = 1) -> subprocess.CompletedProcess[str]:
     """A process that arms ``spec`` and passes after_claim so many times."""
     script = (
-        "from dspex.failpoints import AFTER_CLAIM, arm, failpoint\n"
+        "from dspex.settings.failpoints import AFTER_CLAIM, arm, failpoint\n"
         f"arm({spec!r})\n"
         f"for n in range({passages}):\n"
         "    failpoint(AFTER_CLAIM)\n"
@@ -74,7 +73,7 @@ def test_production_refuses_them(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", sorted(failpoints.NAMES))
 def test_each_is_passed_at_one_place_and_explained(name: str) -> None:
-    source = (ROOT / "dspex" / "failpoints.py").read_text()
+    source = (ROOT / "dspex" / "settings" / "failpoints.py").read_text()
     constant = name.upper()
     lines = source.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith(f"{constant} = "))

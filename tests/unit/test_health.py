@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from dspex.health import MODEL, Condition, Found, Group, HealthCheck, Round
-from dspex.health_language import language_group
+from dspex.operations.health.conditions import MODEL, Condition, Found, Group, HealthCheck, Round
+from dspex.operations.health.language_checks import language_group
 from tests.waiting import wait_for
 
 HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN = Condition

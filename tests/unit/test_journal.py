@@ -14,10 +14,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from dspex.errors import ModelError
-from dspex.store.lm_calls import LMCall
-from workers.journal import AttemptJournal
-from workers.run import Answer
-from workers.trail import AttemptTrail
+from dspex.store.lifecycle.lm_calls import LMCall
+from workers.adapters.contract import Answer
+from workers.attempt.attempt_trail import AttemptTrail
+from workers.lm.journal import AttemptJournal
 
 EXECUTION = uuid4()
 R, S = (hashlib.sha256(name.encode()).hexdigest() for name in ("R", "S"))

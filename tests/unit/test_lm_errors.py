@@ -18,8 +18,8 @@ from dspy.primitives.code_interpreter import CodeInterpreterError
 from dspy.utils.exceptions import AdapterParseError, DSPyError, LMError, LMUnexpectedError
 
 from dspex.errors import LeaseLost, ModelError, ProgramError
-from workers.lm.dspy_bridge import program_failure
-from workers.lm.errors import RULES, model_error
+from workers.adapters.dspy.engine_bridge import program_failure
+from workers.lm.model_errors import RULES, model_error
 
 CODES = frozenset(
     {"provider_unavailable", "rate_limited", "model_timeout", "authentication", "billing", "invalid_request"}
@@ -54,7 +54,7 @@ def test_every_upstream_class_is_in_the_table(root: type[BaseException]) -> None
         for cls in upstream
         if cls not in RULES and (cls in exported or cls.__module__.startswith("dspy.utils") or nearest(cls) in ROOTS)
     ]
-    assert not unmapped, f"there are error classes that workers/lm/errors.py does not tell: {unmapped}"
+    assert not unmapped, f"there are error classes that workers/lm/model_errors.py does not tell: {unmapped}"
 
 
 def test_dspy_has_no_other_kind_of_error() -> None:

@@ -13,8 +13,8 @@ from dspy.lm15 import request_from_openai_chat as dspy_request
 from lm15 import Config, Message, Request, Response, Usage, request_from_openai_chat
 from lm15.serde import request_to_dict, response_from_dict, response_to_dict
 
-from workers.lm.catalogue import facts
 from workers.lm.cost import cost_usd, estimate, tokens
+from workers.lm.model_catalogue import facts
 from workers.lm.replay import request_hash
 
 IMAGE = {"url": "https://host/cat.png"}

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from dspex import load
-from dspex.bottleneck import Look, findings
-from dspex.load import Floor, Sample, Shape
+from dspex.operations.bench import load
+from dspex.operations.bench.bottleneck import Look, findings
+from dspex.operations.bench.load import Floor, Sample, Shape
 
 SERVED = Shape(1, 1.0, [Sample("1", 5.0)])
 FAILED = Shape(1, 1.0, [Sample(None, 5.0, error="provider_unavailable")])

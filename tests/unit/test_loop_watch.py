@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 
 from tests.waiting import wait_for
-from workers.current import CURRENT, Current, new_task
-from workers.loop_watch import INTERVAL_SECONDS, LoopWatch
+from workers.attempt.current import CURRENT, Current, new_task
+from workers.process.loop_watch import INTERVAL_SECONDS, LoopWatch
 
 BUSY = Current(UUID(int=7), "slow_retrieval")
 

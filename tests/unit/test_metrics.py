@@ -7,13 +7,13 @@ from uuid import uuid4
 
 import pytest
 
+from dspex.client.execution import Status
 from dspex.errors import DspexError, LeaseLost
-from dspex.execution import Status
-from dspex.store.executions import Claimed
-from dspex.store.health import Backlog
-from workers import metrics
-from workers.metrics import MOST_WAITING, OTHER, OUTCOMES, REGISTRY, Bounded, Queue
-from workers.outcome import Deferred
+from dspex.store.lifecycle.executions import Claimed
+from dspex.store.operations.health import Backlog
+from workers.attempt.retry_policy import Deferred
+from workers.observe import metrics
+from workers.observe.metrics import MOST_WAITING, OTHER, OUTCOMES, REGISTRY, Bounded, Queue
 
 
 def value(name: str, **labels: str) -> float:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dspex.store.health import Backlog
-from workers.metrics import QUEUE, REGISTRY
+from dspex.store.operations.health import Backlog
+from workers.observe.metrics import QUEUE, REGISTRY
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NAME = re.compile(r"\bdspex_\w+")

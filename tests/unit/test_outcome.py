@@ -9,10 +9,9 @@ import pytest
 
 from dspex import errors
 from dspex.errors import DspexError, ExecutionFailed, ModelError, ProgramError, ValidationError
-from dspex.program import Retry
+from dspex.program.program import Retry
 from workers.adapters import AdapterUnavailable
-from workers.lm.errors import RULES
-from workers.outcome import (
+from workers.attempt.retry_policy import (
     PATIENCE_SECONDS,
     WITHIN_ATTEMPT,
     Fail,
@@ -22,6 +21,7 @@ from workers.outcome import (
     is_transient,
     may_fall_back,
 )
+from workers.lm.model_errors import RULES
 
 RETRY = Retry(max_attempts=3, backoff=2.0, max_backoff=5.0)
 AWAY = ModelError("away", code="provider_unavailable", retryable=True)
@@ -60,7 +60,7 @@ def test_where_a_failed_model_call_is_tried_again(code: str, retryable: bool) ->
 
 
 def test_every_code_of_a_model_call_has_its_place() -> None:
-    importlib.import_module("workers.lm.dspy_bridge")  # brings the rules of DSPy's own errors
+    importlib.import_module("workers.adapters.dspy.engine_bridge")  # brings the rules of DSPy's own errors
     outside_the_table = {("content_filtered", False)}  # raised by the engine itself
     assert {(rule.code, rule.retryable) for rule in RULES.values()} | outside_the_table == set(WHERE)
 

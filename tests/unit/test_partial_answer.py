@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.partial_answer import JsonAnswer, PartialAnswer, SectionsAnswer
+from workers.answers.incremental import JsonAnswer, PartialAnswer, SectionsAnswer
 
 NAMES = {"answer": "answer", "rating_": "rating", "thoughts": "thoughts"}
 TEXTS = {"answer"}

@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 from kombu.asynchronous import Hub
 
-from dspex.broker import TASK
-from dspex.execution import Status
-from dspex.wire import pack
-from workers.executor import OnEnd, OnStart, Outcome, Received
+from dspex.client.execution import Status
+from dspex.publish.broker import TASK
+from dspex.publish.envelope import pack
+from workers.attempt.executor import OnEnd, OnStart, Outcome, Received
 from workers.pool import AsyncioPool
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import dspex
-from dspex.program import Program
+from dspex.program.program import Program
 
 QA = dspex.signature("question -> answer")
 

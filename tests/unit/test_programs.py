@@ -9,8 +9,8 @@ import dspy
 import pytest
 
 from dspex.errors import ProgramError
-from dspex.program import Program
-from workers.programs import build_module
+from dspex.program.program import Program
+from workers.adapters.dspy.modules import build_module
 
 QA = ':string question, :string context -> :enum("yes", "no") answer'
 DEMO = {"question": "Is it wet?", "context": "Rain.", "answer": "yes"}

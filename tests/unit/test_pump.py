@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dspex.store.workers import Fleet
-from workers.pump import message_size
+from workers.process.pump import message_size
 
 
 @pytest.mark.parametrize(

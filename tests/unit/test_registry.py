@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 import dspex
-from dspex import registry
-from dspex.cli.adapters import adapters_command
-from dspex.registry import AdapterInfo, Capabilities
+from dspex.cli.programs.adapters_command import adapters_command
+from dspex.program import adapters
+from dspex.program.adapters import AdapterInfo, Capabilities
 from workers.adapters import Adapters, AdapterUnavailable
 
 PREDICT = Capabilities(modules=frozenset({"predict"}))
@@ -24,14 +24,14 @@ BUGGY = AdapterInfo("buggy", "…", f"{__name__}:Nothing", PREDICT)
 
 def installed(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
     points = [EntryPoint(f"a{n}", value, "dspex.adapters") for n, value in enumerate(values)]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(adapters, "entry_points", lambda group: points)
 
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    registry.look_again()
+    adapters.look_again()
     yield
-    registry.look_again()
+    adapters.look_again()
 
 
 def test_the_built_in_adapters_say_what_they_can_do() -> None:
@@ -56,10 +56,10 @@ def test_an_installed_package_adds_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(f"{__name__}:installed", "is not an AdapterInfo"), ("dspex.registry:DSPY", "two adapters are named")],
+    [(f"{__name__}:installed", "is not an AdapterInfo"), ("dspex.program.adapters:DSPY", "two adapters are named")],
 )
 def test_a_wrong_entry_point_is_named(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
-    monkeypatch.setattr(registry, "DSPY", registry.BUILT_IN[0], raising=False)
+    monkeypatch.setattr(adapters, "DSPY", adapters.BUILT_IN[0], raising=False)
     installed(monkeypatch, value)
     with pytest.raises(dspex.ConfigurationError, match=said):
         dspex.adapters()
@@ -68,7 +68,7 @@ def test_a_wrong_entry_point_is_named(monkeypatch: pytest.MonkeyPatch, value: st
 def test_a_package_that_cannot_be_imported_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "nowhere_at_all:ADAPTER", f"{__name__}:THIRD")
     assert "third" in dspex.adapters()
-    assert "nowhere_at_all" in registry.unloadable()["a0"]
+    assert "nowhere_at_all" in adapters.unloadable()["a0"]
     with pytest.raises(dspex.ValidationError, match=r"'a0' \(nowhere_at_all:ADAPTER: ModuleNotFoundError"):
         dspex.Program("p", dspex.signature("question -> answer"), adapter="a0")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dspex.rules import Rule, RuleFault
+from dspex.program.field_rules import Rule, RuleFault
 
 FIELDS = ("review", "summary", "queue", "amount", "order")
 VALUES: dict[str, Any] = {

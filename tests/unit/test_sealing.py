@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from dspex.encryption import Keyring, new_key, read_keys
 from dspex.errors import ConfigurationError, EncryptionError
-from dspex.sealing import PLACEHOLDER, SEALED, Sealing, reseal
+from dspex.sealing.keyring import Keyring, new_key, read_keys
+from dspex.sealing.values import PLACEHOLDER, SEALED, Sealing, reseal
 from dspex.settings import Settings
 from dspex.signatures import signature
 
@@ -110,7 +110,7 @@ def test_a_plain_value_that_looks_sealed_is_left_alone() -> None:
 
 
 def test_hashes_of_requests_cannot_be_tried_out() -> None:
-    from dspex.program import Program
+    from dspex.program.program import Program
 
     program = Program("p", SECRETIVE, adapter="scripted")
     sealing = Sealing(Keyring(OLD))

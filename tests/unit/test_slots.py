@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from workers.slots import FairSlots
+from workers.attempt.slots import FairSlots
 
 
 class Crowd:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import celeryconfig
-from dspex.broker import queue_keys
+from dspex.publish.broker import queue_keys
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("dspex/**/*.py"), *ROOT.glob("workers/**/*.py"), ROOT / "celeryconfig.py"])
@@ -21,14 +21,19 @@ MAY = {("workers/conformance/suite.py", "pickle")}
 SQL = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|ALTER|CREATE|DROP|GRANT|TRUNCATE|COPY|SET)\s+[\w.{*(%]")
 #: What may be in the text of a statement beside constants: each was looked at, and is no value of a user's.
 REVIEWED = {
-    "dspex/cli/migrate.py": {"ROLES[0]"},
-    "dspex/doctor/deployment.py": {"int(STATEMENT_SECONDS * 1000)"},
-    "dspex/doctor/operations/work.py": {"which"},  # one of two conditions in that file
-    "dspex/store/report.py": {"_BUCKET.format(at='finished_at')", "_BUCKET.format(at='created_at')"},
+    "dspex/cli/operate/migrate_command.py": {"ROLES[0]"},
+    "dspex/operations/doctor/deployment.py": {"int(STATEMENT_SECONDS * 1000)"},
+    "dspex/operations/doctor/operations/work_checks.py": {"which"},  # one of two conditions in that file
+    "dspex/store/operations/report.py": {"_BUCKET.format(at='finished_at')", "_BUCKET.format(at='created_at')"},
     # Names of our own roles, tables and functions: parameters cannot stand there.
     "dspex/store/roles.py": {"role", "each", "granted", "table", "', '.join(functions)"},
-    "dspex/doctor/operations/storage.py": {"key", "table"},  # from a table of the check's own
-    "dspex/store/retention.py": {"column", "table", "rows", "chosen"},  # given by functions of this file, as literals
+    "dspex/operations/doctor/operations/storage_checks.py": {"key", "table"},  # from a table of the check's own
+    "dspex/store/operations/retention.py": {
+        "column",
+        "table",
+        "rows",
+        "chosen",
+    },  # given by functions of this file, as literals
 }
 
 

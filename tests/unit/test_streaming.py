@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dspex.client.execution import Status
+from dspex.client.follow import Position, Reading, StreamEvent, position
 from dspex.errors import ValidationError
-from dspex.execution import Status
-from dspex.streaming import Position, Reading, StreamEvent, position
-from workers.stream import AttemptStream, Streams
+from workers.attempt.stream import AttemptStream, Streams
 
 ID = UUID(int=1)
 Entries = list[tuple[Position, dict[str, Any]]]

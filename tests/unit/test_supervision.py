@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from workers import supervision
-from workers.supervision import Ending, Supervised
+from workers.attempt import supervision
+from workers.attempt.supervision import Ending, Supervised
 
 pytestmark = pytest.mark.asyncio
 

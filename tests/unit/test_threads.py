@@ -13,8 +13,8 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from workers.current import CURRENT, Current, new_task
-from workers.threads import SyncThreads, install, run_sync
+from workers.attempt.current import CURRENT, Current, new_task
+from workers.attempt.sync_threads import SyncThreads, install, run_sync
 
 SOMEBODY = Current(UUID(int=7), "triage")
 
@@ -121,7 +121,7 @@ async def test_what_an_attempt_makes_is_named_for_it() -> None:
 
 def test_a_stray_does_not_keep_its_process_alive() -> None:
     code = (
-        "import asyncio, threading; from workers.threads import SyncThreads\n"
+        "import asyncio, threading; from workers.attempt.sync_threads import SyncThreads\n"
         "async def main():\n"
         "    task = asyncio.create_task(SyncThreads(1).run(threading.Event().wait))\n"
         "    await asyncio.sleep(0.1)\n"

@@ -20,16 +20,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import dspex
+from dspex.client.execution import Status
 from dspex.errors import ModelError
-from dspex.execution import Status
-from dspex.store.executions import Claimed
-from dspex.tracing import submitting
-from workers import tracing
-from workers.executor import Outcome
-from workers.lm.transport import HttpTransport
-from workers.programs.tools import RecordedTool
-from workers.tracing.spans import Spans
-from workers.trail import AttemptTrail
+from dspex.store.lifecycle.executions import Claimed
+from dspex.submit.trace_context import submitting
+from workers.adapters.dspy.modules.tools import RecordedTool
+from workers.attempt.attempt_trail import AttemptTrail
+from workers.attempt.executor import Outcome
+from workers.lm.http_transport import HttpTransport
+from workers.observe import tracing
+from workers.observe.tracing.spans import Spans
 
 TRACE, SPAN = "0123456789abcdef" * 2, "0123456789abcdef"
 QUESTION = "a question that nobody else may read"
@@ -119,7 +119,7 @@ def test_what_keeps_a_worker_from_tracing_is_told(
     for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", **variables}.items():
         monkeypatch.setenv(name, value)
     if missing:
-        monkeypatch.setitem(sys.modules, "workers.tracing.export", None)
+        monkeypatch.setitem(sys.modules, "workers.observe.tracing.export", None)
     with caplog.at_level(logging.WARNING):
         tracing.start()
     assert told in caplog.text

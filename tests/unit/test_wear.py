@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dspex.errors import ConfigurationError
-from workers.wear import Wear, resident_mb
+from workers.process.recycling import Wear, resident_mb
 
 
 def test_a_limit_that_a_fresh_worker_exceeds_is_a_wrong_setting() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspex.errors import MessageRefused
-from dspex.wire import MAX_IDS, pack, unpack
+from dspex.publish.envelope import MAX_IDS, pack, unpack
 
 IDS = [UUID(int=n << 80 | 7) for n in range(1, 4)]
 

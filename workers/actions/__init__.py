@@ -20,11 +20,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dspex.actions import Action
 from dspex.errors import ActionFailed, DspexError
-from dspex.program import Program
-from workers.run import ModelUse, Run, Trail
-from workers.text import redact
+from dspex.program.actions import Action
+from dspex.program.program import Program
+from workers.adapters.contract import ModelUse, Run, Trail
+from workers.observe.redact import redact
 
 __all__ = ["ActionFunction", "ActionRun", "Actions", "Proceed"]
 

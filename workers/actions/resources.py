@@ -1,7 +1,7 @@
 """``resource_management``: what an attempt takes, and the most it may.
 
-CPU is that of the attempt alone (:mod:`workers.meter`). Memory is the worker process's, which hundreds of executions
-share. Model time is the sum of its calls' durations, which may run side by side; replayed calls take none.
+CPU is that of the attempt alone (:mod:`workers.attempt.cpu_meter`). Memory is the worker process's, which hundreds of
+executions share. Model time is the sum of its calls' durations, which may run side by side; replayed calls take none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import psutil
 
 from dspex.errors import ActionFailed
 from workers.actions import ActionRun, Proceed
-from workers.meter import METER, Meter
+from workers.attempt.cpu_meter import METER, Meter
 
 __all__ = ["resource_management"]
 

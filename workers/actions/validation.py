@@ -1,6 +1,7 @@
 """``complex_validation``: what no single field's constraints can say, and a report on every field.
 
-Rules between fields (``dspex/rules.py``) are checked: those about inputs alone before the program runs, so that
+Rules between fields (``dspex/program/field_rules.py``) are checked: those about inputs alone before the program runs,
+so that
 nothing is paid for inputs that cannot do. The report tells of each field its type, size and constraints, never its
 value.
 """
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dspex.errors import ActionFailed
-from dspex.rules import Rule
+from dspex.program.field_rules import Rule
 from dspex.signatures import Field
 from workers.actions import ActionRun, Proceed
 

@@ -7,8 +7,8 @@ import logging
 from importlib import import_module
 
 from dspex.errors import DspexError
-from dspex.registry import adapters, unloadable
-from workers.run import Adapter
+from dspex.program.adapters import adapters, unloadable
+from workers.adapters.contract import Adapter
 
 __all__ = ["AdapterUnavailable", "Adapters"]
 

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from dspex.program import Program
-from dspex.store.lm_calls import LMCall
-from workers.journal import AttemptJournal
-from workers.run import Answer, Run
-from workers.trail import AttemptTrail
+from dspex.program.program import Program
+from dspex.store.lifecycle.lm_calls import LMCall
+from workers.adapters.contract import Answer, Run
+from workers.attempt.attempt_trail import AttemptTrail
+from workers.lm.journal import AttemptJournal
 
 __all__ = ["Attempt", "History", "Told"]
 
@@ -23,7 +23,7 @@ __all__ = ["Attempt", "History", "Told"]
 class Told:
     """What an attempt told while it ran: of its last answer the text of each field, and the fields that were complete.
 
-    It is the :class:`workers.run.Stream` of the attempt.
+    It is the :class:`workers.adapters.contract.Stream` of the attempt.
     """
 
     def __init__(self) -> None:

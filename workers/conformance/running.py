@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 
 from dspex.errors import DspexError
-from dspex.program import Program
+from dspex.program.program import Program
 from workers.adapters import Adapters
+from workers.adapters.contract import Adapter
 from workers.conformance.attempts import Attempt, History
-from workers.run import Adapter
 
 __all__ = [
     "Check",

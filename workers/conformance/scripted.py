@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspex.program import Program
+from dspex.program.program import Program
 from dspex.signatures import signature
 from workers.conformance.suite import AdapterConformance
 

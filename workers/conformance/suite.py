@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from dspex.errors import DspexError, ValidationError
-from dspex.registry import adapters
+from dspex.program.adapters import adapters
+from workers.adapters.contract import Adapter
+from workers.attempt.retry_policy import BAD_ANSWERS
+from workers.attempt.supervision import Ending, Supervised
 from workers.conformance.attempts import History, Told
 from workers.conformance.running import (
     connections,
@@ -24,9 +27,6 @@ from workers.conformance.running import (
     under_way,
 )
 from workers.conformance.under_test import AdapterUnderTest
-from workers.outcome import BAD_ANSWERS
-from workers.run import Adapter
-from workers.supervision import Ending, Supervised
 
 __all__ = ["AdapterConformance"]
 

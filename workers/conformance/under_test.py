@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from dspex.program import Program
-from dspex.registry import adapters
+from dspex.program.adapters import adapters
+from dspex.program.program import Program
+from workers.adapters.contract import Adapter
 from workers.conformance.attempts import History
 from workers.conformance.running import Check, judged, run_check
-from workers.run import Adapter
 
 __all__ = ["AdapterUnderTest"]
 

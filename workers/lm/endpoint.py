@@ -11,13 +11,13 @@ from typing import Any
 from lm15 import LM15Error, Response
 from lm15.serde import request_from_dict
 
-from dspex.program import LOCAL_MODEL, Program
+from dspex.program.program import LOCAL_MODEL, Program
 from workers.lm import litellm, providers
-from workers.lm.catalogue import facts
-from workers.lm.errors import model_error
-from workers.lm.keys import Keys
+from workers.lm.http_transport import HttpTransport
+from workers.lm.model_catalogue import facts
+from workers.lm.model_errors import model_error
+from workers.lm.provider_keys import Keys
 from workers.lm.providers import Route
-from workers.lm.transport import HttpTransport
 
 __all__ = ["Endpoint", "Endpoints", "LocalModelUrl"]
 

@@ -18,15 +18,15 @@ from lm15.serde import response_to_dict
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from dspex.errors import ModelError
+from workers.adapters.contract import Answer, Estimate, Run
+from workers.attempt.retry_policy import PATIENCE_SECONDS, WITHIN_ATTEMPT, backoff_seconds, is_transient
 from workers.lm.cost import cost_usd, estimate, tokens
 from workers.lm.endpoint import Endpoint
-from workers.lm.errors import clean_request_id, model_error
 from workers.lm.exchange import current_exchange
+from workers.lm.http_transport import last_request_id
+from workers.lm.model_errors import clean_request_id, model_error
 from workers.lm.replay import request_hash
-from workers.lm.streaming import Preview, complete_streamed
-from workers.lm.transport import last_request_id
-from workers.outcome import PATIENCE_SECONDS, WITHIN_ATTEMPT, backoff_seconds, is_transient
-from workers.run import Answer, Estimate, Run
+from workers.lm.streamed_call import Preview, complete_streamed
 
 __all__ = ["RunEngine"]
 
@@ -68,7 +68,8 @@ class RunEngine:
         return response
 
     async def _patiently(self, call: Callable[[], Awaitable[T]], /) -> T:
-        """What the call returns, made again when what is in the way passes by itself, and soon: workers/outcome.py."""
+        """What the call returns, made again when what is in the way passes by itself, and soon:
+        workers/attempt/retry_policy.py."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(is_transient), wait=_pause, stop=self._gives_up, reraise=True
         ):

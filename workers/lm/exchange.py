@@ -11,8 +11,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from dspex.errors import FieldError
-from workers.partial_answer import PartialAnswer
-from workers.run import StreamedAnswer
+from workers.adapters.contract import StreamedAnswer
+from workers.answers.incremental import PartialAnswer
 
 __all__ = ["Exchange", "Reader", "begin_exchange", "current_exchange"]
 

@@ -13,12 +13,12 @@ import dspy
 from dspy.lm15 import AccessPolicy, ModelSupport, OpenAIChatCompat, ProviderDefinition, register_provider
 
 from dspex import Program
-from dspex.embedded.model import ensure_local_model
+from dspex.embedded.bundled_model import ensure_local_model
 from dspex.settings import Settings
 from support_desk.programs import triage
 from support_desk.tickets import HELD_OUT, TRAINING
-from workers.compact import CompactAdapter
-from workers.programs import build_module
+from workers.adapters.dspy.compact_prompt import CompactAdapter
+from workers.adapters.dspy.modules import build_module
 
 STATE = Path(__file__).parent / "triage.json"
 

@@ -23,8 +23,8 @@ from uuid_utils.compat import uuid7
 
 import dspex
 from tests.performance.bench.model import SECTIONS
-from workers.adapters.dspy import DspyAdapter
-from workers.run import Answer, Estimate, Run, Tries, once
+from workers.adapters.contract import Answer, Estimate, Run, Tries, once
+from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
 IN_FLIGHT = 500
 WARM_UP = 200

@@ -17,7 +17,7 @@ from typing import Any, Self
 import redis
 from sqlalchemy import create_engine, text
 
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.embedded.servers import EmbeddedServers
 from dspex.store import migrate
 from dspex.store.database import Database

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dspex.load import percentile
+from dspex.operations.bench.load import percentile
 
 __all__ = ["Figure", "Goal", "alternate", "at_least", "at_most", "percentile", "ratio"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from dspex.cli.compile import compile_command
+from dspex.cli.programs.compile_command import compile_command
 from dspex.signatures import signature
 
 TRIAGE = 'signature triage "Route": :string(max_length=400) ticket -> :enum("a", "b") queue, :string(max_length=9) why'

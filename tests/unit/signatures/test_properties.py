@@ -12,9 +12,9 @@ from jsonschema import Draft202012Validator
 
 from dspex.errors import SignatureSyntaxError, ValidationError
 from dspex.signatures import Field, Signature, Type
-from dspex.signatures.codec import encode, to_json_value
 from dspex.signatures.compile import compile_uncached
-from dspex.signatures.types import expand
+from dspex.signatures.types.types import expand
+from dspex.signatures.values.codec import encode, to_json_value
 from tests.unit.signatures.strategies import json_values, plain_types, signature_texts, types, values
 
 storable = st.text(alphabet=st.characters(exclude_categories=["Cs"]))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dspex.signatures import signature
-from dspex.signatures.checks import FORMATS
-from dspex.signatures.constraints import ORDER
-from dspex.signatures.types import SPECS
+from dspex.signatures.types.constraints import ORDER
+from dspex.signatures.types.types import SPECS
+from dspex.signatures.values.checks import FORMATS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "signatures.md").read_text()
 BUILT_IN = [spec for spec in SPECS.values() if not spec.custom]

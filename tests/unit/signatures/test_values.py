@@ -12,10 +12,10 @@ import pytest
 
 from dspex.errors import ConstraintViolation, DspexError, FieldError, ValidationError
 from dspex.signatures import signature
-from dspex.signatures.annotations import to_annotation
 from dspex.signatures.compile import compile_uncached
-from dspex.signatures.constraints import ORDER, RULES
-from dspex.signatures.types import SPECS, expand
+from dspex.signatures.parse.annotations import to_annotation
+from dspex.signatures.types.constraints import ORDER, RULES
+from dspex.signatures.types.types import SPECS, expand
 from tests.unit.signatures import seed
 from tests.unit.signatures.type_table import ALL_TYPES, TABLE
 

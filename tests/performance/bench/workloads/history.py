@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from dspex.client import Client
+from dspex.client.client import Client
 from dspex.store import tables
 from tests.performance.bench.context import Context
 from tests.performance.bench.figures import Figure, percentile

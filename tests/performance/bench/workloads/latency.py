@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from dspex.client import Client
+from dspex.client.client import Client
 from tests.performance.bench.context import Context
 from tests.performance.bench.figures import Figure, at_most, percentile
 from tests.performance.bench.queues import QUEUES, Queue

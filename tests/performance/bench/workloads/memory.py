@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import psutil
 
-from dspex.client import Client
+from dspex.client.client import Client
 from tests.performance.bench.context import Context
 from tests.performance.bench.figures import Figure, at_most
 from tests.performance.bench.queues import celery

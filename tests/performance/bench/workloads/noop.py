@@ -8,7 +8,7 @@ from functools import partial
 from sqlalchemy import text
 
 import dspex
-from dspex.client import Client
+from dspex.client.client import Client
 from tests.performance.bench.context import Context
 from tests.performance.bench.figures import Figure, alternate, at_least, ratio
 from tests.performance.bench.queues import QUEUES, Queue

@@ -6,9 +6,9 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable
 
-from dspex import load
-from dspex.async_client import AsyncClient
-from dspex.load import Floor, Shape
+from dspex.client.async_client import AsyncClient
+from dspex.operations.bench import load
+from dspex.operations.bench.load import Floor, Shape
 from dspex.settings import Settings
 from tests.performance.bench.context import Context
 from tests.performance.bench.figures import Figure, at_least, at_most

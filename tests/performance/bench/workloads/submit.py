@@ -12,13 +12,13 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from dspex.batch import execution_id, new_batch_id
-from dspex.bounds import Bounds
-from dspex.client import Client
-from dspex.intake import chunks
-from dspex.sealing import Sealing
-from dspex.store import executions
-from dspex.submission import Preparer, prepare_row
+from dspex.client.batch import execution_id, new_batch_id
+from dspex.client.client import Client
+from dspex.sealing.values import Sealing
+from dspex.store.lifecycle import executions
+from dspex.submit.bulk import chunks
+from dspex.submit.prepare import Preparer, prepare_row
+from dspex.submit.size_limits import Bounds
 from tests.performance.bench.context import Context
 from tests.performance.bench.figures import Figure, at_least, ratio
 from tests.performance.bench.workloads.noop import program

@@ -1,0 +1,175 @@
+"""The files of ``dspex batch``: what makes it possible to kill it anywhere and go on.
+
+``OUT`` and ``ERR`` are only ever appended to, a line for each row with the row's index, so they tell themselves what
+was written; a line that a kill cut short is taken off again. ``OUT.batch`` says which batch they belong to: the ids
+of its executions follow from it, so no row can be stored twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dspex.errors import DspexError
+from dspex.wait.completion import IndexSet
+
+__all__ = ["Input", "LineFile", "State", "read_state", "refuse", "write_state"]
+
+#: What is written reaches the disk after so many lines or seconds.
+SYNC_LINES = 1000
+SYNC_SECONDS = 1.0
+#: No two runs may write the same output.
+FORMAT = 1
+
+
+def refuse(message: str, **details: Any) -> DspexError:
+    """The error of files that do not fit what was asked for."""
+    return DspexError(message, code="batch_refused", **details)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """The rows: a JSON object on each line. ``rows`` counts them; blank lines at the end are none."""
+
+    path: Path
+    rows: int
+    sha256: str
+
+    @classmethod
+    def survey(cls, path: Path) -> Input:
+        """Read it once, for its length and its identity."""
+        digest, rows = hashlib.sha256(), 0
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                digest.update(line)
+                if not line.isspace():
+                    rows = number
+        return cls(path, rows, digest.hexdigest())
+
+    def lines(self, begin: int) -> Iterator[bytes]:
+        """From this index on."""
+        with self.path.open("rb") as lines:
+            for index, line in enumerate(lines):
+                if index >= self.rows:
+                    return
+                if index >= begin:
+                    yield line
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Which batch the output belongs to. ``submitted``: every row of the input was taken."""
+
+    batch_id: str
+    program: str
+    version: str
+    input_sha256: str
+    ordered: bool
+    submitted: bool = False
+
+
+def read_state(path: Path) -> State | None:
+    if not path.exists():
+        return None
+    try:
+        return State(**{name: value for name, value in json.loads(path.read_bytes()).items() if name != "format"})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise refuse(f"{path} is not the state of a batch ({error}); --restart begins anew") from None
+
+
+def write_state(path: Path, state: State) -> None:
+    """All of it or nothing, and on the disk."""
+    draft = path.with_name(path.name + ".new")
+    with draft.open("w") as file:
+        json.dump({"format": FORMAT, **asdict(state)}, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class LineFile:
+    """An append-only file of JSON lines, each with the ``index`` of its row. One process writes it at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("ab+")
+        self._unsynced = 0
+        self._synced_at = time.monotonic()
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise refuse(f"another dspex batch is writing {path}") from None
+
+    @property
+    def is_empty(self) -> bool:
+        return os.fstat(self._file.fileno()).st_size == 0
+
+    def clear(self) -> None:
+        self._file.truncate(0)
+
+    def recover(self, written: IndexSet) -> int:
+        """Add the indexes of the lines to ``written``, and take off a last line that was cut short.
+
+        Returns how many lines there are. Raises DspexError for a file that is not what this command wrote.
+        """
+        self._file.seek(0)
+        good, count = 0, 0
+        for line in self._file:
+            index = _index(line)
+            if index is None:
+                if self._file.read(1):
+                    raise refuse(f"{self.path}, line {count + 1}, was not written by dspex batch: {line[:60]!r}")
+                break
+            self._note(written, index, count)
+            good, count = good + len(line), count + 1
+        self._file.truncate(good)
+        self._file.seek(0, os.SEEK_END)
+        return count
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        self._unsynced += 1
+        if self._unsynced >= SYNC_LINES or time.monotonic() - self._synced_at > SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Have what was written on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._unsynced, self._synced_at = 0, time.monotonic()
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+
+    def _note(self, written: IndexSet, index: int, count: int) -> None:
+        try:
+            fresh = written.add(index)
+        except IndexError:
+            raise refuse(f"{self.path}, line {count + 1}, is of row {index}, which the input does not have") from None
+        if not fresh:
+            raise refuse(f"{self.path}, line {count + 1}: row {index} was written before")
+
+
+def _index(line: bytes) -> int | None:
+    """The index of the row that a line is of; None for what is not a whole line."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        index = json.loads(line)["index"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return index if isinstance(index, int) and index >= 0 else None

@@ -1,0 +1,156 @@
+"""``dspex show``: an execution and its timeline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import click
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from dspex.cli.output.common import STATUS_STYLES, as_data, echo_json, json_option, short
+from dspex.cli.output.console_tables import console
+from dspex.client.client import Client
+from dspex.client.execution import Execution, Status
+from dspex.store.audit_chain import AuditEvent, AuditTrail
+
+__all__ = ["show", "timeline"]
+
+ID = re.compile(r"[0-9a-f-]{17,}")
+#: What of an event's data says most, in this order.
+TOLD = (
+    *("worker", "host", "pid", "requested_at", "by"),
+    *("adapter", "module", "model", "replayed", "prompt_tokens", "completion_tokens", "cost_usd", "bytes"),
+    *("valid", "repairs", "fields", "code", "cause", "error", "reason", "delay_seconds", "last_heartbeat_at"),
+    *("program", "version", "fingerprint", "trace_id"),
+)
+
+
+FAILURES = frozenset({"failed", "lease_expired", "deadline_exceeded"})
+STYLES = {
+    "completed": "green", "retried": "yellow", "recovered": "yellow",
+    "cancelled": "magenta", "cancel_requested": "magenta",
+}  # fmt: skip
+
+
+@click.command()
+@click.argument("id")
+@json_option
+def show(id: str, as_json: bool) -> None:
+    """Show an execution: inputs, outputs, figures, and the timeline of its audit trail.
+
+    Example: dspex show 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e
+    """
+    with Client() as client:
+        execution = client.get(id)
+        trail = execution.audit_trail
+        signature = client.program(execution.program, execution.version).signature
+        row, shown = client.row(execution.id), partial(client.sealing.shown, signature, id=execution.id)
+        inputs = shown("inputs", row["inputs"])
+        result = None if row["result"] is None else shown("outputs", row["result"])
+        if as_json:
+            echo_json({**as_data(execution), "inputs": inputs, "result": result, "audit": _audit(trail)})
+            return
+        screen = console()
+        screen.print(_head(execution))
+        if execution.status is Status.QUEUED and (why := client.paused().get(execution.program)):
+            screen.print(Text(f"its program is paused ({why}): `dspex resume {execution.program}`", style="yellow"))
+        screen.print(_values("inputs", inputs))
+        if result is not None:
+            screen.print(_values("outputs", result))
+        if (error := execution.shown_error) is not None:
+            screen.print(Text.assemble(("error   ", "bold"), (error.code, "red"), f"  {error}"))
+        if execution.trace_id is not None:
+            screen.print(Text(f"trace   {execution.trace_id}", style="dim"))
+        screen.print(Text(f"signature {signature.name}  {signature.fingerprint[:16]}", style="dim"))
+        screen.print(timeline(trail, width=screen.width))
+
+
+def timeline(trail: AuditTrail, *, width: int = 100) -> Panel:
+    """The audit trail drawn for a console so wide: when each event began, how long it took, and where that lies."""
+    begin = trail[0].at
+    end = max(_end(event) for event in trail)
+    span = max((end - begin).total_seconds(), 1e-6)
+    cells = 28 if width >= 120 else 14 if width >= 100 else 8
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("at", "event", "took", ""):
+        table.add_column(name, justify="left" if name in ("event", "") else "right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for event in trail:
+        offset = (event.at - begin).total_seconds()
+        took = event.duration_ms
+        table.add_row(
+            f"+{_milliseconds(offset * 1000)}",
+            Text(event.kind, style=_style(event)),
+            "" if took is None else _milliseconds(took),
+            _bar(offset / span, (took or 0) / 1000 / span, cells),
+            Text(_told(event), style="dim"),
+        )
+    verdict = trail.verify()
+    whole = Text("✔ the chain of hashes is whole", style="green")
+    proof = whole if verdict else Text("✘ " + "; ".join(verdict.faults), style="bold red")
+    title = f"audit trail of {trail.execution_id}"
+    return Panel(Group(table, Text(), proof), title=title, title_align="left", border_style="dim")
+
+
+def _head(execution: Execution) -> Text:
+    m = execution.metrics
+    cost = "" if m.cost_usd is None else f", ${m.cost_usd:.6f}"
+    status = execution.status
+    return Text.assemble(
+        (f"{status}", f"bold {STATUS_STYLES[status]}"), "  ", (execution.program, "bold"), f"@{execution.version}  ",
+        f"attempt {execution.attempts}, {m.execution_time_ms:,.0f} ms after {m.queue_time_ms:,.0f} ms in the queue; "
+        f"{m.lm_calls} model calls, {m.prompt_tokens}+{m.completion_tokens} tokens{cost}",
+    )  # fmt: skip
+
+
+def _values(title: str, values: Mapping[str, Any]) -> Text:
+    text = Text()
+    for index, (name, value) in enumerate(values.items()):
+        text.append(f"{title if index == 0 else '':8}", style="bold").append(f"{name}: ", style="cyan")
+        text.append(short(value, 300) + ("\n" if index < len(values) - 1 else ""))
+    return text
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value / 1000:,.2f} s" if value >= 10_000 else f"{value:,.1f} ms"
+
+
+def _bar(begin: float, length: float, cells: int) -> Text:
+    first = min(int(begin * cells), cells - 1)
+    filled = min(max(1, round(length * cells)), cells - first)
+    return Text(" " * first + ("█" * filled if length else "·"), style="cyan")
+
+
+def _style(event: AuditEvent) -> str:
+    if event.kind in FAILURES or event.data.get("error") or event.data.get("valid") is False:
+        return "red"
+    return STYLES.get(event.kind, "")
+
+
+def _told(event: AuditEvent) -> str:
+    parts = [f"{key}={_brief(key, event.data[key])}" for key in TOLD if event.data.get(key) not in (None, [], "")]
+    return " ".join(parts[:4])
+
+
+def _brief(key: str, value: Any) -> str:
+    """Ids and hashes by their beginning: enough to tell them apart. A trace is looked up by the whole."""
+    if key == "trace_id":
+        return str(value)
+    return f"{value[:13]}…" if isinstance(value, str) and ID.fullmatch(value) else short(value, 40)
+
+
+def _end(event: AuditEvent) -> datetime:
+    return event.at + timedelta(milliseconds=event.duration_ms or 0)
+
+
+def _audit(trail: AuditTrail) -> dict[str, Any]:
+    verdict = trail.verify()
+    events = [{"kind": e.kind, "at": e.at.isoformat(), "attempt": e.attempt, "data": dict(e.data)} for e in trail]
+    return {"whole": bool(verdict), "faults": list(verdict.faults), "events": events}

@@ -1,0 +1,106 @@
+"""``dspex stream``, and what ``dspex run --stream`` prints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from functools import partial
+
+import click
+
+from dspex.cli.output.common import json_option
+from dspex.client.client import Client
+from dspex.client.execution import Execution
+from dspex.client.follow import StreamEvent
+from dspex.signatures import Signature
+
+__all__ = ["print_stream", "stream"]
+
+
+@click.command()
+@click.argument("id")
+@click.option("--after", metavar="CURSOR", help="Go on after this event: the cursor that --json prints.")
+@click.option("--timeout", type=float, default=None, help="How long to follow, in seconds; the execution goes on.")
+@json_option
+def stream(id: str, after: str | None, timeout: float | None, as_json: bool) -> None:
+    """Follow an execution until it is over: its status, and its fields as the model writes them.
+
+    The text comes while it is written if the execution was submitted with --stream.
+
+    Example: dspex stream 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e
+    """
+    with Client() as client:
+        execution = client.get(id)
+        signature = client.program(execution.program, execution.version).signature
+        print_stream(execution, signature, after=after, timeout=timeout, as_json=as_json)
+
+
+def print_stream(
+    execution: Execution, signature: Signature, *, after: str | None = None, timeout: float | None, as_json: bool
+) -> None:
+    """Print its events until it is over: fields to stdout, the rest to stderr; ``as_json``: all, a line each.
+
+    Raises what :meth:`Execution.result` raises.
+    """
+    printed = partial(_print_json, signature=signature) if as_json else _Printer().print
+    try:
+        for event in execution.stream(after=after, timeout=timeout):
+            printed(event)
+            if event.error is not None:
+                raise event.error
+    except KeyboardInterrupt:
+        click.echo(f"\nit goes on; `dspex stream {execution.id}` follows it", err=True)
+        raise
+    if not as_json:
+        click.secho(f"{execution.id}  {execution.metrics.execution_time_ms:.0f} ms", dim=True, err=True)
+
+
+class _Printer:
+    """Prints events for people; of a field that is being written the line is left open."""
+
+    def __init__(self) -> None:
+        self._open: str | None = None
+
+    def print(self, event: StreamEvent) -> None:
+        match event.kind:
+            case "status":
+                self._aside(f"{event.status}" + (f", attempt {event.attempt}" if event.attempt > 1 else ""))
+            case "reset":
+                self._aside("the model answers anew")
+            case "partial":
+                self._label(event.field)
+                click.echo(event.text, nl=False)
+            case "field":
+                if self._open != event.field or event.validated:
+                    self._end_line()
+                    self._label(event.field)
+                    value = event.value
+                    click.echo(value if isinstance(value, str) else json.dumps(value, default=str), nl=False)
+                self._end_line()
+
+    def _label(self, field: str | None) -> None:
+        if self._open != field:
+            self._end_line()
+            click.secho(f"{field}: ", bold=True, nl=False)
+            self._open = field
+
+    def _end_line(self) -> None:
+        if self._open is not None:
+            click.echo()
+            self._open = None
+
+    def _aside(self, text: str) -> None:
+        self._end_line()
+        click.secho(text, dim=True, err=True)
+
+
+def _print_json(event: StreamEvent, signature: Signature) -> None:
+    told = {field.name: getattr(event, field.name) for field in fields(event)}
+    told["error"] = event.error and event.error.as_dict()
+    if event.kind == "done":
+        told["value"] = json.loads(signature.encode("outputs", dict(event.value)))
+    elif event.validated and event.field is not None:
+        told["value"] = json.loads(signature.encode("outputs", {event.field: event.value}))[event.field]
+    own = ("value", "validated") if event.kind == "field" else ()
+    kept = {name: value for name, value in told.items() if name in own or not (value is None or value is False)}
+    click.echo(json.dumps(kept, ensure_ascii=False))

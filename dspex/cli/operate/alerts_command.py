@@ -1,0 +1,129 @@
+"""``dspex alerts``: what fires, and whether it can be told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import click
+from rich.text import Text
+
+from dspex.cli.output.common import echo_json, json_option
+from dspex.cli.output.console_tables import console, print_table
+from dspex.client.client import Client
+from dspex.errors import AlertNotDelivered, ConfigurationError
+from dspex.operations.alerts.alert import Alert, Notice
+from dspex.operations.alerts.channels import channels, deployment
+from dspex.operations.alerts.evaluation import evaluate_and_tell
+from dspex.settings import Settings
+
+__all__ = ["alerts"]
+
+STYLES = {"pending": "yellow", "firing": "bold red", "resolved": "green"}
+
+
+@click.group(invoke_without_command=True)
+@click.option("--resolved-within", default=24.0, show_default=True, metavar="HOURS", help="Also those resolved lately.")
+@json_option
+@click.pass_context
+def alerts(ctx: click.Context, resolved_within: float, as_json: bool) -> int:
+    """List alerts: those that fire or are about to, then those resolved lately. Exit code 1 when one fires.
+
+    \b
+    Example: dspex alerts
+             dspex alerts test email
+             dspex alerts check
+    """
+    if ctx.invoked_subcommand is not None:
+        return 0
+    with Client() as client:
+        found = client.alerts(resolved_within=timedelta(hours=resolved_within))
+    return _show(found, as_json)
+
+
+@alerts.command()
+@click.argument("channel", required=False, type=click.Choice(["log", "email", "webhook"]))
+@json_option
+def test(channel: str | None, as_json: bool) -> int:
+    """Tell a test alert by each channel of DSPEX_ALERTS, or by one, and say what came of it. Exit code 1 if one fails.
+
+    \b
+    Example: dspex alerts test
+             dspex alerts test webhook
+    """
+    settings = Settings.load()
+    made = channels(settings, deployment(settings, settings.backends()))
+    if not made or (channel and channel not in made):
+        raise ConfigurationError(
+            f"DSPEX_ALERTS is {','.join(settings.alerts) or 'none'}: there is no {channel or 'channel'} to tell by"
+        )
+    results = {}
+    for name in [channel] if channel else list(made):
+        try:
+            results[name] = (True, made[name].tell([_test_notice()]))
+        except AlertNotDelivered as error:
+            results[name] = (False, str(error))
+    if as_json:
+        echo_json({name: {"delivered": done, "details": told} for name, (done, told) in results.items()})
+    else:
+        for name, (done, told) in results.items():
+            click.secho(f"{name:8} {'told' if done else 'FAILED'}  {told}", fg=None if done else "red")
+    return 0 if all(done for done, _ in results.values()) else 1
+
+
+@alerts.command()
+@json_option
+def check(as_json: bool) -> int:
+    """Evaluate and tell now, as beat has a worker do: from cron elsewhere, it also tells that no worker is left.
+
+    Exit code 1 when an alert fires.
+
+    Example: dspex alerts check
+    """
+    settings = Settings.load()
+    done = evaluate_and_tell(settings)
+    with Client(settings) as client:
+        found = client.alerts(resolved_within=timedelta(0))
+    for name, failure in done.failures.items():
+        click.secho(f"not told by {name}: {failure}", fg="red", err=True)
+    return _show(found, as_json)
+
+
+def _show(found: Sequence[Alert], as_json: bool) -> int:
+    firing = any(alert.state == "firing" for alert in found)
+    if as_json:
+        echo_json([alert.as_dict() for alert in found])
+    elif not found:
+        click.echo("no alerts")
+    else:
+        print_table(
+            console(),
+            ("state", "since", "alert", "of", "what"),
+            [(Text(a.state, style=STYLES[a.state]), _when(a), a.rule, a.subject or "-", _what(a)) for a in found],
+        )
+    return 1 if firing else 0
+
+
+def _when(alert: Alert) -> str:
+    """When it began, in the reader's own time, and how long it has lasted or did."""
+    until = alert.resolved_at or datetime.now(UTC)
+    minutes, seconds = divmod(int((until - alert.since).total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    lasted = f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"
+    return f"{alert.since.astimezone():%m-%d %H:%M} for {lasted}"
+
+
+def _what(alert: Alert) -> Text:
+    told = Text(alert.summary)
+    if alert.state != "resolved":
+        told.append(f"\n→ {alert.remedy}" if sys.stdout.isatty() else f" → {alert.remedy}", style="dim")
+    if alert.undelivered:
+        told.append(f" (not told yet: {alert.delivery_error or 'waiting'})", style="yellow")
+    return told
+
+
+def _test_notice() -> Notice:
+    now = datetime.now(UTC)
+    alert = Alert(0, "test", "", "firing", 1.0, 0.0, "this is a test of `dspex alerts test`", now, now, now)
+    return Notice(f"test-{int(now.timestamp())}", "test", alert)

@@ -1,0 +1,112 @@
+"""``dspex audit``: is what the trails say what happened?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from dspex.cli.completion import program_names
+from dspex.cli.output.common import echo_json, json_option, opened_database
+from dspex.cli.output.moments import Moment, since_option
+from dspex.cli.output.progress_bar import Meter
+from dspex.client.client import Client
+from dspex.operations.audit import audit_export
+from dspex.store.audit_chain import Verdict
+
+__all__ = ["audit"]
+
+
+@click.group()
+def audit() -> None:
+    """Verify audit trails, and write them to files that are verified without the database.
+
+    Example: dspex audit verify
+    """
+
+
+@audit.command()
+@click.option("--program", shell_complete=program_names, help="Only this program's executions.")
+@since_option
+@click.option(
+    "--file", type=click.Path(dir_okay=False, exists=True, path_type=Path), help="An export, instead of the database."
+)
+@json_option
+def verify(program: str | None, since: datetime | None, file: Path | None, as_json: bool) -> int:
+    """Recompute the chain of hashes of every execution. Exit code 1, and their ids, when trails are not whole.
+
+    \b
+    Examples:
+      dspex audit verify --since 7d
+      dspex audit verify --program simple_qa --json
+      dspex audit verify --file audit-2026-01.jsonl.gz
+    """
+    if file is not None:
+        if program or since:
+            raise click.UsageError("--file verifies all of a file: leave out --program and --since")
+        return _verify_file(file, as_json)
+    verified = 0
+
+    def note(done: int, total: int) -> None:
+        nonlocal verified
+        verified = done
+        show(done, total)
+
+    with Client() as client, Meter() as meter, meter.phase("verifying", None) as show:
+        broken = client.verify_audit(program=program, since=since, on_progress=note)
+    return _tell(verified, broken, as_json)
+
+
+@audit.command()
+@since_option
+@click.option("--until", type=Moment(), metavar="WHEN", help="Only those submitted before.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The file to write: .jsonl, .jsonl.gz or .parquet.",
+)
+@json_option
+def export(since: datetime | None, until: datetime | None, output: Path, as_json: bool) -> None:
+    """Write audit trails to a file, which `dspex audit verify --file` verifies.
+
+    It prints a digest: kept elsewhere, it proves later that the file is the same.
+
+    \b
+    Examples:
+      dspex audit export --since 2026-01-01 --until 2026-02-01 -o audit-2026-01.jsonl.gz
+      dspex audit export -o audit.parquet
+    """
+    about = {"since": since and since.isoformat(), "until": until and until.isoformat()}
+    with opened_database() as database, Meter() as meter, meter.phase("exporting", None) as show:
+        written = audit_export.export(
+            output, audit_export.chains(database, since, until), about=about, on_progress=show
+        )
+    if as_json:
+        echo_json({"file": str(output), **asdict(written)})
+    else:
+        click.echo(f"{output}: {written.executions} trails, {written.entries} entries, digest {written.digest}")
+
+
+def _verify_file(file: Path, as_json: bool) -> int:
+    held, broken = audit_export.verify_file(file)
+    code = _tell(held.executions, broken, as_json, digest=held.digest)
+    if not as_json:
+        click.echo(f"digest {held.digest}")
+    return code
+
+
+def _tell(verified: int, broken: Mapping[UUID, Verdict], as_json: bool, **more: str) -> int:
+    if as_json:
+        found = [{"id": str(id), "faults": verdict.faults} for id, verdict in broken.items()]
+        echo_json({"verified": verified, "broken": found, **more})
+    else:
+        for id, verdict in broken.items():
+            click.echo(f"{id}  {'; '.join(verdict.faults)}")
+        click.echo(f"{verified} trails verified, {len(broken)} not whole")
+    return 1 if broken else 0

@@ -1,0 +1,105 @@
+"""``dspex backup`` and ``dspex restore``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dspex.cli.output.common import echo_json, json_option, opened_database
+from dspex.cli.output.console_tables import console
+from dspex.operations.backup.backup import back_up, manifest_path
+from dspex.operations.backup.restore import restore as put_back
+from dspex.settings import Settings, without_password
+from dspex.store.database import Database
+
+__all__ = ["backup", "restore"]
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    show_default="here",
+    help="A file, or a directory to put dspex-TIME.dump in.",
+)
+@json_option
+def backup(output: Path, as_json: bool) -> None:
+    """Write all that DSPex keeps in Postgres to a file, with a manifest beside it. Work goes on meanwhile.
+
+    Secrets are not in it: keep DSPEX_ENCRYPTION_KEY and the environment elsewhere.
+
+    \b
+    Examples:
+      dspex backup -o /var/backups/dspex
+      dspex backup -o before-upgrade.dump
+    """
+    with opened_database() as database, _progress() as told:
+        made = back_up(database, output, told)
+    if as_json:
+        echo_json({"file": str(made.file), **asdict(made.manifest)})
+        return
+    manifest = made.manifest
+    click.echo(f"{made.file}: {manifest.bytes} bytes, {manifest.rows['executions']} executions")
+    click.echo(f"{manifest_path(made.file).name} says what is in it; keep both together")
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Replace the programs and executions that are there.")
+@json_option
+def restore(file: Path, force: bool, as_json: bool) -> None:
+    """Put a backup into the database of DSPEX_DATABASE_URL, verify it, and let go on what was not finished.
+
+    The database must exist. All is put back or nothing. What was running begins again once workers are there, with
+    the model calls that the backup knows replayed.
+
+    \b
+    Examples:
+      dspex restore dspex-20260131T020000Z.dump
+      dspex restore --force before-upgrade.dump
+    """
+    settings = Settings.load()
+    database = Database(settings.backends().database_url, application_name="dspex restore")
+    try:
+        with _progress() as told:
+            done = put_back(database, file, told, force=force, keep_days=settings.retention_days)
+    finally:
+        database.close()
+    if as_json:
+        echo_json(asdict(done))
+        return
+    rows = done.manifest.rows
+    click.echo(
+        f"{without_password(database.url)}: {rows['executions']} executions and {rows['audit_events']} audit entries "
+        f"as of {done.manifest.made_at}, every trail verified"
+    )
+    click.echo(f"{done.running} were running and {done.queued} queued: they go on with the next worker")
+    if done.migrated_from is not None:
+        click.echo(f"the schema was at {done.migrated_from} and is up to date now")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    screen = console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
+        task = bars.add_task("", total=None)
+
+        def told(what: str, done: int, total: int) -> None:
+            bars.update(task, description=what, completed=done, total=total or None)
+
+        yield told

@@ -1,0 +1,231 @@
+"""``dspex bench``: how much load the deployment carries, and where it is bound."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from dspex.cli.output.common import echo_json, json_option
+from dspex.cli.output.console_tables import console, print_table
+from dspex.client.async_client import AsyncClient
+from dspex.errors import DspexError
+from dspex.operations.bench import load
+from dspex.operations.bench.bottleneck import Finding, Observer, findings, model_share
+from dspex.operations.bench.load import Floor, Shape
+from dspex.program.program import Program
+from dspex.signatures import signature
+
+__all__ = ["bench"]
+
+NAME = "dspex-bench"
+#: Requests of each user: in the shapes, and in a trial for the most users.
+EACH, TRIAL_EACH = 50, 5
+#: Requests a second of the steady load.
+PER_SECOND = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A shape, what it was, its floors, what bound the deployment, and the workers of this host meanwhile."""
+
+    what: str
+    shape: Shape
+    floors: Sequence[Floor]
+    findings: Sequence[Finding]
+    workers: Mapping[int, Mapping[str, float]]
+
+    @property
+    def factor(self) -> float:
+        """How many times over the nearest of its floors is kept; below 1 when one is not."""
+        return min(floor.factor for floor in self.floors)
+
+    def as_data(self) -> dict[str, Any]:
+        shape = self.shape
+        return {
+            "what": self.what,
+            "users": shape.users,
+            "requests": len(shape.samples),
+            "seconds": shape.seconds,
+            "per_second": shape.throughput,
+            "mean_ms": shape.mean_ms,
+            **{f"p{percent}_ms": shape.percentile_ms(percent) for percent in (50, 95, 99)},
+            "error_rate": shape.error_rate,
+            "queue_ms": shape.queue_ms,
+            "execution_ms": shape.execution_ms,
+            "floors": [{**asdict(floor), "met": floor.met} for floor in self.floors],
+            "bound_by": [asdict(finding) for finding in self.findings],
+            "workers": {str(pid): dict(seen) for pid, seen in self.workers.items()},
+        }
+
+
+@click.command()
+@click.option("--users", default="1,5,10,20,50", show_default=True, metavar="N,…", help="How many users at once.")
+@click.option("--each", type=click.IntRange(1, 100_000), default=EACH, show_default=True, help="Requests of each user.")
+@click.option("--seconds", type=click.FloatRange(0), default=30, show_default=True,
+              help="How long a steady 10 requests a second last; 0 leaves it out.")  # fmt: skip
+@click.option("--most/--no-most", default=True, show_default=True, help="Look for the most users that are served.")
+@click.option("--model-ms", type=click.FloatRange(0), default=0, show_default=True,
+              help="How long the pretended model takes for an answer.")  # fmt: skip
+@click.option("--program", help="A deployed program of your own, instead of the scripted one: its model is called.")
+@click.option("--input", "inputs", multiple=True, metavar="JSON", help="Its inputs; several are given in turn.")
+@click.option("--yes", is_flag=True, help="Do not ask before calling a model.")
+@json_option
+def bench(
+    users: str,
+    each: int,
+    seconds: float,
+    most: bool,
+    model_ms: float,
+    program: str | None,
+    inputs: tuple[str, ...],
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Put load on this deployment, and say how much it carries and where it is bound.
+
+    It deploys a program named dspex-bench, whose model is pretended, and runs thousands of executions of it. They
+    stay in the database, as all finished executions do, until retention drops them. Each load has floors; how many
+    times over the nearest of them is met is in the table's last column. The exit code is 1 when one is not met.
+
+    Example: dspex bench --users 50,200 --model-ms 200
+    """
+    counts = _counts(users)
+    if program is None and inputs:
+        raise click.UsageError("--input is for a --program of your own")
+    rows = [_row(text) for text in inputs]
+    if program is not None:
+        most = False
+        _confirm(program, rows, sum(counts) * each + round(PER_SECOND * seconds), yes)
+    screen = console(stderr=as_json)
+    plan = _Plan(program or NAME, _inputs(rows), each, screen, _pretended(model_ms) if program is None else None)
+    results, served = asyncio.run(plan.run(counts, seconds, most))
+    if as_json:
+        echo_json({"results": [result.as_data() for result in results], "most_users": served})
+    else:
+        _show(screen, results, served)
+    if any(result.shape.error_rate for result in results) or not all(f.met for r in results for f in r.floors):
+        raise click.exceptions.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is put on the deployment; ``pretended`` is deployed first."""
+
+    program: str
+    inputs: Callable[[int], Mapping[str, Any]]
+    each: int
+    console: Console
+    pretended: Program | None
+
+    async def run(self, counts: Sequence[int], seconds: float, most: bool) -> tuple[list[Result], int | None]:
+        async with AsyncClient() as client:
+            await client.check_schema()
+            if not await client.workers():
+                raise DspexError("no worker is alive: start one with `dspex worker`", code="no_worker")
+            if self.pretended is not None:
+                await client.deploy(self.pretended)
+            await load.users(client, self.program, self.inputs, count=min(counts[0], 5), each=2)  # warms up
+            results = [await self._users(client, count) for count in counts]
+            if seconds:
+                results.append(await self._steady(client, seconds))
+            return results, await self._most(client) if most else None
+
+    async def _users(self, client: AsyncClient, count: int) -> Result:
+        with self.console.status(f"{count} users"), Observer(client.client) as observer:
+            shape = await load.users(client, self.program, self.inputs, count=count, each=self.each)
+        return await self._result(client, f"{count} users", shape, list(load.floors(shape)), observer)
+
+    async def _steady(self, client: AsyncClient, seconds: float) -> Result:
+        what = f"{PER_SECOND:g}/s for {seconds:g} s"
+        with self.console.status(what), Observer(client.client) as observer:
+            shape = await load.steady(client, self.program, self.inputs, per_second=PER_SECOND, seconds=seconds)
+        floors = list(load.steady_floors(shape, round(PER_SECOND * seconds)))
+        return await self._result(client, what, shape, floors, observer)
+
+    async def _most(self, client: AsyncClient) -> int:
+        async def trial(count: int) -> Shape:
+            with self.console.status(f"the most users: {count}"):
+                return await load.users(client, self.program, self.inputs, count=count, each=TRIAL_EACH)
+
+        return await load.most_users(trial)
+
+    async def _result(
+        self, client: AsyncClient, what: str, shape: Shape, floors: Sequence[Floor], observer: Observer
+    ) -> Result:
+        share = await client.call(lambda: model_share(client.client, shape))
+        last = observer.looks[-1]
+        workers = {pid: {"cpu": cpu, "rss_mb": last.worker_mb[pid]} for pid, cpu in last.worker_cpu.items()}
+        return Result(what, shape, floors, findings(observer.looks, shape, share), workers)
+
+
+def _show(screen: Console, results: Sequence[Result], served: int | None) -> None:
+    columns = ("load", "results/s", "mean ms", "p50", "p95", "p99", "queued", "ran", "errors", "floors")
+    print_table(screen, columns, map(_cells, results))
+    if served is not None:
+        screen.print(f"most users served at once: {served}" + (" (no more were tried)" if served == 200 else ""))
+    heaviest = max(results, key=lambda result: result.shape.users)
+    for pid, seen in heaviest.workers.items():
+        screen.print(f"worker {pid}: {seen['cpu']:.0%} of a core, {seen['rss_mb']:.0f} MB, under {heaviest.what}")
+    for finding in heaviest.findings:
+        said = Text.assemble((f"bound: {finding.what}", "bold"), f" under {heaviest.what}: {finding.evidence}")
+        screen.print(said, soft_wrap=True)
+        screen.print(f"       {finding.advice}", style="dim", soft_wrap=True)
+
+
+def _cells(result: Result) -> tuple[str | Text, ...]:
+    shape = result.shape
+    times = (shape.mean_ms, *map(shape.percentile_ms, (50, 95, 99)), shape.queue_ms, shape.execution_ms)
+    return (
+        result.what, f"{shape.throughput:,.0f}" if shape.throughput >= 100 else f"{shape.throughput:.1f}",
+        *(f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}" for ms in times), f"{shape.error_rate:.1%}", _kept(result),
+    )  # fmt: skip
+
+
+def _kept(result: Result) -> Text:
+    missed = [floor.what for floor in result.floors if not floor.met]
+    return Text(f"not: {', '.join(missed)}", "red") if missed else Text(f"met {result.factor:,.1f}×", "green")
+
+
+def _counts(users: str) -> list[int]:
+    try:
+        counts = [int(part) for part in users.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1 or max(counts) > 10_000:
+        raise click.UsageError(f"--users {users!r} is not a list of numbers from 1 to 10,000, as 1,5,10")
+    return counts
+
+
+def _row(given: str) -> dict[str, Any]:
+    try:
+        row = json.loads(given)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise click.UsageError(f"--input {given!r} is not a JSON object")
+    return row
+
+
+def _inputs(rows: Sequence[dict[str, Any]]) -> Callable[[int], Mapping[str, Any]]:
+    return lambda number: rows[number % len(rows)] if rows else {"question": f"request {number}"}
+
+
+def _confirm(program: str, rows: Sequence[dict[str, Any]], count: int, yes: bool) -> None:
+    if not rows:
+        raise click.UsageError(f'--program {program} needs its inputs: --input \'{{"field": "value"}}\'')
+    if not yes:
+        click.confirm(
+            f"This makes {count:,} executions of {program}, and pays for their model calls. Go on?", abort=True
+        )
+
+
+def _pretended(model_ms: float) -> Program:
+    options = {"sleep_ms": model_ms}
+    return Program(NAME, signature("question -> answer"), adapter="scripted", module_options=options)

@@ -1,0 +1,54 @@
+"""``dspex migrate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import click
+
+from dspex.cli.output.common import echo_json, json_option
+from dspex.cli.output.console_tables import console
+from dspex.settings import Settings, without_password
+from dspex.store import migrate as migrations
+from dspex.store.database import Database
+from dspex.store.roles import ROLES
+
+__all__ = ["migrate"]
+
+
+@click.command()
+@click.option("--roles", "with_roles", is_flag=True, help="Also make the roles of producers, workers and readers.")
+@json_option
+def migrate(with_roles: bool, as_json: bool) -> None:
+    """Bring the database's schema up to date; safe to run again, and at the same time elsewhere.
+
+    With --roles there are also roles with the least rights that producers, workers and readers need. Once made, each
+    migration keeps their rights up to date.
+
+    Example: DSPEX_DATABASE_URL=postgresql://owner@… dspex migrate --roles
+    """
+    settings = Settings.load()
+    backends = settings.backends()
+    database = Database(backends.database_url)
+    try:
+        with console(stderr=True).status("migrating"):
+            before, after = database.guard(partial(migrations.upgrade, keep_days=settings.retention_days))
+            made = database.guard(migrations.make_roles) if with_roles else []
+    finally:
+        database.close()
+    where = without_password(backends.database_url)
+    if as_json:
+        echo_json({"database": where, "before": before, "after": after, "roles_made": list(made)})
+        return
+    click.echo(
+        f"{where}: " + (f"already at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")
+    )
+    if with_roles:
+        _tell_roles(made)
+
+
+def _tell_roles(made: Sequence[str]) -> None:
+    click.echo(f"roles: {', '.join(f'{role} (new)' if role in made else role for role in ROLES)}")
+    click.echo("They cannot log in. Give each application a login of its own; in psql, \\password asks for one unseen:")
+    click.echo(f"  CREATE ROLE my_app LOGIN IN ROLE {ROLES[0]};\n  \\password my_app")

@@ -1,0 +1,73 @@
+"""``dspex report``."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from dspex.cli.output.common import echo_json, json_option
+from dspex.cli.output.console_tables import console, print_table
+from dspex.cli.output.moments import Moment
+from dspex.client.client import Client
+from dspex.operations.report.markdown import markdown, trends
+from dspex.operations.report.monitoring_report import MonitoringReport
+from dspex.operations.report.page import page
+from dspex.operations.report.wording import figures, moment, sections
+
+__all__ = ["report"]
+
+FORMS = (".html", ".md", ".json")
+
+
+@click.command()
+@click.option("--since", type=Moment(), default="24h", show_default=True, metavar="WHEN",
+              help="From when on: 24h, 7d, 2026-01-31, 2026-01-31T08:00.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True, path_type=Path), metavar="FILE",
+              help="Write it there: FILE.html (with plots, nothing else needed), FILE.md or FILE.json.")  # fmt: skip
+@json_option
+def report(since: datetime, output: Path | None, as_json: bool) -> None:
+    """Report what happened: outcomes, times, costs, errors, events, alerts, and how they went.
+
+    \b
+    Example: dspex report
+             dspex report --since 7d -o week.html
+    """
+    if output is not None and output.suffix not in FORMS:
+        raise click.UsageError(f"{output}: a report is written to a file that ends in {', '.join(FORMS)}")
+    with Client() as client:
+        found = client.report(since)
+    if output is not None:
+        output.write_text(_written(found, output.suffix), encoding="utf-8")
+    if as_json:
+        echo_json(found.as_dict())
+    elif output is not None:
+        click.echo(f"{output}: {found.submitted:,} submitted, {found.total.ended:,} ended since {moment(found.since)}")
+    else:
+        _print(found, console())
+
+
+def _written(found: MonitoringReport, form: str) -> str:
+    if form == ".json":
+        return json.dumps(found.as_dict(), ensure_ascii=False, indent=2, default=str) + "\n"
+    return page(found) if form == ".html" else markdown(found)
+
+
+def _print(found: MonitoringReport, out: Console) -> None:
+    out.print(Text(f"{moment(found.since)} to {moment(found.until)}", style="bold"))
+    told = [f"{name} {value}" for name, value in figures(found)]
+    half = len(told) // 2
+    for part in (told[:half], told[half:]):
+        out.print(Text("   ".join(part)))
+    out.print()
+    for name, line, most in trends(found):
+        style = "red" if name == "failed" else "cyan"
+        out.print(Text.assemble(f"{name:<10} ", (line, style), (f"  at most {most}", "dim")), soft_wrap=True)
+    for section in sections(found):
+        out.print(Text(f"\n{section.title}", style="bold") + Text("" if section.rows else f": {section.nothing}"))
+        if section.rows:
+            print_table(out, section.columns, section.rows)

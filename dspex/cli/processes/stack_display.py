@@ -1,0 +1,51 @@
+"""How the embedded stack's progress looks in a terminal."""
+
+from __future__ import annotations
+
+import threading
+
+from rich.console import Console
+from rich.text import Text
+
+from dspex.embedded.stack_progress import Progress, State
+
+__all__ = ["StackProgress"]
+
+_MARKS = {State.READY: ("✔", "green"), State.FAILED: ("✘", "red"), State.STOPPED: ("✔", "dim")}
+
+
+class StackProgress:
+    """Prints a line for each part that is ready, has failed or has stopped; on a terminal also what is under way.
+
+    It is called from several threads.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._under_way: dict[str, str] = {}
+        self._status = console.status("") if console.is_terminal else None
+
+    def __call__(self, event: Progress) -> None:
+        with self._lock:
+            if event.state in _MARKS:
+                self._under_way.pop(event.name, None)
+                self._console.print(_line(event), soft_wrap=True)
+            else:
+                self._under_way[event.name] = str(event.state)
+            self._show_under_way()
+
+    def _show_under_way(self) -> None:
+        if self._status is None:
+            return
+        if self._under_way:
+            self._status.update(", ".join(f"{state} {name}" for name, state in self._under_way.items()))
+            self._status.start()
+        else:
+            self._status.stop()
+
+
+def _line(event: Progress) -> Text:
+    mark, style = _MARKS[event.state]
+    took = f"{event.seconds:5.1f} s" if event.state is not State.STOPPED else " stopped"
+    return Text.assemble((f"  {mark} ", style), f"{event.name:10} {took}  ", (event.address or event.detail, "dim"))

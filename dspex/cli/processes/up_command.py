@@ -1,0 +1,69 @@
+"""``dspex up``: the embedded stack, until Ctrl-C."""
+
+from __future__ import annotations
+
+import socket
+
+import click
+from rich.console import Console
+
+from dspex.cli.processes.stack_display import StackProgress
+from dspex.embedded.stack import EmbeddedStack, stop_on_signals
+from dspex.settings import Settings, without_password
+
+__all__ = ["FLOWER_PORT", "flower_port", "up"]
+
+FLOWER_PORT = 5555
+
+
+@click.command()
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(0, 64), help="Worker processes.")
+@click.option("--no-flower", is_flag=True, help="Do without the Flower dashboard.")
+def up(workers: int, no_flower: bool) -> None:
+    """Run Redis, Postgres, workers, beat and Flower on this machine until Ctrl-C.
+
+    Their data is kept under DSPEX_HOME; a Client with the same DSPEX_HOME finds them.
+
+    Example: dspex up --workers 2
+    """
+    settings = Settings.load(database_url=None, broker_url=None)
+    console = Console(stderr=True)
+    console.print(f"Starting the embedded stack of [bold]{settings.home}[/]")
+    stack = EmbeddedStack(
+        settings.home,
+        workers=workers,
+        flower=not no_flower,
+        flower_port=None if no_flower else flower_port(),
+        worker_grace=settings.grace_seconds + 10,
+        durable=settings.profile.durable,
+        on_progress=StackProgress(console),
+    )
+    with stop_on_signals():
+        try:
+            with stack:
+                _announce(console, stack)
+                stack.wait()
+        except KeyboardInterrupt:
+            console.print("Everything is stopped; the data is kept.")
+
+
+def flower_port() -> int | None:
+    """Flower's usual port if it is free here, else None: any other."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", FLOWER_PORT))
+        except OSError:
+            return None
+        return FLOWER_PORT
+
+
+def _announce(console: Console, stack: EmbeddedStack) -> None:
+    info = stack.info
+    console.print("\nThe stack is up:")
+    console.print(f"  Postgres  {without_password(info.database_url)}", soft_wrap=True)
+    console.print(f"  Redis     {without_password(info.broker_url)}", soft_wrap=True)
+    if info.flower_url:
+        console.print(f"  Flower    {info.flower_url}", soft_wrap=True)
+    console.print(f"  Logs      {stack.home.log_dir}", soft_wrap=True)
+    console.print("\nIn another terminal: [bold]dspex workers[/], [bold]dspex list[/], or your own script with "
+                  "[bold]dspex.Client()[/].\nCtrl-C stops everything and keeps the data.")  # fmt: skip

@@ -1,0 +1,1 @@
+"""Commands on programs and signatures."""

@@ -1,0 +1,66 @@
+"""``dspex adapters``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dspex.cli.output.common import echo_json, json_option
+from dspex.program.adapters import AdapterInfo, adapters, unloadable
+
+__all__ = ["adapters_command"]
+
+
+@click.command("adapters")
+@json_option
+def adapters_command(as_json: bool) -> None:
+    """List the adapters that can host programs: what each is able to do, and whether it can be loaded here.
+
+    Example: dspex adapters
+    """
+    rows = [_described(info) for info in adapters().values()]
+    if as_json:
+        broken = [{"name": name, "loadable": False, "error": why} for name, why in unloadable().items()]
+        echo_json([*rows, *broken])
+        return
+    for row in rows:
+        _show(row)
+    for name, why in unloadable().items():
+        click.secho(f"{name} cannot be loaded: {why}", fg="red", err=True)
+
+
+def _described(info: AdapterInfo) -> dict[str, Any]:
+    able = info.capabilities
+    return {
+        "name": info.name,
+        "description": info.description,
+        "implementation": info.implementation,
+        "modules": sorted(able.modules),
+        "custom_modules": able.custom_modules,
+        "options": None if able.options is None else sorted(able.options),
+        "calls_models": able.calls_models,
+        "supports_streaming": able.supports_streaming,
+        "supports_functions": able.supports_functions,
+        "loadable": not info.missing,
+        "missing": list(info.missing),
+        "install": info.install or None,
+    }
+
+
+def _show(row: dict[str, Any]) -> None:
+    click.secho(row["name"], bold=True, nl=False)
+    if row["loadable"]:
+        click.secho("  loads here", fg="green")
+    else:
+        remedy = f": pip install '{row['install']}'" if row["install"] else ""
+        click.secho(f"  cannot be loaded here, {', '.join(row['missing'])} is missing{remedy}", fg="yellow")
+    click.echo(f"  {row['description']}")
+    words = {"calls_models": "model calls", "supports_streaming": "streaming", "supports_functions": "functions"}
+    able = ", ".join(word for name, word in words.items() if row[name])
+    own = ", and your own" if row["custom_modules"] else ""
+    click.echo(f"  modules: {', '.join(row['modules'])}{own}")
+    if able:
+        click.echo(f"  able to: {able}")
+    if row["options"] != []:
+        click.echo(f"  options: {', '.join(row['options'] or ['those of the module'])}")

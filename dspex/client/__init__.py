@@ -1,0 +1,1 @@
+"""The clients, and the executions and batches they return."""

@@ -1,0 +1,84 @@
+"""The deployed programs, as a client knows them: read once, and again when that turns out to be old."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import threading
+from functools import partial
+
+from dspex.errors import ProgramNotFound, ProgramVersionMismatch, ValidationError
+from dspex.program.program import Program
+from dspex.store import programs
+from dspex.store.database import Database
+from dspex.store.programs import Deployed
+from dspex.submit.size_limits import Bounds
+
+__all__ = ["Catalogue"]
+
+
+class Catalogue:
+    """Safe to share between threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._current: dict[str, Deployed] = {}
+        self._versions: dict[tuple[str, str], Program] = {}
+
+    def deploy(self, program: Program, bounds: Bounds) -> Deployed:
+        """Store the program and make this version the current one. Raises ValidationError when it is too large."""
+        if faults := list(bounds.program_faults(json.dumps(program.content, ensure_ascii=False).encode())):
+            raise ValidationError.of(f"program {program.name!r}", faults)
+        deployed = self._database.run(
+            partial(programs.deploy, program=program), saved=f"program {program.name!r} was not deployed"
+        )
+        self._remember(deployed)
+        return deployed
+
+    def version(self, name: str, version: str) -> Program:
+        """This version of the program. Raises ProgramNotFound."""
+        known = self._versions.get((name, version))
+        if known is None:
+            known = self._database.run(partial(programs.load, name=name, version=version))
+            if known is None:
+                raise ProgramNotFound(f"program {name!r} has no version {version}", program=name, version=version)
+            self._versions[name, version] = known
+        return known
+
+    def current(self, program: str | Program, *, fresh: bool = False) -> Program:
+        """The deployed program that is meant; ``fresh``: asked for in any case.
+
+        Raises ProgramNotFound, and ProgramVersionMismatch for a program in hand that is not the deployed version.
+        """
+        if isinstance(program, str):
+            return self._deployed(program, fresh=fresh).program
+        deployed = self._deployed(program.name, fresh=fresh).program
+        if deployed.version != program.version and not fresh:
+            deployed = self._deployed(program.name, fresh=True).program
+        if deployed.version != program.version:
+            raise ProgramVersionMismatch(
+                f"program {program.name!r} in hand is version {program.version}, deployed is {deployed.version}: "
+                "deploy it, or submit by name",
+                program=program.name, version=program.version, deployed=deployed.version,
+            )  # fmt: skip
+        return deployed
+
+    def _deployed(self, name: str, *, fresh: bool) -> Deployed:
+        known = None if fresh else self._current.get(name)
+        if known is None:
+            known = self._database.run(partial(programs.current, name=name))
+            if known is None:
+                raise self._not_found(name)
+            self._remember(known)
+        return known
+
+    def _not_found(self, name: str) -> ProgramNotFound:
+        near = difflib.get_close_matches(name, self._database.run(programs.names), 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else "; deploy it with client.deploy or `dspex deploy`"
+        return ProgramNotFound(f"no program {name!r} is deployed{hint}", program=name)
+
+    def _remember(self, deployed: Deployed) -> None:
+        with self._lock:
+            self._current[deployed.program.name] = deployed
+            self._versions[deployed.program.name, deployed.program.version] = deployed.program

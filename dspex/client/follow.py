@@ -1,0 +1,280 @@
+"""Following an execution: what its stream in Redis and its row in Postgres tell, as events in one order.
+
+The worker writes the stream of an execution that was submitted with ``stream=True``: ``dspex:stream:ID``, entries with
+the id ``ATTEMPT-NUMBER``, bounded in length and gone some minutes after the last. Its entries may be lost, and come
+again: a text says where in its field it begins, so that what is known is left out. Postgres has the last word on
+status, outputs and failure, and all there is to say of an execution without a stream, or whose stream is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+import redis
+
+from dspex.client.execution import Execution, Status
+from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, FieldError, ValidationError
+from dspex.wait.completion import Deadline
+
+if TYPE_CHECKING:
+    from dspex.client.client import Client
+    from dspex.wait.driver import Driver, Follower, Signal
+
+__all__ = ["Reading", "StreamEvent", "follow", "position", "stream_key"]
+
+log = logging.getLogger("dspex")
+
+#: How often the row is asked for while nothing comes.
+POLL_SECONDS = 1.0
+#: How long the end of the stream is waited for once the row is final: it is published a moment after that.
+TAIL_SECONDS = 1.0
+
+Kind = Literal["status", "partial", "field", "reset", "done", "error"]
+#: The attempt, and a number within it: that of the stream's entry, or one of those below for what the row tells.
+Position = tuple[int, int]
+
+_RUNNING, _RESET, _FIELDS, _STATUS, _END, _QUEUED = 0, 10**9, 10**9 + 1, 2 * 10**9, 2 * 10**9 + 1, 2 * 10**9 + 2
+_BEGIN: Position = (0, 0)
+#: Statuses that say that an attempt is over: then the row says more.
+_ENDS = frozenset(Status) - {Status.RUNNING}
+
+
+def stream_key(id: UUID) -> str:
+    """The Redis key of an execution's stream."""
+    return f"dspex:stream:{id}"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """Something that happened to an execution.
+
+    ``kind``
+        ``status``   it has this ``status`` now
+        ``partial``  the model wrote more of ``field``: ``text``, which for a field that is no text is JSON
+        ``field``    ``field`` is complete; ``validated`` says whether ``value`` is the recorded output, or still as the
+                     model wrote it
+        ``reset``    what came of fields so far is void: the model answers anew
+        ``done``     completed; ``value`` is its :class:`dspex.Result`. The last event
+        ``error``    ``error`` is what :meth:`Execution.result` raises. The last event
+
+    ``cursor`` is where to go on: ``execution.stream(after=event.cursor)``. ``attempt`` counts from 1; 0 is before any.
+    """
+
+    kind: Kind
+    cursor: str
+    attempt: int
+    status: Status | None = None
+    field: str | None = None
+    text: str | None = None
+    value: Any = None
+    validated: bool = False
+    error: DspexError | None = None
+
+    @property
+    def is_last(self) -> bool:
+        return self.kind in ("done", "error")
+
+
+def position(cursor: str | None) -> Position:
+    """What a cursor stands for; None is the beginning. Raises ValidationError."""
+    if cursor is None:
+        return _BEGIN
+    attempt, _, number = str(cursor).partition("-")
+    if not (attempt.isdecimal() and number.isdecimal() and max(int(attempt), int(number)) < 2**64):
+        raise ValidationError.of("stream", [FieldError("after", "the cursor of a StreamEvent", repr(cursor)[:40])])
+    return int(attempt), int(number)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a reader has been told, and so what an entry or a row has to add. ``after`` is where it goes on."""
+
+    after: Position = _BEGIN
+    at: Position = _BEGIN
+    _answer: tuple[int, int] = _BEGIN
+    _lengths: dict[str, int] = field(default_factory=dict)
+    _values: dict[str, Any] = field(default_factory=dict)
+    _status: tuple[int, int] | None = None
+    #: The attempt of the last entry, and the last attempt of which the stream had the end.
+    begun: int = 0
+    ended: int = 0
+    _resumes: bool = False
+    _before: Position = _BEGIN
+
+    def __post_init__(self) -> None:
+        attempt, number = self.after
+        if attempt:
+            self._status = (attempt, 1 if number == _QUEUED else 0)
+        self._resumes = _RUNNING < number < _RESET  # what the row told is in no stream
+
+    def entry(self, at: Position, entry: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """The events of the stream's next entry."""
+        if at <= self.at:
+            return
+        # A reset has the cursor of what was before it: whoever goes on from there has the rest of the entry to come.
+        self._before, lost = max(self.at, self.after), self._resumes and at > self.after > self.at
+        self.at = at
+        if lost:  # the stream does not have what the reader had last: how far it was with each field is not known
+            self._resumes = False
+            self._forget()
+            yield self._event("reset", self._before)
+        self.begun = at[0]
+        if entry.get("status") in _ENDS:
+            self.ended = at[0]
+        told = at > self.after
+        for event in self._of(entry):
+            if told:
+                yield event
+        self._resumes = self._resumes and at < self.after
+
+    def row(self, row: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """The events of the execution's row, as far as they were not told; all but the last of a final one."""
+        attempt, status = row["attempt"], Status(row["status"])
+        if status.is_final:
+            if self._answer[0] != attempt and self._lengths | self._values:
+                self.at = (attempt, _RESET)
+                self._forget()
+                yield from self._told("reset")
+            self.at = max(self.at, (attempt, _RESET))
+        else:
+            self.at = max(self.at, (attempt, _QUEUED if status is Status.QUEUED else _RUNNING))
+            yield from self._is(attempt, status)
+
+    def recorded(
+        self, names: Sequence[str], stored: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> Iterator[StreamEvent]:
+        """The recorded outputs that were not told as they are: ``stored`` as JSON has them, ``values`` as Python."""
+        for index, name in enumerate(names):
+            self.at = (self.at[0], _FIELDS + index)
+            if name in stored and (name not in self._values or self._values[name] != stored[name]):
+                yield from self._told("field", field=name, value=values[name], validated=True)
+
+    def finish(self, status: Status, **told: Any) -> Iterator[StreamEvent]:
+        """The last two events."""
+        self.at = (self.at[0], _STATUS)
+        yield from self._told("status", status=status)
+        self.at = (self.at[0], _END)
+        yield from self._told("done" if status is Status.COMPLETED else "error", **told)
+
+    def _of(self, entry: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        attempt = self.at[0]
+        if "status" in entry:
+            status = Status(entry["status"])
+            if not status.is_final:
+                yield from self._is(attempt, status)
+            return
+        answer = (attempt, entry["answer"])
+        if answer != self._answer:
+            shown = bool(self._lengths or self._values)
+            self._forget()
+            self._answer = answer
+            if shown:
+                yield self._event("reset", self._before)
+        if "text" in entry:
+            yield from self._text(entry["field"], entry["at"], entry["text"])
+        elif "value" in entry and entry["field"] not in self._values:
+            self._values[entry["field"]] = entry["value"]
+            yield self._event("field", self.at, field=entry["field"], value=entry["value"])
+
+    def _text(self, name: str, begin: int, text: str) -> Iterator[StreamEvent]:
+        if self._resumes:  # told before: whoever goes on has had all that was before it
+            self._lengths[name] = max(self._lengths.get(name, 0), begin + len(text))
+            return
+        known = self._lengths.get(name, 0)
+        # After a hole the field is told again when it is complete.
+        if name not in self._values and begin <= known < begin + len(text):
+            self._lengths[name] = begin + len(text)
+            yield self._event("partial", self.at, field=name, text=text[known - begin :])
+
+    def _is(self, attempt: int, status: Status) -> Iterator[StreamEvent]:
+        """A status that is no final one, unless it is old."""
+        progress = (attempt, 1 if status is Status.QUEUED else 0)
+        if self._status is None or progress > self._status:
+            self._status = progress
+            yield from self._told("status", status=status)
+
+    def _forget(self) -> None:
+        self._lengths.clear()
+        self._values.clear()
+
+    def _told(self, kind: Kind, **fields: Any) -> Iterator[StreamEvent]:
+        if self.at > self.after:
+            yield self._event(kind, self.at, **fields)
+
+    def _event(self, kind: Kind, cursor: Position, **fields: Any) -> StreamEvent:
+        return StreamEvent(kind, f"{cursor[0]}-{cursor[1]}", self.at[0], **fields)
+
+
+async def follow(
+    driver: Driver, client: Client, id: UUID, after: str | None, seconds: float | None
+) -> AsyncGenerator[StreamEvent, None]:
+    """The events of an execution until it is final. Raises ExecutionTimedOut after so many ``seconds``."""
+    reading, deadline, signal = Reading(position(after)), Deadline(seconds), driver.signal()
+    row = await driver.call(partial(client.row, id))
+    async with driver.follower(stream_key(id)) as follower:
+        with driver.watch([str(id)], signal) as watch:
+            pause, is_final = 0.0, Status(row["status"]).is_final  # first what is there already
+            while True:
+                watch.take()  # raises once the client is closed
+                entries = await _entries(follower if row["stream"] else None, reading.at, signal, pause)
+                for at, entry in entries:
+                    for event in reading.entry(at, entry):
+                        yield event
+                if entries and reading.ended != (row["attempt"] if is_final else reading.begun):
+                    pause = TAIL_SECONDS if is_final else 0.0
+                elif is_final:
+                    break
+                else:
+                    row = await driver.call(partial(client.row, id))
+                    is_final = Status(row["status"]).is_final
+                    pause = _pause(row, reading)
+                    for event in () if is_final else reading.row(row):
+                        yield event
+                if deadline.is_over and not is_final:
+                    raise await driver.call(partial(client.timed_out, Execution(client, row), seconds))
+                pause = pause if deadline.left is None else min(pause, deadline.left)
+    for event in await driver.call(lambda: list(_last(client, row, reading))):
+        yield event
+
+
+def _pause(row: Mapping[str, Any], reading: Reading) -> float:
+    """How long the next entry is waited for after this row."""
+    if not Status(row["status"]).is_final:
+        return POLL_SECONDS
+    return TAIL_SECONDS if reading.begun == row["attempt"] != reading.ended else 0.0
+
+
+async def _entries(
+    follower: Follower | None, after: Position, signal: Signal, seconds: float
+) -> Sequence[tuple[Position, Mapping[str, Any]]]:
+    """The stream's next entries; none if none come within so many seconds, or if there is no stream to read."""
+    if follower is not None:
+        try:
+            found = await follower.read(f"{after[0]}-{after[1]}", seconds)
+        except (redis.RedisError, OSError) as error:
+            log.debug("following without Redis, by asking Postgres: %s", error)
+        else:
+            return [(position(id.decode()), json.loads(fields[b"e"])) for id, fields in found]
+    await signal.wait(seconds)
+    return ()
+
+
+def _last(client: Client, row: Mapping[str, Any], reading: Reading) -> Iterator[StreamEvent]:
+    """What there is to tell of a final row."""
+    execution = Execution(client, row)
+    yield from reading.row(row)
+    try:
+        result = execution.result(0)
+    except (ExecutionFailed, ExecutionCancelled) as error:
+        yield from reading.finish(execution.status, error=error)
+        return
+    signature = client.program(execution.program, execution.version).signature
+    stored = client.sealing.json_values(signature, "outputs", row["result"], id=execution.id)
+    yield from reading.recorded([field.name for field in signature.output_fields], stored, result)
+    yield from reading.finish(execution.status, value=result)

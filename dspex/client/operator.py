@@ -1,0 +1,108 @@
+"""What an operator may do: cancel and retry executions, pause and resume programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from dspex.client.batch import execution_id
+from dspex.client.execution import Status
+from dspex.client.lookup import not_found
+from dspex.errors import ProgramNotFound, TransitionRefused
+from dspex.publish.broker import CANCEL_CHANNEL, DONE_CHANNEL, Broker
+from dspex.store import programs
+from dspex.store.database import Database
+from dspex.store.lifecycle import batches, control, executions
+
+__all__ = ["Control"]
+
+#: Executions of one statement of :meth:`Control.cancel_batch` and :meth:`Control.retry_failed`.
+CANCEL_ROWS = RETRY_ROWS = 1000
+_FIRST_ID = UUID(int=0)
+
+
+def _untold(_done: int, _total: int) -> None:
+    """Nobody wants to know how far it is."""
+
+
+class Control:
+    """Every change is recorded in Postgres first; Redis only makes it known sooner."""
+
+    def __init__(self, database: Database, broker: Broker) -> None:
+        self._database = database
+        self._broker = broker
+
+    def cancel(self, id: UUID) -> bool:
+        """Cancel a queued execution at once, and ask the worker of a running one to end it.
+
+        True when it is cancelled, or its worker was asked: it may still complete if that comes first. False when it
+        had completed or failed already. Raises ExecutionNotFound.
+        """
+        found = self._cancel([id])
+        if not (found.ended or found.running or found.final):
+            raise not_found(self._database, id)
+        return found.final.get(id, Status.CANCELLED) == Status.CANCELLED
+
+    def cancel_batch(self, batch_id: UUID, on_progress: Callable[[int, int], None] = _untold) -> int:
+        """Cancel what is queued and running of a batch, as :meth:`cancel` does. Returns how many were."""
+        counts = self._database.run(partial(batches.progress, batch_id=batch_id))["counts"]
+        left, count, after = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0), 0, -1
+        while indexes := self._database.run(
+            partial(batches.unfinished_indexes, batch_id=batch_id, after=after, most=CANCEL_ROWS)
+        ):
+            found = self._cancel([execution_id(batch_id, index) for index in indexes])
+            count += len(found.ended) + len(found.running)
+            after = indexes[-1]
+            on_progress(count, max(left, count))
+        return count
+
+    def retry(self, id: UUID) -> None:
+        """Queue a failed or cancelled execution again. Raises TransitionRefused for any other, ExecutionNotFound."""
+        if self._database.run(partial(control.retry, ids=[id])):
+            return
+        row = self._database.run(partial(executions.find, id=id))
+        if row is None:
+            raise not_found(self._database, id)
+        raise TransitionRefused(
+            f"execution {str(id)!r} is {row['status']}: only failed and cancelled executions are retried",
+            execution_id=str(id), status=row["status"],
+        )  # fmt: skip
+
+    def retry_failed(self, program: str | None = None, on_progress: Callable[[int, int], None] = _untold) -> int:
+        """Queue every execution that has failed by now again (of ``program``, or of all). Returns how many."""
+        before = self._database.run(control.now)
+        count, after = 0, _FIRST_ID
+        total = self._database.run(partial(control.count_failed, program=program, after=after, before=before))
+        while ids := self._failed(program, after, before):
+            count += len(self._database.run(partial(control.retry, ids=ids)))
+            after = ids[-1]
+            on_progress(count, max(total, count))
+        return count
+
+    def pause(self, program: str) -> None:
+        """Begin no execution of the program until it is resumed; those that run go on. Raises ProgramNotFound."""
+        self._set_pause(program, paused=True)
+
+    def resume(self, program: str) -> None:
+        """Begin executions of the program again. Raises ProgramNotFound."""
+        self._set_pause(program, paused=False)
+
+    def paused(self) -> Mapping[str, str]:
+        """The paused programs by name, each with the reason."""
+        return self._database.run(programs.paused)
+
+    def _cancel(self, ids: Collection[UUID]) -> control.Cancelled:
+        found = self._database.run(partial(control.cancel, ids=ids), saved="nothing more is cancelled")
+        self._broker.tell(DONE_CHANNEL, found.ended)
+        self._broker.tell(CANCEL_CHANNEL, found.running)
+        return found
+
+    def _failed(self, program: str | None, after: UUID, before: datetime) -> list[UUID]:
+        find = partial(control.failed_ids, program=program, after=after, before=before, most=RETRY_ROWS)
+        return self._database.run(find)
+
+    def _set_pause(self, program: str, *, paused: bool) -> None:
+        if not self._database.run(partial(programs.set_pause, name=program, paused=paused)):
+            raise ProgramNotFound(f"no program {program!r} is deployed", program=program)

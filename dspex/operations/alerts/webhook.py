@@ -1,0 +1,98 @@
+"""Alerts by webhook: JSON with a ``text`` that Slack and its likes show, signed as standardwebhooks.com describes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import hmac
+import http.client
+import json
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from dspex.errors import AlertNotDelivered
+from dspex.operations.alerts.alert import Notice
+
+__all__ = ["Webhook", "signature"]
+
+TIMEOUT_SECONDS = 10.0
+FORMAT = 1
+
+
+class Webhook:
+    """One POST for all that there is to tell; any answer of 2xx is success. Redirections are not followed."""
+
+    def __init__(self, url: SecretStr, secret: SecretStr | None, deployment: str, ca_file: Path | None) -> None:
+        self._url = url.get_secret_value()
+        self._secret = secret
+        self._deployment = deployment
+        self._ca_file = ca_file
+
+    def tell(self, notices: Sequence[Notice]) -> str:
+        host = urlsplit(self._url).hostname
+        body = json.dumps(self._content(notices), ensure_ascii=False).encode()
+        request = urllib.request.Request(self._url, body, self._headers(notices, body), method="POST")  # noqa: S310
+        try:
+            with self._opener().open(request, timeout=TIMEOUT_SECONDS) as answer:
+                return f"{host}, which answered {answer.status}"
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise AlertNotDelivered(f"the webhook at {host} answered {error.code} {error.reason}") from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            # Neither the URL, which may be a secret, nor its traceback.
+            raise AlertNotDelivered(f"the webhook at {host} is out of reach: {reason}") from None
+
+    def _content(self, notices: Sequence[Notice]) -> dict[str, Any]:
+        lines = ["\n→ ".join([notice.line, *notice.advice]) for notice in notices]
+        alerts = [{"event": notice.event, "delivery": notice.id, **notice.alert.as_dict()} for notice in notices]
+        return {
+            "format": FORMAT,
+            "text": "\n".join([f"DSPex ({self._deployment})", *lines]),
+            "deployment": self._deployment,
+            "alerts": alerts,
+        }
+
+    def _headers(self, notices: Sequence[Notice], body: bytes) -> dict[str, str]:
+        id, at = "msg_" + "-".join([notices[0].id, str(len(notices)), notices[-1].id]), str(int(time.time()))
+        headers = {"Content-Type": "application/json", "User-Agent": "dspex", "webhook-id": id, "webhook-timestamp": at}
+        if self._secret is not None:
+            headers["webhook-signature"] = signature(self._secret, id, at, body)
+        return headers
+
+    def _opener(self) -> urllib.request.OpenerDirector:
+        trust = ssl.create_default_context()
+        if self._ca_file is not None:
+            trust.load_verify_locations(self._ca_file)
+        return urllib.request.build_opener(urllib.request.HTTPSHandler(context=trust), _NoRedirection)
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    """A redirection would turn the POST into a GET, and call that success."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def signature(secret: SecretStr, id: str, at: str, body: bytes) -> str:
+    """The header ``webhook-signature``: an HMAC-SHA256 of id, timestamp and body."""
+    signed = hmac.new(_key(secret.get_secret_value()), f"{id}.{at}.".encode() + body, hashlib.sha256).digest()
+    return "v1," + base64.b64encode(signed).decode()
+
+
+def _key(secret: str) -> bytes:
+    """What ``whsec_`` and base64 stand for; any other text as it is."""
+    if secret.startswith("whsec_"):
+        with contextlib.suppress(binascii.Error):
+            return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    return secret.encode()

@@ -1,0 +1,1 @@
+"""Verifying and exporting the audit trails of the whole database."""

@@ -1,0 +1,143 @@
+"""Audit trails as a file: written a page at a time, and verified without the database they came from.
+
+``.jsonl`` (or ``.jsonl.gz``): a line for each execution, with its entries as they were hashed, between a first line
+that says what the file is and a last one with the number of executions, of entries, and the digest over the ends of
+all trails. ``.parquet`` (needs ``dspex[parquet]``): a row for each entry, and the same figures in its metadata.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from dspex.errors import DspexError
+from dspex.operations.audit.audit_files import FORMAT, Export, reader, writer
+from dspex.store.audit_chain import Digest, Verdict, verify_chain
+from dspex.store.database import Database
+from dspex.store.operations import audit_pages, retention
+from dspex.store.operations.audit_pages import Chain
+from dspex.store.partitions import first_id
+
+__all__ = ["Export", "chains", "chains_of", "export", "read", "retired_chains", "verify_file"]
+
+PAGE_ROWS = 500
+
+
+def chains(database: Database, since: datetime | None, until: datetime | None) -> Iterator[Chain]:
+    """The trails of executions submitted since, and before; first those whose executions retention removed."""
+    low, high = audit_pages.before(since), None if until is None else first_id(until)
+    for period in database.run(retention.periods):
+        kept = period.retired_at is not None and period.audit_retired_at is None
+        if kept and period.high > low and (high is None or period.low < high):
+            begin = max(low, UUID(int=period.low.int - 1))
+            yield from retired_chains(database, begin, period.high if high is None else min(high, period.high))
+    after: UUID | None = low
+    while after is not None:
+        page = database.run(partial(audit_pages.page, after=after, until=high, most=PAGE_ROWS))
+        yield from page.chains
+        after = page.last
+
+
+def chains_of(database: Database, ids: Sequence[UUID]) -> list[Chain]:
+    """The trails of these executions."""
+    return database.run(partial(audit_pages.of, ids=ids))
+
+
+def retired_chains(database: Database, after: UUID, until: UUID) -> Iterator[Chain]:
+    """The trails of executions that are no longer there."""
+    last: UUID | None = after
+    while last is not None:
+        page = database.run(partial(audit_pages.retired_page, after=last, until=until, most=PAGE_ROWS))
+        yield from page.chains
+        last = page.last
+
+
+def export(
+    path: Path,
+    found: Iterable[Chain],
+    *,
+    about: Mapping[str, Any],
+    expected: str | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Export:
+    """Write a file; it is there once it is whole. ``about`` (JSON) is kept in it. Told how many trails are written.
+
+    ``expected`` is the digest that it must have. Raises ConfigurationError for a name that says no format, DspexError
+    when the file cannot be written, or would not have that digest; then what is there by that name stays.
+    """
+    open_file = writer(path)
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex[:8]}")  # somebody else may write the same
+    digest, entries = Digest(), 0
+    try:
+        with closing(open_file(unfinished, {"format": FORMAT, "exported_at": _now(), **about})) as file:
+            for chain in found:
+                file.add(chain)
+                digest.add(chain.execution_id, chain.head_seq, chain.head_hash)
+                entries += len(chain.entries)
+                on_progress(digest.count)
+            written = Export(digest.count, entries, digest.value.hex())
+            file.end(written)
+        if expected not in (None, written.digest):
+            raise DspexError(
+                f"{written.executions} trails were found, and they are not those that the executions ended with",
+                code="audit_not_whole",
+            )
+        _settle(unfinished, path)
+    except OSError as error:
+        raise DspexError(f"{str(path)!r} cannot be written: {error.strerror}", code="export_failed") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return written
+
+
+def verify_file(path: Path) -> tuple[Export, Mapping[UUID, Verdict]]:
+    """Recompute every chain in a file. Returns what it holds, and the trails that are not whole.
+
+    Raises DspexError for a file that is not one, or not all of one.
+    """
+    digest, entries, broken = Digest(), 0, {}
+    claimed: Export | None = None
+    for item in read(path):
+        if isinstance(item, Export):
+            claimed = item
+            continue
+        digest.add(item.execution_id, item.head_seq, item.head_hash)
+        entries += len(item.entries)
+        verdict = verify_chain(item.execution_id, item.entries, item.head_seq, item.head_hash)
+        if not verdict:
+            broken[item.execution_id] = verdict
+    actual = Export(digest.count, entries, digest.value.hex())
+    if claimed != actual:
+        raise _unreadable(path, f"it says that it has {claimed}, and has {actual}")
+    return actual, broken
+
+
+def read(path: Path) -> Iterator[Chain | Export]:
+    """What a file holds: its trails in order, and at the end what it says of itself."""
+    try:
+        yield from reader(path)
+    except FileNotFoundError:
+        raise _unreadable(path, "there is no such file") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _settle(unfinished: Path, path: Path) -> None:
+    """On disk before it has its name, and before anything is dropped that is only there."""
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def _unreadable(path: Path, why: str) -> DspexError:
+    return DspexError(f"{str(path)!r} is not a whole export of audit trails: {why}", code="export_unreadable")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,163 @@
+"""Putting a backup back: into a database without DSPex' work, all or nothing, and compared with its manifest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from sqlalchemy import text
+
+from dspex.errors import DspexError
+from dspex.operations.audit.verify_audit import verify_trails
+from dspex.operations.backup import pg_tools
+from dspex.operations.backup.backup import Manifest, Told, checksum
+from dspex.settings import without_password
+from dspex.store import migrate, roles
+from dspex.store.database import Database
+from dspex.store.operations import backups
+
+__all__ = ["Restored", "restore"]
+
+#: The schema that was there before, until the new one is known to be whole.
+ASIDE = "dspex_before_restore"
+GUARDS = {"audit_events_append_only", "audit_events_no_truncate", "executions_transition"}
+#: Broken trails that are named.
+MOST_NAMED = 5
+_RESTORING = re.compile(r"processing data for table")
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was put back: how many executions go on once workers are there; ``migrated_from`` an older schema."""
+
+    manifest: Manifest
+    running: int
+    queued: int
+    migrated_from: str | None
+
+
+def restore(
+    database: Database, file: Path, told: Told, *, force: bool = False, keep_days: int | None = None
+) -> Restored:
+    """Put a backup into the database, and check what came of it.
+
+    A database with programs or executions is refused, unless ``force``: then they are replaced. Live workers are
+    refused in any case. Raises DspexError, and the database is as it was; but ConfigurationError when all is restored
+    and only the roles of producers, workers and readers could not be made.
+    """
+    manifest = Manifest.read(file)
+    _check_file(file, manifest)
+    _undo_interrupted(database)
+    _check_target(database, force)
+    _set_aside(database)
+    try:
+        _load(database.url, file, manifest, told)
+        told("verifying", 0, 0)
+        _verify(database, manifest)
+        before, after = database.guard(partial(migrate.upgrade, keep_days=keep_days))
+    except BaseException:
+        _put_back(database)
+        raise
+    with database.transaction() as connection:
+        backups.end_leases(connection)
+        connection.execute(text(f"DROP SCHEMA IF EXISTS {ASIDE} CASCADE"))
+        counted = {status: int(count) for status, count in connection.execute(_UNFINISHED)}
+    if manifest.roles:
+        with database.transaction() as connection:
+            roles.ensure(connection)
+    return Restored(manifest, counted.get("running", 0), counted.get("queued", 0), None if before == after else before)
+
+
+_UNFINISHED = text("SELECT status, count(*) FROM dspex.executions WHERE finished_at IS NULL GROUP BY status")
+
+
+def _check_file(file: Path, manifest: Manifest) -> None:
+    if not file.is_file():
+        raise _refused(f"{str(file)!r} is not there")
+    if manifest.schema > migrate.head():
+        raise _refused(
+            f"it was made by DSPex {manifest.dspex} (schema {manifest.schema}), this version knows {migrate.head()}: "
+            "upgrade DSPex here"
+        )
+    if checksum(file) != manifest.sha256:
+        raise DspexError(f"{str(file)!r} is damaged: its checksum is not the manifest's", code="backup_damaged")
+
+
+def _check_target(database: Database, force: bool) -> None:
+    held = database.run(backups.in_use)
+    where = without_password(database.url)
+    if workers := held.get("workers"):
+        raise _refused(f"{workers} workers are alive at {where}: stop them first")
+    if held and not force:
+        what = ", ".join(f"{count} {name}" for name, count in held.items())
+        raise _refused(f"{where} has {what}: restore into an empty database, or replace them with --force")
+
+
+def _undo_interrupted(database: Database) -> None:
+    """Put back what a restore that was killed had set aside."""
+    with database.transaction() as connection:
+        there, aside = connection.execute(
+            text("SELECT to_regnamespace('dspex') IS NOT NULL, to_regnamespace(:aside) IS NOT NULL"), {"aside": ASIDE}
+        ).one()
+    if there and aside:
+        raise _refused(
+            f"a restore was interrupted at {without_password(database.url)}: the schema {ASIDE} has what was there "
+            f"before it, the schema dspex what it put there. Drop the one that is not wanted, and if that is dspex, "
+            f"rename the other to dspex"
+        )
+    if aside:
+        _put_back(database)
+
+
+def _set_aside(database: Database) -> None:
+    with database.transaction() as connection:
+        if connection.scalar(text("SELECT to_regnamespace('dspex')")) is not None:
+            connection.execute(text(f"ALTER SCHEMA dspex RENAME TO {ASIDE}"))
+
+
+def _put_back(database: Database) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("DROP SCHEMA IF EXISTS dspex CASCADE"))
+        if connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": ASIDE}) is not None:
+            connection.execute(text(f"ALTER SCHEMA {ASIDE} RENAME TO dspex"))
+
+
+def _load(url: str, file: Path, manifest: Manifest, told: Told) -> None:
+    done = 0
+
+    def count(line: str) -> None:
+        nonlocal done
+        if _RESTORING.search(line):
+            done += 1
+            told("restoring", done, 0)
+
+    arguments = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", str(file)]
+    pg_tools.run(pg_tools.find("pg_restore", manifest.postgres), url, arguments, count)
+
+
+def _verify(database: Database, manifest: Manifest) -> None:
+    rows = dict(database.run(backups.counts))
+    if rows != manifest.rows:
+        wrong = [
+            f"{name}: {rows.get(name)} of {count}" for name, count in manifest.rows.items() if rows.get(name) != count
+        ]
+        raise _incomplete(f"rows are missing: {', '.join(wrong)}")
+    if missing := GUARDS - set(database.run(backups.triggers)):
+        raise _incomplete(f"triggers are missing: {', '.join(sorted(missing))}")
+    broken = list(islice(verify_trails(database), MOST_NAMED))
+    if broken:
+        named = "; ".join(f"{id}: {', '.join(verdict.faults)}" for id, verdict in broken)
+        raise _incomplete(f"audit trails are not whole: {named}")
+
+
+def _refused(why: str) -> DspexError:
+    return DspexError(f"nothing was restored: {why}", code="restore_refused")
+
+
+def _incomplete(why: str) -> DspexError:
+    return DspexError(
+        f"what was restored is not what the manifest says, and was taken back: {why}", code="restore_failed"
+    )

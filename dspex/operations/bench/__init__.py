@@ -1,0 +1,1 @@
+"""Load on a deployment, and where it is bound."""

@@ -1,0 +1,220 @@
+"""The deployment that is examined: its settings, its backends, and what several checks want to know of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from sqlalchemy import Row, text
+
+from dspex.client.client import Client
+from dspex.errors import BackendUnavailable, ConfigurationError, DspexError
+from dspex.operations.doctor.check import Finding, Need, unknown
+from dspex.program.program import Program
+from dspex.publish.broker import Broker
+from dspex.settings import Settings, without_password
+from dspex.store import migrate, programs, workers
+from dspex.store.database import Database
+
+__all__ = ["Deployment", "is_local"]
+
+#: How long a question to Redis, and a statement in Postgres, may take, in seconds.
+REDIS_SECONDS, STATEMENT_SECONDS = 3.0, 8.0
+#: Threads of the doctor that ask at a time.
+POOL_SIZE = 4
+
+
+#: What is said of a check that needs what is not there, and what to mend before it can be made.
+_LACKING = {
+    Need.SETTINGS: unknown("the settings are wrong", mend="mend the settings first: `dspex config`"),
+    Need.REDIS: unknown("Redis is out of reach", mend="start Redis, or correct DSPEX_BROKER_URL; see its log"),
+    Need.POSTGRES: unknown(
+        "Postgres is out of reach", mend="start Postgres, or correct DSPEX_DATABASE_URL; see its log"
+    ),
+    Need.SCHEMA: unknown("the schema is not this version's", mend="run `dspex migrate`"),
+    Need.WORKER: unknown("no worker is alive", mend="start a worker: `dspex worker`"),
+}
+
+
+class Deployment:
+    """What the settings here lead to. Nothing is asked before :meth:`look`; ``clock`` is this machine's.
+
+    ``missing`` has of each need that is not there what is to be said of checks that need it, and ``reasons`` why.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.missing: dict[Need, Finding] = {}
+        self.reasons: dict[Need, str] = {}
+        self.faults: Sequence[str] = ()
+        self._there: set[Need] = set()
+        self._settings: Settings | None = None
+        self._database: Database | None = None
+        self._broker: Broker | None = None
+        self._read_settings()
+
+    def _read_settings(self) -> None:
+        try:
+            self._settings = Settings.load()
+        except ConfigurationError as error:
+            self.faults = error.errors or (str(error),)
+            self._lack("the settings are wrong", *Need)
+            return
+        try:
+            backends = self._settings.backends()
+        except BackendUnavailable as error:
+            self._lack(str(error), Need.POSTGRES, Need.REDIS)
+            return
+        self._database = Database(backends.database_url, pool_size=POOL_SIZE, application_name="dspex doctor")
+        self._broker = Broker(backends.broker_url, pool_size=1)
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether Postgres or Redis is out of reach, rather than not configured as it should be."""
+        return not self.faults and bool({Need.POSTGRES, Need.REDIS} & set(self.missing))
+
+    def look(self) -> None:
+        """Find out what is there."""
+        if self._database is None:
+            return
+        for need, question in (
+            (Need.REDIS, self._ping),
+            (Need.POSTGRES, lambda: self.value("SELECT 1")),
+            (Need.SCHEMA, lambda: self.database.run(migrate.check)),
+            (Need.WORKER, self._find_worker),
+        ):
+            if need not in self.missing:
+                try:
+                    question()
+                    self._there.add(need)
+                except (DspexError, redis.RedisError, OSError) as error:
+                    self._lack(str(error).strip(), need)
+
+    def give_up(self) -> None:
+        """Take what did not answer in time for missing."""
+        for need in (Need.POSTGRES, Need.REDIS):
+            if need not in self._there:
+                self._lack("it does not answer", need)
+
+    def _lack(self, why: str, *needs: Need) -> None:
+        depend = {Need.POSTGRES: (Need.SCHEMA, Need.WORKER), Need.SCHEMA: (Need.WORKER,), Need.REDIS: (Need.WORKER,)}
+        for need in needs:
+            for each in (need, *depend.get(need, ())):
+                self.missing.setdefault(each, _LACKING[need])
+                self.reasons.setdefault(each, why)
+
+    def _ping(self) -> None:
+        try:
+            with self.redis() as client:
+                client.ping()
+        except redis.RedisError as error:
+            raise BackendUnavailable(f"Redis at {self.redis_where} is out of reach: {error}") from error
+
+    def _find_worker(self) -> None:
+        if not self.live_workers:
+            raise BackendUnavailable("no worker is alive: start one with `dspex worker`")
+
+    # --------------------------------------------------------------------------------------------------- settings
+
+    @property
+    def settings(self) -> Settings:
+        assert self._settings is not None, "a check of settings needs them"
+        return self._settings
+
+    @property
+    def production(self) -> bool:
+        return self._settings is not None and self._settings.env == "production"
+
+    # --------------------------------------------------------------------------------------------------- Postgres
+
+    @property
+    def database(self) -> Database:
+        assert self._database is not None, "a check of Postgres needs it"
+        return self._database
+
+    @property
+    def database_where(self) -> str:
+        return without_password(self.database.url)
+
+    def rows(self, statement: str, **parameters: Any) -> Sequence[Row[Any]]:
+        """The answer of Postgres to a question, which can change nothing and is over in time."""
+        with self.database.transaction() as connection:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(STATEMENT_SECONDS * 1000)}")
+            return connection.execute(text(statement), parameters).all()
+
+    def row(self, statement: str, **parameters: Any) -> Row[Any]:
+        return self.rows(statement, **parameters)[0]
+
+    def value(self, statement: str, **parameters: Any) -> Any:
+        return self.row(statement, **parameters)[0]
+
+    # ------------------------------------------------------------------------------------------------------ Redis
+
+    @property
+    def broker(self) -> Broker:
+        assert self._broker is not None, "a check of Redis needs it"
+        return self._broker
+
+    @property
+    def redis_where(self) -> str:
+        return without_password(self.broker.url)
+
+    @contextmanager
+    def redis(self) -> Iterator[redis.Redis]:
+        with self.broker.client(socket_timeout=REDIS_SECONDS) as client:
+            yield client
+
+    @cached_property
+    def redis_info(self) -> Mapping[str, Any]:
+        """What Redis tells of itself."""
+        with self.redis() as client:
+            info: Any = client.info()
+            return dict(info)
+
+    # --------------------------------------------------------------------------------------- what is deployed and runs
+
+    @cached_property
+    def client(self) -> Client:
+        return Client(self.own_settings)
+
+    @property
+    def own_settings(self) -> Settings:
+        """Those of the doctor's own submits, which the limit of submits is not meant for."""
+        return self.settings.model_copy(update={"rate_limit_per_minute": None, "client": "dspex-doctor"})
+
+    @cached_property
+    def workers(self) -> Sequence[Mapping[str, Any]]:
+        """The workers that have not ended, dead ones among them until somebody notices."""
+        return self.database.run(workers.listing)
+
+    @property
+    def live_workers(self) -> Sequence[Mapping[str, Any]]:
+        """Those whose lease holds, and that take work."""
+        return [w for w in self.workers if w["heartbeat_age_seconds"] < w["lease_seconds"] and w["state"] == "running"]
+
+    @cached_property
+    def programs(self) -> Sequence[Program]:
+        """The deployed programs, without those of the doctor and of `dspex bench`."""
+        return [
+            p for p in self.database.run(programs.deployed) if not p.name.startswith(("dspex-doctor", "dspex-bench"))
+        ]
+
+    def close(self) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+        if self._broker is not None:
+            self._broker.close()
+        if self._database is not None:
+            self._database.close()
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL leads to this machine, over the loopback or a socket."""
+    host = urlsplit(url).hostname
+    return host in (None, "", "localhost", "::1") or str(host).startswith("127.")

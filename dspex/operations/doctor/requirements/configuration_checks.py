@@ -1,0 +1,64 @@
+"""Configuration: settings are right, known, safe to keep, and fit for the profile."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from dspex.operations.doctor.check import Finding, Need, check, met, not_met, skipped, warning
+from dspex.operations.doctor.deployment import Deployment
+from dspex.settings import unknown_variables
+from dspex.settings.setting_names import TOML
+
+
+@check("The settings are right", mend="correct what is named; docs/reference/settings.md has every setting")
+def settings(deployment: Deployment) -> Finding:
+    """Every setting can be read and is within its bounds. With wrong ones nothing starts."""
+    if deployment.faults:
+        return not_met("; ".join(deployment.faults))
+    given = sorted(deployment.settings.model_fields_set)
+    return met(f"profile {deployment.settings.env}; set here: {', '.join(given) or 'nothing'}")
+
+
+@check("Every DSPEX_* variable is a setting", mend="correct its name, or take it out of the environment")
+def variables(_deployment: Deployment) -> Finding:
+    """A variable with a misspelt name is not read, and the setting it was meant for has its default."""
+    unknown = unknown_variables()
+    return warning("; ".join(unknown)) if unknown else met("none unknown")
+
+
+@check("The profile fits", Need.SETTINGS, mend="set DSPEX_ENV=production where it is production")
+def profile(deployment: Deployment) -> Finding:
+    """Servers on other machines, or anybody else's work, are production: there are no defaults and no failpoints."""
+    own = deployment.settings.database_url is None
+    if deployment.production:
+        return met("production: no default URLs, no failpoints")
+    if own:
+        return met(f"{deployment.settings.env}, on the embedded stack")
+    return met(f"{deployment.settings.env}, on servers of its own")
+
+
+@check("dspex.toml is private where it holds a password", mend="chmod 600 dspex.toml")
+def file_mode(_deployment: Deployment) -> Finding:
+    """A file of settings with a URL's password or a key in it is readable by its owner only."""
+    path = Path(TOML)
+    if os.name != "posix" or not path.is_file():
+        return skipped(f"no {TOML} in {Path.cwd()}")
+    text = path.read_text(errors="replace")
+    if not any(word in text for word in ("_url", "_key", "password", "secret")):
+        return met("it holds no secret")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    return not_met(f"mode {mode:04o}: others may read it") if mode & 0o077 else met(f"mode {mode:04o}")
+
+
+@check(
+    "Leases and deadlines fit together",
+    Need.SETTINGS,
+    mend="see docs/reference/settings.md: grace_seconds, watchdog_seconds, lease_seconds",
+)
+def times(deployment: Deployment) -> Finding:
+    """A worker's lease is shorter than what its watchdog waits, or it would be taken for dead after it gave up."""
+    given = deployment.settings
+    said = f"lease {given.lease_seconds:g} s, watchdog {given.watchdog_seconds:g} s, grace {given.grace_seconds:g} s"
+    return met(said) if given.watchdog_seconds > given.lease_seconds else warning(said)

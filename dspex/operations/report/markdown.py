@@ -1,0 +1,56 @@
+"""The report as Markdown, and its trends as one line of characters each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dspex.operations.report.monitoring_report import MonitoringReport
+from dspex.operations.report.wording import duration, figures, moment, sections
+
+__all__ = ["markdown", "sparkline", "trends"]
+
+STEPS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """The values as columns of text, the largest full; a space for none at all."""
+    most = max((value or 0 for value in values), default=0)
+    return "".join(
+        STEPS[min(int(value / most * len(STEPS)), len(STEPS) - 1)] if value and most else " " for value in values
+    )
+
+
+def trends(report: MonitoringReport) -> Iterator[tuple[str, str, str]]:
+    """Each trend: its name, its line, and the largest of its figures."""
+    trend = report.trend
+    for name, values in (
+        ("submitted", trend.submitted),
+        ("completed", trend.completed),
+        ("failed", trend.failed),
+    ):
+        yield name, sparkline(values), f"{max(values):,}"
+    slowest = max((value for value in trend.p95_seconds if value is not None), default=None)
+    yield "ran, 95 %", sparkline(trend.p95_seconds), duration(slowest)
+    yield "cost", sparkline(trend.cost_usd), f"${max(trend.cost_usd):,.4f}"
+
+
+def markdown(report: MonitoringReport) -> str:
+    """The whole file."""
+    lines = [f"# DSPex, {moment(report.since)} to {moment(report.until)}", ""]
+    lines += _table(("", ""), figures(report))
+    lines += ["## Trends", "", "```text"]
+    lines += [f"{name:<10} {line}  at most {most}" for name, line, most in trends(report)]
+    lines += ["```", ""]
+    for section in sections(report):
+        lines += [f"## {section.title}", ""]
+        lines += _table(section.columns, section.rows) if section.rows else [section.nothing, ""]
+    return "\n".join(lines)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---"] + ["---:"] * (len(columns) - 1)
+    return [_row(columns), _row(rule), *[_row([cell.replace("|", "\\|") for cell in row]) for row in rows], ""]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

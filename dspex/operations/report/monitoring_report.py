@@ -1,0 +1,158 @@
+"""The report itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from dspex.errors import ValidationError
+from dspex.operations.alerts.alert import Alert
+from dspex.store.database import Database
+from dspex.store.operations import report
+
+__all__ = ["BUCKETS", "MonitoringReport", "ProgramReport", "Trend", "gather"]
+
+#: Points of each trend.
+BUCKETS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramReport:
+    """What became of a program's executions that ended within the period; ``program`` is None for all together.
+
+    The times are of the attempt that ended each, in seconds; None where there was none.
+    """
+
+    program: str | None
+    completed: int
+    failed: int
+    cancelled: int
+    p50_seconds: float | None
+    p95_seconds: float | None
+    p95_queued_seconds: float | None
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+
+    @property
+    def ended(self) -> int:
+        return self.completed + self.failed + self.cancelled
+
+    @property
+    def error_rate(self) -> float:
+        """Of those that were not cancelled."""
+        judged = self.completed + self.failed
+        return self.failed / judged if judged else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The period in equal parts: a figure for each. ``p95_seconds`` is None where nothing ended."""
+
+    submitted: Sequence[int]
+    completed: Sequence[int]
+    failed: Sequence[int]
+    cancelled: Sequence[int]
+    p95_seconds: Sequence[float | None]
+    cost_usd: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class MonitoringReport:
+    """What happened from ``since`` until ``until``.
+
+    ``events``: how many of each kind the audit trails have of executions submitted within the period. ``errors``:
+    ``program code count``. ``models``: ``model calls prompt_tokens completion_tokens cost_usd p50_seconds
+    p95_seconds``. ``workers``: ``live started died most_memory_mb``.
+    """
+
+    since: datetime
+    until: datetime
+    submitted: int
+    total: ProgramReport
+    programs: Sequence[ProgramReport]
+    errors: Sequence[Mapping[str, Any]]
+    events: Mapping[str, int]
+    models: Sequence[Mapping[str, Any]]
+    workers: Mapping[str, Any]
+    alerts: Sequence[Alert]
+    trend: Trend
+
+    @property
+    def events_detected(self) -> int:
+        return sum(self.events.values())
+
+    @property
+    def signature_compilation_events(self) -> int:
+        return self.events.get("signature_compilation", 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-friendly."""
+        return {
+            "since": self.since.isoformat(),
+            "until": self.until.isoformat(),
+            "submitted": self.submitted,
+            "total": _as_data(self.total),
+            "programs": [_as_data(program) for program in self.programs],
+            "errors": list(self.errors),
+            "events_detected": self.events_detected,
+            "signature_compilation_events": self.signature_compilation_events,
+            "events": dict(self.events),
+            "models": list(self.models),
+            "workers": dict(self.workers),
+            "alerts": [alert.as_dict() for alert in self.alerts],
+            "trend": asdict(self.trend),
+        }
+
+
+def gather(database: Database, *, since: datetime | timedelta) -> MonitoringReport:
+    """The report from a moment, or from so long ago, until now by the database's clock.
+
+    Raises ValidationError for a moment to come.
+    """
+    with database.transaction() as connection:
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        until: datetime = connection.execute(text("SELECT now()")).scalar_one()
+        begin = until - since if isinstance(since, timedelta) else since
+        if begin >= until:
+            raise ValidationError(f"a report from {begin.isoformat()} on has nothing to tell yet")
+        found = report.read(connection, since=begin, until=until, buckets=BUCKETS)
+    return _made(found, begin, until)
+
+
+def _made(found: Mapping[str, list[Mapping[str, Any]]], since: datetime, until: datetime) -> MonitoringReport:
+    total, *programs = [ProgramReport(**row) for row in found["programs"]]
+    submitted = {row["bucket"]: row["count"] for row in found["submitted"]}
+    ended = {row["bucket"]: row for row in found["trend"]}
+
+    def points(name: str, empty: Any) -> list[Any]:
+        return [ended[bucket][name] if bucket in ended else empty for bucket in range(BUCKETS)]
+
+    return MonitoringReport(
+        since=since,
+        until=until,
+        submitted=sum(submitted.values()),
+        total=total,
+        programs=programs,
+        errors=found["errors"],
+        events={row["kind"]: row["count"] for row in found["events"]},
+        models=found["models"],
+        workers=found["workers"][0],
+        alerts=[Alert(**row) for row in found["alerts"]],
+        trend=Trend(
+            submitted=[submitted.get(bucket, 0) for bucket in range(BUCKETS)],
+            completed=points("completed", 0),
+            failed=points("failed", 0),
+            cancelled=points("cancelled", 0),
+            p95_seconds=points("p95_seconds", None),
+            cost_usd=points("cost_usd", 0.0),
+        ),
+    )
+
+
+def _as_data(program: ProgramReport) -> dict[str, Any]:
+    return {**asdict(program), "ended": program.ended, "error_rate": program.error_rate}

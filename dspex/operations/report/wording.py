@@ -1,0 +1,103 @@
+"""The report as tables of words, which the terminal, Markdown and the page share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dspex.operations.report.monitoring_report import MonitoringReport, ProgramReport
+
+__all__ = ["Section", "duration", "figures", "moment", "sections"]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table: its first column is a name, the others are figures. ``nothing`` is said when it has no rows."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    nothing: str
+
+
+def figures(report: MonitoringReport) -> Sequence[tuple[str, str]]:
+    """The figures that matter most, by name."""
+    total = report.total
+    tokens = total.prompt_tokens + total.completion_tokens
+    return (
+        ("submitted", f"{report.submitted:,}"),
+        ("completed", f"{total.completed:,}"),
+        ("failed", f"{total.failed:,} ({total.error_rate:.1%})"),
+        ("cancelled", f"{total.cancelled:,}"),
+        ("ran, median", duration(total.p50_seconds)),
+        ("ran, 95 %", duration(total.p95_seconds)),
+        ("waited, 95 %", duration(total.p95_queued_seconds)),
+        ("cost", f"${total.cost_usd:,.4f}"),
+        ("tokens", f"{tokens:,}"),
+        ("workers", f"{report.workers['live']} live, {report.workers['died']} died"),
+    )
+
+
+def sections(report: MonitoringReport) -> Iterator[Section]:
+    """The tables, in order."""
+    yield Section(
+        "Alerts",
+        ("alert", "since", "until", "what"),
+        [
+            (f"{alert.rule} {alert.subject}".strip(), moment(alert.since),
+             moment(alert.resolved_at) if alert.resolved_at else "firing", alert.summary)
+            for alert in report.alerts
+        ],
+        "none",
+    )  # fmt: skip
+    yield Section(
+        "Programs",
+        ("program", "completed", "failed", "cancelled", "errors", "median", "95 %", "waited 95 %", "tokens", "cost"),
+        [_program(program) for program in report.programs],
+        "nothing ended",
+    )
+    yield Section(
+        "Errors",
+        ("program", "code", "executions"),
+        [(row["program"], row["code"] or "unknown", f"{row['count']:,}") for row in report.errors],
+        "none",
+    )
+    yield Section(
+        "Models",
+        ("model", "calls", "prompt tokens", "completion tokens", "cost", "median", "95 %"),
+        [
+            (row["model"], f"{row['calls']:,}", f"{row['prompt_tokens']:,}", f"{row['completion_tokens']:,}",
+             f"${row['cost_usd']:,.4f}", duration(row["p50_seconds"]), duration(row["p95_seconds"]))
+            for row in report.models
+        ],
+        "no model was called",
+    )  # fmt: skip
+    yield Section(
+        "Events",
+        ("kind", "events"),
+        [(kind, f"{count:,}") for kind, count in report.events.items()],
+        "none",
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """``850 ms``, ``12.3 s``, ``8.5 min``; a dash for none."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{seconds * 1000:,.0f} ms"
+    return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
+
+
+def moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+def _program(program: ProgramReport) -> Sequence[str]:
+    return (
+        str(program.program), f"{program.completed:,}", f"{program.failed:,}", f"{program.cancelled:,}",
+        f"{program.error_rate:.1%}", duration(program.p50_seconds), duration(program.p95_seconds),
+        duration(program.p95_queued_seconds), f"{program.prompt_tokens + program.completion_tokens:,}",
+        f"${program.cost_usd:,.4f}",
+    )  # fmt: skip

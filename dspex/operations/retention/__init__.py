@@ -1,0 +1,1 @@
+"""Retention: how long executions and audit trails are kept."""

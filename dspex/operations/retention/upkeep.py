@@ -1,0 +1,174 @@
+"""Upkeep: partitions made ahead of time, and what is older than the settings say taken away.
+
+Every step is harmless when it is taken twice or by two processes at once, and one that cannot be taken now (executions
+hold a lock, a disk is full) is taken by the next upkeep: nothing waits for long, and nothing goes before it may.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from dspex.errors import DspexError
+from dspex.operations.audit import audit_export
+from dspex.settings.storage_settings import StorageSettings
+from dspex.store import partitions
+from dspex.store.database import Database
+from dspex.store.operations import retention
+from dspex.store.operations.retention import Period
+
+__all__ = ["Plan", "Step", "plan", "upkeep"]
+
+#: Executions outside their period that are exported and deleted at a time.
+STRAY_ROWS = 1000
+#: Statements that delete rows of one table in one upkeep; the next goes on.
+PRUNE_ROUNDS = 200
+_NOT_NOW = (psycopg.errors.LockNotAvailable, psycopg.errors.ObjectInUse, psycopg.errors.DeadlockDetected)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A period and what becomes of it: when its executions and its audit trails may go; None for never."""
+
+    period: Period
+    executions_go_at: datetime | None
+    audit_goes_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that was done, or that could not be done now: ``waits``."""
+
+    what: str
+    waits: bool = False
+
+
+def plan(database: Database, settings: StorageSettings) -> list[Plan]:
+    """All periods, the oldest first, and when they go."""
+
+    def after(period: Period, days: int | None) -> datetime | None:
+        return None if days is None else partitions.moment(period.high) + timedelta(days=days)
+
+    return [
+        Plan(period, after(period, settings.retention_days), after(period, settings.audit_kept_days))
+        for period in database.run(retention.periods)
+    ]
+
+
+def upkeep(database: Database, settings: StorageSettings) -> Iterator[Step]:
+    """Make partitions, take away what is old, and tell each thing done. Raises BackendUnavailable."""
+    now = database.run(lambda connection: connection.execute(text("SELECT clock_timestamp()")).scalar_one())
+    yield from _try("partitions", lambda: _make(database, settings))
+    for planned in plan(database, settings):
+        yield from _retire(database, settings, planned, now)
+    yield from _try("executions outside their period", lambda: _remove_strays(database, settings, now))
+    for name in retention.PRUNED:
+        yield from _try(name, partial(_prune, database, name))
+
+
+def _try(what: str, work: Callable[[], Iterator[Step]]) -> Iterator[Step]:
+    try:
+        yield from work()
+    except DBAPIError as error:
+        if not isinstance(error.orig, _NOT_NOW):
+            raise
+        yield Step(f"{what}: {str(error.orig).splitlines()[0]}; tried again by the next upkeep", waits=True)
+    except DspexError as error:
+        if error.code not in ("export_failed", "audit_not_whole"):
+            raise
+        yield Step(f"{what}: {error}", waits=True)
+
+
+def _make(database: Database, settings: StorageSettings) -> Iterator[Step]:
+    made = database.run(partial(partitions.ensure, keep_days=settings.retention_days))
+    if made:
+        yield Step(f"made the partitions of {', '.join(made)}")
+
+
+def _retire(database: Database, settings: StorageSettings, planned: Plan, now: datetime) -> Iterator[Step]:
+    period = planned.period
+    if planned.executions_go_at is not None and planned.executions_go_at <= now and period.digest is None:
+        yield from _try(f"executions of {period.name}", lambda: _retire_executions(database, period))
+        period = next(p for p in database.run(retention.periods) if p.name == period.name)
+    due = planned.audit_goes_at is not None and planned.audit_goes_at <= now
+    if due and period.digest is not None and period.audit_retired_at is None:
+        yield from _try(f"audit trails of {period.name}", lambda: _retire_audit(database, settings, period))
+    elif period.leftovers:
+        yield from _try(f"what is left of {period.name}", lambda: _drop(database, period))
+
+
+def _retire_executions(database: Database, period: Period) -> Iterator[Step]:
+    kept = database.run(partial(retention.retire_executions, period=period.name))
+    database.run(partial(retention.digest, period=period.name))
+    database.run(partial(retention.drop, period=period.name))
+    stay = f"; {kept} of them are not settled, and stay" if kept else ""
+    yield Step(f"removed the executions of {period.name}{stay}")
+
+
+def _retire_audit(database: Database, settings: StorageSettings, period: Period) -> Iterator[Step]:
+    where = None
+    if settings.retention_export is not None:
+        path = settings.retention_export / f"dspex-audit-{period.name}.jsonl.gz"
+        _export_period(database, period, path)
+        where = f"{socket.gethostname()}:{path}"
+        yield Step(f"exported the audit trails of {period.name} to {where}")
+    database.run(partial(retention.retire_audit, period=period.name, export=where))
+    database.run(partial(retention.drop, period=period.name))
+    yield Step(f"removed the audit trails of {period.name}")
+
+
+def _export_period(database: Database, period: Period, path: Path) -> None:
+    """Write what is about to go, if it is what the executions ended with."""
+    assert period.digest is not None
+    chains = audit_export.retired_chains(database, UUID(int=period.low.int - 1), period.high)
+    try:
+        audit_export.export(path, chains, about={"period": period.name}, expected=period.digest.hex())
+    except DspexError as error:
+        if error.code != "audit_not_whole":
+            raise
+        raise DspexError(
+            f"{error} ({period.executions} of them): neither exported nor removed; see `dspex audit verify`",
+            code=error.code,
+        ) from error
+
+
+def _drop(database: Database, period: Period) -> Iterator[Step]:
+    database.run(partial(retention.drop, period=period.name))
+    yield Step(f"dropped what was left of {period.name}")
+
+
+def _remove_strays(database: Database, settings: StorageSettings, now: datetime) -> Iterator[Step]:
+    removed = 0
+    while ids := database.run(partial(retention.strays, settled_before=now, most=STRAY_ROWS)):
+        if settings.retention_export is not None:
+            path = settings.retention_export / f"dspex-audit-{ids[0]}.jsonl.gz"
+            chains = audit_export.chains_of(database, ids)
+            if len(chains) < len(ids):
+                break  # somebody else is at it
+            audit_export.export(path, chains, about={"outside_of_periods": True})
+        gone = database.run(partial(retention.delete_strays, ids=ids, settled_before=now))
+        removed += gone
+        if not gone:
+            break
+    if removed:
+        yield Step(f"removed {removed} executions that had outlived their period, or had none")
+
+
+def _prune(database: Database, name: str) -> Iterator[Step]:
+    removed = 0
+    for _ in range(PRUNE_ROUNDS):
+        count = database.run(partial(retention.prune, name=name))
+        removed += count
+        if count < retention.PRUNE_ROWS:
+            break
+    if removed:
+        yield Step(f"removed {removed} {name}")

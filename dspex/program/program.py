@@ -1,0 +1,331 @@
+"""Programs: what to run, as plain data, versioned by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import InitVar, asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
+from dspex.program.actions import Action
+from dspex.program.adapters import AdapterInfo, adapters, unloadable
+from dspex.program.limits import Limits
+from dspex.program.modules import is_custom, module_faults
+from dspex.program.nesting import depth_fault, is_deeper
+from dspex.signatures import Signature, signature
+
+__all__ = ["LOCAL_MODEL", "PROMPTS", "Program", "Retry"]
+
+#: How a program's signature is put to the model: DSPy's default, DSPy's JSON, or ours (short, examples as chat
+#: turns, structured outputs).
+PROMPTS = ("chat", "json", "compact")
+#: The model that comes with DSPex: SmolLM2-135M-Instruct, served on this machine.
+LOCAL_MODEL = "smollm2"
+
+#: How deep its options and state may be; DSPy's states are about ten.
+DEPTH_MOST = 100
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_SECRET_KEY = re.compile(r"(?i)(api_?key|secret|access_?token|auth_?token|password|passwd|authorization|credentials?)$")
+_SECRET_VALUE = re.compile(
+    r"\b(?:sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|Bearer\s+\S{16,})"
+    r"|://[^/\s:@]+:[^/\s:@]+@"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how soon a failed attempt is made again.
+
+    ``max_attempts`` counts the first. The wait before attempt n+1 is ``backoff * 2**(n-1)`` seconds, at most
+    ``max_backoff``, with up to 25 % taken off at random so that failures do not return together, and never shorter
+    than the provider asks (``Retry-After``). Waiting holds no worker: the attempt is scheduled in Postgres, and
+    replays the model calls that were answered.
+
+    Inside an attempt, without counting as one: a model call that failed for a moment (``provider_unavailable``,
+    ``rate_limited``, ``model_timeout``) is made up to three times within seconds, unless the provider asks for more
+    than five or the attempt's time is up before; and an answer that cannot be read or breaks the signature is sent
+    back once, with what is wrong with it. Bad credentials, billing, refused requests and a program's own errors are
+    final at once.
+    """
+
+    max_attempts: int = 3
+    backoff: float = 1.0
+    max_backoff: float = 60.0
+
+    def faults(self) -> Iterator[FieldError]:
+        if not _is_int(self.max_attempts) or not 1 <= self.max_attempts <= 100:
+            yield FieldError("retry.max_attempts", "an integer from 1 to 100", repr(self.max_attempts))
+        for name in ("backoff", "max_backoff"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value <= 86_400:
+                yield FieldError(f"retry.{name}", "seconds from 0 to 86400", repr(value))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A signature, how to run it, and on which model: immutable data, versioned by its content.
+
+    ``module``          ``predict chain_of_thought react program_of_thought best_of_n refine multi_chain_comparison``,
+                        or ``"package.module:factory"`` for a ``dspy.Module`` of your own, from a package that the
+                        workers allow; ``module_options`` are its arguments
+    ``model``           any DSPy model string (``"openai/gpt-4o-mini"``), or ``"smollm2"``, the bundled local model
+    ``temperature``     0 to 2; the provider's default when ``None``
+    ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
+    ``timeout``         seconds an attempt may take
+    ``prompt``          ``"chat"``, ``"json"`` or ``"compact"``; by default compact for ``smollm2``, chat otherwise
+    ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it
+    ``api_key_env``     the *name* of the environment variable, in the worker, that holds the key
+    ``api_base``        the address of an OpenAI-compatible server
+    ``adapter``         which adapter hosts it: see :func:`dspex.adapters`; of several, the next one is tried when the
+                        one before fails in a way that it may mend
+    ``limits``          what it may use, across all workers
+    ``actions``         manual actions that the worker carries out around it, outermost first: names, or
+                        :class:`dspex.Action` with a policy and options
+    ``tools``           ``"package.module:function"`` of what ``react`` may call
+    ``journal``         whether finished model calls are kept and replayed by a later attempt; without, each attempt
+                        pays for all of its calls, and the metrics tell those of the last one
+
+    Raises ValidationError with every wrong field, and SecretInProgram when a secret is given.
+    """
+
+    name: str
+    signature: Signature
+    module: str = "predict"
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    retry: Retry = field(default_factory=Retry)
+    timeout: float = 300.0
+    prompt: str | None = None
+    module_options: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] | None = None
+    api_key_env: str | None = None
+    api_base: str | None = None
+    adapter: str | Sequence[str] = "dspy"
+    limits: Limits = field(default_factory=Limits)
+    actions: Sequence[str | Action] = ()
+    tools: Sequence[str] = ()
+    journal: bool = True
+    api_key: InitVar[object] = None
+
+    def __post_init__(self, api_key: object) -> None:
+        if api_key is not None:
+            raise SecretInProgram(program=str(self.name))
+        if not isinstance(self.signature, Signature):
+            object.__setattr__(self, "signature", signature(self.signature))
+        object.__setattr__(self, "timeout", float(self.timeout) if _is_number(self.timeout) else self.timeout)
+        for name in ("adapter", "actions", "tools"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        if isinstance(self.actions, tuple):
+            object.__setattr__(self, "actions", tuple(map(Action.read, self.actions)))
+        if errors := list(_depth_faults(self)):
+            raise ValidationError.of(f"program {self.name!r}", errors)
+        _refuse_secrets(self)
+        if errors := list(_faults(self)):
+            raise ValidationError.of(f"program {self.name!r}", errors)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.version))
+
+    @property
+    def prompt_style(self) -> str:
+        """The prompt in force: ``prompt``, or the default for the model."""
+        return self.prompt or ("compact" if self.model == LOCAL_MODEL else "chat")
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The adapters that may host it, in the order in which they are tried."""
+        return (self.adapter,) if isinstance(self.adapter, str) else tuple(self.adapter)
+
+    @property
+    def manual_actions(self) -> tuple[Action, ...]:
+        """``actions``, each as an :class:`dspex.Action`."""
+        return tuple(Action(action) if isinstance(action, str) else action for action in self.actions)
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The program as JSON-friendly data: what is stored, and what the version is made from."""
+        apart = ("name", "signature", "retry", "limits")
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
+        return {
+            "signature": self.signature.definition,
+            "retry": asdict(self.retry),
+            "limits": asdict(self.limits),
+            **{key: _plain(value) for key, value in plain.items()},
+        }
+
+    @cached_property
+    def version(self) -> str:
+        """16 hex digits of the SHA-256 of the content: the same content is the same version."""
+        return hashlib.sha256(_canonical(self.content)).hexdigest()[:16]
+
+    @classmethod
+    def from_content(cls, name: str, content: Mapping[str, Any]) -> Program:
+        """The program whose :attr:`content` this is. Fields this version does not know are refused."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(content) - known):
+            raise ProgramNotFound(
+                f"program {name!r} was deployed by a newer DSPex, this one does not know {', '.join(unknown)}: "
+                "upgrade it",
+                program=name,
+            )
+        values = {
+            **content,
+            "signature": signature(content["signature"]),
+            "retry": Retry(**content["retry"]),
+            "limits": Limits(**content["limits"]),
+        }
+        return cls(name, **values)
+
+
+def _depth_faults(program: Program) -> Iterator[FieldError]:
+    """Before anything else looks into what the user gave."""
+    for f in fields(program):
+        value = getattr(program, f.name)
+        if f.name != "signature" and isinstance(value, Mapping | list | tuple) and is_deeper(value, DEPTH_MOST):
+            yield depth_fault(f.name, DEPTH_MOST)
+
+
+def _faults(program: Program) -> Iterator[FieldError]:
+    yield from _identity_faults(program)
+    yield from _model_faults(program)
+    yield from _adapter_faults(program)
+    yield from program.retry.faults()
+    yield from program.limits.faults()
+    yield from _action_faults(program)
+    if not isinstance(program.tools, tuple) or not all(isinstance(tool, str) for tool in program.tools):
+        yield FieldError("tools", "a list of 'package.module:function'", repr(program.tools)[:80])
+    for name in ("module_options", "state"):
+        try:
+            _canonical(_plain(getattr(program, name)))
+        except (TypeError, ValueError) as error:
+            yield FieldError(name, f"JSON-friendly data ({error})", "")
+
+
+def _action_faults(program: Program) -> Iterator[FieldError]:
+    given = program.actions
+    if not isinstance(given, tuple) or not all(isinstance(action, str | Action) for action in given):
+        yield FieldError("actions", "a list of names and dspex.Action", repr(given)[:80])
+        return
+    names = [action.name for action in program.manual_actions]
+    if len(set(names)) != len(names):
+        yield FieldError("actions", "each action once", ", ".join(map(str, names)))
+    known = [f.name for f in (*program.signature.input_fields, *program.signature.output_fields)]
+    for action in program.manual_actions:
+        yield from action.faults(known)
+
+
+def _identity_faults(program: Program) -> Iterator[FieldError]:
+    if not isinstance(program.name, str) or not _NAME.fullmatch(program.name):
+        yield FieldError(
+            "name", "a name of letters, digits, '_', '.' and '-', at most 100 characters", repr(program.name)[:80]
+        )
+    if not _is_number(program.timeout) or not 0 < program.timeout <= 86_400:
+        yield FieldError("timeout", "seconds, more than 0 and at most 86400", repr(program.timeout))
+
+
+def _model_faults(program: Program) -> Iterator[FieldError]:
+    if program.prompt is not None and program.prompt not in PROMPTS:
+        yield FieldError("prompt", f"one of {', '.join(PROMPTS)}", repr(program.prompt))
+    if program.temperature is not None and not (_is_number(program.temperature) and 0 <= program.temperature <= 2):
+        yield FieldError("temperature", "a number from 0 to 2", repr(program.temperature))
+    if program.max_tokens is not None and not (_is_int(program.max_tokens) and program.max_tokens >= 1):
+        yield FieldError("max_tokens", "a positive integer", repr(program.max_tokens))
+    if program.api_key_env is not None and not _ENV_NAME.fullmatch(program.api_key_env):
+        yield FieldError("api_key_env", "the name of an environment variable")
+    if program.api_base is not None and not program.api_base.startswith(("http://", "https://")):
+        yield FieldError("api_base", "an http:// or https:// address", repr(program.api_base))
+    if program.model is not None and program.model != LOCAL_MODEL and "/" not in program.model:
+        yield FieldError("model", "'provider/model', or 'smollm2'", repr(program.model))
+
+
+def _adapter_faults(program: Program) -> Iterator[FieldError]:
+    if not program.adapters or len(set(program.adapters)) != len(program.adapters):
+        yield FieldError("adapter", "one adapter, or several different ones", repr(program.adapter))
+    for name in program.adapters:
+        info = adapters().get(name)
+        if info is None:
+            why = f" ({unloadable()[name]})" if name in unloadable() else ""
+            yield FieldError("adapter", f"one of {', '.join(sorted(adapters()))}", f"{name!r}{why}")
+        else:
+            yield from _unable(program, info)
+
+
+def _unable(program: Program, info: AdapterInfo) -> Iterator[FieldError]:
+    """What the program wants of this adapter that it is not able to do."""
+    able = info.capabilities
+    if program.module not in able.modules and not (able.custom_modules and is_custom(program.module)):
+        own = ", or 'package.module:factory'" if able.custom_modules else ""
+        expected = f"one of {', '.join(sorted(able.modules))}{own} (adapter {info.name!r})"
+        yield FieldError("module", expected, repr(program.module)[:80])
+    if able.calls_models and not program.model:
+        yield FieldError("model", f"a model, which adapter {info.name!r} needs", repr(program.model))
+    if program.tools and not able.supports_functions:
+        yield FieldError("tools", f"none, since adapter {info.name!r} calls no functions", f"{len(program.tools)}")
+    if able.options is None:
+        sides = (program.signature.input_fields, program.signature.output_fields)
+        inputs, outputs = ([f.name for f in side] for side in sides)
+        yield from module_faults(program.module, program.module_options, program.tools, inputs, outputs)
+        return
+    for key in sorted(set(program.module_options) - able.options):
+        known = ", ".join(sorted(able.options)) or "no options"
+        yield FieldError(f"module_options.{key}", f"adapter {info.name!r} reads {known}")
+
+
+def _refuse_secrets(program: Program) -> None:
+    """A secret in any text of the program is refused; the message never repeats it."""
+    for f in fields(program):
+        if f.name != "signature":
+            for path in _secret_paths(f.name, getattr(program, f.name)):
+                raise SecretInProgram(
+                    f"program {program.name!r} carries what looks like a secret in {path}: programs are stored; "
+                    'keep it in the worker\'s environment and name the variable, api_key_env="OPENAI_API_KEY"',
+                    program=str(program.name),
+                    path=path,
+                )
+
+
+def _secret_paths(path: str, value: object) -> Iterator[str]:
+    if isinstance(value, str) and _SECRET_VALUE.search(value):
+        yield path
+    elif isinstance(value, Action):
+        yield from _secret_paths(f"{path}.{value.name}", value.options)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            inner = f"{path}.{key}"
+            if _SECRET_KEY.search(str(key)) and isinstance(item, str) and item:
+                yield inner
+            yield from _secret_paths(inner, item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _secret_paths(f"{path}[{index}]", item)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Action):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _canonical(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

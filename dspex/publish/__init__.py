@@ -1,0 +1,1 @@
+"""Publishing: messages to the workers through Redis."""

@@ -1,0 +1,192 @@
+"""Redis, as the producer uses it: wake-ups out, completions in.
+
+What DSPex owns in Redis, all of it expendable:
+
+``dspex``               kombu's queue of execution messages (a list for each lane: see :func:`lane`)
+``dspex.maintenance``   the same, for beat's tasks
+``dspex:done``          pub/sub: ids of executions that reached a terminal status, separated by spaces
+``dspex:cancel``        pub/sub: ids of running executions that somebody wants cancelled, separated by spaces
+``dspex:stream:ID``      Redis Streams: what is written in executions that asked to be streamed, for some minutes
+``dspex:rate:CLIENT``    a number: how often a client has submitted of late (dspex/submit/rate_limit.py)
+``_kombu.*``, ``*.celery.pidbox``, ``celeryev*``  Celery's own
+
+Messages follow Celery's protocol 2, written with kombu, so that a producer need not import celery.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import redis
+from kombu import Connection
+from kombu.exceptions import OperationalError
+from kombu.pools import ProducerPool
+from kombu.utils.url import parse_url
+
+from dspex.errors import BackendUnavailable
+from dspex.publish import redis_clients
+from dspex.publish.envelope import pack
+from dspex.publish.redis_clients import kombu_options, kombu_url
+from dspex.settings import without_password
+from dspex.settings.failpoints import AFTER_PUBLISH, BEFORE_PUBLISH, failpoint
+
+__all__ = [
+    "CANCEL_CHANNEL",
+    "DONE_CHANNEL",
+    "MAINTENANCE_QUEUE",
+    "QUEUE",
+    "TASK",
+    "Broker",
+    "queue_keys",
+    "step",
+    "tls_options",
+]
+
+TASK = "dspex.execute"
+QUEUE = "dspex"
+MAINTENANCE_QUEUE = "dspex.maintenance"
+DONE_CHANNEL = "dspex:done"
+CANCEL_CHANNEL = "dspex:cancel"
+#: The least urgent priority of each step: within it, executions are served as they come.
+PRIORITY_STEPS = (2, 5, 8, 9)
+#: kombu's own priorities: two lanes for each step.
+LANES = tuple(range(2 * len(PRIORITY_STEPS)))
+
+CONNECT_TIMEOUT_SECONDS = 2
+#: After a failure nothing is tried for so long: a submit must not wait for a Redis known to be away.
+COOLDOWN_SECONDS = 1.0
+
+log = logging.getLogger("dspex")
+
+
+def queue_keys(queue: str = QUEUE) -> list[str]:
+    """The Redis lists of a queue, one for each lane."""
+    return [queue if lane == 0 else f"{queue}\x06\x16{lane}" for lane in LANES]
+
+
+def lane(priority: int, *, bulk: bool) -> int:
+    """What kombu is told for this priority: of each step, executions of a program that has many in Redis come last."""
+    return 2 * bisect_left(PRIORITY_STEPS, priority) + bulk
+
+
+def step(lane: int) -> int:
+    """The priority step of a lane, 0 for the most urgent."""
+    return lane // 2
+
+
+def tls_options(url: str) -> dict[str, Any] | None:
+    """How kombu, Celery and Flower are to verify the Redis of a ``rediss://`` URL; None for one without TLS.
+
+    By themselves kombu and Flower verify nothing unless they are told to.
+    """
+    if not url.startswith("rediss://"):
+        return None
+    given: dict[str, Any] = parse_url(url).get("ssl") or {}
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, **given}
+
+
+class Broker:
+    """Publishes executions. Safe to share between threads; connects on first use."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self.url = url
+        self._connection = Connection(
+            kombu_url(url),
+            ssl=tls_options(url) or False,
+            transport_options={
+                "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "socket_timeout": CONNECT_TIMEOUT_SECONDS,
+                "priority_steps": LANES,
+                # Without these kombu would try to connect for ever.
+                "max_retries": 1,
+                "interval_start": 0,
+                "interval_step": 0,
+                "interval_max": 0,
+                **kombu_options(url),
+            },
+        )
+        self._producers = ProducerPool(self._connection.Pool(pool_size), limit=pool_size)
+        self._origin = f"{os.getpid()}@{socket.gethostname()}"
+        self._away_until = 0.0
+
+    def publish(self, ids: Sequence[UUID], *, program: str, priority: int, bulk: bool = False) -> None:
+        """Put one message for these executions on the queue. Raises BackendUnavailable.
+
+        ``bulk``: many of the program are there already, and those of others come first.
+        The task's id is the execution's, or that of the first of several.
+        """
+        if time.monotonic() < self._away_until:
+            raise self._unavailable("it did not answer a moment ago")
+        failpoint(BEFORE_PUBLISH)
+        try:
+            with self._producers.acquire(block=True) as producer:
+                producer.publish(**self._message(ids, program, lane(priority, bulk=bulk)))
+        except (OperationalError, redis.RedisError, OSError) as error:
+            self._away_until = time.monotonic() + COOLDOWN_SECONDS
+            raise self._unavailable(str(error)) from error
+        failpoint(AFTER_PUBLISH)
+
+    def tell(self, channel: str, ids: Iterable[UUID]) -> None:
+        """Say these ids on a channel. It is a hint: with Redis away it is not given, and nothing is lost."""
+        if text := " ".join(map(str, ids)):
+            try:
+                with self.client(socket_timeout=CONNECT_TIMEOUT_SECONDS) as client:
+                    client.publish(channel, text)
+            except (redis.RedisError, OSError) as error:
+                log.warning("%s", self._unavailable(str(error)))
+
+    def client(self, **options: Any) -> redis.Redis:
+        """A plain Redis client of the broker's database; the caller closes it."""
+        return redis_clients.client(self.url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, **options)
+
+    def close(self) -> None:
+        self._producers.force_close_all()
+        self._connection.release()
+
+    def _message(self, ids: Sequence[UUID], program: str, lane: int) -> dict[str, Any]:
+        task_id = str(ids[0])
+        return {
+            "body": ([pack(ids)], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}),
+            "serializer": "json",
+            "exchange": "",
+            "routing_key": QUEUE,
+            "declare": [],
+            "retry": False,
+            "priority": lane,
+            "correlation_id": task_id,
+            "headers": {
+                "lang": "py",
+                "task": TASK,
+                # What Flower shows: which program, and which executions. Never inputs.
+                "shadow": f"{TASK} {program}",
+                "argsrepr": " ".join(map(str, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else ""),
+                "kwargsrepr": "{}",
+                "id": task_id,
+                "root_id": task_id,
+                "parent_id": None,
+                "group": None,
+                "retries": 0,
+                "eta": None,
+                "expires": None,
+                "timelimit": [None, None],
+                "origin": self._origin,
+                "ignore_result": True,
+            },
+        }
+
+    def _unavailable(self, reason: str) -> BackendUnavailable:
+        where = without_password(self.url)
+        return BackendUnavailable(
+            f"Redis at {where} is out of reach: {reason.rstrip('.')}. "
+            "What was submitted is stored and runs once Redis is back",
+            backend="redis",
+            where=where,
+        )

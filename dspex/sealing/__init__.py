@@ -1,0 +1,1 @@
+"""Sealing: encryption of secret fields."""

@@ -1,0 +1,122 @@
+"""Rotation of the encryption key: what older keys sealed is sealed again with the first, while everything goes on.
+
+Each group of rows is a transaction of its own, which holds their locks for some milliseconds. One that is killed and
+run again looks for what is left, so nothing is kept of how far it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, RowMapping
+
+from dspex.errors import EncryptionError
+from dspex.sealing.keyring import Keyring
+from dspex.sealing.values import reseal
+from dspex.store.database import Database
+from dspex.store.operations import resealing
+
+__all__ = ["GROUP_ROWS", "Rotated", "rotate"]
+
+#: Rows of one transaction.
+GROUP_ROWS = 100
+_FIRST = UUID(int=0)
+_UNREADABLE_TOLD = 20
+
+
+@dataclass
+class Rotated:
+    """What was done: rows sealed again, and those that do not open with any of the keys (the first of them, why)."""
+
+    rows: int = 0
+    unreadable: int = 0
+    why: list[str] = field(default_factory=list)
+
+    def refuse(self, error: EncryptionError) -> None:
+        self.unreadable += 1
+        if len(self.why) < _UNREADABLE_TOLD:
+            self.why.append(str(error))
+
+
+def rotate(
+    database: Database,
+    keyring: Keyring,
+    *,
+    group_rows: int = GROUP_ROWS,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Rotated:
+    """Seal again, with the first key, what others sealed. ``on_progress`` is told how many rows, and of how many.
+
+    Raises BackendUnavailable; what was done until then stays done.
+    """
+    done = Rotated()
+    total = database.run(partial(resealing.count, key=keyring.primary))
+    groups = chain(_executions(database, keyring, group_rows, done), _calls(database, keyring, group_rows, done))
+    for looked_at in groups:
+        on_progress(looked_at, max(total, looked_at))
+    return done
+
+
+def _executions(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
+    after = _FIRST
+
+    def group(connection: Connection) -> Sequence[RowMapping]:
+        rows = resealing.stale_executions(connection, keyring.primary, after, most)
+        resealing.write_executions(
+            connection, list(_resealed(rows, resealing.EXECUTION_COLUMNS, _place, keyring, done))
+        )
+        return rows
+
+    while rows := _in_transaction(database, group):
+        after = rows[-1]["id"]
+        yield done.rows + done.unreadable
+
+
+def _calls(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
+    after: tuple[UUID, bytes, int] = (_FIRST, b"", 0)
+
+    def group(connection: Connection) -> Sequence[RowMapping]:
+        rows = resealing.stale_calls(connection, keyring.primary, after, most)
+        resealing.write_calls(connection, list(_resealed(rows, resealing.CALL_COLUMNS, _place_of_call, keyring, done)))
+        return rows
+
+    while rows := _in_transaction(database, group):
+        last = rows[-1]
+        after = (last["execution_id"], bytes(last["request_hash"]), last["occurrence"])
+        yield done.rows + done.unreadable
+
+
+def _in_transaction(database: Database, group: Callable[[Connection], Sequence[RowMapping]]) -> Sequence[RowMapping]:
+    with database.transaction(saved="this group of rows is as it was") as connection:
+        return group(connection)
+
+
+def _resealed(
+    rows: Sequence[RowMapping],
+    columns: Sequence[str],
+    place: Callable[[RowMapping, str], str],
+    keyring: Keyring,
+    done: Rotated,
+) -> Iterator[Mapping[str, Any]]:
+    """Those rows that open, sealed again."""
+    for row in rows:
+        try:
+            texts = {name: row[name] and reseal(keyring, row[name], place(row, name)) for name in columns}
+        except EncryptionError as error:
+            done.refuse(error)
+        else:
+            done.rows += 1
+            yield {**row, **texts}
+
+
+def _place(row: RowMapping, column: str) -> str:
+    return f"{row['id']}:{column}"
+
+
+def _place_of_call(row: RowMapping, _column: str) -> str:
+    return f"{row['execution_id']}:call:{bytes(row['request_hash']).hex()}:{row['occurrence']}"

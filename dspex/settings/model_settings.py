@@ -1,0 +1,47 @@
+"""Settings of programs and the models they call."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FilePath
+from pydantic_settings import NoDecode
+
+from dspex.settings.setting_names import listed
+
+__all__ = ["ModelLimits", "ModelSettings"]
+
+
+def _packages(names: tuple[str, ...]) -> tuple[str, ...]:
+    if wrong := [name for name in names if not all(part.isidentifier() for part in name.split("."))]:
+        raise ValueError(f"not the name of a package: {', '.join(map(repr, wrong))}")
+    return names
+
+
+class ModelLimits(BaseModel):
+    """What all workers together may ask of a model: calls at once, and calls and tokens within any minute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concurrency: int | None = Field(default=None, ge=1)
+    per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+
+
+class ModelSettings(BaseModel):
+    """Programs and models."""
+
+    program_packages: Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed), AfterValidator(_packages)] = Field(
+        (), description="The packages that programs may bring code from, with commas between them: acme.programs,tools."
+    )
+    model_limits: dict[str, ModelLimits] = Field(
+        default_factory=dict,
+        description="What all workers may ask of a model, or of an address, as JSON: "
+        '{"openai/gpt-4o-mini": {"concurrency": 50, "per_minute": 500, "tokens_per_minute": 200000}}.',
+    )
+    ca_file: FilePath | None = Field(
+        None, description="Certificates (PEM) of authorities to trust for model servers, besides the system's."
+    )
+    local_model_url: str | None = Field(
+        None, description="Where smollm2 is served, outside the embedded stack: http://host:port/v1."
+    )

@@ -1,0 +1,68 @@
+"""Settings of security: what is refused, and what is kept secret."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
+
+from dspex.sealing.keyring import read_keys
+
+__all__ = ["SecuritySettings", "security_faults"]
+
+
+def _keys(text: SecretStr) -> SecretStr:
+    read_keys(text.get_secret_value())
+    return text
+
+
+class SecuritySettings(BaseModel):
+    """Security and limits."""
+
+    secrets: str | None = Field(
+        None,
+        description="Who is asked for secrets that neither a variable nor a file holds: package.module:function, or "
+        "the name of an entry point of the group dspex.secrets.",
+    )
+    max_input_bytes: int = Field(
+        10 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest inputs of one execution, as JSON."
+    )
+    max_input_depth: int = Field(
+        64, ge=4, le=500, description="How many lists and mappings may be inside each other in inputs or metadata."
+    )
+    max_input_items: int = Field(
+        200_000, ge=100, le=10_000_000, description="The most values, keys included, in the inputs of one execution."
+    )
+    max_metadata_bytes: int = Field(
+        64 * 1024, ge=1024, le=4 * 1024 * 1024, description="The largest metadata of one execution, as JSON."
+    )
+    max_program_bytes: int = Field(
+        8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest program that is deployed, as JSON."
+    )
+    max_batch_rows: int = Field(100_000_000, ge=1, le=2**32 - 2, description="The most rows of one batch.")
+    rate_limit_per_minute: int | None = Field(
+        None, ge=1, le=10_000_000, description="How often one client may submit within a minute; no limit by default."
+    )
+    rate_limit_burst: int = Field(
+        100, ge=1, le=1_000_000, description="How many submits may come at once before the rate limit holds them back."
+    )
+    client: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.@:-]{1,100}$",
+        description="The name under which this application's submits are counted; by default user@host.",
+    )
+    encryption_key: Annotated[SecretStr, AfterValidator(_keys)] | None = Field(
+        None,
+        description="Seals secret fields: 32 bytes in base64 (`dspex encryption key` makes one). Of several, with "
+        "commas between them, the first seals and all open.",
+    )
+    encrypt: Literal["secret", "all"] = Field(
+        "secret", description="Which fields are sealed: those marked secret, or all of every program."
+    )
+
+
+def security_faults(settings: SecuritySettings) -> list[str]:
+    """What is wrong with these settings together."""
+    if settings.encrypt == "all" and settings.encryption_key is None:
+        return ["DSPEX_ENCRYPT is all, and DSPEX_ENCRYPTION_KEY is not set"]
+    return []

@@ -1,0 +1,228 @@
+"""DSPy strings: ``"question, context: list[str] -> answer: str, confidence: float"``.
+
+The annotations are read here, token by token: nothing is evaluated or imported, whatever the string says.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from dspex.signatures.fields import NO_DEFAULT, PLAIN_TEXT, Field, Type
+from dspex.signatures.parse.lexer import MAX_NESTING, PYTHON, Tokens
+from dspex.signatures.parse.source import Source
+from dspex.signatures.types.constraint_values import from_python, from_values
+from dspex.signatures.types.types import TypeFaultError, build, nearest
+
+__all__ = ["parse"]
+
+_PLAIN = {
+    "str": "string", "int": "integer", "float": "float", "bool": "boolean", "bytes": "binary", "Any": "any",
+    "Text": "string", "datetime": "datetime", "dict": "map", "Dict": "map", "Mapping": "map",
+    "Image": "image", "Audio": "audio", "History": "history",
+}  # fmt: skip
+_LISTS = frozenset({"list", "List", "Sequence"})
+_DICTS = frozenset({"dict", "Dict", "Mapping"})
+_MODULES = {
+    "typing": None, "typing_extensions": None, "t": None,
+    "datetime": frozenset({"datetime"}), "dspy": frozenset({"Image", "Audio", "History"}),
+}  # fmt: skip
+_BARE_ELSEWHERE = frozenset({"Image", "Audio", "History"})
+_NULLS = frozenset({"None", "NoneType"})
+_GENERIC = frozenset({"Optional", "Union", "Literal", "Annotated"})
+_NAMES = sorted({*_PLAIN, *_LISTS, *_GENERIC, "dspy.Image", "dspy.Audio", "dspy.History"})
+
+
+def parse(text: str) -> Source:
+    """Read a DSPy string; a default gets its meaning, and ``*args``, ``/`` and duplicates are refused."""
+    return _Parser(text, PYTHON).signature()
+
+
+class _Parser(Tokens):
+    __slots__ = ()
+
+    def signature(self) -> Source:
+        inputs = () if self.here == "->" else self._fields()
+        self.expect("->", "',' and another field, or '->'" if inputs else "a field's name")
+        outputs = self._fields()
+        if self.here:
+            self.fail("',' and another field, or the end")
+        return Source(None, "", inputs, outputs, self)
+
+    def _fields(self) -> tuple[Field, ...]:
+        fields = [self._field()]
+        while self.skip(",") and self.here not in ("->", ""):
+            fields.append(self._field())
+        return tuple(fields)
+
+    def _field(self) -> Field:
+        if self.here[:1] in ("*", "/"):
+            self.fail("a field's name", problem=f"{self.here!r} has no meaning in a signature")
+        if self.here[:1] == ":":
+            self.fail('a field\'s name; the native language writes ":string question -> :string answer" on both sides')
+        name = self.field_name()
+        at = self.at + 1
+        kind = PLAIN_TEXT
+        if self.skip(":"):
+            kind = self._annotation(0)
+        if kind.name == "null":
+            self.fail("a type", problem="a field cannot be always None", at=at)
+        optional = kind.name == "optional"
+        default: Any = None if optional else NO_DEFAULT
+        if self.skip("="):
+            default = self._python_literal(0)
+        return Field(name, kind.args[0] if optional else kind, "", optional, default)
+
+    def _annotation(self, depth: int) -> Type:
+        if depth > MAX_NESTING:
+            self.fail(f"at most {MAX_NESTING} levels", problem="the type is nested too deep")
+        at = self.at
+        members = [self._atom(depth)]
+        while self.skip("|"):
+            members.append(self._atom(depth))
+        return members[0] if len(members) == 1 else self._union(members, at)
+
+    def _atom(self, depth: int) -> Type:
+        at = self.at
+        if self.here[:1] in ("'", '"'):
+            self.fail("a type without quotes", problem="a type in quotes is not read")
+        name = self._dotted()
+        if name in _NULLS:
+            return _NULL
+        if self.here == "[":
+            return self._generic(name, at, depth)
+        if name in _LISTS:
+            return build("list", [build("any")])
+        if name in _PLAIN:
+            return build(_PLAIN[name])
+        self._unknown(name, at)
+
+    def _dotted(self) -> str:
+        at = self.at
+        name = self.identifier("a type such as str, int or list[str]")
+        module = ""
+        while self.skip("."):
+            module = f"{module}.{name}" if module else name
+            name = self.identifier("a name")
+        if not module:
+            return f"{name} (write dspy.{name})" if name in _BARE_ELSEWHERE else name
+        allowed = _MODULES.get(module, frozenset())
+        if allowed is not None and name not in allowed:
+            self._unknown(f"{module}.{name}", at)
+        return name
+
+    def _unknown(self, name: str, at: int) -> NoReturn:
+        fault = TypeFaultError(
+            f"unknown type {name}",
+            expected="a type that JSON can hold, such as str or list[str]",
+            near=nearest(name, _NAMES),
+        )
+        self.fail_type(fault, at)
+
+    def _generic(self, name: str, at: int, depth: int) -> Type:
+        self.at += 1
+        if name == "Literal":
+            return self._literal_type(at)
+        if name == "Annotated":
+            return self._annotated(at, depth)
+        args = [self._annotation(depth + 1)]
+        while self.skip(",") and self.here != "]":
+            args.append(self._annotation(depth + 1))
+        self.expect("]", "',' or ']'")
+        if name == "Union":
+            return self._union(args, at)
+        if name == "Optional" and len(args) == 1:
+            return self._union([args[0], _NULL], at)
+        if name in _LISTS:
+            return self._build("list", args, at)
+        if name in _DICTS:
+            return self._build("dict", args, at)
+        self._unknown(f"{name}[…]", at)
+
+    def _union(self, members: list[Type], at: int) -> Type:
+        kinds = [member for member in members if member is not _NULL]
+        if not kinds:
+            return _NULL
+        kind = kinds[0] if len(kinds) == 1 else self._build("union", kinds, at)
+        return kind if len(kinds) == len(members) else self._build("optional", [kind], at)
+
+    def _build(self, name: str, args: list[Type], at: int) -> Type:
+        if any(arg is _NULL for arg in args):
+            self.fail_type(TypeFaultError("a value that is always None", code="invalid_type", expected="a type"), at)
+        return self._guard(at, lambda: build(name, args))
+
+    def _literal_type(self, at: int) -> Type:
+        values = [self._python_literal(0)]
+        while self.skip(",") and self.here != "]":
+            values.append(self._python_literal(0))
+        self.expect("]", "',' or ']'")
+        return self._guard(at, lambda: from_values(values))
+
+    def _guard(self, at: int, make: Callable[[], Type]) -> Type:
+        try:
+            return make()
+        except TypeFaultError as fault:
+            self.fail_type(fault, at)
+
+    def _annotated(self, at: int, depth: int) -> Type:
+        kind = self._annotation(depth + 1)
+        given: dict[str, Any] = {}
+        while self.skip(","):
+            if self.here[:1] in ("'", '"'):
+                self._python_literal(0)  # a note for people, as typing allows
+                continue
+            name = self.identifier("Field(...)")
+            if name != "Field":
+                self.fail("Field(gt=0, max_length=10, ...)", problem=f"unexpected {name!r}", at=self.at - 1)
+            given.update(self._keywords())
+        self.expect("]", "',' or ']'")
+        return self._guard(at, lambda: from_python(kind, given))
+
+    def _keywords(self) -> Mapping[str, Any]:
+        self.expect("(", "'('")
+        given: dict[str, Any] = {}
+        while not self.skip(")"):
+            key = self.identifier("a constraint such as ge=1")
+            self.expect("=", "'='")
+            given[key] = self._python_literal(0)
+            if self.here != ")":
+                self.expect(",", "',' or ')'")
+        return given
+
+    def _python_literal(self, depth: int) -> Any:
+        word = self.here
+        if word in ("True", "False", "None"):
+            self.at += 1
+            return {"True": True, "False": False, "None": None}[word]
+        if len(word) > 1 and word[0] == "'":
+            return self._quoted(word)
+        if word == "[":
+            return self._python_list(depth)
+        if word in ("true", "false", "null", "{"):
+            self.fail("a Python literal: a number, text, True, False, None or a list")
+        return self.literal()
+
+    def _quoted(self, word: str) -> str:
+        try:
+            value = ast.literal_eval(word)
+        except (SyntaxError, ValueError) as error:
+            self.fail("text in quotes", problem=f"bad text ({error})")
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            self.fail("text that can be written as UTF-8", problem="a lone surrogate is not text")
+        self.at += 1
+        return str(value)
+
+    def _python_list(self, depth: int) -> list[Any]:
+        if depth > MAX_NESTING:
+            self.fail(f"at most {MAX_NESTING} levels", problem="the literal is nested too deep")
+        self.at += 1
+        items: list[Any] = []
+        while not self.skip("]"):
+            items.append(self._python_literal(depth + 1))
+            if self.here != "]":
+                self.expect(",", "',' or ']'")
+        return items
+
+
+_NULL = Type("null")

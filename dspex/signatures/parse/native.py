@@ -1,0 +1,154 @@
+"""The native language: text to a name, a description and fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspex.signatures.fields import NO_DEFAULT, Field, Type
+from dspex.signatures.parse.lexer import MAX_NESTING, NATIVE, Tokens
+from dspex.signatures.parse.source import Source
+from dspex.signatures.types.types import TypeFaultError, build, known
+
+__all__ = ["is_native", "parse", "parse_type"]
+
+_A_TYPE = "a type such as :string"
+
+
+def is_native(text: str) -> bool:
+    """Whether the text is meant as the native language rather than as a DSPy string."""
+    first = NATIVE.match(text)
+    word = first.group(1) if first else ""
+    if word[:1] == ":":
+        return True
+    if word != "signature" or first is None:
+        return False
+    following = NATIVE.match(text, first.end())
+    word = following.group(1) if following else ""
+    return word[:1] != ":" and word not in ("->", ",", "=", "")  # else a field of a DSPy string is called "signature"
+
+
+def parse(text: str) -> Source:
+    """Read a signature in the native language.
+
+    Raises SignatureSyntaxError and SignatureTypeError with the place in the text.
+    """
+    return _Parser(text, NATIVE).signature()
+
+
+def parse_type(text: str) -> Type:
+    """Read one type, such as ``:list(:string)``."""
+    return _Parser(text, NATIVE).lone_type()
+
+
+class _Parts:
+    """What stands between the brackets of a type, and which token names each constraint."""
+
+    __slots__ = ("args", "given", "labels", "places")
+
+    def __init__(self) -> None:
+        self.args: list[Type] = []
+        self.labels: list[str] = []
+        self.given: dict[str, Any] = {}
+        self.places: dict[str, int] = {}
+
+
+class _Parser(Tokens):
+    __slots__ = ()
+
+    def signature(self) -> Source:
+        name, description = self._head()
+        inputs = [] if self.here == "->" else self._fields("'->' and the outputs")
+        self.expect("->", "',' and another field, or '->'")
+        outputs = self._fields("an output field")
+        if self.here:
+            self.fail("',' and another field, or the end")
+        return Source(name, description, tuple(inputs), tuple(outputs), self)
+
+    def lone_type(self) -> Type:
+        kind, _ = self._type(0)
+        if self.here:
+            self.fail("the end")
+        return kind
+
+    def _head(self) -> tuple[str | None, str]:
+        if self.here != "signature":
+            return None, ""
+        self.at += 1
+        name = self.identifier("the signature's name")
+        description = self.string("a description") if self.here[:1] == '"' else ""
+        self.expect(":", "':' after the signature's name")
+        return name, description
+
+    def _fields(self, after: str) -> list[Field]:
+        fields = [self._field()]
+        while self.skip(","):
+            if self.here[:1] != ":":
+                if self.here and self.here != "->":
+                    self.fail(f"{_A_TYPE} or {after}")
+                break
+            fields.append(self._field())
+        return fields
+
+    def _field(self) -> Field:
+        kind, secret = self._type(0, is_field=True)
+        name = self.field_name()
+        description = self.string("a description in double quotes") if self.here[:1] == '"' else ""
+        optional = kind.name == "optional"
+        default: Any = None if optional else NO_DEFAULT
+        if self.skip("="):
+            default = self.literal()
+        return Field(name, kind.args[0] if optional else kind, description, optional, default, secret)
+
+    def _type(self, depth: int, *, is_field: bool = False) -> tuple[Type, bool]:
+        at, word = self.at, self.here
+        if len(word) < 2 or word[0] != ":":
+            self.fail(_A_TYPE)
+        if depth > MAX_NESTING:
+            self.fail(f"at most {MAX_NESTING} levels", problem="the type is nested too deep")
+        self.at += 1
+        name = word[1:]
+        try:
+            if self.here != "(":
+                return build(name), False
+            known(name)
+        except TypeFaultError as fault:
+            self.fail_type(fault, at)
+        return self._arguments(name, at, depth, is_field=is_field)
+
+    def _arguments(self, name: str, at: int, depth: int, *, is_field: bool) -> tuple[Type, bool]:
+        parts = _Parts()
+        self.at += 1
+        while not self.skip(")"):
+            self._argument(name, parts, depth)
+            if self.here != ")":
+                self.expect(",", "',' or ')'")
+        secret = self._take_secret(parts) if is_field and "secret" in parts.given else False
+        try:
+            return build(name, parts.args, parts.labels, parts.given), secret
+        except TypeFaultError as fault:
+            self.fail_type(fault, parts.places.get(fault.key or "", at))
+
+    def _argument(self, name: str, parts: _Parts, depth: int) -> None:
+        word = self.here
+        if word[:1] == ":":
+            parts.args.append(self._type(depth + 1)[0])
+        elif word[:1] == '"':
+            parts.labels.append(self.string("text in double quotes"))
+        else:
+            at = self.at
+            key = self.identifier("a type, text in double quotes or a constraint such as min=1")
+            self.expect("=", "'='")
+            if name == "object" and self.here[:1] == ":":
+                parts.labels.append(key)
+                parts.args.append(self._type(depth + 1)[0])
+                return
+            if key in parts.given:
+                self.fail("each constraint once", problem=f"{key} is given twice", at=at)
+            parts.places[key] = at
+            parts.given[key] = self.literal()
+
+    def _take_secret(self, parts: _Parts) -> bool:
+        secret = parts.given.pop("secret")
+        if type(secret) is not bool:
+            self.fail("true or false", problem="secret is a mark", at=parts.places["secret"])
+        return secret

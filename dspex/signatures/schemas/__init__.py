@@ -1,0 +1,1 @@
+"""JSON schemas of signatures, and what providers accept of them."""

@@ -1,0 +1,66 @@
+"""What Python's own ways of limiting a value mean in the language: ``Literal`` and ``Field(gt=0)``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dspex.signatures.fields import Type
+from dspex.signatures.types.types import TypeFaultError, build, constrain, expand
+
+__all__ = ["IGNORED", "from_python", "from_values"]
+
+IGNORED = frozenset({"title", "description", "desc", "examples", "alias", "strict", "json_schema_extra"})
+"""Arguments of ``Field`` that limit nothing."""
+
+_SAME = {"ge": "min", "le": "max", "multiple_of": "multiple_of", "pattern": "pattern"}
+_SIZES = {"min_length": "min_size", "max_length": "max_size"}
+
+
+def from_values(values: Sequence[Any]) -> Type:
+    """The type of ``Literal[...]``: an ``:enum`` of texts, or numbers among those given."""
+    kept = [value for value in values if value is not None]
+    texts = tuple(dict.fromkeys(value for value in kept if isinstance(value, str)))
+    numbers = list(dict.fromkeys(value for value in kept if type(value) is int))
+    flags = {value for value in kept if isinstance(value, bool)}
+    if len(texts) + len(numbers) + len(flags) != len({(type(v), v) for v in kept}) or len(flags) == 1 or not kept:
+        raise TypeFaultError(
+            f"Literal{list(values)!r} has no meaning here",
+            code="invalid_type",
+            expected="texts, integers, or both of True and False",
+        )
+    kinds = [build("enum", labels=texts)] if texts else []
+    kinds += [build("integer", given={"one_of": numbers})] if numbers else []
+    kinds += [build("boolean")] if flags else []
+    kind = kinds[0] if len(kinds) == 1 else build("union", kinds)
+    return kind if len(kept) == len(values) else build("optional", [kind])
+
+
+def from_python(kind: Type, given: Mapping[str, Any]) -> Type:
+    """``kind`` with pydantic's limits: ``ge gt le lt multiple_of min_length max_length pattern``."""
+    inner = kind.args[0] if kind.name == "optional" else kind
+    primitive = expand(inner).name
+    mine: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in IGNORED or value is None:
+            continue
+        if name in ("gt", "lt"):
+            mine["min" if name == "gt" else "max"] = _beyond(primitive, name, value)
+        elif name in _SIZES and primitive in ("list", "map", "dict"):
+            mine[_SIZES[name]] = value
+        else:
+            mine[_SAME.get(name, name)] = value
+    return constrain(kind, mine)
+
+
+def _beyond(primitive: str, name: str, limit: Any) -> Any:
+    """The closest value that is allowed when the limit itself is not."""
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        raise TypeFaultError(
+            f"{name}={limit!r} is not a number", code="invalid_constraint", expected="a number", key=name
+        )
+    up = name == "gt"
+    if primitive == "integer":
+        return math.floor(limit) + 1 if up else math.ceil(limit) - 1
+    return math.nextafter(limit, math.inf if up else -math.inf)

@@ -1,0 +1,233 @@
+"""The constraints: how each is read, what it becomes in a validator and in JSON Schema, and how it is said.
+
+Every constraint of every type is in :data:`RULES`; a name that is not there does not exist for that type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dspex.signatures.values import checks
+
+__all__ = ["NAMES", "ORDER", "PHRASES", "RULES", "ConstraintValueError", "Rule", "merge", "read"]
+
+ORDER = (
+    "min", "max", "multiple_of", "precision", "min_length", "max_length", "pattern", "format", "one_of",
+    "unique", "min_size", "max_size", "required_keys", "dimensions", "max_steps",
+)  # fmt: skip
+"""Every constraint, in the order in which a definition writes them."""
+
+NAMES = frozenset(ORDER)
+_POSITION = {name: position for position, name in enumerate(ORDER)}
+
+PHRASES = {
+    "min": "at least {}",
+    "max": "at most {}",
+    "multiple_of": "a multiple of {}",
+    "precision": "at most {} decimals",
+    "min_length": "at least {} characters",
+    "max_length": "at most {} characters",
+    "pattern": "text matching {!r}",
+    "format": "a valid {}",
+    "one_of": "one of {}",
+    "unique": "no value twice",
+    "min_size": "at least {} items",
+    "max_size": "at most {} items",
+    "required_keys": "the keys {}",
+    "dimensions": "exactly {} numbers",
+    "max_steps": "at most {} steps",
+}
+"""How a constraint is said to people and to models."""
+
+
+class ConstraintValueError(Exception):
+    """A constraint's value is of no use; the message says what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One constraint of one primitive type.
+
+    ``core`` is its key in the pydantic_core schema, or ``check`` makes a function that is run on the value;
+    ``json`` is its JSON Schema keyword, ``""`` when there is none and only DSPex checks it.
+    """
+
+    read: Callable[[Any], Any]
+    json: str
+    core: str = ""
+    check: Callable[[Any], Callable[[Any], Any]] | None = None
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not int:
+        raise ConstraintValueError("an integer")
+    if not checks.INT_MIN <= value <= checks.INT_MAX:
+        raise ConstraintValueError("an integer of at most 64 bits")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConstraintValueError("a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ConstraintValueError("a number of at most 64 bits") from None
+    if not math.isfinite(number):
+        raise ConstraintValueError("a finite number")
+    return number + 0.0  # -0.0 is 0.0
+
+
+def _positive(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def positive(value: Any) -> Any:
+        number = read(value)
+        if number <= 0:
+            raise ConstraintValueError("a number above 0")
+        return number
+
+    return positive
+
+
+def _size(value: Any) -> int:
+    number = _integer(value)
+    if not 0 <= number < 2**31:
+        raise ConstraintValueError("an integer from 0 to 2147483647")
+    return number
+
+
+def _decimals(value: Any) -> int:
+    number = _integer(value)
+    if not 0 <= number <= 15:
+        raise ConstraintValueError("an integer from 0 to 15")
+    return number
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ConstraintValueError("text")
+    return value
+
+
+def _format(value: Any) -> str:
+    if not isinstance(value, str) or value not in checks.FORMATS:
+        raise ConstraintValueError(f"one of {', '.join(sorted(checks.FORMATS))}")
+    return str(value)
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ConstraintValueError("true or false")
+    return value
+
+
+def _options(read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    def options(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple) or not value:
+            raise ConstraintValueError("a list of at least one value")
+        found = tuple(dict.fromkeys(read(item) for item in value))
+        if len(found) != len(value):
+            raise ConstraintValueError("a list without duplicates")
+        return found
+
+    return options
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    return tuple(sorted(_options(_text)(value)))
+
+
+_LENGTHS = {
+    "min_length": Rule(_size, "minLength", core="min_length"),
+    "max_length": Rule(_size, "maxLength", core="max_length"),
+}
+_ITEMS = {
+    "min_size": Rule(_size, "minItems", core="min_length"),
+    "max_size": Rule(_size, "maxItems", core="max_length"),
+}
+_ENTRIES = {
+    "min_size": Rule(_size, "minProperties", core="min_length"),
+    "max_size": Rule(_size, "maxProperties", core="max_length"),
+    "required_keys": Rule(_keys, "required", check=checks.requires_keys),
+}
+
+
+def _range(read: Callable[[Any], Any]) -> dict[str, Rule]:
+    return {
+        "min": Rule(read, "minimum", core="ge"),
+        "max": Rule(read, "maximum", core="le"),
+        "multiple_of": Rule(_positive(read), "multipleOf", core="multiple_of"),
+        "one_of": Rule(_options(read), "enum", check=checks.is_one_of),
+    }
+
+
+RULES: Mapping[str, Mapping[str, Rule]] = {
+    "string": {
+        **_LENGTHS,
+        "pattern": Rule(_text, "pattern", core="pattern"),
+        "format": Rule(_format, "format", check=checks.has_format),
+        "one_of": Rule(_options(_text), "enum", check=checks.is_one_of),
+    },
+    "integer": _range(_integer),
+    "float": {**_range(_number), "precision": Rule(_decimals, "", check=checks.has_precision)},
+    "map": _ENTRIES,
+    "dict": _ENTRIES,
+    "binary": {
+        # JSON Schema counts characters, so the number of bytes is checked by DSPex only
+        "min_length": Rule(_size, "", core="min_length"),
+        "max_length": Rule(_size, "", core="max_length"),
+    },
+    "list": {**_ITEMS, "unique": Rule(_flag, "uniqueItems", check=checks.is_unique)},
+}
+"""Rules by primitive type, then by constraint."""
+
+_PAIRS = (("min", "max"), ("min_length", "max_length"), ("min_size", "max_size"))
+_TIGHTER: Mapping[str, Callable[[Any, Any], Any]] = {
+    "min": max, "min_length": max, "min_size": max, "max": min, "max_length": min, "max_size": min, "precision": min,
+}  # fmt: skip
+_MEANINGLESS = {"min_length": 0, "min_size": 0, "unique": False}
+
+
+def read(primitive: str, name: str, value: Any) -> tuple[tuple[str, Any], ...]:
+    """The constraints of ``primitive`` that ``name=value`` stands for, with canonical values.
+
+    Raises :class:`ConstraintValueError` for a value of the wrong kind, KeyError for a constraint that the type has not.
+    """
+    if name in ("dimensions", "max_steps"):
+        size = _positive(_size)(value)
+        return (("min_size", size), ("max_size", size)) if name == "dimensions" else (("max_size", size),)
+    found = RULES[primitive][name].read(value)
+    return () if _MEANINGLESS.get(name) == found and name in _MEANINGLESS else ((name, found),)
+
+
+def merge(have: tuple[tuple[str, Any], ...], more: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+    """Both sets of constraints at once, in canonical order: the tighter of two limits holds.
+
+    Raises :class:`ConstraintValueError` when nothing can meet them all.
+    """
+    merged = dict(have)
+    for name, value in more:
+        merged[name] = _both(name, merged[name], value) if name in merged else value
+    for low, high in _PAIRS:
+        if low in merged and high in merged and merged[low] > merged[high]:
+            raise ConstraintValueError(f"{low} of at most {high} ({low} {merged[low]} is above {high} {merged[high]})")
+    return tuple(sorted(merged.items(), key=lambda item: _POSITION[item[0]]))
+
+
+def _both(name: str, one: Any, other: Any) -> Any:
+    if name in _TIGHTER:
+        return _TIGHTER[name](one, other)
+    if name == "one_of":
+        common = tuple(value for value in other if value in one)
+        if not common:
+            raise ConstraintValueError(f"values among {', '.join(map(repr, one))}")
+        return common
+    if name == "required_keys":
+        return tuple(sorted({*one, *other}))
+    if one != other:
+        raise ConstraintValueError(f"nothing: the type already has {name}={one!r}")
+    return one

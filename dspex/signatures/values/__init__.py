@@ -1,0 +1,1 @@
+"""Values: validation, encoding, coercion and examples."""

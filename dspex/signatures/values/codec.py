@@ -1,0 +1,113 @@
+"""Values as JSON bytes and back: ``decode(encode(values)) == values`` for every type.
+
+Only bytes and times need a form of their own in JSON (base64, ISO 8601); a signature without them is decoded
+by the JSON reader alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import to_json
+
+from dspex.signatures.fields import Field, Type
+from dspex.signatures.types.types import expand, is_wire, kinds
+
+__all__ = ["decode", "encode", "to_json_value"]
+
+Reader = Callable[[Any], Any]
+
+
+def to_json_value(value: Any) -> str:
+    """The JSON form of what JSON has no form for."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not a value of a signature")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=to_json_value)
+
+
+def encode(values: Mapping[str, Any]) -> bytes:
+    """Validated values as JSON in UTF-8; no text is altered."""
+    if all(type(value) is str for value in values.values()):  # of texts both write the same, this one six times as fast
+        return to_json(values)
+    return _ENCODER.encode(values).encode()
+
+
+def decode(fields: Sequence[Field], data: bytes | str) -> dict[str, Any]:
+    """The values that :func:`encode` wrote."""
+    values: dict[str, Any] = json.loads(data)
+    for field in fields:
+        if is_wire(field.type) and values.get(field.name) is not None:
+            values[field.name] = reader(field.type)(values[field.name])
+    return values
+
+
+def reader(kind: Type) -> Reader:
+    """The function that brings a JSON value of this type back to its Python form."""
+    primitive = expand(kind)
+    if not is_wire(primitive):
+        return _same
+    return _READERS[primitive.name](primitive)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _list(kind: Type) -> Reader:
+    read = reader(kind.args[0])
+    return lambda value: [read(item) for item in value]
+
+
+def _dict(kind: Type) -> Reader:
+    read = reader(kind.args[1])
+    return lambda value: {key: read(item) for key, item in value.items()}
+
+
+def _optional(kind: Type) -> Reader:
+    read = reader(kind.args[0])
+    return lambda value: None if value is None else read(value)
+
+
+def _object(kind: Type) -> Reader:
+    readers = dict(zip(kind.labels, map(reader, kind.args), strict=True))
+    return lambda value: {key: readers[key](item) for key, item in value.items()}
+
+
+def _tagged(kind: Type) -> Reader:
+    readers = dict(zip(kind.labels, map(reader, kind.args), strict=True))
+    return lambda value: {**value, "value": readers[value["tag"]](value["value"])}
+
+
+def _union(kind: Type) -> Reader:
+    """Members that JSON writes alike are refused where one needs reading, so the kind of JSON value decides."""
+    readers = {name: reader(arg) for arg in kind.args for name in kinds(arg)}
+    return lambda value: readers[_json_kind(value)](value)
+
+
+def _json_kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    return {str: "string", list: "array", dict: "object", type(None): "null"}[type(value)]
+
+
+_READERS: Mapping[str, Callable[[Type], Reader]] = {
+    "binary": lambda _: base64.b64decode,
+    "datetime": lambda _: datetime.fromisoformat,
+    "list": _list,
+    "dict": _dict,
+    "optional": _optional,
+    "object": _object,
+    "tagged": _tagged,
+    "union": _union,
+}

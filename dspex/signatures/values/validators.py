@@ -1,0 +1,143 @@
+"""From types to validators: pydantic_core schemas, built without model classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from pydantic_core import SchemaError, SchemaValidator
+
+from dspex.signatures.fields import Field, Type
+from dspex.signatures.types.builtin import STRING
+from dspex.signatures.types.constraints import RULES
+from dspex.signatures.types.types import SPECS, TypeFaultError, TypeSpec, expand
+
+__all__ = ["build_validator", "core_schema"]
+
+Schema = dict[str, Any]
+
+
+def build_validator(fields: Sequence[Field]) -> SchemaValidator:
+    """The validator of one side of a signature: a mapping with these fields and no others."""
+    members = {field.name: _member(core_schema(field.full_type), field.default, field.required) for field in fields}
+    schema: Any = {"type": "typed-dict", "fields": members, "extra_behavior": "forbid"}
+    try:
+        validator = SchemaValidator(schema)
+    except SchemaError as error:
+        for field in fields:
+            _find_bad_pattern(field.full_type)
+        raise TypeFaultError(str(error), code="invalid_type") from None
+    schema.clear()  # the validator holds on to it, for pickling only; a signature pickles its definition instead
+    return validator
+
+
+_plain: dict[str, tuple[TypeSpec, Schema]] = {}
+"""The schemas of derived types without constraints, which are the same wherever they stand."""
+
+
+def core_schema(kind: Type) -> Schema:
+    """The pydantic_core schema of a type, with its constraints and its check."""
+    spec = SPECS[kind.name]
+    if spec.base is None or kind.constraints:
+        return _build(kind, spec)
+    known = _plain.get(kind.name)
+    if known is None or known[0] is not spec:
+        known = _plain[kind.name] = (spec, _build(kind, spec))
+    return known[1]
+
+
+def _build(kind: Type, spec: TypeSpec) -> Schema:
+    if spec.base is None:
+        return _constrained(kind, cast(Schema, spec.core) if spec.core else _COMPOSITES[kind.name](kind))
+    schema = core_schema(Type(spec.base.name, spec.base.args, spec.base.labels, _all_constraints(kind, spec.base)))
+    return _then(schema, spec.check) if spec.check else schema
+
+
+def _all_constraints(kind: Type, base: Type) -> tuple[tuple[str, Any], ...]:
+    return base.constraints if not kind.constraints else expand(kind).constraints
+
+
+def _constrained(kind: Type, schema: Schema) -> Schema:
+    if not kind.constraints:
+        return schema
+    rules = RULES[kind.name]
+    schema = dict(schema)
+    target = schema
+    if kind.name == "binary":
+        target = schema["schema"] = dict(schema["schema"])
+    later = []
+    for name, value in kind.constraints:
+        rule = rules[name]
+        if rule.check is None:
+            target[rule.core] = value
+        else:
+            later.append(rule.check(value))
+    for check in later:
+        schema = _then(schema, check)
+    return schema
+
+
+def _then(schema: Schema, check: Callable[[Any], Any]) -> Schema:
+    return {"type": "function-after", "function": {"type": "no-info", "function": check}, "schema": schema}
+
+
+def _member(schema: Schema, default: Any = ..., required: bool = True) -> Schema:
+    if required:
+        return {"type": "typed-dict-field", "schema": schema, "required": True}
+    filled = {"type": "default", "schema": schema, "default": default, "copy_default": True}
+    return {"type": "typed-dict-field", "schema": filled, "required": False}
+
+
+def _object(kind: Type) -> Schema:
+    members = {
+        key: _member(core_schema(arg), None, arg.name != "optional")
+        for key, arg in zip(kind.labels, kind.args, strict=True)
+    }
+    return {"type": "typed-dict", "strict": True, "fields": members, "extra_behavior": "forbid"}
+
+
+def _tagged(kind: Type) -> Schema:
+    choices = {}
+    for tag, arg in zip(kind.labels, kind.args, strict=True):
+        members = {"tag": _member({"type": "literal", "expected": [tag]}), "value": _member(core_schema(arg))}
+        choices[tag] = {"type": "typed-dict", "strict": True, "fields": members, "extra_behavior": "forbid"}
+    return {"type": "tagged-union", "strict": True, "discriminator": "tag", "choices": choices}
+
+
+def _dict(kind: Type) -> Schema:
+    keys, values = map(core_schema, kind.args)
+    return {"type": "dict", "strict": True, "keys_schema": keys, "values_schema": values}
+
+
+_COMPOSITES: Mapping[str, Callable[[Type], Schema]] = {
+    "enum": lambda kind: {"type": "literal", "expected": list(kind.labels)},
+    "list": lambda kind: {"type": "list", "strict": True, "items_schema": core_schema(kind.args[0])},
+    "dict": _dict,
+    "optional": lambda kind: {"type": "nullable", "schema": core_schema(kind.args[0])},
+    "union": lambda kind: {
+        "type": "union",
+        "choices": [core_schema(arg) for arg in kind.args],
+        "custom_error_type": "dspex_union",
+        "custom_error_message": "none of the types fits",
+    },
+    "tagged": _tagged,
+    "object": _object,
+}
+
+
+def _find_bad_pattern(kind: Type) -> None:
+    """Say which pattern it is that is not a regular expression."""
+    pattern = kind.limits.get("pattern")
+    if pattern is not None:
+        try:
+            SchemaValidator({**STRING, "pattern": pattern})
+        except SchemaError as error:
+            reason = str(error).strip().splitlines()[-1].removeprefix("error: ")
+            raise TypeFaultError(
+                f"pattern={pattern!r} is not usable: {reason}",
+                code="invalid_constraint",
+                expected="a regular expression without look-around and back-references",
+                key="pattern",
+            ) from None
+    for arg in kind.args:
+        _find_bad_pattern(arg)

@@ -1,0 +1,240 @@
+"""Repairs of a model's outputs that lose nothing and guess nothing.
+
+A value that does not fit its type is rewritten when its text says just one value of that type: ``"42"`` for an
+integer, ``"True"`` for a boolean, ``"85%"`` for a probability, JSON in a code fence for a list. Text where text is
+expected is never touched, and ``85`` stays no probability.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from pydantic_core import SchemaValidator
+from pydantic_core import ValidationError as CoreError
+
+from dspex.signatures.fields import Field, Type
+from dspex.signatures.types.types import expand
+from dspex.signatures.values.validators import core_schema
+from dspex.signatures.values.value_faults import shorten
+
+__all__ = ["Checked", "Repair", "repair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One value that was rewritten: where, what was done, and its short form before and after (empty for a secret)."""
+
+    path: str
+    what: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Outputs that fit, and the repairs it took."""
+
+    values: dict[str, Any]
+    repairs: tuple[Repair, ...]
+
+
+def repair(fields: Sequence[Field], values: Mapping[str, Any]) -> Checked:
+    """The values with everything repaired that can be; they still have to be validated."""
+    repaired: dict[str, Any] = {}
+    log: list[Repair] = []
+    known = {field.name: field for field in fields}
+    for name, value in values.items():
+        field = known.get(name)
+        mine: list[Repair] = []
+        repaired[name] = value if field is None else _mend(field.full_type, value, str(name), mine)
+        if field is not None and field.secret:
+            mine = [Repair(str(name), "repaired", "", "")] if mine else []
+        log += mine
+    return Checked(repaired, tuple(log))
+
+
+class _Unchanged:
+    """No repair was found."""
+
+
+_NONE: Final = _Unchanged()
+
+
+def _mend(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
+    """``value`` made to fit ``kind`` as far as possible, with what was done appended to ``log``."""
+    if _fits(kind, value):
+        return value
+    primitive = expand(kind)
+    if primitive.name == "optional":
+        return _mend_optional(primitive, value, path, log)
+    if primitive.name == "union":
+        return _mend_union(primitive, value, path, log)
+    scalar = _SCALARS.get(primitive.name)
+    if scalar is not None:
+        what, found = scalar(primitive, value)
+        return _noted(found, value, what, path, log) if found is not _NONE and _fits(kind, found) else value
+    if isinstance(value, str):
+        found = _json_in(value)
+        if isinstance(found, _Unchanged):
+            return value
+        value = _noted(found, value, "JSON in text", path, log)
+    return _mend_inside(primitive, value, path, log)
+
+
+def _noted(found: Any, before: Any, what: str, path: str, log: list[Repair]) -> Any:
+    log.append(Repair(path, what, shorten(before), shorten(found)))
+    return found
+
+
+def _fits(kind: Type, value: Any) -> bool:
+    schema: Any = core_schema(kind)
+    try:
+        SchemaValidator(schema).validate_python(value)
+    except CoreError:
+        return False
+    return True
+
+
+def _mend_optional(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
+    if isinstance(value, str) and value.strip().lower() in ("null", "none", ""):
+        return _noted(None, value, "null in text", path, log)
+    return _mend(kind.args[0], value, path, log)
+
+
+def _mend_union(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
+    """The one member that the value can be repaired for; with two of them it would be a guess."""
+    found = []
+    for arg in kind.args:
+        mine: list[Repair] = []
+        mended = _mend(arg, value, path, mine)
+        if _fits(arg, mended):
+            found.append((mended, mine))
+    if len(found) != 1:
+        return value
+    log += found[0][1]
+    return found[0][0]
+
+
+def _mend_inside(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
+    if kind.name == "list" and isinstance(value, list):
+        return [_mend(kind.args[0], item, f"{path}[{index}]", log) for index, item in enumerate(value)]
+    if kind.name == "dict" and isinstance(value, dict):
+        return {key: _mend(kind.args[1], item, f"{path}[{shorten(key)}]", log) for key, item in value.items()}
+    if kind.name in ("object", "tagged") and isinstance(value, dict):
+        types = _member_types(kind, value)
+        return {
+            key: _mend(types[key], item, f"{path}.{key}", log) if key in types else item for key, item in value.items()
+        }
+    return value
+
+
+def _member_types(kind: Type, value: Mapping[Any, Any]) -> dict[str, Type]:
+    members = dict(zip(kind.labels, kind.args, strict=True))
+    if kind.name == "object":
+        return members
+    tag = value.get("tag")
+    return {"value": members[tag]} if isinstance(tag, str) and tag in members else {}
+
+
+_FENCED: Final = re.compile(r"\s*```[a-zA-Z0-9]*\s*\n(.*)\n\s*```\s*", re.DOTALL)
+_NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_TRUE: Final = frozenset({"true", "yes"})
+_FALSE: Final = frozenset({"false", "no"})
+
+
+def _json_in(text: str) -> Any:
+    fenced = _FENCED.fullmatch(text)
+    try:
+        return json.loads(fenced.group(1) if fenced else text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return _NONE
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _bare(text: str) -> str:
+    """The text without the fence, the spaces and the quotes around it."""
+    fenced = _FENCED.fullmatch(text)
+    text = (fenced.group(1) if fenced else text).strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+        text = text[1:-1].strip()
+    return text
+
+
+def _number(text: str) -> float | int | _Unchanged:
+    if len(text) > 400 or not _NUMBER.fullmatch(text):
+        return _NONE
+    if text.lstrip("+-").isdigit():
+        return int(text)
+    value = float(text)
+    return value if math.isfinite(value) else _NONE
+
+
+def _mend_integer(_: Type, value: Any) -> tuple[str, Any]:
+    what = "a number in text" if isinstance(value, str) else "an integer written with decimals"
+    number = _number(_bare(value)) if isinstance(value, str) else value
+    if isinstance(number, float) and number.is_integer() and abs(number) < 2**53:
+        number = int(number)
+    return what, number if type(number) is int else _NONE
+
+
+def _mend_float(kind: Type, value: Any) -> tuple[str, Any]:
+    if not isinstance(value, str):
+        return "", _NONE
+    text = _bare(value)
+    limits = kind.limits
+    if text.endswith("%") and limits.get("min", -1) >= 0 and limits.get("max", 2) <= 1:
+        share = _number(text[:-1].rstrip())
+        return "a percentage", _NONE if isinstance(share, _Unchanged) else float(
+            f"{share}e-2" if "e" not in f"{share}" else share / 100
+        )
+    number = _number(text)
+    return "a number in text", _NONE if isinstance(number, _Unchanged) or abs(number) > 1e308 else float(number)
+
+
+def _mend_boolean(_: Type, value: Any) -> tuple[str, Any]:
+    text = _bare(value).lower() if isinstance(value, str) else ""
+    return "true or false in text", True if text in _TRUE else False if text in _FALSE else _NONE
+
+
+def _mend_string(kind: Type, value: Any) -> tuple[str, Any]:
+    if isinstance(value, str):
+        return _mend_choice(kind.limits.get("one_of", ()), value)
+    if isinstance(value, bool | int | float) and abs(value) < 2**63:  # false for NaN too
+        return "text written as a number or a truth value", json.dumps(value)
+    return "", _NONE
+
+
+def _mend_choice(choices: Sequence[str], value: Any) -> tuple[str, Any]:
+    if not isinstance(value, str):
+        return "", _NONE
+    text = _bare(value)
+    near = [c for c in choices if c.casefold() == text.removesuffix(".").casefold()]
+    exact = [c for c in choices if c == text]
+    found = exact or near
+    return "a choice with other case, quotes or spaces", found[0] if len(found) == 1 else _NONE
+
+
+def _mend_wire(_: Type, value: Any) -> tuple[str, Any]:
+    text = _bare(value) if isinstance(value, str) else ""
+    if re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d.*", text, re.ASCII):
+        text = text.replace(" ", "T", 1)
+    return "spaces or quotes around it", text or _NONE
+
+
+_SCALARS: Final[Mapping[str, Callable[[Type, Any], tuple[str, Any]]]] = {
+    "string": _mend_string,
+    "integer": _mend_integer,
+    "float": _mend_float,
+    "boolean": _mend_boolean,
+    "enum": lambda kind, value: _mend_choice(kind.labels, value),
+    "datetime": _mend_wire,
+    "binary": _mend_wire,
+}

@@ -1,0 +1,1 @@
+"""The SQL of an execution, from submit to its outcome."""

@@ -1,0 +1,364 @@
+"""Executions: every statement that makes, moves or reads them.
+
+Each transition is one statement that changes the row and appends its audit entry, so neither can happen without
+the other; those of an operator are in control.py, those of the reaper in recovery.py, and what the pump puts on the
+queue is in dispatch.py. ``now`` is the database's clock. Statements written with ``%(name)s`` are used by the worker
+through psycopg, many executions at a time, as well as by the producer.
+
+A settling statement names the attempt and the worker: one that lost its lease finds no row (invariant 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select, text
+from sqlalchemy.dialects import postgresql
+
+from dspex.store.array_text import array, text_array
+from dspex.store.audit_chain import Entry, entry_hash
+from dspex.store.copy_text import escaped, field
+from dspex.store.tables import executions
+
+__all__ = [
+    "ADOPT",
+    "CLAIM",
+    "SETTLE",
+    "AlreadyStored",
+    "Claimed",
+    "Settlement",
+    "Submission",
+    "copy",
+    "find",
+    "find_many",
+    "insert",
+    "insert_once",
+    "known_key",
+    "listing",
+    "settle_parameters",
+    "trail",
+]
+
+
+class Submission(NamedTuple):
+    """An execution to be stored. ``inputs``, ``metadata`` and ``events`` are JSON text.
+
+    ``run_at`` is None for now. ``publish`` says whether the producer will put the id on the queue itself; otherwise
+    the pump does.
+    """
+
+    id: UUID
+    program: str
+    version: str
+    inputs: str
+    events: str
+    priority: int
+    max_attempts: int
+    timeout_seconds: float
+    run_at: datetime | None = None
+    publish: bool = True
+    metadata: str | None = None
+    batch_id: UUID | None = None
+    batch_index: int | None = None
+    stream: bool = False
+    traceparent: str | None = None
+
+
+#: Postgres reads so many rows of a COPY while the next ones are written.
+WRITE_ROWS = 50
+#: So many executions of a program wait in Redis at most before its submits are left to the pump, which is fair to
+#: other programs; so are those of programs whose concurrency or rate is limited, which the pump counts.
+DIRECT_MOST = 100
+
+_INSERT = """
+WITH {key}inserted AS (
+    INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
+        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, audit_seq, audit_hash)
+    SELECT %(id)s, p.name, p.version, 'queued', %(priority)s, 0, %(max_attempts)s, %(timeout_seconds)s,
+        now(), coalesce(%(run_at)s::timestamptz, now()),
+        CASE WHEN %(publish)s AND p.paused_at IS NULL AND coalesce(%(run_at)s::timestamptz, now()) <= now()
+                AND p.concurrency IS NULL AND p.per_minute IS NULL AND (
+                    SELECT count(*) FROM (SELECT FROM dspex.executions WHERE program = %(program)s
+                        AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT {most_waiting}) w) < {most_waiting}
+            THEN now() END,
+        %(inputs)s::json, %(metadata)s::json, %(stream)s, %(traceparent)s,
+        1, dspex.audit_hash('', %(id)s, 1, 0, now(), %(events)s)
+    FROM dspex.programs p{key_table} WHERE p.name = %(program)s AND p.version = %(version)s
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, created_at, dispatched_at, audit_hash
+), logged AS (
+    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
+    SELECT id, 1, 0, created_at, %(events)s::json, audit_hash FROM inserted
+)
+SELECT created_at, dispatched_at FROM inserted
+"""
+
+INSERT = _INSERT.format(key="", key_table="", most_waiting=DIRECT_MOST)
+INSERT_ONCE = _INSERT.format(
+    key="""key AS (
+    INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
+    SELECT name, %(key)s, %(id)s, %(inputs_hash)s FROM dspex.programs WHERE name = %(program)s AND version = %(version)s
+    ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
+), """,
+    key_table=" JOIN key ON key.execution_id = %(id)s",
+    most_waiting=DIRECT_MOST,
+)
+
+
+def insert(connection: Connection, submission: Submission) -> Row[Any] | None:
+    """Store it. The row has ``created_at`` and ``dispatched_at`` (None when it is left to the pump).
+
+    None when this version is not the current one, or when this id is stored already.
+    """
+    return connection.exec_driver_sql(INSERT, submission._asdict()).one_or_none()
+
+
+def insert_once(connection: Connection, submission: Submission, key: str, inputs_hash: bytes) -> Row[Any] | None:
+    """Store it unless the program has seen ``key``. None then, and in the cases of :func:`insert`."""
+    parameters = {**submission._asdict(), "key": key, "inputs_hash": inputs_hash}
+    return connection.exec_driver_sql(INSERT_ONCE, parameters).one_or_none()
+
+
+def known_key(connection: Connection, program: str, key: str) -> Row[Any] | None:
+    """The execution that an idempotency key stands for: ``execution_id``, ``inputs_hash``."""
+    return connection.execute(
+        text("SELECT execution_id, inputs_hash FROM dspex.idempotency_keys WHERE program = :program AND key = :key"),
+        {"program": program, "key": key},
+    ).one_or_none()
+
+
+class AlreadyStored(Exception):
+    """Some of these executions are stored already."""
+
+
+def copy(connection: Connection, submissions: Sequence[Submission], *, missing_only: bool = False) -> None:
+    """Store many by COPY, all left to the pump; with ``missing_only``, those that are not stored yet.
+
+    Raises AlreadyStored, having stored none.
+    """
+    if missing_only:
+        stored = {row["id"] for row in find_many(connection, [s.id for s in submissions])}
+        submissions = [s for s in submissions if s.id not in stored]
+    now = connection.scalar(text("SELECT now()"))
+    cursor = connection.connection.cursor()
+    events: list[str] = []
+    try:
+        with cursor.copy(
+            "COPY dspex.executions (id, batch_index, inputs, audit_hash, program, version, priority, max_attempts,"
+            " timeout_seconds, run_at, metadata, traceparent, batch_id, created_at, status, attempt, audit_seq)"
+            " FROM STDIN"
+        ) as rows:
+            for begin in range(0, len(submissions), WRITE_ROWS):
+                rows.write("".join(_lines(submissions[begin : begin + WRITE_ROWS], now, events)))
+        with cursor.copy("COPY dspex.audit_events (execution_id, events, hash, seq, attempt, at) FROM STDIN") as rows:
+            rows.write("".join(events))
+    except psycopg.errors.UniqueViolation as error:
+        raise AlreadyStored(str(error)) from error
+
+
+def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) -> Iterator[str]:
+    """COPY's lines of these executions; those of their first entries are added to ``events``.
+
+    What the rows of a batch share is written once.
+    """
+    shared: tuple[object, ...] = ()
+    rest = ""
+    for s in submissions:
+        id = str(s.id)
+        digest = "\\\\x" + entry_hash(b"", id, 1, 0, now, s.events).hex()
+        events.append(f"{id}\t{escaped(s.events)}\t{digest}\t1\t0\t{now}\n")
+        own = (s.program, s.version, s.priority, s.max_attempts, s.timeout_seconds, s.run_at or now, s.metadata,
+               s.traceparent, s.batch_id, now, "queued", 0, 1)  # fmt: skip
+        if own != shared:
+            shared, rest = own, "\t".join(map(field, own))
+        yield f"{id}\t{field(s.batch_index)}\t{escaped(s.inputs)}\t{digest}\t{rest}\n"
+
+
+# ---------------------------------------------------------------------------------------------- claim and settle
+
+# Below, ``status || ''`` keeps the planner off the partial indexes of what is queued or running: it takes them for
+# tiny, and would read all that is dispatched, or all that a worker runs, to find a few by their ids.
+CLAIM = """
+WITH wanted AS MATERIALIZED (
+    SELECT id FROM dspex.executions
+    WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'queued' AND dispatched_at IS NOT NULL
+      AND NOT EXISTS (SELECT FROM dspex.programs WHERE name = program AND paused_at IS NOT NULL)
+      AND EXISTS (SELECT FROM dspex.workers WHERE id = %(worker_id)s AND stopped_at IS NULL)
+    ORDER BY id FOR UPDATE
+), claimed AS (
+    UPDATE dspex.executions e
+    SET status = 'running', attempt = e.attempt + 1, worker_id = %(worker_id)s, started_at = now(),
+        deadline_at = now() + make_interval(secs => e.timeout_seconds),
+        audit_seq = e.audit_seq + 1,
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt + 1, now(), %(events)s)
+    FROM wanted w WHERE e.id = w.id
+    RETURNING e.*
+), logged AS (
+    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
+    SELECT id, audit_seq, attempt, started_at, %(events)s::json, audit_hash FROM claimed
+), begun AS (
+    INSERT INTO dspex.program_starts (program, at, count)
+    SELECT c.program, now(), count(*) FROM claimed c JOIN dspex.programs p ON p.name = c.program
+    WHERE p.per_minute IS NOT NULL GROUP BY c.program
+)
+SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch
+FROM claimed
+"""
+
+# What a claim brought whose answer was lost with the connection: this worker's already, though it does not know.
+ADOPT = """
+SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch
+FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'running' AND worker_id = %(worker_id)s
+"""
+
+
+class Claimed(NamedTuple):
+    """An execution that a worker now runs: what CLAIM returns."""
+
+    id: UUID
+    program: str
+    version: str
+    attempt: int
+    max_attempts: int
+    timeout_seconds: float
+    inputs: str
+    created_at: datetime
+    run_at: datetime
+    started_at: datetime
+    worker_id: UUID
+    stream: bool = False
+    traceparent: str | None = None
+    in_batch: bool = False
+
+
+# An execution that somebody wants cancelled does not go back to the queue.
+SETTLE = """
+WITH given AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::uuid[], %(statuses)s::text[],
+        %(results)s::text[], %(errors)s::text[], %(metrics)s::text[], %(adapters)s::text[],
+        %(actions)s::text[], %(delays)s::float8[], %(counts)s::bool[], %(events)s::text[])
+        AS g (id, attempt, worker_id, status, result, error, metrics, adapter_used, action_results, delay_seconds,
+            counts, events)
+), owned AS MATERIALIZED (
+    SELECT e.id, g.status = 'queued' AND e.cancel_requested_at IS NOT NULL AS cancelling
+    FROM dspex.executions e JOIN given g
+        ON e.id = g.id AND e.attempt = g.attempt AND e.worker_id = g.worker_id
+    WHERE e.status || '' = 'running'
+      AND EXISTS (SELECT FROM dspex.workers w WHERE w.id = e.worker_id AND w.stopped_at IS NULL)
+    ORDER BY e.id FOR UPDATE OF e
+), outcome AS (
+    SELECT g.*, CASE WHEN o.cancelling THEN 'cancelled' ELSE g.status END AS next,
+        CASE WHEN o.cancelling THEN left(g.events, -1) || ',{"kind":"cancelled"}]' ELSE g.events END AS entry
+    FROM given g JOIN owned o ON g.id = o.id
+), settled AS (
+    UPDATE dspex.executions e
+    SET status = g.next, result = g.result::json, error = g.error::json, metrics = g.metrics::json,
+        adapter_used = g.adapter_used, action_results = g.action_results::json,
+        worker_id = NULL,
+        max_attempts = e.max_attempts + CASE WHEN g.counts THEN 0 ELSE 1 END,
+        dispatched_at = CASE WHEN g.next = 'queued' THEN NULL ELSE e.dispatched_at END,
+        run_at = CASE WHEN g.next = 'queued' THEN now() + make_interval(secs => g.delay_seconds) ELSE e.run_at END,
+        finished_at = CASE WHEN g.next = 'queued' THEN NULL ELSE now() END,
+        audit_seq = e.audit_seq + 1,
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), g.entry)
+    FROM outcome g WHERE e.id = g.id
+    RETURNING e.id, e.status, e.audit_seq, e.attempt, g.entry, e.audit_hash
+), logged AS (
+    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
+    SELECT id, audit_seq, attempt, now(), entry::json, audit_hash FROM settled
+)
+SELECT id, status FROM settled
+"""
+
+
+class Settlement(NamedTuple):
+    """How an attempt ends. ``status`` is the execution's next: a terminal one, or ``queued`` for another attempt
+    after ``delay_seconds``. ``result``, ``error``, ``metrics``, ``action_results`` and ``events`` are JSON text.
+    ``counts`` says whether the attempt is one of ``max_attempts``; one that was handed back is not."""
+
+    id: UUID
+    attempt: int
+    worker_id: UUID
+    status: str
+    events: str
+    metrics: str
+    result: str | None = None
+    error: str | None = None
+    adapter_used: str | None = None
+    action_results: str | None = None
+    delay_seconds: float = 0.0
+    counts: bool = True
+
+
+def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, str]:
+    """The arguments of SETTLE."""
+    plain = {"ids": "id", "attempts": "attempt", "worker_ids": "worker_id", "statuses": "status",
+             "delays": "delay_seconds", "counts": "counts"}  # fmt: skip
+    texts = {"results": "result", "errors": "error", "metrics": "metrics", "adapters": "adapter_used",
+             "actions": "action_results", "events": "events"}  # fmt: skip
+    columns = dict(zip(Settlement._fields, zip(*settlements, strict=True), strict=True))
+    return {
+        **{name: array(columns[column]) for name, column in plain.items()},
+        **{name: text_array(columns[column]) for name, column in texts.items()},
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- reading
+
+UUIDS = postgresql.ARRAY(postgresql.UUID(as_uuid=True))
+# Inputs and result as the text that was stored: only the signature knows how to read it.
+_AS_TEXT = ("inputs", "result")
+_COLUMNS = [
+    cast(column, Text).label(column.name) if column.name in _AS_TEXT else column
+    for column in executions.c
+    if column.name not in ("audit_seq", "audit_hash", "dispatched_at", "cost_usd")
+]
+
+
+def find(connection: Connection, id: UUID) -> Mapping[str, Any] | None:
+    row = connection.execute(select(*_COLUMNS).where(executions.c.id == id)).mappings().one_or_none()
+    return dict(row) if row else None
+
+
+def listing(
+    connection: Connection, *, program: str | None, status: str | None, since: datetime | None,
+    batch_id: UUID | None = None, limit: int,
+) -> list[Mapping[str, Any]]:  # fmt: skip
+    """The newest first."""
+    query = select(*_COLUMNS).order_by(executions.c.id.desc()).limit(limit)
+    for column, value in (("program", program), ("status", status), ("batch_id", batch_id)):
+        if value is not None:
+            query = query.where(executions.c[column] == value)
+    if since is not None:
+        query = query.where(executions.c.created_at >= since)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def find_many(connection: Connection, ids: Collection[UUID], *, final: bool = False) -> list[Mapping[str, Any]]:
+    """The rows of those of these executions that exist, or only of those that are final, in any order."""
+    query = select(*_COLUMNS).where(executions.c.id == func.any(bindparam("ids", list(ids), UUIDS)))
+    if final:
+        query = query.where(executions.c.finished_at.is_not(None))
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def trail(connection: Connection, id: UUID) -> tuple[list[Entry], int, bytes] | None:
+    """The audit entries of an execution, and the number and hash of the last as its own row has them."""
+    rows = connection.execute(_TRAIL, {"id": id}).all()  # one statement, so that both are of one moment
+    if not rows:
+        return None
+    entries = [Entry(r.seq, r.attempt, r.at, r.events, r.hash) for r in rows if r.seq is not None]
+    return entries, rows[0].audit_seq, rows[0].audit_hash
+
+
+_TRAIL = text("""
+SELECT e.audit_seq, e.audit_hash, a.seq, a.attempt, a.at, a.events::text AS events, a.hash
+FROM dspex.executions e LEFT JOIN dspex.audit_events a ON a.execution_id = e.id
+WHERE e.id = :id ORDER BY a.seq
+""")

@@ -1,0 +1,75 @@
+"""The journal's table: model calls by execution, request and occurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from dspex.store.array_text import array, text_array
+
+__all__ = ["INSERT", "REJECT", "SELECT", "LMCall", "insert_parameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class LMCall:
+    """A finished model call. ``response`` is JSON text; ``occurrence`` counts equal requests from 0; ``rejected``
+    says that the answer was found to be bad, so that it is never replayed."""
+
+    execution_id: UUID
+    request_hash: bytes
+    occurrence: int
+    attempt: int
+    model: str
+    response: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    duration_ms: float
+    request_id: str | None
+    rejected: bool = False
+
+    @property
+    def place(self) -> str:
+        """Which of the execution's calls it is: what its answer is bound to when it is sealed."""
+        return f"{self.request_hash.hex()}:{self.occurrence}"
+
+
+# A call that is stored already (the answer to an earlier try of this statement was lost) stays as it is.
+INSERT = """
+INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens,
+    completion_tokens, cost_usd, duration_ms, request_id)
+SELECT c.execution_id, c.request_hash, c.occurrence, c.attempt, c.model, c.response::json, c.prompt_tokens,
+    c.completion_tokens, c.cost_usd, c.duration_ms, c.request_id
+FROM unnest(%(execution_id)s::uuid[], %(request_hash)s::bytea[], %(occurrence)s::int[], %(attempt)s::int[],
+    %(model)s::text[], %(response)s::text[], %(prompt_tokens)s::int[], %(completion_tokens)s::int[],
+    %(cost_usd)s::float8[], %(duration_ms)s::float8[], %(request_id)s::text[])
+    AS c (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens, completion_tokens,
+    cost_usd, duration_ms, request_id)
+ON CONFLICT DO NOTHING
+"""
+
+SELECT = """
+SELECT execution_id, request_hash, occurrence, attempt, model, response::text, prompt_tokens, completion_tokens,
+    cost_usd::float8, duration_ms, request_id, rejected
+FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY occurrence
+"""
+
+# What a later attempt was answered is its own to judge.
+REJECT = """
+UPDATE dspex.lm_calls SET rejected = true
+WHERE execution_id = %(execution_id)s AND request_hash = ANY(%(request_hashes)s) AND attempt <= %(attempt)s
+RETURNING occurrence
+"""
+
+
+def insert_parameters(calls: Sequence[LMCall]) -> dict[str, str]:
+    """The arguments of INSERT."""
+    plain = ("execution_id", "occurrence", "attempt", "prompt_tokens", "completion_tokens", "duration_ms")
+    texts = ("model", "response", "request_id")
+    return {
+        **{name: array(getattr(call, name) for call in calls) for name in plain},
+        **{name: text_array(getattr(call, name) for call in calls) for name in texts},
+        "request_hash": text_array(rf"\x{call.request_hash.hex()}" for call in calls),
+        "cost_usd": array("NULL" if call.cost_usd is None else call.cost_usd for call in calls),
+    }

@@ -1,0 +1,1 @@
+"""The SQL of running DSPex: alerts, health, reports, retention, backups."""

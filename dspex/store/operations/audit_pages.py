@@ -1,0 +1,134 @@
+"""The audit trails of many executions, a page at a time in the order of their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from dspex.store.audit_chain import Entry
+from dspex.store.partitions import first_id
+
+__all__ = ["Chain", "Page", "before", "count", "of", "orphans", "page", "retired_page"]
+
+
+@dataclass(slots=True)
+class Chain:
+    """The entries of an execution, and the number and hash of the last as its own row has them."""
+
+    execution_id: UUID
+    head_seq: int
+    head_hash: bytes
+    entries: list[Entry] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some chains; ``last`` is the id to go on after, or None when there are no more."""
+
+    chains: Sequence[Chain]
+    last: UUID | None
+
+
+# One statement, so that an execution and its entries are of one moment, whatever goes on meanwhile.
+_CHAINS = """
+WITH chosen AS MATERIALIZED ({chosen})
+SELECT c.id, c.audit_seq, c.audit_hash, a.seq, a.attempt, a.at, a.events::text AS events, a.hash
+FROM chosen c LEFT JOIN dspex.audit_events a ON a.execution_id = c.id ORDER BY c.id, a.seq
+"""
+_PAGE = text(
+    _CHAINS.format(
+        chosen="""
+    SELECT id, audit_seq, audit_hash FROM dspex.executions
+    WHERE id > :after AND (CAST(:until AS uuid) IS NULL OR id < :until)
+        AND (CAST(:program AS text) IS NULL OR program = :program) ORDER BY id LIMIT :most
+"""
+    )
+)
+_OF = text(
+    _CHAINS.format(
+        chosen="""
+    SELECT id, audit_seq, audit_hash FROM dspex.executions WHERE id = ANY(CAST(:ids AS uuid[]))
+"""
+    )
+)
+
+# Of executions that retention removed, every trail begins with its first entry.
+_RETIRED_PAGE = text("""
+WITH chosen AS MATERIALIZED (
+    SELECT execution_id AS id FROM dspex.audit_events a
+    WHERE execution_id > :after AND execution_id < :until AND seq = 1
+        AND NOT EXISTS (SELECT FROM dspex.executions e WHERE e.id = a.execution_id)
+    ORDER BY execution_id LIMIT :most
+)
+SELECT c.id, a.seq, a.attempt, a.at, a.events::text AS events, a.hash
+FROM chosen c JOIN dspex.audit_events a ON a.execution_id = c.id ORDER BY c.id, a.seq
+""")
+
+# The executions of retired periods are not missed: what is left of them is verified by itself.
+_ORPHANS = text("""
+SELECT DISTINCT execution_id FROM dspex.audit_events a
+WHERE execution_id > :after AND (CAST(:last AS uuid) IS NULL OR execution_id <= :last)
+    AND NOT EXISTS (SELECT FROM dspex.executions e WHERE e.id = a.execution_id)
+    AND NOT EXISTS (SELECT FROM dspex.periods p WHERE p.retired_at IS NOT NULL AND p.audit_retired_at IS NULL
+        AND a.execution_id >= p.low AND a.execution_id < p.high)
+ORDER BY execution_id LIMIT 1000
+""")
+
+_COUNT = text("""
+SELECT count(*) FROM dspex.executions WHERE id > :after AND (CAST(:program AS text) IS NULL OR program = :program)
+""")
+
+
+def before(since: datetime | None) -> UUID:
+    """The id after which executions were submitted since this moment; the smallest of all for None."""
+    return UUID(int=0) if since is None else UUID(int=first_id(since).int - 1)
+
+
+def count(connection: Connection, *, after: UUID, program: str | None) -> int:
+    """How many executions there are after an id."""
+    return int(connection.scalar(_COUNT, {"after": after, "program": program}) or 0)
+
+
+def page(
+    connection: Connection, *, after: UUID, most: int, until: UUID | None = None, program: str | None = None
+) -> Page:
+    """The next ``most`` chains after an id and before another."""
+    parameters = {"after": after, "until": until, "program": program, "most": most}
+    chains = _chains(connection.execute(_PAGE, parameters))
+    return Page(chains, chains[-1].execution_id if len(chains) == most else None)
+
+
+def of(connection: Connection, ids: Sequence[UUID]) -> list[Chain]:
+    """The chains of these executions, in the order of their ids."""
+    return _chains(connection.execute(_OF, {"ids": list(ids)}))
+
+
+def _chains(rows: Iterable[Row[Any]]) -> list[Chain]:
+    chains: list[Chain] = []
+    for row in rows:
+        if not chains or chains[-1].execution_id != row.id:
+            chains.append(Chain(row.id, row.audit_seq, row.audit_hash))
+        if row.seq is not None:
+            chains[-1].entries.append(Entry(row.seq, row.attempt, row.at, row.events, row.hash))
+    return chains
+
+
+def retired_page(connection: Connection, *, after: UUID, most: int, until: UUID) -> Page:
+    """The same of executions that are no longer there: the last entry of each stands for what its row had."""
+    chains: list[Chain] = []
+    for row in connection.execute(_RETIRED_PAGE, {"after": after, "until": until, "most": most}):
+        if not chains or chains[-1].execution_id != row.id:
+            chains.append(Chain(row.id, row.seq, row.hash))
+        chains[-1].entries.append(Entry(row.seq, row.attempt, row.at, row.events, row.hash))
+        chains[-1].head_seq, chains[-1].head_hash = row.seq, row.hash
+    return Page(chains, chains[-1].execution_id if len(chains) == most else None)
+
+
+def orphans(connection: Connection, *, after: UUID, last: UUID | None) -> list[UUID]:
+    """Executions that have entries but no row, among those after one id and up to another; at most 1,000."""
+    return list(connection.scalars(_ORPHANS, {"after": after, "last": last}))

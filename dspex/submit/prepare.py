@@ -1,0 +1,172 @@
+"""From a user's inputs to a row that can be stored: validation, encoding, limits, and the first audit events."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from dspex.errors import FieldError, ValidationError
+from dspex.program.nesting import depth_fault
+from dspex.program.program import Program
+from dspex.sealing.values import Sealing
+from dspex.store.audit_chain import encode_events
+from dspex.store.lifecycle.executions import Submission
+from dspex.submit.size_limits import DEPTH_SETTING, Bounds
+
+__all__ = ["Preparer", "RowOptions", "prepare_row"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowOptions:
+    """What the rows of one submit have in common, validated: their program and how to run it.
+
+    ``bounds`` are those of the inputs of each; ``sealing`` is None unless something of the program is sealed;
+    ``metadata`` is JSON text, and ``events_around`` the text of the first events but for what differs from row to row.
+    """
+
+    program: Program
+    bounds: Bounds
+    sealing: Sealing | None
+    priority: int
+    run_at: datetime | None
+    timeout_seconds: float
+    metadata: str | None
+    events_around: tuple[str, str]
+
+
+def prepare_row(
+    options: RowOptions,
+    inputs: Mapping[str, Any],
+    id: UUID,
+    batch_id: UUID | None = None,
+    batch_index: int | None = None,
+) -> Submission:
+    """The submission of these inputs. Raises ValidationError."""
+    began = time.perf_counter()
+    program = options.program
+    try:
+        values = program.signature.validate_inputs(inputs)
+        encoded = program.signature.encode("inputs", values)
+        faults = list(options.bounds.input_faults(values, encoded))
+    except RecursionError:
+        faults = [depth_fault("inputs", options.bounds.max_input_depth, DEPTH_SETTING)]
+    if faults:
+        raise ValidationError.of(f"submit to {program.name!r}", faults)
+    stored = encoded.decode()
+    if options.sealing is not None:
+        stored = options.sealing.seal_values(program.signature, "inputs", encoded, id)
+    before, after = options.events_around
+    validated_ms = (time.perf_counter() - began) * 1000
+    return Submission(
+        id=id,
+        program=program.name,
+        version=program.version,
+        inputs=stored,
+        events=f'{before}"bytes":{len(encoded)},"duration_ms":{validated_ms:.3f}{after}',
+        priority=options.priority,
+        max_attempts=program.retry.max_attempts,
+        timeout_seconds=options.timeout_seconds,
+        run_at=options.run_at,
+        metadata=options.metadata,
+        batch_id=batch_id,
+        batch_index=batch_index,
+    )
+
+
+class Preparer:
+    """Makes submissions, within ``bounds``; what ``sealing`` says is sealed."""
+
+    def __init__(self, bounds: Bounds, sealing: Sealing) -> None:
+        self.bounds = bounds
+        self._sealing = sealing
+
+    def prepare(
+        self,
+        program: Program,
+        inputs: Mapping[str, Any],
+        *,
+        priority: int = 5,
+        run_at: datetime | None = None,
+        timeout: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        faults: Sequence[FieldError] = (),
+    ) -> Submission:
+        """The submission. Raises ValidationError with everything that is wrong; ``faults`` were found before."""
+        wrong = list(faults)
+        if not isinstance(inputs, Mapping):
+            wrong.append(FieldError("inputs", "a mapping of field names to values", type(inputs).__name__))
+        options = self.options(
+            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, faults=wrong
+        )
+        return prepare_row(options, inputs, uuid7())
+
+    def options(
+        self,
+        program: Program,
+        *,
+        priority: int = 5,
+        run_at: datetime | None = None,
+        timeout: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        faults: Sequence[FieldError] = (),
+    ) -> RowOptions:
+        """What all rows of a submit share. Raises ValidationError; ``faults`` were found before.
+
+        Raises EncryptionError for a program with secret fields and no key.
+        """
+        self._sealing.require(program)
+        wrong = [*faults, *_option_faults(priority, run_at, timeout)]
+        if wrong:
+            raise ValidationError.of(f"submit to {program.name!r}", wrong)
+        seconds = float(timeout if timeout is not None else program.timeout)
+        kept = self._metadata(program, metadata)
+        around = _events_around(program, priority)
+        sealing = self._sealing if self._sealing.covers(program.signature) else None
+        return RowOptions(program, self.bounds, sealing, priority, run_at, seconds, kept, around)
+
+    def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
+        if metadata is None:
+            return None
+        try:
+            text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+            faults = list(self.bounds.metadata_faults(metadata, text.encode()))
+        except RecursionError:
+            faults = [depth_fault("metadata", self.bounds.max_input_depth, DEPTH_SETTING)]
+        except (TypeError, ValueError) as error:
+            faults = [FieldError("metadata", f"JSON-friendly data ({error})")]
+        if faults:
+            raise ValidationError.of(f"submit to {program.name!r}", faults)
+        return text
+
+
+def _events_around(program: Program, priority: int) -> tuple[str, str]:
+    """The first events of an execution, as the text before its own two numbers and the text after them."""
+    text = encode_events(
+        [
+            {"kind": "signature_compilation", "data": {"fingerprint": program.signature.fingerprint}},
+            {"kind": "input_validation", "data": {"bytes": 0, "duration_ms": 0}},
+            {"kind": "submitted", "data": {"program": program.name, "version": program.version, "priority": priority}},
+        ]
+    )
+    before, _, after = text.partition('"bytes":0,"duration_ms":0')
+    return before, after
+
+
+def _option_faults(priority: object, run_at: object, timeout: object) -> list[FieldError]:
+    faults = []
+    if not isinstance(priority, int) or isinstance(priority, bool) or not 0 <= priority <= 9:
+        faults.append(FieldError("priority", "an integer from 0 (first) to 9", repr(priority)))
+    if run_at is not None and not (isinstance(run_at, datetime) and run_at.tzinfo is not None):
+        faults.append(FieldError("run_at", "a datetime with a time zone", repr(run_at)))
+    if timeout is not None and not (
+        isinstance(timeout, int | float) and not isinstance(timeout, bool) and 0 < timeout <= 86_400
+    ):
+        faults.append(FieldError("timeout", "seconds, more than 0 and at most 86400", repr(timeout)))
+    return faults

@@ -1,0 +1,114 @@
+"""How often a client may submit: DSPEX_RATE_LIMIT_PER_MINUTE, counted in Redis for all processes of its name.
+
+``dspex:rate:CLIENT`` in Redis holds one number: when, in milliseconds of Redis' clock, all that was submitted will be
+paid off at the rate allowed (the generic cell rate algorithm). It is read and moved by one script, so any number of
+processes together get exactly the rate: as many at once as the burst says, and then one in each interval.
+
+With Redis away each process counts for itself, with the same figures, and goes back to Redis within a second of its
+return: then several processes may submit more than one of them could, and none is held back for ever.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from dspex.errors import RateLimited
+from dspex.publish.broker import Broker
+from dspex.settings import Settings
+
+__all__ = ["SubmitRate"]
+
+#: A submit waits no longer than this for the count.
+TIMEOUT_SECONDS = 0.5
+#: With Redis known to be away, it is left alone for so long.
+AWAY_SECONDS = 1.0
+
+# Returns how many milliseconds it is too early; 0: it is counted.
+_SCRIPT = """
+local interval, burst, now = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+if now == 0 then
+    local time = redis.call('TIME')
+    now = time[1] * 1000 + time[2] / 1000
+end
+local paid = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + interval
+local early = paid - now - interval * burst
+-- A thousandth of a millisecond is what floating point may be off.
+if early > 0.001 then return tostring(early) end
+redis.call('SET', KEYS[1], string.format('%.3f', paid), 'PX', math.ceil(paid - now) + 1000)
+return '0'
+"""
+
+
+class SubmitRate:
+    """Counts the submits of this client. Safe to share between threads; costs nothing without a limit."""
+
+    def __init__(self, settings: Settings, broker: Broker) -> None:
+        self.per_minute = settings.rate_limit_per_minute
+        self.burst = settings.rate_limit_burst
+        self.client = settings.client or f"{getpass.getuser()}@{socket.gethostname()}"
+        self._interval_ms = 60_000 / self.per_minute if self.per_minute else 0.0
+        self._broker = broker
+        self._lock = threading.Lock()
+        self._redis: redis.Redis | None = None
+        self._script: Any = None
+        self._away_until = 0.0
+        self._paid_ms = 0.0
+
+    def take(self) -> None:
+        """Count a submit. Raises RateLimited, with ``retry_after_seconds``, when it is too early for it."""
+        if self.per_minute is None:
+            return
+        if (early_ms := self.early_ms()) > 0:
+            seconds = early_ms / 1000
+            raise RateLimited(
+                f"client {self.client!r} has submitted as often as it may ({self.per_minute} a minute, {self.burst} at "
+                f"once), and nothing was stored: try again in {seconds:.3g} s, or raise DSPEX_RATE_LIMIT_PER_MINUTE",
+                retry_after_seconds=round(seconds, 3), client=self.client,
+            )  # fmt: skip
+
+    def wait(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Count a submit, as soon as it may be: for rows that come in a stream, and must not be lost half way."""
+        while self.per_minute is not None and (early_ms := self.early_ms()) > 0:
+            sleep(early_ms / 1000)
+
+    def close(self) -> None:
+        if self._redis is not None:
+            self._redis.close()
+
+    def early_ms(self, now_ms: int = 0) -> float:
+        """Milliseconds until a submit may be counted; 0: it is. ``now_ms`` is for tests: 0 is the counter's clock."""
+        if time.monotonic() >= self._away_until:
+            try:
+                return float(self._run(now_ms))
+            except (redis.RedisError, OSError):
+                self._away_until = time.monotonic() + AWAY_SECONDS
+        return self._locally(now_ms or time.monotonic() * 1000)
+
+    def _run(self, now_ms: int) -> str | bytes:
+        with self._lock:
+            if self._script is None:
+                # A count that is repeated would count twice.
+                self._redis = self._broker.client(socket_timeout=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 0))
+                self._script = self._redis.register_script(_SCRIPT)
+        found: str | bytes = self._script(
+            keys=[f"dspex:rate:{self.client}"], args=[self._interval_ms, self.burst, now_ms]
+        )
+        return found
+
+    def _locally(self, now_ms: float) -> float:
+        """The same count, of this process alone."""
+        with self._lock:
+            paid = max(self._paid_ms, now_ms) + self._interval_ms
+            early = paid - now_ms - self._interval_ms * self.burst
+            if early <= 0.001:
+                self._paid_ms, early = paid, 0.0
+            return early

@@ -1,0 +1,70 @@
+"""Traces of submits, by OpenTelemetry: a span in the application's own trace, which the execution's row then carries.
+
+What is stored is W3C's ``traceparent`` alone: ids and the decision whether the trace is kept, nothing of a user's. The
+worker that claims the execution goes on from there (workers/observe/tracing), however late, and at each attempt again.
+
+Nothing of OpenTelemetry is imported here: an application that traces has done so itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+from uuid import UUID
+
+__all__ = ["Submitting", "submitting"]
+
+_API = "opentelemetry.trace"
+
+
+class Submitting:
+    """A submit under way. ``traceparent`` is what to store with its executions; None when there is no trace."""
+
+    def __init__(self, span: Any = None) -> None:
+        self._span = span
+        self.traceparent = None if span is None else _traceparent(span.get_span_context())
+
+    def stored(self, id: UUID) -> None:
+        """Tell the span which execution it submitted."""
+        if self._span is not None:
+            self._span.set_attributes({"messaging.message.id": str(id), "dspex.execution.id": str(id)})
+
+
+_UNTRACED = nullcontext(Submitting())
+
+
+def submitting(program: str, *, count: int | None = None) -> AbstractContextManager[Submitting]:
+    """The span of a submit to ``program``, or of a group of ``count`` rows of a batch, current until the block ends."""
+    api = sys.modules.get(_API)
+    return _UNTRACED if api is None else _span(api, program, count)
+
+
+@contextmanager
+def _span(api: Any, program: str, count: int | None) -> Iterator[Submitting]:
+    told: dict[str, Any] = {
+        "messaging.system": "dspex",
+        "messaging.operation.name": "submit",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": program,
+    }
+    if count is not None:
+        told["messaging.batch.message_count"] = count
+    # Errors are told by their class: what they say may quote an input.
+    with api.get_tracer("dspex").start_as_current_span(
+        f"dspex.submit {program}", kind=api.SpanKind.PRODUCER, attributes=told, record_exception=False,
+        set_status_on_exception=False,
+    ) as span:  # fmt: skip
+        try:
+            yield Submitting(span)
+        except Exception as error:
+            span.set_attribute("error.type", getattr(error, "code", type(error).__qualname__))
+            span.set_status(api.StatusCode.ERROR)
+            raise
+
+
+def _traceparent(context: Any) -> str | None:
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"

@@ -1,0 +1,1 @@
+"""Waiting: for executions to end, by threads and by tasks."""

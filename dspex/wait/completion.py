@@ -1,0 +1,251 @@
+"""Waiting for many executions: any of them, all of a batch as they finish, a batch in order.
+
+Hints say which executions to ask Postgres about, in groups. What hints missed is found by asking about everything
+from time to time: see :class:`Sweep` for a batch, of which everything may be millions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+from uuid import UUID
+
+from dspex.errors import ExecutionTimedOut, ValidationError
+from dspex.wait.driver import Driver, Row
+from dspex.wait.hints import Hints, batch_key
+
+__all__ = ["Deadline", "IndexSet", "Slot", "Sweep", "any_final", "batch_final", "groups", "in_order"]
+
+T = TypeVar("T")
+
+#: Rows of one query.
+GROUP_ROWS = 500
+#: Indexes that one step of a sweep asks about.
+SWEEP_INDEXES = 10_000
+#: A sweep may take this share of the time.
+SWEEP_SHARE = 0.1
+
+
+class Deadline:
+    """The end of a wait of so many seconds, or none."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._at = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def left(self) -> float | None:
+        return None if self._at is None else max(self._at - time.monotonic(), 0.0)
+
+    @property
+    def is_over(self) -> bool:
+        return self.left == 0.0
+
+
+class IndexSet(Collection[int]):
+    """A set of indexes below ``size``, at a byte for each index it might hold; ``full`` has them all at first."""
+
+    def __init__(self, size: int, *, full: bool = False) -> None:
+        self._marks = bytearray(b"\x01" if full else b"\x00") * size
+        self._count = size if full else 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, index: object) -> bool:
+        return isinstance(index, int) and 0 <= index < len(self._marks) and self._marks[index] == 1
+
+    def __iter__(self) -> Iterator[int]:
+        index = self.after(-1)
+        while index is not None:
+            yield index
+            index = self.after(index)
+
+    def add(self, index: int) -> bool:
+        """Whether it was new. IndexError for one that is not below ``size``."""
+        return self._put(index, 1)
+
+    def discard(self, index: int) -> bool:
+        """Whether it was in."""
+        return index in self and self._put(index, 0)
+
+    def after(self, index: int) -> int | None:
+        """The first index after this one that is in."""
+        found = self._marks.find(1, index + 1)
+        return None if found < 0 else found
+
+    def _put(self, index: int, mark: int) -> bool:
+        changed = self._marks[index] != mark
+        if changed:
+            self._marks[index] = mark
+            self._count += 1 if mark else -1
+        return changed
+
+
+def groups(items: Iterable[T], size: int = GROUP_ROWS) -> Iterator[list[T]]:
+    source = iter(items)
+    while group := list(islice(source, size)):
+        yield group
+
+
+# ------------------------------------------------------------------------------------------------------------- any
+
+
+async def any_final(driver: Driver, ids: Collection[UUID], seconds: float | None) -> AsyncGenerator[Row, None]:
+    """The row of each of these executions as it becomes final; ends with the last, or after so many ``seconds``."""
+    deadline, waiting, signal = Deadline(seconds), set(ids), driver.signal()
+    with driver.watch([str(id) for id in waiting], signal) as watch:
+        while waiting:
+            for group in groups(_asked(waiting, watch.take())):
+                for row in await driver.finals(group):
+                    waiting.discard(row["id"])
+                    yield row
+            if not waiting or deadline.is_over:
+                return
+            await signal.wait(deadline.left)
+
+
+def _asked(waiting: Collection[UUID], hints: Hints) -> list[UUID]:
+    return list(waiting) if hints.stale else [id for id in dict.fromkeys(hints.ids) if id in waiting]
+
+
+# -------------------------------------------------------------------------------------------------- as they finish
+
+
+class Sweep:
+    """Goes over all that is pending of a batch, a stretch at each step, when hints may have been lost.
+
+    ``final_indexes(begin, end)`` asks Postgres. However large the batch, sweeps take a tenth of the time: the next
+    one waits for as long as the last one asks for.
+    """
+
+    def __init__(self, driver: Driver, pending: IndexSet, final_indexes: Callable[[int, int], Sequence[int]]) -> None:
+        self._driver = driver
+        self._pending = pending
+        self._final_indexes = final_indexes
+        self._position: int | None = None
+        self._wanted = False
+        self._asked_seconds = 0.0
+        self._not_before = 0.0
+        self.passes = 0
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._position is not None
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds until the next may begin; None when none is wanted."""
+        return max(self._not_before - time.monotonic(), 0.0) if self._wanted else None
+
+    def want(self) -> None:
+        self._wanted = True
+
+    async def step(self) -> Sequence[int]:
+        """The indexes of the next stretch that are final."""
+        if self._position is None:
+            if self.due_in != 0.0:
+                return ()
+            self._wanted, self._asked_seconds, self._position = False, 0.0, -1
+        begin = self._pending.after(self._position)
+        if begin is None:
+            self._end()
+            return ()
+        began, end = time.monotonic(), begin + SWEEP_INDEXES
+        found = await self._driver.call(lambda: self._final_indexes(begin, end))
+        self._asked_seconds += time.monotonic() - began
+        self._position = end - 1
+        return found
+
+    def _end(self) -> None:
+        self._position = None
+        self.passes += 1
+        self._not_before = time.monotonic() + self._asked_seconds * (1 / SWEEP_SHARE - 1)
+
+
+async def batch_final(
+    driver: Driver,
+    batch_id: UUID,
+    pending: IndexSet,
+    final_indexes: Callable[[int, int], Sequence[int]],
+    seconds: float | None,
+) -> AsyncGenerator[Row, None]:
+    """The row of each pending execution of a batch as it becomes final. Raises ExecutionTimedOut."""
+    deadline, signal = Deadline(seconds), driver.signal()
+    sweep = Sweep(driver, pending, final_indexes)
+    with driver.watch([batch_key(batch_id)], signal) as watch:
+        while pending:
+            hints = watch.take()
+            if hints.stale:
+                sweep.want()
+            found = [id.int - batch_id.int - 1 for id in hints.ids]
+            found += await sweep.step()
+            for group in groups(index for index in found if index in pending):
+                for row in await driver.finals([UUID(int=batch_id.int + 1 + index) for index in group]):
+                    if pending.discard(row["batch_index"]):
+                        yield row
+            if pending and deadline.is_over and sweep.passes:
+                raise _timed_out(batch_id, len(pending), seconds)
+            if pending and not found and not sweep.is_under_way:
+                await signal.wait(_least(deadline.left, sweep.due_in))
+
+
+def _least(*spans: float | None) -> float | None:
+    return min((s for s in spans if s is not None), default=None)
+
+
+def _timed_out(batch_id: UUID, left: int, seconds: float | None) -> ExecutionTimedOut:
+    return ExecutionTimedOut(
+        f"{left} executions of batch {batch_id} are not final after {seconds} s; they go on",
+        batch_id=str(batch_id),
+        left=left,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- in order
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A row of a batch: the execution it became, or why it became none."""
+
+    index: int
+    id: UUID | None
+    error: ValidationError | None = None
+
+
+async def in_order(
+    driver: Driver, batch_id: UUID, source: AsyncIterator[Sequence[Slot]], seconds: float | None, *, window: int
+) -> AsyncGenerator[tuple[Slot, Row | None], None]:
+    """Each slot, in order, with its execution's final row. Raises ExecutionTimedOut.
+
+    ``source`` is asked for more, a few slots at a time, while fewer than ``window`` are under way.
+    """
+    deadline, signal = Deadline(seconds), driver.signal()
+    slots: deque[Slot] = deque()
+    waiting: set[UUID] = set()
+    rows: dict[UUID, Row] = {}
+    more = True
+    with driver.watch([batch_key(batch_id)], signal) as watch:
+        while more or slots:
+            added: Sequence[Slot] | None = ()
+            if more and len(slots) < window:
+                added = await anext(source, None)
+                more = added is not None
+            fresh = [slot.id for slot in added or () if slot.id is not None]
+            slots.extend(added or ())
+            waiting.update(fresh)
+            for group in groups(dict.fromkeys((*fresh, *_asked(waiting, watch.take())))):
+                for row in await driver.finals(group):
+                    waiting.discard(row["id"])
+                    rows[row["id"]] = row
+            while slots and (slots[0].id is None or slots[0].id in rows):
+                slot = slots.popleft()
+                yield slot, rows.pop(slot.id) if slot.id else None
+            if slots and deadline.is_over:
+                raise _timed_out(batch_id, len(waiting), seconds)
+            if slots and not (more and len(slots) < window):
+                await signal.wait(deadline.left)

@@ -1,0 +1,172 @@
+"""Waiting for executions to finish: one thread and one subscription for all the waits of a client.
+
+Workers publish the ids of what they finished on ``dspex:done``. That is only a hint: a watch collects ids to ask
+Postgres about. Hints can be lost, so every few seconds, and whenever the subscription begins anew, each watch is
+told that it may have missed some and must ask about everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+from uuid import UUID
+
+import redis
+
+from dspex.errors import DspexError
+from dspex.publish.broker import DONE_CHANNEL, Broker
+
+__all__ = ["Hints", "Waiter", "Watch", "batch_key"]
+
+#: How often watches are told to ask about everything, while hints come and while they do not.
+POLL_SECONDS = 5.0
+POLL_SECONDS_WITHOUT_REDIS = 0.5
+#: The most hints a watch keeps for a caller that is slow to take them; instead of more, it asks about everything.
+HINTS_MOST = 10_000
+
+log = logging.getLogger("dspex")
+
+#: All but the last 32 bits, which number the executions of a batch: see dspex/client/batch.py.
+_BATCH_PART = 28
+
+
+def batch_key(batch_id: UUID) -> str:
+    """What to watch for any execution of a batch."""
+    return str(batch_id)[:_BATCH_PART]
+
+
+class Hints(NamedTuple):
+    """``ids`` may be final by now; when ``stale``, so may everything."""
+
+    ids: Sequence[UUID]
+    stale: bool
+
+
+class Watch:
+    """What one caller waits for. ``keys`` are ids as text, or :func:`batch_key`; ``wake`` is called at each hint."""
+
+    def __init__(self, keys: Iterable[str], wake: Callable[[], None]) -> None:
+        self.keys = tuple(keys)
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._hinted: list[UUID] = []
+        self._stale = True
+        self._ended = False
+
+    def take(self) -> Hints:
+        """The hints since the last call; the first is stale. Raises DspexError once the client is closed."""
+        with self._lock:
+            if self._ended:
+                raise DspexError("the client was closed while it waited; the executions go on", code="client_closed")
+            hints = Hints(self._hinted, self._stale)
+            self._hinted, self._stale = [], False
+            return hints
+
+    def hint(self, ids: Sequence[UUID]) -> None:
+        with self._lock:
+            if len(self._hinted) + len(ids) > HINTS_MOST:
+                self._hinted, self._stale = [], True
+            else:
+                self._hinted.extend(ids)
+        self._wake()
+
+    def go_stale(self) -> None:
+        """Hints may have been lost."""
+        with self._lock:
+            self._stale = True
+        self._wake()
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+        self._wake()
+
+
+class Waiter:
+    """Hands the hints of ``dspex:done`` to watches. The thread starts with the first watch."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._lock = threading.Lock()
+        self._watches: defaultdict[str, list[Watch]] = defaultdict(list)
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def watch(self, keys: Iterable[str], wake: Callable[[], None]) -> Iterator[Watch]:
+        """A watch over these keys, until the end of the block."""
+        watch = Watch(keys, wake)
+        with self._lock:
+            for key in watch.keys:
+                self._watches[key].append(watch)
+            if self._closed.is_set():
+                watch.end()
+            elif self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dspex-waiter", daemon=True)
+                self._thread.start()
+        try:
+            yield watch
+        finally:
+            with self._lock:
+                for key in watch.keys:
+                    self._watches[key].remove(watch)
+                    if not self._watches[key]:
+                        del self._watches[key]
+
+    def close(self) -> None:
+        """End the thread and every wait."""
+        self._closed.set()
+        for watch in self._all():
+            watch.end()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._listen()
+            except (redis.RedisError, OSError) as error:
+                log.warning("waiting without Redis, by asking Postgres: %s", error)
+                self._poll_for(POLL_SECONDS)
+
+    def _listen(self) -> None:
+        with self._broker.client(health_check_interval=10) as client, client.pubsub() as pubsub:
+            pubsub.subscribe(DONE_CHANNEL)
+            next_poll = time.monotonic() + POLL_SECONDS
+            while not self._closed.is_set():
+                message = pubsub.get_message(timeout=0.5)
+                if message and message["type"] == "message":
+                    self._hint(message["data"].decode().split())
+                # What finished while nobody listened was not hinted at.
+                subscribed = message is not None and message["type"] == "subscribe"
+                if subscribed or time.monotonic() >= next_poll:
+                    self._poll()
+                    next_poll = time.monotonic() + POLL_SECONDS
+
+    def _poll_for(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._closed.wait(POLL_SECONDS_WITHOUT_REDIS):
+            self._poll()
+
+    def _poll(self) -> None:
+        for watch in self._all():
+            watch.go_stale()
+
+    def _all(self) -> set[Watch]:
+        with self._lock:
+            return {watch for watches in self._watches.values() for watch in watches}
+
+    def _hint(self, texts: Sequence[str]) -> None:
+        hints: defaultdict[Watch, list[UUID]] = defaultdict(list)
+        with self._lock:
+            for text in texts:
+                for key in (text, text[:_BATCH_PART]):
+                    for watch in self._watches.get(key, ()):
+                        hints[watch].append(UUID(text))
+        for watch, ids in hints.items():
+            watch.hint(ids)

@@ -1,0 +1,1 @@
+"""The direct adapter: one model call, without DSPy."""

@@ -1,0 +1,136 @@
+"""The direct adapter: one structured-output call made from the compiled signature, without DSPy.
+
+A worker that serves only such programs never imports dspy. It has what the engine gives every adapter (journal,
+transient retries, limits, cost, cancellation), and one repair of an answer that does not fit.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from dspex.errors import FieldError, ModelError, ValidationError
+from dspex.program.program import Program
+from workers.adapters.contract import Run
+from workers.adapters.direct.direct_prompt import DirectPrompt, check_state
+from workers.answers.incremental import JsonAnswer
+from workers.lm.endpoint import Endpoint, Endpoints, LocalModelUrl
+from workers.lm.engine import RunEngine
+from workers.lm.exchange import Exchange, begin_exchange
+from workers.lm.local_model import LocalModelAddress
+from workers.lm.replay import answer_text
+from workers.observe.redact import fields_at_fault
+
+__all__ = ["DirectAdapter"]
+
+_PROMPTS_KEPT = 256
+
+
+class DirectAdapter:
+    """Runs ``predict`` programs. ``local_model_url`` is as for
+    :class:`workers.adapters.dspy.dspy_adapter.DspyAdapter`."""
+
+    def __init__(self, *, local_model_url: LocalModelUrl | None = None) -> None:
+        self._local_model = LocalModelAddress()
+        self._endpoints = Endpoints(local_model_url or self._local_model)
+        self._prompts: OrderedDict[str, DirectPrompt] = OrderedDict()
+
+    async def prepare(self, program: Program) -> None:
+        """Raises ProgramError for a state that does not fit, ModelError for a model that needs what is missing here."""
+        check_state(program)
+        await self._endpoints.prepare(program)
+
+    async def execute(self, run: Run) -> Mapping[str, Any]:
+        """The outputs as the model wrote them, unjudged; see :meth:`workers.adapters.contract.Adapter.execute`."""
+        endpoint = await self._endpoints.of(run.program)
+        prompt = self._prompt(run.program, endpoint)
+        names = {field.name: field.name for field in run.program.signature.output_fields}
+        with begin_exchange(lambda told: JsonAnswer(told, names)) as exchange:
+            return await _Conversation(run, prompt, RunEngine(run, endpoint), exchange).outputs()
+
+    async def close(self) -> None:
+        """Close the connections to models."""
+        self._prompts.clear()
+        self._local_model.close()
+        await self._endpoints.aclose()
+
+    def _prompt(self, program: Program, endpoint: Endpoint) -> DirectPrompt:
+        prompt = self._prompts.get(program.version)
+        if prompt is None:
+            prompt = self._prompts[program.version] = DirectPrompt(program, endpoint)
+            if len(self._prompts) > _PROMPTS_KEPT:
+                self._prompts.popitem(last=False)
+        return prompt
+
+
+class _Conversation:
+    """The call, and its repair if the answer is bad."""
+
+    def __init__(self, run: Run, prompt: DirectPrompt, engine: RunEngine, exchange: Exchange) -> None:
+        self._run = run
+        self._prompt = prompt
+        self._engine = engine
+        self._exchange = exchange
+
+    async def outputs(self) -> dict[str, Any]:
+        request = self._prompt.request(self._run.inputs)
+        answer = answer_text(await self._engine.answer(request))
+        outputs, missing = self._prompt.read(answer)
+        bad = self._judge(outputs, missing)
+        if bad is None:
+            return outputs
+        self._exchange.faults = _faults(bad)
+        self._run.trail.record(
+            "output_validation", valid=False, fields=fields_at_fault(self._exchange.faults), repair=True
+        )
+        words = "\n".join(self._exchange.correction(was_cut=self._engine.was_cut))
+        return await self._repaired(self._prompt.correction(request, answer, words), bad)
+
+    async def _repaired(self, request: Mapping[str, Any], bad: ModelError | ValidationError) -> dict[str, Any]:
+        try:
+            answer = answer_text(await self._engine.answer(request))
+        except ModelError as error:
+            if error.code != "context_window_exceeded":
+                raise
+            self._reject()
+            raise bad from None
+        outputs, missing = self._prompt.read(answer)
+        still_bad = self._judge(outputs, missing)
+        if still_bad is not None:
+            self._reject()
+        if isinstance(still_bad, ModelError):
+            raise still_bad
+        return outputs
+
+    def _judge(self, outputs: Mapping[str, Any], missing: list[str]) -> ModelError | ValidationError | None:
+        """Why the answer cannot be used, if it cannot."""
+        if missing:
+            return self._unparseable(missing)
+        try:
+            self._run.program.signature.check_outputs(outputs)
+        except ValidationError as error:
+            return ValidationError(str(error), code="output_invalid", retryable=True, **error.details)
+        return None
+
+    def _unparseable(self, missing: list[str]) -> ModelError:
+        program = self._run.program
+        limit = f"max_tokens={program.max_tokens}" if program.max_tokens else "the provider's own limit of tokens"
+        cut = f"; the answer was cut off at {limit}" if self._engine.was_cut else ""
+        return ModelError(
+            f"model {program.model!r}: the answer does not have the form that was asked for: no value for "
+            f"{', '.join(missing)}{cut}",
+            code="output_unparseable",
+            retryable=True,
+            model=program.model,
+            missing=missing,
+        )
+
+    def _reject(self) -> None:
+        self._run.journal.reject(self._exchange.requests)
+
+
+def _faults(bad: ModelError | ValidationError) -> list[FieldError]:
+    if isinstance(bad, ValidationError):
+        return list(bad.errors)
+    return [FieldError(name, "a value", "nothing") for name in bad.details["missing"]]

@@ -1,0 +1,1 @@
+"""The DSPy adapter: programs as DSPy modules. Only this package imports dspy."""

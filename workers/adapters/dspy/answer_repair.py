@@ -1,0 +1,206 @@
+"""The repair call: a bad answer goes back to the model once, with what is wrong with it, before the attempt fails.
+
+It happens where the answer is read, in the middle of the program: a module of several steps goes on with the mended
+answer. An answer is bad when it cannot be taken apart into its fields, or when it has all outputs of the program and
+they break its signature. The repair is a model call like any other: journaled, counted, limited, paid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dspy
+from dspy.adapters.utils import apply_output_field_defaults
+from dspy.clients.base_lm import BaseLM
+from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
+
+from dspex.errors import FieldError, ValidationError
+from dspex.signatures import Signature
+from workers.adapters.dspy.compact_prompt import CompactAdapter
+from workers.adapters.dspy.dspy_signature import dspy_names, field_schema, is_text
+from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt
+from workers.answers.incremental import JsonAnswer, SectionsAnswer
+from workers.lm.engine import RunEngine
+from workers.lm.exchange import Exchange, Reader, begin_exchange, current_exchange
+from workers.observe.redact import fields_at_fault
+
+__all__ = ["RepairingChat", "RepairingCompact", "RepairingJson", "RepairingPrompt", "declared_outputs"]
+
+_Answers = list[dict[str, Any]]
+
+
+class _BreaksSignature(Exception):
+    """The answer can be read, and its values break the program's signature."""
+
+    def __init__(self, error: ValidationError) -> None:
+        super().__init__()
+        self.error = error
+
+
+_BAD = (AdapterParseError, _BreaksSignature)
+
+
+class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
+    """Put before one of our prompts, it sends a bad answer back once. One instance belongs to one run."""
+
+    def __init__(self, engine: RunEngine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    async def acall(
+        self, lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature], *rest: Any, **named: Any
+    ) -> _Answers:
+        with begin_exchange(self._reader(signature)) as exchange:
+            try:
+                return await super().acall(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
+            except _BAD as error:
+                bad = self._send_back(exchange, signature, error)
+            with self._repair(exchange, bad):
+                return await super().acall(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
+
+    def __call__(
+        self, lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature], *rest: Any, **named: Any
+    ) -> _Answers:
+        with begin_exchange(self._reader(signature)) as exchange:
+            try:
+                return super().__call__(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
+            except _BAD as error:
+                bad = self._send_back(exchange, signature, error)
+            with self._repair(exchange, bad):
+                return super().__call__(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
+
+    def format(
+        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """The conversation; in a repair, with the bad answer and what is wrong with it."""
+        messages: list[dict[str, Any]] = super().format(signature, demos, inputs)
+        exchange = current_exchange.get()
+        if exchange is not None and exchange.is_repair:
+            answer = exchange.answer or "(no text)"  # providers refuse an empty turn
+            asked = "\n".join(self._words(exchange, signature))
+            messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": asked}]
+        return messages
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        """The answer's fields. The values of a repair are judged by whoever validates the outputs."""
+        exchange = current_exchange.get()
+        if exchange is not None and not exchange.is_repair:
+            exchange.answer = completion
+        values: dict[str, Any] = super().parse(signature, completion)
+        error = _judge(self._engine.run.program.signature, signature, values)
+        if error is not None and exchange is not None:
+            if not exchange.is_repair:
+                raise _BreaksSignature(error)
+            self._reject(exchange)
+        return values
+
+    def _reader(self, signature: type[dspy.Signature]) -> Reader | None:
+        """What takes the answer apart while it is written, if it is the program's outputs and somebody follows."""
+        run = self._engine.run
+        if run.stream is None or not _has_outputs(run.program.signature, signature):
+            return None
+        names = {name: ours for ours, name in dspy_names(run.program.signature).items()}
+        names = {name: names[name] for name in _output_names(run.program.signature)}
+        if isinstance(self, ChatPrompt):
+            texts = {name for name in names if is_text(signature.output_fields[name])}
+            return lambda told: SectionsAnswer(told, names, texts)
+        return lambda told: JsonAnswer(told, names)
+
+    def _send_back(
+        self, exchange: Exchange, signature: type[dspy.Signature], bad: AdapterParseError | _BreaksSignature
+    ) -> AdapterParseError | ValidationError:
+        """Have the next call of the exchange be the repair; what the bad answer fails with if there is none."""
+        run = self._engine.run
+        if isinstance(bad, AdapterParseError):
+            exchange.faults = _misreadings(run.program.signature, signature, bad)
+        else:
+            exchange.faults = bad.error.errors
+        run.trail.record("output_validation", valid=False, fields=fields_at_fault(exchange.faults), repair=True)
+        return bad if isinstance(bad, AdapterParseError) else _output_invalid(bad.error)
+
+    @contextmanager
+    def _repair(self, exchange: Exchange, bad: AdapterParseError | ValidationError) -> Iterator[None]:
+        try:
+            yield
+        except AdapterParseError:
+            self._reject(exchange)
+            raise
+        except ContextWindowExceededError:
+            self._reject(exchange)
+            raise bad from None
+
+    def _reject(self, exchange: Exchange) -> None:
+        self._engine.run.journal.reject(exchange.requests)
+
+    def _words(self, exchange: Exchange, signature: type[dspy.Signature]) -> Iterator[str]:
+        yield from exchange.correction(was_cut=self._engine.was_cut)
+        if isinstance(self, dspy.ChatAdapter):
+            yield self.user_message_output_requirements(signature)
+
+
+class RepairingChat(RepairingPrompt, ChatPrompt):
+    """DSPy's default prompt."""
+
+
+class RepairingJson(RepairingPrompt, JsonPrompt):
+    """DSPy's JSON prompt."""
+
+
+class RepairingCompact(RepairingPrompt, CompactAdapter):
+    """The compact prompt."""
+
+
+def declared_outputs(program: Signature, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The program's outputs among the values that DSPy has, under the program's names.
+
+    One that may be missing and came as null is left out, so that its default applies.
+    """
+    names = dspy_names(program)
+    found = {field: values[names[field.name]] for field in program.output_fields if names[field.name] in values}
+    return {field.name: value for field, value in found.items() if value is not None or field.required}
+
+
+def _judge(program: Signature, signature: type[dspy.Signature], values: Mapping[str, Any]) -> ValidationError | None:
+    """What breaks the program's signature, when these are its outputs rather than those of a step on the way."""
+    if not _has_outputs(program, signature):
+        return None
+    try:
+        program.check_outputs(declared_outputs(program, values))
+    except ValidationError as error:
+        return error
+    return None
+
+
+def _has_outputs(program: Signature, signature: type[dspy.Signature]) -> bool:
+    """Whether an answer by this signature has all outputs of the program."""
+    return all(_is_programs(signature, name) for name in _output_names(program))
+
+
+def _output_names(program: Signature) -> list[str]:
+    names = dspy_names(program)
+    return [names[field.name] for field in program.output_fields]
+
+
+def _is_programs(signature: type[dspy.Signature], name: str) -> bool:
+    field = signature.output_fields.get(name)
+    return field is not None and field_schema(field) is not None
+
+
+def _misreadings(program: Signature, signature: type[dspy.Signature], error: AdapterParseError) -> Sequence[FieldError]:
+    """Why an answer could not be taken apart, field by field."""
+    found = error.parsed_result or {}
+    unreadable = [name for name, value in found.items() if value is None and not _is_programs(signature, name)]
+    if unreadable:
+        return [FieldError(name, "a value of its type", "something else") for name in unreadable]
+    judged = _judge(program, signature, found)
+    known = list(judged.errors) if judged else []
+    told = {fault.path for fault in known}
+    complete = apply_output_field_defaults(signature, dict(found))
+    missing = [name for name in signature.output_fields if name not in complete and name not in told]
+    return known + [FieldError(name, "a value", "nothing") for name in missing]
+
+
+def _output_invalid(error: ValidationError) -> ValidationError:
+    return ValidationError(str(error), code="output_invalid", retryable=True, **error.details)

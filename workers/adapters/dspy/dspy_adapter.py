@@ -1,0 +1,174 @@
+"""The DSPy adapter: hosts a program's module on the worker's loop, hundreds of runs at once.
+
+A module is built once per program version (workers/adapters/dspy/modules/). Everything that belongs to one run
+(model, journal, trace) is in its ``dspy.context``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from dspex.errors import DspexError, ModelError, ProgramError
+from dspex.program.program import LOCAL_MODEL, Program
+from workers.adapters.contract import Run
+from workers.adapters.dspy.answer_repair import (
+    RepairingChat,
+    RepairingCompact,
+    RepairingJson,
+    RepairingPrompt,
+    declared_outputs,
+)
+from workers.adapters.dspy.dspy_signature import dspy_inputs
+from workers.adapters.dspy.engine_bridge import program_failure, run_lm
+from workers.adapters.dspy.modules import HostedModule, host_module
+from workers.adapters.dspy.modules.tools import current_trail
+from workers.lm.endpoint import Endpoints, LocalModelUrl
+from workers.lm.engine import RunEngine
+from workers.lm.local_model import LocalModelAddress
+from workers.lm.providers import SchemaDialect, schema_dialect
+
+__all__ = ["DspyAdapter"]
+
+_MODULES_KEPT = 256
+_PROMPTS: Mapping[str, type[RepairingPrompt]] = {
+    "chat": RepairingChat,
+    "json": RepairingJson,
+    "compact": RepairingCompact,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Hosted:
+    """A program made ready: its module, and the prompt its calls are put in."""
+
+    module: HostedModule
+    prompt: type[RepairingPrompt]
+
+
+class DspyAdapter:
+    """Runs programs as DSPy modules.
+
+    ``local_model_url`` gives the address of the server of the bundled model, and may start it; it is asked once per
+    run, on the loop, so a function that takes long is a coroutine function. By default it is the
+    embedded stack's, or what ``DSPEX_LOCAL_MODEL_URL`` says.
+    """
+
+    def __init__(self, *, local_model_url: LocalModelUrl | None = None) -> None:
+        self._local_model = LocalModelAddress()
+        self._endpoints = Endpoints(local_model_url or self._local_model)
+        self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
+        self._making_ready = asyncio.Lock()
+        # DSPy logs truncated answers, odd inputs and failing code, quoting them, without saying whose; our errors and
+        # audit events say whose.
+        logging.getLogger("dspy").setLevel(logging.CRITICAL)
+
+    async def prepare(self, program: Program) -> None:
+        """Build the program's module. Raises ModuleNotAllowed for code from outside the allowed packages, ProgramError
+        for code that is not there or a state that does not fit.
+
+        Neither credentials nor servers are touched: what is missing there is an execution's failure, and may be mended.
+        """
+        await self._host(program)
+        await self._endpoints.prepare(program)
+
+    async def execute(self, run: Run) -> Mapping[str, Any]:
+        """The outputs that the signature declares, unjudged: checking them is the caller's.
+
+        What DSPy adds of its own (the ``reasoning`` of ``chain_of_thought``) is not part of the contract and is left
+        out; the journaled answer has it. Declare an output named ``reasoning`` to have it in the result.
+        """
+        hosted = await self._host(run.program)
+        engine = RunEngine(run, await self._endpoints.of(run.program))
+        try:
+            prediction = await _predict(hosted, run, engine)
+        except Exception as error:
+            raise _failure(error, run.program, engine) from None
+        if not isinstance(prediction, dspy.Prediction | Mapping):
+            raise ProgramError(
+                f"program {run.program.name!r}: its module gave a {type(prediction).__name__}, not a dspy.Prediction",
+                code="not_a_prediction",
+            )
+        return declared_outputs(run.program.signature, prediction)
+
+    async def close(self) -> None:
+        """Close the connections to models."""
+        self._hosted.clear()
+        self._local_model.close()
+        await self._endpoints.aclose()
+
+    async def _host(self, program: Program) -> _Hosted:
+        hosted = self._hosted.get(program.version)
+        if hosted is not None:
+            self._hosted.move_to_end(program.version)
+            return hosted
+        async with self._making_ready:
+            hosted = self._hosted.get(program.version)
+            if hosted is None:
+                # It may import the user's code: the loop goes on meanwhile.
+                hosted = self._hosted[program.version] = await asyncio.to_thread(_make_ready, program)
+                if len(self._hosted) > _MODULES_KEPT:
+                    self._hosted.popitem(last=False)
+        return hosted
+
+
+def _make_ready(program: Program) -> _Hosted:
+    try:
+        module = host_module(program, _schema_dialect(program))
+    except Exception as error:  # the boundary to the user's code
+        raise program_failure(error, program=program.name, model=str(program.model)) from None
+    return _Hosted(module, _PROMPTS[program.prompt_style])
+
+
+async def _predict(hosted: _Hosted, run: Run, engine: RunEngine) -> Any:
+    before = current_trail.set(run.trail)
+    try:
+        with (
+            run_lm(engine) as lm,
+            dspy.context(
+                lm=lm,
+                adapter=hosted.prompt(engine),
+                trace=[],
+                callbacks=[],
+                disable_history=True,
+                track_usage=False,
+                warn_on_type_mismatch=False,
+                send_stream=None,
+            ),
+        ):
+            return await hosted.module(**dspy_inputs(run.program.signature, run.inputs))
+    finally:
+        current_trail.reset(before)
+
+
+def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexError:
+    failure = program_failure(error, program=program.name, model=str(program.model))
+    if not isinstance(error, AdapterParseError):
+        return failure
+    expected = list(error.signature.output_fields)
+    missing = [name for name in expected if name not in (error.parsed_result or {})] or expected
+    why = f"no value for {', '.join(missing)}" + (f"; {_cut(program)}" if engine.was_cut else "")
+    return ModelError(
+        f"{failure}: {why}", code=failure.code, retryable=failure.retryable, **failure.details, missing=missing
+    )
+
+
+def _cut(program: Program) -> str:
+    limit = f"max_tokens={program.max_tokens}" if program.max_tokens else "the provider's own limit of tokens"
+    return f"the answer was cut off at {limit}"
+
+
+def _schema_dialect(program: Program) -> SchemaDialect:
+    return schema_dialect(str(program.model), has_address=_has_address(program))
+
+
+def _has_address(program: Program) -> bool:
+    """Whether the program's model is at an address of its own, rather than at a provider that DSPy knows."""
+    return program.api_base is not None or program.model == LOCAL_MODEL

@@ -1,0 +1,234 @@
+"""A compiled signature as a ``dspy.Signature``: from its fields, never from a user's text.
+
+DSPy imports whatever modules a signature string names, so none ever reaches it. Annotations carry the types into
+DSPy's prompts, and constraints, which DSPy does not enforce, are said in the descriptions; enforcing is the compiled
+signature's part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache, reduce
+from operator import or_
+from types import MappingProxyType
+from typing import Any, Literal
+
+import dspy
+from dspy.signatures.signature import make_signature
+from pydantic import GetJsonSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+from dspex.errors import ModelError
+from dspex.signatures import Signature
+from dspex.signatures.fields import Field, Type
+from dspex.signatures.types.constraints import PHRASES
+from dspex.signatures.types.types import expand
+
+__all__ = ["Flavour", "dspy_inputs", "dspy_names", "dspy_signature", "field_description", "field_schema", "is_text"]
+
+#: The dialects of JSON Schema that providers of structured outputs take.
+Flavour = Literal["json-schema", "openai", "anthropic", "gemini"]
+
+# Where a field carries the JSON Schema of its values, and its description without the constraints; DSPy keeps what it
+# does not know in this mapping.
+_SCHEMA = "dspex_schema"
+_DESCRIPTION = "dspex_description"
+_MEDIA: Mapping[str, Any] = {"image": dspy.Image, "audio": dspy.Audio, "history": dspy.History}
+
+
+# Keyword arguments that DSPy's modules keep for themselves: an input of that name would silently become something else.
+_KEPT_BY_DSPY = frozenset({"completions", "config", "demos", "lm", "new_signature", "prediction", "self", "signature"})
+
+
+@lru_cache(maxsize=1024)
+def dspy_names(signature: Signature) -> Mapping[str, str]:
+    """What each field is called in DSPy: its name, with ``_`` after it where DSPy or pydantic has taken the name."""
+    fields = (*signature.input_fields, *signature.output_fields)
+    used = {field.name for field in fields}
+    names = {}
+    for field in fields:
+        name = field.name
+        while name in _KEPT_BY_DSPY or name.startswith("model_") or hasattr(dspy.Signature, name):
+            name = f"{name.removeprefix('model_')}_"
+            while name in used:
+                name += "_"
+        used.add(name)
+        names[field.name] = name
+    return MappingProxyType(names)
+
+
+def dspy_signature(signature: Signature, flavour: Flavour = "json-schema") -> type[dspy.Signature]:
+    """The ``dspy.Signature`` with the same name, description, fields and types.
+
+    Each field carries its JSON Schema in ``flavour``: see :func:`field_schema`.
+    """
+    inputs = signature.json_schema("inputs")["properties"]
+    outputs = signature.json_schema("outputs", provider=flavour)["properties"]
+    names = dspy_names(signature)
+    fields: dict[str, tuple[Any, FieldInfo]] = {}
+    for field in signature.input_fields:
+        fields[names[field.name]] = _input(field, inputs[field.name])
+    for field in signature.output_fields:
+        fields[names[field.name]] = _output(field, outputs[field.name])
+    made: type[dspy.Signature] = make_signature(
+        fields, signature.description or _task(signature), signature.name or "Signature"
+    )
+    return made
+
+
+def field_schema(field: FieldInfo) -> dict[str, Any] | None:
+    """The JSON Schema of a field of a compiled signature; ``None`` for a field that one of DSPy's modules added."""
+    extra = field.json_schema_extra
+    found = extra.get(_SCHEMA) if isinstance(extra, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def field_description(field: FieldInfo) -> str:
+    """What the signature says the field is, without its constraints; ``""`` for a field of DSPy's own."""
+    extra = field.json_schema_extra
+    return str(extra.get(_DESCRIPTION, "")) if isinstance(extra, dict) else ""
+
+
+def is_text(field: FieldInfo) -> bool:
+    """Whether the field's values are text, so that an answer's text is the value as it stands."""
+    schema = field_schema(field) or {}
+    return schema.get("type") in ("string", ["string", "null"]) or field.annotation in (str, str | None)
+
+
+def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Validated inputs as DSPy takes them: media and histories as its own types, fields left out as ``None``."""
+    names = dspy_names(signature)
+    plain = json.loads(signature.encode("inputs", inputs))  # bytes and times as the text that JSON has for them
+    return {names[field.name]: _given(field.type, plain.get(field.name)) for field in signature.input_fields}
+
+
+def _input(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
+    annotation = _MEDIA.get(field.type.name) or _annotation(field.type, schema)
+    return _marked(field, annotation, dspy.InputField(**_described(field)), schema)
+
+
+def _output(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
+    return _marked(field, _annotation(field.type, schema), dspy.OutputField(**_described(field)), schema)
+
+
+def _marked(field: Field, annotation: Any, info: FieldInfo, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
+    extra = info.json_schema_extra
+    assert isinstance(extra, dict)
+    extra |= {_SCHEMA: schema, _DESCRIPTION: field.description}
+    return (annotation if field.required else annotation | None), info
+
+
+def _described(field: Field) -> dict[str, str]:
+    """The description and the constraints in words; without any, DSPy's own placeholder stays."""
+    words = [field.description.strip().rstrip("."), *_limits(field.type)]
+    told = "; ".join(filter(None, words))
+    return {"desc": told} if told else {}
+
+
+def _limits(kind: Type) -> list[str]:
+    """The constraints in words: the type's own, then those of a list's items."""
+    if kind.name in _MEDIA:
+        return []
+    primitive = expand(kind)
+    said = [PHRASES[name].format(_said(value)) for name, value in primitive.constraints]
+    if primitive.name == "list":
+        said += [f"each {words}" for words in _limits(primitive.args[0])]
+    return said
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return ", ".join(json.dumps(item, ensure_ascii=False) for item in value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _annotation(kind: Type, schema: dict[str, Any]) -> Any:
+    """What DSPy's prompts show as the type; a structure that Python has no short name for is shown by its schema."""
+    primitive = expand(kind)
+    match primitive.name:
+        case "enum":
+            return Literal[primitive.labels]
+        case "optional":
+            return _annotation(primitive.args[0], schema) | None
+        case "list" if _has_name(primitive.args[0]):
+            return list[_annotation(primitive.args[0], {})]  # type: ignore[misc]
+        case "dict" if _has_name(primitive.args[1]):
+            return dict[str, _annotation(primitive.args[1], {})]  # type: ignore[misc]
+        case "union" if all(map(_has_name, primitive.args)):
+            return reduce(or_, [_annotation(arg, {}) for arg in primitive.args])
+        case name:
+            return _NAMED.get(name) or _shown_by_schema(kind.name, schema)
+
+
+_NAMED: Mapping[str, Any] = {
+    "string": str,
+    "binary": str,
+    "integer": int,
+    "float": float,
+    "boolean": bool,
+    "any": Any,
+    "datetime": datetime,
+    "map": dict[str, Any],
+}
+
+
+def _has_name(kind: Type) -> bool:
+    primitive = expand(kind)
+    return primitive.name in _NAMED or primitive.name == "enum" or bool(primitive.args and _all_named(primitive))
+
+
+def _all_named(primitive: Type) -> bool:
+    return primitive.name in ("list", "dict", "union", "optional") and all(map(_has_name, primitive.args))
+
+
+def _shown_by_schema(name: str, schema: dict[str, Any]) -> type:
+    """A class that stands for a JSON Schema: any value passes, and prompts show the schema."""
+
+    def core(cls: type, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.any_schema()
+
+    def shown(cls: type, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return dict(schema)
+
+    members = {"__get_pydantic_core_schema__": classmethod(core), "__get_pydantic_json_schema__": classmethod(shown)}
+    return type(name, (), members)
+
+
+def _given(kind: Type, value: Any) -> Any:
+    if value is None:
+        return None
+    if kind.name in ("image", "audio"):
+        return _media(kind.name, value)
+    if kind.name == "history":
+        return dspy.History(messages=value["messages"])
+    return value
+
+
+def _media(name: str, value: Mapping[str, Any]) -> Any:
+    if name == "image":
+        url = value.get("url") or f"data:{value['media_type']};base64,{value['data']}"
+        return dspy.Image(url=url)
+    if "url" in value:
+        return _inline_audio(value["url"])
+    return dspy.Audio(data=value["data"], audio_format=value["media_type"].partition("/")[2])
+
+
+def _inline_audio(url: str) -> Any:
+    """Audio from a ``data:`` address. Nothing is fetched: an address from an input could lead into our own network."""
+    if not url.startswith("data:"):
+        raise ModelError(
+            "audio by address is not passed to models: give it as data and media_type, or as a data: address",
+            code="unsupported",
+            retryable=False,
+        )
+    return dspy.Audio(url)
+
+
+def _task(signature: Signature) -> str:
+    """DSPy's words for a signature without a description."""
+    inputs = ", ".join(f"`{field.name}`" for field in signature.input_fields)
+    outputs = ", ".join(f"`{field.name}`" for field in signature.output_fields)
+    return f"Given the fields {inputs}, produce the fields {outputs}."

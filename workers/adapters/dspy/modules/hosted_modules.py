@@ -1,0 +1,137 @@
+"""Programs as DSPy modules: built from their content, once per version.
+
+What runs share: the modules of DSPy keep nothing of a call (with history off), so one serves all runs of a version. A
+module of the user's own may keep what it likes on itself: each run has a copy (0.05 to 0.1 ms for three predictors,
+against 3 to 7 ms for building it anew), unless its class says ``def deepcopy(self): return self``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from dspex.errors import ProgramError
+from dspex.program.modules import is_custom
+from dspex.program.program import Program
+from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
+from workers.adapters.dspy.modules.agents import MultiChainComparison, ProgramOfThought, ReAct
+from workers.adapters.dspy.modules.rewards import BestOfN, Refine
+from workers.adapters.dspy.modules.state import apply_state
+from workers.adapters.dspy.modules.tools import tools_of
+from workers.adapters.user_code import allowed_packages, load
+from workers.attempt.sync_threads import run_sync
+
+__all__ = ["HostedModule", "build_module", "host_module"]
+
+#: The output that ``chain_of_thought`` has the model write first.
+REASONING = "reasoning"
+
+_REACT_STEPS = 20
+_CODE_TRIES = 3
+_CHAINS = 3
+_CHAINS_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class HostedModule:
+    """A program's module, ready for any number of runs at once; ``shared`` says whether they use the same one."""
+
+    module: dspy.Module
+    shared: bool
+
+    async def __call__(self, **inputs: Any) -> Any:
+        """Run it: on the loop if it has ``aforward``, else in a thread of the worker's."""
+        module = self.module if self.shared else self.module.deepcopy()
+        if hasattr(module, "aforward"):
+            return await module.acall(**inputs)
+        return await run_sync(module, **inputs)
+
+
+def host_module(program: Program, flavour: Flavour) -> HostedModule:
+    """The program's module for a worker. It may import the user's code, which takes as long as it takes.
+
+    Raises ModuleNotAllowed, and ProgramError when the code cannot be found or the state does not fit.
+    """
+    return HostedModule(build_module(program, flavour), shared=not is_custom(program.module))
+
+
+def build_module(program: Program, flavour: Flavour = "json-schema") -> dspy.Module:
+    """The program's module with its state, to call or to optimise. Raises as :func:`host_module` does."""
+    packages = allowed_packages() if _names_code(program) else ()
+    signature = dspy_signature(program.signature, flavour)
+    module = (
+        _custom(program, signature, packages) if is_custom(program.module) else _module(program, signature, packages)
+    )
+    if program.state:
+        apply_state(program, module, program.state)
+    return module
+
+
+def _names_code(program: Program) -> bool:
+    return is_custom(program.module) or bool(program.tools) or "reward" in program.module_options
+
+
+def _module(program: Program, signature: type[dspy.Signature], packages: Collection[str]) -> dspy.Module:
+    options = program.module_options
+    match program.module:
+        case "predict":
+            return dspy.Predict(signature)
+        case "chain_of_thought":
+            return _chain_of_thought(program, signature)
+        case "react":
+            tools = tools_of(program, packages)
+            return ReAct(signature, tools=tools, max_iters=options.get("max_iters", _REACT_STEPS))
+        case "program_of_thought":
+            return ProgramOfThought(signature, max_iters=options.get("max_iters", _CODE_TRIES))
+        case "best_of_n" | "refine" as kind:
+            return (BestOfN if kind == "best_of_n" else Refine)(
+                _inner(program, signature),
+                N=options["n"],
+                reward_fn=load(program, options["reward"], packages),
+                threshold=options["threshold"],
+            )
+        case "multi_chain_comparison":
+            return MultiChainComparison(
+                dspy.ChainOfThought(signature),
+                signature,
+                M=options.get("m", _CHAINS),
+                temperature=options.get("temperature", _CHAINS_TEMPERATURE),
+            )
+        case other:
+            raise ProgramError(f"program {program.name!r}: the dspy adapter does not host module {other!r}")
+
+
+def _inner(program: Program, signature: type[dspy.Signature]) -> dspy.Module:
+    if program.module_options.get("module") == "chain_of_thought":
+        return _chain_of_thought(program, signature)
+    return dspy.Predict(signature)
+
+
+def _chain_of_thought(program: Program, signature: type[dspy.Signature]) -> dspy.Module:
+    """``dspy.ChainOfThought``; a signature that declares the reasoning itself has it asked for first."""
+    if REASONING in signature.output_fields:
+        field = signature.output_fields[REASONING]
+        return dspy.Predict(signature.delete(REASONING).prepend(REASONING, field, field.annotation))
+    return dspy.ChainOfThought(signature)
+
+
+def _custom(program: Program, signature: type[dspy.Signature], packages: Collection[str]) -> dspy.Module:
+    """What the user's factory makes of the options; with a parameter ``signature``, it is given the program's."""
+    factory = load(program, program.module, packages)
+    options = dict(program.module_options)
+    # DSPy's metaclass hides the parameters of a module's class.
+    made_by = vars(factory).get("__init__", factory) if isinstance(factory, type) else factory
+    if "signature" in inspect.signature(made_by).parameters:
+        options["signature"] = signature
+    module = factory(**options)
+    if not isinstance(module, dspy.Module):
+        raise ProgramError(
+            f"program {program.name!r}: {program.module!r} gave a {type(module).__name__}, not a dspy.Module",
+            code="not_a_module",
+            program=program.name,
+        )
+    return module

@@ -1,0 +1,72 @@
+"""Code of the user's own: found by name, and only in the packages that this worker allows.
+
+A program is data that anybody with access to the database can write, so its names are not trusted: a package that is
+not listed in ``DSPEX_PROGRAM_PACKAGES`` is never imported, and what an allowed module merely imported from elsewhere
+(``os.system``) is not handed out either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from importlib import import_module
+from typing import Any
+
+from dspex.errors import ModuleNotAllowed, ProgramError
+from dspex.program.modules import is_reference
+from dspex.program.program import Program
+from dspex.settings import Settings
+
+__all__ = ["allowed_packages", "load"]
+
+
+def allowed_packages() -> Collection[str]:
+    """What ``DSPEX_PROGRAM_PACKAGES`` says now."""
+    return Settings.load().program_packages
+
+
+def load(program: Program, reference: str, packages: Collection[str]) -> Callable[..., Any]:
+    """The function or class that ``package.module:name`` names.
+
+    Raises ModuleNotAllowed for one from outside ``packages``, and ProgramError ``code_not_found`` when there is none:
+    another worker may have it.
+    """
+    module, _, name = reference.partition(":")
+    if not is_reference(reference) or not _is_within(module, packages):
+        raise _refused(program, reference, packages)
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ProgramError(
+            f"program {program.name!r}: {reference!r} cannot be imported in this worker ({type(error).__name__}: "
+            f"{error}): install its package there, or name its directory in PYTHONPATH",
+            code="code_not_found",
+            retryable=True,
+            program=program.name,
+            reference=reference,
+        ) from error
+    if not callable(found):
+        raise ProgramError(f"program {program.name!r}: {reference!r} is a {type(found).__name__}, not a function")
+    if not _is_within(_home(found), packages):
+        raise _refused(program, reference, packages, of=_home(found))
+    return found  # type: ignore[no-any-return]
+
+
+def _home(found: Any) -> str:
+    """The module whose code it is: for a thing made by a class from elsewhere (``functools.partial``), that class's."""
+    defined = found if isinstance(found, type) or hasattr(found, "__code__") else type(found)
+    return str(defined.__module__)
+
+
+def _is_within(module: str, packages: Collection[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def _refused(program: Program, reference: str, packages: Collection[str], *, of: str = "") -> ModuleNotAllowed:
+    listed = ", ".join(packages) or "none"
+    whose = f", which is {of}'s," if of else ""
+    return ModuleNotAllowed(
+        f"program {program.name!r} wants {reference!r}{whose} and this worker allows code from these packages: "
+        f"{listed}; list its package in DSPEX_PROGRAM_PACKAGES if you trust it, and start the worker again",
+        program=program.name,
+        reference=reference,
+    )

@@ -1,0 +1,1 @@
+"""One attempt: claim, host, validate, settle."""

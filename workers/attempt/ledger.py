@@ -1,0 +1,155 @@
+"""What the executor reads and writes in Postgres, micro-batched, and the hint that something is final."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import redis.asyncio
+from psycopg.rows import args_row, tuple_row
+
+from dspex.client.execution import Status
+from dspex.publish.broker import DONE_CHANNEL
+from dspex.publish.redis_clients import async_client
+from dspex.settings.failpoints import AFTER_SETTLE, failpoint
+from dspex.store import programs
+from dspex.store.array_text import array
+from dspex.store.audit_chain import encode_events
+from dspex.store.lifecycle import control, executions, lm_calls
+from dspex.store.lifecycle.executions import Claimed, Settlement
+from dspex.store.lifecycle.lm_calls import LMCall
+from dspex.store.operations import refused_messages
+from workers.attempt.batcher import Batcher, Connection
+from workers.observe.metrics import BACKEND_FAILURES
+
+__all__ = ["Ledger"]
+
+log = logging.getLogger("dspex.workers")
+
+#: A hint is worth this many seconds: without it the waiting client asks Postgres itself.
+ANNOUNCE_SECONDS = 2.0
+
+
+class Ledger:
+    """Four connections: claims, settlements, journal entries and reads do not wait for each other.
+
+    ``worker_id`` tells under whose lease claims are made.
+    """
+
+    def __init__(self, database_url: str, broker_url: str, worker_id: Callable[[], UUID]) -> None:
+        self._worker_id = worker_id
+        self._redis = async_client(broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS)
+        self._announcing: set[asyncio.Task[None]] = set()
+        self._claims: Batcher[UUID, Claimed | None] = Batcher("claim", database_url, self._claim_all)
+        self._settlements: Batcher[Settlement, Status | None] = Batcher("settle", database_url, self._settle_all)
+        self._calls: Batcher[LMCall, None] = Batcher("journal", database_url, _store_calls)
+        self._reads: Batcher[_Read, Any] = Batcher("read", database_url, _read_all)
+        self._batchers: tuple[Batcher[Any, Any], ...] = (self._claims, self._settlements, self._calls, self._reads)
+
+    def start(self) -> None:
+        for batcher in self._batchers:
+            batcher.start()
+
+    async def close(self) -> None:
+        for batcher in self._batchers:
+            await batcher.close()
+        await asyncio.gather(*self._announcing, return_exceptions=True)
+        await self._redis.aclose()
+
+    def claim(self, id: UUID) -> asyncio.Future[Claimed | None]:
+        """The execution, now running under this worker's lease; None when it is not there to claim."""
+        return self._claims.add(id)
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[Status | None]:
+        """Record how the attempt ends. None when this worker no longer owns it: nothing was changed.
+
+        The status is the execution's, which may be cancelled although the settlement would queue it again.
+        """
+        return self._settlements.add(settlement)
+
+    async def store_call(self, call: LMCall) -> None:
+        """Returns once the call is committed."""
+        await self._calls.add(call)
+
+    async def calls(self, execution_id: UUID) -> list[LMCall]:
+        """The journal of the execution."""
+        rows = await self._reads.add((lm_calls.SELECT, {"execution_id": execution_id}))
+        return [LMCall(*row) for row in rows]
+
+    async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None:
+        """Never replay what the execution was answered, up to this attempt, to these requests."""
+        parameters = {"execution_id": execution_id, "attempt": attempt, "request_hashes": list(request_hashes)}
+        await self._reads.add((lm_calls.REJECT, parameters))
+
+    async def program(self, name: str, version: str) -> str | None:
+        """The content of a program's version, as JSON text."""
+        rows = await self._reads.add((programs.LOAD, {"name": name, "version": version}))
+        return str(rows[0][0]) if rows else None
+
+    async def cancelling(self) -> list[tuple[UUID, int, datetime]]:
+        """Attempts of this worker that somebody wants cancelled: the execution, the attempt, since when."""
+        rows: list[tuple[UUID, int, datetime]] = await self._reads.add(
+            (control.CANCELLING, {"worker_id": self._worker_id()})
+        )
+        return rows
+
+    async def unknown(self, ids: Collection[UUID]) -> int:
+        """How many of these ids no execution has."""
+        return len(await self._reads.add((refused_messages.UNKNOWN, {"ids": list(ids)})))
+
+    async def record_refusals(self, counts: Mapping[str, int]) -> None:
+        """Keep how many messages were refused, by reason."""
+        await self._reads.add((refused_messages.RECORD, refused_messages.record_parameters(counts, self._worker_id())))
+
+    async def give_back(self, ids: Collection[UUID]) -> None:
+        """Return executions that will not be claimed here to the pump."""
+        await self._reads.add((control.UNDISPATCH, {"ids": list(ids)}))
+
+    async def _claim_all(self, connection: Connection, ids: Sequence[UUID], again: bool) -> list[Claimed | None]:
+        worker_id = self._worker_id()
+        events = encode_events([{"kind": "claimed", "data": {"worker": str(worker_id)}}])
+        parameters = {"ids": array(ids), "worker_id": worker_id, "events": events}
+        async with connection.cursor(row_factory=args_row(Claimed)) as cursor:
+            found = await (await cursor.execute(executions.CLAIM, parameters)).fetchall()
+            if again:
+                found += await (await cursor.execute(executions.ADOPT, parameters)).fetchall()
+        claimed = {row.id: row for row in found}
+        return [claimed.get(id) for id in ids]
+
+    async def _settle_all(
+        self, connection: Connection, settlements: Sequence[Settlement], again: bool
+    ) -> list[Status | None]:
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(executions.SETTLE, executions.settle_parameters(settlements))
+            settled = {id: Status(status) for id, status in await cursor.fetchall()}
+        failpoint(AFTER_SETTLE)
+        final = [id for id, status in settled.items() if status.is_final]
+        if final:
+            task = asyncio.create_task(self._announce(final))
+            self._announcing.add(task)
+            task.add_done_callback(self._announcing.discard)
+        return [settled.get(s.id) for s in settlements]
+
+    async def _announce(self, ids: Sequence[UUID]) -> None:
+        try:
+            await self._redis.publish(DONE_CHANNEL, " ".join(map(str, ids)))
+        except (redis.RedisError, OSError) as error:
+            BACKEND_FAILURES.labels("redis").inc()
+            log.warning("%s executions are settled, but Redis could not be told: %s", len(ids), error)
+
+
+_Read = tuple[str, dict[str, Any]]
+
+
+async def _read_all(connection: Connection, reads: Sequence[_Read], again: bool) -> list[Any]:
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        return [await (await cursor.execute(query, parameters)).fetchall() for query, parameters in reads]
+
+
+async def _store_calls(connection: Connection, calls: Sequence[LMCall], again: bool) -> list[None]:
+    await connection.execute(lm_calls.INSERT, lm_calls.insert_parameters(calls))
+    return [None] * len(calls)

@@ -1,0 +1,274 @@
+"""Streams: what running executions tell whoever follows them, through Redis.
+
+Telling is keeping: a stream knows what its answer has so far and how much of that was published. One task publishes
+what is new of all streams together, a few times a second. Redis may be slow or away, or lose what it had: the next time
+brings more, or everything of the answer again, and readers leave out what they know. So nothing waits for Redis, and
+what is kept is no more than the answers under way. A reader costs the worker nothing.
+
+In Redis: ``dspex:stream:ID``, a Redis Stream; see dspex/client/follow.py, which reads it. The entry
+``ATTEMPT-NUMBER`` is
+refused by Redis once there is one of a later attempt: a worker that lost its lease cannot disturb the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import redis.asyncio
+
+from dspex.client.execution import Status
+from dspex.client.follow import stream_key
+from dspex.publish.redis_clients import async_client
+from workers.adapters.contract import Stream, StreamedAnswer
+
+__all__ = ["ENTRIES_MOST", "AttemptStream", "StreamWithout", "Streams"]
+
+log = logging.getLogger("dspex.workers")
+
+#: After the last entry a stream stays so long.
+STREAM_SECONDS = 600
+#: About as many of the newest entries of a stream are kept.
+ENTRIES_MOST = 10_000
+#: What is told within this time becomes one entry.
+PAUSE_SECONDS = 0.04
+#: A command costs the loop about 0.03 ms; after many it is left to the executions for ten times as long.
+PAUSE_SECONDS_PER_COMMAND = 0.0003
+#: Redis is given so long to answer, and then left alone for a while.
+REDIS_SECONDS = 2.0
+AWAY_SECONDS = 1.0
+
+Entry = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Field:
+    """What is known of a field: its text so far, its value once it is complete; and what of that is published."""
+
+    text: str = ""
+    value: Any = None
+    is_complete: bool = False
+    published: int = 0
+    is_told: bool = False
+
+    def rewind(self) -> None:
+        self.published, self.is_told = 0, False
+
+    def news(self, answer: int, name: str) -> Iterator[Entry]:
+        if self.published < len(self.text):
+            yield {"answer": answer, "field": name, "at": self.published, "text": self.text[self.published :]}
+            self.published = len(self.text)
+        if self.is_complete and not self.is_told:
+            yield {"answer": answer, "field": name, "value": self.value}
+            self.is_told = True
+
+
+class _Answer:
+    """See :class:`workers.adapters.contract.StreamedAnswer`."""
+
+    def __init__(self, stream: AttemptStream, number: int) -> None:
+        self._stream = stream
+        self.number = number
+        self.fields: dict[str, _Field] = {}
+
+    def text(self, field: str, more: str) -> None:
+        known = self.fields.setdefault(field, _Field())
+        if not known.is_complete:
+            known.text += more
+            self._stream.touch(self)
+
+    def field(self, name: str, value: Any) -> None:
+        known = self.fields.setdefault(name, _Field())
+        if not known.is_complete and _is_json(value):
+            known.value, known.is_complete = value, True
+            self._stream.touch(self)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether the value can be told; an adapter of others may give any, and the recorded one comes in the end."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+class AttemptStream:
+    """The stream of one attempt: see :class:`workers.adapters.contract.Stream`."""
+
+    def __init__(self, streams: Streams, id: UUID, attempt: int) -> None:
+        self.id = id
+        self.key = stream_key(id)
+        self._streams = streams
+        self._attempt = attempt
+        self._numbers = itertools.count(1)
+        self._answer = _Answer(self, 0)
+        self._status = Status.RUNNING
+        self._told_status: Status | None = None
+        self.exists = False
+
+    @property
+    def is_over(self) -> bool:
+        return self._status is not Status.RUNNING
+
+    def answer(self) -> StreamedAnswer:
+        self._answer = _Answer(self, self._answer.number + 1)
+        return self._answer
+
+    def end(self, status: Status | None) -> None:
+        """The attempt is settled, and the execution has this status now; None when the lease was lost."""
+        if status is None:
+            self._streams.drop(self)
+        else:
+            self._status = status
+            self._streams.touch(self)
+
+    def touch(self, answer: _Answer) -> None:
+        """There is news in an answer; one that another took the place of is not listened to."""
+        if answer is self._answer:
+            self._streams.touch(self)
+
+    def rewind(self) -> None:
+        """What was published may be lost: all of it is news again."""
+        self.exists = False
+        self._told_status = None
+        for field in self._answer.fields.values():
+            field.rewind()
+
+    def news(self) -> Iterator[tuple[str, bytes]]:
+        """The entries to publish, which then count as published."""
+        for entry in self._entries():
+            # ASCII, as half a surrogate pair is no UTF-8.
+            yield f"{self._attempt}-{next(self._numbers)}", json.dumps(entry, separators=(",", ":")).encode()
+
+    def _entries(self) -> Iterator[Entry]:
+        if self._told_status is None:
+            yield {"status": Status.RUNNING}
+            self._told_status = Status.RUNNING
+        for name, field in self._answer.fields.items():
+            yield from field.news(self._answer.number, name)
+        if self._told_status is not self._status:
+            yield {"status": self._status}
+            self._told_status = self._status
+
+
+class StreamWithout:
+    """A stream that is not told of the fields ``hidden``: their values are sealed, and Redis never holds them."""
+
+    def __init__(self, stream: Stream, hidden: Collection[str]) -> None:
+        self._stream = stream
+        self._hidden = hidden
+
+    def answer(self) -> StreamedAnswer:
+        return _AnswerWithout(self._stream.answer(), self._hidden)
+
+
+class _AnswerWithout:
+    def __init__(self, answer: StreamedAnswer, hidden: Collection[str]) -> None:
+        self._answer = answer
+        self._hidden = hidden
+
+    def text(self, field: str, more: str) -> None:
+        if field not in self._hidden:
+            self._answer.text(field, more)
+
+    def field(self, name: str, value: Any) -> None:
+        if name not in self._hidden:
+            self._answer.field(name, value)
+
+
+class Streams:
+    """Publishes the streams of a worker. All methods belong to the loop's thread."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._redis = async_client(broker_url, socket_connect_timeout=REDIS_SECONDS, socket_timeout=REDIS_SECONDS)
+        self._with_news: dict[UUID, AttemptStream] = {}
+        self._has_news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_away = False
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="dspex-streams")
+
+    async def close(self) -> None:
+        """Publish what is left, if Redis takes it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._with_news and not self._is_away:
+            await self._publish()
+        await self._redis.aclose()
+
+    def open(self, id: UUID, attempt: int) -> AttemptStream:
+        """The stream of an attempt that begins."""
+        stream = AttemptStream(self, id, attempt)
+        self.touch(stream)
+        return stream
+
+    def touch(self, stream: AttemptStream) -> None:
+        """It has news."""
+        self._with_news[stream.id] = stream
+        self._has_news.set()
+
+    def drop(self, stream: AttemptStream) -> None:
+        if self._with_news.get(stream.id) is stream:
+            del self._with_news[stream.id]
+
+    async def _run(self) -> None:
+        while True:
+            await self._has_news.wait()
+            pause = await self._publish() * PAUSE_SECONDS_PER_COMMAND
+            await asyncio.sleep(AWAY_SECONDS if self._is_away else max(PAUSE_SECONDS, pause))
+
+    async def _publish(self) -> int:
+        """Bring Redis what is new of every stream. Returns how many commands that took."""
+        self._has_news.clear()
+        streams, self._with_news = list(self._with_news.values()), {}
+        pipeline = self._redis.pipeline(transaction=False)
+        sent = []
+        for stream in streams:
+            for id, entry in stream.news():
+                pipeline.xadd(
+                    stream.key, {"e": entry}, id=id, maxlen=ENTRIES_MOST, approximate=True, nomkstream=stream.exists
+                )
+                sent.append(stream)
+            pipeline.expire(stream.key, STREAM_SECONDS)
+            sent.append(stream)
+        try:
+            replies = await pipeline.execute(raise_on_error=False)
+        except (redis.RedisError, OSError) as error:
+            self._failed(streams, error)
+        else:
+            self._is_away = False
+            self._answered(sent, replies)
+        return len(sent)
+
+    def _answered(self, sent: Sequence[AttemptStream], replies: Sequence[Any]) -> None:
+        """Look at what Redis says to each command: None to an entry of a stream that is gone."""
+        lost = {}
+        for stream, reply in zip(sent, replies, strict=True):
+            stream.exists = True
+            if reply is None or reply is False or reply == 0:
+                lost[stream.id] = stream
+            elif isinstance(reply, redis.ResponseError):  # a later attempt has begun, or Redis is full
+                log.debug("stream of %s: %s", stream.id, reply)
+        for stream in lost.values():
+            stream.rewind()
+            if stream.id not in self._with_news:
+                self.touch(stream)
+
+    def _failed(self, streams: Sequence[AttemptStream], error: Exception) -> None:
+        """Try again with those whose attempts run; whoever follows the others finds their end in Postgres."""
+        if not self._is_away:
+            log.warning("streams: Redis is out of reach, they go on once it is back: %s", error)
+        self._is_away = True
+        for stream in streams:
+            stream.rewind()
+            if not stream.is_over:
+                self.touch(stream)

@@ -1,0 +1,1 @@
+"""Celery: messages in, and control of the worker."""

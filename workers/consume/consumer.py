@@ -1,0 +1,62 @@
+"""Celery's consumer, proof against messages that are not ours.
+
+Celery logs the whole content of a message that it does not understand, and a message with odd headers ends the worker.
+Here one is refused, counted and forgotten; the truth is in Postgres, and nothing of it changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.worker import consumer
+from kombu.exceptions import ContentDisallowed, KombuError
+
+from dspex.publish.broker import TASK
+from workers.consume.redis_transport import UNREADABLE
+
+__all__ = ["Consumer"]
+
+log = logging.getLogger("dspex.workers")
+
+#: What ours never say: it would have the worker hold the message in memory until then.
+_LATER = ("eta", "expires")
+
+
+class Consumer(consumer.Consumer):  # type: ignore[misc]
+    """``worker_consumer = "workers.consume.consumer:Consumer"``."""
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        handle = super().create_task_handler(*args, **options)
+
+        def handle_ours(message: Any) -> None:
+            try:
+                headers = message.headers
+                if headers.get("task") == TASK and any(headers.get(name) for name in _LATER):
+                    self._refuse(message, "malformed")
+                    return
+                handle(message)
+            except (*UNREADABLE, KombuError) as error:
+                self._refuse(message, "malformed", error)
+
+        return handle_ours
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self._refuse(message, "content_type" if isinstance(exc, ContentDisallowed) else "body", exc)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self._refuse(message, "malformed")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._refuse(message, "task", exc)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._refuse(message, "content_type" if isinstance(exc, ContentDisallowed) else "malformed", exc)
+
+    def _refuse(self, message: Any, reason: str, error: Exception | None = None) -> None:
+        """Only the kind of the error is logged: its text may quote what came."""
+        log.error("refused a message (%s)%s", reason, f": {type(error).__name__}" if error else "")
+        self.pool.refuse(reason)
+        if not message.acknowledged:
+            message.reject_log_error(log, self.connection_errors)

@@ -1,0 +1,76 @@
+"""Flower, the live view of workers and tasks, as DSPex runs it: ``python -m workers.consume.flower``.
+
+``dspex flower`` becomes this process. The password comes from the settings, never from the command line; Flower's own
+``FLOWER_*`` variables work as its documentation says, but for those that are set here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import logging
+import signal
+import sys
+from typing import Any
+
+from flower.app import Flower
+from flower.command import apply_env_options, extract_settings
+from flower.options import default_options
+from flower.urls import settings as web_settings
+
+from dspex.settings import Settings
+from workers.app import app
+
+__all__ = ["main"]
+
+log = logging.getLogger("dspex.flower")
+
+#: A worker that has been gone for so long is no longer shown.
+FORGET_WORKERS_SECONDS = 3600
+COLUMNS = "name,uuid,state,worker,received,runtime,exception"
+
+
+def main() -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    options = _options(Settings.load(), _arguments())
+    view = Flower(capp=app, options=options, **web_settings)
+    atexit.register(view.stop)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    port = view.start_http_server()
+    scheme = "https" if view.ssl_options else "http"
+    log.info("Flower is at %s://%s:%s/%s", scheme, options.address, port, options.url_prefix or "")
+    try:
+        view.start()
+    except (KeyboardInterrupt, SystemExit):
+        return
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="workers.flower")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--url-prefix")
+    return parser.parse_args()
+
+
+def _options(settings: Settings, arguments: argparse.Namespace) -> Any:
+    options = default_options
+    apply_env_options()
+    options.port, options.address, options.url_prefix = arguments.port, arguments.address, arguments.url_prefix
+    if settings.flower_password is not None:
+        options.basic_auth = [f"{settings.flower_user}:{settings.flower_password.get_secret_value()}"]
+    if not (options.basic_auth or options.auth):
+        options.read_only = True  # anything on this machine reaches it, a page in a browser included
+    options.max_tasks, options.max_workers = settings.flower_max_tasks, settings.flower_max_workers
+    options.purge_offline_workers = FORGET_WORKERS_SECONDS
+    options.tasks_columns = COLUMNS
+    # What it could keep is a pickle, which is never read here: history is in Postgres.
+    options.persistent = False
+    extract_settings()
+    return options
+
+
+if __name__ == "__main__":
+    main()

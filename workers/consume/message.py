@@ -1,0 +1,179 @@
+"""A message of Celery's: the executions it carries, and what Celery, its events and Flower are told of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+from uuid import UUID
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import Terminated
+from celery.exceptions import Ignore, Retry
+
+from dspex.client.execution import Status
+from dspex.errors import MessageRefused
+from dspex.publish.broker import TASK, step
+from dspex.publish.envelope import unpack
+from workers.attempt.executor import OnEnd, OnStart, Outcome, Received
+
+__all__ = ["Message"]
+
+log = logging.getLogger("dspex.workers")
+
+CONTENT_TYPE = "application/json"
+#: Several times what an envelope with the most ids takes.
+BODY_BYTES_MOST = 256 * 1024
+#: That of a message which does not say how urgent it is.
+LAST_STEP = 9
+
+
+class Pool(Protocol):
+    """What a message needs of the pool."""
+
+    @property
+    def tells(self) -> bool: ...
+
+    def tell(self, event: str, id: UUID, **fields: Any) -> None: ...
+
+    def on_main(self, call: Callable[..., Any], *args: Any) -> None: ...
+
+    def submit(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None: ...
+
+    def refuse(self, reason: str) -> None: ...
+
+
+class Message:
+    """A message under way: the executions it carries, and Celery's callbacks for it.
+
+    The main thread hears of its first start and its end, and of what lies between only if somebody wants to be told.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        task_id: str,
+        request: Mapping[str, Any],
+        body: bytes | str,
+        content_type: str,
+        callback: Callable[..., Any],
+        accept_callback: Callable[..., Any],
+    ) -> None:
+        self._pool = pool
+        self._task_id = task_id.replace("-", "")
+        self._name = str(request.get("shadow") or TASK)
+        self._priority = _priority(request)
+        self._body = body
+        self._content_type = content_type
+        self._callback = callback
+        self._accept_callback = accept_callback
+        self._left = 0
+        self._accepted = False
+        self._outcome = Outcome(None)
+
+    def run(self) -> None:
+        try:
+            ids = _ids(self._body, self._content_type)
+        except MessageRefused as error:
+            reason = error.details["reason"]
+            log.error("refused a message (%s): %s", reason, error)  # noqa: TRY400 - a traceback tells nothing
+            self._pool.refuse(reason)
+            self._finish(Outcome(Status.FAILED, error))
+            return
+        self._left = len(ids)
+        for id in ids if self._pool.tells else ():
+            if not self._speaks_for(id):
+                self._pool.tell("task-received", id, name=self._name, args=str(id), kwargs="{}", retries=0)
+        self._pool.submit(
+            Received(ids, self._name.removeprefix(f"{TASK} "), self._priority), self._on_start, self._on_end
+        )
+
+    def _speaks_for(self, id: UUID) -> bool:
+        """Whether Celery's own events, those of the message, are this execution's."""
+        return id.hex == self._task_id
+
+    # On the loop's thread.
+
+    def _on_start(self, id: UUID) -> None:
+        if not self._accepted:
+            self._accepted = True
+            self._pool.on_main(self._accept_callback, os.getpid(), time.monotonic())
+        if self._pool.tells and not self._speaks_for(id):
+            self._pool.on_main(self._pool.tell, "task-started", id)
+
+    def _on_end(self, id: UUID, outcome: Outcome) -> None:
+        self._left -= 1
+        if self._speaks_for(id):
+            self._outcome = outcome
+        elif self._pool.tells and outcome.status is not None:
+            self._pool.on_main(self._tell_ending, id, outcome)
+        if self._left == 0:
+            self._pool.on_main(self._finish, self._outcome)
+
+    # On the main thread.
+
+    def _tell_ending(self, id: UUID, outcome: Outcome) -> None:
+        event, fields = _ending(outcome)
+        self._pool.tell(event, id, **fields)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if outcome.status is Status.COMPLETED:
+            self._callback((0, "completed", outcome.runtime_seconds))
+        else:
+            self._callback((1, _exception_info(outcome), outcome.runtime_seconds))
+
+
+def _priority(request: Mapping[str, Any]) -> int:
+    priority = (request.get("delivery_info") or {}).get("priority")
+    return step(priority) if isinstance(priority, int) else LAST_STEP
+
+
+def _ids(body: bytes | str, content_type: str) -> list[UUID]:
+    if content_type != CONTENT_TYPE:
+        raise MessageRefused(f"it is not {CONTENT_TYPE}", reason="content_type")
+    if len(body) > BODY_BYTES_MOST:
+        raise MessageRefused(f"its body has {len(body)} bytes, more than {BODY_BYTES_MOST}", reason="size")
+    try:
+        (envelope,), _, _ = json.loads(body)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise MessageRefused(f"the body is not a task's: {type(error).__name__}", reason="body") from None
+    return unpack(envelope)
+
+
+def _ending(outcome: Outcome) -> tuple[str, dict[str, Any]]:
+    """The event, and its fields, of an execution that ended so."""
+    code = outcome.error.code if outcome.error else ""
+    if outcome.status is Status.COMPLETED:
+        return "task-succeeded", {"result": "completed", "runtime": outcome.runtime_seconds}
+    if outcome.status is Status.QUEUED:
+        return "task-retried", {"exception": code, "traceback": ""}
+    if outcome.status is Status.CANCELLED:
+        return "task-revoked", {"terminated": True, "signum": None, "expired": False}
+    return "task-failed", {"exception": code, "traceback": ""}
+
+
+def _exception_info(outcome: Outcome) -> ExceptionInfo:
+    """What Celery's events tell: a code, never a text that may hold inputs or outputs."""
+    code = outcome.error.code if outcome.error else ""
+    try:
+        if outcome.status is None:
+            raise Ignore
+        if outcome.status is Status.QUEUED:
+            raise Retry(exc=_Failed(code))
+        if outcome.status is Status.CANCELLED:
+            raise Terminated(code)
+        raise _Failed(code or str(outcome.status))
+    except Exception as error:
+        info = ExceptionInfo()
+        info.exception, info.traceback = error, ""  # a wrapper, and a line of this file, would tell nobody anything
+        return info
+
+
+class _Failed(Exception):
+    """A failure as Flower shows it: its code."""
+
+    def __repr__(self) -> str:
+        return str(self)

@@ -1,0 +1,84 @@
+"""Celery's remote control (``celery -A workers.app control …``), as it applies to executions.
+
+An execution is its row in Postgres, so revoking one cancels the row, as ``dspex cancel`` does. Celery's own way, a
+list of ids in each worker's memory whose messages are dropped, would leave the row queued for ever. Its time limits
+and rate limits are superseded too: by the execution's own deadline, and by the program's ``Limits``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from celery.worker import control
+from celery.worker.request import Request
+from celery.worker.state import revoked
+
+from dspex.errors import BackendUnavailable
+from dspex.publish.broker import TASK
+
+__all__ = ["ExecutionRequest", "register"]
+
+log = logging.getLogger("dspex.workers")
+
+_celerys_time_limit = control.time_limit
+
+
+class ExecutionRequest(Request):  # type: ignore[misc]
+    """The request of a message with executions: what becomes of them is decided by their rows alone."""
+
+    def revoked(self) -> bool:
+        """False: a message always reaches the pool, where a cancelled execution is not there to claim."""
+        return False
+
+    def terminate(self, pool: Any, signal: str | int | None = None) -> None:
+        """Cancel the message's first execution, whose id is the task's."""
+        pool.revoke([UUID(self.id)], running=True)
+
+    def cancel(self, pool: Any, signal: str | int | None = None, emit_retry: bool = True) -> None:
+        """Nothing: a cold shutdown hands back what runs, and a lost connection to Redis says nothing of the work."""
+
+
+def revoke(state: Any, task_id: str | Sequence[str], terminate: bool = False, **_: object) -> dict[str, str]:
+    """Cancel executions that are queued; with ``terminate`` those that run as well."""
+    wanted = [task_id] if isinstance(task_id, str) else list(task_id or ())
+    ids = [id for id in map(_uuid, wanted) if id is not None]
+    revoked.update(wanted)  # for `inspect revoked`, and for tasks that are not executions
+    try:
+        state.consumer.pool.revoke(ids, running=bool(terminate))
+    except BackendUnavailable as error:
+        log.error("nothing is revoked: %s", error)  # noqa: TRY400 - the message says it all
+        return {"error": f"nothing is revoked: {error}"}
+    which = "if they are queued or run" if terminate else "if they are queued; terminate=True also cancels what runs"
+    return {"ok": f"executions {', '.join(map(str, ids))} are cancelled {which}"}
+
+
+def terminate(state: Any, signal: str, task_id: str | Sequence[str], **_: object) -> dict[str, str]:
+    """Cancel executions, queued or running. The signal is for Celery's own pools and is not sent."""
+    return revoke(state, task_id, terminate=True)
+
+
+def time_limit(state: Any, task_name: str | None = None, **limits: Any) -> Any:
+    """Set the time limit of a task that is no execution."""
+    if task_name == TASK:
+        return {"error": "an execution ends at its own deadline: set Program(timeout=…) or submit(timeout=…)"}
+    return _celerys_time_limit(state, task_name=task_name, **limits)
+
+
+def rate_limit(state: Any, task_name: str, rate_limit: str, **_: object) -> Any:
+    """Refuse: rates belong to programs."""
+    return {"error": "rates are limited by program, across all workers: deploy it with Limits(per_minute=…)"}
+
+
+def register() -> None:
+    """Put these commands in the place of Celery's own."""
+    control.Panel.data.update(revoke=revoke, terminate=terminate, time_limit=time_limit, rate_limit=rate_limit)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,23 @@
+"""kombu's Sentinel transport, with what the one of a single Redis has here (transport.py)."""
+
+from __future__ import annotations
+
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis
+
+from workers.consume import redis_transport
+
+__all__ = ["Transport", "register"]
+
+
+class Channel(redis_transport.Channel, redis.SentinelChannel):  # type: ignore[misc]
+    """Finds the primary anew for each connection."""
+
+
+class Transport(redis.SentinelTransport):  # type: ignore[misc]
+    Channel = Channel
+
+
+def register() -> None:
+    """Make this the transport of sentinel:// URLs in this process."""
+    TRANSPORT_ALIASES["sentinel"] = f"{__name__}:Transport"
+    _transport_cache.pop("sentinel", None)

@@ -1,0 +1,136 @@
+"""HTTP for model calls: one aiohttp connection pool for all endpoints of a worker process.
+
+lm15 builds the requests and reads the replies of each provider; it takes any object with this shape as its transport.
+Why aiohttp: docs/decisions/0010-connections-to-models.md.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Protocol
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from dspex.errors import ConfigurationError
+from dspex.settings import Settings
+from workers.observe.tracing import traceparent
+
+__all__ = ["HttpTransport", "Reply", "last_request_id"]
+
+#: The provider's own id of the last request made in this context, for the audit trail.
+last_request_id: ContextVar[str | None] = ContextVar("last_request_id", default=None)
+
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+# Deadlines belong to the loop: an attempt is cancelled when its time is over, and the connection with it.
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=10, sock_read=None)
+
+
+# The parent's connections in a forked child: to close them, or let them be collected, would end them for the parent.
+_INHERITED: list[aiohttp.ClientSession] = []
+
+
+class _Request(Protocol):
+    """A request as lm15 makes it."""
+
+    method: str
+    url: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class Reply:
+    """A reply as lm15 reads it: status, headers and the body, whole or line by line."""
+
+    http_version = "HTTP/1.1"
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.reason = response.reason or ""
+        self.headers = [(name, value) for name, value in response.headers.items()]
+        self._response = response
+
+    async def read(self) -> bytes:
+        return await self._response.read()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._response.content.iter_any()
+
+
+class HttpTransport:
+    """Connections to model endpoints, made on first use on the loop that uses them, never shared across a fork.
+
+    The number of connections is bounded by the worker's concurrency, not here. Proxies come from the environment
+    (``HTTPS_PROXY``, ``NO_PROXY``), read once per host; certificates are verified against the system's store
+    (``SSL_CERT_FILE``) and ``DSPEX_CA_FILE``. aiohttp's own ``trust_env`` is off: it takes two hops through a thread
+    for each request, and reads credentials from ``.netrc``, which are not ours.
+    """
+
+    def __init__(self) -> None:
+        """Raises ConfigurationError for a ``DSPEX_CA_FILE`` that holds no certificate."""
+        settings = Settings.load()
+        self._trusted = _trusted_authorities(settings.ca_file)
+        self._tells_trace = settings.trace_to_models
+        self._session: aiohttp.ClientSession | None = None
+        self._opened_by = 0
+        self._proxies: dict[tuple[str, str], str | None] = {}
+
+    @asynccontextmanager
+    async def stream(self, request: _Request) -> AsyncIterator[Reply]:
+        url = URL(request.url, encoded=True)
+        headers = request.headers
+        if self._tells_trace and (trace := traceparent()) is not None:
+            headers = [*headers, ("traceparent", trace)]
+        async with self._open().request(
+            request.method,
+            url,
+            data=request.body,
+            headers=headers,
+            allow_redirects=False,
+            proxy=self._proxy(url),
+        ) as response:
+            last_request_id.set(
+                next((response.headers[name] for name in _REQUEST_ID_HEADERS if name in response.headers), None)
+            )
+            yield Reply(response)
+
+    async def aclose(self) -> None:
+        """Close every connection; the next request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None and self._opened_by == os.getpid():
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is not None and self._opened_by != os.getpid():
+            _INHERITED.append(self._session)
+            self._session = None
+        if self._session is None:
+            self._opened_by = os.getpid()
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, ssl=self._trusted),
+                timeout=_TIMEOUT,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    def _proxy(self, url: URL) -> str | None:
+        scheme, host = url.scheme, url.host or ""
+        if (scheme, host) not in self._proxies:
+            found = None if proxy_bypass(host) else getproxies().get(scheme)
+            self._proxies[scheme, host] = found
+        return self._proxies[scheme, host]
+
+
+def _trusted_authorities(ca_file: os.PathLike[str] | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except ssl.SSLError as error:
+            raise ConfigurationError(f"DSPEX_CA_FILE: {ca_file} holds no certificate in PEM form") from error
+    return context

@@ -1,0 +1,105 @@
+"""What a program may spend: reserved in Postgres before each call, settled after it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from psycopg.rows import tuple_row
+from uuid_utils.compat import uuid7
+
+from dspex.errors import DspexError, ModelError
+from dspex.store.lifecycle import budgets
+from dspex.store.lifecycle.budgets import Reservation
+from workers.adapters.contract import Answer, Estimate
+from workers.attempt.batcher import Batcher, Connection
+from workers.attempt.retry_policy import Deferred
+
+__all__ = ["Budgets"]
+
+log = logging.getLogger("dspex.workers")
+
+#: What a call that failed may have cost all the same: the answer may have been on its way.
+UNCERTAIN = frozenset({"model_timeout"})
+
+#: A reservation, and what its call cost; None for what was reserved.
+_Ended = tuple[UUID, float | None]
+
+
+class Budgets:
+    """Two connections, which programs without a budget never open."""
+
+    def __init__(self, database_url: str, worker_id: Callable[[], UUID]) -> None:
+        self._worker_id = worker_id
+        self._reserve: Batcher[Reservation, str | None] = Batcher("reserve", database_url, self._reserve_all)
+        self._settle: Batcher[_Ended, None] = Batcher("spend", database_url, _settle_all)
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        self._reserve.start()
+        self._settle.start()
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._settling, return_exceptions=True)
+        await self._reserve.close()
+        await self._settle.close()
+
+    async def during(
+        self, program: str, model: str, expected: Estimate, call: Callable[[], Awaitable[tuple[Answer, datetime]]]
+    ) -> tuple[Answer, datetime]:
+        """Make the call if the budget allows what it may cost.
+
+        Raises Deferred, and ModelError (``price_unknown``) when nobody can tell what it may cost.
+        """
+        if expected.cost_usd is None:
+            raise ModelError(
+                f"program {program!r} has a budget, and the price of model {model!r} is not known: no call is made. "
+                "Use a model with a known price, or deploy it without limits.max_cost_usd",
+                code="price_unknown", retryable=False, model=model,
+            )  # fmt: skip
+        reservation = Reservation(uuid7(), program, expected.cost_usd)
+        reserving = self._reserve.add(reservation)
+        cost: float | None = 0.0
+        try:
+            if refused := await asyncio.shield(reserving):
+                raise Deferred(code=refused, delay_seconds=0.0)
+            cost = None  # a call that is ended on its way may be billed
+            made = await call()
+            cost = made[0].cost_usd
+        except DspexError as error:
+            cost = None if error.code in UNCERTAIN else 0.0
+            raise
+        finally:
+            # Whoever is cancelled does not wait for it.
+            task = asyncio.create_task(self._end(reserving, reservation.id, cost))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+        return made
+
+    async def _end(self, reserving: asyncio.Future[str | None], id: UUID, cost: float | None) -> None:
+        if await reserving is None:
+            await self._settle.add((id, cost))
+
+    async def _reserve_all(
+        self, connection: Connection, reservations: Sequence[Reservation], again: bool
+    ) -> list[str | None]:
+        """For each: None, or why not."""
+        parameters = budgets.reserve_parameters(reservations, self._worker_id())
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            rows = await (await cursor.execute(budgets.RESERVE, parameters)).fetchall()
+        answers: dict[UUID, str | None] = {}
+        for id, granted, exhausted, paused_reason in rows:
+            answers[id] = None if granted else "budget_exceeded" if exhausted else "budget_reserved"
+            if paused_reason:
+                name = next(r.program for r in reservations if r.id == id)
+                log.error("program %r is paused: %s", name, paused_reason)
+        return [answers.get(r.id, "budget_exceeded") for r in reservations]
+
+
+async def _settle_all(connection: Connection, ended: Sequence[_Ended], again: bool) -> list[None]:
+    parameters = {"ids": [id for id, _ in ended], "usds": [usd for _, usd in ended]}
+    await connection.execute(budgets.SETTLE, parameters)
+    return [None] * len(ended)

@@ -1,0 +1,239 @@
+"""A model call's way through the limits of its program and its model: wait a moment, or give the slot back.
+
+The calls of this worker that wait for the same limits stand in line, and only the first of them asks Redis. A call
+that would wait longer than PATIENCE_SECONDS hands its attempt back to the queue, uncounted; what it was answered so
+far is replayed then. While calls of a program wait, the worker begins no more of its executions (``throttled``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from uuid import uuid4
+
+import redis
+
+from dspex.program.program import Program
+from dspex.settings import ModelLimits
+from workers.adapters.contract import Answer, Estimate
+from workers.attempt.retry_policy import Deferred
+from workers.lm.limits.buckets import LEASE_SECONDS, Bucket, Buckets
+from workers.lm.limits.budget import Budgets
+
+__all__ = ["CallLimits", "Permits"]
+
+log = logging.getLogger("dspex.workers")
+
+#: The longest a call waits in its slot.
+PATIENCE_SECONDS = 3.0
+#: How soon the first in line asks again when nobody can say when a place will be free.
+ASK_AGAIN_SECONDS = 0.1
+#: With so many calls of a program waiting, no more of its executions begin here.
+WAITING_MOST = 4
+#: How long an attempt that is handed back waits, at least and at most.
+DELAY_SECONDS = (1.0, 60.0)
+UNKNOWN = Estimate(tokens=0, cost_usd=None)
+
+#: An answer, and when the call began.
+Made = tuple[Answer, datetime]
+
+
+class Permits:
+    """The limits of a worker's model calls. ``model_limits`` are by model or by address (DSPEX_MODEL_LIMITS)."""
+
+    def __init__(self, buckets: Buckets, budgets: Budgets, model_limits: Mapping[str, ModelLimits]) -> None:
+        self._buckets = buckets
+        self._budgets = budgets
+        self._model_limits = {
+            name: Bucket(f"model:{name}", limits.concurrency, limits.per_minute, limits.tokens_per_minute)
+            for name, limits in model_limits.items()
+        }
+        self._lines: defaultdict[tuple[Bucket, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._freed = asyncio.Event()
+        self._held: dict[str, Sequence[Bucket]] = {}
+        self._waiting: Counter[str] = Counter()
+        self._throttled_until: dict[str, float] = {}
+        self._renewing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self._giving: asyncio.Task[None] | None = None
+        self._gives: asyncio.Queue[Callable[[], Awaitable[None]] | None] = asyncio.Queue()
+        #: Called whenever a program may be throttled no longer.
+        self.on_freed: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        self._renewing = asyncio.create_task(self._renew())
+        self._giving = asyncio.create_task(self._give_all())
+
+    async def close(self) -> None:
+        self._closing.set()
+        self._gives.put_nowait(None)
+        for task in (self._renewing, self._giving):
+            if task is not None:
+                await task
+        await self._buckets.close()
+
+    def of(self, program: Program) -> CallLimits | None:
+        """What the calls of this program obey; None when there is nothing."""
+        limits = program.limits
+        own = [Bucket(f"program:{program.name}", tokens_per_minute=limits.tokens_per_minute)]
+        if limits.tokens_per_minute is None:
+            own = []
+        if not own and limits.max_cost_usd is None and not self._model_limits:
+            return None
+        return CallLimits(self, program, own, self._budgets if limits.max_cost_usd is not None else None)
+
+    def throttled(self, program: str) -> bool:
+        """Whether another execution of this program would only wait here."""
+        if self._waiting.get(program, 0) >= WAITING_MOST:
+            return True
+        return time.monotonic() < self._throttled_until.get(program, 0.0)
+
+    def buckets_of(self, program: Program, model: str) -> list[Bucket]:
+        """Those of the model and of the address that the program calls."""
+        names = dict.fromkeys((model, program.model, program.api_base))
+        return [self._model_limits[name] for name in names if name in self._model_limits]
+
+    async def take(self, program: str, buckets: Sequence[Bucket], tokens: int, *, patience: float) -> Permit:
+        """Wait in line for a permit. Raises Deferred when that takes more than ``patience`` seconds."""
+        permit = Permit(self, buckets, tokens)
+        self._waiting[program] += 1
+        try:
+            async with asyncio.timeout(patience), self._lines[tuple(buckets)]:
+                await self._take(permit)
+        except BaseException as error:
+            permit.give(answer=None)  # Redis may have counted it although nobody heard of it
+            if isinstance(error, TimeoutError):
+                raise self.deferred(program, permit.why, permit.wait_seconds) from None
+            raise
+        finally:
+            self._waiting[program] -= 1
+            self.on_freed()
+        return permit
+
+    def deferred(self, program: str, code: str, wait_seconds: float) -> Deferred:
+        """That an attempt is handed back; until it is made again no other of the program begins here."""
+        least, most = DELAY_SECONDS
+        seconds = min(max(wait_seconds, least), most) * random.uniform(1.0, 1.25)  # noqa: S311
+        self._throttled_until[program] = time.monotonic() + seconds
+        asyncio.get_running_loop().call_later(seconds, self.on_freed)
+        return Deferred(WHY[code], code=code, delay_seconds=round(seconds, 3))
+
+    def give(self, permit: Permit, correction: int) -> None:
+        """The call is over. Redis hears of it in the background: what it misses, the lease makes good."""
+        self._held.pop(permit.id, None)
+        give = partial(self._buckets.give, permit.buckets, permit.id, second=permit.second, correction=correction)
+        self._gives.put_nowait(give)
+
+    async def _take(self, permit: Permit) -> None:
+        while True:
+            self._freed.clear()
+            try:
+                taken = await self._buckets.take(permit.buckets, permit.id, tokens=permit.tokens)
+            except (redis.RedisError, OSError) as error:
+                permit.why, permit.wait_seconds = "limits_unknown", DELAY_SECONDS[0]
+                log.debug("cannot ask Redis for the limits: %s", error)
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+                continue
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError  # Redis' client may have swallowed it
+            if taken.wait_seconds == 0:
+                permit.second = taken.second
+                self._held[permit.id] = permit.buckets
+                return
+            permit.why, permit.wait_seconds = "rate_limited_locally", taken.wait_seconds
+            if taken.wait_seconds > PATIENCE_SECONDS:
+                raise TimeoutError
+            # A call of this worker that ends may free a place at once; one of another's is found by asking.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(taken.wait_seconds, ASK_AGAIN_SECONDS)):
+                    await self._freed.wait()
+
+    async def _give_all(self) -> None:
+        while (give := await self._gives.get()) is not None:
+            await _hint(give)
+            self._freed.set()
+
+    async def _renew(self) -> None:
+        while not self._closing.is_set():
+            await _hint(self._buckets.begin)
+            await _hint(partial(self._buckets.renew, dict(self._held)))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), LEASE_SECONDS / 3)
+
+
+WHY = {
+    "rate_limited_locally": "a limit of its program or its model is reached: the attempt is handed back and made later",
+    "limits_unknown": "Redis, which counts model calls, is out of reach: the attempt is handed back and made later",
+    "budget_reserved": "the rest of its program's budget is reserved by calls under way: the attempt is made later",
+    "budget_exceeded": "its program's budget is spent and the program is paused: deploy it with a higher "
+    "limits.max_cost_usd and resume it",
+}
+
+
+class Permit:
+    """A call that is counted: under which buckets, with how many tokens, in which second of Redis' clock."""
+
+    def __init__(self, permits: Permits, buckets: Sequence[Bucket], tokens: int) -> None:
+        self.id = uuid4().hex
+        self.buckets = buckets
+        self.tokens = tokens
+        self.second = 0
+        #: Why it is waited for, and for about how long.
+        self.why = "rate_limited_locally"
+        self.wait_seconds = 0.0
+        self._permits = permits
+
+    def give(self, answer: Answer | None) -> None:
+        used = self.tokens if answer is None else answer.prompt_tokens + answer.completion_tokens
+        self._permits.give(self, used - self.tokens)
+
+
+class CallLimits:
+    """What the calls of one program obey."""
+
+    def __init__(self, permits: Permits, program: Program, own: Sequence[Bucket], budgets: Budgets | None) -> None:
+        self._permits = permits
+        self._program = program
+        self._own = own
+        self._budgets = budgets
+
+    async def during(
+        self, model: str, estimate: Callable[[], Estimate] | None, call: Callable[[], Awaitable[Made]]
+    ) -> Made:
+        """Make the call once it may be made. Raises Deferred, and ModelError for a price that nobody knows."""
+        expected = estimate() if estimate else UNKNOWN
+        buckets = [*self._own, *self._permits.buckets_of(self._program, model)]
+        permit: Permit | None = None
+        if buckets:
+            # An attempt with little time is handed back before it is over.
+            patience = min(PATIENCE_SECONDS, self._program.timeout / 2)
+            permit = await self._permits.take(self._program.name, buckets, expected.tokens, patience=patience)
+        made: Made | None = None
+        try:
+            made = await self._within_budget(model, expected, call)
+        finally:
+            if permit is not None:
+                permit.give(made[0] if made else None)
+        return made
+
+    async def _within_budget(self, model: str, expected: Estimate, call: Callable[[], Awaitable[Made]]) -> Made:
+        if self._budgets is None:
+            return await call()
+        try:
+            return await self._budgets.during(self._program.name, model, expected, call)
+        except Deferred as error:
+            raise self._permits.deferred(self._program.name, error.code, 0.0) from None
+
+
+async def _hint(tell: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await tell()
+    except (redis.RedisError, OSError) as error:
+        log.debug("cannot tell Redis of model calls: %s", error)

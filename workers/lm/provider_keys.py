@@ -1,0 +1,62 @@
+"""API keys of models: those that programs name, and the worker's own for a provider."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from dspex.errors import ConfigurationError, ModelError
+from dspex.program.program import Program
+from dspex.settings import Secrets, Settings, variable
+from workers.lm.providers import key_names
+
+__all__ = ["Keys"]
+
+
+class Keys:
+    """Keys as they are now, wherever secrets may be: a variable, the file of ``<variable>_FILE``, or the provider."""
+
+    def __init__(self) -> None:
+        spec = Settings.load().secrets
+        self._secrets = Secrets(spec)
+        self._asks_somebody = spec is not None
+        self._own_settings = frozenset(map(variable, Settings.model_fields))
+
+    async def named(self, program: Program) -> str:
+        """The key that a program names. Raises ModelError ``authentication`` when there is none, or when what it names
+        is a setting of DSPex: a program must not send those to an address of its own."""
+        name = str(program.api_key_env)
+        if name in self._own_settings:
+            raise _no_key(program, f"{name} is a setting of DSPex, and no API key")
+        try:
+            value = await self._first([name])
+        except ConfigurationError as error:
+            raise _no_key(program, str(error)) from error
+        if value is None:
+            raise _no_key(
+                program, f"the worker has no environment variable {name} and no {name}_FILE; set one and restart it"
+            )
+        return value
+
+    async def own(self, model: str) -> str | None:
+        """The worker's own key for a provider's model. Raises ModelError ``authentication`` when it cannot be read."""
+        try:
+            return await self._first(key_names(model))
+        except ConfigurationError as error:
+            raise ModelError(f"model {model!r}: {error}", code="authentication", retryable=False) from error
+
+    async def _first(self, names: Sequence[str]) -> str | None:
+        # A variable or a file takes no time worth a thread; a provider may be a service.
+        return await asyncio.to_thread(self._look, names) if self._asks_somebody else self._look(names)
+
+    def _look(self, names: Sequence[str]) -> str | None:
+        return next((value for name in names if (value := self._secrets.get(name))), None)
+
+
+def _no_key(program: Program, reason: str) -> ModelError:
+    return ModelError(
+        f"model {program.model!r}: program {program.name!r} names {program.api_key_env} for its API key: {reason}",
+        code="authentication",
+        retryable=False,
+        variable=program.api_key_env,
+    )

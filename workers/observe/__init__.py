@@ -1,0 +1,1 @@
+"""What a worker reports: metrics, probes, health, traces."""

@@ -1,0 +1,276 @@
+"""What a worker process tells Prometheus: every metric there is, by name.
+
+Counters and histograms are of this process alone, so that they may be summed over all. What is true of the whole
+deployment (the queue) is told by the pump's leader only: while the lead moves two may tell it, so take its maximum.
+Labels are bounded: the first programs, models and codes that a process sees have their own, later ones are "other".
+Names are of programs, models and codes; never ids, inputs or outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dspex.client.execution import Status
+from dspex.errors import DspexError
+from dspex.store.lifecycle.executions import Claimed
+from dspex.store.lifecycle.lm_calls import LMCall
+from dspex.store.operations.health import MOST_COUNTED, Backlog
+from workers.attempt.retry_policy import Deferred
+
+__all__ = [
+    "OUTCOMES",
+    "QUEUE",
+    "REGISTRY",
+    "attempt_ended",
+    "claimed",
+    "lm_call_ended",
+    "lm_call_failed",
+    "lm_call_replayed",
+    "missed",
+    "outcome",
+]
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that nobody reads
+REGISTRY = CollectorRegistry()
+
+#: So many names of a kind have labels of their own in one process.
+MOST_PROGRAMS, MOST_MODELS, MOST_CODES = 200, 100, 100
+#: So many programs are told apart in the queue, those that wait longest; the others are "other".
+MOST_WAITING = 50
+OTHER = "other"
+#: How an attempt ends.
+OUTCOMES = ("completed", "failed", "cancelled", "retried", "deferred", "handed_back", "discarded")
+
+_ATTEMPT_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_QUEUE_SECONDS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 7200)
+_CALL_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+
+# ------------------------------------------------------------------------------------------------------- executions
+
+ATTEMPTS = Counter(
+    "dspex_attempts_total",
+    "Attempts that ended here. outcome: completed, failed, cancelled (the execution is over); retried, deferred "
+    "(its limits), handed_back (this worker stops): it is queued again; discarded: the lease was lost",
+    ("program", "outcome"), registry=REGISTRY,
+)  # fmt: skip
+ATTEMPT_ERRORS = Counter(
+    "dspex_attempt_errors_total", "Attempts that ended with an error", ("code",), registry=REGISTRY
+)
+ATTEMPT_DURATION = Histogram(
+    "dspex_attempt_duration_seconds", "From the claim until the outcome is recorded", ("program",),
+    buckets=_ATTEMPT_SECONDS, registry=REGISTRY,
+)  # fmt: skip
+QUEUE_TIME = Histogram(
+    "dspex_queue_time_seconds", "From when an execution was due until it was claimed", ("program",),
+    buckets=_QUEUE_SECONDS, registry=REGISTRY,
+)  # fmt: skip
+RECEIVED = Counter("dspex_received_total", "Executions that messages brought", registry=REGISTRY)
+CLAIMS = Counter(
+    "dspex_claims_total", "What became of them. result: claimed, or missed (cancelled, paused, or another's)",
+    ("result",), registry=REGISTRY,
+)  # fmt: skip
+RUNNING = Gauge("dspex_running", "Attempts under way", registry=REGISTRY)
+HELD = Gauge("dspex_held", "Executions received and not over: running, or waiting for a slot", registry=REGISTRY)
+CONCURRENCY = Gauge("dspex_concurrency", "How many attempts may be under way", registry=REGISTRY)
+
+# -------------------------------------------------------------------------------------------------------- model calls
+
+LM_CALLS = Counter(
+    "dspex_lm_calls_total", "Calls of a model that ended. outcome: ok, or the code of the error", ("model", "outcome"),
+    registry=REGISTRY,
+)  # fmt: skip
+LM_DURATION = Histogram(
+    "dspex_lm_call_duration_seconds", "How long a call of a model took", ("model",), buckets=_CALL_SECONDS,
+    registry=REGISTRY,
+)  # fmt: skip
+LM_TOKENS = Counter("dspex_lm_tokens_total", "Tokens. kind: prompt, completion", ("model", "kind"), registry=REGISTRY)
+LM_COST = Counter("dspex_lm_cost_usd_total", "What calls cost, where a price is known", ("model",), registry=REGISTRY)
+LM_REPLAYED = Counter(
+    "dspex_lm_replayed_calls_total", "Calls answered from the journal, and not paid for again", ("model",),
+    registry=REGISTRY,
+)  # fmt: skip
+
+# -------------------------------------------------------------------------------------------------------- the process
+
+WORKER = Gauge("dspex_worker_info", "1; which version runs", ("version",), registry=REGISTRY)
+WORKER.labels(version("dspex")).set(1)
+READY = Gauge("dspex_worker_ready", "1 while it is registered, holds its lease and consumes", registry=REGISTRY)
+LOOP_LAG = Gauge(
+    "dspex_loop_lag_seconds", "How long the loop last took to answer, or has not so far", registry=REGISTRY
+)
+LOOP_BLOCKED = Counter("dspex_loop_blocked_seconds_total", "Time in which the loop did not turn", registry=REGISTRY)
+THREADS = Gauge(
+    "dspex_sync_threads", "Threads for synchronous code. state: busy, waiting (for one), lost", ("state",),
+    registry=REGISTRY,
+)  # fmt: skip
+LEASE_AGE = Gauge("dspex_lease_age_seconds", "Since the lease was last renewed", registry=REGISTRY)
+LEASES_LOST = Counter("dspex_leases_lost_total", "How often it found itself declared dead", registry=REGISTRY)
+BACKEND_FAILURES = Counter(
+    "dspex_backend_failures_total", "Round trips that failed because it was out of reach. backend: postgres, redis",
+    ("backend",), registry=REGISTRY,
+)  # fmt: skip
+for _backend in ("postgres", "redis"):
+    BACKEND_FAILURES.labels(_backend)  # an alert needs the zero before the first failure
+ProcessCollector(namespace="dspex", registry=REGISTRY)  # dspex_process_{cpu_seconds_total,resident_memory_bytes,…}
+
+# ----------------------------------------------------------------------------------------------------------- the pump
+
+PUMP_LEADER = Gauge("dspex_pump_leader", "1 in the worker that leads the pump", registry=REGISTRY)
+DISPATCHED = Counter("dspex_pump_dispatched_total", "Executions that the pump put on the queue", registry=REGISTRY)
+TAKEN_BACK = Counter("dspex_pump_taken_back_total", "Executions dispatched and never claimed", registry=REGISTRY)
+RECOVERED = Counter("dspex_pump_recovered_total", "Executions taken from dead or stuck workers", registry=REGISTRY)
+POISONED = Counter(
+    "dspex_pump_poisoned_total", "Of these, those that failed: each attempt's worker died", registry=REGISTRY
+)
+
+
+class Queue(Collector):
+    """The queue of the whole deployment, as the leader last saw it; nothing while another leads."""
+
+    def __init__(self) -> None:
+        #: Whether anybody reads it, so that it is worth looking.
+        self.wanted = False
+        self._seen: list[Backlog] | None = None
+        self._workers = 0
+
+    def note(self, backlogs: list[Backlog], *, workers: int) -> None:
+        self._seen, self._workers = backlogs, workers
+
+    def forget(self) -> None:
+        """Another leads."""
+        self._seen = None
+
+    def collect(self) -> Iterable[Metric]:
+        if (seen := self._seen) is None:
+            return
+        depth = GaugeMetricFamily(
+            "dspex_queue_depth",
+            f"Executions that are due and not begun; a program's are counted up to {MOST_COUNTED:,}",
+            labels=("program",),
+        )  # fmt: skip
+        wait = GaugeMetricFamily(
+            "dspex_queue_oldest_wait_seconds", "How long the oldest of them has been due", labels=("program",)
+        )
+        ranked = sorted(seen, key=lambda backlog: backlog.oldest_wait_seconds, reverse=True)
+        for backlog in ranked[:MOST_WAITING]:
+            depth.add_metric((backlog.program,), backlog.due)
+            wait.add_metric((backlog.program,), backlog.oldest_wait_seconds)
+        if rest := ranked[MOST_WAITING:]:
+            depth.add_metric((OTHER,), sum(backlog.due for backlog in rest))
+            wait.add_metric((OTHER,), rest[0].oldest_wait_seconds)
+        yield depth
+        yield wait
+        yield GaugeMetricFamily("dspex_workers", "Workers that hold their lease", value=self._workers)
+
+
+QUEUE = Queue()
+REGISTRY.register(QUEUE)
+
+# ------------------------------------------------------------------------------------------------- what is told of them
+
+
+T = TypeVar("T")
+
+
+class Bounded(dict[str, T]):
+    """What is made for each of the first ``most`` names; all later ones share that of "other"."""
+
+    def __init__(self, most: int, make: Callable[[str], T]) -> None:
+        super().__init__()
+        self._most = most
+        self._make = make
+
+    def __missing__(self, name: str) -> T:
+        label = name if len(self) < self._most else OTHER
+        if label == OTHER and OTHER in self:
+            return self[OTHER]
+        made = self[label] = self._make(label)
+        return made
+
+
+class _Program:
+    """A program's own series, found once: finding them costs more than counting does."""
+
+    def __init__(self, name: str) -> None:
+        self.outcomes = Bounded(len(OUTCOMES), lambda outcome: ATTEMPTS.labels(name, outcome))
+        self.duration = ATTEMPT_DURATION.labels(name)
+        self.queue_time = QUEUE_TIME.labels(name)
+
+
+class _Model:
+    """The same of a model."""
+
+    def __init__(self, name: str) -> None:
+        self.outcomes = Bounded(MOST_CODES, lambda outcome: LM_CALLS.labels(name, outcome))
+        self.duration = LM_DURATION.labels(name)
+        self.prompt_tokens = LM_TOKENS.labels(name, "prompt")
+        self.completion_tokens = LM_TOKENS.labels(name, "completion")
+        self.cost_usd = LM_COST.labels(name)
+        self.replayed = LM_REPLAYED.labels(name)
+
+
+_programs = Bounded(MOST_PROGRAMS, _Program)
+_models = Bounded(MOST_MODELS, _Model)
+_codes = Bounded(MOST_CODES, ATTEMPT_ERRORS.labels)
+_claimed, _missed = CLAIMS.labels("claimed"), CLAIMS.labels("missed")
+
+
+def claimed(execution: Claimed) -> None:
+    """An execution was claimed."""
+    _claimed.inc()
+    waited = execution.started_at - max(execution.created_at, execution.run_at)
+    _programs[execution.program].queue_time.observe(max(waited.total_seconds(), 0.0))
+
+
+def missed() -> None:
+    """An execution that a message brought was not there to claim."""
+    _missed.inc()
+
+
+def attempt_ended(program: str, status: Status | None, error: DspexError | None, seconds: float) -> None:
+    """An attempt is over; ``status`` is its execution's now, None when the lease was lost."""
+    series = _programs[program]
+    series.outcomes[outcome(status, error)].inc()
+    series.duration.observe(seconds)
+    if error is not None:
+        _codes[error.code].inc()
+
+
+def outcome(status: Status | None, error: DspexError | None) -> str:
+    """How an attempt ended: one of OUTCOMES."""
+    if status is None:
+        return "discarded"
+    if status is not Status.QUEUED:
+        return status.value
+    if error is None:
+        return "handed_back"
+    return "deferred" if isinstance(error, Deferred) else "retried"
+
+
+def lm_call_ended(call: LMCall) -> None:
+    """A model answered."""
+    series = _models[call.model]
+    series.outcomes["ok"].inc()
+    series.duration.observe(call.duration_ms / 1000)
+    series.prompt_tokens.inc(call.prompt_tokens)
+    series.completion_tokens.inc(call.completion_tokens)
+    if call.cost_usd:
+        series.cost_usd.inc(call.cost_usd)
+
+
+def lm_call_failed(model: str, seconds: float, code: str) -> None:
+    """A call of a model failed."""
+    series = _models[model]
+    series.outcomes[code].inc()
+    series.duration.observe(seconds)
+
+
+def lm_call_replayed(model: str) -> None:
+    """A call was answered from the journal."""
+    _models[model].replayed.inc()

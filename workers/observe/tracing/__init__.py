@@ -1,0 +1,81 @@
+"""Traces of attempts, by OpenTelemetry (extra ``otel``): on once :func:`start` has said so, and free until then.
+
+An attempt is a span of the trace that its execution was submitted in; each model call and each tool call is a span
+within it, and what else its audit trail records is an event of it. Nothing of OpenTelemetry is imported while
+:func:`active` gives None.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workers.observe.tracing.spans import Spans
+
+__all__ = ["ENDPOINTS", "active", "lm_call", "start", "stop", "tool_call", "traceparent"]
+
+log = logging.getLogger("dspex.workers")
+
+#: What makes the spans of this process; None: it does not trace.
+_active: Spans | None = None
+#: OpenTelemetry's own variables, either of which turns tracing on.
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+_NOTHING = nullcontext()
+
+
+def start() -> None:
+    """Trace from now on, if an endpoint is set and the extra is installed. What is in the way is logged."""
+    global _active  # noqa: PLW0603 - as OpenTelemetry's own tracer provider: one for the process
+    endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None)
+    if endpoint is None or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return
+    if os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
+        return
+    try:
+        from workers.observe.tracing.export import configure
+        from workers.observe.tracing.spans import Spans
+
+        configure()
+    except ImportError as error:
+        log.warning("an OTLP endpoint is set, but executions are not traced (%s): pip install 'dspex[otel]'", error)
+        return
+    except ValueError as error:
+        log.error("executions are not traced: %s", error)  # noqa: TRY400 - the message says it all
+        return
+    _active = Spans()
+    log.info("executions are traced, spans go to %s", endpoint.rpartition("@")[2])
+
+
+def stop(seconds: float) -> None:
+    """Send what spans are left, for ``seconds`` at most, and trace no more."""
+    global _active  # noqa: PLW0603
+    if _active is not None:
+        from workers.observe.tracing.export import flush
+
+        _active = None
+        if not flush(seconds):
+            log.warning("the last spans could not be sent within %g s", seconds)
+
+
+def active() -> Spans | None:
+    """What makes the spans of attempts; None when this process does not trace."""
+    return _active
+
+
+def lm_call(model: str) -> AbstractContextManager[object]:
+    """The span of one model call, all its tries together, current until the block ends."""
+    return _NOTHING if _active is None else _active.lm_call(model)
+
+
+def tool_call(tool: str | None) -> AbstractContextManager[object]:
+    """The span of one call of a tool, current until the block ends."""
+    return _NOTHING if _active is None else _active.tool_call(tool)
+
+
+def traceparent() -> str | None:
+    """The current span as W3C's header has it; None when there is none."""
+    return None if _active is None else _active.traceparent()

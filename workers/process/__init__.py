@@ -1,0 +1,1 @@
+"""A worker process: its services, and the fleet that starts it."""

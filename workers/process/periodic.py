@@ -1,0 +1,65 @@
+"""The shape of everything a worker does by the clock: ``run_once()`` in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from dspex.errors import BackendUnavailable
+from workers.observe.metrics import BACKEND_FAILURES
+
+__all__ = ["Periodic"]
+
+log = logging.getLogger("dspex.workers")
+
+
+class Periodic(ABC):
+    """Runs ``run_once`` every ``interval_seconds`` until stopped. A backend that is away is waited for."""
+
+    name: str
+
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
+        self._stop = threading.Event()
+        self._away = False
+        self._thread = threading.Thread(target=self._run, name=f"dspex-{self.name}", daemon=True)
+
+    @abstractmethod
+    def run_once(self) -> float | None:
+        """Do it. The result is the number of seconds until the next time, or None for the usual interval."""
+
+    def on_failure(self, error: Exception) -> None:
+        """Told of each failed run; does nothing by default."""
+        return
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end and wait for the run under way."""
+        self._stop.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        pause: float | None = 0.0
+        while not self._stop.wait(self._interval_seconds if pause is None else pause):
+            try:
+                pause = self.run_once()
+                if self._away:
+                    log.warning("%s: back", self.name)
+                self._away = False
+            except (BackendUnavailable, SQLAlchemyError) as error:
+                pause = None
+                BACKEND_FAILURES.labels(_backend(error)).inc()
+                if not self._away:
+                    log.warning("%s: %s", self.name, error)
+                self._away = True
+                self.on_failure(error)
+
+
+def _backend(error: Exception) -> str:
+    return str(error.details.get("backend", "postgres")) if isinstance(error, BackendUnavailable) else "postgres"

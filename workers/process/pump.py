@@ -1,0 +1,203 @@
+"""The pump: feeds Redis from Postgres, and finds what dead workers left behind.
+
+Every worker runs one; the one that holds the lead does the work. It
+
+* recovers: declares workers dead whose lease ran out, and requeues what they ran;
+* takes back what was dispatched but never claimed while Redis has no message for it;
+* dispatches what is due, most urgent first and programs by turns, keeping only a window of it in Redis;
+* charges programs with a budget what calls of dead workers may have cost.
+
+Each is a statement or a short transaction, and doing any of them twice is harmless, so a leader that was paused and
+comes back does no damage.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from uuid import UUID
+
+import redis
+
+from dspex.client.execution import Status
+from dspex.errors import BackendUnavailable
+from dspex.publish.broker import DONE_CHANNEL, Broker, queue_keys
+from dspex.settings.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, failpoint
+from dspex.store import workers
+from dspex.store.database import Database
+from dspex.store.lifecycle import budgets, recovery
+from dspex.store.lifecycle.dispatch import RESERVE, dispatch, forget_starts, redispatch
+from dspex.store.operations import health
+from workers.observe.metrics import BACKEND_FAILURES, DISPATCHED, POISONED, PUMP_LEADER, QUEUE, RECOVERED, TAKEN_BACK
+from workers.process.periodic import Periodic
+
+__all__ = ["Pump"]
+
+log = logging.getLogger("dspex.workers")
+
+INTERVAL_SECONDS = 0.2
+#: After a round that dispatched so many there is probably more: look again so soon. Each round that dispatches fewer,
+#: because the window is full or the backlog gone, doubles that up to the interval.
+BUSY_ROWS = 20
+BUSY_SECONDS = 0.02
+#: The lead lasts so long without being renewed: a leader that dies is replaced within it.
+LEAD_SECONDS = 2.0
+#: The window: how many executions may wait in Redis for each that can run.
+WINDOW_FACTOR = 2
+#: What one message carries at most: so many executions, this part of what the smallest worker runs at once, and so
+#: much of a round that each worker gets so many messages of it.
+MESSAGE_MOST = 100
+SLOTS_PART = 2
+MESSAGES_LEAST = 2
+#: A dispatched execution that no message stands for is dispatched again after so long.
+UNCLAIMED_SECONDS = 2.0
+#: The same while Redis still has messages: theirs may be among them, and a second one is dropped.
+UNCLAIMED_BUSY_SECONDS = 60.0
+RECOVER_INTERVAL_SECONDS = 1.0
+#: How often the leader looks at the queue for those who read its metrics.
+TELL_INTERVAL_SECONDS = 10.0
+#: An attempt so long past its deadline is taken from its worker: longer than the worker needs to end it by itself.
+OVERDUE_SECONDS = 10.0
+
+
+def message_size(count: int, fleet: workers.Fleet) -> int:
+    """How many of ``count`` executions travel in one message.
+
+    A message costs its worker as much CPU as several executions that do nothing, so the more the better; but no
+    worker should be given what another has room for.
+    """
+    share = math.ceil(count / (max(fleet.count, 1) * MESSAGES_LEAST))
+    return max(min(share, fleet.smallest // SLOTS_PART, MESSAGE_MOST), 1)
+
+
+class Pump(Periodic):
+    """``worker_id`` is this worker's, under which it leads."""
+
+    name = "pump"
+
+    def __init__(
+        self, database: Database, broker: Broker, worker_id: Callable[[], UUID], *, lease_seconds: float
+    ) -> None:
+        super().__init__(INTERVAL_SECONDS)
+        self._database = database
+        self._broker = broker
+        self._redis = broker.client(socket_timeout=5)
+        self._worker_id = worker_id
+        self._lease_seconds = lease_seconds
+        self._in_touch_since = math.inf
+        self._last_run = 0.0
+        self._pause = INTERVAL_SECONDS
+        self._recovered_at = -math.inf
+        self._told_at = -math.inf
+
+    def run_once(self) -> float | None:
+        self._note_contact()
+        leads = self._database.run(
+            lambda connection: workers.lead(connection, "pump", self._worker_id(), seconds=LEAD_SECONDS)
+        )
+        PUMP_LEADER.set(leads)
+        if not leads:
+            QUEUE.forget()
+            return LEAD_SECONDS / 2
+        if time.monotonic() - self._recovered_at >= RECOVER_INTERVAL_SECONDS:
+            self._recover()
+            self._take_back()
+            self._database.run(budgets.charge_the_dead)
+            self._database.run(forget_starts)
+            self._recovered_at = time.monotonic()
+        if QUEUE.wanted and time.monotonic() - self._told_at >= TELL_INTERVAL_SECONDS:
+            self._tell_queue()
+        self._pause = BUSY_SECONDS if self._dispatch() >= BUSY_ROWS else min(self._pause * 2, INTERVAL_SECONDS)
+        return self._pause
+
+    def on_failure(self, error: Exception) -> None:
+        PUMP_LEADER.set(0)
+        QUEUE.forget()
+        self._in_touch_since = math.inf
+
+    def close(self) -> None:
+        """Give up the lead and the connections; after :meth:`stop`."""
+        self._database.run(lambda connection: workers.resign(connection, self._worker_id()))
+        self._redis.close()
+
+    def _tell_queue(self) -> None:
+        fleet = self._database.run(workers.fleet)
+        QUEUE.note(self._database.run(health.backlogs), workers=fleet.count)
+        self._told_at = time.monotonic()
+
+    def _note_contact(self) -> None:
+        """Since when this worker has been in touch with Postgres without a break."""
+        now = time.monotonic()
+        if math.isinf(self._in_touch_since) or now - self._last_run > self._lease_seconds / 2:
+            self._in_touch_since = now
+        self._last_run = now
+
+    def _recover(self) -> None:
+        # After an outage of Postgres every heartbeat is old: the living get the time to renew theirs.
+        if time.monotonic() - self._in_touch_since < self._lease_seconds:
+            return
+        failpoint(BEFORE_RECOVER)
+        rows = self._database.run(
+            lambda connection: recovery.recover(connection, self._worker_id(), overdue_seconds=OVERDUE_SECONDS)
+        )
+        if rows:
+            RECOVERED.inc(len(rows))
+            POISONED.inc(sum(row.expired and row.status == Status.FAILED for row in rows))
+            failpoint(AFTER_RECOVER)
+            if dead := sum(row.expired for row in rows):
+                log.warning("recovered %s executions of dead workers", dead)
+            for row in rows:
+                if not row.expired:
+                    log.error("%s: attempt %s did not end at its deadline, worker %s is fenced off: %s",
+                              row.id, row.attempt, row.worker_id, row.status)  # fmt: skip
+            self._announce([row.id for row in rows if Status(row.status).is_final])
+
+    def _take_back(self) -> None:
+        """What Redis lost: dispatched a while ago, never claimed, and there is no message left to claim it."""
+        try:
+            waiting = sum(int(self._redis.llen(key)) for key in queue_keys())
+        except (redis.RedisError, OSError) as error:
+            BACKEND_FAILURES.labels("redis").inc()
+            log.debug("cannot ask Redis for its queue: %s", error)
+            return
+        older_than, most = (UNCLAIMED_BUSY_SECONDS, 1000) if waiting else (UNCLAIMED_SECONDS, 10_000)
+        count = self._database.run(partial(redispatch, older_than=older_than, most=most))
+        if count:
+            TAKEN_BACK.inc(count)
+            log.warning("%s dispatched executions were not claimed in time: they are dispatched again", count)
+
+    def _dispatch(self) -> int:
+        with self._database.transaction() as connection:
+            fleet = workers.fleet(connection)
+            rows = dispatch(connection, fleet.concurrency * WINDOW_FACTOR)
+        if rows:
+            DISPATCHED.inc(len(rows))
+            failpoint(AFTER_DISPATCH)
+        groups: defaultdict[tuple[int, bool, str], list[UUID]] = defaultdict(list)
+        for row in rows:
+            groups[row.priority, row.turn > RESERVE, row.program].append(row.id)
+        for (priority, bulk, program), ids in sorted(groups.items()):
+            size = message_size(len(ids), fleet)
+            messages = [ids[begin : begin + size] for begin in range(0, len(ids), size)]
+            self._publish(messages, program, priority, bulk)
+        return len(rows)
+
+    def _publish(self, messages: Iterable[Sequence[UUID]], program: str, priority: int, bulk: bool) -> None:
+        for ids in messages:
+            try:
+                self._broker.publish(ids, program=program, priority=priority, bulk=bulk)
+            except BackendUnavailable as error:
+                # They stay marked as dispatched, and are taken back once Redis answers again.
+                log.debug("%s", error)
+                return
+
+    def _announce(self, ids: Sequence[UUID]) -> None:
+        if ids:
+            try:
+                self._redis.publish(DONE_CHANNEL, " ".join(map(str, ids)))
+            except (redis.RedisError, OSError) as error:
+                log.debug("cannot announce %s endings: %s", len(ids), error)
