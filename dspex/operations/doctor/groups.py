@@ -7,29 +7,33 @@ from enum import IntEnum
 from types import ModuleType
 
 from dspex.operations.doctor.check import Check
-from dspex.operations.doctor.operations import backup_checks as backups
-from dspex.operations.doctor.operations import clock_checks as clocks
-from dspex.operations.doctor.operations import model_checks as models
-from dspex.operations.doctor.operations import monitoring_checks as monitoring
-from dspex.operations.doctor.operations import postgres_checks as postgres
-from dspex.operations.doctor.operations import redis_checks as redis
-from dspex.operations.doctor.operations import security_checks as security
-from dspex.operations.doctor.operations import storage_checks as storage
-from dspex.operations.doctor.operations import version_checks as versions
-from dspex.operations.doctor.operations import work_checks as work
-from dspex.operations.doctor.operations import worker_checks as workers
-from dspex.operations.doctor.requirements import action_checks as actions
-from dspex.operations.doctor.requirements import adapter_checks as adapters
-from dspex.operations.doctor.requirements import configuration_checks as configuration
-from dspex.operations.doctor.requirements import documentation_checks as documentation
-from dspex.operations.doctor.requirements import host_checks as host
-from dspex.operations.doctor.requirements import integration_checks as integration
-from dspex.operations.doctor.requirements import performance_checks as performance
-from dspex.operations.doctor.requirements import resource_checks as resources
-from dspex.operations.doctor.requirements import signature_checks as signatures
-from dspex.operations.doctor.requirements import testing_checks as testing
-from dspex.operations.doctor.requirements import type_checks as types
-from dspex.operations.doctor.requirements import wire_checks as wire
+from dspex.operations.doctor.operations import (
+    backup_checks,
+    clock_checks,
+    model_checks,
+    monitoring_checks,
+    postgres_checks,
+    redis_checks,
+    security_checks,
+    storage_checks,
+    version_checks,
+    work_checks,
+    worker_checks,
+)
+from dspex.operations.doctor.requirements import (
+    action_checks,
+    adapter_checks,
+    configuration_checks,
+    documentation_checks,
+    host_checks,
+    integration_checks,
+    performance_checks,
+    resource_checks,
+    signature_checks,
+    testing_checks,
+    type_checks,
+    wire_checks,
+)
 
 __all__ = ["GROUPS", "Group", "Wave"]
 
@@ -64,27 +68,27 @@ def _requirement(module: ModuleType, title: str, wave: Wave = Wave.LOOK) -> Grou
 
 
 GROUPS = (
-    _requirement(signatures, "Signature system"),
-    _requirement(host, "Worker host", Wave.TRY),
-    _requirement(adapters, "Adapter pattern"),
-    _requirement(resources, "Signatures, programs and executions as stored", Wave.TRY),
-    _requirement(types, "Type system"),
-    _requirement(actions, "Manual actions", Wave.TRY),
-    _requirement(wire, "Wire protocol"),
-    _requirement(testing, "Testing infrastructure", Wave.TRY),
-    _requirement(configuration, "Configuration"),
-    _requirement(integration, "Integration, end to end", Wave.TRY),
-    _requirement(performance, "Performance", Wave.MEASURE),
-    _requirement(documentation, "Documentation"),
-    _group(versions, "Versions and schema"),
-    _group(clocks, "Clocks"),
-    _group(postgres, "Postgres"),
-    _group(redis, "Redis"),
-    _group(workers, "Workers and duties"),
-    _group(models, "Programs and models"),
-    _group(work, "Work under way"),
-    _group(storage, "Partitions, growth and retention"),
-    _group(backups, "Backups"),
-    _group(monitoring, "Monitoring and alerts"),
-    _group(security, "Security"),
+    _requirement(signature_checks, "Signature system"),
+    _requirement(host_checks, "Worker host", Wave.TRY),
+    _requirement(adapter_checks, "Adapter pattern"),
+    _requirement(resource_checks, "Signatures, programs and executions as stored", Wave.TRY),
+    _requirement(type_checks, "Type system"),
+    _requirement(action_checks, "Manual actions", Wave.TRY),
+    _requirement(wire_checks, "Wire protocol"),
+    _requirement(testing_checks, "Testing infrastructure", Wave.TRY),
+    _requirement(configuration_checks, "Configuration"),
+    _requirement(integration_checks, "Integration, end to end", Wave.TRY),
+    _requirement(performance_checks, "Performance", Wave.MEASURE),
+    _requirement(documentation_checks, "Documentation"),
+    _group(version_checks, "Versions and schema"),
+    _group(clock_checks, "Clocks"),
+    _group(postgres_checks, "Postgres"),
+    _group(redis_checks, "Redis"),
+    _group(worker_checks, "Workers and duties"),
+    _group(model_checks, "Programs and models"),
+    _group(work_checks, "Work under way"),
+    _group(storage_checks, "Partitions, growth and retention"),
+    _group(backup_checks, "Backups"),
+    _group(monitoring_checks, "Monitoring and alerts"),
+    _group(security_checks, "Security"),
 )
