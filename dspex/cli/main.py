@@ -14,7 +14,7 @@ import click
 
 from dspex.cli.completion import VARIABLE
 from dspex.cli.output.colour import coloured
-from dspex.cli.output.failures import DONE, INTERRUPTED, OUTPUT_CLOSED, tell
+from dspex.cli.output.error_output import DONE, INTERRUPTED, OUTPUT_CLOSED, tell
 
 __all__ = ["cli", "main"]
 

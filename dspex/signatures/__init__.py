@@ -4,10 +4,10 @@ from dspex.signatures.compile import compile_signature as signature
 from dspex.signatures.compiled import Example, Signature
 from dspex.signatures.diff import Change, Diff
 from dspex.signatures.fields import NO_DEFAULT, Field, Type
-from dspex.signatures.parse.classes import InputField, OutputField, SignatureModel
+from dspex.signatures.parse.class_signatures import InputField, OutputField, SignatureModel
 from dspex.signatures.schemas.provider_fit import ProviderFit
-from dspex.signatures.types import builtin as _builtin  # noqa: F401 - registers the built-in types
-from dspex.signatures.types.custom import register_type
+from dspex.signatures.types import builtin_types as _builtin_types  # noqa: F401 - registers the built-in types
+from dspex.signatures.types.custom_types import register_type
 from dspex.signatures.values.value_repair import Checked, Repair
 
 __all__ = [

@@ -15,9 +15,9 @@ from dspex.errors import SignatureSyntaxError
 from dspex.signatures.compiled import Signature
 from dspex.signatures.fields import NO_DEFAULT, Field
 from dspex.signatures.identity import has_default
-from dspex.signatures.parse import classes, dspy_strings, native
+from dspex.signatures.parse import class_signatures, dspy_strings, native_language
 from dspex.signatures.parse.source import Source
-from dspex.signatures.types.types import TypeFaultError, constrain, nearest
+from dspex.signatures.types.type_registry import TypeFaultError, constrain, nearest
 from dspex.signatures.values.validators import build_validator
 from dspex.signatures.values.value_faults import explain
 
@@ -90,10 +90,10 @@ def compile_uncached(
 def read_source(source: str | type | Signature) -> Source:
     """The name, description and fields of a signature in any form."""
     if isinstance(source, str):
-        return native.parse(source) if native.is_native(source) else dspy_strings.parse(source)
+        return native_language.parse(source) if native_language.is_native(source) else dspy_strings.parse(source)
     if isinstance(source, Signature):
         return Source(source.name, source.description, source.input_fields, source.output_fields)
-    return classes.read(source)
+    return class_signatures.read(source)
 
 
 def _name(read: Source, given: str | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dspex.signatures.fields import Field, Type
-from dspex.signatures.types.types import SPECS, expand, is_wire
+from dspex.signatures.types.type_registry import SPECS, expand, is_wire
 
 if TYPE_CHECKING:
     from dspex.signatures.compiled import Signature

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dspex.signatures.fields import NO_DEFAULT, Field, Type, literal
-from dspex.signatures.types.types import SPECS
+from dspex.signatures.types.type_registry import SPECS
 from dspex.signatures.values.codec import to_json_value
 
 __all__ = ["definition", "fingerprint"]

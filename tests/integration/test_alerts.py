@@ -29,7 +29,7 @@ from dspex.client.client import Client
 from dspex.embedded.ports import free_port
 from dspex.errors import AlertNotDelivered
 from dspex.operations.alerts.alert import Alert, Notice
-from dspex.operations.alerts.email import Email
+from dspex.operations.alerts.email_channel import Email
 from dspex.settings import Backends
 from tests.integration.test_cli import Shell
 from tests.processes import WorkerProcess, command

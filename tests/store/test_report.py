@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from dspex.errors import ValidationError
+from dspex.operations.report.html_page import page
 from dspex.operations.report.markdown import markdown, sparkline
 from dspex.operations.report.monitoring_report import BUCKETS, MonitoringReport, gather
-from dspex.operations.report.page import page
 from dspex.store import programs
 from dspex.store.database import Database
 from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submit

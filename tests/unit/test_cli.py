@@ -18,9 +18,9 @@ from rich.console import Console
 
 from docs.generate.cli import commands
 from dspex.cli.main import COMMANDS, cli
-from dspex.cli.output import failures
+from dspex.cli.output import error_output
 from dspex.cli.output.console_tables import print_table
-from dspex.cli.output.moments import Moment
+from dspex.cli.output.time_options import Moment
 from dspex.errors import BackendUnavailable, ProgramNotFound, SignatureSyntaxError
 
 ROWS = [("01a20684-4602-7256-ba0f-22bc2071ca3c", "a_program_with_a_long_name", "failed", "3", "billing_refused")]
@@ -99,17 +99,17 @@ def test_wrong_usage_says_what_is_near(arguments: list[str], said: str) -> None:
 def test_an_error_is_told_as_text_and_as_json(
     error: Exception, code: int, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert failures.tell(error, as_json=True, debug=False) == code
+    assert error_output.tell(error, as_json=True, debug=False) == code
     told = json.loads(capsys.readouterr().err)
     assert set(told) == {"error", "exit_code"}
     assert set(told["error"]) == {"type", "code", "message", "retryable", "details"}
     assert (told["error"]["code"], told["exit_code"]) == (kind, code)
-    assert failures.tell(error, as_json=False, debug=False) == code
+    assert error_output.tell(error, as_json=False, debug=False) == code
     text = capsys.readouterr().err
     assert "Traceback" not in text
     assert "hunter22" not in text
     assert "secret" not in text
-    failures.tell(error, as_json=False, debug=True)
+    error_output.tell(error, as_json=False, debug=True)
     assert type(error).__name__ in capsys.readouterr().err
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from dspex.cli.completion import program_names
-from dspex.cli.output.common import echo_json, json_option
-from dspex.cli.output.failures import DONE, WRONG_USAGE, exit_code
+from dspex.cli.output.error_output import DONE, WRONG_USAGE, exit_code
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.progress_bar import Meter
 from dspex.client.client import Client
 from dspex.client.execution import Status

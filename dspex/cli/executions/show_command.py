@@ -14,8 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from dspex.cli.output.common import STATUS_STYLES, as_data, echo_json, json_option, short
 from dspex.cli.output.console_tables import console
+from dspex.cli.output.json_output import STATUS_STYLES, as_data, echo_json, json_option, short
 from dspex.client.client import Client
 from dspex.client.execution import Execution, Status
 from dspex.store.audit_chain import AuditEvent, AuditTrail

@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from dspex.cli.output.common import json_option
+from dspex.cli.output.json_output import json_option
 from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.client.follow import StreamEvent

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 import click
 from rich.text import Text
 
-from dspex.cli.output.common import echo_json, json_option
 from dspex.cli.output.console_tables import console, print_table
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.client.client import Client
 from dspex.errors import AlertNotDelivered, ConfigurationError
 from dspex.operations.alerts.alert import Alert, Notice
-from dspex.operations.alerts.channels import channels, deployment
+from dspex.operations.alerts.alert_channels import channels, deployment
 from dspex.operations.alerts.evaluation import evaluate_and_tell
 from dspex.settings import Settings
 

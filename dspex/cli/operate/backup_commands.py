@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dspex.cli.output.common import echo_json, json_option, opened_database
 from dspex.cli.output.console_tables import console
+from dspex.cli.output.json_output import echo_json, json_option, opened_database
 from dspex.operations.backup.backup import back_up, manifest_path
 from dspex.operations.backup.restore import restore as put_back
 from dspex.settings import Settings, without_password

@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from dspex.cli.output.common import echo_json, json_option
 from dspex.cli.output.console_tables import console, print_table
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.client.async_client import AsyncClient
 from dspex.errors import DspexError
 from dspex.operations.bench import load

@@ -8,8 +8,8 @@ import click
 from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
 
-from dspex.cli.output.common import echo_json, json_option, short
 from dspex.cli.output.console_tables import console, print_table
+from dspex.cli.output.json_output import echo_json, json_option, short
 from dspex.embedded import read_stack
 from dspex.settings import Settings, variable
 

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from dspex.cli.output.common import echo_json, json_option
 from dspex.cli.output.console_tables import console as new_console
-from dspex.cli.output.failures import DONE, FAILED, UNREACHABLE
+from dspex.cli.output.error_output import DONE, FAILED, UNREACHABLE
+from dspex.cli.output.json_output import echo_json, json_option
 
 if TYPE_CHECKING:
     from dspex.operations.doctor import Checked, Report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dspex.cli.output.common import echo_json, json_option
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.progress_bar import Meter
 from dspex.errors import ConfigurationError
 from dspex.sealing.keyring import new_key

@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dspex.cli.operate.health_wording import WORDS
-from dspex.cli.output.common import echo_json, json_option
+from dspex.cli.operate.health_details import WORDS
 from dspex.cli.output.console_tables import console
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.client.client import Client
 from dspex.operations.health.conditions import Component, Condition, HealthReport
 

@@ -7,8 +7,8 @@ from functools import partial
 
 import click
 
-from dspex.cli.output.common import echo_json, json_option
 from dspex.cli.output.console_tables import console
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.settings import Settings, without_password
 from dspex.store import migrate as migrations
 from dspex.store.database import Database

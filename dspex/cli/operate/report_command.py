@@ -10,14 +10,14 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from dspex.cli.output.common import echo_json, json_option
 from dspex.cli.output.console_tables import console, print_table
-from dspex.cli.output.moments import Moment
+from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.time_options import Moment
 from dspex.client.client import Client
+from dspex.operations.report.html_page import page
 from dspex.operations.report.markdown import markdown, trends
 from dspex.operations.report.monitoring_report import MonitoringReport
-from dspex.operations.report.page import page
-from dspex.operations.report.wording import figures, moment, sections
+from dspex.operations.report.report_tables import figures, moment, sections
 
 __all__ = ["report"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from dspex.cli.output.common import echo_json, json_option, opened_database
 from dspex.cli.output.console_tables import console, print_table
+from dspex.cli.output.json_output import echo_json, json_option, opened_database
 from dspex.operations.retention.upkeep import Plan, plan, upkeep
 from dspex.settings import Settings
 from dspex.store.database import Database

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
-from dspex.cli.output.common import echo_json, json_option
 from dspex.cli.output.console_tables import console, print_table
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.client.client import Client
 
 __all__ = ["workers"]

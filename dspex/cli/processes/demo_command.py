@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dspex.cli.executions.show_command import timeline
-from dspex.cli.output.common import short
+from dspex.cli.output.json_output import short
 from dspex.cli.processes.stack_display import StackProgress
 from dspex.cli.processes.up_command import FLOWER_PORT, flower_port
 from dspex.client.batch import Batch

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dspex.cli.output.common import echo_json, json_option
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.program.adapters import AdapterInfo, adapters, unloadable
 
 __all__ = ["adapters_command"]

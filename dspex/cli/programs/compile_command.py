@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.json import JSON
 from rich.text import Text
 
-from dspex.cli.output.common import echo_json, json_option
 from dspex.cli.output.console_tables import console, print_table
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.errors import SignatureSyntaxError
 from dspex.signatures import Field, ProviderFit, Signature, signature
 from dspex.signatures.fields import literal

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dspex.cli.output.common import echo_json, json_option
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.client.client import Client
 from dspex.errors import DspexError
 from dspex.program.program import Program

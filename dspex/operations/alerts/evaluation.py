@@ -11,8 +11,8 @@ from typing import Any
 
 from dspex.errors import AlertNotDelivered
 from dspex.operations.alerts.alert import Alert, Notice
+from dspex.operations.alerts.alert_channels import Channel, channels, deployment
 from dspex.operations.alerts.alert_rules import RULES, breaches
-from dspex.operations.alerts.channels import Channel, channels, deployment
 from dspex.settings import Settings
 from dspex.store.database import Database
 from dspex.store.operations import alerts, figures

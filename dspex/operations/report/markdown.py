@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dspex.operations.report.monitoring_report import MonitoringReport
-from dspex.operations.report.wording import duration, figures, moment, sections
+from dspex.operations.report.report_tables import duration, figures, moment, sections
 
 __all__ = ["markdown", "sparkline", "trends"]
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired, Optional, Union
 
 from dspex.signatures.fields import Type
-from dspex.signatures.types.constraint_values import from_python, from_values
-from dspex.signatures.types.types import SPECS, TypeFaultError, build, expand
+from dspex.signatures.types.python_constraints import from_python, from_values
+from dspex.signatures.types.type_registry import SPECS, TypeFaultError, build, expand
 
 __all__ = ["from_annotation", "to_annotation"]
 

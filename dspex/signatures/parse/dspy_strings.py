@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from dspex.signatures.fields import NO_DEFAULT, PLAIN_TEXT, Field, Type
 from dspex.signatures.parse.lexer import MAX_NESTING, PYTHON, Tokens
 from dspex.signatures.parse.source import Source
-from dspex.signatures.types.constraint_values import from_python, from_values
-from dspex.signatures.types.types import TypeFaultError, build, nearest
+from dspex.signatures.types.python_constraints import from_python, from_values
+from dspex.signatures.types.type_registry import TypeFaultError, build, nearest
 
 __all__ = ["parse"]
 

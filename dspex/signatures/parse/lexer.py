@@ -14,7 +14,7 @@ import unicodedata
 from typing import Any, NoReturn
 
 from dspex.errors import SignatureSyntaxError, SignatureTypeError
-from dspex.signatures.types.types import TypeFaultError
+from dspex.signatures.types.type_registry import TypeFaultError
 
 __all__ = ["MAX_NESTING", "MAX_TEXT", "NATIVE", "PYTHON", "Tokens", "place", "type_error"]
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from dspex.signatures.fields import Field
 from dspex.signatures.parse.lexer import Tokens, type_error
-from dspex.signatures.types.types import TypeFaultError
+from dspex.signatures.types.type_registry import TypeFaultError
 
 __all__ = ["Source"]
 

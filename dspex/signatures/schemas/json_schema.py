@@ -8,7 +8,7 @@ from typing import Any
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.identity import has_default, json_form
 from dspex.signatures.types.constraints import RULES
-from dspex.signatures.types.types import SPECS, expand
+from dspex.signatures.types.type_registry import SPECS, expand
 
 __all__ = ["DIALECT", "side_schema", "type_schema"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.constraints import RULES
-from dspex.signatures.types.types import SPECS, expand
+from dspex.signatures.types.type_registry import SPECS, expand
 
 __all__ = ["DIALECTS", "Dialect", "ProviderFit", "fit", "schema_for"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dspex.signatures.values import checks
+from dspex.signatures.values import value_checks
 
 __all__ = ["NAMES", "ORDER", "PHRASES", "RULES", "ConstraintValueError", "Rule", "merge", "read"]
 
@@ -66,7 +66,7 @@ def _integer(value: Any) -> int:
         value = int(value)
     if type(value) is not int:
         raise ConstraintValueError("an integer")
-    if not checks.INT_MIN <= value <= checks.INT_MAX:
+    if not value_checks.INT_MIN <= value <= value_checks.INT_MAX:
         raise ConstraintValueError("an integer of at most 64 bits")
     return value
 
@@ -114,8 +114,8 @@ def _text(value: Any) -> str:
 
 
 def _format(value: Any) -> str:
-    if not isinstance(value, str) or value not in checks.FORMATS:
-        raise ConstraintValueError(f"one of {', '.join(sorted(checks.FORMATS))}")
+    if not isinstance(value, str) or value not in value_checks.FORMATS:
+        raise ConstraintValueError(f"one of {', '.join(sorted(value_checks.FORMATS))}")
     return str(value)
 
 
@@ -152,7 +152,7 @@ _ITEMS = {
 _ENTRIES = {
     "min_size": Rule(_size, "minProperties", core="min_length"),
     "max_size": Rule(_size, "maxProperties", core="max_length"),
-    "required_keys": Rule(_keys, "required", check=checks.requires_keys),
+    "required_keys": Rule(_keys, "required", check=value_checks.requires_keys),
 }
 
 
@@ -161,7 +161,7 @@ def _range(read: Callable[[Any], Any]) -> dict[str, Rule]:
         "min": Rule(read, "minimum", core="ge"),
         "max": Rule(read, "maximum", core="le"),
         "multiple_of": Rule(_positive(read), "multipleOf", core="multiple_of"),
-        "one_of": Rule(_options(read), "enum", check=checks.is_one_of),
+        "one_of": Rule(_options(read), "enum", check=value_checks.is_one_of),
     }
 
 
@@ -169,11 +169,11 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "string": {
         **_LENGTHS,
         "pattern": Rule(_text, "pattern", core="pattern"),
-        "format": Rule(_format, "format", check=checks.has_format),
-        "one_of": Rule(_options(_text), "enum", check=checks.is_one_of),
+        "format": Rule(_format, "format", check=value_checks.has_format),
+        "one_of": Rule(_options(_text), "enum", check=value_checks.is_one_of),
     },
     "integer": _range(_integer),
-    "float": {**_range(_number), "precision": Rule(_decimals, "", check=checks.has_precision)},
+    "float": {**_range(_number), "precision": Rule(_decimals, "", check=value_checks.has_precision)},
     "map": _ENTRIES,
     "dict": _ENTRIES,
     "binary": {
@@ -181,7 +181,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "min_length": Rule(_size, "", core="min_length"),
         "max_length": Rule(_size, "", core="max_length"),
     },
-    "list": {**_ITEMS, "unique": Rule(_flag, "uniqueItems", check=checks.is_unique)},
+    "list": {**_ITEMS, "unique": Rule(_flag, "uniqueItems", check=value_checks.is_unique)},
 }
 """Rules by primitive type, then by constraint."""
 

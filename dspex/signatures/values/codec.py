@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from dspex.signatures.fields import Field, Type
-from dspex.signatures.types.types import expand, is_wire, kinds
+from dspex.signatures.types.type_registry import expand, is_wire, kinds
 
 __all__ = ["decode", "encode", "to_json_value"]
 

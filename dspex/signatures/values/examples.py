@@ -12,8 +12,8 @@ from typing import Any
 
 from dspex.errors import FieldError, ValidationError
 from dspex.signatures.fields import Field, Type
-from dspex.signatures.types.patterns import text_matching
-from dspex.signatures.types.types import SPECS, expand
+from dspex.signatures.types.type_registry import SPECS, expand
+from dspex.signatures.values.pattern_examples import text_matching
 from dspex.signatures.values.validators import build_validator
 
 __all__ = ["find"]

@@ -8,9 +8,9 @@ from typing import Any, cast
 from pydantic_core import SchemaError, SchemaValidator
 
 from dspex.signatures.fields import Field, Type
-from dspex.signatures.types.builtin import STRING
+from dspex.signatures.types.builtin_types import STRING
 from dspex.signatures.types.constraints import RULES
-from dspex.signatures.types.types import SPECS, TypeFaultError, TypeSpec, expand
+from dspex.signatures.types.type_registry import SPECS, TypeFaultError, TypeSpec, expand
 
 __all__ = ["build_validator", "core_schema"]
 

@@ -11,7 +11,7 @@ from pydantic_core import ValidationError as CoreError
 from dspex.errors import FieldError
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.constraints import PHRASES
-from dspex.signatures.types.types import SPECS, expand
+from dspex.signatures.types.type_registry import SPECS, expand
 
 __all__ = ["explain", "phrase", "say", "shorten"]
 

@@ -18,7 +18,7 @@ from pydantic_core import SchemaValidator
 from pydantic_core import ValidationError as CoreError
 
 from dspex.signatures.fields import Field, Type
-from dspex.signatures.types.types import expand
+from dspex.signatures.types.type_registry import expand
 from dspex.signatures.values.validators import core_schema
 from dspex.signatures.values.value_faults import shorten
 

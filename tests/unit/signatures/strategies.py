@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from dspex.signatures.fields import Type, literal
-from dspex.signatures.types.types import build, expand
+from dspex.signatures.types.type_registry import build, expand
 
 __all__ = ["json_values", "signature_texts", "texts", "types", "values"]
 

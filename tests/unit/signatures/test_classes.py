@@ -15,8 +15,8 @@ from typing_extensions import TypedDict
 from dspex.errors import SignatureTypeError
 from dspex.signatures import InputField, OutputField, SignatureModel, signature
 from dspex.signatures.parse.annotations import from_annotation, to_annotation
-from dspex.signatures.parse.native import parse_type
-from dspex.signatures.types.types import TypeFaultError
+from dspex.signatures.parse.native_language import parse_type
+from dspex.signatures.types.type_registry import TypeFaultError
 
 
 class Color(enum.Enum):

@@ -9,7 +9,7 @@ import pytest
 from dspex.errors import SignatureTypeError, ValidationError
 from dspex.signatures import register_type, signature
 from dspex.signatures.compile import forget_compiled
-from dspex.signatures.types.types import SPECS
+from dspex.signatures.types.type_registry import SPECS
 
 
 @pytest.fixture(autouse=True)

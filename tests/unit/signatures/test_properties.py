@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from dspex.errors import SignatureSyntaxError, ValidationError
 from dspex.signatures import Field, Signature, Type
 from dspex.signatures.compile import compile_uncached
-from dspex.signatures.types.types import expand
+from dspex.signatures.types.type_registry import expand
 from dspex.signatures.values.codec import encode, to_json_value
 from tests.unit.signatures.strategies import json_values, plain_types, signature_texts, types, values
 

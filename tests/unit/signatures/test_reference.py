@@ -9,8 +9,8 @@ import pytest
 
 from dspex.signatures import signature
 from dspex.signatures.types.constraints import ORDER
-from dspex.signatures.types.types import SPECS
-from dspex.signatures.values.checks import FORMATS
+from dspex.signatures.types.type_registry import SPECS
+from dspex.signatures.values.value_checks import FORMATS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "signatures.md").read_text()
 BUILT_IN = [spec for spec in SPECS.values() if not spec.custom]

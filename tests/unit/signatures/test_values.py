@@ -15,7 +15,7 @@ from dspex.signatures import signature
 from dspex.signatures.compile import compile_uncached
 from dspex.signatures.parse.annotations import to_annotation
 from dspex.signatures.types.constraints import ORDER, RULES
-from dspex.signatures.types.types import SPECS, expand
+from dspex.signatures.types.type_registry import SPECS, expand
 from tests.unit.signatures import seed
 from tests.unit.signatures.type_table import ALL_TYPES, TABLE
 

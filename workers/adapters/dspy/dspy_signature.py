@@ -25,7 +25,7 @@ from dspex.errors import ModelError
 from dspex.signatures import Signature
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.constraints import PHRASES
-from dspex.signatures.types.types import expand
+from dspex.signatures.types.type_registry import expand
 
 __all__ = ["Flavour", "dspy_inputs", "dspy_names", "dspy_signature", "field_description", "field_schema", "is_text"]
 

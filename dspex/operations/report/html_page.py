@@ -6,7 +6,7 @@ from html import escape
 
 from dspex.operations.report.monitoring_report import MonitoringReport
 from dspex.operations.report.plots import Series, columns
-from dspex.operations.report.wording import Section, duration, figures, moment, sections
+from dspex.operations.report.report_tables import Section, duration, figures, moment, sections
 
 __all__ = ["page"]
 

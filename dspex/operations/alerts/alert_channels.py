@@ -42,7 +42,7 @@ def channels(settings: Settings, deployment: str) -> dict[str, Channel]:
         if name == "log":
             made[name] = Log()
         elif name == "email":
-            from dspex.operations.alerts.email import Email
+            from dspex.operations.alerts.email_channel import Email
 
             assert settings.smtp_url is not None
             assert settings.alert_email_from is not None
@@ -50,7 +50,7 @@ def channels(settings: Settings, deployment: str) -> dict[str, Channel]:
                 settings.smtp_url, settings.alert_email_from, settings.alert_email_to, deployment, settings.ca_file
             )
         else:
-            from dspex.operations.alerts.webhook import Webhook
+            from dspex.operations.alerts.webhook_channel import Webhook
 
             assert settings.alert_webhook_url is not None
             made[name] = Webhook(

@@ -7,8 +7,8 @@ from typing import Any
 
 from dspex.signatures.fields import Type
 from dspex.signatures.types.constraints import RULES
-from dspex.signatures.types.types import TypeSpec, build, register
-from dspex.signatures.values import checks
+from dspex.signatures.types.type_registry import TypeSpec, build, register
+from dspex.signatures.values import value_checks
 
 MAX_TEXT = 2**31 - 1
 """Every text has a longest length, because pydantic_core then also refuses lone surrogates."""
@@ -27,14 +27,14 @@ def _plain(function: Any) -> dict[str, Any]:
 
 
 STRING = {"type": "str", "strict": True, "max_length": MAX_TEXT}
-ANY = _plain(checks.is_json)
+ANY = _plain(value_checks.is_json)
 
 _primitive("string", "text", "Text, kept exactly as it is.", core=STRING, json={"type": "string"}, python=str)
 _primitive(
     "integer",
     "an integer",
     "An integer of at most 64 bits.",
-    core={"type": "int", "strict": True, "ge": checks.INT_MIN, "le": checks.INT_MAX},
+    core={"type": "int", "strict": True, "ge": value_checks.INT_MIN, "le": value_checks.INT_MAX},
     json={"type": "integer"},
     python=int,
 )
@@ -69,7 +69,7 @@ _primitive(
     "Bytes; base64 text in JSON.",
     core={
         "type": "function-before",
-        "function": {"type": "no-info", "function": checks.read_bytes},
+        "function": {"type": "no-info", "function": value_checks.read_bytes},
         "schema": {"type": "bytes", "strict": True},
     },
     json={"type": "string", "contentEncoding": "base64"},
@@ -79,7 +79,7 @@ _primitive(
     "datetime",
     "a datetime, or its ISO 8601 text",
     "A date and time; ISO 8601 text in JSON.",
-    core=_plain(checks.read_datetime),
+    core=_plain(value_checks.read_datetime),
     json={"type": "string", "format": "date-time"},
     python=datetime,
 )
@@ -145,7 +145,7 @@ _derived(
     "A prompt with `{name}` placeholders; write `{{` for a brace.",
     build("string"),
     "min_length max_length",
-    check=checks.is_template,
+    check=value_checks.is_template,
 )
 _derived(
     "function_call",

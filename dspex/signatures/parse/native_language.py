@@ -7,7 +7,7 @@ from typing import Any
 from dspex.signatures.fields import NO_DEFAULT, Field, Type
 from dspex.signatures.parse.lexer import MAX_NESTING, NATIVE, Tokens
 from dspex.signatures.parse.source import Source
-from dspex.signatures.types.types import TypeFaultError, build, known
+from dspex.signatures.types.type_registry import TypeFaultError, build, known
 
 __all__ = ["is_native", "parse", "parse_type"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from dspex.signatures.fields import NO_DEFAULT, Field, Type
 from dspex.signatures.parse.lexer import type_error
 from dspex.signatures.parse.source import Source
-from dspex.signatures.types.types import TypeFaultError, constrain
+from dspex.signatures.types.type_registry import TypeFaultError, constrain
 
 __all__ = ["InputField", "OutputField", "SignatureModel", "read"]
 
@@ -104,8 +104,8 @@ def _refuse_strays(source: type, markers: Mapping[str, _Marker], hints: Mapping[
 
 def _model_field(source: type, name: str, hint: Any, marker: _Marker) -> Field:
     from dspex.signatures.parse.annotations import from_annotation
-    from dspex.signatures.parse.native import parse_type
-    from dspex.signatures.types.constraint_values import from_python
+    from dspex.signatures.parse.native_language import parse_type
+    from dspex.signatures.types.python_constraints import from_python
 
     try:
         kind = parse_type(marker.type) if marker.type is not None else from_annotation(hint)

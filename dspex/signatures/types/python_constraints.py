@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dspex.signatures.fields import Type
-from dspex.signatures.types.types import TypeFaultError, build, constrain, expand
+from dspex.signatures.types.type_registry import TypeFaultError, build, constrain, expand
 
 __all__ = ["IGNORED", "from_python", "from_values"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from dspex.signatures.compile import forget_compiled
 from dspex.signatures.fields import Type
 from dspex.signatures.parse.lexer import type_error
-from dspex.signatures.parse.native import parse_type
-from dspex.signatures.types.types import SPECS, TypeFaultError, TypeSpec, register
+from dspex.signatures.parse.native_language import parse_type
+from dspex.signatures.types.type_registry import SPECS, TypeFaultError, TypeSpec, register
 
 __all__ = ["register_type"]
 
