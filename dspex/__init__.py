@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dspex.client.async_client import AsyncBatch, AsyncClient, AsyncExecution
     from dspex.client.batch import Batch, Progress, Rejected
     from dspex.client.client import Client
-    from dspex.client.execution import Execution, Metrics, Result, Status
+    from dspex.client.execution import Execution, Metrics, Result
     from dspex.client.follow import StreamEvent
     from dspex.errors import (
         ActionFailed,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
     from dspex.store.audit_chain import AuditEvent, AuditTrail
+    from dspex.store.lifecycle.status import Status
 
 # Lighter before heavier: a name is looked for in this order, and nothing after its module is loaded.
 _MODULES = (
@@ -60,6 +61,7 @@ _MODULES = (
     "signatures",
     "program.adapters",
     "store.audit_chain",
+    "store.lifecycle.status",
     "client.execution",
     "program.limits",
     "program.actions",

@@ -19,8 +19,9 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from dspex.client.execution import Execution, Status
+from dspex.client.execution import Execution
 from dspex.errors import ValidationError
+from dspex.store.lifecycle.status import Status
 from dspex.wait.completion import IndexSet, Slot, batch_final, groups, in_order
 from dspex.wait.driver import Driver, Row, iterate
 

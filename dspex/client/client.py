@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from dspex.client.batch import Batch, BatchRows, Progress, Rejected, new_batch_id
 from dspex.client.deployed_programs import Catalogue
-from dspex.client.execution import Execution, Result, Status
+from dspex.client.execution import Execution, Result
 from dspex.client.follow import StreamEvent, follow
 from dspex.client.lookup import not_found
 from dspex.client.operator import Control
@@ -48,6 +48,7 @@ from dspex.store import migrate, workers
 from dspex.store.audit_chain import AuditTrail, Verdict
 from dspex.store.database import Database
 from dspex.store.lifecycle import batches, executions
+from dspex.store.lifecycle.status import Status
 from dspex.store.programs import Deployed
 from dspex.submit.bulk import MAP_ROWS, Intake, chunks, mapped
 from dspex.submit.prepare import Preparer

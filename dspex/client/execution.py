@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, ResultNotReady
 from dspex.store.audit_chain import AuditTrail
+from dspex.store.lifecycle.status import Status
 
 if TYPE_CHECKING:
     from dspex.client.client import Client
@@ -18,48 +18,7 @@ if TYPE_CHECKING:
     from dspex.sealing.values import Sealing
     from dspex.signatures import Signature
 
-__all__ = ["TRANSITIONS", "Execution", "ExecutionRecord", "Metrics", "Result", "Status"]
-
-
-class Status(StrEnum):
-    """Where an execution is in its life.
-
-    ::
-
-        queued ──claim──► running ──settle──► completed | failed | cancelled
-           ▲                 │
-           └─retry, recover──┘
-    """
-
-    #: Stored, and waiting: for a worker, for its ``run_at``, or for the backoff of a retry.
-    QUEUED = "queued"
-    #: A worker holds it under its lease.
-    RUNNING = "running"
-    #: Its outputs are valid and recorded. Final.
-    COMPLETED = "completed"
-    #: Its error is recorded: not to be retried, or its attempts are spent. Final, unless an operator retries it.
-    FAILED = "failed"
-    #: Somebody cancelled it. Final, unless an operator retries it.
-    CANCELLED = "cancelled"
-
-    @property
-    def is_final(self) -> bool:
-        return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-
-
-#: Every legal transition. The database enforces the same table (migration 0001).
-TRANSITIONS = frozenset(
-    {
-        (Status.QUEUED, Status.RUNNING),  # claim
-        (Status.QUEUED, Status.CANCELLED),  # cancel before it ran
-        (Status.RUNNING, Status.QUEUED),  # retry, or recover from a dead worker
-        (Status.RUNNING, Status.COMPLETED),  # settle
-        (Status.RUNNING, Status.FAILED),
-        (Status.RUNNING, Status.CANCELLED),
-        (Status.FAILED, Status.QUEUED),  # an operator's retry
-        (Status.CANCELLED, Status.QUEUED),
-    }
-)
+__all__ = ["Execution", "ExecutionRecord", "Metrics", "Result"]
 
 
 class Result(Mapping[str, Any]):

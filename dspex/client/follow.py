@@ -18,8 +18,9 @@ from uuid import UUID
 
 import redis
 
-from dspex.client.execution import Execution, Status
+from dspex.client.execution import Execution
 from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, FieldError, ValidationError
+from dspex.store.lifecycle.status import Status
 from dspex.wait.completion import Deadline
 
 if TYPE_CHECKING:

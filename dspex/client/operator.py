@@ -8,13 +8,13 @@ from functools import partial
 from uuid import UUID
 
 from dspex.client.batch import execution_id
-from dspex.client.execution import Status
 from dspex.client.lookup import not_found
 from dspex.errors import ProgramNotFound, TransitionRefused
 from dspex.publish.broker import CANCEL_CHANNEL, DONE_CHANNEL, Broker
 from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import batches, control, executions
+from dspex.store.lifecycle.status import Status
 
 __all__ = ["Control"]
 

@@ -18,10 +18,10 @@ import pytest
 from sqlalchemy import text
 
 from dspex.client.client import Client
-from dspex.client.execution import Status
 from dspex.store import workers
 from dspex.store.audit_chain import AuditTrail, Entry
 from dspex.store.database import Database
+from dspex.store.lifecycle.status import Status
 
 __all__ = ["assert_guarantees", "long", "paid_calls"]
 

@@ -13,7 +13,6 @@ from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
-from dspex.client.execution import Status
 from dspex.embedded.servers import EmbeddedServers
 from dspex.errors import ConfigurationError, DspexError
 from dspex.operations.backup import pg_tools
@@ -21,6 +20,7 @@ from dspex.operations.backup.backup import Backup, back_up, manifest_path
 from dspex.operations.backup.restore import restore
 from dspex.settings import Backends
 from dspex.store.database import Database
+from dspex.store.lifecycle.status import Status
 from dspex.store.operations import backups
 from tests.conftest import fresh_backends
 from tests.integration.test_cli import Shell

@@ -16,7 +16,6 @@ from click.testing import CliRunner
 
 from dspex.cli.main import cli
 from dspex.client.client import Client
-from dspex.client.execution import Status
 from dspex.embedded.servers import EmbeddedServers
 from dspex.errors import DspexError, EncryptionError, ExecutionFailed, IdempotencyConflict, ValidationError
 from dspex.program.actions import Action
@@ -27,6 +26,7 @@ from dspex.sealing.values import PLACEHOLDER, Sealing
 from dspex.settings import Backends, Settings
 from dspex.signatures import signature
 from dspex.store.database import Database
+from dspex.store.lifecycle.status import Status
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step
 from tests.processes import WorkerProcess

@@ -19,12 +19,12 @@ from uuid_utils.compat import uuid7
 
 import dspex
 from dspex.client.client import Client
-from dspex.client.execution import Status
 from dspex.embedded.servers import EmbeddedServers
 from dspex.publish.broker import QUEUE, Broker, lane
 from dspex.publish.envelope import pack
 from dspex.settings import Backends
 from dspex.store.database import Database
+from dspex.store.lifecycle.status import Status
 from dspex.store.operations import refused_messages
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess

@@ -10,12 +10,12 @@ from sqlalchemy import create_engine, text
 
 import dspex
 from dspex.client.client import Client
-from dspex.client.execution import Status
 from dspex.embedded.servers import EmbeddedServers
 from dspex.operations.retention.upkeep import upkeep
 from dspex.settings import Backends, Settings
 from dspex.store import migrate
 from dspex.store.database import Database
+from dspex.store.lifecycle.status import Status
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
 

@@ -10,12 +10,12 @@ from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
-from dspex.client.execution import Status
 from dspex.errors import BackendUnavailable
 from dspex.operations.retention.upkeep import upkeep
 from dspex.settings import Backends, Settings
 from dspex.store import migrate
 from dspex.store.database import Database
+from dspex.store.lifecycle.status import Status
 from dspex.store.sessions import is_pooled, libpq_url
 from tests.conftest import fresh_backends
 from tests.pgbouncer import pgbouncer

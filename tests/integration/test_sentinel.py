@@ -9,12 +9,12 @@ import pytest
 
 import dspex
 from dspex.client.client import Client
-from dspex.client.execution import Status
 from dspex.embedded.servers import EmbeddedServers
 from dspex.publish import redis_clients
 from dspex.publish.broker import CANCEL_CHANNEL
 from dspex.settings import Backends
 from dspex.settings.sentinels import Sentinels
+from dspex.store.lifecycle.status import Status
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess
 from tests.sentinel import Sentinel, sentinel

@@ -16,13 +16,13 @@ from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.client.execution import TRANSITIONS, Status
 from dspex.store import partitions, programs, workers
 from dspex.store.audit_chain import AuditTrail, entry_hash
 from dspex.store.database import Database
 from dspex.store.lifecycle import executions, recovery
 from dspex.store.lifecycle.dispatch import dispatch, redispatch
 from dspex.store.lifecycle.executions import Claimed, Settlement, Submission
+from dspex.store.lifecycle.status import TRANSITIONS, Status
 
 PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
 EVENTS = '[{"kind":"submitted","data":{"note":"Grüße, \\u0000 and 🐈"}}]'

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from dspex.client.execution import Status
 from dspex.errors import DspexError, LeaseLost
 from dspex.store.lifecycle.executions import Claimed
+from dspex.store.lifecycle.status import Status
 from dspex.store.operations.health import Backlog
 from workers.attempt.retry_policy import Deferred
 from workers.observe import metrics

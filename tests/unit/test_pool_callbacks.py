@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 from kombu.asynchronous import Hub
 
-from dspex.client.execution import Status
 from dspex.publish.broker import TASK
 from dspex.publish.envelope import pack
+from dspex.store.lifecycle.status import Status
 from workers.attempt.executor import OnEnd, OnStart, Outcome, Received
 from workers.pool import AsyncioPool
 

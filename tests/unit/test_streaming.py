@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex.client.execution import Status
 from dspex.client.follow import Position, Reading, StreamEvent, position
 from dspex.errors import ValidationError
+from dspex.store.lifecycle.status import Status
 from workers.attempt.stream import AttemptStream, Streams
 
 ID = UUID(int=1)

@@ -20,9 +20,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import dspex
-from dspex.client.execution import Status
 from dspex.errors import ModelError
 from dspex.store.lifecycle.executions import Claimed
+from dspex.store.lifecycle.status import Status
 from dspex.submit.trace_context import submitting
 from workers.adapters.dspy.modules.tools import RecordedTool
 from workers.attempt.attempt_trail import AttemptTrail

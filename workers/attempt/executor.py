@@ -21,10 +21,10 @@ from uuid import UUID
 
 import psycopg
 
-from dspex.client.execution import Status
 from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError
 from dspex.settings.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
 from dspex.store.lifecycle.executions import Claimed, Settlement
+from dspex.store.lifecycle.status import Status
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.current import CURRENT, Current
 from workers.attempt.host import Host

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dspex.client.execution import Status
 from dspex.errors import ActionFailed, DspexError, EncryptionError, ProgramNotFound, ValidationError
 from dspex.program.program import Program
 from dspex.sealing.values import Sealing
 from dspex.store.lifecycle.executions import Claimed, Settlement
+from dspex.store.lifecycle.status import Status
 from workers.actions import Actions
 from workers.actions.action_loading import load_actions
 from workers.adapters import Adapters

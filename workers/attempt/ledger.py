@@ -12,7 +12,6 @@ from uuid import UUID
 import redis.asyncio
 from psycopg.rows import args_row, tuple_row
 
-from dspex.client.execution import Status
 from dspex.publish.broker import DONE_CHANNEL
 from dspex.publish.redis_clients import async_client
 from dspex.settings.failpoints import AFTER_SETTLE, failpoint
@@ -22,6 +21,7 @@ from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle import control, executions, lm_calls
 from dspex.store.lifecycle.executions import Claimed, Settlement
 from dspex.store.lifecycle.lm_calls import LMCall
+from dspex.store.lifecycle.status import Status
 from dspex.store.operations import refused_messages
 from workers.attempt.batcher import Batcher, Connection
 from workers.observe.metrics import BACKEND_FAILURES

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from dspex.client.execution import Status
 from dspex.errors import DspexError
 from dspex.program.program import Program, Retry
 from dspex.sealing.values import SealedAttempt
 from dspex.store.lifecycle.executions import Claimed, Settlement
+from dspex.store.lifecycle.status import Status
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.retry_policy import Fail, after_failure
 from workers.lm.journal import AttemptJournal

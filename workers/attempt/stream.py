@@ -23,9 +23,9 @@ from uuid import UUID
 
 import redis.asyncio
 
-from dspex.client.execution import Status
 from dspex.client.follow import stream_key
 from dspex.publish.redis_clients import async_client
+from dspex.store.lifecycle.status import Status
 from workers.adapters.contract import Stream, StreamedAnswer
 
 __all__ = ["ENTRIES_MOST", "AttemptStream", "StreamWithout", "Streams"]

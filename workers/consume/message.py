@@ -14,10 +14,10 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated
 from celery.exceptions import Ignore, Retry
 
-from dspex.client.execution import Status
 from dspex.errors import MessageRefused
 from dspex.publish.broker import TASK, step
 from dspex.publish.envelope import unpack
+from dspex.store.lifecycle.status import Status
 from workers.attempt.executor import OnEnd, OnStart, Outcome, Received
 
 __all__ = ["Message"]

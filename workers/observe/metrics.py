@@ -16,10 +16,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dspex.client.execution import Status
 from dspex.errors import DspexError
 from dspex.store.lifecycle.executions import Claimed
 from dspex.store.lifecycle.lm_calls import LMCall
+from dspex.store.lifecycle.status import Status
 from dspex.store.operations.health import MOST_COUNTED, Backlog
 from workers.attempt.retry_policy import Deferred
 

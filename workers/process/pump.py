@@ -23,7 +23,6 @@ from uuid import UUID
 
 import redis
 
-from dspex.client.execution import Status
 from dspex.errors import BackendUnavailable
 from dspex.publish.broker import DONE_CHANNEL, Broker, queue_keys
 from dspex.settings.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, failpoint
@@ -31,6 +30,7 @@ from dspex.store import workers
 from dspex.store.database import Database
 from dspex.store.lifecycle import budgets, recovery
 from dspex.store.lifecycle.dispatch import RESERVE, dispatch, forget_starts, redispatch
+from dspex.store.lifecycle.status import Status
 from dspex.store.operations import health
 from workers.observe.metrics import BACKEND_FAILURES, DISPATCHED, POISONED, PUMP_LEADER, QUEUE, RECOVERED, TAKEN_BACK
 from workers.process.periodic import Periodic

@@ -16,10 +16,11 @@ from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.progress_bar import Meter
 from dspex.client.batch import Batch, Rejected, new_batch_id
 from dspex.client.client import Client
-from dspex.client.execution import Execution, Status
+from dspex.client.execution import Execution
 from dspex.errors import DspexError, ExecutionNotFound, FieldError, ValidationError
 from dspex.program.program import Program
 from dspex.settings.failpoints import AFTER_BATCH_LINE, failpoint
+from dspex.store.lifecycle.status import Status
 from dspex.submit.bulk import Row, chunks
 from dspex.wait.completion import IndexSet
 

@@ -11,8 +11,8 @@ from dspex.cli.output.error_output import DONE, WRONG_USAGE, exit_code
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.progress_bar import Meter
 from dspex.client.client import Client
-from dspex.client.execution import Status
 from dspex.errors import DspexError, ExecutionNotFound, TransitionRefused
+from dspex.store.lifecycle.status import Status
 
 __all__ = ["cancel", "pause", "resume", "retry"]
 

@@ -15,8 +15,9 @@ from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import STATUS_STYLES, as_data, echo_json, json_option
 from dspex.cli.output.time_options import since_option
 from dspex.client.client import Client
-from dspex.client.execution import Execution, Status
+from dspex.client.execution import Execution
 from dspex.signatures import Signature
+from dspex.store.lifecycle.status import Status
 
 __all__ = ["list_command", "run"]
 

@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from dspex.cli.output.console_tables import print_table
-from dspex.client.execution import Execution, Status
+from dspex.client.execution import Execution
 from dspex.settings import Settings
 from dspex.store import migrate
 from dspex.store.database import Database
+from dspex.store.lifecycle.status import Status
 
 __all__ = ["STATUS_STYLES", "as_data", "echo_json", "json_option", "opened_database", "print_table", "short"]
 

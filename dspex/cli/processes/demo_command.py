@@ -24,13 +24,14 @@ from dspex.cli.processes.stack_display import StackProgress
 from dspex.cli.processes.up_command import FLOWER_PORT, flower_port
 from dspex.client.batch import Batch
 from dspex.client.client import Client
-from dspex.client.execution import Execution, Status
+from dspex.client.execution import Execution
 from dspex.embedded import read_stack
 from dspex.embedded.demo.demo_programs import QUESTION, capital, reviews
 from dspex.embedded.stack import EmbeddedStack, stop_on_signals
 from dspex.errors import ExecutionFailed
 from dspex.program.program import LOCAL_MODEL
 from dspex.settings import Settings
+from dspex.store.lifecycle.status import Status
 
 __all__ = ["demo"]
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspex.client.async_client import AsyncClient
-from dspex.client.execution import Status
 from dspex.errors import BackendUnavailable, DspexError
+from dspex.store.lifecycle.status import Status
 
 __all__ = [
     "Floor",

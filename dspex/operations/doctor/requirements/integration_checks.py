@@ -8,11 +8,12 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from dspex.client.execution import Execution, Status
+from dspex.client.execution import Execution
 from dspex.errors import ExecutionCancelled
 from dspex.operations.doctor.check import Finding, Need, check, met, not_met
 from dspex.operations.doctor.deployment import Deployment
 from dspex.operations.doctor.probe_programs import ANSWERING, PATIENCE_SECONDS, SLOW, submit
+from dspex.store.lifecycle.status import Status
 
 LOOK = "see `dspex list --program dspex-doctor` and the workers' logs"
 TRAIL = (
