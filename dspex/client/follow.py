@@ -20,6 +20,7 @@ import redis
 
 from dspex.client.execution import Execution
 from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, FieldError, ValidationError
+from dspex.publish.channels import stream_key
 from dspex.store.lifecycle.status import Status
 from dspex.wait.completion import Deadline
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from dspex.client.client import Client
     from dspex.wait.driver import Driver, Follower, Signal
 
-__all__ = ["Reading", "StreamEvent", "follow", "position", "stream_key"]
+__all__ = ["Reading", "StreamEvent", "follow", "position"]
 
 log = logging.getLogger("dspex")
 
@@ -44,11 +45,6 @@ _RUNNING, _RESET, _FIELDS, _STATUS, _END, _QUEUED = 0, 10**9, 10**9 + 1, 2 * 10*
 _BEGIN: Position = (0, 0)
 #: Statuses that say that an attempt is over: then the row says more.
 _ENDS = frozenset(Status) - {Status.RUNNING}
-
-
-def stream_key(id: UUID) -> str:
-    """The Redis key of an execution's stream."""
-    return f"dspex:stream:{id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from uuid import UUID
 from dspex.client.batch import execution_id
 from dspex.client.lookup import not_found
 from dspex.errors import ProgramNotFound, TransitionRefused
-from dspex.publish.broker import CANCEL_CHANNEL, DONE_CHANNEL, Broker
+from dspex.publish.broker import Broker
+from dspex.publish.channels import CANCEL_CHANNEL, DONE_CHANNEL
 from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import batches, control, executions
@@ -95,8 +96,8 @@ class Control:
 
     def _cancel(self, ids: Collection[UUID]) -> control.Cancelled:
         found = self._database.run(partial(control.cancel, ids=ids), saved="nothing more is cancelled")
-        self._broker.tell(DONE_CHANNEL, found.ended)
-        self._broker.tell(CANCEL_CHANNEL, found.running)
+        self._broker.publish_hint(DONE_CHANNEL, found.ended)
+        self._broker.publish_hint(CANCEL_CHANNEL, found.running)
         return found
 
     def _failed(self, program: str | None, after: UUID, before: datetime) -> list[UUID]:

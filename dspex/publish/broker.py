@@ -1,13 +1,13 @@
-"""Redis, as the producer uses it: wake-ups out, completions in.
+"""Redis, as the producer uses it: messages to workers out, hints of completions in.
 
-What DSPex owns in Redis, all of it expendable:
+Every key that DSPex owns in Redis; losing any of them loses no execution:
 
 ``dspex``               kombu's queue of execution messages (a list for each lane: see :func:`lane`)
 ``dspex.maintenance``   the same, for beat's tasks
 ``dspex:done``          pub/sub: ids of executions that reached a terminal status, separated by spaces
-``dspex:cancel``        pub/sub: ids of running executions that somebody wants cancelled, separated by spaces
-``dspex:stream:ID``      Redis Streams: what is written in executions that asked to be streamed, for some minutes
-``dspex:rate:CLIENT``    a number: how often a client has submitted of late (dspex/submit/rate_limit.py)
+``dspex:cancel``        pub/sub: ids of running executions that are to be cancelled, separated by spaces
+``dspex:stream:ID``      Redis Streams: the output of executions submitted with ``stream=True``, kept for some minutes
+``dspex:rate:CLIENT``    a number: the submit rate of a client (dspex/submit/rate_limit.py)
 ``_kombu.*``, ``*.celery.pidbox``, ``celeryev*``  Celery's own
 
 Messages follow Celery's protocol 2, written with kombu, so that a producer need not import celery.
@@ -21,7 +21,7 @@ import socket
 import ssl
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -33,18 +33,18 @@ from kombu.utils.url import parse_url
 
 from dspex.errors import BackendUnavailable
 from dspex.publish import redis_clients
+from dspex.publish.channels import publish_ids
 from dspex.publish.envelope import pack
 from dspex.publish.redis_clients import kombu_options, kombu_url
 from dspex.settings import without_password
 from dspex.settings.failpoints import AFTER_PUBLISH, BEFORE_PUBLISH, failpoint
 
 __all__ = [
-    "CANCEL_CHANNEL",
-    "DONE_CHANNEL",
     "MAINTENANCE_QUEUE",
     "QUEUE",
     "TASK",
     "Broker",
+    "queue_depth",
     "queue_keys",
     "step",
     "tls_options",
@@ -53,15 +53,13 @@ __all__ = [
 TASK = "dspex.execute"
 QUEUE = "dspex"
 MAINTENANCE_QUEUE = "dspex.maintenance"
-DONE_CHANNEL = "dspex:done"
-CANCEL_CHANNEL = "dspex:cancel"
 #: The least urgent priority of each step: within it, executions are served as they come.
 PRIORITY_STEPS = (2, 5, 8, 9)
 #: kombu's own priorities: two lanes for each step.
 LANES = tuple(range(2 * len(PRIORITY_STEPS)))
 
 CONNECT_TIMEOUT_SECONDS = 2
-#: After a failure nothing is tried for so long: a submit must not wait for a Redis known to be away.
+#: No attempt is made for this long after a failure, so that submits do not wait for an unreachable Redis.
 COOLDOWN_SECONDS = 1.0
 
 log = logging.getLogger("dspex")
@@ -72,8 +70,13 @@ def queue_keys(queue: str = QUEUE) -> list[str]:
     return [queue if lane == 0 else f"{queue}\x06\x16{lane}" for lane in LANES]
 
 
+def queue_depth(client: redis.Redis, queue: str = QUEUE) -> int:
+    """How many messages wait in a queue. Raises redis.RedisError, OSError."""
+    return sum(int(client.llen(key)) for key in queue_keys(queue))
+
+
 def lane(priority: int, *, bulk: bool) -> int:
-    """What kombu is told for this priority: of each step, executions of a program that has many in Redis come last."""
+    """The kombu priority. Within each step, executions of a program that has many in Redis come last."""
     return 2 * bisect_left(PRIORITY_STEPS, priority) + bulk
 
 
@@ -83,9 +86,9 @@ def step(lane: int) -> int:
 
 
 def tls_options(url: str) -> dict[str, Any] | None:
-    """How kombu, Celery and Flower are to verify the Redis of a ``rediss://`` URL; None for one without TLS.
+    """The options with which kombu, Celery and Flower verify a ``rediss://`` server; None for a URL without TLS.
 
-    By themselves kombu and Flower verify nothing unless they are told to.
+    By default kombu and Flower verify nothing.
     """
     if not url.startswith("rediss://"):
         return None
@@ -120,8 +123,8 @@ class Broker:
     def publish(self, ids: Sequence[UUID], *, program: str, priority: int, bulk: bool = False) -> None:
         """Put one message for these executions on the queue. Raises BackendUnavailable.
 
-        ``bulk``: many of the program are there already, and those of others come first.
-        The task's id is the execution's, or that of the first of several.
+        ``bulk``: many executions of the program are queued already, and other programs' executions come first.
+        The task's id is the id of the first execution.
         """
         if time.monotonic() < self._away_until:
             raise self._unavailable("it did not answer a moment ago")
@@ -134,12 +137,12 @@ class Broker:
             raise self._unavailable(str(error)) from error
         failpoint(AFTER_PUBLISH)
 
-    def tell(self, channel: str, ids: Iterable[UUID]) -> None:
-        """Say these ids on a channel. It is a hint: with Redis away it is not given, and nothing is lost."""
-        if text := " ".join(map(str, ids)):
+    def publish_hint(self, channel: str, ids: Collection[UUID]) -> None:
+        """Publish these ids on a channel. Without Redis the hint is dropped with a warning; no execution is lost."""
+        if ids:
             try:
                 with self.client(socket_timeout=CONNECT_TIMEOUT_SECONDS) as client:
-                    client.publish(channel, text)
+                    publish_ids(client, channel, ids)
             except (redis.RedisError, OSError) as error:
                 log.warning("%s", self._unavailable(str(error)))
 
@@ -165,7 +168,7 @@ class Broker:
             "headers": {
                 "lang": "py",
                 "task": TASK,
-                # What Flower shows: which program, and which executions. Never inputs.
+                # Flower shows the program and the execution ids, never inputs.
                 "shadow": f"{TASK} {program}",
                 "argsrepr": " ".join(map(str, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else ""),
                 "kwargsrepr": "{}",

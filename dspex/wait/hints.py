@@ -19,7 +19,8 @@ from uuid import UUID
 import redis
 
 from dspex.errors import DspexError
-from dspex.publish.broker import DONE_CHANNEL, Broker
+from dspex.publish.broker import Broker
+from dspex.publish.channels import DONE_CHANNEL
 
 __all__ = ["Hints", "Waiter", "Watch", "batch_key"]
 

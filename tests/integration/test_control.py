@@ -10,7 +10,7 @@ import pytest
 
 import dspex
 from dspex.client.client import Client
-from dspex.publish.broker import CANCEL_CHANNEL
+from dspex.publish.channels import CANCEL_CHANNEL
 from dspex.store.lifecycle import control
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
@@ -59,7 +59,7 @@ def test_executions_are_cancelled_paused_and_retried(client: Client, start_worke
     # The same when Redis lost the word: the wish is in Postgres. A forged word without a wish does nothing.
     unheard, other = (client.submit("endless", {"question": word}) for word in ("unheard", "other"))
     wait_for(lambda: is_running(unheard) and is_running(other), "both to run")
-    client._broker.tell(CANCEL_CHANNEL, [other.id])
+    client._broker.publish_hint(CANCEL_CHANNEL, [other.id])
     client._database.run(partial(control.cancel, ids=[unheard.id]))
     with pytest.raises(dspex.ExecutionCancelled):
         unheard.result(timeout=30)

@@ -11,7 +11,7 @@ import dspex
 from dspex.client.client import Client
 from dspex.embedded.servers import EmbeddedServers
 from dspex.publish import redis_clients
-from dspex.publish.broker import CANCEL_CHANNEL
+from dspex.publish.channels import CANCEL_CHANNEL
 from dspex.settings import Backends
 from dspex.settings.sentinels import Sentinels
 from dspex.store.lifecycle.status import Status

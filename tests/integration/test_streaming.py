@@ -21,8 +21,9 @@ from click.testing import CliRunner
 import dspex
 from dspex.cli.main import cli
 from dspex.client.client import Client
-from dspex.client.follow import StreamEvent, stream_key
+from dspex.client.follow import StreamEvent
 from dspex.embedded.servers import EmbeddedServers
+from dspex.publish.channels import stream_key
 from dspex.settings import Backends
 from dspex.store import migrate
 from dspex.store.database import Database

@@ -12,7 +12,7 @@ from uuid import UUID
 import redis.asyncio
 from psycopg.rows import args_row, tuple_row
 
-from dspex.publish.broker import DONE_CHANNEL
+from dspex.publish.channels import DONE_CHANNEL, publish_ids
 from dspex.publish.redis_clients import async_client
 from dspex.settings.failpoints import AFTER_SETTLE, failpoint
 from dspex.store import programs
@@ -136,7 +136,7 @@ class Ledger:
 
     async def _announce(self, ids: Sequence[UUID]) -> None:
         try:
-            await self._redis.publish(DONE_CHANNEL, " ".join(map(str, ids)))
+            await publish_ids(self._redis, DONE_CHANNEL, ids)
         except (redis.RedisError, OSError) as error:
             BACKEND_FAILURES.labels("redis").inc()
             log.warning("%s executions are settled, but Redis could not be told: %s", len(ids), error)

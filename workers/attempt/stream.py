@@ -23,7 +23,7 @@ from uuid import UUID
 
 import redis.asyncio
 
-from dspex.client.follow import stream_key
+from dspex.publish.channels import stream_key
 from dspex.publish.redis_clients import async_client
 from dspex.store.lifecycle.status import Status
 from workers.adapters.contract import Stream, StreamedAnswer

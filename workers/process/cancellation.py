@@ -14,7 +14,7 @@ import logging
 import psycopg
 import redis.asyncio
 
-from dspex.publish.broker import CANCEL_CHANNEL
+from dspex.publish.channels import CANCEL_CHANNEL
 from dspex.publish.redis_clients import async_client
 from workers.attempt.executor import Executor
 from workers.attempt.ledger import Ledger

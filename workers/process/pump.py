@@ -24,7 +24,8 @@ from uuid import UUID
 import redis
 
 from dspex.errors import BackendUnavailable
-from dspex.publish.broker import DONE_CHANNEL, Broker, queue_keys
+from dspex.publish.broker import Broker, queue_depth
+from dspex.publish.channels import DONE_CHANNEL, publish_ids
 from dspex.settings.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, failpoint
 from dspex.store import workers
 from dspex.store.database import Database
@@ -159,7 +160,7 @@ class Pump(Periodic):
     def _take_back(self) -> None:
         """What Redis lost: dispatched a while ago, never claimed, and there is no message left to claim it."""
         try:
-            waiting = sum(int(self._redis.llen(key)) for key in queue_keys())
+            waiting = queue_depth(self._redis)
         except (redis.RedisError, OSError) as error:
             BACKEND_FAILURES.labels("redis").inc()
             log.debug("cannot ask Redis for its queue: %s", error)
@@ -198,6 +199,6 @@ class Pump(Periodic):
     def _announce(self, ids: Sequence[UUID]) -> None:
         if ids:
             try:
-                self._redis.publish(DONE_CHANNEL, " ".join(map(str, ids)))
+                publish_ids(self._redis, DONE_CHANNEL, ids)
             except (redis.RedisError, OSError) as error:
                 log.debug("cannot announce %s endings: %s", len(ids), error)

@@ -15,7 +15,8 @@ from uuid import UUID
 import uvloop
 
 from dspex.errors import BackendUnavailable
-from dspex.publish.broker import CANCEL_CHANNEL, DONE_CHANNEL, Broker
+from dspex.publish.broker import Broker
+from dspex.publish.channels import CANCEL_CHANNEL, DONE_CHANNEL
 from dspex.sealing.values import Sealing
 from dspex.settings import Settings
 from dspex.settings.failpoints import AFTER_HAND_BACK, arm, failpoint
@@ -208,9 +209,9 @@ class Runtime:
         Raises BackendUnavailable when Postgres is out of reach; then nothing is cancelled.
         """
         found = self._pump_database.run(partial(control.cancel, ids=ids, running=running))
-        self._broker.tell(DONE_CHANNEL, found.ended)
+        self._broker.publish_hint(DONE_CHANNEL, found.ended)
         if running:
-            self._broker.tell(CANCEL_CHANNEL, found.running)
+            self._broker.publish_hint(CANCEL_CHANNEL, found.running)
         return found.ended
 
     def resize(self, concurrency: int) -> None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import redis
 
-from dspex.publish.broker import Broker, queue_keys
+from dspex.publish.broker import Broker, queue_depth
 from workers.attempt.sync_threads import SyncThreads
 from workers.process.periodic import Periodic
 
@@ -110,7 +110,7 @@ class Watchdog(Periodic):
 
     def _waiting(self) -> int:
         try:
-            return sum(int(self._redis.llen(key)) for key in queue_keys())
+            return queue_depth(self._redis)
         except (redis.RedisError, OSError):
             return 0
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dspex.errors import BackendUnavailable, SchemaOutdated
 from dspex.operations.health.conditions import CHECK_SECONDS, Component, Condition, Found, Group, HealthCheck, Round
 from dspex.operations.health.language_checks import language_group
-from dspex.publish.broker import Broker, queue_keys
+from dspex.publish.broker import Broker, queue_depth
 from dspex.settings import Backends
 from dspex.store import migrate, workers
 from dspex.store.database import Database
@@ -226,7 +226,7 @@ def _from_redis(backends: Backends, round: Round) -> None:
 def _redis(broker: Broker) -> Found:
     try:
         with broker.client(socket_timeout=CHECK_SECONDS - 0.5) as client:
-            waiting = sum(int(client.llen(key)) for key in queue_keys())
+            waiting = queue_depth(client)
             info: Any = client.info()
     except redis.exceptions.NoPermissionError:  # an ACL without INFO: it answers, and that is what matters
         return Found(Condition.HEALTHY)

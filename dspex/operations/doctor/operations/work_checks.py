@@ -8,7 +8,7 @@ from contextlib import suppress
 from dspex.errors import ExecutionNotFound
 from dspex.operations.doctor.check import Finding, Need, check, met, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
-from dspex.publish.broker import queue_keys
+from dspex.publish.broker import queue_depth
 
 #: Work that waits for so long while workers are alive is a sign, in seconds.
 LONG_WAIT = 300
@@ -79,7 +79,7 @@ def unclaimed(deployment: Deployment) -> Finding:
             WHERE status = 'queued' AND dispatched_at < now() - make_interval(secs => :most) LIMIT 100000) q""",
                          most=LONG_WAIT)  # fmt: skip
     with deployment.redis() as client:
-        messages = sum(int(client.llen(key)) for key in queue_keys())
+        messages = queue_depth(client)
     if row.lying:
         return not_met(f"{row.lying:,}, such as {row.id}; Redis holds {messages:,} messages", lying=row.lying)
     return met(f"none; Redis holds {messages:,} messages")
