@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dspex.client.async_client import AsyncBatch, AsyncClient, AsyncExecution
+    from dspex.client.audit_trail import AuditEvent, AuditTrail
     from dspex.client.batch import Batch, Progress, Rejected
     from dspex.client.client import Client
     from dspex.client.execution import Execution, Metrics, Result
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from dspex.program.program import Program, Retry
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
-    from dspex.store.audit_chain import AuditEvent, AuditTrail
     from dspex.store.lifecycle.status import Status
 
 # Lighter before heavier: a name is looked for in this order, and nothing after its module is loaded.
@@ -60,7 +60,7 @@ _MODULES = (
     "errors",
     "signatures",
     "program.adapters",
-    "store.audit_chain",
+    "client.audit_trail",
     "store.lifecycle.status",
     "client.execution",
     "program.limits",

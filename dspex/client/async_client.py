@@ -30,6 +30,7 @@ from uuid import UUID
 
 import redis.asyncio
 
+from dspex.client.audit_trail import AuditTrail
 from dspex.client.batch import BatchRows, Progress, Rejected, final_rows, new_batch_id, ordered_rows
 from dspex.client.client import Client
 from dspex.client.execution import Execution, ExecutionRecord, Result
@@ -38,7 +39,6 @@ from dspex.program.program import Program
 from dspex.publish import redis_clients
 from dspex.sealing.values import Sealing
 from dspex.settings import Settings
-from dspex.store.audit_chain import AuditTrail
 from dspex.store.lifecycle.status import Status
 from dspex.submit.bulk import BULK_ROWS, MAP_ROWS, Intake, chunks, chunks_async, mapped
 from dspex.wait.completion import any_final, groups

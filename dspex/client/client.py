@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from dspex.client.audit_trail import AuditTrail
 from dspex.client.batch import Batch, BatchRows, Progress, Rejected, new_batch_id
 from dspex.client.deployed_programs import Catalogue
 from dspex.client.execution import Execution, Result
@@ -45,7 +46,7 @@ from dspex.sealing.values import Sealing, is_sealed
 from dspex.settings import Settings
 from dspex.settings.failpoints import AFTER_INSERT, BETWEEN_CHUNKS, arm, failpoint
 from dspex.store import migrate, workers
-from dspex.store.audit_chain import AuditTrail, Verdict
+from dspex.store.audit_chain import Verdict
 from dspex.store.database import Database
 from dspex.store.lifecycle import batches, executions
 from dspex.store.lifecycle.status import Status

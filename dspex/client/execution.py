@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from dspex.client.audit_trail import AuditTrail
 from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, ResultNotReady
-from dspex.store.audit_chain import AuditTrail
 from dspex.store.lifecycle.status import Status
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from dspex.client.audit_trail import AuditTrail, events_of
 from dspex.client.client import Client
 from dspex.store import workers
-from dspex.store.audit_chain import AuditTrail, Entry
+from dspex.store.audit_chain import Entry
 from dspex.store.database import Database
 from dspex.store.lifecycle.status import Status
 
@@ -101,7 +102,7 @@ def _dead_before(worker: Mapping[str, Any], at: datetime) -> bool:
 
 
 def _kinds(entry: Entry) -> list[str]:
-    return [event.kind for event in entry.decode()]
+    return [event.kind for event in events_of(entry)]
 
 
 def _states(client: Client, ids: Collection[UUID]) -> list[str]:

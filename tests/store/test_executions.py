@@ -16,8 +16,9 @@ from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid7
 
 import dspex
+from dspex.client.audit_trail import AuditTrail
 from dspex.store import partitions, programs, workers
-from dspex.store.audit_chain import AuditTrail, entry_hash
+from dspex.store.audit_chain import entry_hash
 from dspex.store.database import Database
 from dspex.store.lifecycle import executions, recovery
 from dspex.store.lifecycle.dispatch import dispatch, redispatch

@@ -16,9 +16,9 @@ from rich.text import Text
 
 from dspex.cli.output.console_tables import console
 from dspex.cli.output.json_output import STATUS_STYLES, as_data, echo_json, json_option, short
+from dspex.client.audit_trail import AuditEvent, AuditTrail
 from dspex.client.client import Client
 from dspex.client.execution import Execution
-from dspex.store.audit_chain import AuditEvent, AuditTrail
 from dspex.store.lifecycle.status import Status
 
 __all__ = ["show", "timeline"]

@@ -1,0 +1,81 @@
+"""The audit trail of an execution: its events in order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import from_json
+
+from dspex.store.audit_chain import Entry, Verdict, verify_chain
+
+__all__ = ["AuditEvent", "AuditTrail", "events_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One thing that happened: ``kind``, ``at`` (UTC), ``attempt`` (0 before the first) and ``data``.
+
+    An event that took time has ``duration_ms``; ``at`` is when it began.
+    """
+
+    kind: str
+    at: datetime
+    attempt: int
+    data: Mapping[str, Any]
+
+    @property
+    def duration_ms(self) -> float | None:
+        """How long it took; None for an event without a duration."""
+        value = self.data.get("duration_ms")
+        return None if value is None else float(value)
+
+
+class AuditTrail(Sequence[AuditEvent]):
+    """The events of one execution in order of time.
+
+    Index by number or by kind: ``trail["claimed"]`` is the latest event of that kind (KeyError when there is
+    none); ``kind in trail`` tests for one. ``verify()`` recomputes the chain.
+    """
+
+    def __init__(self, execution_id: UUID, entries: Sequence[Entry], *, head_seq: int, head_hash: bytes) -> None:
+        self.execution_id = execution_id
+        self.entries = tuple(entries)
+        self._head = (head_seq, head_hash)
+        self._events = [event for entry in self.entries for event in events_of(entry)]
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return self._events[key]
+        for event in reversed(self._events):
+            if event.kind == key:
+                return event
+        raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return any(event.kind == key or event is key for event in self._events)
+
+    def __repr__(self) -> str:
+        return f"<AuditTrail of {self.execution_id}: {', '.join(self.kinds)}>"
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kind of each event, in order of time."""
+        return [event.kind for event in self._events]
+
+    def verify(self) -> Verdict:
+        """Recompute every hash, and compare the last one with the hash in the execution's row."""
+        return verify_chain(self.execution_id, self.entries, *self._head)
+
+
+def events_of(entry: Entry) -> Iterator[AuditEvent]:
+    """The events of one entry."""
+    for event in from_json(entry.events):
+        at = datetime.fromisoformat(event["at"]) if "at" in event else entry.at
+        yield AuditEvent(event["kind"], at, entry.attempt, event.get("data", {}))
