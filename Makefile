@@ -62,7 +62,11 @@ chaos: setup ## kill, cut, freeze and flush: every crash test, then recovery bes
 
 fuzz: setup ## ten minutes of coverage-guided fuzzing of the signature language
 	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
-	@$(BIN)/python -m tests.performance.fuzz_signatures tests/performance/corpus -max_total_time=$(or $(SECONDS_LONG),600) -max_len=400
+	@$(BIN)/python -m tests.performance.fuzz_signatures -max_total_time=$(or $(SECONDS_LONG),600) -max_len=400
+	@echo "make fuzz-seeds adds what build/fuzz/finds holds to the seeds"
+
+fuzz-seeds: setup ## add the texts that fuzzing found to tests/performance/signature_seeds.zip
+	@$(BIN)/python -m tests.performance.signature_seeds add build/fuzz/finds
 
 docs: build/docs/.ready ## build the site into site/; what does not resolve is an error
 	@NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
@@ -97,4 +101,4 @@ lock: setup ## resolve the requirements anew
 clean: ## remove what was built
 	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types audit format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz lock docs docs-serve docs-reference clean
+.PHONY: help setup demo example test check lint types audit format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz fuzz-seeds lock docs docs-serve docs-reference clean
