@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store import migrate
 from dspex.store.database import Database

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dspex.embedded import launch
+from dspex.embedded import child_launcher
 from dspex.settings import Backends
 from dspex.store import workers
 from dspex.store.database import Database
@@ -31,7 +31,7 @@ def environment_of(backends: Backends, extra: Mapping[str, Any]) -> dict[str, st
 def mortal(*arguments: str, python: str = sys.executable) -> list[str]:
     """Python with these arguments, killed by the kernel when the tests are: an interruption leaves nothing."""
     own = ["--parent", str(os.getpid()), "--death-signal", str(int(signal.SIGKILL))]
-    return [sys.executable, "-I", "-S", launch.__file__, *own, python, *arguments]
+    return [sys.executable, "-I", "-S", child_launcher.__file__, *own, python, *arguments]
 
 
 def dspex_command(*arguments: str, python: str = sys.executable) -> list[str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import redis
 
+from dspex.embedded.backend_server import packaged
 from dspex.embedded.child_process import ChildProcess, server_environment
 from dspex.embedded.ports import free_port
-from dspex.embedded.server import packaged
 from tests.waiting import wait_for
 
 NAME = "primary"

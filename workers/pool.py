@@ -173,7 +173,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._runtime.submit(received, on_start, on_end)
 
     def refuse(self, reason: str) -> None:
-        """Count a message that was refused; ``reason`` is one of those of workers/consume/refusals.py."""
+        """Count a message that was refused; ``reason`` is one of those of workers/consume/refusal_counts.py."""
         self._runtime.refuse(reason)
 
     def _get_info(self) -> dict[str, Any]:

@@ -15,6 +15,6 @@ Importing this package is cheap: it brings only what finds a running stack. The 
 
 from __future__ import annotations
 
-from dspex.embedded.state import Stack, StackRunning, read_stack
+from dspex.embedded.home import Stack, StackRunning, read_stack
 
 __all__ = ["Stack", "StackRunning", "read_stack"]

@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dspex.embedded.child_process import ChildProcess
+from dspex.embedded.home import Home, read_stack, write_private
 from dspex.embedded.ports import free_port
-from dspex.embedded.state import Home, read_stack, write_private
 from dspex.errors import BackendUnavailable, ConfigurationError
 
 __all__ = ["MODEL_ALIAS", "LocalModel", "ensure_local_model", "model_path"]

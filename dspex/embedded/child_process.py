@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dspex.embedded.launch import REFUSED
-from dspex.embedded.state import FileLock
+from dspex.embedded.child_launcher import REFUSED
+from dspex.embedded.home import FileLock
 from dspex.errors import ConfigurationError
 
 __all__ = ["REFUSED", "Account", "ChildProcess", "launch_command", "server_environment"]
 
-_LAUNCHER = Path(__file__).with_name("launch.py")
+_LAUNCHER = Path(__file__).with_name("child_launcher.py")
 _LOG_BYTES = 5 * 1024 * 1024
 # The kernel sends the death signal when the *thread* that started the child ends, so one thread that lives as long
 # as this process starts them all.
@@ -53,7 +53,7 @@ class Account:
 def launch_command(
     argv: Sequence[str], *, death_signal: signal.Signals = signal.SIGKILL, account: Account | None = None
 ) -> list[str]:
-    """The command that runs ``argv`` through :mod:`dspex.embedded.launch`."""
+    """The command that runs ``argv`` through :mod:`dspex.embedded.child_launcher`."""
     options = ["--parent", str(os.getpid()), "--death-signal", str(int(death_signal))]
     if account is not None:
         options += ["--uid", str(account.uid), "--gid", str(account.gid)]

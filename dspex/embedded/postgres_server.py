@@ -10,8 +10,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from dspex.embedded.backend_server import Server, packaged, unreachable_as_root
 from dspex.embedded.child_process import REFUSED, Account, ChildProcess, launch_command, server_environment
-from dspex.embedded.server import Server, packaged, unreachable_as_root
 from dspex.errors import BackendUnavailable, ConfigurationError
 from dspex.settings import Settings
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from dspex.embedded.backend_server import Server, packaged
 from dspex.embedded.child_process import ChildProcess, server_environment
-from dspex.embedded.server import Server, packaged
 from dspex.settings import Settings
 
 __all__ = ["RedisServer"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.program.adapters import look_again
 from dspex.store import migrate
 from dspex.store.database import Database

@@ -30,7 +30,7 @@ from rich.table import Table
 
 import dspex
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.program.adapters import look_again
 from dspex.settings import Backends
 from dspex.store import migrate

@@ -24,7 +24,7 @@ from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store.database import Database
 from tests.chaos.guarantees import assert_guarantees, long

@@ -19,7 +19,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from dspex.client.client import Client
-from dspex.embedded.stack import EmbeddedStack
+from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.program.program import Program
 from dspex.sealing.keyring import new_key
 from tests.docs.pages import ROOT, Block, blocks, pages

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dspex.embedded.stack import EmbeddedStack
+from dspex.embedded.embedded_stack import EmbeddedStack
 from tests.docs.pages import ROOT, Block, blocks
 
 PAGE = ROOT / "docs" / "tutorial" / "first-execution.md"

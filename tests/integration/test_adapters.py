@@ -10,7 +10,7 @@ import pytest
 
 import dspex
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.program.adapters import look_again
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step

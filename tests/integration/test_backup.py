@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.errors import ConfigurationError, DspexError
 from dspex.operations.backup import pg_tools
 from dspex.operations.backup.backup import Backup, back_up, manifest_path

@@ -14,7 +14,7 @@ import redis
 
 import dspex
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.publish.broker import QUEUE, Broker
 from dspex.settings import Backends
 from dspex.store import migrate

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
-from dspex.embedded.servers import EmbeddedServers
 from dspex.settings import Backends
 from tests.processes import WorkerProcess, environment_of
 

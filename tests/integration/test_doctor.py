@@ -22,8 +22,8 @@ import redis
 from sqlalchemy import Connection, create_engine, text
 
 import dspex
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
-from dspex.embedded.servers import EmbeddedServers
 from dspex.operations.doctor import GROUPS, Report, Verdict, examine
 from dspex.operations.doctor.groups import Wave
 from dspex.settings import Backends

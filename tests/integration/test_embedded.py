@@ -24,9 +24,9 @@ import redis
 
 from dspex.embedded import StackRunning, read_stack
 from dspex.embedded.bundled_model import ensure_local_model
+from dspex.embedded.embedded_servers import EmbeddedServers
+from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.embedded.model_server import ANSWER_TOKENS
-from dspex.embedded.servers import EmbeddedServers
-from dspex.embedded.stack import EmbeddedStack
 from dspex.embedded.stack_progress import Progress, State
 from tests.processes import dspex_command, mortal
 
@@ -39,8 +39,8 @@ needs_model = pytest.mark.skipif(
 
 SUPERVISOR = """
 import signal, sys
-from dspex.embedded.servers import EmbeddedServers
-from dspex.embedded.stack import stop_on_signals
+from dspex.embedded.embedded_servers import EmbeddedServers
+from dspex.embedded.embedded_stack import stop_on_signals
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background inherits that it is ignored
 try:
     with stop_on_signals(), EmbeddedServers(sys.argv[1], durable=sys.argv[2] == "durable"):
@@ -357,9 +357,8 @@ def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(tmp_path
 
 def test_elsewhere_than_on_linux_a_launcher_stays_between(tmp_path: Path) -> None:
     """The stand-in for the kernel's death signal: the end of standard input says that the supervisor is gone."""
-    script = (
-        "import signal, sys; from dspex.embedded.launch import stay_between; stay_between(sys.argv[1:], signal.SIGTERM)"
-    )
+    imports = "import signal, sys; from dspex.embedded.child_launcher import stay_between"
+    script = f"{imports}; stay_between(sys.argv[1:], signal.SIGTERM)"
     command = [
         sys.executable,
         "-c",

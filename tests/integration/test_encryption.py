@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from dspex.cli.main import cli
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.errors import DspexError, EncryptionError, ExecutionFailed, IdempotencyConflict, ValidationError
 from dspex.program.actions import Action
 from dspex.program.program import Program, Retry

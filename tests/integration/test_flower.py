@@ -18,8 +18,8 @@ import dspex
 from dspex.client.batch import Batch
 from dspex.client.client import Client
 from dspex.client.execution import Execution
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
-from dspex.embedded.servers import EmbeddedServers
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess, command
 from tests.waiting import wait_for

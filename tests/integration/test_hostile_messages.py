@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 
 import dspex
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.publish.broker import QUEUE, Broker, lane
 from dspex.publish.envelope import pack
 from dspex.settings import Backends

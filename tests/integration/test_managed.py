@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, text
 
 import dspex
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.operations.retention.upkeep import upkeep
 from dspex.settings import Backends, Settings
 from dspex.store import migrate

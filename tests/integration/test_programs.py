@@ -12,7 +12,7 @@ import pytest
 import dspex
 from dspex.client.client import Client
 from dspex.client.execution import Execution
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess

@@ -12,8 +12,8 @@ import pytest
 import redis
 
 import dspex
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
-from dspex.embedded.servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store.database import Database
 from dspex.store.operations import health

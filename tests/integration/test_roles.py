@@ -18,7 +18,7 @@ from psycopg import sql
 
 import dspex
 from dspex.cli.operate.migrate_command import migrate as migrate_command
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.errors import ConfigurationError
 from dspex.settings import Backends
 from dspex.store import partitions, roles

@@ -9,7 +9,7 @@ import pytest
 
 import dspex
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.publish import redis_clients
 from dspex.publish.channels import CANCEL_CHANNEL
 from dspex.settings import Backends

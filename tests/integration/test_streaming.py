@@ -22,7 +22,7 @@ import dspex
 from dspex.cli.main import cli
 from dspex.client.client import Client
 from dspex.client.follow import StreamEvent
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.publish.channels import stream_key
 from dspex.settings import Backends
 from dspex.store import migrate

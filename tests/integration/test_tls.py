@@ -14,7 +14,7 @@ import trustme
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.errors import BackendUnavailable
 from dspex.publish.broker import Broker
 from dspex.settings import Backends

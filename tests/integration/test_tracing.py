@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 import dspex
 from dspex.client.client import Client
 from dspex.client.execution import Execution
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
-from dspex.embedded.servers import EmbeddedServers
 from dspex.settings import Backends
 from tests.collector import Collector, ReceivedSpan, collecting
 from tests.conftest import fresh_backends

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import dspex
+from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.embedded.ports import free_port
-from dspex.embedded.stack import EmbeddedStack
 from dspex.settings import Backends, Settings
 from dspex.store.database import Database
 

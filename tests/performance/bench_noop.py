@@ -23,7 +23,7 @@ import psutil
 from sqlalchemy import text
 
 import dspex
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store import migrate
 from tests.processes import WorkerProcess

@@ -26,7 +26,7 @@ from uuid_utils.compat import uuid7
 
 import dspex
 from dspex.client.batch import execution_id, new_batch_id
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.sealing.values import Sealing
 from dspex.store import migrate
 from dspex.store.lifecycle import executions

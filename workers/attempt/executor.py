@@ -33,7 +33,7 @@ from workers.attempt.settlement import failed, record, told
 from workers.attempt.slots import FairSlots
 from workers.attempt.stream import Streams
 from workers.attempt.supervision import Ending, Supervised
-from workers.consume.refusals import Refusals
+from workers.consume.refusal_counts import Refusals
 from workers.lm.journal import AttemptJournal
 from workers.observe import metrics, tracing
 from workers.observe.redact import redact

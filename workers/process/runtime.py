@@ -32,13 +32,13 @@ from workers.attempt.host import Host
 from workers.attempt.ledger import Ledger
 from workers.attempt.slots import FairSlots
 from workers.attempt.stream import Streams
-from workers.consume.refusals import Refusals
+from workers.consume.refusal_counts import Refusals
 from workers.lm.limits.buckets import Buckets
 from workers.lm.limits.budget import Budgets
 from workers.lm.limits.permits import Permits
 from workers.observe import tracing
-from workers.observe.http import HttpServer
 from workers.observe.metrics import RECEIVED
+from workers.observe.probe_server import HttpServer
 from workers.observe.probes import Probes
 from workers.process import fleet_pipe
 from workers.process.cancellation import Cancellation
@@ -199,7 +199,7 @@ class Runtime:
         self._loop.call_soon_threadsafe(self._executor.begin, received, on_start, on_end)
 
     def refuse(self, reason: str) -> None:
-        """Count a message that was refused: see workers/consume/refusals.py. From any thread."""
+        """Count a message that was refused: see workers/consume/refusal_counts.py. From any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._refusals.note, reason)
 

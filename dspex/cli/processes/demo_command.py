@@ -27,7 +27,7 @@ from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.embedded import read_stack
 from dspex.embedded.demo.demo_programs import QUESTION, capital, reviews
-from dspex.embedded.stack import EmbeddedStack, stop_on_signals
+from dspex.embedded.embedded_stack import EmbeddedStack, stop_on_signals
 from dspex.errors import ExecutionFailed
 from dspex.program.program import LOCAL_MODEL
 from dspex.settings import Settings

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from dspex.cli.processes.stack_display import StackProgress
-from dspex.embedded.stack import EmbeddedStack, stop_on_signals
+from dspex.embedded.embedded_stack import EmbeddedStack, stop_on_signals
 from dspex.settings import Settings, without_password
 
 __all__ = ["FLOWER_PORT", "flower_port", "up"]

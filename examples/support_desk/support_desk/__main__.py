@@ -14,7 +14,7 @@ from pathlib import Path
 
 import dspex
 from dspex.embedded import read_stack
-from dspex.embedded.stack import EmbeddedStack, stop_on_signals
+from dspex.embedded.embedded_stack import EmbeddedStack, stop_on_signals
 from dspex.settings import Settings
 from support_desk import programs
 from support_desk.tickets import HELD_OUT

@@ -18,7 +18,7 @@ import redis
 from sqlalchemy import create_engine, text
 
 from dspex.client.client import Client
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.store import migrate
 from dspex.store.database import Database
 from tests.processes import WorkerProcess, mortal

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dspex.embedded import monitor as monitor_module
-from dspex.embedded.monitor import Monitor, ProcessFailed
+from dspex.embedded import process_monitor
+from dspex.embedded.process_monitor import Monitor, ProcessFailed
 from dspex.embedded.stack_progress import Progress, State
 from dspex.errors import BackendUnavailable
 
@@ -49,8 +49,8 @@ def events() -> list[Progress]:
 
 @pytest.fixture
 def monitor(events: list[Progress], monkeypatch: pytest.MonkeyPatch) -> Monitor:
-    monkeypatch.setattr(monitor_module, "_FIRST_DELAY", 0.001)
-    monkeypatch.setattr(monitor_module, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(process_monitor, "_FIRST_DELAY", 0.001)
+    monkeypatch.setattr(process_monitor, "_LOOK_SECONDS", 0.001)
     return Monitor(events.append)
 
 
@@ -96,7 +96,7 @@ def test_what_will_not_start_is_tried_again_ever_later(monitor: Monitor, events:
 
 
 def test_delays_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = monitor_module._Watch(Lamp())
+    watch = process_monitor._Watch(Lamp())
     delays = []
     for watch.failures in range(1, 12):
         delays.append(watch.delay)

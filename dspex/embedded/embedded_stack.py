@@ -11,14 +11,14 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
-from dspex.embedded import application, stack_progress
-from dspex.embedded.application import Application, ReadyCheck
+from dspex.embedded import application_process, stack_progress
+from dspex.embedded.application_process import Application, ReadyCheck
 from dspex.embedded.bundled_model import LocalModel
-from dspex.embedded.monitor import Monitor
+from dspex.embedded.embedded_servers import EmbeddedServers
+from dspex.embedded.home import Stack
 from dspex.embedded.ports import free_port
-from dspex.embedded.servers import EmbeddedServers
+from dspex.embedded.process_monitor import Monitor
 from dspex.embedded.stack_progress import Reporter, silent, step
-from dspex.embedded.state import Stack
 
 __all__ = ["EmbeddedStack", "stop_on_signals"]
 
@@ -112,13 +112,13 @@ class EmbeddedStack:
     def _build_applications(self) -> list[Application]:
         home, info = self.home, self.info
         found = [
-            application.worker(f"worker-{n}", home, info, check=self._worker_check, grace=self._worker_grace)
+            application_process.worker(f"worker-{n}", home, info, check=self._worker_check, grace=self._worker_grace)
             for n in range(1, self._workers + 1)
         ]
         if self._beat:
-            found.append(application.beat(home, info))
+            found.append(application_process.beat(home, info))
         if self._flower_port:
-            found.append(application.flower(home, info, self._flower_port))
+            found.append(application_process.flower(home, info, self._flower_port))
         return found
 
     def _serve_model_when_wanted(self) -> None:

@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from dspex.embedded.child_process import REFUSED, ChildProcess
+from dspex.embedded.home import FileLock, Home
 from dspex.embedded.ports import free_port, is_free
-from dspex.embedded.state import FileLock, Home
 from dspex.errors import BackendUnavailable, ConfigurationError, DspexError
 
 __all__ = ["Server", "packaged"]

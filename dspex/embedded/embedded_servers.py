@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Self
 
 from dspex.embedded import stack_progress
+from dspex.embedded.backend_server import Server
+from dspex.embedded.home import Home, Stack, write_stack
 from dspex.embedded.postgres_server import PostgresServer
 from dspex.embedded.redis_server import RedisServer
-from dspex.embedded.server import Server
 from dspex.embedded.stack_progress import Reporter, silent, step
-from dspex.embedded.state import Home, Stack, write_stack
 
 __all__ = ["EmbeddedServers"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dspex.embedded import Stack, StackRunning, read_stack
-from dspex.embedded.server import packaged
-from dspex.embedded.state import FileLock, Home, write_stack
+from dspex.embedded.backend_server import packaged
+from dspex.embedded.home import FileLock, Home, write_stack
 from dspex.errors import ConfigurationError
 
 STACK = Stack("postgresql://dspex:secret@127.0.0.1:1/dspex", "redis://:secret@127.0.0.1:2/0", 42, "2026-01-01T00:00:00")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dspex.embedded.child_process import ChildProcess
-from dspex.embedded.state import Home, Stack
+from dspex.embedded.home import Home, Stack
 from dspex.errors import BackendUnavailable
 
 __all__ = ["Application", "ReadyCheck", "beat", "flower", "worker", "worker_is_live"]
