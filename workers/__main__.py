@@ -15,7 +15,7 @@ import threading
 from celery.utils.nodenames import host_format
 
 from workers.app import app
-from workers.process.malloc import keep_together
+from workers.process.malloc import share_one_heap
 
 __all__ = ["main"]
 
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--loglevel", default="INFO")
     parser.add_argument("--hostname", required=True, help="the worker's name; %%h stands for the host's")
     options = parser.parse_args()
-    keep_together()
+    share_one_heap()
     sys.setswitchinterval(SWITCH_SECONDS)
     worker = app.Worker(
         hostname=host_format(options.hostname),

@@ -13,13 +13,13 @@ from dspex.embedded.child_process import ChildProcess
 from dspex.embedded.home import Home, Stack
 from dspex.errors import BackendUnavailable
 
-__all__ = ["Application", "ReadyCheck", "beat", "flower", "worker", "worker_is_live"]
+__all__ = ["ApplicationProcess", "ReadyCheck", "beat", "flower", "worker", "worker_is_live"]
 
 #: Whether the process with this number is ready; asked several times a second while it starts.
 ReadyCheck = Callable[[Stack, int], bool]
 
 
-class Application:
+class ApplicationProcess:
     """One ``dspex`` command kept running against the stack's servers. It is a unit of the monitor."""
 
     def __init__(
@@ -66,26 +66,28 @@ class Application:
         return self._process.evidence()
 
 
-def worker(name: str, home: Home, stack: Stack, *, check: ReadyCheck | None = None, grace: float) -> Application:
+def worker(name: str, home: Home, stack: Stack, *, check: ReadyCheck | None = None, grace: float) -> ApplicationProcess:
     """A worker of one process: ready when its row in Postgres says that it lives."""
-    return Application(
+    return ApplicationProcess(
         name, ["worker", "--processes", "1"], home=home, stack=stack, check=check or worker_is_live, grace=grace
     )
 
 
-def beat(home: Home, stack: Stack) -> Application:
+def beat(home: Home, stack: Stack) -> ApplicationProcess:
     """The scheduler of health checks and upkeep."""
-    return Application("beat", ["beat"], home=home, stack=stack)
+    return ApplicationProcess("beat", ["beat"], home=home, stack=stack)
 
 
-def flower(home: Home, stack: Stack, port: int) -> Application:
+def flower(home: Home, stack: Stack, port: int) -> ApplicationProcess:
     """The live view of workers and tasks: ready when it answers."""
 
     def answers(_stack: Stack, _pid: int) -> bool:
         return _answers(port)
 
     command = ["flower", "--port", str(port)]
-    return Application("flower", command, home=home, stack=stack, check=answers, address=f"http://127.0.0.1:{port}")
+    return ApplicationProcess(
+        "flower", command, home=home, stack=stack, check=answers, address=f"http://127.0.0.1:{port}"
+    )
 
 
 def worker_is_live(stack: Stack, pid: int) -> bool:

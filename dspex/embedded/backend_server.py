@@ -12,14 +12,14 @@ from dspex.embedded.home import FileLock, Home
 from dspex.embedded.ports import free_port, is_free
 from dspex.errors import BackendUnavailable, ConfigurationError, DspexError
 
-__all__ = ["Server", "packaged"]
+__all__ = ["BackendServer", "packaged"]
 
 _PORT_ATTEMPTS = 5
 # How long a start waits for what a killed supervisor left: Postgres cuts its clients off and writes a checkpoint.
 _ORPHAN_SECONDS = 30.0
 
 
-class Server(ABC):
+class BackendServer(ABC):
     """One server of a home. ``start`` prepares its data, chooses a port and waits until it answers."""
 
     name: str

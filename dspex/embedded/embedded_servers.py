@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from dspex.embedded import stack_progress
-from dspex.embedded.backend_server import Server
+from dspex.embedded.backend_server import BackendServer
 from dspex.embedded.home import Home, Stack, write_stack
 from dspex.embedded.postgres_server import PostgresServer
 from dspex.embedded.redis_server import RedisServer
@@ -87,11 +87,11 @@ class EmbeddedServers:
             last_first.callback(self._stop_one, self.postgres)
             last_first.callback(self._stop_one, self.redis)
 
-    def _start_one(self, server: Server) -> None:
+    def _start_one(self, server: BackendServer) -> None:
         with step(self._report, server.name, lambda: server.address):
             server.start()
 
-    def _stop_one(self, server: Server) -> None:
+    def _stop_one(self, server: BackendServer) -> None:
         if server.running:
             stack_progress.stop(self._report, server.name, server.stop)
 

@@ -12,12 +12,12 @@ from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
 from dspex.embedded import application_process, stack_progress
-from dspex.embedded.application_process import Application, ReadyCheck
+from dspex.embedded.application_process import ApplicationProcess, ReadyCheck
 from dspex.embedded.bundled_model import LocalModel
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.home import Stack
 from dspex.embedded.ports import free_port
-from dspex.embedded.process_monitor import Monitor
+from dspex.embedded.process_monitor import ProcessMonitor
 from dspex.embedded.stack_progress import Reporter, silent, step
 
 __all__ = ["EmbeddedStack", "stop_on_signals"]
@@ -53,7 +53,7 @@ class EmbeddedStack:
     ) -> None:
         self.servers = EmbeddedServers(home, durable=durable, on_progress=on_progress)
         self.home = self.servers.home
-        self.applications: list[Application] = []
+        self.applications: list[ApplicationProcess] = []
         self._workers = workers
         self._beat = beat
         self._flower_port = (flower_port or free_port()) if flower else None
@@ -62,7 +62,7 @@ class EmbeddedStack:
         self._worker_check = worker_check
         self._report = on_progress
         self._model = LocalModel(self.home)
-        self._monitor = Monitor(on_progress, on_look=self._serve_model_when_wanted)
+        self._monitor = ProcessMonitor(on_progress, on_look=self._serve_model_when_wanted)
         self._stop_requested = threading.Event()
 
     @property
@@ -109,7 +109,7 @@ class EmbeddedStack:
     def _flower_url(self) -> str | None:
         return f"http://127.0.0.1:{self._flower_port}" if self._flower_port else None
 
-    def _build_applications(self) -> list[Application]:
+    def _build_applications(self) -> list[ApplicationProcess]:
         home, info = self.home, self.info
         found = [
             application_process.worker(f"worker-{n}", home, info, check=self._worker_check, grace=self._worker_grace)

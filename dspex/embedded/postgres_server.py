@@ -10,7 +10,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from dspex.embedded.backend_server import Server, packaged, unreachable_as_root
+from dspex.embedded.backend_server import BackendServer, packaged, unreachable_as_root
 from dspex.embedded.child_process import REFUSED, Account, ChildProcess, launch_command, server_environment
 from dspex.errors import BackendUnavailable, ConfigurationError
 from dspex.settings import Settings
@@ -37,7 +37,7 @@ _SETTINGS = {
 _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
-class PostgresServer(Server):
+class PostgresServer(BackendServer):
     """The Postgres of a home: database ``dspex``, owned by the role ``dspex``, which is not a superuser."""
 
     name = "postgres"

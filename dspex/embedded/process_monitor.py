@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dspex.embedded.stack_progress import Progress, Reporter, State
+from dspex.embedded.stack_progress import Reporter, StackStep, StepState
 from dspex.errors import DspexError
 
-__all__ = ["Monitor", "ProcessFailed", "Unit"]
+__all__ = ["MonitoredProcess", "ProcessFailed", "ProcessMonitor"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class ProcessFailed(DspexError):
     code = "process_failed"
 
 
-class Unit(Protocol):
+class MonitoredProcess(Protocol):
     """Something that is kept running: a server, a worker, …"""
 
     @property
@@ -55,9 +55,9 @@ class Unit(Protocol):
 
 
 @dataclass
-class _Watch:
-    unit: Unit
-    state: State = State.STARTING
+class _Monitored:
+    unit: MonitoredProcess
+    state: StepState = StepState.STARTING
     since: float = field(default_factory=time.monotonic)
     failures: int = 0
     again_at: float = 0.0
@@ -67,14 +67,14 @@ class _Watch:
     def delay(self) -> float:
         return float(min(_FIRST_DELAY * 2 ** (self.failures - 1), _LONGEST_DELAY))
 
-    def enter(self, state: State) -> float:
+    def enter(self, state: StepState) -> float:
         """Change the state; returns how long the one before lasted."""
         now = time.monotonic()
         lasted, self.state, self.since = now - self.since, state, now
         return lasted
 
 
-class Monitor:
+class ProcessMonitor:
     """Watches units from a thread of its own, between :meth:`start` and :meth:`stop`.
 
     A unit that dies is started again after 0.2 s, then 0.4 s, … up to 30 s; after a minute of running the delays begin
@@ -84,22 +84,22 @@ class Monitor:
     def __init__(self, report: Reporter, *, on_look: Callable[[], None] = lambda: None) -> None:
         self._report = report
         self._on_look = on_look
-        self._watches: list[_Watch] = []
+        self._watches: list[_Monitored] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dspex-monitor", daemon=True)
 
-    def adopt(self, unit: Unit) -> None:
+    def adopt(self, unit: MonitoredProcess) -> None:
         """Watch a unit that is ready already."""
-        self._watches.append(_Watch(unit, State.READY))
+        self._watches.append(_Monitored(unit, StepState.READY))
 
-    def launch(self, unit: Unit) -> None:
+    def launch(self, unit: MonitoredProcess) -> None:
         """Start a unit and watch it."""
-        self._report(Progress(unit.name, State.STARTING))
-        watch = _Watch(unit)
+        self._report(StackStep(unit.name, StepState.STARTING))
+        watch = _Monitored(unit)
         self._watches.append(watch)
         self._begin(watch)
 
-    def watches(self, unit: Unit) -> bool:
+    def watches(self, unit: MonitoredProcess) -> bool:
         return any(watch.unit is unit for watch in self._watches)
 
     def start(self) -> None:
@@ -114,10 +114,10 @@ class Monitor:
     def await_ready(self, timeout: float) -> None:
         """Wait until every unit is ready; raise ProcessFailed when one dies instead. Before :meth:`start` only."""
         deadline = time.monotonic() + timeout
-        while unready := [watch for watch in self._watches if watch.state is not State.READY]:
+        while unready := [watch for watch in self._watches if watch.state is not StepState.READY]:
             for watch in unready:
                 self._look(watch)
-                if watch.state is State.FAILED:
+                if watch.state is StepState.FAILED:
                     raise ProcessFailed(f"{watch.unit.name} did not come up. {watch.why}")
             if time.monotonic() > deadline:
                 names = ", ".join(watch.unit.name for watch in unready)
@@ -138,36 +138,36 @@ class Monitor:
             except Exception:
                 log.exception("watching the processes went wrong; watching goes on")
 
-    def _look(self, watch: _Watch) -> None:
-        if watch.state is State.FAILED:
+    def _look(self, watch: _Monitored) -> None:
+        if watch.state is StepState.FAILED:
             if time.monotonic() >= watch.again_at:
                 self._again(watch)
         elif not watch.unit.running:
             self._died(watch)
-        elif watch.state is State.STARTING and watch.unit.ready():
-            self._report(Progress(watch.unit.name, State.READY, watch.enter(State.READY), watch.unit.address))
+        elif watch.state is StepState.STARTING and watch.unit.ready():
+            self._report(StackStep(watch.unit.name, StepState.READY, watch.enter(StepState.READY), watch.unit.address))
 
-    def _died(self, watch: _Watch) -> None:
+    def _died(self, watch: _Monitored) -> None:
         why = watch.unit.evidence()
         watch.unit.stop()
         self._failed(watch, why)
 
-    def _failed(self, watch: _Watch, why: str) -> None:
-        was_ready = watch.state is State.READY
-        lasted = watch.enter(State.FAILED)
+    def _failed(self, watch: _Monitored, why: str) -> None:
+        was_ready = watch.state is StepState.READY
+        lasted = watch.enter(StepState.FAILED)
         watch.why = why
         watch.failures = 1 if was_ready and lasted > _STEADY_SECONDS else watch.failures + 1
         watch.again_at = time.monotonic() + watch.delay
         log.info("%s failed, is started again in %.1f s: %s", watch.unit.name, watch.delay, why)
         detail = f"{why}\nIt is started again in {watch.delay:.1f} s."
-        self._report(Progress(watch.unit.name, State.FAILED, lasted, detail=detail))
+        self._report(StackStep(watch.unit.name, StepState.FAILED, lasted, detail=detail))
 
-    def _again(self, watch: _Watch) -> None:
-        self._report(Progress(watch.unit.name, State.STARTING))
-        watch.enter(State.STARTING)
+    def _again(self, watch: _Monitored) -> None:
+        self._report(StackStep(watch.unit.name, StepState.STARTING))
+        watch.enter(StepState.STARTING)
         self._begin(watch)
 
-    def _begin(self, watch: _Watch) -> None:
+    def _begin(self, watch: _Monitored) -> None:
         try:
             watch.unit.begin()
         except DspexError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from dspex.embedded.backend_server import Server, packaged
+from dspex.embedded.backend_server import BackendServer, packaged
 from dspex.embedded.child_process import ChildProcess, server_environment
 from dspex.settings import Settings
 
@@ -25,7 +25,7 @@ maxmemory-policy noeviction
 """
 
 
-class RedisServer(Server):
+class RedisServer(BackendServer):
     """The Redis of a home. Its password is in a file that only the owner may read, never among the arguments."""
 
     name = "redis"

@@ -27,7 +27,7 @@ from dspex.embedded.bundled_model import ensure_local_model
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.embedded.model_server import ANSWER_TOKENS
-from dspex.embedded.stack_progress import Progress, State
+from dspex.embedded.stack_progress import StackStep, StepState
 from tests.processes import dspex_command, mortal
 
 pytestmark = pytest.mark.skipif(
@@ -245,21 +245,25 @@ def test_children_outlive_the_thread_that_started_them(tmp_path: Path) -> None:
 
 
 def test_killed_servers_come_back_on_their_ports_with_their_data(tmp_path: Path) -> None:
-    events: list[Progress] = []
+    events: list[StackStep] = []
     with EmbeddedStack(tmp_path, workers=0, beat=False, flower=False, on_progress=events.append) as stack:
         urls = stack.info.database_url, stack.info.broker_url
         write(*urls)
         for name, server in (("postgres", stack.servers.postgres), ("redis", stack.servers.redis)):
             events.clear()
             os.kill(server.process.pid, signal.SIGKILL)
-            wait_until(lambda name=name: (name, State.READY) in [(e.name, e.state) for e in events])  # type: ignore[misc]
-            assert [e.state for e in events if e.name == name] == [State.FAILED, State.STARTING, State.READY]
+            wait_until(lambda name=name: (name, StepState.READY) in [(e.name, e.state) for e in events])  # type: ignore[misc]
+            assert [e.state for e in events if e.name == name] == [
+                StepState.FAILED,
+                StepState.STARTING,
+                StepState.READY,
+            ]
         assert read(*urls) == KEPT
         assert read_stack(tmp_path) == stack.info
 
 
 def test_a_stack_tells_what_it_does(tmp_path: Path) -> None:
-    events: list[Progress] = []
+    events: list[StackStep] = []
     with EmbeddedStack(
         tmp_path, workers=0, beat=False, flower=False, durable=False, on_progress=events.append
     ) as stack:
@@ -268,15 +272,15 @@ def test_a_stack_tells_what_it_does(tmp_path: Path) -> None:
         stack.request_stop()
         waiting.join(timeout=60)
         assert not waiting.is_alive()
-    ready = {event.name: event.address for event in events if event.state is State.READY}
+    ready = {event.name: event.address for event in events if event.state is StepState.READY}
     assert set(ready) == {"postgres", "redis", "schema"}
     assert ready["postgres"] == f"127.0.0.1:{urlsplit(stack.info.database_url).port}"
-    assert [event.name for event in events if event.state is State.STOPPED] == ["redis", "postgres"]
+    assert [event.name for event in events if event.state is StepState.STOPPED] == ["redis", "postgres"]
 
 
 def test_everything_is_stopped_even_if_nobody_can_be_told(tmp_path: Path) -> None:
-    def report(event: Progress) -> None:
-        if event.state in (State.STOPPING, State.STOPPED):
+    def report(event: StackStep) -> None:
+        if event.state in (StepState.STOPPING, StepState.STOPPED):
             raise BrokenPipeError  # as when the terminal is gone
 
     stack = EmbeddedStack(tmp_path, workers=0, beat=False, flower=False, durable=False, on_progress=report)
@@ -289,13 +293,13 @@ def test_everything_is_stopped_even_if_nobody_can_be_told(tmp_path: Path) -> Non
 
 
 def test_a_killed_worker_comes_back(tmp_path: Path) -> None:
-    events: list[Progress] = []
+    events: list[StackStep] = []
     with EmbeddedStack(tmp_path, beat=False, flower=False, durable=False, on_progress=events.append) as stack:
         first = worker_processes(stack)
         assert len(first) == 1
         events.clear()
         first[0].kill()
-        wait_until(lambda: ("worker-1", State.READY) in [(e.name, e.state) for e in events])
+        wait_until(lambda: ("worker-1", StepState.READY) in [(e.name, e.state) for e in events])
         assert len(worker_processes(stack)) == 1
         assert worker_processes(stack) != first
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from dspex.embedded import process_monitor
-from dspex.embedded.process_monitor import Monitor, ProcessFailed
-from dspex.embedded.stack_progress import Progress, State
+from dspex.embedded.process_monitor import ProcessFailed, ProcessMonitor
+from dspex.embedded.stack_progress import StackStep, StepState
 from dspex.errors import BackendUnavailable
 
 
@@ -43,22 +43,22 @@ class Lamp:
 
 
 @pytest.fixture
-def events() -> list[Progress]:
+def events() -> list[StackStep]:
     return []
 
 
 @pytest.fixture
-def monitor(events: list[Progress], monkeypatch: pytest.MonkeyPatch) -> Monitor:
+def monitor(events: list[StackStep], monkeypatch: pytest.MonkeyPatch) -> ProcessMonitor:
     monkeypatch.setattr(process_monitor, "_FIRST_DELAY", 0.001)
     monkeypatch.setattr(process_monitor, "_LOOK_SECONDS", 0.001)
-    return Monitor(events.append)
+    return ProcessMonitor(events.append)
 
 
-def states(events: list[Progress]) -> list[State]:
+def states(events: list[StackStep]) -> list[StepState]:
     return [event.state for event in events]
 
 
-def look_until(monitor: Monitor, condition: Callable[[], bool]) -> None:
+def look_until(monitor: ProcessMonitor, condition: Callable[[], bool]) -> None:
     pause = threading.Event()
     for _ in range(5_000):
         if condition():
@@ -68,35 +68,41 @@ def look_until(monitor: Monitor, condition: Callable[[], bool]) -> None:
     pytest.fail("the condition was never met")
 
 
-def test_a_unit_becomes_ready_when_it_says_so(monitor: Monitor, events: list[Progress]) -> None:
+def test_a_unit_becomes_ready_when_it_says_so(monitor: ProcessMonitor, events: list[StackStep]) -> None:
     monitor.launch(Lamp(looks=3))
     monitor.await_ready(timeout=10)
-    assert states(events) == [State.STARTING, State.READY]
+    assert states(events) == [StepState.STARTING, StepState.READY]
     assert events[-1].address == "127.0.0.1:1"
 
 
-def test_what_dies_is_started_again(monitor: Monitor, events: list[Progress]) -> None:
+def test_what_dies_is_started_again(monitor: ProcessMonitor, events: list[StackStep]) -> None:
     lamp = Lamp()
     monitor.launch(lamp)
     monitor.await_ready(timeout=10)
     lamp.running = False
-    look_until(monitor, lambda: states(events).count(State.READY) == 2)
-    assert states(events) == [State.STARTING, State.READY, State.FAILED, State.STARTING, State.READY]
+    look_until(monitor, lambda: states(events).count(StepState.READY) == 2)
+    assert states(events) == [
+        StepState.STARTING,
+        StepState.READY,
+        StepState.FAILED,
+        StepState.STARTING,
+        StepState.READY,
+    ]
     assert "the wind" in events[2].detail
     assert "started again" in events[2].detail
 
 
-def test_what_will_not_start_is_tried_again_ever_later(monitor: Monitor, events: list[Progress]) -> None:
+def test_what_will_not_start_is_tried_again_ever_later(monitor: ProcessMonitor, events: list[StackStep]) -> None:
     lamp = Lamp(refusals=4)
     monitor.launch(lamp)
     look_until(monitor, lambda: lamp.running)
     assert lamp.begun == 5
-    delays = [event.detail.rpartition(" in ")[2] for event in events if event.state is State.FAILED]
+    delays = [event.detail.rpartition(" in ")[2] for event in events if event.state is StepState.FAILED]
     assert len(delays) == 4
 
 
 def test_delays_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = process_monitor._Watch(Lamp())
+    watch = process_monitor._Monitored(Lamp())
     delays = []
     for watch.failures in range(1, 12):
         delays.append(watch.delay)
@@ -104,7 +110,7 @@ def test_delays_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert delays[-1] == 30.0
 
 
-def test_a_first_start_that_fails_is_an_error(monitor: Monitor) -> None:
+def test_a_first_start_that_fails_is_an_error(monitor: ProcessMonitor) -> None:
     lamp = Lamp(looks=10**9)
     monitor.launch(lamp)
     lamp.running = False
@@ -112,18 +118,18 @@ def test_a_first_start_that_fails_is_an_error(monitor: Monitor) -> None:
         monitor.await_ready(timeout=10)
 
 
-def test_a_first_start_that_takes_too_long_is_an_error(monitor: Monitor) -> None:
+def test_a_first_start_that_takes_too_long_is_an_error(monitor: ProcessMonitor) -> None:
     monitor.launch(Lamp(looks=10**9))
     with pytest.raises(ProcessFailed, match="not ready after 0 s: lamp"):
         monitor.await_ready(timeout=0)
 
 
-def test_it_watches_from_a_thread_of_its_own_until_stopped(monitor: Monitor, events: list[Progress]) -> None:
+def test_it_watches_from_a_thread_of_its_own_until_stopped(monitor: ProcessMonitor, events: list[StackStep]) -> None:
     ready_again = threading.Event()
 
-    def note(event: Progress) -> None:
+    def note(event: StackStep) -> None:
         events.append(event)
-        if states(events).count(State.READY) == 2:
+        if states(events).count(StepState.READY) == 2:
             ready_again.set()
 
     monitor._report = note

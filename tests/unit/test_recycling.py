@@ -5,22 +5,26 @@ from __future__ import annotations
 import pytest
 
 from dspex.errors import ConfigurationError
-from workers.process.recycling import Wear, resident_mb
+from workers.process.recycling import Recycler, resident_mb
 
 
 def test_a_limit_that_a_fresh_worker_exceeds_is_a_wrong_setting() -> None:
-    wear = Wear(max_memory_mb=int(resident_mb() / 2), max_executions=None, received=lambda: 0, on_worn=lambda: None)
+    recycler = Recycler(
+        max_memory_mb=int(resident_mb() / 2), max_executions=None, received=lambda: 0, on_worn=lambda: None
+    )
     with pytest.raises(ConfigurationError, match="DSPEX_WORKER_MAX_MEMORY_MB is"):
-        wear.check_limits()
+        recycler.check_limits()
 
 
 def worn(*, memory: int | None = None, executions: int | None = None) -> int:
     """How often it is said in three looks of a worker that received 10 executions."""
     said: list[None] = []
-    wear = Wear(max_memory_mb=memory, max_executions=executions, received=lambda: 10, on_worn=lambda: said.append(None))
+    recycler = Recycler(
+        max_memory_mb=memory, max_executions=executions, received=lambda: 10, on_worn=lambda: said.append(None)
+    )
     for _ in range(3):
-        if not wear._stop.is_set():
-            wear.run_once()
+        if not recycler._stop.is_set():
+            recycler.run_once()
     return len(said)
 
 

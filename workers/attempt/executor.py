@@ -33,7 +33,7 @@ from workers.attempt.settlement import failed, record, told
 from workers.attempt.slots import FairSlots
 from workers.attempt.stream import Streams
 from workers.attempt.supervision import Ending, Supervised
-from workers.consume.refusal_counts import Refusals
+from workers.consume.refusal_counts import RefusalCounts
 from workers.lm.journal import AttemptJournal
 from workers.observe import metrics, tracing
 from workers.observe.redact import redact
@@ -81,7 +81,7 @@ class _Running:
 class Executor:
     """Runs as many executions at once as there are slots. All methods belong to the loop's thread."""
 
-    def __init__(self, ledger: Ledger, host: Host, streams: Streams, slots: FairSlots, refusals: Refusals) -> None:
+    def __init__(self, ledger: Ledger, host: Host, streams: Streams, slots: FairSlots, refusals: RefusalCounts) -> None:
         self._ledger = ledger
         self._host = host
         self._streams = streams

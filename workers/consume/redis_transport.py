@@ -15,7 +15,7 @@ from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis, virtual
 
-__all__ = ["Transport", "register"]
+__all__ = ["GuardedRedisTransport", "register"]
 
 log = logging.getLogger("dspex.workers")
 
@@ -44,7 +44,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
             super().reject(delivery_tag, requeue=requeue)
 
 
-class Channel(redis.Channel):  # type: ignore[misc]
+class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
     ack_emulation = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -83,8 +83,8 @@ def _dropped(error: Exception) -> bool:
     return True
 
 
-class Transport(redis.Transport):  # type: ignore[misc]
-    Channel = Channel
+class GuardedRedisTransport(redis.Transport):  # type: ignore[misc]
+    Channel = GuardedRedisChannel
 
 
 def _without_payload(record: logging.LogRecord) -> bool:
@@ -102,6 +102,6 @@ def _without_payload(record: logging.LogRecord) -> bool:
 def register() -> None:
     """Make this the transport of redis:// and rediss:// URLs in this process."""
     for scheme in ("redis", "rediss"):
-        TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:GuardedRedisTransport"
         _transport_cache.pop(scheme, None)  # kombu remembers what an earlier connection found
     logging.getLogger("kombu.transport.redis").addFilter(_without_payload)

@@ -26,7 +26,7 @@ import psycopg
 
 from workers.attempt.ledger import Ledger
 
-__all__ = ["Refusals"]
+__all__ = ["RefusalCounts"]
 
 log = logging.getLogger("dspex.workers")
 
@@ -35,7 +35,7 @@ PAUSE_SECONDS = 1.0
 IDS_MOST = 1000
 
 
-class Refusals:
+class RefusalCounts:
     """All methods belong to the loop's thread, but for ``counts``."""
 
     def __init__(self, ledger: Ledger) -> None:

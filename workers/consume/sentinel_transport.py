@@ -6,18 +6,18 @@ from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis
 
 from workers.consume import redis_transport
 
-__all__ = ["Transport", "register"]
+__all__ = ["GuardedSentinelTransport", "register"]
 
 
-class Channel(redis_transport.Channel, redis.SentinelChannel):  # type: ignore[misc]
+class GuardedSentinelChannel(redis_transport.GuardedRedisChannel, redis.SentinelChannel):  # type: ignore[misc]
     """Finds the primary anew for each connection."""
 
 
-class Transport(redis.SentinelTransport):  # type: ignore[misc]
-    Channel = Channel
+class GuardedSentinelTransport(redis.SentinelTransport):  # type: ignore[misc]
+    Channel = GuardedSentinelChannel
 
 
 def register() -> None:
     """Make this the transport of sentinel:// URLs in this process."""
-    TRANSPORT_ALIASES["sentinel"] = f"{__name__}:Transport"
+    TRANSPORT_ALIASES["sentinel"] = f"{__name__}:GuardedSentinelTransport"
     _transport_cache.pop("sentinel", None)

@@ -36,7 +36,7 @@ _THE_MODELS = frozenset({"authentication", "billing", "model_timeout", "provider
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ModelAddress:
     """A model at an address, and the programs that use it."""
 
     model: str
@@ -87,14 +87,14 @@ def _run(settings: Settings, round: Round) -> None:
             round.answers.setdefault(endpoint.name, (late, (time.monotonic() - round.began) * 1000))
 
 
-def _endpoints(uses: Iterable[ModelUse]) -> list[Endpoint]:
+def _endpoints(uses: Iterable[ModelUse]) -> list[ModelAddress]:
     found: dict[tuple[str, str | None], list[ModelUse]] = {}
     for use in uses:
         found.setdefault((use.model, use.api_base), []).append(use)
-    return [Endpoint(model, api_base, uses) for (model, api_base), uses in found.items()]
+    return [ModelAddress(model, api_base, uses) for (model, api_base), uses in found.items()]
 
 
-def _look(endpoint: Endpoint, settings: Settings, seen_by: str) -> Found:
+def _look(endpoint: ModelAddress, settings: Settings, seen_by: str) -> Found:
     failures: dict[str, int] = {}
     for use in endpoint.uses:
         for code, count in use.failures.items():
@@ -128,7 +128,7 @@ def _look(endpoint: Endpoint, settings: Settings, seen_by: str) -> Found:
     return Found(Condition.HEALTHY, details)
 
 
-def _missing_keys(endpoint: Endpoint, settings: Settings) -> list[str]:
+def _missing_keys(endpoint: ModelAddress, settings: Settings) -> list[str]:
     """The names of keys that are not there. A provider without a named key needs one of its own; some need none."""
     secrets = Secrets(settings.secrets)
     named = {use.api_key_env for use in endpoint.uses if use.api_key_env}
@@ -142,7 +142,7 @@ def _missing_keys(endpoint: Endpoint, settings: Settings) -> list[str]:
     return [] if any(secrets.get(name) for name in own) else own
 
 
-def _address(endpoint: Endpoint, settings: Settings) -> str | None:
+def _address(endpoint: ModelAddress, settings: Settings) -> str | None:
     """Where the model is asked; None when that is known only once it is."""
     if endpoint.api_base is not None:
         return endpoint.api_base
@@ -185,7 +185,7 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def _failing_now(endpoint: Endpoint) -> bool:
+def _failing_now(endpoint: ModelAddress) -> bool:
     """Whether the last of its executions that ended, failed."""
     answered = [use.answered_seconds_ago for use in endpoint.uses if use.answered_seconds_ago is not None]
     failed = [use.failed_seconds_ago for use in endpoint.uses if use.failed_seconds_ago is not None]

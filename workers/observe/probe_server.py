@@ -25,7 +25,7 @@ from workers.observe.metrics import QUEUE, REGISTRY
 from workers.observe.probes import Probes
 from workers.process.fleet_pipe import place
 
-__all__ = ["HttpServer"]
+__all__ = ["ProbeServer"]
 
 #: A client that says nothing for so long is let go.
 CLIENT_SECONDS = 5.0
@@ -41,7 +41,7 @@ log = logging.getLogger("dspex.workers")
 Answer = tuple[int, str, bytes]
 
 
-class HttpServer:
+class ProbeServer:
     """Serves them at the port of the settings, from :meth:`start` to :meth:`stop`; without a port, nothing.
 
     In a fleet each process has the port after that of the place before it. A port that is taken is waited for.

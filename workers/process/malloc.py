@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import gc
 
-__all__ = ["keep_together", "settle_down"]
+__all__ = ["freeze_and_trim", "share_one_heap"]
 
 #: So many new objects before the collector looks for cycles among them: ten times Python's own, which is a few dozen
 #: executions under way, looked through again and again while they run.
@@ -15,7 +15,7 @@ YOUNG_OBJECTS = 7_000
 _ARENA_MAX = -8
 
 
-def keep_together() -> None:
+def share_one_heap() -> None:
     """Have all threads share one heap, where the C library can (glibc): one of each thread's own is never quite full.
 
     With Python's lock between them they hardly ever ask at the same time. Call it before there are any: it saves 2 MiB.
@@ -24,7 +24,7 @@ def keep_together() -> None:
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
-def settle_down() -> None:
+def freeze_and_trim() -> None:
     """What was made up to now stays: the collector need not look through it again, a twelfth of what a no-op costs.
 
     And what only starting took is returned, where the C library can (glibc): 5 MiB with DSPy.

@@ -1,4 +1,4 @@
-"""Wear: a worker that has run much, or holds much memory, makes room for a fresh one."""
+"""Recycler: a worker that has run much, or holds much memory, makes room for a fresh one."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from collections.abc import Callable
 from dspex.errors import ConfigurationError
 from workers.process.periodic import Periodic
 
-__all__ = ["ProcessUse", "Wear", "resident_mb"]
+__all__ = ["ProcessUse", "Recycler", "resident_mb"]
 
 INTERVAL_SECONDS = 1.0
 
 log = logging.getLogger("dspex.workers")
 
 
-class Wear(Periodic):
+class Recycler(Periodic):
     """Calls ``on_worn`` once, when the process holds ``max_memory_mb`` or has received ``max_executions``.
 
     A limit that is None is not looked at.
     """
 
-    name = "wear"
+    name = "recycler"
 
     def __init__(
         self,

@@ -32,21 +32,21 @@ from workers.attempt.host import Host
 from workers.attempt.ledger import Ledger
 from workers.attempt.slots import FairSlots
 from workers.attempt.stream import Streams
-from workers.consume.refusal_counts import Refusals
+from workers.consume.refusal_counts import RefusalCounts
 from workers.lm.limits.buckets import Buckets
 from workers.lm.limits.budget import Budgets
 from workers.lm.limits.permits import Permits
 from workers.observe import tracing
 from workers.observe.metrics import RECEIVED
-from workers.observe.probe_server import HttpServer
+from workers.observe.probe_server import ProbeServer
 from workers.observe.probes import Probes
 from workers.process import fleet_pipe
 from workers.process.cancellation import Cancellation
 from workers.process.lease import Lease
 from workers.process.loop_watch import LoopWatch
-from workers.process.malloc import settle_down
+from workers.process.malloc import freeze_and_trim
 from workers.process.pump import Pump
-from workers.process.recycling import ProcessUse, Wear, resident_mb
+from workers.process.recycling import ProcessUse, Recycler, resident_mb
 from workers.process.watchdog import Consumption, Watchdog
 
 __all__ = ["Runtime"]
@@ -102,7 +102,7 @@ class Runtime:
         self._permits = Permits(Buckets(backends.broker_url), self._budgets, settings.model_limits)
         self._host = Host(self._ledger, self._adapters, self._permits, Sealing.of(settings))
         self._streams = Streams(backends.broker_url)
-        self._refusals = Refusals(self._ledger)
+        self._refusals = RefusalCounts(self._ledger)
         slots = FairSlots(concurrency, throttled=self._permits.throttled)
         self._permits.on_freed = slots.wake
         self._executor = Executor(self._ledger, self._host, self._streams, slots, self._refusals)
@@ -120,7 +120,7 @@ class Runtime:
             consumption=consumption,
             on_stuck=partial(self._give_up, loop_turns=True),
         )
-        self._wear = Wear(
+        self._recycler = Recycler(
             max_memory_mb=settings.worker_max_memory_mb,
             max_executions=settings.worker_max_executions,
             received=lambda: self._received,
@@ -135,7 +135,7 @@ class Runtime:
             state=lambda: self._state,
             hung_seconds=settings.watchdog_seconds / 2,
         )
-        self._http = HttpServer(settings, probes)
+        self._http = ProbeServer(settings, probes)
         self._grace_seconds = settings.grace_seconds
         self._use = ProcessUse()
         # A signal handler may stop again what is being stopped: by the same thread.
@@ -177,15 +177,15 @@ class Runtime:
         self._thread.start()
         self._call(self._begin())
         self._call(self._host.prepare(self._lease_database.run(programs.deployed)))
-        self._wear.check_limits()
+        self._recycler.check_limits()
         self._state = "running"
         self._lease.register()
         self._lease.start()
         self._pump.start()
         self._loop_watch.start()
         self._watchdog.start()
-        self._wear.start()
-        settle_down()
+        self._recycler.start()
+        freeze_and_trim()
         log.info("worker %s is ready: %s executions at once", self.worker_id, self._executor.concurrency)
         fleet_pipe.tell(fleet_pipe.READY)
 
@@ -237,7 +237,7 @@ class Runtime:
                 self._stop()
 
     def _stop(self) -> None:
-        self._wear.stop()
+        self._recycler.stop()
         self._watchdog.stop()
         self._watchdog.close()
         grace = "as long as they need" if math.isinf(self._grace_seconds) else f"{self._grace_seconds:g} s"

@@ -7,11 +7,11 @@ import threading
 from rich.console import Console
 from rich.text import Text
 
-from dspex.embedded.stack_progress import Progress, State
+from dspex.embedded.stack_progress import StackStep, StepState
 
 __all__ = ["StackProgress"]
 
-_MARKS = {State.READY: ("✔", "green"), State.FAILED: ("✘", "red"), State.STOPPED: ("✔", "dim")}
+_MARKS = {StepState.READY: ("✔", "green"), StepState.FAILED: ("✘", "red"), StepState.STOPPED: ("✔", "dim")}
 
 
 class StackProgress:
@@ -26,7 +26,7 @@ class StackProgress:
         self._under_way: dict[str, str] = {}
         self._status = console.status("") if console.is_terminal else None
 
-    def __call__(self, event: Progress) -> None:
+    def __call__(self, event: StackStep) -> None:
         with self._lock:
             if event.state in _MARKS:
                 self._under_way.pop(event.name, None)
@@ -45,7 +45,7 @@ class StackProgress:
             self._status.stop()
 
 
-def _line(event: Progress) -> Text:
+def _line(event: StackStep) -> Text:
     mark, style = _MARKS[event.state]
-    took = f"{event.seconds:5.1f} s" if event.state is not State.STOPPED else " stopped"
+    took = f"{event.seconds:5.1f} s" if event.state is not StepState.STOPPED else " stopped"
     return Text.assemble((f"  {mark} ", style), f"{event.name:10} {took}  ", (event.address or event.detail, "dim"))
