@@ -1,4 +1,4 @@
-# DSPex. `make` lists the targets; all but setup need nothing but Python 3.11+, make and git to be there before.
+# DSPex. `make` lists the targets. They need Python 3.11+, make and git; `setup` installs everything else.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -17,16 +17,16 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@deploy/bootstrap $(PYTHON) $(VENV)
 	@touch $@
 
-demo: setup ## see it work: a real model, on the embedded stack
+demo: setup ## run the demo: a real model on the embedded stack
 	@$(BIN)/dspex demo
 
-example: setup ## an agent, retrieval and an optimised classifier: examples/support_desk, with the bundled model
+example: setup ## run examples/support_desk: an agent, retrieval and an optimised classifier, with the bundled model
 	@PYTHONPATH=examples/support_desk $(BIN)/python -m support_desk
 
 test: setup ## unit, store and integration tests, on their own servers and worker processes
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-check: lint types audit docs test ## all that must hold before a change lands
+check: lint types audit docs test ## everything that must pass before a change is merged
 
 lint: setup ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -34,20 +34,20 @@ lint: setup ## ruff
 types: setup ## mypy, strict
 	@$(BIN)/mypy
 
-audit: setup ## known vulnerabilities of the dependencies (AUDIT_REQUIRED=1: fail if none can be looked up), and secrets
+audit: setup ## check dependencies for known vulnerabilities (AUDIT_REQUIRED=1: fail if the databases are unreachable), and the repository for secrets
 	@$(BIN)/python deploy/audit
 
-format: setup ## put the code in its usual form
+format: setup ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-bench: setup ## how fast it is, beside its peers: QUICK=1, ONLY=noop,latency, REPEATS=5, KEEP=docs/explanation/performance
+bench: setup ## measure performance beside peers: QUICK=1, ONLY=noop,latency, REPEATS=5, KEEP=docs/explanation/performance
 	@$(BIN)/python -m tests.performance.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(KEEP),--keep $(KEEP))
 
-load: setup ## 50 clients at their rate limit for 5 minutes, the health asked every second: MINUTES=5 CLIENTS=50
+load: setup ## run 50 clients at their rate limit for 5 minutes, with a health check every second: MINUTES=5 CLIENTS=50
 	@$(BIN)/python -m tests.performance.at_the_limit --minutes $(or $(MINUTES),5) --clients $(or $(CLIENTS),50)
 
-bench-compile: setup ## how fast signatures compile and validate, beside dspy and pydantic
+bench-compile: setup ## measure how fast signatures compile and validate, beside dspy and pydantic
 	@$(BIN)/python -m tests.performance.bench_compile
 
 wheel: setup ## build the wheel into dist/
@@ -56,11 +56,11 @@ wheel: setup ## build the wheel into dist/
 check-wheel: wheel ## install the wheel into an empty environment and run the demo and a worker from it
 	@deploy/check-wheel
 
-chaos: setup ## kill, cut, freeze and flush: every crash test, then recovery beside Celery and DBOS
+chaos: setup ## run every crash test (kill, disconnect, freeze, flush), then measure recovery beside Celery and DBOS
 	@$(BIN)/python -m pytest tests/chaos -m "chaos or not chaos" -n $(JOBS) --dist worksteal -rP --show-capture=stdout
 	@$(BIN)/python -m tests.chaos.recovery
 
-fuzz: setup ## ten minutes of coverage-guided fuzzing of the signature language
+fuzz: setup ## fuzz the signature language for ten minutes, guided by coverage
 	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
 	@$(BIN)/python -m tests.performance.fuzz_signatures -max_total_time=$(or $(SECONDS_LONG),600) -max_len=400
 	@echo "make fuzz-seeds adds what build/fuzz/finds holds to the seeds"
@@ -68,11 +68,11 @@ fuzz: setup ## ten minutes of coverage-guided fuzzing of the signature language
 fuzz-seeds: setup ## add the texts that fuzzing found to tests/performance/signature_seeds.zip
 	@$(BIN)/python -m tests.performance.signature_seeds add build/fuzz/finds
 
-docs: build/docs/.ready ## build the site into site/; what does not resolve is an error
+docs: build/docs/.ready ## build the site into site/; broken links are errors
 	@NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
 	@echo "site/index.html is built; make docs-serve shows it"
 
-docs-serve: build/docs/.ready ## show the site at http://127.0.0.1:8000 while you write
+docs-serve: build/docs/.ready ## serve the site at http://127.0.0.1:8000 while you write
 	@NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs serve --config-file docs/site/mkdocs.yml --watch README.md --watch CHANGELOG.md
 
 build/docs/.ready: docs/site/requirements.lock | setup
@@ -80,16 +80,16 @@ build/docs/.ready: docs/site/requirements.lock | setup
 	@$(UV) pip sync --quiet --python build/docs/bin/python --require-hashes docs/site/requirements.lock
 	@touch $@
 
-docs-reference: setup ## write the reference pages that are made from the code
+docs-reference: setup ## generate the reference pages from the code
 	@$(BIN)/python -m docs.generate
 
-check-monitoring: ## hold the rules of Prometheus against promtool, and run their tests
+check-monitoring: ## check the Prometheus rules with promtool, and run their tests
 	@deploy/check-monitoring
 
-check-deploy: setup ## hold the image, compose file, manifests and workflow against their schemas
+check-deploy: setup ## check the image, compose file, manifests and workflow against their schemas
 	@deploy/check
 
-lock: setup ## resolve the requirements anew
+lock: setup ## resolve and lock the requirements
 	@$(UV) pip compile --quiet --universal --all-extras --group dev --generate-hashes --no-emit-index-url \
 		--no-header pyproject.toml --output-file requirements.lock
 	@$(UV) pip compile --quiet --universal --extra worker --extra flower --extra encryption --constraint requirements.lock \
@@ -98,7 +98,7 @@ lock: setup ## resolve the requirements anew
 	@$(UV) pip compile --quiet --universal --group docs --generate-hashes --no-annotate --no-emit-index-url \
 		--no-header --output-file docs/site/requirements.lock
 
-clean: ## remove what was built
+clean: ## remove all build products
 	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache
 
 .PHONY: help setup demo example test check lint types audit format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz fuzz-seeds lock docs docs-serve docs-reference clean

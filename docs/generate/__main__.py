@@ -1,4 +1,4 @@
-"""Write the reference pages; with ``--check``, tell which are stale, and fail if any is."""
+"""Write the reference pages; with ``--check``, list the stale pages, and fail if there are any."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> int:
         return 1 if stale else 0
     for name in stale:
         (REFERENCE / name).write_text(PAGES[name]())
-        print(f"docs/reference/{name} is written anew")
+        print(f"docs/reference/{name} is written")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Docstrings as Markdown, and signatures as a reader wants them."""
+"""Docstrings as Markdown, and signatures in a readable form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CODE", "markdown", "signature"]
 _ROLE = re.compile(r":(?:attr|class|data|func|meth):`~?([^`]+)`")
 _PART = re.compile(r"\s*``([^`]+)``\s{2,}(\S.*)")
 _LONG = 100
-#: The language of code that is no example: one in ``python`` is run by the tests.
+#: The language of code that is not an example: the tests run ``python`` blocks.
 CODE = "py"
 
 

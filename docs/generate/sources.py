@@ -1,4 +1,4 @@
-"""What the source says of itself: the texts of every module of the producer and the workers."""
+"""The source texts of every module of the producer and the workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def sources() -> Iterator[str]:
-    """The text of each module of ``dspex/`` and ``workers/``, but of the suites that try them out."""
+    """The text of each module of ``dspex/`` and ``workers/``, except the suites that test them."""
     for package in ("dspex", "workers"):
         for file in sorted((_ROOT / package).rglob("*.py")):
             if not {"migrations", "conformance", "doctor"} & set(file.parts):

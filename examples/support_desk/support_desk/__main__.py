@@ -1,7 +1,7 @@
-"""Run the programs and say what they got right: ``make example``, or ``python -m support_desk [PROGRAM ...]``.
+"""Run the programs and count the right answers: ``make example``, or ``python -m support_desk [PROGRAM ...]``.
 
-It uses the embedded stack of DSPEX_HOME: the one that `dspex up` runs there, or one of its own. The worker must find
-this package and be allowed to use it: DSPEX_PROGRAM_PACKAGES and PYTHONPATH are set for it here.
+The script uses the embedded stack of DSPEX_HOME that `dspex up` runs, or starts one. The worker must find this package
+and must be allowed to use it, so the script sets DSPEX_PROGRAM_PACKAGES and PYTHONPATH for it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from dspex.settings import Settings
 from support_desk import programs
 from support_desk.tickets import HELD_OUT
 
-#: A question, the document that answers it, and a word that a right answer has.
+#: A question, the document that answers it, and a word that a right answer contains.
 QUESTIONS = [
     ("How much does express delivery cost?", "delivery", "12"),
     ("How many days do I have to send something back?", "returns", "30"),
     ("How long is the warranty of a lamp?", "warranty", "five"),
     ("Which bulbs fit the Aurora lamp?", "lamp", "E27"),
 ]
-#: A request, and a word that a right reply has.
+#: A request, and a word that a right reply contains.
 REQUESTS = [
     ("Where is my order 1002?", "Thursday"),
     ("When is the shop open?", "Saturday"),
@@ -65,23 +65,23 @@ def _stack() -> Iterator[None]:
 def _show(
     client: dspex.Client, program: str, field: str, texts: Sequence[str], judge: Callable[[int, dspex.Result], bool]
 ) -> None:
-    """Run all texts at once, and print each with its outputs and whether they are right, as far as a word tells."""
+    """Run all texts at once; print each with its outputs and whether they contain the expected word."""
     executions = [client.submit(program, {field: text}) for text in texts]
     right = 0
     print(f"\n{program}")
     for number, execution in enumerate(executions):
         try:
             result = execution.result(timeout=300)
-            good, told = judge(number, result), ", ".join(f"{name}={value!r}" for name, value in result.items())
+            good, shown = judge(number, result), ", ".join(f"{name}={value!r}" for name, value in result.items())
         except dspex.ExecutionFailed as failure:
-            good, told = False, f"failed: {failure.code}"
+            good, shown = False, f"failed: {failure.code}"
         right += good
-        print(f"  {'right' if good else 'WRONG'}  {texts[number]}  →  {told}{_tools(client, execution)}")
+        print(f"  {'right' if good else 'WRONG'}  {texts[number]}  →  {shown}{_tools(client, execution)}")
     print(f"  {right} of {len(texts)} right")
 
 
 def _tools(client: dspex.Client, execution: dspex.Execution) -> str:
-    """The tools that it called, from its audit trail."""
+    """The tools that the execution called, from its audit trail."""
     trail = client.get(execution.id).audit_trail
     called = [event.data["tool"] for event in trail if event.kind == "tool_call"]
     return f"  (called {', '.join(called)})" if called else ""

@@ -1,4 +1,4 @@
-"""A module of our own: it looks for documents, and has the model answer from them."""
+"""A custom module: it finds documents, and lets the model answer from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["AnswersFromDocuments"]
 
 
 class AnswersFromDocuments(dspy.Module):
-    """``passages``: how many documents the model is given. DSPex hands over the program's ``signature``."""
+    """``passages``: the number of documents for the model. DSPex passes the program's ``signature``."""
 
     def __init__(self, signature: type[dspy.Signature], passages: int = 1) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 __all__ = ["Passage", "search"]
 
-_K, _B = 1.2, 0.75  # the usual settings of BM25: how soon a repeated word counts no more, and how much length matters
+_K, _B = 1.2, 0.75  # the usual BM25 parameters: saturation of repeated words, and the weight of length
 
 
 class Passage(NamedTuple):
@@ -26,7 +26,7 @@ def search(question: str, count: int) -> list[Passage]:
 
 @cache
 def _index() -> _Index:
-    """The index of all documents: made once in a process, and shared by all executions."""
+    """The index of all documents: built once per process, and shared by all executions."""
     found = sorted((files(__package__) / "documents").iterdir(), key=lambda file: file.name)
     return _Index([Passage(file.name.removesuffix(".md"), file.read_text()) for file in found])
 

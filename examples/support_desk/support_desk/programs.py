@@ -12,7 +12,7 @@ import dspex
 MODEL = os.environ.get("SUPPORT_DESK_MODEL", "smollm2")
 API_BASE = os.environ.get("SUPPORT_DESK_API_BASE")
 HERE = Path(__file__).parent
-#: Written by hand, for each predictor of a program: a small model follows examples more than words.
+#: Handwritten, for each predictor of a program: a small model follows examples more than instructions.
 EXAMPLES = json.loads((HERE / "examples.json").read_text())
 #: Found by an optimiser: see optimise.py.
 OPTIMISED = json.loads((HERE / "triage.json").read_text())

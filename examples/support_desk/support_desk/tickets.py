@@ -1,4 +1,4 @@
-"""Tickets and the queues they belong to: some to optimise on, others to judge the result by."""
+"""Tickets and the queues they belong to: some for the optimiser, others to evaluate the result."""
 
 __all__ = ["HELD_OUT", "TRAINING"]
 

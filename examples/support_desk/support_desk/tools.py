@@ -1,4 +1,4 @@
-"""What the agent may do: look up orders and opening hours."""
+"""The agent's tools: they look up orders and opening hours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HOURS = {"shop": "Tuesday to Saturday, 10 to 18", "telephone": "Monday to Frida
 
 async def order_status(order: str) -> str:
     """Where an order is. `order` is its number, four digits."""
-    await asyncio.sleep(0.01)  # a real one asks the shop's system
+    await asyncio.sleep(0.01)  # a real tool queries the shop's system
     return _ORDERS[order.strip("# ")]
 
 
