@@ -1,4 +1,4 @@
-"""What mkdocs does beyond its own: pages from outside docs/, and links to files that are no pages."""
+"""Hooks of mkdocs: pages from outside docs/, and links to files that are not pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mkdocs.structure.pages import Page
 
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
-#: Pages that are at home elsewhere in the repository, and their place on the site.
+#: Pages outside docs/, and their paths on the site.
 ELSEWHERE = {
     ROOT / "CHANGELOG.md": "project/changelog.md",
     ROOT / "CONTRIBUTING.md": "project/contributing.md",
@@ -23,7 +23,7 @@ _CODE = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Each decision has its place in the navigation."""
+    """Add each decision to the navigation."""
     (decisions,) = (part["Decisions"] for part in config.nav or [] if "Decisions" in part)
     decisions += [f"decisions/{page.name}" for page in sorted((DOCS / "decisions").glob("[0-9]*.md"))]
     return config
@@ -36,7 +36,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links as they are in the repository become links of the site; what is no page of it is named only."""
+    """Turn links of the repository into links of the site; a link to a file that is not a page becomes its text."""
     homes = {place: path for path, place in ELSEWHERE.items()}
     home = homes.get(page.file.src_uri, DOCS / page.file.src_uri)
     parts = _CODE.split(markdown)
@@ -53,6 +53,6 @@ def _relink(text: str, directory: Path, page: Page, files: Files) -> str:
         if found_file := files.get_file_from_path(ELSEWHERE.get(file, inside)):
             away = posixpath.relpath(found_file.src_uri, posixpath.dirname(page.file.src_uri) or ".")
             return f"[{found['text']}]({away}{found['anchor'] or ''})"
-        return str(found["text"]) if file.exists() else found[0]  # mkdocs tells of what is nowhere
+        return str(found["text"]) if file.exists() else found[0]  # mkdocs reports broken links
 
     return _LINK.sub(link, text)

@@ -1,7 +1,7 @@
-"""The examples of the pages: every fenced block of README, docs/ and examples/, with what the page says of it.
+"""The examples of the pages: every fenced block of README, docs/ and examples/.
 
 A block is run unless the line above it says ``<!-- not run: reason -->``. One that begins with a path in a comment
-(``# acme/vault.py``) is that file: it is written where the page's other blocks find it.
+(``# acme/vault.py``) is that file: the tests write it where the page's other blocks find it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PATH = re.compile(r"# ([\w./-]+\.\w+)(?:: [^\n]*)?\n")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """An example: the line of the page it begins at, its ``path`` if it is a file, ``reason`` if it is not run."""
+    """An example: the page's line at which it begins, its ``path`` if it is a file, ``reason`` if it is not run."""
 
     page: Path
     line: int
@@ -39,13 +39,13 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """The pages that are written by hand, and those that are made."""
+    """All pages, written by hand or generated."""
     found = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md"), *ROOT.glob("*.md")]
     return sorted(page for page in found if "documents" not in page.parts)
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The page's blocks, in its order."""
+    """The page's blocks, in order."""
     text = page.read_text()
     for found in _BLOCK.finditer(text):
         path = _PATH.match(found["text"])

@@ -1,4 +1,4 @@
-"""What the pages tell to type exists: commands with their options, targets of make, settings."""
+"""The commands with their options, make targets and settings that the pages name exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dspex.cli.main import cli
 from dspex.settings import Settings, variable
 from tests.docs.pages import ROOT, Block, blocks, pages
 
-#: Variables that are read and are no settings: of the demo, of tests and of the embedded stack's children.
+#: Variables that are read but are not settings.
 OTHERS = {"DSPEX_DEMO_MODEL"}
 _COMMAND = re.compile(
     r"(?:^|[;|&(]\s*|exec (?:-T )?worker )(?:\w+=\S*\s+)*"  # where a command begins
@@ -22,7 +22,7 @@ _COMMAND = re.compile(
 
 
 def shown() -> Iterator[tuple[Block, str]]:
-    """Each line that is to be typed."""
+    """Each line to type."""
     for page in pages():
         for block in blocks(page):
             if block.language in ("console", "text"):
@@ -33,7 +33,7 @@ def shown() -> Iterator[tuple[Block, str]]:
 
 
 def parse(arguments: list[str]) -> None:
-    """Have click read the arguments of ``dspex``. Raises UsageError for a command or an option that is not there."""
+    """Parse the arguments of ``dspex`` with click. Raises UsageError for an unknown command or option."""
     command: click.Command = cli
     context = click.Context(cli, info_name="dspex")
     while isinstance(command, click.Group):

@@ -1,4 +1,4 @@
-"""docs/how-to/configure.md and secure-connections.md: their examples do what is said of them."""
+"""docs/how-to/configure.md and secure-connections.md: their examples do what the pages describe."""
 
 from __future__ import annotations
 

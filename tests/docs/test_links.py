@@ -1,4 +1,4 @@
-"""Links between the pages lead somewhere: to a file that is there, and to a heading of it."""
+"""Links between the pages lead to a file that exists, and to a heading in it."""
 
 from __future__ import annotations
 

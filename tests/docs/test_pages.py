@@ -26,7 +26,7 @@ from tests.docs.pages import ROOT, Block, blocks, pages
 from workers.lm.endpoint import Endpoints
 
 EXAMPLE = ROOT / "examples" / "support_desk"
-#: The servers that the programs of reach-a-model.md ask.
+#: The addresses that the programs of reach-a-model.md call.
 ASKED = {
     "vllm": "http://gpu-1:8000/v1",
     "ollama": "http://127.0.0.1:11434/v1",
@@ -37,7 +37,7 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory to run examples in, which the worker finds their files in; a stack is up."""
+    """A directory in which examples run and the worker finds their files; a stack is up."""
     place = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -73,11 +73,11 @@ def a_tracer() -> Iterator[None]:
         yield
 
 
-def check_optimised(names: dict[str, Any], _said: str) -> None:
+def check_optimised(names: dict[str, Any], _printed: str) -> None:
     assert names["state"]["demos"][0]["ticket"] == "Where is my parcel?"
 
 
-def check_sealed(names: dict[str, Any], _said: str) -> None:
+def check_sealed(names: dict[str, Any], _printed: str) -> None:
     with Client() as client, pytest.MonkeyPatch.context() as patch:
         patch.delenv("DSPEX_ENCRYPTION_KEY")
         with Client() as keyless:
@@ -85,7 +85,7 @@ def check_sealed(names: dict[str, Any], _said: str) -> None:
         assert client.get(names["execution"].id).inputs["account"] == "DE89 3704 0044"
 
 
-def check_addresses(names: dict[str, Any], _said: str) -> None:
+def check_addresses(names: dict[str, Any], _printed: str) -> None:
     programs = {name: value for name, value in names.items() if isinstance(value, Program)}
     assert set(programs) == {*ASKED, "bedrock"}
 
@@ -105,27 +105,27 @@ def check_readme(_names: dict[str, Any], printed: str) -> None:
     assert printed == shown
 
 
-def check_stream(_names: dict[str, Any], said: str) -> None:
-    assert "[poem is complete]" in said
-    assert "done" in said
+def check_stream(_names: dict[str, Any], printed: str) -> None:
+    assert "[poem is complete]" in printed
+    assert "done" in printed
 
 
-def check_trace(names: dict[str, Any], said: str) -> None:
-    assert said.split() == [names["execution"].trace_id]
+def check_trace(names: dict[str, Any], printed: str) -> None:
+    assert printed.split() == [names["execution"].trace_id]
     assert names["execution"].trace_id is not None
 
 
-def check_modules(names: dict[str, Any], _said: str) -> None:
+def check_modules(names: dict[str, Any], _printed: str) -> None:
     assert {names[name].module for name in ("plain", "agent", "best", "answers")} == {
         "predict", "react", "best_of_n", "support_desk.answers:AnswersFromDocuments",
     }  # fmt: skip
 
 
-def close_engine(names: dict[str, Any], _said: str) -> None:
+def close_engine(names: dict[str, Any], _printed: str) -> None:
     names["engine"].dispose()
 
 
-#: What a page needs around its examples, and what is true after them.
+#: What a page needs around its examples, and the checks after them.
 AROUND: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "docs/how-to/bring-an-optimised-program.md": an_optimiser,
     "docs/how-to/reach-a-model.md": keys,
@@ -144,7 +144,7 @@ CHECKS = {
 
 
 def write_files(place: Path) -> None:
-    """The files that pages show; those of Python are Python."""
+    """Write the files that pages show; check that Python files compile."""
     for block in (block for page in pages() for block in blocks(page)):
         if block.path and block.language == "python":
             compile(block.text, str(block), "exec")
@@ -171,18 +171,18 @@ def test_the_examples_run(place: Path) -> None:
         found = [block for block in blocks(page) if block.language == "python" and not block.path and not block.reason]
         name = str(page.relative_to(ROOT))
         names: dict[str, Any] = {"__name__": "page"}
-        said = io.StringIO()
-        with AROUND.get(name, nullcontext)(), contextlib.redirect_stdout(said):
+        printed = io.StringIO()
+        with AROUND.get(name, nullcontext)(), contextlib.redirect_stdout(printed):
             for block in found:
                 run(block, names)
         if name in CHECKS:
-            CHECKS[name](names, said.getvalue())
+            CHECKS[name](names, printed.getvalue())
         ran += len(found)
     assert ran > 15
 
 
 def test_what_is_not_run_has_a_reason() -> None:
-    """So that nothing is left out by a slip: a marker belongs to the block below it."""
+    """Each marker belongs to the block below it."""
     for page in pages():
         markers = len(re.findall(r"^<!-- not run:", page.read_text(), re.MULTILINE))
         assert markers == sum(block.reason is not None for block in blocks(page)), page

@@ -1,4 +1,4 @@
-"""The reference pages that are made from the code are as the code is."""
+"""The generated reference pages are up to date."""
 
 from __future__ import annotations
 

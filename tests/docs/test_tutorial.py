@@ -1,4 +1,4 @@
-"""The tutorial, as a newcomer goes through it: every file and every command, on a stack of its own, the crash too."""
+"""The tutorial: every file and every command, including the crash, on a stack of its own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PAGE = ROOT / "docs" / "tutorial" / "first-execution.md"
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Path]:
-    """The directory of the tutorial, and what ``dspex up`` would have started."""
+    """The directory of the tutorial, and the stack that ``dspex up`` would start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DSPEX_LEASE_SECONDS", "2")  # a crash is over sooner
+        patch.setenv("DSPEX_LEASE_SECONDS", "2")  # recovery takes less time
         with EmbeddedStack(tmp_path / "home", flower=False, beat=False, durable=False, worker_grace=5):
             yield tmp_path
 
@@ -44,7 +44,7 @@ def typed(block: Block, place: Path) -> str:
 
 
 def promised(block: Block) -> Iterator[str]:
-    """The lines of output that are the same each time: those that hold no id, no figure of time and no place."""
+    """The lines of output that never change: those without an id or a duration."""
     for line in block.text.splitlines():
         if not line.startswith("$ ") and not any(part in line for part in ("01a2", " ms", "…")):
             yield line

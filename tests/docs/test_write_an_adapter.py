@@ -1,4 +1,4 @@
-"""The example of docs/how-to/write-an-adapter.md: installed as a package would be, and held to the suite."""
+"""The example of docs/how-to/write-an-adapter.md: installed like a package, and tested by the suite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.docs.pages import ROOT, blocks
 
 
 def write_example(directory: Path) -> None:
-    """The files that the page shows, each of which begins with its path."""
+    """Write the files that the page shows; each begins with its path."""
     for block in blocks(ROOT / "docs" / "how-to" / "write-an-adapter.md"):
         if block.path:
             file = directory / block.path
@@ -22,7 +22,7 @@ def write_example(directory: Path) -> None:
 
 
 def install(directory: Path) -> None:
-    """What an installer makes of the package's pyproject.toml, as far as entry points go."""
+    """Write the entry points that an installer would create from the package's pyproject.toml."""
     project = tomllib.loads((directory / "pyproject.toml").read_text())["project"]
     about = directory / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     about.mkdir()
@@ -45,4 +45,4 @@ def test_the_example_holds_to_the_suite(tmp_path: Path) -> None:
         [*own, "tests/test_house.py"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d+ passed, 1 skipped", done.stdout)  # it does not claim to stream
+    assert re.search(r"\d+ passed, 1 skipped", done.stdout)  # it does not stream
