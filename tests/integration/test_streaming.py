@@ -33,7 +33,7 @@ from tests.recording import MemoryJournal, a_run
 from tests.waiting import wait_for
 from workers.adapters.direct.direct_adapter import DirectAdapter
 from workers.attempt.stream import ENTRIES_MOST, Streams
-from workers.conformance.attempts import Told
+from workers.conformance.attempts import StreamRecord
 
 __all__ = ["model_server"]
 
@@ -167,7 +167,7 @@ def test_fields_come_while_the_model_writes_them(
 @pytest.mark.parametrize("model", ["openai/test", "anthropic/test", "gemini/test"])
 async def test_a_streamed_call_is_journaled_like_any_other(model_server: ModelServer, model: str) -> None:
     model_server.script(default=Step(outputs=GOOD))
-    adapter, told, plain, streamed = DirectAdapter(), Told(), MemoryJournal(), MemoryJournal()
+    adapter, told, plain, streamed = DirectAdapter(), StreamRecord(), MemoryJournal(), MemoryJournal()
     program = dspex.Program("qa", QA, model=model, api_base=model_server.url, adapter="direct")
     await adapter.execute(a_run(program, {"question": "?"}, plain))
     run = replace(a_run(program, {"question": "?"}, streamed), stream=told)

@@ -28,6 +28,7 @@ from workers.adapters import Adapters
 from workers.adapters.contract import Run
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.lm.journal import AttemptJournal
+from workers.lm.model_calls import ModelCalls
 
 __all__ = ["measure"]
 
@@ -110,7 +111,8 @@ class _Nowhere:
 
 def _run(program: Program, question: str) -> Run:
     id, trail = uuid4(), AttemptTrail(datetime.now(UTC))
-    return Run(id, 1, program, {"question": question}, AttemptJournal(id, 1, trail, _Nowhere()), trail)
+    calls = ModelCalls(AttemptJournal(id, 1, _Nowhere()), trail)
+    return Run(id, 1, program, {"question": question}, calls, trail)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from workers.adapters.contract import Answer
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.ledger import Ledger
 from workers.lm.journal import AttemptJournal
+from workers.lm.model_calls import ModelCalls
 
 R, S = (hashlib.sha256(name.encode()).hexdigest() for name in ("R", "S"))
 
@@ -29,7 +30,7 @@ async def ledger(backends: Backends) -> AsyncIterator[Ledger]:
 
 
 async def attempt(ledger: Ledger, id: UUID, number: int) -> AttemptJournal:
-    journal = AttemptJournal(id, number, AttemptTrail(datetime.now(UTC)), ledger)
+    journal = AttemptJournal(id, number, ledger)
     journal.recall(await ledger.calls(id))
     return journal
 
@@ -38,7 +39,8 @@ async def ask(journal: AttemptJournal, request: str, text: str) -> str:
     async def call() -> Answer:
         return Answer({"text": text}, prompt_tokens=2**31 - 1, cost_usd=0.1, request_id="req-1")
 
-    return str((await journal.perform(request, "openai/test", call))["text"])
+    calls = ModelCalls(journal, AttemptTrail(datetime.now(UTC)))
+    return str((await calls.perform(request, "openai/test", call))["text"])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ async def test_a_rejected_answer_stays_paid_for_and_is_never_replayed(ledger: Le
     first = await attempt(ledger, id, 1)
     await ask(first, R, "good")
     await ask(first, S, "bad")
-    first.reject([S])
+    first.reject([bytes.fromhex(S)])
     first.blame()
     await first.discard()
     second = await attempt(ledger, id, 2)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +17,7 @@ from workers.adapters.contract import Answer, Estimate
 from workers.attempt.retry_policy import Deferred
 from workers.lm.limits.buckets import MARKER, Buckets
 from workers.lm.limits.budget import Budgets
-from workers.lm.limits.permits import WAITING_MOST, Made, Permits
+from workers.lm.limits.permits import WAITING_MOST, CallLimits, Permits
 
 QA = dspex.signature("question -> answer")
 
@@ -35,7 +34,7 @@ class Model:
         async with self._called:
             await self._called.wait_for(lambda: self.total >= total)
 
-    async def call(self, number: int, seconds: float = 0.01) -> Made:
+    async def call(self, number: int, seconds: float = 0.01) -> Answer:
         self.order.append(number)
         self.running += 1
         async with self._called:
@@ -46,7 +45,20 @@ class Model:
             await asyncio.sleep(seconds)
         finally:
             self.running -= 1
-        return Answer({}, prompt_tokens=10, completion_tokens=5), datetime.now(UTC)
+        return Answer({}, prompt_tokens=10, completion_tokens=5)
+
+
+async def during(
+    limits: CallLimits,
+    name: str,
+    model: Model,
+    number: int,
+    seconds: float = 0.01,
+    estimate: Callable[[], Estimate] | None = None,
+) -> None:
+    """Make a call within the limits."""
+    async with limits.permit(name, estimate) as permitted:
+        permitted.answered(await model.call(number, seconds))
 
 
 def program(**fields: Any) -> dspex.Program:
@@ -72,7 +84,7 @@ async def permits(backends: Backends) -> AsyncIterator[Permits]:
 async def test_calls_stand_in_line_and_no_more_executions_begin_meanwhile(permits: Permits) -> None:
     limits, model = permits.of(program()), Model()
     assert limits is not None
-    calls = [asyncio.create_task(limits.during("two", None, lambda n=n: model.call(n))) for n in range(20)]  # type: ignore[misc]
+    calls = [asyncio.create_task(during(limits, "two", model, n)) for n in range(20)]
     await model.reached(1)
     assert permits.throttled("qa")
     assert not permits.throttled("another")
@@ -86,9 +98,9 @@ async def test_who_would_wait_long_is_handed_back_at_once_with_the_time_to_come_
     limits, model = permits.of(program()), Model()
     assert limits is not None
     for number in range(3):
-        await limits.during("three", None, lambda n=number: model.call(n))  # type: ignore[misc]
+        await during(limits, "three", model, number)
     with pytest.raises(Deferred) as handed_back:
-        await asyncio.wait_for(limits.during("three", None, lambda: model.call(3)), 2)
+        await asyncio.wait_for(during(limits, "three", model, 3), 2)
     assert handed_back.value.code == "rate_limited_locally"
     assert 50 < handed_back.value.delay_seconds < 80
     assert permits.throttled("qa"), "until then"
@@ -98,13 +110,13 @@ async def test_who_would_wait_long_is_handed_back_at_once_with_the_time_to_come_
 async def test_a_call_that_is_cancelled_gives_its_place_back(permits: Permits) -> None:
     limits, model = permits.of(program()), Model()
     assert limits is not None
-    stuck = [asyncio.create_task(limits.during("two", None, lambda n=n: model.call(n, 600))) for n in range(6)]  # type: ignore[misc]
+    stuck = [asyncio.create_task(during(limits, "two", model, n, 600)) for n in range(6)]
     await model.reached(2)
     for call in stuck:
         call.cancel()
     _, pending = await asyncio.wait(stuck, timeout=5)
     assert not pending
-    await asyncio.wait_for(limits.during("two", None, lambda: model.call(9)), 2)
+    await asyncio.wait_for(during(limits, "two", model, 9), 2)
     assert model.total == 3
 
 
@@ -113,7 +125,7 @@ async def test_without_redis_nothing_is_called(backends: Backends) -> None:
     limits = permits.of(program(timeout=0.5))
     assert limits is not None
     with pytest.raises(Deferred, match="Redis, which counts model calls, is out of reach") as handed_back:
-        await limits.during("two", None, lambda: model.call(0))
+        await during(limits, "two", model, 0)
     assert handed_back.value.code == "limits_unknown"
     assert model.total == 0
     await permits.close()
@@ -133,6 +145,6 @@ async def test_a_budget_needs_a_price(permits: Permits) -> None:
     assert limits is not None
     for estimate in (None, lambda: Estimate(100, None)):
         with pytest.raises(ModelError, match="the price of model 'free' is not known: no call is made") as refused:
-            await limits.during("free", estimate, lambda: model.call(0))
+            await during(limits, "free", model, 0, estimate=estimate)
         assert (refused.value.code, refused.value.retryable) == ("price_unknown", False)
     assert model.total == 0

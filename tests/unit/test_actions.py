@@ -42,7 +42,7 @@ async def around(
     run: Run, program: Proceed, use: ModelUse = NOTHING, **functions: ActionFunction
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """The outputs and the results; what fails has the results in its ``told``."""
-    actions = Actions(run, run.trail, lambda: use)
+    actions = Actions(run, run.trail, lambda: use, {})
     known = {"complex_validation": complex_validation, "resource_management": resource_management}
     try:
         functions = {

@@ -207,7 +207,7 @@ BROKEN: list[tuple[type[Good], str, str]] = [
     (Synchronous, "test_it_is_in_the_registry_and_can_be_loaded", "is no coroutine function"),
     (Fewer, "test_every_module_it_claims_runs", "no chain_of_thought here"),
     (OtherFields, "test_outputs_are_the_signatures", "fields that the signature does not have"),
-    (ForeignErrors, "test_a_failure_is_told_in_errors_of_dspex", "RuntimeError is no error of dspex"),
+    (ForeignErrors, "test_a_failure_is_told_in_errors_of_dspex", "RuntimeError is not an error of dspex"),
     (QuotingErrors, "test_a_failure_is_told_in_errors_of_dspex", "the error quotes an input"),
     (Insistent, "test_an_answer_that_does_not_fit_is_sent_back_once_at_most", "without being marked as a repair"),
     (GivesUp, "test_an_answer_that_does_not_fit_is_sent_back_once_at_most", "no reason to give the execution up"),

@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,6 +18,7 @@ from dspex.store.lifecycle.lm_calls import LMCall
 from workers.adapters.contract import Answer
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.lm.journal import AttemptJournal
+from workers.lm.model_calls import ModelCalls
 
 EXECUTION = uuid4()
 R, S = (hashlib.sha256(name.encode()).hexdigest() for name in ("R", "S"))
@@ -37,11 +38,18 @@ class Table:
             if key[0] in request_hashes and call.attempt <= attempt:
                 self.calls[key] = replace(call, rejected=True)
 
-    def attempt(self, number: int) -> AttemptJournal:
-        """The journal of another attempt, which knows what is stored."""
-        journal = AttemptJournal(EXECUTION, number, AttemptTrail(datetime.now(UTC)), self)
+    def attempt(self, number: int, *, keeps: bool = True) -> AttemptCalls:
+        """The calls of another attempt, which knows what is stored."""
+        trail = AttemptTrail(datetime.now(UTC))
+        journal = AttemptJournal(EXECUTION, number, self)
         journal.recall(sorted(self.calls.values(), key=lambda call: call.occurrence))
-        return journal
+        return AttemptCalls(ModelCalls(journal, trail, keeps=keeps), journal, trail)
+
+
+class AttemptCalls(NamedTuple):
+    calls: ModelCalls
+    journal: AttemptJournal
+    trail: AttemptTrail
 
 
 def says(text: str) -> Callable[[], Awaitable[Answer]]:
@@ -63,11 +71,11 @@ async def test_a_later_attempt_replays_in_order_whatever_was_asked_between() -> 
     table = Table()
     first = table.attempt(1)
     for request, text in ((R, "R0"), (S, "S0"), (R, "R1")):
-        await first.perform(request, "m", says(text))
+        await first.calls.perform(request, "m", says(text))
     again = table.attempt(2)
-    assert [(await again.perform(request, "m", never))["text"] for request in (S, R, R)] == ["S0", "R0", "R1"]
-    assert await again.perform(R, "m", says("R2")) == {"text": "R2"}
-    assert again.totals() == {
+    assert [(await again.calls.perform(request, "m", never))["text"] for request in (S, R, R)] == ["S0", "R0", "R1"]
+    assert await again.calls.perform(R, "m", says("R2")) == {"text": "R2"}
+    assert again.journal.totals() == {
         "lm_calls": 4, "prompt_tokens": 40, "completion_tokens": 20, "cost_usd": 1.0, "replayed_lm_calls": 3,
     }  # fmt: skip
 
@@ -83,93 +91,88 @@ async def test_equal_requests_at_once_are_replayed_in_the_order_they_began() -> 
         first_may_answer.set()
         return Answer({"text": "second"})
 
-    journal = table.attempt(1)
+    journal = table.attempt(1).calls
     assert [a["text"] for a in await asyncio.gather(journal.perform(R, "m", slow), journal.perform(R, "m", fast))] == [
         "first",
         "second",
     ]
     again = table.attempt(2)
-    assert [(await again.perform(R, "m", never))["text"] for _ in range(2)] == ["first", "second"]
+    assert [(await again.calls.perform(R, "m", never))["text"] for _ in range(2)] == ["first", "second"]
 
 
-async def test_a_call_that_failed_takes_nobodys_place() -> None:
+async def test_a_call_that_failed_takes_no_place() -> None:
     table = Table()
     first = table.attempt(1)
     with pytest.raises(ModelError):
-        await first.perform(R, "m", busy)
-    await first.perform(R, "m", says("paid"))
+        await first.calls.perform(R, "m", busy)
+    await first.calls.perform(R, "m", says("paid"))
     again = table.attempt(2)
-    assert await again.perform(R, "m", never) == {"text": "paid"}
-    assert first.totals()["lm_calls"] == 1
+    assert await again.calls.perform(R, "m", never) == {"text": "paid"}
+    assert first.journal.totals()["lm_calls"] == 1
 
 
 async def test_only_the_answers_at_fault_are_asked_for_anew_and_never_replayed_again() -> None:
     table = Table()
     first = table.attempt(1)
-    await first.perform(R, "m", says("good"))
-    await first.perform(S, "m", says("bad"))
-    first.reject([S])
-    first.blame()
-    await first.discard()
+    await first.calls.perform(R, "m", says("good"))
+    await first.calls.perform(S, "m", says("bad"))
+    first.calls.reject([S])
+    first.journal.blame()
+    await first.journal.discard()
     second = table.attempt(2)
-    assert await second.perform(R, "m", never) == {"text": "good"}
-    assert await second.perform(S, "m", says("better")) == {"text": "better"}
+    assert await second.calls.perform(R, "m", never) == {"text": "good"}
+    assert await second.calls.perform(S, "m", says("better")) == {"text": "better"}
     third = table.attempt(3)  # the second failed for something else
-    assert await third.perform(R, "m", never) == {"text": "good"}
-    assert await third.perform(S, "m", never) == {"text": "better"}
-    assert third.totals()["lm_calls"] == 3  # the bad one was paid for too
+    assert await third.calls.perform(R, "m", never) == {"text": "good"}
+    assert await third.calls.perform(S, "m", never) == {"text": "better"}
+    assert third.journal.totals()["lm_calls"] == 3  # the bad one was paid for too
 
 
-async def test_when_nobody_can_tell_every_answer_is_at_fault() -> None:
+async def test_every_answer_is_at_fault_when_the_adapter_rejects_none() -> None:
     table = Table()
     first = table.attempt(1)
-    await first.perform(R, "m", says("one"))
-    first.blame()
-    await first.discard()
-    assert await table.attempt(2).perform(R, "m", says("another")) == {"text": "another"}
+    await first.calls.perform(R, "m", says("one"))
+    first.journal.blame()
+    await first.journal.discard()
+    assert await table.attempt(2).calls.perform(R, "m", says("another")) == {"text": "another"}
 
 
 async def test_an_adapter_is_not_blamed_for_the_answers_of_the_one_before() -> None:
     table = Table()
     first = table.attempt(1)
-    await first.perform(R, "m", says("of no use to the first adapter, which cannot tell why"))
-    first.blame()
-    await first.perform(S, "m", says("good"))
-    await first.discard()
+    await first.calls.perform(R, "m", says("of no use to the first adapter, which cannot tell why"))
+    first.journal.blame()
+    await first.calls.perform(S, "m", says("good"))
+    await first.journal.discard()
     second = table.attempt(2)
-    assert await second.perform(S, "m", never) == {"text": "good"}
-    assert await second.perform(R, "m", says("anew")) == {"text": "anew"}
+    assert await second.calls.perform(S, "m", never) == {"text": "good"}
+    assert await second.calls.perform(R, "m", says("anew")) == {"text": "anew"}
 
 
 async def test_without_keeping_nothing_is_stored() -> None:
     table = Table()
-    journal = table.attempt(1)
-    journal.keeps = False
-    await journal.perform(R, "m", says("secret"))
-    journal.blame()
-    await journal.discard()
+    first = table.attempt(1, keeps=False)
+    await first.calls.perform(R, "m", says("secret"))
     assert not table.calls
-    assert journal.totals()["lm_calls"] == 1
+    assert first.journal.totals()["lm_calls"] == 1
 
 
 @pytest.mark.parametrize("text", ["\x00", "a\\u0000b", "half \ud800 a pair", "🐈‍⬛ “text”\r\n", "x" * 5_000_000])
 async def test_an_answer_is_kept_as_it_is(text: str) -> None:
     table = Table()
-    await table.attempt(1).perform(R, "m", says(text))
+    await table.attempt(1).calls.perform(R, "m", says(text))
     (stored,) = table.calls.values()
     stored.response.encode()  # what Postgres is sent
-    assert await table.attempt(2).perform(R, "m", never) == {"text": text}
+    assert await table.attempt(2).calls.perform(R, "m", never) == {"text": text}
 
 
 async def test_every_call_is_on_record() -> None:
-    table = Table()
-    trail = AttemptTrail(datetime.now(UTC))
-    journal = AttemptJournal(EXECUTION, 1, trail, table)
+    first = Table().attempt(1)
     with pytest.raises(ModelError):
-        await journal.perform(R, "m", busy)
-    await journal.perform(R, "m", says("bad"))
-    await journal.perform(S, "m", says("mended"), repair=True)
-    events: list[dict[str, Any]] = json.loads(trail.encode())
+        await first.calls.perform(R, "m", busy)
+    await first.calls.perform(R, "m", says("bad"))
+    await first.calls.perform(S, "m", says("repaired"), repair=True)
+    events: list[dict[str, Any]] = json.loads(first.trail.encode())
     assert [event["kind"] for event in events] == ["lm_call"] * 3
     assert [event["data"].get("error") for event in events] == ["rate_limited", None, None]
     assert [event["data"].get("repair") for event in events] == [None, None, True]

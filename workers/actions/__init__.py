@@ -1,6 +1,6 @@
-"""Manual actions: what the worker does around a program, in the order in which the program names them.
+"""Manual actions: code that the worker runs around a program, in the order in which the program names them.
 
-An action is a coroutine function that is given the attempt and a way to go on; what it returns is its result, kept in
+An action is a coroutine function. It gets the attempt and a function that runs the rest; its return value is kept in
 ``execution.action_results``::
 
     async def action(run: ActionRun, proceed: Proceed) -> Mapping[str, Any]:
@@ -39,7 +39,7 @@ log = logging.getLogger("dspex.workers")
 class ActionRun:
     """The attempt as an action sees it.
 
-    ``options`` and ``on_failure`` are the action's own; ``model_use()`` tells what model calls took so far.
+    ``options`` and ``on_failure`` are the action's own; ``model_use()`` returns the model calls so far.
     """
 
     run: Run
@@ -60,18 +60,18 @@ ActionFunction = Callable[[ActionRun, Proceed], Awaitable[Mapping[str, Any]]]
 
 
 class Actions:
-    """The actions of one attempt, and what they told: ``results``, by name."""
+    """The actions of one attempt. They put their results into ``results``, by name."""
 
-    def __init__(self, run: Run, trail: Trail, model_use: Callable[[], ModelUse]) -> None:
-        self.results: dict[str, Any] = {}
+    def __init__(self, run: Run, trail: Trail, model_use: Callable[[], ModelUse], results: dict[str, Any]) -> None:
+        self.results = results
         self._run = run
         self._trail = trail
         self._model_use = model_use
 
     async def around(self, program: Proceed, functions: Mapping[str, ActionFunction]) -> Mapping[str, Any]:
-        """What the program returns, with its actions around it, whose ``functions`` are given by name.
+        """The program's outputs, with its actions run around it. ``functions`` are the actions' functions by name.
 
-        Raises what the program raises, and what an action fails with.
+        Raises the error of the program or of an action.
         """
         proceed = program
         for action in reversed(self._run.program.manual_actions):
@@ -83,16 +83,16 @@ class Actions:
             once = _Once(inner)
             began = time.monotonic()
             try:
-                told = _storable(await function(self._as_seen_by(action), once.proceed))
+                result = _storable(await function(self._as_seen_by(action), once.proceed))
             except Exception as error:
                 if error is not once.failure:
                     failure = _as_failure(action, error)
                     self._failed(action, failure, began)
-                    # What the program failed with counts more than what then befell an action around it.
+                    # The program's failure counts more than a later failure of an action around it.
                     if action.on_failure == "fail" and (once.failure is None or failure is error):
                         raise failure from None
             else:
-                self._told(action, True, began, {"result": told})
+                self._record(action, True, began, {"result": result})
             return await once.outcome()
 
         return layer
@@ -102,21 +102,21 @@ class Actions:
 
     def _failed(self, action: Action, error: DspexError, began: float) -> None:
         report = {"result": error.result} if isinstance(error, ActionFailed) and error.result else {}
-        told = {"error": {"code": error.code, "message": redact(str(error))}, **report}
-        self._told(action, False, began, told, code=error.code, on_failure=action.on_failure)
+        failure = {"error": {"code": error.code, "message": redact(str(error))}, **report}
+        self._record(action, False, began, failure, code=error.code, on_failure=action.on_failure)
         if action.on_failure == "warn":
             # Only its code: the text may quote inputs and outputs.
             id = self._run.execution_id
             log.warning("%s: action %s failed (%s), and the attempt goes on", id, action.name, error.code)
 
-    def _told(self, action: Action, ok: bool, began: float, told: Mapping[str, Any], **noted: Any) -> None:
+    def _record(self, action: Action, ok: bool, began: float, result: Mapping[str, Any], **noted: Any) -> None:
         took = round((time.monotonic() - began) * 1000, 3)
-        self.results[action.name] = {"ok": ok, "duration_ms": took, **told}
+        self.results[action.name] = {"ok": ok, "duration_ms": took, **result}
         self._trail.record("manual_action", action=action.name, ok=ok, **noted)
 
 
 class _Once:
-    """Goes on to what an action is around, once, whether the action asks for it or not."""
+    """Runs the layers inside an action exactly once, whether the action asks for it or not."""
 
     def __init__(self, inner: Proceed) -> None:
         self.failure: BaseException | None = None
@@ -133,25 +133,25 @@ class _Once:
         return await self.outcome()
 
     async def outcome(self) -> Mapping[str, Any]:
-        """The outputs; from here on, what went wrong with them is nobody's to swallow."""
+        """The outputs. Raises the failure of the inner layers, even if the action caught it."""
         if self.failure is not None:
             raise self.failure
         return await self.proceed() if self._outputs is None else dict(self._outputs)
 
 
-def _storable(told: object) -> dict[str, Any]:
-    """The action's result, if it can be kept. Raises ActionFailed."""
-    if told is None:
+def _storable(result: object) -> dict[str, Any]:
+    """The action's result, if it can be stored. Raises ActionFailed."""
+    if result is None:
         return {}
-    if not isinstance(told, Mapping):
-        raise ActionFailed(f"its result is a mapping or None, not {type(told).__name__}", code="action_error")
+    if not isinstance(result, Mapping):
+        raise ActionFailed(f"its result is a mapping or None, not {type(result).__name__}", code="action_error")
     try:
-        text = json.dumps(told, allow_nan=False)
+        text = json.dumps(result, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ActionFailed(f"its result is not JSON-friendly: {error}", code="action_error") from None
     if len(text) > RESULT_BYTES:
         raise ActionFailed(f"its result is {len(text)} bytes as JSON, more than {RESULT_BYTES}", code="action_error")
-    return dict(told)
+    return dict(result)
 
 
 def _as_failure(action: Action, error: Exception) -> DspexError:

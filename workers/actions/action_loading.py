@@ -24,7 +24,7 @@ BUILT_IN: Mapping[str, ActionFunction] = {
 async def load_actions(program: Program) -> dict[str, ActionFunction]:
     """The functions of the program's actions, by name. Importing happens off the loop.
 
-    Raises ModuleNotAllowed, and ProgramError for what is not there or is no coroutine function.
+    Raises ModuleNotAllowed, and ProgramError for a function that is not there or is not a coroutine function.
     """
     own = [action.name for action in program.manual_actions if action.name not in BUILT_IN]
     return {**BUILT_IN, **(await asyncio.to_thread(_imported, program, own) if own else {})}
@@ -37,7 +37,8 @@ def _imported(program: Program, names: list[str]) -> dict[str, ActionFunction]:
         found[name] = load(program, name, packages)
         if not inspect.iscoroutinefunction(found[name]):
             raise ProgramError(
-                f"program {program.name!r}: action {name!r} is no coroutine function: async def action(run, proceed)",
+                f"program {program.name!r}: action {name!r} is not a coroutine function: "
+                "write async def action(run, proceed)",
                 program=program.name,
             )
     return found

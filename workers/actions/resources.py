@@ -1,7 +1,7 @@
-"""``resource_management``: what an attempt takes, and the most it may.
+"""``resource_management``: the resources that an attempt uses, and their limits.
 
-CPU is that of the attempt alone (:mod:`workers.attempt.cpu_meter`). Memory is the worker process's, which hundreds of
-executions share. Model time is the sum of its calls' durations, which may run side by side; replayed calls take none.
+CPU time is the attempt's alone (:mod:`workers.attempt.cpu_meter`). Memory is the worker process's, which hundreds of
+executions share. Model time is the sum of the durations of its calls, which may overlap; replayed calls take none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import psutil
 
 from dspex.errors import ActionFailed
 from workers.actions import ActionRun, Proceed
-from workers.attempt.cpu_meter import METER, Meter
+from workers.attempt.cpu_meter import METER, CpuMeter
 
 __all__ = ["resource_management"]
 
@@ -24,15 +24,15 @@ MIB = 1024 * 1024
 async def resource_management(run: ActionRun, proceed: Proceed) -> Mapping[str, Any]:
     """Measure, and end the attempt when it exceeds a limit. Raises ActionFailed, ``resource_exceeded``.
 
-    A limit is seen at the attempt's next step on the loop: code that never waits is measured, but not interrupted.
+    Limits are checked at the attempt's next step on the loop: code that never waits is measured, but not interrupted.
     """
-    watch = _Watch(run)
-    watch.refuse()  # a process that is too large already begins nothing
+    watch = _ResourceWatch(run)
+    watch.refuse()  # when the process is too large already, the program does not begin
     token = METER.set(watch.meter)
     try:
         await watch.meter.steps(_of(proceed))
     except Exception:
-        watch.refuse()  # whatever an adapter made of our own error on the way here
+        watch.refuse()  # our own error counts, even if an adapter replaced it
         raise
     finally:
         METER.reset(token)
@@ -44,11 +44,11 @@ async def _of(proceed: Proceed) -> None:
     await proceed()
 
 
-class _Watch:
-    """Measures from now on, and knows the limits: those that the policy enforces."""
+class _ResourceWatch:
+    """Measures from now on, and checks the limits of the action's options."""
 
     def __init__(self, run: ActionRun) -> None:
-        self.meter = Meter(self._check)
+        self.meter = CpuMeter(self._check)
         self._run = run
         self._began = time.monotonic()
         self._process = psutil.Process()
@@ -76,7 +76,7 @@ class _Watch:
         }
 
     def _check(self) -> ActionFailed | None:
-        """What to raise at the next step: once, so that the attempt can clean up."""
+        """The error to raise at the next step: once, so that the attempt can clean up."""
         if self._exceeded is not None or not self._interrupts:
             return None
         self._exceeded = self._excess()

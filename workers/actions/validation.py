@@ -1,9 +1,7 @@
-"""``complex_validation``: what no single field's constraints can say, and a report on every field.
+"""``complex_validation``: rules between fields, and a report on every field.
 
-Rules between fields (``dspex/program/field_rules.py``) are checked: those about inputs alone before the program runs,
-so that
-nothing is paid for inputs that cannot do. The report tells of each field its type, size and constraints, never its
-value.
+Rules (``dspex/program/field_rules.py``) about inputs alone are checked before the program runs, so that no model call
+is paid for with inputs that break them. The report has the type, size and constraints of each field, never its value.
 """
 
 from __future__ import annotations

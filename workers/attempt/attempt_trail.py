@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,29 +12,28 @@ __all__ = ["AttemptTrail"]
 
 
 class AttemptTrail:
-    """Collects events, and holds what the program's actions told.
+    """Collects the audit events of an attempt.
 
-    ``anchor`` is the moment of the claim by Postgres' clock; the time since is measured here.
+    ``anchor`` is the moment of the claim by Postgres' clock; the time since then is measured by this process.
     """
 
     def __init__(self, anchor: datetime) -> None:
         self._anchor_mono = time.monotonic()
         self._ahead = anchor.timestamp() - self._anchor_mono
-        self.action_results: Mapping[str, Any] = {}
         self._events: list[tuple[datetime, str, dict[str, Any]]] = []
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._ahead + time.monotonic(), UTC)
 
     def record(self, kind: str, *, began_at: datetime | None = None, **data: Any) -> None:
-        """Append an event that is over; one that ``began_at`` a moment gets its ``duration_ms``."""
+        """Append an event that is over. With ``began_at`` it also gets its ``duration_ms``."""
         now = self.now()
         if began_at is not None:
             data["duration_ms"] = round((now - began_at).total_seconds() * 1000, 3)
         self._events.append((began_at or now, kind, data))
 
     def withdraw(self, kind: str) -> None:
-        """Take back the events of this kind: what they tell did not come to be."""
+        """Remove the events of this kind: what they record did not happen."""
         self._events = [event for event in self._events if event[1] != kind]
 
     @property
@@ -44,6 +42,6 @@ class AttemptTrail:
         return (time.monotonic() - self._anchor_mono) * 1000
 
     def encode(self) -> str:
-        """The entry's text: the events in order of when they began."""
+        """The events as JSON text, in the order in which they began."""
         ordered = sorted(self._events, key=lambda event: event[0])
         return encode_events([{"kind": kind, "at": at, "data": data} for at, kind, data in ordered])

@@ -1,8 +1,8 @@
-"""Micro-batching: what waits becomes one statement.
+"""Micro-batching: items that wait at the same time share one statement.
 
 A statement over 50 executions costs Postgres little more than one over a single execution, so claims, settlements
-and journal entries are not sent one by one. While one statement is under way the next items gather; an item that
-finds the connection idle is sent at once, so nothing waits for a timer.
+and journal entries are not sent one by one. While one statement is under way, the next items gather. An item that
+finds the connection idle is sent at once, so no item waits for a timer.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Connection = AsyncConnection[Any]
 #: have been carried out although no answer came.
 Flush = Callable[[Connection, Sequence[T], bool], Awaitable[Sequence[R]]]
 
-#: Half of what a worker runs at once by default: one half is hosted while the other is claimed. With batches of all
-#: of them the loop waited for Postgres and Postgres for the loop, in turn: a fifth fewer no-ops a second.
+#: Half of a worker's default concurrency: one half is hosted while the other is claimed. With larger batches the loop
+#: and Postgres waited for each other in turn: a fifth fewer no-ops a second.
 MAX_ITEMS = 100
-#: Planning a claim takes longer than carrying it out, and the plan is the same every time. It is made for the worker's
-#: first execution, perhaps of an empty table, which Postgres would rather read from the beginning; and it is kept until
-#: that table, full by then, is analyzed.
+#: Planning a claim takes longer than executing it, and the plan is the same every time. The plan is made for the
+#: worker's first execution. The table may be empty then, so that Postgres would choose a sequential scan, and keep it
+#: until the table is analyzed.
 SESSION = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -43,7 +43,7 @@ log = logging.getLogger("dspex.workers")
 
 
 class Batcher(Generic[T, R]):
-    """Gathers items and flushes them together over a connection of its own, reconnecting for as long as it takes."""
+    """Gathers items and flushes them together over its own connection; it reconnects for as long as it takes."""
 
     def __init__(self, name: str, url: str, flush: Flush[T, R]) -> None:
         self._name = name
@@ -58,14 +58,14 @@ class Batcher(Generic[T, R]):
         self._task = asyncio.create_task(self._run(), name=f"dspex-{self._name}")
 
     def add(self, item: T) -> asyncio.Future[R]:
-        """Flush the item with whatever else waits; its result is to be awaited."""
+        """Flush the item together with the others that wait. Await its result."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._wake.set()
         return future
 
     async def close(self) -> None:
-        """Stop; what still waits is cancelled."""
+        """Stop, and cancel the items that still wait."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -95,7 +95,9 @@ class Batcher(Generic[T, R]):
     async def _deliver(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             results = await self._flush_with_patience([item for item, _ in batch])
-        except Exception as error:  # whatever it is, who waits for the item is told, and the next ones are flushed
+        except (
+            Exception
+        ) as error:  # whatever it is, it is raised to those who wait for these items, and the next batch is flushed
             if len(batch) > 1:  # one bad item must not fail the others
                 for single in batch:
                     await self._deliver([single])
@@ -107,7 +109,7 @@ class Batcher(Generic[T, R]):
                 future.set_result(result)
 
     async def _flush_with_patience(self, items: Sequence[T]) -> Sequence[R]:
-        """Flush, again and again while the database is away: what is finished must be recorded."""
+        """Flush, again and again while the database is away: finished work must be recorded."""
         tries = 0
         while True:
             try:

@@ -1,7 +1,7 @@
-"""The meter: how much CPU an attempt takes, although hundreds share one loop and one thread.
+"""The CPU time of one attempt, although hundreds share one loop and one thread.
 
-Every step of its coroutines, of the tasks these start, and of its calls in threads is timed with the thread's own CPU
-clock. Only attempts that ask for it are metered.
+Every step of the attempt's coroutines, of the tasks they start, and of its calls in threads is timed with the thread's
+own CPU clock. Only attempts that ask for it are metered.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-__all__ = ["METER", "Meter"]
+__all__ = ["METER", "CpuMeter"]
 
 T = TypeVar("T")
 
 
-class Meter:
-    """Adds up ``cpu_seconds``. ``check`` is called before each step; what it returns is raised there."""
+class CpuMeter:
+    """Adds up ``cpu_seconds``. ``check`` is called before each step; an error that it returns is raised there."""
 
     def __init__(self, check: Callable[[], BaseException | None]) -> None:
         self.cpu_seconds = 0.0
@@ -28,7 +28,7 @@ class Meter:
         return _Steps(self, work)
 
     def call(self, function: Callable[[], T]) -> Callable[[], T]:
-        """The function, metered in whichever thread it is called."""
+        """The function, metered in the thread that calls it."""
 
         def metered() -> T:
             began = time.thread_time()
@@ -41,9 +41,9 @@ class Meter:
 
 
 class _Steps(Coroutine[Any, Any, T], Iterator[Any]):
-    """A coroutine that is also its own awaitable's iterator, so that it can be awaited and be a task's."""
+    """A coroutine that is its own iterator, so that it can be awaited and be run by a task."""
 
-    def __init__(self, meter: Meter, work: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, meter: CpuMeter, work: Coroutine[Any, Any, T]) -> None:
         self._meter = meter
         self._work = work
 
@@ -72,5 +72,5 @@ class _Steps(Coroutine[Any, Any, T], Iterator[Any]):
             self._meter.cpu_seconds += time.thread_time() - began
 
 
-#: The meter of what runs now, if it is metered.
-METER: ContextVar[Meter | None] = ContextVar("dspex_meter", default=None)
+#: The meter of the attempt that runs now, if it is metered.
+METER: ContextVar[CpuMeter | None] = ContextVar("dspex_meter", default=None)

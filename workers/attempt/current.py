@@ -1,4 +1,4 @@
-"""Whose code runs: the execution that a task, or a thread of :mod:`workers.attempt.sync_threads`, works for."""
+"""The execution that a task, or a thread of :mod:`workers.attempt.sync_threads`, works for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CURRENT", "Current", "new_task"]
 
 
 class Current(NamedTuple):
-    """An execution, and its program's name; as text, what a log line says of it."""
+    """An execution and its program's name. ``str()`` is its form in log lines."""
 
     execution_id: UUID
     program: str
@@ -23,7 +23,7 @@ class Current(NamedTuple):
         return f"{self.execution_id} of {self.program}"
 
 
-#: Set by the executor for all that an attempt runs: its task, the tasks that makes, its calls in threads.
+#: Set by the executor for everything that an attempt runs: its task, the tasks that this makes, its calls in threads.
 CURRENT: ContextVar[Current | None] = ContextVar("dspex_current", default=None)
 
 
@@ -32,8 +32,8 @@ def new_task(
 ) -> asyncio.Task[Any]:
     """The loop's task factory: a task that an attempt makes is named for its execution, and metered with it.
 
-    Another thread can then say whose task holds up the loop (:mod:`workers.process.watchdog`): it sees a task's name,
-    and before Python 3.12 not its context.
+    Then another thread can name the execution whose task blocks the loop (:mod:`workers.process.loop_watch`): it can
+    read a task's name, but before Python 3.12 not its context.
     """
     own: Context | None = options.get("context")
     current, meter = (CURRENT.get(), METER.get()) if own is None else (own.get(CURRENT), own.get(METER))

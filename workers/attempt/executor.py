@@ -1,7 +1,7 @@
-"""The executor: claim → host → settle.
+"""The executor: claim → host → validate → settle.
 
-It runs on the worker's asyncio loop. Every exit of an attempt goes through one settlement, which names the
-attempt and the worker: when the lease was lost in the meantime it changes nothing.
+It runs on the worker's asyncio loop. Each attempt ends with one settlement, which names the attempt and the worker:
+when the lease was lost in the meantime, it changes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
 from collections.abc import Callable, Collection, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -25,16 +24,16 @@ from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError
 from dspex.settings.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
 from dspex.store.lifecycle.executions import Claimed, Settlement
 from dspex.store.lifecycle.status import Status
+from workers.attempt.attempt import Attempt
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.current import CURRENT, Current
 from workers.attempt.host import Host
 from workers.attempt.ledger import Ledger
-from workers.attempt.settlement import failed, record, told
+from workers.attempt.settlement import cancelled, completed, failed, handed_back
 from workers.attempt.slots import FairSlots
 from workers.attempt.stream import Streams
-from workers.attempt.supervision import Ending, Supervised
+from workers.attempt.supervision import Ending
 from workers.consume.refusal_counts import RefusalCounts
-from workers.lm.journal import AttemptJournal
 from workers.observe import metrics, tracing
 from workers.observe.redact import redact
 
@@ -42,13 +41,13 @@ __all__ = ["Executor", "OnEnd", "OnStart", "Outcome", "Received"]
 
 log = logging.getLogger("dspex.workers")
 
-#: What a stopping worker takes at most to hand back what it did not finish.
+#: The longest a stopping worker takes to hand back what it did not finish.
 HAND_BACK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a dispatched id. ``status`` is None when it was not there to claim, or the lease was lost."""
+    """The end of a dispatched id. ``status`` is None when there was nothing to claim, or when the lease was lost."""
 
     status: Status | None
     error: DspexError | None = None
@@ -57,9 +56,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message from the queue: the executions it carries, and what is said of them for the order to run them in.
+    """A message from the queue: the executions it carries, and their program and priority, which order them.
 
-    A message that lies about its program or priority is served in another order, and nothing else.
+    A message with a wrong program or priority is served in another order; nothing else depends on them.
     """
 
     ids: Sequence[UUID]
@@ -69,13 +68,6 @@ class Received:
 
 OnStart = Callable[[UUID], None]
 OnEnd = Callable[[UUID, Outcome], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    attempt: int
-    trail: AttemptTrail
-    work: Supervised[Settlement]
 
 
 class Executor:
@@ -89,9 +81,9 @@ class Executor:
         self._refusals = refusals
         self._held: set[UUID] = set()
         self._pipelines: set[asyncio.Task[Any]] = set()
-        #: Of these, those that still have their slot.
+        #: The executions that still have their slot.
         self._in_slot: set[UUID] = set()
-        self._running: dict[UUID, _Running] = {}
+        self._running: dict[UUID, Attempt] = {}
         self._unbegun: set[UUID] = set()
         self._stopping = False
         self._drained_by = math.inf
@@ -103,18 +95,18 @@ class Executor:
 
     @property
     def running(self) -> int:
-        """How many attempts are under way."""
+        """The number of attempts under way."""
         return len(self._running)
 
     @property
     def held(self) -> int:
-        """How many executions were received and are not over: running, or waiting for a slot or for their claim."""
+        """The number of executions received and not over: running, or waiting for a slot or for their claim."""
         return len(self._held)
 
     def begin(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None:
-        """Run these executions; ``on_start`` is called for each that is claimed, ``on_end`` for each that is over.
+        """Run these executions. ``on_start`` is called for each that is claimed, ``on_end`` for each that is over.
 
-        An id that is held already is dropped.
+        Ids that are held already are dropped.
         """
         starts = []
         for id in received.ids:
@@ -129,15 +121,15 @@ class Executor:
         self._slots.ask(received.program, received.priority, starts)
 
     def _start(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd) -> None:
-        # Its context begins empty: nothing in it is of the execution whose end made room for it.
+        # An empty context: the current one may be that of the execution whose end made room for this one.
         pipeline = asyncio.create_task(self._pipeline(id, program, on_start), context=Context())
         self._pipelines.add(pipeline)
         self._in_slot.add(id)
         pipeline.add_done_callback(partial(self._over, id, program, on_end))
 
     async def _pipeline(self, id: UUID, program: str, on_start: OnStart) -> Outcome:
-        """Claim the execution and see its attempt through."""
-        if self._stopping:  # it was given back as that began
+        """Claim the execution, and run its attempt to its settlement."""
+        if self._stopping:  # it was given back when the worker began to stop
             return Outcome(None)
         failpoint(BEFORE_CLAIM)
         claimed = await self._ledger.claim(id)
@@ -158,7 +150,7 @@ class Executor:
         return outcome
 
     def _over(self, id: UUID, program: str, on_end: OnEnd, pipeline: asyncio.Task[Outcome]) -> None:
-        """Tell how it ended. One whose pipeline itself broke stays under the lease, and is recovered when that ends."""
+        """Report the outcome. An execution whose pipeline broke keeps its lease, and is recovered when that ends."""
         self._pipelines.discard(pipeline)
         self._held.discard(id)
         self._leave_slot(id, program)
@@ -168,50 +160,49 @@ class Executor:
         on_end(id, Outcome(None) if broken else pipeline.result())
 
     def _leave_slot(self, id: UUID, program: str) -> None:
-        """Make room for another; nothing when that was done already."""
+        """Make room for another execution; nothing when that was done already."""
         if id in self._in_slot:
             self._in_slot.remove(id)
             self._slots.release(program)
 
     def resize(self, concurrency: int) -> None:
-        """Run up to so many at once from now on; what runs beyond that goes on."""
+        """Run up to this many at once from now on. Executions that run beyond that go on."""
         self._slots.resize(concurrency)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Begin nothing more; give what runs ``grace_seconds`` (:meth:`hurry` shortens them), then hand it back."""
+        """Begin no more, let executions run for ``grace_seconds`` (:meth:`hurry` shortens it), then hand them back."""
         self._stopping = True
         self.hurry(grace_seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(_when(self._drained_by)) as self._grace:
-                # What waits for a slot need not wait for what has one: others can run it now.
+                # Executions that wait for a slot are given back at once: other workers can run them.
                 await self._give_back(self._held - self._running.keys())
                 await _settled(self._pipelines)
         self._grace = None
         self._end_all(Ending.HANDED_BACK)
-        # What is ended still has its settlement to write.
+        # Ended attempts still have to write their settlements.
         await _settled(self._pipelines, HAND_BACK_SECONDS)
         await self._give_back(self._unbegun)
 
     def hurry(self, grace_seconds: float) -> None:
-        """Give what runs no more than this from now on, while draining, or once that begins."""
+        """Shorten the grace period to this, from now on."""
         self._drained_by = min(self._drained_by, asyncio.get_running_loop().time() + grace_seconds)
         if self._grace is not None and not self._grace.expired():
             self._grace.reschedule(_when(self._drained_by))
 
     def abandon(self) -> None:
-        """The lease was lost: stop what runs; its settlements will find no row."""
+        """The lease was lost: stop all attempts; their settlements will find no row."""
         self._end_all(Ending.LEASE_LOST)
 
     def cancel(self, id: UUID, attempt: int, requested_at: datetime) -> None:
-        """Somebody wants this attempt cancelled; nothing happens when it is over, or told already."""
+        """End this attempt because a cancel was requested; nothing when it is over, or ending already."""
         running = self._running.get(id)
-        if running is not None and running.attempt == attempt and not running.work.ending:
-            running.trail.record("cancel_requested", requested_at=requested_at.isoformat())
-            running.work.end(Ending.CANCELLED)
+        if running is not None and running.claimed.attempt == attempt:
+            running.cancel(requested_at)
 
     async def _give_back(self, ids: Collection[UUID]) -> None:
         if ids:
-            with contextlib.suppress(TimeoutError):  # the pump finds them in the end
+            with contextlib.suppress(TimeoutError):  # then the pump finds them later
                 await asyncio.wait_for(self._ledger.give_back(ids), HAND_BACK_SECONDS)
 
     def _end_all(self, why: Ending) -> None:
@@ -221,80 +212,82 @@ class Executor:
     # ------------------------------------------------------------------------------------------------ one attempt
 
     async def _attempt(self, claimed: Claimed, trail: AttemptTrail) -> Outcome:
-        began = time.monotonic()
-        journal = AttemptJournal(claimed.id, claimed.attempt, trail, self._ledger)
+        """Host → validate → settle."""
         CURRENT.set(Current(claimed.id, claimed.program))
-        stream = self._streams.open(claimed.id, claimed.attempt) if claimed.stream else None
-        work = Supervised(self._host.run(claimed, trail, journal, stream))
-        self._running[claimed.id] = _Running(claimed.attempt, trail, work)
+        attempt = Attempt(
+            claimed,
+            trail,
+            program=self._host.known(claimed.program, claimed.version),
+            stream=self._streams.open(claimed.id, claimed.attempt) if claimed.stream else None,
+            calls=self._ledger,
+            host=self._host.run,
+        )
+        self._running[claimed.id] = attempt
         try:
-            settlement, error = await self._supervised(work, claimed, trail)
+            settlement, error = await _hosted(attempt)
         finally:
             del self._running[claimed.id]
-        # The next one is claimed while this is settled; but what waits for Postgres to settle it is not without bound.
+        # The next one is claimed while this is settled; but only so many may wait for Postgres to settle them.
         if len(self._pipelines) - len(self._in_slot) < self.concurrency:
             self._leave_slot(claimed.id, claimed.program)
         failpoint(BEFORE_SETTLE)
+        status, error = await self._settle(attempt, settlement, error)
+        if attempt.stream is not None:
+            attempt.stream.end(status)
+        return Outcome(status, error, trail.elapsed_ms / 1000)
+
+    async def _settle(
+        self, attempt: Attempt, settlement: Settlement, error: DspexError | None
+    ) -> tuple[Status | None, DspexError | None]:
+        """Store how the attempt ended. Returns the execution's status, None when the lease was lost, and the error."""
+        claimed = attempt.claimed
         try:
-            status = await self._ledger.settle(told(settlement, claimed, trail, journal))
-        except psycopg.Error as refused:  # Postgres will not have it: the attempt failed, and is not left running
-            trail.withdraw("completed")
+            status = await self._ledger.settle(settlement)
+        except psycopg.Error as refused:  # the attempt failed then, and is not left running
+            attempt.trail.withdraw("completed")
             error = ProgramError(f"its outcome cannot be stored: {type(refused).__name__}", code="not_storable")
             log.error("%s of %s: %s", claimed.id, claimed.program, error)  # noqa: TRY400 - the text may quote an output
-            settlement = self._failed(claimed, trail, error)
-            status = await self._ledger.settle(told(settlement, claimed, trail, journal))
-        if stream is not None:
-            stream.end(status)
+            status = await self._ledger.settle(failed(attempt, error))
         if status is None:
             log.warning("%s: its lease was lost, attempt %s is discarded", claimed.id, claimed.attempt)
-            return Outcome(None, LeaseLost(execution_id=str(claimed.id)), time.monotonic() - began)
+            return None, LeaseLost(execution_id=str(claimed.id))
         if error is not None:
-            log.info(
-                "%s of %s: attempt %s: %s → %s",
-                claimed.id,
-                claimed.program,
-                claimed.attempt,
-                error.code,
-                status,
-            )
-        return Outcome(status, error, time.monotonic() - began)
+            log.info("%s of %s: attempt %s: %s → %s", claimed.id, claimed.program, claimed.attempt, error.code, status)
+        return status, error
 
-    async def _supervised(
-        self, work: Supervised[Settlement], claimed: Claimed, trail: AttemptTrail
-    ) -> tuple[Settlement, DspexError | None]:
-        """The work's settlement, or that of its failure, or of its having been ended."""
-        try:
-            result = await work.outcome(claimed.timeout_seconds)
-            return (result, None) if isinstance(result, Settlement) else self._ended(claimed, trail, result)
-        except DspexError as caught:
-            error = caught
-        except Exception as caught:  # the boundary to code that is not ours: the attempt fails, the worker lives on
-            log.exception(
-                "%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught)
-            )
-            error = ProgramError(redact(f"{type(caught).__name__}: {caught}"), code="program_error")
-        return self._failed(claimed, trail, error), error
 
-    def _ended(self, claimed: Claimed, trail: AttemptTrail, why: Ending) -> tuple[Settlement, DspexError | None]:
-        if why is Ending.DEADLINE:
-            error = DspexError(
-                f"the attempt took longer than its {claimed.timeout_seconds:g} s",
-                code="deadline_exceeded",
-                retryable=True,
-            )
-            return self._failed(claimed, trail, error), error
-        if why is Ending.CANCELLED:
-            trail.record("cancelled")
-            return record(claimed, Status.CANCELLED), ExecutionCancelled(execution_id=str(claimed.id))
-        trail.record("recovered", reason="its worker stopped before it was done")
-        return record(claimed, Status.QUEUED, counts=False), None
+async def _hosted(attempt: Attempt) -> tuple[Settlement, DspexError | None]:
+    """The settlement of the outputs, of the failure, or of what ended the attempt from outside."""
+    claimed = attempt.claimed
+    try:
+        hosted = await attempt.work.outcome(claimed.timeout_seconds)
+    except DspexError as caught:
+        error = attempt.deferral or caught
+    except Exception as caught:  # the boundary to code that is not ours: the attempt fails, the worker lives on
+        log.exception(
+            "%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught)
+        )
+        error = ProgramError(redact(f"{type(caught).__name__}: {caught}"), code="program_error")
+    else:
+        return _ended(attempt, hosted) if isinstance(hosted, Ending) else (completed(attempt, hosted), None)
+    return failed(attempt, error), error
 
-    def _failed(self, claimed: Claimed, trail: AttemptTrail, error: DspexError) -> Settlement:
-        return failed(claimed, trail, error, self._host.known(claimed.program, claimed.version))
+
+def _ended(attempt: Attempt, why: Ending) -> tuple[Settlement, DspexError | None]:
+    if why is Ending.CANCELLED:
+        return cancelled(attempt), ExecutionCancelled(execution_id=str(attempt.claimed.id))
+    if why is not Ending.DEADLINE:
+        return handed_back(attempt), None
+    error = DspexError(
+        f"the attempt took longer than its {attempt.claimed.timeout_seconds:g} s",
+        code="deadline_exceeded",
+        retryable=True,
+    )
+    return failed(attempt, error), error
 
 
 def _when(at: float) -> float | None:
-    """A moment as asyncio's timeouts have it: never is None."""
+    """The time in the form of asyncio's timeouts, where None means never."""
     return None if math.isinf(at) else at
 
 
@@ -304,6 +297,6 @@ async def _settled(pipelines: Collection[asyncio.Task[Any]], seconds: float | No
 
 
 def _frames(error: BaseException) -> Any:
-    """Where it happened, without the message: that may hold a user's text."""
+    """The traceback without the message, which may hold a user's text."""
     bare = type(error)("…") if type(error) is Exception else Exception(type(error).__name__)
     return (type(bare), bare, error.__traceback__)

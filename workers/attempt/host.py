@@ -1,28 +1,23 @@
-"""Hosting: what happens inside an attempt, from a claimed row to its outputs: program → adapter → validation."""
+"""Hosting: the inside of an attempt, from a claimed row to valid outputs: program → adapter → validation."""
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dspex.errors import ActionFailed, DspexError, EncryptionError, ProgramNotFound, ValidationError
 from dspex.program.program import Program
 from dspex.sealing.values import Sealing
-from dspex.store.lifecycle.executions import Claimed, Settlement
-from dspex.store.lifecycle.status import Status
 from workers.actions import Actions
 from workers.actions.action_loading import load_actions
 from workers.adapters import Adapters
-from workers.adapters.contract import Run, Stream
+from workers.adapters.contract import Run
+from workers.attempt.attempt import Attempt, Hosted
 from workers.attempt.attempt_trail import AttemptTrail
+from workers.attempt.fallback import BAD_ANSWERS, may_fall_back
 from workers.attempt.ledger import Ledger
-from workers.attempt.retry_policy import BAD_ANSWERS, may_fall_back
-from workers.attempt.settlement import record
-from workers.attempt.stream import StreamWithout
-from workers.lm.journal import AttemptJournal
 from workers.lm.limits.permits import Permits
 from workers.observe.redact import fields_at_fault
 
@@ -42,92 +37,76 @@ class Host:
         self._programs: dict[tuple[str, str], Program] = {}
 
     def known(self, name: str, version: str) -> Program | None:
-        """The program, if an attempt at it was hosted before."""
+        """The program, if this worker has hosted it before."""
         return self._programs.get((name, version))
 
     async def prepare(self, programs: Iterable[Program]) -> None:
-        """Load what these programs need, so that no execution waits for an import. What cannot be loaded is logged."""
+        """Load what these programs need, so that no execution waits for an import. Failures are logged."""
         for program in programs:
             try:
                 self._sealing.require(program)
             except EncryptionError as error:
-                log.error("%s", error)  # noqa: TRY400 - the message says it all
+                log.error("%s", error)  # noqa: TRY400 - the message is complete
             for name in program.adapters:
                 try:
                     await (await self._adapters.get(name)).prepare(program)
                 except DspexError as error:
                     log.warning("program %r: adapter %r cannot host it in this worker: %s", program.name, name, error)
 
-    async def run(
-        self, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal, stream: Stream | None = None
-    ) -> Settlement:
-        """See the attempt through to its valid outputs, and say how to record them. Raises what stopped it."""
-        deadline = time.monotonic() + claimed.timeout_seconds
+    async def run(self, attempt: Attempt) -> Hosted:
+        """The attempt's valid outputs. Raises the error that stopped it."""
+        claimed, trail = attempt.claimed, attempt.trail
         if claimed.attempt > 1:
-            journal.recall(await self._ledger.calls(claimed.id))
+            attempt.journal.recall(await self._ledger.calls(claimed.id))
         program = await self._program(claimed.program, claimed.version)
-        journal.keeps = program.journal
-        journal.limits = self._permits.of(program)
-        journal.sealed = self._sealing.attempt(program, claimed.inputs, claimed.id)
-        inputs = self._sealing.values(program.signature, "inputs", claimed.inputs, claimed.id)
-        if stream is not None and journal.sealed is not None:
-            stream = StreamWithout(stream, journal.sealed.hidden_outputs)
-        run = Run(claimed.id, claimed.attempt, program, inputs, journal, trail, deadline, stream)
-        try:
-            values, adapter = await self._with_actions(run, trail, journal)
-        except DspexError:
-            if journal.deferred is not None:  # whatever the program made of it
-                raise journal.deferred from None
-            raise
+        run = attempt.open(program, self._sealing, self._permits.of(program))
+        if program.actions:
+            values, adapter = await self._with_actions(run, attempt)
+        else:
+            values, adapter = await self._outputs(run, attempt)
         began_at = trail.now()
         encoded = program.signature.encode("outputs", values)
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
-        trail.record("completed")
-        return record(claimed, Status.COMPLETED, result=encoded.decode(), adapter_used=adapter)
+        return Hosted(encoded.decode(), adapter)
 
-    async def _with_actions(
-        self, run: Run, trail: AttemptTrail, journal: AttemptJournal
-    ) -> tuple[Mapping[str, Any], str]:
+    async def _with_actions(self, run: Run, attempt: Attempt) -> tuple[Mapping[str, Any], str]:
         """The same as :meth:`_outputs`, with the program's actions around it."""
-        if not run.program.actions:
-            return await self._outputs(run, trail, journal)
         adapter = ""
 
         async def program() -> Mapping[str, Any]:
             nonlocal adapter
-            values, adapter = await self._outputs(run, trail, journal)
+            values, adapter = await self._outputs(run, attempt)
             return values
 
-        actions = Actions(run, trail, journal.model_use)
-        trail.action_results = actions.results
+        actions = Actions(run, attempt.trail, attempt.journal.model_use, attempt.action_results)
         try:
             return await actions.around(program, await load_actions(run.program)), adapter
         except ActionFailed as error:
             if error.retryable:  # the answers are at fault
-                journal.blame()
-                await journal.discard()
+                attempt.journal.blame()
+                await attempt.discard_answers()
             raise
 
-    async def _outputs(self, run: Run, trail: AttemptTrail, journal: AttemptJournal) -> tuple[dict[str, Any], str]:
-        """The valid outputs, and the adapter that gave them: the first that can, in the program's order.
+    async def _outputs(self, run: Run, attempt: Attempt) -> tuple[dict[str, Any], str]:
+        """The valid outputs, and the adapter that produced them: the first that can, in the program's order.
 
-        When none can, the attempt fails with the first error that another attempt may mend, else with the last one.
+        When none can, the attempt fails with the first error that another attempt may fix, else with the last one.
         """
         errors: list[DspexError] = []
         for name in run.program.adapters:
             try:
-                return await self._host(run, name, trail), name
+                return await self._host(run, name, attempt.trail), name
             except DspexError as error:
                 if error.code in BAD_ANSWERS:
-                    journal.blame()
+                    attempt.journal.blame()
                 errors.append(error)
                 if not may_fall_back(error):
                     raise
-        await journal.discard()
+        await attempt.discard_answers()
         raise next((error for error in errors if error.retryable), errors[-1])
 
     async def _host(self, run: Run, name: str, trail: AttemptTrail) -> dict[str, Any]:
-        """The valid outputs that this adapter gives."""
+        """The valid outputs of this adapter."""
         began_at = trail.now()
         noted: dict[str, Any] = {"adapter": name, "module": run.program.module}
         try:

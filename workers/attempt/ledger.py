@@ -1,4 +1,4 @@
-"""What the executor reads and writes in Postgres, micro-batched, and the hint that something is final."""
+"""The executor's reads and writes in Postgres, micro-batched, and the message that executions are final."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ __all__ = ["Ledger"]
 
 log = logging.getLogger("dspex.workers")
 
-#: A hint is worth this many seconds: without it the waiting client asks Postgres itself.
+#: How long publishing may take: without the message, a waiting client asks Postgres.
 ANNOUNCE_SECONDS = 2.0
 
 
 class Ledger:
     """Four connections: claims, settlements, journal entries and reads do not wait for each other.
 
-    ``worker_id`` tells under whose lease claims are made.
+    ``worker_id`` returns the id of the worker whose lease covers the claims.
     """
 
     def __init__(self, database_url: str, broker_url: str, worker_id: Callable[[], UUID]) -> None:
@@ -65,9 +65,9 @@ class Ledger:
         return self._claims.add(id)
 
     def settle(self, settlement: Settlement) -> asyncio.Future[Status | None]:
-        """Record how the attempt ends. None when this worker no longer owns it: nothing was changed.
+        """Store how the attempt ended. None when this worker no longer owns it: nothing was changed.
 
-        The status is the execution's, which may be cancelled although the settlement would queue it again.
+        The status is the execution's: it may be cancelled although the settlement queues it again.
         """
         return self._settlements.add(settlement)
 
@@ -81,7 +81,7 @@ class Ledger:
         return [LMCall(*row) for row in rows]
 
     async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None:
-        """Never replay what the execution was answered, up to this attempt, to these requests."""
+        """Never replay the answers to these requests that attempts up to this one were given."""
         parameters = {"execution_id": execution_id, "attempt": attempt, "request_hashes": list(request_hashes)}
         await self._reads.add((lm_calls.REJECT, parameters))
 
@@ -91,22 +91,22 @@ class Ledger:
         return str(rows[0][0]) if rows else None
 
     async def cancelling(self) -> list[tuple[UUID, int, datetime]]:
-        """Attempts of this worker that somebody wants cancelled: the execution, the attempt, since when."""
+        """Attempts of this worker whose cancel is requested: the execution, the attempt, and when it was requested."""
         rows: list[tuple[UUID, int, datetime]] = await self._reads.add(
             (control.CANCELLING, {"worker_id": self._worker_id()})
         )
         return rows
 
     async def unknown(self, ids: Collection[UUID]) -> int:
-        """How many of these ids no execution has."""
+        """The number of these ids that belong to no execution."""
         return len(await self._reads.add((refused_messages.UNKNOWN, {"ids": list(ids)})))
 
     async def record_refusals(self, counts: Mapping[str, int]) -> None:
-        """Keep how many messages were refused, by reason."""
+        """Add to the counts of refused messages, by reason."""
         await self._reads.add((refused_messages.RECORD, refused_messages.record_parameters(counts, self._worker_id())))
 
     async def give_back(self, ids: Collection[UUID]) -> None:
-        """Return executions that will not be claimed here to the pump."""
+        """Return executions to the pump that will not be claimed here."""
         await self._reads.add((control.UNDISPATCH, {"ids": list(ids)}))
 
     async def _claim_all(self, connection: Connection, ids: Sequence[UUID], again: bool) -> list[Claimed | None]:
@@ -139,7 +139,7 @@ class Ledger:
             await publish_ids(self._redis, DONE_CHANNEL, ids)
         except (redis.RedisError, OSError) as error:
             BACKEND_FAILURES.labels("redis").inc()
-            log.warning("%s executions are settled, but Redis could not be told: %s", len(ids), error)
+            log.warning("%s executions are settled, but their ids could not be published in Redis: %s", len(ids), error)
 
 
 _Read = tuple[str, dict[str, Any]]

@@ -1,7 +1,7 @@
-"""What becomes of a model call or an attempt that failed: pure decisions over the error tree.
+"""Which failed model calls and attempts are made again, and when: pure decisions over the error tree.
 
-What passes by itself within seconds is tried again inside the attempt, which holds its slot meanwhile; everything
-else that another attempt may mend is left to one, scheduled in Postgres, which holds nothing. The rest is final.
+A call whose failure passes by itself within seconds is made again in the attempt, which holds its slot meanwhile. For
+any other retryable failure another attempt is scheduled in Postgres, which holds no slot. The rest is final.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from dspex.errors import DspexError, ExecutionFailed, ModelError
 from dspex.program.program import Retry
 
 __all__ = [
-    "ANOTHER_FORM",
-    "BAD_ANSWERS",
-    "PATIENCE_SECONDS",
+    "LONGEST_PAUSE_SECONDS",
     "TRANSIENT",
     "WITHIN_ATTEMPT",
     "Deferred",
@@ -23,42 +21,23 @@ __all__ = [
     "after_failure",
     "backoff_seconds",
     "is_transient",
-    "may_fall_back",
 ]
 
 #: Failures of a model call that pass by themselves: unless marked otherwise, the call is made again in the attempt.
 TRANSIENT = frozenset({"provider_unavailable", "rate_limited", "model_timeout"})
-#: After these the model's answers are the fault, not the remedy: the next attempt asks anew for those at fault.
-BAD_ANSWERS = frozenset({"output_unparseable", "output_invalid"})
-#: After these another adapter may do better with the same program and the same model: it is there, it asks in another
-#: form, in fewer words, or without what the provider does not support.
-ANOTHER_FORM = BAD_ANSWERS | {"adapter_unavailable", "context_window_exceeded", "unsupported"}
-#: What one adapter asks of a provider and another does not: a provider that refuses it refuses the form.
-_FORM = frozenset({"grammar", "json_object", "json_schema", "response_format", "tool_choice", "tools"})
 #: How often, and how soon, a call is made within one attempt.
 WITHIN_ATTEMPT = Retry(max_attempts=3, backoff=0.5, max_backoff=4.0)
-#: The longest wait before one more call within the attempt; who is asked to wait longer leaves it to a new attempt.
-PATIENCE_SECONDS = 5.0
+#: The longest pause before one more call within the attempt. For a longer one, a new attempt is scheduled.
+LONGEST_PAUSE_SECONDS = 5.0
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same call may well succeed in a moment."""
+    """Whether the same call may succeed in a moment."""
     return isinstance(error, ModelError) and error.retryable and error.code in TRANSIENT
 
 
-def may_fall_back(error: DspexError) -> bool:
-    """Whether the program's next adapter may succeed where this error ended one.
-
-    Not when it would meet the same obstacle (credentials, billing, an endpoint that is away, the inputs, the
-    program's own code), nor against a limit (budget, deadline, cancellation).
-    """
-    if error.code == "invalid_request":
-        return not _FORM.isdisjoint(error.details.get("mentions", ()))
-    return error.code in ANOTHER_FORM
-
-
 class Deferred(DspexError):
-    """The attempt is handed back to the queue, through no fault of its own; it does not count.
+    """A limit or a budget refuses a call now: the attempt goes back to the queue and does not count.
 
     ``code``: ``rate_limited_locally limits_unknown budget_reserved budget_exceeded``.
     """
@@ -73,7 +52,7 @@ class Deferred(DspexError):
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """Another attempt, after ``delay_seconds``. ``counts``: this one was one of those the program allows."""
+    """Another attempt, after ``delay_seconds``. ``counts``: whether this one was one of ``max_attempts``."""
 
     delay_seconds: float
     counts: bool = True
@@ -95,7 +74,7 @@ def after_failure(
     if not error.retryable:
         return Fail(error)
     if attempt < max_attempts:
-        # Attempts that were handed back, or were before an operator's retry, make no wait longer.
+        # Attempts that were handed back, or came before an operator's retry, do not lengthen the wait.
         counted = max(attempt - (max_attempts - retry.max_attempts), 1)
         return TryAgain(backoff_seconds(error, attempt=counted, retry=retry, chance=chance))
     return Fail(

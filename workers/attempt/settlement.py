@@ -10,77 +10,103 @@ from typing import Any
 from pydantic_core import to_json
 
 from dspex.errors import DspexError
-from dspex.program.program import Program, Retry
+from dspex.program.program import Retry
 from dspex.sealing.values import SealedAttempt
-from dspex.store.lifecycle.executions import Claimed, Settlement
+from dspex.store.lifecycle.executions import Settlement
 from dspex.store.lifecycle.status import Status
-from workers.attempt.attempt_trail import AttemptTrail
+from workers.attempt.attempt import Attempt, Hosted
 from workers.attempt.retry_policy import Fail, after_failure
-from workers.lm.journal import AttemptJournal
 
-__all__ = ["failed", "record", "stored_error", "told"]
+__all__ = ["cancelled", "completed", "failed", "handed_back", "stored_error"]
 
-#: For an execution whose program cannot be read, and so neither its policy.
+#: The policy of an execution whose program cannot be read.
 NO_RETRY = Retry(max_attempts=1)
 #: U+0000 as JSON writes it, after an even number of backslashes.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
-def record(claimed: Claimed, status: Status, **values: Any) -> Settlement:
-    """The settlement of this attempt; :func:`told` adds what is known only when all is over."""
-    return Settlement(claimed.id, claimed.attempt, claimed.worker_id, status.value, events="", metrics="", **values)
+def completed(attempt: Attempt, hosted: Hosted) -> Settlement:
+    """The execution completes."""
+    attempt.trail.record("completed")
+    return _settlement(attempt, Status.COMPLETED, result=hosted.result, adapter_used=hosted.adapter)
 
 
-def failed(claimed: Claimed, trail: AttemptTrail, error: DspexError, program: Program | None) -> Settlement:
-    """That of an attempt that failed: the execution fails, or is queued again."""
+def failed(attempt: Attempt, error: DspexError) -> Settlement:
+    """The execution fails, or is queued again."""
+    program = attempt.program
     decision = after_failure(
         error,
-        attempt=claimed.attempt,
-        max_attempts=claimed.max_attempts,
+        attempt=attempt.claimed.attempt,
+        max_attempts=attempt.claimed.max_attempts,
         retry=program.retry if program else NO_RETRY,
         chance=random.random(),  # noqa: S311
     )
-    # Of several adapters that failed none answered: the trail has each.
-    values: dict[str, Any] = {"adapter_used": program.adapters[0] if program and len(program.adapters) == 1 else None}
+    # When several adapters failed, the trail has each of them.
+    adapter = program.adapters[0] if program and len(program.adapters) == 1 else None
     if isinstance(decision, Fail):
-        trail.record("failed", code=decision.error.code, cause=error.code)
-        return record(claimed, Status.FAILED, error=stored_error(decision.error), **values)
+        attempt.trail.record("failed", code=decision.error.code, cause=error.code)
+        return _settlement(attempt, Status.FAILED, error=stored_error(decision.error), adapter_used=adapter)
     delay = decision.delay_seconds
-    trail.record("retried", code=error.code, delay_seconds=round(delay, 3))
-    values |= {"error": stored_error(error), "delay_seconds": delay, "counts": decision.counts}
-    return record(claimed, Status.QUEUED, **values)
+    attempt.trail.record("retried", code=error.code, delay_seconds=round(delay, 3))
+    return _settlement(
+        attempt,
+        Status.QUEUED,
+        error=stored_error(error),
+        adapter_used=adapter,
+        delay_seconds=delay,
+        counts=decision.counts,
+    )
 
 
-def told(made: Settlement, claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> Settlement:
-    """The settlement with its metrics and its events, sealed if the program's executions are."""
-    whole = made._replace(
-        metrics=_metrics(claimed, trail, journal),
+def cancelled(attempt: Attempt) -> Settlement:
+    """The execution is cancelled."""
+    attempt.trail.record("cancelled")
+    return _settlement(attempt, Status.CANCELLED)
+
+
+def handed_back(attempt: Attempt) -> Settlement:
+    """The execution is queued again, and the attempt does not count."""
+    attempt.trail.record("recovered", reason="its worker stopped before it was done")
+    return _settlement(attempt, Status.QUEUED, counts=False)
+
+
+def _settlement(attempt: Attempt, status: Status, **values: Any) -> Settlement:
+    """The settlement with the attempt's metrics and events, sealed if the program's executions are."""
+    claimed, trail = attempt.claimed, attempt.trail
+    settlement = Settlement(
+        claimed.id,
+        claimed.attempt,
+        claimed.worker_id,
+        status.value,
         events=trail.encode(),
-        action_results=json.dumps(trail.action_results) if trail.action_results else None,
+        metrics=_metrics(attempt),
+        action_results=json.dumps(attempt.action_results) if attempt.action_results else None,
+        **values,
     )
-    return whole if journal.sealed is None else _sealed(whole, journal.sealed)
+    return settlement if attempt.sealed is None else _sealed(settlement, attempt.sealed)
 
 
-def _sealed(made: Settlement, sealed: SealedAttempt) -> Settlement:
-    return made._replace(
-        result=made.result and sealed.result(made.result),
-        error=made.error and sealed.error(made.error),
-        action_results=made.action_results and sealed.actions(made.action_results),
+def _sealed(settlement: Settlement, sealed: SealedAttempt) -> Settlement:
+    return settlement._replace(
+        result=settlement.result and sealed.result(settlement.result),
+        error=settlement.error and sealed.error(settlement.error),
+        action_results=settlement.action_results and sealed.actions(settlement.action_results),
     )
 
 
-def _metrics(claimed: Claimed, trail: AttemptTrail, journal: AttemptJournal) -> str:
+def _metrics(attempt: Attempt) -> str:
+    claimed = attempt.claimed
     due_at = max(claimed.created_at, claimed.run_at)
     return to_json(
         {
-            "execution_time_ms": round(trail.elapsed_ms, 3),
+            "execution_time_ms": round(attempt.trail.elapsed_ms, 3),
             "queue_time_ms": round((claimed.started_at - due_at).total_seconds() * 1000, 3),
-            **journal.totals(),
+            **attempt.journal.totals(),
         }
     ).decode()
 
 
 def stored_error(error: DspexError) -> str:
-    """The error as JSON text. Postgres reads no code out of a text with U+0000 anywhere in it: that is replaced."""
+    """The error as JSON text, with U+0000 replaced: Postgres cannot read a member of a JSON text that contains it."""
     text = _NUL.sub(r"\1\\ufffd", json.dumps(error.as_dict(), ensure_ascii=False, default=str))
-    return text.encode(errors="replace").decode()  # half a surrogate pair is no UTF-8
+    return text.encode(errors="replace").decode()  # half a surrogate pair cannot be encoded

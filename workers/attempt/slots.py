@@ -1,8 +1,8 @@
 """Slots: how the executions that a worker received share what it can run at once.
 
-The most urgent go first. Among equals it is the turn of the program with the fewest running, so a program with
-hundreds waiting does not keep out another's one. And a program with nothing running does not even wait for a slot
-that others hold for long: a small reserve beyond the concurrency is for such.
+The most urgent go first. Among equals, the program with the fewest running goes first, so a program with hundreds
+waiting does not keep out a program with one. A program with nothing running does not wait for slots that others hold
+for long: a small reserve beyond the concurrency is for such programs.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 
 __all__ = ["FairSlots"]
 
-#: The reserve is this part of the concurrency, and at least one.
+#: The reserve is the concurrency divided by this, and at least one.
 RESERVE_PART = 20
 
 Start = Callable[[], None]
 
 
 class FairSlots:
-    """``throttled`` tells of a program whether another of its executions would only wait for a limit; see :meth:`wake`.
+    """``throttled(program)``: whether another execution of it would only wait for a limit; see :meth:`wake`.
 
     All methods belong to the loop's thread.
     """
@@ -32,7 +32,7 @@ class FairSlots:
         self._lines: defaultdict[tuple[int, str], deque[Start]] = defaultdict(deque)
 
     def ask(self, program: str, priority: int, starts: Iterable[Start]) -> None:
-        """Call each of ``starts`` with a slot of its own, now or when it is its turn; 0 is the most urgent priority.
+        """Call each of ``starts`` with a slot of its own, now or later; 0 is the most urgent priority.
 
         A slot is held until :meth:`release`.
         """
@@ -58,7 +58,7 @@ class FairSlots:
         self._most = concurrency + max(concurrency // RESERVE_PART, 1)
 
     def wake(self) -> None:
-        """Give free slots to those whose turn it is; also to be called when a program is throttled no longer."""
+        """Give out the free slots. Call it when a program is no longer throttled."""
         while (line := self._next()) is not None:
             waiting = self._lines[line]
             start = waiting.popleft()
@@ -69,7 +69,7 @@ class FairSlots:
             start()
 
     def _next(self) -> tuple[int, str] | None:
-        """The priority and the program whose turn it is, if there is a slot for it."""
+        """The priority and the program to start next, if there is a slot for it."""
         if not self._lines or self._taken >= self._most:
             return None
         if len(self._lines) == 1 and self._taken < self.concurrency:

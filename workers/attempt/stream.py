@@ -1,13 +1,12 @@
-"""Streams: what running executions tell whoever follows them, through Redis.
+"""Streams: the answers of running executions, published in Redis while they are written.
 
-Telling is keeping: a stream knows what its answer has so far and how much of that was published. One task publishes
-what is new of all streams together, a few times a second. Redis may be slow or away, or lose what it had: the next time
-brings more, or everything of the answer again, and readers leave out what they know. So nothing waits for Redis, and
-what is kept is no more than the answers under way. A reader costs the worker nothing.
+A stream keeps its current answer, and how much of the answer is published. One task publishes the news of all streams
+together, a few times a second. When Redis is slow, away, or has lost its data, the next publish sends more, or the
+whole answer again; readers skip what they have. So no attempt waits for Redis, memory holds no more than the answers
+under way, and readers cost the worker nothing.
 
-In Redis: ``dspex:stream:ID``, a Redis Stream; see dspex/client/follow.py, which reads it. The entry
-``ATTEMPT-NUMBER`` is
-refused by Redis once there is one of a later attempt: a worker that lost its lease cannot disturb the next.
+In Redis: ``dspex:stream:ID``, a Redis Stream, read by dspex/client/follow.py. Entry ids are ``ATTEMPT-NUMBER``. Redis
+refuses an entry once a later attempt has written one: a worker that lost its lease cannot disturb the next.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ __all__ = ["ENTRIES_MOST", "AttemptStream", "StreamWithout", "Streams"]
 
 log = logging.getLogger("dspex.workers")
 
-#: After the last entry a stream stays so long.
+#: How long a stream is kept after its last entry.
 STREAM_SECONDS = 600
-#: About as many of the newest entries of a stream are kept.
+#: About this many of the newest entries of a stream are kept.
 ENTRIES_MOST = 10_000
-#: What is told within this time becomes one entry.
+#: News within this time becomes one entry.
 PAUSE_SECONDS = 0.04
-#: A command costs the loop about 0.03 ms; after many it is left to the executions for ten times as long.
+#: A command costs the loop about 0.03 ms. After a publish, the executions have the loop for ten times as long.
 PAUSE_SECONDS_PER_COMMAND = 0.0003
-#: Redis is given so long to answer, and then left alone for a while.
+#: The timeout of Redis, and the pause after a failure.
 REDIS_SECONDS = 2.0
 AWAY_SECONDS = 1.0
 
@@ -48,25 +47,25 @@ Entry = dict[str, Any]
 
 
 @dataclass(slots=True)
-class _Field:
-    """What is known of a field: its text so far, its value once it is complete; and what of that is published."""
+class _StreamedField:
+    """A field of the answer: its text so far, its value once it is complete, and what of them is published."""
 
     text: str = ""
     value: Any = None
     is_complete: bool = False
     published: int = 0
-    is_told: bool = False
+    is_published: bool = False
 
     def rewind(self) -> None:
-        self.published, self.is_told = 0, False
+        self.published, self.is_published = 0, False
 
     def news(self, answer: int, name: str) -> Iterator[Entry]:
         if self.published < len(self.text):
             yield {"answer": answer, "field": name, "at": self.published, "text": self.text[self.published :]}
             self.published = len(self.text)
-        if self.is_complete and not self.is_told:
+        if self.is_complete and not self.is_published:
             yield {"answer": answer, "field": name, "value": self.value}
-            self.is_told = True
+            self.is_published = True
 
 
 class _Answer:
@@ -75,23 +74,23 @@ class _Answer:
     def __init__(self, stream: AttemptStream, number: int) -> None:
         self._stream = stream
         self.number = number
-        self.fields: dict[str, _Field] = {}
+        self.fields: dict[str, _StreamedField] = {}
 
     def text(self, field: str, more: str) -> None:
-        known = self.fields.setdefault(field, _Field())
+        known = self.fields.setdefault(field, _StreamedField())
         if not known.is_complete:
             known.text += more
             self._stream.touch(self)
 
     def field(self, name: str, value: Any) -> None:
-        known = self.fields.setdefault(name, _Field())
+        known = self.fields.setdefault(name, _StreamedField())
         if not known.is_complete and _is_json(value):
             known.value, known.is_complete = value, True
             self._stream.touch(self)
 
 
 def _is_json(value: Any) -> bool:
-    """Whether the value can be told; an adapter of others may give any, and the recorded one comes in the end."""
+    """Whether the value can be published. A third-party adapter may give any; the result has the validated one."""
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError):
@@ -110,7 +109,7 @@ class AttemptStream:
         self._numbers = itertools.count(1)
         self._answer = _Answer(self, 0)
         self._status = Status.RUNNING
-        self._told_status: Status | None = None
+        self._published_status: Status | None = None
         self.exists = False
 
     @property
@@ -130,36 +129,36 @@ class AttemptStream:
             self._streams.touch(self)
 
     def touch(self, answer: _Answer) -> None:
-        """There is news in an answer; one that another took the place of is not listened to."""
+        """There is news in an answer. An answer that was replaced is ignored."""
         if answer is self._answer:
             self._streams.touch(self)
 
     def rewind(self) -> None:
-        """What was published may be lost: all of it is news again."""
+        """Redis may have lost what was published: all of it is news again."""
         self.exists = False
-        self._told_status = None
+        self._published_status = None
         for field in self._answer.fields.values():
             field.rewind()
 
     def news(self) -> Iterator[tuple[str, bytes]]:
         """The entries to publish, which then count as published."""
         for entry in self._entries():
-            # ASCII, as half a surrogate pair is no UTF-8.
+            # ASCII, because half a surrogate pair cannot be encoded as UTF-8.
             yield f"{self._attempt}-{next(self._numbers)}", json.dumps(entry, separators=(",", ":")).encode()
 
     def _entries(self) -> Iterator[Entry]:
-        if self._told_status is None:
+        if self._published_status is None:
             yield {"status": Status.RUNNING}
-            self._told_status = Status.RUNNING
+            self._published_status = Status.RUNNING
         for name, field in self._answer.fields.items():
             yield from field.news(self._answer.number, name)
-        if self._told_status is not self._status:
+        if self._published_status is not self._status:
             yield {"status": self._status}
-            self._told_status = self._status
+            self._published_status = self._status
 
 
 class StreamWithout:
-    """A stream that is not told of the fields ``hidden``: their values are sealed, and Redis never holds them."""
+    """A stream without the fields ``hidden``: their values are sealed, and never written to Redis."""
 
     def __init__(self, stream: Stream, hidden: Collection[str]) -> None:
         self._stream = stream
@@ -197,7 +196,7 @@ class Streams:
         self._task = asyncio.create_task(self._run(), name="dspex-streams")
 
     async def close(self) -> None:
-        """Publish what is left, if Redis takes it."""
+        """Publish the rest, unless Redis is away."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -212,7 +211,7 @@ class Streams:
         return stream
 
     def touch(self, stream: AttemptStream) -> None:
-        """It has news."""
+        """The stream has news to publish."""
         self._with_news[stream.id] = stream
         self._has_news.set()
 
@@ -227,7 +226,7 @@ class Streams:
             await asyncio.sleep(AWAY_SECONDS if self._is_away else max(PAUSE_SECONDS, pause))
 
     async def _publish(self) -> int:
-        """Bring Redis what is new of every stream. Returns how many commands that took."""
+        """Publish the news of every stream. Returns the number of commands."""
         self._has_news.clear()
         streams, self._with_news = list(self._with_news.values()), {}
         pipeline = self._redis.pipeline(transaction=False)
@@ -250,7 +249,7 @@ class Streams:
         return len(sent)
 
     def _answered(self, sent: Sequence[AttemptStream], replies: Sequence[Any]) -> None:
-        """Look at what Redis says to each command: None to an entry of a stream that is gone."""
+        """Check the reply to each command: it is None for an entry of a stream that is gone."""
         lost = {}
         for stream, reply in zip(sent, replies, strict=True):
             stream.exists = True
@@ -264,9 +263,9 @@ class Streams:
                 self.touch(stream)
 
     def _failed(self, streams: Sequence[AttemptStream], error: Exception) -> None:
-        """Try again with those whose attempts run; whoever follows the others finds their end in Postgres."""
+        """Try again later with the streams of running attempts. Readers of the others find the end in Postgres."""
         if not self._is_away:
-            log.warning("streams: Redis is out of reach, they go on once it is back: %s", error)
+            log.warning("streams: Redis is out of reach, publishing resumes when it is back: %s", error)
         self._is_away = True
         for stream in streams:
             stream.rewind()

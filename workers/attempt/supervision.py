@@ -1,7 +1,7 @@
-"""Supervision: a coroutine that can be told to end, and is not waited for, for ever, when it does not.
+"""Supervision: end a coroutine, without waiting for ever when it ignores its cancellation.
 
-``await task`` under a timeout waits for as long as the task ignores its cancellation. Here the wait ends, the task is
-reported and left to itself, and what it still does finds its attempt over.
+``await task`` under a timeout waits for as long as the task ignores its cancellation. Here the wait ends: the task is
+logged and left running, and its later writes find the attempt over.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["Ending", "Supervised"]
 
 T = TypeVar("T")
 
-#: What a cancelled coroutine gets to clean up; less than the reaper gives the worker (workers/process/pump.py).
+#: How long a cancelled coroutine may take to clean up: less than the reaper gives the worker (workers/process/pump.py).
 ENDING_SECONDS = 3.0
 
 log = logging.getLogger("dspex.workers")
-#: Tasks that ignore their cancellation: kept, because asyncio itself holds them weakly.
+#: Tasks that ignore their cancellation. They are kept here, because asyncio holds only weak references.
 _strays: set[asyncio.Task[Any]] = set()
 
 
@@ -28,7 +28,7 @@ class Ending(Enum):
     """Why a coroutine was ended."""
 
     DEADLINE = "its deadline passed"
-    CANCELLED = "somebody cancelled it"
+    CANCELLED = "its cancel was requested"
     HANDED_BACK = "its worker stops"
     LEASE_LOST = "its worker lost the lease"
 
@@ -38,60 +38,60 @@ class Supervised(Generic[T]):
 
     def __init__(self, work: Coroutine[Any, Any, T], *, name: str | None = None) -> None:
         self._task = asyncio.create_task(_contained(work), name=name)
-        # What it ends for: None when the coroutine is over by itself.
-        self._told: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
-        self._task.add_done_callback(lambda _: self._tell(None))
+        # The reason of the end: None when the coroutine ended by itself.
+        self._reason: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
+        self._task.add_done_callback(lambda _: self._set_reason(None))
 
     def end(self, why: Ending) -> None:
         """Have the coroutine cancelled; only the first reason counts."""
-        self._tell(why)
+        self._set_reason(why)
 
     @property
     def ending(self) -> bool:
-        """Whether it was told to end."""
-        return self._told.done() and not self._told.cancelled() and self._told.result() is not None
+        """Whether an end was asked for."""
+        return self._reason.done() and not self._reason.cancelled() and self._reason.result() is not None
 
     async def outcome(self, timeout_seconds: float) -> T | Ending:
-        """What the coroutine returned, or why it was ended. Raises what it raised."""
-        timer = asyncio.get_running_loop().call_later(timeout_seconds, self._tell, Ending.DEADLINE)
+        """The coroutine's result, or why it was ended. Raises the coroutine's error."""
+        timer = asyncio.get_running_loop().call_later(timeout_seconds, self._set_reason, Ending.DEADLINE)
         try:
-            if self._told.done():
-                await asyncio.sleep(0)  # the coroutine begins in any case: one that never does is not closed either
-            why = await self._told
+            if self._reason.done():
+                await asyncio.sleep(0)  # let the coroutine begin: one that never began would not be closed either
+            why = await self._reason
             if why is None or self._task.done():
                 return self._result()
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=ENDING_SECONDS)
-            # It may have finished all the same, before the cancellation reached it: then that is what happened.
+            # It may have finished before the cancellation reached it: then its result counts.
             finished = self._task.done() and not self._task.cancelled() and self._task.exception() is None
             return self._task.result() if finished else why
         finally:
             timer.cancel()
             self._leave()
 
-    def _tell(self, why: Ending | None) -> None:
-        if not self._told.done():
-            self._told.set_result(why)
+    def _set_reason(self, why: Ending | None) -> None:
+        if not self._reason.done():
+            self._reason.set_result(why)
 
     def _result(self) -> T:
-        if self._task.cancelled():  # by itself: nobody else did
+        if self._task.cancelled():  # not by this class
             raise RuntimeError("the program cancelled its own task")
         return self._task.result()
 
     def _leave(self) -> None:
         if self._task.done():
             if not self._task.cancelled():
-                self._task.exception()  # looked at, so that asyncio does not report it as forgotten
+                self._task.exception()  # retrieved, so that asyncio does not log it as never retrieved
             return
         self._task.cancel()
         _strays.add(self._task)
         self._task.add_done_callback(_forget)
-        log.error("%s did not end within %g s of being cancelled: it is left to itself", self._task.get_name(),
+        log.error("%s did not end within %g s of being cancelled: it is left running", self._task.get_name(),
                   ENDING_SECONDS)  # fmt: skip
 
 
 async def _contained(work: Coroutine[Any, Any, T]) -> T:
-    """What ``work`` returns. A program that leaves the interpreter fails, and does not take the loop with it."""
+    """The result of ``work``. A program that calls ``sys.exit()`` fails, and does not end the loop."""
     try:
         return await work
     except (SystemExit, KeyboardInterrupt) as error:

@@ -1,9 +1,9 @@
 """Threads for code that is not asynchronous: synchronous programs and tools.
 
-They are apart from the loop's default executor, which DSPy's own hops to threads use: a hundred programs that block
-take nothing from the others. A thread cannot be ended from outside, so one whose execution is over (its deadline
-passed, it was cancelled) is a *stray*: it is counted, named in the log, and when all threads are strays the watchdog
-ends the worker. The threads are daemons, so that a stray does not keep a stopping worker alive.
+They are separate from the loop's default executor, which DSPy uses: a hundred programs that block do not slow down
+the others. A thread cannot be ended from outside, so a thread whose execution is over (its deadline passed, it was
+cancelled) is a *stray*: it is counted and named in the log, and when all threads are strays the watchdog ends the
+worker. The threads are daemons, so that a stray does not keep a stopping worker alive.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SyncThreads:
         self._under_way: set[_Call] = set()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the function returns, called in a thread with this task's context variables. Raises what it raises.
+        """The function's result, called in a thread with this task's context variables. Raises the function's error.
 
         When the awaiting task is cancelled, a call that still waits is not made, and one under way becomes a stray.
         """
@@ -56,17 +56,17 @@ class SyncThreads:
 
     @property
     def busy(self) -> int:
-        """How many threads are at work, strays among them."""
+        """The number of threads at work, including strays."""
         return len(self._under_way)
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for a thread."""
+        """The number of calls that wait for a thread."""
         return self._calls.qsize()
 
     @property
     def strays(self) -> list[str]:
-        """What each stray does, for whom, and for how long."""
+        """For each stray: the function, the execution, and how long ago it was called."""
         with self._lock:
             return [str(call) for call in self._under_way if call.stray]
 
@@ -77,7 +77,7 @@ class SyncThreads:
             return sum(call.stray for call in self._under_way) >= self.most
 
     def close(self) -> None:
-        """Let idle threads end; those at work end after their call."""
+        """Let idle threads end, and busy threads after their call."""
         for _ in range(self._threads):
             self._calls.put(None)
 
@@ -105,10 +105,10 @@ class SyncThreads:
                 self._open -= 1
             if call.stray:
                 log.warning("%s has ended: its thread is free again", call)
-            del call  # the thread keeps nothing of it while it waits
+            del call  # so that the waiting thread does not keep its objects alive
 
     def _begin(self, call: _Call) -> bool:
-        """Whether the call is still wanted."""
+        """Whether the call is still wanted; then it counts as under way."""
         with self._lock:
             wanted = call.future.set_running_or_notify_cancel()
             if wanted:
@@ -143,10 +143,10 @@ class _Call:
 
     def __str__(self) -> str:
         whose = self._context.get(CURRENT)
-        return f"{self._name}, called by {whose or 'nobody known'} {time.monotonic() - self.began_at:.1f} s ago"
+        return f"{self._name}, called by {whose or 'an unknown execution'} {time.monotonic() - self.began_at:.1f} s ago"
 
 
-#: This process's threads: the runtime puts them here, and takes them away.
+#: This process's threads, set by the runtime.
 _installed: SyncThreads | None = None
 
 
@@ -157,9 +157,9 @@ def install(threads: SyncThreads | None) -> None:
 
 
 async def run_sync(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call code that blocks, in a thread of the worker's :class:`SyncThreads`. Raises what it raises.
+    """Call blocking code in a thread of the worker's :class:`SyncThreads`. Raises the code's error.
 
-    Outside a worker (an adapter's own tests) it is called in a thread of the loop's default executor.
+    Outside a worker (in an adapter's own tests) a thread of the loop's default executor is used.
     """
     if _installed is None:
         return await asyncio.to_thread(function, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""The conformance suite: what every adapter must hold to, as a class of tests for its own package's tests.
+"""The conformance suite: the checks that every adapter must pass, as a class for the tests of an adapter's package.
 
 ::
 
@@ -10,11 +10,12 @@
         def answering(self, **fields):
             return dspex.Program("qa", "question -> answer", adapter="mine", model="openai/test", **fields)
 
-See docs/how-to/write-an-adapter.md. It needs pytest and the extra ``dspex[worker]``, no Postgres and no Redis: runs are
-begun with a worker's own journal and trail, on a loop of their own.
+See docs/how-to/write-an-adapter.md. It needs pytest and the extra ``dspex[worker]``, no Postgres and no Redis: runs use
+a worker's own journal and trail, on their own loop.
 """
 
-from workers.conformance.attempts import Attempt, History
+from workers.conformance.attempts import AttemptUnderTest as Attempt
+from workers.conformance.attempts import History
 from workers.conformance.suite import AdapterConformance
 
 __all__ = ["AdapterConformance", "Attempt", "History"]

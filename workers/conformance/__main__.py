@@ -10,7 +10,7 @@ import pytest
 
 
 def main() -> int:
-    """Run it with nobody's pytest configuration but its own. Returns pytest's exit code."""
+    """Run it without any pytest configuration. Returns pytest's exit code."""
     here = Path(__file__).parent
     own = ["--quiet", "--import-mode=importlib", "-c", os.devnull, "--rootdir", str(here)]
     without = [part for plugin in ("cacheprovider", "asyncio", "xdist") for part in ("-p", f"no:{plugin}")]

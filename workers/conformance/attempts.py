@@ -1,4 +1,4 @@
-"""Attempts without a worker around them: a run with a worker's own journal and trail, kept in memory."""
+"""Attempts without a worker: a run with a worker's own journal, model calls and trail, kept in memory."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from dspex.store.lifecycle.lm_calls import LMCall
 from workers.adapters.contract import Answer, Run
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.lm.journal import AttemptJournal
+from workers.lm.model_calls import ModelCalls
 
-__all__ = ["Attempt", "History", "Told"]
+__all__ = ["AttemptUnderTest", "History", "StreamRecord"]
 
 
-class Told:
-    """What an attempt told while it ran: of its last answer the text of each field, and the fields that were complete.
-
-    It is the :class:`workers.adapters.contract.Stream` of the attempt.
-    """
+class StreamRecord:
+    """The :class:`workers.adapters.contract.Stream` of an attempt: of its last answer, the text of each field so far
+    and the value of each complete field."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
         self.fields: dict[str, Any] = {}
 
-    def answer(self) -> _ToldAnswer:
+    def answer(self) -> _AnswerRecord:
         self.texts, self.fields = {}, {}
-        return _ToldAnswer(self.texts, self.fields)
+        return _AnswerRecord(self.texts, self.fields)
 
 
 @dataclass(frozen=True)
-class _ToldAnswer:
+class _AnswerRecord:
     texts: dict[str, str]
     fields: dict[str, Any]
 
@@ -48,11 +47,12 @@ class _ToldAnswer:
 
 
 @dataclass
-class Attempt:
-    """One attempt: the ``run`` to give to an adapter, and what came of it."""
+class AttemptUnderTest:
+    """One attempt: the ``run`` to give to an adapter, its calls and its events."""
 
     run: Run
-    journal: WatchedJournal
+    journal: AttemptJournal
+    calls: WatchedCalls
     trail: AttemptTrail
 
     @property
@@ -72,16 +72,17 @@ class History:
     calls: list[LMCall] = field(default_factory=list)
     attempts: int = 0
 
-    def attempt(self, timeout_seconds: float = 300.0, stream: Told | None = None) -> Attempt:
-        """Begin another attempt, which knows the calls of those before, and tells ``stream`` what it does."""
+    def attempt(self, timeout_seconds: float = 300.0, stream: StreamRecord | None = None) -> AttemptUnderTest:
+        """Begin another attempt, which knows the calls of the earlier ones and reports to ``stream``."""
         self.attempts += 1
         trail = AttemptTrail(datetime.now(UTC))
-        journal = WatchedJournal(self.id, self.attempts, trail, self)
+        journal = AttemptJournal(self.id, self.attempts, self)
         journal.recall(sorted(self.calls, key=lambda call: call.occurrence))
+        calls = WatchedCalls(journal, trail)
         deadline = time.monotonic() + timeout_seconds
         inputs = self.program.signature.validate_inputs(self.inputs)
-        run = Run(self.id, self.attempts, self.program, inputs, journal, trail, deadline, stream)
-        return Attempt(run, journal, trail)
+        run = Run(self.id, self.attempts, self.program, inputs, calls, trail, deadline, stream)
+        return AttemptUnderTest(run, journal, calls, trail)
 
     async def store_call(self, call: LMCall) -> None:
         self.calls.append(call)
@@ -90,11 +91,11 @@ class History:
         self.calls = [replace(c, rejected=c.rejected or c.request_hash in request_hashes) for c in self.calls]
 
 
-class WatchedJournal(AttemptJournal):
-    """A worker's journal that says when a call is under way."""
+class WatchedCalls(ModelCalls):
+    """A worker's model calls, with ``calling`` set once a call is under way."""
 
-    def __init__(self, execution_id: UUID, attempt: int, trail: AttemptTrail, store: History) -> None:
-        super().__init__(execution_id, attempt, trail, store)
+    def __init__(self, journal: AttemptJournal, trail: AttemptTrail) -> None:
+        super().__init__(journal, trail)
         self.calling = asyncio.Event()
 
     async def perform(

@@ -1,4 +1,4 @@
-"""How checks are run, and what they look at."""
+"""Running the checks, and the observations they share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dspex.errors import DspexError
 from dspex.program.program import Program
 from workers.adapters import Adapters
 from workers.adapters.contract import Adapter
-from workers.conformance.attempts import Attempt, History
+from workers.conformance.attempts import AttemptUnderTest, History
 
 __all__ = [
     "Check",
@@ -36,9 +36,9 @@ Check = Callable[[Adapter], Awaitable[None]]
 
 
 def run_check(name: str, check: Check, patience_seconds: float) -> None:
-    """Make the check with an adapter of its own, on a loop and in a thread of its own. Raises what it raises.
+    """Run the check with its own adapter, loop and thread. Raises the check's error.
 
-    One that is not over in time is left to itself, and AssertionError says so.
+    A check that is not over in time is left running, and AssertionError is raised.
     """
     result: Future[None] = Future()
 
@@ -47,7 +47,7 @@ def run_check(name: str, check: Check, patience_seconds: float) -> None:
         try:
             await check(await made.get(name))
         except BaseException:
-            with suppress(Exception):  # what the check found counts
+            with suppress(Exception):  # the check's own error counts
                 await made.close()
             raise
         await made.close()
@@ -55,7 +55,7 @@ def run_check(name: str, check: Check, patience_seconds: float) -> None:
     def work() -> None:
         try:
             result.set_result(asyncio.run(checked()))
-        except BaseException as error:  # whatever it is, it is the check's outcome
+        except BaseException as error:  # any error is the check's outcome
             result.set_exception(error)
 
     threading.Thread(target=work, name="conformance", daemon=True).start()
@@ -71,28 +71,28 @@ def run_check(name: str, check: Check, patience_seconds: float) -> None:
 
 async def under_way(
     adapter: Adapter, program: Program, inputs: Mapping[str, Any], history: History | None = None
-) -> tuple[Attempt, asyncio.Task[Mapping[str, Any]]]:
+) -> tuple[AttemptUnderTest, asyncio.Task[Mapping[str, Any]]]:
     """A run that has begun a model call."""
     attempt = (history or History(program, inputs)).attempt()
     work = asyncio.ensure_future(adapter.execute(attempt.run))
-    calling = asyncio.ensure_future(attempt.journal.calling.wait())
+    calling = asyncio.ensure_future(attempt.calls.calling.wait())
     await asyncio.wait({work, calling}, return_when=asyncio.FIRST_COMPLETED)
     calling.cancel()
     return attempt, work
 
 
-async def failure(adapter: Adapter, attempt: Attempt) -> DspexError:
+async def failure(adapter: Adapter, attempt: AttemptUnderTest) -> DspexError:
     try:
         outputs = await adapter.execute(attempt.run)
     except DspexError as error:
         return error
     except Exception as error:  # that it is one of these is the finding
-        raise AssertionError(f"{type(error).__name__} is no error of dspex: {error}") from error
+        raise AssertionError(f"{type(error).__name__} is not an error of dspex: {error}") from error
     raise AssertionError(f"it did not fail but answered with the fields {sorted(outputs)}")
 
 
 def judged(program: Program, outputs: Any) -> None:
-    assert isinstance(outputs, Mapping), f"{type(outputs).__name__} is no mapping"
+    assert isinstance(outputs, Mapping), f"{type(outputs).__name__} is not a mapping"
     known = {field.name for field in program.signature.output_fields}
     assert set(outputs) <= known, f"fields that the signature does not have: {sorted(set(outputs) - known)}"
     program.signature.check_outputs(outputs)
@@ -103,7 +103,7 @@ def quoted(history: History, text: str) -> list[str]:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """The texts in a value that are long enough not to be found by chance."""
+    """The texts in a value that are long enough not to be found in another text by chance."""
     if isinstance(value, str):
         if len(value) >= 8:
             yield value

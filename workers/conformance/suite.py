@@ -13,9 +13,9 @@ import pytest
 from dspex.errors import DspexError, ValidationError
 from dspex.program.adapters import adapters
 from workers.adapters.contract import Adapter
-from workers.attempt.retry_policy import BAD_ANSWERS
+from workers.attempt.fallback import BAD_ANSWERS
 from workers.attempt.supervision import Ending, Supervised
-from workers.conformance.attempts import History, Told
+from workers.conformance.attempts import History, StreamRecord
 from workers.conformance.running import (
     connections,
     failure,
@@ -35,10 +35,10 @@ AT_ONCE = 40
 
 
 class AdapterConformance(AdapterUnderTest):
-    """What an adapter must hold to.
+    """The checks that every adapter must pass.
 
-    Each check has an instance, a loop and a thread of its own, and ``patience_seconds`` to end: an adapter that blocks
-    the loop, or never ends, fails by that.
+    Each check has its own adapter instance, loop and thread, and ``patience_seconds`` to end: an adapter that blocks
+    the loop, or never ends, fails.
     """
 
     # -------------------------------------------------------------------------------------------------- capabilities
@@ -130,7 +130,7 @@ class AdapterConformance(AdapterUnderTest):
             assert not work.done(), "it was over although its model is silent"
             work.cancel()
             await asyncio.wait({work})
-            assert attempt.journal.calling.is_set()
+            assert attempt.calls.calling.is_set()
 
         self._run(check)
 
@@ -155,7 +155,7 @@ class AdapterConformance(AdapterUnderTest):
         async def check(adapter: Adapter) -> None:
             attempt = History(program, self.inputs(0)).attempt()
             work: Supervised[Mapping[str, Any]] = Supervised(adapter.execute(attempt.run), name="conformance")
-            await attempt.journal.calling.wait()
+            await attempt.calls.calling.wait()
             assert await work.outcome(timeout_seconds=0) is Ending.DEADLINE
             assert others() == set(), "it is still at work after its deadline"
 
@@ -185,13 +185,13 @@ class AdapterConformance(AdapterUnderTest):
 
         async def check(adapter: Adapter) -> None:
             plain = await adapter.execute(History(program, self.inputs(0)).attempt().run)
-            history, told = History(program, self.inputs(0)), Told()
-            assert await adapter.execute(history.attempt(stream=told).run) == plain, "streaming changes the outputs"
-            again = Told()
+            history, first = History(program, self.inputs(0)), StreamRecord()
+            assert await adapter.execute(history.attempt(stream=first).run) == plain, "streaming changes the outputs"
+            again = StreamRecord()
             await adapter.execute(history.attempt(stream=again).run)
-            for heard, when in ((told, "at first"), (again, "in a replay")):
-                assert heard.fields == plain, f"the fields that were complete {when} are not the outputs"
-                assert {n: spelled(text, plain[n]) for n, text in heard.texts.items()} == plain, f"texts {when}"
+            for record, when in ((first, "at first"), (again, "in a replay")):
+                assert record.fields == plain, f"the fields that were complete {when} are not the outputs"
+                assert {n: spelled(text, plain[n]) for n, text in record.texts.items()} == plain, f"texts {when}"
 
         self._run(check)
 

@@ -17,11 +17,11 @@ __all__ = ["AdapterUnderTest"]
 
 
 class AdapterUnderTest:
-    """Which adapter it is, and which programs show what. A subclass says so."""
+    """The adapter, and the programs that the checks need. A subclass defines them."""
 
     #: The adapter's name in the registry.
     adapter: ClassVar[str]
-    #: The most that one check may take, in seconds. Only a failure takes so long.
+    #: The longest that one check may take, in seconds. Only a failing check takes so long.
     patience_seconds: ClassVar[float] = 30.0
 
     def answering(self, **fields: Any) -> Program:
@@ -29,27 +29,27 @@ class AdapterUnderTest:
 
         Model calls, if it makes any, are answered at once.
         """
-        raise NotImplementedError("say which program answers")
+        raise NotImplementedError("define answering(): a program that answers")
 
     def inputs(self, number: int) -> Mapping[str, Any]:
-        """Inputs of the programs, others for each number."""
+        """Inputs of the programs, different for each number."""
         return {"question": f"What does conformance check number {number} ask?"}
 
     def fields_for(self, module: str) -> Mapping[str, Any] | None:
-        """What :meth:`answering` needs besides ``module=`` to be of this module; None if that cannot run here."""
+        """The fields that :meth:`answering` needs besides ``module=`` for this module; None if it cannot run here."""
         return {}
 
     def hanging(self) -> Program | None:
         """A program whose model call is never answered; None for an adapter that never waits."""
-        raise NotImplementedError("say which program hangs")
+        raise NotImplementedError("define hanging(): a program that hangs, or None")
 
     def failing(self) -> tuple[Program, str] | None:
-        """A program whose model (or whatever it asks) fails, and the code to fail with; None if nothing can."""
-        raise NotImplementedError("say which program fails, and with which code")
+        """A program whose model or service fails, and the expected code; None if no call can fail."""
+        raise NotImplementedError("define failing(): a program that fails and its code, or None")
 
     def rambling(self) -> Program | None:
-        """A program whose model's answers do not fit its signature; None if that cannot be."""
-        raise NotImplementedError("say which program gets answers that do not fit")
+        """A program whose model's answers do not fit its signature; None if that is impossible."""
+        raise NotImplementedError("define rambling(): a program whose answers do not fit, or None")
 
     # how checks are run
 
@@ -66,6 +66,6 @@ class AdapterUnderTest:
     def _given(self, value: Any, why: str) -> Any:
         if value is None:
             if adapters()[self.adapter].capabilities.calls_models:
-                pytest.fail(f"an adapter that calls models cannot say: {why}")
+                pytest.fail(f"this is not true of an adapter that calls models: {why}")
             pytest.skip(why)
         return value

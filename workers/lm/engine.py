@@ -1,25 +1,22 @@
-"""The engine behind every model call of a run: journal, endpoint, transient retries, usage and cost.
+"""The engine behind the model calls of a run: it asks the program's endpoint, and counts usage and cost.
 
-An engine belongs to one run and costs microseconds to make; what is dear (connections, credentials) is the
-endpoint's and shared. Whoever calls it keeps no cache and makes no retries: the journal replays, and we retry, each
-try on record and all of them one entry in the journal.
+An engine belongs to one run and costs microseconds to make; connections and credentials are the endpoint's and shared.
+Its callers keep no cache and make no retries. A call is replayed, or permitted, made, retried and stored by
+:meth:`workers.lm.model_calls.ModelCalls.perform`: each try is recorded, and all of them are one entry in the journal.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import aiohttp
 import lm15
 from lm15.serde import response_to_dict
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from dspex.errors import ModelError
 from workers.adapters.contract import Answer, Estimate, Run
-from workers.attempt.retry_policy import PATIENCE_SECONDS, WITHIN_ATTEMPT, backoff_seconds, is_transient
+from workers.lm.call_retries import CallRetries
 from workers.lm.cost import cost_usd, estimate, tokens
 from workers.lm.endpoint import Endpoint
 from workers.lm.exchange import current_exchange
@@ -29,8 +26,6 @@ from workers.lm.replay import request_hash
 from workers.lm.streamed_call import Preview, complete_streamed
 
 __all__ = ["RunEngine"]
-
-T = TypeVar("T")
 
 # What an endpoint may raise for its own failures; anything else is a bug here, and is reported as one.
 _UPSTREAM = (lm15.LM15Error, aiohttp.ClientError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError)
@@ -45,7 +40,7 @@ class RunEngine:
         self.was_cut = False
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer from the journal, or ask the endpoint and journal what it says. Both in lm15's canonical form.
+        """The answer to a request, replayed or new. Both are in lm15's canonical form.
 
         Raises ModelError.
         """
@@ -58,7 +53,7 @@ class RunEngine:
             digest,
             self.endpoint.model,
             lambda: self._ask(request, preview),
-            tries=self._patiently,
+            tries=CallRetries(self.run.deadline),
             repair=exchange is not None and exchange.is_repair,
             estimate=lambda: Estimate(*estimate(request, self.endpoint.rates)),
         )
@@ -66,21 +61,6 @@ class RunEngine:
             preview.end(response)
         self.was_cut = response["finish_reason"] == "length"
         return response
-
-    async def _patiently(self, call: Callable[[], Awaitable[T]], /) -> T:
-        """What the call returns, made again when what is in the way passes by itself, and soon:
-        workers/attempt/retry_policy.py."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(is_transient), wait=_pause, stop=self._gives_up, reraise=True
-        ):
-            with attempt:
-                answer = await call()
-        return answer
-
-    def _gives_up(self, tries: RetryCallState) -> bool:
-        """Whether it was tried often enough, or the pause would hold the slot for long, or outlast the attempt."""
-        patience = min(PATIENCE_SECONDS, self.run.deadline - time.monotonic())
-        return tries.attempt_number >= WITHIN_ATTEMPT.max_attempts or tries.upcoming_sleep > patience
 
     async def _ask(self, request: Mapping[str, Any], preview: Preview | None) -> Answer:
         """Ask once: a call that is paid for."""
@@ -110,13 +90,6 @@ class RunEngine:
             cost_usd=cost_usd(response, provider, await endpoint.rates_of(response.model)),
             request_id=_request_id(response),
         )
-
-
-def _pause(tries: RetryCallState) -> float:
-    error = tries.outcome.exception() if tries.outcome else None
-    assert isinstance(error, ModelError)  # nothing else is transient
-    chance = random.random()  # noqa: S311
-    return backoff_seconds(error, attempt=tries.attempt_number, retry=WITHIN_ATTEMPT, chance=chance)
 
 
 def _withheld(response: lm15.Response) -> str | None:

@@ -1,9 +1,9 @@
-"""What model calls wait for: the limits of their program and of their model, across all workers.
+"""The limits of model calls, by program and by model, across all workers.
 
 ``buckets.py``  rates, tokens and concurrency, counted in Redis by one script
-``permits.py``  a call's way through them: wait a moment, or give the slot back
-``budget.py``   what a program may spend, counted in Postgres (dspex/store/lifecycle/budgets.py)
+``permits.py``  permits: a call waits a moment for one, or gives its slot back
+``budget.py``   budgets: what a program may spend, counted in Postgres (dspex/store/lifecycle/budgets.py)
 
-How many executions of a program run, and begin within a minute, is not decided here but where they are dispatched:
+The limits of executions (how many run, how many begin within a minute) are applied where executions are dispatched:
 dspex/store/lifecycle/dispatch.py.
 """

@@ -1,15 +1,15 @@
 """Rates, tokens and concurrency of model calls, counted in Redis for all workers together.
 
-What is kept in Redis, by one script and on Redis' own clock:
+In Redis, by one script and on Redis' own clock:
 
-``dspex:limits``              when the counting began, in milliseconds; gone when Redis was emptied
+``dspex:limits``              when counting began, in milliseconds; missing after Redis was emptied
 ``dspex:limit:NAME:used``     a hash: calls (``c1700000000``) and tokens (``t1700000000``) by the second they began in
-``dspex:limit:NAME:held``     a sorted set: calls under way, by when their lease ends
+``dspex:limit:NAME:held``     a sorted set: calls under way, by the end of their lease
 
-A rate is a sliding window, so no 60 seconds hold more than the limit. What is not known fails safe. When Redis was
-emptied, rates begin at nothing and grow within a minute to the whole (so a window across that moment holds at most
-the limit and a share of it that grows with the seconds since, never a burst), and no call begins for GRACE_SECONDS,
-within which the workers have told of the calls they have under way.
+A rate is a sliding window, so no 60 seconds hold more than the limit. Unknown counts fail safe. After Redis was
+emptied, rates begin at zero and grow within a minute to the limit (so a window across that moment holds at most the
+limit and a share of it that grows with the seconds since, never a burst), and no call begins for GRACE_SECONDS,
+within which the workers have renewed the calls they have under way.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from dspex.publish.redis_clients import async_client
 
 __all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "Bucket", "Buckets", "Taken"]
 
-#: A call under way counts for so long without being renewed: what a killed worker held comes back.
+#: How long a call under way counts without being renewed: after that, the calls of a killed worker are freed.
 LEASE_SECONDS = 15.0
 #: Longer than workers take to renew all they hold (LEASE_SECONDS / 3).
 GRACE_SECONDS = 10.0
-#: Each command; the calls wait, or their attempts are handed back, when it takes longer.
+#: The timeout of a command. When it is exceeded, calls wait, or their attempts are handed back.
 TIMEOUT_SECONDS = 2.0
 
 MARKER = "dspex:limits"
@@ -69,7 +69,7 @@ local function used(key)
     return calls, spent
 end
 
--- How many milliseconds until `need` more fit the limit. What is larger than the limit goes alone.
+-- How many milliseconds until `need` more fit the limit. A call larger than the limit goes alone.
 local function wait_for(entries, limit, need)
     need = math.min(need, limit)
     local sum = 0
@@ -140,7 +140,7 @@ return {0, second}
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """What calls are counted under, and how much of it there may be; None is no limit."""
+    """A counter of calls and its limits; None is no limit."""
 
     name: str
     concurrency: int | None = None
@@ -176,11 +176,11 @@ class Buckets:
         self._script = self._redis.register_script(_SCRIPT)
 
     async def begin(self) -> None:
-        """Have the counting begun, so that its first minute is over when the first calls come."""
+        """Begin to count, so that the first minute is over when the first calls come."""
         await self._run("renew", [], "", 0)
 
     async def take(self, buckets: Sequence[Bucket], permit: str, *, tokens: int = 0, now_ms: int = 0) -> Taken:
-        """Count a call under all of these, or under none if one of them is full."""
+        """Count a call in all of these buckets, or in none if one of them is full."""
         limits = [n or 0 for b in buckets for n in (b.concurrency, b.per_minute, b.tokens_per_minute)]
         wait_ms, second = await self._run("take", buckets, permit, tokens, *limits, now_ms=now_ms)
         return Taken(wait_ms / 1000, second)
@@ -194,7 +194,7 @@ class Buckets:
             await self._run("give", held, permit, correction, second, now_ms=now_ms)
 
     async def renew(self, permits: Mapping[str, Sequence[Bucket]], *, now_ms: int = 0) -> None:
-        """Calls that are under way still are, also if Redis has forgotten them."""
+        """Renew calls that are under way, also if Redis lost them."""
         for permit, buckets in permits.items():
             if held := [bucket for bucket in buckets if bucket.concurrency]:
                 await self._run("renew", held, permit, 0, now_ms=now_ms)

@@ -1,11 +1,11 @@
-"""What a program may spend: reserved in Postgres before each call, settled after it."""
+"""Budgets: what a program may spend, reserved in Postgres before each call and settled after it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from psycopg.rows import tuple_row
@@ -18,19 +18,29 @@ from workers.adapters.contract import Answer, Estimate
 from workers.attempt.batcher import Batcher, Connection
 from workers.attempt.retry_policy import Deferred
 
-__all__ = ["Budgets"]
+__all__ = ["Budgets", "PermittedCall"]
 
 log = logging.getLogger("dspex.workers")
 
-#: What a call that failed may have cost all the same: the answer may have been on its way.
+#: Failures after which a call may have been billed: the answer may have been on its way.
 UNCERTAIN = frozenset({"model_timeout"})
 
-#: A reservation, and what its call cost; None for what was reserved.
+#: A reservation, and the cost of its call; None: the reserved amount.
 _Ended = tuple[UUID, float | None]
 
 
+class PermittedCall:
+    """A call under way within limits: what it used is counted by its ``answer``, once there is one."""
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+
+    def answered(self, answer: Answer) -> None:
+        self.answer = answer
+
+
 class Budgets:
-    """Two connections, which programs without a budget never open."""
+    """Reserves and settles, over two connections that are opened only for programs with a budget."""
 
     def __init__(self, database_url: str, worker_id: Callable[[], UUID]) -> None:
         self._worker_id = worker_id
@@ -47,12 +57,12 @@ class Budgets:
         await self._reserve.close()
         await self._settle.close()
 
-    async def during(
-        self, program: str, model: str, expected: Estimate, call: Callable[[], Awaitable[tuple[Answer, datetime]]]
-    ) -> tuple[Answer, datetime]:
-        """Make the call if the budget allows what it may cost.
+    @asynccontextmanager
+    async def reserve(self, program: str, model: str, expected: Estimate, call: PermittedCall) -> AsyncIterator[None]:
+        """Reserve what a call may cost, and settle what it did cost when the block ends.
 
-        Raises Deferred, and ModelError (``price_unknown``) when nobody can tell what it may cost.
+        Raises Deferred when the budget has no room for it, and ModelError (``price_unknown``) when the price is not
+        known.
         """
         if expected.cost_usd is None:
             raise ModelError(
@@ -66,18 +76,17 @@ class Budgets:
         try:
             if refused := await asyncio.shield(reserving):
                 raise Deferred(code=refused, delay_seconds=0.0)
-            cost = None  # a call that is ended on its way may be billed
-            made = await call()
-            cost = made[0].cost_usd
+            cost = None  # a call that is ended while it is under way may be billed
+            yield
+            cost = call.answer.cost_usd if call.answer else None
         except DspexError as error:
             cost = None if error.code in UNCERTAIN else 0.0
             raise
         finally:
-            # Whoever is cancelled does not wait for it.
+            # A call that is cancelled does not wait for it.
             task = asyncio.create_task(self._end(reserving, reservation.id, cost))
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
-        return made
 
     async def _end(self, reserving: asyncio.Future[str | None], id: UUID, cost: float | None) -> None:
         if await reserving is None:
@@ -86,7 +95,7 @@ class Budgets:
     async def _reserve_all(
         self, connection: Connection, reservations: Sequence[Reservation], again: bool
     ) -> list[str | None]:
-        """For each: None, or why not."""
+        """For each reservation: None, or the reason of the refusal."""
         parameters = budgets.reserve_parameters(reservations, self._worker_id())
         async with connection.cursor(row_factory=tuple_row) as cursor:
             rows = await (await cursor.execute(budgets.RESERVE, parameters)).fetchall()

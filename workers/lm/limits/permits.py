@@ -1,8 +1,8 @@
-"""A model call's way through the limits of its program and its model: wait a moment, or give the slot back.
+"""Permits of model calls: a call waits a moment for the limits of its program and model, or gives its slot back.
 
-The calls of this worker that wait for the same limits stand in line, and only the first of them asks Redis. A call
-that would wait longer than PATIENCE_SECONDS hands its attempt back to the queue, uncounted; what it was answered so
-far is replayed then. While calls of a program wait, the worker begins no more of its executions (``throttled``).
+The calls of this worker that wait for the same limits form a line, and only the first of them asks Redis. A call
+that would wait longer than PERMIT_WAIT_SECONDS hands its attempt back to the queue, uncounted; its answers so far are
+replayed then. While calls of a program wait, the worker begins no more of its executions (``throttled``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import logging
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from uuid import uuid4
 
@@ -25,24 +25,21 @@ from dspex.settings import ModelLimits
 from workers.adapters.contract import Answer, Estimate
 from workers.attempt.retry_policy import Deferred
 from workers.lm.limits.buckets import LEASE_SECONDS, Bucket, Buckets
-from workers.lm.limits.budget import Budgets
+from workers.lm.limits.budget import Budgets, PermittedCall
 
 __all__ = ["CallLimits", "Permits"]
 
 log = logging.getLogger("dspex.workers")
 
-#: The longest a call waits in its slot.
-PATIENCE_SECONDS = 3.0
-#: How soon the first in line asks again when nobody can say when a place will be free.
+#: The longest that a call waits for a permit, holding its slot.
+PERMIT_WAIT_SECONDS = 3.0
+#: How soon the first in line asks again when the time to wait is not known.
 ASK_AGAIN_SECONDS = 0.1
-#: With so many calls of a program waiting, no more of its executions begin here.
+#: With this many calls of a program waiting, no more of its executions begin here.
 WAITING_MOST = 4
-#: How long an attempt that is handed back waits, at least and at most.
+#: The delay of an attempt that is handed back, at least and at most.
 DELAY_SECONDS = (1.0, 60.0)
 UNKNOWN = Estimate(tokens=0, cost_usd=None)
-
-#: An answer, and when the call began.
-Made = tuple[Answer, datetime]
 
 
 class Permits:
@@ -64,7 +61,7 @@ class Permits:
         self._closing = asyncio.Event()
         self._giving: asyncio.Task[None] | None = None
         self._gives: asyncio.Queue[Callable[[], Awaitable[None]] | None] = asyncio.Queue()
-        #: Called whenever a program may be throttled no longer.
+        #: Called when a program may no longer be throttled.
         self.on_freed: Callable[[], None] = lambda: None
 
     def start(self) -> None:
@@ -80,7 +77,7 @@ class Permits:
         await self._buckets.close()
 
     def of(self, program: Program) -> CallLimits | None:
-        """What the calls of this program obey; None when there is nothing."""
+        """The limits of this program's calls; None when there are none."""
         limits = program.limits
         own = [Bucket(f"program:{program.name}", tokens_per_minute=limits.tokens_per_minute)]
         if limits.tokens_per_minute is None:
@@ -96,7 +93,7 @@ class Permits:
         return time.monotonic() < self._throttled_until.get(program, 0.0)
 
     def buckets_of(self, program: Program, model: str) -> list[Bucket]:
-        """Those of the model and of the address that the program calls."""
+        """The buckets of the model and of the address that the program calls."""
         names = dict.fromkeys((model, program.model, program.api_base))
         return [self._model_limits[name] for name in names if name in self._model_limits]
 
@@ -108,7 +105,7 @@ class Permits:
             async with asyncio.timeout(patience), self._lines[tuple(buckets)]:
                 await self._take(permit)
         except BaseException as error:
-            permit.give(answer=None)  # Redis may have counted it although nobody heard of it
+            permit.give(answer=None)  # Redis may have counted it although its reply was lost
             if isinstance(error, TimeoutError):
                 raise self.deferred(program, permit.why, permit.wait_seconds) from None
             raise
@@ -118,7 +115,7 @@ class Permits:
         return permit
 
     def deferred(self, program: str, code: str, wait_seconds: float) -> Deferred:
-        """That an attempt is handed back; until it is made again no other of the program begins here."""
+        """Make the error that hands an attempt back, and begin no other attempt of the program here for as long."""
         least, most = DELAY_SECONDS
         seconds = min(max(wait_seconds, least), most) * random.uniform(1.0, 1.25)  # noqa: S311
         self._throttled_until[program] = time.monotonic() + seconds
@@ -126,7 +123,7 @@ class Permits:
         return Deferred(WHY[code], code=code, delay_seconds=round(seconds, 3))
 
     def give(self, permit: Permit, correction: int) -> None:
-        """The call is over. Redis hears of it in the background: what it misses, the lease makes good."""
+        """The call is over. Redis is updated in the background; if that fails, the call's lease ends."""
         self._held.pop(permit.id, None)
         give = partial(self._buckets.give, permit.buckets, permit.id, second=permit.second, correction=correction)
         self._gives.put_nowait(give)
@@ -148,22 +145,22 @@ class Permits:
                 self._held[permit.id] = permit.buckets
                 return
             permit.why, permit.wait_seconds = "rate_limited_locally", taken.wait_seconds
-            if taken.wait_seconds > PATIENCE_SECONDS:
+            if taken.wait_seconds > PERMIT_WAIT_SECONDS:
                 raise TimeoutError
-            # A call of this worker that ends may free a place at once; one of another's is found by asking.
+            # A call of this worker that ends frees a place at once; a place freed by another worker is found by asking.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(taken.wait_seconds, ASK_AGAIN_SECONDS)):
                     await self._freed.wait()
 
     async def _give_all(self) -> None:
         while (give := await self._gives.get()) is not None:
-            await _hint(give)
+            await _try(give)
             self._freed.set()
 
     async def _renew(self) -> None:
         while not self._closing.is_set():
-            await _hint(self._buckets.begin)
-            await _hint(partial(self._buckets.renew, dict(self._held)))
+            await _try(self._buckets.begin)
+            await _try(partial(self._buckets.renew, dict(self._held)))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), LEASE_SECONDS / 3)
 
@@ -178,14 +175,14 @@ WHY = {
 
 
 class Permit:
-    """A call that is counted: under which buckets, with how many tokens, in which second of Redis' clock."""
+    """A counted call: its buckets, its tokens, and the second of Redis' clock in which it was counted."""
 
     def __init__(self, permits: Permits, buckets: Sequence[Bucket], tokens: int) -> None:
         self.id = uuid4().hex
         self.buckets = buckets
         self.tokens = tokens
         self.second = 0
-        #: Why it is waited for, and for about how long.
+        #: Why the call waits, and for about how long.
         self.why = "rate_limited_locally"
         self.wait_seconds = 0.0
         self._permits = permits
@@ -196,7 +193,7 @@ class Permit:
 
 
 class CallLimits:
-    """What the calls of one program obey."""
+    """The limits of one program's calls."""
 
     def __init__(self, permits: Permits, program: Program, own: Sequence[Bucket], budgets: Budgets | None) -> None:
         self._permits = permits
@@ -204,36 +201,42 @@ class CallLimits:
         self._own = own
         self._budgets = budgets
 
-    async def during(
-        self, model: str, estimate: Callable[[], Estimate] | None, call: Callable[[], Awaitable[Made]]
-    ) -> Made:
-        """Make the call once it may be made. Raises Deferred, and ModelError for a price that nobody knows."""
+    @asynccontextmanager
+    async def permit(self, model: str, estimate: Callable[[], Estimate] | None) -> AsyncIterator[PermittedCall]:
+        """Wait until a call may be made, and count it until the block ends.
+
+        Raises Deferred when that takes too long or the budget has no room for it, and ModelError when its price is
+        not known.
+        """
         expected = estimate() if estimate else UNKNOWN
         buckets = [*self._own, *self._permits.buckets_of(self._program, model)]
         permit: Permit | None = None
         if buckets:
             # An attempt with little time is handed back before it is over.
-            patience = min(PATIENCE_SECONDS, self._program.timeout / 2)
+            patience = min(PERMIT_WAIT_SECONDS, self._program.timeout / 2)
             permit = await self._permits.take(self._program.name, buckets, expected.tokens, patience=patience)
-        made: Made | None = None
+        call = PermittedCall()
         try:
-            made = await self._within_budget(model, expected, call)
+            async with self._within_budget(model, expected, call):
+                yield call
         finally:
             if permit is not None:
-                permit.give(made[0] if made else None)
-        return made
+                permit.give(call.answer)
 
-    async def _within_budget(self, model: str, expected: Estimate, call: Callable[[], Awaitable[Made]]) -> Made:
+    @asynccontextmanager
+    async def _within_budget(self, model: str, expected: Estimate, call: PermittedCall) -> AsyncIterator[None]:
         if self._budgets is None:
-            return await call()
+            yield
+            return
         try:
-            return await self._budgets.during(self._program.name, model, expected, call)
+            async with self._budgets.reserve(self._program.name, model, expected, call):
+                yield
         except Deferred as error:
             raise self._permits.deferred(self._program.name, error.code, 0.0) from None
 
 
-async def _hint(tell: Callable[[], Awaitable[None]]) -> None:
+async def _try(update: Callable[[], Awaitable[None]]) -> None:
     try:
-        await tell()
+        await update()
     except (redis.RedisError, OSError) as error:
-        log.debug("cannot tell Redis of model calls: %s", error)
+        log.debug("cannot update the count of model calls in Redis: %s", error)

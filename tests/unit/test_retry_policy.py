@@ -11,15 +11,15 @@ from dspex import errors
 from dspex.errors import DspexError, ExecutionFailed, ModelError, ProgramError, ValidationError
 from dspex.program.program import Retry
 from workers.adapters import AdapterUnavailable
+from workers.attempt.fallback import may_fall_back
 from workers.attempt.retry_policy import (
-    PATIENCE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
     WITHIN_ATTEMPT,
     Fail,
     TryAgain,
     after_failure,
     backoff_seconds,
     is_transient,
-    may_fall_back,
 )
 from workers.lm.model_errors import RULES
 
@@ -125,7 +125,7 @@ def test_a_refused_request_falls_back_when_its_form_is_refused(about: list[str],
 def test_within_an_attempt_no_wait_of_ours_is_too_long_for_it() -> None:
     waits = [backoff_seconds(AWAY, attempt=n, retry=WITHIN_ATTEMPT, chance=0.0) for n in (1, 2)]
     assert waits == [0.5, 1.0]
-    assert WITHIN_ATTEMPT.max_backoff <= PATIENCE_SECONDS
+    assert WITHIN_ATTEMPT.max_backoff <= LONGEST_PAUSE_SECONDS
 
 
 @pytest.mark.parametrize(("attempt", "chance", "delay"), [(1, 0.0, 2.0), (2, 0.0, 4.0), (1, 0.4, 1.8)])

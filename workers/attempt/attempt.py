@@ -1,0 +1,95 @@
+"""An attempt at an execution: one object from its claim to its settlement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from dspex.program.program import Program
+from dspex.sealing.values import SealedAttempt, Sealing
+from dspex.store.lifecycle.executions import Claimed
+from workers.adapters.contract import Run, Stream
+from workers.attempt.attempt_trail import AttemptTrail
+from workers.attempt.retry_policy import Deferred
+from workers.attempt.stream import AttemptStream, StreamWithout
+from workers.attempt.supervision import Ending, Supervised
+from workers.lm.journal import AttemptJournal, CallStore
+from workers.lm.limits.permits import CallLimits
+from workers.lm.model_calls import ModelCalls
+
+__all__ = ["Attempt", "Hosted"]
+
+
+class Hosted(NamedTuple):
+    """A hosted program's valid outputs: ``result`` is JSON text, ``adapter`` the one that produced them."""
+
+    result: str
+    adapter: str
+
+
+class Attempt:
+    """One attempt, from its claim to its settlement. It begins at once: ``host`` runs as a task of its own.
+
+    ``program`` is None until it is read, unless this worker has hosted it before. ``sealed`` seals what is stored of
+    the attempt; it is None when nothing is to be sealed, and until :meth:`open`.
+    """
+
+    def __init__(
+        self,
+        claimed: Claimed,
+        trail: AttemptTrail,
+        *,
+        program: Program | None,
+        stream: AttemptStream | None,
+        calls: CallStore,
+        host: Callable[[Attempt], Coroutine[Any, Any, Hosted]],
+    ) -> None:
+        self.claimed = claimed
+        self.trail = trail
+        self.program = program
+        self.stream = stream
+        self.sealed: SealedAttempt | None = None
+        self.journal = AttemptJournal(claimed.id, claimed.attempt, calls)
+        self.deadline = time.monotonic() + claimed.timeout_seconds
+        #: The results of the program's actions, by name.
+        self.action_results: dict[str, Any] = {}
+        self._calls: ModelCalls | None = None
+        self.work = Supervised(host(self))
+
+    def open(self, program: Program, sealing: Sealing, limits: CallLimits | None) -> Run:
+        """Open the inputs. Returns the attempt as adapters and actions see it.
+
+        Raises EncryptionError for inputs that this worker cannot open.
+        """
+        claimed = self.claimed
+        self.program = program
+        self.sealed = sealing.attempt(program, claimed.inputs, claimed.id)
+        inputs = sealing.values(program.signature, "inputs", claimed.inputs, claimed.id)
+        self._calls = calls = ModelCalls(
+            self.journal, self.trail, limits=limits, sealed=self.sealed, keeps=program.journal
+        )
+        return Run(claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, self._visible())
+
+    @property
+    def deferral(self) -> Deferred | None:
+        """Why a limit refused a call of this attempt, if one did, whatever the program then made of that error."""
+        return self._calls.deferral if self._calls else None
+
+    async def discard_answers(self) -> None:
+        """The attempt fails because of its answers: those blamed are never replayed."""
+        if self.program is not None and self.program.journal:
+            await self.journal.discard()
+
+    def cancel(self, requested_at: datetime) -> None:
+        """End it, because a cancel was requested; nothing when it is ending already."""
+        if not self.work.ending:
+            self.trail.record("cancel_requested", requested_at=requested_at.isoformat())
+            self.work.end(Ending.CANCELLED)
+
+    def _visible(self) -> Stream | None:
+        """The stream, without the outputs that are sealed."""
+        if self.stream is None or self.sealed is None:
+            return self.stream
+        return StreamWithout(self.stream, self.sealed.hidden_outputs)
