@@ -1,4 +1,4 @@
-"""The adapters' implementations, and their loading by the registry's word."""
+"""The adapters of a worker process, loaded by the registry of :mod:`dspex.program.adapters`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Adapters:
         self._making = asyncio.Lock()
 
     async def get(self, name: str) -> Adapter:
-        """The adapter. Raises AdapterUnavailable, which another worker may be able to mend."""
+        """The adapter. Raises AdapterUnavailable; another worker may have it."""
         if name not in self._made:
             async with self._making:
                 if name not in self._made:
@@ -58,8 +58,8 @@ def _make(name: str) -> Adapter:
             else f"adapter {name!r} is not installed in this worker: install the package that brings it"
         )
     if missing := info.missing:
-        remedy = f"pip install '{info.install}'" if info.install else "install what brings it"
-        raise AdapterUnavailable(f"adapter {name!r} needs {', '.join(missing)}, which this worker lacks: {remedy}")
+        fix = f"pip install '{info.install}'" if info.install else "install what brings it"
+        raise AdapterUnavailable(f"adapter {name!r} needs {', '.join(missing)}, which this worker lacks: {fix}")
     module, _, attribute = info.implementation.partition(":")
     try:
         adapter: Adapter = getattr(import_module(module), attribute)()

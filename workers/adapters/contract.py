@@ -41,7 +41,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """What model calls took in this attempt so far; replayed ones took nothing."""
+    """The model calls of this attempt so far, without replayed ones."""
 
     calls: int
     seconds: float
@@ -49,22 +49,22 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a model call may take, rather too much than too little. ``cost_usd`` is None when no price is known."""
+    """An upper estimate of a model call's use. ``cost_usd`` is None when no price is known."""
 
     tokens: int
     cost_usd: float | None
 
 
 class Tries(Protocol):
-    """How often a call is made before it counts as failed."""
+    """Retries of a call: how often it is made before it counts as failed."""
 
     async def __call__(self, call: Callable[[], Awaitable[T]], /) -> T:
-        """What ``call`` returns, or what it raises in the end."""
+        """The result of ``call``. Raises the error of the last try."""
         ...
 
 
 async def once(call: Callable[[], Awaitable[T]], /) -> T:
-    """Make the call, and leave it at that."""
+    """Make the call once."""
     return await call()
 
 
@@ -85,16 +85,19 @@ class Journal(Protocol):
 
         ``request_hash`` is a hex digest of everything that determines the answer; the n-th request with one
         hash replays the n-th answer to it. An ``lm_call`` event is recorded either way, and for each of ``tries`` that
-        fails; ``repair`` marks there that a bad answer is sent back with this call. ``estimate`` is asked, before each
+        fails; ``repair`` marks there that a bad answer is sent back with this call. ``estimate`` is called, before each
         try, if the program or the model has limits of tokens or cost.
+
+        Raises the error of ``call``. When a limit refuses the call, raises an error with the code of that limit: let it
+        pass, and the attempt is queued again without being counted.
         """
         ...
 
     def reject(self, request_hashes: Collection[str]) -> None:
-        """The answers that this attempt was given to these requests are bad, and no repair helped.
+        """Mark the answers to these requests as bad: no repair helped.
 
-        If the attempt fails for its outputs, a later one asks anew for these and replays the others. An adapter that
-        cannot tell says nothing: then all are asked anew.
+        If the attempt fails because of its outputs, a later one asks again for these and replays the others. If an
+        adapter never calls this, a later attempt asks again for all of them.
         """
         ...
 
@@ -103,7 +106,7 @@ class Trail(Protocol):
     """The audit events of the attempt, kept until its transition is written."""
 
     def now(self) -> datetime:
-        """The moment by the database's clock: what ``began_at`` is."""
+        """The time by the database's clock, for ``began_at``."""
         ...
 
     def record(self, kind: str, *, began_at: datetime | None = None, **data: Any) -> None:
@@ -124,18 +127,18 @@ class StreamedAnswer(Protocol):
 
 
 class Stream(Protocol):
-    """What is told, while the attempt runs, to whoever follows it. Nothing here waits or fails."""
+    """Publishes outputs while the attempt runs, for those who follow it. No method waits or fails."""
 
     def answer(self) -> StreamedAnswer:
-        """A model begins to answer with the program's outputs: what was told before is void, and ignored if it
-        goes on."""
+        """Begin a new answer with the program's outputs. Earlier answers of the attempt become void, and what is still
+        written to them is ignored."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """One attempt: ``inputs`` are validated; ``attempt`` counts from 1; it is over at ``deadline``, a moment of
-    ``time.monotonic()``. ``stream`` is None unless whoever submitted it wants to follow it."""
+    ``time.monotonic()``. ``stream`` is None unless the execution was submitted to be streamed."""
 
     execution_id: UUID
     attempt: int
@@ -157,8 +160,8 @@ class Adapter(Protocol):
     async def execute(self, run: Run) -> Mapping[str, Any]:
         """The program's raw outputs by field name; the caller validates them.
 
-        An adapter that can ask a model to mend a bad answer does it here, once, and has it recorded: an
-        ``output_validation`` event with what was wrong, and the call with ``repair``.
+        An adapter that can ask a model to repair a bad answer does so here, once, and records it: an
+        ``output_validation`` event with the faults, and the call with ``repair``.
 
         Raises dspex errors only: ModelError for the model's failures, ProgramError for the program's own.
         """

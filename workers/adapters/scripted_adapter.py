@@ -51,11 +51,11 @@ class ScriptedAdapter:
             os.kill(os.getpid(), signal.SIGKILL)
         outputs = dict(options["outputs"]) if "outputs" in options else run.program.signature.example(seed).outputs
         if run.stream is not None:
-            _tell(run.stream.answer(), outputs)
+            _publish(run.stream.answer(), outputs)
         return outputs
 
 
-def _tell(answer: StreamedAnswer, outputs: Mapping[str, Any]) -> None:
+def _publish(answer: StreamedAnswer, outputs: Mapping[str, Any]) -> None:
     """The outputs as if a model wrote them, each in two pieces."""
     for name, value in outputs.items():
         text = value if isinstance(value, str) else json.dumps(value, default=str)
@@ -74,7 +74,7 @@ async def _call(run: Run, seed: int) -> Answer:
         await asyncio.sleep(sleep_ms / 1000)
     fail = options.get("fail", {})
     if run.attempt <= fail.get("times", 0):
-        raise ModelError("as the script says", code=fail.get("code", "provider_unavailable"), retryable=True)
+        raise ModelError("scripted failure", code=fail.get("code", "provider_unavailable"), retryable=True)
     cost = options.get("cost_usd", 0.0)
     return Answer({"text": "scripted"}, prompt_tokens=PROMPT_TOKENS, completion_tokens=COMPLETION_TOKENS, cost_usd=cost)
 

@@ -1,8 +1,8 @@
-"""Code of the user's own: found by name, and only in the packages that this worker allows.
+"""The user's own code: found by name, and only in the packages that this worker allows.
 
-A program is data that anybody with access to the database can write, so its names are not trusted: a package that is
-not listed in ``DSPEX_PROGRAM_PACKAGES`` is never imported, and what an allowed module merely imported from elsewhere
-(``os.system``) is not handed out either.
+A program is data that anyone with access to the database can write, so its names are not trusted: a package that is
+not listed in ``DSPEX_PROGRAM_PACKAGES`` is never imported, and objects that an allowed module imported from elsewhere
+(``os.system``) are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["allowed_packages", "load"]
 
 
 def allowed_packages() -> Collection[str]:
-    """What ``DSPEX_PROGRAM_PACKAGES`` says now."""
+    """The packages in ``DSPEX_PROGRAM_PACKAGES``."""
     return Settings.load().program_packages
 
 
@@ -52,7 +52,7 @@ def load(program: Program, reference: str, packages: Collection[str]) -> Callabl
 
 
 def _home(found: Any) -> str:
-    """The module whose code it is: for a thing made by a class from elsewhere (``functools.partial``), that class's."""
+    """The module that defines it; for an instance (``functools.partial``), the module of its class."""
     defined = found if isinstance(found, type) or hasattr(found, "__code__") else type(found)
     return str(defined.__module__)
 

@@ -1,7 +1,7 @@
-"""Answers taken apart while a model writes them: text in, however it is cut, and the fields' text and values out.
+"""Answers read while a model writes them: pieces of text in, the fields' text and values out.
 
-What comes out is a preview. The whole answer is read again once it is there, by whoever asked for it; slips that are
-mended then end the preview here, and change nothing.
+The result is a preview. The adapter reads the whole answer again once it is complete. Malformed JSON that is repaired
+then ends the preview here, and has no other effect.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["JsonAnswer", "PartialAnswer", "SectionsAnswer"]
 
 
 class PartialAnswer(Protocol):
-    """Takes an answer's text in pieces, and tells a :class:`StreamedAnswer` of the fields in it."""
+    """Takes an answer's text in pieces, and passes its fields to a :class:`StreamedAnswer`."""
 
     def feed(self, text: str) -> None:
         """The next piece."""
@@ -27,11 +27,11 @@ class PartialAnswer(Protocol):
         """There is no more."""
 
 
-class _Field:
-    """A field that is being written; without a name it is none of the program's, and nothing is told of it."""
+class _OpenField:
+    """A field that is being written. One without a name is not an output of the program, and is not passed on."""
 
-    def __init__(self, told: StreamedAnswer, name: str | None) -> None:
-        self._told = told
+    def __init__(self, answer: StreamedAnswer, name: str | None) -> None:
+        self._answer = answer
         self._name = name
         self._parts: list[str] = []
 
@@ -46,11 +46,11 @@ class _Field:
     def write(self, text: str) -> None:
         if text and self._name is not None:
             self._parts.append(text)
-            self._told.text(self._name, text)
+            self._answer.text(self._name, text)
 
     def complete(self, value: Any) -> None:
         if self._name is not None:
-            self._told.field(self._name, value)
+            self._answer.field(self._name, value)
 
 
 # -------------------------------------------------------------------------------------------------------- sections
@@ -63,18 +63,18 @@ _HEADER_NAME = re.compile(r"\[\[ ## \w*")
 class SectionsAnswer:
     """An answer in DSPy's sections: ``[[ ## name ## ]]`` at the beginning of a line, and after it the field.
 
-    ``names`` are the program's, by those in the answer; the fields in ``texts`` are text as they stand, others are
-    spelled as JSON or Python.
+    ``names`` are the program's names by the names in the answer. The fields in ``texts`` are plain text, the others
+    JSON or Python literals.
     """
 
-    def __init__(self, told: StreamedAnswer, names: Mapping[str, str], texts: Collection[str]) -> None:
-        self._told = told
+    def __init__(self, answer: StreamedAnswer, names: Mapping[str, str], texts: Collection[str]) -> None:
+        self._answer = answer
         self._left = dict(names)
         self._texts = texts
-        self._field: _Field | None = None
+        self._field: _OpenField | None = None
         self._is_text = False
-        self._space = ""  # whitespace that is told once something follows it
-        self._line: str | None = ""  # what there is of a line that may begin with a header; None: it does not
+        self._space = ""  # whitespace to pass on once something follows it
+        self._line: str | None = ""  # the beginning of a line that may be a header; None: it is not
         self._cut = ""  # "\r", which "\n" may follow
 
     def feed(self, text: str) -> None:
@@ -111,7 +111,7 @@ class SectionsAnswer:
 
     def _begin_field(self, name: str) -> None:
         if name in self._left:
-            self._field, self._is_text = _Field(self._told, self._left.pop(name)), name in self._texts
+            self._field, self._is_text = _OpenField(self._answer, self._left.pop(name)), name in self._texts
 
     def _end_field(self) -> None:
         if self._field is not None:
@@ -119,7 +119,7 @@ class SectionsAnswer:
         self._field, self._space = None, ""
 
     def _write(self, text: str) -> None:
-        """More of the field; whitespace at its ends is no part of it."""
+        """Write more of the field, without the whitespace at its ends."""
         if self._field is not None:
             text = self._space + text if self._field.is_begun else text.lstrip()
             body = text.rstrip()
@@ -158,21 +158,21 @@ _NESTED = re.compile(r'[^"\[\]{}]*')
 
 
 class _NotJson(Exception):
-    """What the model writes cannot be read further."""
+    """The rest of the answer cannot be read."""
 
 
 class JsonAnswer:
-    """An answer that is one JSON object, perhaps with something before it. ``names`` are the program's, by its keys."""
+    """An answer that is one JSON object, perhaps after other text. ``names`` are the program's names by its keys."""
 
-    def __init__(self, told: StreamedAnswer, names: Mapping[str, str]) -> None:
-        self._told = told
+    def __init__(self, answer: StreamedAnswer, names: Mapping[str, str]) -> None:
+        self._answer = answer
         self._names = names
         self._text = ""
-        self._at = 0  # what is before it is used up
+        self._at = 0  # the text before it is used up
         self._step = self._object
-        self._field = _Field(told, None)
+        self._field = _OpenField(answer, None)
         self._depth = 0
-        self._kept: list[str] = []  # all that was written of a value that is no string
+        self._kept: list[str] = []  # the parts of a value
 
     def feed(self, text: str) -> None:
         self._text, self._at = self._text[self._at :] + text, 0
@@ -184,9 +184,9 @@ class JsonAnswer:
             self._nothing()
 
     def end(self) -> None:
-        """Nothing: what is not closed is not complete."""
+        """Nothing: a value that is not closed is not complete."""
 
-    # Each step takes what it can use of the text; False: it needs more.
+    # Each step takes the text that it can use, and returns False when it needs more.
 
     def _object(self) -> bool:
         begin = self._text.find("{", self._at)
@@ -203,7 +203,7 @@ class JsonAnswer:
             elif not _KEY_BEGUN.fullmatch(self._text, self._at):
                 raise _NotJson
             return False
-        self._field = _Field(self._told, self._names.get(json.loads(key.group(1), strict=False)))
+        self._field = _OpenField(self._answer, self._names.get(json.loads(key.group(1), strict=False)))
         self._at = key.end()
         first = self._text[self._at]
         if first == '"':
@@ -272,6 +272,6 @@ class JsonAnswer:
 
 
 def _end(pattern: re.Pattern[str], text: str, begin: int) -> int:
-    """Where the longest match ends; the pattern matches nothing at least."""
+    """The end of the longest match, or ``begin``."""
     found = pattern.match(text, begin)
     return found.end() if found else begin

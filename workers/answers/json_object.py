@@ -14,7 +14,7 @@ _FENCE = re.compile(r"^\s*```[a-zA-Z]*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 
 
 def json_object(answer: str) -> dict[str, Any] | None:
-    """The object that the answer is, its slips mended; None if it is none."""
+    """The JSON object in the answer, repaired if it is slightly malformed; None if there is none."""
     fenced = _FENCE.match(answer)
     text = fenced.group(1) if fenced else answer
     for read in (json.loads, _repaired):
@@ -27,5 +27,5 @@ def json_object(answer: str) -> dict[str, Any] | None:
 
 
 def _repaired(text: str) -> Any:
-    """The JSON that begins at the first brace, its slips mended: a missing bracket, a trailing comma."""
+    """The JSON from the first brace on, repaired: a missing bracket, a trailing comma."""
     return json_repair.loads(text[max(0, text.find("{")) :])

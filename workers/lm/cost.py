@@ -1,4 +1,4 @@
-"""What a model call used and what it cost: afterwards, and roughly beforehand."""
+"""Tokens and cost of a model call: exact afterwards, estimated beforehand."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def cost_usd(response: Response, provider: str, rates: Mapping[str, float]) -> f
         return None
     rate = _rate(rates, prompt, response)
     cached, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-    heard, said = usage.input_audio_tokens or 0, usage.output_audio_tokens or 0
+    audio_in, audio_out = usage.input_audio_tokens or 0, usage.output_audio_tokens or 0
     reasoned = usage.reasoning_tokens or 0
     parts = [
-        (prompt - cached - written - heard, rate("input_cost_per_token", "")),
+        (prompt - cached - written - audio_in, rate("input_cost_per_token", "")),
         (cached, rate("cache_read_input_token_cost", "input_cost_per_token")),
         (written, rate("cache_creation_input_token_cost", "input_cost_per_token")),
-        (heard, rate("input_cost_per_audio_token", "input_cost_per_token")),
-        (completion - reasoned - said, rate("output_cost_per_token", "")),
+        (audio_in, rate("input_cost_per_audio_token", "input_cost_per_token")),
+        (completion - reasoned - audio_out, rate("output_cost_per_token", "")),
         (reasoned, rate("output_cost_per_reasoning_token", "output_cost_per_token")),
-        (said, rate("output_cost_per_audio_token", "output_cost_per_token")),
+        (audio_out, rate("output_cost_per_audio_token", "output_cost_per_token")),
     ]
     if any(count < 0 or (count and price is None) for count, price in parts):
         return None
@@ -78,8 +78,8 @@ def _totals(response: Response, provider: str) -> tuple[int | None, int | None]:
 
 
 def _rate(rates: Mapping[str, float], prompt: int, response: Response) -> Callable[[str, str], float | None]:
-    """Looks up a rate by its name, or else by that of the ordinary token, for this length of prompt and service tier:
-    never the rate of a cheaper one."""
+    """A function that looks up a rate by its name, or else by the ordinary token's, for this length of prompt and
+    service tier. It never returns the rate of a cheaper tier."""
     raw = response.provider_data if isinstance(response.provider_data, Mapping) else {}
     tier = _TIERS.get(str(raw.get("service_tier")), "")
     limits = {int(found.group(1)) for name in rates if (found := _ABOVE.search(name))}

@@ -29,7 +29,7 @@ _ENDPOINTS_KEPT = 256
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a program's model answers. ``model`` is the program's spelling; ``rates`` are its prices, if it is listed.
+    """A model at one address. ``model`` is the program's spelling; ``rates`` are its prices, empty if not listed.
 
     ``supported_params`` are the request settings it takes, by OpenAI's names.
     """
@@ -44,7 +44,7 @@ class Endpoint:
 
     @property
     def address(self) -> str | None:
-        """Where the program says its model is, without the query; ``None`` at a provider's own address."""
+        """The program's own address of its model, without the query; ``None`` at a provider's address."""
         return self.route.address and self.route.address.partition("?")[0]
 
     @property
@@ -58,7 +58,7 @@ class Endpoint:
         return self.route.wire_model
 
     async def complete(self, request: Mapping[str, Any]) -> Response:
-        """Ask once. Raises upstream errors; the engine tells them in our words."""
+        """Ask once. Raises upstream errors, which the engine turns into ModelErrors."""
         answer: Response = await self.route.client.complete(request_from_dict({**request, "model": self.wire_model}))
         return answer
 
@@ -88,7 +88,7 @@ class Endpoints:
     async def of(self, program: Program) -> Endpoint:
         """The endpoint of a program's model, with the credential that is set now.
 
-        Raises ModelError: ``authentication`` when the key that it names cannot be had, ``invalid_request`` for a model
+        Raises ModelError: ``authentication`` when the key that it names is missing, ``invalid_request`` for a model
         string that leads nowhere, ``provider_unavailable`` when the local model cannot be served.
         """
         model = str(program.model)

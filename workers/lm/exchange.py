@@ -1,6 +1,6 @@
-"""An exchange: what a prompt asks the model for, and its answer sent back once if it is bad.
+"""An exchange: a request for the model, and its answer sent back once if it is bad.
 
-The prompt and the engine are far apart, with DSPy between them; this is what they tell each other.
+The prompt and the engine are far apart, with DSPy between them: they share this object.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workers.answers.incremental import PartialAnswer
 
 __all__ = ["Exchange", "Reader", "begin_exchange", "current_exchange"]
 
-#: Makes what takes an answer's text apart while it is written.
+#: Makes the reader of an answer's text while it is written.
 Reader = Callable[[StreamedAnswer], PartialAnswer]
 
 
@@ -35,7 +35,7 @@ class Exchange:
         return bool(self.faults)
 
     def correction(self, *, was_cut: bool) -> Iterator[str]:
-        """What the model is told of its answer, line by line."""
+        """The lines that are sent back to the model about its answer."""
         yield "This answer cannot be used:"
         yield from (f"- {fault}" for fault in self.faults)
         if was_cut:
@@ -43,7 +43,7 @@ class Exchange:
         yield "Answer again, completely and in the same form, with this put right."
 
 
-#: The exchange of this task or thread. Its changes are seen by everything that was started within it.
+#: The exchange of this task or thread. Everything started within it sees its changes.
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
 
 

@@ -75,7 +75,7 @@ class HttpTransport:
         """Raises ConfigurationError for a ``DSPEX_CA_FILE`` that holds no certificate."""
         settings = Settings.load()
         self._trusted = _trusted_authorities(settings.ca_file)
-        self._tells_trace = settings.trace_to_models
+        self._sends_trace = settings.trace_to_models
         self._session: aiohttp.ClientSession | None = None
         self._opened_by = 0
         self._proxies: dict[tuple[str, str], str | None] = {}
@@ -84,7 +84,7 @@ class HttpTransport:
     async def stream(self, request: _Request) -> AsyncIterator[Reply]:
         url = URL(request.url, encoded=True)
         headers = request.headers
-        if self._tells_trace and (trace := traceparent()) is not None:
+        if self._sends_trace and (trace := traceparent()) is not None:
             headers = [*headers, ("traceparent", trace)]
         async with self._open().request(
             request.method,

@@ -32,7 +32,7 @@ __all__ = ["ERRORS", "PREFIX", "LiteLLMClient", "begin_loading", "route"]
 
 PREFIX = "litellm/"
 
-#: What LiteLLM raises, as the error of lm15 that means the same; the nearest class in an error's MRO decides.
+#: LiteLLM's errors, as the errors of lm15 with the same meaning; the nearest class in an error's MRO decides.
 ERRORS: dict[str, type[lm15.LM15Error]] = {
     "APIConnectionError": lm15.TransportError,
     "APIError": lm15.ProviderError,
@@ -61,7 +61,7 @@ ERRORS: dict[str, type[lm15.LM15Error]] = {
     "UnprocessableEntityError": lm15.InvalidRequestError,
     "UnsupportedParamsError": lm15.UnsupportedFeatureError,
 }
-#: Codes of providers that say more than LiteLLM's class.
+#: Codes of providers that are more exact than LiteLLM's class.
 _BY_CODE = {"insufficient_quota": lm15.BillingError, "context_length_exceeded": lm15.ContextLengthError}
 _REQUEST_IDS = ("llm_provider-x-request-id", "llm_provider-request-id", "x-request-id", "request-id")
 
@@ -118,7 +118,7 @@ class LiteLLMClient:
 
 @cache
 def _loading() -> Future[Any]:
-    """The module, or what its import raised."""
+    """The module, or the error of its import."""
     loaded: Future[Any] = Future()
     loaded.set_running_or_notify_cancel()
     threading.Thread(target=_load, args=(loaded,), name="dspex-litellm", daemon=True).start()
@@ -140,7 +140,7 @@ def _load(loaded: Future[Any]) -> None:
 
 
 def _as_lm15(error: Exception) -> Exception:
-    """The error with its evidence and without its text; one that LiteLLM does not know as its own stays what it is."""
+    """LiteLLM's error as lm15's, with its evidence and without its text. Any other error stays as it is."""
     named = next((ERRORS[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in ERRORS), None)
     if named is None:
         return error
@@ -152,7 +152,7 @@ def _as_lm15(error: Exception) -> Exception:
         **(getattr(error, "litellm_response_headers", None) or {}),
     }
     status = getattr(error, "status_code", None)
-    told: Exception = _BY_CODE.get(str(code), named)(
+    translated: Exception = _BY_CODE.get(str(code), named)(
         "LiteLLM",
         provider=getattr(error, "llm_provider", None),
         provider_code=str(code) if code else None,
@@ -160,7 +160,7 @@ def _as_lm15(error: Exception) -> Exception:
         retry_after=_seconds(headers.get("retry-after")),
         status=status if isinstance(status, int) else None,
     )
-    return told
+    return translated
 
 
 def _seconds(value: object) -> float | None:

@@ -17,7 +17,7 @@ class LocalModelAddress:
     """The address of the local model's server, looked up for each call, so that a server that moved is found.
 
     Callers that come while a look-up is under way share it: it takes a thread and a request to the server, or seconds
-    when the server has to start. The thread is its own, so that it holds up nobody else's. Belongs to one loop.
+    when the server has to start. It has its own thread, so that other look-ups do not wait for it. Belongs to one loop.
     ``look`` finds the address, blocking; by default it asks the embedded stack of the settings.
     """
 
@@ -28,8 +28,8 @@ class LocalModelAddress:
         self._looking: asyncio.Future[str] | None = None
 
     async def __call__(self) -> str:
-        """Raises ModelError ``provider_unavailable``: to be retried when the server does not answer, not when there is
-        none."""
+        """Raises ModelError ``provider_unavailable``: retryable when the server does not answer, not when there is
+        no server."""
         if self._looking is None:
             self._looking = asyncio.get_running_loop().run_in_executor(self._own_thread(), self._look)
             self._looking.add_done_callback(self._forget)
@@ -39,7 +39,7 @@ class LocalModelAddress:
             raise ModelError(str(error), code="provider_unavailable", retryable=error.retryable) from error
 
     def close(self) -> None:
-        """Let go of the thread; a look-up under way is not waited for."""
+        """Release the thread, without waiting for a look-up under way."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
@@ -57,4 +57,4 @@ class LocalModelAddress:
     def _forget(self, looked: asyncio.Future[str]) -> None:
         self._looking = None
         if not looked.cancelled():
-            looked.exception()  # looked at, in case every caller was cancelled
+            looked.exception()  # retrieved, in case every caller was cancelled

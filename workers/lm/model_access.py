@@ -1,4 +1,4 @@
-"""Where a provider's model is asked, and which keys it takes: told without asking anybody."""
+"""The address of a provider's model and the keys it takes, found without any request."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def address(model: str) -> str | None:
 
 
 def _nowhere(model: str) -> ConfigurationError:
-    return ConfigurationError(f"model {model!r} leads to no provider that is known")
+    return ConfigurationError(f"model {model!r} belongs to no known provider")
 
 
 class _Unused:
-    """The transport of a client that is asked for its address only."""
+    """The transport of a client that is only used for its address."""
 
     def stream(self, request: Any) -> Any:
         raise NotImplementedError

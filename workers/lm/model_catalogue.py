@@ -1,4 +1,4 @@
-"""What the packaged list of models says of one: its prices and abilities.
+"""Prices and abilities of models, from the packaged list.
 
 The list is the snapshot that the dspy package carries (LiteLLM's, MIT licence). It is read as a file, so that dspy
 need not be imported, and one entry at a time: the whole of it takes 13 MB. Nothing is fetched over the network.
@@ -25,7 +25,7 @@ _PATH = ("clients", "model_metadata", "snapshot.json.gz")
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """``rates`` are US dollars per token by the list's own names; an ability that the list does not tell is False."""
+    """``rates`` are US dollars per token by the list's own names; an ability that is not in the list is False."""
 
     rates: Mapping[str, float] = field(default_factory=dict)
     function_calling: bool = False

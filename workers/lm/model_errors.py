@@ -1,7 +1,7 @@
-"""What went wrong with a model, in DSPex's own words: one table from every upstream error class.
+"""Errors of models: one table from every upstream error class to a ModelError.
 
-Upstream messages may quote the prompt, the answer or the key, so none of their text is kept. A ModelError says
-what the table says, and carries evidence that cannot hold user text: the model, the provider, the HTTP status, the
+Upstream messages may quote the prompt, the answer or the key, so none of their text is kept. A ModelError has the
+text of the table, and evidence that cannot hold user text: the model, the provider, the HTTP status, the
 provider's error code and request id, the operating system's reason, and which request parameters were named.
 """
 
@@ -21,42 +21,43 @@ import lm15
 
 from dspex.errors import ModelError
 
-__all__ = ["LM15_RULES", "RULES", "Rule", "clean_request_id", "model_error"]
+__all__ = ["LM15_RULES", "RULES", "ErrorRule", "clean_request_id", "model_error"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """How one class of upstream errors is told: the ModelError code, whether another attempt may help, and why."""
+class ErrorRule:
+    """The ModelError for one class of upstream errors: its code, whether to retry, and the reason in its text."""
 
     code: str
     retryable: bool
     reason: str
 
 
-_AUTHENTICATION = Rule("authentication", False, "the provider refused the credentials")
-_BILLING = Rule("billing", False, "the provider reports a billing or quota problem on the account")
-_CONFIGURATION = Rule("invalid_request", False, "the program names a model or settings that cannot be used")
-_CONTEXT = Rule("context_window_exceeded", False, "the prompt is longer than the model's context window")
-_FILTER = Rule("content_filtered", False, "the provider's content filter withheld the answer")
-_GARBLED = Rule("output_unparseable", True, "the model's answer broke off or is malformed")
-_INVALID = Rule("invalid_request", False, "the provider refused the request")
-_LIMIT = Rule("model_error", False, "the answer outgrew the collector's budget")
-_LOCK = Rule("provider_unavailable", True, "the credential file is locked by another process")
-_MODEL = Rule("unsupported", False, "the provider does not offer this model")
-_NO_KEY = Rule("authentication", False, "no credentials for the provider were found on the worker")
-_PROVIDER = Rule("model_error", False, "the provider answered with an error")
-_RATE = Rule("rate_limited", True, "the provider limits the rate of requests")
-_SERVER = Rule("provider_unavailable", True, "the provider failed while handling the request")
-_STREAM = Rule("provider_unavailable", True, "the provider's stream broke off")
-_TIMEOUT = Rule("model_timeout", True, "the provider did not answer in time")
-_TLS = Rule("provider_unavailable", False, "the provider's certificate could not be verified")
-_TRANSPORT = Rule("provider_unavailable", True, "the provider could not be reached")
-_UNEXPECTED = Rule("model_error", False, "the model call failed in an unexpected way")
-_UNREADABLE = Rule("provider_unavailable", True, "the provider's reply could not be read")
-_UNSUPPORTED = Rule("unsupported", False, "the provider does not support what the program asks for")
+_AUTHENTICATION = ErrorRule("authentication", False, "the provider refused the credentials")
+_BILLING = ErrorRule("billing", False, "the provider reports a billing or quota problem on the account")
+_CONFIGURATION = ErrorRule("invalid_request", False, "the program names a model or settings that cannot be used")
+_CONTEXT = ErrorRule("context_window_exceeded", False, "the prompt is longer than the model's context window")
+_FILTER = ErrorRule("content_filtered", False, "the provider's content filter withheld the answer")
+_GARBLED = ErrorRule("output_unparseable", True, "the model's answer broke off or is malformed")
+_INVALID = ErrorRule("invalid_request", False, "the provider refused the request")
+_LIMIT = ErrorRule("model_error", False, "the answer outgrew the collector's budget")
+_LOCK = ErrorRule("provider_unavailable", True, "the credential file is locked by another process")
+_MODEL = ErrorRule("unsupported", False, "the provider does not offer this model")
+_NO_KEY = ErrorRule("authentication", False, "no credentials for the provider were found on the worker")
+_PROVIDER = ErrorRule("model_error", False, "the provider answered with an error")
+_RATE = ErrorRule("rate_limited", True, "the provider limits the rate of requests")
+_SERVER = ErrorRule("provider_unavailable", True, "the provider failed while handling the request")
+_STREAM = ErrorRule("provider_unavailable", True, "the provider's stream broke off")
+_TIMEOUT = ErrorRule("model_timeout", True, "the provider did not answer in time")
+_TLS = ErrorRule("provider_unavailable", False, "the provider's certificate could not be verified")
+_TRANSPORT = ErrorRule("provider_unavailable", True, "the provider could not be reached")
+_UNEXPECTED = ErrorRule("model_error", False, "the model call failed in an unexpected way")
+_UNREADABLE = ErrorRule("provider_unavailable", True, "the provider's reply could not be read")
+_UNSUPPORTED = ErrorRule("unsupported", False, "the provider does not support what the program asks for")
 
-#: lm15's errors. DSPy has a copy of each, and LiteLLM its own names for most: dspy_bridge.py, litellm.py.
-LM15_RULES: dict[type[BaseException], Rule] = {
+#: lm15's errors. DSPy has a copy of each, and LiteLLM its own names for most: see
+#: workers/adapters/dspy/engine_bridge.py and litellm.py.
+LM15_RULES: dict[type[BaseException], ErrorRule] = {
     lm15.LM15Error: _UNEXPECTED,
     lm15.TransportError: _TRANSPORT,
     lm15.LockTimeoutError: _LOCK,
@@ -82,8 +83,8 @@ LM15_RULES: dict[type[BaseException], Rule] = {
 }
 
 #: Every upstream error class that is known; the optional modules add theirs when they load. The nearest class in an
-#: error's MRO decides; tests/unit/test_lm_errors.py fails when an upgrade brings one that is not here.
-RULES: dict[type[BaseException], Rule] = {
+#: error's MRO decides; tests/unit/test_model_errors.py fails when an upgrade brings one that is not here.
+RULES: dict[type[BaseException], ErrorRule] = {
     **LM15_RULES,
     # lm15, reading a reply of an unexpected shape
     ValueError: _UNREADABLE,
@@ -105,7 +106,7 @@ RULES: dict[type[BaseException], Rule] = {
     asyncio.IncompleteReadError: _TRANSPORT,
 }
 
-#: What lm15 calls an invalid request, but is the answer's fault: Gemini's ways of ending without one, by their code.
+#: Gemini's codes for ending without an answer, which lm15 reports as invalid requests.
 _ENDINGS = {
     **dict.fromkeys(("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "promptFeedback"), _FILTER),
     **dict.fromkeys(("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "LANGUAGE"), _GARBLED),
@@ -126,12 +127,12 @@ _PARAMETERS = frozenset(
 
 
 def model_error(error: BaseException, *, model: str, address: str | None = None) -> ModelError:
-    """The ModelError that tells this upstream error; ``address`` is where the model was asked, if known."""
+    """The ModelError for this upstream error; ``address`` is the address of the model, if known."""
     rule = _rule(error)
     evidence = _evidence(error)
-    told = ", ".join(f"{name} {value}" for name, value in _told(evidence, address))
+    shown = ", ".join(f"{name} {value}" for name, value in _shown(evidence, address))
     return ModelError(
-        f"model {model!r}: {rule.reason}" + (f" ({told})" if told else ""),
+        f"model {model!r}: {rule.reason}" + (f" ({shown})" if shown else ""),
         code=rule.code,
         retryable=rule.retryable,
         model=model,
@@ -144,7 +145,7 @@ def clean_request_id(value: object) -> str | None:
     return _matching(_REQUEST_ID, value)
 
 
-def _rule(error: BaseException) -> Rule:
+def _rule(error: BaseException) -> ErrorRule:
     for cause in _network_causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _TLS
@@ -153,7 +154,7 @@ def _rule(error: BaseException) -> Rule:
         return ending
     status = getattr(error, "status", None)
     if type(error) is lm15.ProviderError and isinstance(status, int) and status < 400:
-        return _UNREADABLE  # lm15's word for a success whose body is not what it should be
+        return _UNREADABLE  # lm15's error for a success with an unexpected body
     return next((RULES[cls] for cls in type(error).__mro__ if cls in RULES), _UNEXPECTED)
 
 
@@ -173,7 +174,7 @@ def _evidence(error: BaseException) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _told(evidence: dict[str, Any], address: str | None) -> list[tuple[str, Any]]:
+def _shown(evidence: dict[str, Any], address: str | None) -> list[tuple[str, Any]]:
     named = [
         ("at", address),
         ("HTTP", evidence.get("status")),
@@ -212,7 +213,7 @@ def _os_reason(error: OSError) -> str | None:
 def _certificate_fault(error: OSError) -> str | None:
     if not isinstance(error, ssl.SSLCertVerificationError):
         return None
-    # aiohttp's error is one itself, around the one that knows why
+    # aiohttp's error wraps the one that has the reason
     fault = getattr(getattr(error, "certificate_error", error), "verify_code", 0)
     if fault in _OTHER_HOST:
         return "for another host name: check the address"

@@ -14,20 +14,20 @@ __all__ = ["Keys"]
 
 
 class Keys:
-    """Keys as they are now, wherever secrets may be: a variable, the file of ``<variable>_FILE``, or the provider."""
+    """The present keys, from a variable, the file of ``<variable>_FILE``, or the secrets provider."""
 
     def __init__(self) -> None:
         spec = Settings.load().secrets
         self._secrets = Secrets(spec)
-        self._asks_somebody = spec is not None
+        self._has_provider = spec is not None
         self._own_settings = frozenset(map(variable, Settings.model_fields))
 
     async def named(self, program: Program) -> str:
-        """The key that a program names. Raises ModelError ``authentication`` when there is none, or when what it names
-        is a setting of DSPex: a program must not send those to an address of its own."""
+        """The key that a program names. Raises ModelError ``authentication`` when there is none, or when the name is
+        a setting of DSPex: a program must not send those to its own address."""
         name = str(program.api_key_env)
         if name in self._own_settings:
-            raise _no_key(program, f"{name} is a setting of DSPex, and no API key")
+            raise _no_key(program, f"{name} is a setting of DSPex, not an API key")
         try:
             value = await self._first([name])
         except ConfigurationError as error:
@@ -47,7 +47,7 @@ class Keys:
 
     async def _first(self, names: Sequence[str]) -> str | None:
         # A variable or a file takes no time worth a thread; a provider may be a service.
-        return await asyncio.to_thread(self._look, names) if self._asks_somebody else self._look(names)
+        return await asyncio.to_thread(self._look, names) if self._has_provider else self._look(names)
 
     def _look(self, names: Sequence[str]) -> str | None:
         return next((value for name in names if (value := self._secrets.get(name))), None)

@@ -1,8 +1,8 @@
-"""Providers: which protocol a model string and an address mean, and what a model there is able to do.
+"""Providers: the protocol that a model string and an address mean, and the abilities of the model.
 
-``provider/model`` is asked at the provider's own address with the worker's own key. With an address of the program's
-(``api_base``) the prefix chooses the protocol: ``anthropic/``, ``gemini/`` and ``azure/`` speak theirs there, all
-others OpenAI's chat API, which vLLM, Ollama, llama.cpp and most gateways serve. A query in the address goes with every
+``provider/model`` is asked at the provider's own address with the worker's own key. With the program's own address
+(``api_base``) the prefix chooses the protocol: ``anthropic/``, ``gemini/`` and ``azure/`` use theirs, all others use
+OpenAI's chat API, which vLLM, Ollama, llama.cpp and most gateways serve. A query in the address goes with every
 request (Azure's ``?api-version=``). Only a key that the program names is sent to such an address, never the worker's
 own.
 """
@@ -39,11 +39,11 @@ SchemaDialect = Literal["json-schema", "openai", "anthropic", "gemini"]
 
 #: The provider id of a server that a program names by its address.
 DECLARED = "declared"
-# A server that needs no key is sent this one: lm15 wants some.
+# Sent to a server that needs no key: lm15 requires one.
 _NO_KEY = "none"
-# What servers that speak OpenAI's chat API agree on; the older name of max_tokens is understood by all of them.
+# The settings that all servers with OpenAI's chat API support: all of them know the older name of max_tokens.
 _COMPATIBLE = OpenAIChatCompat(max_tokens_field="max_tokens", cache_control="none")
-#: By prefix, the provider whose protocol is spoken at an address, and the version that an address without a path means.
+#: By prefix: the provider whose protocol is used at an address, and the version for an address without a path.
 _PROTOCOLS = {"anthropic": ("anthropic", "/v1"), "gemini": ("gemini", "/v1beta"), "azure": ("azure-chat", "")}
 _SCHEMA_DIALECTS: dict[str, SchemaDialect] = {
     "openai": "openai",
@@ -53,18 +53,18 @@ _SCHEMA_DIALECTS: dict[str, SchemaDialect] = {
 }
 
 
-class Transport(Protocol):
-    """HTTP as lm15 wants it."""
+class ProviderTransport(Protocol):
+    """The HTTP transport that lm15's clients expect."""
 
     def stream(self, request: TransportRequest) -> AbstractAsyncContextManager[Reply]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to a model: lm15's client for it, and what it speaks.
+    """The way to a model: lm15's client for it, and its protocol.
 
-    ``namespace`` is the provider's prefix in the list of models; ``None`` for a server at an address of its own, which
-    is nobody's list price.
+    ``namespace`` is the provider's prefix in the list of models; ``None`` for a server at the program's own
+    address, whose prices are not in the list.
     """
 
     provider: str
@@ -77,7 +77,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a model takes: ``params`` by OpenAI's names."""
+    """What a model supports: ``params`` by OpenAI's names."""
 
     params: frozenset[str]
     response_schema: bool
@@ -98,7 +98,7 @@ def key_names(model: str) -> tuple[str, ...]:
     return tuple(PROVIDERS[_resolved(model).provider].env_keys)
 
 
-def provided(model: str, key: str | None, transport: Transport) -> Route:
+def provided(model: str, key: str | None, transport: ProviderTransport) -> Route:
     """The route to a provider that lm15 knows. Raises LM15Error when there is none, or no credential."""
     found = _resolved(model)
     config = RouterConfig(api_keys={found.provider: key} if key else None, transport=transport)
@@ -111,20 +111,20 @@ def provided(model: str, key: str | None, transport: Transport) -> Route:
     )
 
 
-def at_address(model: str, address: str, key: str | None, transport: Transport) -> Route:
+def at_address(model: str, address: str, key: str | None, transport: ProviderTransport) -> Route:
     """The route to a server that a program names by its address."""
     prefix, _, rest = model.partition("/") if "/" in model else ("", "", model)
     base, _, query = address.partition("?")
     if query:
         transport = _WithQuery(transport, query)
-    spoken, version = _PROTOCOLS.get(prefix, (DECLARED, "/v1"))
-    if spoken == "azure-chat" and "/deployments/" in base:
-        spoken = DECLARED  # the older form names the deployment in the path, and is asked as it stands
+    protocol, version = _PROTOCOLS.get(prefix, (DECLARED, "/v1"))
+    if protocol == "azure-chat" and "/deployments/" in base:
+        protocol = DECLARED  # the older form names the deployment in the path, and is used as it stands
         definition = _declared(base, auth_scheme=("api-key",))
-    elif spoken == DECLARED:
+    elif protocol == DECLARED:
         definition = _declared(_with_version(base, version))
     else:
-        definition = PROVIDERS[spoken]
+        definition = PROVIDERS[protocol]
     own = definition.id == DECLARED
     config = RouterConfig(
         api_keys={definition.id: key or _NO_KEY},
@@ -142,9 +142,9 @@ def at_address(model: str, address: str, key: str | None, transport: Transport) 
 
 
 def abilities(route: Route) -> Abilities:
-    """What the list of models says of the model, within what lm15 carries over this protocol.
+    """The model's abilities in the list of models, as far as lm15 supports them over this protocol.
 
-    Of a server at an address of its own nothing is known: it is taken to do what its protocol has, but for reasoning.
+    A server at the program's own address is assumed to support its whole protocol, except reasoning.
     """
     if route.namespace is None:
         known = ModelFacts(function_calling=True, response_schema=True)
@@ -206,7 +206,7 @@ def _with_version(address: str, version: str) -> str:
 class _WithQuery:
     """A transport that adds a query to every request."""
 
-    def __init__(self, transport: Transport, query: str) -> None:
+    def __init__(self, transport: ProviderTransport, query: str) -> None:
         self._transport = transport
         self._query = query
 

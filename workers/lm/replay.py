@@ -13,7 +13,7 @@ __all__ = ["answer_text", "request_hash"]
 def request_hash(request: Mapping[str, Any], api_base: str | None) -> str:
     """Hex SHA-256 of everything that determines the answer: model, messages, tools, settings and declared address.
 
-    ``request`` is lm15's canonical form. Credentials are no part of it: a rotated key replays what the old one paid
+    ``request`` is lm15's canonical form. Credentials are not part of it: a rotated key replays what the old one paid
     for.
     """
     content = {"request": request, "api_base": api_base}
@@ -22,7 +22,7 @@ def request_hash(request: Mapping[str, Any], api_base: str | None) -> str:
 
 
 def answer_text(response: Mapping[str, Any]) -> str:
-    """What the model wrote, of an answer in lm15's canonical form: where lm15 read JSON in it, that JSON."""
+    """The text of an answer in lm15's canonical form; where lm15 read JSON in it, that JSON."""
     return "".join(map(_part_text, response["message"]["parts"]))
 
 

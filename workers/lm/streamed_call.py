@@ -1,4 +1,4 @@
-"""Model calls whose answers are told while they are written."""
+"""Model calls whose answers are published while they are written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Preview", "complete_streamed"]
 
 
 class Preview:
-    """The answer of one call, as whoever follows the run is told of it."""
+    """The answer of one call, as followers of the run see it."""
 
     def __init__(self, stream: Stream, reader: Callable[..., PartialAnswer]) -> None:
         self._stream = stream
@@ -28,18 +28,19 @@ class Preview:
 
     @classmethod
     def of(cls, stream: Stream | None, exchange: Exchange | None) -> Preview | None:
-        """That of the exchange's next call; None when nobody follows, or it does not ask for the program's outputs."""
+        """The preview of the exchange's next call; None without a follower, or when it does not ask for the program's
+        outputs."""
         if stream is None or exchange is None or exchange.reader is None:
             return None
         return cls(stream, exchange.reader)
 
     def begin(self) -> PartialAnswer:
-        """The call is made, perhaps once more: its answer begins."""
+        """The call is made, for the first time or again: its answer begins."""
         self._answer = self._reader(self._stream.answer())
         return self._answer
 
     def end(self, response: Mapping[str, Any]) -> None:
-        """The call is over, with this response in lm15's canonical form; one that was replayed is told at once."""
+        """The call is over, with this response in lm15's canonical form; a replayed answer is published at once."""
         if self._answer is None:
             self.begin().feed(answer_text(response))
         assert self._answer is not None
@@ -47,7 +48,7 @@ class Preview:
 
 
 async def complete_streamed(endpoint: Endpoint, request: Mapping[str, Any], preview: Preview) -> Response:
-    """As :meth:`Endpoint.complete`, with the answer told as it comes."""
+    """As :meth:`Endpoint.complete`, with the answer published as it comes."""
     sent = request_from_dict({**request, "model": endpoint.wire_model})
     answer = preview.begin()
     async with AsyncResponseStream(endpoint.client.stream(sent), sent) as events:

@@ -1,7 +1,7 @@
 """The direct adapter: one structured-output call made from the compiled signature, without DSPy.
 
-A worker that serves only such programs never imports dspy. It has what the engine gives every adapter (journal,
-transient retries, limits, cost, cancellation), and one repair of an answer that does not fit.
+A worker that serves only such programs never imports dspy. It has what the engine gives every adapter: journal,
+retries, limits, cost and cancellation. An answer that does not fit is sent back once.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class DirectAdapter:
         await self._endpoints.prepare(program)
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
-        """The outputs as the model wrote them, unjudged; see :meth:`workers.adapters.contract.Adapter.execute`."""
+        """The outputs as the model wrote them, not validated; see :meth:`workers.adapters.contract.Adapter.execute`."""
         endpoint = await self._endpoints.of(run.program)
         prompt = self._prompt(run.program, endpoint)
         names = {field.name: field.name for field in run.program.signature.output_fields}
-        with begin_exchange(lambda told: JsonAnswer(told, names)) as exchange:
+        with begin_exchange(lambda answer: JsonAnswer(answer, names)) as exchange:
             return await _Conversation(run, prompt, RunEngine(run, endpoint), exchange).outputs()
 
     async def close(self) -> None:
@@ -104,7 +104,7 @@ class _Conversation:
         return outputs
 
     def _judge(self, outputs: Mapping[str, Any], missing: list[str]) -> ModelError | ValidationError | None:
-        """Why the answer cannot be used, if it cannot."""
+        """The reason why the answer cannot be used, or None."""
         if missing:
             return self._unparseable(missing)
         try:

@@ -1,8 +1,8 @@
 """A program as a request to a model without DSPy: a short instruction, examples as turns, answers as JSON by schema.
 
 Requests are in lm15's canonical form, which its clients turn into each provider's: structured outputs by
-``response_format`` for OpenAI's API and all that speak it, ``output_config`` for Anthropic, ``responseJsonSchema`` for
-Gemini. An endpoint that takes no schema has it said in the instruction.
+``response_format`` for OpenAI's API and compatible ones, ``output_config`` for Anthropic, ``responseJsonSchema`` for
+Gemini. For an endpoint that takes no schema, the schema is part of the instruction.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _STATE_KEYS = frozenset({"demos", "signature", "lm", "traces", "train"})
 
 
 class DirectPrompt:
-    """What all requests of one program to one endpoint share. Raises ProgramError for a state that does not fit."""
+    """The common part of the requests of one program to one endpoint.
+
+    Raises ProgramError for a state that does not fit.
+    """
 
     def __init__(self, program: Program, endpoint: Endpoint) -> None:
         self._signature = program.signature
@@ -64,8 +67,8 @@ class DirectPrompt:
 
     def correction(self, request: Mapping[str, Any], answer: str, words: str) -> dict[str, Any]:
         """The request again, with the answer it got and what is wrong with it."""
-        told = [_message("assistant", [_text(answer or "(no text)")]), _message("user", [_text(words)])]
-        return {**request, "messages": [*request["messages"], *told]}
+        repair = [_message("assistant", [_text(answer or "(no text)")]), _message("user", [_text(words)])]
+        return {**request, "messages": [*request["messages"], *repair]}
 
     def read(self, answer: str) -> tuple[dict[str, Any], list[str]]:
         """The outputs in an answer, as the model wrote them, and the names of those it lacks."""
@@ -106,7 +109,7 @@ def _config(program: Program, endpoint: Endpoint) -> Iterator[tuple[str, Any]]:
 
 
 def _system(signature: Signature, instructions: str) -> Iterator[str]:
-    """The instruction, and what the fields are said to be. Constraints are the schema's to say."""
+    """The instruction, and the descriptions of the fields. Their constraints are in the schema."""
     yield instructions
     for field in (*signature.input_fields, *signature.output_fields):
         if field.description:
@@ -124,7 +127,7 @@ def _asked(signature: Signature, values: Mapping[str, Any]) -> _Message:
 
 
 def _turns(signature: Signature, values: Mapping[str, Any]) -> list[_Message]:
-    """An example, or a turn of a conversation, as the question and its answer: whichever of them there is."""
+    """An example, or a turn of a conversation, as the question and its answer, as far as it has them."""
     answer = {f.name: values[f.name] for f in signature.output_fields if f.name in values}
     asked = _asked(signature, values)
     turns = [asked] if asked["parts"] else []
@@ -154,7 +157,7 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _bare(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema without what describes it as a whole: the instruction does."""
+    """The schema without the members that describe it as a whole: the instruction does that."""
     return {name: value for name, value in schema.items() if name not in ("$schema", "title", "description")}
 
 
@@ -170,7 +173,7 @@ def _from_state(program: Program) -> tuple[str, Sequence[Mapping[str, Any]]]:
     """The instruction and the examples of an optimised ``dspy.Predict``, or the signature's own."""
     state = program.state or {}
     if unknown := sorted(set(state) - _STATE_KEYS):
-        raise _misfit(program, f"it has {', '.join(map(repr, unknown))}, which that of one predictor has not")
+        raise _misfit(program, f"it has {', '.join(map(repr, unknown))}, which a predictor's state does not have")
     described = state.get("signature") or {}
     demos = state.get("demos") or []
     if not isinstance(described, Mapping) or not isinstance(described.get("instructions", ""), str):

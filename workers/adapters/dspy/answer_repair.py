@@ -1,8 +1,8 @@
-"""The repair call: a bad answer goes back to the model once, with what is wrong with it, before the attempt fails.
+"""The repair call: a bad answer goes back to the model once, with its faults, before the attempt fails.
 
-It happens where the answer is read, in the middle of the program: a module of several steps goes on with the mended
-answer. An answer is bad when it cannot be taken apart into its fields, or when it has all outputs of the program and
-they break its signature. The repair is a model call like any other: journaled, counted, limited, paid for.
+It happens where the answer is read, in the middle of the program: a module of several steps goes on with the repaired
+answer. An answer is bad when its fields cannot be found, or when it has all outputs of the program and they break its
+signature. The repair is a model call like any other: journaled, counted, limited, paid for.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        """The conversation; in a repair, with the bad answer and what is wrong with it."""
+        """The conversation; in a repair, with the bad answer and its faults."""
         messages: list[dict[str, Any]] = super().format(signature, demos, inputs)
         exchange = current_exchange.get()
         if exchange is not None and exchange.is_repair:
@@ -84,7 +84,7 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
         return messages
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        """The answer's fields. The values of a repair are judged by whoever validates the outputs."""
+        """The answer's fields. The values of a repair are validated with the outputs."""
         exchange = current_exchange.get()
         if exchange is not None and not exchange.is_repair:
             exchange.answer = completion
@@ -97,7 +97,7 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
         return values
 
     def _reader(self, signature: type[dspy.Signature]) -> Reader | None:
-        """What takes the answer apart while it is written, if it is the program's outputs and somebody follows."""
+        """The reader of the answer while it is written; None unless it has the program's outputs and is streamed."""
         run = self._engine.run
         if run.stream is None or not _has_outputs(run.program.signature, signature):
             return None
@@ -105,13 +105,13 @@ class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
         names = {name: names[name] for name in _output_names(run.program.signature)}
         if isinstance(self, ChatPrompt):
             texts = {name for name in names if is_text(signature.output_fields[name])}
-            return lambda told: SectionsAnswer(told, names, texts)
-        return lambda told: JsonAnswer(told, names)
+            return lambda answer: SectionsAnswer(answer, names, texts)
+        return lambda answer: JsonAnswer(answer, names)
 
     def _send_back(
         self, exchange: Exchange, signature: type[dspy.Signature], bad: AdapterParseError | _BreaksSignature
     ) -> AdapterParseError | ValidationError:
-        """Have the next call of the exchange be the repair; what the bad answer fails with if there is none."""
+        """Make the next call of the exchange the repair. Returns the error of the bad answer, for when that fails."""
         run = self._engine.run
         if isinstance(bad, AdapterParseError):
             exchange.faults = _misreadings(run.program.signature, signature, bad)
@@ -163,7 +163,7 @@ def declared_outputs(program: Signature, values: Mapping[str, Any]) -> dict[str,
 
 
 def _judge(program: Signature, signature: type[dspy.Signature], values: Mapping[str, Any]) -> ValidationError | None:
-    """What breaks the program's signature, when these are its outputs rather than those of a step on the way."""
+    """The faults by the program's signature; None when there are none, or these are outputs of an inner step."""
     if not _has_outputs(program, signature):
         return None
     try:
@@ -189,16 +189,16 @@ def _is_programs(signature: type[dspy.Signature], name: str) -> bool:
 
 
 def _misreadings(program: Signature, signature: type[dspy.Signature], error: AdapterParseError) -> Sequence[FieldError]:
-    """Why an answer could not be taken apart, field by field."""
+    """The faults of an answer whose fields could not be found, field by field."""
     found = error.parsed_result or {}
     unreadable = [name for name, value in found.items() if value is None and not _is_programs(signature, name)]
     if unreadable:
         return [FieldError(name, "a value of its type", "something else") for name in unreadable]
     judged = _judge(program, signature, found)
     known = list(judged.errors) if judged else []
-    told = {fault.path for fault in known}
+    faulty = {fault.path for fault in known}
     complete = apply_output_field_defaults(signature, dict(found))
-    missing = [name for name in signature.output_fields if name not in complete and name not in told]
+    missing = [name for name in signature.output_fields if name not in complete and name not in faulty]
     return known + [FieldError(name, "a value", "nothing") for name in missing]
 
 

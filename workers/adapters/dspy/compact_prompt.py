@@ -51,8 +51,8 @@ class CompactAdapter(dspy.Adapter):  # type: ignore[misc]
         return answers
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
-        """The instruction, and what the fields are said to be. Constraints are the schema's to enforce: said as well,
-        they cost tokens, and small models answer worse."""
+        """The instruction, and the descriptions of the fields. The schema enforces the constraints: repeated here, they
+        would cost tokens, and small models answer worse."""
         fields = (*signature.input_fields.items(), *signature.output_fields.items())
         described = [f"{name}: {words}" for name, field in fields if (words := field_description(field))]
         return "\n".join([signature.instructions.strip(), *described])
@@ -100,7 +100,7 @@ def outputs_schema(signature: type[dspy.Signature]) -> dict[str, Any]:
 
 
 def _prepare(lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature]) -> type[dspy.Signature]:
-    """Ask for the schema as the endpoint can take it; the signature says it in words where it cannot."""
+    """Ask for the schema in the form that the endpoint takes; if it takes none, in the instruction."""
     schema = outputs_schema(signature)
     takes_format = "response_format" in lm.supported_params
     if takes_format and lm.supports_response_schema:
@@ -110,8 +110,8 @@ def _prepare(lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signatu
     if takes_format:
         lm_kwargs["response_format"] = {"type": "json_object"}
     words = f"Answer with JSON that fits this schema: {json.dumps(schema, ensure_ascii=False)}"
-    told: type[dspy.Signature] = signature.with_instructions(f"{signature.instructions.strip()}\n{words}")
-    return told
+    instructed: type[dspy.Signature] = signature.with_instructions(f"{signature.instructions.strip()}\n{words}")
+    return instructed
 
 
 def _value_schema(field: FieldInfo) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The DSPy adapter: hosts a program's module on the worker's loop, hundreds of runs at once.
 
 A module is built once per program version (workers/adapters/dspy/modules/). Everything that belongs to one run
-(model, journal, trace) is in its ``dspy.context``.
+(model, journal, trace) is in the run's ``dspy.context``.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class DspyAdapter:
 
     ``local_model_url`` gives the address of the server of the bundled model, and may start it; it is asked once per
     run, on the loop, so a function that takes long is a coroutine function. By default it is the
-    embedded stack's, or what ``DSPEX_LOCAL_MODEL_URL`` says.
+    embedded stack's, or ``DSPEX_LOCAL_MODEL_URL``.
     """
 
     def __init__(self, *, local_model_url: LocalModelUrl | None = None) -> None:
@@ -66,24 +66,24 @@ class DspyAdapter:
         self._endpoints = Endpoints(local_model_url or self._local_model)
         self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
         self._making_ready = asyncio.Lock()
-        # DSPy logs truncated answers, odd inputs and failing code, quoting them, without saying whose; our errors and
-        # audit events say whose.
+        # DSPy logs and quotes truncated answers, odd inputs and failing code, without naming the execution; our errors
+        # and audit events name it.
         logging.getLogger("dspy").setLevel(logging.CRITICAL)
 
     async def prepare(self, program: Program) -> None:
         """Build the program's module. Raises ModuleNotAllowed for code from outside the allowed packages, ProgramError
         for code that is not there or a state that does not fit.
 
-        Neither credentials nor servers are touched: what is missing there is an execution's failure, and may be mended.
+        Neither credentials nor servers are needed: if they are missing, the executions fail, until they are there.
         """
         await self._host(program)
         await self._endpoints.prepare(program)
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
-        """The outputs that the signature declares, unjudged: checking them is the caller's.
+        """The outputs that the signature declares. The caller validates them.
 
-        What DSPy adds of its own (the ``reasoning`` of ``chain_of_thought``) is not part of the contract and is left
-        out; the journaled answer has it. Declare an output named ``reasoning`` to have it in the result.
+        Fields that DSPy adds (the ``reasoning`` of ``chain_of_thought``) are not part of the contract and are left out;
+        the journaled answer has them. Declare an output named ``reasoning`` to have it in the result.
         """
         hosted = await self._host(run.program)
         engine = RunEngine(run, await self._endpoints.of(run.program))

@@ -1,8 +1,8 @@
 """A compiled signature as a ``dspy.Signature``: from its fields, never from a user's text.
 
 DSPy imports whatever modules a signature string names, so none ever reaches it. Annotations carry the types into
-DSPy's prompts, and constraints, which DSPy does not enforce, are said in the descriptions; enforcing is the compiled
-signature's part.
+DSPy's prompts. Constraints, which DSPy does not enforce, are in the descriptions; the compiled signature enforces
+them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _KEPT_BY_DSPY = frozenset({"completions", "config", "demos", "lm", "new_signatur
 
 @lru_cache(maxsize=1024)
 def dspy_names(signature: Signature) -> Mapping[str, str]:
-    """What each field is called in DSPy: its name, with ``_`` after it where DSPy or pydantic has taken the name."""
+    """The name of each field in DSPy: its own name, with ``_`` after it where DSPy or pydantic has taken the name."""
     fields = (*signature.input_fields, *signature.output_fields)
     used = {field.name for field in fields}
     names = {}
@@ -87,7 +87,7 @@ def field_schema(field: FieldInfo) -> dict[str, Any] | None:
 
 
 def field_description(field: FieldInfo) -> str:
-    """What the signature says the field is, without its constraints; ``""`` for a field of DSPy's own."""
+    """The field's description without its constraints; ``""`` for a field that DSPy added."""
     extra = field.json_schema_extra
     return str(extra.get(_DESCRIPTION, "")) if isinstance(extra, dict) else ""
 
@@ -124,8 +124,8 @@ def _marked(field: Field, annotation: Any, info: FieldInfo, schema: dict[str, An
 def _described(field: Field) -> dict[str, str]:
     """The description and the constraints in words; without any, DSPy's own placeholder stays."""
     words = [field.description.strip().rstrip("."), *_limits(field.type)]
-    told = "; ".join(filter(None, words))
-    return {"desc": told} if told else {}
+    text = "; ".join(filter(None, words))
+    return {"desc": text} if text else {}
 
 
 def _limits(kind: Type) -> list[str]:
@@ -133,20 +133,20 @@ def _limits(kind: Type) -> list[str]:
     if kind.name in _MEDIA:
         return []
     primitive = expand(kind)
-    said = [PHRASES[name].format(_said(value)) for name, value in primitive.constraints]
+    phrases = [PHRASES[name].format(_spelled(value)) for name, value in primitive.constraints]
     if primitive.name == "list":
-        said += [f"each {words}" for words in _limits(primitive.args[0])]
-    return said
+        phrases += [f"each {words}" for words in _limits(primitive.args[0])]
+    return phrases
 
 
-def _said(value: Any) -> Any:
+def _spelled(value: Any) -> Any:
     if isinstance(value, tuple):
         return ", ".join(json.dumps(item, ensure_ascii=False) for item in value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _annotation(kind: Type, schema: dict[str, Any]) -> Any:
-    """What DSPy's prompts show as the type; a structure that Python has no short name for is shown by its schema."""
+    """The type that DSPy's prompts show; a structure without a short Python name is shown by its schema."""
     primitive = expand(kind)
     match primitive.name:
         case "enum":

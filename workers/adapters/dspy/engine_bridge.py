@@ -1,7 +1,7 @@
-"""The engine as DSPy sees it: requests and answers in DSPy's own classes, and DSPy's errors in our words.
+"""The engine as DSPy sees it: requests and answers in DSPy's own classes, and DSPy's errors as ours.
 
-The only module of this package that imports dspy. DSPy's copy of lm15 has other classes than the package; what
-passes between them is lm15's canonical form, plain data.
+DSPy has a copy of lm15, whose classes are not the package's. Requests and answers pass between the two as lm15's
+canonical form, plain data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dspy.utils.callback import with_callbacks
 
 from dspex.errors import DspexError, ModelError, ProgramError
 from workers.lm.engine import RunEngine
-from workers.lm.model_errors import LM15_RULES, RULES, Rule, model_error
+from workers.lm.model_errors import LM15_RULES, RULES, ErrorRule, model_error
 
 __all__ = ["BlockingEngine", "DspyEngine", "program_failure", "run_lm"]
 
@@ -47,7 +47,7 @@ class DspyEngine:
 class BlockingEngine:
     """DSPy's synchronous engine for one run: for modules that run in a thread, answered on the worker's loop.
 
-    The thread may outlive the run (its deadline passed, it was cancelled): what it asks after that is not asked.
+    The thread may outlive the run (its deadline passed, it was cancelled): then its calls are not made.
     """
 
     def __init__(self, engine: RunEngine) -> None:
@@ -76,7 +76,7 @@ class BlockingEngine:
             self._asked.discard(asked)
 
     def end(self) -> None:
-        """The run is over: cancel what is being asked, and let nothing more be asked. For the loop's thread."""
+        """The run is over: cancel calls under way, and refuse new ones. For the loop's thread."""
         self._ended = True
         for asked in tuple(self._asked):
             asked.cancel()
@@ -145,14 +145,14 @@ def program_failure(error: Exception, *, program: str, model: str) -> DspexError
     )
 
 
-_PARSE = Rule("output_unparseable", True, "the answer does not have the form the prompt asked for")
+_PARSE = ErrorRule("output_unparseable", True, "the answer does not have the form the prompt asked for")
 #: What DSPy's own classes are called, where that is not ``LM`` and lm15's name.
 _RENAMED = {"LM15Error": "LMError", "ContextLengthError": "ContextWindowExceededError"}
 
 
-def _dspy_rules() -> dict[type[BaseException], Rule]:
+def _dspy_rules() -> dict[type[BaseException], ErrorRule]:
     """DSPy's copies of lm15's errors, and its own counterparts of most, by their names."""
-    rules: dict[type[BaseException], Rule] = {upstream.AdapterParseError: _PARSE}
+    rules: dict[type[BaseException], ErrorRule] = {upstream.AdapterParseError: _PARSE}
     for ours, rule in LM15_RULES.items():
         name = ours.__name__
         for module, called in ((dspy_lm15, name), (upstream, _RENAMED.get(name, f"LM{name}"))):
@@ -166,7 +166,7 @@ def _dspy_rules() -> dict[type[BaseException], Rule]:
 RULES.update(_dspy_rules())
 
 
-# For whatever else in DSPy looks a model up: it has a list in its package, and would fetch one over the network.
+# DSPy may look a model up elsewhere: it has a list in its package, and would else fetch one over the network.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 

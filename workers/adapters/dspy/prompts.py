@@ -76,7 +76,7 @@ def _sections(completion: str) -> list[tuple[str, str]]:
 def _read(adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, name: str, text: str) -> Any:
     """A field's text as the value it spells: text stays text, JSON and Python literals become values.
 
-    Where there may be no text, ``null`` and ``None`` say so: this prompt has no other way to.
+    For an optional text, ``null`` and ``None`` mean that there is none: this prompt has no other way to write it.
     """
     if not _is_ours(signature, name):
         return _typed(adapter, signature, completion, name, text)

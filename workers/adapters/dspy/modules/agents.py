@@ -1,4 +1,4 @@
-"""DSPy's modules of several steps, where they need something of their own to run in a worker."""
+"""DSPy's modules of several steps that need changes to run in a worker."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ class MultiChainComparison(dspy.MultiChainComparison):  # type: ignore[misc]
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
         chains = await asyncio.gather(*(self.chain.acall(**inputs, config=self._config) for _ in range(self.M)))
-        attempts = {f"reasoning_attempt_{n}": self._told(chain) for n, chain in enumerate(_in_order(chains), 1)}
+        attempts = {f"reasoning_attempt_{n}": self._as_text(chain) for n, chain in enumerate(_in_order(chains), 1)}
         return await self.predict.acall(**attempts, **inputs)
 
-    def _told(self, chain: dspy.Prediction) -> str:
+    def _as_text(self, chain: dspy.Prediction) -> str:
         """A chain in DSPy's words."""
         reasoning, answer = (str(chain[name]).strip().split("\n")[0].strip() for name in ("reasoning", self.last_key))
         return f"«I'm trying to {reasoning} I'm not sure but my prediction is {answer}»"
 
 
 def _in_order(chains: list[dspy.Prediction]) -> list[dspy.Prediction]:
-    """In the same order whichever answered first, so that a later attempt finds the comparison in its journal."""
+    """In an order that does not depend on timing, so that a later attempt finds the comparison in its journal."""
     return sorted(chains, key=lambda chain: sorted((name, str(value)) for name, value in chain.items()))
 
 

@@ -1,8 +1,8 @@
 """Programs as DSPy modules: built from their content, once per version.
 
-What runs share: the modules of DSPy keep nothing of a call (with history off), so one serves all runs of a version. A
-module of the user's own may keep what it likes on itself: each run has a copy (0.05 to 0.1 ms for three predictors,
-against 3 to 7 ms for building it anew), unless its class says ``def deepcopy(self): return self``.
+DSPy's own modules keep no state of a call (with history off), so one instance serves all runs of a version. A user's
+module may keep state on itself, so each run has a copy (0.05 to 0.1 ms for three predictors, against 3 to 7 ms for
+building it again), unless its class defines ``def deepcopy(self): return self``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CHAINS_TEMPERATURE = 0.7
 
 @dataclass(frozen=True, slots=True)
 class HostedModule:
-    """A program's module, ready for any number of runs at once; ``shared`` says whether they use the same one."""
+    """A program's module, ready for any number of runs at once; ``shared``: whether they use the same instance."""
 
     module: dspy.Module
     shared: bool
@@ -112,7 +112,7 @@ def _inner(program: Program, signature: type[dspy.Signature]) -> dspy.Module:
 
 
 def _chain_of_thought(program: Program, signature: type[dspy.Signature]) -> dspy.Module:
-    """``dspy.ChainOfThought``; a signature that declares the reasoning itself has it asked for first."""
+    """``dspy.ChainOfThought``; if the signature declares the reasoning itself, it becomes the first output."""
     if REASONING in signature.output_fields:
         field = signature.output_fields[REASONING]
         return dspy.Predict(signature.delete(REASONING).prepend(REASONING, field, field.annotation))
@@ -120,7 +120,7 @@ def _chain_of_thought(program: Program, signature: type[dspy.Signature]) -> dspy
 
 
 def _custom(program: Program, signature: type[dspy.Signature], packages: Collection[str]) -> dspy.Module:
-    """What the user's factory makes of the options; with a parameter ``signature``, it is given the program's."""
+    """The module that the user's factory makes of the options; a parameter ``signature`` gets the program's."""
     factory = load(program, program.module, packages)
     options = dict(program.module_options)
     # DSPy's metaclass hides the parameters of a module's class.

@@ -67,18 +67,18 @@ class BestOfN(dspy.BestOfN):  # type: ignore[misc]
 
 
 class Refine(dspy.Refine):  # type: ignore[misc]
-    """As BestOfN, and after each answer that is not good enough the model advises itself for the next one."""
+    """As BestOfN, and after each answer that is not good enough the model writes hints for the next one."""
 
     def __init__(self, module: dspy.Module, *, N: int, reward_fn: Reward, threshold: float) -> None:  # noqa: N803
         super().__init__(module=module, N=N, reward_fn=reward_fn, threshold=threshold)
         self._score = _score_of(reward_fn)
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
-        best, advice = _Best(self.threshold), None
+        best, hints = _Best(self.threshold), None
         for number, module in enumerate(_tries(self.module, self.N), 1):
             trace: list[Any] = []
             try:
-                with dspy.context(trace=trace, adapter=_hinting(dspy.settings.adapter, module, advice)):
+                with dspy.context(trace=trace, adapter=_hinting(dspy.settings.adapter, module, hints)):
                     prediction = await module.acall(**inputs)
             except AdapterParseError as error:
                 best.failure = error
@@ -86,13 +86,13 @@ class Refine(dspy.Refine):  # type: ignore[misc]
             reward = await self._score(inputs, prediction)
             if best.consider(prediction, reward) or number == self.N:
                 break
-            advice = await self._advice(module, inputs, trace, prediction, reward)
+            hints = await self._ask_for_hints(module, inputs, trace, prediction, reward)
         return best.found()
 
-    async def _advice(
+    async def _ask_for_hints(
         self, module: dspy.Module, inputs: Any, trace: list[Any], prediction: dspy.Prediction, reward: float
     ) -> Mapping[str, str]:
-        """What the model says each predictor should do otherwise; DSPy's question, in its words."""
+        """A hint for each predictor, from the model itself, by DSPy's own question."""
         names = {predictor: name for name, predictor in module.named_predictors()}
         trajectory = [
             {"module_name": names[predictor], "inputs": given, "outputs": dict(answer)}
@@ -115,7 +115,7 @@ class Refine(dspy.Refine):  # type: ignore[misc]
 
 
 def _tries(module: dspy.Module, count: int) -> Iterator[dspy.Module]:
-    """Copies of the module at temperature 1. Their requests are equal: the journal tells them apart by their order."""
+    """Copies of the module at temperature 1. Their requests are equal: the journal uses their order."""
     for _ in range(count):
         copy = module.deepcopy()
         copy.set_lm(dspy.settings.lm.copy(temperature=1.0))
@@ -133,12 +133,12 @@ def _score_of(reward: Reward) -> Callable[[Mapping[str, Any], dspy.Prediction], 
     return score
 
 
-def _hinting(adapter: dspy.Adapter, module: dspy.Module, advice: Mapping[str, str] | None) -> dspy.Adapter:
-    """The adapter, giving each of the module's predictors the advice for it."""
-    if not advice:
+def _hinting(adapter: dspy.Adapter, module: dspy.Module, hints: Mapping[str, str] | None) -> dspy.Adapter:
+    """The adapter, with each predictor's hint added to its inputs."""
+    if not hints:
         return adapter
     names = {predictor.signature: name for name, predictor in module.named_predictors()}
-    return _Hinting(adapter, {signature: advice.get(name, "N/A") for signature, name in names.items()})
+    return _Hinting(adapter, {signature: hints.get(name, "N/A") for signature, name in names.items()})
 
 
 class _Hinting(dspy.Adapter):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Tools: functions of the user's own that an agent may call, each call on record."""
+"""Tools: the user's functions that an agent may call. Each call is recorded in the audit trail."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def tools_of(program: Program, packages: Collection[str]) -> list[dspy.Tool]:
 class RecordedTool(dspy.Tool):  # type: ignore[misc]
     """A tool whose calls are in the audit trail: its name, how long it took, whether it raised; no arguments.
 
-    A coroutine function runs on the loop, any other in a thread of the worker's. What it raises is the agent's to
-    observe, as in DSPy, but without DSPy's traceback: that would tell the model this machine's paths, and a later
+    A coroutine function runs on the loop, any other in a thread of the worker's. The agent observes its
+    error, as in DSPy, but without DSPy's traceback: it would show the model this machine's paths, and a later
     attempt on another machine would not find the journaled calls that followed.
     """
 

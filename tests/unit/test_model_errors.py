@@ -152,4 +152,4 @@ def test_the_programs_own_error_says_where_and_not_what() -> None:
     assert isinstance(told, ProgramError)
     assert not told.retryable
     assert "Smith" not in str(told.as_dict())
-    assert told.details["at"].startswith("test_lm_errors.py:")
+    assert told.details["at"].startswith("test_model_errors.py:")
