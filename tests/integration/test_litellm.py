@@ -22,10 +22,10 @@ SCRIPT = """
 import asyncio, json
 from dataclasses import replace
 from dspex.errors import ModelError
-from dspex.program import Program
+from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.recording import MemoryJournal, a_run
-from workers.adapters.dspy import DspyAdapter
+from workers.adapters.dspy.dspy_adapter import DspyAdapter
 from workers.lm import litellm
 
 def program(**changes):

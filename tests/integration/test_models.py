@@ -293,9 +293,9 @@ def test_litellm_is_never_loaded_and_no_price_list_fetched(model_server: ModelSe
     """In a process of its own: what other tests load does not count."""
     script = f"""
         import asyncio, sys
-        from dspex.program import Program
+        from dspex.program.program import Program
         from tests.recording import a_run
-        from workers.adapters.dspy import DspyAdapter
+        from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
         async def main():
             adapter = DspyAdapter()
