@@ -15,7 +15,7 @@ from workers.adapters.user_code import allowed_packages, load
 
 __all__ = ["load_actions"]
 
-BUILT_IN: Mapping[str, ActionFunction] = {
+BUILT_IN_ACTIONS: Mapping[str, ActionFunction] = {
     "complex_validation": complex_validation,
     "resource_management": resource_management,
 }
@@ -26,8 +26,8 @@ async def load_actions(program: Program) -> dict[str, ActionFunction]:
 
     Raises ModuleNotAllowed, and ProgramError for a function that is not there or is not a coroutine function.
     """
-    own = [action.name for action in program.manual_actions if action.name not in BUILT_IN]
-    return {**BUILT_IN, **(await asyncio.to_thread(_imported, program, own) if own else {})}
+    own = [action.name for action in program.manual_actions if action.name not in BUILT_IN_ACTIONS]
+    return {**BUILT_IN_ACTIONS, **(await asyncio.to_thread(_imported, program, own) if own else {})}
 
 
 def _imported(program: Program, names: list[str]) -> dict[str, ActionFunction]:

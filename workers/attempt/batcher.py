@@ -37,7 +37,7 @@ MAX_ITEMS = 100
 #: worker's first execution. The table may be empty then, so that Postgres would choose a sequential scan, and keep it
 #: until the table is analyzed.
 SESSION = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
-RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+RECONNECT_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 log = logging.getLogger("dspex.workers")
 
@@ -121,7 +121,7 @@ class Batcher(Generic[T, R]):
                 if tries == 0:
                     log.warning("%s: Postgres is away, waiting for it: %s", self._name, str(error).split("\n")[0])
                 await self._disconnect()
-                await asyncio.sleep(RECONNECT_SECONDS[min(tries, len(RECONNECT_SECONDS) - 1)])
+                await asyncio.sleep(RECONNECT_PAUSES[min(tries, len(RECONNECT_PAUSES) - 1)])
                 tries += 1
 
     async def _connected(self) -> Connection:

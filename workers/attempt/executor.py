@@ -42,7 +42,7 @@ __all__ = ["Executor", "OnEnd", "OnStart", "Outcome", "Received"]
 log = logging.getLogger("dspex.workers")
 
 #: The longest a stopping worker takes to hand back what it did not finish.
-HAND_BACK_SECONDS = 10.0
+LONGEST_HAND_BACK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Executor:
         self._grace = None
         self._end_all(Ending.HANDED_BACK)
         # Ended attempts still have to write their settlements.
-        await _settled(self._pipelines, HAND_BACK_SECONDS)
+        await _settled(self._pipelines, LONGEST_HAND_BACK_SECONDS)
         await self._give_back(self._unbegun)
 
     def hurry(self, grace_seconds: float) -> None:
@@ -203,7 +203,7 @@ class Executor:
     async def _give_back(self, ids: Collection[UUID]) -> None:
         if ids:
             with contextlib.suppress(TimeoutError):  # then the pump finds them later
-                await asyncio.wait_for(self._ledger.give_back(ids), HAND_BACK_SECONDS)
+                await asyncio.wait_for(self._ledger.give_back(ids), LONGEST_HAND_BACK_SECONDS)
 
     def _end_all(self, why: Ending) -> None:
         for running in self._running.values():

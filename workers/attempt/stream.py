@@ -36,12 +36,12 @@ STREAM_SECONDS = 600
 #: About this many of the newest entries of a stream are kept.
 ENTRIES_MOST = 10_000
 #: News within this time becomes one entry.
-PAUSE_SECONDS = 0.04
+PUBLISH_PAUSE_SECONDS = 0.04
 #: A command costs the loop about 0.03 ms. After a publish, the executions have the loop for ten times as long.
 PAUSE_SECONDS_PER_COMMAND = 0.0003
 #: The timeout of Redis, and the pause after a failure.
 REDIS_SECONDS = 2.0
-AWAY_SECONDS = 1.0
+REDIS_AWAY_SECONDS = 1.0
 
 Entry = dict[str, Any]
 
@@ -223,7 +223,7 @@ class Streams:
         while True:
             await self._has_news.wait()
             pause = await self._publish() * PAUSE_SECONDS_PER_COMMAND
-            await asyncio.sleep(AWAY_SECONDS if self._is_away else max(PAUSE_SECONDS, pause))
+            await asyncio.sleep(REDIS_AWAY_SECONDS if self._is_away else max(PUBLISH_PAUSE_SECONDS, pause))
 
     async def _publish(self) -> int:
         """Publish the news of every stream. Returns the number of commands."""

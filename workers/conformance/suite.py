@@ -31,7 +31,7 @@ from workers.conformance.under_test import AdapterUnderTest
 __all__ = ["AdapterConformance"]
 
 #: How many runs are made at once to see that they keep apart.
-AT_ONCE = 40
+RUNS_AT_ONCE = 40
 
 
 class AdapterConformance(AdapterUnderTest):
@@ -165,7 +165,7 @@ class AdapterConformance(AdapterUnderTest):
         program = self.answering()
 
         async def check(adapter: Adapter) -> None:
-            histories = [History(program, self.inputs(number)) for number in range(AT_ONCE)]
+            histories = [History(program, self.inputs(number)) for number in range(RUNS_AT_ONCE)]
             alone = [await adapter.execute(History(program, h.inputs).attempt().run) for h in histories]
             assert len({repr(outputs) for outputs in alone}) > 1, (
                 "answering() answers everything alike: nothing is shown"

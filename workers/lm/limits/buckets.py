@@ -29,7 +29,7 @@ LEASE_SECONDS = 15.0
 #: Longer than workers take to renew all they hold (LEASE_SECONDS / 3).
 GRACE_SECONDS = 10.0
 #: The timeout of a command. When it is exceeded, calls wait, or their attempts are handed back.
-TIMEOUT_SECONDS = 2.0
+COMMAND_TIMEOUT_SECONDS = 2.0
 
 MARKER = "dspex:limits"
 
@@ -169,8 +169,8 @@ class Buckets:
     def __init__(self, broker_url: str) -> None:
         self._redis = async_client(
             broker_url,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=COMMAND_TIMEOUT_SECONDS,
+            socket_timeout=COMMAND_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),  # a take that is repeated would count twice
         )
         self._script = self._redis.register_script(_SCRIPT)

@@ -39,7 +39,7 @@ ASK_AGAIN_SECONDS = 0.1
 WAITING_MOST = 4
 #: The delay of an attempt that is handed back, at least and at most.
 DELAY_SECONDS = (1.0, 60.0)
-UNKNOWN = Estimate(tokens=0, cost_usd=None)
+UNKNOWN_ESTIMATE = Estimate(tokens=0, cost_usd=None)
 
 
 class Permits:
@@ -208,7 +208,7 @@ class CallLimits:
         Raises Deferred when that takes too long or the budget has no room for it, and ModelError when its price is
         not known.
         """
-        expected = estimate() if estimate else UNKNOWN
+        expected = estimate() if estimate else UNKNOWN_ESTIMATE
         buckets = [*self._own, *self._permits.buckets_of(self._program, model)]
         permit: Permit | None = None
         if buckets:
