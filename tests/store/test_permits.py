@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -11,13 +14,17 @@ import pytest
 import redis
 
 import dspex
-from dspex.errors import ModelError
+from dspex.errors import DspexError, ModelError
 from dspex.settings import Backends, ModelLimits
+from tests.unit.test_journal import Table
 from workers.adapters.contract import Answer, Estimate
+from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.retry_policy import Deferred
+from workers.lm.journal import AttemptJournal
 from workers.lm.limits.buckets import MARKER, Buckets
 from workers.lm.limits.budget import Budgets
 from workers.lm.limits.permits import WAITING_MOST, CallLimits, Permits
+from workers.lm.model_calls import ModelCalls
 
 QA = dspex.signature("question -> answer")
 
@@ -128,6 +135,18 @@ async def test_without_redis_nothing_is_called(backends: Backends) -> None:
         await during(limits, "two", model, 0)
     assert handed_back.value.code == "limits_unknown"
     assert model.total == 0
+    await permits.close()
+
+
+async def test_a_refused_call_defers_its_attempt_even_if_the_program_hides_the_error(backends: Backends) -> None:
+    permits, model = permits_of(backends, "redis://127.0.0.1:1/0", {"two": ModelLimits(concurrency=2)}), Model()
+    trail = AttemptTrail(datetime.now(UTC))
+    calls = ModelCalls(AttemptJournal(uuid4(), 1, Table()), trail, limits=permits.of(program(timeout=0.5)))
+    with contextlib.suppress(DspexError):
+        await calls.perform("00", "two", lambda: model.call(0))
+    assert calls.deferral is not None
+    assert calls.deferral.code == "limits_unknown"
+    assert json.loads(trail.encode()) == [], "no call was made"
     await permits.close()
 
 
