@@ -42,8 +42,7 @@ PENDING = {
     "docs/generate", "dspex", "dspex/cli", "dspex/client", "dspex/embedded", "dspex/operations", "dspex/program",
     "dspex/publish",
     "dspex/sealing", "dspex/settings", "dspex/signatures", "dspex/store", "dspex/submit", "dspex/wait", "workers",
-    "workers/actions", "workers/adapters", "workers/answers", "workers/attempt", "workers/conformance",
-    "workers/consume", "workers/lm", "workers/observe", "workers/process",
+    "workers/consume", "workers/observe", "workers/process",
 }  # fmt: skip
 #: Pages that show texts of these folders.
 PENDING_PAGES = {

@@ -121,7 +121,7 @@ class Executor:
         self._slots.ask(received.program, received.priority, starts)
 
     def _start(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd) -> None:
-        # An empty context: the current one may be that of the execution whose end made room for this one.
+        # An empty context: the current one may belong to the execution whose end made room for this one.
         pipeline = asyncio.create_task(self._pipeline(id, program, on_start), context=Context())
         self._pipelines.add(pipeline)
         self._in_slot.add(id)

@@ -129,7 +129,7 @@ def _described(field: Field) -> dict[str, str]:
 
 
 def _limits(kind: Type) -> list[str]:
-    """The constraints in words: the type's own, then those of a list's items."""
+    """The constraints in words: first of the type itself, then of a list's items."""
     if kind.name in _MEDIA:
         return []
     primitive = expand(kind)
