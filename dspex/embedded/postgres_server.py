@@ -129,26 +129,10 @@ class PostgresServer(BackendServer):
 
     def provision(self) -> None:
         """Create the role and the database where they are missing."""
-        import psycopg
-        from psycopg import sql
+        from dspex.store.provisioning import provision
 
-        with psycopg.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user=_SUPERUSER,
-            password=self.home.password("superuser"),
-            dbname="postgres",
-            autocommit=True,
-            connect_timeout=10,
-        ) as connection:
-            role, password = sql.Identifier(_NAME), sql.Literal(self.home.password("postgres"))
-            if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (_NAME,)).fetchall():
-                connection.execute(
-                    sql.SQL("CREATE ROLE {} LOGIN CREATEDB CREATEROLE PASSWORD {}").format(role, password)
-                )
-                connection.execute(sql.SQL("GRANT pg_monitor, pg_signal_backend, pg_checkpoint TO {}").format(role))
-            if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (_NAME,)).fetchall():
-                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
+        superuser = f"postgresql://{_SUPERUSER}:{self.home.password('superuser')}@127.0.0.1:{self.port}/postgres"
+        provision(superuser, _NAME, self.home.password("postgres"))
 
     @property
     def _pid_file(self) -> Path:

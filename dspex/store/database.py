@@ -75,10 +75,27 @@ class Database:
             raise self._translate(error, saved) from error
 
     @contextmanager
-    def transaction(self, *, saved: str = "nothing was saved") -> Iterator[Connection]:
-        """A connection in a transaction that commits at the end. Raises BackendUnavailable."""
+    def transaction(
+        self,
+        *,
+        read_only: bool = False,
+        snapshot: bool = False,
+        statement_seconds: float | None = None,
+        saved: str = "nothing was saved",
+    ) -> Iterator[Connection]:
+        """A connection in a transaction that commits at the end. Raises BackendUnavailable.
+
+        With ``snapshot`` it is read-only, and all its statements see the database as it was at the first one.
+        ``statement_seconds`` is how long Postgres lets each statement run.
+        """
         try:
             with self.engine.begin() as connection:
+                if snapshot:
+                    connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                elif read_only:
+                    connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+                if statement_seconds is not None:
+                    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(statement_seconds * 1000)}")
                 yield connection
         except DBAPIError as error:
             raise self._translate(error, saved) from error

@@ -19,11 +19,14 @@ from sqlalchemy.exc import ProgrammingError
 from dspex.errors import ConfigurationError
 from dspex.store.tables import lm_calls, metadata
 
-__all__ = ["OWNERS", "ROLES", "WRITES", "ensure", "grant", "in_use"]
+__all__ = ["LOGIN_EXAMPLE", "OWNERS", "ROLES", "WRITES", "ensure", "grant", "in_use"]
 
 PRODUCER, WORKER, READER = ROLES = ("dspex_producer", "dspex_worker", "dspex_reader")
 
-#: What a submit gives; the rest is the worker's.
+#: How an application gets a login: psql statements for an operator to adapt.
+LOGIN_EXAMPLE = f"CREATE ROLE my_app LOGIN IN ROLE {PRODUCER};\n\\password my_app"
+
+#: The columns that a submit writes; workers write the others.
 _SUBMITTED = (
     "id, program, version, status, priority, attempt, max_attempts, timeout_seconds, batch_id, batch_index, "
     "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, audit_seq, audit_hash"

@@ -1,4 +1,4 @@
-"""The doctor's own bookkeeping: verdicts, the score, checks that hang or break, and what is said of each."""
+"""The doctor: verdicts, the score, checks that hang or fail, and the text of each check."""
 
 from __future__ import annotations
 
@@ -15,55 +15,55 @@ import pytest
 import redis
 
 from dspex.cli.main import COMMANDS
-from dspex.operations.doctor import GROUPS, Check, Finding, Group, GroupReport, Report, Verdict
+from dspex.operations.doctor import GROUPS, Check, CheckGroup, CheckResult, CheckVerdict, Finding, GroupReport, Report
 from dspex.operations.doctor.check import met
 from dspex.operations.doctor.deployment import Deployment, is_local
-from dspex.operations.doctor.doctor_report import Checked, worst
-from dspex.operations.doctor.examination import _checked
+from dspex.operations.doctor.doctor_report import worst
+from dspex.operations.doctor.examination import run_check
 from dspex.operations.doctor.groups import Wave
-from dspex.operations.doctor.operations.clock_checks import _compared
-from dspex.operations.doctor.operations.security_checks import _weakness
+from dspex.operations.doctor.operations.clock_checks import compare_clocks
+from dspex.operations.doctor.operations.security_checks import weakness
 
 ROOT = Path(__file__).parents[2]
 HERE = cast("Deployment", SimpleNamespace(missing={}))
 
 
 def a_check(find: Callable[[Deployment], Finding], seconds: float = 5) -> Check:
-    return Check("group.name", "A title", "It means", "mend it", (), seconds, find)
+    return Check("group.name", "A title", "It means", "fix it", (), seconds, find)
 
 
-def a_report(*verdicts: Verdict) -> Report:
+def a_report(*verdicts: CheckVerdict) -> Report:
     check = a_check(lambda _: met("well"))
-    group = Group("group", "Group", (check,), True, Wave.LOOK)
-    checks = [Checked(check, verdict, "evidence", "", 1.0, {}) for verdict in verdicts]
+    group = CheckGroup("group", "Group", (check,), True, Wave.LOOK)
+    checks = [CheckResult(check, verdict, "evidence", "", 1.0, {}) for verdict in verdicts]
     return Report(datetime.now(UTC), "0.1.0", "test", 1.0, False, [GroupReport(group, checks)])
 
 
 @pytest.mark.parametrize(
     ("verdicts", "score", "ready", "requirements"),
     [
-        ((Verdict.MET, Verdict.MET), 100, True, 1),
-        ((Verdict.MET, Verdict.SKIPPED), 100, True, 1),
-        ((Verdict.MET, Verdict.WARNING), 75, True, 1),
-        ((Verdict.MET, Verdict.UNKNOWN), 50, False, 0),
-        ((Verdict.NOT_MET,), 0, False, 0),
-        ((Verdict.SKIPPED,), 0, True, 0),
-        ((*[Verdict.MET] * 999, Verdict.WARNING), 99, True, 1),
+        ((CheckVerdict.MET, CheckVerdict.MET), 100, True, 1),
+        ((CheckVerdict.MET, CheckVerdict.SKIPPED), 100, True, 1),
+        ((CheckVerdict.MET, CheckVerdict.WARNING), 75, True, 1),
+        ((CheckVerdict.MET, CheckVerdict.UNKNOWN), 50, False, 0),
+        ((CheckVerdict.NOT_MET,), 0, False, 0),
+        ((CheckVerdict.SKIPPED,), 0, True, 0),
+        ((*[CheckVerdict.MET] * 999, CheckVerdict.WARNING), 99, True, 1),
     ],
 )
 def test_the_score_counts_what_applies(
-    verdicts: tuple[Verdict, ...], score: int, ready: bool, requirements: int
+    verdicts: tuple[CheckVerdict, ...], score: int, ready: bool, requirements: int
 ) -> None:
     report = a_report(*verdicts)
     assert (report.score, report.ready, report.requirements_met) == (score, ready, requirements)
-    assert report.as_data()["counts"]["met"] == verdicts.count(Verdict.MET)
+    assert report.as_data()["counts"]["met"] == verdicts.count(CheckVerdict.MET)
 
 
 def test_a_group_is_what_its_worst_check_is() -> None:
-    assert worst([Verdict.SKIPPED, Verdict.MET]) is Verdict.MET
-    assert worst([Verdict.MET, Verdict.WARNING, Verdict.UNKNOWN]) is Verdict.UNKNOWN
-    assert worst([Verdict.UNKNOWN, Verdict.NOT_MET]) is Verdict.NOT_MET
-    assert worst([]) is Verdict.SKIPPED
+    assert worst([CheckVerdict.SKIPPED, CheckVerdict.MET]) is CheckVerdict.MET
+    assert worst([CheckVerdict.MET, CheckVerdict.WARNING, CheckVerdict.UNKNOWN]) is CheckVerdict.UNKNOWN
+    assert worst([CheckVerdict.UNKNOWN, CheckVerdict.NOT_MET]) is CheckVerdict.NOT_MET
+    assert worst([]) is CheckVerdict.SKIPPED
 
 
 def test_a_check_that_hangs_is_left_to_itself() -> None:
@@ -73,47 +73,49 @@ def test_a_check_that_hangs_is_left_to_itself() -> None:
         released.wait()
         return met("too late")
 
-    found = _checked(a_check(hang, seconds=0.05), HERE)
+    found = run_check(a_check(hang, seconds=0.05), HERE)
     released.set()
-    assert (found.verdict, found.evidence, found.mend) == (Verdict.UNKNOWN, "not over in 0.05 s", "mend it")
+    assert (found.verdict, found.evidence, found.fix) == (CheckVerdict.UNKNOWN, "timed out after 0.05 s", "fix it")
 
 
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [
-        (ZeroDivisionError("division by zero"), Verdict.NOT_MET),
-        (psycopg.errors.InsufficientPrivilege("permission denied"), Verdict.UNKNOWN),
-        (psycopg.errors.QueryCanceled("statement timeout"), Verdict.UNKNOWN),
-        (redis.exceptions.NoPermissionError("no permissions"), Verdict.UNKNOWN),
+        (ZeroDivisionError("division by zero"), CheckVerdict.NOT_MET),
+        (psycopg.errors.InsufficientPrivilege("permission denied"), CheckVerdict.UNKNOWN),
+        (psycopg.errors.QueryCanceled("statement timeout"), CheckVerdict.UNKNOWN),
+        (redis.exceptions.NoPermissionError("no permissions"), CheckVerdict.UNKNOWN),
     ],
 )
-def test_a_check_that_breaks_says_how(error: Exception, verdict: Verdict) -> None:
+def test_a_check_that_breaks_says_how(error: Exception, verdict: CheckVerdict) -> None:
     def fail(_: Deployment) -> Finding:
         raise error
 
-    found = _checked(a_check(fail), HERE)
+    found = run_check(a_check(fail), HERE)
     assert found.verdict is verdict
     assert str(error) in found.evidence
 
 
-@pytest.mark.parametrize(("apart", "verdict"), [(0, Verdict.MET), (5, Verdict.WARNING), (-20, Verdict.NOT_MET)])
-def test_clocks_are_compared(apart: float, verdict: Verdict) -> None:
-    assert _compared(lambda: 1000.0, lambda: 1000.0 + apart).verdict is verdict
+@pytest.mark.parametrize(
+    ("apart", "verdict"), [(0, CheckVerdict.MET), (5, CheckVerdict.WARNING), (-20, CheckVerdict.NOT_MET)]
+)
+def test_clocks_arecompare_clocks(apart: float, verdict: CheckVerdict) -> None:
+    assert compare_clocks(lambda: 1000.0, lambda: 1000.0 + apart).verdict is verdict
 
 
 @pytest.mark.parametrize(
     ("url", "fault"),
     [
-        ("postgresql://u:postgres@h/d", "tried first"),
-        ("postgresql://someone:someone@h/d", "tried first"),
+        ("postgresql://u:postgres@h/d", "common password"),
+        ("postgresql://someone:someone@h/d", "common password"),
         ("redis://h/0", "no password"),
         ("redis://:short1@h/0", "less than"),
         ("redis://:aLongOneThatNobodyTries@h/0", None),
     ],
 )
 def test_weak_passwords(url: str, fault: str | None) -> None:
-    said = _weakness(url)
-    assert said is None if fault is None else fault in str(said)
+    fault_found = weakness(url)
+    assert fault_found is None if fault is None else fault in str(fault_found)
 
 
 def test_local_addresses() -> None:
@@ -122,17 +124,17 @@ def test_local_addresses() -> None:
     assert not is_local("redis://redis.internal/0")
 
 
-def test_every_check_has_a_name_of_its_own_a_meaning_and_a_way_to_mend() -> None:
+def test_every_check_has_a_name_of_its_own_a_meaning_and_a_fix() -> None:
     checks: list[Any] = [check for group in GROUPS for check in group.checks]
     assert len({check.name for check in checks}) == len(checks)
-    assert all(check.meaning.endswith(".") and not check.mend.endswith(".") for check in checks)
+    assert all(check.meaning.endswith(".") and not check.fix.endswith(".") for check in checks)
     assert all(group.checks for group in GROUPS)
-    assert sum(group.requirement for group in GROUPS) == 12
+    assert sum(group.requirement for group in GROUPS) == 8
 
 
-def test_what_mends_exists() -> None:
-    told = [f"{check.mend} {check.meaning}" for group in GROUPS for check in group.checks]
-    pages = {page for text in told for page in re.findall(r"docs/[\w/.-]+\.md", text)}
-    commands = {name for text in told for name in re.findall(r"`dspex ([a-z]+)", text)}
+def test_what_a_fix_names_exists() -> None:
+    texts = [f"{check.fix} {check.meaning}" for group in GROUPS for check in group.checks]
+    pages = {page for text in texts for page in re.findall(r"docs/[\w/.-]+\.md", text)}
+    commands = {name for text in texts for name in re.findall(r"`dspex ([a-z]+)", text)}
     assert {page for page in pages if not (ROOT / page).is_file()} == set()
     assert commands - set(COMMANDS) == set()

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from dspex.operations.bench import load
-from dspex.operations.bench.bottleneck import Look, findings
+from dspex.operations.bench.bottleneck import Look, bottlenecks
 from dspex.operations.bench.load import Floor, Sample, Shape
 
 SERVED = Shape(1, 1.0, [Sample("1", 5.0)])
@@ -56,19 +56,24 @@ def look(**seen: object) -> Look:
     ("seen", "model", "what", "evidence"),
     [
         ({"workers": 0, "worker_cpu": {}}, None, "no worker is alive", "none has a lease"),
-        ({"running": 10}, 0.99, "the workers' slots are full", "10 of 10 executions at once were running; 99%"),
+        (
+            {"running": 10},
+            0.99,
+            "the workers' slots are full",
+            "10 of 10 executions at once were running; model calls take 99%",
+        ),
         ({"worker_cpu": {7: 0.97}}, None, "the workers' CPU is used up", "1 of 1 worker processes"),
         ({"own_cpu": 0.98}, None, "the producer's CPU is used up", "98% of a core"),
         ({"machine_cpu": 0.99}, None, "this machine's CPU is used up", "99% of its"),
         ({"commit_ms": 40.0}, None, "Postgres is slow", "40.0 ms"),
         ({"redis_ms": 9.0}, None, "Redis is slow", "9.0 ms"),
-        ({}, 0.95, "the model", "95% of an execution's"),
+        ({}, 0.95, "the model", "model calls take 95% of an execution's"),
         ({}, None, "the load", "nothing was full: 2 of 10 slots"),
     ],
 )
 def test_a_bound_is_named_with_its_evidence(
     seen: dict[str, object], model: float | None, what: str, evidence: str
 ) -> None:
-    found = findings([look(**seen)] * 3, SERVED, model)
+    found = bottlenecks([look(**seen)] * 3, SERVED, model)
     assert [finding.what for finding in found] == [what]
     assert evidence in found[0].evidence

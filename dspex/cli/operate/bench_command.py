@@ -17,7 +17,7 @@ from dspex.cli.output.json_output import echo_json, json_option
 from dspex.client.async_client import AsyncClient
 from dspex.errors import DspexError
 from dspex.operations.bench import load
-from dspex.operations.bench.bottleneck import Finding, Observer, findings, model_share
+from dspex.operations.bench.bottleneck import Bottleneck, Observer, bottlenecks, model_share
 from dspex.operations.bench.load import Floor, Shape
 from dspex.program.program import Program
 from dspex.signatures import signature
@@ -38,7 +38,7 @@ class Result:
     what: str
     shape: Shape
     floors: Sequence[Floor]
-    findings: Sequence[Finding]
+    bottlenecks: Sequence[Bottleneck]
     workers: Mapping[int, Mapping[str, float]]
 
     @property
@@ -60,7 +60,7 @@ class Result:
             "queue_ms": shape.queue_ms,
             "execution_ms": shape.execution_ms,
             "floors": [{**asdict(floor), "met": floor.met} for floor in self.floors],
-            "bound_by": [asdict(finding) for finding in self.findings],
+            "bound_by": [asdict(each) for each in self.bottlenecks],
             "workers": {str(pid): dict(seen) for pid, seen in self.workers.items()},
         }
 
@@ -162,7 +162,7 @@ class _Plan:
         share = await client.call(lambda: model_share(client.client, shape))
         last = observer.looks[-1]
         workers = {pid: {"cpu": cpu, "rss_mb": last.worker_mb[pid]} for pid, cpu in last.worker_cpu.items()}
-        return Result(what, shape, floors, findings(observer.looks, shape, share), workers)
+        return Result(what, shape, floors, bottlenecks(observer.looks, shape, share), workers)
 
 
 def _show(screen: Console, results: Sequence[Result], served: int | None) -> None:
@@ -173,10 +173,10 @@ def _show(screen: Console, results: Sequence[Result], served: int | None) -> Non
     heaviest = max(results, key=lambda result: result.shape.users)
     for pid, seen in heaviest.workers.items():
         screen.print(f"worker {pid}: {seen['cpu']:.0%} of a core, {seen['rss_mb']:.0f} MB, under {heaviest.what}")
-    for finding in heaviest.findings:
-        said = Text.assemble((f"bound: {finding.what}", "bold"), f" under {heaviest.what}: {finding.evidence}")
+    for bottleneck in heaviest.bottlenecks:
+        said = Text.assemble((f"bound: {bottleneck.what}", "bold"), f" under {heaviest.what}: {bottleneck.evidence}")
         screen.print(said, soft_wrap=True)
-        screen.print(f"       {finding.advice}", style="dim", soft_wrap=True)
+        screen.print(f"       {bottleneck.fix}", style="dim", soft_wrap=True)
 
 
 def _cells(result: Result) -> tuple[str | Text, ...]:

@@ -17,7 +17,7 @@ from dspex.cli.output.error_output import DONE, FAILED, UNREACHABLE
 from dspex.cli.output.json_output import echo_json, json_option
 
 if TYPE_CHECKING:
-    from dspex.operations.doctor import Checked, Report
+    from dspex.operations.doctor import CheckResult, Report
 
 __all__ = ["doctor"]
 
@@ -30,21 +30,20 @@ MARKS = {
 }
 WORST_FIRST = ("not_met", "unknown", "warning")
 WORDS = {"met": "met", "warning": "met, see below", "not_met": "not met", "unknown": "unknown", "skipped": "skipped"}
-COUNTED = {"met": "met", "warning": "to be warned of", "not_met": "not met", "unknown": "unknown", "skipped": "skipped"}
+COUNTED = {"met": "met", "warning": "with a warning", "not_met": "not met", "unknown": "unknown", "skipped": "skipped"}
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="GROUP", help="Only this group of checks; may be given again.")
+@click.option("--only", multiple=True, metavar="GROUP", help="Run only this group of checks; repeat for more.")
 @json_option
 def doctor(only: tuple[str, ...], as_json: bool) -> int:
-    """Say whether this deployment is ready: every requirement, met or not, with evidence, and how to mend it.
+    """Check whether this deployment is ready, with evidence for each check and a fix where one is needed.
 
-    It looks at Postgres, Redis, the workers and the settings, executes programs named dspex-doctor, whose model is
-    pretended, and measures. It does no harm to a system in production, but puts 50 users on it for some seconds: leave
-    that out by naming other groups than performance.
+    It reads Postgres, Redis, the workers and the settings, executes programs named dspex-doctor, which call no model,
+    and measures. It does not harm a system in production, but the group performance puts 50 users on it for some
+    seconds: name other groups to leave it out.
 
-    Exit code: 0 when nothing is unmet, 1 when something is, or could not be found out, 3 when Postgres or Redis is
-    unreachable.
+    Exit code: 0 when every check is met, 1 when one is not met or unknown, 3 when Postgres or Redis is unreachable.
 
     \b
     Example: dspex doctor
@@ -55,7 +54,7 @@ def doctor(only: tuple[str, ...], as_json: bool) -> int:
 
     names = [group.name for group in GROUPS]
     if wrong := [name for name in only if name not in names]:
-        raise click.UsageError(f"no group {wrong[0]!r}: there are {', '.join(names)}")
+        raise click.UsageError(f"no group {wrong[0]!r}; the groups are {', '.join(names)}")
     console = new_console(stderr=as_json)
     with _progress(console) as progress:
         task = progress.add_task("", total=None)
@@ -77,7 +76,7 @@ def _progress(console: Console) -> Progress:
 
 def _show(console: Console, report: Report) -> None:
     for group in report.groups:
-        if not group.checks:
+        if not group.results:
             continue
         _, style = MARKS[group.verdict]
         console.print()
@@ -86,44 +85,44 @@ def _show(console: Console, report: Report) -> None:
                 (group.group.title, "bold"), "  ", (WORDS[group.verdict], style), (f"  {group.group.name}", "dim")
             )
         )
-        console.print(_table(group.checks))
-    _show_what_to_mend(console, report)
+        console.print(_table(group.results))
+    _show_fixes(console, report)
     _show_sum(console, report)
 
 
-def _table(checks: Sequence[Checked]) -> Table:
+def _table(results: Sequence[CheckResult]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, expand=True)
     table.add_column(width=1, no_wrap=True)
     table.add_column(ratio=4)
     table.add_column(ratio=6)
     table.add_column(justify="right", no_wrap=True, width=9, style="dim")
-    for checked in checks:
-        mark, style = MARKS[checked.verdict]
-        evidence = Text(checked.evidence, "" if checked.verdict in ("met", "skipped") else style)
-        table.add_row(Text(mark, style), checked.check.title, evidence, f"{checked.ms:,.0f} ms")
+    for result in results:
+        mark, style = MARKS[result.verdict]
+        evidence = Text(result.evidence, "" if result.verdict in ("met", "skipped") else style)
+        table.add_row(Text(mark, style), result.check.title, evidence, f"{result.ms:,.0f} ms")
     return table
 
 
-def _show_what_to_mend(console: Console, report: Report) -> None:
-    """What is wrong and how to mend it, the worst first; what has the same remedy is said once."""
-    left = [checked for checked in report.checks if checked.mend]
+def _show_fixes(console: Console, report: Report) -> None:
+    """The checks that are not met and their fixes, the worst first; each fix is printed once."""
+    left = [result for result in report.results if result.fix]
     if not left:
         return
     console.print()
-    console.print("To mend", style="bold")
-    said: set[str] = set()
-    for checked in sorted(left, key=lambda each: WORST_FIRST.index(each.verdict)):
-        if checked.mend in said:
+    console.print("To fix", style="bold")
+    printed: set[str] = set()
+    for result in sorted(left, key=lambda each: WORST_FIRST.index(each.verdict)):
+        if result.fix in printed:
             continue
-        said.add(checked.mend)
-        mark, style = MARKS[checked.verdict]
-        console.print(Text.assemble((f"{mark} {checked.check.name}", style), f": {checked.evidence}"))
-        console.print(Padding(checked.mend, (0, 0, 0, 4)))
+        printed.add(result.fix)
+        mark, style = MARKS[result.verdict]
+        console.print(Text.assemble((f"{mark} {result.check.name}", style), f": {result.evidence}"))
+        console.print(Padding(result.fix, (0, 0, 0, 4)))
 
 
 def _show_sum(console: Console, report: Report) -> None:
     counts = report.counts()
-    told = ", ".join(f"{counts[name]} {COUNTED[name]}" for name in COUNTED if counts[name])
+    summary = ", ".join(f"{counts[name]} {COUNTED[name]}" for name in COUNTED if counts[name])
     verdict = ("ready", "green") if report.ready else ("not ready", "red")
     requirements = (
         f"{report.requirements_met} of {len(report.requirements)} requirements met, " if report.requirements else ""
@@ -132,6 +131,6 @@ def _show_sum(console: Console, report: Report) -> None:
     console.print(
         Text.assemble(
             (verdict[0], f"bold {verdict[1]}"),
-            f": {requirements}score {report.score}/100 ({told}) in {report.seconds:.1f} s",
+            f": {requirements}score {report.score}/100 ({summary}) in {report.seconds:.1f} s",
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 
@@ -12,7 +13,7 @@ from dspex.cli.output.json_output import echo_json, json_option
 from dspex.settings import Settings, without_password
 from dspex.store import migrate as migrations
 from dspex.store.database import Database
-from dspex.store.roles import ROLES
+from dspex.store.roles import LOGIN_EXAMPLE, ROLES
 
 __all__ = ["migrate"]
 
@@ -51,4 +52,4 @@ def migrate(with_roles: bool, as_json: bool) -> None:
 def _tell_roles(made: Sequence[str]) -> None:
     click.echo(f"roles: {', '.join(f'{role} (new)' if role in made else role for role in ROLES)}")
     click.echo("They cannot log in. Give each application a login of its own; in psql, \\password asks for one unseen:")
-    click.echo(f"  CREATE ROLE my_app LOGIN IN ROLE {ROLES[0]};\n  \\password my_app")
+    click.echo(textwrap.indent(LOGIN_EXAMPLE, "  "))

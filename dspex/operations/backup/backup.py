@@ -13,13 +13,12 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from sqlalchemy import Connection, text
-
 from dspex.errors import DspexError
 from dspex.operations.backup import pg_tools
 from dspex.settings import without_password
 from dspex.store import migrate, roles
 from dspex.store.database import Database
+from dspex.store.facts import server_facts
 from dspex.store.operations import backups
 
 __all__ = ["Backup", "Manifest", "back_up", "checksum", "manifest_path"]
@@ -103,12 +102,11 @@ def _write(database: Database, file: Path, at: datetime, told: Told) -> Backup:
     unfinished = file.with_name(f".{file.name}.part")
     unfinished.touch(mode=0o600)
     try:
-        with database.transaction() as connection:
-            # One snapshot for the dump and for the counts, whatever goes on meanwhile.
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            snapshot: str = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
-            postgres = _major(connection)
-            tables = int(connection.scalar(_TABLES) or 0)
+        # pg_dump and the counts see the same snapshot.
+        with database.transaction(snapshot=True) as connection:
+            snapshot = backups.export_snapshot(connection)
+            postgres = server_facts.major_version(connection)
+            tables = backups.count_tables(connection)
             _dump(database.url, unfinished, snapshot, postgres, lambda done: told("dumping", done, tables))
             told("counting", 0, 0)
             rows = dict(backups.counts(connection))
@@ -126,9 +124,6 @@ def _write(database: Database, file: Path, at: datetime, told: Told) -> Backup:
     return Backup(file, manifest)
 
 
-_TABLES = text("SELECT count(*) FROM pg_class WHERE relnamespace = 'dspex'::regnamespace AND relkind = 'r'")
-
-
 def _dump(url: str, file: Path, snapshot: str, major: int, told: Callable[[int], None]) -> None:
     done = 0
 
@@ -140,10 +135,6 @@ def _dump(url: str, file: Path, snapshot: str, major: int, told: Callable[[int],
 
     arguments = ["--format=custom", "--schema=dspex", "--no-owner", "--no-privileges", f"--snapshot={snapshot}"]
     pg_tools.run(pg_tools.find("pg_dump", major), url, [*arguments, f"--file={file}"], count)
-
-
-def _major(connection: Connection) -> int:
-    return int(connection.execute(text("SELECT current_setting('server_version_num')::int / 10000")).scalar_one())
 
 
 def _record(database: Database, file: Path, *, made: Backup | None = None, error: str | None = None) -> None:

@@ -8,22 +8,17 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from sqlalchemy import text
-
 from dspex.errors import DspexError
 from dspex.operations.audit.verify_audit import verify_trails
 from dspex.operations.backup import pg_tools
 from dspex.operations.backup.backup import Manifest, Told, checksum
 from dspex.settings import without_password
-from dspex.store import migrate, roles
+from dspex.store import guards, migrate, roles
 from dspex.store.database import Database
-from dspex.store.operations import backups
+from dspex.store.operations import backups, restoring
 
 __all__ = ["Restored", "restore"]
 
-#: The schema that was there before, until the new one is known to be whole.
-ASIDE = "dspex_before_restore"
-GUARDS = {"audit_events_append_only", "audit_events_no_truncate", "executions_transition"}
 #: Broken trails that are named.
 MOST_NAMED = 5
 _RESTORING = re.compile(r"processing data for table")
@@ -63,15 +58,12 @@ def restore(
         raise
     with database.transaction() as connection:
         backups.end_leases(connection)
-        connection.execute(text(f"DROP SCHEMA IF EXISTS {ASIDE} CASCADE"))
-        counted = {status: int(count) for status, count in connection.execute(_UNFINISHED)}
+        restoring.drop_aside(connection)
+        counted = backups.unfinished(connection)
     if manifest.roles:
         with database.transaction() as connection:
             roles.ensure(connection)
     return Restored(manifest, counted.get("running", 0), counted.get("queued", 0), None if before == after else before)
-
-
-_UNFINISHED = text("SELECT status, count(*) FROM dspex.executions WHERE finished_at IS NULL GROUP BY status")
 
 
 def _check_file(file: Path, manifest: Manifest) -> None:
@@ -99,14 +91,12 @@ def _check_target(database: Database, force: bool) -> None:
 def _undo_interrupted(database: Database) -> None:
     """Put back what a restore that was killed had set aside."""
     with database.transaction() as connection:
-        there, aside = connection.execute(
-            text("SELECT to_regnamespace('dspex') IS NOT NULL, to_regnamespace(:aside) IS NOT NULL"), {"aside": ASIDE}
-        ).one()
-    if there and aside:
+        present, aside = restoring.schemas(connection)
+    if present and aside:
         raise _refused(
-            f"a restore was interrupted at {without_password(database.url)}: the schema {ASIDE} has what was there "
-            f"before it, the schema dspex what it put there. Drop the one that is not wanted, and if that is dspex, "
-            f"rename the other to dspex"
+            f"a restore was interrupted at {without_password(database.url)}: the schema {restoring.ASIDE} holds the "
+            "data from before it, the schema dspex the restored data. Drop the schema that you do not want; if that "
+            f"is dspex, rename {restoring.ASIDE} to dspex"
         )
     if aside:
         _put_back(database)
@@ -114,15 +104,12 @@ def _undo_interrupted(database: Database) -> None:
 
 def _set_aside(database: Database) -> None:
     with database.transaction() as connection:
-        if connection.scalar(text("SELECT to_regnamespace('dspex')")) is not None:
-            connection.execute(text(f"ALTER SCHEMA dspex RENAME TO {ASIDE}"))
+        restoring.set_aside(connection)
 
 
 def _put_back(database: Database) -> None:
     with database.transaction() as connection:
-        connection.execute(text("DROP SCHEMA IF EXISTS dspex CASCADE"))
-        if connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": ASIDE}) is not None:
-            connection.execute(text(f"ALTER SCHEMA {ASIDE} RENAME TO dspex"))
+        restoring.put_back(connection)
 
 
 def _load(url: str, file: Path, manifest: Manifest, told: Told) -> None:
@@ -145,8 +132,8 @@ def _verify(database: Database, manifest: Manifest) -> None:
             f"{name}: {rows.get(name)} of {count}" for name, count in manifest.rows.items() if rows.get(name) != count
         ]
         raise _incomplete(f"rows are missing: {', '.join(wrong)}")
-    if missing := GUARDS - set(database.run(backups.triggers)):
-        raise _incomplete(f"triggers are missing: {', '.join(sorted(missing))}")
+    if missing := database.run(guards.missing_triggers):
+        raise _incomplete(f"triggers are missing: {', '.join(missing)}")
     broken = list(islice(verify_trails(database), MOST_NAMED))
     if broken:
         named = "; ".join(f"{id}: {', '.join(verdict.faults)}" for id, verdict in broken)

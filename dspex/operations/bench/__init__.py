@@ -1,1 +1,1 @@
-"""Load on a deployment, and where it is bound."""
+"""Load tests of a deployment, and its bottlenecks."""

@@ -1,7 +1,6 @@
-"""Where a deployment is bound: it is looked at while it is under load, and what was seen is weighed.
+"""The bottlenecks of a deployment: it is observed while it is under load, and the observations are compared.
 
-Nothing here is guessed from the load alone. Each finding names its evidence: slots that were taken, round trips that
-were timed, CPU that was used, the part of the work that was the model's.
+Each bottleneck names its evidence: slots taken, round trips timed, CPU used, the model's share of the time.
 """
 
 from __future__ import annotations
@@ -15,30 +14,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from sqlalchemy import Connection, text
-
 from dspex.client.client import Client
 from dspex.operations.bench.load import Shape, mean
+from dspex.store.facts import server_facts, work_facts
 
-__all__ = ["Finding", "Look", "Observer", "findings", "model_share"]
+__all__ = ["Bottleneck", "Look", "Observer", "bottlenecks", "model_share"]
 
-#: How often it is looked, in seconds.
+#: The interval between observations, in seconds.
 INTERVAL_SECONDS = 0.5
-#: A share of slots, of a core or of the time from which on it counts as all of it.
+#: From this share on, slots, cores and time count as used up.
 NEARLY_ALL = 0.85
-#: A commit and a round trip that take longer than this, in milliseconds, are slow.
+#: A commit and a round trip that take longer are slow, in milliseconds.
 SLOW_COMMIT_MS, SLOW_REDIS_MS = 10.0, 5.0
-#: So many executions are asked how much of their time was the model's.
-ASKED = 50
-
-_RUNNING = text("SELECT count(*) FROM dspex.executions WHERE status = 'running'")
-# It is written to the log as any commit is, and leaves no row behind.
-_COMMIT = text("SELECT pg_logical_emit_message(true, 'dspex-bench', '')")
+#: Executions whose audit trails are read for the model's share of their time.
+MOST_TRAILS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen at one moment. Shares of CPU are of one core; those of workers on other hosts are not known."""
+    """One observation. Shares of CPU are of one core; the CPU of workers on other hosts is not known."""
 
     workers: int
     concurrency: int
@@ -52,16 +46,16 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that bounds the deployment: what, how it is known, and what to do about it."""
+class Bottleneck:
+    """Something that limits the deployment: what, the evidence, and the fix."""
 
     what: str
     evidence: str
-    advice: str
+    fix: str
 
 
 class Observer:
-    """Looks at a deployment from a thread of its own while the block lasts."""
+    """Observes a deployment from its own thread while the block runs."""
 
     def __init__(self, client: Client) -> None:
         self.looks: list[Look] = []
@@ -84,12 +78,12 @@ class Observer:
 
     def _watch(self) -> None:
         try:
-            self._look()  # CPU is counted from here on
+            self._look()  # the CPU counters start here
             while not self._over.wait(INTERVAL_SECONDS):
                 self.looks.append(self._look())
             if not self.looks:
                 self.looks.append(self._look())
-        except Exception as error:  # told to whoever asked for the observation
+        except Exception as error:  # raised again at the end of the block
             self._failure = error
 
     def _look(self) -> Look:
@@ -99,8 +93,8 @@ class Observer:
         return Look(
             workers=len(workers),
             concurrency=sum(row["concurrency"] for row in workers),
-            running=client._database.run(_running),
-            commit_ms=_timed(lambda: client._database.run(_commit)),
+            running=client._database.run(work_facts.count_running),
+            commit_ms=_timed(lambda: client._database.run(server_facts.commit_nothing)),
             redis_ms=self._redis_ms(),
             own_cpu=self._own_cpu(),
             machine_cpu=machine,
@@ -114,12 +108,12 @@ class Observer:
             return _timed(redis.ping)
 
     def _own_cpu(self) -> float:
-        """Of a core, since it was asked last."""
+        """The share of a core that this process used since the last call."""
         (wall, cpu), self._own = self._own, (time.perf_counter(), time.process_time())
         return (self._own[1] - cpu) / max(1e-6, self._own[0] - wall)
 
     def _local(self, pids: Sequence[int]) -> tuple[dict[int, float], dict[int, float], float | None]:
-        """CPU and megabytes of the workers on this host, and the share of all its CPU that is used."""
+        """CPU and megabytes of the workers on this host, and the used share of all its CPU."""
         try:
             import psutil
         except ImportError:
@@ -130,18 +124,18 @@ class Observer:
                 process = self._processes.setdefault(pid, psutil.Process(pid))
                 cpu[pid] = process.cpu_percent() / 100
                 memory[pid] = process.memory_info().rss / 1e6
-            except psutil.Error:  # it has ended, or is another's
+            except psutil.Error:  # it ended, or belongs to another user
                 self._processes.pop(pid, None)
         return cpu, memory, psutil.cpu_percent() / 100
 
 
-def findings(looks: Sequence[Look], shape: Shape, model: float | None) -> list[Finding]:
-    """What bounds the deployment under this load, what weighs most first; ``model`` is the model's share of the work.
+def bottlenecks(looks: Sequence[Look], shape: Shape, model: float | None) -> list[Bottleneck]:
+    """What limits the deployment under this load, the most important first; ``model`` is the model's share of the time.
 
-    When nothing was found to be full, the load itself is the bound.
+    When nothing is used up, the load itself is the limit.
     """
     if not any(look.workers for look in looks):
-        return [Finding("no worker is alive", "none has a lease", "start one: `dspex worker`")]
+        return [Bottleneck("no worker is alive", "none has a lease", "start one: `dspex worker`")]
     found = [*_slots(looks, model), *_processors(looks), *_backends(looks)]
     if not found and model is not None and model >= NEARLY_ALL:
         found.append(_waits_for_model(shape, model))
@@ -149,8 +143,8 @@ def findings(looks: Sequence[Look], shape: Shape, model: float | None) -> list[F
 
 
 def model_share(client: Client, shape: Shape) -> float | None:
-    """The share of the executions' time that was spent in model calls; None when none was made."""
-    ids = [sample.id for sample in shape.samples if sample.id and sample.error is None][-ASKED:]
+    """The model calls' share of the executions' time; None when no call was made."""
+    ids = [sample.id for sample in shape.samples if sample.id and sample.error is None][-MOST_TRAILS:]
     spent = total = 0.0
     for execution in map(client.get, ids):
         events = [event for event in execution.audit_trail if event.kind == "lm_call"]
@@ -159,22 +153,22 @@ def model_share(client: Client, shape: Shape) -> float | None:
     return min(1.0, spent / total) if spent and total else None
 
 
-def _slots(looks: Sequence[Look], model: float | None) -> Iterator[Finding]:
+def _slots(looks: Sequence[Look], model: float | None) -> Iterator[Bottleneck]:
     slots = max(look.concurrency for look in looks)
     taken = statistics.median(look.running for look in looks)
     if taken >= NEARLY_ALL * slots:
-        waiting = f"; {model:.0%} of an execution's time is the model's" if model is not None else ""
-        yield Finding(
+        waiting = f"; model calls take {model:.0%} of an execution's time" if model is not None else ""
+        yield Bottleneck(
             "the workers' slots are full",
             f"{taken:.0f} of {slots} executions at once were running{waiting}",
-            "raise DSPEX_WORKER_CONCURRENCY where they wait for models, start more workers where they compute",
+            "raise DSPEX_WORKER_CONCURRENCY if they wait for models, start more workers if they compute",
         )
 
 
-def _processors(looks: Sequence[Look]) -> Iterator[Finding]:
+def _processors(looks: Sequence[Look]) -> Iterator[Bottleneck]:
     own = mean([look.own_cpu for look in looks])
     if own >= NEARLY_ALL:
-        yield Finding(
+        yield Bottleneck(
             "the producer's CPU is used up",
             f"this process used {own:.0%} of a core to submit and wait",
             "submit from several processes, or with submit_many",
@@ -182,57 +176,49 @@ def _processors(looks: Sequence[Look]) -> Iterator[Finding]:
     busy = {pid: mean([look.worker_cpu.get(pid, 0.0) for look in looks]) for pid in looks[-1].worker_cpu}
     full = [pid for pid, used in busy.items() if used >= NEARLY_ALL]
     if full:
-        yield Finding(
+        yield Bottleneck(
             "the workers' CPU is used up",
             f"{len(full)} of {len(busy)} worker processes on this host used {busy[full[0]]:.0%} of a core",
             "start more worker processes, one for each core",
         )
     machine = mean([look.machine_cpu for look in looks if look.machine_cpu is not None])
     if machine >= NEARLY_ALL:
-        yield Finding(
+        yield Bottleneck(
             "this machine's CPU is used up",
             f"{machine:.0%} of its {os.cpu_count()} cores were busy",
-            "run workers, Postgres and Redis on machines of their own",
+            "run workers, Postgres and Redis on separate machines",
         )
 
 
-def _backends(looks: Sequence[Look]) -> Iterator[Finding]:
+def _backends(looks: Sequence[Look]) -> Iterator[Bottleneck]:
     commit = statistics.median(look.commit_ms for look in looks)
     if commit >= SLOW_COMMIT_MS:
-        yield Finding(
+        yield Bottleneck(
             "Postgres is slow",
             f"a commit of nothing took {commit:.1f} ms (median)",
-            "look at its disk, its CPU and the network to it",
+            "check its disk, its CPU and the network to it",
         )
     ping = statistics.median(look.redis_ms for look in looks)
     if ping >= SLOW_REDIS_MS:
-        yield Finding("Redis is slow", f"a PING took {ping:.1f} ms (median)", "look at its CPU and the network to it")
+        yield Bottleneck("Redis is slow", f"a PING took {ping:.1f} ms (median)", "check its CPU and the network to it")
 
 
-def _waits_for_model(shape: Shape, model: float) -> Finding:
-    return Finding(
+def _waits_for_model(shape: Shape, model: float) -> Bottleneck:
+    return Bottleneck(
         "the model",
-        f"{model:.0%} of an execution's {shape.execution_ms:.0f} ms is the model's",
-        "more users at once give more results; a faster model gives earlier ones",
+        f"model calls take {model:.0%} of an execution's {shape.execution_ms:.0f} ms",
+        "more concurrent users give more results; a faster model gives earlier ones",
     )
 
 
-def _nothing(shape: Shape, looks: Sequence[Look]) -> Finding:
+def _nothing(shape: Shape, looks: Sequence[Look]) -> Bottleneck:
     slots = max(look.concurrency for look in looks)
     taken = statistics.median(look.running for look in looks)
-    return Finding(
+    return Bottleneck(
         "the load",
         f"nothing was full: {taken:.0f} of {slots} slots were taken, and a request waited {shape.mean_ms:.0f} ms",
-        "put more users on it",
+        "use more users",
     )
-
-
-def _running(connection: Connection) -> int:
-    return int(connection.execute(_RUNNING).scalar_one())
-
-
-def _commit(connection: Connection) -> None:
-    connection.execute(_COMMIT)
 
 
 def _timed(work: Any) -> float:

@@ -1,7 +1,7 @@
-"""Shapes of load that are put on a deployment, and what came of each.
+"""Shapes of load for a deployment, and their results.
 
-A *user* submits, waits for the result, and submits again. The shapes and their floors are those DSPex was specified
-with: 1 to 50 users with 50 requests each, the most users at once that are still served, and a steady rate for minutes.
+A *user* submits, waits for the result, and submits again. The shapes and their floors are from DSPex's specification:
+1 to 50 users with 50 requests each, the most concurrent users that are still served, and a steady rate for minutes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 #: How long a user waits for one result, in seconds.
-PATIENCE_SECONDS = 120.0
-#: What counts as served, when the most users are looked for: the mean wait, and the share of errors.
+REQUEST_SECONDS = 120.0
+#: Users count as served up to this mean wait and this share of errors.
 SERVED_MS, SERVED_ERRORS = 10_000.0, 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request: ``waited_ms`` from submit until the result was in hand; ``error`` is the code of its failure."""
+    """One request: ``waited_ms`` is from submit to result; ``error`` is the code of its failure."""
 
     id: str | None
     waited_ms: float
@@ -49,7 +49,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What came of a shape that took ``seconds``; the samples in the order in which they were over."""
+    """The result of a shape that took ``seconds``; the samples are in the order in which they ended."""
 
     users: int
     seconds: float
@@ -80,19 +80,19 @@ class Shape:
 
     @property
     def drift(self) -> float:
-        """By what share the last requests waited longer than the first: a quarter of all, at most a hundred."""
+        """By what share the last requests waited longer than the first; a quarter of all, at most 100, are compared."""
         few = min(100, len(self.samples) // 4)
         waited = [sample.waited_ms for sample in self.samples]
         return mean(waited[-few:]) / mean(waited[:few]) - 1 if few else 0.0
 
     def percentile_ms(self, percent: float) -> float:
-        """The wait that so many percent of the requests did not exceed."""
+        """The longest wait of so many percent of the requests, the fastest ones."""
         return percentile([sample.waited_ms for sample in self.samples], percent)
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """A bound that a shape has to keep; ``factor`` says how many times over it is kept, from 1 on."""
+    """A bound that a shape must meet; ``factor`` is how many times over it is met, from 1 on."""
 
     what: str
     value: float
@@ -105,7 +105,7 @@ class Floor:
 
     @property
     def factor(self) -> float:
-        """Infinite for a zero that was to be small."""
+        """Infinite for a zero that has to be small."""
         above, below = (self.value, self.bound) if self.at_least else (self.bound, self.value)
         return above / below if below > 0 else math.inf
 
@@ -113,9 +113,9 @@ class Floor:
 async def users(
     client: AsyncClient, program: str, inputs: Callable[[int], Mapping[str, Any]], *, count: int, each: int
 ) -> Shape:
-    """``count`` users at once with ``each`` requests one after the other; ``inputs(n)`` are those of the n-th.
+    """``count`` concurrent users with ``each`` requests one after the other; ``inputs(n)`` are the n-th inputs.
 
-    Raises BackendUnavailable. Any other failure is a sample's.
+    Raises BackendUnavailable. Any other failure is recorded in its sample.
     """
     samples: list[Sample] = []
 
@@ -135,9 +135,9 @@ async def steady(
     *,
     per_second: float,
     seconds: float,
-    told: Callable[[float], None] = lambda _: None,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> Shape:
-    """Requests at a steady rate, whether or not those before them are answered; ``told`` gets the seconds gone by."""
+    """Requests at a steady rate, whether or not earlier ones have ended; ``on_progress`` gets the elapsed seconds."""
     samples: list[Sample] = []
 
     async def one(number: int) -> None:
@@ -149,13 +149,13 @@ async def steady(
         gone = time.perf_counter() - began
         await asyncio.sleep(max(0.0, number / per_second - gone))
         requests.append(asyncio.create_task(one(number)))
-        told(gone)
+        on_progress(gone)
     await _all(requests)
     return Shape(0, time.perf_counter() - began, samples)
 
 
 async def most_users(trial: Callable[[int], Awaitable[Shape]], *, low: int = 10, high: int = 200) -> int:
-    """The most users that are served, by bisection; 0 when not even ``low`` are."""
+    """The most users that are served, found by bisection; 0 when not even ``low`` are."""
     best = 0
     while low <= high:
         middle = (low + high) // 2
@@ -168,14 +168,14 @@ async def most_users(trial: Callable[[int], Awaitable[Shape]], *, low: int = 10,
 
 
 def floors(shape: Shape) -> Iterator[Floor]:
-    """The floors of so many users at once."""
+    """The floors of a shape of concurrent users."""
     yield Floor("results/s", shape.throughput, shape.users * 0.5, at_least=True)
     yield Floor("mean wait, ms", shape.mean_ms, 5_000)
     yield Floor("errors", shape.error_rate, 0.01)
 
 
 def steady_floors(shape: Shape, wanted: int) -> Iterator[Floor]:
-    """The floors of a steady rate, of which ``wanted`` requests were to come."""
+    """The floors of a steady rate, of which ``wanted`` requests were expected."""
     yield Floor("requests", len(shape.samples), wanted * 0.95, at_least=True)
     yield Floor("mean wait, ms", shape.mean_ms, 3_000)
     yield Floor("errors", shape.error_rate, 0.02)
@@ -183,7 +183,7 @@ def steady_floors(shape: Shape, wanted: int) -> Iterator[Floor]:
 
 
 async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Until all are done, or one has failed."""
+    """Wait until all are done, or one has failed."""
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -198,7 +198,7 @@ async def _ask(client: AsyncClient, program: str, inputs: Mapping[str, Any]) -> 
     try:
         execution = await client.submit(program, inputs)
         id = str(execution.id)
-        await execution.result(PATIENCE_SECONDS)
+        await execution.result(REQUEST_SECONDS)
     except BackendUnavailable:
         raise
     except DspexError as error:
@@ -210,11 +210,11 @@ async def _ask(client: AsyncClient, program: str, inputs: Mapping[str, Any]) -> 
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent of the values do not exceed; NaN of none."""
+    """The smallest value that so many percent of the values do not exceed; NaN for no values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else math.nan
 
 
 def mean(values: Sequence[float]) -> float:
-    """NaN of none."""
+    """The mean; NaN for no values."""
     return sum(values) / len(values) if values else math.nan

@@ -1,16 +1,26 @@
-"""The doctor: is this deployment ready, and what is left to mend?
+"""The doctor: whether this deployment is ready, and what to fix.
 
-:func:`examine` makes every check of every group and gives a :class:`Report`. A group is a module of
-``requirements`` (the twelve that DSPex was specified with) or of ``operations``; a check is a function there, marked
-with :func:`dspex.operations.doctor.check.check`. To add one, write the function: its docstring says what it means.
+:func:`examine` runs every check of every group and returns a :class:`Report`. A group is a module of ``requirements``
+(what DSPex was specified with) or of ``operations`` (what running it takes); a check is a function there, decorated
+with :func:`dspex.operations.doctor.check.check`. To add a check, write the function: its docstring is its meaning.
 
-No check does harm to a system in production: what is asked of Postgres is asked read-only, and what is executed are
-programs named ``dspex-doctor…`` whose model is pretended, so they cost nothing.
+No check harms a system in production: Postgres is only read, and the programs that are executed are named
+``dspex-doctor…`` and call no model, so they cost nothing.
 """
 
-from dspex.operations.doctor.check import Check, Finding, Verdict
-from dspex.operations.doctor.doctor_report import Checked, GroupReport, Report
+from dspex.operations.doctor.check import Check, CheckVerdict, Finding
+from dspex.operations.doctor.doctor_report import CheckResult, GroupReport, Report
 from dspex.operations.doctor.examination import examine
-from dspex.operations.doctor.groups import GROUPS, Group
+from dspex.operations.doctor.groups import GROUPS, CheckGroup
 
-__all__ = ["GROUPS", "Check", "Checked", "Finding", "Group", "GroupReport", "Report", "Verdict", "examine"]
+__all__ = [
+    "GROUPS",
+    "Check",
+    "CheckGroup",
+    "CheckResult",
+    "CheckVerdict",
+    "Finding",
+    "GroupReport",
+    "Report",
+    "examine",
+]

@@ -1,4 +1,4 @@
-"""What a check is, and what it finds."""
+"""A check, and what it finds."""
 
 from __future__ import annotations
 
@@ -11,29 +11,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dspex.operations.doctor.deployment import Deployment
 
-__all__ = ["Check", "Finding", "Need", "Verdict", "check", "counted", "met", "not_met", "skipped", "unknown", "warning"]
+__all__ = [
+    "Check",
+    "CheckVerdict",
+    "Finding",
+    "Need",
+    "check",
+    "counted",
+    "met",
+    "not_met",
+    "skipped",
+    "unknown",
+    "warning",
+]
 
-#: How long a check may take, in seconds, unless it says otherwise.
+#: How long a check may take by default, in seconds.
 SECONDS = 10.0
 
 
-class Verdict(StrEnum):
-    """What is said of a check, or of a group of them."""
+class CheckVerdict(StrEnum):
+    """The verdict on a check, or on a group of checks."""
 
-    #: It was looked at, and is as it should be.
+    #: It is as it should be.
     MET = "met"
-    #: It works, but somebody should know.
+    #: It works, but an operator should know about it.
     WARNING = "warning"
     #: It is not as it must be.
     NOT_MET = "not_met"
-    #: It could not be found out: what it needs is not there, or it was not over in time.
+    #: It could not be determined: something that the check needs is missing, or the check timed out.
     UNKNOWN = "unknown"
-    #: It does not apply here.
+    #: It does not apply to this deployment.
     SKIPPED = "skipped"
 
 
 class Need(StrEnum):
-    """What must be there for a check to be made; each includes those before it, but for Redis."""
+    """What a check needs; each includes those before it, except that SCHEMA and POSTGRES do not include REDIS."""
 
     SETTINGS = "settings"
     REDIS = "redis"
@@ -45,36 +57,35 @@ class Need(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The verdict, its ``evidence`` in a line, and how to ``mend`` it if not as the check says."""
+    """The verdict, its ``evidence`` in one line, and a ``fix`` where the check's own does not apply."""
 
-    verdict: Verdict
+    verdict: CheckVerdict
     evidence: str
-    mend: str = ""
+    fix: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something to find out about a deployment. ``meaning`` says why it matters, ``mend`` what to do about it."""
+    """A check of a deployment. ``meaning`` is why it matters, ``fix`` what to do when it is not met."""
 
     name: str
     title: str
     meaning: str
-    mend: str
+    fix: str
     needs: tuple[Need, ...]
     seconds: float
     find: Callable[[Deployment], Finding]
 
 
 def check(
-    title: str, *needs: Need, mend: str, seconds: float = SECONDS
+    title: str, *needs: Need, fix: str, seconds: float = SECONDS
 ) -> Callable[[Callable[[Deployment], Finding]], Check]:
-    """Make a function a check of its module's group; its name is the check's, its docstring the meaning."""
+    """Make a function a check. Its name becomes the check's, its docstring the meaning."""
 
     def make(find: Callable[[Deployment], Finding]) -> Check:
-        group = find.__module__.rpartition(".")[2]
         meaning = " ".join(inspect.cleandoc(find.__doc__ or "").split())
-        return Check(f"{group}.{find.__name__}", title, meaning, mend, needs, seconds, find)
+        return Check(find.__name__, title, meaning, fix, needs, seconds, find)
 
     return make
 
@@ -85,20 +96,20 @@ def counted(number: int, what: str) -> str:
 
 
 def met(evidence: str, **figures: float) -> Finding:
-    return Finding(Verdict.MET, evidence, figures=figures)
+    return Finding(CheckVerdict.MET, evidence, figures=figures)
 
 
-def warning(evidence: str, mend: str = "", **figures: float) -> Finding:
-    return Finding(Verdict.WARNING, evidence, mend, figures)
+def warning(evidence: str, fix: str = "", **figures: float) -> Finding:
+    return Finding(CheckVerdict.WARNING, evidence, fix, figures)
 
 
-def not_met(evidence: str, mend: str = "", **figures: float) -> Finding:
-    return Finding(Verdict.NOT_MET, evidence, mend, figures)
+def not_met(evidence: str, fix: str = "", **figures: float) -> Finding:
+    return Finding(CheckVerdict.NOT_MET, evidence, fix, figures)
 
 
-def unknown(evidence: str, mend: str = "") -> Finding:
-    return Finding(Verdict.UNKNOWN, evidence, mend)
+def unknown(evidence: str, fix: str = "") -> Finding:
+    return Finding(CheckVerdict.UNKNOWN, evidence, fix)
 
 
 def skipped(evidence: str) -> Finding:
-    return Finding(Verdict.SKIPPED, evidence)
+    return Finding(CheckVerdict.SKIPPED, evidence)

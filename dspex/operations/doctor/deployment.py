@@ -1,4 +1,4 @@
-"""The deployment that is examined: its settings, its backends, and what several checks want to know of it."""
+"""The deployment that is examined: its settings, its backends, and facts that several checks need."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import redis
-from sqlalchemy import Row, text
+from sqlalchemy import Connection
 
 from dspex.client.client import Client
 from dspex.errors import BackendUnavailable, ConfigurationError, DspexError
@@ -20,31 +20,35 @@ from dspex.publish.broker import Broker
 from dspex.settings import Settings, without_password
 from dspex.store import migrate, programs, workers
 from dspex.store.database import Database
+from dspex.store.facts import server_facts
 
 __all__ = ["Deployment", "is_local"]
 
-#: How long a question to Redis, and a statement in Postgres, may take, in seconds.
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: How long a command of Redis, and a statement of Postgres, may take, in seconds.
 REDIS_SECONDS, STATEMENT_SECONDS = 3.0, 8.0
-#: Threads of the doctor that ask at a time.
+#: Connections to Postgres that the doctor opens at most.
 POOL_SIZE = 4
 
-
-#: What is said of a check that needs what is not there, and what to mend before it can be made.
+#: The finding of a check whose need is missing, with the fix that makes the check possible.
 _LACKING = {
-    Need.SETTINGS: unknown("the settings are wrong", mend="mend the settings first: `dspex config`"),
-    Need.REDIS: unknown("Redis is out of reach", mend="start Redis, or correct DSPEX_BROKER_URL; see its log"),
+    Need.SETTINGS: unknown("the settings are invalid", fix="correct the settings first: `dspex config`"),
+    Need.REDIS: unknown("Redis cannot be reached", fix="start Redis, or correct DSPEX_BROKER_URL; see its log"),
     Need.POSTGRES: unknown(
-        "Postgres is out of reach", mend="start Postgres, or correct DSPEX_DATABASE_URL; see its log"
+        "Postgres cannot be reached", fix="start Postgres, or correct DSPEX_DATABASE_URL; see its log"
     ),
-    Need.SCHEMA: unknown("the schema is not this version's", mend="run `dspex migrate`"),
-    Need.WORKER: unknown("no worker is alive", mend="start a worker: `dspex worker`"),
+    Need.SCHEMA: unknown("the schema is of another version", fix="run `dspex migrate`"),
+    Need.WORKER: unknown("no worker is alive", fix="start a worker: `dspex worker`"),
 }
 
 
 class Deployment:
-    """What the settings here lead to. Nothing is asked before :meth:`look`; ``clock`` is this machine's.
+    """The deployment that the settings lead to. Nothing is contacted before :meth:`look`.
 
-    ``missing`` has of each need that is not there what is to be said of checks that need it, and ``reasons`` why.
+    ``clock`` is this machine's. ``missing`` maps each need that is missing to the finding of the checks that have it,
+    and ``reasons`` maps it to the cause.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -63,7 +67,7 @@ class Deployment:
             self._settings = Settings.load()
         except ConfigurationError as error:
             self.faults = error.errors or (str(error),)
-            self._lack("the settings are wrong", *Need)
+            self._lack("the settings are invalid", *Need)
             return
         try:
             backends = self._settings.backends()
@@ -75,16 +79,16 @@ class Deployment:
 
     @property
     def unreachable(self) -> bool:
-        """Whether Postgres or Redis is out of reach, rather than not configured as it should be."""
+        """Whether Postgres or Redis cannot be reached although the settings are valid."""
         return not self.faults and bool({Need.POSTGRES, Need.REDIS} & set(self.missing))
 
     def look(self) -> None:
-        """Find out what is there."""
+        """Find out which needs are met."""
         if self._database is None:
             return
         for need, question in (
             (Need.REDIS, self._ping),
-            (Need.POSTGRES, lambda: self.value("SELECT 1")),
+            (Need.POSTGRES, lambda: self.ask(server_facts.ping)),
             (Need.SCHEMA, lambda: self.database.run(migrate.check)),
             (Need.WORKER, self._find_worker),
         ):
@@ -96,10 +100,10 @@ class Deployment:
                     self._lack(str(error).strip(), need)
 
     def give_up(self) -> None:
-        """Take what did not answer in time for missing."""
+        """Treat backends that did not answer in time as missing."""
         for need in (Need.POSTGRES, Need.REDIS):
             if need not in self._there:
-                self._lack("it does not answer", need)
+                self._lack("no answer", need)
 
     def _lack(self, why: str, *needs: Need) -> None:
         depend = {Need.POSTGRES: (Need.SCHEMA, Need.WORKER), Need.SCHEMA: (Need.WORKER,), Need.REDIS: (Need.WORKER,)}
@@ -113,7 +117,7 @@ class Deployment:
             with self.redis() as client:
                 client.ping()
         except redis.RedisError as error:
-            raise BackendUnavailable(f"Redis at {self.redis_where} is out of reach: {error}") from error
+            raise BackendUnavailable(f"Redis at {self.redis_where} cannot be reached: {error}") from error
 
     def _find_worker(self) -> None:
         if not self.live_workers:
@@ -141,18 +145,10 @@ class Deployment:
     def database_where(self) -> str:
         return without_password(self.database.url)
 
-    def rows(self, statement: str, **parameters: Any) -> Sequence[Row[Any]]:
-        """The answer of Postgres to a question, which can change nothing and is over in time."""
-        with self.database.transaction() as connection:
-            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(STATEMENT_SECONDS * 1000)}")
-            return connection.execute(text(statement), parameters).all()
-
-    def row(self, statement: str, **parameters: Any) -> Row[Any]:
-        return self.rows(statement, **parameters)[0]
-
-    def value(self, statement: str, **parameters: Any) -> Any:
-        return self.row(statement, **parameters)[0]
+    def ask(self, question: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function of the store in a read-only transaction whose statements have a time limit."""
+        with self.database.transaction(read_only=True, statement_seconds=STATEMENT_SECONDS) as connection:
+            return question(connection, *args, **kwargs)
 
     # ------------------------------------------------------------------------------------------------------ Redis
 
@@ -172,12 +168,12 @@ class Deployment:
 
     @cached_property
     def redis_info(self) -> Mapping[str, Any]:
-        """What Redis tells of itself."""
+        """The output of INFO."""
         with self.redis() as client:
             info: Any = client.info()
             return dict(info)
 
-    # --------------------------------------------------------------------------------------- what is deployed and runs
+    # -------------------------------------------------------------------------------------- programs and workers
 
     @cached_property
     def client(self) -> Client:
@@ -185,22 +181,22 @@ class Deployment:
 
     @property
     def own_settings(self) -> Settings:
-        """Those of the doctor's own submits, which the limit of submits is not meant for."""
+        """The settings of the doctor's own submits: they are not rate-limited."""
         return self.settings.model_copy(update={"rate_limit_per_minute": None, "client": "dspex-doctor"})
 
     @cached_property
     def workers(self) -> Sequence[Mapping[str, Any]]:
-        """The workers that have not ended, dead ones among them until somebody notices."""
+        """The workers that have not stopped, including dead ones that have not been noticed yet."""
         return self.database.run(workers.listing)
 
     @property
     def live_workers(self) -> Sequence[Mapping[str, Any]]:
-        """Those whose lease holds, and that take work."""
+        """The workers whose lease is valid and that take work."""
         return [w for w in self.workers if w["heartbeat_age_seconds"] < w["lease_seconds"] and w["state"] == "running"]
 
     @cached_property
     def programs(self) -> Sequence[Program]:
-        """The deployed programs, without those of the doctor and of `dspex bench`."""
+        """The deployed programs, except the programs of the doctor and of `dspex bench`."""
         return [
             p for p in self.database.run(programs.deployed) if not p.name.startswith(("dspex-doctor", "dspex-bench"))
         ]

@@ -1,4 +1,4 @@
-"""The report: what was found, group by group, and how much of it is as it should be."""
+"""The report: the result of every check, group by group, and a score."""
 
 from __future__ import annotations
 
@@ -7,32 +7,38 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dspex.operations.doctor.check import Check, Verdict
-from dspex.operations.doctor.groups import Group
+from dspex.operations.doctor.check import Check, CheckVerdict
+from dspex.operations.doctor.groups import CheckGroup
 
-__all__ = ["Checked", "GroupReport", "Report", "worst"]
+__all__ = ["CheckResult", "GroupReport", "Report", "worst"]
 
-#: From the worst on; a group is what the worst of its checks is.
-_WORST_FIRST = (Verdict.NOT_MET, Verdict.UNKNOWN, Verdict.WARNING, Verdict.MET, Verdict.SKIPPED)
+#: The worst first; the verdict on a group is the worst of its checks'.
+_WORST_FIRST = (
+    CheckVerdict.NOT_MET,
+    CheckVerdict.UNKNOWN,
+    CheckVerdict.WARNING,
+    CheckVerdict.MET,
+    CheckVerdict.SKIPPED,
+)
 #: What counts as met.
-GOOD = (Verdict.MET, Verdict.WARNING)
-#: What each verdict is worth; what does not apply here does not count.
-_WORTH = {Verdict.MET: 1.0, Verdict.WARNING: 0.5, Verdict.NOT_MET: 0.0, Verdict.UNKNOWN: 0.0}
+GOOD = (CheckVerdict.MET, CheckVerdict.WARNING)
+#: The points of each verdict; a skipped check does not count.
+_POINTS = {CheckVerdict.MET: 1.0, CheckVerdict.WARNING: 0.5, CheckVerdict.NOT_MET: 0.0, CheckVerdict.UNKNOWN: 0.0}
 
 
-def worst(verdicts: Sequence[Verdict]) -> Verdict:
+def worst(verdicts: Sequence[CheckVerdict]) -> CheckVerdict:
     """The worst of some verdicts; met and skipped together are met."""
-    return min(verdicts, key=_WORST_FIRST.index, default=Verdict.SKIPPED)
+    return min(verdicts, key=_WORST_FIRST.index, default=CheckVerdict.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """A check that was made: what it found, in which time, and how to mend it where that is needed."""
+class CheckResult:
+    """The result of a check: what it found, how long it took, and the ``fix`` where one is needed."""
 
     check: Check
-    verdict: Verdict
+    verdict: CheckVerdict
     evidence: str
-    mend: str
+    fix: str
     ms: float
     figures: Mapping[str, float]
 
@@ -42,7 +48,7 @@ class Checked:
             "title": self.check.title,
             "verdict": self.verdict.value,
             "evidence": self.evidence,
-            "mend": self.mend or None,
+            "fix": self.fix or None,
             "ms": self.ms,
             "figures": dict(self.figures),
         }
@@ -50,12 +56,12 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class GroupReport:
-    group: Group
-    checks: Sequence[Checked]
+    group: CheckGroup
+    results: Sequence[CheckResult]
 
     @property
-    def verdict(self) -> Verdict:
-        return worst([checked.verdict for checked in self.checks])
+    def verdict(self) -> CheckVerdict:
+        return worst([result.verdict for result in self.results])
 
     def as_data(self) -> dict[str, Any]:
         return {
@@ -63,13 +69,13 @@ class GroupReport:
             "title": self.group.title,
             "requirement": self.group.requirement,
             "verdict": self.verdict.value,
-            "checks": [checked.as_data() for checked in self.checks],
+            "checks": [result.as_data() for result in self.results],
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an examination found. ``unreachable``: Postgres or Redis could not be asked."""
+    """The result of an examination. ``unreachable``: Postgres or Redis could not be reached."""
 
     at: datetime
     version: str
@@ -79,8 +85,8 @@ class Report:
     groups: Sequence[GroupReport]
 
     @property
-    def checks(self) -> list[Checked]:
-        return [checked for group in self.groups for checked in group.checks]
+    def results(self) -> list[CheckResult]:
+        return [result for group in self.groups for result in group.results]
 
     @property
     def requirements(self) -> list[GroupReport]:
@@ -92,17 +98,17 @@ class Report:
 
     @property
     def score(self) -> int:
-        """Of 100: each check that applies counts the same, a warning half. 100 only when nothing is left to mend."""
-        worth = [_WORTH[checked.verdict] for checked in self.checks if checked.verdict in _WORTH]
-        return int(100 * sum(worth) / len(worth)) if worth else 0
+        """Out of 100: each check that applies counts the same, a warning half; 100 when there is nothing to fix."""
+        points = [_POINTS[result.verdict] for result in self.results if result.verdict in _POINTS]
+        return int(100 * sum(points) / len(points)) if points else 0
 
     @property
     def ready(self) -> bool:
-        """Whether nothing is unmet, and nothing is left unknown."""
-        return not any(checked.verdict in (Verdict.NOT_MET, Verdict.UNKNOWN) for checked in self.checks)
+        """Whether every check is met, and none is unknown."""
+        return not any(result.verdict in (CheckVerdict.NOT_MET, CheckVerdict.UNKNOWN) for result in self.results)
 
     def counts(self) -> dict[str, int]:
-        return {v.value: sum(checked.verdict is v for checked in self.checks) for v in Verdict}
+        return {v.value: sum(result.verdict is v for result in self.results) for v in CheckVerdict}
 
     def as_data(self) -> dict[str, Any]:
         """The report as ``--json`` prints it."""

@@ -1,4 +1,4 @@
-"""The examination: every check is made, side by side where that disturbs nothing, and each is over in time."""
+"""The examination: every check runs, in parallel where that disturbs nothing, and each has a time limit."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from importlib.metadata import version
 import psycopg
 import redis
 
-from dspex.operations.doctor.check import Check, Finding, Verdict, not_met, unknown
+from dspex.operations.doctor.check import Check, CheckVerdict, Finding, not_met, unknown
 from dspex.operations.doctor.deployment import Deployment
-from dspex.operations.doctor.doctor_report import GOOD, Checked, GroupReport, Report
-from dspex.operations.doctor.groups import GROUPS, Group, Wave
+from dspex.operations.doctor.doctor_report import CheckResult, GroupReport, Report
+from dspex.operations.doctor.groups import GROUPS, CheckGroup, Wave
 
-__all__ = ["examine"]
+__all__ = ["examine", "run_check"]
 
-#: Checks at a time.
+#: How many checks run at a time.
 AT_ONCE = {Wave.LOOK: 8, Wave.TRY: 4, Wave.MEASURE: 1}
-#: How long finding out what is there may take, in seconds.
+#: How long it may take to find out which backends can be reached, in seconds.
 LOOK_SECONDS = 30.0
 
 OnProgress = Callable[[int, int, str], None]
@@ -34,10 +34,10 @@ def examine(
     clock: Callable[[], float] = time.time,
     on_progress: OnProgress = lambda _done, _of, _title: None,
 ) -> Report:
-    """Examine the deployment that the settings lead to; ``only`` groups of these names.
+    """Examine the deployment that the settings lead to; ``only`` limits it to groups of these names.
 
-    It works with whatever is there: of what is out of reach it says so. ``on_progress`` is told how many checks are
-    made, of how many, and which was the last; ``clock`` is this machine's.
+    Checks whose backend cannot be reached are reported as unknown. ``on_progress`` is called with the number of checks
+    done, the number of all checks, and the title of the last; ``clock`` is this machine's.
     """
     groups = [group for group in GROUPS if not only or group.name in only]
     began = time.monotonic()
@@ -45,46 +45,47 @@ def examine(
     try:
         if not _in_time(deployment.look, LOOK_SECONDS):
             deployment.give_up()
-        made = _make(groups, deployment, on_progress)
+        results = _run_all(groups, deployment, on_progress)
         return Report(
             at=datetime.now(UTC),
             version=version("dspex"),
             env=None if deployment.faults else deployment.settings.env,
             seconds=time.monotonic() - began,
             unreachable=deployment.unreachable,
-            groups=[GroupReport(group, [made[check.name] for check in group.checks]) for group in groups],
+            groups=[GroupReport(group, [results[check.name] for check in group.checks]) for group in groups],
         )
     finally:
         deployment.close()
 
 
-def _make(groups: Sequence[Group], deployment: Deployment, on_progress: OnProgress) -> dict[str, Checked]:
-    made: dict[str, Checked] = {}
+def _run_all(groups: Sequence[CheckGroup], deployment: Deployment, on_progress: OnProgress) -> dict[str, CheckResult]:
+    results: dict[str, CheckResult] = {}
     total = sum(len(group.checks) for group in groups)
     counting = threading.Lock()
 
-    def make(check: Check) -> None:
-        checked = _checked(check, deployment)
+    def run(check: Check) -> None:
+        result = run_check(check, deployment)
         with counting:
-            made[check.name] = checked
-            on_progress(len(made), total, check.title)
+            results[check.name] = result
+            on_progress(len(results), total, check.title)
 
     for wave in Wave:
         checks = [check for group in groups if group.wave is wave for check in group.checks]
         with ThreadPoolExecutor(AT_ONCE[wave], thread_name_prefix="dspex-doctor") as pool:
-            list(pool.map(make, checks))
-    return made
+            list(pool.map(run, checks))
+    return results
 
 
-def _checked(check: Check, deployment: Deployment) -> Checked:
+def run_check(check: Check, deployment: Deployment) -> CheckResult:
+    """The result of one check; an exception and a timeout are results, too."""
     began = time.perf_counter()
     found = _lacking(check, deployment) or _found(check, deployment)
-    good = found.verdict in (*GOOD[:1], Verdict.SKIPPED)
-    return Checked(
+    nothing_to_fix = found.verdict in (CheckVerdict.MET, CheckVerdict.SKIPPED)
+    return CheckResult(
         check=check,
         verdict=found.verdict,
         evidence=found.evidence,
-        mend="" if good else found.mend or check.mend,
+        fix="" if nothing_to_fix else found.fix or check.fix,
         ms=round((time.perf_counter() - began) * 1000, 1),
         figures=found.figures,
     )
@@ -100,14 +101,14 @@ def _found(check: Check, deployment: Deployment) -> Finding:
     def find() -> None:
         try:
             result.set_result(check.find(deployment))
-        except Exception as error:  # whatever a check meets is what it found
+        except Exception as error:  # any failure of a check is its finding
             result.set_result(_failure(error))
 
     threading.Thread(target=find, name=f"dspex-doctor {check.name}", daemon=True).start()
     try:
         return result.result(check.seconds)
     except NotInTime:
-        return unknown(f"not over in {check.seconds:g} s")
+        return unknown(f"timed out after {check.seconds:g} s")
 
 
 def _failure(error: Exception) -> Finding:
@@ -122,7 +123,7 @@ def _failure(error: Exception) -> Finding:
 
 
 def _origin(error: BaseException) -> BaseException:
-    """The error of the driver that one was made of, or itself."""
+    """The driver's error that this one was raised from, or the error itself."""
     at: BaseException | None = error
     while at is not None:
         if isinstance(at, psycopg.Error):
@@ -132,7 +133,7 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def _in_time(work: Callable[[], None], seconds: float) -> bool:
-    """Whether it was over in so many seconds; if not, it is left to itself."""
+    """Whether it ended within so many seconds; if not, it goes on in its thread."""
     thread = threading.Thread(target=work, name="dspex-doctor look", daemon=True)
     thread.start()
     thread.join(seconds)

@@ -1,8 +1,8 @@
-"""The groups of checks: the twelve requirements, then what operating the deployment takes."""
+"""The groups of checks: first the requirements, then operation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from types import ModuleType
 
@@ -24,32 +24,28 @@ from dspex.operations.doctor.requirements import (
     action_checks,
     adapter_checks,
     configuration_checks,
-    documentation_checks,
     host_checks,
     integration_checks,
     performance_checks,
     resource_checks,
-    signature_checks,
-    testing_checks,
-    type_checks,
     wire_checks,
 )
 
-__all__ = ["GROUPS", "Group", "Wave"]
+__all__ = ["GROUPS", "CheckGroup", "Wave"]
 
 
 class Wave(IntEnum):
-    """When a group's checks are made: what is only looked at, what is tried on the deployment, what is measured."""
+    """When a group runs: first those that only read, then those that execute programs, then measurements."""
 
     LOOK = 1
     TRY = 2
-    #: One at a time, with nothing beside it.
+    #: One check at a time, with nothing beside it.
     MEASURE = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Checks that belong together. A ``requirement`` is one of the twelve that DSPex was specified with."""
+class CheckGroup:
+    """Checks that belong together. A ``requirement`` is one that DSPex was specified with."""
 
     name: str
     title: str
@@ -58,37 +54,37 @@ class Group:
     wave: Wave
 
 
-def _group(module: ModuleType, title: str, wave: Wave = Wave.LOOK, *, requirement: bool = False) -> Group:
-    checks = tuple(value for value in vars(module).values() if isinstance(value, Check))
-    return Group(module.__name__.rpartition(".")[2], title, checks, requirement, wave)
+def _group(
+    name: str, module: ModuleType, title: str, wave: Wave = Wave.LOOK, *, requirement: bool = False
+) -> CheckGroup:
+    """The checks of a module; each is named ``group.check``."""
+    found = (value for value in vars(module).values() if isinstance(value, Check))
+    checks = tuple(replace(check, name=f"{name}.{check.name}") for check in found)
+    return CheckGroup(name, title, checks, requirement, wave)
 
 
-def _requirement(module: ModuleType, title: str, wave: Wave = Wave.LOOK) -> Group:
-    return _group(module, title, wave, requirement=True)
+def _requirement(name: str, module: ModuleType, title: str, wave: Wave = Wave.LOOK) -> CheckGroup:
+    return _group(name, module, title, wave, requirement=True)
 
 
 GROUPS = (
-    _requirement(signature_checks, "Signature system"),
-    _requirement(host_checks, "Worker host", Wave.TRY),
-    _requirement(adapter_checks, "Adapter pattern"),
-    _requirement(resource_checks, "Signatures, programs and executions as stored", Wave.TRY),
-    _requirement(type_checks, "Type system"),
-    _requirement(action_checks, "Manual actions", Wave.TRY),
-    _requirement(wire_checks, "Wire protocol"),
-    _requirement(testing_checks, "Testing infrastructure", Wave.TRY),
-    _requirement(configuration_checks, "Configuration"),
-    _requirement(integration_checks, "Integration, end to end", Wave.TRY),
-    _requirement(performance_checks, "Performance", Wave.MEASURE),
-    _requirement(documentation_checks, "Documentation"),
-    _group(version_checks, "Versions and schema"),
-    _group(clock_checks, "Clocks"),
-    _group(postgres_checks, "Postgres"),
-    _group(redis_checks, "Redis"),
-    _group(worker_checks, "Workers and duties"),
-    _group(model_checks, "Programs and models"),
-    _group(work_checks, "Work under way"),
-    _group(storage_checks, "Partitions, growth and retention"),
-    _group(backup_checks, "Backups"),
-    _group(monitoring_checks, "Monitoring and alerts"),
-    _group(security_checks, "Security"),
+    _requirement("host", host_checks, "Worker host", Wave.TRY),
+    _requirement("adapters", adapter_checks, "Adapters"),
+    _requirement("resources", resource_checks, "Programs and executions in Postgres", Wave.TRY),
+    _requirement("actions", action_checks, "Manual actions", Wave.TRY),
+    _requirement("wire", wire_checks, "Messages"),
+    _requirement("configuration", configuration_checks, "Configuration"),
+    _requirement("integration", integration_checks, "Integration, end to end", Wave.TRY),
+    _requirement("performance", performance_checks, "Performance", Wave.MEASURE),
+    _group("versions", version_checks, "Versions and schema"),
+    _group("clocks", clock_checks, "Clocks"),
+    _group("postgres", postgres_checks, "Postgres"),
+    _group("redis", redis_checks, "Redis"),
+    _group("workers", worker_checks, "Workers and their duties"),
+    _group("models", model_checks, "Programs and models"),
+    _group("work", work_checks, "Work under way"),
+    _group("storage", storage_checks, "Partitions, growth and retention"),
+    _group("backups", backup_checks, "Backups"),
+    _group("monitoring", monitoring_checks, "Monitoring and alerts"),
+    _group("security", security_checks, "Security"),
 )

@@ -1,6 +1,6 @@
-"""The programs that the doctor deploys and executes: their model is pretended, so they cost nothing.
+"""The programs that the doctor deploys and executes: they call no model, so they cost nothing.
 
-Their executions stay, as all finished ones do, until retention drops them; ``metadata`` marks them.
+Their executions are kept until retention drops them, as all are; ``metadata`` marks them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dspex.program.limits import Limits
 from dspex.program.program import Program, Retry
 from dspex.signatures import signature
 
-__all__ = ["ACTING", "ANSWERING", "PATIENCE_SECONDS", "RETRYING", "SLOW", "submit"]
+__all__ = ["ACTING", "ANSWERING", "RESULT_SECONDS", "RETRYING", "SLOW", "submit"]
 
 ASKED = signature('signature dspex_doctor "A question of dspex doctor": :string question -> :string answer')
 #: How long the doctor waits for one result, in seconds.
-PATIENCE_SECONDS = 20.0
+RESULT_SECONDS = 20.0
 
 ANSWERING = Program("dspex-doctor", ASKED, adapter="scripted", timeout=30)
 RETRYING = Program(

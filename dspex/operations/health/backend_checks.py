@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import redis
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from dspex.errors import BackendUnavailable, SchemaOutdated
@@ -16,6 +16,7 @@ from dspex.publish.broker import Broker, queue_depth
 from dspex.settings import Backends
 from dspex.store import migrate, workers
 from dspex.store.database import Database
+from dspex.store.facts import server_facts
 from dspex.store.operations import health
 from dspex.store.operations.health import Backlog
 
@@ -30,7 +31,7 @@ MISSED_CHECKS = 3
 #: So many programs are told of the queue, those that wait longest.
 PROGRAMS_TOLD = 5
 #: Postgres gives up on a statement of ours before we do.
-STATEMENT_MS = int(CHECK_SECONDS * 1000 * 0.8)
+STATEMENT_SECONDS = CHECK_SECONDS * 0.8
 
 START_POSTGRES = "start Postgres, or correct DSPEX_DATABASE_URL"
 START_REDIS = "start Redis, or correct DSPEX_BROKER_URL"
@@ -80,8 +81,7 @@ def _from_postgres(backends: Backends, round: Round, asks: Mapping[str, Ask]) ->
 def in_transaction(database: Database, ask: Callable[[Connection], Found]) -> Found:
     """What is found within the time that a statement may take; a failure is found, too."""
     try:
-        with database.transaction() as connection:
-            connection.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_MS}"))
+        with database.transaction(statement_seconds=STATEMENT_SECONDS) as connection:
             return ask(connection)
     except SchemaOutdated as error:
         return Found(Condition.UNHEALTHY, {"error": str(error)}, "run `dspex migrate`")
@@ -91,15 +91,16 @@ def in_transaction(database: Database, ask: Callable[[Connection], Found]) -> Fo
 
 def _postgres(connection: Connection, facts: dict[str, Any]) -> Found:
     migrate.check(connection)
-    row = connection.execute(
-        text("SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS standby,"
-             " current_setting('max_connections')::int AS max_connections,"
-             " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int AS connections")
-    ).mappings().one()  # fmt: skip
-    details = dict(row)
-    if details["standby"]:
+    found = server_facts.state(connection)
+    details = {
+        "version": found.version,
+        "standby": found.standby,
+        "max_connections": found.max_connections,
+        "connections": found.connections,
+    }
+    if found.standby:
         return Found(Condition.UNHEALTHY, details, "DSPEX_DATABASE_URL leads to a standby: use the primary")
-    if details["connections"] > 0.9 * details["max_connections"]:
+    if found.connections > 0.9 * found.max_connections:
         return Found(Condition.DEGRADED, details, "raise max_connections, or put pgbouncer in between")
     return Found(Condition.HEALTHY, details)
 

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import text
-
 from dspex.errors import ValidationError
 from dspex.operations.alerts.alert import Alert
 from dspex.store.database import Database
+from dspex.store.facts import server_facts
 from dspex.store.operations import report
 
 __all__ = ["BUCKETS", "MonitoringReport", "ProgramReport", "Trend", "gather"]
@@ -114,9 +113,8 @@ def gather(database: Database, *, since: datetime | timedelta) -> MonitoringRepo
 
     Raises ValidationError for a moment to come.
     """
-    with database.transaction() as connection:
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-        until: datetime = connection.execute(text("SELECT now()")).scalar_one()
+    with database.transaction(snapshot=True) as connection:
+        until = server_facts.now(connection)
         begin = until - since if isinstance(since, timedelta) else since
         if begin >= until:
             raise ValidationError(f"a report from {begin.isoformat()} on has nothing to tell yet")

@@ -15,7 +15,6 @@ from pathlib import Path
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from dspex.errors import DspexError
@@ -23,6 +22,7 @@ from dspex.operations.audit import audit_export
 from dspex.settings.storage_settings import StorageSettings
 from dspex.store import partitions
 from dspex.store.database import Database
+from dspex.store.facts import server_facts
 from dspex.store.operations import retention
 from dspex.store.operations.retention import Period
 
@@ -66,7 +66,7 @@ def plan(database: Database, settings: StorageSettings) -> list[Plan]:
 
 def upkeep(database: Database, settings: StorageSettings) -> Iterator[Step]:
     """Make partitions, take away what is old, and tell each thing done. Raises BackendUnavailable."""
-    now = database.run(lambda connection: connection.execute(text("SELECT clock_timestamp()")).scalar_one())
+    now = database.run(server_facts.now)
     yield from _try("partitions", lambda: _make(database, settings))
     for planned in plan(database, settings):
         yield from _retire(database, settings, planned, now)

@@ -9,12 +9,13 @@ over, and told again if whoever made it died before saying so.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-__all__ = ["claim", "delivered", "listing", "note", "try_lock", "undelivered"]
+__all__ = ["DeliveryCounts", "claim", "delivered", "delivery_counts", "listing", "note", "try_lock", "undelivered"]
 
 #: The key of the lock, of this database.
 LOCK = 0x64737065782E616C  # "dspex.al"
@@ -155,6 +156,28 @@ def undelivered(connection: Connection, ids: Sequence[int], *, error: str) -> No
     """They are tried again after a while."""
     given = {"ids": list(ids), "error": error, "backoff": BACKOFF_SECONDS, "backoff_most": BACKOFF_MOST_SECONDS}
     connection.execute(_UNDELIVERED, given)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryCounts:
+    """Deliveries within a week: those that succeeded, those that are late, and the channels of the undelivered."""
+
+    delivered: int
+    late: int
+    channels: str | None
+
+
+_DELIVERY_COUNTS = text("""
+SELECT count(*) FILTER (WHERE delivered_at IS NOT NULL),
+    count(*) FILTER (WHERE delivered_at IS NULL AND created_at < now() - make_interval(secs => :late_seconds)),
+    string_agg(DISTINCT channel, ', ') FILTER (WHERE delivered_at IS NULL)
+FROM dspex.alert_deliveries WHERE created_at > now() - interval '7 days'
+""")
+
+
+def delivery_counts(connection: Connection, *, late_seconds: float) -> DeliveryCounts:
+    """Deliveries within a week; an undelivered one is late after so many seconds."""
+    return DeliveryCounts(*connection.execute(_DELIVERY_COUNTS, {"late_seconds": late_seconds}).one())
 
 
 def listing(connection: Connection, *, resolved_within_seconds: float, most: int) -> list[Mapping[str, Any]]:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-__all__ = ["counts", "end_leases", "in_use", "latest", "record", "triggers"]
+__all__ = [
+    "BackupAttempt",
+    "count_tables",
+    "counts",
+    "end_leases",
+    "export_snapshot",
+    "in_use",
+    "last_attempt",
+    "latest",
+    "record",
+    "unfinished",
+]
 
 #: What a backup counts, and a restore counts again.
 TABLES = (
@@ -34,13 +46,22 @@ def in_use(connection: Connection) -> Mapping[str, int]:
     return {name: int(count) for name, count in row._mapping.items() if count}
 
 
-def triggers(connection: Connection) -> list[str]:
-    """The triggers that are on guard: of the audit trail and of the transitions."""
-    rows = connection.scalars(
-        text("""SELECT t.tgname FROM pg_trigger t WHERE t.tgenabled = 'O' AND NOT t.tgisinternal
-                AND t.tgrelid IN ('dspex.executions'::regclass, 'dspex.audit_events'::regclass) ORDER BY 1""")
-    )
-    return list(rows)
+def export_snapshot(connection: Connection) -> str:
+    """The name by which pg_dump reads the snapshot of this transaction."""
+    snapshot: str = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+    return snapshot
+
+
+def count_tables(connection: Connection) -> int:
+    """How many tables pg_dump will write, partitions included."""
+    statement = text("SELECT count(*) FROM pg_class WHERE relnamespace = 'dspex'::regnamespace AND relkind = 'r'")
+    return int(connection.scalar(statement) or 0)
+
+
+def unfinished(connection: Connection) -> Mapping[str, int]:
+    """How many executions are queued and running, by status."""
+    statement = text("SELECT status, count(*) FROM dspex.executions WHERE finished_at IS NULL GROUP BY status")
+    return {status: int(count) for status, count in connection.execute(statement)}
 
 
 def end_leases(connection: Connection) -> None:
@@ -61,6 +82,21 @@ def record(
              "VALUES (:ok, :host, :path, :bytes, :sha256, :error)"),
         {"ok": ok, "host": host, "path": path, "bytes": bytes, "sha256": sha256, "error": error},
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BackupAttempt:
+    """Whether the last backup succeeded, on which host, and why it did not."""
+
+    ok: bool
+    host: str
+    error: str | None
+
+
+def last_attempt(connection: Connection) -> BackupAttempt | None:
+    """The last backup that was tried, if any."""
+    row = connection.execute(text("SELECT ok, host, error FROM dspex.backups ORDER BY at DESC LIMIT 1")).one_or_none()
+    return BackupAttempt(*row) if row else None
 
 
 def latest(connection: Connection) -> Mapping[str, Any] | None:

@@ -1,32 +1,31 @@
-"""Backups: there is one, it is not old, and the last one went well."""
+"""Backups: there is a recent one, and the last attempt succeeded."""
 
 from __future__ import annotations
 
 from dspex.operations.doctor.check import Finding, Need, check, met, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
+from dspex.store.operations import backups
 
-#: In production a backup that is older than this is no longer one of yesterday.
+#: In production a daily backup is late when the last one is older.
 OLD_HOURS = 26.0
-MEND = "run `dspex backup` daily (docs/how-to/back-up.md), or have Postgres' provider make them, and try a restore"
+FIX = "run `dspex backup` daily (docs/how-to/back-up.md), or use your provider's backups; then test a restore"
 
 
-@check("There is a recent backup", Need.SCHEMA, mend=MEND)
+@check("There is a recent backup", Need.SCHEMA, fix=FIX)
 def recent(deployment: Deployment) -> Finding:
-    """The last backup that `dspex backup` recorded as whole. Those that a provider makes are not known here."""
-    row = deployment.row("""SELECT extract(epoch FROM now() - max(at))::float8 / 3600 AS hours
-        FROM dspex.backups WHERE ok""")
-    if row.hours is None:
-        said = "none is recorded"
-        return warning(said) if deployment.production else met(f"{said}; in production one is wanted")
-    said = f"{row.hours:,.1f} h ago"
-    old = deployment.production and row.hours > OLD_HOURS
-    return (not_met if old else met)(said, hours=row.hours)
+    """The age of the last successful `dspex backup`. Backups that a provider makes are not known here."""
+    latest = deployment.ask(backups.latest)
+    if latest is None:
+        return warning("none is recorded") if deployment.production else met("none is recorded; production needs one")
+    hours = latest["age_seconds"] / 3600
+    old = deployment.production and hours > OLD_HOURS
+    return (not_met if old else met)(f"{hours:,.1f} h ago", hours=hours)
 
 
-@check("The last backup went well", Need.SCHEMA, mend="mend what its error says, and run `dspex backup` again")
+@check("The last backup succeeded", Need.SCHEMA, fix="fix the cause in its error, and run `dspex backup` again")
 def whole(deployment: Deployment) -> Finding:
     """The last attempt at a backup did not fail."""
-    rows = deployment.rows("SELECT ok, host, error FROM dspex.backups ORDER BY at DESC LIMIT 1")
-    if not rows:
-        return met("none was tried")
-    return met(f"on {rows[0].host}") if rows[0].ok else not_met(f"on {rows[0].host}: {rows[0].error}")
+    last = deployment.ask(backups.last_attempt)
+    if last is None:
+        return met("none was attempted")
+    return met(f"on {last.host}") if last.ok else not_met(f"on {last.host}: {last.error}")

@@ -1,56 +1,59 @@
-"""Clocks: this machine's, Postgres' and Redis' tell the same time."""
+"""Clocks: this machine, Postgres and Redis agree about the time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from dspex.operations.doctor.check import Finding, Need, Verdict, check, met
+import redis as redis_py
+
+from dspex.operations.doctor.check import CheckVerdict, Finding, Need, check, met
 from dspex.operations.doctor.deployment import Deployment
+from dspex.store.facts import server_facts
 
-#: From which on a difference shows in times that people compare, and from which on it misleads: in seconds.
+#: A difference that shows in the times people compare, and one that misleads, in seconds.
 NOTICED, MISLEADS = 1.0, 10.0
-NTP = "have both machines follow NTP (chrony, systemd-timesyncd)"
+NTP = "synchronise both machines by NTP (chrony, systemd-timesyncd)"
 
 
-@check("This machine and Postgres", Need.POSTGRES, mend=NTP)
+@check("This machine and Postgres", Need.POSTGRES, fix=NTP)
 def postgres(deployment: Deployment) -> Finding:
-    """Leases and due times are Postgres' own, but an execution's id holds the producer's time, which says into which
-    partition it goes, and run_at is what the producer takes for now."""
-    ask = "SELECT extract(epoch FROM clock_timestamp())::float8"
-    deployment.value("SELECT 1")  # connects, which is not to be measured
-    return _compared(deployment.clock, lambda: float(deployment.value(ask)))
+    """Leases and due times use Postgres' clock, but an execution's id holds the producer's time, which decides its
+    partition, and run_at is relative to the producer's clock."""
+    return compare_clocks(deployment.clock, _postgres_clock(deployment))
 
 
-@check("This machine and Redis", Need.REDIS, mend=NTP)
+@check("This machine and Redis", Need.REDIS, fix=NTP)
 def redis(deployment: Deployment) -> Finding:
-    """The model limits of all workers are counted by Redis' clock."""
+    """The model limits of all workers use Redis' clock."""
     with deployment.redis() as client:
-        client.ping()
-
-        def ask() -> float:
-            seconds, microseconds = client.time()
-            return float(seconds) + float(microseconds) / 1e6
-
-        return _compared(deployment.clock, ask)
+        return compare_clocks(deployment.clock, _redis_clock(client))
 
 
-@check("Postgres and Redis", Need.POSTGRES, Need.REDIS, mend=NTP)
+@check("Postgres and Redis", Need.POSTGRES, Need.REDIS, fix=NTP)
 def servers(deployment: Deployment) -> Finding:
-    """The two servers agree, whatever this machine's clock says."""
-    deployment.value("SELECT 1")
+    """The two servers agree, whatever this machine's clock shows."""
     with deployment.redis() as client:
-        client.ping()
-
-        def ask() -> float:
-            seconds, microseconds = client.time()
-            return float(seconds) + float(microseconds) / 1e6
-
-        return _compared(lambda: float(deployment.value("SELECT extract(epoch FROM clock_timestamp())::float8")), ask)
+        return compare_clocks(_postgres_clock(deployment), _redis_clock(client))
 
 
-def _compared(one: Callable[[], float], other: Callable[[], float]) -> Finding:
-    """How far two clocks are apart; what asking took is not held against them."""
+def _postgres_clock(deployment: Deployment) -> Callable[[], float]:
+    deployment.ask(server_facts.ping)  # connects, which is not to be measured
+    return lambda: deployment.ask(server_facts.unix_time)
+
+
+def _redis_clock(client: redis_py.Redis) -> Callable[[], float]:
+    client.ping()  # connects, which is not to be measured
+
+    def read() -> float:
+        seconds, microseconds = client.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    return read
+
+
+def compare_clocks(one: Callable[[], float], other: Callable[[], float]) -> Finding:
+    """How far two clocks are apart at least, without the time that reading them took."""
     began, first = time.monotonic(), one()
     second, last = other(), one()
     took = time.monotonic() - began
@@ -58,5 +61,5 @@ def _compared(one: Callable[[], float], other: Callable[[], float]) -> Finding:
     figures = {"apart_seconds": apart}
     if apart < NOTICED:
         return met(f"less than {max(apart, took, 0.001) * 1000:.0f} ms apart", **figures)
-    verdict = Verdict.NOT_MET if apart >= MISLEADS else Verdict.WARNING
+    verdict = CheckVerdict.NOT_MET if apart >= MISLEADS else CheckVerdict.WARNING
     return Finding(verdict, f"{apart:,.1f} s apart", figures=figures)

@@ -1,4 +1,4 @@
-"""Programs and models: what is deployed can run, its models answer, its keys are there, its spending ends."""
+"""Programs and models: deployed programs can run, models can be reached, keys are set, spending is limited."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from dspex.program.adapters import adapters
 from dspex.program.modules import is_custom
 from dspex.program.program import LOCAL_MODEL, Program
 from dspex.settings import variable
+from dspex.store.facts import work_facts
 
 REACH_SECONDS = 4.0
-#: Addresses that are tried.
+#: Addresses that are tried at most.
 MOST = 50
 
 
-@check("Every deployed program can be read", Need.SCHEMA, mend="upgrade this machine: a newer DSPex deployed them")
+@check("Every deployed program can be read", Need.SCHEMA, fix="upgrade this machine: a newer DSPex deployed them")
 def readable(deployment: Deployment) -> Finding:
-    """Each program that is deployed is one this version knows how to run."""
-    stored = int(deployment.value("SELECT count(*) FROM dspex.programs WHERE name !~ '^dspex-(doctor|bench)'"))
+    """This version can read every deployed program."""
+    stored = deployment.ask(work_facts.count_programs)
     read = len(deployment.programs)
     return met(f"{read} programs") if read == stored else not_met(f"{read} of {stored} programs")
 
 
-@check("Models can be reached", Need.SCHEMA, mend="start the model's server, or correct the program's api_base")
+@check("Models can be reached", Need.SCHEMA, fix="start the model's server, or correct the program's api_base")
 def reachable(deployment: Deployment) -> Finding:
-    """Each address that a deployed program names answers HTTP to this machine; whether its key is right is not tried,
-    for that may cost. Providers' own addresses are in the workers' health: `dspex health`."""
+    """Each address that a deployed program names answers HTTP from this machine; its key is not tried, because a
+    request may cost money. For providers' own addresses see the workers' health: `dspex health`."""
     bases = sorted({program.api_base for program in _calling(deployment) if program.api_base})[:MOST]
     if not bases:
         return skipped("no program names an address")
@@ -44,10 +45,10 @@ def reachable(deployment: Deployment) -> Finding:
     return met(", ".join(map(_shown, bases)))
 
 
-@check("Workers have the programs' keys", Need.SCHEMA, mend="set the variable where the workers run, and restart them")
+@check("Workers have the programs' keys", Need.SCHEMA, fix="set the variable where the workers run, and restart them")
 def keys(deployment: Deployment) -> Finding:
     """Each variable that a program names for its key is set for the workers of this machine, as far as can be seen, and
-    no execution has failed for want of one within a day. Values are not read."""
+    no execution failed for lack of a key within a day. Values are not read."""
     wanted = {program.api_key_env: program.name for program in _calling(deployment) if program.api_key_env}
     if not wanted:
         return skipped("no program names a key")
@@ -57,35 +58,35 @@ def keys(deployment: Deployment) -> Finding:
         for name, program in wanted.items()
         if any(not {name, f"{name}_FILE", variable("secrets")} & environment for environment in seen)
     ]
-    failed = sorted(_unauthenticated(deployment) & set(wanted.values()))
+    failed = sorted(deployment.ask(work_facts.programs_refused_by_provider) & set(wanted.values()))
     if wrong := lacking + [f"program {program} was refused by its provider" for program in failed]:
         return not_met("; ".join(wrong))
     if not seen:
-        return skipped("no worker of this user runs here; within a day none has failed for want of a key")
+        return skipped("no worker of this user runs here; no execution failed for lack of a key within a day")
     return met(f"{', '.join(wanted)} for {counted(len(seen), 'worker')} on this machine")
 
 
-@check("Code of programs is allowed", Need.SCHEMA, mend="set DSPEX_PROGRAM_PACKAGES where the workers run, and here")
+@check("Code of programs is allowed", Need.SCHEMA, fix="set DSPEX_PROGRAM_PACKAGES where the workers run, and here")
 def packages(deployment: Deployment) -> Finding:
-    """The packages that deployed programs bring code from are listed in DSPEX_PROGRAM_PACKAGES here."""
+    """The packages that deployed programs load code from are listed in DSPEX_PROGRAM_PACKAGES here."""
     named = {path for program in deployment.programs for path in _paths(program)}
     if not named:
-        return skipped("no program brings code of its own")
+        return skipped("no program loads code of its own")
     allowed = deployment.settings.program_packages
     outside = [path for path in sorted(named) if not any(f"{path}.".startswith(f"{a}.") for a in allowed)]
     return warning(f"not listed here: {', '.join(outside)}") if outside else met(", ".join(sorted(named)))
 
 
-@check("Spending has an end", Need.SCHEMA, mend="deploy with limits=dspex.Limits(max_cost_usd=…)")
+@check("Spending is limited", Need.SCHEMA, fix="deploy with limits=dspex.Limits(max_cost_usd=…)")
 def budgets(deployment: Deployment) -> Finding:
-    """In production a program that calls a paid model has a budget: a loop that submits is stopped by it."""
+    """In production a program that calls a paid model has a budget, which stops a loop of submits."""
     calling = [program for program in _calling(deployment) if program.model != LOCAL_MODEL]
     if not calling:
-        return skipped("no program calls a model that may cost")
+        return skipped("no program calls a paid model")
     endless = sorted(program.name for program in calling if program.limits.max_cost_usd is None)
-    said = f"without max_cost_usd: {', '.join(endless)}"
+    evidence = f"without max_cost_usd: {', '.join(endless)}"
     if endless:
-        return warning(said) if deployment.production else met(f"{said}; in production it is wanted")
+        return warning(evidence) if deployment.production else met(f"{evidence}; production needs it")
     return met(f"{counted(len(calling), 'program')} with a budget")
 
 
@@ -100,7 +101,7 @@ def _calling(deployment: Deployment) -> list[Program]:
 
 
 def _paths(program: Program) -> Iterator[str]:
-    """The modules that a program's own code is in."""
+    """The modules that contain a program's own code."""
     if is_custom(program.module):
         yield program.module.partition(":")[0]
     for tool in program.tools:
@@ -111,7 +112,7 @@ def _paths(program: Program) -> Iterator[str]:
 
 
 def _fault(base: str) -> str | None:
-    """Why the address does not answer; any answer will do."""
+    """Why the address does not answer; None for any HTTP answer."""
     parts = urlsplit(base)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=REACH_SECONDS)
@@ -130,18 +131,8 @@ def _shown(base: str) -> str:
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
-def _unauthenticated(deployment: Deployment) -> set[str]:
-    """The programs of which an execution failed for want of a key, or for a wrong one, within a day."""
-    rows = deployment.rows("""
-        SELECT DISTINCT program FROM (SELECT program, error, finished_at FROM dspex.executions
-            WHERE status = 'failed' ORDER BY id DESC LIMIT 1000) f
-        WHERE finished_at > now() - interval '1 day' AND (error->>'code' = 'authentication'
-            OR error->'details'->'cause'->>'code' = 'authentication')""")
-    return {row.program for row in rows}
-
-
 def _environments(deployment: Deployment) -> Iterator[set[str]]:
-    """The names of the variables of each worker on this machine that this user may look into."""
+    """The names of the environment variables of each worker on this machine that this user may inspect."""
     try:
         import psutil
     except ImportError:

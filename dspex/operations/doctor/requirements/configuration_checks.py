@@ -1,4 +1,4 @@
-"""Configuration: settings are right, known, safe to keep, and fit for the profile."""
+"""Configuration: settings are valid, known, private, and fit the profile."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from dspex.settings import unknown_variables
 from dspex.settings.setting_names import TOML
 
 
-@check("The settings are right", mend="correct what is named; docs/reference/settings.md has every setting")
+@check("The settings are valid", fix="correct the named settings; docs/reference/settings.md describes each")
 def settings(deployment: Deployment) -> Finding:
-    """Every setting can be read and is within its bounds. With wrong ones nothing starts."""
+    """Every setting can be read and is within its bounds. With invalid settings nothing starts."""
     if deployment.faults:
         return not_met("; ".join(deployment.faults))
     given = sorted(deployment.settings.model_fields_set)
     return met(f"profile {deployment.settings.env}; set here: {', '.join(given) or 'nothing'}")
 
 
-@check("Every DSPEX_* variable is a setting", mend="correct its name, or take it out of the environment")
+@check("Every DSPEX_* variable is a setting", fix="correct its name, or remove it from the environment")
 def variables(_deployment: Deployment) -> Finding:
-    """A variable with a misspelt name is not read, and the setting it was meant for has its default."""
+    """A variable with a misspelt name is not read, and the setting it was meant for keeps its default."""
     unknown = unknown_variables()
     return warning("; ".join(unknown)) if unknown else met("none unknown")
 
 
-@check("The profile fits", Need.SETTINGS, mend="set DSPEX_ENV=production where it is production")
+@check("The profile fits", Need.SETTINGS, fix="set DSPEX_ENV=production in production")
 def profile(deployment: Deployment) -> Finding:
-    """Servers on other machines, or anybody else's work, are production: there are no defaults and no failpoints."""
+    """Servers on other machines and other people's work are production: no default URLs, no failpoints."""
     own = deployment.settings.database_url is None
     if deployment.production:
         return met("production: no default URLs, no failpoints")
     if own:
         return met(f"{deployment.settings.env}, on the embedded stack")
-    return met(f"{deployment.settings.env}, on servers of its own")
+    return met(f"{deployment.settings.env}, on its own servers")
 
 
-@check("dspex.toml is private where it holds a password", mend="chmod 600 dspex.toml")
+@check("dspex.toml is private if it holds a password", fix="chmod 600 dspex.toml")
 def file_mode(_deployment: Deployment) -> Finding:
-    """A file of settings with a URL's password or a key in it is readable by its owner only."""
+    """A settings file that holds a password or a key is readable by its owner only."""
     path = Path(TOML)
     if os.name != "posix" or not path.is_file():
         return skipped(f"no {TOML} in {Path.cwd()}")
@@ -55,10 +55,12 @@ def file_mode(_deployment: Deployment) -> Finding:
 @check(
     "Leases and deadlines fit together",
     Need.SETTINGS,
-    mend="see docs/reference/settings.md: grace_seconds, watchdog_seconds, lease_seconds",
+    fix="see docs/reference/settings.md: grace_seconds, watchdog_seconds, lease_seconds",
 )
 def times(deployment: Deployment) -> Finding:
-    """A worker's lease is shorter than what its watchdog waits, or it would be taken for dead after it gave up."""
+    """A worker's lease is shorter than its watchdog's wait: else the worker ends itself before it is declared dead."""
     given = deployment.settings
-    said = f"lease {given.lease_seconds:g} s, watchdog {given.watchdog_seconds:g} s, grace {given.grace_seconds:g} s"
-    return met(said) if given.watchdog_seconds > given.lease_seconds else warning(said)
+    evidence = (
+        f"lease {given.lease_seconds:g} s, watchdog {given.watchdog_seconds:g} s, grace {given.grace_seconds:g} s"
+    )
+    return met(evidence) if given.watchdog_seconds > given.lease_seconds else warning(evidence)

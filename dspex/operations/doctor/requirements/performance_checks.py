@@ -1,4 +1,4 @@
-"""Performance: the floors that DSPex was specified with, measured on this deployment, now."""
+"""Performance: the floors that DSPex was specified with, measured on this deployment."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dspex.operations.doctor.probe_programs import ANSWERING
 from dspex.signatures import signature
 from dspex.signatures.compile import compile_uncached
 
-BENCH = "see `dspex bench`: it says where the deployment is bound"
+BENCH = "see `dspex bench`: it names the bottleneck"
 #: The floors.
 COMPILED_PER_SECOND, COMPILE_MS = 100.0, 1.0
 EXECUTED_PER_SECOND_AND_CORE, LATENCY_MS = 10.0, 5000.0
 USERS, ERRORS = 50, 0.01
 MEMORY_MB, GROWTH = 500.0, 0.5
-#: What is measured: signatures compiled, requests of each user, requests one after the other.
+#: Signatures compiled, requests of each user, and requests one after the other.
 COMPILED, EACH, ALONE = 200, 4, 20
 LOAD_SECONDS = 60.0
 
 
-@check("Signatures compile fast", mend="use a faster machine, or fewer programs on this one", seconds=LOAD_SECONDS)
+@check("Signatures compile fast", fix="use a faster machine, or run fewer programs on this one", seconds=LOAD_SECONDS)
 def compilation(_deployment: Deployment) -> Finding:
     """More than 100 compilations a second, each under 1 ms on average; counted in CPU time of this thread."""
     sources = [f"signature made_{n}: :string q{n}, :integer(min={n}) i -> :string a{n}" for n in range(COMPILED)]
@@ -34,12 +34,12 @@ def compilation(_deployment: Deployment) -> Finding:
     for source in sources:
         compile_uncached(source)
     mean_ms = (time.thread_time() - began) * 1000 / COMPILED
-    said = f"{1000 / mean_ms:,.0f}/s, {mean_ms:.3f} ms each (floor {COMPILED_PER_SECOND:g}/s, {COMPILE_MS:g} ms)"
+    evidence = f"{1000 / mean_ms:,.0f}/s, {mean_ms:.3f} ms each (floor {COMPILED_PER_SECOND:g}/s, {COMPILE_MS:g} ms)"
     good = mean_ms < COMPILE_MS and 1000 / mean_ms > COMPILED_PER_SECOND
-    return (met if good else not_met)(said, mean_ms=mean_ms, per_second=1000 / mean_ms)
+    return (met if good else not_met)(evidence, mean_ms=mean_ms, per_second=1000 / mean_ms)
 
 
-@check("Values are validated fast", mend="use a faster machine", seconds=LOAD_SECONDS)
+@check("Values are validated fast", fix="use a faster machine", seconds=LOAD_SECONDS)
 def validation(_deployment: Deployment) -> Finding:
     """Validating the inputs of an execution takes under 10 ms."""
     compiled = signature(":string(max_length=100) question, :list(:integer) numbers -> :string answer")
@@ -51,35 +51,35 @@ def validation(_deployment: Deployment) -> Finding:
     return (met if mean_ms < 10 else not_met)(f"{mean_ms * 1000:.1f} µs each (floor 10 ms)", mean_ms=mean_ms)
 
 
-@check("Executions are fast", Need.WORKER, mend=BENCH, seconds=LOAD_SECONDS)
+@check("Executions are fast", Need.WORKER, fix=BENCH, seconds=LOAD_SECONDS)
 def latency(deployment: Deployment) -> Finding:
     """One user's executions, one after the other, take under 5 s on average from submit to result."""
     shape = _put(deployment, users=1, each=ALONE)
-    said = f"{shape.mean_ms:.1f} ms on average, p99 {shape.percentile_ms(99):.1f} ms (floor {LATENCY_MS:,.0f} ms)"
+    evidence = f"{shape.mean_ms:.1f} ms on average, p99 {shape.percentile_ms(99):.1f} ms (floor {LATENCY_MS:,.0f} ms)"
     good = shape.mean_ms < LATENCY_MS and not shape.error_rate
-    return (met if good else not_met)(said, mean_ms=shape.mean_ms, p99_ms=shape.percentile_ms(99))
+    return (met if good else not_met)(evidence, mean_ms=shape.mean_ms, p99_ms=shape.percentile_ms(99))
 
 
-@check("50 users at once are served", Need.WORKER, mend=BENCH, seconds=LOAD_SECONDS)
+@check("50 users at once are served", Need.WORKER, fix=BENCH, seconds=LOAD_SECONDS)
 def concurrency(deployment: Deployment) -> Finding:
     """50 users at once: more than 10 executions a second for each worker process, which is one core, each under 5 s
     on average, and less than 1 % errors."""
     processes = len(deployment.live_workers)
     shape = _put(deployment, users=USERS, each=EACH)
     rate = shape.throughput / processes
-    said = (
+    evidence = (
         f"{shape.throughput:,.0f}/s, {rate:,.0f}/s for each of {processes} (floor {EXECUTED_PER_SECOND_AND_CORE:g}), "
         f"{shape.mean_ms:.0f} ms on average, {shape.error_rate:.1%} errors"
     )
     good = rate > EXECUTED_PER_SECOND_AND_CORE and shape.mean_ms < LATENCY_MS and shape.error_rate < ERRORS
     verdict = met if good else not_met
-    return verdict(said, per_second=shape.throughput, mean_ms=shape.mean_ms, error_rate=shape.error_rate)
+    return verdict(evidence, per_second=shape.throughput, mean_ms=shape.mean_ms, error_rate=shape.error_rate)
 
 
 @check(
     "Workers stay small under load",
     Need.WORKER,
-    mend="set DSPEX_WORKER_MAX_MEMORY_MB; see `dspex workers` for the largest",
+    fix="set DSPEX_WORKER_MAX_MEMORY_MB; see `dspex workers` for the largest",
     seconds=LOAD_SECONDS,
 )
 def memory(deployment: Deployment) -> Finding:
@@ -91,11 +91,11 @@ def memory(deployment: Deployment) -> Finding:
     after = {pid: mb for pid, mb in _memory(deployment).items() if pid in before}
     growth = max((mb / before[pid] - 1 for pid, mb in after.items()), default=0.0)
     most = max(after.values(), default=0.0)
-    said = f"{most:.0f} MB at most, grew by {max(0.0, growth):.0%} (floors {MEMORY_MB:g} MB, {GROWTH:.0%})"
+    evidence = f"{most:.0f} MB at most, grew by {max(0.0, growth):.0%} (floors {MEMORY_MB:g} MB, {GROWTH:.0%})"
     if growth >= GROWTH:
-        return not_met(said, most_mb=most, growth=growth)
-    # A worker that holds a program's own data may be larger by right.
-    return (met if most < MEMORY_MB else warning)(said, most_mb=most, growth=growth)
+        return not_met(evidence, most_mb=most, growth=growth)
+    # A worker may hold a program's own data, so a large one is only a warning.
+    return (met if most < MEMORY_MB else warning)(evidence, most_mb=most, growth=growth)
 
 
 def _put(deployment: Deployment, *, users: int, each: int) -> Shape:
@@ -104,7 +104,7 @@ def _put(deployment: Deployment, *, users: int, each: int) -> Shape:
     async def work() -> Shape:
         async with AsyncClient(deployment.own_settings) as client:
             name = ANSWERING.name
-            await load.users(client, name, _question, count=min(users, 5), each=1)  # warms up
+            await load.users(client, name, _question, count=min(users, 5), each=1)  # warm-up
             return await load.users(client, name, _question, count=users, each=each)
 
     return asyncio.run(work())
