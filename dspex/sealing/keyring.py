@@ -11,7 +11,6 @@ The ``cryptography`` package is loaded with the first key: a process without one
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
@@ -23,31 +22,11 @@ from dspex.errors import EncryptionError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["KEY_BYTES", "Keyring", "new_key", "read_keys"]
+__all__ = ["Keyring"]
 
-KEY_BYTES = 32
 VERSION = "1"
 _SALT_BYTES = 16
 _NONCE_BYTES = 12
-
-
-def new_key() -> str:
-    """A random key, as DSPEX_ENCRYPTION_KEY takes it."""
-    return base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode()
-
-
-def read_keys(text: str) -> list[bytes]:
-    """The keys of DSPEX_ENCRYPTION_KEY. Raises ValueError, which repeats nothing of them."""
-    keys = []
-    for number, part in enumerate(text.split(","), 1):
-        try:
-            key = base64.b64decode(part.strip().replace("-", "+").replace("_", "/"), validate=True)
-        except (binascii.Error, ValueError):
-            key = b""
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"key {number} is not {KEY_BYTES} bytes in base64: make one with `dspex encryption key`")
-        keys.append(key)
-    return keys
 
 
 class Keyring:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
-from dspex.sealing.keyring import read_keys
+from dspex.settings.encryption_keys import read_keys
 
 __all__ = ["SecuritySettings", "security_faults"]
 

@@ -20,10 +20,11 @@ from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.errors import DspexError, EncryptionError, ExecutionFailed, IdempotencyConflict, ValidationError
 from dspex.program.actions import Action
 from dspex.program.program import Program, Retry
-from dspex.sealing.keyring import Keyring, new_key, read_keys
+from dspex.sealing.keyring import Keyring
 from dspex.sealing.rotation import rotate
 from dspex.sealing.values import PLACEHOLDER, Sealing
 from dspex.settings import Backends, Settings
+from dspex.settings.encryption_keys import new_key, read_keys
 from dspex.signatures import signature
 from dspex.store.database import Database
 from dspex.store.lifecycle.status import Status

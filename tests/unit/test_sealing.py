@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
 from dspex.errors import ConfigurationError, EncryptionError
-from dspex.sealing.keyring import Keyring, new_key, read_keys
+from dspex.sealing.keyring import Keyring
 from dspex.sealing.values import PLACEHOLDER, SEALED, Sealing, reseal
 from dspex.settings import Settings
+from dspex.settings.encryption_keys import new_key, read_keys
 from dspex.signatures import signature
 
 OLD, NEW = read_keys(new_key()), read_keys(new_key())

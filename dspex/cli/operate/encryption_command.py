@@ -7,10 +7,10 @@ import click
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.progress_bar import Meter
 from dspex.errors import ConfigurationError
-from dspex.sealing.keyring import new_key
 from dspex.sealing.rotation import rotate
 from dspex.sealing.values import Sealing
 from dspex.settings import Settings
+from dspex.settings.encryption_keys import new_key
 from dspex.store.database import Database
 
 __all__ = ["encryption"]
