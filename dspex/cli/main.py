@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from dspex.cli.completion import VARIABLE
 from dspex.cli.output.colour import coloured
 from dspex.cli.output.error_output import DONE, INTERRUPTED, OUTPUT_CLOSED, tell
+from dspex.cli.shell_completion import VARIABLE
 
 __all__ = ["cli", "main"]
 
@@ -66,7 +66,7 @@ COMMANDS = {
         "Report what happened: outcomes, times, costs, errors, events, alerts.",
     ),
     "alerts": ("dspex.cli.operate.alerts_command:alerts", "List alerts, evaluate them now, or tell a test alert."),
-    "completion": ("dspex.cli.completion:completion", "Print the script that completes commands in a shell."),
+    "completion": ("dspex.cli.shell_completion:completion", "Print the script that completes commands in a shell."),
     "doctor": (
         "dspex.cli.operate.doctor_command:doctor",
         "Say whether this deployment is ready, and how to mend what is not.",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dspex.errors import FieldError
-from dspex.program.field_rules import Rule, RuleFault
+from dspex.program.field_rules import FieldRule, RuleFault
 
 __all__ = ["RESOURCE_LIMITS", "Action"]
 
@@ -70,7 +70,7 @@ def _rule_faults(path: str, options: Mapping[str, Any], fields: Collection[str])
         return
     for index, text in enumerate(rules):
         try:
-            Rule.parse(str(text), fields)
+            FieldRule.parse(str(text), fields)
         except RuleFault as fault:
             yield FieldError(f"{path}.rules[{index}]", str(fault))
 

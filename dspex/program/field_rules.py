@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Rule", "RuleFault"]
+__all__ = ["FieldRule", "RuleFault"]
 
 _LITERAL = r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null'
 _PATH = r"[A-Za-z_]\w*(?:\.\w+|\[\d+\])*"
@@ -79,7 +79,7 @@ class _Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FieldRule:
     """A rule and its text; see the module."""
 
     text: str
@@ -87,7 +87,7 @@ class Rule:
     claim: _Comparison
 
     @classmethod
-    def parse(cls, text: str, fields: Collection[str]) -> Rule:
+    def parse(cls, text: str, fields: Collection[str]) -> FieldRule:
         """The rule about these fields. Raises RuleFault."""
         first, rest = _comparison(text, fields)
         if not rest:

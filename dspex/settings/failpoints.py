@@ -102,7 +102,7 @@ class FailpointReached(DspexError):
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class FailpointAction:
     """What happens, and at which passage; ``at`` is None for each."""
 
     kind: str
@@ -110,7 +110,7 @@ class Action:
 
 
 _armed = False
-_actions: dict[str, Action] = {}
+_actions: dict[str, FailpointAction] = {}
 _passages: Counter[str] = Counter()
 
 
@@ -127,12 +127,12 @@ def arm(spec: str) -> None:
     _armed = bool(_actions)
 
 
-def parse(spec: str) -> Mapping[str, Action]:
+def parse(spec: str) -> Mapping[str, FailpointAction]:
     """The actions by name. Raises ValueError, with the nearest name, for what is none."""
     return dict(_parse_one(part.strip()) for part in spec.split(",") if part.strip())
 
 
-def _parse_one(part: str) -> tuple[str, Action]:
+def _parse_one(part: str) -> tuple[str, FailpointAction]:
     name, _, action = part.partition("=")
     kind, at_passage, number = action.partition("@")
     if name not in NAMES:
@@ -142,7 +142,7 @@ def _parse_one(part: str) -> tuple[str, Action]:
         raise ValueError(f"failpoint {name!r}: {kind!r} is none of {', '.join(ACTIONS)}")
     if at_passage and not (number.isdecimal() and int(number) > 0):
         raise ValueError(f"failpoint {name!r}: the passage after '@' is a number from 1, got {number!r}")
-    return name, Action(kind, int(number) if at_passage else None)
+    return name, FailpointAction(kind, int(number) if at_passage else None)
 
 
 def _pass(name: str) -> None:

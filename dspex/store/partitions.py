@@ -31,7 +31,7 @@ def moment(id: UUID) -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class PeriodLength:
     """How long periods are, and how many are made ahead."""
 
     name: str
@@ -50,12 +50,12 @@ class Unit:
         return self.begin(self.begin(at) + self.longest)
 
 
-_DAY = Unit("day", timedelta(days=1), 7)
-_WEEK = Unit("week", timedelta(days=7), 3)
-_MONTH = Unit("month", timedelta(days=31), 3)
+_DAY = PeriodLength("day", timedelta(days=1), 7)
+_WEEK = PeriodLength("week", timedelta(days=7), 3)
+_MONTH = PeriodLength("month", timedelta(days=31), 3)
 
 
-def unit(keep_days: int | None) -> Unit:
+def unit(keep_days: int | None) -> PeriodLength:
     """Days to keep up to two weeks, weeks up to 90 days, else months."""
     if keep_days is None or keep_days > 90:
         return _MONTH
@@ -87,7 +87,7 @@ def ensure(connection: Connection, *, keep_days: int | None = None) -> list[str]
     return made
 
 
-def _unmake_longer(connection: Connection, unit: Unit, now: datetime) -> None:
+def _unmake_longer(connection: Connection, unit: PeriodLength, now: datetime) -> None:
     """Take back periods to come that are longer than they should be by now, from the last on."""
     coming = text("SELECT name, low, high FROM dspex.periods WHERE low > :now ORDER BY low DESC")
     for period in connection.execute(coming, {"now": first_id(now)}).all():
@@ -97,5 +97,5 @@ def _unmake_longer(connection: Connection, unit: Unit, now: datetime) -> None:
             return
 
 
-def _is_longer(period: Row[tuple[str, UUID, UUID]], unit: Unit) -> bool:
+def _is_longer(period: Row[tuple[str, UUID, UUID]], unit: PeriodLength) -> bool:
     return moment(period.high) - moment(period.low) > unit.longest

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["Fleet", "Vitals", "beat", "fleet", "lead", "listing", "register", "resign", "stop"]
+__all__ = ["FleetCapacity", "Vitals", "beat", "fleet", "lead", "listing", "register", "resign", "stop"]
 
 _REGISTER = text("""
 INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, started_at, heartbeat_at)
@@ -81,7 +81,7 @@ def resign(connection: Connection, worker_id: UUID) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class FleetCapacity:
     """The live workers: how many, what they can run at once together, and what the smallest of them can."""
 
     count: int
@@ -89,14 +89,14 @@ class Fleet:
     smallest: int
 
 
-def fleet(connection: Connection) -> Fleet:
+def fleet(connection: Connection) -> FleetCapacity:
     """The workers whose lease has not run out; those that stop take nothing any more, and are not counted."""
     row = connection.execute(
         text("""SELECT count(*), coalesce(sum(concurrency), 0), coalesce(min(concurrency), 0) FROM dspex.workers
                 WHERE stopped_at IS NULL AND state = 'running'
                 AND heartbeat_at > clock_timestamp() - make_interval(secs => lease_seconds)""")
     ).one()
-    return Fleet(*map(int, row))
+    return FleetCapacity(*map(int, row))
 
 
 def listing(connection: Connection, *, live_only: bool = True) -> list[Mapping[str, Any]]:

@@ -18,7 +18,15 @@ import dspex
 from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import executions
-from dspex.store.lifecycle.dispatch import BACKLOGS, DISPATCH, Backlog, dispatch, forget_starts, redispatch, shares
+from dspex.store.lifecycle.dispatch import (
+    BACKLOGS,
+    DISPATCH,
+    DispatchBacklog,
+    dispatch,
+    forget_starts,
+    redispatch,
+    shares,
+)
 from dspex.store.lifecycle.executions import DIRECT_MOST
 from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submission, submit
 
@@ -70,7 +78,7 @@ def test_the_urgent_come_before_the_turns(database: Database) -> None:
 
 
 def test_a_round_looks_at_two_windows_however_many_programs_have_long_backlogs() -> None:
-    many = [Backlog(f"p{n}", dispatched=0) for n in range(10)]
+    many = [DispatchBacklog(f"p{n}", dispatched=0) for n in range(10)]
     assert sum(share.most for share in shares(many, window=400, waiting=0)) == 800
     assert {share.most for share in shares(many * 100, window=400, waiting=0)} == {20}
 

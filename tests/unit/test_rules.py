@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dspex.program.field_rules import Rule, RuleFault
+from dspex.program.field_rules import FieldRule, RuleFault
 
 FIELDS = ("review", "summary", "queue", "amount", "order")
 VALUES: dict[str, Any] = {
@@ -39,7 +39,7 @@ VALUES: dict[str, Any] = {
     ],
 )
 def test_a_rule_holds_or_not_or_does_not_apply(text: str, holds: bool | None) -> None:
-    assert Rule.parse(text, FIELDS).holds(VALUES) is holds
+    assert FieldRule.parse(text, FIELDS).holds(VALUES) is holds
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_a_rule_holds_or_not_or_does_not_apply(text: str, holds: bool | None) ->
 )
 def test_what_is_not_a_rule_says_what_was_expected(text: str, expected: str) -> None:
     with pytest.raises(RuleFault, match=expected):
-        Rule.parse(text, FIELDS)
+        FieldRule.parse(text, FIELDS)

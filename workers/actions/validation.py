@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dspex.errors import ActionFailed
-from dspex.program.field_rules import Rule
+from dspex.program.field_rules import FieldRule
 from dspex.signatures import Field
 from workers.actions import ActionRun, Proceed
 
@@ -31,15 +31,15 @@ async def complex_validation(run: ActionRun, proceed: Proceed) -> Mapping[str, A
     return {"valid": True, **report}
 
 
-def _rules(run: ActionRun) -> tuple[list[Rule], list[Rule]]:
+def _rules(run: ActionRun) -> tuple[list[FieldRule], list[FieldRule]]:
     """The rules about inputs alone, and the others."""
     names = [f.name for f in run.program.signature.input_fields]
     every = [*names, *(f.name for f in run.program.signature.output_fields)]
-    rules = [Rule.parse(text, every) for text in run.options.get("rules", [])]
+    rules = [FieldRule.parse(text, every) for text in run.options.get("rules", [])]
     return [r for r in rules if r.fields <= set(names)], [r for r in rules if not r.fields <= set(names)]
 
 
-def _checked(rules: list[Rule], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _checked(rules: list[FieldRule], values: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"rule": rule.text, "holds": rule.holds(values)} for rule in rules]
 
 

@@ -24,7 +24,7 @@ from dspex.program.program import LOCAL_MODEL
 from dspex.settings import Secrets, Settings
 from dspex.store.database import Database
 from dspex.store.operations import health
-from dspex.store.operations.health import ModelUse
+from dspex.store.operations.health import ModelInUse
 
 __all__ = ["models_group"]
 
@@ -41,7 +41,7 @@ class ModelAddress:
 
     model: str
     api_base: str | None
-    uses: Sequence[ModelUse]
+    uses: Sequence[ModelInUse]
 
     @property
     def name(self) -> str:
@@ -87,8 +87,8 @@ def _run(settings: Settings, round: Round) -> None:
             round.answers.setdefault(endpoint.name, (late, (time.monotonic() - round.began) * 1000))
 
 
-def _endpoints(uses: Iterable[ModelUse]) -> list[ModelAddress]:
-    found: dict[tuple[str, str | None], list[ModelUse]] = {}
+def _endpoints(uses: Iterable[ModelInUse]) -> list[ModelAddress]:
+    found: dict[tuple[str, str | None], list[ModelInUse]] = {}
     for use in uses:
         found.setdefault((use.model, use.api_base), []).append(use)
     return [ModelAddress(model, api_base, uses) for (model, api_base), uses in found.items()]

@@ -65,7 +65,7 @@ TELL_INTERVAL_SECONDS = 10.0
 OVERDUE_SECONDS = 10.0
 
 
-def message_size(count: int, fleet: workers.Fleet) -> int:
+def message_size(count: int, fleet: workers.FleetCapacity) -> int:
     """How many of ``count`` executions travel in one message.
 
     A message costs its worker as much CPU as several executions that do nothing, so the more the better; but no

@@ -10,10 +10,10 @@ from uuid import UUID
 
 import click
 
-from dspex.cli.completion import program_names
 from dspex.cli.executions.batch_files import Input, LineFile, State, read_state, refuse, write_state
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.progress_bar import Meter
+from dspex.cli.shell_completion import program_names
 from dspex.client.batch import Batch, Rejected, new_batch_id
 from dspex.client.client import Client
 from dspex.client.execution import Execution

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from dspex.cli.completion import program_names
 from dspex.cli.output.error_output import DONE, WRONG_USAGE, exit_code
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.progress_bar import Meter
+from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.errors import DspexError, ExecutionNotFound, TransitionRefused
 from dspex.store.lifecycle.status import Status

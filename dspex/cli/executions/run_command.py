@@ -9,11 +9,11 @@ from typing import Any
 import click
 from rich.text import Text
 
-from dspex.cli.completion import program_names
 from dspex.cli.executions.stream_command import print_stream
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import STATUS_STYLES, as_data, echo_json, json_option
 from dspex.cli.output.time_options import since_option
+from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.signatures import Signature

@@ -10,10 +10,10 @@ from uuid import UUID
 
 import click
 
-from dspex.cli.completion import program_names
 from dspex.cli.output.json_output import echo_json, json_option, opened_database
 from dspex.cli.output.progress_bar import Meter
 from dspex.cli.output.time_options import Moment, since_option
+from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.operations.audit import audit_export
 from dspex.store.audit_chain import Verdict

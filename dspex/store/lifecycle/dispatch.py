@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-__all__ = ["RESERVE", "Backlog", "Share", "dispatch", "forget_starts", "redispatch", "shares"]
+__all__ = ["RESERVE", "DispatchBacklog", "Share", "dispatch", "forget_starts", "redispatch", "shares"]
 
 #: A program of which fewer wait in Redis is served although others fill the window: it does not wait for them.
 #: So is one of which fewer than its equal share of the window wait: others may be kept from running by their limits.
@@ -23,7 +23,7 @@ LEAST_SHARE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class DispatchBacklog:
     """A program with something to dispatch: what it has in Redis and, where it has limits, what counts on them.
 
     ``begun`` are the executions that began within the last minute.
@@ -57,7 +57,7 @@ class Share:
     reserve: int
 
 
-def shares(backlogs: Sequence[Backlog], *, window: int, waiting: int, programs: int = 0) -> list[Share]:
+def shares(backlogs: Sequence[DispatchBacklog], *, window: int, waiting: int, programs: int = 0) -> list[Share]:
     """How much of each program's backlog to look at, so that a round costs little however long the backlogs are.
 
     ``waiting`` is what waits in Redis, of so many ``programs``. When some have little to do, the next round, some
@@ -168,8 +168,8 @@ def dispatch(connection: Connection, window: int) -> list[Row[Any]]:
     return sorted(rows, key=lambda row: (row.priority, row.run_at, row.id))
 
 
-def _backlog(row: Row[Any]) -> Backlog:
-    return Backlog(row.name, row.dispatched, row.concurrency, row.per_minute, row.running, int(row.begun))
+def _backlog(row: Row[Any]) -> DispatchBacklog:
+    return DispatchBacklog(row.name, row.dispatched, row.concurrency, row.per_minute, row.running, int(row.begun))
 
 
 REDISPATCH = text("""

@@ -18,7 +18,7 @@ from dspex.store.partitions import first_id
 __all__ = [
     "MOST_COUNTED",
     "Backlog",
-    "ModelUse",
+    "ModelInUse",
     "backlogs",
     "latest",
     "leader",
@@ -176,7 +176,7 @@ GROUP BY c.model
 
 
 @dataclass(frozen=True, slots=True)
-class ModelUse:
+class ModelInUse:
     """A program that calls a model, and what its executions came to of late.
 
     ``failures`` counts them by the code of their cause. ``answered_seconds_ago`` is None without a completed one,
@@ -195,7 +195,7 @@ class ModelUse:
     average_ms: float | None
 
 
-def models_in_use(connection: Connection) -> list[ModelUse]:
+def models_in_use(connection: Connection) -> list[ModelInUse]:
     """The deployed programs that call a model and were deployed or used within a day."""
     since = first_id(connection.scalar(text("SELECT now() - make_interval(secs => :s)"), {"s": IN_USE_SECONDS}))
     used = connection.execute(text(MODELS), {"seconds": IN_USE_SECONDS, "since": since}).mappings().all()
@@ -208,7 +208,7 @@ def models_in_use(connection: Connection) -> list[ModelUse]:
         answered = next((outcome for outcome in ended if outcome.code is None), None)
         made = calls.get(row["model"])
         found.append(
-            ModelUse(
+            ModelInUse(
                 **row,
                 completed=answered.ended if answered else 0,
                 failures={outcome.code: outcome.ended for outcome in failed},
