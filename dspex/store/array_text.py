@@ -1,4 +1,4 @@
-"""Postgres arrays as text: what a statement over many executions is given.
+"""Postgres arrays as text, for statements over many executions.
 
 psycopg's own dumper of lists, which serves any type and any nesting, took a seventh of a busy worker's CPU.
 """
@@ -11,12 +11,12 @@ __all__ = ["array", "text_array"]
 
 
 def array(values: Iterable[object]) -> str:
-    """Of what needs no quotes: ids, numbers, booleans."""
+    """An array of values that need no quotes: ids, numbers, booleans."""
     return "{" + ",".join(map(str, values)) + "}"
 
 
 def text_array(values: Iterable[str | None]) -> str:
-    """Of texts, any of which may be None."""
+    """An array of texts, any of which may be None."""
     return "{" + ",".join("NULL" if value is None else _quoted(value) for value in values) + "}"
 
 

@@ -1,6 +1,6 @@
-"""The text format of COPY, as Postgres' documentation of COPY has it.
+"""The text format of COPY, as documented by Postgres.
 
-psycopg's own writer looks for each value's dumper anew, and took a sixth of what storing a batch costs.
+psycopg's writer looks up the dumper of each value, which took a sixth of the time to store a batch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ __all__ = ["escaped", "field"]
 
 
 def escaped(value: str) -> str:
-    """A text that may hold anything but U+0000, which Postgres refuses."""
+    """A text that may contain anything but U+0000, which Postgres refuses."""
     value = value.replace("\\", "\\\\")
     if "\n" in value or "\r" in value or "\t" in value:
         value = value.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
@@ -17,5 +17,5 @@ def escaped(value: str) -> str:
 
 
 def field(value: object) -> str:
-    """Any value whose text Postgres reads: a number, a UUID, a moment with its time zone, a text; None is NULL."""
+    """A value whose text Postgres can read: a number, a UUID, a datetime with its time zone, a text; None is NULL."""
     return "\\N" if value is None else escaped(str(value))

@@ -1,6 +1,6 @@
-"""Connections to Postgres, and what it means when there is none.
+"""Connections to Postgres, and the errors when there is none.
 
-Single statements run in autocommit (one round trip, and atomic by themselves); what needs several runs in
+A single statement runs in autocommit (one round trip, and atomic by itself), several in
 :meth:`Database.transaction`.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["Database", "is_disconnect", "unavailable"]
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS = 5
-#: A peer that vanished without a word is noticed after about 10 s rather than the kernel's two hours.
+#: A peer that vanished silently is noticed after about 10 s rather than the kernel's two hours.
 KEEPALIVE: dict[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -46,7 +46,7 @@ class Database:
             max_overflow=pool_size * 2,
             pool_timeout=30,
             pool_use_lifo=True,
-            hide_parameters=True,  # what an error says ends in logs: never inputs
+            hide_parameters=True,  # errors end up in logs, which must not contain inputs
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "application_name": application_name,
@@ -60,9 +60,9 @@ class Database:
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def run(self, work: Callable[[Connection], T], *, saved: str = "nothing was saved") -> T:
-        """``work`` on an autocommit connection; again, once, when a pooled connection turns out to be dead.
+        """Call ``work`` with an autocommit connection, and once more when a pooled connection turns out to be dead.
 
-        So ``work`` must be safe to repeat. Raises BackendUnavailable, which says what was ``saved``.
+        So ``work`` must be safe to repeat. Raises BackendUnavailable, whose message states what was ``saved``.
         """
         try:
             return self._once(self._autocommit, work)
@@ -107,14 +107,14 @@ class Database:
             raise unavailable(self.url, error, saved) from error
 
     def within(self, connection: Connection, work: Callable[[Connection], T]) -> T:
-        """``work`` in a transaction that is the caller's own. Raises BackendUnavailable, SchemaOutdated."""
+        """Call ``work`` in the caller's own transaction. Raises BackendUnavailable, SchemaOutdated."""
         try:
             return work(connection)
         except DBAPIError as error:
             raise self._translate(error, "nothing was saved") from error
 
     def guard(self, work: Callable[[Engine], T]) -> T:
-        """``work`` with the engine itself. Raises BackendUnavailable."""
+        """Call ``work`` with the engine itself. Raises BackendUnavailable."""
         try:
             return work(self.engine)
         except DBAPIError as error:
@@ -162,13 +162,13 @@ def _set_time_zone(connection: psycopg.Connection[Any], _record: object) -> None
 
 
 def _leave_the_demoted(context: ExceptionContext) -> None:
-    """Close a connection that refuses to write: after a failover it leads to the old primary, and would for ever."""
+    """Close a connection that refuses to write: after a failover it still leads to the old primary."""
     if isinstance(context.original_exception, psycopg.errors.ReadOnlySqlTransaction):
         context.is_disconnect = True
 
 
 def is_disconnect(error: psycopg.Error) -> bool:
-    """Whether the server cannot be used at all just now, rather than having refused one statement.
+    """Whether the server cannot be used at all at present, rather than having refused one statement.
 
     Class 08 and no state at all: no connection; 57P: shutting down or starting; 53300: too many connections;
     25006: read-only, as a standby is after a failover.

@@ -13,17 +13,17 @@ from dspex.store import partitions, roles
 __all__ = ["check", "current", "head", "make_roles", "upgrade"]
 
 _SCRIPTS = Path(__file__).parent / "migrations"
-# Any number will do, as long as every DSPex uses the same: the key of the lock that migrations run under.
+# The key of the lock that migrations run under: any number, the same in every DSPex.
 _LOCK = 0x0D59E8
 
 
 def head() -> str:
-    """The revision this version of DSPex needs: the newest migration file."""
+    """The revision that this version of DSPex needs: the newest migration file."""
     return max(path.name[:4] for path in (_SCRIPTS / "versions").glob("[0-9]*.py"))
 
 
 def current(connection: Connection) -> str | None:
-    """The revision of the database, or None when DSPex was never there."""
+    """The revision of the database, or None when it has no DSPex schema."""
     if connection.scalar(text("SELECT to_regclass('dspex.schema_version')")) is None:
         return None
     revision: str | None = connection.scalar(text("SELECT version_num FROM dspex.schema_version"))
@@ -46,9 +46,9 @@ def check(connection: Connection) -> None:
 
 
 def upgrade(engine: Engine, *, keep_days: int | None = None) -> tuple[str | None, str]:
-    """Apply what is missing and make the coming partitions. Returns the revisions before and after.
+    """Apply the missing migrations and make the coming partitions. Returns the revisions before and after.
 
-    ``keep_days`` is DSPEX_RETENTION_DAYS, which says how long periods are (partitions.py).
+    ``keep_days`` is DSPEX_RETENTION_DAYS, on which the length of periods depends (partitions.py).
     """
     from alembic import command
     from alembic.config import Config
@@ -64,12 +64,12 @@ def upgrade(engine: Engine, *, keep_days: int | None = None) -> tuple[str | None
         command.upgrade(config, "head")
         partitions.ensure(connection, keep_days=keep_days)
         if roles.in_use(connection):
-            roles.grant(connection)  # also on what was new
+            roles.grant(connection)  # the new tables, too
         return before, head()
 
 
 def make_roles(engine: Engine) -> list[str]:
-    """Make the roles of producers, workers and readers (roles.py), and give them their rights. Returns those made."""
+    """Create the roles of producers, workers and readers (roles.py), and grant their rights. Returns the new ones."""
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         return roles.ensure(connection)

@@ -1,9 +1,9 @@
-"""Partitions of what grows without bound, made ahead of time.
+"""Partitions of the tables that grow without bound, made ahead of time.
 
 Three tables are partitioned by the execution's UUIDv7, whose first 48 bits are milliseconds since 1970, all at the
-same moments, so that a period's executions, model calls and audit entries can go together (retention.py). The table
-``periods`` says what there is. The less long executions are kept, the shorter the periods: what goes late, goes late
-by a period at most, and however long they are kept, queries meet few partitions.
+same times, so that a period's executions, model calls and audit entries can be removed together (retention.py). The
+table ``periods`` lists the periods. The shorter executions are kept, the shorter the periods: rows are removed late by
+a period at most, and queries meet few partitions however long executions are kept.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def first_id(at: datetime) -> UUID:
 
 
 def moment(id: UUID) -> datetime:
-    """When a UUIDv7 was made."""
+    """When a UUIDv7 was generated."""
     return datetime.fromtimestamp((id.int >> 80) / 1000, UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodLength:
-    """How long periods are, and how many are made ahead."""
+    """The length of periods, and how many are made ahead."""
 
     name: str
     longest: timedelta
@@ -56,7 +56,7 @@ _MONTH = PeriodLength("month", timedelta(days=31), 3)
 
 
 def unit(keep_days: int | None) -> PeriodLength:
-    """Days to keep up to two weeks, weeks up to 90 days, else months."""
+    """Daily periods for a retention of up to two weeks, weekly ones up to 90 days, else monthly ones."""
     if keep_days is None or keep_days > 90:
         return _MONTH
     return _WEEK if keep_days > 14 else _DAY
@@ -65,9 +65,9 @@ def unit(keep_days: int | None) -> PeriodLength:
 def ensure(connection: Connection, *, keep_days: int | None = None) -> list[str]:
     """Make the partitions of this period and the next ones, if missing. Returns the names of the periods made.
 
-    A period of which rows went to the default partitions already is left there. The functions in the database
-    (migration 0001) have their owner's rights: the role of workers may call them. Raises LockNotAvailable, through
-    SQLAlchemy, when executions hold their locks for half a second; then the next time will do.
+    A period whose rows are already in the default partitions is left there. The functions in the database (migration
+    0001) have their owner's rights, and the role of workers may call them. Raises LockNotAvailable, through SQLAlchemy,
+    when executions hold their locks for half a second; then call it again later.
     """
     now = connection.scalar(text("SELECT clock_timestamp()"))
     chosen = unit(keep_days)
@@ -88,7 +88,7 @@ def ensure(connection: Connection, *, keep_days: int | None = None) -> list[str]
 
 
 def _unmake_longer(connection: Connection, unit: PeriodLength, now: datetime) -> None:
-    """Take back periods to come that are longer than they should be by now, from the last on."""
+    """Remove coming periods that are longer than they should be, starting with the last."""
     coming = text("SELECT name, low, high FROM dspex.periods WHERE low > :now ORDER BY low DESC")
     for period in connection.execute(coming, {"now": first_id(now)}).all():
         if not _is_longer(period, unit):

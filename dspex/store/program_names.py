@@ -1,4 +1,4 @@
-"""Names for the completion of a line in a shell, asked for without SQLAlchemy: somebody waits at the keyboard."""
+"""Names for shell completion, read without SQLAlchemy, which takes too long to import at a prompt."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BEGINNING = "SELECT name FROM dspex.programs WHERE starts_with(name, %s) ORDER 
 
 
 def programs_beginning(url: str, prefix: str, *, seconds: int) -> list[str]:
-    """The programs whose names begin so. Raises BackendUnavailable when Postgres does not tell within the time."""
+    """The programs whose names begin with a prefix. Raises BackendUnavailable when Postgres does not answer in time."""
     session = session_arguments(url, statement_timeout=str(seconds * 1000))
     try:
         with psycopg.connect(libpq_url(url), connect_timeout=seconds, autocommit=True, **session) as connection:
             return [name for (name,) in connection.execute(_BEGINNING, (prefix,))]
     except psycopg.Error as error:
-        raise BackendUnavailable(f"Postgres at {without_password(url)} does not tell: {error}") from error
+        raise BackendUnavailable(f"Postgres at {without_password(url)} does not answer: {error}") from error

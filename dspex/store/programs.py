@@ -17,7 +17,7 @@ __all__ = ["Deployed", "current", "deploy", "deployed", "load", "names", "paused
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A program as deployed: which version is current, and whether, and why, it is paused."""
+    """A deployed program: its current version, and whether and why it is paused."""
 
     program: Program
     deployed_at: datetime
@@ -25,7 +25,7 @@ class Deployed:
     paused_reason: str | None = None
 
 
-# With limits that the pump keeps, what submits have put on the queue goes back to it, to be counted.
+# The pump enforces limits: with limits, executions that submits put on the queue go back to the pump to be counted.
 _DEPLOY = text("""
 WITH stored AS (
     INSERT INTO dspex.program_versions (name, version, content) VALUES (:name, :version, CAST(:content AS json))
@@ -53,15 +53,15 @@ SELECT p.version, p.deployed_at, p.paused_at, p.paused_reason, v.content::text A
 FROM dspex.programs p JOIN dspex.program_versions v USING (name, version) WHERE p.name = :name
 """)
 
-#: Why a program is paused, when nothing but that was said.
+#: The reason of a pause for which none was given.
 BY_OPERATOR = "by an operator"
 
 #: For psycopg: the worker loads a version by name and version.
 LOAD = "SELECT content::text FROM dspex.program_versions WHERE name = %(name)s AND version = %(version)s"
 
 
-# What waits in Redis goes back to the pump, both ways: paused, it makes room for others; resumed, what was published
-# in the meantime and dropped by the workers is dispatched at once.
+# Queued executions go back to the pump both ways: a pause makes room for other programs, and after a resume the
+# executions that were published meanwhile and dropped by the workers are dispatched at once.
 _SET_PAUSE = text("""
 WITH changed AS (
     UPDATE dspex.programs SET paused_at = CASE WHEN :paused THEN coalesce(paused_at, clock_timestamp()) END,
@@ -76,7 +76,7 @@ SELECT name FROM changed
 
 
 def set_pause(connection: Connection, name: str, *, paused: bool, reason: str = BY_OPERATOR) -> bool:
-    """Pause or resume the program; the reason of a pause stays. False when there is none of this name."""
+    """Pause or resume a program; a pause keeps its first reason. False when there is no program of this name."""
     parameters = {"name": name, "paused": paused, "reason": reason}
     return connection.execute(_SET_PAUSE, parameters).one_or_none() is not None
 
@@ -118,7 +118,7 @@ def load(connection: Connection, name: str, version: str) -> Program | None:
 
 
 def deployed(connection: Connection) -> list[Program]:
-    """The current version of every program. One deployed by a newer DSPex is left out: no worker here can run it."""
+    """The current version of every program, without those of a newer DSPex, which no worker here can run."""
     rows = connection.execute(
         text(
             """SELECT name, content::text AS content

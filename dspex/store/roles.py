@@ -1,11 +1,11 @@
-"""Postgres roles with the least rights: what producers, workers and readers may do to each table, all of it here.
+"""Postgres roles with the least rights: what producers, workers and readers may do to each table, all in one place.
 
 The roles cannot log in: an operator gives each application a login that is a member of one. Everything else (the
-schema, its functions, and what they do with their owner's rights) belongs to whoever migrates. Partitions need no
-rights of their own: only their parents are ever named in a statement.
+schema, and its functions, which run with their owner's rights) belongs to the role that migrates. Partitions need no
+rights: statements name only their parents.
 
-A producer cannot settle: to take an execution out of ``queued`` for anything but ``cancelled`` needs a worker's id, and
-it may not write that column, nor results. Nobody may change or delete an entry of the audit trail.
+A producer cannot settle: to move an execution from ``queued`` to anything but ``cancelled`` needs a worker's id, and it
+may not write that column, nor results. No role may change or delete an entry of the audit trail.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _SUBMITTED = (
     "id, program, version, status, priority, attempt, max_attempts, timeout_seconds, batch_id, batch_index, "
     "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, audit_seq, audit_hash"
 )
-#: What changes when an execution is cancelled, queued again, or taken back from the queue.
+#: The columns that change when an execution is cancelled, queued again, or taken back from the queue.
 _STEERED = "status, max_attempts, run_at, dispatched_at, cancel_requested_at, finished_at, audit_seq, audit_hash"
 _RUN = "attempt, worker_id, started_at, deadline_at, adapter_used, result, error, metrics, action_results"
 
-#: Beyond reading. A table is here, or in OWNERS: a test says so when one is forgotten.
+#: Rights beyond reading. Each table is here or in OWNERS; a test fails when one is missing.
 WRITES: Mapping[str, Mapping[str, str]] = {
     PRODUCER: {
         "programs": "INSERT, UPDATE",
@@ -64,10 +64,10 @@ WRITES: Mapping[str, Mapping[str, str]] = {
     },
     READER: {},
 }
-#: Written by functions with their owner's rights, and by the owner.
+#: Tables that only functions with their owner's rights write, and the owner.
 OWNERS = frozenset({"periods"})
 
-#: What models answered is for workers only; for the others there is what became of it.
+#: Only workers read models' answers; the other roles read the results.
 _READ_BY_OTHERS = f"SELECT ({', '.join(column.name for column in lm_calls.c if column.name != 'response')})"
 
 

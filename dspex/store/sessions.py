@@ -1,8 +1,8 @@
-"""Sessions of Postgres: what each is given when it begins, straight or through pgbouncer.
+"""Sessions of Postgres and their settings, directly or through pgbouncer.
 
-``?pgbouncer=true`` in a URL says that pgbouncer in transaction mode is in between: a session is then another one for
-each transaction, so nothing is prepared in it, and it is given no options that pgbouncer would refuse. The time zone it
-passes on, as it does with few others.
+``?pgbouncer=true`` in a URL declares pgbouncer in transaction mode: each transaction may then use another session, so
+no statement is prepared, and no options are set that pgbouncer would refuse. The time zone is one of the few that it
+passes on.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 __all__ = ["IN_UTC", "is_pooled", "libpq_url", "session_arguments"]
 
 PARAMETER = "pgbouncer"
-#: What a pooled session runs first; moments are read in UTC.
+#: The first statement of a pooled session: times are read in UTC.
 IN_UTC = "SET timezone TO 'UTC'"
 
 
 def is_pooled(url: str) -> bool:
-    """Whether the URL says that pgbouncer is in between."""
+    """Whether the URL declares pgbouncer."""
     return dict(parse_qsl(urlsplit(url).query)).get(PARAMETER, "").lower() in ("true", "1", "yes")
 
 
 def libpq_url(url: str) -> str:
-    """The URL without what only DSPex knows."""
+    """The URL without the parameters that only DSPex reads."""
     parts = urlsplit(url)
     if PARAMETER not in parts.query:
         return url
@@ -32,9 +32,9 @@ def libpq_url(url: str) -> str:
 
 
 def session_arguments(url: str, **settings: str) -> dict[str, Any]:
-    """For psycopg to connect with: the time zone and these settings, where a session is one's own.
+    """Arguments for psycopg: the time zone and these settings, where a session lasts as long as the connection.
 
-    To one that :func:`is_pooled` send IN_UTC first.
+    On a connection that :func:`is_pooled` run IN_UTC first.
     """
     if is_pooled(url):
         return {"prepare_threshold": None}

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy sees them. The migrations make them; a test compares the two.
+"""The tables for SQLAlchemy. The migrations create them; a test compares the two.
 
 All live in the schema ``dspex``, so that they can share a database with the application that submits.
 ``executions``, ``lm_calls`` and ``audit_events`` grow without bound and are partitioned by the execution's
@@ -82,9 +82,9 @@ executions = Table(
     _at("run_at", nullable=False),
     _at("dispatched_at"),
     _at("started_at"),
-    # When the attempt under way must be over; set by the claim.
+    # When the current attempt must end; set by the claim.
     _at("deadline_at"),
-    # Somebody wants it cancelled: it never runs again, and its worker ends it.
+    # A cancel was requested: it never runs again, and its worker ends it.
     _at("cancel_requested_at"),
     _at("finished_at"),
     Column("audit_seq", Integer, nullable=False),
@@ -97,11 +97,11 @@ executions = Table(
     Column("cost_usd", Double, Computed("(metrics ->> 'cost_usd')::double precision", persisted=True)),
     Column("metadata", JSON),
     Column("action_results", JSON),
-    # Whoever submitted it wants to see what the model writes: its text goes through Redis, for a short while.
+    # Submitted to be streamed: the model's text goes through Redis for a short while.
     Column("stream", Boolean, nullable=False, server_default=text("false")),
-    # The trace it was submitted in, as W3C's traceparent has it; of a batch's executions, that of their group.
+    # The trace it was submitted in, as a W3C traceparent; executions of a batch share their group's.
     Column("traceparent", Text),
-    # What is due, by program and in the order it is dispatched; small however many executions are finished.
+    # Due executions by program, in the order of dispatch; small however many executions are finished.
     Index(
         "executions_due",
         "program",
@@ -116,9 +116,9 @@ executions = Table(
         "dispatched_at",
         postgresql_where=text("status = 'queued' AND dispatched_at IS NOT NULL"),
     ),
-    # Who runs what: the reaper's question.
+    # The executions of each worker: the reaper reads it.
     Index("executions_running", "worker_id", postgresql_where=text("status = 'running'")),
-    # What a worker has to end: its own question, asked each second.
+    # The executions that a worker has to end: each worker reads it every second.
     Index(
         "executions_cancelling",
         "worker_id",
@@ -126,9 +126,9 @@ executions = Table(
     ),
     Index("executions_failed", "id", postgresql_where=text("status = 'failed'")),
     Index("executions_program", "program", "id"),
-    # What ended lately: alerts and reports.
+    # Executions that ended lately: alerts and reports read it.
     Index("executions_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
-    # A batch's executions by row, with all that its progress is made of.
+    # A batch's executions by row, with the columns that its progress needs.
     Index(
         "executions_batch",
         "batch_id",
@@ -151,7 +151,7 @@ idempotency_keys = Table(
     Index("idempotency_keys_execution", "execution_id"),
 )
 
-#: When executions of programs with a limit per minute began: what is older than a minute is deleted (dispatch.py).
+#: When executions of programs with a limit per minute began; rows older than a minute are deleted (dispatch.py).
 program_starts = Table(
     "program_starts",
     metadata,
@@ -161,7 +161,7 @@ program_starts = Table(
     Index("program_starts_at", "program", "at"),
 )
 
-#: What programs with a budget have spent, and what their calls under way may come to (budgets.py).
+#: What programs with a budget have spent, and what their current calls may cost (budgets.py).
 budgets = Table(
     "budgets",
     metadata,
@@ -170,7 +170,7 @@ budgets = Table(
     Column("reserved_usd", Numeric, nullable=False, server_default=text("0")),
 )
 
-#: A call under way, by what it may cost; its worker tells who answers for it.
+#: A current model call and what it may cost; ``worker_id`` is the worker that makes it.
 budget_reservations = Table(
     "budget_reservations",
     metadata,
@@ -194,7 +194,7 @@ lm_calls = Table(
     Column("cost_usd", Numeric),
     Column("duration_ms", Double, nullable=False),
     Column("request_id", Text),
-    # The answer was found to be bad: it is never replayed.
+    # The answer was rejected: it is never replayed.
     Column("rejected", Boolean, nullable=False, server_default=text("false")),
     _at("created_at", nullable=False, default=True),
     postgresql_partition_by="RANGE (execution_id)",
@@ -223,9 +223,9 @@ workers = Table(
     Column("concurrency", Integer, nullable=False),
     Column("running", Integer, nullable=False),
     Column("lease_seconds", Double, nullable=False),
-    # What keeps it from its work just now, in words: where its loop is blocked, threads it has lost.
+    # What keeps it from working, such as the place where its loop is blocked, or lost threads.
     Column("trouble", Text),
-    # What its process holds, and what part of a core it used since the heartbeat before.
+    # The memory of its process, and the share of a core that it used since the last heartbeat.
     Column("memory_bytes", BigInteger),
     Column("cpu", Double),
     _at("started_at", nullable=False),
@@ -234,7 +234,7 @@ workers = Table(
     Index("workers_live", "heartbeat_at", postgresql_where=text("stopped_at IS NULL")),
 )
 
-#: What came over the queue and was no message of ours: how often on a day, by reason; nothing of what it held.
+#: Messages from the queue that were not DSPex's: how many on a day, by reason; nothing of their content.
 refused_messages = Table(
     "refused_messages",
     metadata,
@@ -268,35 +268,35 @@ health_checks = Table(
     Index("health_checks_at", "at"),
 )
 
-#: What was found above its threshold: pending until that has lasted, then firing, then resolved (store/alerts.py).
+#: Figures above their threshold: pending at first, firing once that lasts, then resolved (operations/alerts.py).
 alerts = Table(
     "alerts",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("rule", Text, nullable=False),
-    # What of: a program, a worker, a component; empty for the deployment.
+    # A program, a worker or a component; empty for the deployment.
     Column("subject", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("value", Double, nullable=False),
     Column("threshold", Double, nullable=False),
     Column("summary", Text, nullable=False),
     _at("since", nullable=False),
-    # When it was last found above its threshold.
+    # When it was last above its threshold.
     _at("seen_at", nullable=False),
     _at("fired_at"),
-    _at("told_at"),
+    _at("notified_at"),
     _at("resolved_at"),
     Index("alerts_open", "rule", "subject", unique=True, postgresql_where=text("state <> 'resolved'")),
     Index("alerts_fired", "fired_at"),
 )
 
-#: What each channel has to tell, told or not.
+#: The notifications of each channel, delivered or not.
 alert_deliveries = Table(
     "alert_deliveries",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("alert_id", BigInteger, nullable=False),
-    # firing, reminder or resolved, with the figure and the words of then.
+    # firing, reminder or resolved, with the value and the summary at that time.
     Column("event", Text, nullable=False),
     Column("value", Double, nullable=False),
     Column("summary", Text, nullable=False),
@@ -304,7 +304,7 @@ alert_deliveries = Table(
     _at("created_at", nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     _at("next_at", nullable=False),
-    # Somebody is at it.
+    # A process is delivering it.
     _at("claimed_until"),
     _at("delivered_at"),
     Column("error", Text),
@@ -314,7 +314,7 @@ alert_deliveries = Table(
 
 #: The periods that the partitioned tables are divided into (partitions.py), and how far retention is with each:
 #: ``retired_at`` its executions and model calls are detached, ``audit_retired_at`` its audit entries as well.
-#: ``executions`` says how many were retired; ``digest`` is over the ends of their trails (dspex.audit.Digest).
+#: ``executions`` is how many were retired; ``digest`` covers the ends of their trails (audit_chain.Digest).
 periods = Table(
     "periods",
     metadata,
@@ -329,7 +329,7 @@ periods = Table(
     _at("audit_retired_at"),
 )
 
-#: The backups that `dspex backup` made, or tried to make: ``error`` says why one is not ``ok``.
+#: The backups that `dspex backup` made or tried to make; ``error`` is why one is not ``ok``.
 backups = Table(
     "backups",
     metadata,

@@ -1,4 +1,4 @@
-"""Workers, their leases, and who leads."""
+"""Workers, their leases, and the leaders of duties."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _RESIGN = text("DELETE FROM dspex.leaderships WHERE worker_id = :worker_id")
 
 
 class Vitals(NamedTuple):
-    """How a live worker is: how many executions it runs, of how many it can; ``state`` is running or stopping;
-    ``trouble`` says in words what keeps it from its work; ``cpu`` is the part of a core that it used lately."""
+    """The state of a live worker: how many executions it runs, and how many it can; ``state`` is running or stopping;
+    ``trouble`` describes what keeps it from working; ``cpu`` is the share of a core that it used lately."""
 
     running: int
     concurrency: int
@@ -60,17 +60,17 @@ def register(
 
 
 def beat(connection: Connection, id: UUID, vitals: Vitals) -> bool:
-    """Renew the lease. False when the worker was declared dead: it owns nothing any more."""
+    """Renew the lease. False when the worker was declared dead: it no longer owns its executions."""
     return connection.execute(_BEAT, {"id": id, **vitals._asdict()}).rowcount == 1
 
 
 def stop(connection: Connection, id: UUID) -> None:
-    """The worker is gone: its lease ends at once."""
+    """End the lease of a worker that stops."""
     connection.execute(_STOP, {"id": id})
 
 
 def lead(connection: Connection, duty: str, worker_id: UUID, *, seconds: float) -> bool:
-    """Take or keep the lead of a duty for ``seconds``. False while another worker has it."""
+    """Take or keep the lead of a duty for ``seconds``. False while another worker leads."""
     return (
         connection.execute(_LEAD, {"duty": duty, "worker_id": worker_id, "seconds": seconds}).one_or_none() is not None
     )
@@ -82,7 +82,7 @@ def resign(connection: Connection, worker_id: UUID) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FleetCapacity:
-    """The live workers: how many, what they can run at once together, and what the smallest of them can."""
+    """The live workers: how many, how many executions they can run together, and how many the smallest can."""
 
     count: int
     concurrency: int
@@ -90,7 +90,7 @@ class FleetCapacity:
 
 
 def fleet(connection: Connection) -> FleetCapacity:
-    """The workers whose lease has not run out; those that stop take nothing any more, and are not counted."""
+    """The workers whose lease is valid; workers that are stopping take no executions, and are not counted."""
     row = connection.execute(
         text("""SELECT count(*), coalesce(sum(concurrency), 0), coalesce(min(concurrency), 0) FROM dspex.workers
                 WHERE stopped_at IS NULL AND state = 'running'

@@ -1,4 +1,4 @@
-"""What a batch's executions tell of the batch: there is no row for the batch itself."""
+"""Batches, computed from their executions: a batch has no row of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 __all__ = ["STATEMENTS", "UNFINISHED", "extent", "final_indexes", "last_index", "progress", "unfinished_indexes"]
 
-#: The rate that an ETA is made of is that of so many seconds.
+#: The rate for the ETA covers so many seconds.
 RECENT_SECONDS = 30
 
 _FIRST = text("""
@@ -43,12 +43,12 @@ FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status
 """)
 
 
-#: All that is asked of a batch, for the test of their plans.
+#: All statements about a batch, for the test of their plans.
 STATEMENTS = (_FIRST, _LAST, _GAPS, _FINAL, UNFINISHED, _PROGRESS)
 
 
 def extent(connection: Connection, batch_id: UUID) -> tuple[str, int, Sequence[int]] | None:
-    """Of the rows stored so far: their program, the number after the last, and the numbers missing before it."""
+    """The program of the stored rows, the number after the last row, and the missing numbers before it."""
     first = connection.execute(_FIRST, {"batch_id": batch_id}).one_or_none()
     if first is None:
         return None
@@ -74,7 +74,7 @@ def unfinished_indexes(connection: Connection, batch_id: UUID, *, after: int, mo
 
 
 def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
-    """How many executions are in each status, what they cost so far, and how many finish per second of late."""
+    """How many executions are in each status, their cost so far, and how many finish per second at present."""
     rows = connection.execute(_PROGRESS, {"batch_id": batch_id, "recent_seconds": RECENT_SECONDS}).all()
     return {
         "counts": {row.status: row.n for row in rows},
@@ -84,7 +84,7 @@ def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
 
 
 def _rate(connection: Connection, batch_id: UUID, recent: int, rows: Sequence[Any]) -> float:
-    """Of the last half minute; of the whole time when that is shorter, or when nothing finished of late."""
+    """The rate of the last half minute, or of the whole time if that is shorter or nothing finished recently."""
     finished = sum(row.n for row in rows if row.since_first is not None)
     if not finished:
         return 0.0

@@ -1,8 +1,8 @@
-"""Budgets: what a program's model calls may cost in all, reserved before each call and settled after it.
+"""Budgets: what a program's model calls may cost in total, reserved before each call and settled after it.
 
-The row of a program's budget is locked by whoever reserves, so reservations are exact however many workers make them.
-A reservation ends once: settled by its worker with what the call cost, or charged in full when the worker is dead,
-because nobody can tell any more what the provider will bill.
+A reservation locks the row of the program's budget, so reservations are exact however many workers make them. A
+reservation ends once: its worker settles it with the cost of the call, or it is charged in full when the worker is
+dead, because the provider's bill is then unknown.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a call may cost at most."""
+    """The most that a call may cost."""
 
     id: UUID
     program: str
     usd: float
 
 
-#: For psycopg: reserve for several calls, in their order. Of each: ``granted``; if not, ``exhausted`` says whether it
-#: does not fit what is left even when all calls under way cost nothing: then the program is paused, with the reason.
+#: For psycopg: reserve for several calls, in their order. Each is ``granted`` or not; it is ``exhausted`` if it would
+#: exceed the budget even if all current calls cost nothing: then the program is paused, with the reason.
 RESERVE = """
 WITH asked AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(programs)s::text[], %(usds)s::numeric[]) WITH ORDINALITY
@@ -47,7 +47,7 @@ WITH asked AS (
     WHERE b.program IN (SELECT program FROM asked) ORDER BY b.program FOR UPDATE
 ), judged AS MATERIALIZED (
     SELECT a.id, a.program, a.usd, b.spent_usd, p.max_cost_usd::numeric AS limit_usd,
-        EXISTS (SELECT FROM dspex.budget_reservations r WHERE r.id = a.id) -- by an earlier try of this statement
+        EXISTS (SELECT FROM dspex.budget_reservations r WHERE r.id = a.id) -- by an earlier attempt of this statement
             OR p.max_cost_usd IS NULL OR b.spent_usd + b.reserved_usd
             + sum(a.usd) OVER (PARTITION BY a.program ORDER BY a.place) <= p.max_cost_usd::numeric AS granted,
         b.spent_usd + a.usd > p.max_cost_usd::numeric AS exhausted
@@ -73,7 +73,7 @@ SELECT j.id, j.granted, coalesce(j.exhausted, false), p.paused_reason
 FROM judged j LEFT JOIN paused p ON p.name = j.program
 """
 
-#: For psycopg: end reservations with what the calls cost; NULL stands for what was reserved.
+#: For psycopg: end reservations with the cost of the calls; NULL means the reserved amount.
 SETTLE = """
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(usds)s::numeric[]) AS g (id, usd)
@@ -109,7 +109,7 @@ FROM (SELECT program, sum(usd) AS usd FROM ended GROUP BY program) e WHERE b.pro
 
 
 def charge_the_dead(connection: Connection) -> None:
-    """Charge what workers that are gone had reserved."""
+    """Charge the reservations of dead workers."""
     connection.execute(_CHARGE_THE_DEAD)
 
 

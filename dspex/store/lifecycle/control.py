@@ -1,7 +1,7 @@
-"""What an operator does to executions: cancel them, and queue ended ones again.
+"""Operators' control of executions: cancel them, and queue ended ones again.
 
-Each is one statement, with its audit entry, and races with workers are decided by the row: whoever changes it
-first wins, the other finds another status.
+Each is one statement with its audit entry. The row decides races with workers: the first change wins, and the other
+finds another status.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SELECT id, status FROM wanted
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What a cancel found: executions it ``ended`` at once, ``running`` ones whose workers have to be told, and
-    those that were ``final`` already, by their status."""
+    """The result of a cancel: executions that ``ended`` at once, ``running`` ones whose workers have to end them, and
+    those that were already ``final``, by their status."""
 
     ended: list[UUID]
     running: list[UUID]
@@ -47,7 +47,7 @@ class Cancelled:
 
 
 def cancel(connection: Connection, ids: Collection[UUID], *, running: bool = True) -> Cancelled:
-    """Cancel what is queued, and record the wish for what is running, if that is wanted too.
+    """Cancel queued executions, and record the request for running ones if ``running``.
 
     Ids that do not exist are in no list.
     """
@@ -60,20 +60,20 @@ def cancel(connection: Connection, ids: Collection[UUID], *, running: bool = Tru
     )
 
 
-#: For psycopg: the attempts of a worker that somebody wants cancelled.
+#: For psycopg: the attempts of a worker for which a cancel was requested.
 CANCELLING = """
 SELECT id, attempt, cancel_requested_at FROM dspex.executions
 WHERE worker_id = %(worker_id)s AND status = 'running' AND cancel_requested_at IS NOT NULL
 """
 
-#: For psycopg: give back to the pump what was dispatched to a worker that will not run it.
+#: For psycopg: return to the pump dispatched executions that this worker will not run.
 UNDISPATCH = """
 UPDATE dspex.executions SET dispatched_at = NULL
 WHERE id = ANY(%(ids)s) AND status = 'queued' AND dispatched_at IS NOT NULL RETURNING id
 """
 
-# Attempts count on, so that no attempt of the journal or the trail is ambiguous, and there are as many anew as the
-# program allows.
+# Attempts keep counting, so that every attempt in the journal and the trail is unambiguous; as many more are allowed
+# as the program's retry has.
 _RETRY = """
 WITH wanted AS MATERIALIZED (
     SELECT e.id, coalesce((v.content->'retry'->>'max_attempts')::int, 1) AS attempts
@@ -117,11 +117,11 @@ _COUNT_FAILED = text(f"SELECT count(*) {_ALL_FAILED}")
 
 
 def failed_ids(connection: Connection, *, program: str | None, after: UUID, before: datetime, most: int) -> list[UUID]:
-    """Executions that failed before a moment, in the order of their ids, from ``after`` on."""
+    """Executions that failed before a time, in the order of their ids, from ``after`` on."""
     parameters: dict[str, Any] = {"program": program, "after": after, "before": before, "most": most}
     return list(connection.scalars(_FAILED, parameters))
 
 
 def count_failed(connection: Connection, *, program: str | None, after: UUID, before: datetime) -> int:
-    """How many :func:`failed_ids` would find, however many it is asked for."""
+    """How many :func:`failed_ids` would find without its limit."""
     return int(connection.scalar(_COUNT_FAILED, {"program": program, "after": after, "before": before}) or 0)

@@ -1,7 +1,7 @@
-"""Dispatch: which of the queued executions are put on the queue in Redis, and which are taken back.
+"""Dispatch: which queued executions are put on the queue in Redis, and which are taken back.
 
-Only what is dispatched can be claimed, so this is where programs share the workers, and where a program's own limits
-on executions are kept: exactly, because what is dispatched and not yet claimed counts as running, and because two
+Only dispatched executions can be claimed, so dispatch divides the workers between programs and enforces a program's
+limits on executions: exactly, because dispatched executions that are not yet claimed count as running, and because two
 leaders never count the same program at a time.
 """
 
@@ -15,16 +15,16 @@ from sqlalchemy import Connection, Row, text
 
 __all__ = ["RESERVE", "DispatchBacklog", "Share", "dispatch", "forget_starts", "redispatch", "shares"]
 
-#: A program of which fewer wait in Redis is served although others fill the window: it does not wait for them.
-#: So is one of which fewer than its equal share of the window wait: others may be kept from running by their limits.
+#: A program with fewer executions in Redis is served although others fill the window, so that it does not wait for
+#: them. So is a program with fewer than its equal share of the window: limits may keep the others from running.
 RESERVE = 10
-#: The least that is looked at of each program's backlog in one round.
+#: Executions of each program's backlog that one round reads at least.
 LEAST_SHARE = 20
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchBacklog:
-    """A program with something to dispatch: what it has in Redis and, where it has limits, what counts on them.
+    """A program with executions to dispatch: how many are in Redis, and how many count towards its limits.
 
     ``begun`` are the executions that began within the last minute.
     """
@@ -38,7 +38,7 @@ class DispatchBacklog:
 
     @property
     def allowed(self) -> int | None:
-        """How many more its limits allow; None when it has none."""
+        """How many more its limits allow; None without limits."""
         under = [limit - self.dispatched - used for limit, used in
                  ((self.concurrency, self.running), (self.per_minute, self.begun)) if limit is not None]  # fmt: skip
         return max(min(under), 0) if under else None
@@ -46,7 +46,7 @@ class DispatchBacklog:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """At most ``most`` of the program's executions are dispatched; ``dispatched`` of it wait in Redis already.
+    """Dispatch at most ``most`` of the program's executions; ``dispatched`` are in Redis already.
 
     Up to ``reserve`` in all are dispatched although the window is full.
     """
@@ -58,7 +58,7 @@ class Share:
 
 
 def shares(backlogs: Sequence[DispatchBacklog], *, window: int, waiting: int, programs: int = 0) -> list[Share]:
-    """How much of each program's backlog to look at, so that a round costs little however long the backlogs are.
+    """How much of each program's backlog to read, so that a round costs little however long the backlogs are.
 
     ``waiting`` is what waits in Redis, of so many ``programs``. When some have little to do, the next round, some
     milliseconds later, takes more of the others.
@@ -77,14 +77,14 @@ def shares(backlogs: Sequence[DispatchBacklog], *, window: int, waiting: int, pr
     return found
 
 
-# A leader that stands still in the middle of its transaction does not keep the others waiting for ever.
+# A leader that hangs in its transaction does not keep the others waiting for ever.
 _LOCK = text("""
 SELECT name, set_config('idle_in_transaction_session_timeout', '2000', true) FROM dspex.programs
 WHERE paused_at IS NULL AND (concurrency IS NOT NULL OR per_minute IS NOT NULL)
 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
-# The ORDER BY has Postgres take the index, where it would rather look for any such row from the beginning of the table.
+# With the ORDER BY Postgres uses the index; without it, it would scan the table for any such row.
 BACKLOGS = text("""
 WITH waiting AS MATERIALIZED (
     SELECT program, count(*) AS count FROM dspex.executions
@@ -110,9 +110,9 @@ LEFT JOIN begun b ON b.program = p.name
 WHERE p.paused_at IS NULL AND ((p.concurrency IS NULL AND p.per_minute IS NULL) OR p.name = ANY(:limited))
 """)
 
-# Within a priority it is the turn of the program with the least in Redis; each priority is looked up by itself, so
-# that neither what is scheduled for later nor a backlog of less urgent work is read. The array keeps Postgres, which
-# cannot know how few are chosen, from reading the whole table to join it.
+# Within a priority the program with the fewest executions in Redis is next. Each priority is looked up separately, so
+# that neither executions scheduled for later nor a backlog of less urgent ones are read. The array keeps Postgres,
+# which cannot know how few are chosen, from scanning the whole table for the join.
 DISPATCH = text("""
 WITH share AS (
     SELECT * FROM unnest(CAST(:programs AS text[]), CAST(:most AS int[]), CAST(:dispatched AS int[]),
@@ -142,7 +142,7 @@ SELECT m.*, c.turn FROM marked m JOIN chosen c ON c.id = m.id
 
 
 def dispatch(connection: Connection, window: int) -> list[Row[Any]]:
-    """Mark what is due as dispatched, most urgent first and programs by turns. Needs a transaction.
+    """Mark due executions as dispatched, the most urgent first and programs in turn. Needs a transaction.
 
     About ``window`` wait in Redis then; at most twice as many, when programs come to a window that others filled.
 
@@ -188,5 +188,5 @@ def redispatch(connection: Connection, *, older_than: float, most: int) -> int:
 
 
 def forget_starts(connection: Connection) -> None:
-    """Delete the starts that no limit per minute looks at any more."""
+    """Delete the starts that are too old for any limit per minute."""
     connection.execute(text("DELETE FROM dspex.program_starts WHERE at < clock_timestamp() - interval '2 minutes'"))

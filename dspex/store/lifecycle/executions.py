@@ -1,9 +1,9 @@
-"""Executions: every statement that makes, moves or reads them.
+"""Executions: the statements that store, claim, settle and read them.
 
 Each transition is one statement that changes the row and appends its audit entry, so neither can happen without
-the other; those of an operator are in control.py, those of the reaper in recovery.py, and what the pump puts on the
-queue is in dispatch.py. ``now`` is the database's clock. Statements written with ``%(name)s`` are used by the worker
-through psycopg, many executions at a time, as well as by the producer.
+the other. Operators' transitions are in control.py, the reaper's in recovery.py, and the pump's dispatch is in
+dispatch.py. ``now`` is the database's clock. The worker runs the statements written with ``%(name)s`` through psycopg,
+many executions at a time; the producer uses them, too.
 
 A settling statement names the attempt and the worker: one that lost its lease finds no row (invariant 2).
 """
@@ -47,8 +47,8 @@ __all__ = [
 class Submission(NamedTuple):
     """An execution to be stored. ``inputs``, ``metadata`` and ``events`` are JSON text.
 
-    ``run_at`` is None for now. ``publish`` says whether the producer will put the id on the queue itself; otherwise
-    the pump does.
+    ``run_at`` is None for now. ``publish``: the producer will put the id on the queue itself; otherwise the pump
+    does.
     """
 
     id: UUID
@@ -68,10 +68,10 @@ class Submission(NamedTuple):
     traceparent: str | None = None
 
 
-#: Postgres reads so many rows of a COPY while the next ones are written.
+#: Rows that are written to a COPY at a time; Postgres reads them while the next ones are encoded.
 WRITE_ROWS = 50
-#: So many executions of a program wait in Redis at most before its submits are left to the pump, which is fair to
-#: other programs; so are those of programs whose concurrency or rate is limited, which the pump counts.
+#: A program's submits are left to the pump, which is fair to other programs, once so many of its executions are in
+#: Redis. Submits of programs with a limited concurrency or rate are always left to the pump, which counts them.
 DIRECT_MOST = 100
 
 _INSERT = """
@@ -118,7 +118,7 @@ def insert(connection: Connection, submission: Submission) -> Row[Any] | None:
 
 
 def insert_once(connection: Connection, submission: Submission, key: str, inputs_hash: bytes) -> Row[Any] | None:
-    """Store it unless the program has seen ``key``. None then, and in the cases of :func:`insert`."""
+    """Store it unless the program already has this ``key``. None then, and in the cases of :func:`insert`."""
     parameters = {**submission._asdict(), "key": key, "inputs_hash": inputs_hash}
     return connection.exec_driver_sql(INSERT_ONCE, parameters).one_or_none()
 
@@ -161,9 +161,9 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
 
 
 def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) -> Iterator[str]:
-    """COPY's lines of these executions; those of their first entries are added to ``events``.
+    """The lines of these executions for COPY; the lines of their first audit entries are added to ``events``.
 
-    What the rows of a batch share is written once.
+    Columns that the rows of a batch share are encoded once.
     """
     shared: tuple[object, ...] = ()
     rest = ""
@@ -180,8 +180,8 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
 
 # ---------------------------------------------------------------------------------------------- claim and settle
 
-# Below, ``status || ''`` keeps the planner off the partial indexes of what is queued or running: it takes them for
-# tiny, and would read all that is dispatched, or all that a worker runs, to find a few by their ids.
+# Below, ``status || ''`` keeps the planner from the partial indexes on queued and running executions: it takes them for
+# tiny, and would read all dispatched executions, or all of a worker's, to find a few by their ids.
 CLAIM = """
 WITH wanted AS MATERIALIZED (
     SELECT id FROM dspex.executions
@@ -210,7 +210,7 @@ SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::tex
 FROM claimed
 """
 
-# What a claim brought whose answer was lost with the connection: this worker's already, though it does not know.
+# The executions of a claim whose reply was lost with the connection: they belong to this worker already.
 ADOPT = """
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
     worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch
@@ -219,7 +219,7 @@ FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'runnin
 
 
 class Claimed(NamedTuple):
-    """An execution that a worker now runs: what CLAIM returns."""
+    """An execution that a worker claimed: a row that CLAIM returns."""
 
     id: UUID
     program: str
@@ -237,7 +237,7 @@ class Claimed(NamedTuple):
     in_batch: bool = False
 
 
-# An execution that somebody wants cancelled does not go back to the queue.
+# An execution for which a cancel was requested does not go back to the queue.
 SETTLE = """
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::uuid[], %(statuses)s::text[],
@@ -280,7 +280,7 @@ SELECT id, status FROM settled
 class Settlement(NamedTuple):
     """How an attempt ends. ``status`` is the execution's next: a terminal one, or ``queued`` for another attempt
     after ``delay_seconds``. ``result``, ``error``, ``metrics``, ``action_results`` and ``events`` are JSON text.
-    ``counts`` says whether the attempt is one of ``max_attempts``; one that was handed back is not."""
+    ``counts``: the attempt is one of ``max_attempts``; one that was handed back is not."""
 
     id: UUID
     attempt: int
@@ -312,7 +312,7 @@ def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------- reading
 
 UUIDS = postgresql.ARRAY(postgresql.UUID(as_uuid=True))
-# Inputs and result as the text that was stored: only the signature knows how to read it.
+# Inputs and result as stored text: only the signature can decode them.
 _AS_TEXT = ("inputs", "result")
 _COLUMNS = [
     cast(column, Text).label(column.name) if column.name in _AS_TEXT else column
@@ -341,7 +341,7 @@ def listing(
 
 
 def find_many(connection: Connection, ids: Collection[UUID], *, final: bool = False) -> list[Mapping[str, Any]]:
-    """The rows of those of these executions that exist, or only of those that are final, in any order."""
+    """The rows of these executions, or only of the final ones, in any order; unknown ids have none."""
     query = select(*_COLUMNS).where(executions.c.id == func.any(bindparam("ids", list(ids), UUIDS)))
     if final:
         query = query.where(executions.c.finished_at.is_not(None))
@@ -349,8 +349,8 @@ def find_many(connection: Connection, ids: Collection[UUID], *, final: bool = Fa
 
 
 def trail(connection: Connection, id: UUID) -> tuple[list[Entry], int, bytes] | None:
-    """The audit entries of an execution, and the number and hash of the last as its own row has them."""
-    rows = connection.execute(_TRAIL, {"id": id}).all()  # one statement, so that both are of one moment
+    """The audit entries of an execution, and the number and hash of the last one that its own row has."""
+    rows = connection.execute(_TRAIL, {"id": id}).all()  # one statement, so that both come from one snapshot
     if not rows:
         return None
     entries = [Entry(r.seq, r.attempt, r.at, r.events, r.hash) for r in rows if r.seq is not None]

@@ -13,8 +13,8 @@ __all__ = ["INSERT", "REJECT", "SELECT", "LMCall", "insert_parameters"]
 
 @dataclass(frozen=True, slots=True)
 class LMCall:
-    """A finished model call. ``response`` is JSON text; ``occurrence`` counts equal requests from 0; ``rejected``
-    says that the answer was found to be bad, so that it is never replayed."""
+    """A finished model call. ``response`` is JSON text; ``occurrence`` counts equal requests from 0; a ``rejected``
+    answer was invalid, and is never replayed."""
 
     execution_id: UUID
     request_hash: bytes
@@ -31,11 +31,11 @@ class LMCall:
 
     @property
     def place(self) -> str:
-        """Which of the execution's calls it is: what its answer is bound to when it is sealed."""
+        """The call's place among those of its execution, to which its sealed answer is bound."""
         return f"{self.request_hash.hex()}:{self.occurrence}"
 
 
-# A call that is stored already (the answer to an earlier try of this statement was lost) stays as it is.
+# A call that is already stored, because the reply to an earlier attempt of this statement was lost, is not changed.
 INSERT = """
 INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens,
     completion_tokens, cost_usd, duration_ms, request_id)
@@ -55,7 +55,7 @@ SELECT execution_id, request_hash, occurrence, attempt, model, response::text, p
 FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY occurrence
 """
 
-# What a later attempt was answered is its own to judge.
+# Answers of a later attempt are not rejected: that attempt decides about them.
 REJECT = """
 UPDATE dspex.lm_calls SET rejected = true
 WHERE execution_id = %(execution_id)s AND request_hash = ANY(%(request_hashes)s) AND attempt <= %(attempt)s

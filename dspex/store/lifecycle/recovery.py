@@ -1,9 +1,9 @@
-"""Recovery: what the reaper does about attempts that nobody will settle.
+"""Recovery: how the reaper ends attempts that their workers will not settle.
 
-An attempt is lost when the lease of its worker ran out, and overdue when it is past its deadline although its
-worker lives: a program that ignores being cancelled, or that blocks the worker's loop. Either is fenced off (its
-worker's settlement finds no row) and the execution is queued again, or ends: cancelled if somebody asked for that,
-failed if its attempts are spent.
+An attempt is lost when the lease of its worker expired, and overdue when it is past its deadline although its worker
+is alive: the program ignores its cancellation, or blocks the worker's loop. Either is fenced off (its worker's
+settlement finds no row), and the execution is queued again or ends: cancelled if a cancel was requested, failed if its
+attempts are used up.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Row
 
 __all__ = ["recover"]
 
-# What each lost attempt leaves in the trail begins with its evidence, so that the workers an execution killed can be
-# found again without reading what programs and models wrote there (which may hold U+0000, and then ->> refuses it).
+# The audit entry of a lost attempt begins with its evidence, so that the workers an execution killed can be found
+# without parsing text of programs and models, which may contain U+0000, which ->> refuses.
 _EVIDENCE = """
     SELECT json_agg(a.events->0->'data' ORDER BY a.seq) FROM dspex.audit_events a
     WHERE a.execution_id = l.id AND a.events::text LIKE '[{"kind" : "lease_expired"%%'
@@ -88,14 +88,14 @@ WITH dead AS (
     SELECT id, audit_seq, attempt, now(), events::json, audit_hash FROM recovered
 )
 SELECT id, status, expired, worker_id, attempt FROM recovered
-"""  # noqa: S608 - it is put together from this file only
+"""  # noqa: S608 - built from constants of this module
 
 
 def recover(connection: Connection, worker_id: UUID, *, overdue_seconds: float, most: int = 1000) -> list[Row[Any]]:
-    """Take lost attempts from their workers, and those ``overdue_seconds`` past their deadline.
+    """Take lost attempts from their workers, and attempts ``overdue_seconds`` past their deadline.
 
-    ``worker_id`` is the one that does it. Returns ``id, status, expired`` (False: overdue), ``worker_id, attempt``
-    of each.
+    ``worker_id`` is the worker that recovers them. Returns ``id, status, expired`` (False: overdue), ``worker_id,
+    attempt`` of each.
     """
     parameters = {"worker_id": worker_id, "overdue_seconds": overdue_seconds, "most": most}
     return list(connection.exec_driver_sql(_RECOVER, parameters).all())

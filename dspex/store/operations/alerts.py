@@ -1,9 +1,9 @@
-"""Alerts and what is to be told of them.
+"""Alerts and their notifications.
 
-``pending → firing → resolved``: a breach fires once it has lasted, and resolves once it has been away for as long, so
-that what flutters is told once. Each step is one statement under a lock that evaluations share, and makes the
-deliveries of all channels with it; a delivery is made by whoever claims it, tried again until it succeeds or a day is
-over, and told again if whoever made it died before saying so.
+``pending → firing → resolved``: a breach fires once it has lasted, and resolves once it has been absent for as long, so
+that a figure that oscillates alerts once. Each step is one statement under a lock that evaluations share, and also
+creates the deliveries to all channels. The process that claims a delivery makes it; a delivery is retried until it
+succeeds or a day has passed, and made again if its process died before recording it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["DeliveryCounts", "claim", "delivered", "delivery_counts", "listing",
 #: The key of the lock, of this database.
 LOCK = 0x64737065782E616C  # "dspex.al"
 CLAIM_SECONDS = 60.0
-#: What could not be delivered for so long is given up; it stays on record.
+#: A delivery that fails for so long is given up; its row stays.
 GIVE_UP_SECONDS = 86_400.0
 MOST_AT_ONCE = 100
 #: The wait after the first failure; it doubles with each.
@@ -38,7 +38,7 @@ _FORGET = text("DELETE FROM dspex.alerts WHERE state = 'pending' AND seen_at < :
 _STEP = """
 WITH stepped AS (
     UPDATE dspex.alerts SET {change} WHERE {condition} RETURNING id, value, summary
-), told AS (
+), notified AS (
     INSERT INTO dspex.alert_deliveries (alert_id, event, value, summary, channel, created_at, next_at)
     SELECT s.id, '{event}', s.value, s.summary, channel, clock_timestamp(), clock_timestamp()
     FROM stepped s, unnest(CAST(:channels AS text[])) AS channel ORDER BY s.id
@@ -47,7 +47,7 @@ SELECT count(*) FROM stepped
 """
 _FIRE = text(_STEP.format(
     event="firing",
-    change="state = 'firing', fired_at = :at, told_at = :at",
+    change="state = 'firing', fired_at = :at, notified_at = :at",
     condition="state = 'pending' AND (rule = ANY(:sudden) OR since <= :at - make_interval(secs => :after_seconds))",
 ))  # fmt: skip
 _RESOLVE = text(_STEP.format(
@@ -57,11 +57,11 @@ _RESOLVE = text(_STEP.format(
 ))  # fmt: skip
 _REMIND = text(_STEP.format(
     event="reminder",
-    change="told_at = :at",
-    condition="state = 'firing' AND seen_at = :at AND told_at <= :at - make_interval(secs => :reminder_seconds)",
+    change="notified_at = :at",
+    condition="state = 'firing' AND seen_at = :at AND notified_at <= :at - make_interval(secs => :reminder_seconds)",
 ))  # fmt: skip
 
-# All that a channel has to tell, in order, once any of it is due: what is new does not overtake what is late.
+# All open deliveries of a channel, in order, once any of them is due: a new one does not overtake a late one.
 _CLAIM = text("""
 WITH open AS (
     SELECT id FROM dspex.alert_deliveries
@@ -105,7 +105,7 @@ LIMIT :most
 
 
 def try_lock(connection: Connection) -> bool:
-    """Whether this transaction is the one that evaluates just now. One that hangs is ended by Postgres."""
+    """Whether this transaction may evaluate now; only one may. Postgres ends one that hangs."""
     connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '30s'"))
     return bool(connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": LOCK}))
 
@@ -120,9 +120,9 @@ def note(
     after_seconds: float,
     reminder_seconds: float | None,
 ) -> Mapping[str, int]:
-    """Take down what was found above its threshold at a moment, and what follows for each alert.
+    """Record the breaches found at a time, and advance each alert.
 
-    ``found``: ``rule subject value threshold summary`` of each. Returns how many fired, resolved and were reminded of.
+    ``found``: ``rule subject value threshold summary`` of each. Returns how many fired, resolved and were repeated.
     """
     names = {"rules": "rule", "subjects": "subject", "values": "value", "thresholds": "threshold",
              "summaries": "summary"}  # fmt: skip
@@ -130,19 +130,19 @@ def note(
         columns = {name: [each[column] for each in found] for name, column in names.items()}
         connection.execute(_SEEN, {"at": at, **columns})
     connection.execute(_FORGET, {"at": at})
-    told = {"at": at, "channels": list(channels)}
-    lasting = {**told, "after_seconds": after_seconds}
+    given = {"at": at, "channels": list(channels)}
+    lasting = {**given, "after_seconds": after_seconds}
     steps = {
         "fired": (_FIRE, {**lasting, "sudden": list(sudden)}),
         "resolved": (_RESOLVE, lasting),
     }
     if reminder_seconds is not None:
-        steps["reminded"] = (_REMIND, {**told, "reminder_seconds": reminder_seconds})
-    return {name: connection.execute(step, given).scalar_one() for name, (step, given) in steps.items()}
+        steps["reminded"] = (_REMIND, {**given, "reminder_seconds": reminder_seconds})
+    return {name: connection.execute(step, values).scalar_one() for name, (step, values) in steps.items()}
 
 
 def claim(connection: Connection, channel: str) -> list[Mapping[str, Any]]:
-    """What a channel has to tell, the caller's for a minute: ``delivery_id event`` and the alert's columns."""
+    """The open deliveries of a channel, claimed for a minute: ``delivery_id event`` and the alert's columns."""
     given = {"channel": channel, "most": MOST_AT_ONCE, "claim_seconds": CLAIM_SECONDS,
              "give_up_seconds": GIVE_UP_SECONDS}  # fmt: skip
     return [dict(row) for row in connection.execute(_CLAIM, given).mappings()]
@@ -153,7 +153,7 @@ def delivered(connection: Connection, ids: Sequence[int]) -> None:
 
 
 def undelivered(connection: Connection, ids: Sequence[int], *, error: str) -> None:
-    """They are tried again after a while."""
+    """Record a failure; the deliveries are retried after a backoff."""
     given = {"ids": list(ids), "error": error, "backoff": BACKOFF_SECONDS, "backoff_most": BACKOFF_MOST_SECONDS}
     connection.execute(_UNDELIVERED, given)
 
@@ -181,6 +181,6 @@ def delivery_counts(connection: Connection, *, late_seconds: float) -> DeliveryC
 
 
 def listing(connection: Connection, *, resolved_within_seconds: float, most: int) -> list[Mapping[str, Any]]:
-    """Alerts that are open, then those resolved so recently, each the newest first."""
+    """Open alerts, then recently resolved ones, each the newest first."""
     given = {"resolved_seconds": resolved_within_seconds, "most": most}
     return [dict(row) for row in connection.execute(_LISTING, given).mappings()]

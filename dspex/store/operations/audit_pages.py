@@ -18,7 +18,7 @@ __all__ = ["Chain", "Page", "before", "count", "of", "orphans", "page", "retired
 
 @dataclass(slots=True)
 class Chain:
-    """The entries of an execution, and the number and hash of the last as its own row has them."""
+    """The entries of an execution, and the number and hash of the last one that its own row has."""
 
     execution_id: UUID
     head_seq: int
@@ -28,13 +28,13 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some chains; ``last`` is the id to go on after, or None when there are no more."""
+    """Some chains; ``last`` is the id to continue after, or None when there are no more."""
 
     chains: Sequence[Chain]
     last: UUID | None
 
 
-# One statement, so that an execution and its entries are of one moment, whatever goes on meanwhile.
+# One statement, so that an execution and its entries are read from the same snapshot.
 _CHAINS = """
 WITH chosen AS MATERIALIZED ({chosen})
 SELECT c.id, c.audit_seq, c.audit_hash, a.seq, a.attempt, a.at, a.events::text AS events, a.hash
@@ -57,7 +57,7 @@ _OF = text(
     )
 )
 
-# Of executions that retention removed, every trail begins with its first entry.
+# The trail of an execution that retention removed begins with its first entry.
 _RETIRED_PAGE = text("""
 WITH chosen AS MATERIALIZED (
     SELECT execution_id AS id FROM dspex.audit_events a
@@ -69,7 +69,7 @@ SELECT c.id, a.seq, a.attempt, a.at, a.events::text AS events, a.hash
 FROM chosen c JOIN dspex.audit_events a ON a.execution_id = c.id ORDER BY c.id, a.seq
 """)
 
-# The executions of retired periods are not missed: what is left of them is verified by itself.
+# Trails of retired periods have no executions; they are verified separately.
 _ORPHANS = text("""
 SELECT DISTINCT execution_id FROM dspex.audit_events a
 WHERE execution_id > :after AND (CAST(:last AS uuid) IS NULL OR execution_id <= :last)
@@ -85,7 +85,7 @@ SELECT count(*) FROM dspex.executions WHERE id > :after AND (CAST(:program AS te
 
 
 def before(since: datetime | None) -> UUID:
-    """The id after which executions were submitted since this moment; the smallest of all for None."""
+    """The id after which executions were submitted since this time; the smallest id for None."""
     return UUID(int=0) if since is None else UUID(int=first_id(since).int - 1)
 
 
@@ -119,7 +119,7 @@ def _chains(rows: Iterable[Row[Any]]) -> list[Chain]:
 
 
 def retired_page(connection: Connection, *, after: UUID, most: int, until: UUID) -> Page:
-    """The same of executions that are no longer there: the last entry of each stands for what its row had."""
+    """Like :func:`page` for executions that were removed: the last entry replaces the head in the execution's row."""
     chains: list[Chain] = []
     for row in connection.execute(_RETIRED_PAGE, {"after": after, "until": until, "most": most}):
         if not chains or chains[-1].execution_id != row.id:

@@ -1,4 +1,4 @@
-"""The record of backups, and what a backup is compared with."""
+"""The record of backups, and the counts that a restore is compared with."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = [
     "unfinished",
 ]
 
-#: What a backup counts, and a restore counts again.
+#: The tables that a backup counts, and a restore counts again.
 TABLES = (
     "programs", "program_versions", "executions", "idempotency_keys", "lm_calls", "audit_events", "budgets", "periods",
 )  # fmt: skip
 
 
 def counts(connection: Connection) -> Mapping[str, int]:
-    """The rows of each table that matters."""
+    """The number of rows of each of TABLES."""
     count = "SELECT count(*) FROM dspex.{}"
     return {table: int(connection.scalar(text(count.format(table))) or 0) for table in TABLES}
 
 
 def in_use(connection: Connection) -> Mapping[str, int]:
-    """What would be lost with the schema: live ``workers``, ``executions`` and ``programs``; empty for nothing."""
+    """How many live ``workers``, ``executions`` and ``programs`` the schema has; empty when it has none."""
     if connection.scalar(text("SELECT to_regclass('dspex.executions')")) is None:
         return {}
     row = connection.execute(
@@ -65,7 +65,7 @@ def unfinished(connection: Connection) -> Mapping[str, int]:
 
 
 def end_leases(connection: Connection) -> None:
-    """The workers of the past are gone: what they ran is recovered by the next leader, at once."""
+    """End all leases: the next leader recovers the executions of these workers at once."""
     connection.execute(
         text("UPDATE dspex.workers SET state = 'dead', stopped_at = clock_timestamp() WHERE stopped_at IS NULL")
     )
@@ -76,7 +76,7 @@ def record(
     connection: Connection, *, ok: bool, host: str, path: str, bytes: int | None = None, sha256: str | None = None,
     error: str | None = None,
 ) -> None:  # fmt: skip
-    """Keep what became of a backup."""
+    """Record a backup or its failure."""
     connection.execute(
         text("INSERT INTO dspex.backups (ok, host, path, bytes, sha256, error) "
              "VALUES (:ok, :host, :path, :bytes, :sha256, :error)"),
@@ -100,7 +100,7 @@ def last_attempt(connection: Connection) -> BackupAttempt | None:
 
 
 def latest(connection: Connection) -> Mapping[str, Any] | None:
-    """The last backup that was made whole, with ``age_seconds``; None when there was none."""
+    """The last successful backup, with ``age_seconds``; None when there was none."""
     row = connection.execute(
         text("""SELECT *, extract(epoch FROM clock_timestamp() - at)::float8 AS age_seconds
                 FROM dspex.backups WHERE ok ORDER BY at DESC LIMIT 1""")

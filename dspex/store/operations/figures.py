@@ -1,4 +1,4 @@
-"""What alerts are judged by: figures of what ended lately, in statements whose cost does not grow with history."""
+"""The figures that alerts compare with thresholds, from statements whose cost does not grow with history."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dspex.store.operations.health import Backlog
 
 __all__ = ["DEAD", "MOST_RECENT", "RECENT", "Figures", "ProgramFigures", "WorkerMemory", "read"]
 
-#: So many executions that ended are looked at, the latest; a busy deployment is judged by a shorter time.
+#: The latest executions that ended are read, up to so many; a busy deployment is judged by a shorter time.
 MOST_RECENT = 50_000
 COST_SECONDS = 3600.0
 
-# A program's last failures are told by their cause: that attempts were exhausted says little.
+# A failure is counted by its cause: the code attempts_exhausted carries little information.
 RECENT = """
 WITH recent AS MATERIALIZED (
     SELECT program, status, finished_at, extract(epoch FROM finished_at - started_at)::float8 AS ran_seconds, cost_usd,
@@ -44,7 +44,7 @@ SELECT program,
 FROM judged GROUP BY program ORDER BY program
 """
 
-# Those that the reaper found, and those that it would have found if any worker were left.
+# Workers that the reaper found, and those that it would find if any worker were alive.
 DEAD = """
 SELECT host, pid, greatest(heartbeat_at, coalesce(stopped_at, heartbeat_at)) AS at FROM dspex.workers
 WHERE (state = 'dead' AND stopped_at > CAST(:at AS timestamptz) - make_interval(secs => :window_seconds))
@@ -60,7 +60,7 @@ WHERE stopped_at IS NULL AND memory_bytes IS NOT NULL
 
 @dataclass(frozen=True, slots=True)
 class ProgramFigures:
-    """What became of a program's executions within the window; ``cost_per_hour_usd`` is that of the last hour."""
+    """The outcomes of a program's executions within the window; ``cost_per_hour_usd`` covers the last hour."""
 
     program: str
     ended: int
@@ -80,8 +80,8 @@ class WorkerMemory:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All of one moment, ``at``, by the database's clock. ``dead`` are ``host:pid``; ``health`` is the last report
-    kept, with ``age_seconds``."""
+    """The figures at a time, ``at``, by the database's clock. ``dead`` has ``host:pid``; ``health`` is the last stored
+    report, with ``age_seconds``."""
 
     at: datetime
     window_seconds: float
@@ -93,7 +93,7 @@ class Figures:
 
 
 def read(connection: Connection, *, window_seconds: float, cost: bool) -> Figures:
-    """The figures of now. ``cost``: look back an hour for it, which reads more; else it is that of the window."""
+    """The current figures. ``cost``: read an hour for the cost, which is slower; else only the window."""
     at = connection.scalar(text("SELECT clock_timestamp()"))
     times = {"at": at, "window_seconds": window_seconds}
     cost_seconds = max(COST_SECONDS, window_seconds) if cost else window_seconds

@@ -1,6 +1,6 @@
-"""Health records, and the figures that a health check reads from the database.
+"""Health reports, and the figures that a health check reads from the database.
 
-Each is made of index look-ups and counts that stop: what a check costs does not grow with what is finished.
+The statements use index look-ups and bounded counts, so their cost does not grow with the finished executions.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = [
     "record",
 ]
 
-#: A program's due executions are counted up to so many.
+#: The due executions of a program are counted up to so many.
 MOST_COUNTED = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What of a program is due and not begun: ``due`` of them, ``dispatched`` of which are on the queue in Redis.
+    """A program's due executions: ``due`` of them, ``dispatched`` of which are on the queue in Redis.
 
-    ``undispatched_wait_seconds`` is how long the oldest of the others waits for the pump; ``limited``: it has limits of
-    its own.
+    ``undispatched_wait_seconds`` is how long the oldest of the others has waited for the pump; ``limited``: the program
+    has limits.
     """
 
     program: str
@@ -49,11 +49,11 @@ class Backlog:
 
     @property
     def held_back(self) -> bool:
-        """Whether waiting may be what was asked for."""
+        """Whether the program is paused or limited, so that waiting may be intended."""
         return self.paused or self.limited
 
 
-# The least of each priority is one look into the index executions_due; what is dispatched is a small window.
+# The oldest of each priority is one look-up in the index executions_due; the dispatched ones are a small window.
 BACKLOGS = f"""
 WITH dispatched AS MATERIALIZED (
     SELECT program, count(*) AS count, min(run_at) AS oldest FROM dspex.executions
@@ -89,7 +89,7 @@ def backlogs(connection: Connection) -> list[Backlog]:
     return [Backlog(**row) for row in connection.execute(text(BACKLOGS)).mappings()]
 
 
-#: What averages are made of: so many executions that ended within so long, the latest.
+#: Averages cover the latest executions, up to so many, that ended within so long.
 RECENT_SECONDS, RECENT_ROWS = 600, 200
 
 PERFORMANCE = f"""
@@ -108,13 +108,13 @@ SELECT (SELECT avg(ms)::float8 FROM calls) AS adapter_call_ms, (SELECT avg(ms)::
 
 
 def performance(connection: Connection) -> dict[str, float | None]:
-    """How long completed executions took of late, and the adapters in them, on average; None without any."""
+    """The mean time of recent completed executions, and of the adapters in them; None without any."""
     row = connection.execute(text(PERFORMANCE)).mappings().one()
     return {name: None if value is None else round(value, 3) for name, value in row.items()}
 
 
 def leader(connection: Connection, duty: str) -> Mapping[str, Any] | None:
-    """Who leads a duty (``host pid overdue_seconds``, which is above 0 when the lead has run out), if anybody does."""
+    """The leader of a duty: ``host pid overdue_seconds``, above 0 when its lead has ended; None without one."""
     row = connection.execute(
         text("SELECT w.host, w.pid, extract(epoch FROM clock_timestamp() - l.expires_at)::float8 AS overdue_seconds "
              "FROM dspex.leaderships l JOIN dspex.workers w ON w.id = l.worker_id WHERE l.duty = :duty"),
@@ -124,7 +124,7 @@ def leader(connection: Connection, duty: str) -> Mapping[str, Any] | None:
 
 
 def record(connection: Connection, *, overall: str, worker_id: UUID | None, report: Mapping[str, Any]) -> int:
-    """Keep a report. Returns its id."""
+    """Store a report. Returns its id."""
     id: int = connection.execute(
         text("INSERT INTO dspex.health_checks (overall, worker_id, report) "
              "VALUES (:overall, :worker_id, CAST(:report AS json)) RETURNING id"),
@@ -134,7 +134,7 @@ def record(connection: Connection, *, overall: str, worker_id: UUID | None, repo
 
 
 def latest(connection: Connection) -> Mapping[str, Any] | None:
-    """The last report kept (``id at overall worker_id report``), and ``age_seconds`` by the database's clock."""
+    """The last report stored (``id at overall worker_id report``), and ``age_seconds`` by the database's clock."""
     row = connection.execute(
         text("SELECT *, extract(epoch FROM clock_timestamp() - at)::float8 AS age_seconds "
              "FROM dspex.health_checks ORDER BY id DESC LIMIT 1")
@@ -142,7 +142,7 @@ def latest(connection: Connection) -> Mapping[str, Any] | None:
     return dict(row) if row else None
 
 
-#: A program that nobody has used for so long does not have its model looked at.
+#: The model of a program that was not used for so long is not checked.
 IN_USE_SECONDS = 86_400.0
 
 MODELS = """
@@ -155,7 +155,7 @@ WHERE v.content ->> 'model' IS NOT NULL AND (
 ORDER BY p.name
 """
 
-# Of what ended lately: which programs' models answered, and which failed, how.
+# Which programs' models answered recently, and which failed, with which code.
 OUTCOMES = f"""
 WITH recent AS MATERIALIZED (
     SELECT id, program, status, error, finished_at FROM dspex.executions
@@ -177,10 +177,10 @@ GROUP BY c.model
 
 @dataclass(frozen=True, slots=True)
 class ModelInUse:
-    """A program that calls a model, and what its executions came to of late.
+    """A program that calls a model, and the recent outcomes of its executions.
 
     ``failures`` counts them by the code of their cause. ``answered_seconds_ago`` is None without a completed one,
-    ``failed_seconds_ago`` without a failed one. ``calls`` and ``average_ms`` are the model's, by whichever program.
+    ``failed_seconds_ago`` without a failed one. ``calls`` and ``average_ms`` cover the model's calls by all programs.
     """
 
     program: str

@@ -1,4 +1,4 @@
-"""Messages that were refused, counted by day and reason: a flood of them is a few rows."""
+"""Refused messages, counted by day and reason, so that a flood of them takes a few rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["KEPT_DAYS", "RECORD", "UNKNOWN", "listing", "record_parameters"]
 
 KEPT_DAYS = 90
 
-#: For psycopg. What is older than KEPT_DAYS goes.
+#: For psycopg. Rows older than KEPT_DAYS are deleted.
 RECORD = """
 WITH old AS (
     DELETE FROM dspex.refused_messages WHERE day < current_date - %(kept_days)s::int
@@ -25,7 +25,7 @@ ON CONFLICT (day, reason) DO UPDATE SET count = r.count + excluded.count, last_a
 RETURNING reason
 """
 
-#: For psycopg: which of these ids no execution has.
+#: For psycopg: the ids that no execution has.
 UNKNOWN = """
 SELECT g.id FROM unnest(%(ids)s::uuid[]) AS g (id) WHERE NOT EXISTS (SELECT FROM dspex.executions e WHERE e.id = g.id)
 """
@@ -39,7 +39,7 @@ def record_parameters(counts: Mapping[str, int], worker_id: UUID) -> dict[str, A
 
 
 def listing(connection: Connection, *, days: int = KEPT_DAYS) -> Sequence[Mapping[str, Any]]:
-    """What was refused within so many days, the latest first: day, reason, count, first_at, last_at, last_worker_id."""
+    """Messages refused within so many days, the latest first: day reason count first_at last_at last_worker_id."""
     found = connection.execute(
         text(
             "SELECT day, reason, count, first_at, last_at, last_worker_id FROM dspex.refused_messages "

@@ -1,5 +1,5 @@
-"""What happened within a period, counted: outcomes by when executions ended, events and model calls by when their
-executions were submitted. Meant to be asked now and then: it reads all of the period."""
+"""Counts for a period: outcomes by when executions ended, events and model calls by when their executions were
+submitted. It reads the whole period, so use it only now and then."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FIGURES = """
 _BUCKET = "width_bucket(extract(epoch FROM {at}), extract(epoch FROM CAST(:since AS timestamptz)), " \
     "extract(epoch FROM CAST(:until AS timestamptz)), :buckets) - 1"  # fmt: skip
 
-# GROUPING tells the row of all programs from those of each.
+# GROUPING distinguishes the row of all programs from the rows of each.
 _PROGRAMS = f"""
 WITH ended AS ({_ENDED})
 SELECT CASE WHEN grouping(program) = 0 THEN program END AS program, {_FIGURES},
@@ -53,8 +53,8 @@ _ERRORS = f"""
 WITH ended AS ({_ENDED})
 SELECT program, code, count(*)::int AS count FROM ended WHERE status = 'failed' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """  # noqa: S608
-# Each event begins with its kind. Nothing is taken out of it as JSON, for what programs wrote may hold U+0000, which
-# Postgres refuses to read.
+# Each event begins with its kind. It is not parsed as JSON, because programs may have written U+0000, which Postgres
+# refuses to read.
 _EVENTS = """
 SELECT substring(event::text FROM '^\\s*\\{\\s*"kind"\\s*:\\s*"([^"]+)"') AS kind, count(*)::int AS count
 FROM dspex.audit_events, json_array_elements(events) AS event
@@ -87,7 +87,7 @@ _STATEMENTS = {
 def read(
     connection: Connection, *, since: datetime, until: datetime, buckets: int
 ) -> Mapping[str, list[Mapping[str, Any]]]:
-    """The rows of each statement, all of the same state of the database when it is a repeatable-read transaction."""
+    """The rows of each statement; in a repeatable-read transaction all see the same state of the database."""
     given = {"since": since, "until": until, "buckets": buckets, "first": first_id(since), "last": first_id(until)}
     return {
         name: [dict(row) for row in connection.execute(text(statement), given).mappings()]

@@ -1,4 +1,4 @@
-"""What is sealed with a key that seals no more: found and written again, a few rows at a time.
+"""Values sealed with an older key: found and written again, a few rows at a time.
 
 Only the sealed texts change. The trigger that guards transitions looks at changes of the status, and the audit trail
 covers events, not inputs or results, so neither is touched.
@@ -25,7 +25,7 @@ __all__ = [
 EXECUTION_COLUMNS = ("inputs", "result", "error", "action_results")
 CALL_COLUMNS = ("response",)
 
-# Every token that does not name the key that seals now.
+# Every token that does not name the current key.
 _STALE = '"dspex:sealed"\\s*:\\s*"[0-9]+\\.(?!{key}\\.)'
 _OF_EXECUTION = "concat_ws(' ', inputs::text, result::text, error::text, action_results::text) ~ :stale"
 
@@ -62,12 +62,12 @@ WHERE c.execution_id = g.execution_id AND c.request_hash = g.request_hash AND c.
 
 
 def count(connection: Connection, key: str) -> int:
-    """How many executions and calls have something sealed with another key than the one with this id."""
+    """How many executions and calls have a value sealed with a key other than this one."""
     return int(connection.execute(_COUNT, {"stale": _STALE.format(key=key)}).scalar_one())
 
 
 def stale_executions(connection: Connection, key: str, after: UUID, most: int) -> Sequence[RowMapping]:
-    """The next of those executions, locked: their ids and sealed texts, in the order of their ids."""
+    """The next of these executions, locked: their ids and sealed texts, in the order of their ids."""
     parameters = {"stale": _STALE.format(key=key), "after": after, "most": most}
     return connection.execute(_EXECUTIONS, parameters).mappings().all()
 
@@ -78,7 +78,7 @@ def write_executions(connection: Connection, rows: Sequence[Mapping[str, Any]]) 
 
 
 def stale_calls(connection: Connection, key: str, after: tuple[UUID, bytes, int], most: int) -> Sequence[RowMapping]:
-    """The next of those calls, locked, in the order of their keys."""
+    """The next of these calls, locked, in the order of their keys."""
     where = dict(zip(("execution_id", "request_hash", "occurrence"), after, strict=True))
     parameters = {"stale": _STALE.format(key=key), "most": most, **where}
     return connection.execute(_CALLS, parameters).mappings().all()

@@ -1,6 +1,6 @@
-"""What goes when it is old: periods of executions and of audit trails, and rows of other tables that grow.
+"""Removal of old data: periods of executions and of audit trails, and rows of other tables that grow.
 
-What alters tables is done by functions in the database (migration 0001), which have their owner's rights.
+Functions in the database (migration 0001), which have their owner's rights, alter the tables.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A period of the partitioned tables, and how far retention is with it.
+    """A period of the partitioned tables, and the progress of retention with it.
 
-    ``executions`` is how many were retired, or about how many there are; ``bytes`` what the period takes on disk.
+    ``executions`` is how many were retired, or about how many there are; ``bytes`` is the period's size on disk.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Period:
     leftovers: bool
 
 
-# -1 stands for a table that was never analysed. Leftovers are detached and still to be dropped.
+# reltuples is -1 for a table that was never analysed. Leftovers are detached and not yet dropped.
 _PERIODS = text("""
 SELECT p.name, p.low, p.high, p.retired_at, coalesce(p.executions, max(greatest(c.reltuples, 0)) FILTER (
         WHERE c.relname = 'executions_' || p.name)::bigint) AS executions, p.digest, p.audit_export, p.audit_retired_at,
@@ -65,28 +65,28 @@ def periods(connection: Connection) -> list[Period]:
 
 
 def retire_executions(connection: Connection, period: str) -> int:
-    """Detach a period's executions and model calls. Returns how many of them are not settled, and stay."""
+    """Detach a period's executions and model calls. Returns how many executions are not settled, and stay."""
     return int(connection.scalar(text("SELECT dspex.retire_executions(:period)"), {"period": period}) or 0)
 
 
 def digest(connection: Connection, period: str) -> None:
-    """Count and digest the executions that were detached."""
+    """Count and digest the detached executions."""
     connection.execute(text("SELECT dspex.digest_retired(:period)"), {"period": period})
 
 
 def retire_audit(connection: Connection, period: str, export: str | None) -> None:
-    """Detach a period's audit entries; ``export`` says where they were written to."""
+    """Detach a period's audit entries; ``export`` is where they were written to."""
     parameters = {"period": period, "export": export}
     connection.execute(text("SELECT dspex.retire_audit(:period, :export)"), parameters)
 
 
 def drop(connection: Connection, period: str) -> None:
-    """Drop what was detached of a period."""
+    """Drop the detached tables of a period."""
     connection.execute(text("SELECT dspex.drop_retired(:period)"), {"period": period})
 
 
 def floor(connection: Connection, *, audit: bool = False) -> UUID | None:
-    """The id before which retention removed what was settled, or with ``audit`` also its trails; None for nothing."""
+    """The id before which retention removed settled executions, or with ``audit`` their trails; None for none."""
     column = "audit_retired_at" if audit else "retired_at"
     found: UUID | None = connection.scalar(
         text(f"SELECT high FROM dspex.periods WHERE {column} IS NOT NULL ORDER BY high DESC LIMIT 1")  # noqa: S608
@@ -96,7 +96,7 @@ def floor(connection: Connection, *, audit: bool = False) -> UUID | None:
 
 # ---------------------------------------------------------------------------------------- rows of default partitions
 
-# Those of a period that was not retired yet are in its own partition, and go with it.
+# Rows of a period that is not retired are in its own partition, and are removed with it.
 _STRAYS = text("""
 SELECT id FROM dspex.executions e WHERE id < :floor AND finished_at < :settled_before
     AND NOT EXISTS (SELECT FROM dspex.periods p WHERE p.retired_at IS NULL AND e.id >= p.low AND e.id < p.high)
@@ -105,20 +105,20 @@ ORDER BY id LIMIT :most
 
 
 def strays(connection: Connection, *, settled_before: datetime, most: int) -> list[UUID]:
-    """Executions that outlived their period, or never had one, and can go by now."""
+    """Executions outside the periods that can be removed now."""
     parameters = {"floor": floor(connection, audit=True), "settled_before": settled_before, "most": most}
     return list(connection.scalars(_STRAYS, parameters))
 
 
 def delete_strays(connection: Connection, ids: Sequence[UUID], settled_before: datetime) -> int:
-    """Delete these, with their model calls and trails, but for those that were taken up again. Returns how many."""
+    """Delete these executions with their model calls and trails, unless they were retried. Returns how many."""
     statement = text("SELECT dspex.delete_strays(CAST(:ids AS uuid[]), :settled_before)")
     return int(connection.scalar(statement, {"ids": list(ids), "settled_before": settled_before}) or 0)
 
 
 # ----------------------------------------------------------------------------------------------------- other tables
 
-#: Rows of other tables that go, by what they are called: the table, and which of its rows.
+#: Old rows of other tables, by display name: the table, and the condition for its rows.
 _EXPIRED = {
     "idempotency keys": (
         "idempotency_keys",
@@ -126,7 +126,7 @@ _EXPIRED = {
         "AND NOT EXISTS (SELECT FROM dspex.executions e WHERE e.id = execution_id)",
     ),
     "health checks": ("health_checks", "at < clock_timestamp() - interval '30 days'"),
-    # Recovery looks up the workers of what runs.
+    # Recovery reads the workers of running executions.
     "workers": (
         "workers",
         "stopped_at < clock_timestamp() - interval '30 days' "
@@ -141,12 +141,12 @@ _EXPIRED = {
     "backups": ("backups", "at < clock_timestamp() - interval '400 days'"),
 }
 PRUNED = tuple(_EXPIRED)
-#: So many rows are deleted by one statement.
+#: Rows that one statement deletes at most.
 PRUNE_ROWS = 5000
 
 
 def prunable(connection: Connection) -> Mapping[str, int]:
-    """How many rows of other tables would go now, by what they are called."""
+    """How many rows of other tables would be deleted now, by display name."""
     count = "SELECT count(*) FROM dspex.{} WHERE {}"
     return {
         name: int(connection.scalar(text(count.format(table, rows))) or 0) for name, (table, rows) in _EXPIRED.items()
@@ -154,7 +154,7 @@ def prunable(connection: Connection) -> Mapping[str, int]:
 
 
 def prune(connection: Connection, name: str) -> int:
-    """Delete rows of one of PRUNED, :data:`PRUNE_ROWS` at most. Returns how many went."""
+    """Delete rows of one of PRUNED, :data:`PRUNE_ROWS` at most. Returns how many."""
     table, rows = _EXPIRED[name]
     chosen = f"SELECT ctid FROM dspex.{table} WHERE {rows} LIMIT {PRUNE_ROWS}"  # noqa: S608
     return connection.execute(text(f"DELETE FROM dspex.{table} WHERE ctid = ANY(ARRAY({chosen}))")).rowcount  # noqa: S608

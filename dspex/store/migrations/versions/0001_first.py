@@ -185,7 +185,7 @@ CREATE TABLE dspex.alerts (
     since timestamptz NOT NULL,
     seen_at timestamptz NOT NULL,
     fired_at timestamptz,
-    told_at timestamptz,
+    notified_at timestamptz,
     resolved_at timestamptz,
     CHECK ((state = 'pending') = (fired_at IS NULL)),
     CHECK ((state = 'resolved') = (resolved_at IS NOT NULL))
@@ -234,7 +234,7 @@ CREATE TABLE dspex.backups (
 );
 """
 
-# Rows that no dated partition takes (a producer whose clock is far off) are kept here rather than refused.
+# Rows outside every dated partition (from a producer whose clock is far off) are kept here rather than refused.
 DEFAULT_PARTITIONS = """
 CREATE TABLE dspex.executions_default PARTITION OF dspex.executions DEFAULT;
 CREATE TABLE dspex.lm_calls_default PARTITION OF dspex.lm_calls DEFAULT;
@@ -242,7 +242,7 @@ CREATE TABLE dspex.audit_events_default PARTITION OF dspex.audit_events DEFAULT;
 """
 
 AUDIT = """
--- dspex.audit.entry_hash computes the same; a test compares them.
+-- dspex.store.audit_chain.entry_hash computes the same; a test compares them.
 CREATE FUNCTION dspex.audit_hash(
     previous bytea, execution_id uuid, seq integer, attempt integer, at timestamptz, events text
 ) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE AS $$
@@ -251,7 +251,7 @@ CREATE FUNCTION dspex.audit_hash(
             || '|' || events, 'UTF8'))
 $$;
 
--- But for the entries of executions that retention removed (RETENTION, below).
+-- Entries of executions that retention removed may be deleted (RETENTION, below).
 CREATE FUNCTION dspex.refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' AND NOT EXISTS (SELECT FROM dspex.executions WHERE id = OLD.execution_id)
@@ -268,7 +268,7 @@ CREATE TRIGGER audit_events_no_truncate BEFORE TRUNCATE ON dspex.audit_events
     FOR EACH STATEMENT EXECUTE FUNCTION dspex.refuse_audit_change();
 """
 
-# dspex.execution.TRANSITIONS is the same table; a test tries every pair.
+# dspex.store.lifecycle.status.TRANSITIONS is the same table; a test tries every pair.
 TRANSITIONS = """
 CREATE FUNCTION dspex.check_transition() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -292,9 +292,9 @@ CREATE TRIGGER executions_transition BEFORE UPDATE ON dspex.executions
 """
 
 
-# Partitions belong to the schema's owner, and so do these functions: whoever keeps them up (the role of workers) needs
-# no right to alter tables. Within a function every name is qualified, as for any function of another's rights. None
-# waits long for a lock, because whatever comes after it would wait as well: it fails, and is called again later.
+# Partitions belong to the schema's owner, and so do these functions: the role of workers, which calls them, needs no
+# right to alter tables. Every name in them is qualified, because they run with their owner's rights. None waits long
+# for a lock, because every later request would wait behind it: it fails, and is called again later.
 PARTITIONS = """
 CREATE FUNCTION dspex.first_id(at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
@@ -316,7 +316,7 @@ BEGIN
     END IF;
     INSERT INTO dspex.periods (name, low, high) VALUES (period, low, high) ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
-        RETURN false; -- somebody else made it just now
+        RETURN false; -- another process has just made it
     END IF;
     FOREACH parent IN ARRAY ARRAY['executions', 'lm_calls', 'audit_events'] LOOP
         EXECUTE format('CREATE TABLE dspex.%I PARTITION OF dspex.%I FOR VALUES FROM (%L) TO (%L)',
@@ -325,7 +325,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- Take back the partitions of a period that has not begun. False when there are rows in them.
+-- Remove the partitions of a period that has not begun. False when they have rows.
 CREATE FUNCTION dspex.unmake_period(period text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
@@ -351,10 +351,10 @@ BEGIN
 END $$;
 """
 
-# A period goes in steps, each of them small, and each harmless when it is taken twice: its executions and model calls
-# are detached; the last hashes of their trails are digested; they are dropped; then its audit entries are.
+# A period is removed in small steps, each of them harmless when taken twice: its executions and model calls are
+# detached; the last hashes of their trails are digested; they are dropped; then its audit entries are.
 RETENTION = """
--- Into the parent, and so into its default partition, goes what stays of a partition that was detached.
+-- Move the rows that stay from a detached partition to the parent, and so to its default partition.
 CREATE FUNCTION dspex.put_back(parent text, detached text, ids uuid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -367,7 +367,7 @@ BEGIN
         INSERT INTO dspex.%4$I (%3$s) SELECT %3$s FROM kept', detached, key, columns, parent) USING ids;
 END $$;
 
--- Detach the executions and model calls of a period that is over; what is not settled stays. How many that are.
+-- Detach the executions and model calls of a period that is over. Returns how many are not settled, and stay.
 CREATE FUNCTION dspex.retire_executions(period text) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
@@ -385,7 +385,7 @@ BEGIN
     END IF;
     EXECUTE format('ALTER TABLE dspex.executions DETACH PARTITION dspex.%I', executions);
     EXECUTE format('ALTER TABLE dspex.lm_calls DETACH PARTITION dspex.%I', lm_calls);
-    -- As the partial indexes have it: nothing else is read.
+    -- These conditions match the partial indexes, so that nothing else is read.
     EXECUTE format('SELECT array_agg(id) FROM (
             SELECT id FROM dspex.%1$I WHERE status = ''queued'' AND dispatched_at IS NULL
             UNION ALL SELECT id FROM dspex.%1$I WHERE status = ''queued'' AND dispatched_at IS NOT NULL
@@ -400,7 +400,7 @@ BEGIN
     RETURN coalesce(cardinality(kept), 0);
 END $$;
 
--- Digest the ends of the trails of the executions that were detached, as dspex.audit.Digest does; a test compares them.
+-- Digest the ends of the trails of the detached executions, as audit_chain.Digest does; a test compares them.
 CREATE FUNCTION dspex.digest_retired(period text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -421,7 +421,7 @@ BEGIN
     UPDATE dspex.periods SET executions = count, digest = value WHERE name = period;
 END $$;
 
--- Detach the audit entries of a period whose executions are retired; those of executions that are still there stay.
+-- Detach the audit entries of a period whose executions are retired; entries of remaining executions stay.
 CREATE FUNCTION dspex.retire_audit(period text, export text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
@@ -439,7 +439,7 @@ BEGIN
     UPDATE dspex.periods SET audit_retired_at = clock_timestamp(), audit_export = export WHERE name = period;
 END $$;
 
--- Drop what was detached of a period, executions only once they are digested.
+-- Drop the detached tables of a period, executions only once they are digested.
 CREATE FUNCTION dspex.drop_retired(period text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
@@ -457,8 +457,8 @@ BEGIN
     END LOOP;
 END $$;
 
--- Delete executions of the default partitions, with their model calls and audit entries, that settled before a moment
--- and are older than the last period that went. How many.
+-- Delete executions of the default partitions, with their model calls and audit entries, that settled before a time
+-- and are older than the last removed period. Returns how many.
 CREATE FUNCTION dspex.delete_strays(ids uuid[], settled_before timestamptz) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
