@@ -98,7 +98,7 @@ lock: setup ## resolve and lock the requirements
 	@$(UV) pip compile --quiet --universal --group docs --generate-hashes --no-annotate --no-emit-index-url \
 		--no-header --output-file docs/site/requirements.lock
 
-clean: ## remove what was built
+clean: ## remove all build products
 	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
 
 .PHONY: help setup demo example test check lint types audit format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos fuzz fuzz-seeds lock docs docs-serve docs-reference clean

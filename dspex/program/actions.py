@@ -1,6 +1,6 @@
-"""Manual actions: what a worker does around a program, declared with the program.
+"""Manual actions: steps that a worker runs around a program, declared with the program.
 
-Two are built in: ``complex_validation`` and ``resource_management``. Anything else is a function of the user's own,
+Two are built in: ``complex_validation`` and ``resource_management``. Any other is a user's function,
 ``"package.module:function"``, of a package in ``DSPEX_PROGRAM_PACKAGES``; see docs/how-to/add-an-action.md.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["RESOURCE_LIMITS", "Action"]
 
 BUILT_IN = ("complex_validation", "resource_management")
 POLICIES = ("fail", "warn")
-#: The options of ``resource_management``: the most that one attempt may take.
+#: The options of ``resource_management``: limits of one attempt.
 RESOURCE_LIMITS = ("max_cpu_seconds", "max_memory_mb", "max_model_seconds", "max_lm_calls")
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -31,7 +31,7 @@ class Action:
 
     ``name``        ``"complex_validation"``, ``"resource_management"`` or ``"package.module:function"``
     ``on_failure``  ``"fail"``: the attempt fails when the action does; ``"warn"``: it goes on. Both are recorded
-    ``options``     what the action reads. ``complex_validation``: ``rules``, a list of texts such as
+    ``options``     the action's arguments. ``complex_validation``: ``rules``, a list of texts such as
                     ``"summary.length <= review.length"``. ``resource_management``: ``max_cpu_seconds``,
                     ``max_memory_mb`` (of the worker process), ``max_model_seconds``, ``max_lm_calls``
     """
@@ -42,13 +42,13 @@ class Action:
 
     @classmethod
     def read(cls, stored: Any) -> Any:
-        """The action that a stored mapping describes; anything else as it is."""
+        """The action that a stored mapping describes; any other value unchanged."""
         if isinstance(stored, Mapping) and "name" in stored and set(stored) <= {"name", "on_failure", "options"}:
             return cls(**stored)
         return stored
 
     def faults(self, fields: Collection[str]) -> Iterator[FieldError]:
-        """What is wrong with it, for a program whose signature has these fields."""
+        """The faults of the action in a program whose signature has these fields."""
         path = f"actions.{self.name}"
         if self.name not in BUILT_IN and not (isinstance(self.name, str) and _FUNCTION.fullmatch(self.name)):
             yield FieldError("actions", f"{', '.join(BUILT_IN)} or 'package.module:function'", repr(self.name)[:80])

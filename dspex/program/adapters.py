@@ -1,6 +1,6 @@
-"""The adapter registry: what can host a program, and what each adapter is able to do.
+"""The adapter registry: which adapters can host a program, and the capabilities of each.
 
-An adapter turns validated inputs into raw outputs inside a worker. The producer only needs to know which
+An adapter turns validated inputs into raw outputs inside a worker. The producer only needs to know which adapters
 exist and what they can do, so this registry holds descriptions; the worker imports ``implementation``.
 A third party adds one with an entry point in the group ``dspex.adapters`` that names an :class:`AdapterInfo`;
 docs/how-to/write-an-adapter.md shows one.
@@ -23,14 +23,14 @@ __all__ = ["AdapterInfo", "Capabilities", "adapters", "look_again", "unloadable"
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an adapter is able to do with a program.
+    """The capabilities of an adapter.
 
     ``modules``: the values of ``Program(module=...)`` it hosts; ``custom_modules``: whether it hosts the user's own,
     too. ``options``: the keys of ``Program(module_options=...)`` it reads; ``None``: those that the module takes
     (dspex/program/modules.py). ``calls_models``: whether it needs ``Program(model=...)``.
-    ``supports_functions``: whether it calls ``Program(tools=...)``. ``supports_streaming``: whether it tells the text
-    of outputs while the model writes it. Whatever it lacks is refused by :class:`dspex.Program`, except streaming: then
-    outputs come whole.
+    ``supports_functions``: whether it calls ``Program(tools=...)``. ``supports_streaming``: whether it streams the
+    text of outputs while the model writes it. :class:`dspex.Program` refuses whatever the adapter lacks, except
+    streaming: then outputs are published whole.
     """
 
     modules: frozenset[str]
@@ -45,7 +45,7 @@ class Capabilities:
 class AdapterInfo:
     """An adapter by ``name``; ``implementation`` (``"package.module:Class"``) is imported by workers only.
 
-    ``requires`` names the packages that the implementation imports, and ``install`` what brings them.
+    ``requires`` names the packages that the implementation imports, and ``install`` the extra that installs them.
     """
 
     name: str
@@ -57,7 +57,7 @@ class AdapterInfo:
 
     @property
     def missing(self) -> Sequence[str]:
-        """The packages without which it cannot be loaded here; nothing is imported to find out."""
+        """The required packages that are not installed here; nothing is imported to find out."""
         needed = (self.implementation.partition(".")[0].partition(":")[0], *self.requires)
         return [package for package in needed if find_spec(package) is None]
 
@@ -87,7 +87,7 @@ BUILT_IN = (
     ),
     AdapterInfo(
         "scripted",
-        "The deterministic double: the whole path is real, but no model is called",
+        "The deterministic test double: the whole path is real, but no model is called",
         "workers.adapters.scripted_adapter:ScriptedAdapter",
         Capabilities(
             modules=frozenset({"predict", "chain_of_thought"}),
@@ -100,21 +100,21 @@ BUILT_IN = (
 
 
 def adapters() -> Mapping[str, AdapterInfo]:
-    """The adapters known here, by name: the built-in ones and those of installed packages.
+    """The adapters known here, by name: built-in adapters and adapters of installed packages.
 
-    A package whose entry point cannot be imported is left out, and :func:`unloadable` says why. Raises
+    A package whose entry point cannot be imported is left out; :func:`unloadable` has the reason. Raises
     ConfigurationError when two claim one name or an entry point is not an AdapterInfo.
     """
     return _known()[0]
 
 
 def unloadable() -> Mapping[str, str]:
-    """The entry points that could not be imported, by name, and why."""
+    """The entry points that could not be imported, by name, with the reason."""
     return _known()[1]
 
 
 def look_again() -> None:
-    """Forget which adapters there are: the next question finds what was installed in the meantime."""
+    """Clear the registry, so that the next call finds packages installed in the meantime."""
     _known.cache_clear()
 
 
@@ -125,7 +125,7 @@ def _known() -> tuple[Mapping[str, AdapterInfo], Mapping[str, str]]:
     for point in entry_points(group="dspex.adapters"):
         try:
             info = point.load()
-        except Exception as error:  # other people's code: it must not take the other adapters with it
+        except Exception as error:  # third-party code: its failure must not hide the other adapters
             broken[point.name] = f"{point.value}: {type(error).__name__}: {error}"
             continue
         if not isinstance(info, AdapterInfo):

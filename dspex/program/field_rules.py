@@ -1,4 +1,4 @@
-"""Rules: conditions between the fields of an execution, as ``complex_validation`` checks them.
+"""Rules: conditions between the fields of an execution, which ``complex_validation`` checks.
 
 A rule is a text such as::
 
@@ -6,8 +6,8 @@ A rule is a text such as::
     queue == "billing" implies amount > 0
     choice in options
 
-Operands are fields of the signature, JSON literals, or what is inside a field (``order.lines[0].price``); ``.length``
-is the length of a text, a list or a mapping. Operators: ``== != < <= > >= in``, and one ``implies`` between two
+Operands are fields of the signature, paths into a field (``order.lines[0].price``), or JSON literals; ``.length`` is
+the length of a text, a list or a mapping. Operators: ``== != < <= > >= in``, and one ``implies`` between two
 comparisons. A rule about a field that is absent or null does not apply; ``== null`` and ``!= null`` ask for that.
 """
 
@@ -41,7 +41,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
 
 
 class RuleFault(ValueError):
-    """The text is not a rule; the message says what was expected."""
+    """The text is not a rule; the message states what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ class _Comparison:
             return None
         try:
             return bool(_OPERATORS[self.operator](left, right))
-        except TypeError:  # a text and a number have no order: then it does not hold
+        except TypeError:  # a text and a number have no order, so the comparison does not hold
             return False
 
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """A rule and its text; see the module."""
+    """A parsed rule and its text; see the module."""
 
     text: str
     condition: _Comparison | None
@@ -88,7 +88,7 @@ class FieldRule:
 
     @classmethod
     def parse(cls, text: str, fields: Collection[str]) -> FieldRule:
-        """The rule about these fields. Raises RuleFault."""
+        """Parse a rule about these fields. Raises RuleFault."""
         first, rest = _comparison(text, fields)
         if not rest:
             return cls(text, None, first)
@@ -101,7 +101,7 @@ class FieldRule:
 
     @property
     def fields(self) -> frozenset[str]:
-        """The fields it is about."""
+        """The fields that it reads."""
         both = [self.claim] if self.condition is None else [self.condition, self.claim]
         return frozenset(side.field for c in both for side in (c.left, c.right) if side.field is not None)
 

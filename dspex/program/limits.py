@@ -13,12 +13,12 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may be used, by all workers together; ``None`` is no limit.
+    """Limits on what all workers together may use; ``None`` is no limit.
 
     ``concurrency``         executions that run at once
     ``per_minute``          executions that begin within a minute
     ``tokens_per_minute``   prompt and completion tokens of model calls within a minute
-    ``max_cost_usd``        what model calls may cost in all, in US dollars: reserved before each call, settled after
+    ``max_cost_usd``        the total cost of model calls in US dollars: reserved before each call, settled after
                             it; a call that would exceed it is not made, and the program is paused
     """
 

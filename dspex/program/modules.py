@@ -1,4 +1,4 @@
-"""The modules that a program can name, what each takes, and how a program names code of the user's own."""
+"""The modules that a program can name, their options, and references to users' code."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 def is_reference(text: object) -> bool:
-    """Whether it has the form ``package.module:name``. One name after the colon: nothing is reached by attributes."""
+    """Whether it has the form ``package.module:name``, with one name after the colon, so without attribute access."""
     return isinstance(text, str) and len(text) <= 200 and _REFERENCE.fullmatch(text) is not None
 
 
 def is_custom(module: str) -> bool:
-    """Whether it names a factory of the user's own rather than one of :data:`MODULES`."""
+    """Whether it names a user's factory rather than one of :data:`MODULES`."""
     return ":" in module
 
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """An argument of a module: in words, and as a test."""
+    """An argument of a module: a description of the expected value, and a test for it."""
 
     expected: str
     fits: Callable[[Any], bool]
@@ -36,7 +36,7 @@ class _Option:
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """``own_fields`` are those that the module adds to a signature, ``own_inputs`` are taken among the inputs only."""
+    """``own_fields`` are fields that the module adds to a signature; ``own_inputs`` are reserved in the inputs only."""
 
     options: Mapping[str, _Option] = field(default_factory=dict)
     calls_tools: bool = False
@@ -67,7 +67,7 @@ _REWARDED: Mapping[str, _Option] = {
 _STEP = ("trajectory", "next_thought", "next_tool_name", "next_tool_args")
 _CODE = ("generated_code", "previous_code", "error", "final_generated_code", "code_output")
 
-#: What can be named as ``Program(module=...)`` besides ``"package.module:factory"``.
+#: The values of ``Program(module=...)`` besides ``"package.module:factory"``.
 MODULES: Mapping[str, _Module] = {
     "predict": _Module(),
     "chain_of_thought": _Module(own_inputs=("reasoning",)),
@@ -93,7 +93,7 @@ MODULES: Mapping[str, _Module] = {
 def module_faults(
     module: str, options: Mapping[str, Any], tools: Collection[Any], inputs: Collection[str], outputs: Collection[str]
 ) -> Iterator[FieldError]:
-    """What is wrong with a program's module, its options, its tools or, for this module, its signature's fields."""
+    """The faults of a program's module, its options, its tools, and its signature's fields for this module."""
     if is_custom(module):
         yield from _custom_faults(module, options, tools)
     elif spec := MODULES.get(module):
@@ -103,16 +103,16 @@ def module_faults(
         if options.get("module") == "chain_of_thought":
             taken |= {*MODULES["chain_of_thought"].own_inputs}
         for name in sorted(taken.intersection(inputs) | set(spec.own_fields).intersection([*inputs, *outputs])):
-            yield FieldError("signature", f"another name for {name!r}, which module {module!r} keeps for itself")
+            yield FieldError("signature", f"another name for {name!r}, which module {module!r} reserves")
 
 
 def _custom_faults(module: str, options: Mapping[str, Any], tools: Collection[Any]) -> Iterator[FieldError]:
     if not is_reference(module):
         yield FieldError("module", "'package.module:factory'", repr(module)[:80])
     if tools:
-        yield FieldError("tools", "none: a module of your own brings its tools itself", f"{len(tools)}")
+        yield FieldError("tools", "none: a custom module has its own tools", f"{len(tools)}")
     if "signature" in options:
-        yield FieldError("module_options.signature", "nothing: a factory is given the program's own signature")
+        yield FieldError("module_options.signature", "nothing: a factory receives the program's signature")
 
 
 def _option_faults(module: str, spec: _Module, options: Mapping[str, Any]) -> Iterator[FieldError]:
@@ -132,7 +132,9 @@ def _tool_faults(module: str, spec: _Module, tools: Collection[Any]) -> Iterator
             yield FieldError("tools", f"none, since module {module!r} calls no tools", f"{len(tools)}")
         return
     if not tools:
-        yield FieldError("tools", f"what module {module!r} may call: ['package.module:function', …]", "nothing")
+        yield FieldError(
+            "tools", f"functions that module {module!r} may call: ['package.module:function', …]", "nothing"
+        )
     for tool in tools:
         if not is_reference(tool):
             yield FieldError("tools", "'package.module:function'", repr(tool)[:80])

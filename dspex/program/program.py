@@ -21,13 +21,13 @@ from dspex.signatures import Signature, signature
 
 __all__ = ["LOCAL_MODEL", "PROMPTS", "Program", "Retry"]
 
-#: How a program's signature is put to the model: DSPy's default, DSPy's JSON, or ours (short, examples as chat
-#: turns, structured outputs).
+#: How a program's signature becomes a prompt: DSPy's default, DSPy's JSON, or DSPex's (short, examples as chat turns,
+#: structured outputs).
 PROMPTS = ("chat", "json", "compact")
-#: The model that comes with DSPex: SmolLM2-135M-Instruct, served on this machine.
+#: The bundled model: SmolLM2-135M-Instruct, served on this machine.
 LOCAL_MODEL = "smollm2"
 
-#: How deep its options and state may be; DSPy's states are about ten.
+#: The maximum depth of its options and state; DSPy's states are about ten deep.
 DEPTH_MOST = 100
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
@@ -41,7 +41,7 @@ _SECRET_VALUE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how soon a failed attempt is made again.
+    """How often and how soon a failed attempt is retried.
 
     ``max_attempts`` counts the first. The wait before attempt n+1 is ``backoff * 2**(n-1)`` seconds, at most
     ``max_backoff``, with up to 25 % taken off at random so that failures do not return together, and never shorter
@@ -51,7 +51,7 @@ class Retry:
     Inside an attempt, without counting as one: a model call that failed for a moment (``provider_unavailable``,
     ``rate_limited``, ``model_timeout``) is made up to three times within seconds, unless the provider asks for more
     than five or the attempt's time is up before; and an answer that cannot be read or breaks the signature is sent
-    back once, with what is wrong with it. Bad credentials, billing, refused requests and a program's own errors are
+    back once, with its faults. Bad credentials, billing, refused requests and a program's own errors are
     final at once.
     """
 
@@ -83,14 +83,14 @@ class Program:
     ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it
     ``api_key_env``     the *name* of the environment variable, in the worker, that holds the key
     ``api_base``        the address of an OpenAI-compatible server
-    ``adapter``         which adapter hosts it: see :func:`dspex.adapters`; of several, the next one is tried when the
-                        one before fails in a way that it may mend
+    ``adapter``         which adapter hosts it: see :func:`dspex.adapters`; of several, the next is tried when one
+                        fails in a way that another may not
     ``limits``          what it may use, across all workers
-    ``actions``         manual actions that the worker carries out around it, outermost first: names, or
+    ``actions``         manual actions that the worker runs around it, outermost first: names, or
                         :class:`dspex.Action` with a policy and options
-    ``tools``           ``"package.module:function"`` of what ``react`` may call
+    ``tools``           functions that ``react`` may call, as ``"package.module:function"``
     ``journal``         whether finished model calls are kept and replayed by a later attempt; without, each attempt
-                        pays for all of its calls, and the metrics tell those of the last one
+                        pays for all of its calls, and the metrics cover the last attempt
 
     Raises ValidationError with every wrong field, and SecretInProgram when a secret is given.
     """
@@ -152,7 +152,7 @@ class Program:
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """The program as JSON-friendly data: what is stored, and what the version is made from."""
+        """The program as JSON-friendly data, which is stored, and from which the version is computed."""
         apart = ("name", "signature", "retry", "limits")
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         return {
@@ -187,7 +187,7 @@ class Program:
 
 
 def _depth_faults(program: Program) -> Iterator[FieldError]:
-    """Before anything else looks into what the user gave."""
+    """Depth is checked before anything else reads the values."""
     for f in fields(program):
         value = getattr(program, f.name)
         if f.name != "signature" and isinstance(value, Mapping | list | tuple) and is_deeper(value, DEPTH_MOST):
@@ -260,7 +260,7 @@ def _adapter_faults(program: Program) -> Iterator[FieldError]:
 
 
 def _unable(program: Program, info: AdapterInfo) -> Iterator[FieldError]:
-    """What the program wants of this adapter that it is not able to do."""
+    """What the program needs and this adapter cannot do."""
     able = info.capabilities
     if program.module not in able.modules and not (able.custom_modules and is_custom(program.module)):
         own = ", or 'package.module:factory'" if able.custom_modules else ""
@@ -286,8 +286,8 @@ def _refuse_secrets(program: Program) -> None:
         if f.name != "signature":
             for path in _secret_paths(f.name, getattr(program, f.name)):
                 raise SecretInProgram(
-                    f"program {program.name!r} carries what looks like a secret in {path}: programs are stored; "
-                    'keep it in the worker\'s environment and name the variable, api_key_env="OPENAI_API_KEY"',
+                    f"program {program.name!r} contains what looks like a secret in {path}: programs are stored; "
+                    'set it in the worker\'s environment and name the variable, api_key_env="OPENAI_API_KEY"',
                     program=str(program.name),
                     path=path,
                 )

@@ -1,8 +1,8 @@
-"""Keys, and the tokens they seal: AES-256-GCM, each token bound to the place it is stored at.
+"""Keys and sealed tokens: AES-256-GCM, each token bound to the place where it is stored.
 
-A token is text: ``1.KEY.DATA``, with the id of the key that sealed it. DATA holds 16 random bytes, from which and the
-key a key of the token's own is derived (so there is no limit to how much one key may seal), a nonce and the
-ciphertext. The context, such as ``EXECUTION:inputs``, is not in it but must be given again to open it: a token that
+A token is text: ``1.KEY.DATA``, with the id of the key that sealed it. DATA holds 16 random bytes, from which a
+key for this token is derived (so one key may seal without limit), a nonce and the
+ciphertext. The context, such as ``EXECUTION:inputs``, is not part of the token but is needed to open it: a token that
 was moved to another row or column does not open.
 
 The ``cryptography`` package is loaded with the first key: a process without one does not need it.
@@ -39,7 +39,7 @@ class Keyring:
 
     @property
     def key_ids(self) -> tuple[str, ...]:
-        """The ids of the keys, which tell nothing of them; the first is the one that seals."""
+        """The ids of the keys, which reveal nothing of them; the first key seals."""
         return tuple(self._keys)
 
     def seal(self, plain: bytes, context: str) -> str:
@@ -49,7 +49,7 @@ class Keyring:
         return f"{VERSION}.{self.primary}.{base64.urlsafe_b64encode(salt + nonce + sealed).decode()}"
 
     def open(self, token: str, context: str) -> bytes:
-        """What was sealed. Raises EncryptionError: ``encryption_key_unknown``, or ``sealed_data_damaged``."""
+        """The sealed bytes. Raises EncryptionError: ``encryption_key_unknown`` or ``sealed_data_damaged``."""
         from cryptography.exceptions import InvalidTag
 
         version, _, rest = str(token).partition(".")
@@ -66,7 +66,8 @@ class Keyring:
             return self._of(key_id, salt).decrypt(nonce, sealed, context.encode())
         except (InvalidTag, ValueError, KeyError):
             raise EncryptionError(
-                f"{context} does not open: it was changed, or moved here from another place", code="sealed_data_damaged"
+                f"{context} cannot be opened: it was changed, or moved here from another place",
+                code="sealed_data_damaged",
             ) from None
 
     def _of(self, key_id: str, salt: bytes) -> AESGCM:

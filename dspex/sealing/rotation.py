@@ -1,7 +1,7 @@
-"""Rotation of the encryption key: what older keys sealed is sealed again with the first, while everything goes on.
+"""Rotation of the encryption key: values sealed with older keys are sealed again with the first, during operation.
 
-Each group of rows is a transaction of its own, which holds their locks for some milliseconds. One that is killed and
-run again looks for what is left, so nothing is kept of how far it was.
+Each group of rows has its own transaction, which holds their locks for some milliseconds. A rotation that was killed
+and runs again looks for the remaining rows, so no progress is stored.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = ["GROUP_ROWS", "Rotated", "rotate"]
 #: Rows of one transaction.
 GROUP_ROWS = 100
 _FIRST = UUID(int=0)
-_UNREADABLE_TOLD = 20
+_MOST_REASONS = 20
 
 
 @dataclass
 class Rotated:
-    """What was done: rows sealed again, and those that do not open with any of the keys (the first of them, why)."""
+    """The result: rows sealed again, and rows that no key opens, with the reasons for the first of them."""
 
     rows: int = 0
     unreadable: int = 0
@@ -39,7 +39,7 @@ class Rotated:
 
     def refuse(self, error: EncryptionError) -> None:
         self.unreadable += 1
-        if len(self.why) < _UNREADABLE_TOLD:
+        if len(self.why) < _MOST_REASONS:
             self.why.append(str(error))
 
 
@@ -50,9 +50,9 @@ def rotate(
     group_rows: int = GROUP_ROWS,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Rotated:
-    """Seal again, with the first key, what others sealed. ``on_progress`` is told how many rows, and of how many.
+    """Seal with the first key all values that others sealed. ``on_progress`` gets the rows done, and all rows.
 
-    Raises BackendUnavailable; what was done until then stays done.
+    Raises BackendUnavailable; groups done until then stay done.
     """
     done = Rotated()
     total = database.run(partial(resealing.count, key=keyring.primary))
@@ -92,7 +92,7 @@ def _calls(database: Database, keyring: Keyring, most: int, done: Rotated) -> It
 
 
 def _in_transaction(database: Database, group: Callable[[Connection], Sequence[RowMapping]]) -> Sequence[RowMapping]:
-    with database.transaction(saved="this group of rows is as it was") as connection:
+    with database.transaction(saved="this group of rows is unchanged") as connection:
         return group(connection)
 
 
@@ -103,7 +103,7 @@ def _resealed(
     keyring: Keyring,
     done: Rotated,
 ) -> Iterator[Mapping[str, Any]]:
-    """Those rows that open, sealed again."""
+    """The rows that can be opened, sealed again."""
     for row in rows:
         try:
             texts = {name: row[name] and reseal(keyring, row[name], place(row, name)) for name in columns}

@@ -1,9 +1,9 @@
-"""What of an execution is sealed before it is stored, and how it is read again.
+"""Sealing of an execution's values before they are stored, and reading them again.
 
-Sealed are the values of fields marked ``secret`` (or of all fields, with ``DSPEX_ENCRYPT=all``) in inputs and result;
-and of an execution whose signature has any such field, whole: answers of models, results of actions, and what its
-errors say, for each may quote a value. A stored JSON object keeps its other members, and has one more, which no field
-can be named as: ``{"question": "…", "dspex:sealed": TOKEN}``. See encryption.py for tokens.
+The values of fields marked ``secret`` (or of all fields, with ``DSPEX_ENCRYPT=all``) are sealed in inputs and result.
+If a signature has such a field, the answers of models, the results of actions and the messages of errors are sealed as
+a whole, because each may quote a value. A stored JSON object keeps its other members, and gets one more, whose name no
+field can have: ``{"question": "…", "dspex:sealed": TOKEN}``. See keyring.py for tokens.
 
 Without a key the sealed values read as ``<secret>``; commands that show executions never show more.
 """
@@ -27,10 +27,10 @@ from dspex.signatures.compiled import Side, Signature
 
 __all__ = ["PLACEHOLDER", "SEALED", "SealedAttempt", "Sealing", "is_sealed", "reseal"]
 
-#: What a sealed value reads as without the key, and what commands show of it.
+#: A sealed value without the key, and in the output of commands.
 PLACEHOLDER = "<secret>"
 SEALED = "dspex:sealed"
-#: Beside the sealed inputs: what the hashes of the execution's model requests are keyed with, whatever key seals.
+#: Sealed with the inputs: the key of the hashes of the execution's model requests, independent of the sealing key.
 _SALT = "dspex:salt"
 _SALT_BYTES = 16
 _COLUMNS = {"inputs": "inputs", "outputs": "result"}
@@ -39,20 +39,20 @@ _SEALED_TEXT = "its text is sealed, as it may quote a secret: read `error` with 
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
-    """What this process seals and can open. ``everything``: the fields of every program, not only secret ones."""
+    """The keys that this process seals and opens with. ``everything``: seal all fields, not only secret ones."""
 
     keyring: Keyring | None = None
     everything: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Sealing:
-        """As the settings say."""
+        """The sealing that the settings configure."""
         if settings.encryption_key is None:
             return cls()
         return cls(Keyring(read_keys(settings.encryption_key.get_secret_value())), settings.encrypt == "all")
 
     def covers(self, signature: Signature) -> bool:
-        """Whether anything of the program's executions is sealed."""
+        """Whether any value of the program's executions is sealed."""
         return self.everything or bool(signature.secret_fields)
 
     def require(self, program: Program) -> None:
@@ -66,11 +66,11 @@ class Sealing:
             )  # fmt: skip
 
     def hidden(self, signature: Signature, side: Side) -> frozenset[str]:
-        """The names of the fields of a side that are sealed."""
+        """The names of the sealed fields of a side."""
         return frozenset(f.name for f in signature.fields(side) if self.everything or f.secret)
 
     def seal_values(self, signature: Signature, side: Side, encoded: bytes, id: UUID) -> str:
-        """What to store for these encoded values of a program that :meth:`covers`."""
+        """The text to store for these encoded values, for a signature that :meth:`covers`."""
         values = json.loads(encoded)
         hidden = self.hidden(signature, side)
         apart = {name: values.pop(name) for name in hidden & values.keys()}
@@ -79,9 +79,9 @@ class Sealing:
         return _text({**values, SEALED: self._ring.seal(_text(apart).encode(), f"{id}:{_COLUMNS[side]}")})
 
     def json_values(self, signature: Signature, side: Side, stored: str, id: UUID) -> dict[str, Any]:
-        """Stored values as JSON has them, in the signature's order; without any key, ``<secret>`` for sealed ones.
+        """Stored values as JSON data, in the signature's order; without any key, ``<secret>`` for sealed ones.
 
-        Raises EncryptionError when the key that is needed is not among those set.
+        Raises EncryptionError when the needed key is not set.
         """
         values: dict[str, Any] = json.loads(stored)
         if SEALED in values and self.keyring is not None:
@@ -92,7 +92,7 @@ class Sealing:
         return {f.name: values.pop(f.name) for f in signature.fields(side) if f.name in values} | values
 
     def values(self, signature: Signature, side: Side, stored: str, id: UUID) -> dict[str, Any]:
-        """The same as Python values."""
+        """Stored values as Python values."""
         if not is_sealed(stored):
             return signature.decode(side, stored)
         found = self.json_values(signature, side, stored, id)
@@ -101,7 +101,7 @@ class Sealing:
         return {f.name: values[f.name] for f in signature.fields(side) if f.name in values}
 
     def shown(self, signature: Signature, side: Side, stored: str, id: UUID) -> dict[str, Any]:
-        """Stored values as a command may show them: never those of secret fields, nor what no key here opens."""
+        """Stored values as a command may show them: without secret fields and values that no key here opens."""
         try:
             found = self.json_values(signature, side, stored, id)
         except EncryptionError:
@@ -109,11 +109,11 @@ class Sealing:
         return {name: PLACEHOLDER if name in signature.secret_fields else value for name, value in found.items()}
 
     def shown_whole(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """An error or results of actions without what is sealed of them."""
+        """An error or results of actions without their sealed part."""
         return {name: value for name, value in stored.items() if name != SEALED}
 
     def open_whole(self, stored: Mapping[str, Any], context: str) -> dict[str, Any]:
-        """An error or results of actions with what is sealed of them, if there is a key."""
+        """An error or results of actions with their sealed part, if there is a key."""
         if SEALED not in stored:
             return dict(stored)
         return (
@@ -121,9 +121,9 @@ class Sealing:
         )
 
     def attempt(self, program: Program, inputs: str, id: UUID) -> SealedAttempt | None:
-        """How an attempt of the program is sealed, given its stored inputs; None when nothing of it is.
+        """The sealing of an attempt with these stored inputs; None when nothing is sealed.
 
-        Raises EncryptionError for a key that this process does not have: another worker may.
+        Raises EncryptionError for a key that this process does not have; another worker may have it.
         """
         if not self.covers(program.signature) and not (is_sealed(inputs) and SEALED in json.loads(inputs)):
             return None
@@ -152,7 +152,7 @@ class Sealing:
 
 @dataclass(frozen=True, slots=True)
 class SealedAttempt:
-    """Seals what one attempt stores; ``salt`` is the execution's own, so that hashes of requests tell nothing."""
+    """Seals the values that one attempt stores; ``salt`` is the execution's, so that request hashes reveal nothing."""
 
     sealing: Sealing
     signature: Signature
@@ -164,14 +164,14 @@ class SealedAttempt:
         return self.sealing.hidden(self.signature, "outputs")
 
     def digest(self, request_hash: bytes) -> bytes:
-        """The hash to keep and to tell: without the salt, nobody can try out which request has it."""
+        """The hash to store and publish: without the salt, requests cannot be guessed by their hash."""
         return hmac.digest(self.salt, request_hash, "sha256")
 
     def result(self, encoded: str) -> str:
         return self.sealing.seal_values(self.signature, "outputs", encoded.encode(), self.id)
 
     def error(self, text: str) -> str:
-        """A stored error, with what it says sealed; its code can be read and counted."""
+        """A stored error with its message sealed; its code can be read and counted."""
         error = json.loads(text)
         apart = {"message": error["message"], "details": error["details"]}
         token = self.sealing._ring.seal(_text(apart).encode(), f"{self.id}:error")
@@ -191,12 +191,12 @@ class SealedAttempt:
 
 
 def is_sealed(stored: str) -> bool:
-    """Whether anything may be sealed in a stored JSON text; a text of a user's may look like it."""
+    """Whether a stored JSON text may have a sealed part; a user's text may look like one."""
     return f'"{SEALED}"' in stored
 
 
 def reseal(keyring: Keyring, stored: str, context: str) -> str:
-    """The same with the token of the key that seals now. Raises EncryptionError."""
+    """The stored text with its token sealed by the current key. Raises EncryptionError."""
     document = json.loads(stored)
     if SEALED in document:
         document[SEALED] = keyring.seal(keyring.open(document[SEALED], context), context)

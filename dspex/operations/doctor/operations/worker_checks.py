@@ -40,7 +40,7 @@ def leases(deployment: Deployment) -> Finding:
 
 @check("The pump has a leader", Need.SCHEMA, fix="start a worker; if one is alive, read its log for the pump's errors")
 def pump(deployment: Deployment) -> Finding:
-    """One worker dispatches due executions and recovers those of dead workers; another takes over within seconds."""
+    """One worker dispatches due executions and recovers those that dead workers held; another takes over soon."""
     leader = deployment.ask(health.leader, "pump")
     if leader is None:
         return not_met("no worker leads")
