@@ -118,7 +118,7 @@ def load(connection: Connection, name: str, version: str) -> Program | None:
 
 
 def deployed(connection: Connection) -> list[Program]:
-    """The current version of every program, without those of a newer DSPex, which no worker here can run."""
+    """The current version of every program, except programs of a newer DSPex, which no worker here can run."""
     rows = connection.execute(
         text(
             """SELECT name, content::text AS content

@@ -97,7 +97,7 @@ def may_read_settings(connection: Connection) -> bool:
 
 
 def producer_rights(connection: Connection) -> ProducerRights:
-    """The rights of the role of producers, compared with those of the current role."""
+    """The rights of the role of producers, compared with the current role's."""
     rights = [(table, right, column) for table, grant in WRITES[PRODUCER].items() for right, column in _rights(grant)]
     rights += [(table.name, "SELECT", "") for table in metadata.tables.values() if table is not lm_calls]
     tables, names, columns = zip(*rights, strict=True)

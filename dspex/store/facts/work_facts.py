@@ -133,7 +133,7 @@ def count_running(connection: Connection) -> int:
 
 
 def count_programs(connection: Connection) -> int:
-    """How many programs are deployed, without those of the doctor and of `dspex bench`."""
+    """How many programs are deployed, without the doctor's and `dspex bench`'s."""
     return int(
         connection.scalar(text("SELECT count(*) FROM dspex.programs WHERE name !~ '^dspex-(doctor|bench)'")) or 0
     )

@@ -31,7 +31,7 @@ class LMCall:
 
     @property
     def place(self) -> str:
-        """The call's place among those of its execution, to which its sealed answer is bound."""
+        """The call's place among the execution's calls, to which its sealed answer is bound."""
         return f"{self.request_hash.hex()}:{self.occurrence}"
 
 
