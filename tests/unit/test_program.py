@@ -71,7 +71,7 @@ def test_every_wrong_field_is_reported() -> None:
         ({"module": "multi_chain_comparison", "module_options": {"m": 1}}, "module_options.m", "2 to 20"),
         ({"module": "a.b:c.d"}, "module", "'package.module:factory'"),
         ({"module": "a.b:c", "tools": ["a:b"]}, "tools", "custom module"),
-        ({"module": "a.b:c", "module_options": {"signature": "x"}}, "module_options.signature", "the program's signature"),
+        ({"module": "a.b:c", "module_options": {"signature": "x"}}, "module_options.signature", "factory receives"),
         ({"module": "chain_of_thought", "signature": "reasoning -> answer"}, "signature", "'reasoning'"),
         ({"module": "react", "tools": ["a:b"], "signature": "question -> trajectory"}, "signature", "'trajectory'"),
     ],
