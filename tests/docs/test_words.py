@@ -48,7 +48,7 @@ PENDING = {
 }  # fmt: skip
 #: Pages that show texts of these folders.
 PENDING_PAGES = {
-    "api.md", "cli.md", "errors.md", "metrics.md", "settings.md", "architecture.md", "get-alerted.md",
+    "api.md", "cli.md", "errors.md", "metrics.md", "settings.md", "get-alerted.md",
     "watch-health.md",
 }  # fmt: skip
 _TARGET = re.compile(r"\]\([^)]*\)")
