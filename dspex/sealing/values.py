@@ -22,7 +22,7 @@ from dspex.errors import EncryptionError
 from dspex.program.program import Program
 from dspex.sealing.keyring import Keyring
 from dspex.settings import Settings
-from dspex.settings.encryption_keys import read_keys
+from dspex.settings.security_settings import read_keys
 from dspex.signatures.compiled import Side, Signature
 
 __all__ = ["PLACEHOLDER", "SEALED", "SealedAttempt", "Sealing", "is_sealed", "reseal"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import os
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
-from dspex.settings.encryption_keys import read_keys
+__all__ = ["KEY_BYTES", "SecuritySettings", "new_key", "read_keys", "security_faults"]
 
-__all__ = ["SecuritySettings", "security_faults"]
+#: The length of an encryption key.
+KEY_BYTES = 32
 
 
 def _keys(text: SecretStr) -> SecretStr:
@@ -66,3 +70,22 @@ def security_faults(settings: SecuritySettings) -> list[str]:
     if settings.encrypt == "all" and settings.encryption_key is None:
         return ["DSPEX_ENCRYPT is all, and DSPEX_ENCRYPTION_KEY is not set"]
     return []
+
+
+def new_key() -> str:
+    """A random key, as DSPEX_ENCRYPTION_KEY takes it."""
+    return base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode()
+
+
+def read_keys(text: str) -> list[bytes]:
+    """The keys of DSPEX_ENCRYPTION_KEY. Raises ValueError, whose message contains nothing of them."""
+    keys = []
+    for number, part in enumerate(text.split(","), 1):
+        try:
+            key = base64.b64decode(part.strip().replace("-", "+").replace("_", "/"), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"key {number} is not {KEY_BYTES} bytes in base64: make one with `dspex encryption key`")
+        keys.append(key)
+    return keys

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from dspex.client.client import Client
 from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.program.program import Program
-from dspex.settings.encryption_keys import new_key
+from dspex.settings.security_settings import new_key
 from tests.docs.pages import ROOT, Block, blocks, pages
 from workers.lm.endpoint import Endpoints
 

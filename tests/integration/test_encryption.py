@@ -24,7 +24,7 @@ from dspex.sealing.keyring import Keyring
 from dspex.sealing.rotation import rotate
 from dspex.sealing.values import PLACEHOLDER, Sealing
 from dspex.settings import Backends, Settings
-from dspex.settings.encryption_keys import new_key, read_keys
+from dspex.settings.security_settings import new_key, read_keys
 from dspex.signatures import signature
 from dspex.store.database import Database
 from dspex.store.lifecycle.status import Status

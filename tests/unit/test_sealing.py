@@ -15,7 +15,7 @@ from dspex.errors import ConfigurationError, EncryptionError
 from dspex.sealing.keyring import Keyring
 from dspex.sealing.values import PLACEHOLDER, SEALED, Sealing, reseal
 from dspex.settings import Settings
-from dspex.settings.encryption_keys import new_key, read_keys
+from dspex.settings.security_settings import new_key, read_keys
 from dspex.signatures import signature
 
 OLD, NEW = read_keys(new_key()), read_keys(new_key())

@@ -10,7 +10,7 @@ from dspex.errors import ConfigurationError
 from dspex.sealing.rotation import rotate
 from dspex.sealing.values import Sealing
 from dspex.settings import Settings
-from dspex.settings.encryption_keys import new_key
+from dspex.settings.security_settings import new_key
 from dspex.store.database import Database
 
 __all__ = ["encryption"]
