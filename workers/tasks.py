@@ -13,7 +13,7 @@ from workers.app import app, settings
 from workers.consume.remote_control import ExecutionRequest, register
 
 if TYPE_CHECKING:
-    from dspex.operations.health.conditions import HealthCheck
+    from dspex.operations.health.check_groups import HealthCheck
 
 __all__ = ["alerts", "execute", "health", "upkeep"]
 
@@ -44,11 +44,11 @@ def _beats_check() -> HealthCheck:
 
 @app.task(name="dspex.alerts")  # type: ignore[untyped-decorator]
 def alerts() -> str:
-    """Evaluate alerts and tell what follows. Returns how many were told."""
-    from dspex.operations.alerts.evaluation import evaluate_and_tell
+    """Evaluate alerts and send notifications. Returns how many were sent."""
+    from dspex.operations.alerts.evaluation import evaluate_and_notify
 
-    done = evaluate_and_tell(settings)
-    return "another evaluation was under way" if done.skipped else f"{done.told} told"
+    done = evaluate_and_notify(settings)
+    return "another evaluation is running" if done.skipped else f"{done.sent} sent"
 
 
 @app.task(name="dspex.upkeep")  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""The ``dspex`` command. Each subcommand is a module, imported when it is called."""
+"""The ``dspex`` command. Each subcommand is a module that is imported when the subcommand is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command group: subcommands by name, and how the command line ends."""
+"""The command group: subcommands by name, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -13,72 +13,76 @@ from typing import Any
 import click
 
 from dspex.cli.output.colour import coloured
-from dspex.cli.output.error_output import DONE, INTERRUPTED, OUTPUT_CLOSED, tell
+from dspex.cli.output.error_output import print_error
+from dspex.cli.output.exit_codes import DONE, INTERRUPTED, OUTPUT_CLOSED
 from dspex.cli.shell_completion import VARIABLE
 
 __all__ = ["cli", "main"]
 
-#: Where each subcommand is, in the order that help shows them, with its line of help.
+#: Where each subcommand is defined, and its line of help, in the order of the help.
 COMMANDS = {
-    "demo": ("dspex.cli.processes.demo_command:demo", "See it work: a real model, on the embedded stack."),
+    "demo": ("dspex.cli.processes.demo_command:demo", "Run an example with a real model on the embedded stack."),
     "up": ("dspex.cli.processes.up_command:up", "Run the embedded stack: Redis, Postgres, workers, beat, Flower."),
-    "worker": ("dspex.cli.processes.process_commands:worker", "Run a worker."),
-    "beat": ("dspex.cli.processes.process_commands:beat", "Run beat, which has the health checked."),
-    "flower": ("dspex.cli.processes.process_commands:flower", "Run the Flower dashboard."),
-    "config": ("dspex.cli.operate.config_command:config", "Show the settings in force, and where each comes from."),
+    "worker": ("dspex.cli.processes.worker_command:worker", "Run a worker."),
+    "beat": ("dspex.cli.processes.beat_command:beat", "Run beat, which schedules health checks, alerts and upkeep."),
+    "flower": ("dspex.cli.processes.flower_command:flower", "Run the Flower dashboard."),
+    "config": ("dspex.cli.operate.config_command:config", "Show the settings in force and where each comes from."),
     "migrate": ("dspex.cli.operate.migrate_command:migrate", "Bring the database's schema up to date."),
-    "compile": ("dspex.cli.programs.compile_command:compile_command", "Compile a signature and show what it means."),
+    "compile": (
+        "dspex.cli.programs.compile_command:compile_command",
+        "Compile a signature and show its fields and schemas.",
+    ),
     "deploy": ("dspex.cli.programs.deploy_command:deploy", "Deploy the programs of a Python or JSON file."),
     "run": ("dspex.cli.executions.run_command:run", "Execute a program and print its result."),
     "batch": (
         "dspex.cli.executions.batch_command:batch",
-        "Execute a program for every line of a file; it can be killed and go on.",
+        "Execute a program for every line of a file; an interrupted run can be continued.",
     ),
     "stream": (
         "dspex.cli.executions.stream_command:stream",
-        "Follow an execution: its status, and its fields as they are written.",
+        "Follow an execution: its status, and its fields as the model writes them.",
     ),
     "show": ("dspex.cli.executions.show_command:show", "Show an execution and its timeline."),
-    "list": ("dspex.cli.executions.run_command:list_command", "List executions, the newest first."),
-    "cancel": ("dspex.cli.executions.control_commands:cancel", "Cancel executions."),
-    "retry": ("dspex.cli.executions.control_commands:retry", "Queue failed or cancelled executions again."),
-    "pause": ("dspex.cli.executions.control_commands:pause", "Begin no execution of a program."),
-    "resume": ("dspex.cli.executions.control_commands:resume", "Begin executions of a paused program again."),
-    "audit": ("dspex.cli.operate.audit_command:audit", "Verify audit trails, or write them to a file."),
+    "list": ("dspex.cli.executions.list_command:list_command", "List executions, newest first."),
+    "cancel": ("dspex.cli.executions.cancel_command:cancel", "Cancel executions."),
+    "retry": ("dspex.cli.executions.retry_command:retry", "Queue failed or cancelled executions again."),
+    "pause": ("dspex.cli.executions.pause_commands:pause", "Start no more executions of a program."),
+    "resume": ("dspex.cli.executions.pause_commands:resume", "Start executions of a paused program again."),
+    "audit": ("dspex.cli.operate.audit_command:audit", "Verify audit trails, or export them to a file."),
     "retention": (
         "dspex.cli.operate.retention_command:retention",
-        "Show what is kept and for how long, and remove what is old.",
+        "Show how long data is kept, and remove expired data.",
     ),
-    "backup": ("dspex.cli.operate.backup_commands:backup", "Write all that DSPex keeps to a file."),
-    "restore": ("dspex.cli.operate.backup_commands:restore", "Put a backup into a database."),
+    "backup": ("dspex.cli.operate.backup_commands:backup", "Write a backup of all DSPex data to a file."),
+    "restore": ("dspex.cli.operate.backup_commands:restore", "Restore a backup into a database."),
     "encryption": (
         "dspex.cli.operate.encryption_command:encryption",
-        "Make and rotate the keys that seal secret fields.",
+        "Create and rotate the keys that encrypt secret fields.",
     ),
     "adapters": ("dspex.cli.programs.adapters_command:adapters_command", "List the adapters that can host programs."),
     "workers": ("dspex.cli.operate.workers_command:workers", "List the live workers."),
     "health": (
         "dspex.cli.operate.health_command:health",
-        "Show how everything is, and what to do where it is not well.",
+        "Show the health of every component and how to fix problems.",
     ),
     "report": (
         "dspex.cli.operate.report_command:report",
-        "Report what happened: outcomes, times, costs, errors, events, alerts.",
+        "Report outcomes, times, costs, errors, events and alerts of a period.",
     ),
-    "alerts": ("dspex.cli.operate.alerts_command:alerts", "List alerts, evaluate them now, or tell a test alert."),
+    "alerts": ("dspex.cli.operate.alerts_command:alerts", "List alerts, evaluate them now, or send a test alert."),
     "completion": ("dspex.cli.shell_completion:completion", "Print the script that completes commands in a shell."),
     "doctor": (
         "dspex.cli.operate.doctor_command:doctor",
-        "Say whether this deployment is ready, and how to mend what is not.",
+        "Check whether this deployment is ready, and show how to fix problems.",
     ),
     "bench": (
         "dspex.cli.operate.bench_command:bench",
-        "Put load on this deployment: how much it carries, where it is bound.",
+        "Put load on this deployment, and measure its throughput and its bottleneck.",
     ),
 }
 
 
-#: Every command takes it, so that it can be put at the end of a line that has failed.
+#: Every command accepts it, so that it can be appended to a command line that failed.
 _DEBUG = click.Option(["--debug"], is_flag=True, expose_value=False, hidden=True)
 
 
@@ -110,7 +114,7 @@ class _Commands(click.Group):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:  # whoever read the output has gone: nothing is left to be told
+        except BrokenPipeError:  # the reader of the output is gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return OUTPUT_CLOSED
         return result
@@ -118,13 +122,13 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dspex")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error; it may stand after the command too.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error. May also follow the command.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """DSPex: durable, distributed execution of DSPy programs.
 
-    Settings come from DSPEX_* variables or dspex.toml. Results are printed to standard output, all else to standard
-    error. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 a backend is unreachable.
+    Settings come from DSPEX_* variables or dspex.toml. Results are printed to standard output, everything else to
+    standard error. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 Postgres or Redis is unreachable.
 
     Example: dspex demo
     """
@@ -132,12 +136,12 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error becomes a message and an exit code."""
-    sys.exit(_ended(sys.argv[1:]))
+    """Run the command line. An error is printed as a message, and sets the exit code."""
+    sys.exit(_run(sys.argv[1:]))
 
 
-def _ended(arguments: Sequence[str]) -> int:
-    if VARIABLE in os.environ:  # a shell that completes a line: nothing that goes wrong may be printed into it
+def _run(arguments: Sequence[str]) -> int:
+    if VARIABLE in os.environ:  # the shell asks for completions: an error would be printed into the user's line
         with suppress(Exception):
             cli.main(list(arguments), prog_name="dspex", complete_var=VARIABLE)
         return DONE
@@ -146,13 +150,13 @@ def _ended(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    except Exception as error:  # whatever it is, the user is told what happened
-        return tell(error, as_json=_asks("--json", arguments), debug=_asks("--debug", arguments))
+    except Exception as error:  # of any kind: the user sees a message and no traceback
+        return print_error(error, as_json=_has("--json", arguments), debug=_has("--debug", arguments))
     return result if isinstance(result, int) else DONE
 
 
-def _asks(option: str, arguments: Sequence[str]) -> bool:
-    """Whether an option is there; the line may be too wrong to be parsed."""
+def _has(option: str, arguments: Sequence[str]) -> bool:
+    """Whether an option is given. The command line itself may be impossible to parse."""
     return option in arguments[: arguments.index("--") if "--" in arguments else None]
 
 

@@ -1,4 +1,4 @@
-"""``dspex completion``, and what completion knows of the deployment."""
+"""``dspex completion``, and the completion of program names."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dspex.errors import DspexError
 __all__ = ["VARIABLE", "completion", "program_names"]
 
 SHELLS = ("bash", "zsh", "fish")
-#: The shell calls ``dspex`` with this variable set, and reads what it prints.
+#: The shell calls ``dspex`` with this variable set, and reads the output.
 VARIABLE = "_DSPEX_COMPLETE"
-#: Nobody waits longer for a key that was pressed.
+#: How long the shell waits for the names of programs.
 ANSWER_SECONDS = 2
 
 
@@ -33,7 +33,7 @@ def completion(shell: str) -> None:
 
 
 def program_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The deployed programs that begin so; none when the database cannot be asked, or does not say in time."""
+    """The deployed programs whose name begins with ``incomplete``; none if the database does not answer in time."""
     from dspex.settings import Settings
     from dspex.store.program_names import programs_beginning
 

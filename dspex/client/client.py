@@ -35,7 +35,7 @@ from dspex.errors import (
     ValidationError,
 )
 from dspex.operations.alerts.alert import Alert
-from dspex.operations.alerts.evaluation import listed
+from dspex.operations.alerts.evaluation import list_alerts
 from dspex.operations.audit.verify_audit import verify_trails
 from dspex.operations.health.backend_checks import client_check
 from dspex.operations.health.conditions import HealthReport
@@ -318,7 +318,7 @@ class Client:
 
     def alerts(self, *, resolved_within: timedelta = timedelta(days=1)) -> Sequence[Alert]:
         """Alerts that fire or are about to, then those resolved so recently, each the newest first."""
-        return listed(self._database, resolved_within=resolved_within)
+        return list_alerts(self._database, resolved_within=resolved_within)
 
     def report(self, since: datetime | timedelta = timedelta(days=1)) -> MonitoringReport:
         """What happened from a moment on, or for so long: outcomes, times, costs, errors, events, alerts and trends."""

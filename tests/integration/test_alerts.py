@@ -29,7 +29,7 @@ from dspex.client.client import Client
 from dspex.embedded.ports import free_port
 from dspex.errors import AlertNotDelivered
 from dspex.operations.alerts.alert import Alert, Notice
-from dspex.operations.alerts.email_channel import Email
+from dspex.operations.alerts.email_channel import EmailChannel
 from dspex.settings import Backends
 from tests.integration.test_cli import Shell
 from tests.processes import WorkerProcess, command
@@ -115,7 +115,7 @@ def test_failures_are_told_by_mail_and_webhook_when_they_begin_and_when_they_are
             wait_for(lambda: box.mails, "the mail that it began", timeout=90)
             wait_for(lambda: [a for a in client.alerts() if a.delivery_error], "the webhook's refusal to be on record")
             (alert,) = [a for a in client.alerts() if a.rule == "error_rate"]
-            assert alert.delivery_error == "webhook: the webhook at 127.0.0.1 answered 302 Found"
+            assert alert.delivery_error == "webhook: the webhook at 127.0.0.1 responded with 302 Found"
             hook.status = 204
             client._database.run(_hours_ago)
             wait_for(lambda: len(box.mails) >= 2, "the mail that it is over", timeout=90)
@@ -163,17 +163,19 @@ def test_mail_over_tls_with_a_password(tmp_path: Path) -> None:
     address = f"127.0.0.1:{server.port}"
     notice = Notice("1", "firing", Alert(1, "dead_workers", "", "firing", 1.0, 0.0, "1 worker stopped", NOW, NOW))
 
-    def tell(password: str, ca_file: Path | None) -> str:
+    def send(password: str, ca_file: Path | None) -> str:
         url = SecretStr(f"smtp+starttls://me:{password}@{address}")
-        return Email(url, "dspex@example.com", ["a@example.com", "b@example.com"], "test", ca_file).tell([notice])
+        return EmailChannel(url, "dspex@example.com", ["a@example.com", "b@example.com"], "test", ca_file).send(
+            [notice]
+        )
 
     try:
-        assert tell("p%40ss", trusted) == f"a@example.com, b@example.com by {address}"
+        assert send("p%40ss", trusted) == f"a@example.com, b@example.com through {address}"
         with pytest.raises(AlertNotDelivered, match="it answered 535") as refused:
-            tell("hunter22", trusted)
+            send("hunter22", trusted)
         assert "hunter22" not in str(refused.value)
         with pytest.raises(AlertNotDelivered, match="certificate verify failed"):
-            tell("p%40ss", None)
+            send("p%40ss", None)
     finally:
         server.stop()
         gc.collect()
@@ -199,11 +201,11 @@ def test_the_command_line_evaluates_lists_and_tries(
     assert listed.returncode == 1
     assert "firing" in listed.stdout
     tried = shell("alerts", "test", "webhook")
-    assert (tried.returncode, tried.stdout) == (0, "webhook  told  127.0.0.1, which answered 200\n")
+    assert (tried.returncode, tried.stdout) == (0, "webhook  sent  127.0.0.1, which responded with 200\n")
     assert [json.loads(body)["alerts"][0]["event"] for _, body in hook.posts] == ["firing", "test"]
     unset = shell("alerts", "test", "email")
     assert unset.returncode == 2
-    assert "DSPEX_ALERTS is log,webhook: there is no email to tell by" in unset.stderr
+    assert "DSPEX_ALERTS is log,webhook: there is no email to test" in unset.stderr
 
 
 def _hours_ago(connection: Any) -> None:

@@ -90,10 +90,10 @@ def test_a_backup_is_on_record_and_private(made: Backup, database: Database, tmp
     found = database.run(backups.latest)
     assert found is not None
     assert (found["path"], found["bytes"]) == (str(made.file), made.manifest.bytes)
-    with pytest.raises(DspexError, match="is there already"):
+    with pytest.raises(DspexError, match="already exists"):
         back_up(database, made.file, silent)
     failed = database.run(lambda c: c.execute(text("SELECT error FROM dspex.backups WHERE NOT ok")).scalar_one())
-    assert "is there already" in failed
+    assert "already exists" in failed
     into = back_up(database, tmp_path, silent)
     assert into.file.parent == tmp_path
     assert "password" not in manifest_path(into.file).read_text()

@@ -38,7 +38,7 @@ def test_it_says_what_the_deployment_carries_and_where_it_is_bound(
     own = ("bench", *SHORT, "--users", "1", "--program", "own")
     assert shell(*own).returncode == 2
     assert shell(*own, "--input", "7").returncode == 2
-    assert "pays for their model calls" in shell(*own, "--input", '{"n": 1}').stdout
+    assert "with paid model calls" in shell(*own, "--input", '{"n": 1}').stdout
     shown = shell(*own, "--input", '{"n": 1}', "--yes")
     assert shown.returncode == 0, shown.stderr
     assert "met" in shown.stdout

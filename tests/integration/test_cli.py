@@ -80,7 +80,7 @@ def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerPr
     shown = shell("show", rows[2]["id"])
     assert shown.returncode == 0
     assert "What is the capital of France?" in shown.stdout
-    assert "the chain of hashes is whole" in shown.stdout
+    assert "the hash chain is intact" in shown.stdout
     data = json.loads(shell("show", rows[2]["id"], "--json").stdout)
     assert data["audit"]["whole"]
     assert data["result"] == {"answer": "Paris"}

@@ -85,7 +85,7 @@ def test_audit_verify(client: Client, database: Database, shell: Shell) -> None:
     client.deploy(QA)
     ids = [client.submit("qa", {"question": "?"}).id for _ in range(3)]
     whole = shell("audit", "verify")
-    assert (whole.returncode, whole.stdout) == (0, "3 trails verified, 0 not whole\n")
+    assert (whole.returncode, whole.stdout) == (0, "3 trails verified, 0 broken\n")
     with database.transaction() as connection:
         for statement in (
             "ALTER TABLE dspex.audit_events DISABLE TRIGGER USER",
@@ -97,5 +97,5 @@ def test_audit_verify(client: Client, database: Database, shell: Shell) -> None:
     assert broken.returncode == 1
     fault = "entry 1 was changed: its hash does not match its content"
     assert json.loads(broken.stdout) == {"verified": 3, "broken": [{"id": str(ids[1]), "faults": [fault]}]}
-    assert f"{ids[1]}  {fault}\n3 trails verified, 1 not whole\n" == shell("audit", "verify", "--program", "qa").stdout
-    assert shell("audit", "verify", "--since", "2999-01-01").stdout == "0 trails verified, 0 not whole\n"
+    assert f"{ids[1]}  {fault}\n3 trails verified, 1 broken\n" == shell("audit", "verify", "--program", "qa").stdout
+    assert shell("audit", "verify", "--since", "2999-01-01").stdout == "0 trails verified, 0 broken\n"

@@ -167,7 +167,7 @@ def test_a_worker_tells_over_http_what_it_did_and_how_it_is(
     with stopped(redis_of(backends)):
         wait_for(lambda: client.health().unreachable == ["redis"], "Redis to be missed")
         components = client.health().components
-        assert components["redis"].remedy
+        assert components["redis"].fix
         assert components["workers"].status is HEALTHY
 
 
@@ -232,8 +232,8 @@ def test_with_a_backend_away_it_says_so_and_exits_with_3(backends: Backends, awa
     shown = CliRunner().invoke(cli, ["health"], env=urls, standalone_mode=False)
     assert shown.exception is None
     assert shown.return_value == 3
-    for name, remedy in (("postgres", "start Postgres"), ("redis", "start Redis")):
-        assert (remedy in shown.stdout) == (name in away)
+    for name, fix in (("postgres", "start Postgres"), ("redis", "start Redis")):
+        assert (fix in shown.stdout) == (name in away)
     assert "hush" not in shown.stdout
 
 

@@ -1,4 +1,4 @@
-"""Alerts: what is found, what follows, and what each channel has to tell, on a real database."""
+"""Alerts: what is found, what follows, and what each channel sends, on a real database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 from dspex.errors import AlertNotDelivered
 from dspex.operations.alerts import evaluation
 from dspex.operations.alerts.alert import Notice
-from dspex.operations.alerts.evaluation import deliver, listed
+from dspex.operations.alerts.evaluation import deliver, list_alerts
 from dspex.settings import Settings
 from dspex.store import programs, workers
 from dspex.store.database import Database
@@ -38,14 +38,14 @@ DEATH = {"rule": "dead_workers", "subject": "", "value": 1.0, "threshold": 0.0, 
 DAY = timedelta(days=1)
 
 
-class Told:
+class RecordingChannel:
     """A channel that takes down what it is told, or fails."""
 
     def __init__(self) -> None:
         self.notices: list[Notice] = []
         self.fails = False
 
-    def tell(self, notices: Sequence[Notice]) -> str:
+    def send(self, notices: Sequence[Notice]) -> str:
         if self.fails:
             raise AlertNotDelivered("the mail server is away")
         self.notices.extend(notices)
@@ -71,7 +71,7 @@ def note(database: Database, at: datetime, *found: Mapping[str, Any], **changed:
 
 
 def states(database: Database) -> list[tuple[str, str]]:
-    return [(alert.rule, alert.state) for alert in listed(database, resolved_within=DAY)]
+    return [(alert.rule, alert.state) for alert in list_alerts(database, resolved_within=DAY)]
 
 
 def test_what_lasts_fires_once_and_resolves_once(database: Database, now: datetime) -> None:
@@ -88,14 +88,14 @@ def test_what_lasts_fires_once_and_resolves_once(database: Database, now: dateti
     assert note(database, at(189)) == {"fired": 0, "resolved": 0}
     assert note(database, at(190))["resolved"] == 1
     assert note(database, at(220)) == {"fired": 0, "resolved": 0}
-    told = Told()
+    told = RecordingChannel()
     assert deliver(database, {"log": told}) == (2, {})
     assert told.events == [("firing", "error_rate"), ("resolved", "error_rate")]
     assert told.notices[0].line == "FIRING error_rate qa: more of them", "the words of then"
     assert deliver(database, {"log": told}) == (0, {}), "nothing is told twice"
-    (alert,) = listed(database, resolved_within=DAY)
+    (alert,) = list_alerts(database, resolved_within=DAY)
     assert (alert.since, alert.fired_at, alert.resolved_at) == (at(0), at(60), at(190))
-    assert alert.remedy.startswith("see why: `dspex list --status failed --program qa`")
+    assert alert.fix.startswith("find the cause: `dspex list --status failed --program qa`")
     assert note(database, at(300), BREACH)["fired"] == 0, "a new one"
     assert states(database) == [("error_rate", "pending"), ("error_rate", "resolved")]
 
@@ -116,15 +116,15 @@ def test_reminders_are_told_if_asked_for(database: Database, now: datetime) -> N
     assert note(database, now + timedelta(seconds=601), BREACH, **given)["reminded"] == 0
 
 
-def test_a_channel_that_fails_keeps_what_it_has_to_tell_and_stops_no_other(database: Database, now: datetime) -> None:
-    log, email = Told(), Told()
+def test_a_channel_that_fails_keeps_its_notifications_and_stops_no_other(database: Database, now: datetime) -> None:
+    log, email = RecordingChannel(), RecordingChannel()
     email.fails = True
     told_by = {"email": email, "log": log}
     sudden: dict[str, Any] = {"channels": list(told_by), "after_seconds": 0.0}
     note(database, now, BREACH, **sudden)
     assert deliver(database, told_by) == (1, {"email": "the mail server is away"})
     assert log.events == [("firing", "error_rate")]
-    (alert,) = listed(database, resolved_within=DAY)
+    (alert,) = list_alerts(database, resolved_within=DAY)
     assert (alert.undelivered, alert.delivery_error) == (1, "email: the mail server is away")
 
     email.fails = False
@@ -132,26 +132,26 @@ def test_a_channel_that_fails_keeps_what_it_has_to_tell_and_stops_no_other(datab
     note(database, now + timedelta(seconds=1), **sudden)
     assert deliver(database, told_by)[0] == 3, "what is new brings along what is late"
     assert email.events == [("firing", "error_rate"), ("resolved", "error_rate")], "in order"
-    (alert,) = listed(database, resolved_within=DAY)
+    (alert,) = list_alerts(database, resolved_within=DAY)
     assert (alert.undelivered, alert.delivery_error) == (0, None)
 
 
 def test_a_delivery_that_was_claimed_and_never_made_is_made_by_another(database: Database, now: datetime) -> None:
     note(database, now, DEATH)
     assert len(database.run(partial(alerts.claim, channel="log"))) == 1
-    told = Told()
+    told = RecordingChannel()
     assert deliver(database, {"log": told}) == (0, {}), "somebody is at it"
     with database.transaction() as connection:
         connection.execute(text("UPDATE dspex.alert_deliveries SET claimed_until = clock_timestamp()"))
     assert deliver(database, {"log": told}) == (1, {})
 
 
-def test_evaluations_at_once_fire_and_tell_once(database: Database) -> None:
+def test_evaluations_at_once_fire_and_notify_once(database: Database) -> None:
     settings = Settings.load(alert_after_seconds=0)
     with database.transaction() as connection:
         workers.register(connection, id=uuid7(), host="h", pid=7, version="0", concurrency=1, lease_seconds=5)
         connection.execute(text("UPDATE dspex.workers SET heartbeat_at = now() - interval '1 minute'"))
-    told = Told()
+    told = RecordingChannel()
 
     def once(_: int) -> None:
         evaluation.evaluate(database, settings)

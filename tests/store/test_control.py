@@ -322,7 +322,7 @@ def test_the_whole_database_is_verified(database: Database, worker_id: UUID, mon
     assert found == {
         ids[2]: ("entry 2 was changed: its hash does not match its content",),
         ids[3]: ("the trail has 0 entries; the execution recorded 2",),
-        ids[8]: ("its entries are there, the execution is not",),
+        ids[8]: ("the trail exists, but its execution does not",),
     }
     assert {id for id, _ in verify_trails(database, program="qa")} == {ids[2], ids[3]}
     assert list(verify_trails(database, program="other")) == []

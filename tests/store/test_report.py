@@ -67,7 +67,7 @@ def test_it_counts_what_happened(report: MonitoringReport) -> None:
 def test_it_is_written_as_json_markdown_and_a_page(report: MonitoringReport) -> None:
     data = json.loads(json.dumps(report.as_dict()))
     assert data["total"]["error_rate"] == pytest.approx(1 / 3)
-    assert data["alerts"][0]["remedy"].startswith("see why")
+    assert data["alerts"][0]["fix"].startswith("find the cause")
     written = markdown(report)
     assert "| failed | 1 (33.3%) |" in written
     assert "| qa | <rate_limited> | 1 |" in written
@@ -80,9 +80,9 @@ def test_it_is_written_as_json_markdown_and_a_page(report: MonitoringReport) -> 
 def test_a_quiet_period_and_one_to_come(database: Database) -> None:
     quiet = gather(database, since=timedelta(minutes=1))
     assert (quiet.submitted, quiet.total.ended, quiet.programs) == (0, 0, [])
-    assert "nothing ended" in page(quiet)
+    assert "no execution ended" in page(quiet)
     assert "no model was called" in markdown(quiet)
-    with pytest.raises(ValidationError, match="nothing to tell yet"):
+    with pytest.raises(ValidationError, match="has no data yet"):
         gather(database, since=datetime(2999, 1, 1, tzinfo=UTC))
 
 

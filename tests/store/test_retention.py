@@ -124,7 +124,7 @@ def test_trails_kept_longer_verify_without_their_executions(database: Database, 
         )
         connection.execute(text("ALTER TABLE dspex.audit_events ENABLE TRIGGER USER"))
     ((_, (fault,)),) = faults(database).items()
-    assert fault.startswith(f"the trails of the period {NAME} are not those it ended with")
+    assert fault.startswith(f"the trails of the period {NAME} do not match its digest")
 
 
 def test_trails_go_only_once_they_are_exported(database: Database, worker_id: UUID, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_trails_that_were_tampered_with_are_not_removed(database: Database, work
         connection.execute(text("DELETE FROM dspex.audit_events WHERE execution_id = :id"), {"id": old_id(1)})
         connection.execute(text("ALTER TABLE dspex.audit_events ENABLE TRIGGER USER"))
     steps = run(database, retention_days=30, retention_export=tmp_path)
-    assert any(s.startswith("waits: ") and "not those that the executions ended with" in s for s in steps)
+    assert any(s.startswith("waits: ") and "their digest is not the recorded one" in s for s in steps)
     assert count(database, "audit_events", "seq = 1") == 2
 
 
@@ -295,8 +295,8 @@ def test_a_file_that_was_changed_or_cut_is_found_out(database: Database, worker_
         ("entry 2 was changed: its hash does not match its content",)
     ]
     for damaged, why in [
-        (lines[:-1], "cut short"),
-        (lines[:2] + lines[3:], "it says that it has"),
+        (lines[:-1], "truncated"),
+        (lines[:2] + lines[3:], "it declares"),
         (lines[1:], "first line"),
     ]:
         path.write_text("".join(damaged))

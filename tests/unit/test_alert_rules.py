@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dspex.operations.alerts.alert_rules import RULES, Breach, breaches
+from dspex.operations.alerts.alert_rules import ALERT_RULES, Breach, breaches
 from dspex.settings import Settings
 from dspex.store.operations.figures import Figures, ProgramFigures, WorkerMemory
 from dspex.store.operations.health import Backlog
@@ -28,8 +28,8 @@ def program(**changed: Any) -> ProgramFigures:
 
 
 def health(age_seconds: float, **components: str) -> dict[str, Any]:
-    told = {name: {"status": status, "remedy": "mend it"} for name, status in components.items()}
-    return {"age_seconds": age_seconds, "report": {"components": told}}
+    components_data = {name: {"status": status, "fix": "fix it"} for name, status in components.items()}
+    return {"age_seconds": age_seconds, "report": {"components": components_data}}
 
 
 @pytest.mark.parametrize(
@@ -49,20 +49,20 @@ def health(age_seconds: float, **components: str) -> dict[str, Any]:
         ),
         (
             {"backlogs": [Backlog("qa", 1200, 10, 4000.0, 0.0, paused=False, limited=False)]}, "queue_age", "qa",
-            "of 1,200 executions that are due the oldest has waited 67 min; the threshold is 5 min",
+            "1,200 executions are due, and the oldest has waited 67 min; the threshold is 5 min",
         ),
         (
             {"memory": [WorkerMemory("h", 7, 1200.0)]}, "worker_memory", "h:7",
-            "1,200 MiB are held; the threshold is 1,000 MiB",
+            "the worker uses 1,200 MiB; the threshold is 1,000 MiB",
         ),
         (
             {"dead": ["h:1", "h:2", "h:3", "h:4"]}, "dead_workers", "",
-            "4 workers stopped without a word in 5 min: h:1, h:2, h:3 …",
+            "4 workers died in 5 min: h:1, h:2, h:3 …",
         ),
-        ({"health": health(5, redis="unhealthy", queue="degraded")}, "unhealthy", "redis", "mend it"),
+        ({"health": health(5, redis="unhealthy", queue="degraded")}, "unhealthy", "redis", "fix it"),
         (
             {"health": health(500, redis="unhealthy")}, "unhealthy", "health checks",
-            "the last one was 8 min ago: is beat running, and does a worker live?",
+            "the last health check was 8 min ago: are beat and a worker running?",
         ),
     ],
 )  # fmt: skip
@@ -70,7 +70,7 @@ def test_each_rule(figures: dict[str, Any], rule: str, subject: str, summary: st
     (breach,) = found(**figures)
     assert (breach.rule, breach.subject, breach.summary) == (rule, subject, summary)
     assert breach.value > breach.threshold
-    assert RULES[rule].remedy
+    assert ALERT_RULES[rule].fix
 
 
 def test_what_is_at_its_threshold_or_too_little_to_judge_is_well() -> None:
@@ -109,5 +109,5 @@ def test_cost_is_the_deployments_and_that_of_programs_with_a_threshold_of_their_
     assert found(programs=programs) == [], "unless asked for"
     limits = {"cost_per_hour_usd": 10, "programs": {"dear": {"cost_per_hour_usd": 3}, "qa": {"error_rate": 1}}}
     whole, dear = found(limits, programs=programs)
-    assert (whole.subject, whole.summary) == ("", "$12.00 an hour, most of it by qa; the threshold is $10.00")
-    assert (dear.subject, dear.summary) == ("dear", "$4.00 an hour; the threshold is $3.00")
+    assert (whole.subject, whole.summary) == ("", "$12.00 per hour, most of it by qa; the threshold is $10.00")
+    assert (dear.subject, dear.summary) == ("dear", "$4.00 per hour; the threshold is $3.00")

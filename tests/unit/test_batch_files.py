@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import dspex
-from dspex.cli.executions.batch_files import Input, LineFile, State, read_state, write_state
+from dspex.cli.executions.batch_files import BatchInput, BatchState, LineFile, read_state, write_state
 from dspex.wait.completion import IndexSet
 
 
@@ -31,7 +31,7 @@ def test_a_line_that_a_kill_cut_short_is_taken_off(tmp_path: Path) -> None:
     ("content", "says"),
     [
         (b'{"index":0}\nrubbish\n{"index":1}\n', "line 2, was not written by dspex batch"),
-        (b'{"index":0}\n{"index":0}\n{"index":1}\n', "row 0 was written before"),
+        (b'{"index":0}\n{"index":0}\n{"index":1}\n', "row 0 is there twice"),
         (b'{"index":7}\n{"index":1}\n', "row 7, which the input does not have"),
     ],
 )
@@ -47,7 +47,7 @@ def test_a_file_that_somebody_changed_is_refused(tmp_path: Path, content: bytes,
 
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     first = LineFile(tmp_path / "out.jsonl")
-    with pytest.raises(dspex.DspexError, match="another dspex batch"):
+    with pytest.raises(dspex.DspexError, match="another `dspex batch`"):
         LineFile(tmp_path / "out.jsonl")
     first.close()
     LineFile(tmp_path / "out.jsonl").close()
@@ -56,15 +56,15 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
 def test_an_input_is_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"a": 2}\n{"a": 3}\n\n  \n')
-    rows = Input.survey(path)
+    rows = BatchInput.survey(path)
     assert rows.rows == 4
     assert list(rows.lines(1)) == [b"\n", b'{"a": 2}\n', b'{"a": 3}\n']
     path.write_bytes(b"")
-    assert Input.survey(path).rows == 0
+    assert BatchInput.survey(path).rows == 0
 
 
 def test_the_state_comes_back_or_is_refused(tmp_path: Path) -> None:
-    path, state = tmp_path / "out.jsonl.batch", State("id", "qa", "v", "hash", ordered=True)
+    path, state = tmp_path / "out.jsonl.batch", BatchState("id", "qa", "v", "hash", ordered=True)
     assert read_state(path) is None
     write_state(path, state)
     assert read_state(path) == state

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from docs.generate.cli import commands
 from dspex.cli.main import COMMANDS, cli
-from dspex.cli.output import error_output
 from dspex.cli.output.console_tables import print_table
-from dspex.cli.output.time_options import Moment
+from dspex.cli.output.error_output import print_error
+from dspex.cli.output.time_options import TimeParameter
 from dspex.errors import BackendUnavailable, ProgramNotFound, SignatureSyntaxError
 
 ROWS = [("01a20684-4602-7256-ba0f-22bc2071ca3c", "a_program_with_a_long_name", "failed", "3", "billing_refused")]
@@ -99,17 +99,17 @@ def test_wrong_usage_says_what_is_near(arguments: list[str], said: str) -> None:
 def test_an_error_is_told_as_text_and_as_json(
     error: Exception, code: int, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert error_output.tell(error, as_json=True, debug=False) == code
+    assert print_error(error, as_json=True, debug=False) == code
     told = json.loads(capsys.readouterr().err)
     assert set(told) == {"error", "exit_code"}
     assert set(told["error"]) == {"type", "code", "message", "retryable", "details"}
     assert (told["error"]["code"], told["exit_code"]) == (kind, code)
-    assert error_output.tell(error, as_json=False, debug=False) == code
+    assert print_error(error, as_json=False, debug=False) == code
     text = capsys.readouterr().err
     assert "Traceback" not in text
     assert "hunter22" not in text
     assert "secret" not in text
-    error_output.tell(error, as_json=False, debug=True)
+    print_error(error, as_json=False, debug=True)
     assert type(error).__name__ in capsys.readouterr().err
 
 
@@ -145,16 +145,16 @@ def test_in_a_pipe_every_row_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         ("2026-01-31T08:00+02:00", datetime(2026, 1, 31, 6, tzinfo=UTC)),
     ],
 )
-def test_a_moment_is_utc_unless_it_says_otherwise(typed: str, moment: datetime) -> None:
-    assert Moment().convert(typed, None, None) == moment
+def test_a_time_is_utc_unless_it_has_an_offset(typed: str, moment: datetime) -> None:
+    assert TimeParameter().convert(typed, None, None) == moment
 
 
-def test_a_moment_may_be_so_long_ago() -> None:
+def test_a_time_can_be_a_duration_before_now() -> None:
     before = datetime.now(UTC) - timedelta(hours=2)
-    assert timedelta(0) <= Moment().convert("2h", None, None) - before < timedelta(minutes=5)
+    assert timedelta(0) <= TimeParameter().convert("2h", None, None) - before < timedelta(minutes=5)
     for wrong in ("yesterday", "2y", "99999999999d"):
-        with pytest.raises(click.BadParameter, match="is no moment"):
-            Moment().convert(wrong, None, None)
+        with pytest.raises(click.BadParameter, match="is not a time"):
+            TimeParameter().convert(wrong, None, None)
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -6,34 +6,35 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from dspex.operations.health.conditions import MODEL, Condition, Found, Group, HealthCheck, Round
+from dspex.operations.health.check_groups import CheckResult, CheckRound, ComponentGroup, HealthCheck
+from dspex.operations.health.conditions import MODEL, Condition
 from dspex.operations.health.language_checks import language_group
 from tests.waiting import wait_for
 
 HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN = Condition
 
 
-def group(*asks: tuple[str, Callable[[], Found]]) -> Group:
-    def run(round: Round) -> None:
+def group(*asks: tuple[str, Callable[[], CheckResult]]) -> ComponentGroup:
+    def run(round: CheckRound) -> None:
         for name, ask in asks:
-            if not round.ask(name, ask):
+            if not round.check(name, ask):
                 return
 
-    return Group([name for name, _ in asks], run, "mend it")
+    return ComponentGroup([name for name, _ in asks], run, "fix it")
 
 
-def well() -> Found:
-    return Found(HEALTHY)
+def well() -> CheckResult:
+    return CheckResult(HEALTHY)
 
 
-def bad() -> Found:
-    return Found(UNHEALTHY, {"error": "gone"}, "start it")
+def bad() -> CheckResult:
+    return CheckResult(UNHEALTHY, {"error": "gone"}, "start it")
 
 
 def test_what_hangs_is_said_to_and_the_others_answer() -> None:
     release, asked = threading.Event(), []
 
-    def hangs() -> Found:
+    def hangs() -> CheckResult:
         asked.append("again")
         release.wait(60)
         return well()
@@ -44,8 +45,8 @@ def test_what_hangs_is_said_to_and_the_others_answer() -> None:
         "first": UNHEALTHY, "after": UNKNOWN, "other": HEALTHY,
     }  # fmt: skip
     assert "no answer within" in report.components["first"].details["error"]
-    assert report.components["first"].remedy == "mend it"
-    assert "cannot be told without first" in report.components["after"].details["error"]
+    assert report.components["first"].fix == "fix it"
+    assert "cannot be checked without first" in report.components["after"].details["error"]
     assert report.overall is UNHEALTHY
 
     check.report(kept_seconds=0)
@@ -57,7 +58,7 @@ def test_what_hangs_is_said_to_and_the_others_answer() -> None:
 def test_one_that_is_slow_does_not_make_its_backend_unhealthy() -> None:
     release = threading.Event()
     check = HealthCheck(
-        [group(("first", well), ("slow", lambda: Found(HEALTHY) if release.wait(60) else bad()))], seconds=0.2
+        [group(("first", well), ("slow", lambda: CheckResult(HEALTHY) if release.wait(60) else bad()))], seconds=0.2
     )
     report = check.report()
     release.set()
@@ -69,7 +70,7 @@ def test_one_that_is_slow_does_not_make_its_backend_unhealthy() -> None:
 def test_who_asks_at_once_shares_one_check_and_its_report_is_kept() -> None:
     asked, gate = [], threading.Barrier(8)
 
-    def counted() -> Found:
+    def counted() -> CheckResult:
         asked.append(1)
         return well()
 
@@ -89,11 +90,11 @@ def test_a_component_is_in_its_condition_since_it_came_into_it() -> None:
     check = HealthCheck([group(("one", lambda: next(answers)))], seconds=60)
     first, second, third, fourth, fifth = (check.report(kept_seconds=0).components["one"] for _ in range(5))
     assert second.since == first.since < third.since == fourth.since < fifth.since
-    assert fourth.remedy == "start it"
+    assert fourth.fix == "start it"
 
 
 def test_a_check_that_is_broken_is_told_without_what_it_quotes() -> None:
-    def broken() -> Found:
+    def broken() -> CheckResult:
         raise ValueError("a secret")
 
     report = HealthCheck([group(("one", broken))], seconds=60).report()

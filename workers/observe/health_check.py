@@ -7,7 +7,8 @@ from functools import partial
 
 from dspex.errors import BackendUnavailable
 from dspex.operations.health.backend_checks import backend_groups
-from dspex.operations.health.conditions import HealthCheck, HealthReport
+from dspex.operations.health.check_groups import HealthCheck
+from dspex.operations.health.conditions import HealthReport
 from dspex.operations.health.language_checks import language_group
 from dspex.settings import Settings
 from dspex.store.database import Database

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from dspex.errors import BackendUnavailable, ConfigurationError
-from dspex.operations.health.conditions import CHECK_SECONDS, MODEL, Condition, Found, Group, Round
+from dspex.operations.health.check_groups import CHECK_SECONDS, CheckResult, CheckRound, ComponentGroup
+from dspex.operations.health.conditions import MODEL, Condition
 from dspex.program.program import LOCAL_MODEL
 from dspex.settings import Secrets, Settings
 from dspex.store.database import Database
@@ -54,27 +55,28 @@ class ModelAddress:
         return self.api_base is None and self.model != LOCAL_MODEL and not self.model.startswith("litellm/")
 
 
-def models_group(settings: Settings) -> Group:
+def models_group(settings: Settings) -> ComponentGroup:
     """The group of the models in use: ``models``, and a component for each endpoint."""
-    return Group(("models",), partial(_run, settings), "see the log of the worker")
+    return ComponentGroup(("models",), partial(_run, settings), "see the log of the worker")
 
 
-def _run(settings: Settings, round: Round) -> None:
+def _run(settings: Settings, round: CheckRound) -> None:
     database = Database(settings.backends().database_url, pool_size=1, application_name="dspex health")
     try:
         endpoints = _endpoints(database.run(health.models_in_use))
     except BackendUnavailable:
-        round.ask(
-            "models", lambda: Found(Condition.UNKNOWN, {"error": "cannot be told without postgres"}, "see postgres")
+        round.check(
+            "models",
+            lambda: CheckResult(Condition.UNKNOWN, {"error": "cannot be checked without postgres"}, "see postgres"),
         )
         return
     finally:
         database.close()
     seen_by = f"{socket.gethostname()}:{os.getpid()}"
-    round.facts["told"] = {}  # what was seen here comes first
-    round.ask("models", lambda: Found(Condition.HEALTHY, {"endpoints": len(endpoints), "seen_by": seen_by}))
+    round.facts["seen_by_workers"] = {}  # what was seen here comes first
+    round.check("models", lambda: CheckResult(Condition.HEALTHY, {"endpoints": len(endpoints), "seen_by": seen_by}))
     looks = [
-        threading.Thread(target=round.ask, args=(each.name, partial(_look, each, settings, seen_by)), daemon=True)
+        threading.Thread(target=round.check, args=(each.name, partial(_look, each, settings, seen_by)), daemon=True)
         for each in endpoints[:MOST_ENDPOINTS]
     ]
     for look in looks:
@@ -83,8 +85,8 @@ def _run(settings: Settings, round: Round) -> None:
         look.join(max(round.began + CHECK_SECONDS - 0.3 - time.monotonic(), 0))
         if look.is_alive():  # a look-up of its name, most likely: connecting has its own limit
             error = {"error": "its name or its address does not answer", "seen_by": seen_by}
-            late = Found(Condition.UNHEALTHY, error, "see the name server and the network of the workers")
-            round.answers.setdefault(endpoint.name, (late, (time.monotonic() - round.began) * 1000))
+            late = CheckResult(Condition.UNHEALTHY, error, "see the name server and the network of the workers")
+            round.results.setdefault(endpoint.name, (late, (time.monotonic() - round.began) * 1000))
 
 
 def _endpoints(uses: Iterable[ModelInUse]) -> list[ModelAddress]:
@@ -94,7 +96,7 @@ def _endpoints(uses: Iterable[ModelInUse]) -> list[ModelAddress]:
     return [ModelAddress(model, api_base, uses) for (model, api_base), uses in found.items()]
 
 
-def _look(endpoint: ModelAddress, settings: Settings, seen_by: str) -> Found:
+def _look(endpoint: ModelAddress, settings: Settings, seen_by: str) -> CheckResult:
     failures: dict[str, int] = {}
     for use in endpoint.uses:
         for code, count in use.failures.items():
@@ -110,22 +112,22 @@ def _look(endpoint: ModelAddress, settings: Settings, seen_by: str) -> Found:
     try:
         if missing := _missing_keys(endpoint, settings):
             details["error"] = f"no key: {' or '.join(missing)} is not set"
-            return Found(Condition.UNHEALTHY, details, "set it where workers run, and restart them")
+            return CheckResult(Condition.UNHEALTHY, details, "set it where workers run, and restart them")
         address = _address(endpoint, settings)
     except ConfigurationError as error:
         details["error"] = str(error)
-        return Found(Condition.UNHEALTHY, details, "correct the program's model, or the worker's settings")
+        return CheckResult(Condition.UNHEALTHY, details, "correct the program's model, or the worker's settings")
     if address is not None:
         details["address"] = _shown(address)
         try:
             details["connect_ms"] = _connect(address, settings)
         except OSError as error:
             details["error"] = f"{details['address']} is out of reach: {_reason(error)}"
-            return Found(Condition.UNHEALTHY, details, "start the model's server, or mend the way to it")
+            return CheckResult(Condition.UNHEALTHY, details, "start the model's server, or fix the network to it")
     if failures and _failing_now(endpoint):
         details["error"] = "its last executions failed"
-        return Found(Condition.DEGRADED, details, "see `dspex list --status failed`, and `dspex show` of one")
-    return Found(Condition.HEALTHY, details)
+        return CheckResult(Condition.DEGRADED, details, "see `dspex list --status failed`, and `dspex show` of one")
+    return CheckResult(Condition.HEALTHY, details)
 
 
 def _missing_keys(endpoint: ModelAddress, settings: Settings) -> list[str]:

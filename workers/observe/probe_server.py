@@ -18,7 +18,8 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from dspex.operations.health.conditions import Condition, HealthCheck
+from dspex.operations.health.check_groups import HealthCheck
+from dspex.operations.health.conditions import Condition
 from dspex.settings import Settings
 from workers.observe.health_check import health_check
 from workers.observe.metrics import QUEUE, REGISTRY

@@ -1,4 +1,4 @@
-"""``dspex batch``: a program over every row of a file; killed and run again, it goes on where it stopped."""
+"""``dspex batch``: execute a program for every row of a file. An interrupted run continues where it stopped."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from uuid import UUID
 
 import click
 
-from dspex.cli.executions.batch_files import Input, LineFile, State, read_state, refuse, write_state
+from dspex.cli.executions.batch_files import BatchInput, BatchState, LineFile, read_state, refuse, write_state
 from dspex.cli.output.json_output import echo_json, json_option
-from dspex.cli.output.progress_bar import Meter
+from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.shell_completion import program_names
 from dspex.client.batch import Batch, Rejected, new_batch_id
 from dspex.client.client import Client
@@ -32,11 +32,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @click.argument("name", shell_complete=program_names)
 @click.argument("source", metavar="IN.jsonl", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", required=True, type=_FILE, help="Where results go: a JSON line for each row.")
-@click.option("--errors", type=_FILE, help="Where failures go; by default beside the output, as NAME.errors.jsonl.")
-@click.option("--ordered", is_flag=True, help="Write in the order of the rows, not as they finish.")
+@click.option("-o", "--output", required=True, type=_FILE, help="The file of results: a JSON line for each row.")
+@click.option("--errors", type=_FILE, help="The file of failures; by default NAME.errors.jsonl beside the output.")
+@click.option("--ordered", is_flag=True, help="Write results in the order of the rows, not as they finish.")
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 runs first.")
-@click.option("--restart", is_flag=True, help="Throw away what an earlier run wrote, and begin a new batch.")
+@click.option("--restart", is_flag=True, help="Discard the output of an earlier run and begin a new batch.")
 @json_option
 def batch(
     name: str, source: Path, output: Path, errors: Path | None, ordered: bool, priority: int, restart: bool,
@@ -44,30 +44,31 @@ def batch(
 ) -> int:  # fmt: skip
     """Execute a program for every line of IN.jsonl, a JSON object with its inputs.
 
-    Each result is a line {"index", "id", "result"} of the output, each rejected row or failed execution a line
-    {"index", "id", "error"} of the errors; the index is the line's number in IN.jsonl, from 0. Interrupted or killed,
-    run the same command again: it goes on where it stopped, and writes no row twice. The exit code is 1 when some
-    rows failed.
+    Each result is a line {"index", "id", "result"} in the output, each rejected row or failed execution a line
+    {"index", "id", "error"} in the file of errors; the index is the number of the line in IN.jsonl, from 0. After an
+    interruption, run the same command again: it continues where it stopped, and writes no row twice. The exit code is
+    1 if some rows failed.
 
     Example: dspex batch simple_qa questions.jsonl -o answers.jsonl --ordered
     """
-    with Client() as client, ExitStack() as files, Meter() as meter:
+    with Client() as client, ExitStack() as files, ProgressBars() as bars:
         failures = errors or output.with_suffix(".errors.jsonl")
-        with meter.phase("reading", None):
-            rows = Input.survey(source)
+        with bars.phase("reading", None):
+            rows = BatchInput.survey(source)
         results, failed = _open(files, output), _open(files, failures)
         state_path = output.with_name(output.name + ".batch")
         state = _state(client, state_path, name, rows, results, failed, ordered=ordered, restart=restart)
-        run = Run(client, client.program(state.program, state.version), rows, state, results, failed)
+        run = BatchRun(client, client.program(state.program, state.version), rows, state, results, failed)
         run.recover()
         if not state.submitted:
-            run.submit(meter, priority)
+            run.submit(bars, priority)
             write_state(state_path, replace(state, submitted=True))
         try:
-            run.collect(meter)
+            run.collect(bars)
         except KeyboardInterrupt:
             click.echo(
-                f"it goes on: the same command follows it, `dspex cancel --batch {state.batch_id}` ends it", err=True
+                f"the batch continues: run the same command to follow it, or `dspex cancel --batch {state.batch_id}`",
+                err=True,
             )
             raise
         summary = run.summary()
@@ -90,11 +91,11 @@ class Summary:
         return f"{self.rows} rows: {self.completed} completed: {output}{trouble}"
 
 
-class Run:
+class BatchRun:
     """One run over the files of a batch."""
 
     def __init__(
-        self, client: Client, program: Program, rows: Input, state: State, results: LineFile, failed: LineFile
+        self, client: Client, program: Program, rows: BatchInput, state: BatchState, results: LineFile, failed: LineFile
     ) -> None:
         self._client = client
         self._program = program
@@ -106,15 +107,15 @@ class Run:
         self._counts = {results: 0, failed: 0}
 
     def recover(self) -> None:
-        """Find out what earlier runs wrote."""
+        """Read which rows earlier runs wrote."""
         for file in self._counts:
             self._counts[file] = file.recover(self._written)
 
-    def submit(self, meter: Meter, priority: int) -> None:
-        """Store the rows that are not stored. A rejected one is reported before anything after it is stored."""
+    def submit(self, bars: ProgressBars, priority: int) -> None:
+        """Store the remaining rows. A rejected row is written to the file of errors before later rows are stored."""
         batch = self._stored()
         intake = self._client.intake(batch, self._program, priority=priority)
-        with meter.phase("submitting", self._rows.rows, done=batch.size) as show:
+        with bars.phase("submitting", self._rows.rows, done=batch.size) as on_progress:
             for chunk in chunks(map(self._parse, self._rows.lines(batch.size))):
                 prepared = intake.prepare(chunk)
                 for rejected in prepared.rejected:
@@ -122,20 +123,22 @@ class Run:
                 if prepared.rejected:
                     self._failed.sync()
                 intake.store(prepared)
-                show(batch.size)
+                on_progress(batch.size)
 
-    def collect(self, meter: Meter) -> None:
-        """Write what is final and not written, until everything is."""
+    def collect(self, bars: ProgressBars) -> None:
+        """Write each execution as it ends, until every row is written."""
         batch = self._stored()
         if len(self._written) < self._rows.rows and not self._client.workers():
-            click.echo("no worker is alive: start one with `dspex worker`, here or elsewhere; this waits", err=True)
+            click.echo("no worker is alive; waiting: start one with `dspex worker`, on this host or another", err=True)
         follow = batch.in_order if self._state.ordered else batch.as_completed
-        with meter.phase("executing", self._rows.rows, done=len(self._written)) as show:
+        with bars.phase("executing", self._rows.rows, done=len(self._written)) as on_progress:
             for execution in follow(skip=self._written):
                 self._write(execution)
-                show(len(self._written))
+                on_progress(len(self._written))
         if left := self._rows.rows - len(self._written):
-            raise refuse(f"{left} executions of batch {batch.id} are gone, and their rows are in no file: --restart")
+            raise refuse(
+                f"{left} executions of batch {batch.id} no longer exist, and their rows are in no file: use --restart"
+            )
 
     def summary(self) -> Summary:
         counts = self._counts
@@ -156,7 +159,7 @@ class Run:
         try:
             return self._program.signature.decode("inputs", line)
         except (ValueError, TypeError, AttributeError):
-            return row  # what the validator will say about it is clearer
+            return row  # the validator has a clearer error
 
     def _reject(self, rejected: Rejected) -> None:
         self._put(self._failed, rejected.index, None, "error", rejected.error.as_dict())
@@ -185,33 +188,35 @@ def _open(files: ExitStack, path: Path) -> LineFile:
 
 
 def _state(
-    client: Client, path: Path, name: str, rows: Input, results: LineFile, failed: LineFile,
+    client: Client, path: Path, name: str, rows: BatchInput, results: LineFile, failed: LineFile,
     *, ordered: bool, restart: bool,
-) -> State:  # fmt: skip
-    """The state that an earlier run left, if this one goes on with it; else that of a new batch."""
+) -> BatchState:  # fmt: skip
+    """The state of the earlier run that this one continues, or a new state."""
     known = None if restart else read_state(path)
     if known is not None:
-        return _fitting(known, path, name, rows, ordered=ordered)
+        return _check_state(known, path, name, rows, ordered=ordered)
     if restart:
         results.clear()
         failed.clear()
     for file in (results, failed):
         if not file.is_empty:
-            raise refuse(f"{file.path} exists, and is of no batch that could go on: --restart overwrites it")
+            raise refuse(
+                f"{file.path} exists and belongs to no batch that can be continued: use --restart to overwrite it"
+            )
     version = client.program(name).version
-    state = State(str(new_batch_id()), name, version, rows.sha256, ordered)
+    state = BatchState(str(new_batch_id()), name, version, rows.sha256, ordered)
     write_state(path, state)
     return state
 
 
-def _fitting(known: State, path: Path, name: str, rows: Input, *, ordered: bool) -> State:
+def _check_state(known: BatchState, path: Path, name: str, rows: BatchInput, *, ordered: bool) -> BatchState:
     changed = []
     if known.program != name:
-        changed.append(f"it is of program {known.program!r}")
+        changed.append(f"its program is {known.program!r}")
     if known.input_sha256 != rows.sha256:
-        changed.append(f"{rows.path} has changed since")
+        changed.append(f"{rows.path} has changed")
     if known.ordered != ordered:
         changed.append(f"it was begun {'with' if known.ordered else 'without'} --ordered")
     if changed:
-        raise refuse(f"the batch of {path} cannot go on: {'; '.join(changed)}. --restart begins a new one")
+        raise refuse(f"the batch of {path} cannot be continued: {'; '.join(changed)}. Use --restart to begin a new one")
     return known

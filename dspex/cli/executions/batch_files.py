@@ -1,8 +1,8 @@
-"""The files of ``dspex batch``: what makes it possible to kill it anywhere and go on.
+"""The files of ``dspex batch``, which can be killed at any time and continued.
 
-``OUT`` and ``ERR`` are only ever appended to, a line for each row with the row's index, so they tell themselves what
-was written; a line that a kill cut short is taken off again. ``OUT.batch`` says which batch they belong to: the ids
-of its executions follow from it, so no row can be stored twice.
+``OUT`` and ``ERR`` are append-only, one line for each row with the row's index, so the files themselves record which
+rows are written; an incomplete last line is removed. ``OUT.batch`` holds the id of the batch. The ids of its
+executions are derived from it, so no row is stored twice.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from typing import Any
 from dspex.errors import DspexError
 from dspex.wait.completion import IndexSet
 
-__all__ = ["Input", "LineFile", "State", "read_state", "refuse", "write_state"]
+__all__ = ["BatchInput", "BatchState", "LineFile", "read_state", "refuse", "write_state"]
 
-#: What is written reaches the disk after so many lines or seconds.
+#: Written lines are synced to disk after so many lines or seconds.
 SYNC_LINES = 1000
 SYNC_SECONDS = 1.0
-#: No two runs may write the same output.
+#: The version of the file ``OUT.batch``.
 FORMAT = 1
 
 
 def refuse(message: str, **details: Any) -> DspexError:
-    """The error of files that do not fit what was asked for."""
+    """The error for files that do not fit the arguments of the command."""
     return DspexError(message, code="batch_refused", **details)
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
-    """The rows: a JSON object on each line. ``rows`` counts them; blank lines at the end are none."""
+class BatchInput:
+    """The input file: a JSON object on each line. ``rows`` is their number; blank lines at the end do not count."""
 
     path: Path
     rows: int
     sha256: str
 
     @classmethod
-    def survey(cls, path: Path) -> Input:
-        """Read it once, for its length and its identity."""
+    def survey(cls, path: Path) -> BatchInput:
+        """Read the file once to count and hash it."""
         digest, rows = hashlib.sha256(), 0
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -54,7 +54,7 @@ class Input:
         return cls(path, rows, digest.hexdigest())
 
     def lines(self, begin: int) -> Iterator[bytes]:
-        """From this index on."""
+        """The lines from this index on."""
         with self.path.open("rb") as lines:
             for index, line in enumerate(lines):
                 if index >= self.rows:
@@ -64,8 +64,8 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """Which batch the output belongs to. ``submitted``: every row of the input was taken."""
+class BatchState:
+    """The batch that the output belongs to. ``submitted``: every row of the input is stored."""
 
     batch_id: str
     program: str
@@ -75,17 +75,17 @@ class State:
     submitted: bool = False
 
 
-def read_state(path: Path) -> State | None:
+def read_state(path: Path) -> BatchState | None:
     if not path.exists():
         return None
     try:
-        return State(**{name: value for name, value in json.loads(path.read_bytes()).items() if name != "format"})
+        return BatchState(**{name: value for name, value in json.loads(path.read_bytes()).items() if name != "format"})
     except (ValueError, TypeError, AttributeError) as error:
-        raise refuse(f"{path} is not the state of a batch ({error}); --restart begins anew") from None
+        raise refuse(f"{path} is not the state of a batch ({error}); use --restart to begin again") from None
 
 
-def write_state(path: Path, state: State) -> None:
-    """All of it or nothing, and on the disk."""
+def write_state(path: Path, state: BatchState) -> None:
+    """Replace the file atomically, and sync it to disk."""
     draft = path.with_name(path.name + ".new")
     with draft.open("w") as file:
         json.dump({"format": FORMAT, **asdict(state)}, file, indent=2)
@@ -100,7 +100,7 @@ def write_state(path: Path, state: State) -> None:
 
 
 class LineFile:
-    """An append-only file of JSON lines, each with the ``index`` of its row. One process writes it at a time."""
+    """An append-only file of JSON lines, each with the ``index`` of its row. Only one process can write it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -111,7 +111,7 @@ class LineFile:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise refuse(f"another dspex batch is writing {path}") from None
+            raise refuse(f"another `dspex batch` is writing {path}") from None
 
     @property
     def is_empty(self) -> bool:
@@ -121,9 +121,9 @@ class LineFile:
         self._file.truncate(0)
 
     def recover(self, written: IndexSet) -> int:
-        """Add the indexes of the lines to ``written``, and take off a last line that was cut short.
+        """Add the index of each line to ``written``, and remove an incomplete last line.
 
-        Returns how many lines there are. Raises DspexError for a file that is not what this command wrote.
+        Returns the number of lines. Raises DspexError if the file was not written by this command.
         """
         self._file.seek(0)
         good, count = 0, 0
@@ -146,7 +146,7 @@ class LineFile:
             self.sync()
 
     def sync(self) -> None:
-        """Have what was written on the disk."""
+        """Sync the written lines to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._unsynced, self._synced_at = 0, time.monotonic()
@@ -159,13 +159,13 @@ class LineFile:
         try:
             fresh = written.add(index)
         except IndexError:
-            raise refuse(f"{self.path}, line {count + 1}, is of row {index}, which the input does not have") from None
+            raise refuse(f"{self.path}, line {count + 1}, has row {index}, which the input does not have") from None
         if not fresh:
-            raise refuse(f"{self.path}, line {count + 1}: row {index} was written before")
+            raise refuse(f"{self.path}, line {count + 1}: row {index} is there twice")
 
 
 def _index(line: bytes) -> int | None:
-    """The index of the row that a line is of; None for what is not a whole line."""
+    """The index in a line; None if the line is incomplete."""
     if not line.endswith(b"\n"):
         return None
     try:

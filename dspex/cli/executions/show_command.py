@@ -15,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dspex.cli.output.console_tables import console
-from dspex.cli.output.json_output import STATUS_STYLES, as_data, echo_json, json_option, short
+from dspex.cli.output.execution_data import STATUS_STYLES, execution_data
+from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.one_line import one_line
 from dspex.client.audit_trail import AuditEvent, AuditTrail
 from dspex.client.client import Client
 from dspex.client.execution import Execution
@@ -24,8 +26,8 @@ from dspex.store.lifecycle.status import Status
 __all__ = ["show", "timeline"]
 
 ID = re.compile(r"[0-9a-f-]{17,}")
-#: What of an event's data says most, in this order.
-TOLD = (
+#: The keys of an event's data that the timeline shows, most useful first.
+SHOWN_KEYS = (
     *("worker", "host", "pid", "requested_at", "by"),
     *("adapter", "module", "model", "replayed", "prompt_tokens", "completion_tokens", "cost_usd", "bytes"),
     *("valid", "repairs", "fields", "code", "cause", "error", "reason", "delay_seconds", "last_heartbeat_at"),
@@ -44,7 +46,7 @@ STYLES = {
 @click.argument("id")
 @json_option
 def show(id: str, as_json: bool) -> None:
-    """Show an execution: inputs, outputs, figures, and the timeline of its audit trail.
+    """Show an execution: inputs, outputs, metrics, and the timeline of its audit trail.
 
     Example: dspex show 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e
     """
@@ -56,12 +58,12 @@ def show(id: str, as_json: bool) -> None:
         inputs = shown("inputs", row["inputs"])
         result = None if row["result"] is None else shown("outputs", row["result"])
         if as_json:
-            echo_json({**as_data(execution), "inputs": inputs, "result": result, "audit": _audit(trail)})
+            echo_json({**execution_data(execution), "inputs": inputs, "result": result, "audit": _audit(trail)})
             return
         screen = console()
         screen.print(_head(execution))
         if execution.status is Status.QUEUED and (why := client.paused().get(execution.program)):
-            screen.print(Text(f"its program is paused ({why}): `dspex resume {execution.program}`", style="yellow"))
+            screen.print(Text(f"the program is paused ({why}): `dspex resume {execution.program}`", style="yellow"))
         screen.print(_values("inputs", inputs))
         if result is not None:
             screen.print(_values("outputs", result))
@@ -74,7 +76,7 @@ def show(id: str, as_json: bool) -> None:
 
 
 def timeline(trail: AuditTrail, *, width: int = 100) -> Panel:
-    """The audit trail drawn for a console so wide: when each event began, how long it took, and where that lies."""
+    """The audit trail as a panel of this width: when each event began, how long it took, and a bar for it."""
     begin = trail[0].at
     end = max(_end(event) for event in trail)
     span = max((end - begin).total_seconds(), 1e-6)
@@ -91,10 +93,10 @@ def timeline(trail: AuditTrail, *, width: int = 100) -> Panel:
             Text(event.kind, style=_style(event)),
             "" if took is None else _milliseconds(took),
             _bar(offset / span, (took or 0) / 1000 / span, cells),
-            Text(_told(event), style="dim"),
+            Text(_details(event), style="dim"),
         )
     verdict = trail.verify()
-    whole = Text("✔ the chain of hashes is whole", style="green")
+    whole = Text("✔ the hash chain is intact", style="green")
     proof = whole if verdict else Text("✘ " + "; ".join(verdict.faults), style="bold red")
     title = f"audit trail of {trail.execution_id}"
     return Panel(Group(table, Text(), proof), title=title, title_align="left", border_style="dim")
@@ -115,7 +117,7 @@ def _values(title: str, values: Mapping[str, Any]) -> Text:
     text = Text()
     for index, (name, value) in enumerate(values.items()):
         text.append(f"{title if index == 0 else '':8}", style="bold").append(f"{name}: ", style="cyan")
-        text.append(short(value, 300) + ("\n" if index < len(values) - 1 else ""))
+        text.append(one_line(value, 300) + ("\n" if index < len(values) - 1 else ""))
     return text
 
 
@@ -135,16 +137,16 @@ def _style(event: AuditEvent) -> str:
     return STYLES.get(event.kind, "")
 
 
-def _told(event: AuditEvent) -> str:
-    parts = [f"{key}={_brief(key, event.data[key])}" for key in TOLD if event.data.get(key) not in (None, [], "")]
+def _details(event: AuditEvent) -> str:
+    parts = [f"{key}={_brief(key, event.data[key])}" for key in SHOWN_KEYS if event.data.get(key) not in (None, [], "")]
     return " ".join(parts[:4])
 
 
 def _brief(key: str, value: Any) -> str:
-    """Ids and hashes by their beginning: enough to tell them apart. A trace is looked up by the whole."""
+    """Ids and hashes are shortened to their first characters. A trace id is not: it is needed to look the trace up."""
     if key == "trace_id":
         return str(value)
-    return f"{value[:13]}…" if isinstance(value, str) and ID.fullmatch(value) else short(value, 40)
+    return f"{value[:13]}…" if isinstance(value, str) and ID.fullmatch(value) else one_line(value, 40)
 
 
 def _end(event: AuditEvent) -> datetime:

@@ -19,13 +19,15 @@ __all__ = ["print_stream", "stream"]
 
 @click.command()
 @click.argument("id")
-@click.option("--after", metavar="CURSOR", help="Go on after this event: the cursor that --json prints.")
-@click.option("--timeout", type=float, default=None, help="How long to follow, in seconds; the execution goes on.")
+@click.option("--after", metavar="CURSOR", help="Continue after this event: the cursor that --json prints.")
+@click.option(
+    "--timeout", type=float, default=None, help="How many seconds to follow; the execution continues after it."
+)
 @json_option
 def stream(id: str, after: str | None, timeout: float | None, as_json: bool) -> None:
-    """Follow an execution until it is over: its status, and its fields as the model writes them.
+    """Follow an execution until it ends: its status, and its fields as the model writes them.
 
-    The text comes while it is written if the execution was submitted with --stream.
+    Partial text is available if the execution was submitted with --stream.
 
     Example: dspex stream 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e
     """
@@ -38,9 +40,9 @@ def stream(id: str, after: str | None, timeout: float | None, as_json: bool) -> 
 def print_stream(
     execution: Execution, signature: Signature, *, after: str | None = None, timeout: float | None, as_json: bool
 ) -> None:
-    """Print its events until it is over: fields to stdout, the rest to stderr; ``as_json``: all, a line each.
+    """Print the events of an execution until it ends: fields to stdout, the rest to stderr.
 
-    Raises what :meth:`Execution.result` raises.
+    With ``as_json`` every event is a line on stdout. Raises the errors of :meth:`Execution.result`.
     """
     printed = partial(_print_json, signature=signature) if as_json else _Printer().print
     try:
@@ -49,14 +51,14 @@ def print_stream(
             if event.error is not None:
                 raise event.error
     except KeyboardInterrupt:
-        click.echo(f"\nit goes on; `dspex stream {execution.id}` follows it", err=True)
+        click.echo(f"\nthe execution continues; `dspex stream {execution.id}` follows it", err=True)
         raise
     if not as_json:
         click.secho(f"{execution.id}  {execution.metrics.execution_time_ms:.0f} ms", dim=True, err=True)
 
 
 class _Printer:
-    """Prints events for people; of a field that is being written the line is left open."""
+    """Prints events for people. The line of a field stays open while the model writes it."""
 
     def __init__(self) -> None:
         self._open: str | None = None
@@ -66,7 +68,7 @@ class _Printer:
             case "status":
                 self._aside(f"{event.status}" + (f", attempt {event.attempt}" if event.attempt > 1 else ""))
             case "reset":
-                self._aside("the model answers anew")
+                self._aside("the model starts its answer again")
             case "partial":
                 self._label(event.field)
                 click.echo(event.text, nl=False)
@@ -95,12 +97,12 @@ class _Printer:
 
 
 def _print_json(event: StreamEvent, signature: Signature) -> None:
-    told = {field.name: getattr(event, field.name) for field in fields(event)}
-    told["error"] = event.error and event.error.as_dict()
+    data = {field.name: getattr(event, field.name) for field in fields(event)}
+    data["error"] = event.error and event.error.as_dict()
     if event.kind == "done":
-        told["value"] = json.loads(signature.encode("outputs", dict(event.value)))
+        data["value"] = json.loads(signature.encode("outputs", dict(event.value)))
     elif event.validated and event.field is not None:
-        told["value"] = json.loads(signature.encode("outputs", {event.field: event.value}))[event.field]
+        data["value"] = json.loads(signature.encode("outputs", {event.field: event.value}))[event.field]
     own = ("value", "validated") if event.kind == "field" else ()
-    kept = {name: value for name, value in told.items() if name in own or not (value is None or value is False)}
+    kept = {name: value for name, value in data.items() if name in own or not (value is None or value is False)}
     click.echo(json.dumps(kept, ensure_ascii=False))

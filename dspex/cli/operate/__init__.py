@@ -1,1 +1,1 @@
-"""Commands of an operator."""
+"""Commands for operators."""

@@ -1,4 +1,4 @@
-"""``dspex alerts``: what fires, and whether it can be told."""
+"""``dspex alerts``: list alerts, evaluate them, and test the channels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dspex.cli.output.json_output import echo_json, json_option
 from dspex.client.client import Client
 from dspex.errors import AlertNotDelivered, ConfigurationError
 from dspex.operations.alerts.alert import Alert, Notice
-from dspex.operations.alerts.alert_channels import channels, deployment
-from dspex.operations.alerts.evaluation import evaluate_and_tell
+from dspex.operations.alerts.alert_channels import alert_channels, deployment
+from dspex.operations.alerts.evaluation import evaluate_and_notify
 from dspex.settings import Settings
 
 __all__ = ["alerts"]
@@ -24,11 +24,17 @@ STYLES = {"pending": "yellow", "firing": "bold red", "resolved": "green"}
 
 
 @click.group(invoke_without_command=True)
-@click.option("--resolved-within", default=24.0, show_default=True, metavar="HOURS", help="Also those resolved lately.")
+@click.option(
+    "--resolved-within",
+    default=24.0,
+    show_default=True,
+    metavar="HOURS",
+    help="Include alerts resolved within so many hours.",
+)
 @json_option
 @click.pass_context
 def alerts(ctx: click.Context, resolved_within: float, as_json: bool) -> int:
-    """List alerts: those that fire or are about to, then those resolved lately. Exit code 1 when one fires.
+    """List alerts: firing and pending ones, then recently resolved ones. Exit code 1 if an alert is firing.
 
     \b
     Example: dspex alerts
@@ -46,47 +52,48 @@ def alerts(ctx: click.Context, resolved_within: float, as_json: bool) -> int:
 @click.argument("channel", required=False, type=click.Choice(["log", "email", "webhook"]))
 @json_option
 def test(channel: str | None, as_json: bool) -> int:
-    """Tell a test alert by each channel of DSPEX_ALERTS, or by one, and say what came of it. Exit code 1 if one fails.
+    """Send a test alert to each channel of DSPEX_ALERTS, or to one, and print the results. Exit code 1 if one fails.
 
     \b
     Example: dspex alerts test
              dspex alerts test webhook
     """
     settings = Settings.load()
-    made = channels(settings, deployment(settings, settings.backends()))
+    made = alert_channels(settings, deployment(settings, settings.backends()))
     if not made or (channel and channel not in made):
-        raise ConfigurationError(
-            f"DSPEX_ALERTS is {','.join(settings.alerts) or 'none'}: there is no {channel or 'channel'} to tell by"
-        )
+        enabled = ",".join(settings.alerts) or "none"
+        raise ConfigurationError(f"DSPEX_ALERTS is {enabled}: there is no {channel or 'channel'} to test")
     results = {}
     for name in [channel] if channel else list(made):
         try:
-            results[name] = (True, made[name].tell([_test_notice()]))
+            results[name] = (True, made[name].send([_test_notice()]))
         except AlertNotDelivered as error:
             results[name] = (False, str(error))
     if as_json:
-        echo_json({name: {"delivered": done, "details": told} for name, (done, told) in results.items()})
+        echo_json(
+            {name: {"delivered": delivered, "details": details} for name, (delivered, details) in results.items()}
+        )
     else:
-        for name, (done, told) in results.items():
-            click.secho(f"{name:8} {'told' if done else 'FAILED'}  {told}", fg=None if done else "red")
-    return 0 if all(done for done, _ in results.values()) else 1
+        for name, (delivered, details) in results.items():
+            click.secho(f"{name:8} {'sent' if delivered else 'FAILED'}  {details}", fg=None if delivered else "red")
+    return 0 if all(delivered for delivered, _ in results.values()) else 1
 
 
 @alerts.command()
 @json_option
 def check(as_json: bool) -> int:
-    """Evaluate and tell now, as beat has a worker do: from cron elsewhere, it also tells that no worker is left.
+    """Evaluate alerts and send notifications now, as beat schedules it on a worker.
 
-    Exit code 1 when an alert fires.
+    Run it from cron on another host to be alerted when no worker is left. Exit code 1 if an alert is firing.
 
     Example: dspex alerts check
     """
     settings = Settings.load()
-    done = evaluate_and_tell(settings)
+    done = evaluate_and_notify(settings)
     with Client(settings) as client:
         found = client.alerts(resolved_within=timedelta(0))
     for name, failure in done.failures.items():
-        click.secho(f"not told by {name}: {failure}", fg="red", err=True)
+        click.secho(f"not sent by {name}: {failure}", fg="red", err=True)
     return _show(found, as_json)
 
 
@@ -99,14 +106,14 @@ def _show(found: Sequence[Alert], as_json: bool) -> int:
     else:
         print_table(
             console(),
-            ("state", "since", "alert", "of", "what"),
-            [(Text(a.state, style=STYLES[a.state]), _when(a), a.rule, a.subject or "-", _what(a)) for a in found],
+            ("state", "since", "alert", "subject", "summary"),
+            [(Text(a.state, style=STYLES[a.state]), _when(a), a.rule, a.subject or "-", _summary(a)) for a in found],
         )
     return 1 if firing else 0
 
 
 def _when(alert: Alert) -> str:
-    """When it began, in the reader's own time, and how long it has lasted or did."""
+    """When it began, in local time, and how long it has lasted."""
     until = alert.resolved_at or datetime.now(UTC)
     minutes, seconds = divmod(int((until - alert.since).total_seconds()), 60)
     hours, minutes = divmod(minutes, 60)
@@ -114,13 +121,13 @@ def _when(alert: Alert) -> str:
     return f"{alert.since.astimezone():%m-%d %H:%M} for {lasted}"
 
 
-def _what(alert: Alert) -> Text:
-    told = Text(alert.summary)
+def _summary(alert: Alert) -> Text:
+    text = Text(alert.summary)
     if alert.state != "resolved":
-        told.append(f"\n→ {alert.remedy}" if sys.stdout.isatty() else f" → {alert.remedy}", style="dim")
+        text.append(f"\n→ {alert.fix}" if sys.stdout.isatty() else f" → {alert.fix}", style="dim")
     if alert.undelivered:
-        told.append(f" (not told yet: {alert.delivery_error or 'waiting'})", style="yellow")
-    return told
+        text.append(f" (not sent yet: {alert.delivery_error or 'waiting'})", style="yellow")
+    return text
 
 
 def _test_notice() -> Notice:

@@ -1,4 +1,4 @@
-"""``dspex audit``: is what the trails say what happened?"""
+"""``dspex audit``: verify and export audit trails."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from uuid import UUID
 
 import click
 
-from dspex.cli.output.json_output import echo_json, json_option, opened_database
-from dspex.cli.output.progress_bar import Meter
-from dspex.cli.output.time_options import Moment, since_option
+from dspex.cli.database import open_database
+from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.progress_bar import ProgressBars
+from dspex.cli.output.time_options import TimeParameter, since_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.operations.audit import audit_export
@@ -23,21 +24,23 @@ __all__ = ["audit"]
 
 @click.group()
 def audit() -> None:
-    """Verify audit trails, and write them to files that are verified without the database.
+    """Verify audit trails, and export them to files that can be verified without the database.
 
     Example: dspex audit verify
     """
 
 
 @audit.command()
-@click.option("--program", shell_complete=program_names, help="Only this program's executions.")
+@click.option("--program", shell_complete=program_names, help="Only executions of this program.")
 @since_option
 @click.option(
-    "--file", type=click.Path(dir_okay=False, exists=True, path_type=Path), help="An export, instead of the database."
+    "--file",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="Verify an exported file instead of the database.",
 )
 @json_option
 def verify(program: str | None, since: datetime | None, file: Path | None, as_json: bool) -> int:
-    """Recompute the chain of hashes of every execution. Exit code 1, and their ids, when trails are not whole.
+    """Recompute the hash chain of every execution. Prints the ids of broken trails; exit code 1 if there are any.
 
     \b
     Examples:
@@ -47,23 +50,23 @@ def verify(program: str | None, since: datetime | None, file: Path | None, as_js
     """
     if file is not None:
         if program or since:
-            raise click.UsageError("--file verifies all of a file: leave out --program and --since")
+            raise click.UsageError("--file verifies the whole file: --program and --since cannot be given with it")
         return _verify_file(file, as_json)
     verified = 0
 
-    def note(done: int, total: int) -> None:
+    def count(done: int, total: int) -> None:
         nonlocal verified
         verified = done
-        show(done, total)
+        on_progress(done, total)
 
-    with Client() as client, Meter() as meter, meter.phase("verifying", None) as show:
-        broken = client.verify_audit(program=program, since=since, on_progress=note)
-    return _tell(verified, broken, as_json)
+    with Client() as client, ProgressBars() as bars, bars.phase("verifying", None) as on_progress:
+        broken = client.verify_audit(program=program, since=since, on_progress=count)
+    return _print_verdict(verified, broken, as_json)
 
 
 @audit.command()
 @since_option
-@click.option("--until", type=Moment(), metavar="WHEN", help="Only those submitted before.")
+@click.option("--until", type=TimeParameter(), metavar="WHEN", help="Only executions submitted before.")
 @click.option(
     "-o",
     "--output",
@@ -73,9 +76,9 @@ def verify(program: str | None, since: datetime | None, file: Path | None, as_js
 )
 @json_option
 def export(since: datetime | None, until: datetime | None, output: Path, as_json: bool) -> None:
-    """Write audit trails to a file, which `dspex audit verify --file` verifies.
+    """Export audit trails to a file, which `dspex audit verify --file` verifies.
 
-    It prints a digest: kept elsewhere, it proves later that the file is the same.
+    The command prints a digest of the file. Keep it elsewhere to prove later that the file was not changed.
 
     \b
     Examples:
@@ -83,9 +86,9 @@ def export(since: datetime | None, until: datetime | None, output: Path, as_json
       dspex audit export -o audit.parquet
     """
     about = {"since": since and since.isoformat(), "until": until and until.isoformat()}
-    with opened_database() as database, Meter() as meter, meter.phase("exporting", None) as show:
+    with open_database() as database, ProgressBars() as bars, bars.phase("exporting", None) as on_progress:
         written = audit_export.export(
-            output, audit_export.chains(database, since, until), about=about, on_progress=show
+            output, audit_export.chains(database, since, until), about=about, on_progress=on_progress
         )
     if as_json:
         echo_json({"file": str(output), **asdict(written)})
@@ -95,18 +98,18 @@ def export(since: datetime | None, until: datetime | None, output: Path, as_json
 
 def _verify_file(file: Path, as_json: bool) -> int:
     held, broken = audit_export.verify_file(file)
-    code = _tell(held.executions, broken, as_json, digest=held.digest)
+    code = _print_verdict(held.executions, broken, as_json, digest=held.digest)
     if not as_json:
         click.echo(f"digest {held.digest}")
     return code
 
 
-def _tell(verified: int, broken: Mapping[UUID, Verdict], as_json: bool, **more: str) -> int:
+def _print_verdict(verified: int, broken: Mapping[UUID, Verdict], as_json: bool, **more: str) -> int:
     if as_json:
         found = [{"id": str(id), "faults": verdict.faults} for id, verdict in broken.items()]
         echo_json({"verified": verified, "broken": found, **more})
     else:
         for id, verdict in broken.items():
             click.echo(f"{id}  {'; '.join(verdict.faults)}")
-        click.echo(f"{verified} trails verified, {len(broken)} not whole")
+        click.echo(f"{verified} trails verified, {len(broken)} broken")
     return 1 if broken else 0

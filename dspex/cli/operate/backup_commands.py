@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from dspex.cli.database import open_database
 from dspex.cli.output.console_tables import console
-from dspex.cli.output.json_output import echo_json, json_option, opened_database
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.operations.backup.backup import back_up, manifest_path
 from dspex.operations.backup.restore import restore as put_back
 from dspex.settings import Settings, without_password
@@ -27,38 +28,38 @@ __all__ = ["backup", "restore"]
     type=click.Path(path_type=Path),
     default=Path(),
     show_default="here",
-    help="A file, or a directory to put dspex-TIME.dump in.",
+    help="A file, or a directory for a file named dspex-TIME.dump.",
 )
 @json_option
 def backup(output: Path, as_json: bool) -> None:
-    """Write all that DSPex keeps in Postgres to a file, with a manifest beside it. Work goes on meanwhile.
+    """Write a backup of all DSPex data in Postgres to a file, with a manifest beside it. Workers continue meanwhile.
 
-    Secrets are not in it: keep DSPEX_ENCRYPTION_KEY and the environment elsewhere.
+    The backup holds no keys: keep DSPEX_ENCRYPTION_KEY and other secrets elsewhere.
 
     \b
     Examples:
       dspex backup -o /var/backups/dspex
       dspex backup -o before-upgrade.dump
     """
-    with opened_database() as database, _progress() as told:
-        made = back_up(database, output, told)
+    with open_database() as database, _progress() as on_progress:
+        made = back_up(database, output, on_progress)
     if as_json:
         echo_json({"file": str(made.file), **asdict(made.manifest)})
         return
     manifest = made.manifest
     click.echo(f"{made.file}: {manifest.bytes} bytes, {manifest.rows['executions']} executions")
-    click.echo(f"{manifest_path(made.file).name} says what is in it; keep both together")
+    click.echo(f"{manifest_path(made.file).name} is its manifest; keep both files together")
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Replace the programs and executions that are there.")
+@click.option("--force", is_flag=True, help="Replace existing programs and executions.")
 @json_option
 def restore(file: Path, force: bool, as_json: bool) -> None:
-    """Put a backup into the database of DSPEX_DATABASE_URL, verify it, and let go on what was not finished.
+    """Restore a backup into the database of DSPEX_DATABASE_URL, and verify it.
 
-    The database must exist. All is put back or nothing. What was running begins again once workers are there, with
-    the model calls that the backup knows replayed.
+    The database must exist. Everything is restored or nothing. Unfinished executions continue once workers are
+    running; the model calls in the backup are replayed.
 
     \b
     Examples:
@@ -68,8 +69,8 @@ def restore(file: Path, force: bool, as_json: bool) -> None:
     settings = Settings.load()
     database = Database(settings.backends().database_url, application_name="dspex restore")
     try:
-        with _progress() as told:
-            done = put_back(database, file, told, force=force, keep_days=settings.retention_days)
+        with _progress() as on_progress:
+            done = put_back(database, file, on_progress, force=force, keep_days=settings.retention_days)
     finally:
         database.close()
     if as_json:
@@ -78,16 +79,16 @@ def restore(file: Path, force: bool, as_json: bool) -> None:
     rows = done.manifest.rows
     click.echo(
         f"{without_password(database.url)}: {rows['executions']} executions and {rows['audit_events']} audit entries "
-        f"as of {done.manifest.made_at}, every trail verified"
+        f"as of {done.manifest.made_at}, all trails verified"
     )
-    click.echo(f"{done.running} were running and {done.queued} queued: they go on with the next worker")
+    click.echo(f"{done.running} were running and {done.queued} queued: they continue with the next worker")
     if done.migrated_from is not None:
-        click.echo(f"the schema was at {done.migrated_from} and is up to date now")
+        click.echo(f"the schema was migrated from {done.migrated_from}")
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
+    """A progress bar on a terminal, nothing elsewhere."""
     screen = console(stderr=True)
     columns = (
         SpinnerColumn(),
@@ -99,7 +100,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
         task = bars.add_task("", total=None)
 
-        def told(what: str, done: int, total: int) -> None:
-            bars.update(task, description=what, completed=done, total=total or None)
+        def on_progress(phase: str, done: int, total: int) -> None:
+            bars.update(task, description=phase, completed=done, total=total or None)
 
-        yield told
+        yield on_progress

@@ -1,4 +1,4 @@
-"""``dspex bench``: how much load the deployment carries, and where it is bound."""
+"""``dspex bench``: measure the throughput of the deployment and find its bottleneck."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from dspex.signatures import signature
 __all__ = ["bench"]
 
 NAME = "dspex-bench"
-#: Requests of each user: in the shapes, and in a trial for the most users.
+#: Requests of each user: in a measured load, and in a trial for the largest number of users.
 EACH, TRIAL_EACH = 50, 5
-#: Requests a second of the steady load.
+#: Requests per second of the steady load.
 PER_SECOND = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A shape, what it was, its floors, what bound the deployment, and the workers of this host meanwhile."""
+class LoadResult:
+    """The measurements of one load, its required minimums (floors), the bottlenecks, and the workers of this host."""
 
     what: str
     shape: Shape
@@ -43,7 +43,7 @@ class Result:
 
     @property
     def factor(self) -> float:
-        """How many times over the nearest of its floors is kept; below 1 when one is not."""
+        """The margin over the closest floor; below 1 if a floor is not met."""
         return min(floor.factor for floor in self.floors)
 
     def as_data(self) -> dict[str, Any]:
@@ -66,16 +66,20 @@ class Result:
 
 
 @click.command()
-@click.option("--users", default="1,5,10,20,50", show_default=True, metavar="N,…", help="How many users at once.")
+@click.option("--users", default="1,5,10,20,50", show_default=True, metavar="N,…", help="Numbers of concurrent users.")
 @click.option("--each", type=click.IntRange(1, 100_000), default=EACH, show_default=True, help="Requests of each user.")
 @click.option("--seconds", type=click.FloatRange(0), default=30, show_default=True,
-              help="How long a steady 10 requests a second last; 0 leaves it out.")  # fmt: skip
-@click.option("--most/--no-most", default=True, show_default=True, help="Look for the most users that are served.")
+              help="Duration of a steady load of 10 requests per second; 0 skips it.")  # fmt: skip
+@click.option(
+    "--most/--no-most", default=True, show_default=True, help="Search for the largest number of users that is served."
+)
 @click.option("--model-ms", type=click.FloatRange(0), default=0, show_default=True,
-              help="How long the pretended model takes for an answer.")  # fmt: skip
-@click.option("--program", help="A deployed program of your own, instead of the scripted one: its model is called.")
-@click.option("--input", "inputs", multiple=True, metavar="JSON", help="Its inputs; several are given in turn.")
-@click.option("--yes", is_flag=True, help="Do not ask before calling a model.")
+              help="Latency of the simulated model.")  # fmt: skip
+@click.option("--program", help="A deployed program, instead of the simulated one. Its model is called.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="JSON", help="Inputs for --program; several are used in turn."
+)
+@click.option("--yes", is_flag=True, help="Call the model without asking for confirmation.")
 @json_option
 def bench(
     users: str,
@@ -88,23 +92,23 @@ def bench(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Put load on this deployment, and say how much it carries and where it is bound.
+    """Put load on this deployment, and measure its throughput and its bottleneck.
 
-    It deploys a program named dspex-bench, whose model is pretended, and runs thousands of executions of it. They
-    stay in the database, as all finished executions do, until retention drops them. Each load has floors; how many
-    times over the nearest of them is met is in the table's last column. The exit code is 1 when one is not met.
+    The command deploys a program named dspex-bench with a simulated model, and runs thousands of executions of it.
+    They stay in the database until retention removes them. Each load has floors (required minimums); the last column
+    of the table is the margin over the closest one. Exit code 1 if a floor is not met.
 
     Example: dspex bench --users 50,200 --model-ms 200
     """
     counts = _counts(users)
     if program is None and inputs:
-        raise click.UsageError("--input is for a --program of your own")
+        raise click.UsageError("--input needs --program")
     rows = [_row(text) for text in inputs]
     if program is not None:
         most = False
         _confirm(program, rows, sum(counts) * each + round(PER_SECOND * seconds), yes)
     screen = console(stderr=as_json)
-    plan = _Plan(program or NAME, _inputs(rows), each, screen, _pretended(model_ms) if program is None else None)
+    plan = _Plan(program or NAME, _inputs(rows), each, screen, _simulated(model_ms) if program is None else None)
     results, served = asyncio.run(plan.run(counts, seconds, most))
     if as_json:
         echo_json({"results": [result.as_data() for result in results], "most_users": served})
@@ -116,33 +120,33 @@ def bench(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is put on the deployment; ``pretended`` is deployed first."""
+    """The load to run; the ``simulated`` program is deployed first."""
 
     program: str
     inputs: Callable[[int], Mapping[str, Any]]
     each: int
     console: Console
-    pretended: Program | None
+    simulated: Program | None
 
-    async def run(self, counts: Sequence[int], seconds: float, most: bool) -> tuple[list[Result], int | None]:
+    async def run(self, counts: Sequence[int], seconds: float, most: bool) -> tuple[list[LoadResult], int | None]:
         async with AsyncClient() as client:
             await client.check_schema()
             if not await client.workers():
                 raise DspexError("no worker is alive: start one with `dspex worker`", code="no_worker")
-            if self.pretended is not None:
-                await client.deploy(self.pretended)
-            await load.users(client, self.program, self.inputs, count=min(counts[0], 5), each=2)  # warms up
+            if self.simulated is not None:
+                await client.deploy(self.simulated)
+            await load.users(client, self.program, self.inputs, count=min(counts[0], 5), each=2)  # warm up
             results = [await self._users(client, count) for count in counts]
             if seconds:
                 results.append(await self._steady(client, seconds))
             return results, await self._most(client) if most else None
 
-    async def _users(self, client: AsyncClient, count: int) -> Result:
+    async def _users(self, client: AsyncClient, count: int) -> LoadResult:
         with self.console.status(f"{count} users"), Observer(client.client) as observer:
             shape = await load.users(client, self.program, self.inputs, count=count, each=self.each)
         return await self._result(client, f"{count} users", shape, list(load.floors(shape)), observer)
 
-    async def _steady(self, client: AsyncClient, seconds: float) -> Result:
+    async def _steady(self, client: AsyncClient, seconds: float) -> LoadResult:
         what = f"{PER_SECOND:g}/s for {seconds:g} s"
         with self.console.status(what), Observer(client.client) as observer:
             shape = await load.steady(client, self.program, self.inputs, per_second=PER_SECOND, seconds=seconds)
@@ -158,37 +162,39 @@ class _Plan:
 
     async def _result(
         self, client: AsyncClient, what: str, shape: Shape, floors: Sequence[Floor], observer: Observer
-    ) -> Result:
+    ) -> LoadResult:
         share = await client.call(lambda: model_share(client.client, shape))
         last = observer.looks[-1]
         workers = {pid: {"cpu": cpu, "rss_mb": last.worker_mb[pid]} for pid, cpu in last.worker_cpu.items()}
-        return Result(what, shape, floors, bottlenecks(observer.looks, shape, share), workers)
+        return LoadResult(what, shape, floors, bottlenecks(observer.looks, shape, share), workers)
 
 
-def _show(screen: Console, results: Sequence[Result], served: int | None) -> None:
+def _show(screen: Console, results: Sequence[LoadResult], served: int | None) -> None:
     columns = ("load", "results/s", "mean ms", "p50", "p95", "p99", "queued", "ran", "errors", "floors")
     print_table(screen, columns, map(_cells, results))
     if served is not None:
-        screen.print(f"most users served at once: {served}" + (" (no more were tried)" if served == 200 else ""))
+        screen.print(f"most users served at once: {served}" + (" (the largest number tried)" if served == 200 else ""))
     heaviest = max(results, key=lambda result: result.shape.users)
     for pid, seen in heaviest.workers.items():
         screen.print(f"worker {pid}: {seen['cpu']:.0%} of a core, {seen['rss_mb']:.0f} MB, under {heaviest.what}")
     for bottleneck in heaviest.bottlenecks:
-        said = Text.assemble((f"bound: {bottleneck.what}", "bold"), f" under {heaviest.what}: {bottleneck.evidence}")
-        screen.print(said, soft_wrap=True)
+        line = Text.assemble(
+            (f"bottleneck: {bottleneck.what}", "bold"), f" under {heaviest.what}: {bottleneck.evidence}"
+        )
+        screen.print(line, soft_wrap=True)
         screen.print(f"       {bottleneck.fix}", style="dim", soft_wrap=True)
 
 
-def _cells(result: Result) -> tuple[str | Text, ...]:
+def _cells(result: LoadResult) -> tuple[str | Text, ...]:
     shape = result.shape
     times = (shape.mean_ms, *map(shape.percentile_ms, (50, 95, 99)), shape.queue_ms, shape.execution_ms)
     return (
         result.what, f"{shape.throughput:,.0f}" if shape.throughput >= 100 else f"{shape.throughput:.1f}",
-        *(f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}" for ms in times), f"{shape.error_rate:.1%}", _kept(result),
+        *(f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}" for ms in times), f"{shape.error_rate:.1%}", _margin(result),
     )  # fmt: skip
 
 
-def _kept(result: Result) -> Text:
+def _margin(result: LoadResult) -> Text:
     missed = [floor.what for floor in result.floors if not floor.met]
     return Text(f"not: {', '.join(missed)}", "red") if missed else Text(f"met {result.factor:,.1f}×", "green")
 
@@ -219,13 +225,11 @@ def _inputs(rows: Sequence[dict[str, Any]]) -> Callable[[int], Mapping[str, Any]
 
 def _confirm(program: str, rows: Sequence[dict[str, Any]], count: int, yes: bool) -> None:
     if not rows:
-        raise click.UsageError(f'--program {program} needs its inputs: --input \'{{"field": "value"}}\'')
+        raise click.UsageError(f'--program {program} needs inputs: --input \'{{"field": "value"}}\'')
     if not yes:
-        click.confirm(
-            f"This makes {count:,} executions of {program}, and pays for their model calls. Go on?", abort=True
-        )
+        click.confirm(f"This runs {count:,} executions of {program} with paid model calls. Continue?", abort=True)
 
 
-def _pretended(model_ms: float) -> Program:
+def _simulated(model_ms: float) -> Program:
     options = {"sleep_ms": model_ms}
     return Program(NAME, signature("question -> answer"), adapter="scripted", module_options=options)

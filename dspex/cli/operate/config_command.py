@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
 
 from dspex.cli.output.console_tables import console, print_table
-from dspex.cli.output.json_output import echo_json, json_option, short
+from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.one_line import one_line
 from dspex.embedded import read_stack
 from dspex.settings import Settings, variable
 
@@ -17,12 +18,12 @@ __all__ = ["config"]
 
 
 @click.command()
-@click.option("--set", "set_only", is_flag=True, help="Only what is not a default.")
+@click.option("--set", "set_only", is_flag=True, help="Only settings that are not defaults.")
 @json_option
 def config(set_only: bool, as_json: bool) -> None:
-    """Show every setting, its value and where that comes from. Secrets are never shown, nor passwords in URLs.
+    """Show every setting, its value and its source. Secrets and passwords in URLs are never shown.
 
-    Wrong settings are all told, with exit code 2. See docs/reference/settings.md for what each means.
+    Invalid settings are reported together, with exit code 2. See docs/reference/settings.md for their meaning.
 
     Example: dspex config --set
     """
@@ -56,11 +57,11 @@ def _value(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return "-" if value is None else short(value)
+    return "-" if value is None else one_line(value)
 
 
 def _backends(settings: Settings) -> str:
     if settings.database_url is not None:
-        return "those of the URLs"
+        return "at the configured URLs"
     running = "running" if read_stack(settings.home) is not None else "not running"
-    return f"those of the embedded stack at {settings.home}, which is {running}"
+    return f"in the embedded stack at {settings.home}, which is {running}"

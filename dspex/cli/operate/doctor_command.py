@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dspex.cli.output.console_tables import console as new_console
-from dspex.cli.output.error_output import DONE, FAILED, UNREACHABLE
+from dspex.cli.output.exit_codes import DONE, FAILED, UNREACHABLE
 from dspex.cli.output.json_output import echo_json, json_option
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ COUNTED = {"met": "met", "warning": "with a warning", "not_met": "not met", "unk
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="GROUP", help="Run only this group of checks; repeat for more.")
+@click.option("--only", multiple=True, metavar="GROUP", help="Run only this group of checks. Can be repeated.")
 @json_option
 def doctor(only: tuple[str, ...], as_json: bool) -> int:
-    """Check whether this deployment is ready, with evidence for each check and a fix where one is needed.
+    """Check whether this deployment is ready: every requirement, with evidence, and how to fix what is not met.
 
-    It reads Postgres, Redis, the workers and the settings, executes programs named dspex-doctor, which call no model,
-    and measures. It does not harm a system in production, but the group performance puts 50 users on it for some
-    seconds: name other groups to leave it out.
+    The doctor checks Postgres, Redis, the workers and the settings, executes programs named dspex-doctor with a
+    simulated model, and measures. It is safe in production, but the group performance puts a load of 50 users on the
+    deployment for some seconds; use --only with other groups to leave it out.
 
-    Exit code: 0 when every check is met, 1 when one is not met or unknown, 3 when Postgres or Redis is unreachable.
+    Exit code: 0 if every requirement is met, 1 if one is not met or unknown, 3 if Postgres or Redis is unreachable.
 
     \b
     Example: dspex doctor
@@ -87,7 +87,7 @@ def _show(console: Console, report: Report) -> None:
         )
         console.print(_table(group.results))
     _show_fixes(console, report)
-    _show_sum(console, report)
+    _show_summary(console, report)
 
 
 def _table(results: Sequence[CheckResult]) -> Table:
@@ -104,7 +104,7 @@ def _table(results: Sequence[CheckResult]) -> Table:
 
 
 def _show_fixes(console: Console, report: Report) -> None:
-    """The checks that are not met and their fixes, the worst first; each fix is printed once."""
+    """Print problems and their fixes, worst first. Each fix is printed once."""
     left = [result for result in report.results if result.fix]
     if not left:
         return
@@ -120,7 +120,7 @@ def _show_fixes(console: Console, report: Report) -> None:
         console.print(Padding(result.fix, (0, 0, 0, 4)))
 
 
-def _show_sum(console: Console, report: Report) -> None:
+def _show_summary(console: Console, report: Report) -> None:
     counts = report.counts()
     summary = ", ".join(f"{counts[name]} {COUNTED[name]}" for name in COUNTED if counts[name])
     verdict = ("ready", "green") if report.ready else ("not ready", "red")

@@ -1,11 +1,11 @@
-"""``dspex encryption``: keys that seal secret fields."""
+"""``dspex encryption``: the keys that encrypt secret fields."""
 
 from __future__ import annotations
 
 import click
 
 from dspex.cli.output.json_output import echo_json, json_option
-from dspex.cli.output.progress_bar import Meter
+from dspex.cli.output.progress_bar import ProgressBars
 from dspex.errors import ConfigurationError
 from dspex.sealing.rotation import rotate
 from dspex.sealing.values import Sealing
@@ -18,7 +18,7 @@ __all__ = ["encryption"]
 
 @click.group()
 def encryption() -> None:
-    """Make and rotate the keys that seal secret fields.
+    """Create and rotate the keys that encrypt secret fields.
 
     \b
     Examples:
@@ -29,7 +29,7 @@ def encryption() -> None:
 
 @encryption.command()
 def key() -> None:
-    """Print a new random key, as DSPEX_ENCRYPTION_KEY takes it. It is kept nowhere: whoever loses it loses the data.
+    """Print a new random key for DSPEX_ENCRYPTION_KEY. It is not stored: without the key the data is lost.
 
     Example: export DSPEX_ENCRYPTION_KEY="$(dspex encryption key)"
     """
@@ -39,21 +39,21 @@ def key() -> None:
 @encryption.command("rotate")
 @json_option
 def rotate_command(as_json: bool) -> int:
-    """Seal again, with the first key of DSPEX_ENCRYPTION_KEY, what the others sealed; clients and workers go on.
+    """Encrypt all data again with the first key of DSPEX_ENCRYPTION_KEY. Clients and workers continue meanwhile.
 
-    It can be killed and run again. Exit code 1 when something opens with none of the keys. The older keys may be taken
-    away once it says that nothing is left.
+    The command can be interrupted and run again. Exit code 1 if some data cannot be decrypted with any of the keys.
+    Older keys can be removed once the command reports that nothing older is left.
 
     Example: DSPEX_ENCRYPTION_KEY="NEW,OLD" dspex encryption rotate
     """
     settings = Settings.load()
     keyring = Sealing.of(settings).keyring
     if keyring is None:
-        raise ConfigurationError("DSPEX_ENCRYPTION_KEY is not set: give it the new key, a comma, and the old one")
+        raise ConfigurationError("DSPEX_ENCRYPTION_KEY is not set: set it to the new key, a comma, and the old key")
     database = Database(settings.backends().database_url, pool_size=1, application_name="dspex rotate")
     try:
-        with Meter() as meter, meter.phase("sealing", None) as show:
-            done = rotate(database, keyring, on_progress=show)
+        with ProgressBars() as bars, bars.phase("sealing", None) as on_progress:
+            done = rotate(database, keyring, on_progress=on_progress)
     finally:
         database.close()
     if as_json:
@@ -61,6 +61,6 @@ def rotate_command(as_json: bool) -> int:
     else:
         for why in done.why:
             click.echo(why, err=True)
-        left = f"{done.unreadable} open with none of the keys" if done.unreadable else "nothing older is left"
-        click.echo(f"{done.rows} rows sealed with key {keyring.primary}; {left}")
+        left = f"{done.unreadable} cannot be decrypted with any key" if done.unreadable else "nothing older is left"
+        click.echo(f"{done.rows} rows encrypted with key {keyring.primary}; {left}")
     return 1 if done.unreadable else 0

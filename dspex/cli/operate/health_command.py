@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dspex.cli.operate.health_details import WORDS
+from dspex.cli.operate.component_details import DETAILS
 from dspex.cli.output.console_tables import console
+from dspex.cli.output.exit_codes import DONE, FAILED, UNREACHABLE
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.client.client import Client
 from dspex.operations.health.conditions import Component, Condition, HealthReport
@@ -26,20 +27,22 @@ STYLES = {
     Condition.UNHEALTHY: "bold red",
     Condition.UNKNOWN: "magenta",
 }
-#: Exit codes: as dspex/cli/main.py has them.
-HEALTHY, NOT_HEALTHY, UNREACHABLE = 0, 1, 3
 
 
 @click.command()
 @json_option
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
-    "--interval", default=2.0, show_default=True, type=click.FloatRange(min=0.5), help="Seconds, for --watch."
+    "--interval",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(min=0.5),
+    help="Seconds between checks, for --watch.",
 )
 def health(as_json: bool, watch: bool, interval: float) -> int:
-    """Show how everything is that executions need, since when, and what to do where it is not well.
+    """Show the health of every component, since when, and how to fix problems.
 
-    Exit codes: 0 all is healthy, 1 something is not, 3 Postgres or Redis is out of reach.
+    Exit codes: 0 everything is healthy, 1 a component is not, 3 Postgres or Redis is unreachable.
 
     Example: dspex health --watch
     """
@@ -59,7 +62,7 @@ def _watch(client: Client, interval: float, *, as_json: bool) -> int:
     try:
         if as_json:
             while True:
-                click.echo(json.dumps(report.as_dict()))  # a line for each
+                click.echo(json.dumps(report.as_dict()))  # one line for each report
                 time.sleep(interval)
                 report = client.health()
         with Live(_drawn(report), console=console(), auto_refresh=False) as live:
@@ -74,7 +77,7 @@ def _watch(client: Client, interval: float, *, as_json: bool) -> int:
 def _exit_code(report: HealthReport) -> int:
     if report.unreachable:
         return UNREACHABLE
-    return HEALTHY if report.healthy else NOT_HEALTHY
+    return DONE if report.healthy else FAILED
 
 
 def _drawn(report: HealthReport) -> Group:
@@ -85,36 +88,36 @@ def _drawn(report: HealthReport) -> Group:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("component", "status", "for", "took"):
         table.add_column(column, no_wrap=True, justify="right" if column == "took" else "left")
-    table.add_column("found", overflow="fold")
+    table.add_column("details", overflow="fold")
     for name, component in report.components.items():
         table.add_row(
             name,
             Text(str(component.status), style=STYLES[component.status]),
             _ago(component.since),
             f"{component.latency_ms:.0f} ms",
-            _said(component, name),
+            _details(component, name),
         )
     return Group(head, "", table, "", _figures(report))
 
 
-def _said(component: Component, name: str) -> Text:
-    """What was found, and what to do."""
+def _details(component: Component, name: str) -> Text:
+    """The details of a component in words, and how to fix a problem."""
     details = component.details
-    words = WORDS.get(name.partition(" ")[0])
-    told = Text(str(details.get("error") or (words(details) if words else "")))
-    if component.remedy and component.status is not Condition.HEALTHY:
-        told.append(f"\n→ {component.remedy}", style="bold")
-    return told
+    words = DETAILS.get(name.partition(" ")[0])
+    text = Text(str(details.get("error") or (words(details) if words else "")))
+    if component.fix and component.status is not Condition.HEALTHY:
+        text.append(f"\n→ {component.fix}", style="bold")
+    return text
 
 
 def _figures(report: HealthReport) -> Text:
-    spoken = {
+    labels = {
         "signature_compilation_ms": "compiling a signature {:.1f} ms",
         "type_validation_ms": "validating {:.2f} ms",
-        "adapter_call_ms": "an adapter's call {:.0f} ms",
+        "adapter_call_ms": "an adapter call {:.0f} ms",
         "execution_ms": "an execution {:.0f} ms",
     }
-    words = [text.format(value) for name, text in spoken.items() if (value := report.performance.get(name)) is not None]
+    words = [text.format(value) for name, text in labels.items() if (value := report.performance.get(name)) is not None]
     used = report.resources
     if used:
         memory = used["memory_bytes"] / 2**20

@@ -19,13 +19,13 @@ __all__ = ["migrate"]
 
 
 @click.command()
-@click.option("--roles", "with_roles", is_flag=True, help="Also make the roles of producers, workers and readers.")
+@click.option("--roles", "with_roles", is_flag=True, help="Also create the roles for producers, workers and readers.")
 @json_option
 def migrate(with_roles: bool, as_json: bool) -> None:
-    """Bring the database's schema up to date; safe to run again, and at the same time elsewhere.
+    """Bring the database's schema up to date. Safe to run again, and to run on several hosts at once.
 
-    With --roles there are also roles with the least rights that producers, workers and readers need. Once made, each
-    migration keeps their rights up to date.
+    With --roles, also create roles with the least privileges that producers, workers and readers need. Later
+    migrations keep their privileges up to date.
 
     Example: DSPEX_DATABASE_URL=postgresql://owner@… dspex migrate --roles
     """
@@ -46,10 +46,10 @@ def migrate(with_roles: bool, as_json: bool) -> None:
         f"{where}: " + (f"already at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")
     )
     if with_roles:
-        _tell_roles(made)
+        _print_roles(made)
 
 
-def _tell_roles(made: Sequence[str]) -> None:
+def _print_roles(made: Sequence[str]) -> None:
     click.echo(f"roles: {', '.join(f'{role} (new)' if role in made else role for role in ROLES)}")
-    click.echo("They cannot log in. Give each application a login of its own; in psql, \\password asks for one unseen:")
+    click.echo("The roles cannot log in. Create a login for each application; in psql, \\password reads its password:")
     click.echo(textwrap.indent(LOGIN_EXAMPLE, "  "))

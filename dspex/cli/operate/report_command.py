@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
-from dspex.cli.output.time_options import Moment
+from dspex.cli.output.time_options import TimeParameter
 from dspex.client.client import Client
 from dspex.operations.report.html_page import page
 from dspex.operations.report.markdown import markdown, trends
@@ -21,28 +21,28 @@ from dspex.operations.report.report_tables import figures, moment, sections
 
 __all__ = ["report"]
 
-FORMS = (".html", ".md", ".json")
+FORMATS = (".html", ".md", ".json")
 
 
 @click.command()
-@click.option("--since", type=Moment(), default="24h", show_default=True, metavar="WHEN",
-              help="From when on: 24h, 7d, 2026-01-31, 2026-01-31T08:00.")  # fmt: skip
+@click.option("--since", type=TimeParameter(), default="24h", show_default=True, metavar="WHEN",
+              help="Begin of the period: 24h, 7d, 2026-01-31, 2026-01-31T08:00.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True, path_type=Path), metavar="FILE",
-              help="Write it there: FILE.html (with plots, nothing else needed), FILE.md or FILE.json.")  # fmt: skip
+              help="Write the report to FILE.html (self-contained, with plots), FILE.md or FILE.json.")  # fmt: skip
 @json_option
 def report(since: datetime, output: Path | None, as_json: bool) -> None:
-    """Report what happened: outcomes, times, costs, errors, events, alerts, and how they went.
+    """Report outcomes, times, costs, errors, events and alerts of a period, with trends.
 
     \b
     Example: dspex report
              dspex report --since 7d -o week.html
     """
-    if output is not None and output.suffix not in FORMS:
-        raise click.UsageError(f"{output}: a report is written to a file that ends in {', '.join(FORMS)}")
+    if output is not None and output.suffix not in FORMATS:
+        raise click.UsageError(f"{output} has an unsupported extension: use {', '.join(FORMATS)}")
     with Client() as client:
         found = client.report(since)
     if output is not None:
-        output.write_text(_written(found, output.suffix), encoding="utf-8")
+        output.write_text(_rendered(found, output.suffix), encoding="utf-8")
     if as_json:
         echo_json(found.as_dict())
     elif output is not None:
@@ -51,23 +51,23 @@ def report(since: datetime, output: Path | None, as_json: bool) -> None:
         _print(found, console())
 
 
-def _written(found: MonitoringReport, form: str) -> str:
-    if form == ".json":
+def _rendered(found: MonitoringReport, suffix: str) -> str:
+    if suffix == ".json":
         return json.dumps(found.as_dict(), ensure_ascii=False, indent=2, default=str) + "\n"
-    return page(found) if form == ".html" else markdown(found)
+    return page(found) if suffix == ".html" else markdown(found)
 
 
 def _print(found: MonitoringReport, out: Console) -> None:
     out.print(Text(f"{moment(found.since)} to {moment(found.until)}", style="bold"))
-    told = [f"{name} {value}" for name, value in figures(found)]
-    half = len(told) // 2
-    for part in (told[:half], told[half:]):
+    pairs = [f"{name} {value}" for name, value in figures(found)]
+    half = len(pairs) // 2
+    for part in (pairs[:half], pairs[half:]):
         out.print(Text("   ".join(part)))
     out.print()
     for name, line, most in trends(found):
         style = "red" if name == "failed" else "cyan"
         out.print(Text.assemble(f"{name:<10} ", (line, style), (f"  at most {most}", "dim")), soft_wrap=True)
     for section in sections(found):
-        out.print(Text(f"\n{section.title}", style="bold") + Text("" if section.rows else f": {section.nothing}"))
+        out.print(Text(f"\n{section.title}", style="bold") + Text("" if section.rows else f": {section.empty}"))
         if section.rows:
             print_table(out, section.columns, section.rows)

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from dspex.cli.database import open_database
 from dspex.cli.output.console_tables import console, print_table
-from dspex.cli.output.json_output import echo_json, json_option, opened_database
+from dspex.cli.output.json_output import echo_json, json_option
 from dspex.operations.retention.upkeep import Plan, plan, upkeep
 from dspex.settings import Settings
 from dspex.store.database import Database
@@ -21,13 +22,13 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @click.command()
-@click.option("--apply", is_flag=True, help="Remove what is old now, as upkeep does every ten minutes.")
+@click.option("--apply", is_flag=True, help="Remove expired data now, as upkeep does every ten minutes.")
 @json_option
 def retention(apply: bool, as_json: bool) -> int:
-    """Show what is kept and until when; nothing is removed without --apply.
+    """Show how long data is kept. Nothing is removed without --apply.
 
-    The settings are DSPEX_RETENTION_DAYS, DSPEX_AUDIT_RETENTION_DAYS and DSPEX_RETENTION_EXPORT. Exit code 1 when
-    something should have gone and could not.
+    The settings are DSPEX_RETENTION_DAYS, DSPEX_AUDIT_RETENTION_DAYS and DSPEX_RETENTION_EXPORT. Exit code 1 if
+    expired data could not be removed.
 
     \b
     Examples:
@@ -36,7 +37,7 @@ def retention(apply: bool, as_json: bool) -> int:
       dspex retention --apply
     """
     settings = Settings.load()
-    with opened_database(settings) as database:
+    with open_database(settings) as database:
         return _apply(database, settings, as_json) if apply else _show(database, settings, as_json)
 
 
@@ -68,12 +69,12 @@ def _show(database: Database, settings: Settings, as_json: bool) -> int:
     print_table(screen, ("from", "before", "executions", "size", "executions and results", "audit trails"), rows)
     gone = [each for each in planned if each.period.audit_retired_at is not None]
     if gone:
-        click.echo(f"{len(gone)} periods are gone, the last on {_day(max(_gone_at(each) for each in gone))}")
+        click.echo(f"{len(gone)} periods were removed, the last on {_day(max(_gone_at(each) for each in gone))}")
     if settings.retention_days is None:
-        click.echo("DSPEX_RETENTION_DAYS is not set: everything is kept")
+        click.echo("DSPEX_RETENTION_DAYS is not set: data is kept forever")
     for name, count in expired.items():
         if count:
-            click.echo(f"{count} {name} are old and go with the next upkeep")
+            click.echo(f"{count} {name} have expired and are removed by the next upkeep")
     return 0
 
 
@@ -90,7 +91,7 @@ def _audit(planned: Plan, now: datetime) -> str:
 def _until(at: datetime | None, now: datetime) -> str:
     if at is None:
         return "kept"
-    return "go now" if at <= now else f"kept until {_day(at)}"
+    return "expired" if at <= now else f"kept until {_day(at)}"
 
 
 def _count(planned: Plan) -> str:

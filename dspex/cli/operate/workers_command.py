@@ -15,7 +15,7 @@ __all__ = ["workers"]
 @click.command()
 @json_option
 def workers(as_json: bool) -> None:
-    """List the live workers: id, host, pid, state, running, last heartbeat; and what keeps one from its work.
+    """List the live workers: id, host, pid, state, running, last heartbeat; and their problems.
 
     Example: dspex workers
     """

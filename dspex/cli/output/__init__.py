@@ -1,1 +1,1 @@
-"""What commands print, and how."""
+"""Output of commands: tables, JSON, progress, errors, exit codes."""

@@ -1,4 +1,4 @@
-"""Consoles and tables: what fits the terminal, and in a pipe one whole row on each line."""
+"""Consoles and tables. A table fits the terminal; in a pipe each row is one whole line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.text import Text
 
 __all__ = ["console", "print_table"]
 
-#: How wide drawings are where there is no terminal.
+#: The width of panels and tables without a terminal.
 PIPE_WIDTH = 120
-#: The last column is folded down to this before the table is given up.
+#: A table is printed as records when its last column would be narrower.
 NARROWEST = 8
 GAP = 2
 
@@ -23,12 +23,12 @@ Cell = str | Text
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        """What the command line makes of it: see main.py."""
+        """Leave the error to the command group (main.py)."""
         raise BrokenPipeError
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where a command prints: as wide as the terminal, or as COLUMNS says."""
+    """A console as wide as the terminal, or as COLUMNS."""
     found = _Console(stderr=stderr, highlight=False)
     if not _has_width(found):
         found.width = PIPE_WIDTH
@@ -38,10 +38,10 @@ def console(*, stderr: bool = False) -> Console:
 def print_table(
     console: Console, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, optional: Collection[str] = ()
 ) -> None:
-    """Print rows under their columns. Nothing is ever cut.
+    """Print rows under their columns. No value is cut.
 
-    On a terminal that is too narrow the columns of ``optional`` are left out first, in that order; then the last
-    column is folded; then each row is written in lines of its own. In a pipe every row is one line, however long.
+    On a terminal that is too narrow, the columns of ``optional`` are left out first, in that order; then the last
+    column is folded; then each row is printed on several lines. In a pipe every row is one line of any length.
     """
     cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     if not _has_width(console):
@@ -68,8 +68,8 @@ def _print_records(console: Console, columns: Sequence[str], rows: Iterable[Sequ
     for first, *others in rows:
         console.print(first, style="bold", soft_wrap=True)
         named = zip(columns[1:], others, strict=True)
-        told = [Text.assemble((f"{name} ", "dim"), cell) for name, cell in named if cell]
-        console.print(Text("  ").append_text(Text(", ").join(told)))
+        cells = [Text.assemble((f"{name} ", "dim"), cell) for name, cell in named if cell]
+        console.print(Text("  ").append_text(Text(", ").join(cells)))
 
 
 def _only(

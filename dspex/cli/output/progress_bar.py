@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, a line every few seconds elsewhere; on standard error."""
+"""Progress of long commands, on standard error: bars on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from rich.progress import (
 
 from dspex.cli.output.console_tables import console
 
-__all__ = ["Meter", "Show"]
+__all__ = ["OnProgress", "ProgressBars"]
 
 LINE_SECONDS = 5.0
 
 T = TypeVar("T")
 
 
-class Show(Protocol):
-    """Told how much is done, and of how much when that was not known before."""
+class OnProgress(Protocol):
+    """Called with the number of finished items, and with the total when it was not known before."""
 
     def __call__(self, done: int, total: int | None = None) -> None: ...
 
 
-class Meter:
-    """Shows one phase after another."""
+class ProgressBars:
+    """Shows the phases of a command, one after another."""
 
     def __init__(self) -> None:
         self._console = console(stderr=True)
@@ -53,38 +53,40 @@ class Meter:
         self._bars.stop()
 
     @contextmanager
-    def phase(self, name: str, total: int | None, *, done: int = 0) -> Iterator[Show]:
-        """Call what it yields with how much is done."""
+    def phase(self, name: str, total: int | None, *, done: int = 0) -> Iterator[OnProgress]:
+        """Show a phase while the block runs. Call the function it yields with the number of finished items."""
         task = self._bars.add_task(name, total=total, completed=done)
-        lines = _Lines(self._console, name, total, done)
+        lines = _ProgressLines(self._console, name, total, done)
         shown = done
 
-        def show(done: int, total: int | None = None) -> None:
+        def on_progress(done: int, total: int | None = None) -> None:
             nonlocal shown
             shown = done
             if self._console.is_terminal:
                 self._bars.update(task, completed=done, total=total)
             else:
-                lines.show(done, total)
+                lines.update(done, total)
 
-        yield show
+        yield on_progress
         self._end(task, lines, shown)
 
     def over(self, name: str, items: Sequence[T]) -> Iterator[T]:
-        """The items, one after the other, as they are dealt with."""
-        with self.phase(name, len(items)) as show:
+        """Iterate over items, and count each as finished when the next is asked for."""
+        with self.phase(name, len(items)) as on_progress:
             for number, item in enumerate(items, 1):
                 yield item
-                show(number)
+                on_progress(number)
 
-    def _end(self, task: TaskID, lines: _Lines, done: int) -> None:
+    def _end(self, task: TaskID, lines: _ProgressLines, done: int) -> None:
         if self._console.is_terminal:
             self._bars.update(task, total=self._bars.tasks[task].total or 1, completed=done or 1)
         elif lines.printed:
             lines.print(done)
 
 
-class _Lines:
+class _ProgressLines:
+    """The progress of one phase where there is no terminal."""
+
     def __init__(self, console: Console, name: str, total: int | None, done: int) -> None:
         self.printed = False
         self._total = total
@@ -93,7 +95,7 @@ class _Lines:
         self._first = done
         self._began = self._printed_at = time.monotonic()
 
-    def show(self, done: int, total: int | None) -> None:
+    def update(self, done: int, total: int | None) -> None:
         self._total = total or self._total
         if time.monotonic() - self._printed_at >= LINE_SECONDS:
             self.print(done)
@@ -102,6 +104,6 @@ class _Lines:
         self.printed = True
         now = self._printed_at = time.monotonic()
         rate = (done - self._first) / max(now - self._began, 0.001)
-        to_do = (self._total or done) - done
-        left = f", {to_do / rate:.0f} s left" if rate and to_do > 0 else ""
+        remaining = (self._total or done) - done
+        left = f", {remaining / rate:.0f} s left" if rate and remaining > 0 else ""
         self._console.print(f"{self._name}: {done} of {self._total}, {rate:.0f}/s{left}")

@@ -1,4 +1,4 @@
-"""Moments as they are typed: ``2026-01-31``, ``2026-01-31T08:00+02:00``, ``15m`` ago."""
+"""Command-line arguments that are points in time: ``2026-01-31``, ``2026-01-31T08:00+02:00``, ``15m`` (ago)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-__all__ = ["Moment", "since_option"]
+__all__ = ["TimeParameter", "since_option"]
 
 _AGO = re.compile(r"(\d+)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class Moment(click.ParamType):  # type: ignore[type-arg]  # click before 8.5 has no argument there
-    """A date, a time (UTC unless it says otherwise), or how long ago."""
+class TimeParameter(click.ParamType):  # type: ignore[type-arg]  # click before 8.5 has no argument there
+    """A date, a time (UTC unless it has an offset), or a duration before now."""
 
     name = "when"
 
@@ -29,9 +29,14 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # click before 8.5 has
             at = datetime.fromisoformat(value)
             return at if at.tzinfo else at.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no moment: 2026-01-31, 2026-01-31T08:00 (UTC), or 15m, 2h, 7d ago", param, ctx)
+            self.fail(
+                f"{value!r} is not a time; use 2026-01-31, 2026-01-31T08:00 (UTC), or 15m, 2h, 7d (ago)", param, ctx
+            )
 
 
 since_option: Callable[[Any], Any] = click.option(
-    "--since", type=Moment(), metavar="WHEN", help="Only those submitted since: 2026-01-31, 2026-01-31T08:00, 15m, 2h."
+    "--since",
+    type=TimeParameter(),
+    metavar="WHEN",
+    help="Only executions submitted since: 2026-01-31, 2026-01-31T08:00, 15m, 2h.",
 )

@@ -1,4 +1,4 @@
-"""``dspex demo``: real text through a real model, on the embedded stack."""
+"""``dspex demo``: run example programs with a real model on the embedded stack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dspex.cli.executions.show_command import timeline
-from dspex.cli.output.json_output import short
+from dspex.cli.output.one_line import one_line
 from dspex.cli.processes.stack_display import StackProgress
 from dspex.cli.processes.up_command import FLOWER_PORT, flower_port
 from dspex.client.batch import Batch
@@ -41,10 +41,10 @@ TIMEOUT_SECONDS = 240
 
 @click.command()
 def demo() -> None:
-    """Ask a question, then judge a file of customer reviews, and show what was recorded.
+    """Ask a question, classify a file of customer reviews, and show the audit trail.
 
-    It runs on the embedded stack of DSPEX_HOME, started for the occasion unless `dspex up` runs already. The model is
-    DSPEX_DEMO_MODEL if that is set, else OpenAI's if OPENAI_API_KEY is set, else the small one that comes with DSPex.
+    The demo uses the embedded stack of DSPEX_HOME, and starts it unless `dspex up` is running. The model is
+    DSPEX_DEMO_MODEL if set, else OpenAI's if OPENAI_API_KEY is set, else the small model that comes with DSPex.
 
     Example: dspex demo
     """
@@ -57,15 +57,15 @@ def demo() -> None:
         started = time.monotonic()
         question = _ask(console, client, model)
         asked = time.monotonic()
-        _judge(console, client, model)
-        judged = time.monotonic()
+        _classify(console, client, model)
+        classified = time.monotonic()
         console.print(timeline(question.audit_trail, width=console.width))
-        _closing(console, question, (started - began, asked - started, judged - asked))
+        _closing(console, question, (started - began, asked - started, classified - asked))
 
 
 def _choose_model(settings: Settings) -> tuple[str, str]:
     if settings.demo_model:
-        return settings.demo_model, "DSPEX_DEMO_MODEL says so"
+        return settings.demo_model, "DSPEX_DEMO_MODEL is set"
     if os.environ.get("OPENAI_API_KEY"):
         return OPENAI_MODEL, "OPENAI_API_KEY is set (DSPEX_DEMO_MODEL=smollm2 for the local one)"
     return LOCAL_MODEL, "no OPENAI_API_KEY is set: SmolLM2-135M, served on this machine"
@@ -73,9 +73,9 @@ def _choose_model(settings: Settings) -> tuple[str, str]:
 
 @contextmanager
 def _stack(console: Console, settings: Settings) -> Iterator[None]:
-    """The stack that runs at this home already, or one of our own."""
+    """Use the stack that is running at this home, or start one."""
     if read_stack(settings.home) is not None:
-        console.print(f"Using the stack that runs at {settings.home}\n")
+        console.print(f"Using the stack that is running at {settings.home}\n")
         yield
         return
     console.print(f"Starting the embedded stack at {settings.home}")
@@ -95,7 +95,7 @@ def _stack(console: Console, settings: Settings) -> Iterator[None]:
 def _ask(console: Console, client: Client, model: str) -> Execution:
     program = capital(model)
     client.deploy(program)
-    with console.status("waiting for the model (the local one is loaded first)"):
+    with console.status("waiting for the model (a local model is loaded first)"):
         execution = client.submit(program, {"question": QUESTION})
         result = execution.result(timeout=TIMEOUT_SECONDS)
     m = execution.metrics
@@ -107,27 +107,29 @@ def _ask(console: Console, client: Client, model: str) -> Execution:
     return execution
 
 
-def _judge(console: Console, client: Client, model: str) -> None:
+def _classify(console: Console, client: Client, model: str) -> None:
     program = reviews(model)
     client.deploy(program)
     rows = [json.loads(line) for line in (files("dspex.embedded.demo") / "reviews.jsonl").read_text().splitlines()]
     batch = client.submit_many(program, [{"review": row["review"]} for row in rows])
-    console.print(f"{len(rows)} customer reviews: {len(batch)} enqueued, {len(batch.rejected)} refused before that\n")
+    console.print(
+        f"{len(rows)} customer reviews: {len(batch)} enqueued, {len(batch.rejected)} rejected by validation\n"
+    )
     finished = {execution.id: execution for execution in _watched(console, batch)}
     table, right, failed = _verdicts(batch, finished, rows)
     console.print(table)
-    console.print("ms: from claim to result; all reviews are under way at once and share the model.", style="dim")
+    console.print("ms: from claim to result; all reviews run at once and share the model.", style="dim")
     wrong = len(batch) - right - len(failed)
-    console.print(f"[bold]{right} of {len(batch)} labels are right.[/] {_honestly(model, wrong)}")
+    console.print(f"[bold]{right} of {len(batch)} labels are right.[/] {_wrong_labels(model, wrong)}")
     for rejected in batch.rejected:
-        console.print(f"[yellow]row {rejected.index} was refused[/] before it cost anything: {rejected.error}")
+        console.print(f"[yellow]row {rejected.index} was rejected[/] before any model call: {rejected.error}")
     for execution in failed:
         console.print(f"[red]{execution.id} failed[/]: {execution.error}")
     console.print()
 
 
 def _watched(console: Console, batch: Batch) -> Iterator[Execution]:
-    columns = (TextColumn("  judging"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("  classifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(batch))
         for execution in batch.as_completed(timeout=TIMEOUT_SECONDS):
@@ -148,7 +150,7 @@ def _verdicts(
     right, failed = 0, []
     for id, index in zip(batch.ids, batch.indexes, strict=True):
         execution, row = finished[id], rows[index]
-        review, m = short(row["review"], 70), execution.metrics
+        review, m = one_line(row["review"], 70), execution.metrics
         if execution.status is not Status.COMPLETED:
             failed.append(execution)
             table.add_row(review, Text(_why(execution), style="red"))
@@ -158,7 +160,7 @@ def _verdicts(
         right += good
         sentiment = Text.assemble(result.sentiment, (" ✔", "green") if good else (" ✘", "bold red"))
         tokens = f"{m.prompt_tokens}+{m.completion_tokens}"
-        table.add_row(review, sentiment, short(result.summary, 110), f"{m.execution_time_ms:,.0f}", tokens)
+        table.add_row(review, sentiment, one_line(result.summary, 110), f"{m.execution_time_ms:,.0f}", tokens)
     return table, right, failed
 
 
@@ -170,17 +172,18 @@ def _why(execution: Execution) -> str:
     return str(execution.status)
 
 
-def _honestly(model: str, wrong: int) -> str:
+def _wrong_labels(model: str, wrong: int) -> str:
     if not wrong:
         return ""
-    excuse = ": it is a model of 135 million parameters, and its summaries show it" if model == LOCAL_MODEL else ""
-    return f"The model gets {wrong} wrong (✘){excuse}."
+    excuse = ": it has only 135 million parameters, as its summaries show" if model == LOCAL_MODEL else ""
+    return f"The model got {wrong} wrong (✘){excuse}."
 
 
 def _closing(console: Console, question: Execution, seconds: tuple[float, float, float]) -> None:
-    up, asked, judged = seconds
+    up, asked, classified = seconds
     console.print(
-        f"Stack {up:.1f} s, question {asked:.1f} s (with loading the model), reviews {judged:.1f} s.", style="dim"
+        f"Stack {up:.1f} s, question {asked:.1f} s (including loading the model), reviews {classified:.1f} s.",
+        style="dim",
     )
     flower = f"usually http://127.0.0.1:{FLOWER_PORT}"
     dspex = "dspex" if shutil.which("dspex") else os.path.relpath(sys.argv[0])
@@ -191,6 +194,6 @@ def _closing(console: Console, question: Execution, seconds: tuple[float, float,
             f"run the stack until Ctrl-C, and open Flower, the dashboard, at the address it prints ({flower})",
         ),
         (f"{dspex} run capital question='What is the capital of Japan?'", "in another terminal, while it is up"),
-        (f"{dspex} show {question.id}", "the timeline of any execution; `list` has them all"),
+        (f"{dspex} show {question.id}", "the timeline of an execution; `list` shows all executions"),
     ):
         console.print(f"  [bold cyan]{command}[/]\n      {what}", soft_wrap=True)

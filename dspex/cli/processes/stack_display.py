@@ -1,4 +1,4 @@
-"""How the embedded stack's progress looks in a terminal."""
+"""The progress of the embedded stack, printed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MARKS = {StepState.READY: ("✔", "green"), StepState.FAILED: ("✘", "red"), S
 
 
 class StackProgress:
-    """Prints a line for each part that is ready, has failed or has stopped; on a terminal also what is under way.
+    """Prints a line for each part that is ready, has failed or has stopped; on a terminal also parts in progress.
 
-    It is called from several threads.
+    Safe to call from several threads.
     """
 
     def __init__(self, console: Console) -> None:

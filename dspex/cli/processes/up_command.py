@@ -18,11 +18,11 @@ FLOWER_PORT = 5555
 
 @click.command()
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(0, 64), help="Worker processes.")
-@click.option("--no-flower", is_flag=True, help="Do without the Flower dashboard.")
+@click.option("--no-flower", is_flag=True, help="Do not start the Flower dashboard.")
 def up(workers: int, no_flower: bool) -> None:
     """Run Redis, Postgres, workers, beat and Flower on this machine until Ctrl-C.
 
-    Their data is kept under DSPEX_HOME; a Client with the same DSPEX_HOME finds them.
+    Data is kept under DSPEX_HOME. A Client with the same DSPEX_HOME finds the stack.
 
     Example: dspex up --workers 2
     """
@@ -44,11 +44,11 @@ def up(workers: int, no_flower: bool) -> None:
                 _announce(console, stack)
                 stack.wait()
         except KeyboardInterrupt:
-            console.print("Everything is stopped; the data is kept.")
+            console.print("The stack is stopped; its data is kept.")
 
 
 def flower_port() -> int | None:
-    """Flower's usual port if it is free here, else None: any other."""
+    """Flower's usual port if it is free on this host, else None (any port)."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", FLOWER_PORT))

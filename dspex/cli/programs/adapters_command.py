@@ -15,7 +15,7 @@ __all__ = ["adapters_command"]
 @click.command("adapters")
 @json_option
 def adapters_command(as_json: bool) -> None:
-    """List the adapters that can host programs: what each is able to do, and whether it can be loaded here.
+    """List the adapters that can host programs, their capabilities, and whether they can be loaded here.
 
     Example: dspex adapters
     """
@@ -51,16 +51,16 @@ def _described(info: AdapterInfo) -> dict[str, Any]:
 def _show(row: dict[str, Any]) -> None:
     click.secho(row["name"], bold=True, nl=False)
     if row["loadable"]:
-        click.secho("  loads here", fg="green")
+        click.secho("  available", fg="green")
     else:
-        remedy = f": pip install '{row['install']}'" if row["install"] else ""
-        click.secho(f"  cannot be loaded here, {', '.join(row['missing'])} is missing{remedy}", fg="yellow")
+        fix = f": pip install '{row['install']}'" if row["install"] else ""
+        click.secho(f"  cannot be loaded here, {', '.join(row['missing'])} is missing{fix}", fg="yellow")
     click.echo(f"  {row['description']}")
     words = {"calls_models": "model calls", "supports_streaming": "streaming", "supports_functions": "functions"}
     able = ", ".join(word for name, word in words.items() if row[name])
-    own = ", and your own" if row["custom_modules"] else ""
+    own = ", and custom modules" if row["custom_modules"] else ""
     click.echo(f"  modules: {', '.join(row['modules'])}{own}")
     if able:
-        click.echo(f"  able to: {able}")
+        click.echo(f"  capabilities: {able}")
     if row["options"] != []:
-        click.echo(f"  options: {', '.join(row['options'] or ['those of the module'])}")
+        click.echo(f"  options: {', '.join(row['options'] or ['as the module'])}")

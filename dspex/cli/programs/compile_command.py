@@ -1,4 +1,4 @@
-"""``dspex compile``: what a signature means, and what each provider makes of it."""
+"""``dspex compile``: show the fields of a signature, its schemas, and what a provider enforces."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ PROVIDERS = ("json-schema", "openai", "anthropic", "gemini")
 @click.command(name="compile")
 @click.argument("file", type=click.File(encoding="utf-8"))
 @click.option(
-    "--provider", type=click.Choice(PROVIDERS), default="json-schema", show_default=True, help="Whose JSON Schema."
+    "--provider",
+    type=click.Choice(PROVIDERS),
+    default="json-schema",
+    show_default=True,
+    help="The provider whose JSON Schema is shown.",
 )
 @json_option
 @click.pass_context
 def compile_command(ctx: click.Context, file: TextIO, provider: str, as_json: bool) -> None:
-    """Compile the signature in FILE (- for standard input) and show what it means: fields, JSON Schemas, what the
-    provider enforces, and the fingerprint. Exit code 1 if it does not compile.
+    """Compile the signature in FILE (- for standard input) and show its fields, JSON Schemas, fingerprint, and what
+    the provider enforces. Exit code 1 if it does not compile.
 
     Example: echo "question -> answer: str" | dspex compile -
     """
@@ -57,7 +61,7 @@ def _text(file: TextIO) -> str:
 
 
 def _print_error(error: SignatureSyntaxError) -> None:
-    """The message with its caret; rich leaves the colours out where the terminal has none."""
+    """Print the message with its caret, in colour if the terminal has colours."""
     screen = console(stderr=True)
     message = str(error).removesuffix(error.snippet).rstrip("\n")
     screen.print(Text.assemble((f"{error.code}: ", "bold red"), message), soft_wrap=True)
@@ -73,7 +77,7 @@ def _print(screen: Console, compiled: Signature, provider: str) -> None:
         for side, fields in (("input", compiled.input_fields), ("output", compiled.output_fields))
         for field in fields
     ]
-    print_table(screen, ["", "field", "type", "means", "description"], [list(map(Text, row)) for row in rows])
+    print_table(screen, ["", "field", "type", "constraints", "description"], [list(map(Text, row)) for row in rows])
     for side in ("inputs", "outputs"):
         screen.print(Text(f"\n{side} as {provider}", style="bold"))
         screen.print(JSON.from_data(compiled.json_schema(side, provider), ensure_ascii=False))
@@ -84,9 +88,9 @@ def _print(screen: Console, compiled: Signature, provider: str) -> None:
 def _limits(field: Field) -> str:
     words = [say(name, value) for name, value in field.type.constraints]
     if has_default(field):
-        words.append(f"{literal(json_form(field.default))} if left out")
+        words.append(f"default {literal(json_form(field.default))}")
     elif field.optional:
-        words.append("may be left out")
+        words.append("optional")
     return "; ".join([*words, *(["secret"] if field.secret else [])])
 
 
@@ -95,7 +99,7 @@ def _print_fit(screen: Console, fit: ProviderFit) -> None:
         (f"{fit.provider} enforces", fit.enforced, "green"),
         ("only DSPex checks", fit.checked_by_dspex, "yellow"),
         ("approximated", fit.approximated, "yellow"),
-        (f"{fit.provider} refuses it", fit.problems, "red"),
+        (f"{fit.provider} rejects the schema", fit.problems, "red"),
     ]
     screen.print()
     for title, items, style in groups:

@@ -21,8 +21,8 @@ __all__ = ["deploy"]
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
 def deploy(file: Path, as_json: bool) -> None:
-    """Deploy the programs of FILE: every dspex.Program at the top level of a Python file, or those of a JSON file
-    ({"name": {"signature": …, "model": …}, …}, with the fields of dspex.Program).
+    """Deploy the programs of FILE: every dspex.Program at the top level of a Python file, or every entry of a JSON
+    file ({"name": {"signature": …, "model": …}, …}, with the fields of dspex.Program).
 
     Example: dspex deploy programs.py
     """
@@ -46,13 +46,13 @@ def _from_python(file: Path) -> list[Program]:
         found = runpy.run_path(str(file), run_name="__dspex_deploy__")
     except DspexError:
         raise
-    except Exception as error:  # whatever the user's own code raises
+    except Exception as error:  # the user's code may raise anything
         raise click.UsageError(f"{_place(file, error)}: {type(error).__name__}: {error}") from error
     return [value for value in found.values() if isinstance(value, Program)]
 
 
 def _place(file: Path, error: Exception) -> str:
-    """Where in the file its code failed."""
+    """The line of the file that failed."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line = lines[-1] if lines else getattr(error, "lineno", None)
     return f"{file}, line {line}" if line else str(file)

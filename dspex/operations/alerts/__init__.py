@@ -1,5 +1,6 @@
-"""Alerts: figures above their thresholds, told once when that has lasted and once when it is over.
+"""Alerts: a notification when a figure stays above its threshold, and another when it is below again.
 
-rules.py says what is above its threshold, store/alerts.py keeps what became of it, evaluation.py does both and has
-channels.py tell. It all runs in the producer's package, so that `dspex alerts check` can do it where no worker lives.
+``alert_rules`` compares figures with their thresholds, ``store/operations/alerts`` stores the state of each alert,
+and ``evaluation`` runs both and sends notifications through ``alert_channels``. None of it needs a worker, so
+``dspex alerts check`` works where none is running.
 """

@@ -1,4 +1,4 @@
-"""An alert, and what a channel is given to tell."""
+"""Alerts and their notifications."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dspex.operations.alerts.alert_rules import RULES
+from dspex.operations.alerts.alert_rules import ALERT_RULES
 
 __all__ = ["Alert", "Notice"]
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A figure that was found above its threshold.
+    """A figure above its threshold.
 
-    ``state``: pending (it has not lasted for DSPEX_ALERT_AFTER_SECONDS yet), firing, resolved. ``subject``: the
-    program, worker or component; empty for the deployment. ``since`` is when it was first found, ``seen_at`` when it
-    was last. ``undelivered`` counts what channels have still to tell of it, and ``delivery_error`` is the last failure.
+    ``state``: pending (shorter than DSPEX_ALERT_AFTER_SECONDS), firing or resolved. ``subject``: the program, worker
+    or component; empty for the deployment. ``since`` is when the figure was first above the threshold, ``seen_at``
+    when it was last. ``undelivered`` is the number of notifications not sent yet, ``delivery_error`` the last failure.
     """
 
     id: int
@@ -36,8 +36,9 @@ class Alert:
     delivery_error: str | None = None
 
     @property
-    def remedy(self) -> str:
-        return RULES[self.rule].remedy.format(subject=self.subject)
+    def fix(self) -> str:
+        """How to fix the problem."""
+        return ALERT_RULES[self.rule].fix.format(subject=self.subject)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-friendly."""
@@ -45,13 +46,13 @@ class Alert:
         return {
             **{name: getattr(self, name) for name in self.__slots__ if name not in times},
             **{name: None if at is None else at.isoformat() for name, at in times.items()},
-            "remedy": self.remedy,
+            "fix": self.fix,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What is told of an alert: ``event`` is firing, reminder, resolved or test. ``id`` is the same at each try."""
+    """A notification of an alert. ``event``: firing, reminder, resolved or test. ``id`` is the same at each attempt."""
 
     id: str
     event: str
@@ -59,12 +60,12 @@ class Notice:
 
     @property
     def line(self) -> str:
-        """In one line of words."""
+        """The notification as one line of text."""
         subject = f" {self.alert.subject}" if self.alert.subject else ""
         was = "was: " if self.event == "resolved" else ""
         return f"{self.event.upper()} {self.alert.rule}{subject}: {was}{self.alert.summary}"
 
     @property
-    def advice(self) -> Sequence[str]:
-        """What to do, in a line; none once it is over."""
-        return () if self.event == "resolved" else (self.alert.remedy,)
+    def fix_lines(self) -> Sequence[str]:
+        """How to fix the problem, as lines of text; none for a resolved alert."""
+        return () if self.event == "resolved" else (self.alert.fix,)

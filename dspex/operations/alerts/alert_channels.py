@@ -1,4 +1,4 @@
-"""Where alerts are told: the log, email, a webhook."""
+"""The channels through which alerts are sent: the log, email, a webhook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from dspex.operations.alerts.alert import Notice
 from dspex.settings import Backends, Settings
 
-__all__ = ["Channel", "channels", "deployment"]
+__all__ = ["AlertChannel", "alert_channels", "deployment"]
 
 log = logging.getLogger("dspex.alerts")
 
@@ -18,48 +18,48 @@ log = logging.getLogger("dspex.alerts")
 LEVELS = {"resolved": logging.INFO, "test": logging.WARNING}
 
 
-class Channel(Protocol):
-    """Tells people."""
+class AlertChannel(Protocol):
+    """Sends notifications."""
 
-    def tell(self, notices: Sequence[Notice]) -> str:
-        """Tell all of these at once. Returns where to, in words. Raises AlertNotDelivered."""
+    def send(self, notices: Sequence[Notice]) -> str:
+        """Send all notifications at once. Returns the destination as text. Raises AlertNotDelivered."""
 
 
-class Log:
-    """A line for each, of level ERROR while it fires, for whatever collects the logs of workers."""
+class LogChannel:
+    """Writes one log line for each notification; the level is ERROR while an alert fires."""
 
-    def tell(self, notices: Sequence[Notice]) -> str:
+    def send(self, notices: Sequence[Notice]) -> str:
         for notice in notices:
-            line = " → ".join([notice.line, *notice.advice])
+            line = " → ".join([notice.line, *notice.fix_lines])
             log.log(LEVELS.get(notice.event, logging.ERROR), "%s", line, extra={"alert": notice.alert.as_dict()})
         return "the log, as logger dspex.alerts"
 
 
-def channels(settings: Settings, deployment: str) -> dict[str, Channel]:
-    """The channels asked for, by name. ``deployment`` says in every message which one it is about."""
-    made: dict[str, Channel] = {}
+def alert_channels(settings: Settings, deployment: str) -> dict[str, AlertChannel]:
+    """The enabled channels, by name. Every message contains the text ``deployment``."""
+    made: dict[str, AlertChannel] = {}
     for name in settings.alerts:
         if name == "log":
-            made[name] = Log()
+            made[name] = LogChannel()
         elif name == "email":
-            from dspex.operations.alerts.email_channel import Email
+            from dspex.operations.alerts.email_channel import EmailChannel
 
             assert settings.smtp_url is not None
             assert settings.alert_email_from is not None
-            made[name] = Email(
+            made[name] = EmailChannel(
                 settings.smtp_url, settings.alert_email_from, settings.alert_email_to, deployment, settings.ca_file
             )
         else:
-            from dspex.operations.alerts.webhook_channel import Webhook
+            from dspex.operations.alerts.webhook_channel import WebhookChannel
 
             assert settings.alert_webhook_url is not None
-            made[name] = Webhook(
+            made[name] = WebhookChannel(
                 settings.alert_webhook_url, settings.alert_webhook_secret, deployment, settings.ca_file
             )
     return made
 
 
 def deployment(settings: Settings, backends: Backends) -> str:
-    """A deployment in a few words: its profile, and where its database is."""
+    """A short name for the deployment: its profile and its database."""
     parts = urlsplit(backends.database_url)
     return f"{settings.env}, {parts.hostname or 'local'}{parts.path}"

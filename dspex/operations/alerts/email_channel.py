@@ -15,14 +15,14 @@ from pydantic import SecretStr
 from dspex.errors import AlertNotDelivered
 from dspex.operations.alerts.alert import Notice
 
-__all__ = ["Email"]
+__all__ = ["EmailChannel"]
 
 TIMEOUT_SECONDS = 10.0
 PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
 
-class Email:
-    """One plain message for all that there is to tell. The server's certificate is checked."""
+class EmailChannel:
+    """Sends one plain-text email for all notifications. The server's certificate is verified."""
 
     def __init__(
         self, url: SecretStr, sender: str, recipients: Sequence[str], deployment: str, ca_file: Path | None
@@ -33,7 +33,7 @@ class Email:
         self._deployment = deployment
         self._ca_file = ca_file
 
-    def tell(self, notices: Sequence[Notice]) -> str:
+    def send(self, notices: Sequence[Notice]) -> str:
         host, port = self._url.hostname or "", self._url.port or PORTS[self._url.scheme]
         trust = ssl.create_default_context()
         if self._ca_file is not None:
@@ -47,10 +47,10 @@ class Email:
                 self._log_in(server, trust)
                 refused = server.send_message(self._message(notices))
         except (smtplib.SMTPException, OSError) as error:
-            raise AlertNotDelivered(f"no email by {host}:{port}: {_reason(error)}") from error
+            raise AlertNotDelivered(f"no email through {host}:{port}: {_reason(error)}") from error
         if refused:
-            raise AlertNotDelivered(f"{host}:{port} took no mail for {', '.join(refused)}")
-        return f"{', '.join(self._recipients)} by {host}:{port}"
+            raise AlertNotDelivered(f"{host}:{port} rejected the recipients {', '.join(refused)}")
+        return f"{', '.join(self._recipients)} through {host}:{port}"
 
     def _log_in(self, server: smtplib.SMTP, trust: ssl.SSLContext) -> None:
         if self._url.scheme == "smtp+starttls":
@@ -64,11 +64,11 @@ class Email:
         message["From"] = self._sender
         message["To"] = ", ".join(self._recipients)
         message["Date"] = formatdate()
-        # The same at each try, so that a mail program shows what came twice as one.
+        # The same at each attempt, so that mail programs recognise duplicates.
         message["Message-ID"] = f"<{'.'.join(notice.id for notice in notices[:20])}@dspex>"
         message["Auto-Submitted"] = "auto-generated"
-        told = ["\n".join([notice.line, f"since {_moment(notice)}", *notice.advice]) for notice in notices]
-        message.set_content("\n\n".join([*told, f"Deployment: {self._deployment}. All alerts: `dspex alerts`."]))
+        parts = ["\n".join([notice.line, f"since {_times(notice)}", *notice.fix_lines]) for notice in notices]
+        message.set_content("\n\n".join([*parts, f"Deployment: {self._deployment}. All alerts: `dspex alerts`."]))
         return message
 
 
@@ -79,17 +79,17 @@ def _subject(notices: Sequence[Notice]) -> str:
     return ", ".join(f"{events.count(event)} {event}" for event in dict.fromkeys(events))
 
 
-def _moment(notice: Notice) -> str:
-    begun = f"{notice.alert.since:%Y-%m-%d %H:%M:%S} UTC"
-    over = notice.alert.resolved_at
-    return f"{begun}, over at {over:%H:%M:%S} UTC" if over is not None and notice.event == "resolved" else begun
+def _times(notice: Notice) -> str:
+    begin = f"{notice.alert.since:%Y-%m-%d %H:%M:%S} UTC"
+    end = notice.alert.resolved_at
+    return f"{begin}, until {end:%H:%M:%S} UTC" if end is not None and notice.event == "resolved" else begin
 
 
 def _reason(error: Exception) -> str:
-    """What the server said, or the system; never what was sent to it."""
+    """The reply of the server, or the error of the system. Never contains what was sent."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return f"it took no mail for {', '.join(error.recipients)}"
+        return f"it rejected the recipients {', '.join(error.recipients)}"
     if isinstance(error, smtplib.SMTPResponseException):
-        said = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
-        return f"it answered {error.smtp_code} {said}"
+        reply = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
+        return f"it replied {error.smtp_code} {reply}"
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Evaluate the figures, take down what follows, and have the channels tell it."""
+"""Evaluate the figures, store the state of alerts, and send notifications."""
 
 from __future__ import annotations
 
@@ -11,45 +11,49 @@ from typing import Any
 
 from dspex.errors import AlertNotDelivered
 from dspex.operations.alerts.alert import Alert, Notice
-from dspex.operations.alerts.alert_channels import Channel, channels, deployment
-from dspex.operations.alerts.alert_rules import RULES, breaches
+from dspex.operations.alerts.alert_channels import AlertChannel, alert_channels, deployment
+from dspex.operations.alerts.alert_rules import ALERT_RULES, breaches
 from dspex.settings import Settings
 from dspex.store.database import Database
 from dspex.store.operations import alerts, figures
 
-__all__ = ["Evaluation", "deliver", "evaluate", "evaluate_and_tell", "listed"]
+__all__ = ["Evaluation", "deliver", "evaluate", "evaluate_and_notify", "list_alerts"]
 
 log = logging.getLogger("dspex.alerts")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation led to. ``skipped``: another was under way. ``failures``: by channel, why it did not tell."""
+    """The result of an evaluation. ``skipped``: another one was running. ``failures``: errors by channel."""
 
     fired: int = 0
     resolved: int = 0
     reminded: int = 0
     skipped: bool = False
-    told: int = 0
+    sent: int = 0
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
-def evaluate_and_tell(settings: Settings) -> Evaluation:
-    """Do all of it, on a connection of its own. Safe beside another that does the same. Raises BackendUnavailable."""
+def evaluate_and_notify(settings: Settings) -> Evaluation:
+    """Evaluate alerts and send notifications, on a new connection. Safe to run concurrently.
+
+    Raises BackendUnavailable.
+    """
     backends = settings.backends()
     database = Database(backends.database_url, pool_size=1, application_name="dspex alerts")
     try:
         changes = evaluate(database, settings)
-        told, failures = deliver(database, channels(settings, deployment(settings, backends)))
-        return Evaluation(**changes, skipped=not changes, told=told, failures=failures)
+        sent, failures = deliver(database, alert_channels(settings, deployment(settings, backends)))
+        return Evaluation(**changes, skipped=not changes, sent=sent, failures=failures)
     finally:
         database.close()
 
 
 def evaluate(database: Database, settings: Settings, *, at: datetime | None = None) -> Mapping[str, int]:
-    """Judge the figures of now and take down what follows, as of ``at``, by default now too.
+    """Compare the current figures with the thresholds, and store the state of alerts as of ``at`` (default: now).
 
-    Returns how many alerts ``fired``, ``resolved`` and were ``reminded`` of; nothing when another is at it.
+    Returns the numbers of alerts that ``fired``, ``resolved`` and were ``reminded``; an empty mapping if another
+    evaluation is running.
     """
     found = database.run(
         partial(
@@ -66,36 +70,36 @@ def evaluate(database: Database, settings: Settings, *, at: datetime | None = No
             [asdict(breach) for breach in breaches(found, settings)],
             at=at or found.at,
             channels=settings.alerts,
-            sudden=[name for name, rule in RULES.items() if rule.sudden],
+            sudden=[name for name, rule in ALERT_RULES.items() if rule.sudden],
             after_seconds=settings.alert_after_seconds,
             reminder_seconds=settings.alert_reminder_seconds,
         )
 
 
-def deliver(database: Database, told_by: Mapping[str, Channel]) -> tuple[int, Mapping[str, str]]:
-    """Have each channel tell what it has to. Returns how much was told, and by channel why it was not.
+def deliver(database: Database, channels: Mapping[str, AlertChannel]) -> tuple[int, Mapping[str, str]]:
+    """Send the pending notifications of each channel. Returns how many were sent, and the errors by channel.
 
-    What fails is left for a later evaluation, and keeps no other channel from telling.
+    Failed notifications are sent again by a later evaluation. A failure does not affect other channels.
     """
-    told, failures = 0, {}
-    for name, channel in told_by.items():
+    sent, failures = 0, {}
+    for name, channel in channels.items():
         if not (rows := database.run(partial(alerts.claim, channel=name))):
             continue
         ids = [row["delivery_id"] for row in rows]
         try:
-            channel.tell([_notice(row) for row in rows])
+            channel.send([_notice(row) for row in rows])
         except AlertNotDelivered as error:
             failures[name] = str(error)
-            log.warning("%s alerts were not told by %s, which is tried again: %s", len(rows), name, error)
+            log.warning("%s alerts were not sent by %s and will be sent again: %s", len(rows), name, error)
             database.run(partial(alerts.undelivered, ids=ids, error=str(error)))
         else:
-            told += len(rows)
+            sent += len(rows)
             database.run(partial(alerts.delivered, ids=ids))
-    return told, failures
+    return sent, failures
 
 
-def listed(database: Database, *, resolved_within: timedelta, most: int = 200) -> list[Alert]:
-    """Alerts that are open, then those resolved so recently."""
+def list_alerts(database: Database, *, resolved_within: timedelta, most: int = 200) -> list[Alert]:
+    """Pending and firing alerts, then those resolved within this time."""
     rows = database.run(partial(alerts.listing, resolved_within_seconds=resolved_within.total_seconds(), most=most))
     return [Alert(**row) for row in rows]
 

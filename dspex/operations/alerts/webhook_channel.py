@@ -1,4 +1,4 @@
-"""Alerts by webhook: JSON with a ``text`` that Slack and its likes show, signed as standardwebhooks.com describes."""
+"""Alerts by webhook: JSON with a ``text`` for Slack and similar services, signed as standardwebhooks.com describes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from pydantic import SecretStr
 from dspex.errors import AlertNotDelivered
 from dspex.operations.alerts.alert import Notice
 
-__all__ = ["Webhook", "signature"]
+__all__ = ["WebhookChannel", "signature"]
 
 TIMEOUT_SECONDS = 10.0
+#: The version of the payload.
 FORMAT = 1
 
 
-class Webhook:
-    """One POST for all that there is to tell; any answer of 2xx is success. Redirections are not followed."""
+class WebhookChannel:
+    """Sends one POST for all notifications. Any 2xx response is a success; redirects are not followed."""
 
     def __init__(self, url: SecretStr, secret: SecretStr | None, deployment: str, ca_file: Path | None) -> None:
         self._url = url.get_secret_value()
@@ -38,23 +39,23 @@ class Webhook:
         self._deployment = deployment
         self._ca_file = ca_file
 
-    def tell(self, notices: Sequence[Notice]) -> str:
+    def send(self, notices: Sequence[Notice]) -> str:
         host = urlsplit(self._url).hostname
         body = json.dumps(self._content(notices), ensure_ascii=False).encode()
         request = urllib.request.Request(self._url, body, self._headers(notices, body), method="POST")  # noqa: S310
         try:
-            with self._opener().open(request, timeout=TIMEOUT_SECONDS) as answer:
-                return f"{host}, which answered {answer.status}"
+            with self._opener().open(request, timeout=TIMEOUT_SECONDS) as response:
+                return f"{host}, which responded with {response.status}"
         except urllib.error.HTTPError as error:
             error.close()
-            raise AlertNotDelivered(f"the webhook at {host} answered {error.code} {error.reason}") from None
+            raise AlertNotDelivered(f"the webhook at {host} responded with {error.code} {error.reason}") from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            # Neither the URL, which may be a secret, nor its traceback.
-            raise AlertNotDelivered(f"the webhook at {host} is out of reach: {reason}") from None
+            # Without the URL and the traceback: the URL may be a secret.
+            raise AlertNotDelivered(f"the webhook at {host} is unreachable: {reason}") from None
 
     def _content(self, notices: Sequence[Notice]) -> dict[str, Any]:
-        lines = ["\n→ ".join([notice.line, *notice.advice]) for notice in notices]
+        lines = ["\n→ ".join([notice.line, *notice.fix_lines]) for notice in notices]
         alerts = [{"event": notice.event, "delivery": notice.id, **notice.alert.as_dict()} for notice in notices]
         return {
             "format": FORMAT,
@@ -74,11 +75,11 @@ class Webhook:
         trust = ssl.create_default_context()
         if self._ca_file is not None:
             trust.load_verify_locations(self._ca_file)
-        return urllib.request.build_opener(urllib.request.HTTPSHandler(context=trust), _NoRedirection)
+        return urllib.request.build_opener(urllib.request.HTTPSHandler(context=trust), _NoRedirects)
 
 
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    """A redirection would turn the POST into a GET, and call that success."""
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Rejects redirects: urllib would turn the POST into a GET and report success."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
@@ -91,7 +92,7 @@ def signature(secret: SecretStr, id: str, at: str, body: bytes) -> str:
 
 
 def _key(secret: str) -> bytes:
-    """What ``whsec_`` and base64 stand for; any other text as it is."""
+    """The bytes of a key: decoded base64 after ``whsec_``, otherwise the text itself."""
     if secret.startswith("whsec_"):
         with contextlib.suppress(binascii.Error):
             return base64.b64decode(secret.removeprefix("whsec_"), validate=True)

@@ -1,8 +1,8 @@
-"""Audit trails as a file: written a page at a time, and verified without the database they came from.
+"""Export of audit trails to a file, page by page, and verification of a file without the database.
 
-``.jsonl`` (or ``.jsonl.gz``): a line for each execution, with its entries as they were hashed, between a first line
-that says what the file is and a last one with the number of executions, of entries, and the digest over the ends of
-all trails. ``.parquet`` (needs ``dspex[parquet]``): a row for each entry, and the same figures in its metadata.
+``.jsonl`` (or ``.jsonl.gz``): a header line, a line for each execution with its entries as they were hashed, and a
+last line with the numbers of executions and entries and the digest over the heads of all trails. ``.parquet`` (needs
+``dspex[parquet]``): a row for each entry, and the same totals in the metadata.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PAGE_ROWS = 500
 
 
 def chains(database: Database, since: datetime | None, until: datetime | None) -> Iterator[Chain]:
-    """The trails of executions submitted since, and before; first those whose executions retention removed."""
+    """The trails of executions submitted in this period; those whose executions retention removed come first."""
     low, high = audit_pages.before(since), None if until is None else first_id(until)
     for period in database.run(retention.periods):
         kept = period.retired_at is not None and period.audit_retired_at is None
@@ -50,7 +50,7 @@ def chains_of(database: Database, ids: Sequence[UUID]) -> list[Chain]:
 
 
 def retired_chains(database: Database, after: UUID, until: UUID) -> Iterator[Chain]:
-    """The trails of executions that are no longer there."""
+    """The trails of executions that retention removed."""
     last: UUID | None = after
     while last is not None:
         page = database.run(partial(audit_pages.retired_page, after=last, until=until, most=PAGE_ROWS))
@@ -66,13 +66,14 @@ def export(
     expected: str | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Export:
-    """Write a file; it is there once it is whole. ``about`` (JSON) is kept in it. Told how many trails are written.
+    """Write trails to a file. The file appears under its name only once it is complete.
 
-    ``expected`` is the digest that it must have. Raises ConfigurationError for a name that says no format, DspexError
-    when the file cannot be written, or would not have that digest; then what is there by that name stays.
+    ``about`` (JSON) is stored in the file. ``expected`` is the digest that the file must have. ``on_progress`` is
+    called with the number of trails written. Raises ConfigurationError for an unsupported extension, and DspexError if
+    the file cannot be written or has another digest; an existing file is left as it is.
     """
     open_file = writer(path)
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex[:8]}")  # somebody else may write the same
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex[:8]}")  # unique: another process may write the same file
     digest, entries = Digest(), 0
     try:
         with closing(open_file(unfinished, {"format": FORMAT, "exported_at": _now(), **about})) as file:
@@ -85,10 +86,10 @@ def export(
             file.end(written)
         if expected not in (None, written.digest):
             raise DspexError(
-                f"{written.executions} trails were found, and they are not those that the executions ended with",
+                f"{written.executions} trails were found, and their digest is not the recorded one",
                 code="audit_not_whole",
             )
-        _settle(unfinished, path)
+        _publish(unfinished, path)
     except OSError as error:
         raise DspexError(f"{str(path)!r} cannot be written: {error.strerror}", code="export_failed") from error
     finally:
@@ -97,9 +98,9 @@ def export(
 
 
 def verify_file(path: Path) -> tuple[Export, Mapping[UUID, Verdict]]:
-    """Recompute every chain in a file. Returns what it holds, and the trails that are not whole.
+    """Recompute every hash chain in a file. Returns the totals of the file, and the broken trails.
 
-    Raises DspexError for a file that is not one, or not all of one.
+    Raises DspexError if the file is not an export, or incomplete.
     """
     digest, entries, broken = Digest(), 0, {}
     claimed: Export | None = None
@@ -114,12 +115,12 @@ def verify_file(path: Path) -> tuple[Export, Mapping[UUID, Verdict]]:
             broken[item.execution_id] = verdict
     actual = Export(digest.count, entries, digest.value.hex())
     if claimed != actual:
-        raise _unreadable(path, f"it says that it has {claimed}, and has {actual}")
+        raise _unreadable(path, f"it declares {claimed}, but holds {actual}")
     return actual, broken
 
 
 def read(path: Path) -> Iterator[Chain | Export]:
-    """What a file holds: its trails in order, and at the end what it says of itself."""
+    """The trails of a file in order, and at the end its declared totals."""
     try:
         yield from reader(path)
     except FileNotFoundError:
@@ -128,15 +129,15 @@ def read(path: Path) -> Iterator[Chain | Export]:
         raise _unreadable(path, str(error)) from error
 
 
-def _settle(unfinished: Path, path: Path) -> None:
-    """On disk before it has its name, and before anything is dropped that is only there."""
+def _publish(unfinished: Path, path: Path) -> None:
+    """Sync the file to disk before it gets its name, and before retention removes the exported trails."""
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
     unfinished.replace(path)
 
 
 def _unreadable(path: Path, why: str) -> DspexError:
-    return DspexError(f"{str(path)!r} is not a whole export of audit trails: {why}", code="export_unreadable")
+    return DspexError(f"{str(path)!r} is not a complete export of audit trails: {why}", code="export_unreadable")
 
 
 def _now() -> str:

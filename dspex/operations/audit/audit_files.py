@@ -17,40 +17,43 @@ from dspex.errors import ConfigurationError
 from dspex.store.audit_chain import Entry
 from dspex.store.operations.audit_pages import Chain
 
-__all__ = ["FORMAT", "Export", "Writer", "reader", "writer"]
+__all__ = ["FORMAT", "AuditWriter", "Export", "reader", "writer"]
 
 FORMAT = "dspex-audit-1"
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What a file holds: ``digest`` is over the ends of all its trails."""
+    """The totals of a file; ``digest`` is over the heads of all its trails."""
 
     executions: int
     entries: int
     digest: str
 
 
-class Writer(Protocol):
-    """Of one format; ``end`` once all chains are added."""
+class AuditWriter(Protocol):
+    """Writes a file in one format. Call ``end`` once all chains are added."""
 
     def add(self, chain: Chain) -> None: ...
     def end(self, export: Export) -> None: ...
     def close(self) -> None: ...
 
 
-def writer(path: Path) -> Callable[[Path, Mapping[str, Any]], Writer]:
-    """What writes the format that a file's name says. Raises ConfigurationError."""
+def writer(path: Path) -> Callable[[Path, Mapping[str, Any]], AuditWriter]:
+    """The writer for the extension of a file. Raises ConfigurationError for an unsupported extension."""
     if path.suffix == ".parquet":
         _need_pyarrow()
-        return _Parquet
+        return _ParquetWriter
     if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return partial(_Lines, compress=path.suffix == ".gz")
-    raise ConfigurationError(f"{path.name!r} says no format: use a name that ends in .jsonl, .jsonl.gz or .parquet")
+        return partial(_JsonLinesWriter, compress=path.suffix == ".gz")
+    raise ConfigurationError(f"{path.name!r} has an unsupported extension: use .jsonl, .jsonl.gz or .parquet")
 
 
 def reader(path: Path) -> Iterator[Chain | Export]:
-    """The trails of a file in order, and at the end what it says of itself. Raises what a damaged file makes."""
+    """The trails of a file in order, and at the end its declared totals.
+
+    Raises OSError, EOFError, ValueError, KeyError or TypeError for a damaged file.
+    """
     return _read_parquet(path) if path.suffix == ".parquet" else _read_lines(path)
 
 
@@ -63,7 +66,7 @@ def _open(path: Path, mode: str, *, compress: bool) -> TextIO:
     )
 
 
-class _Lines:
+class _JsonLinesWriter:
     def __init__(self, path: Path, about: Mapping[str, Any], *, compress: bool) -> None:
         self._file = _open(path, "w", compress=compress)
         self._write(about)
@@ -93,7 +96,7 @@ def _read_lines(path: Path) -> Iterator[Chain | Export]:
     with _open(path, "r", compress=path.suffix == ".gz") as file:
         first = json.loads(file.readline())
         if first.get("format") != FORMAT:
-            raise ValueError(f"its first line does not say {FORMAT}")
+            raise ValueError(f"the first line does not declare the format {FORMAT}")
         for line in file:
             item = json.loads(line)
             if "execution_id" not in item:
@@ -104,7 +107,7 @@ def _read_lines(path: Path) -> Iterator[Chain | Export]:
                 for e in item["entries"]
             ]
             yield Chain(UUID(item["execution_id"]), item["seq"], bytes.fromhex(item["hash"]), entries)
-    raise ValueError("its last line is missing: it was cut short")
+    raise ValueError("the last line is missing: the file is truncated")
 
 
 # --------------------------------------------------------------------------------------------------------- Parquet
@@ -112,7 +115,7 @@ def _read_lines(path: Path) -> Iterator[Chain | Export]:
 _GROUP_ROWS = 20_000
 
 
-class _Parquet:
+class _ParquetWriter:
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         import pyarrow
         import pyarrow.parquet
@@ -165,7 +168,7 @@ def _read_parquet(path: Path) -> Iterator[Chain | Export]:
     with pyarrow.parquet.ParquetFile(path) as file:
         about = {name.decode(): value.decode() for name, value in (file.metadata.metadata or {}).items()}
         if about.get("format") != FORMAT:
-            raise ValueError(f"its metadata does not say {FORMAT}")
+            raise ValueError(f"the metadata does not declare the format {FORMAT}")
         chain: Chain | None = None
         for batch in file.iter_batches():
             for row in batch.to_pylist():

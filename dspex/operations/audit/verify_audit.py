@@ -1,4 +1,4 @@
-"""Verifying the audit trails of the whole database, a page at a time."""
+"""Verification of all audit trails in the database, page by page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspex.store.operations.retention import Period
 
 __all__ = ["verify_trails"]
 
-#: Executions of one page: what is held in memory at once.
+#: Executions in one page, which is held in memory.
 PAGE_ROWS = 500
 
 
@@ -25,10 +25,10 @@ def verify_trails(
     since: datetime | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Iterator[tuple[UUID, Verdict]]:
-    """The executions whose trail is not whole, in the order of their ids, each with what is wrong.
+    """The executions with a broken trail, ordered by id, each with its faults.
 
-    Entries whose execution is gone are found too, unless only one ``program`` is asked for. ``on_progress`` is told
-    how many executions were verified so far, and of how many.
+    Entries without an execution are reported too, unless ``program`` is given. ``on_progress`` is called with the
+    number of verified executions and the total.
     """
     begin = audit_pages.before(since)
     if program is None:
@@ -43,14 +43,14 @@ def verify_trails(
                 yield chain.execution_id, verdict
         if program is None:
             for id in database.run(partial(audit_pages.orphans, after=after, last=page.last)):
-                yield id, Verdict(("its entries are there, the execution is not",))
+                yield id, Verdict(("the trail exists, but its execution does not",))
         done += len(page.chains)
         on_progress(done, max(total, done))
         after = page.last
 
 
 def _verify_retired(database: Database, begin: UUID) -> Iterator[tuple[UUID, Verdict]]:
-    """Trails kept longer than their executions: each by itself, and their ends against the digest of the period."""
+    """Verify trails kept longer than their executions: each trail, and their heads against the period's digest."""
     for period in database.run(retention.periods):
         if period.retired_at is None or period.audit_retired_at is not None or period.high <= begin:
             continue
@@ -70,7 +70,7 @@ def _verify_retired(database: Database, begin: UUID) -> Iterator[tuple[UUID, Ver
 
 def _period_fault(period: Period, count: int) -> str:
     if count == period.executions:
-        what = "one of them was cut short or changed"
+        what = "one of them was truncated or changed"
     else:
-        what = f"{count} are there, {period.executions} executions were retired"
-    return f"the trails of the period {period.name} are not those it ended with: {what}"
+        what = f"{count} exist, {period.executions} executions were retired"
+    return f"the trails of the period {period.name} do not match its digest: {what}"

@@ -1,4 +1,4 @@
-"""A backup: what pg_dump writes of the schema, and beside it a manifest that a restore is compared with."""
+"""A backup: the output of pg_dump for the schema, and beside it a manifest, which a restore is checked against."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from dspex.store.operations import backups
 
 __all__ = ["Backup", "Manifest", "back_up", "checksum", "manifest_path"]
 
-#: Told what is under way, and how much of how much is done.
-Told = Callable[[str, int, int], None]
+#: Called with the current phase, the number of finished items, and the total.
+OnProgress = Callable[[str, int, int], None]
 _DUMPING = re.compile(r"dumping contents of table")
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup holds: ``rows`` by table, as they were at the very moment of the dump.
+    """The contents of a backup: ``rows`` by table, counted in the snapshot of the dump.
 
-    ``roles`` says whether the roles of producers, workers and readers had rights there; a restore gives them again.
+    ``roles``: whether the roles of producers, workers and readers had privileges; a restore grants them again.
     """
 
     dspex: str
@@ -47,7 +47,7 @@ class Manifest:
 
     @staticmethod
     def read(file: Path) -> Manifest:
-        """The manifest of a backup. Raises DspexError when it is not there, or is none."""
+        """The manifest of a backup. Raises DspexError if it is missing or invalid."""
         path = manifest_path(file)
         try:
             return Manifest(**json.loads(path.read_text()))
@@ -61,22 +61,22 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A backup that was made."""
+    """A finished backup."""
 
     file: Path
     manifest: Manifest
 
 
-def back_up(database: Database, output: Path, told: Told) -> Backup:
-    """Write a backup, and record in the database that it was made, or that it failed.
+def back_up(database: Database, output: Path, on_progress: OnProgress) -> Backup:
+    """Write a backup, and record its success or failure in the database.
 
-    ``output`` is a file, or a directory to put ``dspex-TIME.dump`` in. Raises ConfigurationError when no pg_dump fits,
-    DspexError when it fails; there is no file then.
+    ``output`` is a file, or a directory for a file named ``dspex-TIME.dump``. Raises ConfigurationError if there is no
+    suitable pg_dump, and DspexError if the backup fails; no file is left then.
     """
     at = datetime.now(UTC)
     file = (output / f"dspex-{at:%Y%m%dT%H%M%SZ}.dump" if output.is_dir() else output).absolute()
     try:
-        made = _write(database, file, at, told)
+        made = _write(database, file, at, on_progress)
     except (DspexError, OSError) as error:
         reason = f"{str(file)!r} cannot be written: {error.strerror}" if isinstance(error, OSError) else str(error)
         _record(database, file, error=reason)
@@ -86,7 +86,7 @@ def back_up(database: Database, output: Path, told: Told) -> Backup:
 
 
 def manifest_path(file: Path) -> Path:
-    """Where the manifest of a backup is."""
+    """The path of the manifest of a backup."""
     return file.with_name(file.name + ".json")
 
 
@@ -96,9 +96,9 @@ def checksum(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _write(database: Database, file: Path, at: datetime, told: Told) -> Backup:
+def _write(database: Database, file: Path, at: datetime, on_progress: OnProgress) -> Backup:
     if file.exists():
-        raise DspexError(f"{str(file)!r} is there already")
+        raise DspexError(f"{str(file)!r} already exists")
     unfinished = file.with_name(f".{file.name}.part")
     unfinished.touch(mode=0o600)
     try:
@@ -107,8 +107,8 @@ def _write(database: Database, file: Path, at: datetime, told: Told) -> Backup:
             snapshot = backups.export_snapshot(connection)
             postgres = server_facts.major_version(connection)
             tables = backups.count_tables(connection)
-            _dump(database.url, unfinished, snapshot, postgres, lambda done: told("dumping", done, tables))
-            told("counting", 0, 0)
+            _dump(database.url, unfinished, snapshot, postgres, lambda done: on_progress("dumping", done, tables))
+            on_progress("counting", 0, 0)
             rows = dict(backups.counts(connection))
             schema = migrate.current(connection) or ""
             with_roles = roles.in_use(connection)
@@ -124,14 +124,14 @@ def _write(database: Database, file: Path, at: datetime, told: Told) -> Backup:
     return Backup(file, manifest)
 
 
-def _dump(url: str, file: Path, snapshot: str, major: int, told: Callable[[int], None]) -> None:
+def _dump(url: str, file: Path, snapshot: str, major: int, on_table: Callable[[int], None]) -> None:
     done = 0
 
     def count(line: str) -> None:
         nonlocal done
         if _DUMPING.search(line):
             done += 1
-            told(done)
+            on_table(done)
 
     arguments = ["--format=custom", "--schema=dspex", "--no-owner", "--no-privileges", f"--snapshot={snapshot}"]
     pg_tools.run(pg_tools.find("pg_dump", major), url, [*arguments, f"--file={file}"], count)
@@ -142,4 +142,4 @@ def _record(database: Database, file: Path, *, made: Backup | None = None, error
         backups.record, ok=made is not None, host=socket.gethostname(), path=str(file), error=error,
         bytes=made.manifest.bytes if made else None, sha256=made.manifest.sha256 if made else None,
     )  # fmt: skip
-    database.run(work, saved="that the backup was made is not on record")
+    database.run(work, saved="the backup was made, but is not recorded")

@@ -1,4 +1,4 @@
-"""pg_dump and pg_restore: found, in a version that fits, and run without a password on their command line."""
+"""pg_dump and pg_restore: find a suitable version, and run it without a password on the command line."""
 
 from __future__ import annotations
 
@@ -23,37 +23,40 @@ _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program of PostgreSQL's, and its major version."""
+    """A PostgreSQL client program and its major version."""
 
     path: Path
     major: int
 
 
 def find(name: str, at_least: int) -> Tool:
-    """The oldest ``name`` that is new enough: on PATH, or in the wheel of the embedded Postgres.
+    """The oldest suitable version of ``name`` on PATH or in the wheel of the embedded Postgres.
 
-    An older one than the server's cannot read it; a newer one may write what an older server does not know. Raises
-    ConfigurationError.
+    A version older than the server cannot read it, and a newer one may write what an older server does not know.
+    Raises ConfigurationError if there is none.
     """
     tools = sorted((_tool(path) for path in _candidates(name)), key=lambda tool: tool.major)
     for tool in tools:
         if tool.major >= at_least:
             return tool
-    there = ", ".join(f"{tool.path} is of version {tool.major}" for tool in tools) or "there is none on PATH"
+    there = ", ".join(f"{tool.path} is version {tool.major}" for tool in tools) or "none is on PATH"
     raise ConfigurationError(
-        f"{name} {at_least} or newer is needed, because the server is of version {at_least}: {there}. Install "
-        f"postgresql-client-{at_least}, or `pip install 'dspex[embedded]'`, which brings version 18"
+        f"{name} {at_least} or newer is needed, because the server has version {at_least}; found: {there}. Install "
+        f"postgresql-client-{at_least}, or `pip install 'dspex[embedded]'`, which contains version 18"
     )
 
 
 def run(tool: Tool, url: str, arguments: Sequence[str], on_line: Callable[[str], None]) -> None:
-    """Run it on this database, and pass each line of what it tells on. Raises DspexError with its last words."""
+    """Run a tool on this database, and call ``on_line`` for each line of its output.
+
+    Raises DspexError with the last lines if it fails.
+    """
     if is_pooled(url):
         raise ConfigurationError(
-            f"{tool.path.name} needs a session of its own: set DSPEX_DATABASE_URL to Postgres itself, not to pgbouncer"
+            f"{tool.path.name} needs a direct connection: set DSPEX_DATABASE_URL to Postgres itself, not to pgbouncer"
         )
     conninfo, environment = _without_secrets(url)
-    said: list[str] = []
+    last_lines: list[str] = []
     with subprocess.Popen(
         [str(tool.path), *arguments, f"--dbname={conninfo}", "--no-password", "--verbose"],
         env={**os.environ, **environment, "LC_MESSAGES": "C", "PGCONNECT_TIMEOUT": "10"},
@@ -65,14 +68,14 @@ def run(tool: Tool, url: str, arguments: Sequence[str], on_line: Callable[[str],
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            said = [*said[-4:], line.strip()]
+            last_lines = [*last_lines[-4:], line.strip()]
             on_line(line.strip())
     if process.returncode:
-        raise DspexError(f"{tool.path.name} failed: {' '.join(said[-3:])}", code=f"{tool.path.name}_failed")
+        raise DspexError(f"{tool.path.name} failed: {' '.join(last_lines[-3:])}", code=f"{tool.path.name}_failed")
 
 
 def _without_secrets(url: str) -> tuple[str, dict[str, str]]:
-    """What may be seen in a list of processes, and the environment for what may not."""
+    """Connection parameters without the password, and the environment with it: processes can see command lines."""
     parts = conninfo_to_dict(libpq_url(url))
     password = parts.pop("password", None)
     return make_conninfo(**{name: str(value) for name, value in parts.items()}), {} if password is None else {
@@ -89,6 +92,6 @@ def _candidates(name: str) -> Iterator[Path]:
 
 
 def _tool(path: Path) -> Tool:
-    told = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False).stdout
-    found = _VERSION.search(told)
+    output = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False).stdout
+    found = _VERSION.search(output)
     return Tool(path, int(found[1]) if found else 0)

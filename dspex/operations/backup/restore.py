@@ -1,4 +1,4 @@
-"""Putting a backup back: into a database without DSPex' work, all or nothing, and compared with its manifest."""
+"""Restore of a backup: all or nothing, and checked against its manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from dspex.errors import DspexError
 from dspex.operations.audit.verify_audit import verify_trails
 from dspex.operations.backup import pg_tools
-from dspex.operations.backup.backup import Manifest, Told, checksum
+from dspex.operations.backup.backup import Manifest, OnProgress, checksum
 from dspex.settings import without_password
 from dspex.store import guards, migrate, roles
 from dspex.store.database import Database
@@ -19,14 +19,14 @@ from dspex.store.operations import backups, restoring
 
 __all__ = ["Restored", "restore"]
 
-#: Broken trails that are named.
+#: The largest number of broken trails in an error.
 MOST_NAMED = 5
 _RESTORING = re.compile(r"processing data for table")
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was put back: how many executions go on once workers are there; ``migrated_from`` an older schema."""
+    """The result of a restore: the numbers of unfinished executions; ``migrated_from``: the older schema version."""
 
     manifest: Manifest
     running: int
@@ -35,13 +35,13 @@ class Restored:
 
 
 def restore(
-    database: Database, file: Path, told: Told, *, force: bool = False, keep_days: int | None = None
+    database: Database, file: Path, on_progress: OnProgress, *, force: bool = False, keep_days: int | None = None
 ) -> Restored:
-    """Put a backup into the database, and check what came of it.
+    """Restore a backup into the database and verify it.
 
-    A database with programs or executions is refused, unless ``force``: then they are replaced. Live workers are
-    refused in any case. Raises DspexError, and the database is as it was; but ConfigurationError when all is restored
-    and only the roles of producers, workers and readers could not be made.
+    A database with programs or executions is rejected unless ``force`` is given; then they are replaced. A database
+    with live workers is always rejected. Raises DspexError and leaves the database as it was; raises
+    ConfigurationError if everything is restored except the roles of producers, workers and readers.
     """
     manifest = Manifest.read(file)
     _check_file(file, manifest)
@@ -49,8 +49,8 @@ def restore(
     _check_target(database, force)
     _set_aside(database)
     try:
-        _load(database.url, file, manifest, told)
-        told("verifying", 0, 0)
+        _load(database.url, file, manifest, on_progress)
+        on_progress("verifying", 0, 0)
         _verify(database, manifest)
         before, after = database.guard(partial(migrate.upgrade, keep_days=keep_days))
     except BaseException:
@@ -68,11 +68,11 @@ def restore(
 
 def _check_file(file: Path, manifest: Manifest) -> None:
     if not file.is_file():
-        raise _refused(f"{str(file)!r} is not there")
+        raise _refused(f"{str(file)!r} does not exist")
     if manifest.schema > migrate.head():
         raise _refused(
-            f"it was made by DSPex {manifest.dspex} (schema {manifest.schema}), this version knows {migrate.head()}: "
-            "upgrade DSPex here"
+            f"it was made by DSPex {manifest.dspex} (schema {manifest.schema}), and this version supports "
+            f"{migrate.head()}: upgrade DSPex on this host"
         )
     if checksum(file) != manifest.sha256:
         raise DspexError(f"{str(file)!r} is damaged: its checksum is not the manifest's", code="backup_damaged")
@@ -89,7 +89,7 @@ def _check_target(database: Database, force: bool) -> None:
 
 
 def _undo_interrupted(database: Database) -> None:
-    """Put back what a restore that was killed had set aside."""
+    """Undo a restore that was killed: bring back the old schema."""
     with database.transaction() as connection:
         present, aside = restoring.schemas(connection)
     if present and aside:
@@ -112,14 +112,14 @@ def _put_back(database: Database) -> None:
         restoring.put_back(connection)
 
 
-def _load(url: str, file: Path, manifest: Manifest, told: Told) -> None:
+def _load(url: str, file: Path, manifest: Manifest, on_progress: OnProgress) -> None:
     done = 0
 
     def count(line: str) -> None:
         nonlocal done
         if _RESTORING.search(line):
             done += 1
-            told("restoring", done, 0)
+            on_progress("restoring", done, 0)
 
     arguments = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", str(file)]
     pg_tools.run(pg_tools.find("pg_restore", manifest.postgres), url, arguments, count)
@@ -137,7 +137,7 @@ def _verify(database: Database, manifest: Manifest) -> None:
     broken = list(islice(verify_trails(database), MOST_NAMED))
     if broken:
         named = "; ".join(f"{id}: {', '.join(verdict.faults)}" for id, verdict in broken)
-        raise _incomplete(f"audit trails are not whole: {named}")
+        raise _incomplete(f"audit trails are broken: {named}")
 
 
 def _refused(why: str) -> DspexError:
@@ -146,5 +146,5 @@ def _refused(why: str) -> DspexError:
 
 def _incomplete(why: str) -> DspexError:
     return DspexError(
-        f"what was restored is not what the manifest says, and was taken back: {why}", code="restore_failed"
+        f"the restored data does not match the manifest, and was removed again: {why}", code="restore_failed"
     )

@@ -1,4 +1,4 @@
-"""What a health check asks of this process: does the signature language work, and which adapters are known?"""
+"""The health checks of this process: the signature language and the adapters."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from dspex.errors import ValidationError
-from dspex.operations.health.conditions import Condition, Found, Group, Round
+from dspex.operations.health.check_groups import CheckResult, CheckRound, ComponentGroup
+from dspex.operations.health.conditions import Condition
 from dspex.program.adapters import adapters, unloadable
 from dspex.signatures.compile import compile_signature, compile_uncached
 
 __all__ = ["language_group"]
 
-REINSTALL = "install dspex anew: this process is broken"
+REINSTALL = "reinstall dspex: this installation is broken"
 
 #: A type of each group, and a constraint of each kind.
 _PROBE = """
@@ -31,17 +32,19 @@ _INPUTS: Mapping[str, Any] = {
 _OUTPUTS: Mapping[str, Any] = {"confidence": 0.9, "tags": ["a"]}
 
 
-def _signature_system(performance: dict[str, float]) -> Found:
+def _signature_system(performance: dict[str, float]) -> CheckResult:
     began = time.perf_counter()
     probe = compile_uncached(_PROBE)
     performance["signature_compilation_ms"] = round((time.perf_counter() - began) * 1000, 3)
     again = compile_uncached(probe.definition)
     if again.fingerprint != probe.fingerprint:
-        return Found(Condition.UNHEALTHY, {"error": "a definition compiled again gives another signature"}, REINSTALL)
-    return Found(Condition.HEALTHY, {"compilation_ms": performance["signature_compilation_ms"]})
+        return CheckResult(
+            Condition.UNHEALTHY, {"error": "recompiling a definition gives a different signature"}, REINSTALL
+        )
+    return CheckResult(Condition.HEALTHY, {"compilation_ms": performance["signature_compilation_ms"]})
 
 
-def _type_system(performance: dict[str, float]) -> Found:
+def _type_system(performance: dict[str, float]) -> CheckResult:
     probe = compile_signature(_PROBE)
     example = probe.example(1)
     inputs = {**example.inputs, **_INPUTS}
@@ -51,31 +54,33 @@ def _type_system(performance: dict[str, float]) -> Found:
     performance["type_validation_ms"] = round((time.perf_counter() - began) * 1000, 3)
     details = {"validation_ms": performance["type_validation_ms"], "types": len(probe.input_fields)}
     if probe.decode("inputs", probe.encode("inputs", valid)) != valid:
-        return Found(Condition.UNHEALTHY, details | {"error": "stored values are read back otherwise"}, REINSTALL)
+        return CheckResult(
+            Condition.UNHEALTHY, details | {"error": "decoding encoded values gives different values"}, REINSTALL
+        )
     try:
         probe.validate_inputs({**inputs, "number": 11})
     except ValidationError:
-        return Found(Condition.HEALTHY, details)
-    return Found(Condition.UNHEALTHY, details | {"error": "a value beyond its maximum is accepted"}, REINSTALL)
+        return CheckResult(Condition.HEALTHY, details)
+    return CheckResult(Condition.UNHEALTHY, details | {"error": "a value above its maximum is accepted"}, REINSTALL)
 
 
-def _adapter_registry() -> Found:
-    here = {name: "loads here" if not info.missing else f"not here: {', '.join(info.missing)} is missing"
+def _adapter_registry() -> CheckResult:
+    here = {name: "available" if not info.missing else f"not available: {', '.join(info.missing)} is missing"
             for name, info in adapters().items()}  # fmt: skip
     if broken := unloadable():
-        remedy = "mend or remove the packages that bring them"
-        return Found(Condition.DEGRADED, {"adapters": here, "unloadable": dict(broken)}, remedy)
-    return Found(Condition.HEALTHY, {"adapters": here})
+        fix = "fix or remove the packages that provide them"
+        return CheckResult(Condition.DEGRADED, {"adapters": here, "unloadable": dict(broken)}, fix)
+    return CheckResult(Condition.HEALTHY, {"adapters": here})
 
 
-def language_group() -> Group:
-    """The group that asks this process."""
+def language_group() -> ComponentGroup:
+    """The group of components that are checked in this process."""
 
-    def run(round: Round) -> None:
+    def run(round: CheckRound) -> None:
         performance = round.facts["own_performance"] = {}
-        round.ask("signature_system", lambda: _signature_system(performance))
-        round.ask("type_system", lambda: _type_system(performance))
-        round.ask("adapter_registry", _adapter_registry)
+        round.check("signature_system", lambda: _signature_system(performance))
+        round.check("type_system", lambda: _type_system(performance))
+        round.check("adapter_registry", _adapter_registry)
 
     names = ("signature_system", "type_system", "adapter_registry")
-    return Group(names, run, "this process is overloaded: see its CPU")
+    return ComponentGroup(names, run, "this process is overloaded: check its CPU usage")

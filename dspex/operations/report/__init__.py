@@ -1,1 +1,1 @@
-"""The monitoring report: what happened within a period, and how it is shown."""
+"""The monitoring report of a period, and its forms: HTML, Markdown, tables, plots."""

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else."""
+"""The report as a self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ LEGEND = ", ".join(f'<span class="{name}">{name}</span>' for name in ("completed
 
 
 def page(report: MonitoringReport) -> str:
-    """The whole file."""
+    """The report as an HTML document."""
     period = f"{moment(report.since)} to {moment(report.until)}"
-    told = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in figures(report))
+    facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in figures(report))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>DSPex, {period}</title><style>{STYLE}</style></head><body>
 <h1>DSPex</h1><p>{period}</p>
-<dl>{told}</dl>
+<dl>{facts}</dl>
 <div class="plots">{_plots(report)}</div>
 {"".join(_section(section) for section in sections(report))}
-<p>Outcomes are counted by when executions ended; events and model calls are those of executions that were submitted
+<p>Outcomes are counted by the time when executions ended; events and model calls are those of executions submitted
 within the period.</p>
 </body></html>
 """
@@ -60,18 +60,20 @@ def _plots(report: MonitoringReport) -> str:
     drawn = (
         (f"Ended: {LEGEND}", outcomes, lambda value: f"{value:,.0f}"),
         ("Submitted", [Series("submitted", "plain", trend.submitted)], lambda value: f"{value:,.0f}"),
-        ("How long 95 % ran at most", [Series("95 %", "plain", trend.p95_seconds)], duration),
+        ("95th percentile of the run time", [Series("95 %", "plain", trend.p95_seconds)], duration),
         ("Cost", [Series("cost", "plain", trend.cost_usd)], lambda value: f"${value:,.4g}"),
     )
     return "".join(
-        f"<div><h2>{title}</h2>" + columns(series, since=report.since, until=report.until, spelled=spelled) + "</div>"
-        for title, series, spelled in drawn
+        f"<div><h2>{title}</h2>"
+        + columns(series, since=report.since, until=report.until, format_value=format_value)
+        + "</div>"
+        for title, series, format_value in drawn
     )
 
 
 def _section(section: Section) -> str:
     if not section.rows:
-        return f"<h2>{section.title}</h2><p>{escape(section.nothing)}</p>"
+        return f"<h2>{section.title}</h2><p>{escape(section.empty)}</p>"
     head = "".join(f"<th>{escape(column)}</th>" for column in section.columns)
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in section.rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

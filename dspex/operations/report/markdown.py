@@ -1,4 +1,4 @@
-"""The report as Markdown, and its trends as one line of characters each."""
+"""The report as Markdown, and its trends as sparklines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEPS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """The values as columns of text, the largest full; a space for none at all."""
+    """The values as block characters relative to the largest value; a space for 0 or None."""
     most = max((value or 0 for value in values), default=0)
     return "".join(
         STEPS[min(int(value / most * len(STEPS)), len(STEPS) - 1)] if value and most else " " for value in values
@@ -21,7 +21,7 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def trends(report: MonitoringReport) -> Iterator[tuple[str, str, str]]:
-    """Each trend: its name, its line, and the largest of its figures."""
+    """Each trend: its name, its sparkline, and its largest value."""
     trend = report.trend
     for name, values in (
         ("submitted", trend.submitted),
@@ -35,7 +35,7 @@ def trends(report: MonitoringReport) -> Iterator[tuple[str, str, str]]:
 
 
 def markdown(report: MonitoringReport) -> str:
-    """The whole file."""
+    """The report as a Markdown document."""
     lines = [f"# DSPex, {moment(report.since)} to {moment(report.until)}", ""]
     lines += _table(("", ""), figures(report))
     lines += ["## Trends", "", "```text"]
@@ -43,7 +43,7 @@ def markdown(report: MonitoringReport) -> str:
     lines += ["```", ""]
     for section in sections(report):
         lines += [f"## {section.title}", ""]
-        lines += _table(section.columns, section.rows) if section.rows else [section.nothing, ""]
+        lines += _table(section.columns, section.rows) if section.rows else [section.empty, ""]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The report itself."""
+"""The monitoring report, as data."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dspex.store.operations import report
 
 __all__ = ["BUCKETS", "MonitoringReport", "ProgramReport", "Trend", "gather"]
 
-#: Points of each trend.
+#: The number of points of each trend.
 BUCKETS = 48
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramReport:
-    """What became of a program's executions that ended within the period; ``program`` is None for all together.
+    """The executions of a program that ended within the period; ``program`` is None for the totals.
 
-    The times are of the attempt that ended each, in seconds; None where there was none.
+    Times are those of the last attempt of each execution, in seconds; None without executions.
     """
 
     program: str | None
@@ -43,14 +43,14 @@ class ProgramReport:
 
     @property
     def error_rate(self) -> float:
-        """Of those that were not cancelled."""
-        judged = self.completed + self.failed
-        return self.failed / judged if judged else 0.0
+        """The share of failed executions; cancelled ones are not counted."""
+        counted = self.completed + self.failed
+        return self.failed / counted if counted else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The period in equal parts: a figure for each. ``p95_seconds`` is None where nothing ended."""
+    """A value for each of the equal parts of the period. ``p95_seconds`` is None if no execution ended."""
 
     submitted: Sequence[int]
     completed: Sequence[int]
@@ -62,9 +62,9 @@ class Trend:
 
 @dataclass(frozen=True, slots=True)
 class MonitoringReport:
-    """What happened from ``since`` until ``until``.
+    """The report from ``since`` until ``until``.
 
-    ``events``: how many of each kind the audit trails have of executions submitted within the period. ``errors``:
+    ``events``: the number of audit events by kind, for executions submitted within the period. ``errors``:
     ``program code count``. ``models``: ``model calls prompt_tokens completion_tokens cost_usd p50_seconds
     p95_seconds``. ``workers``: ``live started died most_memory_mb``.
     """
@@ -90,7 +90,7 @@ class MonitoringReport:
         return self.events.get("signature_compilation", 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-friendly."""
+        """The report as JSON-friendly data."""
         return {
             "since": self.since.isoformat(),
             "until": self.until.isoformat(),
@@ -109,15 +109,15 @@ class MonitoringReport:
 
 
 def gather(database: Database, *, since: datetime | timedelta) -> MonitoringReport:
-    """The report from a moment, or from so long ago, until now by the database's clock.
+    """The report from a time, or for a duration, until now by the database's clock.
 
-    Raises ValidationError for a moment to come.
+    Raises ValidationError for a time in the future.
     """
     with database.transaction(snapshot=True) as connection:
         until = server_facts.now(connection)
         begin = until - since if isinstance(since, timedelta) else since
         if begin >= until:
-            raise ValidationError(f"a report from {begin.isoformat()} on has nothing to tell yet")
+            raise ValidationError(f"{begin.isoformat()} is in the future: a report from then on has no data yet")
         found = report.read(connection, since=begin, until=until, buckets=BUCKETS)
     return _made(found, begin, until)
 

@@ -16,20 +16,20 @@ LINES = 4
 
 
 class Series(NamedTuple):
-    """A figure for each part; None where there is none. ``kind`` is the CSS class of its colour."""
+    """A value for each part, or None. ``kind`` is the CSS class with its colour."""
 
     name: str
     kind: str
     values: Sequence[float | None]
 
 
-def columns(series: Sequence[Series], *, since: datetime, until: datetime, spelled: Callable[[float], str]) -> str:
-    """One SVG of the series on top of each other, the first at the bottom, with the figures as tooltips."""
+def columns(series: Sequence[Series], *, since: datetime, until: datetime, format_value: Callable[[float], str]) -> str:
+    """An SVG with the series stacked, the first at the bottom, and the values as tooltips."""
     count = len(series[0].values)
     totals = [sum(each.values[part] or 0 for each in series) for part in range(count)]
     most = _rounded(max(totals))
     width, height = (WIDTH - LEFT - RIGHT) / count, HEIGHT - TOP - BOTTOM
-    drawn = [_grid(most, spelled), _times(since, until)]
+    drawn = [_grid(most, format_value), _times(since, until)]
     for part in range(count):
         if not totals[part]:
             continue
@@ -42,17 +42,19 @@ def columns(series: Sequence[Series], *, since: datetime, until: datetime, spell
                 bars.append(f'<rect class="{each.kind}" x="{LEFT + part * width + 0.5:.1f}" y="{floor:.1f}" '
                             f'width="{max(width - 1, 0.5):.1f}" height="{tall:.1f}"/>')  # fmt: skip
         begin = since + (until - since) / count * part
-        told = ", ".join(f"{each.name} {spelled(each.values[part] or 0)}" for each in series)
-        drawn.append(f"<g>{''.join(bars)}<title>{begin:%m-%d %H:%M} UTC: {escape(told)}</title></g>")
+        values = ", ".join(f"{each.name} {format_value(each.values[part] or 0)}" for each in series)
+        drawn.append(f"<g>{''.join(bars)}<title>{begin:%m-%d %H:%M} UTC: {escape(values)}</title></g>")
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(drawn)}</svg>'
 
 
-def _grid(most: float, spelled: Callable[[float], str]) -> str:
+def _grid(most: float, format_value: Callable[[float], str]) -> str:
     drawn = []
     for line in range(LINES + 1):
         y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * line / LINES
         drawn.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        drawn.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{spelled(most * line / LINES)}</text>')
+        drawn.append(
+            f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{format_value(most * line / LINES)}</text>'
+        )
     return "".join(drawn)
 
 
@@ -68,7 +70,7 @@ def _times(since: datetime, until: datetime) -> str:
 
 
 def _rounded(most: float) -> float:
-    """The next round figure, so that the lines of the grid have short names."""
+    """The next round number, so that the labels of the grid are short."""
     if most <= 0:
         return 1.0
     step = 10.0 ** math.floor(math.log10(most))

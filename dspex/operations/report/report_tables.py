@@ -1,4 +1,4 @@
-"""The report as tables of words, which the terminal, Markdown and the page share."""
+"""The report as tables of text, for the terminal, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["Section", "duration", "figures", "moment", "sections"]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table: its first column is a name, the others are figures. ``nothing`` is said when it has no rows."""
+    """A table: its first column is a name, the others are values. ``empty`` is the text for a table without rows."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    nothing: str
+    empty: str
 
 
 def figures(report: MonitoringReport) -> Sequence[tuple[str, str]]:
-    """The figures that matter most, by name."""
+    """The most important figures, by name."""
     total = report.total
     tokens = total.prompt_tokens + total.completion_tokens
     return (
@@ -55,7 +55,7 @@ def sections(report: MonitoringReport) -> Iterator[Section]:
         "Programs",
         ("program", "completed", "failed", "cancelled", "errors", "median", "95 %", "waited 95 %", "tokens", "cost"),
         [_program(program) for program in report.programs],
-        "nothing ended",
+        "no execution ended",
     )
     yield Section(
         "Errors",
@@ -82,7 +82,7 @@ def sections(report: MonitoringReport) -> Iterator[Section]:
 
 
 def duration(seconds: float | None) -> str:
-    """``850 ms``, ``12.3 s``, ``8.5 min``; a dash for none."""
+    """A duration as text: ``850 ms``, ``12.3 s``, ``8.5 min``; a dash for None."""
     if seconds is None:
         return "–"
     if seconds < 1:
@@ -91,6 +91,7 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(at: datetime) -> str:
+    """A time as text, in UTC."""
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 

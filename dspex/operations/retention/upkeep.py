@@ -1,7 +1,7 @@
-"""Upkeep: partitions made ahead of time, and what is older than the settings say taken away.
+"""Upkeep: create partitions ahead of time, and remove expired data.
 
-Every step is harmless when it is taken twice or by two processes at once, and one that cannot be taken now (executions
-hold a lock, a disk is full) is taken by the next upkeep: nothing waits for long, and nothing goes before it may.
+Every step is idempotent and safe to run concurrently. A step that cannot run now (executions hold a lock, a disk is
+full) is left to the next upkeep.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from dspex.store.operations.retention import Period
 
 __all__ = ["Plan", "Step", "plan", "upkeep"]
 
-#: Executions outside their period that are exported and deleted at a time.
+#: Executions outside their period are exported and deleted in chunks of this size.
 STRAY_ROWS = 1000
-#: Statements that delete rows of one table in one upkeep; the next goes on.
+#: The largest number of DELETE statements for a table in one upkeep; the next one continues.
 PRUNE_ROUNDS = 200
 _NOT_NOW = (psycopg.errors.LockNotAvailable, psycopg.errors.ObjectInUse, psycopg.errors.DeadlockDetected)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A period and what becomes of it: when its executions and its audit trails may go; None for never."""
+    """A period, and when its executions and its audit trails expire; None for never."""
 
     period: Period
     executions_go_at: datetime | None
@@ -46,14 +46,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that was done, or that could not be done now: ``waits``."""
+    """A step that was done, or, with ``waits``, one that the next upkeep will try again."""
 
     what: str
     waits: bool = False
 
 
 def plan(database: Database, settings: StorageSettings) -> list[Plan]:
-    """All periods, the oldest first, and when they go."""
+    """All periods, oldest first, and when they expire."""
 
     def after(period: Period, days: int | None) -> datetime | None:
         return None if days is None else partitions.moment(period.high) + timedelta(days=days)
@@ -65,7 +65,7 @@ def plan(database: Database, settings: StorageSettings) -> list[Plan]:
 
 
 def upkeep(database: Database, settings: StorageSettings) -> Iterator[Step]:
-    """Make partitions, take away what is old, and tell each thing done. Raises BackendUnavailable."""
+    """Create partitions, remove expired data, and yield each step. Raises BackendUnavailable."""
     now = database.run(server_facts.now)
     yield from _try("partitions", lambda: _make(database, settings))
     for planned in plan(database, settings):
@@ -81,7 +81,7 @@ def _try(what: str, work: Callable[[], Iterator[Step]]) -> Iterator[Step]:
     except DBAPIError as error:
         if not isinstance(error.orig, _NOT_NOW):
             raise
-        yield Step(f"{what}: {str(error.orig).splitlines()[0]}; tried again by the next upkeep", waits=True)
+        yield Step(f"{what}: {str(error.orig).splitlines()[0]}; the next upkeep tries again", waits=True)
     except DspexError as error:
         if error.code not in ("export_failed", "audit_not_whole"):
             raise
@@ -91,7 +91,7 @@ def _try(what: str, work: Callable[[], Iterator[Step]]) -> Iterator[Step]:
 def _make(database: Database, settings: StorageSettings) -> Iterator[Step]:
     made = database.run(partial(partitions.ensure, keep_days=settings.retention_days))
     if made:
-        yield Step(f"made the partitions of {', '.join(made)}")
+        yield Step(f"created the partitions of {', '.join(made)}")
 
 
 def _retire(database: Database, settings: StorageSettings, planned: Plan, now: datetime) -> Iterator[Step]:
@@ -103,14 +103,14 @@ def _retire(database: Database, settings: StorageSettings, planned: Plan, now: d
     if due and period.digest is not None and period.audit_retired_at is None:
         yield from _try(f"audit trails of {period.name}", lambda: _retire_audit(database, settings, period))
     elif period.leftovers:
-        yield from _try(f"what is left of {period.name}", lambda: _drop(database, period))
+        yield from _try(f"the rest of {period.name}", lambda: _drop(database, period))
 
 
 def _retire_executions(database: Database, period: Period) -> Iterator[Step]:
     kept = database.run(partial(retention.retire_executions, period=period.name))
     database.run(partial(retention.digest, period=period.name))
     database.run(partial(retention.drop, period=period.name))
-    stay = f"; {kept} of them are not settled, and stay" if kept else ""
+    stay = f"; kept {kept} of them, which are not settled" if kept else ""
     yield Step(f"removed the executions of {period.name}{stay}")
 
 
@@ -127,7 +127,7 @@ def _retire_audit(database: Database, settings: StorageSettings, period: Period)
 
 
 def _export_period(database: Database, period: Period, path: Path) -> None:
-    """Write what is about to go, if it is what the executions ended with."""
+    """Export the trails of a period, if they match its digest."""
     assert period.digest is not None
     chains = audit_export.retired_chains(database, UUID(int=period.low.int - 1), period.high)
     try:
@@ -136,14 +136,14 @@ def _export_period(database: Database, period: Period, path: Path) -> None:
         if error.code != "audit_not_whole":
             raise
         raise DspexError(
-            f"{error} ({period.executions} of them): neither exported nor removed; see `dspex audit verify`",
+            f"{error} ({period.executions} expected): neither exported nor removed; see `dspex audit verify`",
             code=error.code,
         ) from error
 
 
 def _drop(database: Database, period: Period) -> Iterator[Step]:
     database.run(partial(retention.drop, period=period.name))
-    yield Step(f"dropped what was left of {period.name}")
+    yield Step(f"dropped the rest of {period.name}")
 
 
 def _remove_strays(database: Database, settings: StorageSettings, now: datetime) -> Iterator[Step]:
@@ -153,14 +153,14 @@ def _remove_strays(database: Database, settings: StorageSettings, now: datetime)
             path = settings.retention_export / f"dspex-audit-{ids[0]}.jsonl.gz"
             chains = audit_export.chains_of(database, ids)
             if len(chains) < len(ids):
-                break  # somebody else is at it
+                break  # another upkeep is deleting them
             audit_export.export(path, chains, about={"outside_of_periods": True})
         gone = database.run(partial(retention.delete_strays, ids=ids, settled_before=now))
         removed += gone
         if not gone:
             break
     if removed:
-        yield Step(f"removed {removed} executions that had outlived their period, or had none")
+        yield Step(f"removed {removed} executions outside their period")
 
 
 def _prune(database: Database, name: str) -> Iterator[Step]:

@@ -1,11 +1,11 @@
-"""The details of each component of a health report, in a line."""
+"""The details of each component of a health report, as one line of text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["WORDS"]
+__all__ = ["DETAILS"]
 
 Details = Mapping[str, Any]
 
@@ -24,17 +24,17 @@ def _workers(found: Details) -> str:
 
 def _beat(found: Details) -> str:
     if "last_check_age_seconds" not in found:
-        return "no check was ever kept"
+        return "no check is stored yet"
     return f"last check {found['last_check_age_seconds']:.0f} s ago, one is due every {found['interval_seconds']:g} s"
 
 
 def _pump(found: Details) -> str:
-    return f"{found['leader'] or 'nobody'} leads, {found['lag_seconds']:.1f} s behind"
+    return f"{found['leader'] or 'no worker'} leads, {found['lag_seconds']:.1f} s behind"
 
 
 def _queue(found: Details) -> str:
     if not found["due"]:
-        return "nothing waits"
+        return "the queue is empty"
     longest = ", ".join(
         f"{program} {each['due']} ({each['oldest_wait_seconds']:.0f} s{', paused' if each['paused'] else ''})"
         for program, each in found["programs"].items()
@@ -44,7 +44,7 @@ def _queue(found: Details) -> str:
 
 def _redis(found: Details) -> str:
     if "version" not in found:
-        return "it answers"
+        return "reachable"
     return f"{found['version']}, {found['messages']} messages, {found['memory_bytes'] / 2**20:.1f} MiB"
 
 
@@ -56,13 +56,13 @@ def _adapters(found: Details) -> str:
 def _model(found: Details) -> str:
     failures = ", ".join(f"{code} {count}" for code, count in found["failures"].items()) or "no failures"
     words = [f"connected in {found['connect_ms']:.0f} ms"] if "connect_ms" in found else []
-    words += [f"{found['completed']} completed of late, {failures}"]
-    words += [f"a call {found['call_average_ms']:.0f} ms"] if found["call_average_ms"] is not None else []
+    words += [f"{found['completed']} completed recently, {failures}"]
+    words += [f"{found['call_average_ms']:.0f} ms per call"] if found["call_average_ms"] is not None else []
     return ", ".join(words)
 
 
-#: By component; by its first word for the models.
-WORDS: Mapping[str, Callable[[Details], str]] = {
+#: By component; the first word of the name for models.
+DETAILS: Mapping[str, Callable[[Details], str]] = {
     "postgres": _postgres,
     "workers": _workers,
     "beat": _beat,

@@ -1,0 +1,73 @@
+"""``dspex list``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+from rich.text import Text
+
+from dspex.cli.output.console_tables import console, print_table
+from dspex.cli.output.execution_data import STATUS_STYLES, execution_data
+from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.time_options import since_option
+from dspex.cli.shell_completion import program_names
+from dspex.client.client import Client
+from dspex.client.execution import Execution
+from dspex.store.lifecycle.status import Status
+
+__all__ = ["list_command"]
+
+COLUMNS = ("id", "program", "status", "try", "submitted", "took", "error")
+
+
+@click.command("list")
+@click.option("--program", shell_complete=program_names, help="Only executions of this program.")
+@click.option(
+    "--status",
+    type=click.Choice([s.value for s in Status]),
+    help="Only executions with this status; `failed` are the dead letters.",
+)
+@since_option
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="The largest number of executions."
+)
+@json_option
+def list_command(program: str | None, status: str | None, since: datetime | None, limit: int, as_json: bool) -> None:
+    """List executions, newest first.
+
+    \b
+    Examples:
+      dspex list --status failed --since 2h
+      dspex list --program simple_qa --limit 1000 --json
+    """
+    with Client() as client:
+        found = client.list(program=program, status=status, since=since, limit=limit)
+        if as_json:
+            echo_json([execution_data(execution) for execution in found])
+            return
+        if not found:
+            click.echo("no executions")
+            return
+        print_table(console(), COLUMNS, map(_row, found), optional=("try", "took"))
+        if paused := client.paused():
+            for name, why in paused.items():
+                click.secho(f"paused: {name} ({why}): `dspex resume {name}`", fg="yellow", err=True)
+
+
+def _row(execution: Execution) -> tuple[str | Text, ...]:
+    status, error = execution.status, execution.shown_error
+    return (
+        str(execution.id),
+        execution.program,
+        Text(status, style=STATUS_STYLES[status]),
+        str(execution.attempts),
+        _time(execution.created_at),
+        f"{execution.metrics.execution_time_ms:.0f} ms" if status.is_final else "",
+        error.code if error else "",
+    )
+
+
+def _time(at: datetime) -> str:
+    today = at.date() == datetime.now(UTC).date()
+    return f"{at:%H:%M:%S}" if today else f"{at:%Y-%m-%d}"

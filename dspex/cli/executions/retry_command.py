@@ -1,0 +1,55 @@
+"""``dspex retry``."""
+
+from __future__ import annotations
+
+import click
+
+from dspex.cli.output.exit_codes import DONE, exit_code
+from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.progress_bar import ProgressBars
+from dspex.cli.shell_completion import program_names
+from dspex.client.client import Client
+from dspex.errors import DspexError, ExecutionNotFound, TransitionRefused
+
+__all__ = ["retry"]
+
+
+@click.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--failed", is_flag=True, help="Retry every failed execution (the dead letters).")
+@click.option("--program", shell_complete=program_names, help="With --failed: only executions of this program.")
+@json_option
+def retry(ids: tuple[str, ...], failed: bool, program: str | None, as_json: bool) -> int:
+    """Queue failed or cancelled executions again, with new attempts. Paid model calls are replayed.
+
+    Exit code 1 if one of them is neither failed nor cancelled, 2 if one does not exist; the others are queued.
+
+    \b
+    Examples:
+      dspex retry 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e
+      dspex retry --failed --program simple_qa
+    """
+    if failed == bool(ids) or (program and not failed):
+        raise click.UsageError("give execution ids, or --failed (optionally with --program)")
+    with Client() as client, ProgressBars() as bars:
+        if failed:
+            with bars.phase("queueing", None) as on_progress:
+                count, refused = client.retry_failed(program, on_progress=on_progress), []
+        else:
+            refused = [error for id in ids if (error := _retry(client, id))]
+            count = len(ids) - len(refused)
+    if as_json:
+        echo_json({"retried": count, "refused": [error.as_dict() for error in refused]})
+    else:
+        click.echo(f"{count} queued again")
+        for error in refused:
+            click.echo(f"{error.code}: {error}", err=True)
+    return max(map(exit_code, refused), default=DONE)
+
+
+def _retry(client: Client, id: str) -> DspexError | None:
+    try:
+        client.retry(id)
+    except (ExecutionNotFound, TransitionRefused) as error:
+        return error
+    return None
