@@ -67,7 +67,7 @@ def _setting(name: str, field: FieldInfo) -> str:
 
 
 def _members(annotation: Any) -> Iterator[str]:
-    """The parts of a setting that has some."""
+    """The parts of a structured setting."""
     models = [part for part in _leaves(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
     for model in models:
         yield "\n"

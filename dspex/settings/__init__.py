@@ -1,7 +1,7 @@
-"""Settings: from DSPEX_* environment variables, then files of secrets, then ``dspex.toml``, then defaults.
+"""Settings: from DSPEX_* environment variables, then secret files, then ``dspex.toml``, then defaults.
 
-One file for each section of settings; :class:`Settings` (load.py) is all of them together. To add a setting, add a
-field with a description to its section; one that holds a secret is a ``pydantic.SecretStr``.
+A module for each section of settings; :class:`Settings` (loading.py) combines them. To add a setting, add a field with
+a description to its section. A secret is a ``pydantic.SecretStr``.
 """
 
 from dspex.settings.connection_settings import Backends, connection_warnings

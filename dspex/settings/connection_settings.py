@@ -1,4 +1,4 @@
-"""Settings: the profile, and where Postgres and Redis are."""
+"""Settings for the profile, and the URLs of Postgres and Redis."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["Backends", "ConnectionSettings", "connection_warnings"]
 
 
 def _default_home() -> Path:
-    # A service account's home may not be traversable for the user that Postgres must run as.
+    # Postgres runs as another user, who may have no access to root's home.
     return Path("/var/lib/dspex") if hasattr(os, "geteuid") and os.geteuid() == 0 else Path.home() / ".dspex"
 
 
 class Backends(tuple[str, str]):
-    """Where the database and the broker are: ``(database_url, broker_url)``."""
+    """The URLs of the database and the broker: ``(database_url, broker_url)``."""
 
     __slots__ = ()
 
@@ -58,31 +58,34 @@ class ConnectionSettings(BaseModel):
         "or redis+sentinel://user:password@host:26379,host:26379/name-of-the-primary/0.",
     )
     allow_plain_text: bool = Field(
-        False, description="In production, reach Postgres and Redis on other hosts without TLS: the network is trusted."
+        False,
+        description="In production, allow connections to Postgres and Redis on other hosts without TLS, in a trusted "
+        "network.",
     )
-    home: Path = Field(default_factory=_default_home, description="Where the embedded stack keeps its data.")
+    home: Path = Field(default_factory=_default_home, description="The directory of the embedded stack's data.")
     embedded_postgres_bin: DirectoryPath | None = Field(
         None,
-        description="The embedded stack runs the Postgres 15 or newer of this directory (initdb, postgres), instead of "
-        "the one in the wheel.",
+        description="A directory with Postgres 15 or newer (initdb, postgres) for the embedded stack, instead of the "
+        "one in "
+        "the wheel.",
     )
     embedded_redis_server: FilePath | None = Field(
-        None, description="The embedded stack runs this redis-server or valkey-server, instead of the one in the wheel."
+        None, description="A redis-server or valkey-server for the embedded stack, instead of the one in the wheel."
     )
 
     @property
     def profile(self) -> Profile:
-        """What holds in this environment."""
+        """The profile of this environment."""
         return PROFILES[self.env]
 
 
 def connection_warnings(database_url: str, broker_url: str) -> list[str]:
-    """Where what is sent can be read on the way, or the server may be another than the one meant; and what to do."""
+    """Warnings about connections without TLS, or with TLS that does not verify the server, and how to fix them."""
     found = []
     for url, tls in ((database_url, "?sslmode=verify-full&sslrootcert=FILE"), (broker_url, "rediss://")):
         shown = without_password(url)
         if is_plain_text(url):
-            found.append(f"{shown} is another host, and the connection may go without TLS: use {tls}")
+            found.append(f"{shown} is another host, and the connection may be unencrypted: use {tls}")
         elif is_unverified(url):
-            found.append(f"{shown}: with these parameters nobody checks that the server is the one meant: use {tls}")
+            found.append(f"{shown}: these parameters do not verify the identity of the server: use {tls}")
     return found

@@ -1,14 +1,14 @@
-"""Failpoints: named places where a test has the process die, hang, stop or fail, and nowhere else.
+"""Failpoints: named places where a test can make the process die, hang, stop or fail.
 
 ``DSPEX_FAILPOINTS="after_claim=kill,before_settle=stop@2"`` arms two of them. An action is one of
 
-``kill``   SIGKILL to this process: no last words, as a crash or the kernel's memory killer does it
-``stop``   SIGSTOP to this process: it stands still until SIGCONT, as a frozen or swapping machine does
-``hang``   the thread never goes on
+``kill``   SIGKILL to this process, like a crash or the kernel's out-of-memory killer
+``stop``   SIGSTOP to this process: it stops until SIGCONT, like a frozen or swapping machine
+``hang``   the thread hangs forever
 ``error``  raises FailpointReached
 
-and happens at each passage, or only at the n-th with ``@n``. Unarmed, a failpoint costs one check of a global.
-Production refuses to arm them: see :mod:`dspex.settings`.
+and happens at each passage, or only at the n-th with ``@n``. An unarmed failpoint costs one check of a global.
+Failpoints cannot be armed in production: see :mod:`dspex.settings`.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ __all__ = [
     "parse",
 ]
 
-#: In the producer, once the execution is committed: Redis knows nothing of it, and the caller may not have its id.
+#: In the producer, after the commit of an execution: Redis has no message, and the caller may not have the id.
 AFTER_INSERT = "after_insert"
 
-#: Whoever publishes (producer or pump), before Redis is told: the row says dispatched, and no message exists.
+#: In the publisher (producer or pump), before it publishes: the row is marked as dispatched, and no message exists.
 BEFORE_PUBLISH = "before_publish"
 
-#: Whoever publishes, once Redis has the message: a worker may run it while the publisher is dead.
+#: In the publisher, once Redis has the message: a worker may run it while the publisher is dead.
 AFTER_PUBLISH = "after_publish"
 
 #: In ``submit_many``, after a chunk is committed: a batch of which only the first rows exist.
@@ -79,16 +79,16 @@ AFTER_JOURNAL = "after_journal"
 #: In the worker, with the outcome known and nothing of it recorded: another attempt finds it again from the journal.
 BEFORE_SETTLE = "before_settle"
 
-#: In the worker, once the outcome is committed: the message is not acknowledged and nobody was told.
+#: In the worker, once the outcome is committed: the message is not acknowledged, and no client is notified.
 AFTER_SETTLE = "after_settle"
 
-#: In the reaper, before it looks for dead workers: whatever they ran waits for the next leader.
+#: In the reaper, before it looks for dead workers: their executions wait for the next leader.
 BEFORE_RECOVER = "before_recover"
 
-#: In the reaper, once what dead workers ran is queued again, and before any of it is dispatched.
+#: In the reaper, once the executions of dead workers are queued again, before they are dispatched.
 AFTER_RECOVER = "after_recover"
 
-#: In a stopping worker, once it handed back what it did not finish and before it gave up its lease.
+#: In a stopping worker, once it has handed back its unfinished executions, before it gives up its lease.
 AFTER_HAND_BACK = "after_hand_back"
 
 NAMES = frozenset(value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str))
@@ -115,20 +115,20 @@ _passages: Counter[str] = Counter()
 
 
 def failpoint(name: str) -> None:
-    """Pass the place ``name``; what was armed there happens."""
+    """Pass the failpoint ``name``, and run its action if it is armed."""
     if _armed:
         _pass(name)
 
 
 def arm(spec: str) -> None:
-    """Arm the failpoints of ``spec`` in this process. Raises ValueError for a spec that says nothing sensible."""
+    """Arm the failpoints of ``spec`` in this process. Raises ValueError for an invalid spec."""
     global _armed  # noqa: PLW0603 - the one check that an unarmed failpoint costs
     _actions.update(parse(spec))
     _armed = bool(_actions)
 
 
 def parse(spec: str) -> Mapping[str, FailpointAction]:
-    """The actions by name. Raises ValueError, with the nearest name, for what is none."""
+    """The actions by name. Raises ValueError, with the nearest name, for an unknown name."""
     return dict(_parse_one(part.strip()) for part in spec.split(",") if part.strip())
 
 
@@ -137,9 +137,9 @@ def _parse_one(part: str) -> tuple[str, FailpointAction]:
     kind, at_passage, number = action.partition("@")
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, 1)
-        raise ValueError(f"{name!r} is no failpoint" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise ValueError(f"{name!r} is not a failpoint" + (f"; did you mean {near[0]!r}?" if near else ""))
     if kind not in ACTIONS:
-        raise ValueError(f"failpoint {name!r}: {kind!r} is none of {', '.join(ACTIONS)}")
+        raise ValueError(f"failpoint {name!r}: {kind!r} is not one of {', '.join(ACTIONS)}")
     if at_passage and not (number.isdecimal() and int(number) > 0):
         raise ValueError(f"failpoint {name!r}: the passage after '@' is a number from 1, got {number!r}")
     return name, FailpointAction(kind, int(number) if at_passage else None)

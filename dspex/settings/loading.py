@@ -1,7 +1,7 @@
-"""All settings together: where they are read from, and every mistake in them at once.
+"""Loading of all settings. Invalid settings are reported together.
 
-A secret is a ``pydantic.SecretStr``: its value is in no message, and :meth:`Settings.load` also looks for it in files
-and asks the provider (secrets.py).
+A secret is a ``pydantic.SecretStr``: no message contains its value, and :meth:`Settings.load` also reads it from files
+and from the provider (secrets.py).
 """
 
 from __future__ import annotations
@@ -22,18 +22,16 @@ from pydantic_settings import (
 )
 
 from dspex.errors import BackendUnavailable, ConfigurationError
-from dspex.settings.alert_settings import AlertSettings, alert_faults
 from dspex.settings.connection_settings import Backends, ConnectionSettings, connection_warnings
 from dspex.settings.flower_settings import FlowerSettings
 from dspex.settings.model_settings import ModelSettings
-from dspex.settings.monitoring_settings import MonitoringSettings
-from dspex.settings.secrets import Found, Secrets, is_secret, provider
+from dspex.settings.monitoring_settings import AlertSettings, MonitoringSettings, alert_faults
+from dspex.settings.secrets import FoundSecret, Secrets, is_secret, provider
 from dspex.settings.security_settings import SecuritySettings, security_faults
 from dspex.settings.setting_faults import configuration_error, describe, profile_faults, unknown
 from dspex.settings.setting_names import PREFIX, TOML, variable
 from dspex.settings.storage_settings import StorageSettings, storage_faults
-from dspex.settings.trial_settings import TrialSettings
-from dspex.settings.worker_settings import WorkerSettings
+from dspex.settings.worker_settings import TrialSettings, WorkerSettings
 
 __all__ = ["Sections", "Settings", "unknown_variables"]
 
@@ -49,11 +47,11 @@ class Sections(
     StorageSettings,
     TrialSettings,
 ):
-    """All settings, wherever they were read: one base for each section, in the order of the reference page."""
+    """All settings. Each base class is a section, in the order of the reference page."""
 
 
 class Settings(Sections, BaseSettings):
-    """The settings in force. Use :meth:`load`, which reports all mistakes together."""
+    """The settings in force. Use :meth:`load`, which reports all invalid settings together."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, toml_file=TOML, extra="forbid", frozen=True, env_ignore_empty=True
@@ -73,7 +71,10 @@ class Settings(Sections, BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
-        """The settings, with ``overrides`` (by field name) on top. Raises ConfigurationError with every mistake."""
+        """Load the settings; ``overrides`` (by field name) replace values.
+
+        Raises ConfigurationError with every fault.
+        """
         try:
             in_file = TomlConfigSettingsSource(cls).toml_data
         except (ValueError, OSError) as error:
@@ -90,7 +91,7 @@ class Settings(Sections, BaseSettings):
             errors = error.errors()
             settings = _without({str(each["loc"][0]) for each in errors}, cls, given)
         faults = [*unreadable.values(), *(describe(each, cls.model_fields, origins) for each in errors)]
-        # Not, once more, that something is missing which is there and wrong.
+        # An invalid setting is not reported as missing, too.
         wrong = {variable(name) for name in (*unreadable, *(str(each["loc"][0]) for each in errors))}
         together = (
             *profile_faults(settings),
@@ -106,7 +107,7 @@ class Settings(Sections, BaseSettings):
 
     @property
     def origins(self) -> dict[str, str]:
-        """Where each setting comes from, in words: ``default``, ``environment``, ``dspex.toml``, ``file /run/…``."""
+        """The source of each setting: ``default``, ``environment``, ``dspex.toml``, ``file /run/…``, ``the call``."""
         return dict(self._origins)
 
     @classmethod
@@ -116,14 +117,14 @@ class Settings(Sections, BaseSettings):
             yield section, list(section.__annotations__)
 
     def warnings(self) -> list[str]:
-        """What is not wrong, but should be looked at: unknown variables, and connections that are not safe."""
+        """Warnings: unknown variables, and insecure connections."""
         connections = connection_warnings(*self.backends()) if self.database_url and self.broker_url else []
         return [*unknown_variables(), *connections]
 
     def backends(self) -> Backends:
-        """The URLs set, or those of the embedded stack running at ``home``.
+        """The configured URLs, or the URLs of the embedded stack running at ``home``.
 
-        Raises BackendUnavailable when neither is there.
+        Raises BackendUnavailable if there are neither.
         """
         if self.database_url and self.broker_url:
             return Backends((self.database_url.get_secret_value(), self.broker_url.get_secret_value()))
@@ -132,7 +133,7 @@ class Settings(Sections, BaseSettings):
         stack = read_stack(self.home)
         if stack is None:
             raise BackendUnavailable(
-                f"no {PREFIX}DATABASE_URL and {PREFIX}BROKER_URL are set, and no embedded stack is running at "
+                f"{PREFIX}DATABASE_URL and {PREFIX}BROKER_URL are not set, and no embedded stack is running at "
                 f"{self.home}: start one with `dspex up`, or set both URLs",
                 backend="embedded stack",
                 home=str(self.home),
@@ -141,18 +142,18 @@ class Settings(Sections, BaseSettings):
 
 
 def unknown_variables() -> list[str]:
-    """Variables that look like settings but are none, each with the nearest known name.
+    """Warnings for DSPEX_* variables that are not settings, each with the nearest known name.
 
-    They are not errors: an orchestrator may put its own ``DSPEX_*`` variables there.
+    They are not errors: an orchestrator may set its own ``DSPEX_*`` variables.
     """
     return unknown(Settings.model_fields)
 
 
 def _find_secrets(
     cls: type[Settings], overrides: Mapping[str, Any], in_file: Mapping[str, Any]
-) -> tuple[dict[str, Found], dict[str, str]]:
-    """The secret settings of the environment, its files and the provider, and what is wrong with them, by setting."""
-    found: dict[str, Found] = {}
+) -> tuple[dict[str, FoundSecret], dict[str, str]]:
+    """The secrets from the environment, files and the provider, and the errors; both by setting."""
+    found: dict[str, FoundSecret] = {}
     unreadable: dict[str, str] = {}
     spec = overrides.get("secrets") or os.environ.get(variable("secrets")) or in_file.get("secrets")
     if spec:
@@ -172,7 +173,9 @@ def _find_secrets(
     return found, unreadable
 
 
-def _origin(name: str, overrides: Mapping[str, Any], found: Mapping[str, Found], in_file: Mapping[str, Any]) -> str:
+def _origin(
+    name: str, overrides: Mapping[str, Any], found: Mapping[str, FoundSecret], in_file: Mapping[str, Any]
+) -> str:
     if name in overrides:
         return "the call"
     if name in found:
@@ -183,6 +186,6 @@ def _origin(name: str, overrides: Mapping[str, Any], found: Mapping[str, Found],
 
 
 def _without(wrong: Collection[str], cls: type[Settings], given: Mapping[str, Any]) -> Sections:
-    """The settings but for those that are wrong: for the faults that only all of them together show."""
+    """The valid settings, to check them in combination."""
     raw = {**TomlConfigSettingsSource(cls).toml_data, **EnvSettingsSource(cls)(), **given}
     return Sections(**{name: raw[name] for name in cls.model_fields if name in raw and name not in wrong})

@@ -1,4 +1,4 @@
-"""Settings of programs and the models they call."""
+"""Settings for programs and models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _packages(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class ModelLimits(BaseModel):
-    """What all workers together may ask of a model: calls at once, and calls and tokens within any minute."""
+    """The limits of a model for all workers together: concurrent calls, and calls and tokens per minute."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,16 +32,18 @@ class ModelSettings(BaseModel):
     """Programs and models."""
 
     program_packages: Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed), AfterValidator(_packages)] = Field(
-        (), description="The packages that programs may bring code from, with commas between them: acme.programs,tools."
+        (), description="The packages that programs may load code from, separated by commas: acme.programs,tools."
     )
     model_limits: dict[str, ModelLimits] = Field(
         default_factory=dict,
-        description="What all workers may ask of a model, or of an address, as JSON: "
+        description="Limits of models or addresses for all workers together, as JSON: "
         '{"openai/gpt-4o-mini": {"concurrency": 50, "per_minute": 500, "tokens_per_minute": 200000}}.',
     )
     ca_file: FilePath | None = Field(
-        None, description="Certificates (PEM) of authorities to trust for model servers, besides the system's."
+        None,
+        description="Certificates (PEM) of certificate authorities to trust for model servers, in addition to the "
+        "system's.",
     )
     local_model_url: str | None = Field(
-        None, description="Where smollm2 is served, outside the embedded stack: http://host:port/v1."
+        None, description="The URL of a server for smollm2 outside the embedded stack: http://host:port/v1."
     )

@@ -1,4 +1,4 @@
-"""What differs between development, test and production: all of it, in one table."""
+"""Everything that differs between development, test and production, in one table."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Profile:
     """A profile. ``docs/reference/settings.md`` shows the table, with these lines:
 
     ``embedded_stack``  without URLs, the embedded stack of DSPEX_HOME is used
-    ``durable``         what the embedded stack holds survives a loss of power
-    ``plain_text``      Postgres and Redis may be reached over a network without TLS
+    ``durable``         the data of the embedded stack survives a power loss
+    ``plain_text``      connections to Postgres and Redis on other hosts may be unencrypted
     ``failpoints``      DSPEX_FAILPOINTS may be set
-    ``open_flower``     Flower may be without a password, on this machine only
+    ``open_flower``     Flower may run without a password, on this machine only
     """
 
     embedded_stack: bool

@@ -1,7 +1,7 @@
 """Secrets: from an environment variable, from the file that ``<variable>_FILE`` names, or from a provider.
 
-Docker's and Kubernetes' secrets are files. A provider is a function of the deployment's own: it is called with the
-name of a variable (``DSPEX_DATABASE_URL``, ``OPENAI_API_KEY``) and returns its value, or None when it has none.
+Secrets of Docker and Kubernetes are files. A provider is a function of the deployment: it is called with the name of a
+variable (``DSPEX_DATABASE_URL``, ``OPENAI_API_KEY``) and returns the value or None.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from pydantic import SecretStr
 
 from dspex.errors import ConfigurationError
 
-__all__ = ["Found", "Provider", "Secrets", "is_secret", "provider"]
+__all__ = ["FoundSecret", "Provider", "Secrets", "is_secret", "provider"]
 
 FILE_SUFFIX = "_FILE"
 ENTRY_POINTS = "dspex.secrets"
-#: What a provider answered is kept for so long: it may be a service, and keys are looked up for every model call.
+#: How long values of a provider are cached: it may be a service, and every model call needs a key.
 PROVIDED_SECONDS = 60.0
 
 Provider = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A secret, and where it was found, in words."""
+class FoundSecret:
+    """A secret and its source."""
 
     value: str = field(repr=False)
     origin: str
 
 
 class Secrets:
-    """Looks secrets up by the names of their variables. ``spec`` names a provider (``DSPEX_SECRETS``), if there is one.
+    """Looks up secrets by the names of their variables. ``spec`` names a provider (``DSPEX_SECRETS``), or is None.
 
-    Every method raises ConfigurationError for a secret that cannot be read. No secret is in its message.
+    Every method raises ConfigurationError for a secret that cannot be read. The message contains no secret.
     """
 
     def __init__(self, spec: str | None = None) -> None:
@@ -49,21 +49,21 @@ class Secrets:
         self._provided: dict[str, tuple[float, str | None]] = {}
 
     def get(self, name: str) -> str | None:
-        """The secret as it is now; None when there is none."""
+        """The current value of a secret, or None."""
         found = self.find(name)
         return None if found is None else found.value
 
-    def find(self, name: str) -> Found | None:
-        """The secret of this name, and where it comes from; None when there is none."""
+    def find(self, name: str) -> FoundSecret | None:
+        """The secret of this name and its source, or None."""
         value, path = os.environ.get(name), os.environ.get(name + FILE_SUFFIX)
         if value and path:
-            raise ConfigurationError(f"{name} and {name}{FILE_SUFFIX} are both set: keep one of them")
+            raise ConfigurationError(f"{name} and {name}{FILE_SUFFIX} are both set: unset one of them")
         if value:
-            return Found(value, "environment")
+            return FoundSecret(value, "environment")
         if path:
-            return Found(_read(name + FILE_SUFFIX, Path(path)), f"file {path}")
+            return FoundSecret(_read(name + FILE_SUFFIX, Path(path)), f"file {path}")
         if self._spec and (value := self._ask(self._spec, name)):
-            return Found(value, f"provider {self._spec}")
+            return FoundSecret(value, f"provider {self._spec}")
         return None
 
     def _ask(self, spec: str, name: str) -> str | None:
@@ -84,9 +84,9 @@ def is_secret(annotation: Any) -> bool:
 
 @cache
 def provider(spec: str) -> Provider:
-    """The function that ``package.module:function``, or an entry point of the group ``dspex.secrets``, names.
+    """Load a provider: ``package.module:function``, or the name of an entry point of the group ``dspex.secrets``.
 
-    Raises ConfigurationError when there is none.
+    Raises ConfigurationError if it does not exist.
     """
     module, colon, name = spec.partition(":")
     try:
@@ -96,10 +96,10 @@ def provider(spec: str) -> Provider:
             (entry,) = entry_points(group=ENTRY_POINTS, name=spec)
             found = entry.load()
     except (ImportError, AttributeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}" if colon else f"no package here has an entry point {spec!r}"
+        reason = f"{type(error).__name__}: {error}" if colon else f"no installed package has an entry point {spec!r}"
         raise ConfigurationError(
             f"DSPEX_SECRETS names the provider {spec!r}, which cannot be loaded ({reason}): "
-            f"name a function, package.module:function, or an entry point of the group {ENTRY_POINTS}"
+            f"use package.module:function, or an entry point of the group {ENTRY_POINTS}"
         ) from error
     if not callable(found):
         raise ConfigurationError(f"DSPEX_SECRETS names {spec!r}, which is a {type(found).__name__}, not a function")
@@ -113,16 +113,16 @@ def _answer(spec: str, name: str) -> str | None:
         raise
     except Exception as error:
         raise ConfigurationError(
-            f"{name}: the provider of secrets {spec!r} failed: {type(error).__name__}: {error}"
+            f"{name}: the secrets provider {spec!r} failed: {type(error).__name__}: {error}"
         ) from error
     if value is not None and not isinstance(value, str):
-        raise ConfigurationError(f"{name}: the provider of secrets {spec!r} gave a {type(value).__name__}, not a str")
+        raise ConfigurationError(f"{name}: the secrets provider {spec!r} returned a {type(value).__name__}, not a str")
     return value
 
 
 def _read(variable: str, path: Path) -> str:
     try:
-        value = path.read_text().rstrip("\r\n")  # files of secrets end with a line break or not
+        value = path.read_text().rstrip("\r\n")  # the file may end with a line break
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigurationError(f"{variable}: {path} cannot be read: {reason}") from None

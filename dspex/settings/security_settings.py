@@ -1,4 +1,4 @@
-"""Settings of security: what is refused, and what is kept secret."""
+"""Settings for security: limits of what is accepted, and encryption."""
 
 from __future__ import annotations
 
@@ -25,50 +25,64 @@ class SecuritySettings(BaseModel):
 
     secrets: str | None = Field(
         None,
-        description="Who is asked for secrets that neither a variable nor a file holds: package.module:function, or "
+        description="The provider for secrets that are set neither by a variable nor by a file: "
+        "package.module:function, or "
         "the name of an entry point of the group dspex.secrets.",
     )
     max_input_bytes: int = Field(
-        10 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest inputs of one execution, as JSON."
+        10 * 1024 * 1024,
+        ge=1024,
+        le=256 * 1024 * 1024,
+        description="The largest size of the inputs of an execution, as JSON.",
     )
     max_input_depth: int = Field(
-        64, ge=4, le=500, description="How many lists and mappings may be inside each other in inputs or metadata."
+        64, ge=4, le=500, description="The deepest nesting of lists and mappings in inputs and metadata."
     )
     max_input_items: int = Field(
-        200_000, ge=100, le=10_000_000, description="The most values, keys included, in the inputs of one execution."
+        200_000,
+        ge=100,
+        le=10_000_000,
+        description="The largest number of values in the inputs of an execution, keys included.",
     )
     max_metadata_bytes: int = Field(
-        64 * 1024, ge=1024, le=4 * 1024 * 1024, description="The largest metadata of one execution, as JSON."
+        64 * 1024, ge=1024, le=4 * 1024 * 1024, description="The largest size of the metadata of an execution, as JSON."
     )
     max_program_bytes: int = Field(
-        8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest program that is deployed, as JSON."
+        8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest size of a program, as JSON."
     )
-    max_batch_rows: int = Field(100_000_000, ge=1, le=2**32 - 2, description="The most rows of one batch.")
+    max_batch_rows: int = Field(100_000_000, ge=1, le=2**32 - 2, description="The largest number of rows in a batch.")
     rate_limit_per_minute: int | None = Field(
-        None, ge=1, le=10_000_000, description="How often one client may submit within a minute; no limit by default."
+        None,
+        ge=1,
+        le=10_000_000,
+        description="How many executions one client may submit per minute. Not set: no limit.",
     )
     rate_limit_burst: int = Field(
-        100, ge=1, le=1_000_000, description="How many submits may come at once before the rate limit holds them back."
+        100,
+        ge=1,
+        le=1_000_000,
+        description="How many executions may be submitted at once before the rate limit applies.",
     )
     client: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_.@:-]{1,100}$",
-        description="The name under which this application's submits are counted; by default user@host.",
+        description="The name of this client for the rate limit; by default user@host.",
     )
     encryption_key: Annotated[SecretStr, AfterValidator(_keys)] | None = Field(
         None,
-        description="Seals secret fields: 32 bytes in base64 (`dspex encryption key` makes one). Of several, with "
-        "commas between them, the first seals and all open.",
+        description="The key that encrypts secret fields: 32 bytes in base64 (`dspex encryption key` prints one). Of "
+        "several, "
+        "separated by commas, the first encrypts and all decrypt.",
     )
     encrypt: Literal["secret", "all"] = Field(
-        "secret", description="Which fields are sealed: those marked secret, or all of every program."
+        "secret", description="The fields that are encrypted: those marked secret, or all."
     )
 
 
 def security_faults(settings: SecuritySettings) -> list[str]:
-    """What is wrong with these settings together."""
+    """Faults in the combination of these settings."""
     if settings.encrypt == "all" and settings.encryption_key is None:
-        return ["DSPEX_ENCRYPT is all, and DSPEX_ENCRYPTION_KEY is not set"]
+        return ["DSPEX_ENCRYPT is all, but DSPEX_ENCRYPTION_KEY is not set"]
     return []
 
 

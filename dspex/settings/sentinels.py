@@ -1,6 +1,6 @@
 """URLs that name Redis Sentinels: ``redis+sentinel://user:password@host1:26379,host2:26379/name/0``.
 
-``name`` is what they know the primary by. The user and password are Redis'; the sentinels are asked without.
+``name`` is the name of the primary. The user and password are for Redis; the sentinels are used without.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PORT = 26379
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """What a URL of sentinels says."""
+    """The parts of a sentinel URL."""
 
     hosts: tuple[tuple[str, int], ...]
     name: str
@@ -27,7 +27,7 @@ class Sentinels:
 
     @staticmethod
     def of(url: str) -> Sentinels | None:
-        """None for the URL of a server. Raises ValueError for one that leads nowhere."""
+        """Parse a sentinel URL; None for any other URL. Raises ValueError for an invalid one."""
         parts = urlsplit(url)
         if parts.scheme != SENTINEL:
             return None
@@ -45,12 +45,12 @@ class Sentinels:
 
     @property
     def access(self) -> dict[str, Any]:
-        """How the primary is to be opened."""
+        """Connection arguments for the primary."""
         return {"db": self.db, "username": self.username, "password": self.password}
 
 
 def _place(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":") if ":" in text else (text, "", str(_PORT))
     if not host or not port.isdigit():
-        raise ValueError("names a sentinel that is not host:port")
+        raise ValueError("contains a sentinel that is not host:port")
     return host, int(port)

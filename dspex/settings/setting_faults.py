@@ -1,4 +1,4 @@
-"""What is wrong with settings, in words. No secret is in them."""
+"""Messages for invalid settings. They contain no secrets."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["configuration_error", "describe", "profile_faults", "unknown"]
 
 
 def configuration_error(faults: list[str]) -> ConfigurationError:
-    """One error for all of them."""
-    return ConfigurationError("wrong settings:\n" + "\n".join(f"  - {fault}" for fault in faults), errors=faults)
+    """One error for all faults."""
+    return ConfigurationError("invalid settings:\n" + "\n".join(f"  - {fault}" for fault in faults), errors=faults)
 
 
 def describe(error: Mapping[str, Any], fields: Mapping[str, FieldInfo], origins: Mapping[str, str]) -> str:
-    """A fault that pydantic found."""
+    """The message for a fault that pydantic found."""
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
         return f"{name!r} in {TOML} is not a setting{_nearest(name, list(fields), 0.6)}"
@@ -37,7 +37,7 @@ def describe(error: Mapping[str, Any], fields: Mapping[str, FieldInfo], origins:
 
 
 def profile_faults(settings: Sections) -> list[str]:
-    """What the profile asks for and is not there, or refuses and is set."""
+    """Settings that the profile requires and that are missing, or that it forbids and that are set."""
     profile = settings.profile
     urls = {variable("database_url"): settings.database_url, variable("broker_url"): settings.broker_url}
     missing = [name for name, url in urls.items() if url is None]
@@ -49,12 +49,14 @@ def profile_faults(settings: Sections) -> list[str]:
         faults = []
     if settings.failpoints and not profile.failpoints:
         faults.append(
-            f"{variable('failpoints')} is set, and {settings.env} has no failpoints: they are for crash tests"
+            f"{variable('failpoints')} is set, but failpoints cannot be used in {settings.env}: they are for crash "
+            "tests"
         )
     if not profile.plain_text and not settings.allow_plain_text:
         faults += [
-            f"{name}: {without_password(url.get_secret_value())} is another host, and the connection may go without "
-            f"TLS: use {_WITH_TLS[name]}, or set {variable('allow_plain_text')}=true if the network can be trusted"
+            f"{name}: {without_password(url.get_secret_value())} is another host, and the connection may be "
+            f"unencrypted: use {_WITH_TLS[name]}, or set {variable('allow_plain_text')}=true if the network can be "
+            "trusted"
             for name, url in urls.items()
             if url is not None and is_plain_text(url.get_secret_value())
         ]
@@ -65,7 +67,7 @@ _WITH_TLS = {variable("database_url"): "?sslmode=verify-full", variable("broker_
 
 
 def unknown(fields: Mapping[str, FieldInfo]) -> list[str]:
-    """Variables that look like settings but are none, each with the nearest known name."""
+    """Warnings for DSPEX_* variables that are not settings, each with the nearest known name."""
     known = [variable(name) for name in fields]
     files = {f"{variable(name)}_FILE" for name, field in fields.items() if is_secret(field.annotation)}
     names = (name for name in sorted(os.environ) if name.startswith(PREFIX))

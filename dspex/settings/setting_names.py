@@ -1,4 +1,4 @@
-"""How settings are named."""
+"""Names of settings."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def variable(setting: str) -> str:
 
 
 def listed(given: Any) -> Any:
-    """Names with commas between them as a list; anything else as it is."""
+    """Split text at commas; return any other value unchanged."""
     return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given

@@ -1,4 +1,4 @@
-"""Settings of what is kept in Postgres, and for how long."""
+"""Settings for retention: how long data is kept in Postgres."""
 
 from __future__ import annotations
 
@@ -13,35 +13,41 @@ class StorageSettings(BaseModel):
     """Retention."""
 
     retention_days: int | None = Field(
-        None, ge=1, le=36_500, description="Executions older than this go, once settled. Not set: all are kept."
+        None, ge=1, le=36_500, description="After how many days settled executions are removed. Not set: never."
     )
     audit_retention_days: int | None = Field(
         None,
         ge=1,
         le=36_500,
-        description="The same for audit trails, to keep them longer than executions.",
+        description="After how many days audit trails are removed, if they are kept longer than executions.",
     )
     retention_export: Path | None = Field(
-        None, description="A directory: audit trails go only after they were exported to a file in it."
+        None, description="A directory. Audit trails are removed only after they are exported to a file in it."
     )
 
     @property
     def audit_kept_days(self) -> int | None:
-        """How long audit trails are kept: as long as executions, unless the settings say longer."""
+        """How many days audit trails are kept: as long as executions, unless set otherwise."""
         return self.retention_days if self.audit_retention_days is None else self.audit_retention_days
 
 
 def storage_faults(settings: StorageSettings) -> list[str]:
-    """What is wrong with these settings together."""
+    """Faults in the combination of these settings."""
     days, audit = settings.retention_days, settings.audit_retention_days
     faults = []
     if audit is not None and days is None:
-        faults.append("DSPEX_AUDIT_RETENTION_DAYS is set but DSPEX_RETENTION_DAYS is not: trails go after executions")
+        faults.append(
+            "DSPEX_AUDIT_RETENTION_DAYS is set but DSPEX_RETENTION_DAYS is not: audit trails cannot be removed before "
+            "executions"
+        )
     if audit is not None and days is not None and audit < days:
         faults.append(
             f"DSPEX_AUDIT_RETENTION_DAYS ({audit}) is less than DSPEX_RETENTION_DAYS ({days}): "
-            "the trail of an execution is kept at least as long as it is"
+            "audit trails are kept at least as long as executions"
         )
     if settings.retention_export is not None and not settings.retention_export.is_absolute():
-        faults.append("DSPEX_RETENTION_EXPORT is not an absolute path: it would depend on where a worker was started")
+        faults.append(
+            "DSPEX_RETENTION_EXPORT is not an absolute path: its meaning would depend on the working directory of "
+            "each worker"
+        )
     return faults

@@ -1,4 +1,4 @@
-"""URLs of Postgres and Redis: what they may be, what of them is shown, and whether they lead through TLS."""
+"""URLs of Postgres and Redis: validation, display without passwords, and use of TLS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dspex.settings.sentinels import SENTINEL, Sentinels
 
 __all__ = ["SecretUrl", "check_broker_url", "check_database_url", "is_plain_text", "is_unverified", "without_password"]
 
-#: Parameters of libpq and redis-py that name files, and those that hold secrets.
+#: Parameters of libpq and redis-py that name files or contain secrets.
 FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 SECRETS = ("password", "sslpassword", "ssl_password")
 #: Values of sslrootcert that name no file.
@@ -27,7 +27,7 @@ class SecretUrl(SecretStr):
 
 
 def without_password(url: str) -> str:
-    """The URL with its password, wherever in it, replaced by ``***``."""
+    """The URL with every password replaced by ``***``."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -44,7 +44,7 @@ def without_password(url: str) -> str:
 
 
 def check_database_url(url: SecretUrl) -> SecretUrl:
-    """The URL, beginning with ``postgresql://``. Raises ValueError for one that leads nowhere."""
+    """The URL, beginning with ``postgresql://``. Raises ValueError for an invalid URL."""
     text = url.get_secret_value()
     if not text.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
         raise ValueError("must begin with postgresql://")
@@ -53,7 +53,7 @@ def check_database_url(url: SecretUrl) -> SecretUrl:
 
 
 def check_broker_url(url: SecretUrl) -> SecretUrl:
-    """The URL. Raises ValueError for one that leads nowhere."""
+    """The URL. Raises ValueError for an invalid URL."""
     text = url.get_secret_value()
     if not text.startswith(("redis://", "rediss://", f"{SENTINEL}://")):
         raise ValueError(f"must begin with redis://, rediss:// or {SENTINEL}://")
@@ -63,9 +63,9 @@ def check_broker_url(url: SecretUrl) -> SecretUrl:
 
 
 def is_plain_text(url: str) -> bool:
-    """Whether what is sent there can be read on the way: another host, and no TLS.
+    """Whether the connection may be unencrypted: another host, and no TLS.
 
-    Postgres' default, ``sslmode=prefer``, is content with none.
+    Postgres' default, ``sslmode=prefer``, accepts an unencrypted connection.
     """
     parts = urlsplit(url)
     if _is_local(parts):
@@ -76,7 +76,7 @@ def is_plain_text(url: str) -> bool:
 
 
 def is_unverified(url: str) -> bool:
-    """Whether TLS is used there without making sure that the server is the one meant."""
+    """Whether TLS is used without verifying the identity of the server."""
     parts = urlsplit(url)
     if parts.scheme == "postgresql":
         return _parameter(parts, "sslmode", "prefer") in ("require", "verify-ca")
@@ -87,7 +87,7 @@ def is_unverified(url: str) -> bool:
 
 
 def _check(url: str) -> None:
-    """Raise ValueError for a URL that cannot be read, or names a file that is not there."""
+    """Raise ValueError for a URL that cannot be parsed, or that names a missing file."""
     try:
         parts = urlsplit(url)
         _ = parts.port

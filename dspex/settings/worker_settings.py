@@ -1,16 +1,22 @@
-"""Settings of workers."""
+"""Settings for workers, crash tests and the demo."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from typing import Annotated
 
-__all__ = ["WorkerSettings"]
+from pydantic import AfterValidator, BaseModel, Field
+
+from dspex.settings import failpoints
+
+__all__ = ["TrialSettings", "WorkerSettings"]
 
 
 class WorkerSettings(BaseModel):
     """Workers."""
 
-    lease_seconds: float = Field(5.0, ge=1, le=300, description="A worker silent for so long is taken for dead.")
+    lease_seconds: float = Field(
+        5.0, ge=1, le=300, description="A worker without a heartbeat for so long is declared dead."
+    )
     worker_concurrency: int = Field(200, ge=1, le=10_000, description="Executions in flight in one worker process.")
     worker_threads: int = Field(
         64, ge=1, le=1000, description="Threads of a worker process for synchronous programs and tools."
@@ -19,14 +25,33 @@ class WorkerSettings(BaseModel):
         1, ge=1, le=256, description="Processes of `dspex worker`, each with its own executions in flight."
     )
     worker_max_memory_mb: int | None = Field(
-        None, ge=100, description="A worker process that holds so much finishes what it runs and is replaced."
+        None, ge=100, description="A worker process with more memory finishes its executions and is replaced."
     )
     worker_max_executions: int | None = Field(
-        None, ge=1, description="A worker process that received so many finishes what it runs and is replaced."
+        None, ge=1, description="A worker process that has received so many executions finishes them and is replaced."
     )
     grace_seconds: float = Field(
-        30.0, ge=0, le=3600, description="What a stopping worker gives its executions to finish."
+        30.0, ge=0, le=3600, description="How long a stopping worker waits for its executions to finish."
     )
     watchdog_seconds: float = Field(
-        30.0, ge=1, le=3600, description="A worker that does nothing for so long while work waits ends itself."
+        30.0,
+        ge=1,
+        le=3600,
+        description="A worker that makes no progress for so long while executions are waiting ends itself.",
     )
+
+
+def _failpoints(spec: str) -> str:
+    failpoints.parse(spec)
+    return spec
+
+
+class TrialSettings(BaseModel):
+    """Demo and crash tests."""
+
+    failpoints: Annotated[str, AfterValidator(_failpoints)] = Field(
+        "",
+        description="For crash tests: where this process dies (dspex/settings/failpoints.py). Not allowed in "
+        "production.",
+    )
+    demo_model: str | None = Field(None, description="The model of `dspex demo`. Not set: it chooses one.")

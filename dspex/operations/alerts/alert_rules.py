@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dspex.settings import Settings
-from dspex.settings.alert_settings import AlertThresholds
+from dspex.settings.monitoring_settings import AlertThresholds
 from dspex.store.operations.figures import Figures, ProgramFigures
 
 __all__ = ["ALERT_RULES", "AlertRule", "Breach", "breaches"]
