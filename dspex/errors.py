@@ -3,34 +3,34 @@
 ::
 
     DspexError
-    ├── SignatureSyntaxError     the text of a signature could not be read
-    ├── SignatureTypeError       a type or a constraint that does not exist, or does not fit
+    ├── SignatureSyntaxError     the text of a signature cannot be parsed
+    ├── SignatureTypeError       a type or a constraint that does not exist or fit
     ├── ValidationError          values that do not fit a signature or a program: every one, in .errors
-    │   └── ConstraintViolation  right types, but every fault is a broken constraint
+    │   └── ConstraintViolation  the types are right, and every fault is a violated constraint
     ├── ProgramNotFound          no such program, or no such version of it
     ├── ProgramVersionMismatch   the program in hand is not the deployed one
-    ├── SecretInProgram          a program may name a secret's environment variable, not carry the secret
-    ├── EncryptionError          a secret cannot be sealed or opened: no key, not the right one, or damaged
-    ├── ModuleNotAllowed         a program wants code from outside DSPEX_PROGRAM_PACKAGES
-    ├── RateLimited              this client has submitted as often as it may; .retry_after_seconds
+    ├── SecretInProgram          a program contains a secret instead of the name of its variable
+    ├── EncryptionError          a secret cannot be encrypted or decrypted: missing key, wrong key or damaged data
+    ├── ModuleNotAllowed         a program needs code from outside DSPEX_PROGRAM_PACKAGES
+    ├── RateLimited              this client has reached its rate limit; .retry_after_seconds
     ├── ExecutionNotFound        no such execution
     ├── TransitionRefused        the execution's status does not allow it
-    ├── IdempotencyConflict      the same idempotency key with other inputs
+    ├── IdempotencyConflict      the idempotency key was used with other inputs
     ├── ExecutionFailed          the recorded failure of an execution: .execution_id .attempts .cause
     ├── ExecutionCancelled       the execution was cancelled
-    ├── ExecutionTimedOut        waiting for a result took longer than allowed; the execution goes on
+    ├── ExecutionTimedOut        waiting for a result took too long; the execution continues
     ├── ResultNotReady           the execution has not finished
     ├── ModelError               a call to a language model failed; the code says how
     ├── ProgramError             the program's own code raised
-    ├── ActionFailed             a manual action of the program says that the attempt does not count as done
-    ├── LeaseLost                this worker no longer owns the attempt; whatever it did is discarded
-    ├── MessageRefused           a message on the queue that is not one of ours, or is damaged
-    ├── AlertNotDelivered        a channel could not tell an alert; it is tried again
-    ├── BackendUnavailable       Postgres or Redis is out of reach
-    ├── SchemaOutdated           the database's schema is not the one this version needs
-    └── ConfigurationError       every wrong setting at once
+    ├── ActionFailed             a manual action of the program rejected the attempt
+    ├── LeaseLost                this worker no longer owns the attempt; its outcome is discarded
+    ├── MessageRefused           a message on the queue is damaged or not from DSPex
+    ├── AlertNotDelivered        a channel could not send an alert; it is sent again later
+    ├── BackendUnavailable       Postgres or Redis is unreachable
+    ├── SchemaOutdated           the database's schema does not match this version
+    └── ConfigurationError       invalid settings, all of them
 
-Decide on ``error.code`` and ``error.retryable``, never on the text. Codes are stable.
+Programs should decide by ``error.code`` and ``error.retryable``, never by the message. Codes are stable.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ __all__ = [
 class DspexError(Exception):
     """Something in DSPex failed.
 
-    ``code`` is a stable identifier, ``retryable`` says whether the same call may succeed later, and
-    ``details`` holds JSON-friendly evidence. Without a message, the class docstring's first line is it.
+    ``code`` is a stable identifier, ``retryable`` tells whether the same call may succeed later, and ``details`` holds
+    JSON-friendly evidence. The default message is the first line of the class docstring.
     """
 
     code: str = "error"
@@ -96,7 +96,7 @@ class DspexError(Exception):
         return _rebuild, (type(self), str(self), self.code, self.retryable, self.details)
 
     def as_dict(self) -> dict[str, Any]:
-        """The error as JSON-friendly data, as it is stored with an execution."""
+        """The error as JSON-friendly data, in the form stored with an execution."""
         return {
             "type": type(self).__name__,
             "code": self.code,
@@ -107,7 +107,7 @@ class DspexError(Exception):
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> DspexError:
-        """The error that :meth:`as_dict` described; an unknown type comes back as a plain DspexError."""
+        """Recreate an error from :meth:`as_dict`; an unknown type becomes a DspexError."""
         known = globals().get(str(data.get("type")))
         cls = known if isinstance(known, type) and issubclass(known, DspexError) else DspexError
         return _rebuild(
@@ -126,10 +126,10 @@ def _rebuild(cls: type[DspexError], message: str, code: str, retryable: bool, de
 
 
 class SignatureSyntaxError(DspexError):
-    """The signature cannot be read.
+    """The signature cannot be parsed.
 
-    ``line`` and ``column`` (both from 1) say where; ``snippet`` is that line with a caret under the
-    place; ``expected`` says what could stand there.
+    ``line`` and ``column`` (both from 1) are the position; ``snippet`` is the line with a caret under it; ``expected``
+    says what is valid there.
     """
 
     code = "syntax_error"
@@ -155,7 +155,7 @@ class SignatureTypeError(SignatureSyntaxError):
     """The signature names a type or a constraint that does not exist or does not fit.
 
     ``code`` is ``unknown_type``, ``unknown_constraint``, ``unknown_field`` (in ``constraints=``), ``invalid_type`` or
-    ``invalid_constraint`` (known, but what was given does not fit); ``nearest`` is the closest known name, or ``""``.
+    ``invalid_constraint`` (the value does not fit); ``nearest`` is the closest known name, or ``""``.
     """
 
     code = "unknown_type"
@@ -167,8 +167,8 @@ class SignatureTypeError(SignatureSyntaxError):
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One value that does not fit: ``path`` (``"history[2]"``), what was ``expected``, what came (``got``,
-    shortened; empty for a secret), and the broken ``constraint`` or ``None`` when the type itself is wrong."""
+    """An invalid value: its ``path`` (``"history[2]"``), what was ``expected``, the value itself (``got``, shortened;
+    empty for a secret), and the violated ``constraint``, or ``None`` if the type is wrong."""
 
     path: str
     expected: str
@@ -187,7 +187,7 @@ class ValidationError(DspexError):
 
     @classmethod
     def of(cls, what: str, errors: Iterable[FieldError]) -> ValidationError:
-        """The error for these faults of ``what``; a ConstraintViolation when all of them are broken constraints."""
+        """The error for these faults of ``what``; a ConstraintViolation if all of them are violated constraints."""
         found = list(errors)
         kind = ConstraintViolation if all(e.constraint for e in found) else ValidationError
         return kind(f"{what}: " + "; ".join(map(str, found)), errors=[asdict(e) for e in found])
@@ -198,7 +198,7 @@ class ValidationError(DspexError):
 
 
 class ConstraintViolation(ValidationError):
-    """The values have the right types but break constraints: every one is in ``.errors``."""
+    """The values have the right types but violate constraints: every fault is in ``.errors``."""
 
     code = "constraint_violation"
 
@@ -216,13 +216,13 @@ class ProgramVersionMismatch(DspexError):
 
 
 class SecretInProgram(DspexError):
-    """A program carries a secret; name its environment variable instead (api_key_env="OPENAI_API_KEY")."""
+    """A program contains a secret; name its environment variable instead (api_key_env="OPENAI_API_KEY")."""
 
     code = "secret_in_program"
 
 
 class EncryptionError(DspexError):
-    """A secret cannot be sealed or opened.
+    """A secret cannot be encrypted or decrypted.
 
     ``code``: ``encryption_key_missing encryption_key_unknown encryption_unavailable sealed_data_damaged``.
     """
@@ -237,7 +237,7 @@ class ModuleNotAllowed(DspexError):
 
 
 class RateLimited(DspexError):
-    """This client has submitted as often as it may: see DSPEX_RATE_LIMIT_PER_MINUTE. Nothing was stored."""
+    """This client has reached its rate limit (DSPEX_RATE_LIMIT_PER_MINUTE). Nothing was stored."""
 
     code = "rate_limited"
     retryable = True
@@ -268,7 +268,7 @@ class IdempotencyConflict(DspexError):
 class ExecutionFailed(DspexError):
     """The execution failed.
 
-    ``code`` is the code of the recorded failure, ``cause`` that failure, ``attempts`` how many attempts were begun.
+    ``code`` is the code of the recorded failure, ``cause`` the failure itself, ``attempts`` the number of attempts.
     """
 
     code = "failed"
@@ -293,7 +293,7 @@ class ExecutionCancelled(DspexError):
 
 
 class ExecutionTimedOut(DspexError):
-    """The result did not come in time; the execution goes on."""
+    """The result was not ready in time; the execution continues."""
 
     code = "timed_out"
     retryable = True
@@ -311,7 +311,7 @@ class ModelError(DspexError):
 
     ``code``: ``provider_unavailable rate_limited model_timeout authentication billing invalid_request
     context_window_exceeded content_filtered unsupported price_unknown output_unparseable model_error``.
-    ``retry_after`` is the provider's own advice in seconds, or ``None``.
+    ``retry_after`` is the delay that the provider asks for, in seconds, or ``None``.
     """
 
     code = "model_error"
@@ -329,9 +329,9 @@ class ProgramError(DspexError):
 
 
 class ActionFailed(DspexError):
-    """A manual action says that the attempt must not count as done; ``result`` is what it found.
+    """A manual action rejected the attempt; ``result`` is what it found.
 
-    With ``retryable=True`` another attempt is made. Whether the attempt fails is the action's ``on_failure``.
+    With ``retryable=True`` another attempt is made. The action's ``on_failure`` decides whether the attempt fails.
     """
 
     code = "action_failed"
@@ -342,39 +342,39 @@ class ActionFailed(DspexError):
 
 
 class LeaseLost(DspexError):
-    """This worker no longer owns the attempt: whatever it did is discarded."""
+    """This worker no longer owns the attempt: its outcome is discarded."""
 
     code = "lease_lost"
 
 
 class MessageRefused(DspexError):
-    """The message is not one of ours, or is damaged."""
+    """The message is damaged or not from DSPex."""
 
     code = "message_refused"
 
 
 class AlertNotDelivered(DspexError):
-    """A channel could not tell an alert."""
+    """A channel could not send an alert."""
 
     code = "alert_not_delivered"
     retryable = True
 
 
 class BackendUnavailable(DspexError):
-    """Postgres or Redis is out of reach."""
+    """Postgres or Redis is unreachable."""
 
     code = "backend_unavailable"
     retryable = True
 
 
 class SchemaOutdated(DspexError):
-    """The database's schema is not the one this version needs; run `dspex migrate`."""
+    """The database's schema does not match this version; run `dspex migrate`."""
 
     code = "schema_outdated"
 
 
 class ConfigurationError(DspexError):
-    """The settings are wrong: every fault is in ``.errors``."""
+    """Settings are invalid: every fault is in ``.errors``."""
 
     code = "configuration_error"
 

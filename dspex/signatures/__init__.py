@@ -1,4 +1,4 @@
-"""The typed contract: signatures compiled in the producer, without input, output or an LM library."""
+"""Signatures: the typed contract of a program, compiled in the producer without I/O and without an LM library."""
 
 from dspex.signatures.compile import compile_signature as signature
 from dspex.signatures.compiled import Example, Signature
@@ -8,12 +8,12 @@ from dspex.signatures.parse.class_signatures import InputField, OutputField, Sig
 from dspex.signatures.schemas.provider_fit import ProviderFit
 from dspex.signatures.types import builtin_types as _builtin_types  # noqa: F401 - registers the built-in types
 from dspex.signatures.types.custom_types import register_type
-from dspex.signatures.values.value_repair import Checked, Repair
+from dspex.signatures.values.value_repair import CheckedOutputs, Repair
 
 __all__ = [
     "NO_DEFAULT",
     "Change",
-    "Checked",
+    "CheckedOutputs",
     "Diff",
     "Example",
     "Field",

@@ -1,4 +1,4 @@
-"""Compile a signature from any of its forms, once for each content."""
+"""Compile a signature from any source form. Equal content is compiled once."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def compile_signature(
 
     ``source`` is the native language, a DSPy string (``"question, k: int -> answer: str"``), a
     :class:`SignatureModel` class, a ``dspy.Signature`` class or a Signature. ``name`` and ``description`` replace
-    those of the source; ``constraints`` (``{"max_words": {"min": 1}}``) adds to its fields. The same content is
-    compiled once.
+    the name and description of the source; ``constraints`` (``{"max_words": {"min": 1}}``) adds to its fields. Equal
+    content is compiled once.
 
-    Raises SignatureSyntaxError for text that cannot be read and SignatureTypeError for a type, constraint or field
-    that does not exist or fit; both say where.
+    Raises SignatureSyntaxError for text that cannot be parsed, and SignatureTypeError for a type, constraint or field
+    that does not exist or fit. Both errors have the position.
     """
     key = (source, name, description, repr(constraints) if constraints else None)
     found = _cache.get(key)
@@ -60,7 +60,7 @@ def compile_signature(
 
 
 def forget_compiled() -> None:
-    """Empty the cache, because a type has changed its meaning."""
+    """Empty the cache after a type was registered again."""
     with _cache_lock:
         _cache.clear()
 
@@ -72,7 +72,7 @@ def compile_uncached(
     description: str | None = None,
     constraints: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Signature:
-    """Compile a signature without looking into the cache."""
+    """Compile a signature without the cache."""
     if isinstance(source, Signature) and name is None and description is None and not constraints:
         return source
     read = read_source(source)
@@ -102,7 +102,7 @@ def _name(read: Source, given: str | None) -> str:
     name = unicodedata.normalize("NFKC", given)
     if not name.isidentifier():
         _refuse(
-            f"{given!r} cannot be a signature's name", "letters, digits and underscores, not beginning with a digit"
+            f"{given!r} is not a valid signature name", "letters, digits and underscores, not beginning with a digit"
         )
     return name
 
@@ -154,7 +154,9 @@ def _constrained_field(read: Source, field: Field, given: Mapping[str, Any]) -> 
     rest = {name: value for name, value in given.items() if name != "secret"}
     secret = given.get("secret", field.secret)
     if type(secret) is not bool:
-        fault = TypeFaultError(f"secret={secret!r} is a mark", code="invalid_constraint", expected="true or false")
+        fault = TypeFaultError(
+            f"secret={secret!r} is not a boolean", code="invalid_constraint", expected="true or false"
+        )
         read.refuse(fault, field.name)
     try:
         return replace(field, type=constrain(field.type, rest), secret=secret)
@@ -163,7 +165,7 @@ def _constrained_field(read: Source, field: Field, given: Mapping[str, Any]) -> 
 
 
 def _with_defaults(read: Source, fields: tuple[Field, ...]) -> tuple[Field, ...]:
-    """The fields with their defaults validated and in Python form."""
+    """The fields with their defaults validated and converted to Python values."""
     if not any(map(has_default, fields)):
         return fields
     return tuple(_with_default(read, field) if has_default(field) else field for field in fields)

@@ -17,7 +17,7 @@ from dspex.signatures.schemas.json_schema import side_schema
 from dspex.signatures.schemas.provider_fit import ProviderFit, fit, schema_for
 from dspex.signatures.values import codec
 from dspex.signatures.values.value_faults import explain, shorten
-from dspex.signatures.values.value_repair import Checked, repair
+from dspex.signatures.values.value_repair import CheckedOutputs, repair
 
 __all__ = ["Example", "Side", "Signature"]
 
@@ -33,9 +33,9 @@ class Example:
 
 
 class Signature:
-    """A compiled signature: immutable, picklable, equal to another of the same name and meaning.
+    """A compiled signature: immutable, picklable, and equal to a signature with the same name and fingerprint.
 
-    Made by :func:`dspex.signature`. ``name`` and ``description`` are text, ``input_fields`` and ``output_fields``
+    Created by :func:`dspex.signature`. ``name`` and ``description`` are text, ``input_fields`` and ``output_fields``
     tuples of :class:`Field`.
     """
 
@@ -78,10 +78,10 @@ class Signature:
     # values
 
     def validate_inputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs, complete with defaults, if they fit: nothing is coerced.
+        """Validate inputs and return them with defaults filled in. No value is coerced.
 
-        Raises ValidationError with every fault in ``.errors``; a ConstraintViolation when all of them are
-        broken constraints.
+        Raises ValidationError with every fault in ``.errors``; ConstraintViolation if all of them are violated
+        constraints.
         """
         try:
             return self._inputs.validate_python(values if type(values) is dict else _as_dict(values, "inputs"))  # type: ignore[no-any-return]
@@ -90,23 +90,23 @@ class Signature:
         raise fault
 
     def validate_outputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The outputs if they fit, perhaps after repairs that lose nothing; see :meth:`check_outputs`."""
+        """Validate outputs, and return them with lossless repairs applied; see :meth:`check_outputs`."""
         return self.check_outputs(values).values
 
-    def check_outputs(self, values: Mapping[str, Any]) -> Checked:
-        """The outputs of a model with every repair that was made: a number in quotes, JSON in a code fence, "True".
+    def check_outputs(self, values: Mapping[str, Any]) -> CheckedOutputs:
+        """Validate the outputs of a model, and return them with the repairs made (a number in quotes, JSON in a fence).
 
-        Raises ValidationError, as :meth:`validate_inputs` does, for what cannot be repaired without a guess.
+        Raises ValidationError, as :meth:`validate_inputs` does, for values that cannot be repaired without a guess.
         """
         given = values if type(values) is dict else _as_dict(values, "outputs")
         try:
-            return Checked(self._outputs.validate_python(given), ())
+            return CheckedOutputs(self._outputs.validate_python(given), ())
         except CoreError as error:
             first = explain(error, self.output_fields, given, self.secret_fields)
         repaired = repair(self.output_fields, given)
         if repaired.repairs:
             try:
-                return Checked(self._outputs.validate_python(repaired.values), repaired.repairs)
+                return CheckedOutputs(self._outputs.validate_python(repaired.values), repaired.repairs)
             except CoreError as error:
                 first = explain(error, self.output_fields, repaired.values, self.secret_fields)
         raise self._fault("outputs", first)
@@ -115,41 +115,42 @@ class Signature:
         return ValidationError.of(f"{side} of {self.name}", errors)
 
     def encode(self, side: Side, values: Mapping[str, Any]) -> bytes:
-        """Validated values as JSON in UTF-8: bytes become base64, times ISO 8601, and no text is altered."""
+        """Validated values as JSON in UTF-8: bytes become base64, times ISO 8601; text is unchanged."""
         _check_side(side)
         return codec.encode(values)
 
     def decode(self, side: Side, data: bytes | str) -> dict[str, Any]:
-        """The values that :meth:`encode` wrote, as Python values; they are not validated again."""
+        """Decode the output of :meth:`encode` to Python values, without validating them again."""
         return codec.decode(self.fields(side), data)
 
     def example(self, seed: int = 0) -> Example:
-        """Valid inputs and outputs that depend on nothing but the seed.
+        """Valid example inputs and outputs, which depend on the seed only.
 
-        Raises ValidationError when none was found for a field, and says how to help.
+        Raises ValidationError if no valid value was found for a field.
         """
-        from dspex.signatures.values.examples import find  # for tests and the scripted adapter: no producer needs it
+        from dspex.signatures.values.examples import find  # only tests and the scripted adapter need it
 
         return Example(*find(seed, self.input_fields, self.output_fields))
 
     # schemas
 
     def json_schema(self, side: Side, provider: str = "json-schema") -> dict[str, Any]:
-        """The JSON Schema of one side, as ``provider`` takes it.
+        """The JSON Schema of one side in the dialect of ``provider``.
 
-        ``"json-schema"`` is draft 2020-12 with every constraint it can say; ``"openai"`` is strict structured outputs,
-        ``"anthropic"`` strict tools, ``"gemini"`` ``responseJsonSchema``. What those cannot say stands in descriptions.
+        ``"json-schema"`` is draft 2020-12 with every constraint it supports; ``"openai"`` is strict structured outputs,
+        ``"anthropic"`` strict tools, ``"gemini"`` ``responseJsonSchema``. Constraints that a dialect does not
+        support are moved to descriptions.
         """
         plain = side_schema(self.name, self.description, self.fields(side))
         return schema_for(provider, plain)
 
     def provider_fit(self, provider: str) -> ProviderFit:
-        """What the provider enforces of the outputs, and what only DSPex checks."""
+        """Which constraints of the outputs the provider enforces, and which only DSPex checks."""
         return fit(provider, self.output_fields, side_schema(self.name, self.description, self.output_fields))
 
     @property
     def schema_name(self) -> str:
-        """The name in the form that providers take for schemas and tools: at most 64 of ``A-Z a-z 0-9 _ -``."""
+        """The name as providers accept it for schemas and tools: at most 64 characters of ``A-Z a-z 0-9 _ -``."""
         kept = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in self.name)
         return kept[:64]
 
@@ -162,17 +163,20 @@ class Signature:
 
     @property
     def secret_fields(self) -> frozenset[str]:
-        """The names of the fields whose values are never shown."""
+        """The names of the secret fields, whose values are never shown."""
         return frozenset(f.name for f in (*self.input_fields, *self.output_fields) if f.secret)
 
     @property
     def definition(self) -> str:
-        """The canonical text: compiling it gives an equal signature."""
+        """The canonical text. Compiling it gives an equal signature."""
         return identity.definition(self.name, self.description, self.input_fields, self.output_fields)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the meaning, in hex: the same whatever the source form, the spelling and the name."""
+        """The SHA-256 of the signature's meaning, in hex.
+
+        It does not depend on the source form, the spelling or the name.
+        """
         if self._fingerprint is None:
             found = identity.fingerprint(self.description, self.input_fields, self.output_fields)
             object.__setattr__(self, "_fingerprint", found)
@@ -180,7 +184,7 @@ class Signature:
         return self._fingerprint
 
     def diff(self, other: Signature) -> Diff:
-        """What changes from this signature to ``other``, and whether old callers and old results stay valid."""
+        """The changes from this signature to ``other``, and whether old inputs and stored results stay valid."""
         return compare(self, other)
 
     def __eq__(self, other: object) -> bool:
@@ -198,10 +202,10 @@ class Signature:
         return f"<Signature {self.name}: {inputs} -> {outputs}>"
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"a Signature is immutable; compile another one to change {name!r}")
+        raise AttributeError(f"a Signature is immutable: compile a new one to change {name!r}")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a Signature is immutable; {name!r} stays")
+        raise AttributeError(f"a Signature is immutable: {name!r} cannot be deleted")
 
     def __copy__(self) -> Signature:
         return self

@@ -1,4 +1,4 @@
-"""What changes between two signatures, and whether old callers and old results stay valid."""
+"""The changes between two signatures, and whether old inputs and stored results stay valid."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ __all__ = ["Change", "Diff", "accepts", "compare"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field that is not as it was.
+    """A changed field.
 
     ``kind`` is ``added``, ``removed``, ``type`` (type, constraints or optionality), ``default``, ``description``,
     ``secret`` or ``moved``.
-    ``compatible`` says whether every value that was valid before still is: what callers send, for an
-    input; what is stored as a result, for an output.
+    ``compatible``: every value that was valid before still is (inputs of callers, or outputs of stored results).
     """
 
     side: Literal["inputs", "outputs"]
@@ -40,7 +39,7 @@ class Diff:
 
     @property
     def compatible(self) -> bool:
-        """Whether old callers and old results all stay valid."""
+        """Whether all old inputs and stored results stay valid."""
         return all(change.compatible for change in self.changes)
 
     @property
@@ -65,16 +64,16 @@ def compare(old: Signature, new: Signature) -> Diff:
 def _side(side: Literal["inputs", "outputs"], old: tuple[Field, ...], new: tuple[Field, ...]) -> Iterator[Change]:
     before, after = {f.name: f for f in old}, {f.name: f for f in new}
     for name in before.keys() - after.keys():
-        yield Change(side, name, "removed", False, "old values hold a field that is refused now")
+        yield Change(side, name, "removed", False, "old values contain a field that is now rejected")
     for name, field in after.items():
         if name in before:
             yield from _field(side, before[name], field)
         else:
-            reason = "old values do not have it" if field.required else "it may be missing"
+            reason = "the field is required, and old values lack it" if field.required else "the field is optional"
             yield Change(side, name, "added", not field.required, reason)
     common = [name for name in before if name in after]
     if common != [name for name in after if name in before]:
-        yield Change(side, common[0], "moved", True, "another order of fields makes another prompt")
+        yield Change(side, common[0], "moved", True, "a different order of fields changes the prompt")
 
 
 def _field(side: Literal["inputs", "outputs"], old: Field, new: Field) -> Iterator[Change]:
@@ -84,17 +83,19 @@ def _field(side: Literal["inputs", "outputs"], old: Field, new: Field) -> Iterat
         reason = f"{old.full_type} became {new.full_type}"
         yield Change(side, name, "type", wider and (new.required <= old.required), reason)
     elif new.required and not old.required:
-        yield Change(side, name, "default", False, "it may not be missing any more")
+        yield Change(side, name, "default", False, "the field is now required")
     elif old.default != new.default:
-        yield Change(side, name, "default", True, "another value stands for a missing one")
+        yield Change(side, name, "default", True, "the default has changed")
     if old.description != new.description:
-        yield Change(side, name, "description", True, "another description makes another prompt")
+        yield Change(side, name, "description", True, "a different description changes the prompt")
     if old.secret != new.secret:
-        yield Change(side, name, "secret", True, "it is shown in errors or not")
+        yield Change(
+            side, name, "secret", True, "the field is now secret" if new.secret else "the field is no longer secret"
+        )
 
 
 def accepts(new: Type, old: Type) -> bool:
-    """Whether every value of ``old`` is certainly a value of ``new``; when that cannot be told, it is not."""
+    """Whether every value of ``old`` is certainly a value of ``new``. False if it cannot be decided."""
     if new == old:
         return True
     if _has_check(new):
@@ -121,7 +122,7 @@ def _is_kind_of(kind: Type, other: Type) -> bool:
 
 
 def _across(wide: Type, narrow: Type) -> bool:
-    """Types of two names that can hold the same values."""
+    """Types with different names that can hold the same values."""
     if wide.name == "any":
         return not is_wire(narrow)
     if (wide.name, narrow.name) == ("string", "enum"):

@@ -1,4 +1,4 @@
-"""What a signature is made of: types and fields, as plain immutable data."""
+"""Types and fields of signatures, as immutable data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def literal(value: object) -> str:
 class Type:
     """A type of the language, such as ``:list(:string, max_size=5)``.
 
-    ``args`` are the types inside it, ``labels`` what names them: the values of an ``:enum``, the tags of a
+    ``args`` are its type arguments, ``labels`` their names: the values of an ``:enum``, the tags of a
     ``:tagged``, the keys of an ``:object``. ``constraints`` are ``(name, value)`` pairs in canonical order.
     """
 
@@ -34,7 +34,7 @@ class Type:
         return self.text()
 
     def text(self, *, secret: bool = False) -> str:
-        """The type in the signature language; ``secret`` adds the mark that belongs to its field."""
+        """The type in the signature language; ``secret`` adds ``secret=true``, which belongs to the field."""
         parts = [*self._arguments(), *(f"{name}={literal(_plain(value))}" for name, value in self.constraints)]
         if secret:
             parts.append("secret=true")
@@ -60,8 +60,8 @@ PLAIN_TEXT = Type("string")
 class Field:
     """One input or output of a signature.
 
-    ``type`` is without ``:optional``; an ``optional`` field may be left out or ``None``. ``default`` is what a
-    missing value becomes, :data:`NO_DEFAULT` (``...``) when the field must be given. The value of a ``secret`` field
+    ``type`` does not include ``:optional``; an ``optional`` field may be missing or ``None``. ``default`` replaces a
+    missing value; it is :data:`NO_DEFAULT` (``...``) if the field is required. The value of a ``secret`` field
     is never shown in errors.
     """
 
@@ -84,7 +84,7 @@ class Field:
 
     @property
     def full_type(self) -> Type:
-        """The type with ``:optional`` around it where the field is optional."""
+        """The type, wrapped in ``:optional`` if the field is optional."""
         return Type("optional", (self.type,)) if self.optional else self.type
 
 

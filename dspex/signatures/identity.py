@@ -1,9 +1,9 @@
-"""What a signature is, as text and as a fingerprint.
+"""The identity of a signature: its definition and its fingerprint.
 
-The *definition* is the canonical text: it holds everything, and compiling it again gives an equal signature.
-The *fingerprint* covers what has meaning to callers and to models: the fields in their order, with types,
-constraints, defaults, marks and descriptions, and the signature's description, because all of these end up
-in the prompt or in the validators. The signature's name is not part of it: no value and no prompt depends on it.
+The *definition* is the canonical text: it is complete, and compiling it gives an equal signature.
+The *fingerprint* covers everything that affects the prompt or the validators: the fields in their order with types,
+constraints, defaults, secret marks and descriptions, and the signature's description. The signature's name is not part
+of it.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def _secret_text(field: Field) -> str:
 
 
 def has_default(field: Field) -> bool:
-    """Whether a default has to be written; that an optional field becomes None needs no words."""
+    """Whether the field has an explicit default. None is the implicit default of an optional field."""
     return field.default is not NO_DEFAULT and not (field.optional and field.default is None)
 
 
 def json_form(value: Any) -> Any:
-    """A value as JSON holds it."""
+    """A value in its JSON form."""
     return json.loads(json.dumps(value, default=to_json_value))
 
 
@@ -80,7 +80,7 @@ def _meaning(field: Field) -> list[Any]:
 
 
 def _custom(*sides: Sequence[Field]) -> list[Any]:
-    """What the custom types that are used stand for."""
+    """The definitions of the custom types in use."""
     used = {name for side in sides for field in side for name in _names(field.type) if SPECS[name].custom}
     return [[name, str(SPECS[name].base), dict(SPECS[name].json or {})] for name in sorted(used)]
 

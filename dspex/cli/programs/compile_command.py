@@ -15,7 +15,7 @@ from dspex.errors import SignatureSyntaxError
 from dspex.signatures import Field, ProviderFit, Signature, signature
 from dspex.signatures.fields import literal
 from dspex.signatures.identity import has_default, json_form
-from dspex.signatures.values.value_faults import say
+from dspex.signatures.values.value_faults import constraint_text
 
 __all__ = ["compile_command"]
 
@@ -86,7 +86,7 @@ def _print(screen: Console, compiled: Signature, provider: str) -> None:
 
 
 def _limits(field: Field) -> str:
-    words = [say(name, value) for name, value in field.type.constraints]
+    words = [constraint_text(name, value) for name, value in field.type.constraints]
     if has_default(field):
         words.append(f"default {literal(json_form(field.default))}")
     elif field.optional:

@@ -1,1 +1,1 @@
-"""From each form of source to fields: the native language, DSPy strings, classes."""
+"""Parsers for the source forms of signatures: the native language, DSPy strings, classes."""

@@ -1,4 +1,4 @@
-"""Python annotations as types of the language, and back."""
+"""Conversion between Python annotations and types of the signature language."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _LIMITS = ("ge", "gt", "le", "lt", "multiple_of", "min_length", "max_length", "p
 
 
 def from_annotation(annotation: Any, metadata: Iterable[Any] = (), seen: tuple[type, ...] = ()) -> Type:
-    """The type that a Python annotation means here.
+    """The type for a Python annotation.
 
-    ``metadata`` is what stands beside it in ``Annotated``. Raises TypeFaultError for what JSON cannot hold.
+    ``metadata`` are the other arguments of ``Annotated``. Raises TypeFaultError for a type that JSON cannot represent.
     """
     kind = _from_annotation(annotation, seen)
     limits = {name: value for item in metadata for name, value in _limits_of(item)}
@@ -96,7 +96,7 @@ def _from_class(cls: type, seen: tuple[type, ...]) -> Type:
 
 
 def _members(cls: Any, seen: tuple[type, ...]) -> dict[str, Type]:
-    """The keys of a pydantic model, a TypedDict or a dataclass; one that may be missing is optional."""
+    """The keys of a pydantic model, a TypedDict or a dataclass. Keys that may be missing are optional."""
     if hasattr(cls, "model_fields"):
         return {
             name: _maybe(from_annotation(info.annotation, info.metadata, seen), info.is_required())
@@ -114,7 +114,7 @@ def _members(cls: Any, seen: tuple[type, ...]) -> dict[str, Type]:
 
 
 def _key(hint: Any, required: bool, seen: tuple[type, ...]) -> Type:
-    """The type of a TypedDict's key; ``Required`` and ``NotRequired`` around it decide, whatever the class says."""
+    """The type of a TypedDict's key; ``Required`` and ``NotRequired`` override the class."""
     origin = typing.get_origin(hint)
     if origin in (typing.Required, typing.NotRequired):
         required, hint = origin is typing.Required, typing.get_args(hint)[0]
@@ -135,7 +135,7 @@ def _maybe(kind: Type, required: bool) -> Type:
 def to_annotation(kind: Type) -> Any:
     """The Python annotation of a type's values: ``list[str]``, ``Literal["a"]``, a TypedDict for an object.
 
-    Constraints are not part of it: DSPex's validators hold them.
+    It does not include constraints, which DSPex's validators check.
     """
     return _annotation(kind, "".join(map(str.capitalize, kind.name.split("_"))))
 

@@ -32,8 +32,8 @@ def InputField(  # noqa: N802 - named as in DSPy
 ) -> Any:
     """Declare an input of a :class:`SignatureModel`.
 
-    ``desc`` is its description, ``type`` a type of the language (``":embedding"``) where the annotation does not say
-    enough, ``secret`` keeps its value out of errors, and the rest are constraints: ``max_length=280``.
+    ``desc`` is its description, ``type`` a type of the language (``":embedding"``) if the annotation is not
+    specific enough. ``secret`` keeps the value out of errors. Other arguments are constraints: ``max_length=280``.
     """
     return _Marker("inputs", desc, type, default, secret, constraints)
 
@@ -41,7 +41,7 @@ def InputField(  # noqa: N802 - named as in DSPy
 def OutputField(  # noqa: N802 - named as in DSPy
     default: Any = NO_DEFAULT, *, desc: str = "", type: str | None = None, secret: bool = False, **constraints: Any
 ) -> Any:
-    """Declare an output of a :class:`SignatureModel`; the arguments are those of :func:`InputField`."""
+    """Declare an output of a :class:`SignatureModel`; takes the same arguments as :func:`InputField`."""
     return _Marker("outputs", desc, type, default, secret, constraints)
 
 
@@ -82,7 +82,7 @@ def _read_model(source: type[SignatureModel]) -> Source:
         if isinstance(value, _Marker)
     }
     hints = typing.get_type_hints(source, include_extras=True)
-    _refuse_strays(source, markers, hints)
+    _reject_undeclared(source, markers, hints)
     fields = {name: _model_field(source, name, hints[name], marker) for name, marker in markers.items()}
     sides = [
         tuple(fields[name] for name, marker in markers.items() if marker.side == side) for side in ("inputs", "outputs")
@@ -91,11 +91,11 @@ def _read_model(source: type[SignatureModel]) -> Source:
     return _checked(Source(source.__name__, about, sides[0], sides[1]))
 
 
-def _refuse_strays(source: type, markers: Mapping[str, _Marker], hints: Mapping[str, Any]) -> None:
+def _reject_undeclared(source: type, markers: Mapping[str, _Marker], hints: Mapping[str, Any]) -> None:
     stray = [*(name for name in hints if name not in markers), *(name for name in markers if name not in hints)]
     if stray:
         fault = TypeFaultError(
-            f"{', '.join(stray)} of {source.__name__} is no field",
+            f"{', '.join(stray)} of {source.__name__} is not a field",
             code="invalid_type",
             expected="an annotation and InputField() or OutputField()",
         )
@@ -146,7 +146,7 @@ def _read_dspy(source: Any) -> Source:
 
 
 def _instructions(source: Any, sides: Mapping[str, list[Field]]) -> str:
-    """The instructions, without those that DSPy makes up when there are none."""
+    """The instructions, or "" if they are those that DSPy generates by default."""
     inputs, outputs = (", ".join(f"`{f.name}`" for f in sides[side]) for side in ("input", "output"))
     text = inspect.cleandoc(source.instructions or "")
     made_up = re.escape(f"Given the fields {inputs}, produce the fields {outputs}.")
@@ -158,7 +158,7 @@ def _checked(read: Source) -> Source:
     bad = [name for name in names if name.startswith("_")]
     if bad or not read.outputs:
         fault = TypeFaultError(
-            f"{bad[0]} is not a field's name" if bad else f"{read.name} has no outputs",
+            f"{bad[0]} is not a valid field name" if bad else f"{read.name} has no outputs",
             code="invalid_type",
             expected="names that do not begin with an underscore" if bad else "at least one OutputField()",
         )

@@ -1,6 +1,6 @@
 """DSPy strings: ``"question, context: list[str] -> answer: str, confidence: float"``.
 
-The annotations are read here, token by token: nothing is evaluated or imported, whatever the string says.
+Annotations are parsed token by token. Nothing in the string is evaluated or imported.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _NAMES = sorted({*_PLAIN, *_LISTS, *_GENERIC, "dspy.Image", "dspy.Audio", "dspy.
 
 
 def parse(text: str) -> Source:
-    """Read a DSPy string; a default gets its meaning, and ``*args``, ``/`` and duplicates are refused."""
-    return _Parser(text, PYTHON).signature()
+    """Parse a DSPy string. Defaults are supported; ``*args``, ``/`` and duplicate fields are rejected."""
+    return _DspyStringParser(text, PYTHON).signature()
 
 
-class _Parser(Tokens):
+class _DspyStringParser(Tokens):
     __slots__ = ()
 
     def signature(self) -> Source:
@@ -67,7 +67,7 @@ class _Parser(Tokens):
         if self.skip(":"):
             kind = self._annotation(0)
         if kind.name == "null":
-            self.fail("a type", problem="a field cannot be always None", at=at)
+            self.fail("a type", problem="a field cannot be None only", at=at)
         optional = kind.name == "optional"
         default: Any = None if optional else NO_DEFAULT
         if self.skip("="):
@@ -86,7 +86,7 @@ class _Parser(Tokens):
     def _atom(self, depth: int) -> Type:
         at = self.at
         if self.here[:1] in ("'", '"'):
-            self.fail("a type without quotes", problem="a type in quotes is not read")
+            self.fail("a type without quotes", problem="a type in quotes is not supported")
         name = self._dotted()
         if name in _NULLS:
             return _NULL
@@ -149,7 +149,7 @@ class _Parser(Tokens):
 
     def _build(self, name: str, args: list[Type], at: int) -> Type:
         if any(arg is _NULL for arg in args):
-            self.fail_type(TypeFaultError("a value that is always None", code="invalid_type", expected="a type"), at)
+            self.fail_type(TypeFaultError("a value that is None only", code="invalid_type", expected="a type"), at)
         return self._guard(at, lambda: build(name, args))
 
     def _literal_type(self, at: int) -> Type:

@@ -1,7 +1,7 @@
-"""Tokens of a signature's text, and errors that point at the place.
+"""Tokens of a signature's text, and errors with their position.
 
-A token is a plain string and the lexer one regular expression. Positions are worked out only when there is
-an error to show, so that reading a correct signature does not pay for them.
+A token is a string, and the lexer is one regular expression. Positions are computed only for errors, so they cost
+nothing when a signature is valid.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 
 
 class Tokens:
-    """A cursor over the tokens of ``text``; the last token is ``""``. ``marks`` says which token declares a field."""
+    """A cursor over the tokens of ``text``; the last token is ``""``. ``marks`` maps each field to its token."""
 
     __slots__ = ("at", "marks", "pattern", "text", "tokens")
 
@@ -69,20 +69,20 @@ class Tokens:
         return self.tokens[self.at]
 
     def skip(self, word: str) -> bool:
-        """Step over ``word`` if it is next; whether it was."""
+        """Skip ``word`` if it is the next token. Returns whether it was."""
         if self.tokens[self.at] == word:
             self.at += 1
             return True
         return False
 
     def expect(self, word: str, expected: str) -> None:
-        """Step over ``word``, which must be next."""
+        """Skip ``word``, which must be the next token."""
         if self.tokens[self.at] != word:
             self.fail(expected)
         self.at += 1
 
     def identifier(self, expected: str) -> str:
-        """The name that must be next, in the normal form Python itself gives to names."""
+        """Read a name, normalized as Python does."""
         word = self.tokens[self.at]
         name = word if word.isascii() else unicodedata.normalize("NFKC", word)
         if not name.isidentifier():
@@ -91,7 +91,7 @@ class Tokens:
         return sys.intern(name)
 
     def field_name(self) -> str:
-        """The name of a new field, which must be next; its place is marked."""
+        """Read the name of a new field and remember its token."""
         at = self.at
         name = self.identifier("the field's name")
         if name.startswith("_"):
@@ -102,7 +102,7 @@ class Tokens:
         return name
 
     def string(self, expected: str) -> str:
-        """The text in quotes that must be next."""
+        """Read text in double quotes."""
         word = self.tokens[self.at]
         if len(word) < 2 or word[0] != '"':
             self.fail(expected)
@@ -119,7 +119,7 @@ class Tokens:
         return str(value)
 
     def literal(self, depth: int = 0) -> Any:
-        """The JSON literal that must be next."""
+        """Read a JSON literal."""
         word = self.tokens[self.at]
         if depth > MAX_NESTING:
             self.fail(f"at most {MAX_NESTING} levels", problem="the literal is nested too deep")
@@ -171,18 +171,18 @@ class Tokens:
     # errors
 
     def fail(self, expected: str, *, problem: str = "", at: int | None = None) -> NoReturn:
-        """Refuse the token ``at`` (by default the next one)."""
+        """Raise an error at the token ``at`` (default: the next one)."""
         index = self.at if at is None else at
         self.fail_at(self.offset(index), problem or self._unexpected(index), expected=expected)
 
     def fail_at(self, offset: int, problem: str, *, expected: str) -> NoReturn:
-        """Refuse the character at ``offset``."""
+        """Raise an error at a character."""
         line, column, snippet = place(self.text, offset)
         message = f"line {line}, column {column}: {problem[:200]}; expected {expected}\n{snippet}"
         raise SignatureSyntaxError(message, line=line, column=column, snippet=snippet, expected=expected)
 
     def fail_type(self, fault: TypeFaultError, at: int) -> NoReturn:
-        """Refuse the type, constraint or field named by the token ``at``."""
+        """Raise the error for a type, constraint or field at the token ``at``."""
         line, column, snippet = place(self.text, self.offset(at))
         raise fault.as_error(line=line, column=column, snippet=snippet) from None
 
@@ -195,7 +195,7 @@ class Tokens:
         return f"unexpected {word[:40]!r}"
 
     def offset(self, index: int) -> int:
-        """Where the token ``index`` begins in the text."""
+        """The offset of the token ``index`` in the text."""
         for number, match in enumerate(self.pattern.finditer(self.text)):
             if number == index:
                 return match.start(1)
@@ -203,7 +203,7 @@ class Tokens:
 
 
 def place(text: str, offset: int) -> tuple[int, int, str]:
-    """Line and column (from 1) of ``offset``, and that line with a caret under the place."""
+    """Line and column (from 1) of ``offset``, and the line with a caret under it."""
     if offset >= len(text):
         offset = len(text.rstrip())
     start = text.rfind("\n", 0, offset) + 1
@@ -216,5 +216,5 @@ def place(text: str, offset: int) -> tuple[int, int, str]:
 
 
 def type_error(fault: TypeFaultError, where: str) -> SignatureTypeError:
-    """The error for a fault in a source that has no text, such as a class: ``where`` names the place."""
+    """The error for a fault in a source without text, such as a class; ``where`` names the position."""
     return fault.as_error(line=1, column=1, snippet="", where=where)

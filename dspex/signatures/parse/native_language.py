@@ -1,4 +1,4 @@
-"""The native language: text to a name, a description and fields."""
+"""Parser for the native signature language."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _A_TYPE = "a type such as :string"
 
 
 def is_native(text: str) -> bool:
-    """Whether the text is meant as the native language rather than as a DSPy string."""
+    """Whether the text is in the native language, as opposed to a DSPy string."""
     first = NATIVE.match(text)
     word = first.group(1) if first else ""
     if word[:1] == ":":
@@ -28,20 +28,20 @@ def is_native(text: str) -> bool:
 
 
 def parse(text: str) -> Source:
-    """Read a signature in the native language.
+    """Parse a signature in the native language.
 
-    Raises SignatureSyntaxError and SignatureTypeError with the place in the text.
+    Raises SignatureSyntaxError and SignatureTypeError with the position in the text.
     """
-    return _Parser(text, NATIVE).signature()
+    return _NativeParser(text, NATIVE).signature()
 
 
 def parse_type(text: str) -> Type:
-    """Read one type, such as ``:list(:string)``."""
-    return _Parser(text, NATIVE).lone_type()
+    """Parse one type, such as ``:list(:string)``."""
+    return _NativeParser(text, NATIVE).lone_type()
 
 
-class _Parts:
-    """What stands between the brackets of a type, and which token names each constraint."""
+class _TypeArguments:
+    """The arguments of a type, and the token of each constraint."""
 
     __slots__ = ("args", "given", "labels", "places")
 
@@ -52,7 +52,7 @@ class _Parts:
         self.places: dict[str, int] = {}
 
 
-class _Parser(Tokens):
+class _NativeParser(Tokens):
     __slots__ = ()
 
     def signature(self) -> Source:
@@ -116,7 +116,7 @@ class _Parser(Tokens):
         return self._arguments(name, at, depth, is_field=is_field)
 
     def _arguments(self, name: str, at: int, depth: int, *, is_field: bool) -> tuple[Type, bool]:
-        parts = _Parts()
+        parts = _TypeArguments()
         self.at += 1
         while not self.skip(")"):
             self._argument(name, parts, depth)
@@ -128,7 +128,7 @@ class _Parser(Tokens):
         except TypeFaultError as fault:
             self.fail_type(fault, parts.places.get(fault.key or "", at))
 
-    def _argument(self, name: str, parts: _Parts, depth: int) -> None:
+    def _argument(self, name: str, parts: _TypeArguments, depth: int) -> None:
         word = self.here
         if word[:1] == ":":
             parts.args.append(self._type(depth + 1)[0])
@@ -147,8 +147,8 @@ class _Parser(Tokens):
             parts.places[key] = at
             parts.given[key] = self.literal()
 
-    def _take_secret(self, parts: _Parts) -> bool:
+    def _take_secret(self, parts: _TypeArguments) -> bool:
         secret = parts.given.pop("secret")
         if type(secret) is not bool:
-            self.fail("true or false", problem="secret is a mark", at=parts.places["secret"])
+            self.fail("true or false", problem="secret is not a boolean", at=parts.places["secret"])
         return secret

@@ -1,4 +1,4 @@
-"""What every form of source is read into before it is compiled."""
+"""The result of parsing a signature, from any source form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Source"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A signature as it was read: fields that have types but no validators yet."""
+    """A parsed signature: its fields have types but no validators yet."""
 
     name: str | None
     description: str
@@ -23,7 +23,7 @@ class Source:
     tokens: Tokens | None = None
 
     def refuse(self, fault: TypeFaultError, field: str | None = None) -> NoReturn:
-        """Raise the fault as an error, at the field's place if the source has one."""
+        """Raise the fault as an error, with the position of the field if the source is text."""
         if self.tokens is None:
             raise type_error(fault, f"field {field!r}" if field else "signature") from None
         self.tokens.fail_type(fault, self.tokens.marks.get(field or "", 0))

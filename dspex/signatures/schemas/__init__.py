@@ -1,1 +1,1 @@
-"""JSON schemas of signatures, and what providers accept of them."""
+"""JSON Schemas of signatures, and their dialects for providers."""

@@ -1,4 +1,4 @@
-"""From types to JSON Schema, draft 2020-12."""
+"""JSON Schema (draft 2020-12) of types and signatures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.identity import has_default, json_form
-from dspex.signatures.types.constraints import RULES
+from dspex.signatures.types.constraints import CONSTRAINT_RULES
 from dspex.signatures.types.type_registry import SPECS, expand
 
 __all__ = ["DIALECT", "side_schema", "type_schema"]
@@ -55,7 +55,7 @@ def type_schema(kind: Type) -> Schema:
 
 
 def _constrained(kind: Type, schema: Schema) -> Schema:
-    rules = RULES.get(kind.name, {})
+    rules = CONSTRAINT_RULES.get(kind.name, {})
     for name, value in kind.constraints:
         keyword = rules[name].json
         if keyword:

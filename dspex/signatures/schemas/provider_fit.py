@@ -1,7 +1,7 @@
-"""JSON Schema as the providers take it, and what each of them enforces.
+"""JSON Schema in the dialects of providers, and what each provider enforces.
 
-A :class:`Dialect` says what a provider's documentation says; :func:`schema_for` rewrites a schema into it. What the
-provider cannot say is moved into the description, for the model to read, and DSPex's own validators check it.
+A :class:`Dialect` describes a provider as its documentation does, and :func:`schema_for` rewrites a schema into it.
+Unsupported keywords are moved to descriptions for the model, and DSPex's validators check them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspex.signatures.fields import Field, Type
-from dspex.signatures.types.constraints import RULES
+from dspex.signatures.types.constraints import CONSTRAINT_RULES
 from dspex.signatures.types.type_registry import SPECS, expand
 
 __all__ = ["DIALECTS", "Dialect", "ProviderFit", "fit", "schema_for"]
@@ -23,9 +23,9 @@ Log = list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The part of JSON Schema that a provider takes.
+    """The subset of JSON Schema that a provider supports.
 
-    ``closed``: every object lists its properties and refuses others. ``all_required``: no property may be left out.
+    ``closed``: every object lists its properties and allows no others. ``all_required``: all properties are required.
     ``max_min_items``: the largest ``minItems`` that is enforced.
     """
 
@@ -91,9 +91,9 @@ DIALECTS: Mapping[str, Dialect] = {
 class ProviderFit:
     """How far a provider enforces a signature's outputs.
 
-    ``enforced`` and ``checked_by_dspex`` list ``(path, constraint)``; the latter hold all the same, because DSPex
-    validates every output. ``approximated`` lists ``(path, how)`` for types the provider has no schema for.
-    ``problems`` are the reasons for which it refuses the schema.
+    ``enforced`` and ``checked_by_dspex`` list ``(path, constraint)``; DSPex validates every output, so the latter hold
+    too. ``approximated`` lists ``(path, how)`` for types that the provider has no schema for. ``problems`` are the
+    reasons why it rejects the schema.
     """
 
     provider: str
@@ -104,12 +104,12 @@ class ProviderFit:
 
     @property
     def accepted(self) -> bool:
-        """Whether the provider takes the schema at all."""
+        """Whether the provider accepts the schema."""
         return not self.problems
 
 
 def schema_for(provider: str, schema: Schema) -> Schema:
-    """The schema of one side as the provider takes it; ``"json-schema"`` leaves it as it is."""
+    """The schema of one side in the provider's dialect; ``"json-schema"`` returns it unchanged."""
     if provider == "json-schema":
         return schema
     return _Rewriter(_dialect(provider)).root(schema)
@@ -123,7 +123,7 @@ def _dialect(provider: str) -> Dialect:
 
 
 def fit(provider: str, fields: Sequence[Field], schema: Schema) -> ProviderFit:
-    """What the provider enforces of these fields, given their plain JSON Schema."""
+    """Which constraints of these fields the provider enforces, given their JSON Schema."""
     limits = [limit for field in fields for limit in _limits(field.full_type, field.name)]
     if provider == "json-schema":
         done = tuple((path, name) for path, name, keyword in limits if keyword)
@@ -146,7 +146,7 @@ def _limits(kind: Type, path: str) -> Iterator[tuple[str, str, str]]:
         yield path, name, ""
     primitive = expand(kind)
     for name, _ in primitive.constraints:
-        yield path, name, RULES[primitive.name][name].json
+        yield path, name, CONSTRAINT_RULES[primitive.name][name].json
     if primitive.name == "optional":
         yield from _limits(primitive.args[0], path)
     elif primitive.name == "list":
@@ -171,7 +171,7 @@ def _checks(kind: Type) -> Iterator[str]:
         yield from _checks(spec.base)
 
 
-_SAID = {
+_KEYWORD_PHRASES = {
     "minimum": "at least {}",
     "maximum": "at most {}",
     "multipleOf": "a multiple of {}",
@@ -187,10 +187,10 @@ _SAID = {
     "contentEncoding": "in {}",
     "required": "with the keys {}",
 }
-"""What is said in the description when a keyword cannot be."""
+"""The text that replaces an unsupported keyword in a description."""
 
 _LOCAL_ONLY = re.compile(r"\\[bBAzpP]|\(\?[^:]|\[\[|&&|--|~~")
-"""What Rust's regular expressions have and those of the providers may not."""
+"""Syntax of Rust's regular expressions that providers may not support."""
 
 
 class _Rewriter:
@@ -234,22 +234,28 @@ class _Rewriter:
         return self.keep({**schema, "properties": properties, "required": required, **ordered}, path)
 
     def open_object(self, schema: Schema, path: str) -> Schema:
-        """An object with keys of its own choice: JSON text where every object must be closed."""
+        """An object with arbitrary keys: JSON text if the dialect requires closed objects."""
         required = schema.get("required", [])
         if self.dialect.closed:
             self.approximated.append((path, "a JSON object written as text"))
-            words = [schema.get("description", ""), "A JSON object, written as JSON text", _said(schema, ("required",))]
+            words = [
+                schema.get("description", ""),
+                "A JSON object, written as JSON text",
+                _in_words(schema, ("required",)),
+            ]
             return {"type": "string", "description": "; ".join(filter(None, words))}
         inside = schema.get("additionalProperties", True)
         values = self.rewrite(inside, f"{path}{{}}") if isinstance(inside, dict) else True
         kept = {key: value for key, value in schema.items() if key != "required"}
         if required:
             self.dropped.add((path, "required"))
-            kept["description"] = "; ".join(filter(None, [schema.get("description", ""), _said(schema, ("required",))]))
+            kept["description"] = "; ".join(
+                filter(None, [schema.get("description", ""), _in_words(schema, ("required",))])
+            )
         return self.keep({**kept, "additionalProperties": values}, path)
 
     def anything(self, schema: Schema, path: str) -> Schema:
-        """Any JSON value: what the provider can say of it."""
+        """Any JSON value, as far as the provider supports it."""
         scalars: list[Schema] = [{"type": name} for name in ("string", "number", "boolean", "null")]
         members = [*scalars, {"type": "array", "items": {"anyOf": scalars}}]
         if not self.dialect.closed:
@@ -265,16 +271,16 @@ class _Rewriter:
         return self.keep({**schema, "anyOf": members}, path)
 
     def keep(self, schema: Schema, path: str) -> Schema:
-        """The keywords that the provider takes; the others are said in the description."""
+        """Keep the supported keywords, and move the others to the description."""
         lost = [keyword for keyword in schema if not self.takes(keyword, schema[keyword])]
         kept = {keyword: value for keyword, value in schema.items() if keyword not in lost}
         if "minItems" in lost and "minItems" in self.dialect.keywords:
             kept["minItems"] = self.dialect.max_min_items
         self.dropped.update((path, keyword) for keyword in lost)
-        said = _said(schema, lost)
-        if said:
+        words = _in_words(schema, lost)
+        if words:
             about = schema.get("description", "")
-            kept["description"] = f"{about} ({said})" if about else said
+            kept["description"] = f"{about} ({words})" if about else words
         return kept
 
     def takes(self, keyword: str, value: Any) -> bool:
@@ -289,12 +295,14 @@ class _Rewriter:
         return True
 
 
-def _said(schema: Schema, keywords: Sequence[str]) -> str:
+def _in_words(schema: Schema, keywords: Sequence[str]) -> str:
     words = []
     for keyword in keywords:
-        if keyword in _SAID and keyword in schema:
+        if keyword in _KEYWORD_PHRASES and keyword in schema:
             value = schema[keyword]
-            words.append(_SAID[keyword].format(", ".join(map(str, value)) if isinstance(value, list) else value))
+            words.append(
+                _KEYWORD_PHRASES[keyword].format(", ".join(map(str, value)) if isinstance(value, list) else value)
+            )
     return "; ".join(words)
 
 
@@ -315,11 +323,11 @@ def _problems(dialect: Dialect, schema: Schema) -> Iterator[str]:
     ]
     for what, count, limit in counts:
         if limit is not None and count > limit:
-            yield f"{count} {what}; {dialect.name} takes {limit}"
+            yield f"{count} {what}; the limit of {dialect.name} is {limit}"
 
 
 def _nodes(schema: Schema, depth: int) -> Iterator[tuple[Schema, int]]:
-    """Every schema inside a schema, with how many objects and lists it is in."""
+    """Every schema inside a schema, with its depth in objects and lists."""
     yield schema, depth
     inside = [*schema.get("properties", {}).values()]
     inside += [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]

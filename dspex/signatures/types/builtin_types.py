@@ -1,4 +1,4 @@
-"""The built-in types: one entry each."""
+"""The built-in types of the signature language."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from datetime import datetime
 from typing import Any
 
 from dspex.signatures.fields import Type
-from dspex.signatures.types.constraints import RULES
+from dspex.signatures.types.constraints import CONSTRAINT_RULES
 from dspex.signatures.types.type_registry import TypeSpec, build, register
 from dspex.signatures.values import value_checks
 
 MAX_TEXT = 2**31 - 1
-"""Every text has a longest length, because pydantic_core then also refuses lone surrogates."""
+"""The length limit of all text: with a limit, pydantic_core also rejects lone surrogates."""
 
 
 def _primitive(name: str, phrase: str, doc: str, **more: Any) -> None:
-    register(TypeSpec(name, doc, phrase, frozenset(RULES.get(name, ())), **more))
+    register(TypeSpec(name, doc, phrase, frozenset(CONSTRAINT_RULES.get(name, ())), **more))
 
 
 def _derived(name: str, phrase: str, doc: str, base: Type, constraints: str = "", **more: Any) -> None:
@@ -91,7 +91,7 @@ _primitive("optional", "a value or null", "A value that may be null or left out:
 _primitive(
     "tagged",
     'a map with "tag" and "value"',
-    'A value that says which type it has: `:tagged("a", A, "b", B)` is `{"tag": "a", "value": …}`.',
+    'A value with a tag for its type: `:tagged("a", A, "b", B)` is `{"tag": "a", "value": …}`.',
 )
 _primitive(
     "object", "a map with just its keys", "A map with the given keys: `:object(name=:string, age=:optional(:integer))`."
@@ -109,7 +109,7 @@ _derived(
     "min_length max_length one_of",
 )
 _derived("probability", "a number from 0 to 1", "A probability, from 0 to 1.", _SHARE, _NUMBER_RULES)
-_derived("confidence_score", "a number from 0 to 1", "How sure a model is, from 0 to 1.", _SHARE, _NUMBER_RULES)
+_derived("confidence_score", "a number from 0 to 1", "The confidence of a model, from 0 to 1.", _SHARE, _NUMBER_RULES)
 _derived(
     "token_count",
     "an integer from 0 on",
@@ -150,7 +150,7 @@ _derived(
 _derived(
     "function_call",
     'a map with "name" and "arguments"',
-    'A call a model asks for: `{"name": …, "arguments": {…}}`, and perhaps its `id`.',
+    'A call a model asks for: `{"name": …, "arguments": {…}}`, and optionally its `id`.',
     build(
         "object",
         [build("string", given={"min_length": 1}), build("map"), build("optional", [build("string")])],
@@ -160,7 +160,7 @@ _derived(
 _derived(
     "tool_result",
     'a map with "name" and "content"',
-    'What a tool gave back: `{"name": …, "content": any JSON}`, and perhaps `id` and `is_error`.',
+    'The result of a tool: `{"name": …, "content": any JSON}`, and optionally `id` and `is_error`.',
     build(
         "object",
         [

@@ -1,6 +1,6 @@
-"""The constraints: how each is read, what it becomes in a validator and in JSON Schema, and how it is said.
+"""The constraints: how each is parsed, validated, written as JSON Schema and described.
 
-Every constraint of every type is in :data:`RULES`; a name that is not there does not exist for that type.
+:data:`CONSTRAINT_RULES` holds every constraint of every type.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from dspex.signatures.values import value_checks
 
-__all__ = ["NAMES", "ORDER", "PHRASES", "RULES", "ConstraintValueError", "Rule", "merge", "read"]
+__all__ = ["CONSTRAINT_RULES", "NAMES", "ORDER", "PHRASES", "ConstraintRule", "ConstraintValueError", "merge", "read"]
 
 ORDER = (
     "min", "max", "multiple_of", "precision", "min_length", "max_length", "pattern", "format", "one_of",
@@ -40,19 +40,19 @@ PHRASES = {
     "dimensions": "exactly {} numbers",
     "max_steps": "at most {} steps",
 }
-"""How a constraint is said to people and to models."""
+"""The description of each constraint, for people and models."""
 
 
 class ConstraintValueError(Exception):
-    """A constraint's value is of no use; the message says what is expected."""
+    """A constraint has an invalid value. The message says what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ConstraintRule:
     """One constraint of one primitive type.
 
-    ``core`` is its key in the pydantic_core schema, or ``check`` makes a function that is run on the value;
-    ``json`` is its JSON Schema keyword, ``""`` when there is none and only DSPex checks it.
+    ``core`` is its key in the pydantic_core schema, or ``check`` makes a function that checks the value;
+    ``json`` is its JSON Schema keyword, ``""`` if there is none and only DSPex checks it.
     """
 
     read: Callable[[Any], Any]
@@ -142,48 +142,48 @@ def _keys(value: Any) -> tuple[str, ...]:
 
 
 _LENGTHS = {
-    "min_length": Rule(_size, "minLength", core="min_length"),
-    "max_length": Rule(_size, "maxLength", core="max_length"),
+    "min_length": ConstraintRule(_size, "minLength", core="min_length"),
+    "max_length": ConstraintRule(_size, "maxLength", core="max_length"),
 }
 _ITEMS = {
-    "min_size": Rule(_size, "minItems", core="min_length"),
-    "max_size": Rule(_size, "maxItems", core="max_length"),
+    "min_size": ConstraintRule(_size, "minItems", core="min_length"),
+    "max_size": ConstraintRule(_size, "maxItems", core="max_length"),
 }
 _ENTRIES = {
-    "min_size": Rule(_size, "minProperties", core="min_length"),
-    "max_size": Rule(_size, "maxProperties", core="max_length"),
-    "required_keys": Rule(_keys, "required", check=value_checks.requires_keys),
+    "min_size": ConstraintRule(_size, "minProperties", core="min_length"),
+    "max_size": ConstraintRule(_size, "maxProperties", core="max_length"),
+    "required_keys": ConstraintRule(_keys, "required", check=value_checks.requires_keys),
 }
 
 
-def _range(read: Callable[[Any], Any]) -> dict[str, Rule]:
+def _range(read: Callable[[Any], Any]) -> dict[str, ConstraintRule]:
     return {
-        "min": Rule(read, "minimum", core="ge"),
-        "max": Rule(read, "maximum", core="le"),
-        "multiple_of": Rule(_positive(read), "multipleOf", core="multiple_of"),
-        "one_of": Rule(_options(read), "enum", check=value_checks.is_one_of),
+        "min": ConstraintRule(read, "minimum", core="ge"),
+        "max": ConstraintRule(read, "maximum", core="le"),
+        "multiple_of": ConstraintRule(_positive(read), "multipleOf", core="multiple_of"),
+        "one_of": ConstraintRule(_options(read), "enum", check=value_checks.is_one_of),
     }
 
 
-RULES: Mapping[str, Mapping[str, Rule]] = {
+CONSTRAINT_RULES: Mapping[str, Mapping[str, ConstraintRule]] = {
     "string": {
         **_LENGTHS,
-        "pattern": Rule(_text, "pattern", core="pattern"),
-        "format": Rule(_format, "format", check=value_checks.has_format),
-        "one_of": Rule(_options(_text), "enum", check=value_checks.is_one_of),
+        "pattern": ConstraintRule(_text, "pattern", core="pattern"),
+        "format": ConstraintRule(_format, "format", check=value_checks.has_format),
+        "one_of": ConstraintRule(_options(_text), "enum", check=value_checks.is_one_of),
     },
     "integer": _range(_integer),
-    "float": {**_range(_number), "precision": Rule(_decimals, "", check=value_checks.has_precision)},
+    "float": {**_range(_number), "precision": ConstraintRule(_decimals, "", check=value_checks.has_precision)},
     "map": _ENTRIES,
     "dict": _ENTRIES,
     "binary": {
         # JSON Schema counts characters, so the number of bytes is checked by DSPex only
-        "min_length": Rule(_size, "", core="min_length"),
-        "max_length": Rule(_size, "", core="max_length"),
+        "min_length": ConstraintRule(_size, "", core="min_length"),
+        "max_length": ConstraintRule(_size, "", core="max_length"),
     },
-    "list": {**_ITEMS, "unique": Rule(_flag, "uniqueItems", check=value_checks.is_unique)},
+    "list": {**_ITEMS, "unique": ConstraintRule(_flag, "uniqueItems", check=value_checks.is_unique)},
 }
-"""Rules by primitive type, then by constraint."""
+"""The rules by primitive type, then by constraint."""
 
 _PAIRS = (("min", "max"), ("min_length", "max_length"), ("min_size", "max_size"))
 _TIGHTER: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -193,21 +193,21 @@ _MEANINGLESS = {"min_length": 0, "min_size": 0, "unique": False}
 
 
 def read(primitive: str, name: str, value: Any) -> tuple[tuple[str, Any], ...]:
-    """The constraints of ``primitive`` that ``name=value`` stands for, with canonical values.
+    """Parse ``name=value`` to constraints of ``primitive`` with canonical values.
 
-    Raises :class:`ConstraintValueError` for a value of the wrong kind, KeyError for a constraint that the type has not.
+    Raises :class:`ConstraintValueError` for an invalid value, KeyError for a constraint that the type does not have.
     """
     if name in ("dimensions", "max_steps"):
         size = _positive(_size)(value)
         return (("min_size", size), ("max_size", size)) if name == "dimensions" else (("max_size", size),)
-    found = RULES[primitive][name].read(value)
+    found = CONSTRAINT_RULES[primitive][name].read(value)
     return () if _MEANINGLESS.get(name) == found and name in _MEANINGLESS else ((name, found),)
 
 
 def merge(have: tuple[tuple[str, Any], ...], more: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
-    """Both sets of constraints at once, in canonical order: the tighter of two limits holds.
+    """Combine two sets of constraints, in canonical order. The tighter of two limits wins.
 
-    Raises :class:`ConstraintValueError` when nothing can meet them all.
+    Raises :class:`ConstraintValueError` if no value can satisfy them all.
     """
     merged = dict(have)
     for name, value in more:

@@ -1,4 +1,4 @@
-"""Types of the user's own."""
+"""Custom types."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ def register_type(
     json_schema: Mapping[str, Any] | None = None,
     doc: str = "",
 ) -> None:
-    """Add the type ``:name`` to the language, or replace the one of that name.
+    """Add the type ``:name`` to the language, or replace a custom type of that name.
 
     ``base`` is a type of the language (``":string(max_length=17)"``). ``validate`` takes a value of it and returns the
-    value, perhaps in a normal form, or raises ValueError. ``json_schema`` is laid over the schema of the base; its
-    ``examples`` serve ``Signature.example``. ``doc`` is one line, by default the first of ``validate``'s docstring.
+    value, possibly normalized, or raises ValueError. ``json_schema`` is merged over the schema of the base; its
+    ``examples`` are used by ``Signature.example``. ``doc`` is one line, by default the first
+    line of ``validate``'s docstring.
     Register the type in every process that compiles signatures with it: producers and workers.
 
-    Raises SignatureTypeError for a name that is no identifier or belongs to a built-in type, and for a wrong base.
+    Raises SignatureTypeError for a name that is not an identifier or belongs to a built-in type, and for an invalid
+    base.
     """
     kind = parse_type(base)
     _check(name, kind)
@@ -53,9 +55,7 @@ def _check(name: str, base: Type) -> None:
     taken = name in SPECS and not SPECS[name].custom
     if taken or not name.isidentifier() or base.name == "optional" or name in _names(base):
         problem = "there is a built-in type of that name" if taken else f":{name} of {base} cannot be a type"
-        fault = TypeFaultError(
-            problem, code="invalid_type", expected="a name of its own, and a base that is not :optional"
-        )
+        fault = TypeFaultError(problem, code="invalid_type", expected="a new name, and a base that is not :optional")
         raise type_error(fault, f"register_type({name!r})")
 
 

@@ -1,4 +1,4 @@
-"""What Python's own ways of limiting a value mean in the language: ``Literal`` and ``Field(gt=0)``."""
+"""Python's constraints in the signature language: ``Literal`` and ``Field(gt=0)``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dspex.signatures.types.type_registry import TypeFaultError, build, constrai
 __all__ = ["IGNORED", "from_python", "from_values"]
 
 IGNORED = frozenset({"title", "description", "desc", "examples", "alias", "strict", "json_schema_extra"})
-"""Arguments of ``Field`` that limit nothing."""
+"""Arguments of ``Field`` that are not constraints."""
 
 _SAME = {"ge": "min", "le": "max", "multiple_of": "multiple_of", "pattern": "pattern"}
 _SIZES = {"min_length": "min_size", "max_length": "max_size"}
@@ -26,7 +26,7 @@ def from_values(values: Sequence[Any]) -> Type:
     flags = {value for value in kept if isinstance(value, bool)}
     if len(texts) + len(numbers) + len(flags) != len({(type(v), v) for v in kept}) or len(flags) == 1 or not kept:
         raise TypeFaultError(
-            f"Literal{list(values)!r} has no meaning here",
+            f"Literal{list(values)!r} is not supported",
             code="invalid_type",
             expected="texts, integers, or both of True and False",
         )
@@ -55,7 +55,7 @@ def from_python(kind: Type, given: Mapping[str, Any]) -> Type:
 
 
 def _beyond(primitive: str, name: str, limit: Any) -> Any:
-    """The closest value that is allowed when the limit itself is not."""
+    """The closest allowed value for an exclusive limit."""
     if isinstance(limit, bool) or not isinstance(limit, int | float):
         raise TypeFaultError(
             f"{name}={limit!r} is not a number", code="invalid_constraint", expected="a number", key=name

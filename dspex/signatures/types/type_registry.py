@@ -1,7 +1,7 @@
-"""The registry of types: one entry per type, and the rules by which types are put together.
+"""The registry of types, and the functions that build types.
 
-A *primitive* type has a validator, a JSON Schema and a Python type of its own. Every other type is a
-primitive with constraints or checks added, so that it needs nothing but its entry here.
+A *primitive* type has its own validator, JSON Schema and Python type. Every other type is a primitive with
+constraints or a check added, and needs only an entry in the registry.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ __all__ = [
 
 
 _LONGEST = 400
-"""Of the message of a fault, in characters, whatever names and values the source holds."""
+"""The longest message of a fault, in characters: it may quote names and values of the source."""
 
 
 class TypeFaultError(Exception):
-    """A type or constraint that does not exist or fit; whoever reads the source adds where that is."""
+    """A type or constraint that does not exist or fit. The parser adds the position."""
 
     def __init__(
         self, message: str, *, code: str = "unknown_type", expected: str = "", near: str = "", key: str | None = None
@@ -43,7 +43,7 @@ class TypeFaultError(Exception):
         self.code, self.expected, self.near, self.key = code, expected, near, key
 
     def as_error(self, *, line: int, column: int, snippet: str, where: str = "") -> SignatureTypeError:
-        """The public error, at a place."""
+        """The public error, with a position."""
         start = where or f"line {line}, column {column}"
         hint = f'; did you mean "{self.near}"?' if self.near else ""
         expected = f"; expected {self.expected}" if self.expected else ""
@@ -62,10 +62,10 @@ class TypeFaultError(Exception):
 class TypeSpec:
     """One type of the language.
 
-    ``doc`` is its one line of documentation and ``phrase`` what an error calls a value of it. A scalar primitive has
+    ``doc`` is its documentation in one line, ``phrase`` the description of a value in errors. A scalar primitive has
     ``core`` (its pydantic_core schema), ``json`` (its JSON Schema) and ``python``. A derived type has a ``base`` and
-    perhaps a ``check``, which takes the value and returns it or raises ValueError; its ``json`` is laid over that of
-    the base.
+    optionally a ``check``, which takes the value and returns it or raises ValueError; its ``json`` is merged over the
+    schema of the base.
     """
 
     name: str
@@ -81,13 +81,13 @@ class TypeSpec:
 
 
 SPECS: dict[str, TypeSpec] = {}
-"""Every type by name: the built-in ones and those of ``register_type``."""
+"""All types by name: built-in types and those added by ``register_type``."""
 
 _PLAIN: dict[str, Type] = {}
 
 
 def register(spec: TypeSpec) -> None:
-    """Add an entry, or replace the one of that name."""
+    """Add or replace an entry."""
     SPECS[spec.name] = spec
     _PLAIN[spec.name] = Type(spec.name)
 
@@ -117,7 +117,7 @@ def expand(kind: Type) -> Type:
 
 
 def constrain(kind: Type, given: Mapping[str, Any]) -> Type:
-    """``kind`` with more constraints; on an ``:optional`` they hold for the type inside."""
+    """``kind`` with more constraints; for an ``:optional`` they apply to the inner type."""
     if not given:
         return kind
     if kind.name == "optional":
@@ -140,7 +140,7 @@ def constrain(kind: Type, given: Mapping[str, Any]) -> Type:
 
 
 def _what_it_adds(mine: tuple[tuple[str, Any], ...], base: Type, whole: tuple[tuple[str, Any], ...]) -> Any:
-    """Without the constraints that the base type has anyway, so that equal meaning is written one way."""
+    """Remove constraints that the base type already has, so that equal types are written alike."""
     merged, had = dict(whole), base.limits
     return tuple((name, merged[name]) for name, _ in mine if had.get(name) != merged[name])
 
@@ -161,7 +161,7 @@ def build(
     labels: Sequence[str] = (),
     given: Mapping[str, Any] | None = None,
 ) -> Type:
-    """The type ``name`` of these parts, in its canonical form."""
+    """Build the type ``name`` from its parts, in canonical form."""
     known(name)
     if not args and not labels and name not in _COMPOSE:
         kind = _PLAIN[name]
@@ -174,7 +174,7 @@ def build(
 
 
 def _shape(name: str, expected: str) -> TypeFaultError:
-    return TypeFaultError(f":{name} is not complete or has too much", code="invalid_type", expected=expected)
+    return TypeFaultError(f":{name} has missing or superfluous arguments", code="invalid_type", expected=expected)
 
 
 def _enum(args: tuple[Type, ...], labels: tuple[str, ...]) -> Type:
@@ -218,14 +218,14 @@ def _union(args: tuple[Type, ...], labels: tuple[str, ...]) -> Type:
 
 
 def _refuse_ambiguous(members: Sequence[Type]) -> None:
-    """Two members that JSON writes alike cannot be told apart again when one is not JSON itself."""
+    """Reject members with the same JSON form, of which one needs decoding: the decoder could not distinguish them."""
     for wire in filter(is_wire, members):
         for other in members:
             if other is not wire and kinds(other) & kinds(wire):
                 raise TypeFaultError(
                     f"{wire} and {other} look the same as JSON",
                     code="invalid_type",
-                    expected=f':tagged("a", {wire}, "b", {other}), which says which one it is',
+                    expected=f':tagged("a", {wire}, "b", {other}), which marks the type of each value',
                 )
 
 
@@ -269,7 +269,7 @@ _JSON_KINDS = {
 
 
 def kinds(kind: Type) -> set[str]:
-    """What a value of this type can be in JSON."""
+    """The JSON types that a value of this type can have."""
     primitive = expand(kind)
     if primitive.name == "optional":
         return kinds(primitive.args[0]) | {"null"}
@@ -279,6 +279,6 @@ def kinds(kind: Type) -> set[str]:
 
 
 def is_wire(kind: Type) -> bool:
-    """Whether values of this type hold something that JSON has no form of its own for: bytes or a time."""
+    """Whether values of this type contain bytes or times, which have no native form in JSON."""
     primitive = expand(kind)
     return primitive.name in ("binary", "datetime") or any(map(is_wire, primitive.args))

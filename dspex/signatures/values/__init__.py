@@ -1,1 +1,1 @@
-"""Values: validation, encoding, coercion and examples."""
+"""Values: validation, repair, encoding and examples."""

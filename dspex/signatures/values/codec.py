@@ -1,7 +1,7 @@
 """Values as JSON bytes and back: ``decode(encode(values)) == values`` for every type.
 
-Only bytes and times need a form of their own in JSON (base64, ISO 8601); a signature without them is decoded
-by the JSON reader alone.
+Only bytes and times need a special form in JSON (base64, ISO 8601). A signature without them is decoded by the JSON
+parser alone.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ Reader = Callable[[Any], Any]
 
 
 def to_json_value(value: Any) -> str:
-    """The JSON form of what JSON has no form for."""
+    """The JSON form of bytes and times."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is not a value of a signature")
+    raise TypeError(f"{type(value).__name__} is not a type of the signature language")
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=to_json_value)
 
 
 def encode(values: Mapping[str, Any]) -> bytes:
-    """Validated values as JSON in UTF-8; no text is altered."""
-    if all(type(value) is str for value in values.values()):  # of texts both write the same, this one six times as fast
+    """Encode validated values as JSON in UTF-8."""
+    if all(type(value) is str for value in values.values()):  # same result for text, six times as fast
         return to_json(values)
     return _ENCODER.encode(values).encode()
 
 
 def decode(fields: Sequence[Field], data: bytes | str) -> dict[str, Any]:
-    """The values that :func:`encode` wrote."""
+    """Decode the output of :func:`encode`."""
     values: dict[str, Any] = json.loads(data)
     for field in fields:
         if is_wire(field.type) and values.get(field.name) is not None:
@@ -51,7 +51,7 @@ def decode(fields: Sequence[Field], data: bytes | str) -> dict[str, Any]:
 
 
 def reader(kind: Type) -> Reader:
-    """The function that brings a JSON value of this type back to its Python form."""
+    """The function that converts a JSON value of this type to a Python value."""
     primitive = expand(kind)
     if not is_wire(primitive):
         return _same
@@ -88,7 +88,7 @@ def _tagged(kind: Type) -> Reader:
 
 
 def _union(kind: Type) -> Reader:
-    """Members that JSON writes alike are refused where one needs reading, so the kind of JSON value decides."""
+    """Choose the member by the JSON type of the value: types with ambiguous members are rejected earlier."""
     readers = {name: reader(arg) for arg in kind.args for name in kinds(arg)}
     return lambda value: readers[_json_kind(value)](value)
 

@@ -1,4 +1,4 @@
-"""Values that fit a signature and depend on nothing but a seed."""
+"""Valid example values for a signature, determined by a seed."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ _WORDS = [
 def find(seed: int, *sides: Sequence[Field]) -> list[dict[str, Any]]:
     """Valid values for each side of a signature.
 
-    Raises ValidationError when no value was found for a field, as with a pattern and a format that hardly agree, or
-    a custom type whose ``validate`` refuses plain values of its base: give it ``json_schema={"examples": [...]}``.
+    Raises ValidationError if no value was found for a field, as with a pattern and a format that rarely agree, or a
+    custom type whose ``validate`` rejects most values of its base: give it ``json_schema={"examples": [...]}``.
     """
     rng = random.Random(seed)  # noqa: S311 - examples, not secrets
     return [{field.name: _value_of(field, rng) for field in side} for side in sides]
@@ -65,7 +65,7 @@ def _value_of(field: Field, rng: random.Random) -> Any:
             return validator.validate_python({field.name: _value(field.type, rng)})[field.name]
         except (ValueError, LookupError):  # pydantic_core's error is a ValueError
             continue
-    expected = f'a type with findable values; give {field.type} a json_schema={{"examples": [...]}}'
+    expected = f'a type for which examples can be found; give {field.type} a json_schema={{"examples": [...]}}'
     raise ValidationError.of("example", [FieldError(field.name, expected)])
 
 

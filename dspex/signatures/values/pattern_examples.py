@@ -1,11 +1,11 @@
-"""Text that matches a regular expression, for examples."""
+"""Example text for regular expressions."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Callable, Mapping
-from re import _parser as parser  # type: ignore[attr-defined]  # the standard library's own reader of patterns
+from re import _parser as parser  # type: ignore[attr-defined]  # the standard library's parser of patterns
 from typing import Any
 
 __all__ = ["text_matching"]
@@ -20,11 +20,11 @@ _CATEGORIES = {
     "CATEGORY_NOT_WORD": [c for c in _PRINTABLE if not (c.isalnum() or c == "_")],
 }
 _EXTRA = 8
-"""How far above its minimum a repetition goes."""
+"""The largest number of repetitions above the minimum."""
 
 
 def text_matching(pattern: str, rng: random.Random) -> str:
-    """A text in which ``pattern`` is found; ValueError for a pattern that Python cannot read."""
+    """Text that contains a match of ``pattern``. Raises ValueError for a pattern that Python cannot parse."""
     try:
         tree = parser.parse(pattern)
     except re.error as error:

@@ -1,4 +1,4 @@
-"""From types to validators: pydantic_core schemas, built without model classes."""
+"""Validators for types: pydantic_core schemas, built without model classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_core import SchemaError, SchemaValidator
 
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.builtin_types import STRING
-from dspex.signatures.types.constraints import RULES
+from dspex.signatures.types.constraints import CONSTRAINT_RULES
 from dspex.signatures.types.type_registry import SPECS, TypeFaultError, TypeSpec, expand
 
 __all__ = ["build_validator", "core_schema"]
@@ -27,12 +27,12 @@ def build_validator(fields: Sequence[Field]) -> SchemaValidator:
         for field in fields:
             _find_bad_pattern(field.full_type)
         raise TypeFaultError(str(error), code="invalid_type") from None
-    schema.clear()  # the validator holds on to it, for pickling only; a signature pickles its definition instead
+    schema.clear()  # the validator keeps it for pickling only, and a signature pickles its definition instead
     return validator
 
 
 _plain: dict[str, tuple[TypeSpec, Schema]] = {}
-"""The schemas of derived types without constraints, which are the same wherever they stand."""
+"""Cached schemas of derived types without constraints."""
 
 
 def core_schema(kind: Type) -> Schema:
@@ -60,7 +60,7 @@ def _all_constraints(kind: Type, base: Type) -> tuple[tuple[str, Any], ...]:
 def _constrained(kind: Type, schema: Schema) -> Schema:
     if not kind.constraints:
         return schema
-    rules = RULES[kind.name]
+    rules = CONSTRAINT_RULES[kind.name]
     schema = dict(schema)
     target = schema
     if kind.name == "binary":
@@ -126,7 +126,7 @@ _COMPOSITES: Mapping[str, Callable[[Type], Schema]] = {
 
 
 def _find_bad_pattern(kind: Type) -> None:
-    """Say which pattern it is that is not a regular expression."""
+    """Raise an error that names the invalid regular expression."""
     pattern = kind.limits.get("pattern")
     if pattern is not None:
         try:

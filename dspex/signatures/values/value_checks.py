@@ -1,7 +1,7 @@
-"""Checks that pydantic_core does not have: each takes a value and returns it, or refuses it.
+"""Checks that pydantic_core does not have. Each takes a value, and returns it or raises an error.
 
-A refusal is a ``PydanticCustomError`` whose type is ``constraint_<name>`` for a broken constraint and
-``dspex_type`` when the value is of the wrong kind.
+The error is a ``PydanticCustomError`` whose type is ``constraint_<name>`` for a violated constraint and
+``dspex_type`` for a value of the wrong type.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
-"""The integers that every database and JSON reader on the way can hold."""
+"""The range of integers that databases and JSON parsers support."""
 
 MAX_DEPTH = 100
 """Deepest nesting of a JSON value inside an ``:any`` or a ``:map``."""
@@ -46,7 +46,7 @@ def _refuse(kind: str, message: str) -> PydanticCustomError:
 
 
 def is_json(value: Any) -> Any:
-    """Accept what JSON can hold and give back unchanged: no tuples, sets, objects, NaN, cycles or lone surrogates."""
+    """Accept values that survive a round trip through JSON: no tuples, sets, NaN, cycles or lone surrogates."""
     _walk(value, ())
     return value
 
@@ -97,7 +97,7 @@ _DATETIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[
 
 
 def read_datetime(value: Any) -> datetime:
-    """Accept a datetime, or its ISO 8601 text with date and time; a value without a zone stays without."""
+    """Accept a datetime, or its ISO 8601 text with date and time; a value without a time zone is kept without."""
     if isinstance(value, str) and _DATETIME.fullmatch(value):
         try:
             value = datetime.fromisoformat(value.upper())
@@ -133,7 +133,7 @@ def is_template(value: str) -> str:
 
 
 def is_one_of(allowed: tuple[Any, ...]) -> Callable[[Any], Any]:
-    """A check for membership; the type has been checked before."""
+    """A check for membership. The type has been checked before."""
     known = frozenset(allowed)
 
     def check(value: Any) -> Any:
@@ -156,12 +156,12 @@ def has_precision(decimals: int) -> Callable[[float], float]:
 
 
 def is_unique(_: bool) -> Callable[[list[Any]], list[Any]]:
-    """A check that no item of a list is there twice, as JSON compares: 1 is 1.0, but not true."""
+    """A check that a list has no duplicates, compared as in JSON: 1 equals 1.0, but not true."""
 
     def check(value: list[Any]) -> list[Any]:
         if len({_comparable(item) for item in value}) == len(value):
             return value
-        raise _refuse("constraint_unique", "a value is there twice")
+        raise _refuse("constraint_unique", "duplicate value")
 
     return check
 
@@ -226,6 +226,6 @@ def has_format(name: str) -> Callable[[str], str]:
             ok = False
         if ok:
             return value
-        raise _refuse("constraint_format", "another format")
+        raise _refuse("constraint_format", "invalid format")
 
     return check

@@ -1,4 +1,4 @@
-"""From pydantic_core's errors to ours: the path, what was expected, what came, and the broken constraint."""
+"""Conversion of pydantic_core's errors to FieldError: path, expected value, actual value, violated constraint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.constraints import PHRASES
 from dspex.signatures.types.type_registry import SPECS, expand
 
-__all__ = ["explain", "phrase", "say", "shorten"]
+__all__ = ["constraint_text", "explain", "phrase", "shorten"]
 
 _CONSTRAINTS = {
     "greater_than_equal": "min",
@@ -44,26 +44,26 @@ _SHORT = _Short()
 
 
 def shorten(value: object) -> str:
-    """The value as an error shows it: a short repr, whatever its size."""
+    """A short repr of a value for errors."""
     shown = _SHORT.repr(value)
     return shown if len(shown) <= 120 else f"{shown[:117]}..."
 
 
 def phrase(kind: Type) -> str:
-    """What an error calls a value of this type."""
+    """The description of a value of this type in errors."""
     if kind.name == "enum":
-        return say("one_of", kind.labels)
+        return constraint_text("one_of", kind.labels)
     if kind.name == "union":
         return " or ".join(map(phrase, kind.args))
     if kind.name == "optional":
         return f"{phrase(kind.args[0])}, or nothing"
     if kind.name == "tagged":
-        return f'a map with "tag" ({say("one_of", kind.labels)}) and "value"'
+        return f'a map with "tag" ({constraint_text("one_of", kind.labels)}) and "value"'
     return SPECS[kind.name].phrase
 
 
-def say(name: str, value: Any) -> str:
-    """A constraint in words: "at most 280 characters"."""
+def constraint_text(name: str, value: Any) -> str:
+    """The description of a constraint: "at most 280 characters"."""
     shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
     text = PHRASES[name]
     return text if "{" not in text else text.format(shown)
@@ -72,7 +72,7 @@ def say(name: str, value: Any) -> str:
 def explain(
     error: CoreError, fields: Sequence[Field], values: Mapping[Any, Any], secrets: Collection[str]
 ) -> list[FieldError]:
-    """Every fault that pydantic_core found, in our words."""
+    """Every fault that pydantic_core found."""
     by_name = {field.name: field for field in fields}
     found = [_explain(dict(item), by_name, secrets) for item in error.errors(include_url=False)]
     return list(dict.fromkeys(found))
@@ -131,11 +131,11 @@ def _expected(constraint: str, kind: Type, item: dict[str, Any]) -> str:
         return phrase(kind)
     if limits.get("min_size") == limits.get("max_size") and constraint in ("min_size", "max_size"):
         return f"exactly {limits[constraint]} items"
-    return say(constraint, limits[constraint])
+    return constraint_text(constraint, limits[constraint])
 
 
 def _locate(kind: Type, loc: Sequence[Any], path: str) -> tuple[str, Type]:
-    """The path in our notation and the type at the place that pydantic_core calls ``loc``."""
+    """The path and the type for pydantic_core's location ``loc``."""
     for index, step in enumerate(loc):
         primitive = expand(kind)
         if primitive.name == "optional":

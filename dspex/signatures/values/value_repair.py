@@ -1,8 +1,8 @@
-"""Repairs of a model's outputs that lose nothing and guess nothing.
+"""Lossless repair of a model's outputs.
 
-A value that does not fit its type is rewritten when its text says just one value of that type: ``"42"`` for an
-integer, ``"True"`` for a boolean, ``"85%"`` for a probability, JSON in a code fence for a list. Text where text is
-expected is never touched, and ``85`` stays no probability.
+A value that does not fit its type is converted if its text stands for exactly one value of that type: ``"42"`` for an
+integer, ``"True"`` for a boolean, ``"85%"`` for a probability, JSON in a code fence for a list. Text is never changed
+where text is expected, and ``85`` is not accepted as a probability.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dspex.signatures.types.type_registry import expand
 from dspex.signatures.values.validators import core_schema
 from dspex.signatures.values.value_faults import shorten
 
-__all__ = ["Checked", "Repair", "repair"]
+__all__ = ["CheckedOutputs", "Repair", "repair"]
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One value that was rewritten: where, what was done, and its short form before and after (empty for a secret)."""
+    """A repaired value: its path, what was done, and its short form before and after (empty for a secret)."""
 
     path: str
     what: str
@@ -36,26 +36,26 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """Outputs that fit, and the repairs it took."""
+class CheckedOutputs:
+    """Outputs and the repairs that were made."""
 
     values: dict[str, Any]
     repairs: tuple[Repair, ...]
 
 
-def repair(fields: Sequence[Field], values: Mapping[str, Any]) -> Checked:
-    """The values with everything repaired that can be; they still have to be validated."""
+def repair(fields: Sequence[Field], values: Mapping[str, Any]) -> CheckedOutputs:
+    """Repair as many values as possible. The result still has to be validated."""
     repaired: dict[str, Any] = {}
     log: list[Repair] = []
     known = {field.name: field for field in fields}
     for name, value in values.items():
         field = known.get(name)
         mine: list[Repair] = []
-        repaired[name] = value if field is None else _mend(field.full_type, value, str(name), mine)
+        repaired[name] = value if field is None else _repair_value(field.full_type, value, str(name), mine)
         if field is not None and field.secret:
             mine = [Repair(str(name), "repaired", "", "")] if mine else []
         log += mine
-    return Checked(repaired, tuple(log))
+    return CheckedOutputs(repaired, tuple(log))
 
 
 class _Unchanged:
@@ -65,15 +65,15 @@ class _Unchanged:
 _NONE: Final = _Unchanged()
 
 
-def _mend(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
-    """``value`` made to fit ``kind`` as far as possible, with what was done appended to ``log``."""
+def _repair_value(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
+    """Repair ``value`` for ``kind`` as far as possible, and append the repairs to ``log``."""
     if _fits(kind, value):
         return value
     primitive = expand(kind)
     if primitive.name == "optional":
-        return _mend_optional(primitive, value, path, log)
+        return _repair_optional(primitive, value, path, log)
     if primitive.name == "union":
-        return _mend_union(primitive, value, path, log)
+        return _repair_union(primitive, value, path, log)
     scalar = _SCALARS.get(primitive.name)
     if scalar is not None:
         what, found = scalar(primitive, value)
@@ -83,7 +83,7 @@ def _mend(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
         if isinstance(found, _Unchanged):
             return value
         value = _noted(found, value, "JSON in text", path, log)
-    return _mend_inside(primitive, value, path, log)
+    return _repair_inside(primitive, value, path, log)
 
 
 def _noted(found: Any, before: Any, what: str, path: str, log: list[Repair]) -> Any:
@@ -100,35 +100,36 @@ def _fits(kind: Type, value: Any) -> bool:
     return True
 
 
-def _mend_optional(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
+def _repair_optional(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
     if isinstance(value, str) and value.strip().lower() in ("null", "none", ""):
         return _noted(None, value, "null in text", path, log)
-    return _mend(kind.args[0], value, path, log)
+    return _repair_value(kind.args[0], value, path, log)
 
 
-def _mend_union(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
-    """The one member that the value can be repaired for; with two of them it would be a guess."""
+def _repair_union(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
+    """Repair the value for the only member that it can be repaired for. With two such members it would be a guess."""
     found = []
     for arg in kind.args:
         mine: list[Repair] = []
-        mended = _mend(arg, value, path, mine)
-        if _fits(arg, mended):
-            found.append((mended, mine))
+        repaired = _repair_value(arg, value, path, mine)
+        if _fits(arg, repaired):
+            found.append((repaired, mine))
     if len(found) != 1:
         return value
     log += found[0][1]
     return found[0][0]
 
 
-def _mend_inside(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
+def _repair_inside(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
     if kind.name == "list" and isinstance(value, list):
-        return [_mend(kind.args[0], item, f"{path}[{index}]", log) for index, item in enumerate(value)]
+        return [_repair_value(kind.args[0], item, f"{path}[{index}]", log) for index, item in enumerate(value)]
     if kind.name == "dict" and isinstance(value, dict):
-        return {key: _mend(kind.args[1], item, f"{path}[{shorten(key)}]", log) for key, item in value.items()}
+        return {key: _repair_value(kind.args[1], item, f"{path}[{shorten(key)}]", log) for key, item in value.items()}
     if kind.name in ("object", "tagged") and isinstance(value, dict):
         types = _member_types(kind, value)
         return {
-            key: _mend(types[key], item, f"{path}.{key}", log) if key in types else item for key, item in value.items()
+            key: _repair_value(types[key], item, f"{path}.{key}", log) if key in types else item
+            for key, item in value.items()
         }
     return value
 
@@ -160,7 +161,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _bare(text: str) -> str:
-    """The text without the fence, the spaces and the quotes around it."""
+    """The text without a code fence, whitespace and quotes around it."""
     fenced = _FENCED.fullmatch(text)
     text = (fenced.group(1) if fenced else text).strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
@@ -177,7 +178,7 @@ def _number(text: str) -> float | int | _Unchanged:
     return value if math.isfinite(value) else _NONE
 
 
-def _mend_integer(_: Type, value: Any) -> tuple[str, Any]:
+def _repair_integer(_: Type, value: Any) -> tuple[str, Any]:
     what = "a number in text" if isinstance(value, str) else "an integer written with decimals"
     number = _number(_bare(value)) if isinstance(value, str) else value
     if isinstance(number, float) and number.is_integer() and abs(number) < 2**53:
@@ -185,7 +186,7 @@ def _mend_integer(_: Type, value: Any) -> tuple[str, Any]:
     return what, number if type(number) is int else _NONE
 
 
-def _mend_float(kind: Type, value: Any) -> tuple[str, Any]:
+def _repair_float(kind: Type, value: Any) -> tuple[str, Any]:
     if not isinstance(value, str):
         return "", _NONE
     text = _bare(value)
@@ -199,20 +200,20 @@ def _mend_float(kind: Type, value: Any) -> tuple[str, Any]:
     return "a number in text", _NONE if isinstance(number, _Unchanged) or abs(number) > 1e308 else float(number)
 
 
-def _mend_boolean(_: Type, value: Any) -> tuple[str, Any]:
+def _repair_boolean(_: Type, value: Any) -> tuple[str, Any]:
     text = _bare(value).lower() if isinstance(value, str) else ""
     return "true or false in text", True if text in _TRUE else False if text in _FALSE else _NONE
 
 
-def _mend_string(kind: Type, value: Any) -> tuple[str, Any]:
+def _repair_string(kind: Type, value: Any) -> tuple[str, Any]:
     if isinstance(value, str):
-        return _mend_choice(kind.limits.get("one_of", ()), value)
+        return _repair_choice(kind.limits.get("one_of", ()), value)
     if isinstance(value, bool | int | float) and abs(value) < 2**63:  # false for NaN too
         return "text written as a number or a truth value", json.dumps(value)
     return "", _NONE
 
 
-def _mend_choice(choices: Sequence[str], value: Any) -> tuple[str, Any]:
+def _repair_choice(choices: Sequence[str], value: Any) -> tuple[str, Any]:
     if not isinstance(value, str):
         return "", _NONE
     text = _bare(value)
@@ -222,7 +223,7 @@ def _mend_choice(choices: Sequence[str], value: Any) -> tuple[str, Any]:
     return "a choice with other case, quotes or spaces", found[0] if len(found) == 1 else _NONE
 
 
-def _mend_wire(_: Type, value: Any) -> tuple[str, Any]:
+def _repair_wire(_: Type, value: Any) -> tuple[str, Any]:
     text = _bare(value) if isinstance(value, str) else ""
     if re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d.*", text, re.ASCII):
         text = text.replace(" ", "T", 1)
@@ -230,11 +231,11 @@ def _mend_wire(_: Type, value: Any) -> tuple[str, Any]:
 
 
 _SCALARS: Final[Mapping[str, Callable[[Type, Any], tuple[str, Any]]]] = {
-    "string": _mend_string,
-    "integer": _mend_integer,
-    "float": _mend_float,
-    "boolean": _mend_boolean,
-    "enum": lambda kind, value: _mend_choice(kind.labels, value),
-    "datetime": _mend_wire,
-    "binary": _mend_wire,
+    "string": _repair_string,
+    "integer": _repair_integer,
+    "float": _repair_float,
+    "boolean": _repair_boolean,
+    "enum": lambda kind, value: _repair_choice(kind.labels, value),
+    "datetime": _repair_wire,
+    "binary": _repair_wire,
 }

@@ -14,7 +14,7 @@ from dspex.errors import ConstraintViolation, DspexError, FieldError, Validation
 from dspex.signatures import signature
 from dspex.signatures.compile import compile_uncached
 from dspex.signatures.parse.annotations import to_annotation
-from dspex.signatures.types.constraints import ORDER, RULES
+from dspex.signatures.types.constraints import CONSTRAINT_RULES, ORDER
 from dspex.signatures.types.type_registry import SPECS, expand
 from tests.unit.signatures import seed
 from tests.unit.signatures.type_table import ALL_TYPES, TABLE
@@ -62,9 +62,9 @@ def test_the_table_covers_every_type_and_every_constraint() -> None:
     used = [compile_uncached(f"signature a: {kind} x -> :string y").input_fields[0].full_type for kind in ALL_TYPES]
     assert {kind.name for kind in used} >= {name for name, spec in SPECS.items() if not spec.custom}
     named = {(expand(kind).name, name) for kind in used for name in kind.limits}
-    expected = {(kind, name) for kind, rules in RULES.items() for name in rules}
+    expected = {(kind, name) for kind, rules in CONSTRAINT_RULES.items() for name in rules}
     assert expected - named <= {("dict", "min_size"), ("map", "unique")}
-    assert set(ORDER) == {name for rules in RULES.values() for name in rules} | {"dimensions", "max_steps"}
+    assert set(ORDER) == {name for rules in CONSTRAINT_RULES.values() for name in rules} | {"dimensions", "max_steps"}
     assert all(spec.doc and spec.phrase for spec in SPECS.values())
 
 
