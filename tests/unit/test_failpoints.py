@@ -52,8 +52,8 @@ def test_one_point_armed_leaves_the_others_alone() -> None:
     ("spec", "says"),
     [
         ("after_clame=kill", "did you mean 'after_claim'"),
-        ("after_claim", "is none of kill, stop, hang, error"),
-        ("after_claim=explode", "'explode' is none of"),
+        ("after_claim", "is not one of kill, stop, hang, error"),
+        ("after_claim=explode", "'explode' is not one of"),
         ("after_claim=kill@0", "a number from 1"),
         ("after_claim=kill@often", "a number from 1"),
     ],

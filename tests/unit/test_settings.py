@@ -149,7 +149,7 @@ def test_a_provider_is_asked_for_what_is_nowhere_else(vault: Path, monkeypatch: 
     ("name", "fault"),
     [
         (":broken", "OSError: the vault is sealed"),
-        (":number", "gave a int, not a str"),
+        (":number", "returned a int, not a str"),
         (":missing", "AttributeError"),
         (":constant", "not a function"),
         ("_nowhere:fetch", "ModuleNotFoundError"),

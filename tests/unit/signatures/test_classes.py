@@ -90,7 +90,7 @@ def test_faults_of_a_model_class_name_the_field() -> None:
         question: str
         answer: str = OutputField()
 
-    with pytest.raises(SignatureTypeError, match="question of Stray is no field"):
+    with pytest.raises(SignatureTypeError, match="question of Stray is not a field"):
         signature(Stray)
 
     class Unmade(SignatureModel):
