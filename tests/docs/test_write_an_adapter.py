@@ -39,7 +39,7 @@ def test_the_example_holds_to_the_suite(tmp_path: Path) -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "dspex.cli", "adapters"], env=environment, capture_output=True, text=True, check=True
     )
-    assert "house  loads here\n  Our own answering service" in listed.stdout
+    assert "house  available\n  Our own answering service" in listed.stdout
     own = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio"]
     done = subprocess.run(
         [*own, "tests/test_house.py"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False

@@ -171,7 +171,7 @@ def test_mail_over_tls_with_a_password(tmp_path: Path) -> None:
 
     try:
         assert send("p%40ss", trusted) == f"a@example.com, b@example.com through {address}"
-        with pytest.raises(AlertNotDelivered, match="it answered 535") as refused:
+        with pytest.raises(AlertNotDelivered, match="it replied 535") as refused:
             send("hunter22", trusted)
         assert "hunter22" not in str(refused.value)
         with pytest.raises(AlertNotDelivered, match="certificate verify failed"):
@@ -194,7 +194,7 @@ def test_the_command_line_evaluates_lists_and_tries(
     client._database.run(_dead_worker)
     checked = shell("alerts", "check", "--json")
     assert checked.returncode == 1
-    assert "FIRING dead_workers: 1 worker stopped without a word in 5 min: h:7" in checked.stderr
+    assert "FIRING dead_workers: 1 worker died in 5 min: h:7" in checked.stderr
     (alert,) = json.loads(checked.stdout)
     assert (alert["rule"], alert["state"], alert["value"], alert["undelivered"]) == ("dead_workers", "firing", 1.0, 0)
     listed = shell("alerts")
@@ -232,4 +232,4 @@ def test_the_report_on_the_command_line(backends: Backends, client: Client, tmp_
     assert "hunter22" not in shown.stdout + written.stdout + (tmp_path / "report.html").read_text()
     wrong = shell("report", "-o", "report.pdf")
     assert wrong.returncode == 2
-    assert "ends in .html, .md, .json" in wrong.stderr
+    assert "use .html, .md, .json" in wrong.stderr

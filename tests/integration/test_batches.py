@@ -347,7 +347,7 @@ def test_dspex_batch_says_what_failed_and_what_does_not_fit(
 
     other = run_batch("qa", "in.jsonl", "-o", "out.jsonl", "--ordered")
     assert other.returncode == 2
-    assert "of program 'failing'" in other.stderr
+    assert "program is 'failing'" in other.stderr
     assert "without --ordered" in other.stderr
     anew = run_batch("qa", "in.jsonl", "-o", "out.jsonl", "--restart")
     assert (anew.returncode, len(lines(tmp_path / "out.jsonl"))) == (0, 2), anew.stderr

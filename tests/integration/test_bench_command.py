@@ -42,5 +42,5 @@ def test_it_says_what_the_deployment_carries_and_where_it_is_bound(
     shown = shell(*own, "--input", '{"n": 1}', "--yes")
     assert shown.returncode == 0, shown.stderr
     assert "met" in shown.stdout
-    assert "bound:" in shown.stdout
+    assert "bottleneck:" in shown.stdout
     assert len(client.list(program="own")) == 4 + 2  # and two to warm up

@@ -118,7 +118,7 @@ def test_a_wrong_setting_is_said_before_anything_is_tried(shell: Shell) -> None:
     for command in ("list", "worker", "beat", "flower"):
         done = shell(command, DSPEX_LEASE_SECONDS="soon", DSPEX_WORKER_CONCURRENCY="0")
         assert done.returncode == 2
-        assert done.stderr.startswith("configuration_error: wrong settings:")
+        assert done.stderr.startswith("configuration_error: invalid settings:")
         assert "DSPEX_LEASE_SECONDS" in done.stderr
         assert "DSPEX_WORKER_CONCURRENCY" in done.stderr
 
