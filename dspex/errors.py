@@ -75,7 +75,7 @@ __all__ = [
 class DspexError(Exception):
     """Something in DSPex failed.
 
-    ``code`` is a stable identifier, ``retryable`` tells whether the same call may succeed later, and ``details`` holds
+    ``code`` is a stable identifier, ``retryable`` says whether the same call may succeed later, and ``details`` holds
     JSON-friendly evidence. The default message is the first line of the class docstring.
     """
 

@@ -48,7 +48,7 @@ def page(report: MonitoringReport) -> str:
 <dl>{facts}</dl>
 <div class="plots">{_plots(report)}</div>
 {"".join(_section(section) for section in sections(report))}
-<p>Outcomes are counted by the time when executions ended; events and model calls are those of executions submitted
+<p>Outcomes are counted by the time when executions ended; events and model calls belong to executions submitted
 within the period.</p>
 </body></html>
 """

@@ -23,7 +23,7 @@ BUCKETS = 48
 class ProgramReport:
     """The executions of a program that ended within the period; ``program`` is None for the totals.
 
-    Times are those of the last attempt of each execution, in seconds; None without executions.
+    Times are measured for the last attempt of each execution, in seconds; None without executions.
     """
 
     program: str | None
