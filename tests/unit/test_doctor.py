@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from dspex.cli.main import COMMANDS
-from dspex.operations.doctor import GROUPS, Check, CheckGroup, CheckResult, CheckVerdict, Finding, GroupReport, Report
+from dspex.operations.doctor import GROUPS, Check, CheckGroup, CheckOutcome, CheckVerdict, Finding, GroupReport, Report
 from dspex.operations.doctor.check import met
 from dspex.operations.doctor.deployment import Deployment, is_local
 from dspex.operations.doctor.doctor_report import worst
@@ -35,7 +35,7 @@ def a_check(find: Callable[[Deployment], Finding], seconds: float = 5) -> Check:
 def a_report(*verdicts: CheckVerdict) -> Report:
     check = a_check(lambda _: met("well"))
     group = CheckGroup("group", "Group", (check,), True, Wave.LOOK)
-    checks = [CheckResult(check, verdict, "evidence", "", 1.0, {}) for verdict in verdicts]
+    checks = [CheckOutcome(check, verdict, "evidence", "", 1.0, {}) for verdict in verdicts]
     return Report(datetime.now(UTC), "0.1.0", "test", 1.0, False, [GroupReport(group, checks)])
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from dspex.cli.database import open_database
+from dspex.cli.open_database import open_database
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.output.time_options import TimeParameter, since_option

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dspex.cli.database import open_database
+from dspex.cli.open_database import open_database
 from dspex.cli.output.console_tables import console
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.operations.backup.backup import back_up, manifest_path

@@ -17,7 +17,7 @@ from dspex.cli.output.exit_codes import DONE, FAILED, UNREACHABLE
 from dspex.cli.output.json_output import echo_json, json_option
 
 if TYPE_CHECKING:
-    from dspex.operations.doctor import CheckResult, Report
+    from dspex.operations.doctor import CheckOutcome, Report
 
 __all__ = ["doctor"]
 
@@ -90,7 +90,7 @@ def _show(console: Console, report: Report) -> None:
     _show_summary(console, report)
 
 
-def _table(results: Sequence[CheckResult]) -> Table:
+def _table(results: Sequence[CheckOutcome]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, expand=True)
     table.add_column(width=1, no_wrap=True)
     table.add_column(ratio=4)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dspex.cli.database import open_database
+from dspex.cli.open_database import open_database
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.operations.retention.upkeep import Plan, plan, upkeep

@@ -9,7 +9,7 @@ No check harms a system in production: Postgres is only read, and the programs t
 """
 
 from dspex.operations.doctor.check import Check, CheckVerdict, Finding
-from dspex.operations.doctor.doctor_report import CheckResult, GroupReport, Report
+from dspex.operations.doctor.doctor_report import CheckOutcome, GroupReport, Report
 from dspex.operations.doctor.examination import examine
 from dspex.operations.doctor.groups import GROUPS, CheckGroup
 
@@ -17,7 +17,7 @@ __all__ = [
     "GROUPS",
     "Check",
     "CheckGroup",
-    "CheckResult",
+    "CheckOutcome",
     "CheckVerdict",
     "Finding",
     "GroupReport",

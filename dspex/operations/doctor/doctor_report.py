@@ -10,7 +10,7 @@ from typing import Any
 from dspex.operations.doctor.check import Check, CheckVerdict
 from dspex.operations.doctor.groups import CheckGroup
 
-__all__ = ["CheckResult", "GroupReport", "Report", "worst"]
+__all__ = ["CheckOutcome", "GroupReport", "Report", "worst"]
 
 #: The worst first; the verdict on a group is the worst of its checks'.
 _WORST_FIRST = (
@@ -32,7 +32,7 @@ def worst(verdicts: Sequence[CheckVerdict]) -> CheckVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckOutcome:
     """The result of a check: what it found, how long it took, and the ``fix`` where one is needed."""
 
     check: Check
@@ -57,7 +57,7 @@ class CheckResult:
 @dataclass(frozen=True, slots=True)
 class GroupReport:
     group: CheckGroup
-    results: Sequence[CheckResult]
+    results: Sequence[CheckOutcome]
 
     @property
     def verdict(self) -> CheckVerdict:
@@ -85,7 +85,7 @@ class Report:
     groups: Sequence[GroupReport]
 
     @property
-    def results(self) -> list[CheckResult]:
+    def results(self) -> list[CheckOutcome]:
         return [result for group in self.groups for result in group.results]
 
     @property

@@ -15,7 +15,7 @@ import redis
 
 from dspex.operations.doctor.check import Check, CheckVerdict, Finding, not_met, unknown
 from dspex.operations.doctor.deployment import Deployment
-from dspex.operations.doctor.doctor_report import CheckResult, GroupReport, Report
+from dspex.operations.doctor.doctor_report import CheckOutcome, GroupReport, Report
 from dspex.operations.doctor.groups import GROUPS, CheckGroup, Wave
 
 __all__ = ["examine", "run_check"]
@@ -58,8 +58,8 @@ def examine(
         deployment.close()
 
 
-def _run_all(groups: Sequence[CheckGroup], deployment: Deployment, on_progress: OnProgress) -> dict[str, CheckResult]:
-    results: dict[str, CheckResult] = {}
+def _run_all(groups: Sequence[CheckGroup], deployment: Deployment, on_progress: OnProgress) -> dict[str, CheckOutcome]:
+    results: dict[str, CheckOutcome] = {}
     total = sum(len(group.checks) for group in groups)
     counting = threading.Lock()
 
@@ -76,12 +76,12 @@ def _run_all(groups: Sequence[CheckGroup], deployment: Deployment, on_progress: 
     return results
 
 
-def run_check(check: Check, deployment: Deployment) -> CheckResult:
+def run_check(check: Check, deployment: Deployment) -> CheckOutcome:
     """The result of one check; an exception and a timeout are results, too."""
     began = time.perf_counter()
     found = _lacking(check, deployment) or _found(check, deployment)
     nothing_to_fix = found.verdict in (CheckVerdict.MET, CheckVerdict.SKIPPED)
-    return CheckResult(
+    return CheckOutcome(
         check=check,
         verdict=found.verdict,
         evidence=found.evidence,
