@@ -116,7 +116,8 @@ class Broker:
                 **kombu_options(url),
             },
         )
-        self._producers = ProducerPool(self._connection.Pool(pool_size), limit=pool_size)
+        self._connections = self._connection.Pool(pool_size)
+        self._producers = ProducerPool(self._connections, limit=pool_size)
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
         self._away_until = 0.0
 
@@ -152,6 +153,7 @@ class Broker:
 
     def close(self) -> None:
         self._producers.force_close_all()
+        self._connections.force_close_all()
         self._connection.release()
 
     def _message(self, ids: Sequence[UUID], program: str, lane: int) -> dict[str, Any]:
