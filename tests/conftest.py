@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import psycopg
 import pytest
-from sqlalchemy import create_engine, text
+import redis
 
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store import migrate
 from dspex.store.database import Database
-from tests.processes import WorkerProcess
+from tests.processes import WorkerProcess, forked_workers
+from tests.run_times import RunTimes
 
 # No test is timed, and each run tries the same examples.
 hypothesis.settings.register_profile(
@@ -29,6 +33,13 @@ hypothesis.settings.load_profile("dspex")
 
 TEMPLATE = "dspex_template"
 _numbers = itertools.count(1)
+#: The Redis databases that no test uses now; those from 14 on are for tests that name one.
+_redis_databases = deque(range(1, 14))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # not in a process of xdist
+        config.pluginmanager.register(RunTimes())
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,15 +53,19 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[EmbeddedServers]:
+def fork_server() -> Iterator[None]:
+    """Workers begin with their libraries imported."""
+    with forked_workers():
+        yield
+
+
+@pytest.fixture(scope="session")
+def servers(fork_server: None) -> Iterator[EmbeddedServers]:
     with (
         tempfile.TemporaryDirectory(prefix="dspex-test-") as home,
         EmbeddedServers(Path(home), durable=False) as running,
     ):
-        database = Database(_database(running, "postgres"))
-        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text(f"CREATE DATABASE {TEMPLATE}"))
-        database.close()
+        _administer(running, f"CREATE DATABASE {TEMPLATE}")
         template = Database(_database(running, TEMPLATE))
         migrate.upgrade(template.engine)
         template.close()
@@ -67,22 +82,16 @@ def backends(servers: EmbeddedServers) -> Iterator[Backends]:
 @contextmanager
 def fresh_backends(servers: EmbeddedServers) -> Iterator[Backends]:
     """A migrated database and an empty Redis database of the caller's own."""
-    number = next(_numbers)
-    name = f"test_{number}"
-    admin = create_engine(
-        _database(servers, "postgres").replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
-    )
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
-    broker_url = f"{servers.broker_url.rsplit('/', 1)[0]}/{1 + number % 15}"
-    import redis
-
-    with redis.Redis.from_url(broker_url) as client:
-        client.flushdb()
-    yield Backends((_database(servers, name), broker_url))
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    name, redis_database = f"test_{next(_numbers)}", _redis_databases.popleft()
+    broker_url = f"{servers.broker_url.rsplit('/', 1)[0]}/{redis_database}"
+    _administer(servers, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+    try:
+        with redis.Redis.from_url(broker_url) as client:
+            client.flushdb()
+        yield Backends((_database(servers, name), broker_url))
+    finally:
+        _administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+        _redis_databases.append(redis_database)
 
 
 @pytest.fixture
@@ -111,7 +120,14 @@ def start_worker(backends: Backends, tmp_path: Path) -> Iterator[Callable[..., W
 
     yield start
     for worker in started:
+        worker.signal(signal.SIGTERM)
+    for worker in started:
         worker.stop()
+
+
+def _administer(servers: EmbeddedServers, statement: str) -> None:
+    with psycopg.connect(_database(servers, "postgres"), autocommit=True) as connection:
+        connection.execute(statement.encode())
 
 
 def _database(servers: EmbeddedServers, name: str) -> str:

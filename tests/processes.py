@@ -6,16 +6,32 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dspex.embedded import child_launcher
 from dspex.settings import Backends
 from dspex.store import workers
 from dspex.store.database import Database
+from tests.forked import Forked, ForkServer
 from tests.waiting import wait_for
+
+#: A process of the tests.
+Process = subprocess.Popen[bytes] | Forked
+
+_fork_server: ForkServer | None = None
+
+
+@contextmanager
+def forked_workers() -> Iterator[None]:
+    """Meanwhile worker processes are forks of one that has imported their libraries."""
+    global _fork_server  # noqa: PLW0603
+    with ForkServer() as _fork_server:
+        yield
+    _fork_server = None
 
 
 def environment_of(backends: Backends, extra: Mapping[str, Any]) -> dict[str, str]:
@@ -56,8 +72,33 @@ def command(backends: Backends, log: Path, *arguments: str, **environment: Any) 
         process.wait(20)
 
 
+def run_dspex(
+    *arguments: str, environment: Mapping[str, str], directory: Path, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """A ``dspex`` command and what it prints; a fork where :func:`forked_workers` holds."""
+    command = dspex_command(*arguments)
+    if _fork_server is None:
+        return subprocess.run(
+            command, env=environment, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = _fork_server.start(
+            "dspex.cli", *arguments, environment=environment, output=output, errors=errors, directory=directory
+        )
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+            process.wait()
+        return subprocess.CompletedProcess(command, code, _text(output), _text(errors))
+
+
 class WorkerProcess:
-    """``dspex worker`` in a process of its own, its output in ``log``; started by ``prefix``, which becomes it."""
+    """``dspex worker`` in a process of its own, its output in ``log``.
+
+    It is a fork where :func:`forked_workers` holds, and else, or with a ``prefix`` or another ``python``, a new
+    interpreter: ``prefix`` is a command that starts it and becomes it.
+    """
 
     def __init__(
         self,
@@ -70,14 +111,10 @@ class WorkerProcess:
     ) -> None:
         self.log = log
         self._backends = backends
+        command = [*prefix, *dspex_command("worker", python=python)]
+        plain = not prefix and python == sys.executable
         with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*prefix, *dspex_command("worker", python=python)],
-                env=environment_of(backends, environment),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self.process = _start(command, environment_of(backends, environment), output, forks=plain)
 
     @property
     def pid(self) -> int:
@@ -112,3 +149,14 @@ class WorkerProcess:
         if self.process.poll() is not None:
             raise AssertionError(f"the worker ended with {self.process.returncode}:\n{self.log.read_text()}")
         return any(row["pid"] == self.pid for row in database.run(workers.listing))
+
+
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode()
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str], output: BinaryIO, *, forks: bool) -> Process:
+    if forks and _fork_server is not None:
+        return _fork_server.start("dspex.cli", "worker", environment=environment, output=output)
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)

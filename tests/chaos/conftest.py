@@ -28,7 +28,7 @@ def steps_adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def own_servers(tmp_path: Path) -> Iterator[EmbeddedServers]:
+def own_servers(tmp_path: Path, fork_server: None) -> Iterator[EmbeddedServers]:
     """Servers of this test's own, to be restarted and emptied."""
     with EmbeddedServers(tmp_path / "home", durable=False) as running:
         database = Database(running.database_url)

@@ -36,7 +36,7 @@ from dspex.settings import Backends
 from dspex.store import migrate
 from tests.chaos.guarantees import assert_guarantees
 from tests.chaos.paid_calls import Bill
-from tests.processes import WorkerProcess, mortal
+from tests.processes import Process, WorkerProcess, mortal
 from tests.waiting import wait_for
 
 TASKS = 20
@@ -74,7 +74,7 @@ class System(ABC):
         """What is done before the clock runs."""
 
     @abstractmethod
-    def start_worker(self, name: str) -> subprocess.Popen[bytes]:
+    def start_worker(self, name: str) -> Process:
         """A worker that is ready for work."""
 
     @abstractmethod
@@ -104,7 +104,7 @@ class DSPex(System):
             )
         )
 
-    def start_worker(self, name: str) -> subprocess.Popen[bytes]:
+    def start_worker(self, name: str) -> Process:
         worker = WorkerProcess(self.backends, self.directory / f"dspex-{name}.log", {})
         worker.wait_until_ready()
         return worker.process
@@ -147,7 +147,7 @@ class Peer(System):
             "PEER_DATABASE": self.servers.database_url,
         }
 
-    def start_worker(self, name: str) -> subprocess.Popen[bytes]:
+    def start_worker(self, name: str) -> Process:
         log = self.directory / f"{self.name}-{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -219,7 +219,7 @@ def _seconds_until_done(system: System) -> float | None:
     return time.monotonic() - began
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Process) -> None:
     process.kill()
     process.wait()
 

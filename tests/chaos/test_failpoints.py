@@ -17,7 +17,7 @@ from dspex.client.client import Client
 from dspex.settings import Backends, failpoints
 from tests.chaos.guarantees import assert_guarantees, long, paid_calls
 from tests.model_server import ModelServer, Step, model_server
-from tests.processes import WorkerProcess, environment_of
+from tests.processes import Process, WorkerProcess, environment_of
 from tests.waiting import wait_for
 
 __all__ = ["model_server"]
@@ -43,7 +43,7 @@ def asking(server: ModelServer, adapter: str) -> dspex.Program:
     return dspex.Program("qa", QA, adapter="steps", module_options={"server": server.url}, retry=RETRY)
 
 
-def dies(process: subprocess.Popen[bytes], of: str) -> None:
+def dies(process: Process, of: str) -> None:
     """Wait until the process was killed at its failpoint."""
     assert process.wait(60) == -signal.SIGKILL, f"it did not die of {of}"
 

@@ -26,7 +26,7 @@ QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripte
 
 
 @pytest.fixture
-def own_servers(tmp_path: Path) -> Iterator[EmbeddedServers]:
+def own_servers(tmp_path: Path, fork_server: None) -> Iterator[EmbeddedServers]:
     """Servers of this test's own, to be taken away."""
     with EmbeddedServers(tmp_path / "home", durable=False) as running:
         database = Database(running.database_url)
