@@ -47,10 +47,7 @@ PENDING = {
     "workers/consume", "workers/observe", "workers/process",
 }  # fmt: skip
 #: Pages that show texts of these folders.
-PENDING_PAGES = {
-    "api.md", "metrics.md",
-
-}  # fmt: skip
+PENDING_PAGES = {"api.md", "metrics.md"}
 _TARGET = re.compile(r"\]\([^)]*\)")
 
 
