@@ -69,7 +69,7 @@ def test_pause_and_resume(client: Client, shell: Shell) -> None:
     execution = client.submit("qa", {"question": "?"})
     assert shell("pause", "qa").stdout == "paused: qa (by an operator)\n"
     assert "paused: qa" in shell("list").stderr
-    assert "its program is paused (by an operator): `dspex resume qa`" in shell("show", str(execution.id)).stdout
+    assert "the program is paused (by an operator): `dspex resume qa`" in shell("show", str(execution.id)).stdout
     assert json.loads(shell("resume", "qa", "--json").stdout) == {"paused": [], "reasons": {}}
 
 
