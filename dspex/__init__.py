@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dspex.client.async_client import AsyncBatch, AsyncClient, AsyncExecution
+    from dspex.client.async_client import AsyncClient
     from dspex.client.audit_trail import AuditEvent, AuditTrail
-    from dspex.client.batch import Batch, Progress, Rejected
+    from dspex.client.batch import AsyncBatch, Batch, Progress
     from dspex.client.client import Client
-    from dspex.client.execution import Execution, Metrics, Result
+    from dspex.client.execution import AsyncExecution, Execution, Metrics
     from dspex.client.follow import StreamEvent
+    from dspex.client.result import Result
     from dspex.errors import (
         ActionFailed,
         AlertNotDelivered,
@@ -54,22 +55,25 @@ if TYPE_CHECKING:
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
     from dspex.store.lifecycle.status import Status
+    from dspex.submit.batch_rows import Rejected
 
-# Lighter before heavier: a name is looked for in this order, and nothing after its module is loaded.
+# Lighter before heavier: a name is looked up in this order, and no module after its own is loaded.
 _MODULES = (
     "errors",
     "signatures",
     "program.adapters",
     "client.audit_trail",
     "store.lifecycle.status",
-    "client.execution",
     "program.limits",
     "program.actions",
     "program.program",
-    "client.batch",
+    "submit.batch_rows",
     "settings",
-    "client.follow",
     "operations.health.conditions",
+    "client.result",
+    "client.follow",
+    "client.execution",
+    "client.batch",
     "client.client",
     "client.async_client",
 )

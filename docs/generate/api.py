@@ -41,15 +41,6 @@ _INNER = {
     "Program": {"content", "from_content", "manual_actions"},
     "Retry": {"faults"},
     "Limits": {"faults"},
-    "Client": {
-        "broker_url", "check_schema", "final_indexes", "final_rows", "follow", "intake", "outcome", "resolve", "row",
-        "rows", "timed_out", "wait", "watch",
-    },
-    "AsyncClient": {"call", "check_schema"},
-    "Execution": {"conclude", "record", "shown_action_results", "shown_error"},
-    "AsyncExecution": {"record", "shown_action_results", "shown_error"},
-    "Batch": {"extend", "index_at", "pending", "slots", "stored"},
-    "AsyncBatch": {"extend", "index_at", "pending", "slots", "stored"},
     "Settings": {"model_post_init", "sections"},
 }  # fmt: skip
 #: Classes that only DSPex instantiates.

@@ -1,67 +1,51 @@
-"""Batches: many executions submitted together.
-
-The executions of a batch are numbered by their rows: the id of row n is the batch's id plus n + 1. So a batch of
-millions needs no list of ids, an id tells its batch and row, and a row that is stored twice is refused by its key.
-Such an id is a UUIDv7 of the moment the batch was begun: the last 32 bits of a batch's own are zero.
-"""
+"""Batches: many executions that were submitted together."""
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
-from dspex.client.execution import Execution
-from dspex.errors import ValidationError
+from dspex.client.execution import AsyncExecution, Execution
+from dspex.client.result import recorded_result
+from dspex.client.session import Session
+from dspex.errors import ExecutionCancelled, ExecutionFailed, ExecutionNotFound, ValidationError
+from dspex.store.lifecycle.batch_ids import execution_id
 from dspex.store.lifecycle.status import Status
+from dspex.submit.batch_rows import BatchRows, Rejected
+from dspex.submit.bulk import Intake
+from dspex.submit.bulk import Row as GivenRow
+from dspex.wait.blocking_driver import iterate
 from dspex.wait.completion import IndexSet, Slot, batch_final, groups, in_order
-from dspex.wait.driver import Driver, Row, iterate
+from dspex.wait.driver import Driver, Row
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+__all__ = ["WINDOW", "AsyncBatch", "Batch", "Progress", "map_result", "mapped", "pending", "slots", "store_all"]
 
-    from dspex.client.client import Client
-
-__all__ = ["Batch", "BatchRows", "Progress", "Rejected", "execution_id", "new_batch_id"]
-
-T = TypeVar("T")
-
-#: How many executions `in_order` may hold that are final before their turn.
+#: The most executions that `in_order` and `map` keep under way or waiting for their turn.
 WINDOW = 2000
-
-
-def new_batch_id() -> UUID:
-    """A batch id of this moment."""
-    return UUID(int=uuid7().int & ~0xFFFFFFFF)
-
-
-def execution_id(batch_id: UUID, index: int) -> UUID:
-    """The id of the execution of a batch's row."""
-    return UUID(int=batch_id.int + 1 + index)
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row that did not fit the signature: its ``index`` in the rows given, and why."""
-
-    index: int
-    error: ValidationError
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is.
+    """The progress of a batch.
 
-    ``eta_seconds`` follows the rate of the last half minute; it is None until something has finished.
-    ``cost_usd`` is what is known of it.
+    ``eta_seconds`` follows the rate of the last half minute; it is None until an execution has finished.
+    ``cost_usd`` is the known part of the cost.
     """
 
     total: int
@@ -75,10 +59,12 @@ class Progress:
 
     @property
     def finished(self) -> int:
+        """How many are final."""
         return self.completed + self.failed + self.cancelled
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Progress:
+        """The progress from counts, cost and rate as the store returns them."""
         counts = {status.value: int(found["counts"].get(status.value, 0)) for status in Status}
         total = sum(counts.values())
         left = total - sum(counts[status.value] for status in Status if status.is_final)
@@ -87,152 +73,199 @@ class Progress:
         return cls(total=total, cost_usd=found["cost_usd"], eta_seconds=eta, **counts)
 
 
-class _View(Sequence[T]):
-    """A sequence that is computed from the numbers of a batch's stored rows."""
+class _BatchHandle:
+    """The rows of a batch, as both clients show them. ``len`` counts the stored rows."""
 
-    def __init__(self, rows: BatchRows, of: Callable[[int], T]) -> None:
+    def __init__(self, session: Session, rows: BatchRows) -> None:
+        self._session = session
         self._rows = rows
-        self._of = of
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, position: int) -> T: ...
-    @overload
-    def __getitem__(self, position: slice) -> Sequence[T]: ...
-    def __getitem__(self, position: int | slice) -> T | Sequence[T]:
-        if isinstance(position, slice):
-            return [self[p] for p in range(*position.indices(len(self)))]
-        return self._of(self._rows.index_at(range(len(self))[position]))
-
-    def __iter__(self) -> Iterator[T]:
-        return map(self._of, self._rows.stored())
-
     def __repr__(self) -> str:
-        return f"<{len(self)} of {self._rows!r}>"
+        rejected = len(self.missing)
+        return f"<Batch {self.id} of {self.program}: {len(self)} executions, {rejected} rows rejected>"
 
+    @property
+    def id(self) -> UUID:
+        """The id of the batch."""
+        return self._rows.id
 
-class BatchRows:
-    """Which rows of a batch were stored and which were not. ``len`` counts those stored.
+    @property
+    def program(self) -> str:
+        """The name of the program."""
+        return self._rows.program
 
-    ``rejected`` are those that did not fit, of the submit that made this object: it is empty in a batch that was
-    got again, and when the submit was given ``on_rejected``.
-    """
+    @property
+    def size(self) -> int:
+        """How many rows were taken, stored or not."""
+        return self._rows.size
 
-    def __init__(self, id: UUID, program: str, *, size: int = 0, missing: Iterable[int] = ()) -> None:
-        self.id = id
-        self.program = program
-        #: How many rows were taken, stored or not.
-        self.size = size
-        self.rejected: list[Rejected] = []
-        self._missing = array("I", missing)
+    @property
+    def rejected(self) -> list[Rejected]:
+        """The rows that did not fit the signature.
 
-    def __len__(self) -> int:
-        return self.size - len(self._missing)
-
-    def __repr__(self) -> str:
-        return f"<Batch {self.id} of {self.program}: {len(self)} executions, {len(self._missing)} rows rejected>"
+        Known only to the submit itself: empty in a batch from ``client.batch``, and with ``on_rejected``.
+        """
+        return self._rows.rejected
 
     @property
     def ids(self) -> Sequence[UUID]:
-        """The executions' ids, in the order of the rows that were stored."""
-        return _View(self, partial(execution_id, self.id))
+        """The ids of the executions, in the order of the stored rows."""
+        return self._rows.ids
 
     @property
     def indexes(self) -> Sequence[int]:
         """For each of :attr:`ids`, the index of its row among the rows given."""
-        return _View(self, int)
+        return self._rows.indexes
 
     @property
     def missing(self) -> Sequence[int]:
         """The indexes of the rows that were not stored, in order."""
-        return self._missing
+        return self._rows.missing
 
-    def extend(self, count: int, missing: Iterable[int] = ()) -> None:
-        """``count`` more rows were taken, of which ``missing`` were not stored."""
-        self.size += count
-        self._missing.extend(missing)
+    def _as_completed(self, driver: Driver, seconds: float | None, skip: Iterable[int]) -> AsyncGenerator[Row, None]:
+        final_indexes = partial(self._session.final_indexes, self.id)
+        return batch_final(driver, self.id, pending(self._rows, skip), final_indexes, seconds)
 
-    def index_at(self, position: int) -> int:
-        """The index of the row whose execution is at this position."""
-        # How many rows are missing before it: the first m with missing[m] - m > position.
-        return position + bisect_right(range(len(self._missing)), position, key=lambda m: self._missing[m] - m)
+    async def _in_order(self, driver: Driver, seconds: float | None, skip: Container[int]) -> AsyncGenerator[Row, None]:
+        async def source() -> AsyncIterator[Sequence[Slot]]:
+            for group in slots(self._rows, skip):
+                yield group
 
-    def stored(self) -> Iterator[int]:
-        """The indexes of the stored rows, in order."""
-        begin = 0
-        for end in (*self._missing, self.size):
-            yield from range(begin, end)
-            begin = end + 1
-
-    def pending(self, skip: Iterable[int] = ()) -> IndexSet:
-        """The stored rows but those of ``skip``."""
-        pending = IndexSet(self.size, full=True)
-        for index in chain(self._missing, skip):
-            pending.discard(index)
-        return pending
-
-    def slots(self, skip: Container[int] = ()) -> Iterator[list[Slot]]:
-        """The stored rows but those of ``skip``, in order and in groups."""
-        return groups(Slot(index, execution_id(self.id, index)) for index in self.stored() if index not in skip)
+        async with aclosing(in_order(driver, self.id, source(), seconds, window=WINDOW)) as pairs:
+            async for _, row in pairs:
+                if row is not None:
+                    yield row
 
 
-class Batch(BatchRows):
+class Batch(_BatchHandle):
     """The executions of one ``submit_many``, in the order of the rows."""
-
-    def __init__(self, client: Client, id: UUID, program: str, *, size: int = 0, missing: Iterable[int] = ()) -> None:
-        super().__init__(id, program, size=size, missing=missing)
-        self._client = client
 
     @property
     def progress(self) -> Progress:
-        """Counted in the database, now."""
-        return self._client.progress(self.id)
+        """Its progress, counted in the database at each use."""
+        return Progress.of(self._session.progress(self.id))
 
     def cancel(self, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
-        """Cancel those that are queued, and have workers end those that run, as :meth:`Execution.cancel` does.
+        """Cancel its queued executions, and have workers end its running ones, as :meth:`Execution.cancel` does.
 
-        Returns how many were. ``on_progress`` is told how many so far, and of how many. A row that is submitted
-        meanwhile may be stored after this has passed its place, and runs.
+        Returns how many were cancelled. ``on_progress`` is called with how many so far, and of how many. A row that is
+        submitted at the same time may be stored after its place was passed, and then runs.
         """
-        return self._client.cancel_batch(self.id, on_progress)
+        return self._session.control.cancel_batch(self.id, on_progress)
 
     def as_completed(self, timeout: float | None = None, *, skip: Collection[int] = ()) -> Iterator[Execution]:
-        """Each execution as it becomes final, whichever way; ``execution.batch_index`` is the index of its row.
+        """Each execution as it becomes final; ``execution.batch_index`` is the index of its row.
 
-        ``skip`` are indexes of rows that are not wanted. Raises ExecutionTimedOut after ``timeout`` seconds.
+        ``skip`` are indexes of rows to leave out. Raises ExecutionTimedOut after ``timeout`` seconds.
         """
-        client = self._client
-        for row in iterate(final_rows(client.driver, client, self, timeout, skip)):
-            yield Execution(client, row)
+        for row in iterate(self._as_completed(self._session.driver, timeout, skip)):
+            yield Execution(self._session, row)
 
     def in_order(self, timeout: float | None = None, *, skip: Collection[int] = ()) -> Iterator[Execution]:
         """Each execution in the order of the rows, once it and those before it are final.
 
-        ``skip`` are indexes of rows that are not wanted. Raises ExecutionTimedOut after ``timeout`` seconds.
+        ``skip`` are indexes of rows to leave out. Raises ExecutionTimedOut after ``timeout`` seconds.
         """
-        for row in iterate(ordered_rows(self._client.driver, self, timeout, skip)):
-            yield Execution(self._client, row)
+        for row in iterate(self._in_order(self._session.driver, timeout, skip)):
+            yield Execution(self._session, row)
 
 
-def final_rows(
-    driver: Driver, client: Client, batch: BatchRows, seconds: float | None, skip: Iterable[int]
-) -> AsyncGenerator[Row, None]:
-    """The row of each execution of the batch as it becomes final."""
-    return batch_final(driver, batch.id, batch.pending(skip), partial(client.final_indexes, batch.id), seconds)
+class AsyncBatch(_BatchHandle):
+    """:class:`Batch` with ``await``: also for ``progress``, as in ``(await batch.progress).completed``."""
+
+    def __init__(self, session: Session, driver: Driver, rows: BatchRows) -> None:
+        super().__init__(session, rows)
+        self._driver = driver
+
+    @property
+    def progress(self) -> Awaitable[Progress]:
+        """As :attr:`Batch.progress`."""
+        return self._driver.call(lambda: Progress.of(self._session.progress(self.id)))
+
+    async def cancel(self, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
+        """As :meth:`Batch.cancel`; ``on_progress`` is called in another thread."""
+        return await self._driver.call(partial(self._session.control.cancel_batch, self.id, on_progress))
+
+    async def as_completed(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Batch.as_completed
+        *,
+        skip: Collection[int] = (),
+    ) -> AsyncGenerator[AsyncExecution, None]:
+        """As :meth:`Batch.as_completed`."""
+        async with aclosing(self._as_completed(self._driver, timeout, skip)) as rows:
+            async for row in rows:
+                yield AsyncExecution(self._session, self._driver, row)
+
+    async def in_order(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Batch.in_order
+        *,
+        skip: Collection[int] = (),
+    ) -> AsyncGenerator[AsyncExecution, None]:
+        """As :meth:`Batch.in_order`."""
+        async with aclosing(self._in_order(self._driver, timeout, skip)) as rows:
+            async for row in rows:
+                yield AsyncExecution(self._session, self._driver, row)
 
 
-async def ordered_rows(
-    driver: Driver, batch: BatchRows, seconds: float | None, skip: Container[int]
-) -> AsyncGenerator[Row, None]:
-    """The final row of each execution of the batch, in the order of the rows."""
+def pending(rows: BatchRows, skip: Iterable[int] = ()) -> IndexSet:
+    """The stored rows of a batch without those in ``skip``."""
+    pending = IndexSet(rows.size, full=True)
+    for index in chain(rows.missing, skip):
+        pending.discard(index)
+    return pending
 
-    async def source() -> AsyncIterator[Sequence[Slot]]:
-        for group in batch.slots(skip):
-            yield group
 
-    async with aclosing(in_order(driver, batch.id, source(), seconds, window=WINDOW)) as pairs:
-        async for _, row in pairs:
-            if row is not None:
-                yield row
+def slots(rows: BatchRows, skip: Container[int] = ()) -> Iterator[list[Slot]]:
+    """The stored rows of a batch without those in ``skip``, in order and in groups."""
+    return groups(Slot(index, execution_id(rows.id, index)) for index in rows.stored() if index not in skip)
+
+
+async def store_all(
+    driver: Driver,
+    intake: Intake,
+    source: AsyncIterator[Sequence[GivenRow]],
+    on_rejected: Callable[[Rejected], None],
+) -> None:
+    """Store the rows of a source, and report the rejected ones."""
+    async for rows in source:
+        for rejected in await driver.call(partial(intake.add, rows)):
+            on_rejected(rejected)
+
+
+async def mapped(
+    driver: Driver, batch: BatchRows, intake: Intake, source: AsyncIterator[Sequence[GivenRow]], seconds: float | None
+) -> AsyncGenerator[tuple[Slot, Row | None], None]:
+    """Each row's slot with its execution's final row, in order, while later rows are submitted."""
+
+    def add(rows: Sequence[GivenRow]) -> Sequence[Slot]:
+        begin = batch.size
+        errors = {rejected.index: rejected.error for rejected in intake.add(rows)}
+        return [
+            Slot(index, None if index in errors else execution_id(batch.id, index), errors.get(index))
+            for index in range(begin, batch.size)
+        ]
+
+    async def taken() -> AsyncIterator[Sequence[Slot]]:
+        async for rows in source:
+            yield await driver.call(partial(add, rows))
+
+    async with aclosing(in_order(driver, batch.id, taken(), seconds, window=WINDOW)) as pairs:
+        async for pair in pairs:
+            yield pair
+
+
+def map_result(session: Session, slot: Slot, row: Row | None, *, return_exceptions: bool) -> Any:
+    """The item, or the exception, of :meth:`Client.map` for a row."""
+    try:
+        if row is None:
+            raise slot.error or ExecutionNotFound()
+        return recorded_result(session, row)
+    except (ValidationError, ExecutionFailed, ExecutionCancelled) as error:
+        if not return_exceptions:
+            raise
+        return error

@@ -1,4 +1,4 @@
-"""The deployed programs, as a client knows them: read once, and again when that turns out to be old."""
+"""The deployed programs, cached in the client: read once, and again when the cached version is out of date."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Catalogue"]
 
 
 class Catalogue:
-    """Safe to share between threads."""
+    """The deployed programs and their versions. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -47,7 +47,7 @@ class Catalogue:
         return known
 
     def current(self, program: str | Program, *, fresh: bool = False) -> Program:
-        """The deployed program that is meant; ``fresh``: asked for in any case.
+        """The deployed version of a program; ``fresh``: read even if it is cached.
 
         Raises ProgramNotFound, and ProgramVersionMismatch for a program in hand that is not the deployed version.
         """

@@ -1,66 +1,34 @@
-"""Executions as the producer sees them: status, result, error, metrics, audit trail."""
+"""Executions as a client reads them: a snapshot of the row, and what can be done with the execution."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import Any, Self, cast
 from uuid import UUID
 
 from dspex.client.audit_trail import AuditTrail
-from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, ResultNotReady
+from dspex.client.follow import StreamEvent, follow
+from dspex.client.result import Result, recorded_result
+from dspex.client.session import Session
+from dspex.errors import DspexError, ResultNotReady
 from dspex.store.lifecycle.status import Status
+from dspex.wait.blocking_driver import complete, iterate
+from dspex.wait.completion import any_final
+from dspex.wait.driver import Driver, Row
 
-if TYPE_CHECKING:
-    from dspex.client.client import Client
-    from dspex.client.follow import StreamEvent
-    from dspex.sealing.values import Sealing
-    from dspex.signatures import Signature
-
-__all__ = ["Execution", "ExecutionRecord", "Metrics", "Result"]
-
-
-class Result(Mapping[str, Any]):
-    """The outputs of an execution: ``result.answer``, ``result["answer"]``, ``dict(result)``."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        object.__setattr__(self, "_values", dict(values))
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self._values[name]
-        except KeyError:
-            known = ", ".join(self._values)
-            raise AttributeError(f"no output {name!r}; this result has {known}") from None
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a result is a record: it cannot be changed")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"Result({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Result, (self._values,)
+__all__ = ["AsyncExecution", "Execution", "Metrics"]
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What an execution took. Times in milliseconds, cost in US dollars (None when the price is unknown).
+    """Time, tokens and cost of an execution. Times are in milliseconds, cost in US dollars (None: price unknown).
 
-    ``execution_time_ms`` is that of the last attempt, ``queue_time_ms`` from due to claimed. Calls that were
-    replayed from the journal count in ``replayed_lm_calls`` only, so tokens and cost are counted once.
+    ``execution_time_ms`` is the time of the last attempt, ``queue_time_ms`` the time from due to claimed. Calls that
+    were replayed from the journal count in ``replayed_lm_calls`` only, so tokens and cost are counted once.
     """
 
     execution_time_ms: float = 0.0
@@ -73,14 +41,16 @@ class Metrics:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Metrics:
+        """The metrics in a stored mapping; unknown names in it are ignored."""
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in (stored or {}).items() if name in known})
 
 
-class ExecutionRecord:
-    """What the row of an execution tells, as it was read."""
+class ExecutionSnapshot:
+    """The row of an execution as it was last read. Its attributes query nothing."""
 
-    def __init__(self, row: Mapping[str, Any]) -> None:
+    def __init__(self, session: Session, row: Row) -> None:
+        self._session = session
         self._row = row
 
     def __repr__(self) -> str:
@@ -88,87 +58,89 @@ class ExecutionRecord:
 
     @property
     def id(self) -> UUID:
-        """UUIDv7: sorts by time of submission."""
-        id: UUID = self._row["id"]
-        return id
+        """A UUIDv7: ids sort by time of submission."""
+        return cast("UUID", self._row["id"])
 
     @property
     def program(self) -> str:
+        """The name of the program."""
         return str(self._row["program"])
 
     @property
     def version(self) -> str:
+        """The version of the program it was submitted with."""
         return str(self._row["version"])
 
     @property
     def status(self) -> Status:
-        return Status(self._current["status"])
+        """Its status at the last read."""
+        return Status(self._row["status"])
 
     @property
     def attempts(self) -> int:
-        """How many attempts were begun; the audit trail tells of each."""
-        return int(self._current["attempt"])
+        """How many attempts were begun; the audit trail has the events of each."""
+        return int(self._row["attempt"])
 
     @property
     def error(self) -> DspexError | None:
         """The recorded failure, or None. After a retry: why the last attempt failed."""
-        stored = self._current["error"]
-        return None if stored is None else self._opened_error(stored)
+        stored = self._row["error"]
+        return None if stored is None else DspexError.from_dict(self._opened(stored, "error"))
 
     @property
     def shown_error(self) -> DspexError | None:
-        """The same without what it says if that is sealed: for logs and screens."""
-        stored = self._current["error"]
+        """The recorded failure without sealed text, for logs and screens."""
+        stored = self._row["error"]
         return None if stored is None else DspexError.from_dict(stored)
 
     @property
     def metrics(self) -> Metrics:
-        return Metrics.of(self._current["metrics"])
+        """Time, tokens and cost so far."""
+        return Metrics.of(self._row["metrics"])
 
     @property
     def adapter_used(self) -> str | None:
-        return cast("str | None", self._current["adapter_used"])
+        """The adapter that hosted the last attempt."""
+        return cast("str | None", self._row["adapter_used"])
 
     @property
     def action_results(self) -> dict[str, Any]:
-        """What the program's manual actions told of the last attempt, by their names; sealed, nothing without a key."""
-        return self._sealing.open_whole(self._current["action_results"] or {}, f"{self.id}:action_results")
+        """The results of the program's actions in the last attempt, by name; without a key no sealed ones."""
+        return self._opened(self._row["action_results"] or {}, "action_results")
 
     @property
     def shown_action_results(self) -> dict[str, Any]:
-        """The same without what is sealed of them: for logs and screens."""
-        return self._sealing.shown_whole(self._current["action_results"] or {})
+        """The results of actions without sealed values, for logs and screens."""
+        return self._session.sealing.shown_whole(self._row["action_results"] or {})
 
     @property
     def metadata(self) -> dict[str, Any] | None:
-        """What the submitter attached; DSPex does not read it."""
-        return cast("dict[str, Any] | None", self._current["metadata"])
+        """The submitter's own data; DSPex does not read it."""
+        return cast("dict[str, Any] | None", self._row["metadata"])
 
     @property
     def priority(self) -> int:
+        """0 to 9; 0 runs first."""
         return int(self._row["priority"])
 
     @property
     def created_at(self) -> datetime:
-        at: datetime = self._row["created_at"]
-        return at
+        """When it was submitted."""
+        return cast("datetime", self._row["created_at"])
 
     @property
     def started_at(self) -> datetime | None:
         """When the last attempt began."""
-        return cast("datetime | None", self._current["started_at"])
+        return cast("datetime | None", self._row["started_at"])
 
     @property
     def finished_at(self) -> datetime | None:
-        return cast("datetime | None", self._current["finished_at"])
-
-    @property
-    def record(self) -> Mapping[str, Any]:
-        """The row, as it was read."""
-        return self._row
+        """When it became final."""
+        return cast("datetime | None", self._row["finished_at"])
 
     @property
     def batch_id(self) -> UUID | None:
+        """The id of its batch."""
         return cast("UUID | None", self._row.get("batch_id"))
 
     @property
@@ -178,116 +150,123 @@ class ExecutionRecord:
 
     @property
     def trace_id(self) -> str | None:
-        """The OpenTelemetry trace it was submitted in, 32 hex digits; None when there was none.
+        """The OpenTelemetry trace of the submit, 32 hex digits; None without one.
 
-        Of a batch's execution that is the trace of the submit; the event ``traced`` of each attempt has the attempt's.
+        The event ``traced`` of each attempt has the trace of the attempt.
         """
         stored: str | None = self._row.get("traceparent")
         return None if stored is None else stored.split("-")[1]
 
-    @property
-    def _current(self) -> Mapping[str, Any]:
-        return self._row
+    def _opened(self, stored: Mapping[str, Any], column: str) -> dict[str, Any]:
+        return self._session.sealing.open_whole(stored, f"{self.id}:{column}")
 
-    @property
-    def _sealing(self) -> Sealing:
-        raise NotImplementedError
+    async def _finish(self, driver: Driver, timeout: float | None) -> Result:  # noqa: ASYNC109 - in the errors' text
+        """Wait, update the snapshot and return the result: see :meth:`Execution.result`."""
+        if not self.status.is_final:
+            row = None if timeout == 0 else await _final_row(driver, self.id, timeout)
+            self._row = await driver.call(partial(self._session.row, self.id)) if row is None else row
+        if self.status.is_final:
+            return await driver.call(partial(recorded_result, self._session, self._row))
+        if timeout == 0:
+            raise ResultNotReady(f"execution {self.id} is {self.status}", execution_id=str(self.id))
+        raise await driver.call(partial(self._session.timed_out, self._row, timeout))
 
-    def _opened_error(self, stored: Mapping[str, Any]) -> DspexError:
-        return DspexError.from_dict(self._sealing.open_whole(stored, f"{self.id}:error"))
+
+async def _final_row(driver: Driver, id: UUID, seconds: float | None) -> Row | None:
+    """The row once it is final; None when ``seconds`` pass first."""
+    async with aclosing(any_final(driver, [id], seconds)) as rows:
+        return await anext(rows, None)
 
 
-class Execution(ExecutionRecord):
+class Execution(ExecutionSnapshot):
     """One execution: a snapshot of its row, and a handle on it.
 
-    ``status``, ``error``, ``metrics`` and the rest read the database again while the execution is not final, so
-    they are current; once it is final nothing is read twice. ``refresh()`` reads in any case.
+    ``status``, ``error``, ``metrics`` and the other attributes are as of the last read: by the submit, by
+    :meth:`refresh`, or by :meth:`result`. Only ``inputs`` (the program's signature, once) and ``audit_trail`` query the
+    database.
     """
-
-    def __init__(self, client: Client, row: Mapping[str, Any]) -> None:
-        super().__init__(row)
-        self._client = client
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The validated inputs. Values that are sealed are ``"<secret>"`` if the client has no key."""
-        return self._sealing.values(self._signature, "inputs", self._row["inputs"], self.id)
+        """The validated inputs. Sealed values are ``"<secret>"`` if the client has no key."""
+        return self._session.inputs(self._row)
 
     @property
     def audit_trail(self) -> AuditTrail:
-        """What happened, in order of time; read from the database at each use."""
-        return self._client.audit_trail(self.id)
+        """Its events in order of time, read from the database at each use."""
+        return self._session.audit_trail(self.id)
+
+    def refresh(self) -> Self:
+        """Read the row again, and return this execution. Raises ExecutionNotFound."""
+        self._row = self._session.row(self.id)
+        return self
 
     def result(self, timeout: float | None = None) -> Result:
-        """The outputs, waiting up to ``timeout`` seconds for them (None: for ever; 0: not at all).
+        """Wait up to ``timeout`` seconds (None: no limit; 0: no wait) for the outputs, and update the snapshot.
 
-        Values that are sealed are ``"<secret>"`` if the client has no key.
+        Sealed values are ``"<secret>"`` if the client has no key.
 
         Raises ExecutionFailed (its ``cause`` is the recorded error), ExecutionCancelled, ExecutionTimedOut when the
-        wait is over (the execution goes on), ResultNotReady with ``timeout=0``, EncryptionError when the key that
-        sealed the outputs is not among the client's.
+        wait is over (the execution goes on), ResultNotReady with ``timeout=0``, EncryptionError when the client lacks
+        the key that sealed the outputs.
         """
-        final = Status(self._row["status"]).is_final
-        return self.conclude(self._row if final else self._client.wait(self, timeout), timeout)
-
-    def conclude(self, row: Mapping[str, Any] | None, timeout: float | None) -> Result:
-        """The outputs, or the error to raise, after a wait that ended with this final row, or with none."""
-        if row is None and timeout == 0:
-            raise ResultNotReady(f"execution {self.id} is {self.status}", execution_id=str(self.id))
-        if row is None:
-            raise self._client.timed_out(self, timeout)
-        self._row = row
-        return self._outcome()
+        return complete(self._finish(self._session.driver, timeout))
 
     def stream(self, *, after: str | None = None, timeout: float | None = None) -> Iterator[StreamEvent]:
-        """What happens to it, as it happens, until it is final: from the beginning, or ``after`` an event's cursor.
+        """Its events as they happen, until it is final: from the beginning, or ``after`` an event's cursor.
 
-        Of an execution that was submitted with ``stream=True`` that is each change of its status, what the model
-        writes of each output field, and each field once it is complete; of any other, changes of status, and the fields
-        at the end. Redis may be away or lose the stream on the way: the events go on without gaps or repeats, and the
-        recorded outputs come in any case. See :class:`StreamEvent`.
+        For an execution submitted with ``stream=True``: each change of its status, the text of each output field as
+        the model writes it, and each complete field. For any other: changes of status, and the fields at the end.
+        If Redis is unreachable or loses the stream, the events go on without gaps or repeats, and the recorded outputs
+        come in any case. See :class:`StreamEvent`.
 
-        Raises ExecutionTimedOut after ``timeout`` seconds (the execution goes on), ValidationError for what is no
-        cursor. That the execution failed or was cancelled is an event.
+        Raises ExecutionTimedOut after ``timeout`` seconds (the execution goes on), ValidationError for an invalid
+        cursor. Failure and cancellation are events.
         """
-        return self._client.follow(self.id, after, timeout)
+        return iterate(follow(self._session.driver, self._session, self.id, after, timeout))
 
     def cancel(self) -> bool:
         """Cancel it: see :meth:`dspex.Client.cancel`. False when it had completed or failed already."""
-        return self._client.cancel(self.id)
+        return self._session.control.cancel(self.id)
 
-    def refresh(self) -> Execution:
-        """Read the row again."""
-        self._row = self._client.row(self.id)
+
+class AsyncExecution(ExecutionSnapshot):
+    """:class:`Execution` with ``await``: also for ``inputs`` and ``audit_trail``, as in ``await execution.inputs``."""
+
+    def __init__(self, session: Session, driver: Driver, row: Row) -> None:
+        super().__init__(session, row)
+        self._driver = driver
+
+    @property
+    def inputs(self) -> Awaitable[dict[str, Any]]:
+        """As :attr:`Execution.inputs`."""
+        return self._driver.call(partial(self._session.inputs, self._row))
+
+    @property
+    def audit_trail(self) -> Awaitable[AuditTrail]:
+        """As :attr:`Execution.audit_trail`."""
+        return self._driver.call(partial(self._session.audit_trail, self.id))
+
+    async def refresh(self) -> Self:
+        """As :meth:`Execution.refresh`."""
+        self._row = await self._driver.call(partial(self._session.row, self.id))
         return self
 
-    def _outcome(self) -> Result:
-        row = self._row
-        id = str(self.id)
-        if row["status"] == Status.COMPLETED:
-            return Result(self._sealing.values(self._signature, "outputs", row["result"], self.id))
-        if row["status"] == Status.CANCELLED:
-            raise ExecutionCancelled(f"execution {id} was cancelled", execution_id=id)
-        cause = row["error"] or {}
-        raise ExecutionFailed(
-            f"execution {id} of {self.program!r} failed after {row['attempt']} attempt(s), {cause.get('code')}: "
-            f"{cause.get('message')}. See `dspex show {id}`",
-            code=cause.get("code", "failed"),
-            execution_id=id,
-            attempts=row["attempt"],
-            cause=self._sealing.open_whole(cause, f"{id}:error"),
-        )
+    async def result(self, timeout: float | None = None) -> Result:  # noqa: ASYNC109 - as in Execution.result
+        """As :meth:`Execution.result`."""
+        return await self._finish(self._driver, timeout)
 
-    @property
-    def _current(self) -> Mapping[str, Any]:
-        if not Status(self._row["status"]).is_final:
-            self.refresh()
-        return self._row
+    async def stream(
+        self,
+        *,
+        after: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Execution.stream
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """As :meth:`Execution.stream`."""
+        async with aclosing(follow(self._driver, self._session, self.id, after, timeout)) as events:
+            async for event in events:
+                yield event
 
-    @property
-    def _sealing(self) -> Sealing:
-        return self._client.sealing
-
-    @property
-    def _signature(self) -> Signature:
-        return self._client.program(self.program, self.version).signature
+    async def cancel(self) -> bool:
+        """As :meth:`Execution.cancel`."""
+        return await self._driver.call(partial(self._session.control.cancel, self.id))

@@ -1,9 +1,9 @@
-"""Following an execution: what its stream in Redis and its row in Postgres tell, as events in one order.
+"""Following an execution: one sequence of events from its stream in Redis and its row in Postgres.
 
 The worker writes the stream of an execution that was submitted with ``stream=True``: ``dspex:stream:ID``, entries with
-the id ``ATTEMPT-NUMBER``, bounded in length and gone some minutes after the last. Its entries may be lost, and come
-again: a text says where in its field it begins, so that what is known is left out. Postgres has the last word on
-status, outputs and failure, and all there is to say of an execution without a stream, or whose stream is gone.
+the id ``ATTEMPT-NUMBER``, bounded in length and deleted some minutes after the last. Entries may be lost or repeated:
+each text has its offset in its field, so that repeated text is left out. Postgres decides status, outputs and failure;
+an execution without a stream has no other source.
 """
 
 from __future__ import annotations
@@ -13,37 +13,35 @@ import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import redis
 
-from dspex.client.execution import Execution
+from dspex.client.result import recorded_result
+from dspex.client.session import Session
 from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, FieldError, ValidationError
 from dspex.publish.channels import stream_key
 from dspex.store.lifecycle.status import Status
 from dspex.wait.completion import Deadline
-
-if TYPE_CHECKING:
-    from dspex.client.client import Client
-    from dspex.wait.driver import Driver, Follower, Signal
+from dspex.wait.driver import Driver, Follower, Row, Signal
 
 __all__ = ["Reading", "StreamEvent", "follow", "position"]
 
 log = logging.getLogger("dspex")
 
-#: How often the row is asked for while nothing comes.
+#: How often the row is read while no entry arrives.
 POLL_SECONDS = 1.0
-#: How long the end of the stream is waited for once the row is final: it is published a moment after that.
+#: How long to wait for the end of the stream once the row is final. It is published a moment later.
 TAIL_SECONDS = 1.0
 
 Kind = Literal["status", "partial", "field", "reset", "done", "error"]
-#: The attempt, and a number within it: that of the stream's entry, or one of those below for what the row tells.
+#: The attempt, and a number within it: the number of a stream entry, or one of the numbers below for the row.
 Position = tuple[int, int]
 
 _RUNNING, _RESET, _FIELDS, _STATUS, _END, _QUEUED = 0, 10**9, 10**9 + 1, 2 * 10**9, 2 * 10**9 + 1, 2 * 10**9 + 2
 _BEGIN: Position = (0, 0)
-#: Statuses that say that an attempt is over: then the row says more.
+#: Statuses that end an attempt.
 _ENDS = frozenset(Status) - {Status.RUNNING}
 
 
@@ -53,14 +51,14 @@ class StreamEvent:
 
     ``kind``
         ``status``   it has this ``status`` now
-        ``partial``  the model wrote more of ``field``: ``text``, which for a field that is no text is JSON
-        ``field``    ``field`` is complete; ``validated`` says whether ``value`` is the recorded output, or still as the
-                     model wrote it
-        ``reset``    what came of fields so far is void: the model answers anew
+        ``partial``  the model wrote more of ``field``: ``text``, which is JSON unless the field is a string
+        ``field``    ``field`` is complete; ``validated`` is true if ``value`` is the recorded output, false if it is
+                     the model's own text
+        ``reset``    discard the fields so far: the model begins a new answer
         ``done``     completed; ``value`` is its :class:`dspex.Result`. The last event
-        ``error``    ``error`` is what :meth:`Execution.result` raises. The last event
+        ``error``    ``error`` is the exception that :meth:`Execution.result` raises. The last event
 
-    ``cursor`` is where to go on: ``execution.stream(after=event.cursor)``. ``attempt`` counts from 1; 0 is before any.
+    ``cursor`` resumes the stream: ``execution.stream(after=event.cursor)``. ``attempt`` counts from 1; 0 is before any.
     """
 
     kind: Kind
@@ -75,11 +73,12 @@ class StreamEvent:
 
     @property
     def is_last(self) -> bool:
+        """Whether no event follows: ``done`` and ``error``."""
         return self.kind in ("done", "error")
 
 
 def position(cursor: str | None) -> Position:
-    """What a cursor stands for; None is the beginning. Raises ValidationError."""
+    """The position of a cursor; None is the beginning. Raises ValidationError."""
     if cursor is None:
         return _BEGIN
     attempt, _, number = str(cursor).partition("-")
@@ -90,7 +89,7 @@ def position(cursor: str | None) -> Position:
 
 @dataclass(slots=True)
 class Reading:
-    """What a reader has been told, and so what an entry or a row has to add. ``after`` is where it goes on."""
+    """The events a reader has, and so the events that an entry or a row adds. ``after`` is where it resumes."""
 
     after: Position = _BEGIN
     at: Position = _BEGIN
@@ -98,7 +97,7 @@ class Reading:
     _lengths: dict[str, int] = field(default_factory=dict)
     _values: dict[str, Any] = field(default_factory=dict)
     _status: tuple[int, int] | None = None
-    #: The attempt of the last entry, and the last attempt of which the stream had the end.
+    #: The attempt of the last entry, and the last attempt whose end was in the stream.
     begun: int = 0
     ended: int = 0
     _resumes: bool = False
@@ -108,36 +107,36 @@ class Reading:
         attempt, number = self.after
         if attempt:
             self._status = (attempt, 1 if number == _QUEUED else 0)
-        self._resumes = _RUNNING < number < _RESET  # what the row told is in no stream
+        self._resumes = _RUNNING < number < _RESET  # events of the row are in no stream
 
     def entry(self, at: Position, entry: Mapping[str, Any]) -> Iterator[StreamEvent]:
         """The events of the stream's next entry."""
         if at <= self.at:
             return
-        # A reset has the cursor of what was before it: whoever goes on from there has the rest of the entry to come.
+        # A reset has the cursor of the event before it: a reader that resumes there gets the rest of the entry.
         self._before, lost = max(self.at, self.after), self._resumes and at > self.after > self.at
         self.at = at
-        if lost:  # the stream does not have what the reader had last: how far it was with each field is not known
+        if lost:  # the stream lacks the reader's last event, so its progress with each field is unknown
             self._resumes = False
             self._forget()
             yield self._event("reset", self._before)
         self.begun = at[0]
         if entry.get("status") in _ENDS:
             self.ended = at[0]
-        told = at > self.after
+        is_new = at > self.after
         for event in self._of(entry):
-            if told:
+            if is_new:
                 yield event
         self._resumes = self._resumes and at < self.after
 
     def row(self, row: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        """The events of the execution's row, as far as they were not told; all but the last of a final one."""
+        """The new events of the execution's row; for a final row without its last events (:meth:`finish`)."""
         attempt, status = row["attempt"], Status(row["status"])
         if status.is_final:
             if self._answer[0] != attempt and self._lengths | self._values:
                 self.at = (attempt, _RESET)
                 self._forget()
-                yield from self._told("reset")
+                yield from self._new("reset")
             self.at = max(self.at, (attempt, _RESET))
         else:
             self.at = max(self.at, (attempt, _QUEUED if status is Status.QUEUED else _RUNNING))
@@ -146,18 +145,18 @@ class Reading:
     def recorded(
         self, names: Sequence[str], stored: Mapping[str, Any], values: Mapping[str, Any]
     ) -> Iterator[StreamEvent]:
-        """The recorded outputs that were not told as they are: ``stored`` as JSON has them, ``values`` as Python."""
+        """The recorded outputs that differ from the events so far: ``stored`` as JSON values, ``values`` as Python."""
         for index, name in enumerate(names):
             self.at = (self.at[0], _FIELDS + index)
             if name in stored and (name not in self._values or self._values[name] != stored[name]):
-                yield from self._told("field", field=name, value=values[name], validated=True)
+                yield from self._new("field", field=name, value=values[name], validated=True)
 
-    def finish(self, status: Status, **told: Any) -> Iterator[StreamEvent]:
+    def finish(self, status: Status, **outcome: Any) -> Iterator[StreamEvent]:
         """The last two events."""
         self.at = (self.at[0], _STATUS)
-        yield from self._told("status", status=status)
+        yield from self._new("status", status=status)
         self.at = (self.at[0], _END)
-        yield from self._told("done" if status is Status.COMPLETED else "error", **told)
+        yield from self._new("done" if status is Status.COMPLETED else "error", **outcome)
 
     def _of(self, entry: Mapping[str, Any]) -> Iterator[StreamEvent]:
         attempt = self.at[0]
@@ -180,27 +179,27 @@ class Reading:
             yield self._event("field", self.at, field=entry["field"], value=entry["value"])
 
     def _text(self, name: str, begin: int, text: str) -> Iterator[StreamEvent]:
-        if self._resumes:  # told before: whoever goes on has had all that was before it
+        if self._resumes:  # the reader already has all text before its cursor
             self._lengths[name] = max(self._lengths.get(name, 0), begin + len(text))
             return
         known = self._lengths.get(name, 0)
-        # After a hole the field is told again when it is complete.
+        # After a gap, the field comes again when it is complete.
         if name not in self._values and begin <= known < begin + len(text):
             self._lengths[name] = begin + len(text)
             yield self._event("partial", self.at, field=name, text=text[known - begin :])
 
     def _is(self, attempt: int, status: Status) -> Iterator[StreamEvent]:
-        """A status that is no final one, unless it is old."""
+        """The event of a status that is not final, unless it is old."""
         progress = (attempt, 1 if status is Status.QUEUED else 0)
         if self._status is None or progress > self._status:
             self._status = progress
-            yield from self._told("status", status=status)
+            yield from self._new("status", status=status)
 
     def _forget(self) -> None:
         self._lengths.clear()
         self._values.clear()
 
-    def _told(self, kind: Kind, **fields: Any) -> Iterator[StreamEvent]:
+    def _new(self, kind: Kind, **fields: Any) -> Iterator[StreamEvent]:
         if self.at > self.after:
             yield self._event(kind, self.at, **fields)
 
@@ -209,14 +208,14 @@ class Reading:
 
 
 async def follow(
-    driver: Driver, client: Client, id: UUID, after: str | None, seconds: float | None
+    driver: Driver, session: Session, id: UUID, after: str | None, seconds: float | None
 ) -> AsyncGenerator[StreamEvent, None]:
     """The events of an execution until it is final. Raises ExecutionTimedOut after so many ``seconds``."""
     reading, deadline, signal = Reading(position(after)), Deadline(seconds), driver.signal()
-    row = await driver.call(partial(client.row, id))
+    row = await driver.call(partial(session.row, id))
     async with driver.follower(stream_key(id)) as follower:
         with driver.watch([str(id)], signal) as watch:
-            pause, is_final = 0.0, Status(row["status"]).is_final  # first what is there already
+            pause, is_final = 0.0, Status(row["status"]).is_final  # first read what the stream has
             while True:
                 watch.take()  # raises once the client is closed
                 entries = await _entries(follower if row["stream"] else None, reading.at, signal, pause)
@@ -228,20 +227,20 @@ async def follow(
                 elif is_final:
                     break
                 else:
-                    row = await driver.call(partial(client.row, id))
+                    row = await driver.call(partial(session.row, id))
                     is_final = Status(row["status"]).is_final
                     pause = _pause(row, reading)
                     for event in () if is_final else reading.row(row):
                         yield event
                 if deadline.is_over and not is_final:
-                    raise await driver.call(partial(client.timed_out, Execution(client, row), seconds))
+                    raise await driver.call(partial(session.timed_out, row, seconds))
                 pause = pause if deadline.left is None else min(pause, deadline.left)
-    for event in await driver.call(lambda: list(_last(client, row, reading))):
+    for event in await driver.call(lambda: list(_last(session, row, reading))):
         yield event
 
 
-def _pause(row: Mapping[str, Any], reading: Reading) -> float:
-    """How long the next entry is waited for after this row."""
+def _pause(row: Row, reading: Reading) -> float:
+    """How long to wait for the next entry after this row."""
     if not Status(row["status"]).is_final:
         return POLL_SECONDS
     return TAIL_SECONDS if reading.begun == row["attempt"] != reading.ended else 0.0
@@ -250,28 +249,28 @@ def _pause(row: Mapping[str, Any], reading: Reading) -> float:
 async def _entries(
     follower: Follower | None, after: Position, signal: Signal, seconds: float
 ) -> Sequence[tuple[Position, Mapping[str, Any]]]:
-    """The stream's next entries; none if none come within so many seconds, or if there is no stream to read."""
+    """The stream's next entries; none if none arrive within ``seconds``, or without a stream."""
     if follower is not None:
         try:
             found = await follower.read(f"{after[0]}-{after[1]}", seconds)
         except (redis.RedisError, OSError) as error:
-            log.debug("following without Redis, by asking Postgres: %s", error)
+            log.debug("following by polling Postgres, as Redis failed: %s", error)
         else:
             return [(position(id.decode()), json.loads(fields[b"e"])) for id, fields in found]
     await signal.wait(seconds)
     return ()
 
 
-def _last(client: Client, row: Mapping[str, Any], reading: Reading) -> Iterator[StreamEvent]:
-    """What there is to tell of a final row."""
-    execution = Execution(client, row)
+def _last(session: Session, row: Row, reading: Reading) -> Iterator[StreamEvent]:
+    """The remaining events of a final row."""
+    status = Status(row["status"])
     yield from reading.row(row)
     try:
-        result = execution.result(0)
+        result = recorded_result(session, row)
     except (ExecutionFailed, ExecutionCancelled) as error:
-        yield from reading.finish(execution.status, error=error)
+        yield from reading.finish(status, error=error)
         return
-    signature = client.program(execution.program, execution.version).signature
-    stored = client.sealing.json_values(signature, "outputs", row["result"], id=execution.id)
+    signature = session.signature(row)
+    stored = session.sealing.json_values(signature, "outputs", row["result"], id=row["id"])
     yield from reading.recorded([field.name for field in signature.output_fields], stored, result)
-    yield from reading.finish(execution.status, value=result)
+    yield from reading.finish(status, value=result)

@@ -1,4 +1,4 @@
-"""What to say about an execution that is not there."""
+"""The error for an execution that does not exist."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["not_found"]
 
 
 def not_found(database: Database, id: UUID) -> ExecutionNotFound:
-    """The error: whether retention removed it is told by its id, which has the time of its submit."""
+    """The error, which says whether retention removed it: its id has the time of its submit."""
     floor = database.run(retention.floor)
     if floor is None or id >= floor:
         return ExecutionNotFound(f"no execution {str(id)!r}; `dspex list` shows the latest", execution_id=str(id))
     kept = database.run(partial(retention.floor, audit=True))
     trail = "; its audit trail is kept: `dspex audit export`" if kept is None or id >= kept else ""
     return ExecutionNotFound(
-        f"no execution {str(id)!r}: retention removed what was submitted before "
-        f"{moment(floor):%Y-%m-%d} and settled{trail}",
+        f"no execution {str(id)!r}: retention removed settled executions submitted before "
+        f"{moment(floor):%Y-%m-%d}{trail}",
         execution_id=str(id), removed_before=moment(floor).isoformat(),
     )  # fmt: skip

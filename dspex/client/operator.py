@@ -1,4 +1,4 @@
-"""What an operator may do: cancel and retry executions, pause and resume programs."""
+"""Control of executions and programs: cancel, retry, pause, resume."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from dspex.client.batch import execution_id
 from dspex.client.lookup import not_found
 from dspex.errors import ProgramNotFound, TransitionRefused
 from dspex.publish.broker import Broker
@@ -15,30 +14,31 @@ from dspex.publish.channels import CANCEL_CHANNEL, DONE_CHANNEL
 from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import batches, control, executions
+from dspex.store.lifecycle.batch_ids import execution_id
 from dspex.store.lifecycle.status import Status
 
 __all__ = ["Control"]
 
-#: Executions of one statement of :meth:`Control.cancel_batch` and :meth:`Control.retry_failed`.
+#: Executions per statement of :meth:`Control.cancel_batch` and :meth:`Control.retry_failed`.
 CANCEL_ROWS = RETRY_ROWS = 1000
 _FIRST_ID = UUID(int=0)
 
 
-def _untold(_done: int, _total: int) -> None:
-    """Nobody wants to know how far it is."""
+def _ignore(_done: int, _total: int) -> None:
+    """The default ``on_progress``."""
 
 
 class Control:
-    """Every change is recorded in Postgres first; Redis only makes it known sooner."""
+    """Changes the state of executions and programs: in Postgres first, then with a hint through Redis."""
 
     def __init__(self, database: Database, broker: Broker) -> None:
         self._database = database
         self._broker = broker
 
     def cancel(self, id: UUID) -> bool:
-        """Cancel a queued execution at once, and ask the worker of a running one to end it.
+        """Cancel a queued execution at once, and request its worker to end a running one.
 
-        True when it is cancelled, or its worker was asked: it may still complete if that comes first. False when it
+        True when it is cancelled or its cancellation was requested: it may still complete before that. False when it
         had completed or failed already. Raises ExecutionNotFound.
         """
         found = self._cancel([id])
@@ -46,8 +46,8 @@ class Control:
             raise not_found(self._database, id)
         return found.final.get(id, Status.CANCELLED) == Status.CANCELLED
 
-    def cancel_batch(self, batch_id: UUID, on_progress: Callable[[int, int], None] = _untold) -> int:
-        """Cancel what is queued and running of a batch, as :meth:`cancel` does. Returns how many were."""
+    def cancel_batch(self, batch_id: UUID, on_progress: Callable[[int, int], None] = _ignore) -> int:
+        """Cancel the queued and running executions of a batch, as :meth:`cancel` does. Returns how many."""
         counts = self._database.run(partial(batches.progress, batch_id=batch_id))["counts"]
         left, count, after = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0), 0, -1
         while indexes := self._database.run(
@@ -71,7 +71,7 @@ class Control:
             execution_id=str(id), status=row["status"],
         )  # fmt: skip
 
-    def retry_failed(self, program: str | None = None, on_progress: Callable[[int, int], None] = _untold) -> int:
+    def retry_failed(self, program: str | None = None, on_progress: Callable[[int, int], None] = _ignore) -> int:
         """Queue every execution that has failed by now again (of ``program``, or of all). Returns how many."""
         before = self._database.run(control.now)
         count, after = 0, _FIRST_ID
@@ -83,7 +83,7 @@ class Control:
         return count
 
     def pause(self, program: str) -> None:
-        """Begin no execution of the program until it is resumed; those that run go on. Raises ProgramNotFound."""
+        """Begin no execution of the program until it is resumed; running ones go on. Raises ProgramNotFound."""
         self._set_pause(program, paused=True)
 
     def resume(self, program: str) -> None:

@@ -1,10 +1,9 @@
-"""Taking the rows of a batch: validated one by one, stored a group at a time, however many there are."""
+"""The intake of a batch: rows are validated one by one and stored a group at a time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
@@ -13,36 +12,32 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
-from dspex.client.batch import WINDOW, BatchRows, Rejected, execution_id
 from dspex.errors import BackendUnavailable, ValidationError
+from dspex.store.lifecycle.batch_ids import execution_id
 from dspex.store.lifecycle.executions import Submission
+from dspex.submit.batch_rows import BatchRows, Rejected
 from dspex.submit.prepare import RowOptions, prepare_row
-from dspex.wait.completion import Slot, in_order
-from dspex.wait.driver import Driver
-from dspex.wait.driver import Row as StoredRow
 
-__all__ = ["BULK_ROWS", "MAP_ROWS", "Intake", "Prepared", "Row", "chunks", "chunks_async", "mapped"]
+__all__ = ["BULK_ROWS", "MAP_ROWS", "Intake", "Prepared", "Row", "chunks", "chunks_async"]
 
 T = TypeVar("T")
-#: A row as given; one that is known to be bad is its error.
+#: A row as given; for a row that could not be read, the error.
 Row = Mapping[str, Any] | ValidationError
 
 #: Rows of one COPY: enough to be fast, few enough to be stored soon.
 BULK_ROWS = 1000
 #: The same for `map`, which has a few thousand under way.
 MAP_ROWS = 500
-#: A slow source's rows are not kept waiting for a full group.
+#: A group ends after this time, so that the rows of a slow source are stored soon.
 CHUNK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The next ``count`` rows of a batch: what to store of them, and what does not fit."""
+    """The next ``count`` rows of a batch: the submissions to store, and the rejected rows."""
 
     count: int
     submissions: Sequence[Submission]
@@ -58,7 +53,7 @@ class Intake:
         self._store = store
 
     def add(self, rows: Sequence[Row]) -> Sequence[Rejected]:
-        """Store those of the rows that fit. Returns the others. Raises as :meth:`store` does."""
+        """Store the rows that fit the signature, and return the others. Raises as :meth:`store` does."""
         prepared = self.prepare(rows)
         self.store(prepared)
         return prepared.rejected
@@ -82,9 +77,9 @@ class Intake:
         return Prepared(len(rows), submissions, rejected)
 
     def store(self, prepared: Prepared) -> None:
-        """Store what was prepared last.
+        """Store the rows that were prepared last.
 
-        Raises BackendUnavailable with ``batch_id`` and ``stored`` in its details; nothing of it is taken then.
+        Raises BackendUnavailable with ``batch_id`` and ``stored`` in its details; then none of these rows is stored.
         """
         try:
             if prepared.submissions:
@@ -93,28 +88,6 @@ class Intake:
             error.details.update(batch_id=str(self._batch.id), stored=len(self._batch))
             raise
         self._batch.extend(prepared.count, [rejected.index for rejected in prepared.rejected])
-
-
-async def mapped(
-    driver: Driver, batch: BatchRows, intake: Intake, source: AsyncIterator[Sequence[Row]], seconds: float | None
-) -> AsyncGenerator[tuple[Slot, StoredRow | None], None]:
-    """Each row's slot, in order, with its execution's final row; later rows are taken meanwhile."""
-
-    def add(rows: Sequence[Row]) -> Sequence[Slot]:
-        begin = batch.size
-        errors = {rejected.index: rejected.error for rejected in intake.add(rows)}
-        return [
-            Slot(index, None if index in errors else execution_id(batch.id, index), errors.get(index))
-            for index in range(begin, batch.size)
-        ]
-
-    async def taken() -> AsyncIterator[Sequence[Slot]]:
-        async for rows in source:
-            yield await driver.call(partial(add, rows))
-
-    async with aclosing(in_order(driver, batch.id, taken(), seconds, window=WINDOW)) as pairs:
-        async for pair in pairs:
-            yield pair
 
 
 def chunks(rows: Iterable[T], most: int = BULK_ROWS) -> Iterator[list[T]]:
@@ -131,7 +104,7 @@ def chunks(rows: Iterable[T], most: int = BULK_ROWS) -> Iterator[list[T]]:
 
 
 async def chunks_async(rows: AsyncIterable[T], most: int = BULK_ROWS) -> AsyncIterator[list[T]]:
-    """The same for rows that come asynchronously."""
+    """:func:`chunks` for an asynchronous source."""
     chunk: list[T] = []
     began = time.monotonic()
     async for row in rows:

@@ -1,7 +1,7 @@
 """Waiting for many executions: any of them, all of a batch as they finish, a batch in order.
 
-Hints say which executions to ask Postgres about, in groups. What hints missed is found by asking about everything
-from time to time: see :class:`Sweep` for a batch, of which everything may be millions.
+Hints name the executions to look up in Postgres, in groups. A stale watch makes the caller look up all its
+executions; for a batch, which may have millions, a :class:`Sweep` does that in steps.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import TypeVar
 from uuid import UUID
 
 from dspex.errors import ExecutionTimedOut, ValidationError
+from dspex.store.lifecycle.batch_ids import batch_prefix, execution_id, row_index
 from dspex.wait.driver import Driver, Row
-from dspex.wait.hints import Hints, batch_key
+from dspex.wait.hints import Hints
 
 __all__ = ["Deadline", "IndexSet", "Slot", "Sweep", "any_final", "batch_final", "groups", "in_order"]
 
@@ -24,9 +25,9 @@ T = TypeVar("T")
 
 #: Rows of one query.
 GROUP_ROWS = 500
-#: Indexes that one step of a sweep asks about.
+#: Indexes that one step of a sweep looks up.
 SWEEP_INDEXES = 10_000
-#: A sweep may take this share of the time.
+#: The share of the time that sweeps may take.
 SWEEP_SHARE = 0.1
 
 
@@ -46,7 +47,7 @@ class Deadline:
 
 
 class IndexSet(Collection[int]):
-    """A set of indexes below ``size``, at a byte for each index it might hold; ``full`` has them all at first."""
+    """A set of indexes below ``size``, in one byte per possible index. ``full``: it begins with all of them."""
 
     def __init__(self, size: int, *, full: bool = False) -> None:
         self._marks = bytearray(b"\x01" if full else b"\x00") * size
@@ -65,15 +66,15 @@ class IndexSet(Collection[int]):
             index = self.after(index)
 
     def add(self, index: int) -> bool:
-        """Whether it was new. IndexError for one that is not below ``size``."""
+        """Add an index. Returns whether it was new. Raises IndexError when it is not below ``size``."""
         return self._put(index, 1)
 
     def discard(self, index: int) -> bool:
-        """Whether it was in."""
+        """Remove an index. Returns whether it was in the set."""
         return index in self and self._put(index, 0)
 
     def after(self, index: int) -> int | None:
-        """The first index after this one that is in."""
+        """The first index in the set after this one."""
         found = self._marks.find(1, index + 1)
         return None if found < 0 else found
 
@@ -86,6 +87,7 @@ class IndexSet(Collection[int]):
 
 
 def groups(items: Iterable[T], size: int = GROUP_ROWS) -> Iterator[list[T]]:
+    """The items in lists of at most ``size``."""
     source = iter(items)
     while group := list(islice(source, size)):
         yield group
@@ -116,10 +118,10 @@ def _asked(waiting: Collection[UUID], hints: Hints) -> list[UUID]:
 
 
 class Sweep:
-    """Goes over all that is pending of a batch, a stretch at each step, when hints may have been lost.
+    """Looks up all pending executions of a batch, a range at each step, when hints may have been lost.
 
-    ``final_indexes(begin, end)`` asks Postgres. However large the batch, sweeps take a tenth of the time: the next
-    one waits for as long as the last one asks for.
+    ``final_indexes(begin, end)`` queries Postgres. However large the batch, sweeps take a tenth of the time: after a
+    sweep the next one is delayed by nine times its duration.
     """
 
     def __init__(self, driver: Driver, pending: IndexSet, final_indexes: Callable[[int, int], Sequence[int]]) -> None:
@@ -138,14 +140,14 @@ class Sweep:
 
     @property
     def due_in(self) -> float | None:
-        """Seconds until the next may begin; None when none is wanted."""
+        """Seconds until the next sweep may begin; None when none is wanted."""
         return max(self._not_before - time.monotonic(), 0.0) if self._wanted else None
 
     def want(self) -> None:
         self._wanted = True
 
     async def step(self) -> Sequence[int]:
-        """The indexes of the next stretch that are final."""
+        """The indexes of the next range that are final."""
         if self._position is None:
             if self.due_in != 0.0:
                 return ()
@@ -176,15 +178,15 @@ async def batch_final(
     """The row of each pending execution of a batch as it becomes final. Raises ExecutionTimedOut."""
     deadline, signal = Deadline(seconds), driver.signal()
     sweep = Sweep(driver, pending, final_indexes)
-    with driver.watch([batch_key(batch_id)], signal) as watch:
+    with driver.watch([batch_prefix(batch_id)], signal) as watch:
         while pending:
             hints = watch.take()
             if hints.stale:
                 sweep.want()
-            found = [id.int - batch_id.int - 1 for id in hints.ids]
+            found = [row_index(batch_id, id) for id in hints.ids]
             found += await sweep.step()
             for group in groups(index for index in found if index in pending):
-                for row in await driver.finals([UUID(int=batch_id.int + 1 + index) for index in group]):
+                for row in await driver.finals([execution_id(batch_id, index) for index in group]):
                     if pending.discard(row["batch_index"]):
                         yield row
             if pending and deadline.is_over and sweep.passes:
@@ -210,7 +212,7 @@ def _timed_out(batch_id: UUID, left: int, seconds: float | None) -> ExecutionTim
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A row of a batch: the execution it became, or why it became none."""
+    """A row of a batch: the id of its execution, or the error for which it was rejected."""
 
     index: int
     id: UUID | None
@@ -229,7 +231,7 @@ async def in_order(
     waiting: set[UUID] = set()
     rows: dict[UUID, Row] = {}
     more = True
-    with driver.watch([batch_key(batch_id)], signal) as watch:
+    with driver.watch([batch_prefix(batch_id)], signal) as watch:
         while more or slots:
             added: Sequence[Slot] | None = ()
             if more and len(slots) < window:

@@ -1,8 +1,8 @@
 """Waiting for executions to finish: one thread and one subscription for all the waits of a client.
 
-Workers publish the ids of what they finished on ``dspex:done``. That is only a hint: a watch collects ids to ask
-Postgres about. Hints can be lost, so every few seconds, and whenever the subscription begins anew, each watch is
-told that it may have missed some and must ask about everything.
+Workers publish the ids of finished executions on ``dspex:done``. An id is only a hint: a watch collects ids to look up
+in Postgres. Hints can be lost, so every few seconds, and after each new subscription, every watch is marked stale:
+its caller then looks up all its executions.
 """
 
 from __future__ import annotations
@@ -21,35 +21,31 @@ import redis
 from dspex.errors import DspexError
 from dspex.publish.broker import Broker
 from dspex.publish.channels import DONE_CHANNEL
+from dspex.store.lifecycle.batch_ids import batch_prefix
 
-__all__ = ["Hints", "Waiter", "Watch", "batch_key"]
+__all__ = ["Hints", "Waiter", "Watch"]
 
-#: How often watches are told to ask about everything, while hints come and while they do not.
+#: How often watches are marked stale, with and without Redis.
 POLL_SECONDS = 5.0
 POLL_SECONDS_WITHOUT_REDIS = 0.5
-#: The most hints a watch keeps for a caller that is slow to take them; instead of more, it asks about everything.
+#: The most hints a watch keeps for a slow caller. Beyond that it drops them and is marked stale.
 HINTS_MOST = 10_000
 
 log = logging.getLogger("dspex")
 
-#: All but the last 32 bits, which number the executions of a batch: see dspex/client/batch.py.
-_BATCH_PART = 28
-
-
-def batch_key(batch_id: UUID) -> str:
-    """What to watch for any execution of a batch."""
-    return str(batch_id)[:_BATCH_PART]
-
 
 class Hints(NamedTuple):
-    """``ids`` may be final by now; when ``stale``, so may everything."""
+    """``ids`` may be final by now; when ``stale``, any watched execution may be."""
 
     ids: Sequence[UUID]
     stale: bool
 
 
 class Watch:
-    """What one caller waits for. ``keys`` are ids as text, or :func:`batch_key`; ``wake`` is called at each hint."""
+    """The hints for one waiting caller.
+
+    ``keys`` are ids as text, or :func:`batch_prefix` for a whole batch. ``wake`` is called at each hint.
+    """
 
     def __init__(self, keys: Iterable[str], wake: Callable[[], None]) -> None:
         self.keys = tuple(keys)
@@ -77,7 +73,7 @@ class Watch:
         self._wake()
 
     def go_stale(self) -> None:
-        """Hints may have been lost."""
+        """Mark the watch stale: hints may have been lost."""
         with self._lock:
             self._stale = True
         self._wake()
@@ -143,7 +139,7 @@ class Waiter:
                 message = pubsub.get_message(timeout=0.5)
                 if message and message["type"] == "message":
                     self._hint(message["data"].decode().split())
-                # What finished while nobody listened was not hinted at.
+                # Hints published before the subscription were lost.
                 subscribed = message is not None and message["type"] == "subscribe"
                 if subscribed or time.monotonic() >= next_poll:
                     self._poll()
@@ -166,7 +162,7 @@ class Waiter:
         hints: defaultdict[Watch, list[UUID]] = defaultdict(list)
         with self._lock:
             for text in texts:
-                for key in (text, text[:_BATCH_PART]):
+                for key in (text, batch_prefix(text)):
                     for watch in self._watches.get(key, ()):
                         hints[watch].append(UUID(text))
         for watch, ids in hints.items():

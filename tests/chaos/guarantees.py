@@ -106,4 +106,4 @@ def _kinds(entry: Entry) -> list[str]:
 
 
 def _states(client: Client, ids: Collection[UUID]) -> list[str]:
-    return [f"{row['id']} {row['status']} attempt {row['attempt']}" for row in client.rows(ids)]
+    return [f"{row['id']} {row['status']} attempt {row['attempt']}" for row in client._session.rows(ids)]

@@ -114,7 +114,7 @@ class DSPex(System):
         self.ids = [self.client.submit("work", row).id for row in rows]
 
     def done(self) -> bool:
-        return all(row["status"] == "completed" for row in self.client.rows(self.ids))
+        return all(row["status"] == "completed" for row in self.client._session.rows(self.ids))
 
     def check(self) -> None:
         assert_guarantees(self.client, self.ids)

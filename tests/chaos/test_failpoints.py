@@ -136,7 +136,7 @@ def test_a_worker_killed_around_a_model_call_pays_only_for_what_was_not_journale
     ids = [client.submit("qa", {"question": question(n)}).id for n in range(4)]
     dies(victim.process, point)
     journaled_then = [paid_calls(client, id) for id in ids]
-    assert as_expected(client.rows(ids), sum(journaled_then))
+    assert as_expected(client._session.rows(ids), sum(journaled_then))
     asked_then = asked(model_server)
     start_worker(**LEASE)
     assert_guarantees(client, ids)
@@ -172,7 +172,7 @@ def test_a_reaper_killed_at_its_work_is_replaced(point: str, client: Client, sta
     client.deploy(scripted(sleep_ms=3000))
     first = start_worker(**LEASE)
     ids = [client.submit("qa", {"question": question(n)}).id for n in range(3)]
-    wait_for(lambda: all(row["status"] == "running" for row in client.rows(ids)), "all to run")
+    wait_for(lambda: all(row["status"] == "running" for row in client._session.rows(ids)), "all to run")
     first.kill()
     dies(start_worker(**LEASE, DSPEX_FAILPOINTS=f"{point}=kill").process, point)
     start_worker(**LEASE)
@@ -183,10 +183,10 @@ def test_a_stopping_worker_killed_after_its_hand_back_loses_nothing(client: Clie
     client.deploy(scripted(sleep_ms=3000))
     victim = start_worker(DSPEX_GRACE_SECONDS=0, DSPEX_FAILPOINTS="after_hand_back=kill")
     ids = [client.submit("qa", {"question": question(n)}).id for n in range(3)]
-    wait_for(lambda: all(row["status"] == "running" for row in client.rows(ids)), "all to run")
+    wait_for(lambda: all(row["status"] == "running" for row in client._session.rows(ids)), "all to run")
     victim.signal(signal.SIGTERM)
     dies(victim.process, failpoints.AFTER_HAND_BACK)
-    assert all(row["status"] == "queued" for row in client.rows(ids)), "handed back before it died"
+    assert all(row["status"] == "queued" for row in client._session.rows(ids)), "handed back before it died"
     start_worker()
     assert_guarantees(client, ids)
 
@@ -217,10 +217,10 @@ def test_a_worker_stopped_at_its_settlement_and_resumed_after_its_lease_changes_
     wait_for(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, "the worker to stand still")
     other = start_worker(**LEASE)
     execution.result(timeout=60)
-    as_recorded = client.row(execution.id)
+    as_recorded = client._session.row(execution.id)
     frozen.signal(signal.SIGCONT)
     wait_for(lambda: "attempt 1 is discarded" in frozen.log.read_text(), "the resumed worker to find its lease lost")
-    assert client.row(execution.id) == as_recorded
+    assert client._session.row(execution.id) == as_recorded
     assert execution.attempts == 2
     assert_guarantees(client, [execution.id])
     wait_for(lambda: frozen.pid in {row["pid"] for row in client.workers()}, "it to be back under a new id")
@@ -238,10 +238,10 @@ def test_a_worker_stopped_in_the_middle_of_its_calls_settles_none_of_them_later(
     frozen.signal(signal.SIGSTOP)
     start_worker(**LEASE)
     assert_guarantees(client, ids)
-    as_recorded = {id: client.row(id) for id in ids}
+    as_recorded = {id: client._session.row(id) for id in ids}
     frozen.signal(signal.SIGCONT)
     wait_for(lambda: "lost its lease" in frozen.log.read_text(), "the resumed worker to find its lease lost")
     wait_for(lambda: all(w["running"] == 0 for w in client.workers()), "nothing to run")
-    assert {id: client.row(id) for id in ids} == as_recorded
+    assert {id: client._session.row(id) for id in ids} == as_recorded
     assert_guarantees(client, ids)
     assert [paid_calls(client, id) for id in ids] == [3] * 5

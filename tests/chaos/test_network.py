@@ -93,7 +93,7 @@ def test_redis_out_of_reach(
     worker = start_worker()
     client.deploy(program(sleep_ms=1000))
     running = [client.submit("qa", ask(n)).id for n in range(5)]
-    wait_for(lambda: all(row["status"] == "running" for row in client.rows(running)), "five to run")
+    wait_for(lambda: all(row["status"] == "running" for row in client._session.rows(running)), "five to run")
     getattr(backends.redis, fault)()
     outage = Outage(seconds, worker)
     stored = [client.submit("qa", ask(n)).id for n in range(5, 10)]
@@ -103,7 +103,7 @@ def test_redis_out_of_reach(
     assert_guarantees(client, [*running, *stored])
     assert client.execute("qa", ask(11), timeout=60)
     assert worker.process.poll() is None
-    assert [row["attempt"] for row in client.rows([*running, *stored])] == [1] * 10
+    assert [row["attempt"] for row in client._session.rows([*running, *stored])] == [1] * 10
 
 
 @pytest.mark.parametrize("fault", ["half_close", long("slow")])

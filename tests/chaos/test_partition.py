@@ -96,18 +96,18 @@ def test_the_link_of_one_of_two_workers_is_cut(
     ids = [client.submit("qa", {"question": f"what is number {n}?"}).id for n in range(20)]
     wait_for(lambda: all(paid_calls(client, id) for id in ids), "a first call of each")
     by_pid = {row["pid"]: row["id"] for row in client.workers()}
-    taken = [row["id"] for row in client.rows(ids) if row["worker_id"] == by_pid[cut_off.pid]]
+    taken = [row["id"] for row in client._session.rows(ids) if row["worker_id"] == by_pid[cut_off.pid]]
     assert taken, "both workers have work"
     namespaces[0].cut()
     cut = time.monotonic()
     assert_guarantees(client, ids)  # the other worker does it all
     time.sleep(max(0.0, cut + CUT_SECONDS - time.monotonic()))
-    as_recorded = {row["id"]: row for row in client.rows(ids)}
+    as_recorded = {row["id"]: row for row in client._session.rows(ids)}
     assert all(as_recorded[id]["attempt"] == 2 for id in taken)
     namespaces[0].mend()
     wait_for(lambda: "lost its lease" in cut_off.log.read_text(), "the worker to find out", timeout=60)
     wait_for(lambda: cut_off.pid in {row["pid"] for row in client.workers()}, "it to be back under a new id")
-    assert {row["id"]: row for row in client.rows(ids)} == as_recorded
+    assert {row["id"]: row for row in client._session.rows(ids)} == as_recorded
     assert_guarantees(client, ids)
     assert [paid_calls(client, id) for id in ids] == [3] * len(ids)
     other.stop()

@@ -126,14 +126,14 @@ def test_everything_at_once(
     ids = producer.ids
     assert len(set(ids)) == plan.executions
     assert_guarantees(client, ids, timeout=240)
-    assert {row["status"] for row in client.rows(ids)} == {"completed"}
+    assert {row["status"] for row in client._session.rows(ids)} == {"completed"}
     needed = sum(row["calls"] for row in rows)
     total, faults = payments(client, model_server, dict(zip(ids, rows, strict=True)))
     assert not faults, "\n".join(faults[:20])
     print(
         f"{plan.executions} executions completed once each; {fleet.kills} workers killed; {needed} calls needed, "
         f"{total} made: {total - needed} were in flight at a kill; "
-        f"{sum(row['attempt'] for row in client.rows(ids)) - len(ids)} attempts were lost"
+        f"{sum(row['attempt'] for row in client._session.rows(ids)) - len(ids)} attempts were lost"
     )
 
 
@@ -201,7 +201,7 @@ def payments(client: Client, server: ModelServer, rows: dict[UUID, dict[str, Any
     """
     seen: dict[str, int] = server.calls()["by_hash"]
     total = sum(seen.values())
-    attempts = {row["id"]: row["attempt"] for row in client.rows(list(rows))}
+    attempts = {row["id"]: row["attempt"] for row in client._session.rows(list(rows))}
     answers = journal(client)
     faults = []
     for id, row in rows.items():

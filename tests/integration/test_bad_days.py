@@ -54,7 +54,7 @@ def test_redis_down_at_submit_stores_the_execution_and_it_runs_once_redis_is_bac
         executions = [client.submit("qa", {"question": f"number {n}"}) for n in range(3)]
     assert "Redis at redis://:***@127.0.0.1" in caplog.text
     assert "is stored and runs once Redis is back" in caplog.text
-    assert all(execution.status is dspex.Status.QUEUED for execution in executions)
+    assert all(execution.refresh().status is dspex.Status.QUEUED for execution in executions)
     own_servers.redis.begin()
     for execution in executions:
         execution.result(timeout=60)
@@ -106,7 +106,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(
     )
     doomed = start_worker(DSPEX_LEASE_SECONDS=2)
     executions = [client.submit("slow", {"question": f"number {n}"}) for n in range(10)]
-    wait_for(lambda: all(e.status is dspex.Status.RUNNING for e in executions), "all ten to run")
+    wait_for(lambda: all(e.refresh().status is dspex.Status.RUNNING for e in executions), "all ten to run")
     start_worker(DSPEX_LEASE_SECONDS=2)
     doomed.kill()
     for execution in executions:
@@ -127,9 +127,9 @@ def test_a_stopping_worker_hands_back_what_it_cannot_finish(
     client.deploy(dspex.Program("slow", QA.signature, adapter="scripted", module_options={"sleep_ms": 2000}))
     first = start_worker(DSPEX_GRACE_SECONDS="0.2")
     execution = client.submit("slow", {"question": "?"})
-    wait_for(lambda: execution.status is dspex.Status.RUNNING, "it to run")
+    wait_for(lambda: execution.refresh().status is dspex.Status.RUNNING, "it to run")
     assert first.stop() == 0
-    assert execution.status is dspex.Status.QUEUED
+    assert execution.refresh().status is dspex.Status.QUEUED
     start_worker()
     execution.result(timeout=60)
     assert execution.audit_trail["recovered"].data["reason"] == "its worker stopped before it was done"
@@ -218,6 +218,6 @@ def test_an_idempotency_key_stands_for_one_execution(client: Client) -> None:
 def test_a_database_without_the_schema_says_so(own_servers: EmbeddedServers) -> None:
     bare = f"{own_servers.database_url.rsplit('/', 1)[0]}/postgres"
     with Client(database_url=bare, broker_url=own_servers.broker_url) as client:
-        for call in (partial(client.submit, "qa", {}), client.list, client.check_schema):
+        for call in (partial(client.submit, "qa", {}), client.list, client._session.check_schema):
             with pytest.raises(dspex.SchemaOutdated, match="dspex migrate"):
                 call()

@@ -21,6 +21,7 @@ from dspex.client.batch import WINDOW
 from dspex.client.client import Client
 from dspex.settings import Backends
 from dspex.store.database import Database
+from dspex.submit.batch_rows import BatchRows
 from tests.processes import WorkerProcess, environment_of
 from tests.waiting import wait_for
 
@@ -122,7 +123,7 @@ def test_a_wait_ends_with_its_timeout_or_its_client(client: Client) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    wait_for(lambda: client._waiter._watches, "the wait to begin")
+    wait_for(lambda: client._session.waiter._watches, "the wait to begin")
     client.close()
     thread.join(30)
     assert [error.code for error in failures if isinstance(error, dspex.DspexError)] == ["client_closed"]
@@ -146,7 +147,8 @@ def test_a_cut_connection_costs_no_row(client: Client, backends: Backends) -> No
     batch = client.submit_many("qa", rows())
     assert (len(batch), client.batch(batch.id).size, client.progress(batch.id).queued) == (3500, 3500, 3500)
     # What was committed although its answer was lost is not stored twice, whatever the group it comes in.
-    intake = client.intake(again := dspex.Batch(client, batch.id, "qa", size=3000), client.program("qa"))
+    again = BatchRows(batch.id, "qa", size=3000)
+    intake = client._submitter.intake(again, client.program("qa"))
     intake.add(list(questions(700)))
     assert (again.size, client.progress(batch.id).total) == (3700, 3700)
     admin.close()
@@ -175,7 +177,7 @@ async def test_hundreds_of_tasks_wait_without_a_thread_each(backends: Backends, 
         batch = await client.submit_many("qa", asynchronously())
         indexes = {e.batch_index async for e in batch.as_completed(timeout=TIMEOUT)}
         assert indexes == set(range(1200))
-        assert (await batch.progress()).completed == 1200
+        assert (await batch.progress).completed == 1200
         again = await client.batch(batch.id)
         assert [e.batch_index async for e in again.in_order(timeout=TIMEOUT)] == list(range(1200))
         mapped = [r async for r in client.map("qa", [*questions(4), {}], timeout=TIMEOUT, return_exceptions=True)]
@@ -185,8 +187,8 @@ async def test_hundreds_of_tasks_wait_without_a_thread_each(backends: Backends, 
         execution = await client.submit("qa", {"question": "?"})
         await execution.result(timeout=TIMEOUT)
         assert execution.status is dspex.Status.COMPLETED
-        assert (await execution.audit_trail()).verify()
-        assert await execution.inputs() == {"question": "?"}
+        assert (await execution.audit_trail).verify()
+        assert await execution.inputs == {"question": "?"}
         assert execution.id in [e.id for e in await client.list(program="qa", limit=5)]
 
         endless = await client.submit("endless", {"question": "?"})
@@ -200,7 +202,7 @@ async def test_hundreds_of_tasks_wait_without_a_thread_each(backends: Backends, 
         # A task that is cancelled leaves nothing behind, and one that waits is told when the client is closed.
         other = await client.submit("endless", {"question": "?"})
         left, told = asyncio.create_task(other.result()), asyncio.create_task(other.result())
-        watches = client.client._waiter._watches
+        watches = client._client._session.waiter._watches
         await asyncio.to_thread(wait_for, lambda: len(watches.get(str(other.id), ())) == 2, "both to wait")
         left.cancel()
         with pytest.raises(asyncio.CancelledError):

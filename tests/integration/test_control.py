@@ -24,7 +24,7 @@ def scripted(name: str, **fields: object) -> dspex.Program:
 
 
 def is_running(execution: dspex.Execution) -> bool:
-    return execution.status is dspex.Status.RUNNING
+    return execution.refresh().status is dspex.Status.RUNNING
 
 
 def paid(execution: dspex.Execution, calls: int) -> Callable[[], bool]:
@@ -32,8 +32,7 @@ def paid(execution: dspex.Execution, calls: int) -> Callable[[], bool]:
     count = "SELECT count(*) FROM dspex.lm_calls WHERE execution_id = %(id)s"
 
     def check() -> bool:
-        client = execution._client
-        found = client._database.run(lambda c: c.exec_driver_sql(count, {"id": execution.id}).scalar_one())
+        found = execution._session.database.run(lambda c: c.exec_driver_sql(count, {"id": execution.id}).scalar_one())
         return bool(found >= calls)
 
     return check
@@ -59,7 +58,7 @@ def test_executions_are_cancelled_paused_and_retried(client: Client, start_worke
     # The same when Redis lost the word: the wish is in Postgres. A forged word without a wish does nothing.
     unheard, other = (client.submit("endless", {"question": word}) for word in ("unheard", "other"))
     wait_for(lambda: is_running(unheard) and is_running(other), "both to run")
-    client._broker.publish_hint(CANCEL_CHANNEL, [other.id])
+    client._session.broker.publish_hint(CANCEL_CHANNEL, [other.id])
     client._database.run(partial(control.cancel, ids=[unheard.id]))
     with pytest.raises(dspex.ExecutionCancelled):
         unheard.result(timeout=30)
@@ -70,7 +69,7 @@ def test_executions_are_cancelled_paused_and_retried(client: Client, start_worke
     steps = client.submit("steps", {"question": "?"})
     wait_for(paid(steps, 3), "three calls to be journaled")
     assert steps.cancel()
-    wait_for(lambda: steps.status is dspex.Status.CANCELLED, "it to be cancelled")
+    wait_for(lambda: steps.refresh().status is dspex.Status.CANCELLED, "it to be cancelled")
     again = client.retry(steps.id)
     assert again.result(timeout=60).answer == "!"
     assert again.attempts == 2
@@ -88,14 +87,14 @@ def test_executions_are_cancelled_paused_and_retried(client: Client, start_worke
     client.deploy(scripted("quick", timeout=77))
     assert list(client.paused()) == ["quick"]
     assert client.submit("steps", {"question": "meanwhile"}).result(timeout=60), "others go on"
-    assert all(execution.status is dspex.Status.QUEUED for execution in paused)
+    assert all(execution.refresh().status is dspex.Status.QUEUED for execution in paused)
     with pytest.raises(dspex.ExecutionTimedOut, match=r"paused .by an operator.: `dspex resume quick`"):
         paused[0].result(timeout=0.1)
     assert paused[4].cancel()
     client.resume("quick")
     for execution in paused[:4]:
         execution.result(timeout=60)
-    assert paused[4].status is dspex.Status.CANCELLED
+    assert paused[4].refresh().status is dspex.Status.CANCELLED
     assert paused[4].audit_trail.kinds[-2:] == ["submitted", "cancelled"]
     assert not client.verify_audit()
 
@@ -159,7 +158,7 @@ def test_the_watchdog_ends_a_worker_that_receives_nothing_while_work_waits(
     execution = client.submit("qa", {"question": "nobody listens"})
     assert deaf.process.wait(60) == 70
     assert "nothing was received" in deaf.log.read_text()
-    assert long.status is dspex.Status.QUEUED, "what it ran is handed back"
+    assert long.refresh().status is dspex.Status.QUEUED, "what it ran is handed back"
     long.cancel()
     start_worker()
     execution.result(timeout=60)

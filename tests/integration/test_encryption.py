@@ -250,7 +250,7 @@ def test_an_answer_is_replayed_after_the_key_was_rotated(stack: Stack) -> None:
     execution = stack.client.submit("guarded", {"question": QUESTION, "password": CANARY})
     wait_for(lambda: stack.model.calls()["total"] == 2, "the repair to be asked for")
     assert execution.cancel()
-    wait_for(lambda: execution.status is Status.CANCELLED, "the execution to be cancelled")
+    wait_for(lambda: execution.refresh().status is Status.CANCELLED, "the execution to be cancelled")
     database = Database(stack.backends.database_url, pool_size=1)
     told: list[tuple[int, int]] = []
     ring = Keyring([*read_keys(NEW), *read_keys(OLD)])
@@ -263,7 +263,7 @@ def test_an_answer_is_replayed_after_the_key_was_rotated(stack: Stack) -> None:
     renewed = stack.open(encryption_key=NEW)
     assert renewed.get(execution.id).inputs["password"] == CANARY
     retried = renewed.retry(execution.id)
-    wait_for(lambda: retried.status.is_final, "the retry to end")
+    wait_for(lambda: retried.refresh().status.is_final, "the retry to end")
     assert stack.client.get(execution.id).result(0).token == "b"
     assert (retried.metrics.replayed_lm_calls, retried.metrics.lm_calls) == (1, 2)
     assert retried.audit_trail.verify()
@@ -274,9 +274,9 @@ def test_everything_is_sealed_if_that_is_asked_for(stack: Stack) -> None:
     stack.model.script(default=Step(outputs={"answer": ANSWER}))
     everything = stack.open(encryption_key=OLD, encrypt="all")
     execution = everything.submit("plain", {"question": CANARY})
-    wait_for(lambda: execution.status.is_final, "the execution to end")
+    wait_for(lambda: execution.refresh().status.is_final, "the execution to end")
     assert execution.inputs == {"question": CANARY}
-    row = everything.row(UUID(str(execution.id)))
+    row = everything._session.row(UUID(str(execution.id)))
     assert CANARY not in row["inputs"]
     assert stack.outsider.get(execution.id).inputs == {"question": PLACEHOLDER}
 
@@ -284,7 +284,7 @@ def test_everything_is_sealed_if_that_is_asked_for(stack: Stack) -> None:
 def test_a_worker_without_the_key_leaves_the_execution_to_others(stack: Stack) -> None:
     program = stack.deploy("guarded")
     submitted = stack.client.submit(program, {"question": QUESTION, "password": CANARY})
-    stored = stack.client.row(submitted.id)["inputs"]
+    stored = stack.client._session.row(submitted.id)["inputs"]
     for sealing, code in (
         (Sealing(), "encryption_key_missing"),
         (Sealing(Keyring(read_keys(new_key()))), "encryption_key_unknown"),

@@ -77,7 +77,7 @@ def listeners(port: int) -> dict[int, str]:
 
 
 def is_running(execution: dspex.Execution) -> bool:
-    return execution.status is dspex.Status.RUNNING
+    return execution.refresh().status is dspex.Status.RUNNING
 
 
 def exists(pid: int) -> bool:
@@ -138,5 +138,5 @@ def test_worn_workers_are_replaced_under_load_and_nothing_is_lost_or_paid_twice(
     assert is_running(execution)
     fleet.process.terminate()
     assert fleet.process.wait(60) == 0
-    assert execution.status is dspex.Status.QUEUED
+    assert execution.refresh().status is dspex.Status.QUEUED
     assert client.workers() == []

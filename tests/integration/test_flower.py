@@ -95,7 +95,7 @@ def _with_executions(url: str, process: int, log: Path, client: Client) -> Flowe
     failed = client.submit("bad", {"question": "?"})
     assert len(list(batch.as_completed(timeout=60))) == 60
     single.result(timeout=60)
-    wait_for(lambda: failed.status.is_final, "the bad one to fail")
+    wait_for(lambda: failed.refresh().status.is_final, "the bad one to fail")
     return Flower(url, process, log, client, next(iter(workers)), single, failed, batch)
 
 

@@ -117,7 +117,7 @@ def test_a_worker_tells_over_http_what_it_did_and_how_it_is(
     )
     client.execute("good", {"question": "?"}, timeout=60)
     bad = client.submit("bad", {"question": "?"})
-    wait_for(lambda: bad.status.is_final, "the bad one to fail")
+    wait_for(lambda: bad.refresh().status.is_final, "the bad one to fail")
     expected = {
         ("dspex_attempts_total", "completed", "good"): 21,
         ("dspex_attempts_total", "retried", "bad"): 1,
@@ -189,7 +189,7 @@ def test_an_execution_whose_worker_died_each_time_is_counted(client: Client, sta
         client.deploy(dspex.Program(name, QA, adapter="scripted", module_options=options, retry=dspex.Retry(attempts)))
     dies = start_worker(DSPEX_LEASE_SECONDS=1)
     once, twice = (client.submit(name, {"question": "?"}) for name in ("once", "twice"))
-    wait_for(lambda: {once.status, twice.status} == {dspex.Status.RUNNING}, "both to run")
+    wait_for(lambda: {once.refresh().status, twice.refresh().status} == {dspex.Status.RUNNING}, "both to run")
     dies.kill()
     start_worker(DSPEX_LEASE_SECONDS=1, DSPEX_HTTP_PORT=http.port)
     with pytest.raises(dspex.ExecutionFailed) as failed:
@@ -197,7 +197,7 @@ def test_an_execution_whose_worker_died_each_time_is_counted(client: Client, sta
     assert failed.value.code == "poisoned"
     wait_for(lambda: http.metrics()["dspex_pump_recovered_total",] == 2, "both to be recovered")
     assert http.metrics()["dspex_pump_poisoned_total",] == 1
-    assert not twice.status.is_final
+    assert not twice.refresh().status.is_final
     twice.cancel()
 
 

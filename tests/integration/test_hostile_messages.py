@@ -205,7 +205,7 @@ def test_a_message_for_another_program_runs_what_the_row_says(victim: Victim) ->
     before = victim.refused("wrong_program")
     victim.push(json.dumps(victim.message([execution.id], program="qa")))
     victim.client.execute("qa", {"question": "behind it"}, timeout=60)
-    assert execution.status is Status.QUEUED  # a message is no way around a pause
+    assert execution.refresh().status is Status.QUEUED  # a message is no way around a pause
     victim.client.resume("other")
     execution.result(60)
     late = victim.client.submit("other", {"question": "late"}, run_at=None)
@@ -216,11 +216,11 @@ def test_a_message_for_another_program_runs_what_the_row_says(victim: Victim) ->
 def test_a_replayed_message_changes_nothing(victim: Victim) -> None:
     execution = victim.client.submit("qa", {"question": "once"})
     execution.result(60)
-    before = (execution.refresh().record, execution.audit_trail.kinds)
+    before = (execution.refresh()._row, execution.audit_trail.kinds)
     for _ in range(20):
         victim.push(json.dumps(victim.message([execution.id])))
     victim.client.execute("qa", {"question": "behind them"}, timeout=60)
-    assert (execution.refresh().record, execution.audit_trail.kinds) == before
+    assert (execution.refresh()._row, execution.audit_trail.kinds) == before
     assert execution.audit_trail.verify()
 
 

@@ -35,11 +35,11 @@ def submit(client: Client, program: str, count: int, word: str = "q") -> list[ds
 
 
 def is_final(executions: Sequence[dspex.Execution]) -> Callable[[], bool]:
-    return lambda: all(execution.status.is_final for execution in executions)
+    return lambda: all(execution.refresh().status.is_final for execution in executions)
 
 
 def completed(executions: Sequence[dspex.Execution]) -> int:
-    return sum(execution.status is dspex.Status.COMPLETED for execution in executions)
+    return sum(execution.refresh().status is dspex.Status.COMPLETED for execution in executions)
 
 
 def deferred(execution: dspex.Execution) -> bool:
@@ -101,7 +101,7 @@ def test_two_workers_keep_to_the_limits_of_models_and_programs(
         assert model_server.calls()["most_at_once"] <= 2
         five = submit(client, "five", 8)
         wait_for(lambda: completed(five) == 5, "five to be done", timeout=60)
-        assert sorted(execution.attempts for execution in five) == [0] * 3 + [1] * 5
+        assert sorted(execution.refresh().attempts for execution in five) == [0] * 3 + [1] * 5
         assert other.process.poll() is None
 
 

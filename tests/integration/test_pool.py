@@ -56,7 +56,7 @@ def scripted(name: str, **fields: Any) -> dspex.Program:
 
 
 def is_running(execution: dspex.Execution) -> bool:
-    return execution.status is dspex.Status.RUNNING
+    return execution.refresh().status is dspex.Status.RUNNING
 
 
 def submit(client: Client, program: str) -> dspex.Execution:
@@ -113,7 +113,7 @@ def test_an_operator_sees_and_changes_what_a_worker_runs(
     first, second, third = (submit(client, "endless") for _ in range(3))
     wait_for(lambda: is_running(first) and is_running(second), "two to run")
     assert {task["id"] for task in operator.inspect("active")} == {str(first.id), str(second.id)}
-    assert third.status is dspex.Status.QUEUED
+    assert third.refresh().status is dspex.Status.QUEUED
     assert operator.control("pool_grow", n=1) == {"ok": "pool will grow"}
     wait_for(lambda: is_running(third), "the third to run")
     wait_for(lambda: concurrency() == 3, "the row to tell")
@@ -126,7 +126,7 @@ def test_an_operator_sees_and_changes_what_a_worker_runs(
     # Revoking cancels the row: one that is queued at once, one that runs if that is wanted too.
     waiting = submit(client, "endless")
     assert "ok" in operator.control("revoke", task_id=[str(waiting.id), str(first.id)])
-    assert waiting.status is dspex.Status.CANCELLED
+    assert waiting.refresh().status is dspex.Status.CANCELLED
     assert waiting.audit_trail.kinds[-1] == "cancelled"
     assert waiting.audit_trail.verify()
     assert is_running(first)
@@ -141,6 +141,7 @@ def test_an_operator_sees_and_changes_what_a_worker_runs(
     again = client.retry(waiting.id)
     third.cancel()
     wait_for(lambda: is_running(again), "the revoked one to run")
+    third.refresh()
     assert third.finished_at is not None
     assert again.started_at is not None
     assert again.started_at >= third.finished_at
@@ -174,7 +175,7 @@ def test_a_cold_shutdown_hands_back_at_once_what_runs(client: Client, start_work
     quit.signal(signal.SIGQUIT)
     quit.process.wait(30)
     for execution in both:
-        assert execution.status is dspex.Status.QUEUED
+        assert execution.refresh().status is dspex.Status.QUEUED
         assert execution.audit_trail.kinds[-1] == "recovered"
         assert "lease_expired" not in execution.audit_trail.kinds
         assert execution.audit_trail.verify()

@@ -43,7 +43,7 @@ def test_the_next_are_claimed_while_the_last_are_settled_but_not_without_bound(
     )
     start_worker(DSPEX_WORKER_CONCURRENCY=CONCURRENCY, DSPEX_LEASE_SECONDS=3)
     first = client.submit("slow", {"question": "?"})
-    wait_for(lambda: first.status is dspex.Status.RUNNING, "the first to run")
+    wait_for(lambda: first.refresh().status is dspex.Status.RUNNING, "the first to run")
     with database.transaction() as connection:
         connection.execute(text("SELECT FROM dspex.executions WHERE id = :id FOR UPDATE"), {"id": first.id})
         wait_for(lambda: database.run(is_blocked), "its settlement to wait for this lock; the others wait behind it")

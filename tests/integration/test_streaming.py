@@ -151,14 +151,14 @@ def test_fields_come_while_the_model_writes_them(
     execution = start(**settings)
     events = execution.stream(timeout=60)
     heard = Heard().until("partial", events)
-    assert execution.status is dspex.Status.RUNNING
+    assert execution.refresh().status is dspex.Status.RUNNING
     assert POEM.startswith(heard.texts["answer"])
     model_server.release()
     assert heard.all(events).told_whole
     assert heard.statuses[-2:] == ["running 1", "completed 1"]
     assert heard.resets == 0
     assert not any(event.validated for event in heard.events), "what was streamed was the output, and came again"
-    assert model_server.calls()["total"] == execution.metrics.lm_calls == 1
+    assert model_server.calls()["total"] == execution.refresh().metrics.lm_calls == 1
     assert model_server.calls()["requests"][0]["stream"] is True
     assert execution.metrics.prompt_tokens > 0
     assert execution.metrics.completion_tokens > 0

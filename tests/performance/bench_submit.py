@@ -25,11 +25,11 @@ from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.client.batch import execution_id, new_batch_id
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.sealing.values import Sealing
 from dspex.store import migrate
 from dspex.store.lifecycle import executions
+from dspex.store.lifecycle.batch_ids import execution_id, new_batch_id
 from dspex.submit.bulk import chunks
 from dspex.submit.prepare import Preparer, prepare_row
 from dspex.submit.size_limits import Bounds

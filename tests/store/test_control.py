@@ -248,7 +248,7 @@ def test_a_submit_is_part_of_the_callers_transaction(client: Client, database: D
         with pytest.raises(dspex.ExecutionNotFound):
             client.get(first.id)
         assert dispatch(database) == []
-    assert first.status is dspex.Status.QUEUED
+    assert first.refresh().status is dspex.Status.QUEUED
     assert dispatch(database) == [first.id], "the pump finds it once it is committed"
     with database.engine.connect() as connection:
         lost = client.submit("qa", {"question": "2"}, connection=connection, idempotency_key="other")

@@ -11,11 +11,11 @@ from sqlalchemy.dialects import postgresql
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.client.batch import execution_id, new_batch_id
 from dspex.store import programs, workers
 from dspex.store.array_text import array
 from dspex.store.database import Database
 from dspex.store.lifecycle import batches, executions
+from dspex.store.lifecycle.batch_ids import execution_id, new_batch_id
 from dspex.store.lifecycle.executions import Settlement
 from tests.store.test_dispatch import rows_read
 from workers.attempt.batcher import SESSION

@@ -106,7 +106,7 @@ def test_a_batch_waits_for_its_turn_instead_of_being_cut_short(backends: Backend
             waits.append(seconds)
             time.sleep(seconds)
 
-        client._rate.wait = partial(client._rate.wait, sleep)  # type: ignore[method-assign]
+        client._session.rate.wait = partial(client._session.rate.wait, sleep)  # type: ignore[method-assign]
         batch = client.submit_many("qa", ({"question": str(n)} for n in range(2500)))
         assert len(batch) == 2500
         assert waits  # a hundred milliseconds for each thousand rows, but for the first

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import dspex
-from dspex.client.batch import BatchRows, Progress, execution_id, new_batch_id
+from dspex.client.batch import Progress, slots
+from dspex.store.lifecycle.batch_ids import batch_prefix, execution_id, new_batch_id
+from dspex.submit.batch_rows import BatchRows
 from dspex.submit.bulk import chunks
 from dspex.wait.completion import IndexSet
-from dspex.wait.hints import batch_key
-
-#: What a client has for its own executions, batches and command line; the rest is for everybody.
-INTERNAL = {
-    "broker_url",
-    "driver",
-    "final_indexes",
-    "final_rows",
-    "follow",
-    "intake",
-    "outcome",
-    "resolve",
-    "row",
-    "rows",
-    "timed_out",
-    "wait",
-    "watch",
-}
 
 
 def test_the_id_of_an_execution_tells_its_batch_and_row() -> None:
@@ -39,7 +21,7 @@ def test_the_id_of_an_execution_tells_its_batch_and_row() -> None:
         id = execution_id(batch_id, index)
         assert (id.version, id.variant) == (7, UUID(int=batch_id.int).variant)
         assert id.int - batch_id.int - 1 == index
-        assert str(id).startswith(batch_key(batch_id))
+        assert str(id).startswith(batch_prefix(batch_id))
     assert str(execution_id(new_batch_id(), 0)) > str(execution_id(batch_id, 10**6))
 
 
@@ -53,7 +35,7 @@ def test_a_batch_knows_its_rows_without_a_list(size: int, missing: set[int]) -> 
     assert [batch.indexes[position] for position in range(len(batch))] == expected
     assert batch.indexes[2:5] == expected[2:5]
     assert [id.int - batch.id.int - 1 for id in batch.ids] == expected
-    assert [slot.index for group in batch.slots(skip={3}) for slot in group] == [i for i in expected if i != 3]
+    assert [slot.index for group in slots(batch, skip={3}) for slot in group] == [i for i in expected if i != 3]
     with pytest.raises(IndexError):
         batch.indexes[len(expected)]
 
@@ -88,16 +70,3 @@ def test_progress(counts: dict[str, int], per_second: float, eta: float | None) 
     assert progress.total == sum(counts.values())
     assert progress.eta_seconds == eta
     assert progress.cost_usd == 0.25
-
-
-def test_both_clients_have_the_same_surface() -> None:
-    def public(cls: type) -> dict[str, object]:
-        return {name: getattr(cls, name) for name in dir(cls) if not name.startswith("_")}
-
-    plain, awaited = public(dspex.Client), public(dspex.AsyncClient)
-    assert set(plain) - set(awaited) <= INTERNAL
-    for name in set(plain) & set(awaited) - {"list"}:
-        theirs, ours = (list(inspect.signature(c[name]).parameters) for c in (plain, awaited))  # type: ignore[arg-type]
-        assert ours == theirs, name
-    for plain_class, async_class in ((dspex.Execution, dspex.AsyncExecution), (dspex.Batch, dspex.AsyncBatch)):
-        assert set(public(plain_class)) - set(public(async_class)) <= {"conclude"}

@@ -14,13 +14,15 @@ from dspex.cli.executions.batch_files import BatchInput, BatchState, LineFile, r
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.shell_completion import program_names
-from dspex.client.batch import Batch, Rejected, new_batch_id
+from dspex.client.batch import Batch
 from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.errors import DspexError, ExecutionNotFound, FieldError, ValidationError
 from dspex.program.program import Program
 from dspex.settings.failpoints import AFTER_BATCH_LINE, failpoint
+from dspex.store.lifecycle.batch_ids import new_batch_id
 from dspex.store.lifecycle.status import Status
+from dspex.submit.batch_rows import BatchRows, Rejected
 from dspex.submit.bulk import Row, chunks
 from dspex.wait.completion import IndexSet
 
@@ -114,7 +116,7 @@ class BatchRun:
     def submit(self, bars: ProgressBars, priority: int) -> None:
         """Store the remaining rows. A rejected row is written to the file of errors before later rows are stored."""
         batch = self._stored()
-        intake = self._client.intake(batch, self._program, priority=priority)
+        intake = self._client._submitter.intake(batch, self._program, priority=priority)
         with bars.phase("submitting", self._rows.rows, done=batch.size) as on_progress:
             for chunk in chunks(map(self._parse, self._rows.lines(batch.size))):
                 prepared = intake.prepare(chunk)
@@ -127,7 +129,7 @@ class BatchRun:
 
     def collect(self, bars: ProgressBars) -> None:
         """Write each execution as it ends, until every row is written."""
-        batch = self._stored()
+        batch = Batch(self._client._session, self._stored())
         if len(self._written) < self._rows.rows and not self._client.workers():
             click.echo("no worker is alive; waiting: start one with `dspex worker`, on this host or another", err=True)
         follow = batch.in_order if self._state.ordered else batch.as_completed
@@ -144,12 +146,12 @@ class BatchRun:
         counts = self._counts
         return Summary(self._state.batch_id, self._rows.rows, counts[self._results], counts[self._failed])
 
-    def _stored(self) -> Batch:
+    def _stored(self) -> BatchRows:
         id = UUID(self._state.batch_id)
         try:
-            return self._client.batch(id)
+            return self._client._session.batch_rows(id)
         except ExecutionNotFound:
-            return Batch(self._client, id, self._program.name)
+            return BatchRows(id, self._program.name)
 
     def _parse(self, line: bytes) -> Row:
         try:

@@ -54,7 +54,8 @@ def show(id: str, as_json: bool) -> None:
         execution = client.get(id)
         trail = execution.audit_trail
         signature = client.program(execution.program, execution.version).signature
-        row, shown = client.row(execution.id), partial(client.sealing.shown, signature, id=execution.id)
+        session = client._session
+        row, shown = session.row(execution.id), partial(session.sealing.shown, signature, id=execution.id)
         inputs = shown("inputs", row["inputs"])
         result = None if row["result"] is None else shown("outputs", row["result"])
         if as_json:

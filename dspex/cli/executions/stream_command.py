@@ -54,7 +54,7 @@ def print_stream(
         click.echo(f"\nthe execution continues; `dspex stream {execution.id}` follows it", err=True)
         raise
     if not as_json:
-        click.secho(f"{execution.id}  {execution.metrics.execution_time_ms:.0f} ms", dim=True, err=True)
+        click.secho(f"{execution.id}  {execution.refresh().metrics.execution_time_ms:.0f} ms", dim=True, err=True)
 
 
 class _Printer:

@@ -130,7 +130,7 @@ class _Plan:
 
     async def run(self, counts: Sequence[int], seconds: float, most: bool) -> tuple[list[LoadResult], int | None]:
         async with AsyncClient() as client:
-            await client.check_schema()
+            await asyncio.to_thread(client._client._session.check_schema)
             if not await client.workers():
                 raise DspexError("no worker is alive: start one with `dspex worker`", code="no_worker")
             if self.simulated is not None:
@@ -142,13 +142,13 @@ class _Plan:
             return results, await self._most(client) if most else None
 
     async def _users(self, client: AsyncClient, count: int) -> LoadResult:
-        with self.console.status(f"{count} users"), Observer(client.client) as observer:
+        with self.console.status(f"{count} users"), Observer(client._client) as observer:
             shape = await load.users(client, self.program, self.inputs, count=count, each=self.each)
         return await self._result(client, f"{count} users", shape, list(load.floors(shape)), observer)
 
     async def _steady(self, client: AsyncClient, seconds: float) -> LoadResult:
         what = f"{PER_SECOND:g}/s for {seconds:g} s"
-        with self.console.status(what), Observer(client.client) as observer:
+        with self.console.status(what), Observer(client._client) as observer:
             shape = await load.steady(client, self.program, self.inputs, per_second=PER_SECOND, seconds=seconds)
         floors = list(load.steady_floors(shape, round(PER_SECOND * seconds)))
         return await self._result(client, what, shape, floors, observer)
@@ -163,7 +163,7 @@ class _Plan:
     async def _result(
         self, client: AsyncClient, what: str, shape: Shape, floors: Sequence[Floor], observer: Observer
     ) -> LoadResult:
-        share = await client.call(lambda: model_share(client.client, shape))
+        share = await asyncio.to_thread(model_share, client._client, shape)
         last = observer.looks[-1]
         workers = {pid: {"cpu": cpu, "rss_mb": last.worker_mb[pid]} for pid, cpu in last.worker_cpu.items()}
         return LoadResult(what, shape, floors, bottlenecks(observer.looks, shape, share), workers)

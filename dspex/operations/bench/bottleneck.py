@@ -103,7 +103,7 @@ class Observer:
         )
 
     def _redis_ms(self) -> float:
-        with self._client._broker.client() as redis:
+        with self._client._session.broker.client() as redis:
             redis.ping()  # connects
             return _timed(redis.ping)
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from dspex.client.batch import execution_id, new_batch_id
 from dspex.client.client import Client
 from dspex.sealing.values import Sealing
 from dspex.store.lifecycle import executions
+from dspex.store.lifecycle.batch_ids import execution_id, new_batch_id
 from dspex.submit.bulk import chunks
 from dspex.submit.prepare import Preparer, prepare_row
 from dspex.submit.size_limits import Bounds

@@ -1,0 +1,154 @@
+"""The session of a client: its settings and connections, and what its executions and batches read through them."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from dspex.client.audit_trail import AuditTrail
+from dspex.client.deployed_programs import Catalogue
+from dspex.client.lookup import not_found
+from dspex.client.operator import Control
+from dspex.errors import ExecutionNotFound, ExecutionTimedOut
+from dspex.operations.health.backend_checks import client_check
+from dspex.publish.broker import Broker
+from dspex.sealing.values import Sealing
+from dspex.settings import Settings
+from dspex.settings.failpoints import arm
+from dspex.signatures import Signature
+from dspex.store import migrate, programs, workers
+from dspex.store.database import Database
+from dspex.store.lifecycle import batches, executions
+from dspex.submit.batch_rows import BatchRows
+from dspex.submit.prepare import Preparer
+from dspex.submit.rate_limit import SubmitRate
+from dspex.submit.size_limits import Bounds
+from dspex.wait.blocking_driver import BlockingDriver
+from dspex.wait.driver import Row
+from dspex.wait.hints import Waiter
+
+__all__ = ["Session"]
+
+T = TypeVar("T")
+
+
+class Session:
+    """What a client shares with its executions and batches. Safe to share between threads.
+
+    Its connections open on first use. A forked child gets new ones: read the attributes at each use.
+
+    Raises BackendUnavailable when no stack is configured or running.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        arm(settings.failpoints)
+        self.settings = settings
+        self._backends = settings.backends()
+        self.sealing = Sealing.of(settings)
+        self.preparer = Preparer(Bounds.of(settings), self.sealing)
+        self._connect()
+        _sessions.add(self)
+
+    def _connect(self) -> None:
+        """Make everything that owns sockets, threads or locks."""
+        self.database = Database(self._backends.database_url, application_name="dspex client")
+        self.broker = Broker(self._backends.broker_url)
+        self.waiter = Waiter(self.broker)
+        self.driver = BlockingDriver(self)
+        self.rate = SubmitRate(self.settings, self.broker)
+        self.control = Control(self.database, self.broker)
+        self.catalogue = Catalogue(self.database)
+        self.health = client_check(self._backends, interval_seconds=self.settings.health_interval_seconds)
+
+    def close(self) -> None:
+        """Close the connections and end the waiting thread."""
+        self.waiter.close()
+        self.rate.close()
+        self.broker.close()
+        self.database.close()
+
+    def check_schema(self) -> None:
+        """Raise SchemaOutdated unless the database has the schema this version needs."""
+        self.database.run(migrate.check)
+
+    def run(self, work: Callable[[Connection], T], connection: Connection | None) -> T:
+        """Run ``work`` in the caller's transaction, or on a connection of this session."""
+        return self.database.run(work) if connection is None else self.database.within(connection, work)
+
+    # ----------------------------------------------------------------------------------------------- executions
+
+    def row(self, id: UUID, connection: Connection | None = None) -> Row:
+        """The row of an execution, as ``connection`` sees it if given. Raises ExecutionNotFound."""
+        row = self.run(partial(executions.find, id=id), connection)
+        if row is None:
+            raise not_found(self.database, id)
+        return row
+
+    def rows(self, ids: Collection[UUID]) -> Sequence[Row]:
+        """The rows of these executions, as far as they exist."""
+        return self.database.run(partial(executions.find_many, ids=ids))
+
+    def signature(self, row: Row) -> Signature:
+        """The signature of an execution's program version."""
+        return self.catalogue.version(row["program"], row["version"]).signature
+
+    def inputs(self, row: Row) -> dict[str, Any]:
+        """The inputs in the row of an execution. Sealed values are ``"<secret>"`` without a key."""
+        return self.sealing.values(self.signature(row), "inputs", row["inputs"], row["id"])
+
+    def audit_trail(self, id: UUID) -> AuditTrail:
+        """The audit trail of an execution. Raises ExecutionNotFound."""
+        found = self.database.run(partial(executions.trail, id=id))
+        if found is None:
+            raise not_found(self.database, id)
+        entries, head_seq, head_hash = found
+        return AuditTrail(id, entries, head_seq=head_seq, head_hash=head_hash)
+
+    def timed_out(self, row: Row, timeout: float | None) -> ExecutionTimedOut:
+        """The error for a wait that ended too early, with the reason as far as it is known."""
+        live = len(self.database.run(workers.listing))
+        reason = "" if live else "; no worker is alive: start one with `dspex worker`"
+        if why := self.database.run(programs.paused).get(row["program"]):
+            reason = f"; its program is paused ({why}): `dspex resume {row['program']}`"
+        return ExecutionTimedOut(
+            f"execution {row['id']} is {row['status']} after {timeout} s and goes on{reason}",
+            execution_id=str(row["id"]), status=str(row["status"]), live_workers=live,
+        )  # fmt: skip
+
+    # -------------------------------------------------------------------------------------------------- batches
+
+    def batch_rows(self, id: UUID) -> BatchRows:
+        """The stored rows of a batch. Raises ExecutionNotFound when there are none."""
+        found = self.database.run(partial(batches.extent, batch_id=id))
+        if found is None:
+            raise ExecutionNotFound(f"no execution of a batch {str(id)!r} is stored", batch_id=str(id))
+        program, size, missing = found
+        return BatchRows(id, program, size=size, missing=missing)
+
+    def final_indexes(self, batch_id: UUID, begin: int, end: int) -> Sequence[int]:
+        """The indexes, from ``begin`` to before ``end``, of the batch's executions that are final."""
+        return self.database.run(partial(batches.final_indexes, batch_id=batch_id, begin=begin, end=end))
+
+    def progress(self, batch_id: UUID) -> Mapping[str, Any]:
+        """The counts, cost and rate of a batch, for :meth:`Progress.of`."""
+        return self.database.run(partial(batches.progress, batch_id=batch_id))
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+#: What a forked child inherited and must neither use nor close: the parent uses the same sockets.
+_inherited: list[object] = []
+
+
+def _leave_to_parent() -> None:
+    for session in _sessions:
+        _inherited.extend((session.database, session.broker, session.waiter))
+        session._connect()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,0 +1,206 @@
+"""Submitting: one execution, or the rows of a batch, into Postgres and onto the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from dspex.client.session import Session
+from dspex.errors import BackendUnavailable, ExecutionNotFound, FieldError, IdempotencyConflict, ProgramNotFound
+from dspex.program.program import Program
+from dspex.sealing.values import is_sealed
+from dspex.settings.failpoints import AFTER_INSERT, BETWEEN_CHUNKS, failpoint
+from dspex.store.lifecycle import executions
+from dspex.store.lifecycle.batch_ids import new_batch_id
+from dspex.store.lifecycle.executions import Submission
+from dspex.store.lifecycle.status import Status
+from dspex.submit.batch_rows import BatchRows
+from dspex.submit.bulk import Intake
+from dspex.submit.trace_context import submitting
+from dspex.wait.driver import Row
+
+__all__ = ["Submitter"]
+
+log = logging.getLogger("dspex")
+
+
+class Submitter:
+    """Submits through a session. Safe to share between threads."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def submit(
+        self,
+        program: str | Program,
+        inputs: Mapping[str, Any],
+        *,
+        idempotency_key: str | None,
+        connection: Connection | None,
+        stream: bool,
+        **options: Any,
+    ) -> Row:
+        """The row of the execution: see :meth:`dspex.Client.submit`. ``options`` are those of Preparer.prepare."""
+        faults = [*_key_faults(idempotency_key), *_connection_faults(connection)]
+        session = self._session
+        session.rate.take()
+        with submitting(program if isinstance(program, str) else program.name) as traced:
+            for fresh in (False, True):
+                current = session.catalogue.current(program, fresh=fresh)
+                submission = session.preparer.prepare(current, inputs, faults=faults, **options)
+                # An id must not be published before its transaction commits: then the pump publishes it.
+                submission = submission._replace(
+                    stream=stream, publish=connection is None, traceparent=traced.traceparent
+                )
+                stored = self._insert(submission, idempotency_key, connection)
+                if stored is not None:
+                    traced.stored(stored["id"])
+                    return stored
+        why = "is being deployed again and again; try again"
+        if connection is not None:
+            why = "is not deployed in the connection's database"
+        raise ProgramNotFound(f"program {current.name!r} {why}", program=current.name, retryable=connection is None)
+
+    def begin(self, program: str | Program, **options: Any) -> tuple[BatchRows, Intake]:
+        """A new batch without rows, and its intake; ``options`` are those of :meth:`intake`."""
+        current = self._session.catalogue.current(program, fresh=True)
+        batch = BatchRows(new_batch_id(), current.name)
+        return batch, self.intake(batch, current, **options)
+
+    def intake(
+        self,
+        batch: BatchRows,
+        program: Program,
+        *,
+        priority: int = 5,
+        run_at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Intake:
+        """The intake of a batch. Raises ValidationError for options that no row could be submitted with."""
+        options = self._session.preparer.options(program, priority=priority, run_at=run_at, metadata=metadata)
+        return Intake(batch, options, self._store)
+
+    def _insert(self, submission: Submission, key: str | None, connection: Connection | None) -> Row | None:
+        """The row of the execution, stored now or before; None when its version is not the current one."""
+        if key is None:
+            insert = partial(executions.insert, submission=submission)
+        else:
+            digest = _inputs_hash(submission.inputs)
+            insert = partial(executions.insert_once, submission=submission, key=key, inputs_hash=digest)
+        if (row := self._session.run(insert, connection)) is None:
+            return self._earlier(submission, key, connection)
+        failpoint(AFTER_INSERT)
+        if row.dispatched_at is not None:
+            self._publish(submission)
+        return _new_row(submission, row.created_at)
+
+    def _earlier(self, submission: Submission, key: str | None, connection: Connection | None) -> Row | None:
+        """The row that was stored before with this key or id, if any."""
+        session = self._session
+        if key is not None:
+            known = session.run(partial(executions.known_key, program=submission.program, key=key), connection)
+            if known is not None:
+                return self._keyed(submission, key, known, connection)
+        return session.run(partial(executions.find, id=submission.id), connection)
+
+    def _keyed(self, submission: Submission, key: str, known: Any, connection: Connection | None) -> Row:
+        """The row of the execution that has the idempotency key. Raises IdempotencyConflict, ExecutionNotFound."""
+        if not self._same_inputs(submission, known, connection):
+            raise IdempotencyConflict(
+                f"idempotency key {key!r} of program {submission.program!r} belongs to execution "
+                f"{known.execution_id}, which has other inputs",
+                execution_id=str(known.execution_id), key=key,
+            )  # fmt: skip
+        row = self._session.run(partial(executions.find, id=known.execution_id), connection)
+        if row is None:
+            raise ExecutionNotFound(
+                f"idempotency key {key!r} of program {submission.program!r} belonged to execution "
+                f"{known.execution_id}, which retention removed: the next upkeep frees the key",
+                execution_id=str(known.execution_id), retryable=True,
+            )  # fmt: skip
+        return row
+
+    def _same_inputs(self, submission: Submission, known: Any, connection: Connection | None) -> bool:
+        """Whether the known execution has these inputs. Sealed inputs are opened, as no hash of them is stored."""
+        if known.inputs_hash and not is_sealed(submission.inputs):
+            return bool(known.inputs_hash == _inputs_hash(submission.inputs))
+        given = {"id": submission.id, "program": submission.program, "version": submission.version}
+        stored = self._session.row(known.execution_id, connection)
+        return self._opened({**given, "inputs": submission.inputs}) == self._opened(stored)
+
+    def _opened(self, row: Row) -> bytes:
+        session = self._session
+        return _canonical(session.sealing.json_values(session.signature(row), "inputs", row["inputs"], row["id"]))
+
+    def _store(self, submissions: Sequence[Submission]) -> None:
+        """Store all of the submissions or none. A group waits until the rate limit lets it count as one submit.
+
+        Tries once more when the connection breaks, as it may have been cut while it was idle.
+        """
+        session = self._session
+        session.rate.wait()
+        with submitting(submissions[0].program, count=len(submissions)) as traced:
+            if traced.traceparent is not None:
+                submissions = [each._replace(traceparent=traced.traceparent) for each in submissions]
+            for again in (False, True):
+                try:
+                    with session.database.transaction(saved="these rows are not stored") as connection:
+                        executions.copy(connection, submissions, missing_only=again)
+                    break
+                except (BackendUnavailable, executions.AlreadyStored):
+                    if again:
+                        raise
+        failpoint(BETWEEN_CHUNKS)
+
+    def _publish(self, submission: Submission) -> None:
+        try:
+            self._session.broker.publish([submission.id], program=submission.program, priority=submission.priority)
+        except BackendUnavailable as error:
+            log.warning("%s", error)
+
+
+def _new_row(submission: Submission, created_at: datetime) -> Row:
+    """The row just stored, without reading it from Postgres."""
+    return {
+        "id": submission.id,
+        "program": submission.program,
+        "version": submission.version,
+        "status": Status.QUEUED,
+        "priority": submission.priority,
+        "attempt": 0,
+        "inputs": submission.inputs,
+        "created_at": created_at,
+        "metadata": None if submission.metadata is None else json.loads(submission.metadata),
+        "error": None, "metrics": None, "adapter_used": None, "action_results": None,
+        "started_at": None, "finished_at": None, "stream": submission.stream, "traceparent": submission.traceparent,
+    }  # fmt: skip
+
+
+def _inputs_hash(inputs: str) -> bytes:
+    """The hash of the inputs; empty for sealed ones, whose values could be guessed by trying."""
+    return b"" if is_sealed(inputs) else hashlib.sha256(_canonical(json.loads(inputs))).digest()
+
+
+def _canonical(values: Any) -> bytes:
+    return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _connection_faults(connection: object) -> list[FieldError]:
+    drivers = ("psycopg", "psycopg_async")
+    if connection is None or (isinstance(connection, Connection) and connection.dialect.driver in drivers):
+        return []
+    expected = "a SQLAlchemy Connection through psycopg (of a Session: session.connection())"
+    return [FieldError("connection", expected, type(connection).__name__)]
+
+
+def _key_faults(key: str | None) -> list[FieldError]:
+    if key is None or (isinstance(key, str) and 1 <= len(key) <= 255 and "\x00" not in key):
+        return []
+    return [FieldError("idempotency_key", "text of 1 to 255 characters", repr(key)[:40])]

@@ -1,0 +1,100 @@
+"""The driver of the blocking client: every await blocks the calling thread, and none suspends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import TypeVar
+from uuid import UUID
+
+import redis
+
+from dspex.publish import redis_clients
+from dspex.wait.driver import (
+    FOLLOWER_OPTIONS,
+    Connections,
+    Entries,
+    Follower,
+    Row,
+    Signal,
+    entries_of,
+    final_rows,
+    read_arguments,
+)
+from dspex.wait.hints import Watch
+
+__all__ = ["BlockingDriver", "complete", "iterate"]
+
+T = TypeVar("T")
+
+
+class ThreadSignal:
+    """A signal that a thread waits for."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float | None) -> None:
+        self._event.wait(seconds)
+        self._event.clear()
+
+
+class BlockingDriver:
+    """Drives in the calling thread: every await blocks, and none suspends."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def signal(self) -> ThreadSignal:
+        return ThreadSignal()
+
+    def watch(self, keys: Sequence[str], signal: Signal) -> AbstractContextManager[Watch]:
+        return self._connections.waiter.watch(keys, signal.set)
+
+    async def call(self, work: Callable[[], T]) -> T:
+        return work()
+
+    async def finals(self, ids: Sequence[UUID]) -> Sequence[Row]:
+        return final_rows(self._connections, ids)
+
+    @asynccontextmanager
+    async def follower(self, key: str) -> AsyncIterator[Follower]:
+        with redis_clients.client(self._connections.broker.url, **FOLLOWER_OPTIONS) as source:
+            yield _BlockingFollower(source, key)
+
+
+class _BlockingFollower:
+    def __init__(self, source: redis.Redis, key: str) -> None:
+        self._source = source
+        self._key = key
+
+    async def read(self, after: str, seconds: float) -> Entries:
+        return entries_of(self._source.xread(**read_arguments(self._key, after, seconds)))
+
+
+def complete(awaitable: Awaitable[T]) -> T:
+    """The value of an awaitable that a BlockingDriver drives."""
+    steps = awaitable.__await__()
+    try:
+        next(steps)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    raise RuntimeError("this awaitable needs an event loop")
+
+
+def iterate(items: AsyncGenerator[T, None]) -> Iterator[T]:
+    """The items of an asynchronous generator that a BlockingDriver drives; it is closed when the iteration is."""
+    try:
+        while True:
+            try:
+                item = complete(anext(items))
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        complete(items.aclose())

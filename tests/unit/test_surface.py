@@ -1,0 +1,60 @@
+"""The public surface: the same names on both clients, each of them documented."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import dspex
+from docs.generate import api
+
+TWINS = [
+    (dspex.Client, dspex.AsyncClient),
+    (dspex.Execution, dspex.AsyncExecution),
+    (dspex.Batch, dspex.AsyncBatch),
+]
+IDS = [plain.__name__ for plain, _ in TWINS]
+
+
+def public(owner: object) -> dict[str, Any]:
+    kind = owner if isinstance(owner, type) else type(owner)
+    return {name: getattr(kind, name, None) for name in dir(owner) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(("plain", "awaited"), TWINS, ids=IDS)
+def test_twins_have_the_same_members(plain: type, awaited: type) -> None:
+    ours, theirs = public(plain), public(awaited)
+    assert ours.keys() == theirs.keys()
+    for name, member in ours.items():
+        assert isinstance(member, property) == isinstance(theirs[name], property), name
+        if not isinstance(member, property):
+            assert list(inspect.signature(member).parameters) == list(inspect.signature(theirs[name]).parameters), name
+
+
+def test_a_client_has_no_public_attribute_beside_its_members() -> None:
+    for made in (dspex.Client, dspex.AsyncClient):
+        client = made(database_url="postgresql://nowhere/d", broker_url="redis://nowhere")
+        assert public(client).keys() == public(type(client)).keys()
+
+
+@pytest.mark.parametrize("owner", [owner for twins in TWINS for owner in twins], ids=lambda owner: owner.__name__)
+def test_every_member_is_documented(owner: type) -> None:
+    assert [name for name, member in public(owner).items() if not inspect.getdoc(member)] == []
+
+
+def test_the_reference_has_every_member() -> None:
+    page = api.page()
+    assert [name for name in _reference_names() if name not in page] == []
+
+
+def _reference_names() -> Iterator[str]:
+    for owner in (twin for twins in TWINS for twin in twins):
+        section = owner.__name__
+        for name, member in public(owner).items():
+            if isinstance(member, property):
+                yield f"| `{name}` |"
+            else:
+                yield f"`{name}`" if section == "AsyncClient" else f"#### {section}.{name}\n"
