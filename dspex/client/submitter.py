@@ -47,7 +47,7 @@ class Submitter:
         stream: bool,
         **options: Any,
     ) -> Row:
-        """The row of the execution: see :meth:`dspex.Client.submit`. ``options`` are those of Preparer.prepare."""
+        """The row of the execution: see :meth:`dspex.Client.submit`. ``options`` go to Preparer.prepare."""
         faults = [*_key_faults(idempotency_key), *_connection_faults(connection)]
         session = self._session
         session.rate.take()
@@ -69,7 +69,7 @@ class Submitter:
         raise ProgramNotFound(f"program {current.name!r} {why}", program=current.name, retryable=connection is None)
 
     def begin(self, program: str | Program, **options: Any) -> tuple[BatchRows, Intake]:
-        """A new batch without rows, and its intake; ``options`` are those of :meth:`intake`."""
+        """A new batch without rows, and its intake; ``options`` go to :meth:`intake`."""
         current = self._session.catalogue.current(program, fresh=True)
         batch = BatchRows(new_batch_id(), current.name)
         return batch, self.intake(batch, current, **options)

@@ -1,8 +1,8 @@
-"""The message envelope: what travels through Redis.
+"""The message envelope: the content of a message in Redis.
 
-A message carries ids and nothing else: Postgres holds the truth, so a lost, repeated or forged message can at
-worst make a worker look for work that is not there. The envelope is versioned, because producers and
-workers are upgraded at different times, and checksummed, because a damaged id would look like any other.
+A message carries ids and nothing else. Postgres holds the state, so a lost, repeated or forged message can at worst
+make a worker look for an execution that does not exist. The envelope is versioned, because producers and workers are
+upgraded at different times, and checksummed, because a damaged id would look like any other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def pack(ids: Sequence[UUID]) -> dict[str, Any]:
 
 
 def unpack(envelope: object) -> list[UUID]:
-    """The execution ids of an envelope. Raises MessageRefused, saying why, for anything else."""
+    """The execution ids of an envelope. Raises MessageRefused, with the reason, for anything else."""
     if not isinstance(envelope, Mapping):
         raise MessageRefused(f"not an envelope: {type(envelope).__name__}", reason="shape")
     version = envelope.get("v")

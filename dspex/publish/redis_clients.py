@@ -1,4 +1,4 @@
-"""Clients of the Redis that a URL leads to: a server, or whichever one Sentinel says is the primary just now."""
+"""Clients for the Redis of a URL: a server, or the current primary of a Sentinel setup."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["async_client", "client", "kombu_options", "kombu_url"]
 
 
 def client(url: str, **options: Any) -> redis.Redis:
-    """A client; whoever takes it closes it."""
+    """A client; the caller closes it."""
     sentinels = Sentinels.of(url)
     if sentinels is None:
         return redis.Redis.from_url(url, **options)
@@ -26,7 +26,7 @@ def client(url: str, **options: Any) -> redis.Redis:
 
 
 def async_client(url: str, **options: Any) -> redis.asyncio.Redis:
-    """The same for asyncio."""
+    """A client for asyncio; the caller closes it."""
     sentinels = Sentinels.of(url)
     if sentinels is None:
         return redis.asyncio.Redis.from_url(url, **options)
@@ -48,11 +48,11 @@ def kombu_url(url: str) -> str:
 
 
 def kombu_options(url: str) -> dict[str, Any]:
-    """What the transport of kombu and Celery must be told besides."""
+    """Further transport options for kombu and Celery."""
     sentinels = Sentinels.of(url)
     return {} if sentinels is None else {"master_name": sentinels.name, "sentinel_kwargs": {"socket_timeout": 2}}
 
 
 def _patience(options: dict[str, Any]) -> dict[str, Any]:
-    """Sentinels are waited for as long as the primary is."""
+    """The timeouts of the primary, for its sentinels."""
     return {name: options[name] for name in ("socket_connect_timeout", "socket_timeout") if name in options}

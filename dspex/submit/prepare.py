@@ -1,4 +1,4 @@
-"""From a user's inputs to a row that can be stored: validation, encoding, limits, and the first audit events."""
+"""Preparing a submission: validation, encoding and size limits of the inputs, and the first audit events."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = ["Preparer", "RowOptions", "prepare_row"]
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
-    """What the rows of one submit have in common, validated: their program and how to run it.
+    """The validated options that all rows of one submit share.
 
-    ``bounds`` are those of the inputs of each; ``sealing`` is None unless something of the program is sealed;
-    ``metadata`` is JSON text, and ``events_around`` the text of the first events but for what differs from row to row.
+    ``bounds`` limit the inputs of each row. ``sealing`` is None unless the program has sealed fields. ``metadata`` is
+    JSON text. ``events_around`` is the text of the first audit events, before and after the numbers that differ by row.
     """
 
     program: Program
@@ -81,7 +81,7 @@ def prepare_row(
 
 
 class Preparer:
-    """Makes submissions, within ``bounds``; what ``sealing`` says is sealed."""
+    """Makes submissions within ``bounds``, sealed as ``sealing`` requires."""
 
     def __init__(self, bounds: Bounds, sealing: Sealing) -> None:
         self.bounds = bounds
@@ -98,7 +98,7 @@ class Preparer:
         metadata: Mapping[str, Any] | None = None,
         faults: Sequence[FieldError] = (),
     ) -> Submission:
-        """The submission. Raises ValidationError with everything that is wrong; ``faults`` were found before."""
+        """The submission. Raises ValidationError with all faults; ``faults`` were found by the caller."""
         wrong = list(faults)
         if not isinstance(inputs, Mapping):
             wrong.append(FieldError("inputs", "a mapping of field names to values", type(inputs).__name__))
@@ -117,9 +117,10 @@ class Preparer:
         metadata: Mapping[str, Any] | None = None,
         faults: Sequence[FieldError] = (),
     ) -> RowOptions:
-        """What all rows of a submit share. Raises ValidationError; ``faults`` were found before.
+        """The options that all rows of a submit share.
 
-        Raises EncryptionError for a program with secret fields and no key.
+        Raises ValidationError with all faults, of which ``faults`` were found by the caller, and EncryptionError for a
+        program with secret fields when no key is set.
         """
         self._sealing.require(program)
         wrong = [*faults, *_option_faults(priority, run_at, timeout)]
@@ -147,7 +148,7 @@ class Preparer:
 
 
 def _events_around(program: Program, priority: int) -> tuple[str, str]:
-    """The first events of an execution, as the text before its own two numbers and the text after them."""
+    """The first audit events of an execution, as the text before its own two numbers and the text after them."""
     text = encode_events(
         [
             {"kind": "signature_compilation", "data": {"fingerprint": program.signature.fingerprint}},

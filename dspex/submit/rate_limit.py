@@ -1,11 +1,11 @@
-"""How often a client may submit: DSPEX_RATE_LIMIT_PER_MINUTE, counted in Redis for all processes of its name.
+"""The submit rate of a client: DSPEX_RATE_LIMIT_PER_MINUTE, counted in Redis for all processes of the same name.
 
-``dspex:rate:CLIENT`` in Redis holds one number: when, in milliseconds of Redis' clock, all that was submitted will be
-paid off at the rate allowed (the generic cell rate algorithm). It is read and moved by one script, so any number of
-processes together get exactly the rate: as many at once as the burst says, and then one in each interval.
+``dspex:rate:CLIENT`` in Redis holds one number: the time, in milliseconds of Redis' clock, at which all submits so far
+are paid off at the allowed rate (the generic cell rate algorithm). One script reads and moves it, so any number of
+processes together keep exactly to the rate: a burst at once, and then one submit in each interval.
 
-With Redis away each process counts for itself, with the same figures, and goes back to Redis within a second of its
-return: then several processes may submit more than one of them could, and none is held back for ever.
+Without Redis each process counts by itself with the same limits, and returns to Redis within a second of its recovery.
+Meanwhile several processes may together exceed the limit, and none is blocked for ever.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from dspex.settings import Settings
 
 __all__ = ["SubmitRate"]
 
-#: A submit waits no longer than this for the count.
+#: The longest wait for Redis to count a submit.
 TIMEOUT_SECONDS = 0.5
-#: With Redis known to be away, it is left alone for so long.
+#: How long Redis is not asked after a failure.
 AWAY_SECONDS = 1.0
 
-# Returns how many milliseconds it is too early; 0: it is counted.
+# Returns by how many milliseconds the submit is too early; 0: it is counted.
 _SCRIPT = """
 local interval, burst, now = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if now == 0 then
@@ -41,7 +41,7 @@ if now == 0 then
 end
 local paid = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + interval
 local early = paid - now - interval * burst
--- A thousandth of a millisecond is what floating point may be off.
+-- A thousandth of a millisecond allows for floating-point error.
 if early > 0.001 then return tostring(early) end
 redis.call('SET', KEYS[1], string.format('%.3f', paid), 'PX', math.ceil(paid - now) + 1000)
 return '0'
@@ -64,7 +64,7 @@ class SubmitRate:
         self._paid_ms = 0.0
 
     def take(self) -> None:
-        """Count a submit. Raises RateLimited, with ``retry_after_seconds``, when it is too early for it."""
+        """Count a submit. Raises RateLimited, with ``retry_after_seconds``, when it is too early."""
         if self.per_minute is None:
             return
         if (early_ms := self.early_ms()) > 0:
@@ -76,7 +76,7 @@ class SubmitRate:
             )  # fmt: skip
 
     def wait(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Count a submit, as soon as it may be: for rows that come in a stream, and must not be lost half way."""
+        """Count a submit as soon as the limit allows, for the rows of a batch, which must not be cut short."""
         while self.per_minute is not None and (early_ms := self.early_ms()) > 0:
             sleep(early_ms / 1000)
 
@@ -85,7 +85,7 @@ class SubmitRate:
             self._redis.close()
 
     def early_ms(self, now_ms: int = 0) -> float:
-        """Milliseconds until a submit may be counted; 0: it is. ``now_ms`` is for tests: 0 is the counter's clock."""
+        """Milliseconds until a submit may be counted; 0: it is counted. ``now_ms`` is for tests; 0: use the clock."""
         if time.monotonic() >= self._away_until:
             try:
                 return float(self._run(now_ms))
@@ -96,7 +96,7 @@ class SubmitRate:
     def _run(self, now_ms: int) -> str | bytes:
         with self._lock:
             if self._script is None:
-                # A count that is repeated would count twice.
+                # A repeated call would count twice.
                 self._redis = self._broker.client(socket_timeout=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 0))
                 self._script = self._redis.register_script(_SCRIPT)
         found: str | bytes = self._script(
@@ -105,7 +105,7 @@ class SubmitRate:
         return found
 
     def _locally(self, now_ms: float) -> float:
-        """The same count, of this process alone."""
+        """The same count for this process alone."""
         with self._lock:
             paid = max(self._paid_ms, now_ms) + self._interval_ms
             early = paid - now_ms - self._interval_ms * self.burst

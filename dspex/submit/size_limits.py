@@ -1,4 +1,4 @@
-"""How large, how deep and how many: bounds of what a submit or a deploy may bring, checked before it is stored."""
+"""Size limits of submits and deploys, checked before anything is stored: bytes, depth, number of values and rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Bounds:
         return cls(**{name: getattr(settings, name) for name in cls.__slots__})
 
     def input_faults(self, values: Mapping[str, Any], encoded: bytes) -> Iterator[FieldError]:
-        """What is too much of these inputs. They are looked through only if their JSON could hold too much."""
+        """The limits that these inputs exceed. Values are walked only if the JSON is large or deep enough to matter."""
         if len(encoded) > self.max_input_bytes:
             yield _too_large("inputs", len(encoded), "max_input_bytes", self.max_input_bytes)
         brackets = encoded.count(b"[") + encoded.count(b"{")

@@ -1,9 +1,9 @@
-"""Traces of submits, by OpenTelemetry: a span in the application's own trace, which the execution's row then carries.
+"""OpenTelemetry traces of submits: a span in the application's trace, whose context is stored with the execution.
 
-What is stored is W3C's ``traceparent`` alone: ids and the decision whether the trace is kept, nothing of a user's. The
-worker that claims the execution goes on from there (workers/observe/tracing), however late, and at each attempt again.
+Only W3C's ``traceparent`` is stored: ids and the sampling decision, no user data. Each attempt continues the trace
+(workers/observe/tracing), however much later.
 
-Nothing of OpenTelemetry is imported here: an application that traces has done so itself.
+OpenTelemetry is not imported here: an application that traces has imported it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _API = "opentelemetry.trace"
 
 
 class Submitting:
-    """A submit under way. ``traceparent`` is what to store with its executions; None when there is no trace."""
+    """A submit under way. ``traceparent`` is stored with its executions; None without a trace."""
 
     def __init__(self, span: Any = None) -> None:
         self._span = span
         self.traceparent = None if span is None else _traceparent(span.get_span_context())
 
     def stored(self, id: UUID) -> None:
-        """Tell the span which execution it submitted."""
+        """Record the id of the submitted execution in the span."""
         if self._span is not None:
             self._span.set_attributes({"messaging.message.id": str(id), "dspex.execution.id": str(id)})
 
@@ -36,24 +36,24 @@ _UNTRACED = nullcontext(Submitting())
 
 
 def submitting(program: str, *, count: int | None = None) -> AbstractContextManager[Submitting]:
-    """The span of a submit to ``program``, or of a group of ``count`` rows of a batch, current until the block ends."""
+    """The span of a submit, or of ``count`` rows of a batch; it is the current span until the block ends."""
     api = sys.modules.get(_API)
     return _UNTRACED if api is None else _span(api, program, count)
 
 
 @contextmanager
 def _span(api: Any, program: str, count: int | None) -> Iterator[Submitting]:
-    told: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "messaging.system": "dspex",
         "messaging.operation.name": "submit",
         "messaging.operation.type": "send",
         "messaging.destination.name": program,
     }
     if count is not None:
-        told["messaging.batch.message_count"] = count
-    # Errors are told by their class: what they say may quote an input.
+        attributes["messaging.batch.message_count"] = count
+    # An error is recorded by its class or code only, as its text may quote an input.
     with api.get_tracer("dspex").start_as_current_span(
-        f"dspex.submit {program}", kind=api.SpanKind.PRODUCER, attributes=told, record_exception=False,
+        f"dspex.submit {program}", kind=api.SpanKind.PRODUCER, attributes=attributes, record_exception=False,
         set_status_on_exception=False,
     ) as span:  # fmt: skip
         try:
