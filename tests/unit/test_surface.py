@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -56,3 +58,25 @@ def test_the_reference_has_every_member(owner: type) -> None:
     as_in_client = re.search(r"^As in `Client`, awaited: (.*)\.$", section, flags=re.MULTILINE)
     listed |= set(re.findall(r"`(\w+)`", as_in_client[1])) if as_in_client else set()
     assert listed >= public(owner).keys()
+
+
+ROW = {
+    "id": UUID(int=1), "program": "qa", "version": "1", "status": "running", "priority": 5, "attempt": 2,
+    "inputs": "{}", "result": None, "error": {"code": "rate_limited", "message": "wait", "type": "ModelError"},
+    "metrics": {"lm_calls": 3}, "adapter_used": "dspy", "action_results": None, "metadata": None,
+    "created_at": datetime(2026, 1, 1, tzinfo=UTC), "started_at": None, "finished_at": None, "batch_id": None,
+    "batch_index": None, "traceparent": None,
+}  # fmt: skip
+
+
+def test_reading_a_snapshot_queries_nothing() -> None:
+    """The database does not exist, so any query would raise BackendUnavailable."""
+    with dspex.Client(database_url="postgresql://127.0.0.1:1/d", broker_url="redis://127.0.0.1:1") as client:
+        session = client._session
+        for execution in (dspex.Execution(session, ROW), dspex.AsyncExecution(session, session.driver, ROW)):
+            names = {name for name, member in public(execution).items() if isinstance(member, property)}
+            read = {name: getattr(execution, name) for name in names - {"inputs", "audit_trail"}}
+            assert (read["status"], read["attempts"], read["metrics"].lm_calls) == ("running", 2, 3)
+            assert (read["error"].code, read["shown_error"].code) == ("rate_limited", "rate_limited")
+        with pytest.raises(dspex.BackendUnavailable):
+            dspex.Execution(session, ROW).refresh()
