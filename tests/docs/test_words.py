@@ -41,9 +41,7 @@ FOLDERS = sorted(
 
 #: Folders whose texts are still to be rewritten.
 PENDING = {
-    "dspex", "dspex/client", "dspex/embedded",
-    "dspex/publish",
-    "dspex/submit", "dspex/wait", "workers",
+    "dspex", "dspex/embedded", "workers",
     "workers/consume", "workers/observe", "workers/process",
 }  # fmt: skip
 #: Pages that show texts of these folders.
