@@ -38,7 +38,7 @@ LIBRARIES = (
     "celery.worker.autoscale",
     "celery.worker.components",
     "celery.worker.strategy",
-    "dspex.cli.processes.process_commands",
+    "dspex.cli.processes.worker_command",
     "kombu.transport.redis",
     "sqlalchemy.dialects.postgresql.psycopg",
     "workers.adapters.direct.direct_adapter",
