@@ -41,7 +41,7 @@ from workers.observe.metrics import RECEIVED
 from workers.observe.probe_server import ProbeServer
 from workers.observe.probes import Probes
 from workers.process import fleet_pipe
-from workers.process.cancellation import Cancellation
+from workers.consume.cancellation import Cancellation
 from workers.process.lease import Lease
 from workers.process.loop_watch import LoopWatch
 from workers.process.malloc import freeze_and_trim
