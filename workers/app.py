@@ -19,12 +19,12 @@ from workers.consume import redis_transport, sentinel_transport
 
 __all__ = ["app", "settings"]
 
-#: Upkeep with nothing to do takes some milliseconds; beat forgets the time when it is restarted.
+#: Upkeep with nothing to do takes some milliseconds. A restarted beat does not know when it last ran.
 UPKEEP_SECONDS = 600.0
 
 
 def _celeryconfig() -> ModuleType:
-    """The celeryconfig.py beside this package: never another one that happens to be in the working directory."""
+    """The celeryconfig.py beside this package, never one in the working directory."""
     path = Path(__file__).resolve().parent.parent / "celeryconfig.py"
     spec = spec_from_file_location("dspex_celeryconfig", path)
     assert spec is not None
@@ -43,8 +43,8 @@ class _EventsForThePool(bootsteps.StartStopStep):  # type: ignore[misc]
         consumer.pool.events = consumer.event_dispatcher
 
 
-class _TellsThePool(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Tells the pool whether Celery consumes: between a lost connection and the next it does not."""
+class _ConsumerForThePool(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Hands the pool kombu's consumer while Celery is connected, so that it knows whether Celery consumes."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -72,14 +72,14 @@ def _make_app(settings: Settings) -> Celery:
     made.config_from_object(_celeryconfig())
     made.conf.broker_transport_options = {**made.conf.broker_transport_options, **kombu_options(broker_url)}
     made.conf.broker_use_ssl = tls_options(broker_url) or False
-    made.steps["consumer"].update((_EventsForThePool, _TellsThePool))
+    made.steps["consumer"].update((_EventsForThePool, _ConsumerForThePool))
     made.conf.worker_concurrency = settings.worker_concurrency
     made.conf.beat_schedule = {
         "health": {
             "task": "dspex.health",
             "schedule": settings.health_interval_seconds,
             "kwargs": {"interval_seconds": settings.health_interval_seconds},
-            # A check that could not run in time is of no use later.
+            # A check that could not run in time is useless later.
             "options": {"expires": settings.health_interval_seconds * 2},
         },
         "alerts": {

@@ -35,7 +35,7 @@ log = logging.getLogger("dspex.workers")
 
 #: For tasks that are not executions: short, and seldom more than one at a time.
 SIDE_THREADS = 4
-#: As DSPEX_WORKER_CONCURRENCY has it.
+#: The upper limit of DSPEX_WORKER_CONCURRENCY.
 MOST_CONCURRENCY = 10_000
 
 
@@ -51,8 +51,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     #: kombu's consumer, while Celery is connected; see workers/app.py.
     consumer: Any = None
     _hub: Any = None
-    #: Whether the hub knows of the calls that wait for it.
-    _called = False
+    #: Whether the hub is scheduled to make the waiting calls.
+    _scheduled = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -61,9 +61,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     def on_start(self) -> None:
         from workers.app import settings
 
-        self._told_to_stop = False
+        self._stop_requested = False
         self._threads = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="dspex-side")
-        self._runtime = Runtime(settings, concurrency=self.limit, consumption=self._consumption, on_worn=self._retire)
+        self._runtime = Runtime(settings, concurrency=self.limit, consumption=self._consumption, on_retire=self._retire)
         self._runtime.start()
         redis_transport.on_refused = self.refuse
         worker_shutting_down.connect(self._on_shutdown_signal)
@@ -72,45 +72,45 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._hub = hub
 
     def grow(self, n: int = 1) -> None:
-        """Run ``n`` executions more at once. Raises ValueError for what is no concurrency; Celery tells the caller."""
+        """Run ``n`` more executions at once. Raises ValueError, which Celery reports to the caller."""
         self._resize(self.limit + n)
 
     def shrink(self, n: int = 1) -> None:
-        """Run ``n`` executions fewer at once; what runs goes on. Raises ValueError as :meth:`grow` does."""
+        """Run ``n`` fewer executions at once; running ones continue. Raises ValueError as :meth:`grow` does."""
         self._resize(self.limit - n)
 
     def revoke(self, ids: Sequence[UUID], *, running: bool) -> None:
         """Cancel executions: queued ones, and those that run if ``running``. Raises BackendUnavailable."""
         for id in self._runtime.revoke(ids, running=running):
-            self.tell("task-revoked", id, terminated=False, signum=None, expired=False)
+            self.send_event("task-revoked", id, terminated=False, signum=None, expired=False)
 
     def on_stop(self) -> None:
         if self._state == self.RUN:
-            # Celery's handler of a signal for a cold shutdown: nothing may wait in it. on_terminate comes next.
+            # Celery's handler of a signal for a cold shutdown, which must not wait. on_terminate comes next.
             return
         self._end()
 
     def on_terminate(self) -> None:
-        """A cold shutdown: what runs is handed back at once. One that does not return ends as SIGKILL would."""
+        """A cold shutdown: running executions are handed back at once. If that hangs, SIGKILL ends it."""
         self._runtime.hurry(0.0)
         self._end()
 
     def _end(self) -> None:
-        self._hub = None  # the hub does not turn any more: callbacks are carried out where they arise
+        self._hub = None  # the hub no longer runs: callbacks are made where they arise
         self._make_calls()
         self._runtime.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _on_shutdown_signal(self, how: str = "Warm", **_: object) -> None:
-        """The first signal gives what runs the grace period; a second one, or one for a cold shutdown, nothing."""
-        at_once = self._told_to_stop or how == "Cold"
-        self._told_to_stop = True
+        """The first signal gives running executions the grace period; a second or a cold one gives them no time."""
+        at_once = self._stop_requested or how == "Cold"
+        self._stop_requested = True
         self._runtime.hurry(0.0 if at_once else None)
 
     def _retire(self) -> None:
-        """Have Celery stop consuming and end this process, so that another takes its place. From any thread."""
+        """Have Celery stop consuming and end this process, because another replaces it. From any thread."""
         state.should_stop = EXIT_RETIRED
-        self.on_main(lambda: None)  # the hub looks when it wakes
+        self.on_main(lambda: None)  # the hub reads should_stop when it wakes
 
     def _consumption(self) -> Consumption:
         if self.consumer is None:
@@ -123,7 +123,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self.limit = concurrency
         self._runtime.resize(concurrency)
 
-    # Time limits of a message or a task are not looked at: an execution ends at its own deadline.
+    # Time limits of a message or a task are ignored: an execution ends at its own deadline.
     def on_apply(
         self,
         target: Callable[..., Any],
@@ -142,30 +142,30 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             self._threads.submit(apply_target, target, args, kwargs, on_main, accepted)
 
     def on_main(self, call: Callable[..., Any], *args: Any) -> None:
-        """Have Celery's main thread make this call. One that fails is logged, and the others are made all the same."""
+        """Have Celery's main thread make this call. If it fails that is logged, and the other calls are still made."""
         if self._hub is None:
             _attempt(call, *args)
             return
         self._calls.append((call, args))
-        if not self._called:
-            self._called = True
+        if not self._scheduled:
+            self._scheduled = True
             self._hub.call_soon(self._make_calls)
 
     def _make_calls(self) -> None:
-        """In the order they were asked for; kombu's hub, which keeps a set, would not."""
-        self._called = False  # first: what is added from now on is either made below, or calls again
+        """Make the calls in the order of their requests; kombu's hub keeps a set and would not."""
+        self._scheduled = False  # first: a call added from now on is made below, or schedules this again
         while self._calls:
             call, args = self._calls.popleft()
             _attempt(call, *args)
 
-    def tell(self, event: str, id: UUID, **fields: Any) -> None:
+    def send_event(self, event: str, id: UUID, **fields: Any) -> None:
         """Send an event about an execution that has no message of its own. Main thread only."""
-        if self.tells:
+        if self.sends_events:
             self.events.send(event, uuid=str(id), **fields)
 
     @property
-    def tells(self) -> bool:
-        """Whether somebody, most likely Flower, has asked for the events of tasks."""
+    def sends_events(self) -> bool:
+        """Whether a listener, most likely Flower, has asked for the events of tasks."""
         events = self.events
         return events is not None and events.enabled and (events.groups is None or "task" in events.groups)
 
@@ -173,19 +173,19 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._runtime.submit(received, on_start, on_end)
 
     def refuse(self, reason: str) -> None:
-        """Count a message that was refused; ``reason`` is one of those of workers/consume/refusal_counts.py."""
+        """Count a refused message; the reasons are listed in workers/consume/refusal_counts.py."""
         self._runtime.refuse(reason)
 
     def _get_info(self) -> dict[str, Any]:
-        """What ``inspect stats`` and Flower show of the pool."""
+        """The pool's part of ``celery inspect stats``, which Flower shows."""
         return {**super()._get_info(), "processes": [os.getpid()], **self._runtime.info()}
 
 
 def _attempt(call: Callable[..., Any], *args: Any) -> None:
-    """Make a call of Celery's. Raised into kombu's hub, its error would end the worker, and lose the calls after it."""
+    """Make a call of Celery's. An error raised into kombu's hub would end the worker and lose the later calls."""
     try:
         call(*args)
-    except (redis.RedisError, OSError) as error:  # the hub finds out by itself that the connection is lost
-        log.warning("Celery was not told: %s", type(error).__name__)
+    except (redis.RedisError, OSError) as error:  # the hub notices a lost connection itself
+        log.warning("a callback of Celery could not reach Redis: %s", type(error).__name__)
     except Exception:
-        log.exception("a callback of Celery's failed")
+        log.exception("a callback of Celery failed")

@@ -1,6 +1,6 @@
-"""The Celery tasks: executing, and what beat asks for.
+"""The Celery tasks: executing, and the periodic tasks of beat.
 
-What beat's tasks are made of loads when they are asked for: it is 1.6 MiB that most workers of a fleet never need.
+The modules of beat's tasks load when a task first runs: most workers of a fleet never need these 1.6 MiB.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def execute(envelope: dict[str, Any]) -> None:
 
 @app.task(name="dspex.health")  # type: ignore[untyped-decorator]
 def health(interval_seconds: float = settings.health_interval_seconds) -> str:
-    """Check the health of the deployment, as beat asks so often, and keep the report. Returns its overall verdict."""
+    """Check the health of the deployment and store the report. Returns the overall condition."""
     from workers.observe.health_check import check_and_record
 
-    return str(check_and_record(settings, _beats_check(), interval_seconds=interval_seconds).overall)
+    return str(check_and_record(settings, _health_check(), interval_seconds=interval_seconds).overall)
 
 
 @cache
-def _beats_check() -> HealthCheck:
-    """One for all times: it knows which of its parts still hang."""
+def _health_check() -> HealthCheck:
+    """One for the process: it remembers which of its checks still hang."""
     from workers.observe.health_check import health_check
 
     return health_check(settings, by_beat=True)
@@ -53,7 +53,7 @@ def alerts() -> str:
 
 @app.task(name="dspex.upkeep")  # type: ignore[untyped-decorator]
 def upkeep() -> str:
-    """Make partitions ahead of time, and remove what is old. Returns how much was done."""
+    """Create partitions ahead of time and remove old ones. Returns a summary."""
     from workers.process.retention_upkeep import keep_up
 
     return keep_up(settings)

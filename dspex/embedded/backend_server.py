@@ -79,7 +79,7 @@ class BackendServer(ABC):
         lock = self._lock_data()
         try:
             self._process = self.build()
-            self._process.start(inherit=lock)
+            self._process.start(inherit=lock.fd)
         finally:
             lock.close()
         try:

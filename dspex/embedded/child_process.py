@@ -1,4 +1,4 @@
-"""A child process: started without inheriting trouble, stopped in order, and never left behind."""
+"""A child process: it starts with a clean environment, stops in order, and ends when its supervisor ends."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ import pwd
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from dspex.embedded.child_launcher import REFUSED
-from dspex.embedded.home import FileLock
 from dspex.errors import ConfigurationError
 
 __all__ = ["REFUSED", "Account", "ChildProcess", "launch_command", "server_environment"]
 
 _LAUNCHER = Path(__file__).with_name("child_launcher.py")
 _LOG_BYTES = 5 * 1024 * 1024
-# The kernel sends the death signal when the *thread* that started the child ends, so one thread that lives as long
-# as this process starts them all.
+# The kernel sends the death signal when the *thread* that started the child ends. So children are started by the main
+# thread, or by this one, which lives as long as this process.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dspex-spawner")
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The operating system's account that a server runs as, when the supervisor is root."""
+    """The operating system account of a server whose supervisor is root."""
 
     uid: int
     gid: int
@@ -62,22 +63,23 @@ def launch_command(
 
 
 def server_environment() -> dict[str, str]:
-    """The environment of a server: none of the supervisor's settings and secrets."""
+    """The environment of a server, without the supervisor's settings and secrets."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
 @dataclass
 class ChildProcess:
-    """One process: what to run and how to end it.
+    """One process: its command and how it is stopped.
 
-    ``stop_signals`` are sent one after the other, each with its seconds to end in; SIGKILL to the whole session
-    follows. The kernel sends ``death_signal`` when this process, its supervisor, dies.
+    ``stop_signals`` are sent one after the other, each with its time to end; SIGKILL to the whole session follows.
+    The kernel sends ``death_signal`` when this process, its supervisor, dies. Without a ``log``, the child writes to
+    the supervisor's standard output and error.
     """
 
     name: str
     argv: Sequence[str]
-    log: Path
     env: Mapping[str, str]
+    log: Path | None = None
     cwd: Path | None = None
     account: Account | None = None
     death_signal: signal.Signals = signal.SIGKILL
@@ -91,19 +93,27 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs (and before it was started)."""
+        """None while it runs and before it is started."""
         return self._popen.poll() if self._popen else None
 
     @property
     def running(self) -> bool:
         return self._popen is not None and self._popen.poll() is None
 
-    def start(self, *, inherit: FileLock | None = None) -> None:
-        """Start it; it and all of its own children hold the lock ``inherit`` while they live."""
-        self._popen = _spawner.submit(self._spawn, inherit).result()
+    def start(self, *, inherit: int | None = None) -> None:
+        """Start it; it and its own children inherit the file descriptor ``inherit``."""
+        if threading.current_thread() is threading.main_thread():
+            self._popen = self._spawn(inherit)
+        else:
+            self._popen = _spawner.submit(self._spawn, inherit).result()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing if it has ended."""
+        if self._popen is not None:
+            self._popen.send_signal(number)
 
     def stop(self) -> None:
-        """End it as it likes to be ended, then by force, with all of its session. Does nothing if it never ran."""
+        """End it by its stop signals, then by force with its whole session. Does nothing if it never ran."""
         if self._popen is None:
             return
         for number, grace in self.stop_signals:
@@ -113,11 +123,16 @@ class ChildProcess:
             self.wait(grace)
         self.kill()
         self._popen.wait()
-        self._close_pipe()
+        self.close()
         self._popen = None
 
+    def close(self) -> None:
+        """Close the pipe to a process that has ended."""
+        if self._popen and self._popen.stdin:
+            self._popen.stdin.close()
+
     def kill(self) -> None:
-        """End it and all of its session at once; :meth:`stop` is still to be called."""
+        """End it and its whole session at once; :meth:`stop` has to follow."""
         if popen := self._popen:
             with suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, for a group of zombies
                 os.killpg(popen.pid, signal.SIGKILL)
@@ -133,35 +148,38 @@ class ChildProcess:
         return True
 
     def evidence(self) -> str:
-        """How it ended, and what it said last."""
+        """How it ended, and the last lines of its log."""
         code = "is still running" if self.exit_code is None else f"ended with exit code {self.exit_code}"
+        if self.log is None:
+            return f"{self.name} {code}"
         return f"{self.name} {code}. Its log is {str(self.log)!r}:\n{self.printed()}"
 
     def printed(self, lines: int = 15) -> str:
-        """The last lines that it printed since it was started."""
+        """The last lines that it has written to its log since it was started."""
+        if self.log is None:
+            return ""
         with self.log.open("rb") as file:
             file.seek(self._log_from)
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
 
-    def _spawn(self, lock: FileLock | None) -> subprocess.Popen[bytes]:
-        self._rotate_log()
-        with self.log.open("ab") as log:
-            self._log_from = log.tell()
+    def _spawn(self, inherit: int | None) -> subprocess.Popen[bytes]:
+        with ExitStack() as opened:
+            log = None if self.log is None else opened.enter_context(_open_log(self.log))
+            self._log_from = 0 if log is None else log.tell()
             return subprocess.Popen(
                 launch_command(self.argv, death_signal=self.death_signal, account=self.account),
                 stdin=subprocess.DEVNULL if sys.platform == "linux" else subprocess.PIPE,
                 stdout=log,
-                stderr=subprocess.STDOUT,
+                stderr=None if log is None else subprocess.STDOUT,
                 env=dict(self.env),
                 cwd=self.cwd,
-                pass_fds=() if lock is None else (lock.fd,),
+                pass_fds=() if inherit is None else (inherit,),
                 start_new_session=True,  # the terminal's Ctrl-C is for the supervisor alone
             )
 
-    def _rotate_log(self) -> None:
-        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
 
-    def _close_pipe(self) -> None:
-        if self._popen and self._popen.stdin:
-            self._popen.stdin.close()
+def _open_log(path: Path) -> BinaryIO:
+    """Open the log to append to it; a large one is kept under another name."""
+    if path.exists() and path.stat().st_size > _LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path.open("ab")

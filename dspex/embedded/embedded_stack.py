@@ -62,7 +62,7 @@ class EmbeddedStack:
         self._worker_check = worker_check
         self._report = on_progress
         self._model = LocalModel(self.home)
-        self._monitor = ProcessMonitor(on_progress, on_look=self._serve_model_when_wanted)
+        self._monitor = ProcessMonitor(on_progress, before_check=self._serve_model_when_wanted)
         self._stop_requested = threading.Event()
 
     @property
@@ -122,7 +122,7 @@ class EmbeddedStack:
         return found
 
     def _serve_model_when_wanted(self) -> None:
-        if self._model.wanted and not self._monitor.watches(self._model):
+        if self._model.wanted and not self._monitor.monitors(self._model):
             self._monitor.launch(self._model)
 
     def _stop_applications(self) -> None:
@@ -135,7 +135,7 @@ class EmbeddedStack:
                 raise
 
     def _stop_model(self) -> None:
-        if self._monitor.watches(self._model):
+        if self._monitor.monitors(self._model):
             stack_progress.stop(self._report, self._model.name, self._model.stop)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Keeps processes running: starts again what died, later each time, and reports it."""
+"""Keeps the stack's processes running: starts again what died, with a growing delay, and reports it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from dspex.embedded.restarts import Restarts
 from dspex.embedded.stack_progress import Reporter, StackStep, StepState
 from dspex.errors import DspexError
 
@@ -16,21 +17,18 @@ __all__ = ["MonitoredProcess", "ProcessFailed", "ProcessMonitor"]
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.1
-_FIRST_DELAY = 0.2
-_LONGEST_DELAY = 30.0
-# Whoever ran for so long did not die of what it died of before.
-_STEADY_SECONDS = 60.0
+_CHECK_SECONDS = 0.1
+_FIRST_DELAY_SECONDS = 0.2
 
 
 class ProcessFailed(DspexError):
-    """A process of the embedded stack did not come up."""
+    """A process of the embedded stack did not start."""
 
     code = "process_failed"
 
 
 class MonitoredProcess(Protocol):
-    """Something that is kept running: a server, a worker, …"""
+    """A server, a worker or another process that is kept running."""
 
     @property
     def name(self) -> str: ...
@@ -45,130 +43,129 @@ class MonitoredProcess(Protocol):
         """Start it, or start it again. Raises DspexError."""
 
     def ready(self) -> bool:
-        """Whether it can be used; asked again and again while it starts, so it must answer soon."""
+        """Whether it can be used. Called repeatedly while it starts, so it must return soon."""
 
     def stop(self) -> None:
-        """End it, and whatever it left behind when it ended by itself."""
+        """End it, and clean up after it if it ended by itself."""
 
     def evidence(self) -> str:
-        """Why it ended: its exit code and its last words."""
+        """Why it ended: its exit code and the last lines of its log."""
 
 
 @dataclass
 class _Monitored:
-    unit: MonitoredProcess
+    """A process, its state, and when it is started again."""
+
+    process: MonitoredProcess
     state: StepState = StepState.STARTING
     since: float = field(default_factory=time.monotonic)
-    failures: int = 0
-    again_at: float = 0.0
-    why: str = ""
-
-    @property
-    def delay(self) -> float:
-        return float(min(_FIRST_DELAY * 2 ** (self.failures - 1), _LONGEST_DELAY))
+    restarts: Restarts = field(default_factory=lambda: Restarts(first_delay_seconds=_FIRST_DELAY_SECONDS))
+    restart_at: float = 0.0
+    reason: str = ""
 
     def enter(self, state: StepState) -> float:
-        """Change the state; returns how long the one before lasted."""
+        """Change the state. Returns how long the one before lasted."""
         now = time.monotonic()
         lasted, self.state, self.since = now - self.since, state, now
         return lasted
 
 
 class ProcessMonitor:
-    """Watches units from a thread of its own, between :meth:`start` and :meth:`stop`.
+    """Checks processes in its own thread, between :meth:`start` and :meth:`stop`.
 
-    A unit that dies is started again after 0.2 s, then 0.4 s, … up to 30 s; after a minute of running the delays begin
-    anew. What happens is told to ``report``.
+    A process that dies is started again after 0.2 s, then 0.4 s, … up to 30 s; after a minute of running the delays
+    begin anew. Each change is passed to ``report``.
     """
 
-    def __init__(self, report: Reporter, *, on_look: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, report: Reporter, *, before_check: Callable[[], None] = lambda: None) -> None:
         self._report = report
-        self._on_look = on_look
-        self._watches: list[_Monitored] = []
+        self._before_check = before_check
+        self._monitored: list[_Monitored] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dspex-monitor", daemon=True)
 
-    def adopt(self, unit: MonitoredProcess) -> None:
-        """Watch a unit that is ready already."""
-        self._watches.append(_Monitored(unit, StepState.READY))
+    def adopt(self, process: MonitoredProcess) -> None:
+        """Monitor a process that is ready already."""
+        self._monitored.append(_Monitored(process, StepState.READY))
 
-    def launch(self, unit: MonitoredProcess) -> None:
-        """Start a unit and watch it."""
-        self._report(StackStep(unit.name, StepState.STARTING))
-        watch = _Monitored(unit)
-        self._watches.append(watch)
-        self._begin(watch)
+    def launch(self, process: MonitoredProcess) -> None:
+        """Start a process and monitor it."""
+        self._report(StackStep(process.name, StepState.STARTING))
+        each = _Monitored(process)
+        self._monitored.append(each)
+        self._begin(each)
 
-    def watches(self, unit: MonitoredProcess) -> bool:
-        return any(watch.unit is unit for watch in self._watches)
+    def monitors(self, process: MonitoredProcess) -> bool:
+        return any(each.process is process for each in self._monitored)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching; the units go on running."""
+        """Stop monitoring; the processes continue to run."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def await_ready(self, timeout: float) -> None:
-        """Wait until every unit is ready; raise ProcessFailed when one dies instead. Before :meth:`start` only."""
+        """Wait until every process is ready; raise ProcessFailed when one dies first. Before :meth:`start` only."""
         deadline = time.monotonic() + timeout
-        while unready := [watch for watch in self._watches if watch.state is not StepState.READY]:
-            for watch in unready:
-                self._look(watch)
-                if watch.state is StepState.FAILED:
-                    raise ProcessFailed(f"{watch.unit.name} did not come up. {watch.why}")
+        while unready := [each for each in self._monitored if each.state is not StepState.READY]:
+            for each in unready:
+                self._check(each)
+                if each.state is StepState.FAILED:
+                    raise ProcessFailed(f"{each.process.name} did not start. {each.reason}")
             if time.monotonic() > deadline:
-                names = ", ".join(watch.unit.name for watch in unready)
-                last = "\n".join(watch.unit.evidence() for watch in unready)
+                names = ", ".join(each.process.name for each in unready)
+                last = "\n".join(each.process.evidence() for each in unready)
                 raise ProcessFailed(f"not ready after {timeout:.0f} s: {names}\n{last}")
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_CHECK_SECONDS)
 
-    def look(self) -> None:
-        """One round over all units; ``on_look`` first, which may launch more of them."""
-        self._on_look()
-        for watch in list(self._watches):
-            self._look(watch)
+    def check(self) -> None:
+        """Check each process once; ``before_check`` comes first, and may launch more of them."""
+        self._before_check()
+        for each in list(self._monitored):
+            self._check(each)
 
     def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_SECONDS):
+        while not self._stopping.wait(_CHECK_SECONDS):
             try:
-                self.look()
+                self.check()
             except Exception:
-                log.exception("watching the processes went wrong; watching goes on")
+                log.exception("a check of the processes failed; monitoring continues")
 
-    def _look(self, watch: _Monitored) -> None:
-        if watch.state is StepState.FAILED:
-            if time.monotonic() >= watch.again_at:
-                self._again(watch)
-        elif not watch.unit.running:
-            self._died(watch)
-        elif watch.state is StepState.STARTING and watch.unit.ready():
-            self._report(StackStep(watch.unit.name, StepState.READY, watch.enter(StepState.READY), watch.unit.address))
+    def _check(self, each: _Monitored) -> None:
+        if each.state is StepState.FAILED:
+            if time.monotonic() >= each.restart_at:
+                self._restart(each)
+        elif not each.process.running:
+            self._handle_end(each)
+        elif each.state is StepState.STARTING and each.process.ready():
+            self._report(
+                StackStep(each.process.name, StepState.READY, each.enter(StepState.READY), each.process.address)
+            )
 
-    def _died(self, watch: _Monitored) -> None:
-        why = watch.unit.evidence()
-        watch.unit.stop()
-        self._failed(watch, why)
+    def _handle_end(self, each: _Monitored) -> None:
+        reason = each.process.evidence()
+        each.process.stop()
+        self._fail(each, reason)
 
-    def _failed(self, watch: _Monitored, why: str) -> None:
-        was_ready = watch.state is StepState.READY
-        lasted = watch.enter(StepState.FAILED)
-        watch.why = why
-        watch.failures = 1 if was_ready and lasted > _STEADY_SECONDS else watch.failures + 1
-        watch.again_at = time.monotonic() + watch.delay
-        log.info("%s failed, is started again in %.1f s: %s", watch.unit.name, watch.delay, why)
-        detail = f"{why}\nIt is started again in {watch.delay:.1f} s."
-        self._report(StackStep(watch.unit.name, StepState.FAILED, lasted, detail=detail))
+    def _fail(self, each: _Monitored, reason: str) -> None:
+        was_ready = each.state is StepState.READY
+        lasted = each.enter(StepState.FAILED)
+        delay = each.restarts.next_delay(ready_seconds=lasted if was_ready else 0.0)
+        each.reason, each.restart_at = reason, time.monotonic() + delay
+        log.info("%s failed and is started again in %.1f s: %s", each.process.name, delay, reason)
+        detail = f"{reason}\nIt is started again in {delay:.1f} s."
+        self._report(StackStep(each.process.name, StepState.FAILED, lasted, detail=detail))
 
-    def _again(self, watch: _Monitored) -> None:
-        self._report(StackStep(watch.unit.name, StepState.STARTING))
-        watch.enter(StepState.STARTING)
-        self._begin(watch)
+    def _restart(self, each: _Monitored) -> None:
+        self._report(StackStep(each.process.name, StepState.STARTING))
+        each.enter(StepState.STARTING)
+        self._begin(each)
 
-    def _begin(self, watch: _Monitored) -> None:
+    def _begin(self, each: _Monitored) -> None:
         try:
-            watch.unit.begin()
+            each.process.begin()
         except DspexError as error:
-            self._failed(watch, str(error))
+            self._fail(each, str(error))

@@ -1,4 +1,4 @@
-"""When the watchdog bites and when it does not: check by check, on a real Redis and a real loop."""
+"""When the watchdog ends a worker and when it does not: check by check, on a real Redis and a real loop."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from dspex.publish.broker import QUEUE, Broker
 from dspex.settings import Backends
 from workers.attempt.sync_threads import SyncThreads
 from workers.process.watchdog import CHECKS, Consumption, Watchdog
+from workers.process.worker_state import WorkerState
 
 
 @dataclass
 class Slots:
-    """What of the executor the watchdog looks at."""
+    """The executor, as the watchdog sees it."""
 
     held: int = 0
     concurrency: int = 2
@@ -31,10 +32,10 @@ class Worker:
     """A watchdog of a worker that is as its fields say."""
 
     watchdog: Watchdog
+    intake: WorkerState
     slots: Slots
     threads: SyncThreads
     verdicts: list[str]
-    received: int = 0
     consumption: Consumption = Consumption.ON
 
     def check(self, times: int) -> list[str]:
@@ -46,18 +47,17 @@ class Worker:
 
 @pytest.fixture
 def worker(backends: Backends) -> Iterator[Worker]:
-    broker, slots, threads = Broker(backends.broker_url), Slots(), SyncThreads(1)
+    broker, intake, slots, threads = Broker(backends.broker_url), WorkerState(), Slots(), SyncThreads(1)
     verdicts: list[str] = []
     made: Worker
     watchdog = Watchdog(
-        broker, slots, threads, seconds=CHECKS * 10,
-        received=lambda: made.received, consumption=lambda: made.consumption,
-        on_stuck=lambda: verdicts.append("stuck"),
+        broker, intake, slots, threads, seconds=CHECKS * 10,
+        consumption=lambda: made.consumption, on_stuck=lambda: verdicts.append("stuck"),
     )  # fmt: skip
-    made = Worker(watchdog, slots, threads, verdicts)
+    made = Worker(watchdog, intake, slots, threads, verdicts)
     yield made
     threads.close()
-    watchdog.close()
+    watchdog.stop()
     broker.close()
 
 
@@ -74,15 +74,15 @@ def test_an_idle_worker_with_nothing_to_do_is_left_alone(worker: Worker) -> None
 
 
 @pytest.mark.usefixtures("message")
-def test_a_worker_that_is_deaf_is_ended(worker: Worker) -> None:
+def test_a_worker_that_receives_nothing_is_ended(worker: Worker) -> None:
     assert worker.check(CHECKS - 1) == []
     assert worker.check(1) == ["stuck"]
 
 
 @pytest.mark.usefixtures("message")
-def test_one_that_hears_now_and_then_or_is_full_is_not(worker: Worker) -> None:
+def test_one_that_receives_now_and_then_or_is_full_is_not(worker: Worker) -> None:
     worker.check(CHECKS - 1)
-    worker.received += 1
+    worker.intake.received += 1
     worker.check(CHECKS - 1)
     worker.slots.held = worker.slots.concurrency
     assert worker.check(3 * CHECKS) == []
@@ -95,13 +95,13 @@ def test_one_that_is_reconnecting_is_given_a_minute_more(worker: Worker) -> None
     assert worker.check(1) == ["stuck"], "with a check every ten seconds"
 
 
-def test_without_redis_there_is_nothing_to_hear(worker: Worker, backends: Backends) -> None:
+def test_without_redis_there_is_nothing_to_receive(worker: Worker, backends: Backends) -> None:
     worker.watchdog._redis = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
     assert worker.check(3 * CHECKS) == []
 
 
 @pytest.mark.usefixtures("message")
-def test_one_that_an_operator_told_not_to_consume_is_left_alone(worker: Worker) -> None:
+def test_one_whose_consumer_an_operator_stopped_is_left_alone(worker: Worker) -> None:
     worker.consumption = Consumption.OFF
     assert worker.check(CHECKS + 10) == []
 

@@ -1,4 +1,4 @@
-"""What the monitor does with a unit that dies, will not start, or takes its time."""
+"""What the monitor does with a process that dies, does not start, or takes its time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 
 from dspex.embedded import process_monitor
 from dspex.embedded.process_monitor import ProcessFailed, ProcessMonitor
+from dspex.embedded.restarts import LONGEST_DELAY_SECONDS, STEADY_SECONDS, Restarts
 from dspex.embedded.stack_progress import StackStep, StepState
 from dspex.errors import BackendUnavailable
 
 
 class Lamp:
-    """A unit without a process: it runs from begin() until it is put out."""
+    """It runs from begin() until it is put out."""
 
     name = "lamp"
     address = "127.0.0.1:1"
@@ -49,8 +50,8 @@ def events() -> list[StackStep]:
 
 @pytest.fixture
 def monitor(events: list[StackStep], monkeypatch: pytest.MonkeyPatch) -> ProcessMonitor:
-    monkeypatch.setattr(process_monitor, "_FIRST_DELAY", 0.001)
-    monkeypatch.setattr(process_monitor, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(process_monitor, "_FIRST_DELAY_SECONDS", 0.001)
+    monkeypatch.setattr(process_monitor, "_CHECK_SECONDS", 0.001)
     return ProcessMonitor(events.append)
 
 
@@ -58,17 +59,17 @@ def states(events: list[StackStep]) -> list[StepState]:
     return [event.state for event in events]
 
 
-def look_until(monitor: ProcessMonitor, condition: Callable[[], bool]) -> None:
+def check_until(monitor: ProcessMonitor, condition: Callable[[], bool]) -> None:
     pause = threading.Event()
     for _ in range(5_000):
         if condition():
             return
-        monitor.look()
+        monitor.check()
         pause.wait(0.001)
     pytest.fail("the condition was never met")
 
 
-def test_a_unit_becomes_ready_when_it_says_so(monitor: ProcessMonitor, events: list[StackStep]) -> None:
+def test_a_process_becomes_ready_when_its_check_passes(monitor: ProcessMonitor, events: list[StackStep]) -> None:
     monitor.launch(Lamp(looks=3))
     monitor.await_ready(timeout=10)
     assert states(events) == [StepState.STARTING, StepState.READY]
@@ -80,7 +81,7 @@ def test_what_dies_is_started_again(monitor: ProcessMonitor, events: list[StackS
     monitor.launch(lamp)
     monitor.await_ready(timeout=10)
     lamp.running = False
-    look_until(monitor, lambda: states(events).count(StepState.READY) == 2)
+    check_until(monitor, lambda: states(events).count(StepState.READY) == 2)
     assert states(events) == [
         StepState.STARTING,
         StepState.READY,
@@ -92,22 +93,21 @@ def test_what_dies_is_started_again(monitor: ProcessMonitor, events: list[StackS
     assert "started again" in events[2].detail
 
 
-def test_what_will_not_start_is_tried_again_ever_later(monitor: ProcessMonitor, events: list[StackStep]) -> None:
+def test_what_does_not_start_is_tried_again(monitor: ProcessMonitor, events: list[StackStep]) -> None:
     lamp = Lamp(refusals=4)
     monitor.launch(lamp)
-    look_until(monitor, lambda: lamp.running)
+    check_until(monitor, lambda: lamp.running)
     assert lamp.begun == 5
     delays = [event.detail.rpartition(" in ")[2] for event in events if event.state is StepState.FAILED]
     assert len(delays) == 4
 
 
-def test_delays_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = process_monitor._Monitored(Lamp())
-    delays = []
-    for watch.failures in range(1, 12):
-        delays.append(watch.delay)
+def test_delays_double_up_to_a_limit_and_begin_anew_after_a_minute() -> None:
+    restarts = Restarts(first_delay_seconds=0.2)
+    delays = [restarts.next_delay(ready_seconds=STEADY_SECONDS - 1) for _ in range(11)]
     assert delays[:4] == [0.2, 0.4, 0.8, 1.6]
-    assert delays[-1] == 30.0
+    assert delays[-1] == LONGEST_DELAY_SECONDS
+    assert restarts.next_delay(ready_seconds=STEADY_SECONDS) == 0.2
 
 
 def test_a_first_start_that_fails_is_an_error(monitor: ProcessMonitor) -> None:

@@ -1,8 +1,8 @@
-"""Cancellation: ends what somebody wants cancelled.
+"""Cancellation: ends the running attempts whose cancellation was requested.
 
-The wish is a column of the execution's row. ``dspex:cancel`` on Redis only says that there is one, so that it is
-looked for at once; it is looked for each second anyway, in case the word was lost or Redis is away. A forged message
-therefore cancels nothing.
+The request is a column of the execution's row. A message on ``dspex:cancel`` in Redis only makes the worker read that
+column at once. The worker reads it each second anyway, in case the message was lost or Redis is out of reach. A forged
+message therefore cancels nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RECONNECT_SECONDS = 1.0
 
 
 class Cancellation:
-    """Two tasks on the worker's loop: one listens, one looks."""
+    """Two tasks on the worker's loop: one listens to Redis, one reads from Postgres."""
 
     def __init__(self, ledger: Ledger, executor: Executor, broker_url: str) -> None:
         self._ledger = ledger
@@ -40,7 +40,7 @@ class Cancellation:
     def start(self) -> None:
         self._tasks = [
             asyncio.create_task(self._listen(), name="dspex-cancel-listen"),
-            asyncio.create_task(self._look(), name="dspex-cancel-look"),
+            asyncio.create_task(self._poll(), name="dspex-cancel-poll"),
         ]
 
     async def close(self) -> None:
@@ -49,21 +49,21 @@ class Cancellation:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._redis.aclose()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hinted.wait(), POLL_SECONDS)
             self._hinted.clear()
             if self._executor.running:
-                await self._end_what_is_asked()
+                await self._end_requested()
 
-    async def _end_what_is_asked(self) -> None:
+    async def _end_requested(self) -> None:
         try:
-            asked = await self._ledger.cancelling()
+            requested = await self._ledger.cancelling()
         except psycopg.Error as error:
-            log.warning("cannot look for cancellations: %s", str(error).split("\n")[0])
+            log.warning("cannot read requests for cancellation: %s", str(error).split("\n")[0])
             return
-        for id, attempt, requested_at in asked:
+        for id, attempt, requested_at in requested:
             self._executor.cancel(id, attempt, requested_at)
 
     async def _listen(self) -> None:

@@ -1,7 +1,7 @@
-"""Celery's consumer, proof against messages that are not ours.
+"""Celery's consumer, guarded against messages that DSPex did not send.
 
-Celery logs the whole content of a message that it does not understand, and a message with odd headers ends the worker.
-Here one is refused, counted and forgotten; the truth is in Postgres, and nothing of it changes.
+Celery logs the whole content of a message that it does not understand, and a message with unexpected headers ends the
+worker. Here such a message is refused, counted and dropped. Nothing in Postgres changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Consumer"]
 
 log = logging.getLogger("dspex.workers")
 
-#: What ours never say: it would have the worker hold the message in memory until then.
+#: Headers that DSPex never sends: with them, the worker would hold the message in memory until that time.
 _LATER = ("eta", "expires")
 
 
@@ -55,7 +55,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._refuse(message, "content_type" if isinstance(exc, ContentDisallowed) else "malformed", exc)
 
     def _refuse(self, message: Any, reason: str, error: Exception | None = None) -> None:
-        """Only the kind of the error is logged: its text may quote what came."""
+        """Refuse the message. Only the type of the error is logged: its text may quote the message."""
         log.error("refused a message (%s)%s", reason, f": {type(error).__name__}" if error else "")
         self.pool.refuse(reason)
         if not message.acknowledged:

@@ -1,7 +1,7 @@
 """Flower, the live view of workers and tasks, as DSPex runs it: ``python -m workers.consume.flower``.
 
-``dspex flower`` becomes this process. The password comes from the settings, never from the command line; Flower's own
-``FLOWER_*`` variables work as its documentation says, but for those that are set here.
+``dspex flower`` becomes this process. The password comes from the settings, never from the command line. Flower's own
+``FLOWER_*`` variables work as its documentation says, except for the options that are set here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["main"]
 
 log = logging.getLogger("dspex.flower")
 
-#: A worker that has been gone for so long is no longer shown.
+#: A worker that ended this long ago is no longer shown.
 FORGET_WORKERS_SECONDS = 3600
 COLUMNS = "name,uuid,state,worker,received,runtime,exception"
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="workers.flower")
+    parser = argparse.ArgumentParser(prog="workers.consume.flower")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--address", required=True)
     parser.add_argument("--url-prefix")
@@ -62,11 +62,11 @@ def _options(settings: Settings, arguments: argparse.Namespace) -> Any:
     if settings.flower_password is not None:
         options.basic_auth = [f"{settings.flower_user}:{settings.flower_password.get_secret_value()}"]
     if not (options.basic_auth or options.auth):
-        options.read_only = True  # anything on this machine reaches it, a page in a browser included
+        options.read_only = True  # every program of this machine reaches it, also a page in a browser
     options.max_tasks, options.max_workers = settings.flower_max_tasks, settings.flower_max_workers
     options.purge_offline_workers = FORGET_WORKERS_SECONDS
     options.tasks_columns = COLUMNS
-    # What it could keep is a pickle, which is never read here: history is in Postgres.
+    # It would keep a pickle, which is never read here: history is in Postgres.
     options.persistent = False
     extract_settings()
     return options

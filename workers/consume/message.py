@@ -1,4 +1,4 @@
-"""A message of Celery's: the executions it carries, and what Celery, its events and Flower are told of them."""
+"""A message of Celery's: the executions it carries, Celery's callbacks for it, and the events that Flower shows."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ __all__ = ["Message"]
 log = logging.getLogger("dspex.workers")
 
 CONTENT_TYPE = "application/json"
-#: Several times what an envelope with the most ids takes.
+#: Several times the size of the largest envelope.
 BODY_BYTES_MOST = 256 * 1024
-#: That of a message which does not say how urgent it is.
+#: The priority step of a message without a priority.
 LAST_STEP = 9
 
 
 class Pool(Protocol):
-    """What a message needs of the pool."""
+    """The part of the pool that a message uses."""
 
     @property
-    def tells(self) -> bool: ...
+    def sends_events(self) -> bool: ...
 
-    def tell(self, event: str, id: UUID, **fields: Any) -> None: ...
+    def send_event(self, event: str, id: UUID, **fields: Any) -> None: ...
 
     def on_main(self, call: Callable[..., Any], *args: Any) -> None: ...
 
@@ -49,7 +49,7 @@ class Pool(Protocol):
 class Message:
     """A message under way: the executions it carries, and Celery's callbacks for it.
 
-    The main thread hears of its first start and its end, and of what lies between only if somebody wants to be told.
+    Celery's main thread is called at the first start and at the end, and in between only while events are sent.
     """
 
     def __init__(
@@ -79,20 +79,20 @@ class Message:
             ids = _ids(self._body, self._content_type)
         except MessageRefused as error:
             reason = error.details["reason"]
-            log.error("refused a message (%s): %s", reason, error)  # noqa: TRY400 - a traceback tells nothing
+            log.error("refused a message (%s): %s", reason, error)  # noqa: TRY400 - a traceback adds nothing
             self._pool.refuse(reason)
             self._finish(Outcome(Status.FAILED, error))
             return
         self._left = len(ids)
-        for id in ids if self._pool.tells else ():
-            if not self._speaks_for(id):
-                self._pool.tell("task-received", id, name=self._name, args=str(id), kwargs="{}", retries=0)
+        for id in ids if self._pool.sends_events else ():
+            if not self._is_task_id(id):
+                self._pool.send_event("task-received", id, name=self._name, args=str(id), kwargs="{}", retries=0)
         self._pool.submit(
             Received(ids, self._name.removeprefix(f"{TASK} "), self._priority), self._on_start, self._on_end
         )
 
-    def _speaks_for(self, id: UUID) -> bool:
-        """Whether Celery's own events, those of the message, are this execution's."""
+    def _is_task_id(self, id: UUID) -> bool:
+        """Whether the message's own id is this execution's: then Celery itself sends its events."""
         return id.hex == self._task_id
 
     # On the loop's thread.
@@ -101,23 +101,23 @@ class Message:
         if not self._accepted:
             self._accepted = True
             self._pool.on_main(self._accept_callback, os.getpid(), time.monotonic())
-        if self._pool.tells and not self._speaks_for(id):
-            self._pool.on_main(self._pool.tell, "task-started", id)
+        if self._pool.sends_events and not self._is_task_id(id):
+            self._pool.on_main(self._pool.send_event, "task-started", id)
 
     def _on_end(self, id: UUID, outcome: Outcome) -> None:
         self._left -= 1
-        if self._speaks_for(id):
+        if self._is_task_id(id):
             self._outcome = outcome
-        elif self._pool.tells and outcome.status is not None:
-            self._pool.on_main(self._tell_ending, id, outcome)
+        elif self._pool.sends_events and outcome.status is not None:
+            self._pool.on_main(self._send_end_event, id, outcome)
         if self._left == 0:
             self._pool.on_main(self._finish, self._outcome)
 
     # On the main thread.
 
-    def _tell_ending(self, id: UUID, outcome: Outcome) -> None:
+    def _send_end_event(self, id: UUID, outcome: Outcome) -> None:
         event, fields = _ending(outcome)
-        self._pool.tell(event, id, **fields)
+        self._pool.send_event(event, id, **fields)
 
     def _finish(self, outcome: Outcome) -> None:
         if outcome.status is Status.COMPLETED:
@@ -144,7 +144,7 @@ def _ids(body: bytes | str, content_type: str) -> list[UUID]:
 
 
 def _ending(outcome: Outcome) -> tuple[str, dict[str, Any]]:
-    """The event, and its fields, of an execution that ended so."""
+    """The event for this outcome, and its fields."""
     code = outcome.error.code if outcome.error else ""
     if outcome.status is Status.COMPLETED:
         return "task-succeeded", {"result": "completed", "runtime": outcome.runtime_seconds}
@@ -156,7 +156,7 @@ def _ending(outcome: Outcome) -> tuple[str, dict[str, Any]]:
 
 
 def _exception_info(outcome: Outcome) -> ExceptionInfo:
-    """What Celery's events tell: a code, never a text that may hold inputs or outputs."""
+    """The failure as Celery's events show it: a code, never a text that may hold inputs or outputs."""
     code = outcome.error.code if outcome.error else ""
     try:
         if outcome.status is None:
@@ -168,7 +168,7 @@ def _exception_info(outcome: Outcome) -> ExceptionInfo:
         raise _Failed(code or str(outcome.status))
     except Exception as error:
         info = ExceptionInfo()
-        info.exception, info.traceback = error, ""  # a wrapper, and a line of this file, would tell nobody anything
+        info.exception, info.traceback = error, ""  # a traceback would show this function alone
         return info
 
 

@@ -1,10 +1,11 @@
-"""kombu's Redis transport, proof against what is not a message, and without its emulation of acknowledgements.
+"""kombu's Redis transport, guarded against data that is not a message, and without emulated acknowledgements.
 
-Whoever can write to Redis can put anything on the queue. kombu lets what it cannot parse end the worker; here it is
-logged, dropped, and changes nothing: the truth is in Postgres, and what a lost message stood for is dispatched again.
+A client of Redis can put anything on the queue. In kombu, data that it cannot parse ends the worker. Here such data is
+logged and dropped, and nothing is lost: Postgres holds the executions, and those of a lost message are dispatched
+again.
 
-For the same reason a message that was received is kept in Redis no longer: kombu would store each a second time, and
-delete it when it is acknowledged, in two transactions that cost the worker more than the rest of the message.
+For the same reason a received message is not kept in Redis. kombu would store each a second time and delete it when it
+is acknowledged, in two transactions that cost the worker more than the rest of the message.
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ __all__ = ["GuardedRedisTransport", "register"]
 
 log = logging.getLogger("dspex.workers")
 
-#: Base64 around the body included, several times what the largest message takes.
+#: Several times the size of the largest message, including the base64 of its body.
 MESSAGE_BYTES_MOST = 512 * 1024
-#: What reading something that is no message may raise, in kombu and beneath it; RecursionError for deep nesting.
+#: What kombu and the libraries beneath it raise for data that is not a message; RecursionError for deep nesting.
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 def _uncounted(reason: str) -> None:
-    """Nobody counts: this process is no worker."""
+    """Count nothing: this process is not a worker."""
 
 
-#: Told of each message that is dropped; the pool sets it.
+#: Called for each message that is dropped; the pool sets it.
 on_refused: Callable[[str], None] = _uncounted
 
 
-class QoS(virtual.QoS):  # type: ignore[misc]
-    """Counts what is in flight, in this process alone."""
+class GuardedQoS(virtual.QoS):  # type: ignore[misc]
+    """Counts the messages in flight, in this process alone."""
 
     restore_at_shutdown = False
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Drop the message, or give it back; over a connection that is gone it is too late."""
+        """Drop the message, or put it back on the queue; do nothing once the connection is closed."""
         if not self.channel.closed:
             super().reject(delivery_tag, requeue=requeue)
 
@@ -49,7 +50,7 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.QoS = QoS
+        self.QoS = GuardedQoS
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous=asynchronous)
@@ -70,14 +71,14 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
 
 
 def _bounded(reply: Any, **_: Any) -> Any:
-    """What BRPOP brought, if it is no larger than a message may be."""
+    """The reply of BRPOP, unless it is larger than a message may be."""
     if reply and len(reply[1]) > MESSAGE_BYTES_MOST:
         raise ValueError(f"a message of {len(reply[1])} bytes, more than {MESSAGE_BYTES_MOST}")
     return tuple(reply) if reply else None
 
 
 def _dropped(error: Exception) -> bool:
-    # Only the kind: the text of the error may quote what came.
+    # Only the type: the text of the error may quote the data.
     log.error("refused a message (not_a_message): %s", type(error).__name__)
     on_refused("not_a_message")
     return True
@@ -88,10 +89,10 @@ class GuardedRedisTransport(redis.Transport):  # type: ignore[misc]
 
 
 def _without_payload(record: logging.LogRecord) -> bool:
-    """kombu tells of an event that is no JSON by printing all of it: count it, and say no more than that."""
+    """kombu logs the whole content of an event that is not JSON: count the event, and log that alone."""
     if str(record.msg).startswith("Cannot process event on channel"):
         record.msg, record.args, record.exc_info = (
-            "refused a message (not_a_message): an event that is no JSON",
+            "refused a message (not_a_message): an event that is not JSON",
             (),
             None,
         )
@@ -103,5 +104,5 @@ def register() -> None:
     """Make this the transport of redis:// and rediss:// URLs in this process."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:GuardedRedisTransport"
-        _transport_cache.pop(scheme, None)  # kombu remembers what an earlier connection found
+        _transport_cache.pop(scheme, None)  # kombu caches the class that an earlier connection used
     logging.getLogger("kombu.transport.redis").addFilter(_without_payload)

@@ -1,17 +1,18 @@
-"""What came over the queue and was refused: counted, and the counts kept in Postgres.
+"""Counts of refused messages, by reason, stored in Postgres.
 
-Anybody who can write to Redis can put anything on the queue, any number of times. So nothing is kept of what it held,
-and what is kept are numbers by reason and day, written at most once in PAUSE_SECONDS:
+A client of Redis can put anything on the queue, any number of times. So the content of a refused message is not kept,
+only counts by reason and day, written at most once in PAUSE_SECONDS. The reasons:
 
-``body`` ``shape`` ``version`` ``size`` ``checksum`` ``ids``  no envelope of ours, or a damaged one
-(dspex/publish/envelope.py) ``content_type``  not JSON: it is not looked into
-``malformed``     not a task's message, or one that asks for what ours never do
-``task``          a task that there is not
-``not_a_message`` what kombu itself cannot read, or a message that is too large
+``body`` ``shape`` ``version`` ``size`` ``checksum`` ``ids``
+                  not an envelope of DSPex, or a damaged one (dspex/publish/envelope.py)
+``content_type``  not JSON; the content is not read
+``malformed``     not the message of a task, or one with headers that DSPex never sends
+``task``          a task that does not exist
+``not_a_message`` data that kombu cannot read, or a message that is too large
 ``unknown_id``    an id that no execution has
-``wrong_program`` an execution of another program than the message says; it is run all the same, as its row says
+``wrong_program`` the message names another program than the execution's row; the execution runs as its row defines
 
-An id that cannot be claimed is no refusal by itself: messages come twice, and executions are cancelled.
+An id that cannot be claimed is not a refusal by itself: messages may come twice, and executions are cancelled.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ __all__ = ["RefusalCounts"]
 log = logging.getLogger("dspex.workers")
 
 PAUSE_SECONDS = 1.0
-#: Ids that could not be claimed, of which it is asked whether there are such executions; beyond them it is not.
+#: How many ids that could not be claimed are looked up in Postgres at once; further ones are not looked up.
 IDS_MOST = 1000
 
 
 class RefusalCounts:
-    """All methods belong to the loop's thread, but for ``counts``."""
+    """All methods except ``counts`` belong to the loop's thread."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -48,7 +49,7 @@ class RefusalCounts:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many this process refused, by reason."""
+        """How many messages this process refused, by reason."""
         return dict(self._total)
 
     def start(self) -> None:
@@ -60,13 +61,13 @@ class RefusalCounts:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def note(self, reason: str) -> None:
-        """A message was refused."""
+        """Count a refused message."""
         self._total[reason] += 1
         self._new[reason] += 1
         self._has_news.set()
 
     def unclaimed(self, id: UUID) -> None:
-        """There was nothing to claim by this id."""
+        """Note an id that could not be claimed."""
         if len(self._unclaimed) < IDS_MOST:
             self._unclaimed.add(id)
             self._has_news.set()
@@ -74,7 +75,7 @@ class RefusalCounts:
     async def _run(self) -> None:
         while True:
             await self._has_news.wait()
-            await asyncio.sleep(PAUSE_SECONDS)  # what comes meanwhile goes with it
+            await asyncio.sleep(PAUSE_SECONDS)  # what arrives meanwhile is recorded together
             try:
                 await self._record()
             except psycopg.Error as error:

@@ -1,8 +1,8 @@
 """Celery's remote control (``celery -A workers.app control …``), as it applies to executions.
 
-An execution is its row in Postgres, so revoking one cancels the row, as ``dspex cancel`` does. Celery's own way, a
-list of ids in each worker's memory whose messages are dropped, would leave the row queued for ever. Its time limits
-and rate limits are superseded too: by the execution's own deadline, and by the program's ``Limits``.
+An execution is its row in Postgres, so revoking one cancels the row, as ``dspex cancel`` does. Celery itself keeps a
+list of revoked ids in each worker's memory and drops their messages, which would leave the row queued for ever. Time
+limits and rate limits are replaced as well: by the execution's own deadline, and by the program's ``Limits``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _celerys_time_limit = control.time_limit
 
 
 class ExecutionRequest(Request):  # type: ignore[misc]
-    """The request of a message with executions: what becomes of them is decided by their rows alone."""
+    """The request of a message with executions. Their rows alone decide what happens to them."""
 
     def revoked(self) -> bool:
-        """False: a message always reaches the pool, where a cancelled execution is not there to claim."""
+        """False: a message always reaches the pool, where a cancelled execution cannot be claimed."""
         return False
 
     def terminate(self, pool: Any, signal: str | int | None = None) -> None:
@@ -38,18 +38,18 @@ class ExecutionRequest(Request):  # type: ignore[misc]
         pool.revoke([UUID(self.id)], running=True)
 
     def cancel(self, pool: Any, signal: str | int | None = None, emit_retry: bool = True) -> None:
-        """Nothing: a cold shutdown hands back what runs, and a lost connection to Redis says nothing of the work."""
+        """Do nothing: a cold shutdown hands executions back, and a lost connection to Redis does not affect them."""
 
 
 def revoke(state: Any, task_id: str | Sequence[str], terminate: bool = False, **_: object) -> dict[str, str]:
-    """Cancel executions that are queued; with ``terminate`` those that run as well."""
+    """Cancel queued executions; with ``terminate``, running ones as well."""
     wanted = [task_id] if isinstance(task_id, str) else list(task_id or ())
     ids = [id for id in map(_uuid, wanted) if id is not None]
     revoked.update(wanted)  # for `inspect revoked`, and for tasks that are not executions
     try:
         state.consumer.pool.revoke(ids, running=bool(terminate))
     except BackendUnavailable as error:
-        log.error("nothing is revoked: %s", error)  # noqa: TRY400 - the message says it all
+        log.error("nothing is revoked: %s", error)  # noqa: TRY400 - the message is complete
         return {"error": f"nothing is revoked: {error}"}
     which = "if they are queued or run" if terminate else "if they are queued; terminate=True also cancels what runs"
     return {"ok": f"executions {', '.join(map(str, ids))} are cancelled {which}"}
@@ -61,7 +61,7 @@ def terminate(state: Any, signal: str, task_id: str | Sequence[str], **_: object
 
 
 def time_limit(state: Any, task_name: str | None = None, **limits: Any) -> Any:
-    """Set the time limit of a task that is no execution."""
+    """Set the time limit of a task that is not an execution."""
     if task_name == TASK:
         return {"error": "an execution ends at its own deadline: set Program(timeout=…) or submit(timeout=…)"}
     return _celerys_time_limit(state, task_name=task_name, **limits)
@@ -73,7 +73,7 @@ def rate_limit(state: Any, task_name: str, rate_limit: str, **_: object) -> Any:
 
 
 def register() -> None:
-    """Put these commands in the place of Celery's own."""
+    """Replace Celery's own commands with these."""
     control.Panel.data.update(revoke=revoke, terminate=terminate, time_limit=time_limit, rate_limit=rate_limit)
 
 

@@ -1,4 +1,4 @@
-"""kombu's Sentinel transport, with what the one of a single Redis has here (transport.py)."""
+"""kombu's Sentinel transport, guarded as the transport of a single Redis is (redis_transport.py)."""
 
 from __future__ import annotations
 

@@ -1,18 +1,25 @@
-"""A worker's HTTP endpoints, served by a thread of their own: they answer while the loop is blocked.
+"""A worker's HTTP endpoints, served by their own threads: they answer while the loop is blocked.
 
-``/health/live``   200, or 503 and why this process should be replaced
-``/health/ready``  200, or 503 and why no execution begins here just now
-``/health``        the report of everything that can be seen from here, as JSON; 503 while it is unhealthy
+``/health/live``   200, or 503 and why this process should be restarted
+``/health/ready``  200, or 503 and why no execution begins here at present
+``/health``        the health report as JSON; 503 while it is unhealthy
 ``/metrics``       for Prometheus
+
+It is the standard library's server, as in prometheus_client: aiohttp.web would cost 11 MiB of memory in a worker whose
+programs call no model, and 2 MiB in the others. A request is limited in size and time, and so is the number of clients.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -26,34 +33,39 @@ from workers.observe.metrics import QUEUE, REGISTRY
 from workers.observe.probes import Probes
 from workers.process.fleet_pipe import place
 
-__all__ = ["ProbeServer"]
+__all__ = ["Answer", "ProbeServer", "RouteServer", "Routes"]
 
-#: A client that says nothing for so long is let go.
-CLIENT_SECONDS = 5.0
-#: While another process has the port: the one that this one replaces, most likely.
+#: A request that has not arrived completely after this time is dropped.
+REQUEST_SECONDS = 5.0
+#: The most that a request, its headers included, may have. Probes and Prometheus send some hundred bytes.
+REQUEST_BYTES = 16 * 1024
+#: Further clients at the same time are dropped.
+MOST_CLIENTS = 32
+#: While another process has the port, most likely the one that this one replaces.
 RETRY_SECONDS = 0.5
-
-#: How soon the port is left.
+#: How soon the port is released.
 STOP_SECONDS = 0.2
 
 log = logging.getLogger("dspex.workers")
 
 #: Status, content type, body.
 Answer = tuple[int, str, bytes]
+Routes = Mapping[str, Callable[[], Answer]]
 
 
 class ProbeServer:
-    """Serves them at the port of the settings, from :meth:`start` to :meth:`stop`; without a port, nothing.
+    """A service that serves the endpoints at the port of the settings; without a port it serves nothing.
 
-    In a fleet each process has the port after that of the place before it. A port that is taken is waited for.
+    In a fleet the process at place 0 has that port, the one at place 1 the next, and so on. A port that is in use is
+    tried again.
     """
 
     def __init__(self, settings: Settings, probes: Probes) -> None:
-        self._at = None if settings.http_port is None else (settings.http_address, settings.http_port + place())
+        self._address = None if settings.http_port is None else (settings.http_address, settings.http_port + place())
         check = health_check(settings)
-        self._routes: Mapping[str, Callable[[], Answer]] = {
-            "/health/live": lambda: _verdict(probes.why_not_live()),
-            "/health/ready": lambda: _verdict(probes.why_not_ready()),
+        self._routes: Routes = {
+            "/health/live": lambda: _probe(probes.why_not_live()),
+            "/health/ready": lambda: _probe(probes.why_not_ready()),
             "/health": lambda: _report(check),
             "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY)),
         }
@@ -61,60 +73,83 @@ class ProbeServer:
         self._thread = threading.Thread(target=self._serve, name="dspex-http", daemon=True)
 
     def start(self) -> None:
-        if self._at is None:
+        if self._address is None:
             return
         QUEUE.wanted = True
         self._thread.start()
 
     def stop(self) -> None:
-        """Leave the port."""
+        """Release the port."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=CLIENT_SECONDS)
+            self._thread.join(timeout=REQUEST_SECONDS)
 
     def _serve(self) -> None:
-        assert self._at is not None
-        server = self._bind(self._at)
+        assert self._address is not None
+        server = self._bind(self._address)
         if server is None:
             return
-        log.info("health and metrics at http://%s:%s", *self._at)
+        log.info("health and metrics at http://%s:%s", *self._address)
         with server:
             while not self._stop.is_set():
                 server.handle_request()
 
-    def _bind(self, at: tuple[str, int]) -> _Server | None:
-        """The server on its port; None when this is to stop before the port was free."""
-        told = False
+    def _bind(self, address: tuple[str, int]) -> RouteServer | None:
+        """The server on its port; None when it is stopped before the port is free."""
+        logged = False
         while not self._stop.is_set():
             try:
-                return _Server(at, partial(_Handler, self._routes))
+                return RouteServer(address, self._routes)
             except OSError as error:
-                if not told:
-                    log.warning("cannot listen at %s:%s, trying on: %s", *at, error.strerror or error)
-                told = True
+                if not logged:
+                    log.warning("cannot listen at %s:%s, trying again: %s", *address, error.strerror or error)
+                logged = True
                 self._stop.wait(RETRY_SECONDS)
         return None
 
 
-class _Server(ThreadingHTTPServer):
+class RouteServer(ThreadingHTTPServer):
+    """Answers GET and HEAD of fixed paths, each client in its own thread."""
+
     daemon_threads = True
     timeout = STOP_SECONDS
-    # Nobody else's port is taken over, and one's own, just left, is to be had at once.
+    request_queue_size = MOST_CLIENTS
+    # A port in use is not taken over, and one that this process has just released is free at once.
     allow_reuse_address = True
 
+    def __init__(self, address: tuple[str, int], routes: Routes) -> None:
+        self._clients = threading.Semaphore(MOST_CLIENTS)
+        super().__init__(address, partial(_Handler, routes))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._clients.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._clients.release()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is no news; anything else is a bug."""
+        """Log a client that goes away, or sends too much, at debug level only."""
         log.debug("answering %s failed", client_address, exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = CLIENT_SECONDS
+    timeout = REQUEST_SECONDS
     server_version = "dspex"
     sys_version = ""
 
-    def __init__(self, routes: Mapping[str, Callable[[], Answer]], *args: Any) -> None:
+    def __init__(self, routes: Routes, *args: Any) -> None:
         self._routes = routes
         super().__init__(*args)
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = io.BufferedReader(_RequestBytes(self.connection))
 
     def do_GET(self) -> None:
         route = self._routes.get(self.path.partition("?")[0])
@@ -129,10 +164,35 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: probes come every few seconds."""
+        """Log nothing: probes come every few seconds."""
 
 
-def _verdict(why_not: str | None) -> Answer:
+class _RequestBytes(io.RawIOBase):
+    """The bytes of one request, within its limits. http.server itself limits each line and each read, not the whole."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._left = REQUEST_BYTES
+        self._deadline = time.monotonic() + REQUEST_SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read from the client. Raises TimeoutError, and LineTooLong, which http.server answers with 431."""
+        if self._left == 0:
+            raise LineTooLong("request")
+        seconds = self._deadline - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        self._connection.settimeout(seconds)
+        count = self._connection.recv_into(memoryview(buffer)[: self._left])
+        self._connection.settimeout(REQUEST_SECONDS)  # for the answer
+        self._left -= count
+        return count
+
+
+def _probe(why_not: str | None) -> Answer:
     return _text(200, "ok") if why_not is None else _text(503, why_not)
 
 

@@ -1,15 +1,15 @@
-"""The fleet: several worker processes under one parent, which keeps as many running.
+"""The fleet: several worker processes under one parent, which keeps their number constant.
 
-``python -m workers.process.fleet --processes N … -- COMMAND`` starts ``COMMAND`` N times, each a fresh interpreter
-that ends when this process does, however it ends. A child that
+``python -m workers.process.fleet --processes N … -- COMMAND`` starts ``COMMAND`` N times, each in a fresh interpreter
+that ends when the parent ends, however it ends. A child that
 
-* dies is started again, later each time until one has stayed up for a minute;
-* retires (it has used up its memory or its executions, see :mod:`workers.process.recycling`) is replaced at once,
-while it still   finishes what it runs;
-* ends in order was told to, by ``celery control shutdown`` or a signal: it is not replaced.
+* dies is started again, with a delay that grows until a child has run for a minute;
+* retires, because it has used up its memory or its executions (:mod:`workers.process.recycling`), is replaced at once,
+  while it finishes what it runs;
+* ends with exit code 0 was stopped by ``celery control shutdown`` or a signal, and is not replaced.
 
-SIGTERM and SIGINT stop all of them warm; a second one, or SIGQUIT, cold. The exit code is 0 when all ended in order.
-The parent imports next to nothing and has no threads and no connections, so it stays small and has little to die of.
+SIGTERM and SIGINT stop all children warm; a second one, or SIGQUIT, stops them cold. The exit code is 0 when all ended
+in order. The parent imports very little and has no threads and no connections, so that it stays small and reliable.
 """
 
 from __future__ import annotations
@@ -19,29 +19,32 @@ import logging
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from enum import IntEnum
 from types import FrameType
 
-from dspex.embedded.child_process import launch_command
+from dspex.embedded.child_process import ChildProcess
+from dspex.embedded.restarts import Restarts
 from workers.process.fleet_pipe import EXIT_RETIRED, PLACE, READY, RETIRING, VARIABLE
 
 __all__ = ["Fleet"]
 
 FIRST_DELAY_SECONDS = 0.5
-LONGEST_DELAY_SECONDS = 30.0
-#: Whoever was ready for so long does not die of what its predecessor died of.
-STEADY_SECONDS = 60.0
-
-#: What the children are asked to do: nothing, to stop warm, to stop cold.
-GO_ON, STOP_WARM, STOP_COLD = 0, 1, 2
 
 log = logging.getLogger("dspex.fleet")
 
 
-class Child:
+class Stop(IntEnum):
+    """How the children are to stop."""
+
+    NO = 0
+    WARM = 1
+    COLD = 2
+
+
+class FleetChild:
     """One worker process. ``place`` is its place in the fleet, which its replacement takes over."""
 
     def __init__(self, place: int, name: str, command: Sequence[str]) -> None:
@@ -49,158 +52,157 @@ class Child:
         self.name = name
         self.ready_at: float | None = None
         self.retiring = False
-        self._told = GO_ON
-        ear, mouth = os.pipe()
-        os.set_blocking(ear, False)
-        self.ear: int | None = ear
-        self.process = subprocess.Popen(
-            launch_command([part.replace("{name}", name) for part in command]),
-            env=os.environ | {VARIABLE: str(mouth), PLACE: str(place)},
-            pass_fds=(mouth,),
-            stdin=subprocess.DEVNULL if sys.platform == "linux" else subprocess.PIPE,
-            start_new_session=True,  # the terminal's Ctrl-C is for the parent alone
+        self._stop = Stop.NO
+        reading_end, writing_end = os.pipe()
+        os.set_blocking(reading_end, False)
+        self.pipe: int | None = reading_end
+        self.process = ChildProcess(
+            name=name,
+            argv=[part.replace("{name}", name) for part in command],
+            env=os.environ | {VARIABLE: str(writing_end), PLACE: str(place)},
         )
-        os.close(mouth)
+        self.process.start(inherit=writing_end)
+        os.close(writing_end)
+        self.pid = self.process.pid
 
     @property
-    def steady(self) -> bool:
-        return self.ready_at is not None and time.monotonic() - self.ready_at >= STEADY_SECONDS
+    def ready_seconds(self) -> float:
+        """For how long it has been ready; 0 before that."""
+        return 0.0 if self.ready_at is None else time.monotonic() - self.ready_at
 
-    def listen(self) -> bytes:
-        """What it has said since the last time."""
+    def read_events(self) -> bytes:
+        """The events that it has written since the last call."""
         try:
-            words = b"" if self.ear is None else os.read(self.ear, 64)
+            events = b"" if self.pipe is None else os.read(self.pipe, 64)
         except BlockingIOError:
             return b""
-        if not words:  # it has ended
+        if not events:  # it has ended
             self.close()
-        return words
+        return events
 
-    def tell(self, asked: int) -> None:
-        """Have it stop as asked, once."""
-        if self._told < asked:
-            self._told = asked
-            self.process.send_signal(signal.SIGTERM if asked == STOP_WARM else signal.SIGQUIT)
-
-    def kill(self) -> None:
-        """End it and what it started."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+    def stop(self, how: Stop) -> None:
+        """Send it the signal to stop, once for each way to stop."""
+        if self._stop < how:
+            self._stop = how
+            self.process.send_signal(signal.SIGTERM if how is Stop.WARM else signal.SIGQUIT)
 
     def close(self) -> None:
-        if self.ear is not None:
-            os.close(self.ear)
-            self.ear = None
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        if self.pipe is not None:
+            os.close(self.pipe)
+            self.pipe = None
+        self.process.close()
 
 
 class Fleet:
-    """Keeps ``size`` children running. Those that do not stop within ``patience_seconds`` of being told are killed."""
+    """Keeps ``size`` children running. Children that do not stop within ``patience_seconds`` are killed."""
 
     def __init__(self, size: int, command: Sequence[str], *, name: str, patience_seconds: float) -> None:
         self._command = command
         self._name = name
         self._patience_seconds = patience_seconds
-        self._children: list[Child] = []
-        #: Places without a child that is to stay, and from when on each may have one.
+        self._children: list[FleetChild] = []
+        #: The places that need a child, and the time from which each may have one.
         self._vacant: dict[int, float] = dict.fromkeys(range(size), 0.0)
-        self._failures: dict[int, int] = dict.fromkeys(range(size), 0)
+        self._restarts = [Restarts(first_delay_seconds=FIRST_DELAY_SECONDS) for _ in range(size)]
         self._started = 0
-        self._asked = GO_ON
+        self._stop = Stop.NO
         self._kill_at: float | None = None
-        self._code = 0
-        self._bell, self._rope = os.pipe()
+        self._exit_code = 0
+        self._wakeup, self._wakeup_writer = os.pipe()
 
     def run(self) -> int:
-        """Run until told to stop, or until no child is left. Returns the exit code."""
-        self._listen_to_signals()
-        while self._children or (self._vacant and not self._asked):
+        """Run until a signal stops the fleet, or until no child is left. Returns the exit code."""
+        self._handle_signals()
+        while self._children or (self._vacant and not self._stop):
             self._fill_places()
             self._wait()
-            self._bury_the_dead()
+            self._remove_ended()
             for child in self._children:
-                child.tell(self._asked)
-            self._lose_patience()
-        return self._code
+                child.stop(self._stop)
+            self._kill_late_children()
+        return self._exit_code
 
-    def _listen_to_signals(self) -> None:
-        for end in (self._bell, self._rope):
+    def _handle_signals(self) -> None:
+        for end in (self._wakeup, self._wakeup_writer):
             os.set_blocking(end, False)
-        signal.set_wakeup_fd(self._rope, warn_on_full_buffer=False)  # every signal ends the wait
+        signal.set_wakeup_fd(self._wakeup_writer, warn_on_full_buffer=False)  # every signal ends the wait
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._on_stop_signal)
 
     def _on_stop_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._asked = STOP_COLD if self._asked or number == signal.SIGQUIT else STOP_WARM
+        self._stop = Stop.COLD if self._stop or number == signal.SIGQUIT else Stop.WARM
         self._kill_at = time.monotonic() + self._patience_seconds
 
     def _fill_places(self) -> None:
         for place, at in list(self._vacant.items()):
-            if not self._asked and at <= time.monotonic():
+            if not self._stop and at <= time.monotonic():
                 del self._vacant[place]
                 self._started += 1
-                self._children.append(Child(place, f"{self._name}-{self._started}", self._command))
+                self._children.append(FleetChild(place, f"{self._name}-{self._started}", self._command))
 
     def _wait(self) -> None:
-        """Until a signal, a word of a child, or the next thing that is due."""
-        due = [] if self._asked else list(self._vacant.values())
+        """Wait for a signal, an event of a child, or the time of the next start or kill."""
+        due = [] if self._stop else list(self._vacant.values())
         due += [self._kill_at] if self._kill_at is not None else []
         timeout = max(min(due) - time.monotonic(), 0.0) if due else None
-        ears = {child.ear: child for child in self._children if child.ear is not None}
-        heard, _, _ = select.select([self._bell, *ears], [], [], timeout)
-        for end in heard:
-            if end == self._bell:
-                os.read(self._bell, 4096)
+        pipes = {child.pipe: child for child in self._children if child.pipe is not None}
+        readable, _, _ = select.select([self._wakeup, *pipes], [], [], timeout)
+        for end in readable:
+            if end == self._wakeup:
+                os.read(self._wakeup, 4096)
             else:
-                self._hear(ears[end], ears[end].listen())
+                self._handle_events(pipes[end])
 
-    def _hear(self, child: Child, words: bytes) -> None:
-        if READY in words:
+    def _handle_events(self, child: FleetChild) -> None:
+        events = child.read_events()
+        if READY in events:
             child.ready_at = time.monotonic()
-            log.info("%s is ready (pid %s)", child.name, child.process.pid)
-        if RETIRING in words:
-            log.info("%s retires (pid %s): it is replaced, and finishes what it runs", child.name, child.process.pid)
+            log.info("%s is ready (pid %s)", child.name, child.pid)
+        if RETIRING in events:
+            log.info("%s retires (pid %s): it is replaced, and finishes what it runs", child.name, child.pid)
             child.retiring = True
             self._vacate(child.place)
 
     def _vacate(self, place: int, *, after_seconds: float = 0.0) -> None:
         self._vacant[place] = time.monotonic() + after_seconds
 
-    def _bury_the_dead(self) -> None:
-        for child in [child for child in self._children if child.process.poll() is not None]:
-            self._hear(child, child.listen())  # its last words
-            self._children.remove(child)
-            child.close()
-            self._note_end(child, child.process.returncode)
+    def _remove_ended(self) -> None:
+        for child in [*self._children]:
+            if (code := child.process.exit_code) is not None:
+                self._handle_events(child)  # those that it wrote before it ended
+                self._children.remove(child)
+                child.close()
+                self._handle_end(child, code)
 
-    def _note_end(self, child: Child, code: int) -> None:
+    def _handle_end(self, child: FleetChild, code: int) -> None:
         in_order = code == (EXIT_RETIRED if child.retiring else 0)
-        how = f"{child.name} (pid {child.process.pid}) ended with {code}"
-        if self._asked or child.retiring:
-            log.log(logging.INFO if in_order else logging.WARNING, "%s", how)
-            # One that was stopped before it was ready had nothing to put in order.
-            self._code |= bool(self._asked and child.ready_at and code not in (0, EXIT_RETIRED))
+        ended = f"{child.name} (pid {child.pid}) ended with {code}"
+        if self._stop or child.retiring:
+            log.log(logging.INFO if in_order else logging.WARNING, "%s", ended)
+            # A child that was stopped before it was ready had nothing to hand back.
+            self._exit_code |= bool(self._stop and child.ready_at and code not in (0, EXIT_RETIRED))
         elif in_order:
-            log.warning("%s: it was told to, and is not replaced", how)
+            log.warning("%s: it was stopped, and is not replaced", ended)
         else:
-            self._failures[child.place] = failures = 1 if child.steady else self._failures[child.place] + 1
-            delay = min(FIRST_DELAY_SECONDS * 2 ** (failures - 1), LONGEST_DELAY_SECONDS)
-            log.error("%s: another is started in %g s", how, delay)
+            delay = self._restarts[child.place].next_delay(ready_seconds=child.ready_seconds)
+            log.error("%s: another is started in %g s", ended, delay)
             self._vacate(child.place, after_seconds=delay)
 
-    def _lose_patience(self) -> None:
+    def _kill_late_children(self) -> None:
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             for child in self._children:
-                log.error("%s (pid %s) does not stop: it is killed", child.name, child.process.pid)
-                child.kill()
-            self._kill_at, self._code = None, 1
+                log.error("%s (pid %s) does not stop: it is killed", child.name, child.pid)
+                child.process.kill()
+            self._kill_at, self._exit_code = None, 1
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--processes", type=int, required=True)
-    parser.add_argument("--name", required=True, help="each child's is this and a number, for {name} in the command")
+    parser.add_argument(
+        "--name", required=True, help="each child's name is this and a number, for {name} in the command"
+    )
     parser.add_argument("--patience-seconds", type=float, required=True)
     parser.add_argument("--loglevel", default="INFO")
     parser.add_argument("command", nargs="+")

@@ -1,6 +1,6 @@
-"""What a worker process and the fleet that started it (:mod:`workers.process.fleet`) say to each other.
+"""The pipe from each worker process to the fleet that started it (:mod:`workers.process.fleet`).
 
-The parent gives each child the writing end of a pipe; the child writes one byte for each thing it has to say.
+The parent gives each child the writing end of a pipe. The child writes one byte for each event.
 """
 
 from __future__ import annotations
@@ -8,28 +8,28 @@ from __future__ import annotations
 import contextlib
 import os
 
-__all__ = ["EXIT_RETIRED", "PLACE", "READY", "RETIRING", "VARIABLE", "place", "tell"]
+__all__ = ["EXIT_RETIRED", "PLACE", "READY", "RETIRING", "VARIABLE", "notify_parent", "place"]
 
-#: The exit code of a worker that used up its memory or its executions, and handed nothing to nobody: EX_TEMPFAIL.
+#: The exit code of a worker that was recycled; nothing was left to hand back. It is EX_TEMPFAIL.
 EXIT_RETIRED = 75
-#: In the child's environment: the number of the pipe's file descriptor.
+#: An environment variable of the child: the number of the pipe's file descriptor.
 VARIABLE = "_DSPEX_FLEET_FD"
-#: Also there: the child's place in the fleet, which its replacement takes over.
+#: An environment variable of the child: its place in the fleet, which its replacement takes over.
 PLACE = "_DSPEX_FLEET_PLACE"
 
-#: It may claim.
+#: The child may claim executions.
 READY = b"r"
-#: It claims nothing more, finishes what it runs, and ends with EXIT_RETIRED: its replacement can start.
+#: The child claims nothing more, finishes what it runs, and ends with EXIT_RETIRED: its replacement can start.
 RETIRING = b"x"
 
 
 def place() -> int:
-    """This process's place in the fleet, counted from 0; 0 for one without a parent."""
+    """This process's place in the fleet, counted from 0; 0 for a process without a fleet."""
     return int(os.environ.get(PLACE, "0"))
 
 
-def tell(word: bytes) -> None:
-    """Say it to the parent, if there is one."""
+def notify_parent(event: bytes) -> None:
+    """Write an event to the pipe. Without a parent this does nothing."""
     if (number := os.environ.get(VARIABLE)) is not None:
-        with contextlib.suppress(OSError):  # a parent that is gone hears nothing
-            os.write(int(number), word)
+        with contextlib.suppress(OSError):  # the parent has ended
+            os.write(int(number), event)

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -17,6 +16,7 @@ from dspex.store import workers
 from dspex.store.database import Database
 from workers.observe.metrics import LEASES_LOST
 from workers.process.periodic import Periodic
+from workers.process.worker_state import WorkerState
 
 __all__ = ["Lease"]
 
@@ -26,9 +26,8 @@ log = logging.getLogger("dspex.workers")
 class Lease(Periodic):
     """Registers this worker and renews its lease every third of ``lease_seconds``.
 
-    ``vitals`` tells how the worker is. When the worker finds that it was declared dead (it was
-    stopped, or cut off, for longer than its lease), it owns nothing any more: ``on_lost`` is called, and it goes on
-    under a new id.
+    Each renewal stores ``vitals``. When the worker finds that it was declared dead, because it was stopped or cut off
+    for longer than its lease, it owns no execution any more: ``on_lost`` is called, and it continues under a new id.
     """
 
     name = "lease"
@@ -36,6 +35,7 @@ class Lease(Periodic):
     def __init__(
         self,
         database: Database,
+        worker: WorkerState,
         *,
         lease_seconds: float,
         vitals: Callable[[], workers.Vitals],
@@ -43,32 +43,37 @@ class Lease(Periodic):
     ) -> None:
         super().__init__(lease_seconds / 3)
         self._database = database
+        self._worker = worker
         self._lease_seconds = lease_seconds
         self._vitals = vitals
         self._on_lost = on_lost
-        self._worker_id = uuid7()
         self._renewed_at = -math.inf
 
     @property
-    def worker_id(self) -> UUID:
-        return self._worker_id
-
-    @property
     def age_seconds(self) -> float:
-        """Since it was last renewed; infinite before it was made."""
+        """The time since the last renewal; infinite before the worker is registered."""
         return time.monotonic() - self._renewed_at
 
     @property
     def held(self) -> bool:
-        """Whether nobody can have taken this worker for dead."""
+        """Whether no other worker can have declared this one dead."""
         return self.age_seconds < self._lease_seconds
 
-    def register(self) -> None:
-        """Make the row. The worker may claim from now on."""
+    def start(self) -> None:
+        """Register the worker, which may claim from now on, and renew its lease. Raises BackendUnavailable."""
+        self._register()
+        super().start()
+
+    def stop(self) -> None:
+        """Stop the renewal and release the lease at once. Raises BackendUnavailable; then the lease expires."""
+        super().stop()
+        self._database.run(lambda connection: workers.stop(connection, self._worker.id))
+
+    def _register(self) -> None:
         self._database.run(
             lambda connection: workers.register(
                 connection,
-                id=self._worker_id,
+                id=self._worker.id,
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 version=version("dspex"),
@@ -80,16 +85,15 @@ class Lease(Periodic):
 
     def run_once(self) -> float | None:
         asked_at = time.monotonic()
-        renewed = self._database.run(lambda connection: workers.beat(connection, self._worker_id, self._vitals()))
+        renewed = self._database.run(lambda connection: workers.beat(connection, self._worker.id, self._vitals()))
         if not renewed:
-            lost, self._worker_id = self._worker_id, uuid7()
-            log.warning("worker %s lost its lease: what it ran is discarded; it goes on as %s", lost, self._worker_id)
+            lost, self._worker.id = self._worker.id, uuid7()
+            log.warning(
+                "worker %s lost its lease: its running attempts are discarded; it continues as %s",
+                lost, self._worker.id,
+            )  # fmt: skip
             LEASES_LOST.inc()
             self._on_lost()
-            self.register()
+            self._register()
         self._renewed_at = asked_at
         return None
-
-    def release(self) -> None:
-        """End the lease at once."""
-        self._database.run(lambda connection: workers.stop(connection, self._worker_id))

@@ -1,7 +1,8 @@
-"""The loop's watch: says who holds up the worker's loop, where, and for how long.
+"""The loop's watch: reports which code blocks the worker's loop, where, and for how long.
 
-A program that blocks the loop (a synchronous call in a coroutine, a long computation) holds up all the others. The
-lease is renewed from a thread of its own, so nobody takes the worker for dead; this watch is what notices.
+A program that blocks the loop (a synchronous call in a coroutine, a long computation) delays all the others. The lease
+is renewed from another thread, so no other worker recovers them meanwhile; this watch ends a worker whose loop stays
+blocked.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from workers.process.periodic import Periodic
 __all__ = ["LoopWatch"]
 
 INTERVAL_SECONDS = 0.5
-#: A loop that does not turn for so long is reported, and again each time this has doubled.
+#: A loop that is blocked for this long is reported, and again each time the time has doubled.
 REPORT_SECONDS = 1.0
-#: How many calls of the blocking stack are told, the innermost first.
+#: How many calls of the blocking stack are reported, the innermost first.
 FRAMES = 8
 
 log = logging.getLogger("dspex.workers")
 
 
 class LoopWatch(Periodic):
-    """Asks the loop every half second for a sign of life; calls ``on_stuck`` once after ``give_up_seconds`` without.
+    """Checks every half second that the loop turns; calls ``on_stuck`` once when it has not for ``give_up_seconds``.
 
-    It counts its own looks, not the time: a process that was stopped for a minute has not been blocked for one.
+    It counts its own checks, not the time: a process that was stopped for a minute has not been blocked for a minute.
     """
 
     name = "loop-watch"
@@ -47,24 +48,24 @@ class LoopWatch(Periodic):
         self._on_stuck = on_stuck
         self._turned = threading.Event()
         self._asked_at = self._lag = 0.0
-        self._looks = 0
+        self._checks = 0
         self._report_at = REPORT_SECONDS
         self._trouble: str | None = None
         self._ask()
 
     @property
     def trouble(self) -> str | None:
-        """Who blocks the loop, where, and since when; None while it turns."""
+        """Which code blocks the loop, where, and since when; None while the loop turns."""
         return self._trouble
 
     @property
     def blocked_seconds(self) -> float:
-        """How long the loop has not turned, in looks; 0 while it turns."""
-        return self._looks * INTERVAL_SECONDS
+        """For how long the loop has been blocked, by the count of checks; 0 while it turns."""
+        return self._checks * INTERVAL_SECONDS
 
     @property
     def lag_seconds(self) -> float:
-        """How long the loop took to answer the last time; or has not answered, if that is longer."""
+        """How long the loop took to answer the last check, or how long it has not answered: the longer one."""
         return self._lag if self._turned.is_set() else max(self._lag, time.monotonic() - self._asked_at)
 
     def run_once(self) -> float | None:
@@ -72,7 +73,7 @@ class LoopWatch(Periodic):
             self._note_turn()
             self._ask()
             return None
-        self._looks += 1
+        self._checks += 1
         LOOP_BLOCKED.inc(INTERVAL_SECONDS)
         seconds = self.blocked_seconds
         if seconds < self._report_at:
@@ -99,8 +100,8 @@ class LoopWatch(Periodic):
 
     def _note_turn(self) -> None:
         if self._trouble is not None:
-            log.warning("the loop turns again, after %g s", self._looks * INTERVAL_SECONDS)
-        self._looks, self._report_at, self._trouble = 0, REPORT_SECONDS, None
+            log.warning("the loop turns again, after %g s", self._checks * INTERVAL_SECONDS)
+        self._checks, self._report_at, self._trouble = 0, REPORT_SECONDS, None
 
     def _culprit(self) -> str:
         """The execution and its program, and the place: files, lines and functions, never values."""

@@ -1,4 +1,4 @@
-"""The shape of everything a worker does by the clock: ``run_once()`` in a thread of its own."""
+"""A periodic service: ``run_once()`` at intervals, in its own thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("dspex.workers")
 
 
 class Periodic(ABC):
-    """Runs ``run_once`` every ``interval_seconds`` until stopped. A backend that is away is waited for."""
+    """Runs ``run_once`` every ``interval_seconds`` until it is stopped, also while a backend is out of reach."""
 
     name: str
 
@@ -29,17 +29,17 @@ class Periodic(ABC):
 
     @abstractmethod
     def run_once(self) -> float | None:
-        """Do it. The result is the number of seconds until the next time, or None for the usual interval."""
+        """Do the work once. Returns the seconds until the next run, or None for the usual interval."""
 
     def on_failure(self, error: Exception) -> None:
-        """Told of each failed run; does nothing by default."""
+        """Called after each failed run; does nothing by default."""
         return
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end and wait for the run under way."""
+        """End the thread, after the run that is under way."""
         self._stop.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=10)

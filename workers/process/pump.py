@@ -1,14 +1,14 @@
-"""The pump: feeds Redis from Postgres, and finds what dead workers left behind.
+"""The pump: feeds Redis from Postgres, and recovers the executions of dead workers.
 
 Every worker runs one; the one that holds the lead does the work. It
 
 * recovers: declares workers dead whose lease ran out, and requeues what they ran;
 * takes back what was dispatched but never claimed while Redis has no message for it;
-* dispatches what is due, most urgent first and programs by turns, keeping only a window of it in Redis;
-* charges programs with a budget what calls of dead workers may have cost.
+* dispatches what is due, most urgent first and programs by turns, and keeps only a window of it in Redis;
+* charges programs with a budget for what the calls of dead workers may have cost.
 
-Each is a statement or a short transaction, and doing any of them twice is harmless, so a leader that was paused and
-comes back does no damage.
+Each is a statement or a short transaction and harmless when done twice, so a leader that was paused and resumes does
+no damage.
 """
 
 from __future__ import annotations
@@ -41,42 +41,42 @@ __all__ = ["Pump"]
 log = logging.getLogger("dspex.workers")
 
 INTERVAL_SECONDS = 0.2
-#: After a round that dispatched so many there is probably more: look again so soon. Each round that dispatches fewer,
-#: because the window is full or the backlog gone, doubles that up to the interval.
+#: After a round that dispatched BUSY_ROWS there is probably more: the next follows in BUSY_SECONDS. Each round that
+#: dispatches fewer, because the window is full or the backlog is gone, doubles that pause up to the interval.
 BUSY_ROWS = 20
 BUSY_SECONDS = 0.02
-#: The lead lasts so long without being renewed: a leader that dies is replaced within it.
+#: How long the lead lasts without a renewal: a leader that dies is replaced within this time.
 LEAD_SECONDS = 2.0
 #: The window: how many executions may wait in Redis for each that can run.
 WINDOW_FACTOR = 2
-#: What one message carries at most: so many executions, this part of what the smallest worker runs at once, and so
-#: much of a round that each worker gets so many messages of it.
+#: The most that one message carries: MESSAGE_MOST executions, 1/SLOTS_PART of what the smallest worker runs at once,
+#: and only so much of a round that each worker gets MESSAGES_LEAST messages of it.
 MESSAGE_MOST = 100
 SLOTS_PART = 2
 MESSAGES_LEAST = 2
-#: A dispatched execution that no message stands for is dispatched again after so long.
+#: An execution that was dispatched and not claimed is dispatched again after this time.
 UNCLAIMED_SECONDS = 2.0
-#: The same while Redis still has messages: theirs may be among them, and a second one is dropped.
+#: The same while Redis still has messages: its own may be among them, and a second one is dropped.
 UNCLAIMED_BUSY_SECONDS = 60.0
 RECOVER_INTERVAL_SECONDS = 1.0
-#: How often the leader looks at the queue for those who read its metrics.
-TELL_INTERVAL_SECONDS = 10.0
-#: An attempt so long past its deadline is taken from its worker: longer than the worker needs to end it by itself.
+#: How often the leader measures the queue for its metrics.
+MEASURE_INTERVAL_SECONDS = 10.0
+#: An attempt this far past its deadline is taken from its worker: longer than the worker needs to end it by itself.
 OVERDUE_SECONDS = 10.0
 
 
 def message_size(count: int, fleet: workers.FleetCapacity) -> int:
     """How many of ``count`` executions travel in one message.
 
-    A message costs its worker as much CPU as several executions that do nothing, so the more the better; but no
-    worker should be given what another has room for.
+    A message costs its worker as much CPU as several executions that do nothing, so larger messages are better; but no
+    worker should receive what another has room for.
     """
     share = math.ceil(count / (max(fleet.count, 1) * MESSAGES_LEAST))
     return max(min(share, fleet.smallest // SLOTS_PART, MESSAGE_MOST), 1)
 
 
 class Pump(Periodic):
-    """``worker_id`` is this worker's, under which it leads."""
+    """Leads under the id of this worker, which ``worker_id`` returns."""
 
     name = "pump"
 
@@ -93,7 +93,7 @@ class Pump(Periodic):
         self._last_run = 0.0
         self._pause = INTERVAL_SECONDS
         self._recovered_at = -math.inf
-        self._told_at = -math.inf
+        self._measured_at = -math.inf
 
     def run_once(self) -> float | None:
         self._note_contact()
@@ -110,8 +110,8 @@ class Pump(Periodic):
             self._database.run(budgets.charge_the_dead)
             self._database.run(forget_starts)
             self._recovered_at = time.monotonic()
-        if QUEUE.wanted and time.monotonic() - self._told_at >= TELL_INTERVAL_SECONDS:
-            self._tell_queue()
+        if QUEUE.wanted and time.monotonic() - self._measured_at >= MEASURE_INTERVAL_SECONDS:
+            self._measure_queue()
         self._pause = BUSY_SECONDS if self._dispatch() >= BUSY_ROWS else min(self._pause * 2, INTERVAL_SECONDS)
         return self._pause
 
@@ -120,25 +120,26 @@ class Pump(Periodic):
         QUEUE.forget()
         self._in_touch_since = math.inf
 
-    def close(self) -> None:
-        """Give up the lead and the connections; after :meth:`stop`."""
-        self._database.run(lambda connection: workers.resign(connection, self._worker_id()))
+    def stop(self) -> None:
+        """Stop and give up the lead. Raises BackendUnavailable; then the lead expires."""
+        super().stop()
         self._redis.close()
+        self._database.run(lambda connection: workers.resign(connection, self._worker_id()))
 
-    def _tell_queue(self) -> None:
+    def _measure_queue(self) -> None:
         fleet = self._database.run(workers.fleet)
         QUEUE.note(self._database.run(health.backlogs), workers=fleet.count)
-        self._told_at = time.monotonic()
+        self._measured_at = time.monotonic()
 
     def _note_contact(self) -> None:
-        """Since when this worker has been in touch with Postgres without a break."""
+        """Note since when this worker has reached Postgres without a break."""
         now = time.monotonic()
         if math.isinf(self._in_touch_since) or now - self._last_run > self._lease_seconds / 2:
             self._in_touch_since = now
         self._last_run = now
 
     def _recover(self) -> None:
-        # After an outage of Postgres every heartbeat is old: the living get the time to renew theirs.
+        # After an outage of Postgres every heartbeat is old: live workers get the time to renew theirs.
         if time.monotonic() - self._in_touch_since < self._lease_seconds:
             return
         failpoint(BEFORE_RECOVER)
@@ -158,12 +159,12 @@ class Pump(Periodic):
             self._announce([row.id for row in rows if Status(row.status).is_final])
 
     def _take_back(self) -> None:
-        """What Redis lost: dispatched a while ago, never claimed, and there is no message left to claim it."""
+        """Dispatch again what was dispatched a while ago and never claimed: Redis may have lost its message."""
         try:
             waiting = queue_depth(self._redis)
         except (redis.RedisError, OSError) as error:
             BACKEND_FAILURES.labels("redis").inc()
-            log.debug("cannot ask Redis for its queue: %s", error)
+            log.debug("cannot read the length of the queue: %s", error)
             return
         older_than, most = (UNCLAIMED_BUSY_SECONDS, 1000) if waiting else (UNCLAIMED_SECONDS, 10_000)
         count = self._database.run(partial(redispatch, older_than=older_than, most=most))
@@ -192,7 +193,7 @@ class Pump(Periodic):
             try:
                 self._broker.publish(ids, program=program, priority=priority, bulk=bulk)
             except BackendUnavailable as error:
-                # They stay marked as dispatched, and are taken back once Redis answers again.
+                # The executions stay marked as dispatched, and are dispatched again once Redis answers.
                 log.debug("%s", error)
                 return
 

@@ -1,4 +1,4 @@
-"""Upkeep of the database, as beat asks for it."""
+"""Upkeep of the database, as a task of beat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("dspex.workers")
 
 
 def keep_up(settings: Settings) -> str:
-    """Do what there is to do, and log each thing done. Returns how many there were. Raises BackendUnavailable."""
+    """Do each step that is due and log it. Returns a summary. Raises BackendUnavailable."""
     database = Database(settings.backends().database_url, pool_size=1, application_name="dspex upkeep")
     done = waits = 0
     try:

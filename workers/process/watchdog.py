@@ -1,9 +1,9 @@
-"""The watchdog: ends a worker that lives but does no work, so that its supervisor starts another.
+"""The watchdog: ends a worker that is alive but does no work, so that its supervisor starts another.
 
-Two ways to be so: Celery's consumer goes silent after a reconnect to Redis (celery#8030, #10205), and synchronous
-programs that never end hold all the threads there are for them. Both show as a row of bad checks, never as one: a
-process that was stopped or starved for a while finds out about itself first. (A blocked loop is the third:
-:mod:`workers.process.loop_watch`.)
+There are two causes. Celery's consumer may stop consuming after a reconnect to Redis (celery#8030, #10205), and
+synchronous programs that never end may hold all the threads for synchronous code. Only several bad checks in a row
+count: a process that was stopped or starved for a while may recover by itself. A third cause, a blocked loop, is
+found by :mod:`workers.process.loop_watch`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,28 @@ __all__ = ["Consumption", "Watchdog"]
 
 #: How many checks in a row must be bad.
 CHECKS = 10
-#: kombu waits up to 30 s between two tries to reconnect, and 5 s for each.
+#: kombu waits up to 30 s between two attempts to reconnect, and 5 s for each.
 RECONNECT_SECONDS = 60.0
 
 log = logging.getLogger("dspex.workers")
 
 
 class Consumption(Enum):
-    """Whether Celery brings executions."""
+    """Whether Celery consumes messages."""
 
     ON = "it has its connection"
     LOST = "it is reconnecting"
-    OFF = "an operator told it not to (celery control cancel_consumer)"
+    OFF = "an operator stopped its consumer (celery control cancel_consumer)"
+
+
+class Intake(Protocol):
+    """How many executions a worker has received so far."""
+
+    received: int
 
 
 class Slots(Protocol):
-    """What of the executor is looked at: how many executions it holds, of how many it can."""
+    """How many executions an executor holds, and how many it can run at once."""
 
     @property
     def held(self) -> int: ...
@@ -53,8 +59,8 @@ class Watchdog(Periodic):
     * messages wait in Redis, slots are free, and nothing was received since the check before, or
     * every thread for synchronous code is held by an execution that is over.
 
-    ``received`` counts the executions received so far. While Celery is reconnecting it is given a minute more; while
-    it is told not to consume, and without Redis, there is nothing to wait for.
+    Celery may take a minute longer while it reconnects. While an operator has stopped its consumer, or Redis is out of
+    reach, no check of messages is bad.
     """
 
     name = "watchdog"
@@ -62,24 +68,24 @@ class Watchdog(Periodic):
     def __init__(
         self,
         broker: Broker,
+        intake: Intake,
         slots: Slots,
         threads: SyncThreads,
         *,
         seconds: float,
-        received: Callable[[], int],
         consumption: Callable[[], Consumption],
         on_stuck: Callable[[], None],
     ) -> None:
         super().__init__(seconds / CHECKS)
         self._redis = broker.client(socket_timeout=5)
+        self._intake = intake
         self._slots = slots
         self._threads = threads
-        self._patience = CHECKS + int(RECONNECT_SECONDS / self._interval_seconds)
-        self._received = received
+        self._checks_while_reconnecting = CHECKS + int(RECONNECT_SECONDS / self._interval_seconds)
         self._consumption = consumption
         self._on_stuck = on_stuck
         self._seen = 0
-        self._deaf = 0
+        self._silent = 0
         self._exhausted = 0
 
     def run_once(self) -> float | None:
@@ -91,20 +97,23 @@ class Watchdog(Periodic):
             )  # fmt: skip
             self._give_up()
             return None
-        self._deaf = self._deaf + 1 if self._is_deaf() else 0
-        if self._deaf >= (CHECKS if self._consumption() is Consumption.ON else self._patience):
+        self._silent = self._silent + 1 if self._is_silent() else 0
+        consumes = self._consumption() is Consumption.ON
+        if self._silent >= (CHECKS if consumes else self._checks_while_reconnecting):
             log.critical(
                 "%s messages wait in Redis and %s slots are free, but nothing was received for %g s",
-                self._waiting(), self._slots.concurrency - self._slots.held, self._deaf * self._interval_seconds,
+                self._waiting(), self._slots.concurrency - self._slots.held, self._silent * self._interval_seconds,
             )  # fmt: skip
             self._give_up()
         return None
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        super().stop()
         self._redis.close()
 
-    def _is_deaf(self) -> bool:
-        seen, self._seen = self._seen, self._received()
+    def _is_silent(self) -> bool:
+        """Whether messages wait and slots are free, but none was received since the check before."""
+        seen, self._seen = self._seen, self._intake.received
         idle = seen == self._seen and self._slots.held < self._slots.concurrency
         return idle and self._consumption() is not Consumption.OFF and self._waiting() > 0
 
