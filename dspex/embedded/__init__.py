@@ -1,16 +1,16 @@
 """The embedded stack: Postgres, Redis and a small local model from their wheels, with nothing to install by hand.
 
-Importing this package is cheap: it brings only what finds a running stack. The rest is in its modules::
+Importing this package is cheap: it loads only what finds a running stack. The rest is in its modules::
 
-    state       the files of a home, its lock, and :func:`read_stack`
-    launch      the few lines that run in a child before it becomes a server
-    process     a child process: started, watched, stopped, never left behind
-    postgres    redis       the two servers
-    servers     EmbeddedServers: both of them
-    monitor     keeps processes running and reports what they do
-    stack       EmbeddedStack: servers, migrations, workers, beat, Flower and the local model
-    model       ensure_local_model, for whoever wants to call the local model
-    model_server    the process that serves it
+    home                  the files of a home, its lock, and :func:`read_stack`
+    embedded_stack        EmbeddedStack: servers, migrations, workers, beat, Flower and the local model
+    embedded_servers      EmbeddedServers: Postgres and Redis together
+    backend_server        what the two have in common: postgres_server, redis_server
+    application_process   a worker, beat or Flower as a process of the stack
+    bundled_model         the local model, which model_server serves
+    process_monitor       keeps processes running, with the delays of restarts, and reports stack_progress
+    child_process         a child process; child_launcher runs in the child before its command
+    ports                 free TCP ports
 """
 
 from __future__ import annotations

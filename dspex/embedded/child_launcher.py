@@ -1,16 +1,16 @@
 """Runs in a child before it becomes a server: ``python -I -S launch.py OPTIONS COMMAND…``.
 
-It drops root for another account, asks the kernel to signal the child when its supervisor dies, and executes the
-command. It is a program, not a ``preexec_fn``: Python code between fork and exec deadlocks in a process with threads.
-It stands alone: nothing but the standard library, and not the rest of DSPex.
+It changes from root to another account, asks the kernel to signal the child when its supervisor dies, and executes
+the command. It is a program, not a ``preexec_fn``: Python code between fork and exec deadlocks in a process with
+threads. It imports only the standard library, and no other module of DSPex.
 
-    --parent PID        the supervisor; nothing is executed if it is gone already
+    --parent PID        the supervisor; nothing is executed if it has ended already
     --death-signal N    the signal to get when the supervisor dies
     --uid N --gid N     the account to become
-    --reach             keep the capability to go through directories that the account may not enter
+    --reach             keep the capability to enter directories that are closed to the account
 
-On Linux the kernel sends the death signal. Elsewhere this process stays in between: standard input is a pipe whose
-other end only the supervisor holds, so its end tells of the supervisor's death.
+On Linux the kernel sends the death signal. On other systems this process stays as the parent of the command: its
+standard input is a pipe whose other end only the supervisor holds, so the pipe ends when the supervisor dies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SECBIT_NO_SETUID_FIXUP = 1 << 2
 REACHING_CAPABILITIES = (2, 1)
 _CAPABILITY_VERSION_3 = 0x20080522
 
-#: The exit code that says: this process may not do what was asked of it (see standard error).
+#: The exit code when this process is not permitted to do what its options ask; standard error has the reason.
 REFUSED = 77
 
 
@@ -59,21 +59,21 @@ def main() -> None:
         _become(options.uid, options.gid, reach=options.reach)
     if sys.platform == "linux":
         _prctl(PR_SET_PDEATHSIG, options.death_signal)
-        if os.getppid() != options.parent:  # it died before the kernel knew that we care
-            _refuse("the supervisor is gone")
+        if os.getppid() != options.parent:  # it died before the kernel had the death signal
+            _refuse("the supervisor has ended")
         os.execvp(options.command[0], options.command)  # noqa: S606
     sys.exit(stay_between(options.command, options.death_signal))
 
 
 def _become(uid: int, gid: int, *, reach: bool) -> None:
-    if reach:  # keep capabilities when root is left, and let access(2) know of them too
+    if reach:  # keep capabilities after the change, also for access(2)
         _prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     try:
         os.setgroups([])
         os.setgid(gid)
         os.setuid(uid)
     except OSError as error:
-        _refuse(f"the account {uid}:{gid} cannot be taken on: {error.strerror}")
+        _refuse(f"cannot change to the account {uid}:{gid}: {error.strerror}")
     if reach:
         _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, _keep_one_of(REACHING_CAPABILITIES))
 
@@ -108,7 +108,7 @@ def _refuse(why: str) -> NoReturn:
 
 
 def stay_between(command: list[str], death_signal: int) -> int:
-    """Run the command and pass signals on to it, its end back, and the end of standard input as its death signal."""
+    """Run the command. Signals are forwarded to it; the end of standard input sends it the death signal."""
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
 
     def forward(number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""EmbeddedServers: Postgres and Redis of one home, up together and down together."""
+"""EmbeddedServers: Postgres and Redis of one home, started and stopped together."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EmbeddedServers:
 
     @property
     def info(self) -> Stack:
-        """Where the servers listen; as ``stack.json`` has it once announced."""
+        """The addresses of the servers, as in ``stack.json`` once they are announced."""
         if self._info is None:
             raise RuntimeError("the servers were not started")
         return self._info
@@ -81,7 +81,7 @@ class EmbeddedServers:
         write_stack(self.home, self._info)
 
     def stop(self) -> None:
-        """Stop Redis, then Postgres, and let go of the home; each of them whatever goes wrong with the one before."""
+        """Stop Redis, then Postgres, and release the home; each step also when the one before failed."""
         with ExitStack() as last_first:
             last_first.callback(self.home.release)
             last_first.callback(self._stop_one, self.postgres)

@@ -1,4 +1,4 @@
-"""EmbeddedStack: servers, schema, workers, beat, Flower and the local model of one home, as one thing."""
+"""EmbeddedStack: servers, schema, workers, beat, Flower and the local model of one home."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = ["EmbeddedStack", "stop_on_signals"]
 
 
 class EmbeddedStack:
-    """Everything that DSPex needs, as child processes of this one.
+    """All that DSPex needs, as child processes of this process.
 
     ::
 
         with stop_on_signals(), EmbeddedStack(home, on_progress=print) as stack:
             stack.wait()  # until Ctrl-C
 
-    What dies is started again, the servers on their ports. ``flower_port`` is chosen when it is None. A worker is ready
-    when ``worker_check`` says so (by default: when it has registered in Postgres and renews its lease).
+    A process that dies is started again, a server on the same port. ``flower_port`` is chosen when it is None. A worker
+    is ready when ``worker_check`` returns true, by default once it has registered in Postgres and renews its lease.
     ``on_progress`` is called from several threads. Raises StackRunning, ConfigurationError, ProcessFailed or
     BackendUnavailable; then nothing is left running.
     """
@@ -67,7 +67,7 @@ class EmbeddedStack:
 
     @property
     def info(self) -> Stack:
-        """Where everything listens: what ``read_stack(home)`` says."""
+        """The addresses of the stack, as ``read_stack(home)`` returns them."""
         return self.servers.info
 
     def start(self) -> None:
@@ -93,11 +93,11 @@ class EmbeddedStack:
         self._stop_requested.wait()
 
     def request_stop(self) -> None:
-        """Let :meth:`wait` return; for another thread."""
+        """Make :meth:`wait` return; for another thread."""
         self._stop_requested.set()
 
     def stop(self) -> None:
-        """Stop the applications, then the model that they may still be calling, then Redis, then Postgres."""
+        """Stop the applications, then the model that they may still call, then Redis, then Postgres."""
         self._stop_requested.set()
         with ExitStack() as last_first:
             last_first.callback(self.servers.stop)
@@ -150,7 +150,7 @@ class EmbeddedStack:
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does, so that all is stopped."""
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does, so that the stack stops."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt

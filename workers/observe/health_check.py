@@ -1,4 +1,4 @@
-"""The health check as a worker makes it: what a producer sees, and the models."""
+"""The health check of a worker: the checks of a producer, and the models."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ log = logging.getLogger("dspex.workers")
 
 
 def health_check(settings: Settings, *, by_beat: bool = False) -> HealthCheck:
-    """A check of everything that can be seen from here."""
+    """A check of everything that a worker can reach."""
     groups = backend_groups(settings.backends(), interval_seconds=settings.health_interval_seconds, by_beat=by_beat)
     return HealthCheck([*groups, language_group(), models_group(settings)])
 
 
 def check_and_record(settings: Settings, check: HealthCheck, *, interval_seconds: float) -> HealthReport:
-    """Check every component and keep the report in Postgres; without Postgres it is only returned.
+    """Check every component and store the report in Postgres; without Postgres it is only returned.
 
-    The next is due in ``interval_seconds``.
+    The next check is due in ``interval_seconds``.
     """
     report = check.report(kept_seconds=0)
     kept = {**report.as_dict(), "interval_seconds": interval_seconds}
@@ -37,7 +37,7 @@ def check_and_record(settings: Settings, check: HealthCheck, *, interval_seconds
     try:
         database.run(partial(health.record, overall=str(report.overall), worker_id=None, report=kept))
     except BackendUnavailable as error:
-        log.warning("a health report is not kept: %s", error)
+        log.warning("a health report is not stored: %s", error)
     finally:
         database.close()
     return report

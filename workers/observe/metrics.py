@@ -1,9 +1,9 @@
-"""What a worker process tells Prometheus: every metric there is, by name.
+"""The Prometheus metrics of a worker process, by name.
 
-Counters and histograms are of this process alone, so that they may be summed over all. What is true of the whole
-deployment (the queue) is told by the pump's leader only: while the lead moves two may tell it, so take its maximum.
-Labels are bounded: the first programs, models and codes that a process sees have their own, later ones are "other".
-Names are of programs, models and codes; never ids, inputs or outputs.
+Counters and histograms cover this process alone, so that they can be summed over all processes. Metrics of the whole
+deployment (the queue) come from the pump's leader only; two workers may report them while the lead moves, so take the
+maximum. Labels are bounded: the first programs, models and codes of a process have their own, later ones are "other".
+Label values are names of programs, models and codes; never ids, inputs or outputs.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = [
     "outcome",
 ]
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each that is not used
 REGISTRY = CollectorRegistry()
 
-#: So many names of a kind have labels of their own in one process.
+#: How many names of a kind have their own labels in one process.
 MOST_PROGRAMS, MOST_MODELS, MOST_CODES = 200, 100, 100
-#: So many programs are told apart in the queue, those that wait longest; the others are "other".
+#: How many programs have their own labels in the queue, those that wait longest; the others are "other".
 MOST_WAITING = 50
 OTHER = "other"
 #: How an attempt ends.
@@ -55,8 +55,8 @@ _CALL_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 
 ATTEMPTS = Counter(
     "dspex_attempts_total",
-    "Attempts that ended here. outcome: completed, failed, cancelled (the execution is over); retried, deferred "
-    "(its limits), handed_back (this worker stops): it is queued again; discarded: the lease was lost",
+    "Attempts that ended here. outcome: completed, failed, cancelled (the execution has ended); retried, deferred "
+    "(by limits), handed_back (this worker stops): the execution is queued again; discarded: the lease was lost",
     ("program", "outcome"), registry=REGISTRY,
 )  # fmt: skip
 ATTEMPT_ERRORS = Counter(
@@ -70,49 +70,54 @@ QUEUE_TIME = Histogram(
     "dspex_queue_time_seconds", "From when an execution was due until it was claimed", ("program",),
     buckets=_QUEUE_SECONDS, registry=REGISTRY,
 )  # fmt: skip
-RECEIVED = Counter("dspex_received_total", "Executions that messages brought", registry=REGISTRY)
+RECEIVED = Counter("dspex_received_total", "Executions received in messages", registry=REGISTRY)
 CLAIMS = Counter(
-    "dspex_claims_total", "What became of them. result: claimed, or missed (cancelled, paused, or another's)",
+    "dspex_claims_total",
+    "Claims of received executions. result: claimed, or missed (cancelled, paused, or claimed by another worker)",
     ("result",), registry=REGISTRY,
 )  # fmt: skip
-RUNNING = Gauge("dspex_running", "Attempts under way", registry=REGISTRY)
-HELD = Gauge("dspex_held", "Executions received and not over: running, or waiting for a slot", registry=REGISTRY)
-CONCURRENCY = Gauge("dspex_concurrency", "How many attempts may be under way", registry=REGISTRY)
+RUNNING = Gauge("dspex_running", "Running attempts", registry=REGISTRY)
+HELD = Gauge("dspex_held", "Received executions that have not ended: running, or waiting for a slot", registry=REGISTRY)
+CONCURRENCY = Gauge("dspex_concurrency", "How many attempts can run at once", registry=REGISTRY)
 
 # -------------------------------------------------------------------------------------------------------- model calls
 
 LM_CALLS = Counter(
-    "dspex_lm_calls_total", "Calls of a model that ended. outcome: ok, or the code of the error", ("model", "outcome"),
+    "dspex_lm_calls_total", "Model calls that ended. outcome: ok, or the code of the error", ("model", "outcome"),
     registry=REGISTRY,
 )  # fmt: skip
 LM_DURATION = Histogram(
-    "dspex_lm_call_duration_seconds", "How long a call of a model took", ("model",), buckets=_CALL_SECONDS,
+    "dspex_lm_call_duration_seconds", "Duration of a model call", ("model",), buckets=_CALL_SECONDS,
     registry=REGISTRY,
 )  # fmt: skip
 LM_TOKENS = Counter("dspex_lm_tokens_total", "Tokens. kind: prompt, completion", ("model", "kind"), registry=REGISTRY)
-LM_COST = Counter("dspex_lm_cost_usd_total", "What calls cost, where a price is known", ("model",), registry=REGISTRY)
+LM_COST = Counter(
+    "dspex_lm_cost_usd_total", "Cost of model calls, where a price is known", ("model",), registry=REGISTRY
+)
 LM_REPLAYED = Counter(
-    "dspex_lm_replayed_calls_total", "Calls answered from the journal, and not paid for again", ("model",),
+    "dspex_lm_replayed_calls_total", "Model calls answered from the journal, and not paid for again", ("model",),
     registry=REGISTRY,
 )  # fmt: skip
 
 # -------------------------------------------------------------------------------------------------------- the process
 
-WORKER = Gauge("dspex_worker_info", "1; which version runs", ("version",), registry=REGISTRY)
+WORKER = Gauge("dspex_worker_info", "1, labelled with the version", ("version",), registry=REGISTRY)
 WORKER.labels(version("dspex")).set(1)
-READY = Gauge("dspex_worker_ready", "1 while it is registered, holds its lease and consumes", registry=REGISTRY)
+READY = Gauge("dspex_worker_ready", "1 while the worker is registered, holds its lease and consumes", registry=REGISTRY)
 LOOP_LAG = Gauge(
-    "dspex_loop_lag_seconds", "How long the loop last took to answer, or has not so far", registry=REGISTRY
+    "dspex_loop_lag_seconds", "How long the loop last took to answer, or has not answered", registry=REGISTRY
 )
-LOOP_BLOCKED = Counter("dspex_loop_blocked_seconds_total", "Time in which the loop did not turn", registry=REGISTRY)
+LOOP_BLOCKED = Counter("dspex_loop_blocked_seconds_total", "Time during which the loop was blocked", registry=REGISTRY)
 THREADS = Gauge(
     "dspex_sync_threads", "Threads for synchronous code. state: busy, waiting (for one), lost", ("state",),
     registry=REGISTRY,
 )  # fmt: skip
-LEASE_AGE = Gauge("dspex_lease_age_seconds", "Since the lease was last renewed", registry=REGISTRY)
-LEASES_LOST = Counter("dspex_leases_lost_total", "How often it found itself declared dead", registry=REGISTRY)
+LEASE_AGE = Gauge("dspex_lease_age_seconds", "Time since the last renewal of the lease", registry=REGISTRY)
+LEASES_LOST = Counter(
+    "dspex_leases_lost_total", "How often the worker found that it was declared dead", registry=REGISTRY
+)
 BACKEND_FAILURES = Counter(
-    "dspex_backend_failures_total", "Round trips that failed because it was out of reach. backend: postgres, redis",
+    "dspex_backend_failures_total", "Requests that failed because a backend was out of reach. backend: postgres, redis",
     ("backend",), registry=REGISTRY,
 )  # fmt: skip
 for _backend in ("postgres", "redis"):
@@ -122,19 +127,25 @@ ProcessCollector(namespace="dspex", registry=REGISTRY)  # dspex_process_{cpu_sec
 # ----------------------------------------------------------------------------------------------------------- the pump
 
 PUMP_LEADER = Gauge("dspex_pump_leader", "1 in the worker that leads the pump", registry=REGISTRY)
-DISPATCHED = Counter("dspex_pump_dispatched_total", "Executions that the pump put on the queue", registry=REGISTRY)
-TAKEN_BACK = Counter("dspex_pump_taken_back_total", "Executions dispatched and never claimed", registry=REGISTRY)
-RECOVERED = Counter("dspex_pump_recovered_total", "Executions taken from dead or stuck workers", registry=REGISTRY)
+DISPATCHED = Counter(
+    "dspex_pump_dispatched_total", "Executions that the pump dispatched to the queue", registry=REGISTRY
+)
+TAKEN_BACK = Counter(
+    "dspex_pump_taken_back_total", "Executions dispatched again because they were never claimed", registry=REGISTRY
+)
+RECOVERED = Counter("dspex_pump_recovered_total", "Executions recovered from dead or stuck workers", registry=REGISTRY)
 POISONED = Counter(
-    "dspex_pump_poisoned_total", "Of these, those that failed: each attempt's worker died", registry=REGISTRY
+    "dspex_pump_poisoned_total",
+    "Recovered executions that failed because the worker of each attempt died",
+    registry=REGISTRY,
 )
 
 
 class Queue(Collector):
-    """The queue of the whole deployment, as the leader last saw it; nothing while another leads."""
+    """The queue of the whole deployment, as the leader last measured it; empty while another worker leads."""
 
     def __init__(self) -> None:
-        #: Whether anybody reads it, so that it is worth looking.
+        #: Whether the metrics are served, so that the queue has to be measured.
         self.wanted = False
         self._seen: list[Backlog] | None = None
         self._workers = 0
@@ -143,7 +154,7 @@ class Queue(Collector):
         self._seen, self._workers = backlogs, workers
 
     def forget(self) -> None:
-        """Another leads."""
+        """Another worker leads."""
         self._seen = None
 
     def collect(self) -> Iterable[Metric]:
@@ -151,11 +162,11 @@ class Queue(Collector):
             return
         depth = GaugeMetricFamily(
             "dspex_queue_depth",
-            f"Executions that are due and not begun; a program's are counted up to {MOST_COUNTED:,}",
+            f"Executions that are due and not claimed, counted up to {MOST_COUNTED:,} for each program",
             labels=("program",),
         )  # fmt: skip
         wait = GaugeMetricFamily(
-            "dspex_queue_oldest_wait_seconds", "How long the oldest of them has been due", labels=("program",)
+            "dspex_queue_oldest_wait_seconds", "How long the oldest due execution has waited", labels=("program",)
         )
         ranked = sorted(seen, key=lambda backlog: backlog.oldest_wait_seconds, reverse=True)
         for backlog in ranked[:MOST_WAITING]:
@@ -172,14 +183,14 @@ class Queue(Collector):
 QUEUE = Queue()
 REGISTRY.register(QUEUE)
 
-# ------------------------------------------------------------------------------------------------- what is told of them
+# ------------------------------------------------------------------------------------------------------- recording
 
 
 T = TypeVar("T")
 
 
 class Bounded(dict[str, T]):
-    """What is made for each of the first ``most`` names; all later ones share that of "other"."""
+    """A value for each of the first ``most`` names; all later names share the value of "other"."""
 
     def __init__(self, most: int, make: Callable[[str], T]) -> None:
         super().__init__()
@@ -195,7 +206,7 @@ class Bounded(dict[str, T]):
 
 
 class _Program:
-    """A program's own series, found once: finding them costs more than counting does."""
+    """The series of a program, looked up once: the lookup costs more than counting."""
 
     def __init__(self, name: str) -> None:
         self.outcomes = Bounded(len(OUTCOMES), lambda outcome: ATTEMPTS.labels(name, outcome))
@@ -204,7 +215,7 @@ class _Program:
 
 
 class _Model:
-    """The same of a model."""
+    """The series of a model."""
 
     def __init__(self, name: str) -> None:
         self.outcomes = Bounded(MOST_CODES, lambda outcome: LM_CALLS.labels(name, outcome))
@@ -222,19 +233,19 @@ _claimed, _missed = CLAIMS.labels("claimed"), CLAIMS.labels("missed")
 
 
 def claimed(execution: Claimed) -> None:
-    """An execution was claimed."""
+    """Count a claimed execution and its time in the queue."""
     _claimed.inc()
     waited = execution.started_at - max(execution.created_at, execution.run_at)
     _programs[execution.program].queue_time.observe(max(waited.total_seconds(), 0.0))
 
 
 def missed() -> None:
-    """An execution that a message brought was not there to claim."""
+    """Count a received execution that could not be claimed."""
     _missed.inc()
 
 
 def attempt_ended(program: str, status: Status | None, error: DspexError | None, seconds: float) -> None:
-    """An attempt is over; ``status`` is its execution's now, None when the lease was lost."""
+    """Count an ended attempt; ``status`` is its execution's status now, None when the lease was lost."""
     series = _programs[program]
     series.outcomes[outcome(status, error)].inc()
     series.duration.observe(seconds)
@@ -254,7 +265,7 @@ def outcome(status: Status | None, error: DspexError | None) -> str:
 
 
 def lm_call_ended(call: LMCall) -> None:
-    """A model answered."""
+    """Count a model call that was answered."""
     series = _models[call.model]
     series.outcomes["ok"].inc()
     series.duration.observe(call.duration_ms / 1000)
@@ -265,12 +276,12 @@ def lm_call_ended(call: LMCall) -> None:
 
 
 def lm_call_failed(model: str, seconds: float, code: str) -> None:
-    """A call of a model failed."""
+    """Count a model call that failed."""
     series = _models[model]
     series.outcomes[code].inc()
     series.duration.observe(seconds)
 
 
 def lm_call_replayed(model: str) -> None:
-    """A call was answered from the journal."""
+    """Count a model call that was answered from the journal."""
     _models[model].replayed.inc()

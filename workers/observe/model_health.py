@@ -1,7 +1,7 @@
 """The models that deployed programs use, as a worker sees them: is there a key, and does the address answer?
 
-Nothing is ever paid for: an address is connected to, and its certificate verified; whether the model behind it answers
-is told by the executions that ended lately.
+The check costs nothing: it connects to the address and verifies its certificate. Whether the model behind it answers
+is known from the executions that ended lately.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from dspex.store.operations.health import ModelInUse
 __all__ = ["models_group"]
 
 CONNECT_SECONDS = 2.0
-#: So many endpoints are looked at in one check.
+#: How many endpoints one check covers.
 MOST_ENDPOINTS = 30
-#: Failures of executions that are the model's, and so say something about its endpoint.
+#: Error codes of failures that the model or its endpoint caused.
 _THE_MODELS = frozenset({"authentication", "billing", "model_timeout", "provider_unavailable", "rate_limited"})
 
 
@@ -51,7 +51,7 @@ class ModelAddress:
 
     @property
     def is_providers(self) -> bool:
-        """Whether it is asked at its provider's own address, by lm15."""
+        """Whether lm15 calls it at its provider's own address."""
         return self.api_base is None and self.model != LOCAL_MODEL and not self.model.startswith("litellm/")
 
 
@@ -83,7 +83,7 @@ def _run(settings: Settings, round: CheckRound) -> None:
         look.start()
     for look, endpoint in zip(looks, endpoints, strict=False):
         look.join(max(round.began + CHECK_SECONDS - 0.3 - time.monotonic(), 0))
-        if look.is_alive():  # a look-up of its name, most likely: connecting has its own limit
+        if look.is_alive():  # most likely the lookup of its name: connecting has its own limit
             error = {"error": "its name or its address does not answer", "seen_by": seen_by}
             late = CheckResult(Condition.UNHEALTHY, error, "see the name server and the network of the workers")
             round.results.setdefault(endpoint.name, (late, (time.monotonic() - round.began) * 1000))
@@ -131,7 +131,7 @@ def _look(endpoint: ModelAddress, settings: Settings, seen_by: str) -> CheckResu
 
 
 def _missing_keys(endpoint: ModelAddress, settings: Settings) -> list[str]:
-    """The names of keys that are not there. A provider without a named key needs one of its own; some need none."""
+    """The names of missing keys. A provider without a named key needs one of its own; some need none."""
     secrets = Secrets(settings.secrets)
     named = {use.api_key_env for use in endpoint.uses if use.api_key_env}
     if missing := sorted(name for name in named if not secrets.get(name)):
@@ -145,7 +145,7 @@ def _missing_keys(endpoint: ModelAddress, settings: Settings) -> list[str]:
 
 
 def _address(endpoint: ModelAddress, settings: Settings) -> str | None:
-    """Where the model is asked; None when that is known only once it is."""
+    """The address that is called; None when it is known only during a call."""
     if endpoint.api_base is not None:
         return endpoint.api_base
     if endpoint.model == LOCAL_MODEL:
@@ -158,7 +158,7 @@ def _address(endpoint: ModelAddress, settings: Settings) -> str | None:
 
 
 def _connect(address: str, settings: Settings) -> float:
-    """Connect, by the environment's proxy if there is one, and verify the certificate. Returns milliseconds."""
+    """Connect, through the environment's proxy if there is one, and verify the certificate. Returns milliseconds."""
     parts = urlsplit(address)
     host, secure = parts.hostname or "", parts.scheme == "https"
     proxy = None if proxy_bypass(host) else getproxies().get(parts.scheme)

@@ -1,4 +1,4 @@
-"""Text that must not carry secrets, or anything of a user's."""
+"""Removes secrets, and data of users, from text."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def redact(text: str, *, most: int = 500) -> str:
 
 
 def fields_at_fault(errors: Iterable[FieldError]) -> list[str]:
-    """The names of the fields that are at fault: a path further into one may be made of a user's or a model's words."""
+    """The names of the invalid fields. The rest of a path may contain the words of a user or a model."""
     return sorted({re.split(r"[.\[]", error.path, maxsplit=1)[0] for error in errors})

@@ -51,7 +51,7 @@ def capital(model: str) -> Program:
 
 
 def reviews(model: str) -> Program:
-    """Says whether a review is negative or positive, and summarises it. An empty review is refused at submit."""
+    """Classifies a review as negative or positive, and summarises it. An empty review is refused at submit."""
     return Program(
         "reviews",
         signature(

@@ -1,8 +1,8 @@
-"""Traces of attempts, by OpenTelemetry (extra ``otel``): on once :func:`start` has said so, and free until then.
+"""Traces of attempts, by OpenTelemetry (extra ``otel``): on after :func:`start`, and without cost until then.
 
 An attempt is a span of the trace that its execution was submitted in; each model call and each tool call is a span
-within it, and what else its audit trail records is an event of it. Nothing of OpenTelemetry is imported while
-:func:`active` gives None.
+within it, and the other entries of its audit trail are its events. OpenTelemetry is not imported while
+:func:`active` returns None.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ENDPOINTS", "active", "lm_call", "start", "stop", "tool_call", "trac
 
 log = logging.getLogger("dspex.workers")
 
-#: What makes the spans of this process; None: it does not trace.
+#: Makes the spans of this process; None while it does not trace.
 _active: Spans | None = None
 #: OpenTelemetry's own variables, either of which turns tracing on.
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -28,7 +28,7 @@ _NOTHING = nullcontext()
 
 
 def start() -> None:
-    """Trace from now on, if an endpoint is set and the extra is installed. What is in the way is logged."""
+    """Trace from now on, if an endpoint is set and the extra is installed. An unusable configuration is logged."""
     global _active  # noqa: PLW0603 - as OpenTelemetry's own tracer provider: one for the process
     endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None)
     if endpoint is None or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
@@ -44,14 +44,14 @@ def start() -> None:
         log.warning("an OTLP endpoint is set, but executions are not traced (%s): pip install 'dspex[otel]'", error)
         return
     except ValueError as error:
-        log.error("executions are not traced: %s", error)  # noqa: TRY400 - the message says it all
+        log.error("executions are not traced: %s", error)  # noqa: TRY400 - the message is complete
         return
     _active = Spans()
     log.info("executions are traced, spans go to %s", endpoint.rpartition("@")[2])
 
 
 def stop(seconds: float) -> None:
-    """Send what spans are left, for ``seconds`` at most, and trace no more."""
+    """Send the remaining spans, for at most ``seconds``, and trace no more."""
     global _active  # noqa: PLW0603
     if _active is not None:
         from workers.observe.tracing.export import flush
@@ -62,7 +62,7 @@ def stop(seconds: float) -> None:
 
 
 def active() -> Spans | None:
-    """What makes the spans of attempts; None when this process does not trace."""
+    """The maker of spans; None when this process does not trace."""
     return _active
 
 
@@ -77,5 +77,5 @@ def tool_call(tool: str | None) -> AbstractContextManager[object]:
 
 
 def traceparent() -> str | None:
-    """The current span as W3C's header has it; None when there is none."""
+    """The current span as a W3C ``traceparent`` header; None when there is no span."""
     return None if _active is None else _active.traceparent()

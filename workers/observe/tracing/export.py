@@ -1,6 +1,6 @@
-"""Where spans go: OpenTelemetry's SDK, set up by its own variables (``OTEL_*``), over OTLP/HTTP.
+"""The export of spans: OpenTelemetry's SDK, configured by its own variables (``OTEL_*``), over OTLP/HTTP.
 
-Spans are sent by a thread of the SDK's, from a bounded queue: a collector that is away costs the oldest spans, and
+A thread of the SDK sends spans from a bounded queue. While the collector is out of reach, the oldest spans are lost and
 nothing else.
 """
 
@@ -19,11 +19,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 __all__ = ["configure", "flush"]
 
-#: What this worker is called where OTEL_SERVICE_NAME does not say.
+#: The service name when OTEL_SERVICE_NAME is not set.
 SERVICE = "dspex-worker"
-#: What cannot be sent is logged at most so often: a collector that is away fails several times in a second.
-SAID_AGAIN_SECONDS = 60.0
-_TALKERS = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
+#: Failures to send are logged at this interval: without a collector there are several in a second.
+LOG_INTERVAL_SECONDS = 60.0
+_LOGGERS = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
@@ -38,20 +38,20 @@ def configure() -> None:
     if protocol != "http/protobuf":
         raise ValueError(
             f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}, and spans are sent by 'http/protobuf' only: set that, and "
-            "the endpoint that takes it (a collector's is port 4318)"
+            "an endpoint for it (port 4318 of a collector)"
         )
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    for name in _TALKERS:
+    for name in _LOGGERS:
         logging.getLogger(name).addFilter(_Seldom())
 
 
 def flush(seconds: float) -> bool:
-    """Send what is left, for ``seconds`` at most. Whether all was sent, or given up, by then."""
+    """Send the remaining spans. Returns whether the SDK has finished within ``seconds``."""
     provider = trace.get_tracer_provider()
     assert isinstance(provider, TracerProvider)
-    # The SDK's own limits of time do not hold: a send that is under way is waited for.
+    # The SDK does not keep its own time limits: it waits for a send that is under way.
     sending = threading.Thread(target=provider.shutdown, name="otel-flush", daemon=True)
     sending.start()
     sending.join(seconds)
@@ -59,7 +59,7 @@ def flush(seconds: float) -> bool:
 
 
 class _Seldom(logging.Filter):
-    """Lets a record through, and then none for a while."""
+    """Passes one record in each interval."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,12 +69,12 @@ class _Seldom(logging.Filter):
         now = time.monotonic()
         if now < self._quiet_until:
             return False
-        self._quiet_until = now + SAID_AGAIN_SECONDS
+        self._quiet_until = now + LOG_INTERVAL_SECONDS
         return True
 
 
 def _resource() -> Resource:
-    told = Resource.create()
-    if str(told.attributes[SERVICE_NAME]).startswith("unknown_service"):
-        told = told.merge(Resource({SERVICE_NAME: SERVICE}))
-    return told
+    resource = Resource.create()
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        resource = resource.merge(Resource({SERVICE_NAME: SERVICE}))
+    return resource

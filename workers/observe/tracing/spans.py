@@ -1,6 +1,6 @@
 """The spans of attempts, by OpenTelemetry's conventions for messaging and for generative AI.
 
-They tell what the audit trail tells: names, numbers and codes; no inputs, prompts, outputs or messages of errors.
+They hold what the audit trail holds: names, numbers and codes; no inputs, prompts, outputs or error messages.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Spans", "TracedTrail"]
 
 _PROPAGATOR = TraceContextTextMapPropagator()
-#: Told by the end of their span, or by a span of their own.
+#: Events that their span's end, or a span of their own, shows already.
 _NO_EVENT = frozenset({"completed", "tool_call"})
-#: What an ``lm_call`` event says, as attributes of its span.
+#: The fields of an ``lm_call`` event, as attributes of its span.
 _CALL = {
     "prompt_tokens": "gen_ai.usage.input_tokens",
     "completion_tokens": "gen_ai.usage.output_tokens",
@@ -38,7 +38,7 @@ _CALL = {
     "replayed": "dspex.replayed",
     "repair": "dspex.repair",
 }
-#: Providers that the conventions call otherwise.
+#: Providers that have another name in the conventions.
 _PROVIDERS = {
     "azure": "azure.ai.openai",
     "bedrock": "aws.bedrock",
@@ -54,7 +54,7 @@ class Spans:
         self._tracer = trace.get_tracer("dspex", version("dspex"))
 
     async def attempt(self, claimed: Claimed, run: Callable[[Claimed, AttemptTrail], Awaitable[Outcome]]) -> Outcome:
-        """The outcome of the attempt that ``run`` makes, within a span that is current meanwhile."""
+        """Make the attempt with ``run``, within a span that is current meanwhile. Returns its outcome."""
         parent, links = _origin(claimed)
         span = self._tracer.start_span(
             f"dspex.execute {claimed.program}", context=parent, kind=SpanKind.CONSUMER, links=links,
@@ -73,17 +73,17 @@ class Spans:
         provider, slash, name = model.removeprefix("litellm/").partition("/")
         if not slash:  # the bundled model
             provider, name = "", model
-        told = {"gen_ai.operation.name": "chat", "gen_ai.request.model": name}
+        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": name}
         if provider:
-            told["gen_ai.provider.name"] = _PROVIDERS.get(provider, provider)
-        with _current(self._tracer.start_span(f"chat {name}", kind=SpanKind.CLIENT, attributes=told)):
+            attributes["gen_ai.provider.name"] = _PROVIDERS.get(provider, provider)
+        with _current(self._tracer.start_span(f"chat {name}", kind=SpanKind.CLIENT, attributes=attributes)):
             yield
 
     @contextmanager
     def tool_call(self, tool: str | None) -> Iterator[None]:
         """See :func:`workers.observe.tracing.tool_call`."""
-        told = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": str(tool)}
-        with _current(self._tracer.start_span(f"execute_tool {tool}", attributes=told)):
+        attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": str(tool)}
+        with _current(self._tracer.start_span(f"execute_tool {tool}", attributes=attributes)):
             yield
 
     def traceparent(self) -> str | None:
@@ -94,7 +94,7 @@ class Spans:
 
 
 class TracedTrail(AttemptTrail):
-    """A trail whose events are told to the current span too, or to the attempt's; the trace's id is its first."""
+    """A trail that also adds its events to the current span, or to the attempt's. Its first event is the trace's id."""
 
     def __init__(self, anchor: datetime, span: Span) -> None:
         super().__init__(anchor)
@@ -118,10 +118,10 @@ class TracedTrail(AttemptTrail):
 
 
 def _origin(claimed: Claimed) -> tuple[Context, list[Link]]:
-    """What the attempt's span is a child of, and what it is linked to.
+    """The parent of the attempt's span, and its links.
 
-    An execution goes on in the trace of its submit. Those of a batch would make one trace of all: each attempt has its
-    own, with a link to the submit.
+    An execution continues the trace of its submit. The executions of a batch would all share one trace, so each of
+    their attempts has its own, with a link to the submit.
     """
     if claimed.traceparent is None:
         return Context(), []
@@ -149,7 +149,7 @@ def _attempt(claimed: Claimed) -> Mapping[str, Any]:
 
 @contextmanager
 def _current(span: Span) -> Iterator[None]:
-    """The span, current until the block ends, and then over; what the block raises is told by its code or class."""
+    """Make the span current until the block ends, and end it. An error of the block is recorded by code or class."""
     with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
         try:
             yield
@@ -164,6 +164,6 @@ def _failed(span: Span, error: BaseException) -> None:
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
-    """An event's data as attributes. Of what was repaired, how much: a path may be made of a model's words."""
+    """An event's data as attributes. Repairs are counted only: a path may contain the words of a model."""
     plain = {key: len(value) if key == "repairs" else value for key, value in data.items()}
     return {key: value for key, value in plain.items() if isinstance(value, str | bool | int | float | list)}
