@@ -51,8 +51,8 @@ def worker(backends: Backends) -> Iterator[Worker]:
     verdicts: list[str] = []
     made: Worker
     watchdog = Watchdog(
-        broker, intake, slots, threads, seconds=CHECKS * 10,
-        consumption=lambda: made.consumption, on_stuck=lambda: verdicts.append("stuck"),
+        broker, intake, slots, threads, lambda: made.consumption,
+        seconds=CHECKS * 10, on_stuck=lambda: verdicts.append("stuck"),
     )  # fmt: skip
     made = Worker(watchdog, intake, slots, threads, verdicts)
     yield made

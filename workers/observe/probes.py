@@ -25,12 +25,12 @@ class Probes:
     def __init__(
         self,
         worker: WorkerState,
-        *,
         executor: Executor,
         lease: Lease,
         loop_watch: LoopWatch,
         threads: SyncThreads,
         consumption: Callable[[], Consumption],
+        *,
         hung_seconds: float,
     ) -> None:
         self._worker = worker

@@ -80,9 +80,7 @@ class Pump(Periodic):
 
     name = "pump"
 
-    def __init__(
-        self, database: Database, broker: Broker, worker_id: Callable[[], UUID], *, lease_seconds: float
-    ) -> None:
+    def __init__(self, database: Database, broker: Broker, worker_id: Callable[[], UUID], lease_seconds: float) -> None:
         super().__init__(INTERVAL_SECONDS)
         self._database = database
         self._broker = broker

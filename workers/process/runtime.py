@@ -64,69 +64,47 @@ class Runtime:
         on_retire: Callable[[], None],
     ) -> None:
         arm(settings.failpoints)
-        self._settings = settings
         self._on_retire = on_retire
-        self._worker = WorkerState()
-        self._connections = Connections(settings.backends())
-        self._threads = SyncThreads(settings.worker_threads)
-        self._loop = LoopThread()
-        self._executions = ExecutionServices(settings, self._worker, self._loop, concurrency=concurrency)
-        self._executor = self._executions.executor
-        self._drain = Drain(self._loop, self._executor, grace_seconds=settings.grace_seconds)
+        self._exit_seconds = settings.grace_seconds + STOP_LIMIT_SECONDS
+        self._worker = worker = WorkerState()
+        self._connections = connections = Connections(settings.backends())
+        self._threads = threads = SyncThreads(settings.worker_threads)
+        self._loop = loop = LoopThread()
+        self._executions = ExecutionServices(settings, worker, loop, concurrency=concurrency)
+        self._executor = executor = self._executions.executor
+        self._drain = Drain(loop, executor, grace_seconds=settings.grace_seconds)
         loop_watch = LoopWatch(
-            self._loop.loop, give_up_seconds=settings.watchdog_seconds, on_stuck=self._release_lease_and_exit
+            loop.loop, give_up_seconds=settings.watchdog_seconds, on_stuck=self._release_lease_and_exit
         )
-        self._vital_signs = VitalSigns(self._worker, self._executor, loop_watch, self._threads)
+        self._vital_signs = VitalSigns(worker, executor, loop_watch, threads)
         self._lease = Lease(
-            self._connections.lease_database,
-            self._worker,
-            lease_seconds=settings.lease_seconds,
-            vitals=self._vital_signs.read,
-            on_lost=partial(self._loop.call_soon, self._executor.abandon),
-        )
-        pump = Pump(
-            self._connections.pump_database,
-            self._connections.broker,
-            self._worker.current_id,
-            lease_seconds=settings.lease_seconds,
-        )
-        watchdog = Watchdog(
-            self._connections.broker,
-            self._worker,
-            self._executor,
-            self._threads,
-            seconds=settings.watchdog_seconds,
-            consumption=consumption,
-            on_stuck=self._stop_and_exit,
-        )
-        recycler = Recycler(
-            self._worker,
-            max_memory_mb=settings.worker_max_memory_mb,
-            max_executions=settings.worker_max_executions,
-            on_due=self._retire,
-        )
+            connections.lease_database, worker, lease_seconds=settings.lease_seconds, vitals=self._vital_signs.read,
+            on_lost=partial(loop.call_soon, executor.abandon),
+        )  # fmt: skip
         probes = Probes(
-            self._worker,
-            executor=self._executor,
-            lease=self._lease,
-            loop_watch=loop_watch,
-            threads=self._threads,
-            consumption=consumption,
-            hung_seconds=settings.watchdog_seconds / 2,
+            worker, executor, self._lease, loop_watch, threads, consumption, hung_seconds=settings.watchdog_seconds / 2
         )
         self._probe_server = ProbeServer(settings, probes)
-        last_spans_seconds = min(settings.grace_seconds, LAST_SPANS_SECONDS)
+        pump = Pump(connections.pump_database, connections.broker, worker.current_id, settings.lease_seconds)
+        watchdog = Watchdog(
+            connections.broker, worker, executor, threads, consumption,
+            seconds=settings.watchdog_seconds, on_stuck=self._stop_and_exit,
+        )  # fmt: skip
+        recycler = Recycler(
+            worker, max_memory_mb=settings.worker_max_memory_mb, max_executions=settings.worker_max_executions,
+            on_due=self._retire,
+        )  # fmt: skip
         #: They start in this order and stop in the opposite one.
         self._services: Sequence[Service] = (
             self._probe_server,  # the first: it answers while the others start
-            Step(tracing.start, partial(tracing.stop, last_spans_seconds)),
-            self._connections,
-            Step(partial(sync_threads.install, self._threads), self._close_threads),
-            self._loop,
+            Step(tracing.start, partial(tracing.stop, min(settings.grace_seconds, LAST_SPANS_SECONDS))),
+            connections,
+            Step(partial(sync_threads.install, threads), self._close_threads),
+            loop,
             *self._executions.services,
             Step(self._load_programs),
             Step(recycler.check_limits),
-            Step(self._worker.mark_running),
+            Step(worker.mark_running),
             self._lease,
             pump,
             loop_watch,
@@ -233,13 +211,13 @@ class Runtime:
 
     def _stop_and_exit(self) -> None:
         """The worker is alive and does no work: stop it in order if that is possible, and end the process."""
-        _exit_within(self._settings.grace_seconds + STOP_LIMIT_SECONDS)
+        _exit_within(self._exit_seconds)
         self.stop()
         _exit_now()
 
     def _release_lease_and_exit(self) -> None:
         """The loop is blocked, so that nothing on it can be stopped: let others take over at once."""
-        _exit_within(self._settings.grace_seconds + STOP_LIMIT_SECONDS)
+        _exit_within(self._exit_seconds)
         stop_all([self._lease])
         _exit_now()
 

@@ -71,9 +71,9 @@ class Watchdog(Periodic):
         intake: Intake,
         slots: Slots,
         threads: SyncThreads,
+        consumption: Callable[[], Consumption],
         *,
         seconds: float,
-        consumption: Callable[[], Consumption],
         on_stuck: Callable[[], None],
     ) -> None:
         super().__init__(seconds / CHECKS)
