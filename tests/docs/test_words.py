@@ -41,11 +41,12 @@ FOLDERS = sorted(
 
 #: Folders whose texts are still to be rewritten.
 PENDING = {
-    "dspex", "dspex/embedded", "workers",
-    "workers/consume", "workers/observe", "workers/process",
+    "dspex", "workers/observe",
 }  # fmt: skip
 #: Pages that show texts of these folders.
 PENDING_PAGES = {"api.md", "metrics.md"}
+#: Words that stay: the name of an account.
+ALLOWED = (("dspex/embedded/child_process.py", "nobody"),)
 _TARGET = re.compile(r"\]\([^)]*\)")
 
 
@@ -120,7 +121,8 @@ def test_other_files() -> None:
 def test_source(folder: str) -> None:
     if folder in PENDING:
         pytest.skip("still to be rewritten")
-    assert [use for path in modules(folder) for use in in_source(path.read_text(), str(path))] == []
+    found = [use for path in modules(folder) for use in in_source(path.read_text(), str(path.relative_to(ROOT)))]
+    assert [use for use in found if not any(use.startswith(file) and repr(word) in use for file, word in ALLOWED)] == []
 
 
 def test_listed_words_are_found_in_docstrings_messages_and_comments() -> None:

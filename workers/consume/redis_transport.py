@@ -1,8 +1,8 @@
 """kombu's Redis transport, guarded against data that is not a message, and without emulated acknowledgements.
 
 A client of Redis can put anything on the queue. In kombu, data that it cannot parse ends the worker. Here such data is
-logged and dropped, and nothing is lost: Postgres holds the executions, and those of a lost message are dispatched
-again.
+logged and dropped, and nothing is lost: Postgres holds the executions, and the pump dispatches again what a lost
+message carried.
 
 For the same reason a received message is not kept in Redis. kombu would store each a second time and delete it when it
 is acknowledged, in two transactions that cost the worker more than the rest of the message.
