@@ -10,7 +10,7 @@ import pytest
 
 from dspex.errors import BackendUnavailable
 from workers.process.loop_thread import LoopThread, OnLoop
-from workers.process.services import Service, Step, start_all, stop_all
+from workers.process.services import FunctionService, Service, start_all, stop_all
 
 
 def test_they_stop_in_the_opposite_order_also_when_one_cannot_reach_its_backend(
@@ -22,9 +22,9 @@ def test_they_stop_in_the_opposite_order_also_when_one_cannot_reach_its_backend(
         raise BackendUnavailable("Postgres is out of reach")
 
     services = [
-        Step(partial(calls.append, "start a"), partial(calls.append, "stop a")),
-        Step(stop=release),
-        Step(partial(calls.append, "start c"), partial(calls.append, "stop c")),
+        FunctionService(partial(calls.append, "start a"), partial(calls.append, "stop a")),
+        FunctionService(stop=release),
+        FunctionService(partial(calls.append, "start c"), partial(calls.append, "stop c")),
     ]
     start_all(services)
     stop_all(services)
@@ -39,7 +39,7 @@ def test_a_service_that_fails_to_start_keeps_the_next_from_starting() -> None:
         raise BackendUnavailable("Postgres is out of reach")
 
     with pytest.raises(BackendUnavailable):
-        start_all([Step(fail), Step(partial(calls.append, "start b"))])
+        start_all([FunctionService(fail), FunctionService(partial(calls.append, "start b"))])
     assert calls == []
 
 

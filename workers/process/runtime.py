@@ -32,7 +32,7 @@ from workers.process.loop_watch import LoopWatch
 from workers.process.malloc import freeze_and_trim
 from workers.process.pump import Pump
 from workers.process.recycling import Recycler
-from workers.process.services import Service, Step, start_all, stop_all
+from workers.process.services import FunctionService, Service, start_all, stop_all
 from workers.process.watchdog import Consumption, Watchdog
 from workers.process.worker_state import VitalSigns, WorkerState
 
@@ -97,14 +97,14 @@ class Runtime:
         #: They start in this order and stop in the opposite one.
         self._services: Sequence[Service] = (
             self._probe_server,  # the first: it answers while the others start
-            Step(tracing.start, partial(tracing.stop, min(settings.grace_seconds, LAST_SPANS_SECONDS))),
+            FunctionService(tracing.start, partial(tracing.stop, min(settings.grace_seconds, LAST_SPANS_SECONDS))),
             connections,
-            Step(partial(sync_threads.install, threads), self._close_threads),
+            FunctionService(partial(sync_threads.install, threads), self._close_threads),
             loop,
             *self._executions.services,
-            Step(self._load_programs),
-            Step(recycler.check_limits),
-            Step(worker.mark_running),
+            FunctionService(self._load_programs),
+            FunctionService(recycler.check_limits),
+            FunctionService(worker.mark_running),
             self._lease,
             pump,
             loop_watch,

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from dspex.errors import BackendUnavailable
 
-__all__ = ["Service", "Step", "start_all", "stop_all"]
+__all__ = ["FunctionService", "Service", "start_all", "stop_all"]
 
 log = logging.getLogger("dspex.workers")
 
@@ -31,7 +31,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class FunctionService:
     """A service made of two functions, either of which may be missing."""
 
     start: Callable[[], None] = _nothing

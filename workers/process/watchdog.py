@@ -37,7 +37,7 @@ class Consumption(Enum):
     OFF = "an operator stopped its consumer (celery control cancel_consumer)"
 
 
-class Intake(Protocol):
+class ReceivedCount(Protocol):
     """How many executions a worker has received so far."""
 
     received: int
@@ -68,7 +68,7 @@ class Watchdog(Periodic):
     def __init__(
         self,
         broker: Broker,
-        intake: Intake,
+        intake: ReceivedCount,
         slots: Slots,
         threads: SyncThreads,
         consumption: Callable[[], Consumption],
