@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import os
 import re
@@ -164,6 +165,13 @@ def run(block: Block, names: dict[str, Any]) -> None:
         raise
 
 
+def close_clients() -> None:
+    """Close the clients of a page: a script would end here."""
+    for each in gc.get_objects():
+        if isinstance(each, Client):
+            each.close()
+
+
 def test_the_examples_run(place: Path) -> None:
     write_files(place)
     ran = 0
@@ -177,6 +185,7 @@ def test_the_examples_run(place: Path) -> None:
                 run(block, names)
         if name in CHECKS:
             CHECKS[name](names, printed.getvalue())
+        close_clients()
         ran += len(found)
     assert ran > 15
 

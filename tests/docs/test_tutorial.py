@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,11 @@ def promised(block: Block) -> Iterator[str]:
             yield line
 
 
+def spaced_once(text: str) -> str:
+    """The text without the widths of its columns: a duration of 10 ms is wider than one of 9 ms."""
+    return re.sub(r" +", " ", text)
+
+
 def test_the_tutorial(stack: Path) -> None:
     for block in blocks(PAGE):
         if block.path:
@@ -58,6 +64,6 @@ def test_the_tutorial(stack: Path) -> None:
             shown = typed(block, stack)
             for line in promised(block):
                 if "calls were replayed" not in line:  # how many depends on the machine
-                    assert line in shown, f"{block}: {line!r} is not in\n{shown}"
+                    assert spaced_once(line) in spaced_once(shown), f"{block}: {line!r} is not in\n{shown}"
     assert '"answer":"Paris"' in (stack / "answers.jsonl").read_text()
     assert "constraint_violation" in (stack / "answers.errors.jsonl").read_text()

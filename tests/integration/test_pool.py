@@ -89,6 +89,8 @@ class Operator:
 def operator(backends: Backends) -> Iterator[Operator]:
     with Celery("operator", broker=backends.broker_url, set_as_current=False) as app:
         yield Operator(app)
+        app.amqp.producer_pool.force_close_all()
+        app.pool.force_close_all()
 
 
 def test_an_operator_sees_and_changes_what_a_worker_runs(

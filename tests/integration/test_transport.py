@@ -47,15 +47,16 @@ def test_a_message_that_is_given_back_comes_again(connection: Any) -> None:
 
 def test_what_was_received_is_in_redis_no_longer(connection: Any) -> None:
     message = received(connection, "once")
-    client = message.channel._create_client()
-    assert not [key for key in client.scan_iter() if not key.startswith(b"_kombu.")]
-    message.channel.close()
-    assert not client.exists("work", "unacked")
+    with message.channel._create_client() as client:
+        assert not [key for key in client.scan_iter() if not key.startswith(b"_kombu.")]
+        message.channel.close()
+        assert not client.exists("work", "unacked")
+        client.connection_pool.disconnect()
 
 
 def test_closing_when_redis_refuses_is_no_error(connection: Any) -> None:
     message = received(connection, "unfinished")
     message.channel.connection.client.hostname = "127.0.0.1"
     message.channel.connection.client.port = 1
-    message.channel._pool = message.channel._async_pool = None
+    message.channel._disconnect_pools()
     message.channel.close()

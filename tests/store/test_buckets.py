@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
 
 import pytest
@@ -27,8 +27,9 @@ async def buckets(backends: Backends) -> AsyncIterator[Buckets]:
 
 
 @pytest.fixture
-def raw(backends: Backends) -> redis.Redis:
-    return redis.Redis.from_url(backends.broker_url, decode_responses=True)
+def raw(backends: Backends) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(backends.broker_url, decode_responses=True) as opened:
+        yield opened
 
 
 async def wait(buckets: Buckets, at: float, *bucket: Bucket, tokens: int = 0, permit: str = "") -> float:
