@@ -8,11 +8,34 @@ from urllib.parse import quote
 import redis
 import redis.asyncio
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
-from redis.sentinel import Sentinel
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from dspex.settings.sentinels import Sentinels
 
 __all__ = ["async_client", "client", "kombu_options", "kombu_url"]
+
+
+class _Primary(redis.Redis):
+    """Closes its connections to the sentinels, too; redis-py leaves them open."""
+
+    connection_pool: SentinelConnectionPool
+
+    def close(self) -> None:
+        super().close()
+        for sentinel in self.connection_pool.sentinel_manager.sentinels:
+            sentinel.close()
+
+
+class _AsyncPrimary(redis.asyncio.Redis):
+    """The same for asyncio."""
+
+    connection_pool: AsyncSentinelConnectionPool
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        for sentinel in self.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def client(url: str, **options: Any) -> redis.Redis:
@@ -21,7 +44,9 @@ def client(url: str, **options: Any) -> redis.Redis:
     if sentinels is None:
         return redis.Redis.from_url(url, **options)
     found = Sentinel(sentinels.hosts, sentinel_kwargs=_patience(options))  # type: ignore[no-untyped-call]
-    primary: redis.Redis = found.master_for(sentinels.name, **sentinels.access, **options)  # type: ignore[no-untyped-call]
+    primary: redis.Redis = found.master_for(  # type: ignore[no-untyped-call]
+        sentinels.name, redis_class=_Primary, **sentinels.access, **options
+    )
     return primary
 
 
@@ -31,7 +56,9 @@ def async_client(url: str, **options: Any) -> redis.asyncio.Redis:
     if sentinels is None:
         return redis.asyncio.Redis.from_url(url, **options)
     found = AsyncSentinel(sentinels.hosts, sentinel_kwargs=_patience(options))  # type: ignore[no-untyped-call]
-    primary: redis.asyncio.Redis = found.master_for(sentinels.name, **sentinels.access, **options)
+    primary: redis.asyncio.Redis = found.master_for(
+        sentinels.name, redis_class=_AsyncPrimary, **sentinels.access, **options
+    )
     return primary
 
 
