@@ -22,6 +22,7 @@ from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store import migrate
 from dspex.store.database import Database
+from tests.left_open import LeftOpen
 from tests.processes import WorkerProcess, forked_workers
 from tests.run_times import RunTimes
 
@@ -38,6 +39,7 @@ _redis_databases = deque(range(1, 14))
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(LeftOpen())
     if not hasattr(config, "workerinput"):  # not in a process of xdist
         config.pluginmanager.register(RunTimes())
 

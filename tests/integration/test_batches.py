@@ -22,7 +22,7 @@ from dspex.client.client import Client
 from dspex.settings import Backends
 from dspex.store.database import Database
 from dspex.submit.batch_rows import BatchRows
-from tests.processes import WorkerProcess, environment_of
+from tests.processes import WorkerProcess, environment_of, run_dspex
 from tests.waiting import wait_for
 
 StartWorker = Callable[..., WorkerProcess]
@@ -271,11 +271,8 @@ def test_forked_children_have_connections_of_their_own(
 @pytest.fixture
 def run_batch(backends: Backends, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: str, failpoints: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "dspex.cli", "batch", *arguments],
-            env=environment_of(backends, {"DSPEX_FAILPOINTS": failpoints}), cwd=tmp_path,
-            capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
+        environment = environment_of(backends, {"DSPEX_FAILPOINTS": failpoints})
+        return run_dspex("batch", *arguments, environment=environment, directory=tmp_path)
 
     return run
 

@@ -14,7 +14,7 @@ import pytest
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
 from dspex.settings import Backends
-from tests.processes import WorkerProcess, environment_of
+from tests.processes import WorkerProcess, environment_of, run_dspex
 
 PROGRAMS = """
 import dspex
@@ -37,15 +37,7 @@ class Shell:
         self._place = place
 
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "dspex.cli", *arguments],
-            env=self._environment | environment,
-            cwd=self._place,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return run_dspex(*arguments, environment=self._environment | environment, directory=self._place)
 
 
 @pytest.fixture
