@@ -2,7 +2,8 @@
 
 It is found by its entry point, in ``tests/chaos/plugin``. Each call depends on the answer before it, goes through the
 journal, and is counted by the model server (``tests/model_server.py``). Its options: ``server``, the server's address.
-The inputs say the rest: ``question``, and ``calls``, how many calls it takes (1).
+The inputs say the rest: ``question``; ``calls``, how many calls it takes (1); and ``fails``, how many attempts fail for
+good once their calls are made (0).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 
 import aiohttp
 
-from dspex.errors import ModelError
+from dspex.errors import ModelError, ProgramError
 from dspex.program.adapters import AdapterInfo, Capabilities
 from dspex.program.program import Program
-from workers.adapters.contract import Answer, Run
+from workers.adapters.contract import Answer, Run, StreamedAnswer
 
 __all__ = ["ADAPTER", "StepsAdapter", "body_of"]
 
@@ -46,6 +47,10 @@ class StepsAdapter:
             digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
             response = await run.journal.perform(digest, MODEL, partial(self._ask, run, body))
             answer = response["choices"][0]["message"]["content"]
+        if run.attempt <= run.inputs.get("fails", 0):
+            raise ProgramError(f"attempt {run.attempt} fails, as its inputs say", code="fails")
+        if run.stream is not None:
+            _write(run.stream.answer(), answer)
         return {"answer": answer}
 
     async def close(self) -> None:
@@ -64,6 +69,14 @@ class StepsAdapter:
             raise ModelError(f"{type(error).__name__}: {error}", code="provider_unavailable", retryable=True) from None
         usage = response["usage"]
         return Answer(response, usage["prompt_tokens"], usage["completion_tokens"], cost_usd=0.001)
+
+
+def _write(streamed: StreamedAnswer, answer: str) -> None:
+    """The answer in two pieces, as a model writes it."""
+    half = len(answer) // 2
+    streamed.text("answer", answer[:half])
+    streamed.text("answer", answer[half:])
+    streamed.field("answer", answer)
 
 
 def body_of(question: str, number: int, previous: str) -> dict[str, Any]:

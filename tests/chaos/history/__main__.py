@@ -1,0 +1,61 @@
+"""``python -m tests.chaos.history [--seeds N] [--seconds S]``: a history for each seed, and a table of them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dspex.program.adapters import look_again
+from tests.chaos.history.play import LONG, Account, play
+
+ROOT = Path(__file__).parents[3]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Record histories under faults, and check each of them.")
+    parser.add_argument("--seeds", type=int, default=5, help="how many histories")
+    parser.add_argument("--seconds", type=float, default=float(os.environ.get("HISTORY_SECONDS") or LONG.seconds))
+    parser.add_argument("--faults", nargs="+", default=LONG.faults, help="only these kinds")
+    options = parser.parse_args()
+    plugin = str(ROOT / "tests" / "chaos" / "plugin")
+    sys.path.insert(0, plugin)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), plugin])
+    look_again()
+    table = Table("seed", "operations", "submits", "faults", "lost attempts", "calls made/needed", "verdict")
+    accounts = []
+    for seed in _seeds(options.seeds):
+        with tempfile.TemporaryDirectory(prefix="dspex-history-") as directory:
+            account = play(replace(LONG, seconds=options.seconds, faults=options.faults), seed, Path(directory))
+        print(account, flush=True)
+        accounts.append(account)
+        table.add_row(*_row(account))
+    Console(width=140).print(table)
+    sys.exit(any(account.violations for account in accounts))
+
+
+def _seeds(count: int) -> Iterator[int]:
+    """The one in CHAOS_SEED and those after it, or any."""
+    first = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+    yield from range(first, first + count)
+
+
+def _row(account: Account) -> tuple[str, ...]:
+    faults = ", ".join(f"{kind} {count}" for kind, count in sorted(account.faults.items()))
+    verdict = f"{len(account.violations)} violations" if account.violations else "holds"
+    return (
+        str(account.seed), str(account.operations), str(account.acknowledged), faults, str(account.lost_attempts),
+        f"{account.calls_made}/{account.calls_needed}", verdict,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

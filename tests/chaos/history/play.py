@@ -1,0 +1,211 @@
+"""One history: the processes, the faults, and at the end what everybody saw and what is wrong with it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import dspex
+from dspex.embedded.embedded_servers import EmbeddedServers
+from dspex.settings import Backends
+from dspex.store import migrate
+from dspex.store.database import Database
+from tests.chaos.history.checker import Violation, check
+from tests.chaos.history.clients import DELAYS_MS
+from tests.chaos.history.evidence import READER, Evidence
+from tests.chaos.history.fleet import Fleet
+from tests.chaos.history.forgeries import Forger
+from tests.chaos.history.host import FakeClock, fake_clock_missing, small_disk, stepped_postgres
+from tests.chaos.history.nemesis import FAULTS, Nemesis, Scene
+from tests.chaos.history.processes import Clients
+from tests.chaos.history.programs import programs
+from tests.chaos.history.record import Operation, Recorder, read_history
+from tests.chaos.history.snapshots import snapshot, trail_of
+from tests.chaos.history.trails import losses
+from tests.chaos.proxy import Proxy
+from tests.model_server import ModelServer, Step
+from tests.waiting import wait_for
+
+__all__ = ["LONG", "SHORT", "Account", "Plan", "play"]
+
+DISK_MEGABYTES = 768
+LEASE_SECONDS = 5
+ALL = 10**6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """For how long, against how many workers, and with which faults; ``patience_seconds`` for all to become final."""
+
+    seconds: float
+    workers: int
+    faults: Sequence[str]
+    pause_seconds: float
+    patience_seconds: float
+
+
+#: What needs neither a file system nor a clock of its own, and is over within seconds.
+SHORT = Plan(
+    seconds=20,
+    workers=2,
+    faults=(
+        "kill_worker", "freeze_worker", "kill_client", "cut_redis", "cut_postgres", "empty_redis", "flood",
+        "forge_queue", "forge_replays", "forge_hints",
+    ),
+    pause_seconds=1.0,
+    patience_seconds=60,
+)  # fmt: skip
+LONG = Plan(seconds=240, workers=3, faults=tuple(FAULTS), pause_seconds=1.0, patience_seconds=240)
+
+#: What each fault needs of the machine, by its name.
+_NEEDS_DISK = frozenset({"fill_disk"})
+_NEEDS_CLOCK = frozenset({"step_postgres", "step_workers"})
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a history came to. ``left_out`` says which faults this machine does not allow, and why."""
+
+    seed: int
+    operations: int
+    acknowledged: int
+    stored: int
+    unknown: int
+    faults: Counter[str]
+    lost_attempts: int
+    calls_made: int
+    calls_needed: int
+    violations: Sequence[Violation]
+    left_out: Sequence[str]
+
+    def __str__(self) -> str:
+        faults = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
+        lines = [
+            f"CHAOS_SEED={self.seed}: {self.operations} operations, {self.unknown} of unknown outcome; "
+            f"{self.acknowledged} submits acknowledged, {self.stored} executions stored",
+            f"faults: {faults}",
+            f"{self.lost_attempts} attempts lost; {self.calls_needed} calls needed, {self.calls_made} made",
+            *(f"left out: {why}" for why in self.left_out),
+            *(f"violation: {violation}" for violation in self.violations),
+        ]
+        return "\n".join(lines)
+
+
+def play(plan: Plan, seed: int, directory: Path) -> Account:
+    """A history by this plan, in an empty directory, and its account."""
+    history = directory / "history"
+    history.mkdir()
+    with ExitStack() as stack:
+        left_out = _perform(plan, seed, directory, history, stack)
+    return _account(seed, read_history(history), left_out)
+
+
+def _perform(plan: Plan, seed: int, directory: Path, history: Path, stack: ExitStack) -> list[str]:
+    no_disk = stack.enter_context(small_disk(directory / "disk", DISK_MEGABYTES))
+    no_clock = fake_clock_missing()
+    servers, clocks = _servers(directory, None if no_clock else directory, stack)
+    server = stack.enter_context(ModelServer())
+    server.script(*(Step(delay_ms=ms, match=f"takes {ms} ms", times=10**9) for ms in DELAYS_MS))
+    direct = stack.enter_context(dspex.Client(database_url=servers.database_url, broker_url=servers.broker_url))
+    for program in programs(server.url):
+        direct.deploy(program)
+    links = {
+        (party, name): stack.enter_context(Proxy(url))
+        for party in ("clients", "workers")
+        for name, url in (("postgres", servers.database_url), ("redis", servers.broker_url))
+    }
+    recorder = stack.enter_context(Recorder(history, "nemesis"))
+    environment = {"DSPEX_LEASE_SECONDS": LEASE_SECONDS, **(clocks[1].environment if clocks else {})}
+    fleet = Fleet(_through(links, "workers"), directory, recorder, environment, plan.workers)
+    stack.callback(fleet.stop)
+    wait_for(lambda: len(direct.workers()) == plan.workers, "the fleet", timeout=60)
+    clients = Clients(_through(links, "clients"), history, directory, seed, plan.seconds, server.url)
+    stack.callback(clients.stop)
+    forger = Forger(servers.broker_url)
+    stack.callback(forger.close)
+    scene = Scene(
+        servers, fleet, clients, links, direct, forger,
+        disk=None if no_disk else directory / "disk",
+        postgres_clock=clocks[0] if clocks else None, workers_clock=clocks[1] if clocks else None,
+    )  # fmt: skip
+    faults, left_out = _possible(plan.faults, no_disk, no_clock)
+    Nemesis(scene, recorder, seed, faults, plan.pause_seconds).strike(plan.seconds)
+    clients.wait()
+    with Recorder(history, READER) as reader:
+        _read_all(reader, direct, server, fleet, plan.patience_seconds)
+    return left_out
+
+
+def _servers(
+    directory: Path, clock_directory: Path | None, stack: ExitStack
+) -> tuple[EmbeddedServers, tuple[FakeClock, FakeClock] | None]:
+    """Postgres and Redis on the small disk, migrated; and the clocks of Postgres and of the workers."""
+    clocks = None
+    patch = stack.enter_context(pytest.MonkeyPatch.context())
+    if clock_directory is not None:
+        clocks = FakeClock(clock_directory / "postgres.clock"), FakeClock(clock_directory / "workers.clock")
+        patch.setenv("DSPEX_EMBEDDED_POSTGRES_BIN", str(stepped_postgres(directory / "bin", clocks[0])))
+    servers = stack.enter_context(EmbeddedServers(directory / "disk" / "home", durable=True))
+    database = Database(servers.database_url)
+    migrate.upgrade(database.engine)
+    database.close()
+    return servers, clocks
+
+
+def _through(links: dict[tuple[str, str], Proxy], party: str) -> Backends:
+    return Backends((links[party, "postgres"].url, links[party, "redis"].url))
+
+
+def _possible(faults: Sequence[str], no_disk: str | None, no_clock: str | None) -> tuple[list[str], list[str]]:
+    """The faults that this machine allows, and why it does not allow the others."""
+    reasons = {**dict.fromkeys(_NEEDS_DISK, no_disk), **dict.fromkeys(_NEEDS_CLOCK, no_clock)}
+    possible = [fault for fault in faults if reasons.get(fault) is None]
+    return possible, [f"{fault}: {reasons[fault]}" for fault in faults if fault not in possible]
+
+
+def _read_all(
+    recorder: Recorder, client: dspex.Client, server: ModelServer, fleet: Fleet, patience_seconds: float
+) -> None:
+    """Everything, once it is final, or when it does not become so."""
+    until = time.monotonic() + patience_seconds
+    while time.monotonic() < until and _is_unsettled(client):
+        fleet.tend()
+        time.sleep(0.5)
+    with recorder.operation("read_all") as seen:
+        seen["executions"] = [_read(client, execution) for execution in client.list(limit=ALL)]
+    with recorder.operation("count_calls") as seen:
+        seen["made"] = server.calls()["by_hash"]
+
+
+def _is_unsettled(client: dspex.Client) -> bool:
+    return any(client.list(status=status, limit=1) for status in ("queued", "running"))
+
+
+def _read(client: dspex.Client, execution: dspex.Execution) -> dict[str, object]:
+    inputs = execution.inputs
+    asked = {name: inputs[name] for name in ("question", "calls")}
+    return {**snapshot(execution), **asked, "trail": trail_of(client.audit_trail(execution.id))}
+
+
+def _account(seed: int, history: Sequence[Operation], left_out: Sequence[str]) -> Account:
+    evidence = Evidence(history)
+    lost = sum(len(losses(snapshot["trail"]["events"])) for snapshot in evidence.stored.values())
+    return Account(
+        seed=seed,
+        operations=len(history),
+        acknowledged=len(evidence.acknowledged),
+        stored=len(evidence.stored),
+        unknown=sum(operation.outcome == "unknown" for operation in history),
+        faults=Counter(fault.given["kind"] for fault in evidence.of("fault")),
+        lost_attempts=lost,
+        calls_made=sum(evidence.made.values()),
+        calls_needed=len(evidence.made),
+        violations=check(history),
+        left_out=left_out,
+    )
