@@ -136,7 +136,7 @@ GOOD: dict[str, Callable[[], History]] = {
         submit(0, 1), fault("cut_postgres", 2, 3, link="workers"),
         *at_the_end(final(attempts=2, trail=trail(*RECOVERED))),
     ],
-    "an attempt lost, told by a clock that was set": lambda: [
+    "an attempt lost, by a clock that was set": lambda: [
         submit(-64, -63), fault("step_postgres", -62, -61, ahead_seconds=60.0),
         fault("kill_worker", -58, -57, pid=7),
         *at_the_end(final(attempts=2, trail=trail(*RECOVERED))),
@@ -163,6 +163,11 @@ GOOD: dict[str, Callable[[], History]] = {
     "a paused program of which nothing begins": lambda: [
         op("pause", 0, 1, given={"program": "work"}), submit(2, 3), read(4, 5, "queued", 0), read(6, 7, "queued", 0),
         op("resume", 8, 9, given={"program": "work"}), read(10, 11, "running", 1), *at_the_end(final()),
+    ],
+    "a resume of unknown outcome that takes effect late": lambda: [
+        op("resume", -2, math.inf, outcome="unknown", given={"program": "work"}),
+        op("pause", 0, 1, given={"program": "work"}), submit(2, 3), read(4, 5, "queued", 0), read(6, 7, "running", 1),
+        op("resume", 8, 9, given={"program": "work"}), *at_the_end(final()),
     ],
     "a version deployed meanwhile": lambda: [
         op("deploy", -2, -1, given={"program": "work", "version": "v0"}),
@@ -200,6 +205,12 @@ BAD: dict[str, tuple[str, Callable[[], History]]] = {
     "an acknowledged submit has other inputs": (
         "lost submit", lambda: [submit(0, 1), *at_the_end(final(question="other", calls=0), made={})],
     ),
+    "an acknowledged submit is not found": (
+        "vanished",
+        lambda: [submit(0, 1), op("read", 2, 3, outcome="failed", given={"id": "x"},
+                                  seen={"error": "ExecutionNotFound", "message": "no execution"}),
+                 *at_the_end(final())],
+    ),
     "a refused submit is stored": (
         "refused submit stored",
         lambda: [submit(0, 1, outcome="failed", seen={"message": "no"}), *at_the_end(final())],
@@ -211,7 +222,7 @@ BAD: dict[str, tuple[str, Callable[[], History]]] = {
             *at_the_end(final()),
         ],
     ),
-    "nobody asked for it": ("stranger", lambda: at_the_end(final())),
+    "an execution without a submit": ("stranger", lambda: at_the_end(final())),
     "a key stands for two": ("doubled submit", lambda: [submit(0, 1), *at_the_end(final(), final(id="y"))]),
     "it runs at the end": (
         "not final", lambda: [submit(0, 1), *at_the_end(final("running", trail=trail(event("claimed", 1))))],

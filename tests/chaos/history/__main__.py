@@ -8,6 +8,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many histories")
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("HISTORY_SECONDS") or LONG.seconds))
     parser.add_argument("--faults", nargs="+", default=LONG.faults, help="only these kinds")
+    parser.add_argument("--keep", type=Path, help="a directory in which to leave the histories and the logs")
     options = parser.parse_args()
     plugin = str(ROOT / "tests" / "chaos" / "plugin")
     sys.path.insert(0, plugin)
@@ -33,8 +35,8 @@ def main() -> None:
     table = Table("seed", "operations", "submits", "faults", "lost attempts", "calls made/needed", "verdict")
     accounts = []
     for seed in _seeds(options.seeds):
-        with tempfile.TemporaryDirectory(prefix="dspex-history-") as directory:
-            account = play(replace(LONG, seconds=options.seconds, faults=options.faults), seed, Path(directory))
+        with _directory(options.keep, seed) as directory:
+            account = play(replace(LONG, seconds=options.seconds, faults=options.faults), seed, directory)
         print(account, flush=True)
         accounts.append(account)
         table.add_row(*_row(account))
@@ -46,6 +48,17 @@ def _seeds(count: int) -> Iterator[int]:
     """The one in CHAOS_SEED and those after it, or any."""
     first = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
     yield from range(first, first + count)
+
+
+@contextmanager
+def _directory(keep: Path | None, seed: int) -> Iterator[Path]:
+    """An empty directory, gone at the end unless it is to be kept."""
+    if keep is not None:
+        (keep / str(seed)).mkdir(parents=True)
+        yield keep / str(seed)
+    else:
+        with tempfile.TemporaryDirectory(prefix="dspex-history-") as directory:
+            yield Path(directory)
 
 
 def _row(account: Account) -> tuple[str, ...]:

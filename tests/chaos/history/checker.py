@@ -1,7 +1,7 @@
-"""The promises, held against a history: pure functions from what was seen to what is wrong.
+"""The guarantees, checked on a history: pure functions from operations to violations.
 
-Each rule yields a sentence for each violation. They know nothing of the database or the workers: what they judge is
-what clients were told, what the model server counted and when the nemesis struck.
+Each rule yields a sentence for each violation. The rules use nothing from the database or the workers: they judge what
+clients saw, what the model server counted and when the nemesis struck.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ __all__ = ["RULES", "Violation", "check"]
 
 #: What an error says whose submit stored nothing.
 NOTHING_SAVED = "nothing was saved"
+#: How long a statement may be under way in a network that holds it back.
+LATE_SECONDS = 60.0
 
 Rule = Callable[[Evidence], Iterator[str]]
 
@@ -53,6 +55,13 @@ def lost_submits(evidence: Evidence) -> Iterator[str]:
             yield f"{id} was acknowledged and is not there ({question!r})"
         elif evidence.stored[id]["question"] != question:
             yield f"{id} was submitted with {question!r} and has {evidence.stored[id]['question']!r}"
+
+
+def vanished(evidence: Evidence) -> Iterator[str]:
+    """An execution that a submit returned is found by every read."""
+    for operation in evidence.history:
+        if operation.seen.get("error") == "ExecutionNotFound" and operation.given.get("id") in evidence.acknowledged:
+            yield f"{operation.process}, {operation.action}: {operation.seen['message']}"
 
 
 def refused_submits(evidence: Evidence) -> Iterator[str]:
@@ -152,7 +161,7 @@ def wrong_answers(evidence: Evidence) -> Iterator[str]:
 def pauses(evidence: Evidence) -> Iterator[str]:
     """While a program is paused, none of its executions begins an attempt."""
     for pause, resume in pairwise(evidence.of("pause", "resume")):
-        if (pause.action, pause.outcome, resume.action) != ("pause", "ok", "resume"):
+        if (pause.action, pause.outcome, resume.action) != ("pause", "ok", "resume") or _resumed_late(evidence, pause):
             continue
         seen: dict[str, Sighting] = {}
         for id, sightings in evidence.sightings.items():
@@ -164,6 +173,14 @@ def pauses(evidence: Evidence) -> Iterator[str]:
                     if sighting.progress[0] > first.progress[0]:
                         yield f"{id} began an attempt while paused: it was {first}, then {sighting}"
                         break
+
+
+def _resumed_late(evidence: Evidence, pause: Operation) -> bool:
+    """Whether an earlier resume, of unknown outcome, may take effect after a pause."""
+    return any(
+        resume.outcome == "unknown" and pause.began - LATE_SECONDS < resume.began < pause.began
+        for resume in evidence.of("resume")
+    )
 
 
 def versions(evidence: Evidence) -> Iterator[str]:
@@ -287,6 +304,7 @@ def dead_workers(evidence: Evidence) -> Iterator[str]:
 
 RULES: Mapping[str, Rule] = {
     "lost submit": lost_submits,
+    "vanished": vanished,
     "refused submit stored": refused_submits,
     "stranger": strangers,
     "doubled submit": doubled_submits,

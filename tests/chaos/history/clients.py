@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 import dspex
-from dspex.client.async_client import AsyncExecution
+from dspex.client.execution import AsyncExecution
 from tests.chaos.history.programs import CURRENT, PAUSED, WORK, current_program
 from tests.chaos.history.record import Recorder
 from tests.chaos.history.snapshots import async_snapshot, event_of, snapshot

@@ -1,4 +1,4 @@
-"""What somebody who can write to Redis puts there: none of it may change an execution or end a process."""
+"""Forged messages, from a party that can write to Redis: none may change an execution or end a process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Forger:
 
 
 def queue(forger: Forger, _ids: Sequence[UUID], chance: random.Random) -> None:
-    """Texts that are no messages."""
+    """Texts that are not messages."""
     forger.redis.lpush(QUEUE, *chance.sample(RUBBISH, 4))
 
 
@@ -52,14 +52,14 @@ def replays(forger: Forger, ids: Sequence[UUID], chance: random.Random) -> None:
 
 
 def channels(forger: Forger, _ids: Sequence[UUID], chance: random.Random) -> None:
-    """Bytes that are no ids, on both channels."""
+    """Bytes that are not ids, on both channels."""
     for text in chance.sample(RUBBISH, 4):
         forger.redis.publish(DONE_CHANNEL, text)
         forger.redis.publish(CANCEL_CHANNEL, text)
 
 
 def hints(forger: Forger, ids: Sequence[UUID], _chance: random.Random) -> None:
-    """Executions are over, says one channel; somebody wants them cancelled, says the other. Neither is true."""
+    """Hints that executions ended, and that they are to be cancelled. Neither is true."""
     publish_ids(forger.redis, DONE_CHANNEL, ids)
     publish_ids(forger.redis, CANCEL_CHANNEL, ids)
 

@@ -1,6 +1,6 @@
-"""What the machine must allow for some faults: a file system of its own to fill, and clocks to step.
+"""What the machine must allow for some faults: a file system of its own to fill, and a clock to step.
 
-Each says why it cannot be had, so that a run without it can tell.
+A run without one of them reports the reason that is returned here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib64/faketime/lib
 
 
 def mount_missing() -> str | None:
-    """Why no file system can be mounted here; None if one can."""
+    """The reason why no file system can be mounted here, or None."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         return "mounting a small file system needs root and the command mount"
     return None
 
 
 def fake_clock_missing() -> str | None:
-    """Why no process can be given a clock of its own here; None if one can."""
+    """The reason why no process can have a clock of its own here, or None."""
     return (
         None if _library() else "clocks are stepped with libfaketime, which is not installed: apt install libfaketime"
     )
@@ -57,7 +57,8 @@ def small_disk(directory: Path, megabytes: int) -> Iterator[str | None]:
 class FakeClock:
     """A clock of some processes' own, read from a file: ahead of the system's by what :meth:`step` says.
 
-    ``time.monotonic()`` goes on undisturbed, as it does when a machine's clock is set.
+    Monotonic clocks go on undisturbed, as they do when a machine's clock is set. Processes of Python cannot use it:
+    ``time.sleep`` fails under libfaketime then.
     """
 
     def __init__(self, file: Path) -> None:
@@ -77,9 +78,8 @@ class FakeClock:
         return {
             "LD_PRELOAD": str(_library()),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_DISABLE_SHM": "1",
         }
 
 

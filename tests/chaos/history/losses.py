@@ -1,7 +1,8 @@
 """Which attempts were lost without a fault that explains it.
 
-The trail tells when a worker was last heard of and when it was found dead, by Postgres' clock; the nemesis when each
-fault began and ended, by the system's. Where the nemesis stepped Postgres' clock, a moment is translated back.
+The trail has the last heartbeat of the worker and the time it was declared dead, by Postgres' clock. The nemesis
+records when each fault began and ended, by the system's clock. Where the nemesis stepped Postgres' clock, times are
+converted back.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class Scene:
     forger: Forger
     #: The file system that the servers write to, if it is one of their own.
     disk: Path | None
-    postgres_clock: FakeClock | None
-    workers_clock: FakeClock | None
+    #: Postgres' clock, if it has one of its own.
+    clock: FakeClock | None
 
 
 @dataclass(frozen=True)
@@ -204,21 +204,13 @@ def flood(strike: Strike) -> None:
             seen |= {"batch": str(submitted.id), "ids": [str(id) for id in submitted.ids]}
 
 
-def _step(name: str, clock: FakeClock | None, strike: Strike) -> None:
+def step_postgres(strike: Strike) -> None:
+    """Set Postgres' clock forward or back."""
+    clock = strike.scene.clock
     assert clock is not None
     seconds = strike.chance.choice((60.0, -20.0))
-    with strike.fault(name, ahead_seconds=clock.ahead_seconds + seconds):
+    with strike.fault("step_postgres", ahead_seconds=clock.ahead_seconds + seconds):
         clock.step(seconds)
-
-
-def step_postgres(strike: Strike) -> None:
-    """Set Postgres' clock."""
-    _step("step_postgres", strike.scene.postgres_clock, strike)
-
-
-def step_workers(strike: Strike) -> None:
-    """Set the workers' clock."""
-    _step("step_workers", strike.scene.workers_clock, strike)
 
 
 def _forge(kind: str, strike: Strike) -> None:
@@ -247,7 +239,6 @@ BACKENDS: Mapping[str, Callable[[Strike], None]] = {
 OTHERS: Mapping[str, Callable[[Strike], None]] = {
     "flood": flood,
     "step_postgres": step_postgres,
-    "step_workers": step_workers,
     **{f"forge_{kind}": partial(_forge, kind) for kind in FORGERIES},
 }
 FAULTS: Mapping[str, Callable[[Strike], None]] = {**PROCESSES, **NETWORK, **BACKENDS, **OTHERS}

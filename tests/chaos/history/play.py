@@ -24,7 +24,7 @@ from tests.chaos.history.forgeries import Forger
 from tests.chaos.history.host import FakeClock, fake_clock_missing, small_disk, stepped_postgres
 from tests.chaos.history.nemesis import FAULTS, Nemesis, Scene
 from tests.chaos.history.processes import Clients
-from tests.chaos.history.programs import programs
+from tests.chaos.history.programs import PAUSED, programs
 from tests.chaos.history.record import Operation, Recorder, read_history
 from tests.chaos.history.snapshots import snapshot, trail_of
 from tests.chaos.history.trails import losses
@@ -65,7 +65,7 @@ LONG = Plan(seconds=240, workers=3, faults=tuple(FAULTS), pause_seconds=1.0, pat
 
 #: What each fault needs of the machine, by its name.
 _NEEDS_DISK = frozenset({"fill_disk"})
-_NEEDS_CLOCK = frozenset({"step_postgres", "step_workers"})
+_NEEDS_CLOCK = frozenset({"step_postgres"})
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def play(plan: Plan, seed: int, directory: Path) -> Account:
 def _perform(plan: Plan, seed: int, directory: Path, history: Path, stack: ExitStack) -> list[str]:
     no_disk = stack.enter_context(small_disk(directory / "disk", DISK_MEGABYTES))
     no_clock = fake_clock_missing()
-    servers, clocks = _servers(directory, None if no_clock else directory, stack)
+    clock = None if no_clock else FakeClock(directory / "postgres.clock")
+    servers = _servers(directory, clock, stack)
     server = stack.enter_context(ModelServer())
     server.script(*(Step(delay_ms=ms, match=f"takes {ms} ms", times=10**9) for ms in DELAYS_MS))
     direct = stack.enter_context(dspex.Client(database_url=servers.database_url, broker_url=servers.broker_url))
@@ -121,8 +122,7 @@ def _perform(plan: Plan, seed: int, directory: Path, history: Path, stack: ExitS
         for name, url in (("postgres", servers.database_url), ("redis", servers.broker_url))
     }
     recorder = stack.enter_context(Recorder(history, "nemesis"))
-    environment = {"DSPEX_LEASE_SECONDS": LEASE_SECONDS, **(clocks[1].environment if clocks else {})}
-    fleet = Fleet(_through(links, "workers"), directory, recorder, environment, plan.workers)
+    fleet = Fleet(_through(links, "workers"), directory, recorder, {"DSPEX_LEASE_SECONDS": LEASE_SECONDS}, plan.workers)
     stack.callback(fleet.stop)
     wait_for(lambda: len(direct.workers()) == plan.workers, "the fleet", timeout=60)
     clients = Clients(_through(links, "clients"), history, directory, seed, plan.seconds, server.url)
@@ -131,8 +131,7 @@ def _perform(plan: Plan, seed: int, directory: Path, history: Path, stack: ExitS
     stack.callback(forger.close)
     scene = Scene(
         servers, fleet, clients, links, direct, forger,
-        disk=None if no_disk else directory / "disk",
-        postgres_clock=clocks[0] if clocks else None, workers_clock=clocks[1] if clocks else None,
+        disk=None if no_disk else directory / "disk", clock=clock,
     )  # fmt: skip
     faults, left_out = _possible(plan.faults, no_disk, no_clock)
     Nemesis(scene, recorder, seed, faults, plan.pause_seconds).strike(plan.seconds)
@@ -142,20 +141,16 @@ def _perform(plan: Plan, seed: int, directory: Path, history: Path, stack: ExitS
     return left_out
 
 
-def _servers(
-    directory: Path, clock_directory: Path | None, stack: ExitStack
-) -> tuple[EmbeddedServers, tuple[FakeClock, FakeClock] | None]:
-    """Postgres and Redis on the small disk, migrated; and the clocks of Postgres and of the workers."""
-    clocks = None
+def _servers(directory: Path, clock: FakeClock | None, stack: ExitStack) -> EmbeddedServers:
+    """Postgres and Redis on the small disk, migrated; Postgres with a clock of its own."""
     patch = stack.enter_context(pytest.MonkeyPatch.context())
-    if clock_directory is not None:
-        clocks = FakeClock(clock_directory / "postgres.clock"), FakeClock(clock_directory / "workers.clock")
-        patch.setenv("DSPEX_EMBEDDED_POSTGRES_BIN", str(stepped_postgres(directory / "bin", clocks[0])))
+    if clock is not None:
+        patch.setenv("DSPEX_EMBEDDED_POSTGRES_BIN", str(stepped_postgres(directory / "bin", clock)))
     servers = stack.enter_context(EmbeddedServers(directory / "disk" / "home", durable=True))
     database = Database(servers.database_url)
     migrate.upgrade(database.engine)
     database.close()
-    return servers, clocks
+    return servers
 
 
 def _through(links: dict[tuple[str, str], Proxy], party: str) -> Backends:
@@ -173,6 +168,7 @@ def _read_all(
     recorder: Recorder, client: dspex.Client, server: ModelServer, fleet: Fleet, patience_seconds: float
 ) -> None:
     """Everything, once it is final, or when it does not become so."""
+    client.resume(PAUSED)
     until = time.monotonic() + patience_seconds
     while time.monotonic() < until and _is_unsettled(client):
         fleet.tend()

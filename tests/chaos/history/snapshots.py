@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import dspex
-from dspex.client.async_client import AsyncExecution
 from dspex.client.audit_trail import AuditTrail
+from dspex.client.execution import AsyncExecution
 from dspex.client.follow import StreamEvent
 
 __all__ = ["async_snapshot", "event_of", "snapshot", "trail_of"]
