@@ -19,7 +19,7 @@ __all__ = ["Fleet"]
 
 
 class Fleet:
-    """Worker processes that are always as many. Every death is recorded as a fault. Shared by threads."""
+    """A fixed number of worker processes. Every death is recorded as a fault. Shared by threads."""
 
     def __init__(
         self, backends: Backends, logs: Path, recorder: Recorder, environment: Mapping[str, Any], size: int
@@ -48,10 +48,10 @@ class Fleet:
         with self._lock:
             self._replace_ended()
             worker = chance.choice(self._workers)
-            with self._recorder.operation("fault", kind="freeze_worker", pid=worker.pid):
-                worker.signal(signal.SIGSTOP)
-                time.sleep(seconds)
-                worker.signal(signal.SIGCONT)
+        with self._recorder.operation("fault", kind="freeze_worker", pid=worker.pid):
+            worker.signal(signal.SIGSTOP)
+            time.sleep(seconds)
+            worker.signal(signal.SIGCONT)
 
     def tend(self) -> None:
         """Record and replace those that ended by themselves."""
