@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import random
 import threading
@@ -28,6 +26,7 @@ from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store.database import Database
 from tests.chaos.guarantees import assert_guarantees, long
+from tests.chaos.history.paid import digest
 from tests.chaos.steps import body_of
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
@@ -230,8 +229,3 @@ def bodies(asked: str, answers: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The requests that got these answers."""
     for number, previous in enumerate(["", *answers[:-1]]):
         yield body_of(asked, number, previous)
-
-
-def digest(body: dict[str, Any]) -> str:
-    """As the model server counts requests."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

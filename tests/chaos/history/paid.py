@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tests.chaos.steps import body_of
 
-__all__ = ["Paid", "paid"]
+__all__ = ["Paid", "digest", "paid"]
 
 
 class Paid(NamedTuple):
@@ -24,14 +24,14 @@ class Paid(NamedTuple):
 
 def paid(question: str, calls: int) -> Paid:
     """The requests and the answer of a question of so many calls."""
-    requests, answer = [], ""
+    requests: list[str] = []
+    answer = ""
     for number in range(calls):
-        digest = _digest(body_of(question, number, answer))
-        requests.append(digest)
-        answer = f"answer {digest[:8]}"
+        requests.append(digest(body_of(question, number, answer)))
+        answer = f"answer {requests[-1][:8]}"
     return Paid(tuple(requests), answer)
 
 
-def _digest(body: dict[str, Any]) -> str:
+def digest(body: dict[str, Any]) -> str:
     """As the model server counts requests."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
