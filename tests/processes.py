@@ -114,7 +114,11 @@ class WorkerProcess:
         command = [*prefix, *dspex_command("worker", python=python)]
         plain = not prefix and python == sys.executable
         with log.open("wb") as output:
-            self.process = _start(command, environment_of(backends, environment), output, forks=plain)
+            self.process = (
+                start("dspex.cli", "worker", environment=environment_of(backends, environment), output=output)
+                if plain
+                else _popen(command, environment_of(backends, environment), output)
+            )
 
     @property
     def pid(self) -> int:
@@ -156,7 +160,12 @@ def _text(file: BinaryIO) -> str:
     return file.read().decode()
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str], output: BinaryIO, *, forks: bool) -> Process:
-    if forks and _fork_server is not None:
-        return _fork_server.start("dspex.cli", "worker", environment=environment, output=output)
+def start(*arguments: str, environment: Mapping[str, str], output: BinaryIO) -> Process:
+    """A module and its arguments as a :func:`mortal` process; a fork where :func:`forked_workers` holds."""
+    if _fork_server is not None:
+        return _fork_server.start(*arguments, environment=environment, output=output)
+    return _popen(mortal("-m", *arguments), environment, output)
+
+
+def _popen(command: Sequence[str], environment: Mapping[str, str], output: BinaryIO) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)

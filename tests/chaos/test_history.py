@@ -21,7 +21,7 @@ SECONDS = float(os.environ.get("HISTORY_SECONDS") or LONG.seconds)
 
 @pytest.mark.timeout(SECONDS + 900)
 @pytest.mark.parametrize("plan", [SHORT, long(replace(LONG, seconds=SECONDS))], ids=["short", "long"])
-def test_no_client_sees_a_promise_broken(plan: Plan, tmp_path: Path) -> None:
+def test_no_client_sees_a_promise_broken(plan: Plan, tmp_path: Path, fork_server: None) -> None:
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
     account = play(plan, seed, tmp_path)
     print(account)

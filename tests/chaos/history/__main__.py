@@ -17,6 +17,7 @@ from rich.table import Table
 
 from dspex.program.adapters import look_again
 from tests.chaos.history.play import LONG, Account, play
+from tests.processes import forked_workers
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,7 +36,7 @@ def main() -> None:
     table = Table("seed", "operations", "submits", "faults", "lost attempts", "calls made/needed", "verdict")
     accounts = []
     for seed in _seeds(options.seeds):
-        with _directory(options.keep, seed) as directory:
+        with forked_workers(), _directory(options.keep, seed) as directory:
             account = play(replace(LONG, seconds=options.seconds, faults=options.faults), seed, directory)
         print(account, flush=True)
         accounts.append(account)

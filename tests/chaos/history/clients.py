@@ -34,17 +34,22 @@ PATIENCE_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Task:
-    """What a client process is to do: ``chance`` decides what it asks, and the pauses between."""
+    """What a client process is to do: ``chance`` decides what it asks, and the pauses between, until it is ``over``."""
 
     recorder: Recorder
     chance: random.Random
-    until: float
+    over: Path
     server: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the file ``over`` is there."""
+        return self.over.exists()
 
     def rounds(self, most_seconds: float) -> Iterator[str]:
         """A new question for each round, at random intervals, until the time is over."""
         for number in itertools.count():
-            if time.monotonic() >= self.until:
+            if self.is_over:
                 return
             yield f"{self.recorder.process} asks {number}, which takes {self.chance.choice(DELAYS_MS)} ms"
             time.sleep(self.chance.uniform(0, most_seconds))
@@ -72,7 +77,7 @@ def sync(task: Task, client: dspex.Client) -> None:
 
 def _submit_until_acknowledged(task: Task, client: dspex.Client, question: str) -> dspex.Execution | None:
     inputs = task.inputs(question)
-    while time.monotonic() < task.until:
+    while not task.is_over:
         execution = _submit(task.recorder, client, WORK, inputs, idempotency_key=question)
         if execution is not None:
             return execution
@@ -117,7 +122,7 @@ async def asynchronous(task: Task) -> None:
 
 async def _lane(task: Task, client: dspex.AsyncClient, lane: int) -> None:
     for number in itertools.count():
-        if time.monotonic() >= task.until:
+        if task.is_over:
             return
         question = f"{task.recorder.process} asks {lane}.{number}, which takes {task.chance.choice(DELAYS_MS)} ms"
         execution: AsyncExecution | None = None
@@ -244,13 +249,12 @@ def main() -> None:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--name", required=True)
     parser.add_argument("--seed", required=True)
-    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--over", type=Path, required=True, help="a file: once it exists, the client ends")
     parser.add_argument("--server", required=True, help="the model server's URL")
     parser.add_argument("--directory", type=Path, required=True)
     options = parser.parse_args()
     with Recorder(options.directory, options.name) as recorder:
-        until = time.monotonic() + options.seconds
-        task = Task(recorder, random.Random(f"{options.seed} {options.name}"), until, options.server)
+        task = Task(recorder, random.Random(f"{options.seed} {options.name}"), options.over, options.server)
         KINDS[options.kind](task)
 
 

@@ -17,6 +17,9 @@ from tests.processes import WorkerProcess
 
 __all__ = ["Fleet"]
 
+#: What a worker logs once it has a lease.
+READY = " is ready: "
+
 
 class Fleet:
     """A fixed number of worker processes. Every death is recorded as a fault. Shared by threads."""
@@ -68,7 +71,9 @@ class Fleet:
         for place, worker in enumerate(self._workers):
             code = worker.process.poll()
             if code is not None:
-                with self._recorder.operation("fault", kind="worker_ended", pid=worker.pid, exit_code=code):
+                # A worker that finds no Postgres does not start.
+                kind = "worker_ended" if READY in worker.log.read_text() else "worker_refused"
+                with self._recorder.operation("fault", kind=kind, pid=worker.pid, exit_code=code):
                     self._workers[place] = self._start()
 
     def _start(self) -> WorkerProcess:

@@ -125,8 +125,9 @@ def _perform(plan: Plan, seed: int, directory: Path, history: Path, stack: ExitS
     fleet = Fleet(_through(links, "workers"), directory, recorder, {"DSPEX_LEASE_SECONDS": LEASE_SECONDS}, plan.workers)
     stack.callback(fleet.stop)
     wait_for(lambda: len(direct.workers()) == plan.workers, "the fleet", timeout=60)
-    clients = Clients(_through(links, "clients"), history, directory, seed, plan.seconds, server.url)
+    clients = Clients(_through(links, "clients"), history, directory, seed, server.url)
     stack.callback(clients.stop)
+    clients.wait_until_begun()
     forger = Forger(servers.broker_url)
     stack.callback(forger.close)
     scene = Scene(
@@ -135,7 +136,7 @@ def _perform(plan: Plan, seed: int, directory: Path, history: Path, stack: ExitS
     )  # fmt: skip
     faults, left_out = _possible(plan.faults, no_disk, no_clock)
     Nemesis(scene, recorder, seed, faults, plan.pause_seconds).strike(plan.seconds)
-    clients.wait()
+    clients.finish()
     with Recorder(history, READER) as reader:
         _read_all(reader, direct, server, fleet, plan.patience_seconds)
     return left_out
