@@ -7,8 +7,9 @@ import json
 import threading
 from functools import partial
 
-from dspex.errors import ProgramNotFound, ProgramVersionMismatch, ValidationError
+from dspex.errors import FieldError, ProgramNotFound, ProgramVersionMismatch, ValidationError
 from dspex.program.program import Program
+from dspex.program.storable_text import STORABLE, is_storable
 from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.programs import Deployed
@@ -65,6 +66,8 @@ class Catalogue:
         return deployed
 
     def _deployed(self, name: str, *, fresh: bool) -> Deployed:
+        if not is_storable(name):
+            raise ValidationError.of("program", [FieldError("name", STORABLE, repr(name)[:80])])
         known = None if fresh else self._current.get(name)
         if known is None:
             known = self._database.run(partial(programs.current, name=name))

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from dspex.client.session import Session
 from dspex.errors import BackendUnavailable, ExecutionNotFound, FieldError, IdempotencyConflict, ProgramNotFound
 from dspex.program.program import Program
+from dspex.program.storable_text import STORABLE, is_storable
 from dspex.sealing.values import is_sealed
 from dspex.settings.failpoints import AFTER_INSERT, BETWEEN_CHUNKS, failpoint
 from dspex.store.lifecycle import executions
@@ -201,6 +202,6 @@ def _connection_faults(connection: object) -> list[FieldError]:
 
 
 def _key_faults(key: str | None) -> list[FieldError]:
-    if key is None or (isinstance(key, str) and 1 <= len(key) <= 255 and "\x00" not in key):
+    if key is None or (isinstance(key, str) and 1 <= len(key) <= 255 and is_storable(key)):
         return []
-    return [FieldError("idempotency_key", "text of 1 to 255 characters", repr(key)[:40])]
+    return [FieldError("idempotency_key", f"1 to 255 characters of {STORABLE}", repr(key)[:40])]

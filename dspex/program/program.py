@@ -17,6 +17,7 @@ from dspex.program.adapters import AdapterInfo, adapters, unloadable
 from dspex.program.limits import Limits
 from dspex.program.modules import is_custom, module_faults
 from dspex.program.nesting import depth_fault, is_deeper
+from dspex.program.storable_text import STORABLE
 from dspex.signatures import Signature, signature
 
 __all__ = ["LOCAL_MODEL", "PROMPTS", "Program", "Retry"]
@@ -203,11 +204,18 @@ def _faults(program: Program) -> Iterator[FieldError]:
     yield from _action_faults(program)
     if not isinstance(program.tools, tuple) or not all(isinstance(tool, str) for tool in program.tools):
         yield FieldError("tools", "a list of 'package.module:function'", repr(program.tools)[:80])
-    for name in ("module_options", "state"):
+    yield from _text_faults(program)
+
+
+def _text_faults(program: Program) -> Iterator[FieldError]:
+    for f in fields(program):
         try:
-            _canonical(_plain(getattr(program, name)))
+            _canonical(_plain(getattr(program, f.name)))
+        except UnicodeEncodeError:
+            yield FieldError(f.name, STORABLE)
         except (TypeError, ValueError) as error:
-            yield FieldError(name, f"JSON-friendly data ({error})", "")
+            if f.name in ("module_options", "state"):
+                yield FieldError(f.name, f"JSON-friendly data ({error})", "")
 
 
 def _action_faults(program: Program) -> Iterator[FieldError]:

@@ -16,7 +16,8 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from dspex.errors import BackendUnavailable, ConfigurationError, SchemaOutdated
+from dspex.errors import BackendUnavailable, ConfigurationError, FieldError, SchemaOutdated, ValidationError
+from dspex.program.storable_text import STORABLE
 from dspex.settings import without_password
 from dspex.store.sessions import IN_UTC, is_pooled, libpq_url, session_arguments
 
@@ -110,6 +111,8 @@ class Database:
         """Call ``work`` in the caller's own transaction. Raises BackendUnavailable, SchemaOutdated."""
         try:
             return work(connection)
+        except UnicodeEncodeError as error:
+            raise _unstorable() from error
         except DBAPIError as error:
             raise self._translate(error, "nothing was saved") from error
 
@@ -129,6 +132,8 @@ class Database:
                 return work(connection)
         except PoolTimeout as error:
             raise self._pool_exhausted("nothing was saved") from error
+        except UnicodeEncodeError as error:
+            raise _unstorable() from error
 
     def _translate(self, error: DBAPIError, saved: str) -> Exception:
         cause = error.orig
@@ -136,6 +141,8 @@ class Database:
             return SchemaOutdated("the database has no DSPex schema, or an old one: run `dspex migrate`")
         if isinstance(cause, psycopg.errors.InsufficientPrivilege) and str(cause).startswith("permission denied"):
             return _not_allowed(self.url, cause)
+        if isinstance(cause, psycopg.DataError) and "cannot contain NUL" in str(cause):
+            return _unstorable()
         if error.connection_invalidated or (isinstance(cause, psycopg.Error) and is_disconnect(cause)):
             return unavailable(self.url, cause or error, saved)
         return error
@@ -154,6 +161,11 @@ def _not_allowed(url: str, cause: psycopg.Error) -> ConfigurationError:
         f"{without_password(url)}: this user of Postgres may not do that ({reason}): use one with the role for it, "
         "of a producer or a worker (docs/how-to/secure-connections.md)"
     )
+
+
+def _unstorable() -> ValidationError:
+    """The error for text that psycopg cannot send. The message does not repeat it: it may be a user's."""
+    return ValidationError.of("statement", [FieldError("parameters", STORABLE)])
 
 
 def _set_time_zone(connection: psycopg.Connection[Any], _record: object) -> None:

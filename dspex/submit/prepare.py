@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 from dspex.errors import FieldError, ValidationError
 from dspex.program.nesting import depth_fault
 from dspex.program.program import Program
+from dspex.program.storable_text import STORABLE
 from dspex.sealing.values import Sealing
 from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle.executions import Submission
@@ -140,6 +141,8 @@ class Preparer:
             faults = list(self.bounds.metadata_faults(metadata, text.encode()))
         except RecursionError:
             faults = [depth_fault("metadata", self.bounds.max_input_depth, DEPTH_SETTING)]
+        except UnicodeEncodeError:
+            faults = [FieldError("metadata", STORABLE)]
         except (TypeError, ValueError) as error:
             faults = [FieldError("metadata", f"JSON-friendly data ({error})")]
         if faults:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -359,3 +360,23 @@ def test_what_is_hot_is_found_by_its_own_index(database: Database, index: str, q
         "executions_dispatched": "program_dispatched_at",
     }
     assert f"{month}_{columns[index]}_idx" in plan, plan
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\x00b"])
+def test_text_that_cannot_be_sent_is_a_validation_error_and_the_connection_stays_usable(
+    client: dspex.Client, name: str
+) -> None:
+    requests: list[Callable[[], object]] = [
+        lambda: client.list(program=name),
+        lambda: client.program("qa", name),
+        lambda: client.pause(name),
+        lambda: client.retry_failed(name),
+    ]
+    for request in requests:
+        with pytest.raises(dspex.ValidationError, match="text without NUL characters and lone surrogates"):
+            request()
+    with client._database.engine.begin() as connection:
+        with pytest.raises(dspex.ValidationError):
+            client._database.within(connection, partial(executions.known_key, program="qa", key=name))
+        assert client.submit("qa", {"question": "?"}, connection=connection)
+    assert len(client.list(program="qa")) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from dspex.errors import ValidationError
 from dspex.program.nesting import is_deeper
 from dspex.program.program import Program
 from dspex.sealing.values import Sealing
+from dspex.store.programs import Deployed
 from dspex.submit.prepare import Preparer
 from dspex.submit.size_limits import Bounds
 
@@ -72,3 +74,43 @@ def test_a_program_and_a_batch_have_bounds() -> None:
 def test_a_program_nested_too_deep_is_refused_and_does_not_end_in_a_recursion() -> None:
     with pytest.raises(ValidationError, match="inside each other"):
         Program("deep", ANY.signature, adapter="scripted", module_options={"outputs": nested(100_000)})
+
+
+@pytest.mark.parametrize("metadata", [{"a": "\ud800"}, {"\ud800": 1}, {"a": [{"b": "x\udfffy"}]}])
+def test_metadata_with_a_lone_surrogate_is_refused(metadata: Any) -> None:
+    with pytest.raises(ValidationError, match="metadata: expected text without NUL characters and lone surrogates"):
+        Preparer(BOUNDS, Sealing()).prepare(ANY, {"thing": 1}, metadata=metadata)
+
+
+@pytest.mark.parametrize("key", ["\ud800", "a\x00b", "x\udc80"])
+def test_an_idempotency_key_that_cannot_be_stored_is_refused_before_anything_connects(key: str) -> None:
+    with dspex.Client(database_url="postgresql://nowhere/d", broker_url="redis://nowhere") as client:
+        client._session.catalogue._remember(Deployed(ANY, datetime.now(UTC), None))
+        with pytest.raises(ValidationError, match="idempotency_key: expected 1 to 255 characters"):
+            client.submit("any", {"thing": 1}, idempotency_key=key)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\x00b"])
+def test_a_program_name_that_cannot_be_stored_is_refused_before_anything_connects(name: str) -> None:
+    with (
+        dspex.Client(database_url="postgresql://nowhere/d", broker_url="redis://nowhere") as client,
+        pytest.raises(ValidationError, match="name: expected text without NUL"),
+    ):
+        client.submit(name, {"thing": 1})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model": "openai/\ud800"},
+        {"api_base": "http://\ud800"},
+        {"state": {"\ud800": 1}},
+        {"module_options": {"outputs": ["\ud800"]}},
+        {"tools": ["a:\ud800"]},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_a_program_with_a_lone_surrogate_is_refused(given: dict[str, Any]) -> None:
+    (field,) = given
+    with pytest.raises(ValidationError, match=f"{field}: expected text without NUL characters and lone surrogates"):
+        Program("any", ANY.signature, adapter="scripted", **given)
