@@ -24,7 +24,7 @@ from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.program.program import Program
 from dspex.settings.security_settings import new_key
 from tests.docs.pages import ROOT, Block, blocks, pages
-from workers.lm.endpoint import Endpoints
+from workers.lm.connect.endpoint import Endpoints
 
 EXAMPLE = ROOT / "examples" / "support_desk"
 #: The addresses that the programs of reach-a-model.md call.

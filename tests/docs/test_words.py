@@ -39,12 +39,6 @@ FOLDERS = sorted(
 )
 
 
-#: Folders whose texts are still to be rewritten.
-PENDING = {
-    "dspex", "workers/observe",
-}  # fmt: skip
-#: Pages that show texts of these folders.
-PENDING_PAGES = {"api.md", "metrics.md"}
 #: Words that stay: the name of an account.
 ALLOWED = (("dspex/embedded/child_process.py", "nobody"),)
 _TARGET = re.compile(r"\]\([^)]*\)")
@@ -88,13 +82,10 @@ def modules(folder: str) -> Iterator[Path]:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages(page: Path) -> None:
-    if page.name in PENDING_PAGES:
-        pytest.skip("still to be rewritten")
     text = _TARGET.sub("]()", page.read_text())  # names of files may stay
     assert list(uses(text, str(page.relative_to(ROOT)))) == []
 
 
-@pytest.mark.skipif("dspex/cli" in PENDING, reason="still to be rewritten")
 def test_help_of_commands() -> None:
     found: list[str] = []
     for path, command in commands(("dspex",)):
@@ -103,13 +94,11 @@ def test_help_of_commands() -> None:
     assert found == []
 
 
-@pytest.mark.skipif("dspex/settings" in PENDING, reason="still to be rewritten")
 def test_descriptions_of_settings() -> None:
     described = {variable(name): field.description or "" for name, field in Settings.model_fields.items()}
     assert [use for name, text in described.items() for use in uses(text, name)] == []
 
 
-@pytest.mark.skipif("workers/observe" in PENDING, reason="still to be rewritten")
 def test_other_files() -> None:
     found = {pattern: [path for path in sorted(ROOT.glob(pattern)) if path.is_file()] for pattern in OTHERS}
     assert all(found.values()), found
@@ -119,8 +108,6 @@ def test_other_files() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_source(folder: str) -> None:
-    if folder in PENDING:
-        pytest.skip("still to be rewritten")
     found = [use for path in modules(folder) for use in in_source(path.read_text(), str(path.relative_to(ROOT)))]
     assert [use for use in found if not any(use.startswith(file) and repr(word) in use for file, word in ALLOWED)] == []
 

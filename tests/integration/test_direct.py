@@ -17,7 +17,7 @@ from tests.model_server import ModelServer, Step, model_server
 from tests.recording import MemoryJournal, MemoryTrail, a_run
 from workers.adapters.direct.direct_adapter import DirectAdapter
 from workers.adapters.direct.direct_prompt import DirectPrompt
-from workers.lm.endpoint import Endpoints
+from workers.lm.connect.endpoint import Endpoints
 
 __all__ = ["model_server"]
 

@@ -13,8 +13,8 @@ from dspex.errors import ModelError
 from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, model_server
-from workers.lm import litellm
-from workers.lm.endpoint import Endpoints
+from workers.lm.connect import litellm
+from workers.lm.connect.endpoint import Endpoints
 
 __all__ = ["model_server"]
 

@@ -22,7 +22,7 @@ from tests.model_server import ModelServer, Step, model_server
 from tests.recording import MemoryJournal, a_run
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 from workers.adapters.dspy.engine_bridge import run_lm
-from workers.lm.endpoint import Endpoints
+from workers.lm.connect.endpoint import Endpoints
 from workers.lm.engine import RunEngine
 
 __all__ = ["model_server"]

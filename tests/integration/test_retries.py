@@ -27,7 +27,7 @@ from workers.adapters.contract import Run
 from workers.adapters.dspy.answer_repair import RepairingChat
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 from workers.adapters.dspy.engine_bridge import run_lm
-from workers.lm.endpoint import Endpoints
+from workers.lm.connect.endpoint import Endpoints
 from workers.lm.engine import RunEngine
 
 __all__ = ["model_server", "steps_adapter"]

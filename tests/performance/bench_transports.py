@@ -19,7 +19,7 @@ from typing import Any
 
 from lm15.transports import StdlibAsyncTransport, TransportRequest
 
-from workers.lm.http_transport import HttpTransport
+from workers.lm.connect.http_transport import HttpTransport
 
 __all__ = ["measure"]
 
@@ -71,7 +71,7 @@ async def niquests_client() -> AsyncIterator[Post]:
 
 
 CLIENTS: dict[str, tuple[str, Callable[[], AbstractAsyncContextManager[Post]]]] = {
-    "aiohttp (workers/lm/http_transport.py)": ("aiohttp", ours),
+    "aiohttp (workers/lm/connect/http_transport.py)": ("aiohttp", ours),
     "lm15's own": ("lm15", lm15s),
     "httpx": ("httpx", httpx_client),
     "niquests": ("niquests", niquests_client),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dspex.errors import BackendUnavailable, ModelError
-from workers.lm.local_model import LocalModelAddress
+from workers.lm.connect.local_model import LocalModelAddress
 
 
 class Stack:

@@ -27,7 +27,7 @@ from dspex.submit.trace_context import submitting
 from workers.adapters.dspy.modules.tools import RecordedTool
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.executor import Outcome
-from workers.lm.http_transport import HttpTransport
+from workers.lm.connect.http_transport import HttpTransport
 from workers.observe import tracing
 from workers.observe.tracing.spans import Spans
 

@@ -17,10 +17,10 @@ from lm15.serde import response_to_dict
 from dspex.errors import ModelError
 from workers.adapters.contract import Answer, Estimate, Run
 from workers.lm.call_retries import CallRetries
+from workers.lm.connect.endpoint import Endpoint
+from workers.lm.connect.http_transport import last_request_id
 from workers.lm.cost import cost_usd, estimate, tokens
-from workers.lm.endpoint import Endpoint
 from workers.lm.exchange import current_exchange
-from workers.lm.http_transport import last_request_id
 from workers.lm.model_errors import clean_request_id, model_error
 from workers.lm.replay import request_hash
 from workers.lm.streamed_call import Preview, complete_streamed

@@ -11,7 +11,7 @@ from lm15.serde import request_from_dict
 
 from workers.adapters.contract import Stream
 from workers.answers.incremental import PartialAnswer
-from workers.lm.endpoint import Endpoint
+from workers.lm.connect.endpoint import Endpoint
 from workers.lm.exchange import Exchange
 from workers.lm.replay import answer_text
 

@@ -138,7 +138,7 @@ def _missing_keys(endpoint: ModelAddress, settings: Settings) -> list[str]:
         return missing
     if named or not endpoint.is_providers:
         return []
-    from workers.lm.model_access import key_names  # lm15 is for workers whose programs call models
+    from workers.lm.connect.model_access import key_names  # lm15 is for workers whose programs call models
 
     own = list(key_names(endpoint.model))
     return [] if any(secrets.get(name) for name in own) else own
@@ -152,7 +152,7 @@ def _address(endpoint: ModelAddress, settings: Settings) -> str | None:
         return settings.local_model_url
     if not endpoint.is_providers:
         return None
-    from workers.lm.model_access import address
+    from workers.lm.connect.model_access import address
 
     return address(endpoint.model)
 

@@ -15,10 +15,10 @@ from dspex.program.program import Program
 from workers.adapters.contract import Run
 from workers.adapters.direct.direct_prompt import DirectPrompt, check_state
 from workers.answers.incremental import JsonAnswer
-from workers.lm.endpoint import Endpoint, Endpoints, LocalModelUrl
+from workers.lm.connect.endpoint import Endpoint, Endpoints, LocalModelUrl
+from workers.lm.connect.local_model import LocalModelAddress
 from workers.lm.engine import RunEngine
 from workers.lm.exchange import Exchange, begin_exchange
-from workers.lm.local_model import LocalModelAddress
 from workers.lm.replay import answer_text
 from workers.observe.redact import fields_at_fault
 

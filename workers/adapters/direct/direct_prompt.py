@@ -16,7 +16,7 @@ from dspex.program.program import Program
 from dspex.signatures import Signature
 from dspex.signatures.fields import Field
 from workers.answers.json_object import json_object
-from workers.lm.endpoint import Endpoint
+from workers.lm.connect.endpoint import Endpoint
 
 __all__ = ["DirectPrompt", "check_state"]
 

@@ -30,10 +30,10 @@ from workers.adapters.dspy.dspy_signature import dspy_inputs
 from workers.adapters.dspy.engine_bridge import program_failure, run_lm
 from workers.adapters.dspy.modules import HostedModule, host_module
 from workers.adapters.dspy.modules.tools import current_trail
-from workers.lm.endpoint import Endpoints, LocalModelUrl
+from workers.lm.connect.endpoint import Endpoints, LocalModelUrl
+from workers.lm.connect.local_model import LocalModelAddress
+from workers.lm.connect.providers import SchemaDialect, schema_dialect
 from workers.lm.engine import RunEngine
-from workers.lm.local_model import LocalModelAddress
-from workers.lm.providers import SchemaDialect, schema_dialect
 
 __all__ = ["DspyAdapter"]
 

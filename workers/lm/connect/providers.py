@@ -20,7 +20,7 @@ from lm15.compat import AnthropicCompat, OpenAIChatCompat, resolve_anthropic_com
 from lm15.registry import PROVIDERS, ProviderDefinition
 from lm15.transports import TransportRequest
 
-from workers.lm.http_transport import Reply
+from workers.lm.connect.http_transport import Reply
 from workers.lm.model_catalogue import ModelFacts, facts
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dspex.errors import ConfigurationError, ModelError
 from dspex.program.program import Program
 from dspex.settings import Secrets, Settings, variable
-from workers.lm.providers import key_names
+from workers.lm.connect.providers import key_names
 
 __all__ = ["Keys"]
 

@@ -25,8 +25,8 @@ from lm15.registry import PROVIDERS
 from lm15.result import response_to_events
 
 from dspex.errors import ModelError
-from workers.lm.http_transport import last_request_id
-from workers.lm.providers import Route
+from workers.lm.connect.http_transport import last_request_id
+from workers.lm.connect.providers import Route
 
 __all__ = ["ERRORS", "PREFIX", "LiteLLMClient", "begin_loading", "route"]
 

@@ -12,12 +12,12 @@ from lm15 import LM15Error, Response
 from lm15.serde import request_from_dict
 
 from dspex.program.program import LOCAL_MODEL, Program
-from workers.lm import litellm, providers
-from workers.lm.http_transport import HttpTransport
+from workers.lm.connect import litellm, providers
+from workers.lm.connect.http_transport import HttpTransport
+from workers.lm.connect.provider_keys import Keys
+from workers.lm.connect.providers import Route
 from workers.lm.model_catalogue import facts
 from workers.lm.model_errors import model_error
-from workers.lm.provider_keys import Keys
-from workers.lm.providers import Route
 
 __all__ = ["Endpoint", "Endpoints", "LocalModelUrl"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from lm15 import LM15Error
 
 from dspex.errors import ConfigurationError
-from workers.lm import providers
+from workers.lm.connect import providers
 
 __all__ = ["address", "key_names"]
 

@@ -1,0 +1,1 @@
+"""Connections to models: providers, addresses, keys, HTTP."""
