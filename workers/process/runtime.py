@@ -67,7 +67,7 @@ class Runtime:
         self._on_retire = on_retire
         self._exit_seconds = settings.grace_seconds + STOP_LIMIT_SECONDS
         self._worker = worker = WorkerState()
-        self._connections = connections = Connections(settings.backends())
+        self._connections = connections = BackendConnections(settings.backends())
         self._threads = threads = SyncThreads(settings.worker_threads)
         self._loop = loop = LoopThread()
         self._executions = ExecutionServices(settings, worker, loop, concurrency=concurrency)
@@ -222,7 +222,7 @@ class Runtime:
         _exit_now()
 
 
-class Connections:
+class BackendConnections:
     """The connections of a worker's threads. The service checks the schema when it starts."""
 
     def __init__(self, backends: Backends) -> None:
