@@ -15,6 +15,7 @@ import click
 from dspex.cli.output.colour import coloured
 from dspex.cli.output.error_output import print_error
 from dspex.cli.output.exit_codes import DONE, INTERRUPTED, OUTPUT_CLOSED
+from dspex.cli.output.plain_text import echo
 from dspex.cli.shell_completion import VARIABLE
 
 __all__ = ["cli", "main"]
@@ -148,7 +149,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         result = cli.main(list(arguments), prog_name="dspex", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        echo("interrupted", err=True)
         return INTERRUPTED
     except Exception as error:  # of any kind: the user sees a message and no traceback
         return print_error(error, as_json=_has("--json", arguments), debug=_has("--debug", arguments))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from dspex.cli.output.plain_text import echo
 from dspex.errors import DspexError
 
 __all__ = ["VARIABLE", "completion", "program_names"]
@@ -29,7 +30,7 @@ def completion(shell: str) -> None:
     """
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(click.Group("dspex"), {}, "dspex", VARIABLE).source())
+    echo(found(click.Group("dspex"), {}, "dspex", VARIABLE).source())
 
 
 def program_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

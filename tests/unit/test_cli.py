@@ -15,11 +15,16 @@ from pathlib import Path
 import click
 import pytest
 from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
 
+import dspex.cli
 from docs.generate.cli import commands
 from dspex.cli.main import COMMANDS, cli
-from dspex.cli.output.console_tables import print_table
+from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.error_output import print_error
+from dspex.cli.output.json_output import echo_json
+from dspex.cli.output.plain_text import echo, printable
 from dspex.cli.output.time_options import TimeParameter
 from dspex.errors import BackendUnavailable, ProgramNotFound, SignatureSyntaxError
 
@@ -188,3 +193,38 @@ def test_help_loads_nothing_that_takes_time() -> None:
     assert all(name in done.stdout for name in COMMANDS)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert loaded & {"pydantic", "sqlalchemy", "psycopg", "redis", "kombu", "rich", "alembic", "celery"} == set()
+
+
+HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9b31md\x85e\u202ef\u2066g\rh\x00i\x7fj\tk\nl"
+HARMLESS = "a]0;titleb[2Jc31mdefghij\tk\nl"
+
+
+def test_text_is_printed_without_characters_that_control_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printable(HOSTILE) == HARMLESS
+    assert printable("déjà 漢字 🐈‍⬛ \u200fעברית") == "déjà 漢字 🐈‍⬛ \u200fעברית"
+    echo(HOSTILE, bold=True)
+    print_error(ProgramNotFound(HOSTILE), as_json=False, debug=False)
+    out, err = capsys.readouterr()
+    assert out == HARMLESS + "\n"
+    assert HARMLESS in err
+
+
+def test_tables_and_panels_are_printed_without_them(capsys: pytest.CaptureFixture[str]) -> None:
+    flat = HOSTILE.replace("\n", " ").replace("\t", " ")
+    print_table(console(), ("id", "summary"), [(flat, flat), ("b", "c")])
+    console().print(Panel(Text.assemble((flat, "bold"))))
+    console().print(flat)
+    out = capsys.readouterr().out
+    assert out.count(printable(flat)) == 4
+    assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", out) is None
+
+
+def test_json_keeps_every_character(capsys: pytest.CaptureFixture[str]) -> None:
+    echo_json({"answer": HOSTILE})
+    assert json.loads(capsys.readouterr().out) == {"answer": HOSTILE}
+
+
+@pytest.mark.parametrize("path", sorted(Path(dspex.cli.__path__[0]).rglob("*.py")), ids=lambda path: path.stem)
+def test_commands_print_text_only_through_the_functions_that_clean_it(path: Path) -> None:
+    if path.name not in ("plain_text.py", "console_tables.py"):
+        assert not re.findall(r"click\.(?:secho|style)\(|click\.echo\((?!json)|\bConsole\(", path.read_text())

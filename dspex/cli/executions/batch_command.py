@@ -12,6 +12,7 @@ import click
 
 from dspex.cli.executions.batch_files import BatchInput, BatchState, LineFile, read_state, refuse, write_state
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.shell_completion import program_names
 from dspex.client.batch import Batch
@@ -68,7 +69,7 @@ def batch(
         try:
             run.collect(bars)
         except KeyboardInterrupt:
-            click.echo(
+            echo(
                 f"the batch continues: run the same command to follow it, or `dspex cancel --batch {state.batch_id}`",
                 err=True,
             )
@@ -77,7 +78,7 @@ def batch(
     if as_json:
         echo_json(asdict(summary))
     else:
-        click.echo(summary.text(output, failures), err=True)
+        echo(summary.text(output, failures), err=True)
     return 1 if summary.failed else 0
 
 
@@ -131,7 +132,7 @@ class BatchRun:
         """Write each execution as it ends, until every row is written."""
         batch = Batch(self._client._session, self._stored())
         if len(self._written) < self._rows.rows and not self._client.workers():
-            click.echo("no worker is alive; waiting: start one with `dspex worker`, on this host or another", err=True)
+            echo("no worker is alive; waiting: start one with `dspex worker`, on this host or another", err=True)
         follow = batch.in_order if self._state.ordered else batch.as_completed
         with bars.phase("executing", self._rows.rows, done=len(self._written)) as on_progress:
             for execution in follow(skip=self._written):

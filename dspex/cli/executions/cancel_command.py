@@ -8,6 +8,7 @@ import click
 
 from dspex.cli.output.exit_codes import DONE, WRONG_USAGE
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
 from dspex.client.client import Client
 from dspex.errors import ExecutionNotFound
@@ -40,7 +41,7 @@ def cancel(ids: tuple[str, ...], batch_id: str | None, as_json: bool) -> int:
         echo_json(found)
     for row in () if as_json else found:
         going = ", being cancelled" if row["cancelled"] and row["status"] != Status.CANCELLED else ""
-        click.echo(f"{row['id']}  {row['status'] or 'not found'}{going}")
+        echo(f"{row['id']}  {row['status'] or 'not found'}{going}")
     return WRONG_USAGE if any(row["status"] is None for row in found) else int(not all(r["cancelled"] for r in found))
 
 
@@ -58,5 +59,5 @@ def _cancel_batch(id: str, as_json: bool) -> int:
     if as_json:
         echo_json({"batch_id": id, "cancelled": count})
     else:
-        click.echo(f"{count} executions cancelled; running ones end as soon as their workers see the request")
+        echo(f"{count} executions cancelled; running ones end as soon as their workers see the request")
     return DONE

@@ -10,6 +10,7 @@ from rich.text import Text
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.execution_data import STATUS_STYLES, execution_data
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.cli.output.time_options import since_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
@@ -47,12 +48,12 @@ def list_command(program: str | None, status: str | None, since: datetime | None
             echo_json([execution_data(execution) for execution in found])
             return
         if not found:
-            click.echo("no executions")
+            echo("no executions")
             return
         print_table(console(), COLUMNS, map(_row, found), optional=("try", "took"))
         if paused := client.paused():
             for name, why in paused.items():
-                click.secho(f"paused: {name} ({why}): `dspex resume {name}`", fg="yellow", err=True)
+                echo(f"paused: {name} ({why}): `dspex resume {name}`", fg="yellow", err=True)
 
 
 def _row(execution: Execution) -> tuple[str | Text, ...]:

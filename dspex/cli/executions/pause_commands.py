@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 
@@ -47,4 +48,4 @@ def _print_paused(client: Client, as_json: bool) -> None:
     if as_json:
         echo_json({"paused": list(paused), "reasons": paused})
     else:
-        click.echo(f"paused: {', '.join(f'{name} ({why})' for name, why in paused.items()) or 'nothing'}")
+        echo(f"paused: {', '.join(f'{name} ({why})' for name, why in paused.items()) or 'nothing'}")

@@ -6,6 +6,7 @@ import click
 
 from dspex.cli.output.exit_codes import DONE, exit_code
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
@@ -41,9 +42,9 @@ def retry(ids: tuple[str, ...], failed: bool, program: str | None, as_json: bool
     if as_json:
         echo_json({"retried": count, "refused": [error.as_dict() for error in refused]})
     else:
-        click.echo(f"{count} queued again")
+        echo(f"{count} queued again")
         for error in refused:
-            click.echo(f"{error.code}: {error}", err=True)
+            echo(f"{error.code}: {error}", err=True)
     return max(map(exit_code, refused), default=DONE)
 
 

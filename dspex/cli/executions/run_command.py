@@ -10,6 +10,7 @@ import click
 from dspex.cli.executions.stream_command import print_stream
 from dspex.cli.output.execution_data import execution_data
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.signatures import Signature
@@ -48,8 +49,9 @@ def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int,
             echo_json({**execution_data(execution), "result": json.loads(encoded)})
             return
         for field, value in json.loads(encoded).items():
-            click.echo(click.style(f"{field}: ", bold=True) + (value if isinstance(value, str) else json.dumps(value)))
-        click.secho(f"{execution.id}  {execution.metrics.execution_time_ms:.0f} ms", dim=True, err=True)
+            echo(f"{field}: ", bold=True, nl=False)
+            echo(value if isinstance(value, str) else json.dumps(value))
+        echo(f"{execution.id}  {execution.metrics.execution_time_ms:.0f} ms", dim=True, err=True)
 
 
 def _inputs(signature: Signature, pairs: tuple[str, ...]) -> dict[str, Any]:

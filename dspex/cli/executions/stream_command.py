@@ -9,6 +9,7 @@ from functools import partial
 import click
 
 from dspex.cli.output.json_output import json_option
+from dspex.cli.output.plain_text import echo
 from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.client.follow import StreamEvent
@@ -51,10 +52,10 @@ def print_stream(
             if event.error is not None:
                 raise event.error
     except KeyboardInterrupt:
-        click.echo(f"\nthe execution continues; `dspex stream {execution.id}` follows it", err=True)
+        echo(f"\nthe execution continues; `dspex stream {execution.id}` follows it", err=True)
         raise
     if not as_json:
-        click.secho(f"{execution.id}  {execution.refresh().metrics.execution_time_ms:.0f} ms", dim=True, err=True)
+        echo(f"{execution.id}  {execution.refresh().metrics.execution_time_ms:.0f} ms", dim=True, err=True)
 
 
 class _Printer:
@@ -71,29 +72,29 @@ class _Printer:
                 self._aside("the model starts its answer again")
             case "partial":
                 self._label(event.field)
-                click.echo(event.text, nl=False)
+                echo(event.text or "", nl=False)
             case "field":
                 if self._open != event.field or event.validated:
                     self._end_line()
                     self._label(event.field)
                     value = event.value
-                    click.echo(value if isinstance(value, str) else json.dumps(value, default=str), nl=False)
+                    echo(value if isinstance(value, str) else json.dumps(value, default=str), nl=False)
                 self._end_line()
 
     def _label(self, field: str | None) -> None:
         if self._open != field:
             self._end_line()
-            click.secho(f"{field}: ", bold=True, nl=False)
+            echo(f"{field}: ", bold=True, nl=False)
             self._open = field
 
     def _end_line(self) -> None:
         if self._open is not None:
-            click.echo()
+            echo()
             self._open = None
 
     def _aside(self, text: str) -> None:
         self._end_line()
-        click.secho(text, dim=True, err=True)
+        echo(text, dim=True, err=True)
 
 
 def _print_json(event: StreamEvent, signature: Signature) -> None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.client.client import Client
 from dspex.errors import AlertNotDelivered, ConfigurationError
 from dspex.operations.alerts.alert import Alert, Notice
@@ -75,7 +76,7 @@ def test(channel: str | None, as_json: bool) -> int:
         )
     else:
         for name, (delivered, details) in results.items():
-            click.secho(f"{name:8} {'sent' if delivered else 'FAILED'}  {details}", fg=None if delivered else "red")
+            echo(f"{name:8} {'sent' if delivered else 'FAILED'}  {details}", fg=None if delivered else "red")
     return 0 if all(delivered for delivered, _ in results.values()) else 1
 
 
@@ -93,7 +94,7 @@ def check(as_json: bool) -> int:
     with Client(settings) as client:
         found = client.alerts(resolved_within=timedelta(0))
     for name, failure in done.failures.items():
-        click.secho(f"not sent by {name}: {failure}", fg="red", err=True)
+        echo(f"not sent by {name}: {failure}", fg="red", err=True)
     return _show(found, as_json)
 
 
@@ -102,7 +103,7 @@ def _show(found: Sequence[Alert], as_json: bool) -> int:
     if as_json:
         echo_json([alert.as_dict() for alert in found])
     elif not found:
-        click.echo("no alerts")
+        echo("no alerts")
     else:
         print_table(
             console(),

@@ -12,6 +12,7 @@ import click
 
 from dspex.cli.open_database import open_database
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.output.time_options import TimeParameter, since_option
 from dspex.cli.shell_completion import program_names
@@ -93,14 +94,14 @@ def export(since: datetime | None, until: datetime | None, output: Path, as_json
     if as_json:
         echo_json({"file": str(output), **asdict(written)})
     else:
-        click.echo(f"{output}: {written.executions} trails, {written.entries} entries, digest {written.digest}")
+        echo(f"{output}: {written.executions} trails, {written.entries} entries, digest {written.digest}")
 
 
 def _verify_file(file: Path, as_json: bool) -> int:
     held, broken = audit_export.verify_file(file)
     code = _print_verdict(held.executions, broken, as_json, digest=held.digest)
     if not as_json:
-        click.echo(f"digest {held.digest}")
+        echo(f"digest {held.digest}")
     return code
 
 
@@ -110,6 +111,6 @@ def _print_verdict(verified: int, broken: Mapping[UUID, Verdict], as_json: bool,
         echo_json({"verified": verified, "broken": found, **more})
     else:
         for id, verdict in broken.items():
-            click.echo(f"{id}  {'; '.join(verdict.faults)}")
-        click.echo(f"{verified} trails verified, {len(broken)} broken")
+            echo(f"{id}  {'; '.join(verdict.faults)}")
+        echo(f"{verified} trails verified, {len(broken)} broken")
     return 1 if broken else 0

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from dspex.cli.open_database import open_database
 from dspex.cli.output.console_tables import console
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.operations.backup.backup import back_up, manifest_path
 from dspex.operations.backup.restore import restore as put_back
 from dspex.settings import Settings, without_password
@@ -47,8 +48,8 @@ def backup(output: Path, as_json: bool) -> None:
         echo_json({"file": str(made.file), **asdict(made.manifest)})
         return
     manifest = made.manifest
-    click.echo(f"{made.file}: {manifest.bytes} bytes, {manifest.rows['executions']} executions")
-    click.echo(f"{manifest_path(made.file).name} is its manifest; keep both files together")
+    echo(f"{made.file}: {manifest.bytes} bytes, {manifest.rows['executions']} executions")
+    echo(f"{manifest_path(made.file).name} is its manifest; keep both files together")
 
 
 @click.command()
@@ -77,13 +78,13 @@ def restore(file: Path, force: bool, as_json: bool) -> None:
         echo_json(asdict(done))
         return
     rows = done.manifest.rows
-    click.echo(
+    echo(
         f"{without_password(database.url)}: {rows['executions']} executions and {rows['audit_events']} audit entries "
         f"as of {done.manifest.made_at}, all trails verified"
     )
-    click.echo(f"{done.running} were running and {done.queued} queued: they continue with the next worker")
+    echo(f"{done.running} were running and {done.queued} queued: they continue with the next worker")
     if done.migrated_from is not None:
-        click.echo(f"the schema was migrated from {done.migrated_from}")
+        echo(f"the schema was migrated from {done.migrated_from}")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
 from dspex.errors import ConfigurationError
 from dspex.sealing.rotation import rotate
@@ -33,7 +34,7 @@ def key() -> None:
 
     Example: export DSPEX_ENCRYPTION_KEY="$(dspex encryption key)"
     """
-    click.echo(new_key())
+    echo(new_key())
 
 
 @encryption.command("rotate")
@@ -60,7 +61,7 @@ def rotate_command(as_json: bool) -> int:
         echo_json({"key": keyring.primary, "rows": done.rows, "unreadable": done.unreadable, "why": done.why})
     else:
         for why in done.why:
-            click.echo(why, err=True)
+            echo(why, err=True)
         left = f"{done.unreadable} cannot be decrypted with any key" if done.unreadable else "nothing older is left"
-        click.echo(f"{done.rows} rows encrypted with key {keyring.primary}; {left}")
+        echo(f"{done.rows} rows encrypted with key {keyring.primary}; {left}")
     return 1 if done.unreadable else 0

@@ -10,6 +10,7 @@ import click
 
 from dspex.cli.output.console_tables import console
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.settings import Settings, without_password
 from dspex.store import migrate as migrations
 from dspex.store.database import Database
@@ -42,7 +43,7 @@ def migrate(with_roles: bool, as_json: bool) -> None:
     if as_json:
         echo_json({"database": where, "before": before, "after": after, "roles_made": list(made)})
         return
-    click.echo(
+    echo(
         f"{where}: " + (f"already at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")
     )
     if with_roles:
@@ -50,6 +51,6 @@ def migrate(with_roles: bool, as_json: bool) -> None:
 
 
 def _print_roles(made: Sequence[str]) -> None:
-    click.echo(f"roles: {', '.join(f'{role} (new)' if role in made else role for role in ROLES)}")
-    click.echo("The roles cannot log in. Create a login for each application; in psql, \\password reads its password:")
-    click.echo(textwrap.indent(LOGIN_EXAMPLE, "  "))
+    echo(f"roles: {', '.join(f'{role} (new)' if role in made else role for role in ROLES)}")
+    echo("The roles cannot log in. Create a login for each application; in psql, \\password reads its password:")
+    echo(textwrap.indent(LOGIN_EXAMPLE, "  "))

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.cli.output.time_options import TimeParameter
 from dspex.client.client import Client
 from dspex.operations.report.html_page import page
@@ -46,7 +47,7 @@ def report(since: datetime, output: Path | None, as_json: bool) -> None:
     if as_json:
         echo_json(found.as_dict())
     elif output is not None:
-        click.echo(f"{output}: {found.submitted:,} submitted, {found.total.ended:,} ended since {moment(found.since)}")
+        echo(f"{output}: {found.submitted:,} submitted, {found.total.ended:,} ended since {moment(found.since)}")
     else:
         _print(found, console())
 

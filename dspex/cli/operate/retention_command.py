@@ -10,6 +10,7 @@ import click
 from dspex.cli.open_database import open_database
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.operations.retention.upkeep import Plan, plan, upkeep
 from dspex.settings import Settings
 from dspex.store.database import Database
@@ -46,11 +47,11 @@ def _apply(database: Database, settings: Settings, as_json: bool) -> int:
     for step in upkeep(database, settings):
         steps.append(step)
         if not as_json:
-            click.echo(("waits: " if step.waits else "") + step.what)
+            echo(("waits: " if step.waits else "") + step.what)
     if as_json:
         echo_json([{"what": step.what, "waits": step.waits} for step in steps])
     elif not steps:
-        click.echo("nothing to do")
+        echo("nothing to do")
     return 1 if any(step.waits for step in steps) else 0
 
 
@@ -69,12 +70,12 @@ def _show(database: Database, settings: Settings, as_json: bool) -> int:
     print_table(screen, ("from", "before", "executions", "size", "executions and results", "audit trails"), rows)
     gone = [each for each in planned if each.period.audit_retired_at is not None]
     if gone:
-        click.echo(f"{len(gone)} periods were removed, the last on {_day(max(_gone_at(each) for each in gone))}")
+        echo(f"{len(gone)} periods were removed, the last on {_day(max(_gone_at(each) for each in gone))}")
     if settings.retention_days is None:
-        click.echo("DSPEX_RETENTION_DAYS is not set: data is kept forever")
+        echo("DSPEX_RETENTION_DAYS is not set: data is kept forever")
     for name, count in expired.items():
         if count:
-            click.echo(f"{count} {name} have expired and are removed by the next upkeep")
+            echo(f"{count} {name} have expired and are removed by the next upkeep")
     return 0
 
 

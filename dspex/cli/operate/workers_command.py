@@ -7,6 +7,7 @@ from rich.text import Text
 
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.client.client import Client
 
 __all__ = ["workers"]
@@ -25,7 +26,7 @@ def workers(as_json: bool) -> None:
         echo_json(rows)
         return
     if not rows:
-        click.echo("no worker is alive: start one with `dspex worker`")
+        echo("no worker is alive: start one with `dspex worker`")
         return
     print_table(
         console(),
@@ -41,4 +42,4 @@ def workers(as_json: bool) -> None:
     )  # fmt: skip
     for row in rows:
         if row["trouble"]:
-            click.secho(f"{row['id']}: {row['trouble']}", fg="red")
+            echo(f"{row['id']}: {row['trouble']}", fg="red")

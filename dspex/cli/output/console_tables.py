@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NoReturn
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from dspex.cli.output.plain_text import printable
 
 __all__ = ["console", "print_table"]
 
@@ -25,6 +28,11 @@ class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
         """Leave the error to the command group (main.py)."""
         raise BrokenPipeError
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Everything that is printed passes here. The characters that are left out have no width."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -43,7 +51,7 @@ def print_table(
     On a terminal that is too narrow, the columns of ``optional`` are left out first, in that order; then the last
     column is folded; then each row is printed on several lines. In a pipe every row is one line of any length.
     """
-    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
     if not _has_width(console):
         console.width = max(console.width, _width(columns, cells))
     kept = list(range(len(columns)))

@@ -13,6 +13,7 @@ import click
 
 from dspex.cli.output.colour import coloured
 from dspex.cli.output.exit_codes import exit_code, is_file_error
+from dspex.cli.output.plain_text import echo
 from dspex.errors import DspexError
 
 __all__ = ["print_error"]
@@ -32,13 +33,13 @@ def print_error(error: Exception, *, as_json: bool, debug: bool) -> int:
         click.echo(json.dumps(data, ensure_ascii=False, default=str), err=True)
         return code
     if trace:
-        click.echo(trace, err=True)
+        echo(trace, err=True)
     if isinstance(error, click.ClickException):
         error.show()
         return code
     kind, message = _code_and_message(error)
-    click.secho(f"{kind}: ", fg="red", bold=True, err=True, nl=False, color=coloured())
-    click.echo(message, err=True)
+    echo(f"{kind}: ", fg="red", bold=True, err=True, nl=False, color=coloured())
+    echo(message, err=True)
     return code
 
 

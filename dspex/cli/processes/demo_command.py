@@ -14,11 +14,13 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from dspex.cli.executions.show_command import timeline
+from dspex.cli.output.console_tables import console as new_console
 from dspex.cli.output.one_line import one_line
 from dspex.cli.processes.stack_display import StackProgress
 from dspex.cli.processes.up_command import FLOWER_PORT, flower_port
@@ -49,7 +51,7 @@ def demo() -> None:
     Example: dspex demo
     """
     settings = Settings.load(database_url=None, broker_url=None)
-    console = Console()
+    console = new_console()
     model, why = _choose_model(settings)
     console.print(f"[bold]DSPex demo[/]  model [bold]{model}[/], because {why}\n")
     began = time.monotonic()
@@ -99,7 +101,7 @@ def _ask(console: Console, client: Client, model: str) -> Execution:
         execution = client.submit(program, {"question": QUESTION})
         result = execution.result(timeout=TIMEOUT_SECONDS)
     m = execution.metrics
-    console.print(f"[bold]Q[/] {QUESTION}\n[bold]A[/] {result.answer}")
+    console.print(f"[bold]Q[/] {QUESTION}\n[bold]A[/] {escape(result.answer)}")
     console.print(
         f"  {m.execution_time_ms:,.0f} ms, {m.prompt_tokens}+{m.completion_tokens} tokens, {execution.id}\n",
         style="dim",
@@ -122,9 +124,11 @@ def _classify(console: Console, client: Client, model: str) -> None:
     wrong = len(batch) - right - len(failed)
     console.print(f"[bold]{right} of {len(batch)} labels are right.[/] {_wrong_labels(model, wrong)}")
     for rejected in batch.rejected:
-        console.print(f"[yellow]row {rejected.index} was rejected[/] before any model call: {rejected.error}")
+        console.print(
+            f"[yellow]row {rejected.index} was rejected[/] before any model call: {escape(str(rejected.error))}"
+        )
     for execution in failed:
-        console.print(f"[red]{execution.id} failed[/]: {execution.error}")
+        console.print(f"[red]{execution.id} failed[/]: {escape(str(execution.error))}")
     console.print()
 
 

@@ -7,6 +7,7 @@ import socket
 import click
 from rich.console import Console
 
+from dspex.cli.output.console_tables import console as new_console
 from dspex.cli.processes.stack_display import StackProgress
 from dspex.embedded.embedded_stack import EmbeddedStack, stop_on_signals
 from dspex.settings import Settings, without_password
@@ -27,7 +28,7 @@ def up(workers: int, no_flower: bool) -> None:
     Example: dspex up --workers 2
     """
     settings = Settings.load(database_url=None, broker_url=None)
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     console.print(f"Starting the embedded stack of [bold]{settings.home}[/]")
     stack = EmbeddedStack(
         settings.home,

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.program.adapters import AdapterInfo, adapters, unloadable
 
 __all__ = ["adapters_command"]
@@ -27,7 +28,7 @@ def adapters_command(as_json: bool) -> None:
     for row in rows:
         _show(row)
     for name, why in unloadable().items():
-        click.secho(f"{name} cannot be loaded: {why}", fg="red", err=True)
+        echo(f"{name} cannot be loaded: {why}", fg="red", err=True)
 
 
 def _described(info: AdapterInfo) -> dict[str, Any]:
@@ -49,18 +50,18 @@ def _described(info: AdapterInfo) -> dict[str, Any]:
 
 
 def _show(row: dict[str, Any]) -> None:
-    click.secho(row["name"], bold=True, nl=False)
+    echo(row["name"], bold=True, nl=False)
     if row["loadable"]:
-        click.secho("  available", fg="green")
+        echo("  available", fg="green")
     else:
         fix = f": pip install '{row['install']}'" if row["install"] else ""
-        click.secho(f"  cannot be loaded here, {', '.join(row['missing'])} is missing{fix}", fg="yellow")
-    click.echo(f"  {row['description']}")
+        echo(f"  cannot be loaded here, {', '.join(row['missing'])} is missing{fix}", fg="yellow")
+    echo(f"  {row['description']}")
     words = {"calls_models": "model calls", "supports_streaming": "streaming", "supports_functions": "functions"}
     able = ", ".join(word for name, word in words.items() if row[name])
     own = ", and custom modules" if row["custom_modules"] else ""
-    click.echo(f"  modules: {', '.join(row['modules'])}{own}")
+    echo(f"  modules: {', '.join(row['modules'])}{own}")
     if able:
-        click.echo(f"  capabilities: {able}")
+        echo(f"  capabilities: {able}")
     if row["options"] != []:
-        click.echo(f"  options: {', '.join(row['options'] or ['as the module'])}")
+        echo(f"  options: {', '.join(row['options'] or ['as the module'])}")

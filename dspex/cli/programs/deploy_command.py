@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.plain_text import echo
 from dspex.client.client import Client
 from dspex.errors import DspexError
 from dspex.program.program import Program
@@ -38,7 +39,7 @@ def deploy(file: Path, as_json: bool) -> None:
         return
     for d in deployed:
         state = " (paused)" if d.paused_at else ""
-        click.echo(f"{d.program.name}  {d.program.version}  {d.program.model or ', '.join(d.program.adapters)}{state}")
+        echo(f"{d.program.name}  {d.program.version}  {d.program.model or ', '.join(d.program.adapters)}{state}")
 
 
 def _from_python(file: Path) -> list[Program]:
