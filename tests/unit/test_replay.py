@@ -136,5 +136,16 @@ def test_a_request_is_estimated_by_its_text_and_its_limit() -> None:
     assert estimate(request, {}) == (expected, None)
 
 
+@pytest.mark.parametrize(
+    ("character", "most"), [("漢", 2), ("か", 2), ("한", 2), ("é", 1), ("я", 1), ("🐈", 2)], ids="漢か한éя🐈"
+)
+def test_a_character_that_is_not_ascii_is_estimated_as_a_token_or_more(character: str, most: int) -> None:
+    def expected(text: str) -> int:
+        return estimate(request_to_dict(replace(REQUEST, messages=(Message.user(text),))), {})[0]
+
+    assert 4000 <= expected(character * 4000) - expected("") <= most * 4000
+    assert expected("x" * 4000 + character * 1000) - expected("x" * 4000) >= 1000
+
+
 def hashed(request: Request, address: str | None = None) -> str:
     return request_hash(request_to_dict(request), address)
