@@ -33,6 +33,9 @@ DEPTH_MOST = 100
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+# Both become part of HTTP requests, which a line break would split.
+_ADDRESS = re.compile(r"https?://[^\s\x00-\x1f\x7f-\x9f]+")
+_MODEL = re.compile(r"[^\x00-\x1f\x7f-\x9f]*/[^\x00-\x1f\x7f-\x9f]*")
 _SECRET_KEY = re.compile(r"(?i)(api_?key|secret|access_?token|auth_?token|password|passwd|authorization|credentials?)$")
 _SECRET_VALUE = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|Bearer\s+\S{16,})"
@@ -249,10 +252,10 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
         yield FieldError("max_tokens", "a positive integer", repr(program.max_tokens))
     if program.api_key_env is not None and not _ENV_NAME.fullmatch(program.api_key_env):
         yield FieldError("api_key_env", "the name of an environment variable")
-    if program.api_base is not None and not program.api_base.startswith(("http://", "https://")):
-        yield FieldError("api_base", "an http:// or https:// address", repr(program.api_base))
-    if program.model is not None and program.model != LOCAL_MODEL and "/" not in program.model:
-        yield FieldError("model", "'provider/model', or 'smollm2'", repr(program.model))
+    if program.api_base is not None and not _ADDRESS.fullmatch(program.api_base):
+        yield FieldError("api_base", "an http:// or https:// address without blanks", repr(program.api_base)[:80])
+    if program.model is not None and program.model != LOCAL_MODEL and not _MODEL.fullmatch(program.model):
+        yield FieldError("model", "'provider/model', or 'smollm2'", repr(program.model)[:80])
 
 
 def _adapter_faults(program: Program) -> Iterator[FieldError]:

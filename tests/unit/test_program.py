@@ -116,3 +116,16 @@ def test_a_secret_is_refused_and_not_repeated(fields: dict[str, Any]) -> None:
 )
 def test_the_prompt_in_force(model: str, prompt: str | None, style: str) -> None:
     assert program(model=model, prompt=prompt).prompt_style == style
+
+
+@pytest.mark.parametrize("end", ["\r\nX-Injected: 1", "\n", "\r", "\x00", "\x7f", "\x85"])
+def test_addresses_and_models_that_would_split_a_request_are_refused(end: str) -> None:
+    with pytest.raises(dspex.ValidationError, match="api_base: expected an http:// or https:// address") as refused:
+        Program("qa", QA, model=f"openai/m{end}", api_base=f"https://host/v1{end}")
+    assert {error.path for error in refused.value.errors} == {"api_base", "model"}
+
+
+@pytest.mark.parametrize("address", ["https://host /v1", "http://", "https://host/v1\t"])
+def test_an_address_has_a_host_and_no_blanks(address: str) -> None:
+    with pytest.raises(dspex.ValidationError, match="api_base"):
+        Program("qa", QA, model="openai/m", api_base=address)

@@ -188,12 +188,14 @@ _derived(
     'an image: {"url": …} or {"data": base64, "media_type": "image/…"}',
     'An image: `{"url": "https://…"}` or `{"data": base64, "media_type": "image/png"}`.',
     _media("image"),
+    check=value_checks.has_plain_address,
 )
 _derived(
     "audio",
     'audio: {"url": …} or {"data": base64, "media_type": "audio/…"}',
     'Audio: `{"url": "https://…"}` or `{"data": base64, "media_type": "audio/wav"}`.',
     _media("audio"),
+    check=value_checks.has_plain_address,
 )
 _derived(
     "history",

@@ -24,6 +24,7 @@ __all__ = [
     "INT_MIN",
     "MAX_DEPTH",
     "has_format",
+    "has_plain_address",
     "has_precision",
     "is_json",
     "is_one_of",
@@ -129,6 +130,16 @@ def is_template(value: str) -> str:
     for name in names:
         if not name.isidentifier():
             raise _refuse("dspex_type", f"a template whose placeholders are plain names, not {name[:40]!r}")
+    return value
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def has_plain_address(value: dict[str, Any]) -> dict[str, Any]:
+    """Accept an image or audio whose ``url``, if any, cannot end the line of an HTTP request that contains it."""
+    if _CONTROL.search(value.get("url", "")):
+        raise _refuse("dspex_type", "an address without line breaks and other control characters")
     return value
 
 

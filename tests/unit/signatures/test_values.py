@@ -200,3 +200,14 @@ def test_a_signature_is_immutable_and_small_to_copy() -> None:
     assert copy.deepcopy(compiled) is compiled
     assert {compiled: 1}[pickle.loads(pickle.dumps(compiled))] == 1
     assert repr(compiled) == "<Signature a: :string x -> :string y>"
+
+
+@pytest.mark.parametrize("kind", ["image", "audio"])
+@pytest.mark.parametrize("url", ["https://host/a\r\nX-Injected: 1", "data:image/png;base64,aGk=\n", "http://h/\x7f"])
+def test_an_address_of_media_has_no_line_breaks(kind: str, url: str) -> None:
+    media = signature(f"signature s: :{kind} first, :list(:{kind}) others -> :string text")
+    with pytest.raises(ValidationError) as refused:
+        media.validate_inputs({"first": {"url": url}, "others": [{"url": url}]})
+    assert [(error.path, error.expected) for error in refused.value.errors] == [
+        (path, "an address without line breaks and other control characters") for path in ("first", "others[0]")
+    ]
