@@ -58,6 +58,8 @@ class _OpenField:
 _HEAD, _TAIL = "[[ ## ", " ## ]]"
 _HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
 _HEADER_NAME = re.compile(r"\[\[ ## \w*")
+#: The longest header, and the longest key with the space around it. They are read again with each piece.
+_MOST = 1_000
 
 
 class SectionsAnswer:
@@ -73,8 +75,8 @@ class SectionsAnswer:
         self._texts = texts
         self._field: _OpenField | None = None
         self._is_text = False
-        self._space = ""  # whitespace to pass on once something follows it
-        self._line: str | None = ""  # the beginning of a line that may be a header; None: it is not
+        self._space: list[str] = []  # whitespace to pass on once something follows it
+        self._line: str | None = ""  # a line so far, if it may be a header, without the space before; None: it is not
         self._cut = ""  # "\r", which "\n" may follow
 
     def feed(self, text: str) -> None:
@@ -94,14 +96,18 @@ class SectionsAnswer:
         if self._line is None:
             self._write(words)
             return
+        if not self._line:
+            begun = words.lstrip()
+            self._write(words[: len(words) - len(begun)])
+            words = begun
         self._line += words
-        begun = self._line.lstrip()
-        if header := _HEADER.match(begun):
+        if header := _HEADER.match(self._line, 0, _MOST):
+            rest = self._line[header.end() :]
             self._line = None
             self._end_field()
             self._begin_field(header.group(1))
-            self._write(begun[header.end() :])
-        elif not _begins_header(begun):
+            self._write(rest)
+        elif len(self._line) >= _MOST or not _begins_header(self._line):
             self._write(self._line)
             self._line = None
 
@@ -116,15 +122,20 @@ class SectionsAnswer:
     def _end_field(self) -> None:
         if self._field is not None:
             self._field.complete(self._field.text if self._is_text else _literal(self._field.text))
-        self._field, self._space = None, ""
+        self._field, self._space = None, []
 
     def _write(self, text: str) -> None:
         """Write more of the field, without the whitespace at its ends."""
-        if self._field is not None:
-            text = self._space + text if self._field.is_begun else text.lstrip()
-            body = text.rstrip()
-            self._space = text[len(body) :]
-            self._field.write(body)
+        if self._field is None:
+            return
+        if not self._field.is_begun:
+            text = text.lstrip()
+        body = text.rstrip()
+        if body:
+            self._field.write("".join(self._space) + body)
+            self._space = []
+        if self._field.is_begun:
+            self._space.append(text[len(body) :])
 
 
 def _begins_header(text: str) -> bool:
@@ -147,12 +158,14 @@ def _literal(text: str) -> Any:
 
 # ------------------------------------------------------------------------------------------------------------ JSON
 
-_KEY = re.compile(r'[\s,]*("(?:[^"\\]++|\\.)*+")\s*:\s*(?=\S)', re.DOTALL)
-#: A key, or the space before it, of which more is to come.
-_KEY_BEGUN = re.compile(r'[\s,]*(?:"(?:[^"\\]++|\\.)*+\\?(?:"\s*(?::\s*)?)?)?', re.DOTALL)
+_SPACE = re.compile(r"[\s,]*")
+_KEY = re.compile(r'("(?:[^"\\]++|\\.)*+")\s*:\s*(?=\S)', re.DOTALL)
+#: A key of which more is to come.
+_KEY_BEGUN = re.compile(r'(?:"(?:[^"\\]++|\\.)*+\\?(?:"\s*(?::\s*)?)?)?', re.DOTALL)
 _STRING = re.compile(r'(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+', re.DOTALL)
 #: Half a character at the end of a string, whose other half may follow.
 _SURROGATE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
+_ESCAPES = len(r"\ud83d\ude00")
 _SCALAR = re.compile(r"[^\s,}\]]*")
 _NESTED = re.compile(r'[^"\[\]{}]*')
 
@@ -196,11 +209,12 @@ class JsonAnswer:
         return begin >= 0
 
     def _key(self) -> bool:
-        key = _KEY.match(self._text, self._at)
+        self._at = _end(_SPACE, self._text, self._at)
+        key = _KEY.match(self._text, self._at, self._at + _MOST)
         if key is None:
-            if self._text[self._at :].lstrip().startswith("}"):
+            if self._text.startswith("}", self._at):
                 self._step = self._nothing
-            elif not _KEY_BEGUN.fullmatch(self._text, self._at):
+            elif len(self._text) - self._at >= _MOST or not _KEY_BEGUN.fullmatch(self._text, self._at):
                 raise _NotJson
             return False
         self._field = _OpenField(self._answer, self._names.get(json.loads(key.group(1), strict=False)))
@@ -217,6 +231,7 @@ class JsonAnswer:
         closed = self._text.startswith('"', end)
         half = None if closed else _SURROGATE.search(self._text, max(self._at, end - 6), end)
         self._keep(json.loads(f'"{self._take(half.start() if half else end)}"', strict=False))
+        self._check_escape()
         if closed:
             self._at += 1
             self._complete("".join(self._kept))
@@ -243,6 +258,7 @@ class JsonAnswer:
 
     def _nested_string(self) -> bool:
         self._keep(self._take(_end(_STRING, self._text, self._at)))
+        self._check_escape()
         if not self._text.startswith('"', self._at):
             return False
         self._keep(self._take(self._at + 1))
@@ -252,6 +268,11 @@ class JsonAnswer:
     def _nothing(self) -> bool:
         self._at = len(self._text)
         return False
+
+    def _check_escape(self) -> None:
+        """A string may stop at an escape of which more is to come, or at half a character: 11 characters at most."""
+        if not self._text.startswith('"', self._at) and len(self._text) - self._at >= _ESCAPES:
+            raise _NotJson
 
     @property
     def _is_used_up(self) -> bool:

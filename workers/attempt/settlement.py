@@ -22,7 +22,7 @@ __all__ = ["cancelled", "completed", "failed", "handed_back", "stored_error"]
 #: The policy of an execution whose program cannot be read.
 NO_RETRY = Retry(max_attempts=1)
 #: U+0000 as JSON writes it, after an even number of backslashes.
-_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*+)\\u0000")
 
 
 def completed(attempt: Attempt, hosted: Hosted) -> Settlement:

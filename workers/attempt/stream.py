@@ -16,7 +16,7 @@ import itertools
 import json
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -48,21 +48,25 @@ Entry = dict[str, Any]
 
 @dataclass(slots=True)
 class _StreamedField:
-    """A field of the answer: its text so far, its value once it is complete, and what of them is published."""
+    """A field of the answer: the pieces of its text so far, its value once it is complete, and what is published.
 
-    text: str = ""
+    ``published`` counts the pieces, ``at`` their characters.
+    """
+
+    pieces: list[str] = field(default_factory=list)
     value: Any = None
     is_complete: bool = False
     published: int = 0
+    at: int = 0
     is_published: bool = False
 
     def rewind(self) -> None:
-        self.published, self.is_published = 0, False
+        self.published, self.at, self.is_published = 0, 0, False
 
     def news(self, answer: int, name: str) -> Iterator[Entry]:
-        if self.published < len(self.text):
-            yield {"answer": answer, "field": name, "at": self.published, "text": self.text[self.published :]}
-            self.published = len(self.text)
+        if text := "".join(self.pieces[self.published :]):
+            yield {"answer": answer, "field": name, "at": self.at, "text": text}
+            self.published, self.at = len(self.pieces), self.at + len(text)
         if self.is_complete and not self.is_published:
             yield {"answer": answer, "field": name, "value": self.value}
             self.is_published = True
@@ -79,7 +83,7 @@ class _Answer:
     def text(self, field: str, more: str) -> None:
         known = self.fields.setdefault(field, _StreamedField())
         if not known.is_complete:
-            known.text += more
+            known.pieces.append(more)
             self._stream.touch(self)
 
     def field(self, name: str, value: Any) -> None:
@@ -137,8 +141,8 @@ class AttemptStream:
         """Redis may have lost what was published: all of it is news again."""
         self.exists = False
         self._published_status = None
-        for field in self._answer.fields.values():
-            field.rewind()
+        for streamed in self._answer.fields.values():
+            streamed.rewind()
 
     def news(self) -> Iterator[tuple[str, bytes]]:
         """The entries to publish, which then count as published."""
@@ -150,8 +154,8 @@ class AttemptStream:
         if self._published_status is None:
             yield {"status": Status.RUNNING}
             self._published_status = Status.RUNNING
-        for name, field in self._answer.fields.items():
-            yield from field.news(self._answer.number, name)
+        for name, streamed in self._answer.fields.items():
+            yield from streamed.news(self._answer.number, name)
         if self._published_status is not self._status:
             yield {"status": self._status}
             self._published_status = self._status

@@ -19,6 +19,7 @@ from pydantic_core import ValidationError as CoreError
 
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.type_registry import expand
+from dspex.signatures.values.code_fence import without_fence
 from dspex.signatures.values.validators import core_schema
 from dspex.signatures.values.value_faults import shorten
 
@@ -142,16 +143,14 @@ def _member_types(kind: Type, value: Mapping[Any, Any]) -> dict[str, Type]:
     return {"value": members[tag]} if isinstance(tag, str) and tag in members else {}
 
 
-_FENCED: Final = re.compile(r"\s*```[a-zA-Z0-9]*\s*\n(.*)\n\s*```\s*", re.DOTALL)
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _TRUE: Final = frozenset({"true", "yes"})
 _FALSE: Final = frozenset({"false", "no"})
 
 
 def _json_in(text: str) -> Any:
-    fenced = _FENCED.fullmatch(text)
     try:
-        return json.loads(fenced.group(1) if fenced else text, parse_constant=_refuse_constant)
+        return json.loads(without_fence(text), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return _NONE
 
@@ -162,8 +161,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _bare(text: str) -> str:
     """The text without a code fence, whitespace and quotes around it."""
-    fenced = _FENCED.fullmatch(text)
-    text = (fenced.group(1) if fenced else text).strip()
+    text = without_fence(text).strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
         text = text[1:-1].strip()
     return text
@@ -217,7 +215,8 @@ def _repair_choice(choices: Sequence[str], value: Any) -> tuple[str, Any]:
     if not isinstance(value, str):
         return "", _NONE
     text = _bare(value)
-    near = [c for c in choices if c.casefold() == text.removesuffix(".").casefold()]
+    folded = text.removesuffix(".").casefold()
+    near = [c for c in choices if c.casefold() == folded]
     exact = [c for c in choices if c == text]
     found = exact or near
     return "a choice with other case, quotes or spaces", found[0] if len(found) == 1 else _NONE

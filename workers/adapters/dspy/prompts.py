@@ -15,9 +15,10 @@ from typing import Any
 import dspy
 from dspy.adapters.utils import annotation_allows_none, apply_output_field_defaults, parse_value
 from dspy.utils.exceptions import AdapterParseError
+from pydantic import TypeAdapter
 
 from workers.adapters.dspy.dspy_signature import field_schema, is_text
-from workers.answers.json_object import json_object
+from workers.answers.json_object import is_repairable, json_object
 
 __all__ = ["ChatPrompt", "JsonPrompt", "json_fields"]
 
@@ -93,10 +94,22 @@ def _read(adapter: dspy.Adapter, signature: type[dspy.Signature], completion: st
 
 def _typed(adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, name: str, value: Any) -> Any:
     """A field that DSPy's own modules added (reasoning, a tool's name): read by its annotation, as they expect."""
+    annotation = signature.output_fields[name].annotation
     try:
-        return parse_value(value, signature.output_fields[name].annotation)
-    except ValueError as error:
+        if isinstance(value, str) and not is_repairable(value):
+            return _unrepaired(value, annotation)
+        return parse_value(value, annotation)
+    except (ValueError, AssertionError) as error:  # AssertionError: json_repair's own
         raise _parse_error(adapter, signature, completion, {name: None}) from error
+
+
+def _unrepaired(text: str, annotation: Any) -> Any:
+    """Text that is too long for json_repair, which ``parse_value`` uses: as it is if it fits, else as valid JSON."""
+    kind = TypeAdapter(annotation)
+    try:
+        return kind.validate_python(text)
+    except ValueError:
+        return kind.validate_python(json.loads(text))
 
 
 def _is_ours(signature: type[dspy.Signature], name: str) -> bool:

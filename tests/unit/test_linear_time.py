@@ -1,0 +1,227 @@
+"""Whatever reads a model's answer or a user's text takes time in proportion to its length.
+
+A reader that takes quadratic time holds the interpreter's lock for minutes on an answer of a megabyte, and with it the
+lease, the pump and the watchdog of its worker. Each reader gets texts that make backtracking patterns and repeated
+scans slow, in sizes that are doubled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Literal
+from uuid import UUID
+
+import dspy
+import pytest
+from dspy.utils.exceptions import AdapterParseError
+
+from dspex import signature
+from dspex.errors import DspexError, FieldError, ProgramError, ValidationError
+from dspex.signatures.values.code_fence import without_fence
+from dspex.signatures.values.value_checks import FORMATS
+from workers.adapters.dspy.compact_prompt import CompactAdapter
+from workers.adapters.dspy.dspy_signature import dspy_signature
+from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt
+from workers.answers.incremental import JsonAnswer, PartialAnswer, SectionsAnswer
+from workers.answers.json_object import json_object
+from workers.attempt.settlement import stored_error
+from workers.attempt.stream import AttemptStream, Streams
+from workers.lm.exchange import Exchange
+from workers.observe.redact import fields_at_fault, redact
+
+Read = Callable[[str], object]
+
+SMALLEST, LARGEST = 2**8, 2**20
+#: Growth when the length is doubled three times: 8 is linear, 64 quadratic.
+MOST_GROWTH = 27
+#: A shorter time is noise, and is not compared. After a longer time, no larger text is read.
+LEAST_SECONDS, ENOUGH_SECONDS = 0.004, 0.2
+
+#: Texts: the part before, the part that is repeated, the part after.
+FENCES = [
+    ("```json", "\n", "x"), ("```json", " ", "x"), ("```json\n", " \n", "x"), ("", "```", ""), ("", "```\n", "x"),
+    ("```json\n", "\n```", "x"), ("```", "a", ""), ("```\n", "a\n", "```"), ("", " ", ""), ("", "\n", "x"),
+]  # fmt: skip
+OBJECTS = [
+    ("", "{ x", ""), ("", "{", ""), ('{"a":[', '{"', ""), ('{"a":"', "{a:", ""), ("", "{'", ""), ("", '["a" "b"', ""),
+    ("", "[", ""), ("", '{"a":', ""), ("", '"', ""), ("", "\\", ""), ('{"a":"', "\\", ""), ('{"a":', "1", "}"),
+    ('{"a":', "1", "x"), ("{", " ", "x"), ("{", ",", "x"), ('{"a"', " ", "x"), ('{"a":', " ", "x"), ('{"', "k", ""),
+    ('{"', "k", '":1}'), ('{"a":"', "\\u", ""), ('{"a":"', "\\ud83d", ""), ('{"a":"', "\\uZ", ""), ('{"a":[', "1,", ""),
+    ('{"a":[', '"b",', ""), ('{"a":["', "\\uZ", ""), ("{", '"a":1,', ""), ("", '{"a":1}', ""), ('{"a":1}', " ", '"'),
+    ('{"a":"', "x", '"}'), ('{"args":"', "{'", '"}'), ('{"tool":"', "{'", '"}'), ('{"reasoning":"', "{'", '"}'),
+]  # fmt: skip
+SECTIONS = [
+    ("", "[[ ## ", ""), ("[[ ## ", "a", ""), ("[[ ## a ## ]]\n", " ", "x"), ("[[ ## a ## ]]\nx", " ", "x"),
+    ("", "[[ ## a ## ]]", ""), ("", "[[ ## a ## ]]\n", ""), ("[[ ## a ## ]]\n", "\n", "x"), ("", "\r", "x"),
+    ("[[ ## a ## ]]\n", "1,", ""), ("[[ ## a ## ]]\n", "(", ""), ("[[ ## a ## ]]\n", "1+", "1"),
+    ("[[ ## a ## ]]\n", "-", "1"), ("[[ ## a ## ]]\n", "{'", ""), ("[[ ## args ## ]]\n", "{'", ""),
+    ("[[ ## tool ## ]]\n", "{'", ""), ("[[ ## reasoning ## ]]\n", "{'", ""), ("[[ ## args ## ]]\n", "{ x", ""),
+]  # fmt: skip
+SCALARS = [
+    ("", "1", ""), ("", "1", "."), ("", "0", "%"), ("", "-", "1"), ("1e", "1", ""), ("P", "1", ""), ("P", "1Y1M", ""),
+    ("a@", "a.", ""), ("a@", "a-", ""), ("a@", "a.", "!"), ("", "a", "@"), ("", "a.", ""), ("", "1.", ""),
+    ("", ":", ""), ("", "1:", ""), ("a:", "a", " "), ("", "{", ""), ("", "{a}", ""), ("", "{a", ""), ("{a", "!", ""),
+    ("", "{a:{", ""), ("", "{{", "}"), ("00:00:00.", "0", ""), ("2025-01-01T00:00:00.", "0", ""), ("", "A", "="),
+    ("", "é", ""), ("2025-01-01 00:00", " ", "x"), ("", '"', "x"), ("", "'", ""), ("", "`", "x"), ("", "ß", "."),
+]  # fmt: skip
+SECRETS = [
+    ("password", " ", ""), ("password", " ", "x"), ("", "password ", ""), ("", "token:", ""), ("token:", " ", ""),
+    ("token", "\n", ""), ("", "token = ", ""), ("", "://", ""), ("://", "a", ""), ("", "://a", ""), ("", "sk-", ""),
+    ("", "sk-aaaaaaa ", ""), ("sk-", "a", ""), ("bearer", '"', ""), ("", "api_", ""), ("a", "\\", "\0"),
+]  # fmt: skip
+
+
+def check_growth(read: Read, text: tuple[str, str, str], largest: int) -> None:
+    """Fails if the time to read the text grows faster than its length."""
+    before, repeated, after = text
+    seconds: list[float] = []
+    size = SMALLEST
+    while size <= largest and (not seconds or seconds[-1] < ENOUGH_SECONDS):
+        content = before + repeated * (size // len(repeated)) + after
+        known = seconds[-3] if len(seconds) > 2 else 0.0
+        most = known * MOST_GROWTH if known >= LEAST_SECONDS else float("inf")
+        seconds.append(_best(read, content, most))
+        assert seconds[-1] <= most, f"{size} characters: {seconds}"
+        size *= 2
+
+
+def _best(read: Read, content: str, most: float) -> float:
+    """The CPU time; the shortest of five measurements while it is above ``most``."""
+    best = float("inf")
+    for _ in range(5):
+        began = time.process_time()
+        with suppress(AdapterParseError, DspexError, ValueError):
+            read(content)
+        best = min(best, time.process_time() - began)
+        if best <= most:
+            break
+    return best
+
+
+class Published:
+    """An answer that keeps nothing."""
+
+    def text(self, field: str, more: str) -> None:
+        """Text of a field."""
+
+    def field(self, name: str, value: Any) -> None:
+        """The value of a field."""
+
+
+NAMES = {"a": "a", "args": "args"}
+
+
+def whole(make: Callable[[], PartialAnswer]) -> Read:
+    def read(text: str) -> None:
+        answer = make()
+        answer.feed(text)
+        answer.end()
+
+    return read
+
+
+def in_pieces(make: Callable[[], PartialAnswer]) -> Read:
+    def read(text: str) -> None:
+        answer = make()
+        for at in range(0, len(text), 4):
+            answer.feed(text[at : at + 4])
+        answer.end()
+
+    return read
+
+
+def published(text: str) -> None:
+    """A stream in pieces, with a publish now and then, and once from the beginning."""
+    stream = AttemptStream(Streams("redis://localhost:1"), UUID(int=1), 1)
+    answer = stream.answer()
+    for at in range(0, len(text), 4):
+        answer.text("a", text[at : at + 4])
+        if at % (len(text) // 8 * 4 or 4) == 0:
+            list(stream.news())
+    stream.rewind()
+    list(stream.news())
+
+
+def as_json() -> PartialAnswer:
+    return JsonAnswer(Published(), NAMES)
+
+
+def as_sections() -> PartialAnswer:
+    return SectionsAnswer(Published(), NAMES, {"args"})
+
+
+#: A field of the program, and fields that DSPy's modules add, with annotations of their own.
+MADE = (
+    dspy_signature(signature("signature p: :string q -> :list(:integer) a"))
+    .append("args", dspy.OutputField(), dict[str, Any])
+    .append("tool", dspy.OutputField(), Literal["one", "two"])
+    .append("reasoning", dspy.OutputField(), dspy.Reasoning)
+)
+PROMPTS = {"chat": ChatPrompt(), "json": JsonPrompt(), "compact": CompactAdapter()}
+
+READERS: dict[str, tuple[Read, list[tuple[str, str, str]], int]] = {
+    "fence": (without_fence, FENCES, LARGEST),
+    "json object": (json_object, FENCES + OBJECTS, LARGEST),
+    "preview of JSON": (whole(as_json), FENCES + OBJECTS, LARGEST),
+    "preview of JSON in pieces": (in_pieces(as_json), FENCES + OBJECTS, LARGEST // 8),
+    "preview of sections": (whole(as_sections), SECTIONS, LARGEST),
+    "preview of sections in pieces": (in_pieces(as_sections), SECTIONS, LARGEST // 8),
+    "stream": (published, [("", "a", "")], LARGEST),
+    "redaction": (redact, SECRETS, LARGEST),
+    "stored error": (lambda text: stored_error(ProgramError(text)), SECRETS, LARGEST),
+    "fields at fault": (
+        lambda text: fields_at_fault([FieldError(text, "x")]),
+        [("", "[", ""), ("", "a.", "")],
+        LARGEST,
+    ),
+    **{
+        f"{name} prompt": (
+            lambda text, prompt=prompt: prompt.parse(MADE, text),  # type: ignore[misc]
+            SECTIONS if name == "chat" else FENCES + OBJECTS,
+            LARGEST,
+        )
+        for name, prompt in PROMPTS.items()
+    },
+}
+
+TYPES = [
+    ":integer", ":float", ":probability", ":boolean", ":datetime", ":binary", ":map", ":any", ":atom", ":image",
+    ":prompt_template", ':enum("a", "b")', ":list(:integer)", ":optional(:integer)", ":union(:integer, :boolean)",
+    ':string(one_of=["a", "b"])', *(f':string(format="{name}")' for name in FORMATS),
+]  # fmt: skip
+
+
+PAIRS = [
+    pytest.param(read, text, largest, id=f"{name} {text!r}")
+    for name, (read, texts, largest) in READERS.items()
+    for text in texts
+]
+
+
+@pytest.mark.parametrize(("read", "text", "largest"), PAIRS)
+def test_a_reader_takes_linear_time(read: Read, text: tuple[str, str, str], largest: int) -> None:
+    check_growth(read, text, largest)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_values_are_checked_and_repaired_in_linear_time(kind: str) -> None:
+    compiled = signature(f"signature p: {kind} given -> {kind} found")
+    for text in [*FENCES, *SCALARS, ("", "[", ""), ("", '{"a":', "")]:
+        check_growth(lambda content: compiled.check_outputs({"found": content}), text, LARGEST)
+        check_growth(lambda content: compiled.validate_inputs({"given": content}), text, LARGEST)
+
+
+@pytest.mark.parametrize("text", [("[", '"1",', "1]"), ("[", '"x",', "1]"), ("[", "[],", "1]")], ids=str)
+def test_faults_of_many_values_are_found_and_reported_in_linear_time(text: tuple[str, str, str]) -> None:
+    compiled = signature("signature p: :string q -> :list(:integer) found")
+
+    def read(content: str) -> None:
+        try:
+            compiled.check_outputs({"found": content})
+        except ValidationError as error:
+            fields_at_fault(error.errors)
+            "\n".join(Exchange(faults=error.errors).correction(was_cut=True))
+
+    check_growth(read, text, LARGEST // 16)
