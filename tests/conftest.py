@@ -16,6 +16,7 @@ import hypothesis
 import psycopg
 import pytest
 import redis
+import uvloop
 
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
@@ -39,6 +40,7 @@ _redis_databases = deque(range(1, 14))
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    uvloop.new_event_loop().close()  # libuv opens a pipe for signals with its first loop, and keeps it
     config.pluginmanager.register(LeftOpen())
     if not hasattr(config, "workerinput"):  # not in a process of xdist
         config.pluginmanager.register(RunTimes())

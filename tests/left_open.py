@@ -25,7 +25,7 @@ import pytest
 __all__ = ["LeftOpen"]
 
 #: Opened by a library at its first use, once for the whole process: files by path, threads by name.
-ONCE_PER_PROCESS = ("/dev/urandom", "/dev/null", "tqdm_monitor")
+ONCE_PER_PROCESS = ("/dev/urandom", "/dev/null", "tqdm_monitor", "dspex-spawner_0")
 
 #: kombu leaves the selector of a connection that it could not make to the garbage collector.
 SELECTOR = "anon_inode:[eventpoll]"

@@ -361,7 +361,7 @@ def test_run_prints_fields_as_they_come_and_stream_attaches(
         assert run.stdout.readline().startswith(b"answer: Line 0"), "nothing comes while the model is held"
         run.send_signal(signal.SIGINT)
         said = run.stderr.read().decode()
-    assert run.returncode == 130
+    assert run.returncode == 130, said
     assert "running" in said
     id = said.split("`dspex stream ")[1].split("`")[0]
     model_server.release()

@@ -27,11 +27,13 @@ class LoopThread:
         self.loop = uvloop.new_event_loop()
         self.loop.set_task_factory(new_task)
         self._thread = threading.Thread(target=self._run, name="dspex-loop", daemon=True)
+        self._stopping = False
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
+        self._stopping = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(STOP_SECONDS)
         self.loop.close()
@@ -46,8 +48,11 @@ class LoopThread:
         asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
 
     def _run(self) -> None:
-        """asyncio lets the SystemExit of a task end the loop. Here it ends the task alone."""
-        while True:
+        """asyncio lets the SystemExit of a task end the loop. Here it ends the task alone.
+
+        It may end the loop in the same turn as :meth:`stop`: then the loop has stopped and is not run again.
+        """
+        while not self._stopping:
             try:
                 self.loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
