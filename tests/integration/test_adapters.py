@@ -34,7 +34,9 @@ def client(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -
     with pytest.MonkeyPatch.context() as patch, fresh_backends(servers) as backends:
         patch.syspath_prepend(str(plugin))
         look_again()
-        worker = WorkerProcess(backends, log, {"PYTHONPATH": os.pathsep.join([str(ROOT), str(plugin)])})
+        # By a prefix, and so a new interpreter: what it has loaded is asserted.
+        path = os.pathsep.join([str(ROOT), str(plugin)])
+        worker = WorkerProcess(backends, log, {"PYTHONPATH": path}, prefix=["env"])
         try:
             worker.wait_until_ready()
             with Client(database_url=backends.database_url, broker_url=backends.broker_url) as opened:

@@ -132,7 +132,7 @@ def test_what_is_damaged_is_refused_and_changes_nothing(made: Backup, elsewhere:
     assert database.run(backups.counts)["executions"] == 3
     assert elsewhere.run(backups.in_use) == {}
     manifest.write_text(json.dumps({**json.loads(original), "schema": "9999"}))
-    with pytest.raises(DspexError, match="upgrade DSPex here"):
+    with pytest.raises(DspexError, match="upgrade DSPex on this host"):
         restore(elsewhere, made.file, silent)
     manifest.write_text(original)
     made.file.write_bytes(content[:-10])
@@ -157,7 +157,7 @@ def test_a_tool_older_than_the_server_is_not_used(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert pg_tools.find("pg_dump", 11).path == old
     assert pg_tools.find("pg_dump", 16).major >= 16
-    with pytest.raises(ConfigurationError, match=r"pg_dump 99 or newer is needed.*of version 12"):
+    with pytest.raises(ConfigurationError, match=r"pg_dump 99 or newer is needed.*is version 12"):
         pg_tools.find("pg_dump", 99)
 
 

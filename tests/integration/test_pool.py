@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from kombu import pools
 
 import dspex
 from dspex.client.client import Client
@@ -84,13 +85,18 @@ class Operator:
     def pool(self) -> Any:
         return self.inspect("stats")["pool"]
 
+    def close(self) -> None:
+        """Close the connections, and let go of the app: kombu closes a selector only when it is collected."""
+        self._app.close()
+        pools.reset()
+        del self._app
+
 
 @pytest.fixture
 def operator(backends: Backends) -> Iterator[Operator]:
-    with Celery("operator", broker=backends.broker_url, set_as_current=False) as app:
-        yield Operator(app)
-        app.amqp.producer_pool.force_close_all()
-        app.pool.force_close_all()
+    opened = Operator(Celery("operator", broker=backends.broker_url, set_as_current=False))
+    yield opened
+    opened.close()
 
 
 def test_an_operator_sees_and_changes_what_a_worker_runs(

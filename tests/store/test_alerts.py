@@ -160,7 +160,7 @@ def test_evaluations_at_once_fire_and_notify_once(database: Database) -> None:
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(once, range(12)))
     assert told.events == [("firing", "dead_workers")]
-    assert told.notices[0].alert.summary == "1 worker stopped without a word in 5 min: h:7"
+    assert told.notices[0].alert.summary == "1 worker died in 5 min: h:7"
 
 
 def test_the_figures_are_those_of_what_ended_lately(database: Database) -> None:

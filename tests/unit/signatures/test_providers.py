@@ -89,7 +89,7 @@ def test_what_a_provider_cannot_say_comes_back_as_text_and_is_repaired() -> None
 
 def test_limits_of_size_are_reported() -> None:
     deep = signature(f"signature a: -> {':list(' * 12}:string{')' * 12} x")
-    assert deep.provider_fit("openai").problems == ("13 levels; openai takes 10",)
+    assert deep.provider_fit("openai").problems == ("13 levels; the limit of openai is 10",)
     russian = signature("signature a: -> :string ответ")
     assert "ответ" in russian.provider_fit("anthropic").problems[0]
     assert russian.provider_fit("openai").accepted
