@@ -108,6 +108,13 @@ def test_what_does_not_last_is_forgotten_and_what_cannot_be_taken_back_fires_at_
     assert states(database) == [("dead_workers", "firing")]
 
 
+def test_breaches_of_whole_numbers_and_parts_are_recorded_together(database: Database, now: datetime) -> None:
+    backlog = {"rule": "backlog", "subject": "", "value": 1200, "threshold": 1000, "summary": "1200 wait"}
+    assert note(database, now, BREACH, backlog) == {"fired": 0, "resolved": 0}
+    found = {alert.rule: (alert.value, alert.threshold) for alert in list_alerts(database, resolved_within=DAY)}
+    assert found == {"error_rate": (0.5, 0.05), "backlog": (1200.0, 1000.0)}
+
+
 def test_reminders_are_told_if_asked_for(database: Database, now: datetime) -> None:
     given: dict[str, Any] = {"after_seconds": 0.0, "reminder_seconds": 600.0}
     assert note(database, now, BREACH, **given) == {"fired": 1, "resolved": 0, "reminded": 0}

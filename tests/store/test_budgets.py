@@ -42,7 +42,7 @@ def reserve(database: Database, worker_id: UUID, *usds: float) -> list[tuple[UUI
 
 
 def settle(database: Database, ended: dict[UUID, float | None]) -> None:
-    parameters = {"ids": list(ended), "usds": list(ended.values())}
+    parameters = budgets.settle_parameters(list(ended.items()))
     database.run(lambda connection: connection.exec_driver_sql(budgets.SETTLE, parameters))
 
 
@@ -65,6 +65,12 @@ def test_a_call_is_reserved_before_and_settled_after_once(database: Database) ->
     settle(database, {first: 0.1, second: None})
     settle(database, {first: 0.1, second: None})
     assert spent_and_reserved(database) == pytest.approx((0.3, 0.0)), "NULL: what was reserved"
+
+
+def test_whole_dollars_and_parts_are_taken_together(database: Database) -> None:
+    (first, _, _), (second, _, _) = reserve(database, register(database), 0, 0.25)
+    settle(database, {first: 0, second: 0.125})
+    assert spent_and_reserved(database) == pytest.approx((0.125, 0.0))
 
 
 def test_what_calls_under_way_may_cost_is_not_given_twice_but_pauses_nothing(database: Database) -> None:

@@ -14,7 +14,18 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["RESERVE", "SETTLE", "Budget", "Reservation", "charge_the_dead", "find", "reserve_parameters"]
+from dspex.store.array_text import array
+
+__all__ = [
+    "RESERVE",
+    "SETTLE",
+    "Budget",
+    "Reservation",
+    "charge_the_dead",
+    "find",
+    "reserve_parameters",
+    "settle_parameters",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +103,15 @@ def reserve_parameters(reservations: Sequence[Reservation], worker_id: UUID) -> 
     return {
         "ids": [r.id for r in reservations],
         "programs": [r.program for r in reservations],
-        "usds": [r.usd for r in reservations],
+        "usds": array(r.usd for r in reservations),
         "worker_id": worker_id,
     }
+
+
+def settle_parameters(ended: Sequence[tuple[UUID, float | None]]) -> dict[str, Any]:
+    """The arguments of SETTLE: each reservation and the cost of its call."""
+    usds = array("NULL" if usd is None else usd for _, usd in ended)
+    return {"ids": [id for id, _ in ended], "usds": usds}
 
 
 _CHARGE_THE_DEAD = text("""

@@ -15,6 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from dspex.store.array_text import array
+
 __all__ = ["DeliveryCounts", "claim", "delivered", "delivery_counts", "listing", "note", "try_lock", "undelivered"]
 
 #: The key of the lock, of this database.
@@ -124,10 +126,13 @@ def note(
 
     ``found``: ``rule subject value threshold summary`` of each. Returns how many fired, resolved and were repeated.
     """
-    names = {"rules": "rule", "subjects": "subject", "values": "value", "thresholds": "threshold",
-             "summaries": "summary"}  # fmt: skip
     if found:
-        columns = {name: [each[column] for each in found] for name, column in names.items()}
+        texts = {"rules": "rule", "subjects": "subject", "summaries": "summary"}
+        numbers = {"values": "value", "thresholds": "threshold"}
+        columns = {
+            **{name: [each[column] for each in found] for name, column in texts.items()},
+            **{name: array(each[column] for each in found) for name, column in numbers.items()},
+        }
         connection.execute(_SEEN, {"at": at, **columns})
     connection.execute(_FORGET, {"at": at})
     given = {"at": at, "channels": list(channels)}

@@ -109,6 +109,5 @@ class Budgets:
 
 
 async def _settle_all(connection: Connection, ended: Sequence[_Ended], again: bool) -> list[None]:
-    parameters = {"ids": [id for id, _ in ended], "usds": [usd for _, usd in ended]}
-    await connection.execute(budgets.SETTLE, parameters)
+    await connection.execute(budgets.SETTLE, budgets.settle_parameters(ended))
     return [None] * len(ended)
