@@ -49,7 +49,7 @@ def shot(status: str = "completed", attempts: int = 1, **others: Any) -> dict[st
     answer = ANSWER if status == "completed" else None
     error = "fails" if status == "failed" else None
     base = {"id": "x", "program": "work", "version": "v0", "status": status, "attempts": attempts}
-    return {**base, "answer": answer, "error": error, **others}
+    return {**base, "answer": answer, "error": error, "seconds": 1.0, **others}
 
 
 def read(began: float, ended: float, status: str, attempts: int, **others: Any) -> Operation:
@@ -185,6 +185,13 @@ GOOD: dict[str, Callable[[], History]] = {
         ),
         *at_the_end(final()),
     ],
+    "a wait that is over before the end": lambda: [
+        submit(0, 1), op("result", 2, 22, outcome="failed", given={"id": "x"}), *at_the_end(final(seconds=15.0)),
+    ],
+    "a wait that ends late as a clock was set": lambda: [
+        submit(0, 1), fault("step_postgres", 3, 4, ahead_seconds=-20.0),
+        op("result", 2, 22, outcome="failed", given={"id": "x"}), *at_the_end(final()),
+    ],
     "a batch": lambda: [
         op("submit_many", 0, 1, given={"questions": [QUESTION]}, seen={"ids": ["x"]}),
         op("as_completed", 2, 3, given={"batch": "b", "ids": ["x"]}, seen={"executions": [shot()]}),
@@ -307,6 +314,12 @@ BAD: dict[str, tuple[str, Callable[[], History]]] = {
         "batch",
         lambda: [op("as_completed", 2, 3, given={"batch": "b", "ids": ["x"]}, seen={"executions": [shot("running")]}),
                  submit(0, 1), *at_the_end(final())],
+    ),
+    "a wait that misses the end": (
+        "late wait",
+        lambda: [submit(0, 1), op("result", 2, 22, outcome="failed", given={"id": "x"},
+                                  seen={"error": "ExecutionTimedOut", "message": "the wait is over"}),
+                 *at_the_end(final())],
     ),
     "a trail that does not verify": (
         "trail", lambda: [submit(0, 1), *at_the_end(final(trail=trail(*COMPLETED, faults=["entry 2 was changed"])))],

@@ -6,10 +6,12 @@ clients saw, what the model server counted and when the nemesis struck.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import shorten
 from typing import Any
 
 from tests.chaos.history.evidence import FINAL, Evidence, Sighting
@@ -24,6 +26,9 @@ __all__ = ["RULES", "Violation", "check"]
 NOTHING_SAVED = "nothing was saved"
 #: How long a statement may be under way in a network that holds it back.
 LATE_SECONDS = 60.0
+#: How long a wait may go on after the end of an execution: hints are lost, and Postgres is asked every five seconds.
+LATE_WAIT_SECONDS = 12.0
+TEXT_MOST = 400
 
 Rule = Callable[[Evidence], Iterator[str]]
 
@@ -36,7 +41,7 @@ class Violation:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.what}"
+        return shorten(f"{self.rule}: {self.what}", TEXT_MOST)
 
 
 def check(history: Sequence[Operation]) -> list[Violation]:
@@ -249,6 +254,27 @@ def batches(evidence: Evidence) -> Iterator[str]:
             yield f"batch {operation.given['batch']} yielded an execution that is not final"
 
 
+def late_waits(evidence: Evidence) -> Iterator[str]:
+    """Waiting ends soon after what is waited for, however many hints were lost or forged."""
+    steps = [fault.began for fault in evidence.of("fault") if fault.given["kind"] == "step_postgres"]
+    acknowledged = {id: s.ended for s in evidence.submits if s.outcome == "ok" for id in s.seen["ids"]}
+    for wait in evidence.of("result", "stream", "as_completed"):
+        ids = wait.given.get("ids") or [wait.given["id"]]
+        if wait.outcome not in ("ok", "failed") or not all(_finished_once(evidence, id) for id in ids):
+            continue
+        begun = min(acknowledged.get(id, math.inf) for id in ids)
+        if any(begun < step < wait.ended for step in steps):
+            continue
+        ready = max(wait.began, *(acknowledged.get(id, math.inf) + evidence.stored[id]["seconds"] for id in ids))
+        if wait.ended - ready > LATE_WAIT_SECONDS:
+            yield f"{wait.process}, {wait.action} of {ids[0]}: it went on for {wait.ended - ready:.1f} s after the end"
+
+
+def _finished_once(evidence: Evidence, id: str) -> bool:
+    """Whether it is known when an execution became final."""
+    return id in evidence.stored and id not in evidence.retries and evidence.stored[id]["seconds"] is not None
+
+
 # ------------------------------------------------------------------------------------------------ trails and calls
 
 
@@ -317,6 +343,7 @@ RULES: Mapping[str, Rule] = {
     "wrong version": versions,
     "stream": streams,
     "batch": batches,
+    "late wait": late_waits,
     "trail": trails,
     "retries": retries,
     "calls": calls,

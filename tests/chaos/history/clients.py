@@ -29,7 +29,7 @@ __all__ = ["KINDS"]
 DELAYS_MS = (20, 50, 100, 200)
 MOST_CALLS = 3
 #: What a client waits for one result, before it goes on with something else.
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The history in the order in which the checker needs it: submits, sightings and trails by execution.
 
 A sighting is one snapshot of an execution that one operation returned: true at some moment between its beginning and
-its end. Snapshots are mappings with ``id``, ``program``, ``version``, ``status``, ``attempts``, ``answer`` and
-``error``; the reader's have ``question``, ``calls`` and ``trail`` too.
+its end. Snapshots are mappings with ``id``, ``program``, ``version``, ``status``, ``attempts``, ``answer``, ``error``
+and ``seconds``, from its creation to its end; the reader's have ``question``, ``calls`` and ``trail`` too.
 """
 
 from __future__ import annotations

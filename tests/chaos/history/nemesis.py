@@ -6,6 +6,7 @@ use in a random order, all of them before any returns. Every fault is recorded w
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -32,6 +33,8 @@ from tests.chaos.proxy import Proxy
 __all__ = ["FAULTS", "Nemesis", "Scene"]
 
 FLOOD_ROWS = 500
+#: What a full disk is filled with at a time: less than this is left of it.
+BLOCK_BYTES = 4096
 #: The latest executions, which forged messages are about.
 KNOWN_IDS = 200
 
@@ -175,12 +178,23 @@ def fill_disk(strike: Strike) -> None:
     assert strike.scene.disk is not None
     filler = strike.scene.disk / "filler"
     with strike.fault("fill_disk"):
-        with filler.open("wb") as file:
-            free = os.statvfs(strike.scene.disk)
-            os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize))
-        strike.hold(2, 6)
-        filler.unlink()
+        try:
+            _write_until_full(filler)
+            strike.hold(2, 6)
+        finally:
+            filler.unlink()
         _revive(strike.scene.servers)
+
+
+def _write_until_full(file: Path) -> None:
+    block = bytes(BLOCK_BYTES)
+    try:
+        with file.open("wb", buffering=0) as filler:
+            while filler.write(block) == BLOCK_BYTES:
+                pass
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
 
 
 def _revive(servers: EmbeddedServers) -> None:

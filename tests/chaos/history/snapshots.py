@@ -44,7 +44,7 @@ def trail_of(trail: AuditTrail) -> dict[str, Any]:
 
 
 def _snapshot(execution: dspex.Execution | AsyncExecution, answer: str | None) -> dict[str, Any]:
-    error = execution.error
+    error, finished_at = execution.error, execution.finished_at
     return {
         "id": str(execution.id),
         "program": execution.program,
@@ -53,6 +53,7 @@ def _snapshot(execution: dspex.Execution | AsyncExecution, answer: str | None) -
         "attempts": execution.attempts,
         "answer": answer,
         "error": None if error is None else error.code,
+        "seconds": None if finished_at is None else (finished_at - execution.created_at).total_seconds(),
     }
 
 
