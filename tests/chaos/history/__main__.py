@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dspex.program.adapters import look_again
+from tests.chaos.history.nemesis import FAULTS
 from tests.chaos.history.play import LONG, Account, play
 from tests.processes import forked_workers
 
@@ -26,18 +27,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Record histories under faults, and check each of them.")
     parser.add_argument("--seeds", type=int, default=5, help="how many histories")
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("HISTORY_SECONDS") or LONG.seconds))
-    parser.add_argument("--faults", nargs="+", default=LONG.faults, help="only these kinds")
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, help="only these kinds, also those left out otherwise")
     parser.add_argument("--keep", type=Path, help="a directory in which to leave the histories and the logs")
     options = parser.parse_args()
     plugin = str(ROOT / "tests" / "chaos" / "plugin")
     sys.path.insert(0, plugin)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), plugin])
     look_again()
+    plan = replace(LONG, seconds=options.seconds)
+    if options.faults:
+        plan = replace(plan, faults=options.faults, without={})
     table = Table("seed", "operations", "submits", "faults", "lost attempts", "calls made/needed", "verdict")
     accounts = []
     for seed in _seeds(options.seeds):
         with forked_workers(), _directory(options.keep, seed) as directory:
-            account = play(replace(LONG, seconds=options.seconds, faults=options.faults), seed, directory)
+            account = play(plan, seed, directory)
         print(account, flush=True)
         accounts.append(account)
         table.add_row(*_row(account))

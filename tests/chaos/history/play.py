@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,8 @@ class Plan:
     faults: Sequence[str]
     pause_seconds: float
     patience_seconds: float
+    #: Faults to leave out, each with the reason.
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
 #: What needs neither a file system nor a clock of its own, and is over within seconds.
@@ -62,16 +64,12 @@ SHORT = Plan(
     pause_seconds=1.0,
     patience_seconds=60,
 )  # fmt: skip
-#: Faults that are not survived: an error of Redis (a key of another type, a disk that is full) ends every worker that
-#: reads from it, and a full disk under Postgres reaches clients as an error of SQLAlchemy.
-NOT_SURVIVED = frozenset({"fill_disk", "forge_types"})
-LONG = Plan(
-    seconds=240,
-    workers=3,
-    faults=tuple(fault for fault in FAULTS if fault not in NOT_SURVIVED),
-    pause_seconds=1.0,
-    patience_seconds=240,
-)
+#: Faults that are not survived yet, and why: they are left out of the long plan.
+NOT_SURVIVED = {
+    "fill_disk": "a full disk ends workers (MISCONF of Redis) and reaches clients as an error of SQLAlchemy",
+    "forge_types": "a key of another type in Redis ends every worker that reads it",
+}
+LONG = Plan(seconds=240, workers=3, faults=tuple(FAULTS), pause_seconds=1.0, patience_seconds=240, without=NOT_SURVIVED)
 
 #: What each fault needs of the machine, by its name.
 _NEEDS_DISK = frozenset({"fill_disk"})
@@ -152,7 +150,7 @@ def _perform(plan: Plan, seed: int, directory: Path, history: Path, stack: ExitS
         servers, fleet, clients, links, direct, forger,
         disk=None if no_disk else directory / "disk", clock=clock,
     )  # fmt: skip
-    faults, left_out = _possible(plan.faults, no_disk, no_clock)
+    faults, left_out = _possible(plan, no_disk, no_clock)
     Nemesis(scene, recorder, seed, faults, plan.pause_seconds).strike(plan.seconds)
     clients.finish()
     with Recorder(history, READER) as reader:
@@ -176,11 +174,11 @@ def _through(links: dict[tuple[str, str], Proxy], party: str) -> Backends:
     return Backends((links[party, "postgres"].url, links[party, "redis"].url))
 
 
-def _possible(faults: Sequence[str], no_disk: str | None, no_clock: str | None) -> tuple[list[str], list[str]]:
-    """The faults that this machine allows, and why it does not allow the others."""
-    reasons = {**dict.fromkeys(_NEEDS_DISK, no_disk), **dict.fromkeys(_NEEDS_CLOCK, no_clock)}
-    possible = [fault for fault in faults if reasons.get(fault) is None]
-    return possible, [f"{fault}: {reasons[fault]}" for fault in faults if fault not in possible]
+def _possible(plan: Plan, no_disk: str | None, no_clock: str | None) -> tuple[list[str], list[str]]:
+    """The faults of a plan that this machine allows, and why the others are left out."""
+    reasons = {**dict.fromkeys(_NEEDS_DISK, no_disk), **dict.fromkeys(_NEEDS_CLOCK, no_clock), **plan.without}
+    possible = [fault for fault in plan.faults if reasons.get(fault) is None]
+    return possible, [f"{fault}: {reasons[fault]}" for fault in plan.faults if fault not in possible]
 
 
 def _read_all(
