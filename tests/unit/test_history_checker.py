@@ -355,6 +355,11 @@ BAD: dict[str, tuple[str, Callable[[], History]]] = {
         lambda: [submit(0, 1), fault("kill_worker", 2, 3, pid=8),
                  *at_the_end(final(attempts=2, trail=trail(*RECOVERED)))],
     ),
+    "an attempt was lost, and clients cut off": (
+        "lost without a fault",
+        lambda: [submit(0, 1), fault("cut_postgres", 2, 3, link="clients"),
+                 *at_the_end(final(attempts=2, trail=trail(*RECOVERED)))],
+    ),
     "an attempt was lost long after the fault": (
         "lost without a fault",
         lambda: [submit(-90, -80), fault("kill_worker", -60, -59, pid=7),

@@ -60,7 +60,7 @@ class _Clock:
 
 def _explains(fault: Operation, loss: Mapping[str, Any], clock: _Clock) -> bool:
     """Whether the fault lay between the last sign of the worker and its being declared dead."""
-    if fault.given["kind"] in AGAINST_ONE and fault.given["pid"] != loss["pid"]:
+    if fault.given.get("pid", loss["pid"]) != loss["pid"] or fault.given.get("link") == "clients":
         return False
     began, ended = fault.wall[0], fault.wall[1] + AFTERMATH_SECONDS
     return any(
