@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dspex.program.adapters import look_again
+from tests.chaos.history.account import Account
 from tests.chaos.history.nemesis import FAULTS
-from tests.chaos.history.play import LONG, Account, play
+from tests.chaos.history.play import LONG, play
 from tests.processes import forked_workers
 
 ROOT = Path(__file__).parents[3]

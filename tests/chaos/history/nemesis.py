@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.chaos.history.processes import Clients
 from tests.chaos.history.programs import FLOOD
 from tests.chaos.history.record import Recorder
 from tests.chaos.proxy import Proxy
+from tests.model_server import ModelServer
 
 __all__ = ["FAULTS", "Nemesis", "Scene"]
 
@@ -44,6 +46,7 @@ class Scene:
     """What there is to strike at. ``links`` are the proxies between a party and a backend."""
 
     servers: EmbeddedServers
+    models: ModelServer
     fleet: Fleet
     clients: Clients
     links: Mapping[tuple[str, str], Proxy]
@@ -64,7 +67,7 @@ class Strike:
     recorder: Recorder
     chance: random.Random
 
-    def fault(self, kind: str, **given: Any) -> Any:
+    def fault(self, kind: str, **given: Any) -> AbstractContextManager[dict[str, Any]]:
         return self.recorder.operation("fault", kind=kind, **given)
 
     def hold(self, least: float, most: float) -> None:

@@ -54,6 +54,7 @@ class Recorder:
     """Writes the lines of one process. Safe to share between threads."""
 
     def __init__(self, directory: Path, process: str) -> None:
+        self.directory = directory
         self.process = process
         self._file = os.open(directory / f"{process}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._numbers = itertools.count()
