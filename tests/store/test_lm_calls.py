@@ -11,6 +11,9 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
+import dspex
+from dspex.client.client import Client
+from dspex.errors import LeaseLost
 from dspex.settings import Backends
 from workers.adapters.contract import Answer
 from workers.attempt.attempt_trail import AttemptTrail
@@ -80,3 +83,12 @@ async def test_a_rejected_answer_stays_paid_for_and_is_never_replayed(ledger: Le
     third = await attempt(ledger, id, 3)
     assert [await ask(third, R, "?"), await ask(third, S, "?")] == ["good", "better"]
     assert third.totals()["lm_calls"] == 3
+
+
+async def test_an_attempt_that_is_over_learns_it_from_its_next_answer(ledger: Ledger, client: Client) -> None:
+    client.deploy(dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted"))
+    id = client.submit("qa", {"question": "?"}).id
+    stale = await attempt(ledger, id, 1)
+    with pytest.raises(LeaseLost):
+        await ask(stale, R, "late")
+    assert [call.attempt for call in await ledger.calls(id)] == [1], "what was paid is kept"

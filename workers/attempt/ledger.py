@@ -12,6 +12,7 @@ from uuid import UUID
 import redis.asyncio
 from psycopg.rows import args_row, tuple_row
 
+from dspex.errors import LeaseLost
 from dspex.publish.channels import DONE_CHANNEL, publish_ids
 from dspex.publish.redis_clients import async_client
 from dspex.settings.failpoints import AFTER_SETTLE, failpoint
@@ -46,7 +47,7 @@ class Ledger:
         self._announcing: set[asyncio.Task[None]] = set()
         self._claims: Batcher[UUID, Claimed | None] = Batcher("claim", database_url, self._claim_all)
         self._settlements: Batcher[Settlement, Status | None] = Batcher("settle", database_url, self._settle_all)
-        self._calls: Batcher[LMCall, None] = Batcher("journal", database_url, _store_calls)
+        self._calls: Batcher[LMCall, bool] = Batcher("journal", database_url, _store_calls)
         self._reads: Batcher[_Read, Any] = Batcher("read", database_url, _read_all)
         self._batchers: tuple[Batcher[Any, Any], ...] = (self._claims, self._settlements, self._calls, self._reads)
 
@@ -72,8 +73,9 @@ class Ledger:
         return self._settlements.add(settlement)
 
     async def store_call(self, call: LMCall) -> None:
-        """Returns once the call is committed."""
-        await self._calls.add(call)
+        """Returns once the call is committed. Raises LeaseLost when its attempt is over and must make no other call."""
+        if await self._calls.add(call):
+            raise LeaseLost(execution_id=str(call.execution_id))
 
     async def calls(self, execution_id: UUID) -> list[LMCall]:
         """The journal of the execution."""
@@ -150,6 +152,9 @@ async def _read_all(connection: Connection, reads: Sequence[_Read], again: bool)
         return [await (await cursor.execute(query, parameters)).fetchall() for query, parameters in reads]
 
 
-async def _store_calls(connection: Connection, calls: Sequence[LMCall], again: bool) -> list[None]:
-    await connection.execute(lm_calls.INSERT, lm_calls.insert_parameters(calls))
-    return [None] * len(calls)
+async def _store_calls(connection: Connection, calls: Sequence[LMCall], again: bool) -> list[bool]:
+    """Store calls. Returns for each whether its attempt is over."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(lm_calls.INSERT, lm_calls.insert_parameters(calls))
+        over = {(id, attempt) for id, attempt in await cursor.fetchall()}
+    return [(call.execution_id, call.attempt) in over for call in calls]

@@ -36,17 +36,24 @@ class LMCall:
 
 
 # A call that is already stored, because the reply to an earlier attempt of this statement was lost, is not changed.
+# It returns the attempts that are over, which must make no other call.
 INSERT = """
-INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens,
-    completion_tokens, cost_usd, duration_ms, request_id)
-SELECT c.execution_id, c.request_hash, c.occurrence, c.attempt, c.model, c.response::json, c.prompt_tokens,
-    c.completion_tokens, c.cost_usd, c.duration_ms, c.request_id
-FROM unnest(%(execution_id)s::uuid[], %(request_hash)s::bytea[], %(occurrence)s::int[], %(attempt)s::int[],
-    %(model)s::text[], %(response)s::text[], %(prompt_tokens)s::int[], %(completion_tokens)s::int[],
-    %(cost_usd)s::float8[], %(duration_ms)s::float8[], %(request_id)s::text[])
-    AS c (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens, completion_tokens,
-    cost_usd, duration_ms, request_id)
-ON CONFLICT DO NOTHING
+WITH given AS (
+    SELECT * FROM unnest(%(execution_id)s::uuid[], %(request_hash)s::bytea[], %(occurrence)s::int[], %(attempt)s::int[],
+        %(model)s::text[], %(response)s::text[], %(prompt_tokens)s::int[], %(completion_tokens)s::int[],
+        %(cost_usd)s::float8[], %(duration_ms)s::float8[], %(request_id)s::text[])
+        AS c (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens, completion_tokens,
+        cost_usd, duration_ms, request_id)
+), stored AS (
+    INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens,
+        completion_tokens, cost_usd, duration_ms, request_id)
+    SELECT c.execution_id, c.request_hash, c.occurrence, c.attempt, c.model, c.response::json, c.prompt_tokens,
+        c.completion_tokens, c.cost_usd, c.duration_ms, c.request_id
+    FROM given c
+    ON CONFLICT DO NOTHING
+)
+SELECT c.execution_id, c.attempt FROM given c JOIN dspex.executions e ON e.id = c.execution_id
+WHERE e.attempt <> c.attempt OR e.status <> 'running'
 """
 
 SELECT = """
