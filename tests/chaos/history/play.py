@@ -33,12 +33,10 @@ class Plan:
     faults: Sequence[str]
     pause_seconds: float
     patience_seconds: float
+    #: Whether the servers write to a file system of their own, which may fill and is as fast as memory.
+    own_disk: bool
     #: Faults to leave out, each with the reason.
     without: Mapping[str, str] = field(default_factory=dict)
-
-    def needs(self, fault: str) -> bool:
-        """Whether the fault is one of its own."""
-        return fault in self.faults and fault not in self.without
 
 
 #: What needs neither a file system nor a clock of its own, and is over within seconds.
@@ -51,6 +49,7 @@ SHORT = Plan(
     ),
     pause_seconds=1.0,
     patience_seconds=60,
+    own_disk=False,
 )  # fmt: skip
 #: Faults that are not survived yet, and why: they are left out of the long plan.
 NOT_SURVIVED = {
@@ -60,7 +59,15 @@ NOT_SURVIVED = {
     "forge_types": "a key of another type in Redis ends every worker that reads it",
     "step_postgres": "a step forward has living workers declared dead",
 }
-LONG = Plan(seconds=240, workers=3, faults=tuple(FAULTS), pause_seconds=1.0, patience_seconds=240, without=NOT_SURVIVED)
+LONG = Plan(
+    seconds=240,
+    workers=3,
+    faults=tuple(FAULTS),
+    pause_seconds=1.0,
+    patience_seconds=240,
+    own_disk=True,
+    without=NOT_SURVIVED,
+)
 
 
 def play(plan: Plan, seed: int, directory: Path) -> Account:
@@ -73,7 +80,14 @@ def play(plan: Plan, seed: int, directory: Path) -> Account:
         clock = FakeClock(directory / "postgres.clock") if "step_postgres" in faults else None
         disk = home.parent if "fill_disk" in faults else None
         with scene(
-            directory, recorder, home=home, disk=disk, clock=clock, workers=plan.workers, seed=seed
+            directory,
+            recorder,
+            home=home,
+            disk=disk,
+            clock=clock,
+            workers=plan.workers,
+            seed=seed,
+            durable="crash_postgres" in faults,
         ) as everything:
             Nemesis(everything, recorder, seed, faults, plan.pause_seconds).strike(plan.seconds)
             everything.clients.finish()
@@ -84,8 +98,8 @@ def play(plan: Plan, seed: int, directory: Path) -> Account:
 
 @contextmanager
 def _home(plan: Plan, directory: Path) -> Iterator[tuple[Path, str | None]]:
-    """Where the servers write: on a small disk of their own if a fault needs it, or why there is none."""
-    if plan.needs("fill_disk"):
+    """Where the servers write: on a small disk of their own if the plan has one, or why there is none."""
+    if plan.own_disk:
         with small_disk(directory / "disk", DISK_MEGABYTES) as no_disk:
             yield directory / "disk" / "home", no_disk
     else:

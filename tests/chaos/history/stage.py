@@ -33,11 +33,11 @@ LEASE_SECONDS = 5
 @contextmanager
 def scene(
     directory: Path, recorder: Recorder, *, home: Path, disk: Path | None, clock: FakeClock | None, workers: int,
-    seed: int,
+    seed: int, durable: bool,
 ) -> Iterator[Scene]:  # fmt: skip
     """Everything at work: the servers in ``home``, workers that are ready, clients that have begun."""
     with ExitStack() as stack:
-        servers = stack.enter_context(_servers(home, directory, clock))
+        servers = stack.enter_context(_servers(home, directory, clock, durable=durable))
         models = stack.enter_context(_models())
         direct = stack.enter_context(_deployed(servers, models))
         links = {
@@ -58,12 +58,12 @@ def scene(
 
 
 @contextmanager
-def _servers(home: Path, directory: Path, clock: FakeClock | None) -> Iterator[EmbeddedServers]:
+def _servers(home: Path, directory: Path, clock: FakeClock | None, *, durable: bool) -> Iterator[EmbeddedServers]:
     """Postgres and Redis, migrated; Postgres with a clock of its own if there is one."""
     with pytest.MonkeyPatch.context() as patch:
         if clock is not None:
             patch.setenv("DSPEX_EMBEDDED_POSTGRES_BIN", str(stepped_postgres(directory / "bin", clock)))
-        with EmbeddedServers(home, durable=True) as servers:
+        with EmbeddedServers(home, durable=durable) as servers:
             database = Database(servers.database_url)
             migrate.upgrade(database.engine)
             database.close()
