@@ -37,7 +37,7 @@ SMALLEST, LARGEST = 2**8, 2**20
 #: Growth when the length is doubled three times: 8 is linear, 64 quadratic.
 MOST_GROWTH = 27
 #: A shorter time is noise, and is not compared. After a longer time, no larger text is read.
-LEAST_SECONDS, ENOUGH_SECONDS = 0.004, 0.2
+LEAST_SECONDS, ENOUGH_SECONDS = 0.002, 0.02
 
 #: Texts: the part before, the part that is repeated, the part after.
 FENCES = [
