@@ -26,7 +26,7 @@ from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.recording import MemoryJournal, a_run
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
-from workers.lm import litellm
+from workers.lm.connect import litellm
 
 def program(**changes):
     return Program("p", ":string question -> :string answer", model="litellm/openai/test", api_base=ADDRESS, **changes)

@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -354,8 +355,14 @@ def test_run_prints_fields_as_they_come_and_stream_attaches(
     model_server.script(default=Step(outputs=GOOD, hold_after=20))
     name = start(stream=False).program
     command = [sys.executable, "-m", "dspex.cli", "run", name, "question=?", "--stream"]
-    own = {"env": environment_of(place.backends, {}), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **cast("Any", own)) as run:
+    with subprocess.Popen(
+        command,
+        env=environment_of(place.backends, {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Tests in the background of a shell ignore SIGINT, and what they start inherits that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it takes no lock
+    ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
         assert run.stdout.readline().startswith(b"answer: Line 0"), "nothing comes while the model is held"
