@@ -53,6 +53,8 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Itera
         for name in [name for name in os.environ if name.startswith("DSPEX_") and "_EMBEDDED_" not in name]:
             patch.delenv(name)
         patch.setenv("DSPEX_HOME", str(tmp_path_factory.mktemp("home")))
+        # The bundled model computes in one thread: two of them wait for each other while other tests compute.
+        patch.setenv("OMP_THREAD_LIMIT", "1")
         yield
 
 

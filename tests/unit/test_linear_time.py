@@ -33,7 +33,7 @@ from workers.observe.redact import fields_at_fault, redact
 
 Read = Callable[[str], object]
 
-SMALLEST, LARGEST = 2**8, 2**20
+SMALLEST, LARGEST = 2**11, 2**20
 #: Growth when the length is doubled three times: 8 is linear, 64 quadratic.
 MOST_GROWTH = 27
 #: A shorter time is noise, and is not compared. After a longer time, no larger text is read.
@@ -180,7 +180,7 @@ READERS: dict[str, tuple[Read, list[tuple[str, str, str]], int]] = {
         f"{name} prompt": (
             lambda text, prompt=prompt: prompt.parse(MADE, text),  # type: ignore[misc]
             SECTIONS if name == "chat" else FENCES + OBJECTS,
-            LARGEST,
+            LARGEST // 4,
         )
         for name, prompt in PROMPTS.items()
     },
