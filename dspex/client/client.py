@@ -121,8 +121,8 @@ class Client:
 
         Raises ValidationError (nothing was stored), RateLimited (nothing was stored: see
         DSPEX_RATE_LIMIT_PER_MINUTE), EncryptionError, ProgramNotFound, ProgramVersionMismatch, IdempotencyConflict, and
-        BackendUnavailable when Postgres is out of reach (nothing was stored). When only Redis is out of reach the
-        execution is stored, a warning is logged, and it runs once Redis is back.
+        BackendUnavailable when Postgres is out of reach (its message states whether it was stored). When only Redis is
+        out of reach the execution is stored, a warning is logged, and it runs once Redis is back.
         """
         row = self._submitter.submit(
             program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at, timeout=timeout,

@@ -26,6 +26,8 @@ __all__ = ["Database", "is_disconnect", "unavailable"]
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS = 5
+#: What an error states when a statement was sent, and no answer came.
+UNKNOWN_SAVED = "whether it was saved is not known"
 #: A peer that vanished silently is noticed after about 10 s rather than the kernel's two hours.
 KEEPALIVE: dict[str, Any] = {
     "keepalives": 1,
@@ -63,13 +65,16 @@ class Database:
     def run(self, work: Callable[[Connection], T], *, saved: str = "nothing was saved") -> T:
         """Call ``work`` with an autocommit connection, and once more when a pooled connection turns out to be dead.
 
-        So ``work`` must be safe to repeat. Raises BackendUnavailable, whose message states what was ``saved``.
+        So ``work`` must be safe to repeat. Raises BackendUnavailable, whose message states what was ``saved``; or that
+        this is not known, when the connection was lost before the answer came and Postgres stays out of reach.
         """
         try:
             return self._once(self._autocommit, work)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise self._translate(error, saved) from error
+            if not _answered(error):
+                saved = UNKNOWN_SAVED
         try:
             return self._once(self._autocommit, work)
         except DBAPIError as error:
@@ -84,11 +89,13 @@ class Database:
         statement_seconds: float | None = None,
         saved: str = "nothing was saved",
     ) -> Iterator[Connection]:
-        """A connection in a transaction that commits at the end. Raises BackendUnavailable.
+        """A connection in a transaction that commits at the end. Raises BackendUnavailable, whose message states what
+        was ``saved``; or that this is not known, when the answer to the commit did not come.
 
         With ``snapshot`` it is read-only, and all its statements see the database as it was at the first one.
         ``statement_seconds`` is how long Postgres lets each statement run.
         """
+        committing = False
         try:
             with self.engine.begin() as connection:
                 if snapshot:
@@ -98,8 +105,9 @@ class Database:
                 if statement_seconds is not None:
                     connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(statement_seconds * 1000)}")
                 yield connection
+                committing = True
         except DBAPIError as error:
-            raise self._translate(error, saved) from error
+            raise self._translate(error, UNKNOWN_SAVED if committing and not _answered(error) else saved) from error
         except PoolTimeout as error:
             raise self._pool_exhausted(saved) from error
         except psycopg.Error as error:  # from COPY, which goes past SQLAlchemy
@@ -171,6 +179,11 @@ def _unstorable() -> ValidationError:
 def _set_time_zone(connection: psycopg.Connection[Any], _record: object) -> None:
     connection.execute(IN_UTC)
     connection.commit()
+
+
+def _answered(error: DBAPIError) -> bool:
+    """Whether Postgres answered, with an error: then what was sent has not happened."""
+    return isinstance(error.orig, psycopg.Error) and error.orig.sqlstate is not None
 
 
 def _leave_the_demoted(context: ExceptionContext) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,8 @@ BOUND_SECONDS = 150.0
 #: How long the others are watched for work done again: longer than Celery's visibility timeout of 10 s.
 AFTERWARDS_SECONDS = 12.0
 HERE = Path(__file__).parent
+#: Where `make setup` has it, unless it is installed.
+UV = shutil.which("uv") or str(HERE.parents[1] / ".uv/bin/uv")
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,9 @@ class Peer(System):
 
     def prepare(self) -> None:
         environment = self.directory / self.name
-        subprocess.run(["uv", "venv", "--quiet", str(environment)], check=True)
+        subprocess.run([UV, "venv", "--quiet", str(environment)], check=True)
         self.python = str(environment / "bin" / "python")
-        subprocess.run(["uv", "pip", "install", "--quiet", "--python", self.python, self.package], check=True)
+        subprocess.run([UV, "pip", "install", "--quiet", "--python", self.python, self.package], check=True)
 
     @abstractmethod
     def command(self, name: str) -> Sequence[str]:

@@ -135,7 +135,7 @@ def test_postgres_out_of_reach(
         outage.endure()
         backends.postgres.restore()
         if fault == "cut":
-            with pytest.raises(dspex.BackendUnavailable, match="nothing was saved"):
+            with pytest.raises(dspex.BackendUnavailable, match="whether it was saved is not known"):
                 refused.result(timeout=60)
         else:
             ids.append(refused.result(timeout=60).id)  # what was only late is done
