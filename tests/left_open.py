@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 import pytest
 
-__all__ = ["LeftOpen"]
+__all__ = ["LeftOpen", "describe", "resources"]
 
 #: Opened by a library at its first use, once for the whole process: files by path, threads by name.
 ONCE_PER_PROCESS = ("/dev/urandom", "/dev/null", "tqdm_monitor", "dspex-spawner_0")
@@ -74,7 +74,7 @@ class LeftOpen:
             if not self._shared:
                 left, self._before = self._left(), None
                 if left:
-                    pytest.fail(f"left open: {'; '.join(map(_describe, left))}", pytrace=False)
+                    pytest.fail(f"left open: {'; '.join(map(describe, left))}", pytrace=False)
 
     def _left(self) -> list[Resource]:
         """What was opened and neither closed nor kept for the session."""
@@ -118,7 +118,8 @@ def _children() -> Iterator[Resource]:
             yield "process", int(pid), ""
 
 
-def _describe(resource: Resource) -> str:
+def describe(resource: Resource) -> str:
+    """Its kind and its holder, as a failure names them."""
     kind, number, target = resource
     if kind == "process":
         return f"process {number} {_command(number)}"
