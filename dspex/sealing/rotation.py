@@ -78,7 +78,7 @@ def _executions(database: Database, keyring: Keyring, most: int, done: Rotated) 
 
 
 def _calls(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
-    after: tuple[UUID, bytes, int] = (_FIRST, b"", 0)
+    after: tuple[UUID, bytes, int, int] = (_FIRST, b"", 0, 0)
 
     def group(connection: Connection) -> Sequence[RowMapping]:
         rows = resealing.stale_calls(connection, keyring.primary, after, most)
@@ -87,7 +87,7 @@ def _calls(database: Database, keyring: Keyring, most: int, done: Rotated) -> It
 
     while rows := _in_transaction(database, group):
         last = rows[-1]
-        after = (last["execution_id"], bytes(last["request_hash"]), last["occurrence"])
+        after = (last["execution_id"], bytes(last["request_hash"]), last["occurrence"], last["attempt"])
         yield done.rows + done.unreadable
 
 
@@ -119,4 +119,4 @@ def _place(row: RowMapping, column: str) -> str:
 
 
 def _place_of_call(row: RowMapping, _column: str) -> str:
-    return f"{row['execution_id']}:call:{bytes(row['request_hash']).hex()}:{row['occurrence']}"
+    return f"{row['execution_id']}:call:{bytes(row['request_hash']).hex()}:{row['occurrence']}:{row['attempt']}"

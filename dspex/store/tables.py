@@ -186,7 +186,7 @@ lm_calls = Table(
     Column("execution_id", UUID(as_uuid=True), primary_key=True),
     Column("request_hash", LargeBinary, primary_key=True),
     Column("occurrence", Integer, primary_key=True),
-    Column("attempt", Integer, nullable=False),
+    Column("attempt", Integer, primary_key=True),
     Column("model", Text, nullable=False),
     Column("response", JSON, nullable=False),
     Column("prompt_tokens", Integer, nullable=False),

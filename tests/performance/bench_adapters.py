@@ -108,6 +108,10 @@ class _Nowhere:
     async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None:
         """There are none."""
 
+    async def earlier_use(self, execution_id: UUID, attempt: int) -> Sequence[LMCall]:
+        """There were none."""
+        return ()
+
 
 def _run(program: Program, question: str) -> Run:
     id, trail = uuid4(), AttemptTrail(datetime.now(UTC))

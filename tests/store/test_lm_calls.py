@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -15,6 +16,10 @@ import dspex
 from dspex.client.client import Client
 from dspex.errors import LeaseLost
 from dspex.settings import Backends
+from dspex.store import workers
+from dspex.store.database import Database
+from tests.store.test_control import recover
+from tests.store.test_executions import claim, register
 from workers.adapters.contract import Answer
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.ledger import Ledger
@@ -92,3 +97,34 @@ async def test_an_attempt_that_is_over_learns_it_from_its_next_answer(ledger: Le
     with pytest.raises(LeaseLost):
         await ask(stale, R, "late")
     assert [call.attempt for call in await ledger.calls(id)] == [1], "what was paid is kept"
+
+
+async def test_a_late_answer_of_an_attempt_that_is_over_takes_no_place_and_is_counted(ledger: Ledger) -> None:
+    id = uuid7()
+    stale = await attempt(ledger, id, 1)
+    await ask(stale, R, "first")
+    live = await attempt(ledger, id, 2)
+    assert await ask(live, R, "?") == "first"
+    await ask(stale, R, "late")  # its worker was frozen while it waited for this
+    await ask(live, R, "second")
+    await ask(live, R, "third")
+    await live.count_late_calls()
+    assert live.totals()["lm_calls"] == 4, "all that the provider answered"
+    third = await attempt(ledger, id, 3)
+    assert [await ask(third, R, "?") for _ in range(5)] == ["first", "second", "third", "late", "?"]
+    assert third.totals()["lm_calls"] == 5
+    assert third.totals()["cost_usd"] == pytest.approx(0.5)
+
+
+async def test_an_attempt_that_is_over_rejects_no_answer(ledger: Ledger, client: Client, database: Database) -> None:
+    client.deploy(dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted"))
+    id = client.submit("qa", {"question": "?"}).id
+    claim(database, worker := register(database), id)
+    stale = await attempt(ledger, id, 1)
+    await ask(stale, R, "good")
+    database.run(partial(workers.stop, id=worker))
+    assert recover(database) == [(id, "queued")]
+    stale.reject([bytes.fromhex(R)])
+    stale.blame()
+    await stale.discard()
+    assert [call.rejected for call in await ledger.calls(id)] == [False]

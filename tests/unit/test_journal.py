@@ -28,15 +28,18 @@ class Table:
     """The stored calls of one execution."""
 
     def __init__(self) -> None:
-        self.calls: dict[tuple[bytes, int], LMCall] = {}
+        self.calls: dict[tuple[bytes, int, int], LMCall] = {}
 
     async def store_call(self, call: LMCall) -> None:
-        self.calls.setdefault((call.request_hash, call.occurrence), call)
+        self.calls.setdefault((call.request_hash, call.occurrence, call.attempt), call)
 
     async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None:
         for key, call in self.calls.items():
             if key[0] in request_hashes and call.attempt <= attempt:
                 self.calls[key] = replace(call, rejected=True)
+
+    async def earlier_use(self, execution_id: UUID, attempt: int) -> Sequence[LMCall]:
+        return [call for call in self.calls.values() if call.attempt < attempt]
 
     def attempt(self, number: int, *, keeps: bool = True) -> AttemptCalls:
         """The calls of another attempt, which knows what is stored."""

@@ -269,8 +269,17 @@ async def _hosted(attempt: Attempt) -> tuple[Settlement, DspexError | None]:
         )
         error = ProgramError(redact(f"{type(caught).__name__}: {caught}"), code="program_error")
     else:
+        await _count_late_calls(attempt)
         return _ended(attempt, hosted) if isinstance(hosted, Ending) else (completed(attempt, hosted), None)
+    await _count_late_calls(attempt)
     return failed(attempt, error), error
+
+
+async def _count_late_calls(attempt: Attempt) -> None:
+    try:
+        await attempt.journal.count_late_calls()
+    except psycopg.Error as error:  # the outcome is recorded all the same
+        log.warning("%s: calls of earlier attempts may be missing in its metrics: %s", attempt.claimed.id, error)
 
 
 def _ended(attempt: Attempt, why: Ending) -> tuple[Settlement, DspexError | None]:

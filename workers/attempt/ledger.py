@@ -87,6 +87,11 @@ class Ledger:
         parameters = {"execution_id": execution_id, "attempt": attempt, "request_hashes": list(request_hashes)}
         await self._reads.add((lm_calls.REJECT, parameters))
 
+    async def earlier_use(self, execution_id: UUID, attempt: int) -> list[LMCall]:
+        """The calls of the attempts before this one, without their answers."""
+        rows = await self._reads.add((lm_calls.USE, {"execution_id": execution_id, "attempt": attempt}))
+        return [LMCall(*row) for row in rows]
+
     async def program(self, name: str, version: str) -> str | None:
         """The content of a program's version, as JSON text."""
         rows = await self._reads.add((programs.LOAD, {"name": name, "version": version}))

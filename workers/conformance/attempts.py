@@ -90,6 +90,9 @@ class History:
     async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None:
         self.calls = [replace(c, rejected=c.rejected or c.request_hash in request_hashes) for c in self.calls]
 
+    async def earlier_use(self, execution_id: UUID, attempt: int) -> Sequence[LMCall]:
+        return [call for call in self.calls if call.attempt < attempt]
+
 
 class WatchedCalls(ModelCalls):
     """A worker's model calls, with ``calling`` set once a call is under way."""

@@ -23,6 +23,9 @@ class CallStore(Protocol):
 
     async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None: ...
 
+    async def earlier_use(self, execution_id: UUID, attempt: int) -> Sequence[LMCall]:
+        """The calls of the attempts before this one, without their answers."""
+
 
 class AttemptJournal:
     """The journal of one attempt.
@@ -45,10 +48,10 @@ class AttemptJournal:
         self._blamed: set[bytes] = set()
 
     def recall(self, earlier: Iterable[LMCall]) -> None:
-        """Add the calls of earlier attempts, in the order of their occurrence."""
+        """Add the calls of earlier attempts, in the order in which they are replayed."""
         for call in earlier:
             self._calls.append(call)
-            self._next[call.request_hash] = call.occurrence + 1
+            self._next[call.request_hash] = max(self._next[call.request_hash], call.occurrence + 1)
             if not call.rejected:
                 self._known[call.request_hash].append(call)
 
@@ -89,6 +92,13 @@ class AttemptJournal:
         if self._blamed:
             await self._store.reject_calls(self.execution_id, self.attempt, sorted(self._blamed))
 
+    async def count_late_calls(self) -> None:
+        """Count the answers that came to earlier attempts after this one began: they were paid for."""
+        if self.attempt > 1:
+            known = {_place(call) for call in self._calls}
+            earlier = await self._store.earlier_use(self.execution_id, self.attempt)
+            self._calls += [call for call in earlier if _place(call) not in known]
+
     def model_use(self) -> ModelUse:
         """Number and duration of this attempt's own calls."""
         made = [call for call in self._calls if call.attempt == self.attempt]
@@ -104,3 +114,7 @@ class AttemptJournal:
             "cost_usd": sum(costs) if costs else None,
             "replayed_lm_calls": self.replayed,
         }
+
+
+def _place(call: LMCall) -> tuple[bytes, int, int]:
+    return call.request_hash, call.occurrence, call.attempt

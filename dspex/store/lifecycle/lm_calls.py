@@ -1,4 +1,8 @@
-"""The journal's table: model calls by execution, request and occurrence."""
+"""The journal's table: model calls by execution, request, occurrence and attempt.
+
+An attempt that is over, because its worker was frozen or cut off, may still bring an answer. It is kept under its own
+attempt: it was paid for, so it is counted, and it takes no later attempt's place.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from uuid import UUID
 
 from dspex.store.array_text import array, text_array
 
-__all__ = ["INSERT", "REJECT", "SELECT", "LMCall", "insert_parameters"]
+__all__ = ["INSERT", "REJECT", "SELECT", "USE", "LMCall", "insert_parameters"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class LMCall:
     @property
     def place(self) -> str:
         """The call's place among the execution's calls, to which its sealed answer is bound."""
-        return f"{self.request_hash.hex()}:{self.occurrence}"
+        return f"{self.request_hash.hex()}:{self.occurrence}:{self.attempt}"
 
 
 # A call that is already stored, because the reply to an earlier attempt of this statement was lost, is not changed.
@@ -56,16 +60,28 @@ SELECT c.execution_id, c.attempt FROM given c JOIN dspex.executions e ON e.id = 
 WHERE e.attempt <> c.attempt OR e.status <> 'running'
 """
 
+# In the order in which they are replayed: first the answer that the latest attempt had to each request, then those that
+# came late, to requests that a later attempt made itself.
 SELECT = """
 SELECT execution_id, request_hash, occurrence, attempt, model, response::text, prompt_tokens, completion_tokens,
     cost_usd::float8, duration_ms, request_id, rejected
-FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY occurrence
+FROM dspex.lm_calls WHERE execution_id = %(execution_id)s
+ORDER BY row_number() OVER (PARTITION BY request_hash, occurrence ORDER BY attempt DESC), occurrence
 """
 
-# Answers of a later attempt are not rejected: that attempt decides about them.
+# The calls of earlier attempts, without what was answered.
+USE = """
+SELECT execution_id, request_hash, occurrence, attempt, model, '', prompt_tokens, completion_tokens,
+    cost_usd::float8, duration_ms, request_id, rejected
+FROM dspex.lm_calls WHERE execution_id = %(execution_id)s AND attempt < %(attempt)s
+"""
+
+# Only the attempt that runs rejects answers, and none of a later attempt: that attempt decides about them.
 REJECT = """
 UPDATE dspex.lm_calls SET rejected = true
 WHERE execution_id = %(execution_id)s AND request_hash = ANY(%(request_hashes)s) AND attempt <= %(attempt)s
+    AND NOT EXISTS (SELECT FROM dspex.executions e
+        WHERE e.id = %(execution_id)s AND (e.attempt <> %(attempt)s OR e.status <> 'running'))
 RETURNING occurrence
 """
 

@@ -24,6 +24,7 @@ __all__ = [
 
 EXECUTION_COLUMNS = ("inputs", "result", "error", "action_results")
 CALL_COLUMNS = ("response",)
+_CALL_KEY = ("execution_id", "request_hash", "occurrence", "attempt")
 
 # Every token that does not name the current key.
 _STALE = '"dspex:sealed"\\s*:\\s*"[0-9]+\\.(?!{key}\\.)'
@@ -48,16 +49,17 @@ WHERE e.id = g.id
 """)
 
 _CALLS = text("""
-SELECT execution_id, request_hash, occurrence, response::text FROM dspex.lm_calls
-WHERE (execution_id, request_hash, occurrence) > (:execution_id, :request_hash, :occurrence)
-  AND response::text ~ :stale ORDER BY execution_id, request_hash, occurrence LIMIT :most FOR UPDATE
+SELECT execution_id, request_hash, occurrence, attempt, response::text FROM dspex.lm_calls
+WHERE (execution_id, request_hash, occurrence, attempt) > (:execution_id, :request_hash, :occurrence, :attempt)
+  AND response::text ~ :stale ORDER BY execution_id, request_hash, occurrence, attempt LIMIT :most FOR UPDATE
 """)
 
 _WRITE_CALLS = text("""
 UPDATE dspex.lm_calls c SET response = g.response::json
 FROM unnest(CAST(:execution_id AS uuid[]), CAST(:request_hash AS bytea[]), CAST(:occurrence AS int[]),
-    CAST(:response AS text[])) AS g (execution_id, request_hash, occurrence, response)
+    CAST(:attempt AS int[]), CAST(:response AS text[])) AS g (execution_id, request_hash, occurrence, attempt, response)
 WHERE c.execution_id = g.execution_id AND c.request_hash = g.request_hash AND c.occurrence = g.occurrence
+    AND c.attempt = g.attempt
 """)
 
 
@@ -77,14 +79,16 @@ def write_executions(connection: Connection, rows: Sequence[Mapping[str, Any]]) 
     connection.execute(_WRITE_EXECUTIONS, {n: [row[n] for row in rows] for n in ("id", *EXECUTION_COLUMNS)})
 
 
-def stale_calls(connection: Connection, key: str, after: tuple[UUID, bytes, int], most: int) -> Sequence[RowMapping]:
+def stale_calls(
+    connection: Connection, key: str, after: tuple[UUID, bytes, int, int], most: int
+) -> Sequence[RowMapping]:
     """The next of these calls, locked, in the order of their keys."""
-    where = dict(zip(("execution_id", "request_hash", "occurrence"), after, strict=True))
+    where = dict(zip(_CALL_KEY, after, strict=True))
     parameters = {"stale": _STALE.format(key=key), "most": most, **where}
     return connection.execute(_CALLS, parameters).mappings().all()
 
 
 def write_calls(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Store the answers of these rows again."""
-    names = ("execution_id", "request_hash", "occurrence", *CALL_COLUMNS)
+    names = (*_CALL_KEY, *CALL_COLUMNS)
     connection.execute(_WRITE_CALLS, {name: [row[name] for row in rows] for name in names})

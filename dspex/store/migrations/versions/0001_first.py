@@ -118,7 +118,7 @@ CREATE TABLE dspex.lm_calls (
     request_id text,
     rejected boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (execution_id, request_hash, occurrence)
+    PRIMARY KEY (execution_id, request_hash, occurrence, attempt)
 ) PARTITION BY RANGE (execution_id);
 
 CREATE TABLE dspex.audit_events (
