@@ -102,7 +102,7 @@ def worker_is_live(stack: Stack, pid: int) -> bool:
         return False
     finally:
         database.close()
-    live = {row["pid"] for row in found if row["heartbeat_age_seconds"] < row["lease_seconds"]}
+    live = {row["pid"] for row in found if row["live"]}
     return pid in live if sys.platform == "linux" else bool(live)  # on other systems `pid` is the launcher's
 
 

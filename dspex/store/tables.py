@@ -254,6 +254,8 @@ leaderships = Table(
     Column("duty", Text, primary_key=True),
     Column("worker_id", UUID(as_uuid=True), nullable=False),
     _at("expires_at", nullable=False),
+    # What the leader cannot do (workers/process/leader/duties.py); NULL when there is nothing.
+    Column("trouble", JSON),
 )
 
 health_checks = Table(

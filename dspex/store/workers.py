@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["FleetCapacity", "Vitals", "beat", "fleet", "lead", "listing", "register", "resign", "stop"]
+__all__ = [
+    "LEADER_PRESENT",
+    "LIVE",
+    "FleetCapacity",
+    "Heartbeat",
+    "Lead",
+    "Vitals",
+    "beat",
+    "declare_dead",
+    "fleet",
+    "heartbeats",
+    "lead",
+    "listing",
+    "register",
+    "resign",
+    "stop",
+]
+
+#: For statements: whether the pump has a leader, which would declare a dead worker ``w`` dead.
+LEADER_PRESENT = """EXISTS (SELECT FROM dspex.leaderships WHERE duty = 'pump'
+    AND expires_at BETWEEN clock_timestamp() AND clock_timestamp() + interval '5 s')"""
+#: For statements: whether the worker ``w`` is alive. The leader decides it, because Postgres' clock may be set; ages by
+#: that clock count only while there is no leader.
+LIVE = f"""(w.stopped_at IS NULL AND (
+    abs(extract(epoch FROM clock_timestamp() - w.heartbeat_at)) < w.lease_seconds OR {LEADER_PRESENT}))"""
 
 _REGISTER = text("""
 INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, started_at, heartbeat_at)
@@ -21,12 +46,27 @@ UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, c
 WHERE id = :id AND stopped_at IS NULL
 """)
 _STOP = text("UPDATE dspex.workers SET state = 'stopped', stopped_at = clock_timestamp(), running = 0 WHERE id = :id")
+_HEARTBEATS = text("""
+SELECT clock_timestamp() AS shown, w.id, w.heartbeat_at, w.lease_seconds
+FROM (SELECT) one LEFT JOIN dspex.workers w ON w.stopped_at IS NULL
+""")
+_DECLARE_DEAD = text("""
+UPDATE dspex.workers w SET state = 'dead', stopped_at = clock_timestamp()
+FROM unnest(CAST(:ids AS uuid[]), CAST(:heartbeats AS timestamptz[])) AS silent (id, heartbeat_at)
+WHERE w.id = silent.id AND w.heartbeat_at = silent.heartbeat_at AND w.stopped_at IS NULL
+RETURNING w.id
+""")
 _LEAD = text("""
-INSERT INTO dspex.leaderships AS l (duty, worker_id, expires_at)
-VALUES (:duty, :worker_id, clock_timestamp() + make_interval(secs => :seconds))
-ON CONFLICT (duty) DO UPDATE SET worker_id = excluded.worker_id, expires_at = excluded.expires_at
-WHERE l.worker_id = excluded.worker_id OR l.expires_at < clock_timestamp()
-RETURNING worker_id
+WITH taken AS (
+    INSERT INTO dspex.leaderships AS l (duty, worker_id, expires_at, trouble)
+    VALUES (:duty, :worker_id, clock_timestamp() + make_interval(secs => :seconds), CAST(:trouble AS json))
+    ON CONFLICT (duty) DO UPDATE SET worker_id = excluded.worker_id, expires_at = excluded.expires_at,
+        trouble = excluded.trouble
+    WHERE l.worker_id = excluded.worker_id OR (l.worker_id = :silent_id AND l.expires_at = :silent_until)
+    RETURNING worker_id, expires_at
+)
+SELECT worker_id, expires_at FROM taken
+UNION ALL SELECT worker_id, expires_at FROM dspex.leaderships WHERE duty = :duty AND NOT EXISTS (SELECT FROM taken)
 """)
 _RESIGN = text("DELETE FROM dspex.leaderships WHERE worker_id = :worker_id")
 
@@ -69,11 +109,52 @@ def stop(connection: Connection, id: UUID) -> None:
     connection.execute(_STOP, {"id": id})
 
 
-def lead(connection: Connection, duty: str, worker_id: UUID, *, seconds: float) -> bool:
-    """Take or keep the lead of a duty for ``seconds``. False while another worker leads."""
-    return (
-        connection.execute(_LEAD, {"duty": duty, "worker_id": worker_id, "seconds": seconds}).one_or_none() is not None
-    )
+class Heartbeat(NamedTuple):
+    """The last heartbeat of a worker that is not known to be dead."""
+
+    worker_id: UUID
+    at: datetime
+    lease_seconds: float
+
+
+def heartbeats(connection: Connection) -> tuple[datetime, list[Heartbeat]]:
+    """What Postgres' clock shows, and the last heartbeat of each worker that has not stopped or been declared dead."""
+    rows = connection.execute(_HEARTBEATS).all()
+    return rows[0].shown, [Heartbeat(*row[1:]) for row in rows if row.id is not None]
+
+
+def declare_dead(connection: Connection, silent: Sequence[Heartbeat]) -> list[UUID]:
+    """Declare these workers dead, except those with a later heartbeat than the one given. Returns which."""
+    parameters = {"ids": [beat.worker_id for beat in silent], "heartbeats": [beat.at for beat in silent]}
+    return list(connection.scalars(_DECLARE_DEAD, parameters))
+
+
+class Lead(NamedTuple):
+    """Who leads a duty, and until when if it is not renewed."""
+
+    worker_id: UUID
+    expires_at: datetime
+
+
+def lead(
+    connection: Connection, duty: str, worker_id: UUID, *, seconds: float, silent: Lead | None = None,
+    trouble: str | None = None,
+) -> Lead | None:  # fmt: skip
+    """Take or keep the lead of a duty, and renew it for ``seconds``. Returns who leads then.
+
+    It is taken from a leader that has not renewed the lead since it was ``silent``. ``trouble`` is JSON text: what the
+    leader cannot do. None when the lead was given up just now.
+    """
+    parameters = {
+        "duty": duty,
+        "worker_id": worker_id,
+        "seconds": seconds,
+        "trouble": trouble,
+        "silent_id": silent and silent.worker_id,
+        "silent_until": silent and silent.expires_at,
+    }
+    row = connection.execute(_LEAD, parameters).one_or_none()
+    return None if row is None else Lead(*row)
 
 
 def resign(connection: Connection, worker_id: UUID) -> None:
@@ -89,20 +170,25 @@ class FleetCapacity:
     smallest: int
 
 
-def fleet(connection: Connection) -> FleetCapacity:
-    """The workers whose lease is valid; workers that are stopping take no executions, and are not counted."""
+def fleet(connection: Connection, beating: Collection[UUID] = ()) -> FleetCapacity:
+    """The workers whose lease is valid; workers that are stopping take no executions, and are not counted.
+
+    ``beating`` are workers that were seen to renew their lease just now, whatever Postgres' clock shows.
+    """
     row = connection.execute(
         text("""SELECT count(*), coalesce(sum(concurrency), 0), coalesce(min(concurrency), 0) FROM dspex.workers
-                WHERE stopped_at IS NULL AND state = 'running'
-                AND heartbeat_at > clock_timestamp() - make_interval(secs => lease_seconds)""")
+                WHERE stopped_at IS NULL AND state = 'running' AND (id = ANY(CAST(:beating AS uuid[]))
+                    OR heartbeat_at > clock_timestamp() - make_interval(secs => lease_seconds))"""),
+        {"beating": list(beating)},
     ).one()
     return FleetCapacity(*map(int, row))
 
 
 def listing(connection: Connection, *, live_only: bool = True) -> list[Mapping[str, Any]]:
-    """Workers, the newest first, each with the age of its heartbeat in seconds."""
+    """Workers, the newest first, each with the age of its heartbeat in seconds, and whether it is ``live``."""
     rows = connection.execute(
-        text(f"""SELECT w.*, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS heartbeat_age_seconds
+        text(f"""SELECT w.*, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS heartbeat_age_seconds,
+                     {LIVE} AS live
                  FROM dspex.workers w {"WHERE stopped_at IS NULL" if live_only else ""} ORDER BY started_at DESC""")  # noqa: S608
     )
     return [dict(row) for row in rows.mappings()]

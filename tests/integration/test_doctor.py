@@ -279,7 +279,7 @@ def _spoil_workers(connection: Connection, pid: int) -> None:
     _worker(connection, host=socket.gethostname(), pid=pid)
     leader = _worker(connection, host="lost-host", silent=900, lease=5)
     connection.execute(
-        text("INSERT INTO dspex.leaderships VALUES ('pump', :id, now() - interval '1 hour')"), {"id": leader}
+        text("INSERT INTO dspex.leaderships VALUES ('pump', :id, now() - interval '1 hour', NULL)"), {"id": leader}
     )
     for _ in range(5):
         _worker(connection, state="dead", stopped=datetime.now(UTC))

@@ -21,6 +21,7 @@ from dspex.operations.audit.verify_audit import verify_trails
 from dspex.store import programs, workers
 from dspex.store.database import Database
 from dspex.store.lifecycle import control, executions, recovery
+from dspex.store.lifecycle.recovery import Overdue
 from tests.store.test_executions import (
     PROGRAM,
     claim,
@@ -33,6 +34,7 @@ from tests.store.test_executions import (
     trail,
     triggers,
 )
+from tests.store.test_executions import recover as recover_all
 from workers.attempt.settlement import stored_error
 
 
@@ -59,8 +61,7 @@ def dispatch(database: Database) -> list[UUID]:
 
 
 def recover(database: Database) -> list[tuple[UUID, str]]:
-    rows = database.run(partial(recovery.recover, worker_id=uuid7(), overdue_seconds=10.0))
-    return [(row.id, row.status) for row in rows]
+    return [(row.id, row.status) for row in recover_all(database)]
 
 
 def row_of(database: Database, id: UUID) -> dict[str, Any]:
@@ -349,7 +350,9 @@ def test_a_role_that_may_only_append_to_the_trail_is_enough(database: Database) 
         parameters = {"ids": [id], "worker_id": worker_id, "events": '[{"kind":"claimed"}]'}
         assert connection.exec_driver_sql(executions.CLAIM, parameters).one().id == id
         workers.stop(connection, worker_id)
-        assert len(recovery.recover(connection, worker_id, overdue_seconds=10)) == 1
+        overdue = Overdue(10, datetime.now(UTC), 0)
+        assert recovery.find_lost(connection, overdue) == [id]
+        assert len(recovery.recover(connection, worker_id, [id], overdue)) == 1
         assert control.cancel(connection, [id]).ended == [id]
         assert control.retry(connection, [id]) == [id]
         connection.commit()

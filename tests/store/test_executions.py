@@ -22,8 +22,9 @@ from dspex.store import partitions, programs, workers
 from dspex.store.audit_chain import entry_hash
 from dspex.store.database import Database
 from dspex.store.lifecycle import executions, recovery
-from dspex.store.lifecycle.dispatch import dispatch, redispatch
+from dspex.store.lifecycle.dispatch import dispatch, find_unclaimed, take_back
 from dspex.store.lifecycle.executions import Claimed, Settlement, Submission
+from dspex.store.lifecycle.recovery import Overdue
 from dspex.store.lifecycle.status import TRANSITIONS, Status
 
 PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
@@ -86,6 +87,24 @@ def settle(database: Database, claimed: Claimed, status: str = "completed", **va
 def dispatch_due(database: Database, window: int = 10) -> list[Row[Any]]:
     with database.transaction() as connection:
         return dispatch(connection, window)
+
+
+def take_back_unclaimed(database: Database, older_than: float) -> list[UUID]:
+    ids = database.run(partial(find_unclaimed, older_than=older_than, most=10))
+    return database.run(partial(take_back, ids=ids))
+
+
+def declare_dead(database: Database, id: UUID) -> None:
+    _, beats = database.run(workers.heartbeats)
+    silent = [beat for beat in beats if beat.worker_id == id]
+    assert database.run(partial(workers.declare_dead, silent=silent)) == [id]
+
+
+def recover(database: Database, overdue: Overdue | None = None) -> list[Row[Any]]:
+    """What a leader recovers that has watched Postgres' clock for ever."""
+    overdue = overdue or Overdue(10.0, datetime(2000, 1, 1, tzinfo=UTC), 1e9)
+    ids = database.run(partial(recovery.find_lost, overdue=overdue))
+    return database.run(partial(recovery.recover, worker_id=uuid7(), ids=ids, overdue=overdue)) if ids else []
 
 
 def trail(database: Database, id: UUID) -> AuditTrail:
@@ -206,12 +225,8 @@ def test_the_work_of_a_dead_worker_is_requeued_and_poison_ends(database: Databas
         doomed = register(database)
         dispatch_due(database)
         assert len(claim(database, doomed, id)) == 1
-        with database.transaction() as connection:
-            connection.execute(
-                text("UPDATE dspex.workers SET heartbeat_at = now() - interval '1 hour' WHERE id = :id"), {"id": doomed}
-            )
-        recovered = database.run(partial(recovery.recover, worker_id=uuid7(), overdue_seconds=10.0))
-        assert [(row.id, row.status) for row in recovered] == [(id, expected)]
+        declare_dead(database, doomed)
+        assert [(row.id, row.status) for row in recover(database)] == [(id, expected)]
     events = trail(database, id)
     assert events.verify()
     assert events.kinds.count("lease_expired") == 2
@@ -224,14 +239,14 @@ def test_the_work_of_a_dead_worker_is_requeued_and_poison_ends(database: Databas
 def test_a_living_worker_keeps_its_work(database: Database, worker_id: UUID) -> None:
     id = submit(database)
     claim(database, worker_id, id)
-    assert database.run(partial(recovery.recover, worker_id=uuid7(), overdue_seconds=10.0)) == []
+    assert recover(database) == []
     assert status(database, id) == "running"
 
 
 def test_what_was_dispatched_and_never_claimed_is_taken_back(database: Database) -> None:
     id = submit(database)
-    assert database.run(partial(redispatch, older_than=60.0, most=10)) == 0
-    assert database.run(partial(redispatch, older_than=-1.0, most=10)) == 1
+    assert take_back_unclaimed(database, 60.0) == []
+    assert take_back_unclaimed(database, -1.0) == [id]
     assert [row.id for row in dispatch_due(database)] == [id]
 
 

@@ -87,7 +87,9 @@ def test_who_leads(database: Database) -> None:
     assert database.run(partial(health.leader, duty="pump")) is None
     worker_id = uuid7()
     database.run(partial(workers.register, id=worker_id, **REGISTER))
-    database.run(lambda connection: workers.lead(connection, "pump", worker_id, seconds=600))
+    lead = database.run(lambda connection: workers.lead(connection, "pump", worker_id, seconds=600))
+    assert lead is not None
+    assert lead.worker_id == worker_id
     leader = database.run(partial(health.leader, duty="pump"))
     assert leader is not None
     assert (leader["host"], leader["pid"]) == ("h", 7)

@@ -134,6 +134,15 @@ TAKEN_BACK = Counter(
     "dspex_pump_taken_back_total", "Executions dispatched again because they were never claimed", registry=REGISTRY
 )
 RECOVERED = Counter("dspex_pump_recovered_total", "Executions recovered from dead or stuck workers", registry=REGISTRY)
+DUTY_FAILURES = Counter(
+    "dspex_pump_duty_failures_total",
+    "Failures of the leader's duties, which are done again: recover, take_back, budgets, starts, measure, dispatch",
+    ("duty",), registry=REGISTRY,
+)  # fmt: skip
+SET_ASIDE = Gauge(
+    "dspex_pump_set_aside", "Executions that Postgres refuses to change, which are tried again each minute",
+    registry=REGISTRY,
+)  # fmt: skip
 POISONED = Counter(
     "dspex_pump_poisoned_total",
     "Recovered executions that failed because the worker of each attempt died",

@@ -2,38 +2,52 @@
 
 Every worker runs one; the one that holds the lead does the work. It
 
-* recovers: declares workers dead whose lease ran out, and requeues what they ran;
+* recovers: declares workers dead whose lease ran out, and requeues what they ran (leader/reaper.py);
 * takes back what was dispatched but never claimed while Redis has no message for it;
 * dispatches what is due, most urgent first and programs by turns, and keeps only a window of it in Redis;
 * charges programs with a budget for what the calls of dead workers may have cost.
 
 Each is a statement or a short transaction and harmless when done twice, so a leader that was paused and resumes does
-no damage.
+no damage. One that fails delays no other (leader/duties.py).
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import redis
+from sqlalchemy import Row
+from sqlalchemy.exc import DBAPIError
 
 from dspex.errors import BackendUnavailable
 from dspex.publish.broker import Broker, queue_depth
 from dspex.publish.channels import DONE_CHANNEL, publish_ids
-from dspex.settings.failpoints import AFTER_DISPATCH, AFTER_RECOVER, BEFORE_RECOVER, failpoint
+from dspex.settings.failpoints import AFTER_DISPATCH, failpoint
 from dspex.store import workers
 from dspex.store.database import Database
-from dspex.store.lifecycle import budgets, recovery
-from dspex.store.lifecycle.dispatch import RESERVE, dispatch, forget_starts, redispatch
-from dspex.store.lifecycle.status import Status
+from dspex.store.lifecycle import budgets
+from dspex.store.lifecycle.dispatch import (
+    RESERVE,
+    dispatch,
+    find_refused,
+    find_unclaimed,
+    forget_starts,
+    take_back,
+)
+from dspex.store.lifecycle.set_statements import for_each_row, row_fault
 from dspex.store.operations import health
-from workers.observe.metrics import BACKEND_FAILURES, DISPATCHED, POISONED, PUMP_LEADER, QUEUE, RECOVERED, TAKEN_BACK
+from workers.observe.metrics import BACKEND_FAILURES, DISPATCHED, PUMP_LEADER, QUEUE, TAKEN_BACK
+from workers.process.leader.duties import Duties, Duty, SetAside
+from workers.process.leader.observation import LeadWatch
+from workers.process.leader.reaper import Reaper
 from workers.process.periodic import Periodic
 
 __all__ = ["Pump"]
@@ -45,10 +59,14 @@ INTERVAL_SECONDS = 0.2
 #: dispatches fewer, because the window is full or the backlog is gone, doubles that pause up to the interval.
 BUSY_ROWS = 20
 BUSY_SECONDS = 0.02
-#: How long the lead lasts without a renewal: a leader that dies is replaced within this time.
+#: How long the lead lasts without a renewal, by the monotonic clock of the worker that takes it; and how often the
+#: others look.
 LEAD_SECONDS = 2.0
+LEAD_LOOK_SECONDS = LEAD_SECONDS / 4
 #: The window: how many executions may wait in Redis for each that can run.
 WINDOW_FACTOR = 2
+#: When Postgres refuses to mark executions as dispatched, so many of each program are tried one by one.
+MOST_TRIED = 1000
 #: The most that one message carries: MESSAGE_MOST executions, 1/SLOTS_PART of what the smallest worker runs at once,
 #: and only so much of a round that each worker gets MESSAGES_LEAST messages of it.
 MESSAGE_MOST = 100
@@ -58,11 +76,10 @@ MESSAGES_LEAST = 2
 UNCLAIMED_SECONDS = 2.0
 #: The same while Redis still has messages: its own may be among them, and a second one is dropped.
 UNCLAIMED_BUSY_SECONDS = 60.0
-RECOVER_INTERVAL_SECONDS = 1.0
+#: How often the leader looks for what was not claimed, for the calls of dead workers, and for old starts.
+CARE_INTERVAL_SECONDS = 1.0
 #: How often the leader measures the queue for its metrics.
 MEASURE_INTERVAL_SECONDS = 10.0
-#: An attempt this far past its deadline is taken from its worker: longer than the worker needs to end it by itself.
-OVERDUE_SECONDS = 10.0
 
 
 def message_size(count: int, fleet: workers.FleetCapacity) -> int:
@@ -80,43 +97,38 @@ class Pump(Periodic):
 
     name = "pump"
 
-    def __init__(self, database: Database, broker: Broker, worker_id: Callable[[], UUID], lease_seconds: float) -> None:
+    def __init__(self, database: Database, broker: Broker, worker_id: Callable[[], UUID]) -> None:
         super().__init__(INTERVAL_SECONDS)
         self._database = database
         self._broker = broker
         self._redis = broker.client(socket_timeout=5)
         self._worker_id = worker_id
-        self._lease_seconds = lease_seconds
-        self._in_touch_since = math.inf
-        self._last_run = 0.0
         self._pause = INTERVAL_SECONDS
-        self._recovered_at = -math.inf
-        self._measured_at = -math.inf
+        self._lead = LeadWatch()
+        self._aside = SetAside()
+        self._reaper = Reaper(database, worker_id, self._aside, self._announce)
+        self._duties = Duties(
+            Duty("recover", self._reaper.run),
+            Duty("take_back", self._take_back, CARE_INTERVAL_SECONDS),
+            Duty("budgets", self._charge_the_dead, CARE_INTERVAL_SECONDS),
+            Duty("starts", self._forget_starts, CARE_INTERVAL_SECONDS),
+            Duty("measure", self._measure_queue, MEASURE_INTERVAL_SECONDS),
+            Duty("dispatch", self._dispatch),
+        )
 
     def run_once(self) -> float | None:
-        self._note_contact()
-        leads = self._database.run(
-            lambda connection: workers.lead(connection, "pump", self._worker_id(), seconds=LEAD_SECONDS)
-        )
-        PUMP_LEADER.set(leads)
-        if not leads:
+        if not self._leads():
+            PUMP_LEADER.set(0)
             QUEUE.forget()
-            return LEAD_SECONDS / 2
-        if time.monotonic() - self._recovered_at >= RECOVER_INTERVAL_SECONDS:
-            self._recover()
-            self._take_back()
-            self._database.run(budgets.charge_the_dead)
-            self._database.run(forget_starts)
-            self._recovered_at = time.monotonic()
-        if QUEUE.wanted and time.monotonic() - self._measured_at >= MEASURE_INTERVAL_SECONDS:
-            self._measure_queue()
-        self._pause = BUSY_SECONDS if self._dispatch() >= BUSY_ROWS else min(self._pause * 2, INTERVAL_SECONDS)
+            self._reaper.forget()
+            return LEAD_LOOK_SECONDS
+        PUMP_LEADER.set(1)
+        self._duties.do()
         return self._pause
 
     def on_failure(self, error: Exception) -> None:
         PUMP_LEADER.set(0)
         QUEUE.forget()
-        self._in_touch_since = math.inf
 
     def stop(self) -> None:
         """Stop and give up the lead. Raises BackendUnavailable; then the lead expires."""
@@ -124,37 +136,36 @@ class Pump(Periodic):
         self._redis.close()
         self._database.run(lambda connection: workers.resign(connection, self._worker_id()))
 
+    def _leads(self) -> bool:
+        """Take or keep the lead, and report what this leader cannot do."""
+        own, now = self._worker_id(), time.monotonic()
+        silent = self._lead.silent(now, seconds=LEAD_SECONDS)
+        try:
+            lead = self._database.run(
+                partial(workers.lead, duty="pump", worker_id=own, seconds=LEAD_SECONDS, silent=silent,
+                        trouble=self._trouble())
+            )  # fmt: skip
+        except BackendUnavailable:
+            self._reaper.forget()
+            raise
+        self._lead.note(lead, now)
+        return lead is not None and lead.worker_id == own
+
+    def _trouble(self) -> str | None:
+        """What this leader cannot do, as JSON text."""
+        found = {"duties": self._duties.failures(), **self._aside.report()}
+        return json.dumps(found) if found["duties"] or found["set_aside"] else None
+
+    def _charge_the_dead(self) -> None:
+        self._database.run(budgets.charge_the_dead)
+
+    def _forget_starts(self) -> None:
+        self._database.run(forget_starts)
+
     def _measure_queue(self) -> None:
-        fleet = self._database.run(workers.fleet)
-        QUEUE.note(self._database.run(health.backlogs), workers=fleet.count)
-        self._measured_at = time.monotonic()
-
-    def _note_contact(self) -> None:
-        """Note since when this worker has reached Postgres without a break."""
-        now = time.monotonic()
-        if math.isinf(self._in_touch_since) or now - self._last_run > self._lease_seconds / 2:
-            self._in_touch_since = now
-        self._last_run = now
-
-    def _recover(self) -> None:
-        # After an outage of Postgres every heartbeat is old: live workers get the time to renew theirs.
-        if time.monotonic() - self._in_touch_since < self._lease_seconds:
-            return
-        failpoint(BEFORE_RECOVER)
-        rows = self._database.run(
-            lambda connection: recovery.recover(connection, self._worker_id(), overdue_seconds=OVERDUE_SECONDS)
-        )
-        if rows:
-            RECOVERED.inc(len(rows))
-            POISONED.inc(sum(row.expired and row.status == Status.FAILED for row in rows))
-            failpoint(AFTER_RECOVER)
-            if dead := sum(row.expired for row in rows):
-                log.warning("recovered %s executions of dead workers", dead)
-            for row in rows:
-                if not row.expired:
-                    log.error("%s: attempt %s did not end at its deadline, worker %s is fenced off: %s",
-                              row.id, row.attempt, row.worker_id, row.status)  # fmt: skip
-            self._announce([row.id for row in rows if Status(row.status).is_final])
+        if QUEUE.wanted:
+            fleet = self._database.run(partial(workers.fleet, beating=self._reaper.beating()))
+            QUEUE.note(self._database.run(health.backlogs), workers=fleet.count)
 
     def _take_back(self) -> None:
         """Dispatch again what was dispatched a while ago and never claimed: Redis may have lost its message."""
@@ -165,15 +176,23 @@ class Pump(Periodic):
             log.debug("cannot read the length of the queue: %s", error)
             return
         older_than, most = (UNCLAIMED_BUSY_SECONDS, 1000) if waiting else (UNCLAIMED_SECONDS, 10_000)
-        count = self._database.run(partial(redispatch, older_than=older_than, most=most))
-        if count:
-            TAKEN_BACK.inc(count)
-            log.warning("%s dispatched executions were not claimed in time: they are dispatched again", count)
+        ids = self._database.run(partial(find_unclaimed, older_than=older_than, most=most, aside=self._aside.ids()))
+        taken, faults = for_each_row(lambda ids: self._database.run(partial(take_back, ids=ids)), ids)
+        self._aside.add("take back", faults)
+        if taken:
+            TAKEN_BACK.inc(len(taken))
+            log.warning("%s dispatched executions were not claimed in time: they are dispatched again", len(taken))
 
-    def _dispatch(self) -> int:
-        with self._database.transaction() as connection:
-            fleet = workers.fleet(connection)
-            rows = dispatch(connection, fleet.concurrency * WINDOW_FACTOR)
+    def _dispatch(self) -> None:
+        """Dispatch what is due. The next round follows at once when there is probably more."""
+        self._pause = min(self._pause * 2, INTERVAL_SECONDS)
+        try:
+            rows, fleet = self._marked()
+        except DBAPIError as error:
+            if row_fault(error) is None:
+                raise
+            self._set_aside_what_is_refused()
+            rows, fleet = self._marked()
         if rows:
             DISPATCHED.inc(len(rows))
             failpoint(AFTER_DISPATCH)
@@ -184,7 +203,19 @@ class Pump(Periodic):
             size = message_size(len(ids), fleet)
             messages = [ids[begin : begin + size] for begin in range(0, len(ids), size)]
             self._publish(messages, program, priority, bulk)
-        return len(rows)
+        if len(rows) >= BUSY_ROWS:
+            self._pause = BUSY_SECONDS
+
+    def _marked(self) -> tuple[Sequence[Row[Any]], workers.FleetCapacity]:
+        """The executions that are dispatched now, and the workers that they are for."""
+        with self._database.transaction() as connection:
+            fleet = workers.fleet(connection, self._reaper.beating())
+            return dispatch(connection, fleet.concurrency * WINDOW_FACTOR, aside=self._aside.ids()), fleet
+
+    def _set_aside_what_is_refused(self) -> None:
+        with self._database.transaction() as connection:
+            faults = find_refused(connection, most=MOST_TRIED, aside=self._aside.ids())
+        self._aside.add("dispatch", faults)
 
     def _publish(self, messages: Iterable[Sequence[UUID]], program: str, priority: int, bulk: bool) -> None:
         for ids in messages:

@@ -35,7 +35,7 @@ def workers(as_json: bool) -> None:
             (
                 str(row["id"]), row["host"], str(row["pid"]), row["state"], f"{row['running']}/{row['concurrency']}",
                 Text(f"{row['heartbeat_age_seconds']:.1f} s ago",
-                     style="" if row["heartbeat_age_seconds"] < row["lease_seconds"] else "red"),
+                     style="" if row["live"] else "red"),
             )
             for row in rows
         ],

@@ -192,7 +192,7 @@ class Deployment:
     @property
     def live_workers(self) -> Sequence[Mapping[str, Any]]:
         """The workers whose lease is valid and that take work."""
-        return [w for w in self.workers if w["heartbeat_age_seconds"] < w["lease_seconds"] and w["state"] == "running"]
+        return [w for w in self.workers if w["live"] and w["state"] == "running"]
 
     @cached_property
     def programs(self) -> Sequence[Program]:

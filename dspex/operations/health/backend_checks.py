@@ -35,6 +35,10 @@ MOST_PROGRAMS = 5
 STATEMENT_SECONDS = CHECK_SECONDS * 0.8
 
 START_POSTGRES = "start Postgres, or correct DSPEX_DATABASE_URL"
+FIX_TROUBLE = (
+    "see the log of the leader; `dspex audit verify` shows which entry of its trail keeps an execution from being "
+    "changed: once the database's owner has removed it, the execution continues within a minute"
+)
 START_REDIS = "start Redis, or correct DSPEX_BROKER_URL"
 
 Check = Callable[[Connection, dict[str, Any]], CheckResult]
@@ -111,9 +115,9 @@ def _postgres(connection: Connection, facts: dict[str, Any]) -> CheckResult:
 
 def _workers(connection: Connection, facts: dict[str, Any]) -> CheckResult:
     rows = workers.listing(connection)
-    live = [row for row in rows if row["heartbeat_age_seconds"] < row["lease_seconds"]]
+    live = [row for row in rows if row["live"]]
     working = [row for row in live if row["state"] == "running"]
-    silent = [row for row in rows if row["heartbeat_age_seconds"] >= row["lease_seconds"]]
+    silent = [row for row in rows if not row["live"]]
     versions = sorted({row["version"] for row in live})
     facts["workers"] = working
     facts["resources"] = {
@@ -185,6 +189,8 @@ def _pump(connection: Connection, facts: dict[str, Any]) -> CheckResult:
         worse = absent > PUMP_LATE_SECONDS
         condition = Condition.UNHEALTHY if worse else Condition.DEGRADED
         return CheckResult(condition, details | {"leader": None}, "start a worker: any worker can lead")
+    if trouble := leader["trouble"]:
+        return CheckResult(Condition.DEGRADED, details | trouble, FIX_TROUBLE)
     # The pump is not late while the window is full: Redis holds as much as the workers can take.
     room = sum(backlog.dispatched for backlog in backlogs) < sum(row["concurrency"] for row in facts.get("workers", ()))
     if late > PUMP_LATE_SECONDS and room:

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from dspex.store.facts.rows import all_rows, one_row
+from dspex.store.workers import LEADER_PRESENT
 
 __all__ = [
     "MOST_COUNTED",
@@ -66,11 +67,11 @@ SELECT p.name, p.paused_reason, (SELECT count(*) FROM (
     SELECT FROM dspex.executions e WHERE e.program = p.name AND e.status = 'queued' LIMIT {MOST_COUNTED}) q)
 FROM dspex.programs p WHERE p.paused_at IS NOT NULL ORDER BY p.name
 """)  # noqa: S608
-_HELD = text("""
+_HELD = text(f"""
 SELECT count(*), min(e.id::text) FROM dspex.executions e JOIN dspex.workers w ON w.id = e.worker_id
 WHERE e.status = 'running' AND (w.stopped_at IS NOT NULL
-    OR w.heartbeat_at < now() - make_interval(secs => w.lease_seconds + :grace_seconds))
-""")
+    OR (w.heartbeat_at < now() - make_interval(secs => w.lease_seconds + :grace_seconds) AND NOT {LEADER_PRESENT}))
+""")  # noqa: S608
 _OVERDUE = text("""
 SELECT count(*), min(id::text) FROM dspex.executions
 WHERE status = 'running' AND deadline_at < now() - make_interval(secs => :seconds)

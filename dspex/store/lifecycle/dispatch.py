@@ -7,13 +7,26 @@ leaders never count the same program at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-__all__ = ["RESERVE", "DispatchBacklog", "Share", "dispatch", "forget_starts", "redispatch", "shares"]
+from dspex.store.lifecycle.set_statements import RowFault, for_each_row
+
+__all__ = [
+    "RESERVE",
+    "DispatchBacklog",
+    "Share",
+    "dispatch",
+    "find_refused",
+    "find_unclaimed",
+    "forget_starts",
+    "shares",
+    "take_back",
+]
 
 #: A program with fewer executions in Redis is served although others fill the window, so that it does not wait for
 #: them. So is a program with fewer than its equal share of the window: limits may keep the others from running.
@@ -122,7 +135,7 @@ WITH share AS (
     FROM share s CROSS JOIN generate_series(0, 9) AS p (priority) CROSS JOIN LATERAL (
         SELECT e.id, e.priority, e.run_at FROM dspex.executions e
         WHERE e.program = s.program AND e.priority = p.priority AND e.status = 'queued' AND e.dispatched_at IS NULL
-            AND e.run_at <= now()
+            AND e.run_at <= now() AND e.id <> ALL(CAST(:aside AS uuid[]))
         ORDER BY e.run_at LIMIT s.most FOR UPDATE SKIP LOCKED) d
 ), turns AS (
     SELECT id, priority, run_at, most, reserve,
@@ -141,8 +154,9 @@ SELECT m.*, c.turn FROM marked m JOIN chosen c ON c.id = m.id
 """)
 
 
-def dispatch(connection: Connection, window: int) -> list[Row[Any]]:
-    """Mark due executions as dispatched, the most urgent first and programs in turn. Needs a transaction.
+def dispatch(connection: Connection, window: int, *, aside: Collection[UUID] = ()) -> list[Row[Any]]:
+    """Mark due executions as dispatched, the most urgent first and programs in turn, without those ``aside``. Needs a
+    transaction.
 
     About ``window`` wait in Redis then; at most twice as many, when programs come to a window that others filled.
 
@@ -163,6 +177,7 @@ def dispatch(connection: Connection, window: int) -> list[Row[Any]]:
         "dispatched": [share.dispatched for share in given],
         "reserves": [share.reserve for share in given],
         "room": window - waiting,
+        "aside": list(aside),
     }
     rows = connection.execute(DISPATCH, parameters).all()
     return sorted(rows, key=lambda row: (row.priority, row.run_at, row.id))
@@ -172,19 +187,59 @@ def _backlog(row: Row[Any]) -> DispatchBacklog:
     return DispatchBacklog(row.name, row.dispatched, row.concurrency, row.per_minute, row.running, int(row.begun))
 
 
-REDISPATCH = text("""
-UPDATE dspex.executions e SET dispatched_at = NULL
-FROM (
-    SELECT id FROM dspex.executions
-    WHERE status = 'queued' AND dispatched_at < now() - make_interval(secs => :older_than)
-    ORDER BY dispatched_at LIMIT :most FOR UPDATE SKIP LOCKED
-) lost WHERE e.id = lost.id
+_DUE = text("""
+SELECT d.id FROM dspex.programs p CROSS JOIN LATERAL (
+    SELECT e.id FROM dspex.executions e
+    WHERE e.program = p.name AND e.status = 'queued' AND e.dispatched_at IS NULL AND e.run_at <= now()
+        AND e.id <> ALL(CAST(:aside AS uuid[]))
+    ORDER BY e.priority, e.run_at LIMIT :most) d
+WHERE p.paused_at IS NULL
+""")
+_MARK = text("UPDATE dspex.executions SET dispatched_at = now() WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id")
+
+
+def find_refused(connection: Connection, *, most: int, aside: Collection[UUID] = ()) -> list[RowFault[UUID]]:
+    """The due executions, ``most`` of each program, that Postgres refuses to mark as dispatched. Needs a transaction.
+
+    Nothing is changed.
+    """
+    due = list(connection.scalars(_DUE, {"most": most, "aside": list(aside)}))
+
+    def mark(ids: Sequence[UUID]) -> Sequence[UUID]:
+        with connection.begin_nested() as savepoint:
+            connection.execute(_MARK, {"ids": list(ids)})
+            savepoint.rollback()
+        return ()
+
+    return for_each_row(mark, due)[1]
+
+
+# What was dispatched in the future was dispatched before Postgres' clock was set back.
+_UNCLAIMED = text("""
+SELECT id FROM dspex.executions
+WHERE status = 'queued' AND (dispatched_at < clock_timestamp() - make_interval(secs => :older_than)
+        OR dispatched_at > clock_timestamp() + interval '1 s')
+    AND id <> ALL(CAST(:aside AS uuid[]))
+ORDER BY dispatched_at LIMIT :most
+""")
+_TAKE_BACK = text("""
+UPDATE dspex.executions SET dispatched_at = NULL WHERE id = ANY(ARRAY(
+    SELECT id FROM dspex.executions WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued'
+        AND dispatched_at IS NOT NULL
+    FOR UPDATE SKIP LOCKED))
+RETURNING id
 """)
 
 
-def redispatch(connection: Connection, *, older_than: float, most: int) -> int:
-    """Take back executions dispatched more than ``older_than`` seconds ago and never claimed. Returns how many."""
-    return connection.execute(REDISPATCH, {"older_than": older_than, "most": most}).rowcount
+def find_unclaimed(connection: Connection, *, older_than: float, most: int, aside: Collection[UUID] = ()) -> list[UUID]:
+    """Executions dispatched more than ``older_than`` seconds ago and never claimed, without those ``aside``."""
+    parameters = {"older_than": older_than, "most": most, "aside": list(aside)}
+    return list(connection.scalars(_UNCLAIMED, parameters))
+
+
+def take_back(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Take back those of these executions that are dispatched and not claimed. Returns them."""
+    return list(connection.scalars(_TAKE_BACK, {"ids": list(ids)}))
 
 
 def forget_starts(connection: Connection) -> None:

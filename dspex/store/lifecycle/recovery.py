@@ -4,16 +4,22 @@ An attempt is lost when the lease of its worker expired, and overdue when it is 
 is alive: the program ignores its cancellation, or blocks the worker's loop. Either is fenced off (its worker's
 settlement finds no row), and the execution is queued again or ends: cancelled if a cancel was requested, failed if its
 attempts are used up.
+
+Postgres' clock may be set. So a worker is dead by what the reaper saw of its heartbeats (workers.declare_dead), and a
+deadline has passed by Postgres' clock only for as long as the reaper saw that clock go on undisturbed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
-__all__ = ["recover"]
+__all__ = ["Overdue", "find_lost", "recover"]
 
 # The audit entry of a lost attempt begins with its evidence, so that the workers an execution killed can be found
 # without parsing text of programs and models, which may contain U+0000, which ->> refuses.
@@ -22,20 +28,25 @@ _EVIDENCE = """
     WHERE a.execution_id = l.id AND a.events::text LIKE '[{"kind" : "lease_expired"%%'
 """
 
+# An attempt that began before the clock was last set, or before it was watched, is overdue once it has been watched for
+# as long as the attempt may take.
+_LOST = """
+    FROM dspex.executions e LEFT JOIN dspex.workers w ON w.id = e.worker_id
+    WHERE e.status = 'running' AND (w.id IS NULL OR w.stopped_at IS NOT NULL OR
+        e.deadline_at < clock_timestamp() - make_interval(secs => %(overdue_seconds)s)
+        AND (e.started_at >= %(watched_since)s
+            OR e.timeout_seconds + %(overdue_seconds)s <= %(watched_seconds)s))
+"""
+_FIND = f"SELECT e.id {_LOST} AND e.id <> ALL(%(aside)s::uuid[]) ORDER BY e.id LIMIT %(most)s"
+
 _RECOVER = f"""
-WITH dead AS (
-    UPDATE dspex.workers SET state = 'dead', stopped_at = now()
-    WHERE stopped_at IS NULL AND heartbeat_at < now() - make_interval(secs => lease_seconds)
-    RETURNING id
-), lost AS MATERIALIZED (
+WITH lost AS MATERIALIZED (
     SELECT e.id, e.attempt, e.max_attempts, e.worker_id, w.host, w.pid, w.heartbeat_at, e.deadline_at,
-        e.cancel_requested_at, w.stopped_at IS NOT NULL OR w.id IN (SELECT id FROM dead) AS expired,
+        e.cancel_requested_at, w.id IS NULL OR w.stopped_at IS NOT NULL AS expired,
         CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled'
              WHEN e.attempt >= e.max_attempts THEN 'failed' ELSE 'queued' END AS next
-    FROM dspex.executions e JOIN dspex.workers w ON w.id = e.worker_id
-    WHERE e.status = 'running' AND (w.stopped_at IS NOT NULL OR w.id IN (SELECT id FROM dead)
-        OR e.deadline_at < now() - make_interval(secs => %(overdue_seconds)s))
-    ORDER BY e.id LIMIT %(most)s FOR UPDATE OF e SKIP LOCKED
+    {_LOST} AND e.id = ANY(%(ids)s::uuid[])
+    ORDER BY e.id FOR UPDATE OF e SKIP LOCKED
 ), found AS (
     SELECT l.*, CASE WHEN l.expired THEN 'lease_expired' ELSE 'deadline_exceeded' END AS kind,
         json_build_object('worker', l.worker_id, 'host', l.host, 'pid', l.pid, 'attempt', l.attempt,
@@ -91,11 +102,33 @@ SELECT id, status, expired, worker_id, attempt FROM recovered
 """  # noqa: S608 - built from constants of this module
 
 
-def recover(connection: Connection, worker_id: UUID, *, overdue_seconds: float, most: int = 1000) -> list[Row[Any]]:
-    """Take lost attempts from their workers, and attempts ``overdue_seconds`` past their deadline.
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """When an attempt is overdue: ``overdue_seconds`` past its deadline by Postgres' clock, which was seen to go on
+    undisturbed for ``watched_seconds``, since it showed ``watched_since``."""
+
+    overdue_seconds: float
+    watched_since: datetime
+    watched_seconds: float
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def find_lost(
+    connection: Connection, overdue: Overdue, *, aside: Collection[UUID] = (), most: int = 1000
+) -> list[UUID]:
+    """Executions whose worker is dead or stopped, or whose attempt is overdue, without those ``aside``."""
+    parameters = {**overdue.parameters, "aside": list(aside), "most": most}
+    return list(connection.exec_driver_sql(_FIND, parameters).scalars())
+
+
+def recover(connection: Connection, worker_id: UUID, ids: Sequence[UUID], overdue: Overdue) -> list[Row[Any]]:
+    """Take the attempts at these executions from their workers, if they are lost or overdue.
 
     ``worker_id`` is the worker that recovers them. Returns ``id, status, expired`` (False: overdue), ``worker_id,
     attempt`` of each.
     """
-    parameters = {"worker_id": worker_id, "overdue_seconds": overdue_seconds, "most": most}
+    parameters = {**overdue.parameters, "worker_id": worker_id, "ids": list(ids)}
     return list(connection.exec_driver_sql(_RECOVER, parameters).all())

@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from dspex.store.workers import LIVE
+
 __all__ = [
     "BackupAttempt",
     "count_tables",
@@ -38,10 +40,9 @@ def in_use(connection: Connection) -> Mapping[str, int]:
     if connection.scalar(text("SELECT to_regclass('dspex.executions')")) is None:
         return {}
     row = connection.execute(
-        text("""SELECT (SELECT count(*) FROM dspex.workers WHERE stopped_at IS NULL
-                    AND heartbeat_at > clock_timestamp() - make_interval(secs => lease_seconds)) AS workers,
+        text(f"""SELECT (SELECT count(*) FROM dspex.workers w WHERE {LIVE}) AS workers,
                 (SELECT count(*) FROM dspex.executions) AS executions,
-                (SELECT count(*) FROM dspex.programs) AS programs""")
+                (SELECT count(*) FROM dspex.programs) AS programs""")  # noqa: S608
     ).one()
     return {name: int(count) for name, count in row._mapping.items() if count}
 

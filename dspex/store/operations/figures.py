@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from dspex.store.operations import health
 from dspex.store.operations.health import Backlog
+from dspex.store.workers import LEADER_PRESENT
 
 __all__ = ["DEAD", "MOST_RECENT", "RECENT", "Figures", "ProgramFigures", "WorkerMemory", "read"]
 
@@ -45,12 +46,13 @@ FROM judged GROUP BY program ORDER BY program
 """
 
 # Workers that the reaper found, and those that it would find if any worker were alive.
-DEAD = """
+DEAD = f"""
 SELECT host, pid, greatest(heartbeat_at, coalesce(stopped_at, heartbeat_at)) AS at FROM dspex.workers
 WHERE (state = 'dead' AND stopped_at > CAST(:at AS timestamptz) - make_interval(secs => :window_seconds))
-    OR (stopped_at IS NULL AND heartbeat_at < CAST(:at AS timestamptz) - make_interval(secs => lease_seconds))
+    OR (stopped_at IS NULL AND heartbeat_at < CAST(:at AS timestamptz) - make_interval(secs => lease_seconds)
+        AND NOT {LEADER_PRESENT})
 ORDER BY at DESC
-"""
+"""  # noqa: S608
 
 _MEMORY = text("""
 SELECT host, pid, memory_bytes / 1048576.0::float8 AS memory_mb FROM dspex.workers

@@ -114,10 +114,11 @@ def performance(connection: Connection) -> dict[str, float | None]:
 
 
 def leader(connection: Connection, duty: str) -> Mapping[str, Any] | None:
-    """The leader of a duty: ``host pid overdue_seconds``, above 0 when its lead has ended; None without one."""
+    """The leader of a duty: ``host pid overdue_seconds``, above 0 when its lead has ended, and ``trouble``: what it
+    cannot do (workers/process/leader/duties.py). None without one."""
     row = connection.execute(
-        text("SELECT w.host, w.pid, extract(epoch FROM clock_timestamp() - l.expires_at)::float8 AS overdue_seconds "
-             "FROM dspex.leaderships l JOIN dspex.workers w ON w.id = l.worker_id WHERE l.duty = :duty"),
+        text("SELECT w.host, w.pid, extract(epoch FROM clock_timestamp() - l.expires_at)::float8 AS overdue_seconds, "
+             "l.trouble FROM dspex.leaderships l JOIN dspex.workers w ON w.id = l.worker_id WHERE l.duty = :duty"),
         {"duty": duty},
     ).mappings().one_or_none()  # fmt: skip
     return dict(row) if row else None

@@ -31,7 +31,7 @@ def trouble(deployment: Deployment) -> Finding:
 @check("Expired leases are noticed", Need.SCHEMA, fix="start a worker: its pump recovers the work of dead workers")
 def leases(deployment: Deployment) -> Finding:
     """A worker whose lease expired is declared dead within a second or two, unless no other worker is alive."""
-    silent = [w for w in deployment.workers if w["heartbeat_age_seconds"] > w["lease_seconds"] + 5]
+    silent = [w for w in deployment.workers if not w["live"] and w["heartbeat_age_seconds"] > w["lease_seconds"] + 5]
     if not silent:
         return met("none")
     named = [f"{w['host']} (pid {w['pid']}) silent for {w['heartbeat_age_seconds']:,.0f} s" for w in silent[:3]]
@@ -47,6 +47,22 @@ def pump(deployment: Deployment) -> Finding:
     if leader["overdue_seconds"] > LEAD_GRACE_SECONDS:
         return not_met(f"its lead ended {leader['overdue_seconds']:,.0f} s ago")
     return met(f"{leader['host']} (pid {leader['pid']})")
+
+
+@check(
+    "The pump's leader does all its duties",
+    Need.SCHEMA,
+    fix="read its log; `dspex audit verify` shows what is wrong with the trail of an execution that cannot be changed",
+)
+def duties(deployment: Deployment) -> Finding:
+    """Duties that fail are done again; executions that Postgres refuses to change are set aside and tried again."""
+    leader = deployment.ask(health.leader, "pump")
+    trouble = leader["trouble"] if leader is not None else None
+    if not trouble:
+        return met("none failed")
+    named = {**trouble["duties"], **trouble["executions"]}
+    evidence = "; ".join(f"{name}: {why}" for name, why in list(named.items())[:3])
+    return not_met(evidence, set_aside=trouble["set_aside"])
 
 
 @check("Beat runs", Need.SCHEMA, fix="start it: `dspex beat`; and check that workers consume its tasks")

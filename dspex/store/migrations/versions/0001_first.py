@@ -162,7 +162,8 @@ CREATE TABLE dspex.refused_messages (
 CREATE TABLE dspex.leaderships (
     duty text PRIMARY KEY,
     worker_id uuid NOT NULL,
-    expires_at timestamptz NOT NULL
+    expires_at timestamptz NOT NULL,
+    trouble json
 );
 
 CREATE TABLE dspex.health_checks (

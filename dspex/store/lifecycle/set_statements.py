@@ -1,0 +1,71 @@
+"""Set statements: statements about many rows, in which one bad row fails no other.
+
+A statement that Postgres refuses because of a row is carried out for each half of the rows, and so on, until the rows
+at fault are alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+__all__ = ["RowFault", "for_each_row", "row_fault"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Classes of SQLSTATE that a row causes: its values, a constraint, a trigger that refuses it, a damaged page.
+ROW_CLASSES = ("21", "22", "23", "2F", "38", "39", "44", "P0", "XX")
+#: Raised by triggers; a right that is missing altogether is another error of SQLAlchemy's caller.
+_REFUSED = "42501"
+
+
+@dataclass(frozen=True, slots=True)
+class RowFault(Generic[T]):
+    """A row that Postgres refused, and why, without the row's content."""
+
+    row: T
+    reason: str
+
+
+def for_each_row(
+    statement: Callable[[Sequence[T]], Sequence[R]], rows: Sequence[T]
+) -> tuple[list[R], list[RowFault[T]]]:
+    """Carry out the statement for these rows, all at once if that works. Returns its results, and the rows at fault.
+
+    The statement must change nothing when it raises an error. Raises errors that no row causes.
+    """
+    if not rows:
+        return [], []
+    try:
+        return list(statement(rows)), []
+    except DBAPIError as error:
+        if (reason := row_fault(error)) is None:
+            raise
+        if len(rows) == 1:
+            return [], [RowFault(rows[0], reason)]
+    results: list[R] = []
+    faults: list[RowFault[T]] = []
+    middle = len(rows) // 2
+    for half in (rows[:middle], rows[middle:]):
+        done, refused = for_each_row(statement, half)
+        results += done
+        faults += refused
+    return results, faults
+
+
+def row_fault(error: DBAPIError) -> str | None:
+    """Why Postgres refused a row, or None when the error is not about rows."""
+    cause = error.orig
+    if not isinstance(cause, psycopg.Error) or cause.sqlstate is None:
+        return None
+    if not cause.sqlstate.startswith(ROW_CLASSES) and cause.sqlstate != _REFUSED:
+        return None
+    name = type(cause).__name__
+    if cause.sqlstate.startswith("22") or not cause.diag.message_primary:  # the message may quote a value
+        return name
+    return f"{name}: {cause.diag.message_primary}"
