@@ -238,7 +238,7 @@ def find_unclaimed(connection: Connection, *, older_than: float, most: int, asid
 
 
 def take_back(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
-    """Take back those of these executions that are dispatched and not claimed. Returns them."""
+    """Take back each of these executions that is dispatched and not claimed. Returns them."""
     return list(connection.scalars(_TAKE_BACK, {"ids": list(ids)}))
 
 
