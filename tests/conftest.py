@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import os
 import signal
 import tempfile
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
-import psycopg
 import pytest
 import redis
 import uvloop
@@ -21,8 +20,8 @@ import uvloop
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
-from dspex.store import migrate
 from dspex.store.database import Database
+from tests.databases import TestDatabases
 from tests.left_open import LeftOpen
 from tests.processes import WorkerProcess, forked_workers
 from tests.run_times import RunTimes
@@ -33,8 +32,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("dspex")
 
-TEMPLATE = "dspex_template"
-_numbers = itertools.count(1)
 #: The Redis databases that no test uses now; those from 14 on are for tests that name one.
 _redis_databases = deque(range(1, 14))
 
@@ -71,10 +68,6 @@ def servers(fork_server: None) -> Iterator[EmbeddedServers]:
         tempfile.TemporaryDirectory(prefix="dspex-test-") as home,
         EmbeddedServers(Path(home), durable=False) as running,
     ):
-        _administer(running, f"CREATE DATABASE {TEMPLATE}")
-        template = Database(_database(running, TEMPLATE))
-        migrate.upgrade(template.engine)
-        template.close()
         yield running
 
 
@@ -88,15 +81,15 @@ def backends(servers: EmbeddedServers) -> Iterator[Backends]:
 @contextmanager
 def fresh_backends(servers: EmbeddedServers) -> Iterator[Backends]:
     """A migrated database and an empty Redis database of the caller's own."""
-    name, redis_database = f"test_{next(_numbers)}", _redis_databases.popleft()
+    databases = _databases(servers)
+    name, redis_database = databases.take(), _redis_databases.popleft()
     broker_url = f"{servers.broker_url.rsplit('/', 1)[0]}/{redis_database}"
-    _administer(servers, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
     try:
         with redis.Redis.from_url(broker_url) as client:
             client.flushdb()
-        yield Backends((_database(servers, name), broker_url))
+        yield Backends((databases.url(name), broker_url))
     finally:
-        _administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+        databases.give_back(name)
         _redis_databases.append(redis_database)
 
 
@@ -131,10 +124,6 @@ def start_worker(backends: Backends, tmp_path: Path) -> Iterator[Callable[..., W
         worker.stop()
 
 
-def _administer(servers: EmbeddedServers, statement: str) -> None:
-    with psycopg.connect(_database(servers, "postgres"), autocommit=True) as connection:
-        connection.execute(statement.encode())
-
-
-def _database(servers: EmbeddedServers, name: str) -> str:
-    return f"{servers.database_url.rsplit('/', 1)[0]}/{name}"
+@functools.cache
+def _databases(servers: EmbeddedServers) -> TestDatabases:
+    return TestDatabases(servers)

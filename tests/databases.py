@@ -1,0 +1,127 @@
+"""Databases of tests: migrated and empty. One is used again as long as tests changed nothing in it but rows."""
+
+from __future__ import annotations
+
+import itertools
+from urllib.parse import urlsplit
+
+import psycopg
+
+from dspex.embedded.embedded_servers import EmbeddedServers
+from dspex.store import migrate
+from dspex.store.database import Database
+
+__all__ = ["TestDatabases"]
+
+TEMPLATE = "dspex_template"
+#: A database that grew by more bytes is dropped: its tables would be slow to read, and their statistics are wrong.
+MOST_GROWTH = 1024 * 1024
+#: Ends the sessions of workers that a test killed, which may be in the middle of a statement.
+END_SESSIONS = """
+SELECT count(pg_terminate_backend(pid, 10000))
+FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+#: Changes with every change of the schema, of rights and of the rows that the migrations insert. A row of a catalog
+#: that is changed gets another xmin; a copied database has those of its template.
+FINGERPRINT = """
+SELECT (SELECT (count(*), sum(xmin::text::bigint)) FROM pg_class)::text
+    || (SELECT (count(*), sum(xmin::text::bigint)) FROM pg_attribute)::text
+    || (SELECT (count(*), sum(xmin::text::bigint)) FROM pg_proc)::text
+    || (SELECT (count(*), sum(xmin::text::bigint)) FROM pg_trigger)::text
+    || (SELECT (count(*), sum(xmin::text::bigint)) FROM pg_constraint)::text
+    || (SELECT (count(*), sum(xmin::text::bigint)) FROM pg_type)::text
+    || (SELECT (count(*), sum(xmin::text::bigint)) FROM pg_default_acl)::text
+    || (SELECT (count(*), sum(xmin::text::bigint)) FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_')::text
+    || (SELECT (datconnlimit, datacl) FROM pg_database WHERE datname = current_database())::text
+    || (SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+        WHERE d.datname = current_database())
+"""
+TABLES_WITH_ROWS = """
+SELECT format('%I.%I', n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname !~ '^(pg_|information_schema)' AND pg_relation_size(c.oid) > 0
+ORDER BY 1
+"""
+RESTART_SEQUENCES = """
+SELECT count(setval(format('%I.%I', schemaname, sequencename)::regclass, start_value, false))
+FROM pg_sequences WHERE last_value IS NOT NULL
+"""
+
+
+class TestDatabases:
+    """Hands out databases of the servers."""
+
+    __test__ = False
+
+    def __init__(self, servers: EmbeddedServers) -> None:
+        self._servers = servers
+        self._numbers = itertools.count(1)
+        self._free: list[str] = []
+        self._administer(f"CREATE DATABASE {TEMPLATE}")
+        template = Database(self.url(TEMPLATE))
+        migrate.upgrade(template.engine)
+        template.close()
+        with self._superuser(TEMPLATE) as connection:
+            self._seeded = _tables_with_rows(connection)
+            self._fingerprint = self._fingerprint_of(connection)
+            self._size = _size(connection)
+
+    def take(self) -> str:
+        """The name of a migrated, empty database."""
+        if self._free:
+            return self._free.pop()
+        name = f"test_{next(self._numbers)}"
+        self._administer(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+        return name
+
+    def give_back(self, name: str) -> None:
+        """Empty the database for another test, or drop it if more than rows was changed."""
+        with self._superuser(name) as connection:
+            connection.execute(END_SESSIONS)
+            again = (
+                self._fingerprint_of(connection) == self._fingerprint and _size(connection) - self._size < MOST_GROWTH
+            )
+            if again:
+                self._empty(connection)
+        if again:
+            self._free.append(name)
+        else:
+            self._administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def url(self, name: str) -> str:
+        return f"{self._servers.database_url.rsplit('/', 1)[0]}/{name}"
+
+    def _empty(self, connection: psycopg.Connection) -> None:
+        connection.execute("SET session_replication_role = replica")  # no trigger refuses
+        for table in _tables_with_rows(connection):
+            if table not in self._seeded:
+                connection.execute(f"DELETE FROM {table}".encode())
+        connection.execute(RESTART_SEQUENCES)
+
+    def _fingerprint_of(self, connection: psycopg.Connection) -> list[object]:
+        seeds = [f"SELECT (count(*), sum(xmin::text::bigint))::text FROM {table}" for table in self._seeded]
+        return [connection.execute(statement.encode()).fetchone() for statement in [FINGERPRINT, *seeds]]
+
+    def _administer(self, statement: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _superuser(self, name: str) -> psycopg.Connection:
+        server = urlsplit(self._servers.database_url)
+        return psycopg.connect(
+            host=server.hostname,
+            port=server.port,
+            user="postgres",
+            password=self._servers.home.password("superuser"),
+            dbname=name,
+            autocommit=True,
+        )
+
+
+def _tables_with_rows(connection: psycopg.Connection) -> list[str]:
+    return [name for (name,) in connection.execute(TABLES_WITH_ROWS)]
+
+
+def _size(connection: psycopg.Connection) -> int:
+    (size,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
+    return int(size)
