@@ -8,7 +8,18 @@ from typing import Any
 
 import dspy
 
-__all__ = ["Counting", "Support", "broken_factory", "concise", "look_up", "no_module", "refuse", "system", "weather"]
+__all__ = [
+    "Counting",
+    "Support",
+    "broken_factory",
+    "concise",
+    "look_up",
+    "no_module",
+    "photograph",
+    "refuse",
+    "system",
+    "weather",
+]
 
 CAPITALS = {"France": "Paris", "Italy": "Rome"}
 
@@ -22,6 +33,11 @@ async def weather(city: str) -> dict[str, Any]:
     """The weather in a city."""
     await asyncio.sleep(0)
     return {"city": city, "degrees": 20}
+
+
+def photograph(caption: str) -> dict[str, Any]:
+    """An image, and its caption."""
+    return {"image": dspy.Image("https://example.com/a.png"), "caption": caption, "words": [caption]}
 
 
 def refuse(reason: str) -> str:

@@ -24,6 +24,7 @@ from dspex.signatures.values.value_checks import FORMATS
 from workers.adapters.dspy.compact_prompt import CompactAdapter
 from workers.adapters.dspy.dspy_signature import dspy_signature
 from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt
+from workers.adapters.dspy.user_text import UserTextPrompt
 from workers.answers.incremental import JsonAnswer, PartialAnswer, SectionsAnswer
 from workers.answers.json_object import json_object
 from workers.attempt.settlement import stored_error
@@ -34,10 +35,10 @@ from workers.observe.redact import fields_at_fault, redact
 Read = Callable[[str], object]
 
 SMALLEST, LARGEST = 2**11, 2**20
-#: Growth when the length is doubled three times: 8 is linear, 64 quadratic.
-MOST_GROWTH = 27
+#: Growth when the length is doubled twice: 4 is linear, 16 quadratic.
+MOST_GROWTH = 9
 #: A shorter time is noise, and is not compared. After a longer time, no larger text is read.
-LEAST_SECONDS, ENOUGH_SECONDS = 0.002, 0.02
+LEAST_SECONDS, ENOUGH_SECONDS = 0.001, 0.02
 
 #: Texts: the part before, the part that is repeated, the part after.
 FENCES = [
@@ -71,6 +72,11 @@ SECRETS = [
     ("token", "\n", ""), ("", "token = ", ""), ("", "://", ""), ("://", "a", ""), ("", "://a", ""), ("", "sk-", ""),
     ("", "sk-aaaaaaa ", ""), ("sk-", "a", ""), ("bearer", '"', ""), ("", "api_", ""), ("a", "\\", "\0"),
 ]  # fmt: skip
+MARKERS = [
+    ("", "<<CUSTOM-TYPE-START-IDENTIFIER>>", ""), ("", "<<CUSTOM-TYPE-END-IDENTIFIER>>", ""),
+    ("<<CUSTOM-TYPE-START-IDENTIFIER>>", "{'", "<<CUSTOM-TYPE-END-IDENTIFIER>>"),
+    ("<<CUSTOM", "~", "-TYPE-"), ("", "<<CUSTOM~", ""), ("", "<<CUSTOM~-TYPE-", ""),
+]  # fmt: skip
 
 
 def check_growth(read: Read, text: tuple[str, str, str], largest: int) -> None:
@@ -80,7 +86,7 @@ def check_growth(read: Read, text: tuple[str, str, str], largest: int) -> None:
     size = SMALLEST
     while size <= largest and (not seconds or seconds[-1] < ENOUGH_SECONDS):
         content = before + repeated * (size // len(repeated)) + after
-        known = seconds[-3] if len(seconds) > 2 else 0.0
+        known = seconds[-2] if len(seconds) > 1 else 0.0
         most = known * MOST_GROWTH if known >= LEAST_SECONDS else float("inf")
         seconds.append(_best(read, content, most))
         assert seconds[-1] <= most, f"{size} characters: {seconds}"
@@ -159,6 +165,18 @@ MADE = (
     .append("tool", dspy.OutputField(), Literal["one", "two"])
     .append("reasoning", dspy.OutputField(), dspy.Reasoning)
 )
+
+
+class TextPrompt(UserTextPrompt, CompactAdapter):
+    """A prompt as a run has it."""
+
+
+def asked(text: str) -> None:
+    """A prompt made of a user's text, once in a list, and an image."""
+    TextPrompt().format(ASKED, [], {"picture": dspy.Image("https://example.com/a.png"), "q": [text, text]})
+
+
+ASKED = dspy_signature(signature("signature p: :image picture, :list(:string) q -> :string a"))
 PROMPTS = {"chat": ChatPrompt(), "json": JsonPrompt(), "compact": CompactAdapter()}
 
 READERS: dict[str, tuple[Read, list[tuple[str, str, str]], int]] = {
@@ -169,6 +187,7 @@ READERS: dict[str, tuple[Read, list[tuple[str, str, str]], int]] = {
     "preview of sections": (whole(as_sections), SECTIONS, LARGEST),
     "preview of sections in pieces": (in_pieces(as_sections), SECTIONS, LARGEST // 8),
     "stream": (published, [("", "a", "")], LARGEST),
+    "question": (asked, MARKERS, LARGEST),
     "redaction": (redact, SECRETS, LARGEST),
     "stored error": (lambda text: stored_error(ProgramError(text)), SECRETS, LARGEST),
     "fields at fault": (
@@ -191,6 +210,11 @@ TYPES = [
     ":prompt_template", ':enum("a", "b")', ":list(:integer)", ":optional(:integer)", ":union(:integer, :boolean)",
     ':string(one_of=["a", "b"])', *(f':string(format="{name}")' for name in FORMATS),
 ]  # fmt: skip
+
+
+def test_quadratic_time_is_found() -> None:
+    with pytest.raises(AssertionError, match="characters"):
+        check_growth(lambda text: [text.find("x", at) for at in range(0, len(text), 16)], ("", "a", ""), LARGEST)
 
 
 PAIRS = [

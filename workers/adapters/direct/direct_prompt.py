@@ -8,19 +8,27 @@ Gemini. For an endpoint that takes no schema, the schema is part of the instruct
 from __future__ import annotations
 
 import json
+import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
+
+from pydantic_core import SchemaValidator
+from pydantic_core import ValidationError as CoreError
 
 from dspex.errors import ModelError, ProgramError
 from dspex.program.program import Program
 from dspex.signatures import Signature
-from dspex.signatures.fields import Field
+from dspex.signatures.fields import Field, Type
+from dspex.signatures.values.validators import build_validator
 from workers.answers.json_object import json_object
 from workers.lm.connect.endpoint import Endpoint
 
 __all__ = ["DirectPrompt", "check_state"]
 
 _Message = dict[str, Any]
+#: The types of media, and what an address without a known extension is taken for.
+_MEDIA_TYPES = {"image": "image/png", "audio": "audio/wav"}
 #: What a predictor's state holds, as ``dspy.Predict.dump_state()`` gives it; the first two matter here.
 _STATE_KEYS = frozenset({"demos", "signature", "lm", "traces", "train"})
 
@@ -119,7 +127,7 @@ def _system(signature: Signature, instructions: str) -> Iterator[str]:
 def _asked(signature: Signature, values: Mapping[str, Any]) -> _Message:
     """Inputs as the user's turn: the only text as it stands, several by name; media as what they are."""
     fields = [f for f in signature.input_fields if f.type.name != "history" and values.get(f.name) is not None]
-    texts = [field for field in fields if field.type.name not in ("image", "audio")]
+    texts = [field for field in fields if not _is_media(field, values[field.name])]
     alone = len(texts) == 1 and len(signature.input_fields) == 1
     lines = [_spelled(values[f.name]) if alone else f"{f.name}: {_spelled(values[f.name])}" for f in texts]
     media = [_media(field, values[field.name]) for field in fields if field not in texts]
@@ -136,12 +144,34 @@ def _turns(signature: Signature, values: Mapping[str, Any]) -> list[_Message]:
     return turns
 
 
+def _is_media(field: Field, value: Any) -> bool:
+    """Whether the value is an image or audio as the signature takes it. Turns of a conversation and examples were not
+    validated: what is something else there stays text, since a part of a request may name a file of this machine."""
+    if field.type.name not in _MEDIA_TYPES:
+        return False
+    try:
+        _validator(field.type).validate_python({"value": value})
+    except CoreError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=256)
+def _validator(kind: Type) -> SchemaValidator:
+    return build_validator([Field("value", kind)])
+
+
 def _media(field: Field, value: Mapping[str, Any]) -> dict[str, Any]:
-    url = str(value.get("url", ""))
+    kind = field.type.name
+    if "url" not in value:
+        return {"type": kind, "media_type": value["media_type"], "data": value["data"]}
+    url = str(value["url"])
     if url.startswith("data:"):
         head, _, data = url.removeprefix("data:").partition(",")
-        return {"type": field.type.name, "media_type": head.partition(";")[0], "data": data}
-    return {"type": field.type.name, **value}
+        return {"type": kind, "media_type": head.partition(";")[0] or _MEDIA_TYPES[kind], "data": data}
+    guessed, _ = mimetypes.guess_type(url)
+    fits = guessed is not None and guessed.startswith(f"{kind}/")
+    return {"type": kind, "media_type": guessed if fits else _MEDIA_TYPES[kind], "url": url}
 
 
 def _spelled(value: Any) -> str:

@@ -21,6 +21,7 @@ from dspex.signatures import Signature
 from workers.adapters.dspy.compact_prompt import CompactAdapter
 from workers.adapters.dspy.dspy_signature import dspy_names, field_schema, is_text
 from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt
+from workers.adapters.dspy.user_text import UserTextPrompt
 from workers.answers.incremental import JsonAnswer, SectionsAnswer
 from workers.lm.engine import RunEngine
 from workers.lm.exchange import Exchange, Reader, begin_exchange, current_exchange
@@ -42,7 +43,7 @@ class _BreaksSignature(Exception):
 _BAD = (AdapterParseError, _BreaksSignature)
 
 
-class RepairingPrompt(dspy.Adapter):  # type: ignore[misc]
+class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
     """Put before one of our prompts, it sends a bad answer back once. One instance belongs to one run."""
 
     def __init__(self, engine: RunEngine) -> None:

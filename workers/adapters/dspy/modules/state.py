@@ -12,6 +12,7 @@ from dspy.signatures.signature import infer_prefix
 from dspex.errors import ProgramError
 from dspex.program.program import Program
 from workers.adapters.dspy.dspy_signature import dspy_names
+from workers.adapters.dspy.user_text import stored_media
 
 __all__ = ["apply_state"]
 
@@ -93,7 +94,14 @@ def _demos(program: Program, predictor: str, signature: type[dspy.Signature], de
         raise _misfit(
             program, f"the demos of predictor {predictor!r} have {_named(unknown)}, which its signature does not"
         )
+    media = [name for name, field in signature.fields.items() if _is_media(field.annotation)]
+    for demo in named:
+        demo.update({name: stored_media(demo[name]) or demo[name] for name in media if isinstance(demo.get(name), str)})
     return named
+
+
+def _is_media(annotation: Any) -> bool:
+    return bool(dspy.Type.extract_custom_type_from_annotation(annotation))
 
 
 def _misfit(program: Program, why: str) -> ProgramError:
