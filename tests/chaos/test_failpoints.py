@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from dspex.client.client import Client
 from dspex.settings import Backends, failpoints
 from tests.chaos.guarantees import assert_guarantees, long, paid_calls
 from tests.model_server import ModelServer, Step, model_server
-from tests.processes import Process, WorkerProcess, environment_of
+from tests.processes import Process, WorkerProcess, environment_of, start
 from tests.waiting import wait_for
 
 __all__ = ["model_server"]
@@ -29,7 +28,7 @@ QA = dspex.signature("question -> answer")
 RETRY = dspex.Retry(max_attempts=20, backoff=0.05)
 #: The shortest lease there is: recovery is soon.
 LEASE = {"DSPEX_LEASE_SECONDS": 1}
-MANY = 2500
+MANY = 1500
 
 
 def scripted(**options: object) -> dspex.Program:
@@ -57,14 +56,17 @@ def question(number: int) -> str:
 
 def produce(backends: Backends, point: str, *arguments: str) -> Sequence[UUID]:
     """The ids that submits returned in a producer that is killed at ``point``."""
-    producer = subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos.producer", "qa", *arguments],
-        env=environment_of(backends, {"DSPEX_FAILPOINTS": point}),
-        stdout=subprocess.PIPE,
-    )
-    output, _ = producer.communicate(timeout=60)
-    dies(producer, point)
-    return [UUID(line) for line in output.decode().split()]
+    with tempfile.TemporaryFile() as output:
+        producer = start(
+            "tests.chaos.producer",
+            "qa",
+            *arguments,
+            environment=environment_of(backends, {"DSPEX_FAILPOINTS": point}),
+            output=output,
+        )
+        dies(producer, point)
+        output.seek(0)
+        return [UUID(line) for line in output.read().decode().split()]
 
 
 def test_a_producer_killed_anywhere_loses_nothing(
