@@ -40,7 +40,7 @@ class ExecutionServices:
         adapters = Adapters()
         streams = Streams(backends.broker_url)
         slots = FairSlots(concurrency, throttled=permits.throttled)
-        permits.on_freed = slots.wake
+        permits.on_freed(slots.wake)
         self.refusals = RefusalCounts(ledger)
         self.host = Host(ledger, adapters, permits, Sealing.of(settings))
         self.executor = Executor(ledger, self.host, streams, slots, self.refusals)

@@ -61,8 +61,11 @@ class Permits:
         self._closing = asyncio.Event()
         self._giving: asyncio.Task[None] | None = None
         self._gives: asyncio.Queue[Callable[[], Awaitable[None]] | None] = asyncio.Queue()
-        #: Called when a program may no longer be throttled.
-        self.on_freed: Callable[[], None] = lambda: None
+        self._callbacks: list[Callable[[], None]] = []
+
+    def on_freed(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` each time that a program may no longer be throttled."""
+        self._callbacks.append(callback)
 
     def start(self) -> None:
         self._renewing = asyncio.create_task(self._renew())
@@ -111,7 +114,7 @@ class Permits:
             raise
         finally:
             self._waiting[program] -= 1
-            self.on_freed()
+            self._announce()
         return permit
 
     def deferred(self, program: str, code: str, wait_seconds: float) -> Deferred:
@@ -119,8 +122,12 @@ class Permits:
         least, most = DELAY_SECONDS
         seconds = min(max(wait_seconds, least), most) * random.uniform(1.0, 1.25)  # noqa: S311
         self._throttled_until[program] = time.monotonic() + seconds
-        asyncio.get_running_loop().call_later(seconds, self.on_freed)
+        asyncio.get_running_loop().call_later(seconds, self._announce)
         return Deferred(WHY[code], code=code, delay_seconds=round(seconds, 3))
+
+    def _announce(self) -> None:
+        for callback in self._callbacks:
+            callback()
 
     def give(self, permit: Permit, correction: int) -> None:
         """The call is over. Redis is updated in the background; if that fails, the call's lease ends."""
