@@ -8,6 +8,7 @@
     ├── ValidationError          values that do not fit a signature or a program: every one, in .errors
     │   └── ConstraintViolation  the types are right, and every fault is a violated constraint
     ├── ProgramNotFound          no such program, or no such version of it
+    │   └── ProgramUnreadable    the stored program needs what is missing here, or is not a program
     ├── ProgramVersionMismatch   the program in hand is not the deployed one
     ├── SecretInProgram          a program contains a secret instead of the name of its variable
     ├── EncryptionError          a secret cannot be encrypted or decrypted: missing key, wrong key or damaged data
@@ -60,6 +61,7 @@ __all__ = [
     "ModuleNotAllowed",
     "ProgramError",
     "ProgramNotFound",
+    "ProgramUnreadable",
     "ProgramVersionMismatch",
     "RateLimited",
     "ResultNotReady",
@@ -207,6 +209,15 @@ class ProgramNotFound(DspexError):
     """No such program is deployed."""
 
     code = "program_not_found"
+
+
+class ProgramUnreadable(ProgramNotFound):
+    """The stored program cannot be read here.
+
+    It needs what this installation lacks (an adapter, a type, a newer DSPex), or what is stored is not a program.
+    """
+
+    code = "program_unreadable"
 
 
 class ProgramVersionMismatch(DspexError):

@@ -47,7 +47,8 @@ _KINDS = {
     "result_serialization": ("the outputs were written as JSON", "bytes, duration_ms"),
     "completed": ("the result was recorded: the last event", ""),
     "retried": (
-        "the attempt failed, or was handed back at a limit, and another one follows; or a user retried the execution",
+        "the attempt failed, or was handed back at a limit or by a worker that cannot run the program, and another one "
+        "follows; or a user retried the execution",
         "code, delay_seconds, or by",
     ),
     "failed": (

@@ -207,6 +207,8 @@ def _faults(program: Program) -> Iterator[FieldError]:
     yield from _action_faults(program)
     if not isinstance(program.tools, tuple) or not all(isinstance(tool, str) for tool in program.tools):
         yield FieldError("tools", "a list of 'package.module:function'", repr(program.tools)[:80])
+    if not isinstance(program.journal, bool):
+        yield FieldError("journal", "True or False", repr(program.journal)[:80])
     yield from _text_faults(program)
 
 

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from dspex.errors import ProgramNotFound
+from dspex.errors import ProgramUnreadable
 from dspex.program.program import Program
+from dspex.program.stored_program import StoredProgram
+from dspex.store.lifecycle.dispatch import held
 
-__all__ = ["Deployed", "current", "deploy", "deployed", "load", "names", "paused", "set_pause"]
+__all__ = [
+    "Deployed",
+    "current",
+    "deploy",
+    "deployed",
+    "load",
+    "names",
+    "paused",
+    "readable",
+    "set_pause",
+    "waiting",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +118,51 @@ def deploy(connection: Connection, program: Program) -> Deployed:
 
 
 def current(connection: Connection, name: str) -> Deployed | None:
+    """The deployed version. Raises ProgramUnreadable."""
     row = connection.execute(_CURRENT, {"name": name}).one_or_none()
     if row is None:
         return None
-    return Deployed(
-        Program.from_content(name, json.loads(row.content)), row.deployed_at, row.paused_at, row.paused_reason
-    )
+    program = StoredProgram(name, row.version, row.content).read()
+    return Deployed(program, row.deployed_at, row.paused_at, row.paused_reason)
 
 
 def load(connection: Connection, name: str, version: str) -> Program | None:
+    """A version of a program. Raises ProgramUnreadable."""
+    stored = _stored(connection, name, version)
+    return None if stored is None else stored.read()
+
+
+def _stored(connection: Connection, name: str, version: str) -> StoredProgram | None:
     content = connection.exec_driver_sql(LOAD, {"name": name, "version": version}).scalar_one_or_none()
-    return None if content is None else Program.from_content(name, json.loads(content))
+    return None if content is None else StoredProgram(name, version, content)
 
 
-def deployed(connection: Connection) -> list[Program]:
-    """The current version of every program, except programs of a newer DSPex, which no worker here can run."""
+def deployed(connection: Connection) -> list[StoredProgram]:
+    """The current version of every program."""
     rows = connection.execute(
         text(
-            """SELECT name, content::text AS content
+            """SELECT name, version, content::text AS content
                FROM dspex.programs JOIN dspex.program_versions USING (name, version)"""
         )
-    ).all()
+    )
+    return [StoredProgram(*row) for row in rows]
+
+
+def waiting(connection: Connection) -> list[StoredProgram]:
+    """The current version of every program, and the versions whose executions wait for a worker that can run them."""
+    found = {(stored.name, stored.version): stored for stored in deployed(connection)}
+    for name, version, _ in held(connection):
+        if (name, version) not in found and (stored := _stored(connection, name, version)) is not None:
+            found[name, version] = stored
+    return list(found.values())
+
+
+def readable(stored: Iterable[StoredProgram]) -> list[Program]:
+    """These programs, without those that cannot be read here."""
     found = []
-    for row in rows:
-        with suppress(ProgramNotFound):
-            found.append(Program.from_content(row.name, json.loads(row.content)))
+    for each in stored:
+        with suppress(ProgramUnreadable):
+            found.append(each.read())
     return found
 
 

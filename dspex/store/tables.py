@@ -29,7 +29,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, UUID
 
 SCHEMA = "dspex"
 metadata = MetaData(schema=SCHEMA)
@@ -81,6 +81,8 @@ executions = Table(
     _at("created_at", nullable=False),
     _at("run_at", nullable=False),
     _at("dispatched_at"),
+    # Held back by the pump: no live worker can run its version.
+    _at("held_at"),
     _at("started_at"),
     # When the current attempt must end; set by the claim.
     _at("deadline_at"),
@@ -107,8 +109,9 @@ executions = Table(
         "program",
         "priority",
         "run_at",
-        postgresql_where=text("status = 'queued' AND dispatched_at IS NULL"),
+        postgresql_where=text("status = 'queued' AND dispatched_at IS NULL AND held_at IS NULL"),
     ),
+    Index("executions_held", "program", "version", postgresql_where=text("status = 'queued' AND held_at IS NOT NULL")),
     # Dispatched but not yet claimed: the pump's window.
     Index(
         "executions_dispatched",
@@ -225,6 +228,8 @@ workers = Table(
     Column("lease_seconds", Double, nullable=False),
     # What keeps it from working, such as the place where its loop is blocked, or lost threads.
     Column("trouble", Text),
+    # The versions of programs that it cannot run, and why (workers.py).
+    Column("unrunnable", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     # The memory of its process, and the share of a core that it used since the last heartbeat.
     Column("memory_bytes", BigInteger),
     Column("cpu", Double),

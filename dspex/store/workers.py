@@ -16,6 +16,7 @@ __all__ = [
     "FleetCapacity",
     "Heartbeat",
     "Lead",
+    "UnrunnableVersion",
     "Vitals",
     "beat",
     "declare_dead",
@@ -37,12 +38,15 @@ LIVE = f"""(w.stopped_at IS NULL AND (
     abs(extract(epoch FROM clock_timestamp() - w.heartbeat_at)) < w.lease_seconds OR {LEADER_PRESENT}))"""
 
 _REGISTER = text("""
-INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, started_at, heartbeat_at)
-VALUES (:id, :host, :pid, :version, 'running', :concurrency, 0, :lease_seconds, clock_timestamp(), clock_timestamp())
+INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, unrunnable, started_at,
+    heartbeat_at)
+VALUES (:id, :host, :pid, :version, 'running', :concurrency, 0, :lease_seconds, CAST(:unrunnable AS text[]),
+    clock_timestamp(), clock_timestamp())
 """)
 _BEAT = text("""
 UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, concurrency = :concurrency,
-    state = :state, trouble = :trouble, memory_bytes = :memory_bytes, cpu = :cpu
+    state = :state, trouble = :trouble, memory_bytes = :memory_bytes, cpu = :cpu,
+    unrunnable = CAST(:unrunnable AS text[])
 WHERE id = :id AND stopped_at IS NULL
 """)
 _STOP = text("UPDATE dspex.workers SET state = 'stopped', stopped_at = clock_timestamp(), running = 0 WHERE id = :id")
@@ -71,9 +75,33 @@ UNION ALL SELECT worker_id, expires_at FROM dspex.leaderships WHERE duty = :duty
 _RESIGN = text("DELETE FROM dspex.leaderships WHERE worker_id = :worker_id")
 
 
+class UnrunnableVersion(NamedTuple):
+    """A version of a program that a worker cannot run, and why."""
+
+    program: str
+    version: str
+    reason: str
+
+    @property
+    def key(self) -> str:
+        """The version as statements compare it; neither part contains a blank."""
+        return f"{self.program} {self.version}"
+
+    @classmethod
+    def decode(cls, text: str) -> UnrunnableVersion:
+        """The version that :meth:`encode` made the text of."""
+        program, version, reason = (*text.split(" ", 2), "", "")[:3]
+        return cls(program, version, reason)
+
+    def encode(self) -> str:
+        """The version as a worker's row has it: its key, a blank, the reason."""
+        return f"{self.key} {self.reason}"
+
+
 class Vitals(NamedTuple):
     """The state of a live worker: how many executions it runs, and how many it can; ``state`` is running or stopping;
-    ``trouble`` describes what keeps it from working; ``cpu`` is the share of a core that it used lately."""
+    ``trouble`` describes what keeps it from working; ``cpu`` is the share of a core that it used lately;
+    ``unrunnable``: the versions that it cannot run, encoded."""
 
     running: int
     concurrency: int
@@ -81,10 +109,19 @@ class Vitals(NamedTuple):
     trouble: str | None = None
     memory_bytes: int | None = None
     cpu: float | None = None
+    unrunnable: Sequence[str] = ()
 
 
 def register(
-    connection: Connection, *, id: UUID, host: str, pid: int, version: str, concurrency: int, lease_seconds: float
+    connection: Connection,
+    *,
+    id: UUID,
+    host: str,
+    pid: int,
+    version: str,
+    concurrency: int,
+    lease_seconds: float,
+    unrunnable: Sequence[str] = (),
 ) -> None:
     connection.execute(
         _REGISTER,
@@ -95,13 +132,16 @@ def register(
             "version": version,
             "concurrency": concurrency,
             "lease_seconds": lease_seconds,
+            "unrunnable": list(unrunnable),
         },
     )
 
 
 def beat(connection: Connection, id: UUID, vitals: Vitals) -> bool:
     """Renew the lease. False when the worker was declared dead: it no longer owns its executions."""
-    return connection.execute(_BEAT, {"id": id, **vitals._asdict()}).rowcount == 1
+    return (
+        connection.execute(_BEAT, {"id": id, **vitals._asdict(), "unrunnable": list(vitals.unrunnable)}).rowcount == 1
+    )
 
 
 def stop(connection: Connection, id: UUID) -> None:
@@ -163,11 +203,15 @@ def resign(connection: Connection, worker_id: UUID) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FleetCapacity:
-    """The live workers: how many, how many executions they can run together, and how many the smallest can."""
+    """The live workers: how many, how many executions they can run together, and how many the smallest can.
+
+    ``unrunnable`` are the keys of the versions that none of them can run.
+    """
 
     count: int
     concurrency: int
     smallest: int
+    unrunnable: frozenset[str] = frozenset()
 
 
 def fleet(connection: Connection, beating: Collection[UUID] = ()) -> FleetCapacity:
@@ -176,12 +220,22 @@ def fleet(connection: Connection, beating: Collection[UUID] = ()) -> FleetCapaci
     ``beating`` are workers that were seen to renew their lease just now, whatever Postgres' clock shows.
     """
     row = connection.execute(
-        text("""SELECT count(*), coalesce(sum(concurrency), 0), coalesce(min(concurrency), 0) FROM dspex.workers
+        text("""SELECT count(*), coalesce(sum(concurrency), 0), coalesce(min(concurrency), 0),
+                    json_agg(unrunnable) FILTER (WHERE cardinality(unrunnable) > 0)
+                FROM dspex.workers
                 WHERE stopped_at IS NULL AND state = 'running' AND (id = ANY(CAST(:beating AS uuid[]))
                     OR heartbeat_at > clock_timestamp() - make_interval(secs => lease_seconds))"""),
         {"beating": list(beating)},
     ).one()
-    return FleetCapacity(*map(int, row))
+    count, concurrency, smallest, unrunnable = row
+    return FleetCapacity(int(count), int(concurrency), int(smallest), _by_none(unrunnable or [], count))
+
+
+def _by_none(unrunnable: Sequence[Sequence[str]], count: int) -> frozenset[str]:
+    """The keys that each of ``count`` workers has among its versions."""
+    if not unrunnable or len(unrunnable) < count:
+        return frozenset()
+    return frozenset.intersection(*(frozenset(UnrunnableVersion.decode(e).key for e in each) for each in unrunnable))
 
 
 def listing(connection: Connection, *, live_only: bool = True) -> list[Mapping[str, Any]]:

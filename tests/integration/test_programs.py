@@ -214,17 +214,26 @@ def test_executions_share_nothing_of_a_module_of_the_users_own(ask: Ask, model_s
         ("os:system", "module_not_allowed"),
         ("tests.own_programs_of_others:Support", "module_not_allowed"),
         (f"{OWN}:system", "module_not_allowed"),
-        (f"{OWN}.nothing:Support", "attempts_exhausted"),
-        (f"{OWN}:Nothing", "attempts_exhausted"),
         (f"{OWN}:no_module", "not_a_module"),
         (f"{OWN}:broken_factory", "program_error"),
     ],
 )
-def test_code_that_is_not_allowed_not_there_or_broken(ask: Ask, module: str, code: str) -> None:
+def test_code_that_is_not_allowed_or_broken(ask: Ask, module: str, code: str) -> None:
     execution = ask(module=module, retry=dspex.Retry(max_attempts=2, backoff=0))
     assert execution.error is not None
     assert execution.error.code == code
     assert "a secret text" not in str(execution.error)
+
+
+@pytest.mark.parametrize("module", [f"{OWN}.nothing:Support", f"{OWN}:Nothing"])
+def test_an_execution_waits_for_a_worker_that_has_its_code(desk: Client, module: str) -> None:
+    name = f"program_{next(_numbers)}"
+    desk.deploy(dspex.Program(name, QA, model="openai/test", module=module, retry=dspex.Retry(max_attempts=1)))
+    execution = desk.submit(name, {"question": "?"})
+    wait_for(lambda: desk.get(execution.id).error is not None, "its first attempt")
+    found = desk.get(execution.id)
+    assert (found.status, found.error and found.error.code) == ("queued", "code_not_found")
+    assert desk.cancel(execution.id)
 
 
 def test_tools_and_rewards_are_held_to_the_same_list(ask: Ask) -> None:

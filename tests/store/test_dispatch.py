@@ -15,20 +15,27 @@ import pytest
 from sqlalchemy import text
 
 import dspex
-from dspex.store import programs
+from dspex.store import programs, workers
 from dspex.store.database import Database
-from dspex.store.lifecycle import executions
+from dspex.store.facts.program_facts import refused_versions
+from dspex.store.lifecycle import control, executions
 from dspex.store.lifecycle.dispatch import (
     BACKLOGS,
     DISPATCH,
+    FIND_HELD,
     DispatchBacklog,
     dispatch,
+    find_held,
     find_unclaimed,
     forget_starts,
+    held,
+    release,
     shares,
     take_back,
 )
 from dspex.store.lifecycle.executions import DIRECT_MOST
+from dspex.store.operations.health import backlogs
+from dspex.store.workers import UnrunnableVersion
 from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submission, submit
 
 SMALL = dspex.Program("small", PROGRAM.signature, adapter="scripted")
@@ -98,7 +105,7 @@ def test_what_a_round_reads_does_not_grow_with_the_backlog(database: Database) -
         connection.execute(text("VACUUM ANALYZE dspex.executions"))
     submit(database, program="small", version=SMALL.version, publish=False)
     given = {"programs": ["qa", "small"], "most": [400, 400], "dispatched": [0, 0], "reserves": [0, 0], "room": 400,
-             "aside": []}  # fmt: skip
+             "aside": [], "unrunnable": []}  # fmt: skip
     for statement, parameters in ((BACKLOGS, {"limited": ["qa"]}), (DISPATCH, given)):
         with database.engine.connect() as connection:
             explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}")
@@ -210,3 +217,114 @@ def test_a_leader_that_stands_still_does_not_keep_the_limited_from_the_next(data
 def test_what_is_scheduled_for_later_waits(database: Database) -> None:
     backlog(database, PROGRAM, 3, run_at=datetime(2999, 1, 1, tzinfo=UTC))
     assert dispatch_due(database, 100) == []
+
+
+# ----------------------------------------------------------------------------- versions that no live worker can run
+
+
+def beat(database: Database, worker_id: UUID, *unrunnable: UnrunnableVersion) -> None:
+    vitals = workers.Vitals(0, 10, unrunnable=[each.encode() for each in unrunnable])
+    assert database.run(partial(workers.beat, id=worker_id, vitals=vitals))
+
+
+def refused(program: dspex.Program, reason: str = "no such type") -> UnrunnableVersion:
+    return UnrunnableVersion(program.name, program.version, reason)
+
+
+def held_back(database: Database) -> dict[str, int]:
+    return {each.program: each.executions for each in database.run(held)}
+
+
+def test_a_version_is_held_back_only_while_no_live_worker_can_run_it(database: Database) -> None:
+    first, second = register(database), register(database)
+    beat(database, first, refused(PROGRAM), refused(SMALL))
+    assert database.run(workers.fleet).unrunnable == frozenset()
+    beat(database, second, refused(PROGRAM, "another reason"))
+    assert database.run(workers.fleet).unrunnable == {refused(PROGRAM).key}
+    database.run(partial(workers.stop, id=first))
+    beat(database, second)
+    assert database.run(workers.fleet).unrunnable == frozenset()
+
+
+def test_what_is_held_back_costs_nothing_and_keeps_no_other_from_its_turn(database: Database) -> None:
+    """Twice a window of an old version that no worker can run, before executions of the current one."""
+    newer = dspex.Program("qa", PROGRAM.signature, adapter="scripted", timeout=7)
+    backlog(database, PROGRAM, 40)
+    backlog(database, newer, 5)
+    backlog(database, SMALL, 5)
+    unrunnable = [refused(PROGRAM).key]
+    dispatched: Counter[str] = Counter()
+    for _ in range(4):
+        with database.transaction() as connection:
+            dispatched.update(row.program for row in dispatch(connection, 20, unrunnable) if not row.held)
+    assert dispatched == {"qa": 5, "small": 5}
+    assert held_back(database) == {"qa": 40}
+    with database.transaction() as connection:
+        assert dispatch(connection, 20, unrunnable) == [], "they are not read again"
+        assert find_held(connection, unrunnable, most=100) == []
+    assert sum(each.due for each in database.run(backlogs)) == 10, "they are not due work that the pump is late with"
+
+
+def test_what_was_held_back_is_dispatched_once_a_worker_can_run_it(database: Database) -> None:
+    ids = backlog(database, PROGRAM, 30)
+    with database.transaction() as connection:
+        assert [row.held for row in dispatch(connection, 100, [refused(PROGRAM).key])] == [True] * 30
+    assert database.run(partial(control.cancel, ids=ids[:3])).ended == ids[:3]
+    assert held_back(database) == {"qa": 27}
+    waiting = database.run(programs.waiting)
+    assert {(stored.name, stored.version) for stored in waiting} == {
+        (program.name, program.version) for program in (PROGRAM, SMALL)
+    }
+    with database.transaction() as connection:
+        found = find_held(connection, [], most=100, aside=ids[3:5])
+        assert set(release(connection, found)) == set(ids[5:])
+        assert set(release(connection, ids)) == set(ids[3:5])
+    assert {row.id for row in dispatch_due(database, 100)} == set(ids[3:])
+
+
+def test_a_worker_starts_with_the_old_versions_that_others_left_waiting(database: Database) -> None:
+    backlog(database, PROGRAM, 1)
+    with database.transaction() as connection:
+        dispatch(connection, 10, [refused(PROGRAM).key])
+    newer = dspex.Program("qa", PROGRAM.signature, adapter="scripted", timeout=7)
+    database.run(partial(programs.deploy, program=newer))
+    versions = {stored.version for stored in database.run(programs.waiting) if stored.name == "qa"}
+    assert versions == {PROGRAM.version, newer.version}
+
+
+def test_a_worker_does_not_claim_what_it_cannot_run(database: Database) -> None:
+    ids = [submit(database), submit(database, program="small", version=SMALL.version)]
+    worker_id = register(database)
+    claimed = claim(database, worker_id, *ids, unrunnable=[refused(PROGRAM).key])
+    assert [each.program for each in claimed] == ["small"]
+    other = register(database)
+    (left,) = claim(database, other, *ids)
+    assert (left.program, left.attempt) == ("qa", 1)
+
+
+def test_versions_that_workers_cannot_run_are_named_while_they_matter(database: Database) -> None:
+    first, second = register(database), register(database)
+    old = dspex.Program("qa", PROGRAM.signature, adapter="scripted", timeout=7)
+    beat(database, first, refused(SMALL, "no type :isbn"), refused(old))
+    beat(database, second, refused(old))
+    (found,) = database.run(refused_versions)
+    assert (found.program, found.reason, found.by_all, found.held) == ("small", "no type :isbn", False, 0)
+    backlog(database, old, 2)
+    with database.transaction() as connection:
+        dispatch(connection, 10, [refused(old).key])
+    by_name = {each.program: each for each in database.run(refused_versions)}
+    assert (by_name["qa"].by_all, by_name["qa"].current, by_name["qa"].held) == (True, False, 2)
+
+
+def test_the_held_of_many_versions_are_found_by_the_index(database: Database) -> None:
+    backlog(database, PROGRAM, 5000)
+    others = [dspex.Program("qa", PROGRAM.signature, adapter="scripted", timeout=n) for n in (1, 2, 3)]
+    for each in others:
+        backlog(database, each, 1)
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE dspex.executions SET held_at = now()"))
+        connection.execute(text("ANALYZE dspex.executions"))
+        explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {FIND_HELD.text}")
+        every = [refused(each).key for each in (PROGRAM, *others)]
+        (plan,) = connection.scalar(explain, {"unrunnable": every, "most": 10_000, "aside": []})
+    assert max(rows_read(plan["Plan"])) <= 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -62,10 +62,11 @@ def submit(database: Database, **values: Any) -> UUID:
     return made.id
 
 
-def claim(database: Database, worker_id: UUID, *ids: UUID) -> list[Claimed]:
+def claim(database: Database, worker_id: UUID, *ids: UUID, unrunnable: Sequence[str] = ()) -> list[Claimed]:
     def work(connection: Any) -> list[Claimed]:
         with connection.connection.driver_connection.cursor(row_factory=class_row(Claimed)) as cursor:
-            parameters = {"ids": list(ids), "worker_id": worker_id, "events": '[{"kind":"claimed"}]'}
+            parameters = {"ids": list(ids), "worker_id": worker_id, "events": '[{"kind":"claimed"}]',
+                          "unrunnable": list(unrunnable)}  # fmt: skip
             rows: list[Claimed] = cursor.execute(executions.CLAIM, parameters).fetchall()
             return rows
 
@@ -351,7 +352,7 @@ def test_rows_go_to_the_partition_of_their_month(database: Database) -> None:
     ("index", "query"),
     [
         ("executions_due", "SELECT id FROM dspex.executions WHERE program = 'qa' AND priority = 5 "
-                           "AND status = 'queued' AND dispatched_at IS NULL AND run_at <= now() "
+                           "AND status = 'queued' AND dispatched_at IS NULL AND held_at IS NULL AND run_at <= now() "
                            "ORDER BY run_at LIMIT 10"),
         ("executions_running", "SELECT id FROM dspex.executions WHERE status = 'running' "
                                "AND worker_id = gen_random_uuid()"),

@@ -80,6 +80,7 @@ def test_no_other_error_is_tried_again_in_the_attempt_and_few_at_all() -> None:
         errors.AlertNotDelivered,
         errors.BackendUnavailable,
         errors.ExecutionTimedOut,
+        errors.ProgramUnreadable,
         errors.RateLimited,
         errors.ResultNotReady,
     }
@@ -98,6 +99,13 @@ def test_no_other_error_is_tried_again_in_the_attempt_and_few_at_all() -> None:
 )
 def test_where_an_attempt_is_made_again(error: DspexError, place: str) -> None:
     assert where(error) == place
+
+
+@pytest.mark.parametrize("code", ["adapter_unavailable", "code_not_found", "program_unreadable"])
+def test_an_attempt_that_another_worker_can_make_does_not_count(code: str) -> None:
+    decision = decide(DspexError("not here", code=code), attempt=3)
+    assert isinstance(decision, TryAgain)
+    assert not decision.counts
 
 
 #: The failures after which the next of several adapters is tried. Every other one it would meet too.

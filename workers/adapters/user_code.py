@@ -27,18 +27,20 @@ def allowed_packages() -> Collection[str]:
 def load(program: Program, reference: str, packages: Collection[str]) -> Callable[..., Any]:
     """The function or class that ``package.module:name`` names.
 
-    Raises ModuleNotAllowed for one from outside ``packages``, and ProgramError ``code_not_found`` when there is none:
-    another worker may have it.
+    Raises ModuleNotAllowed for one from outside ``packages``, and ProgramError ``code_not_found`` when there is none or
+    its module cannot be imported: another worker may have it.
     """
     module, _, name = reference.partition(":")
     if not is_reference(reference) or not _is_within(module, packages):
         raise _refused(program, reference, packages)
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # the boundary to the user's code, which the import runs
+        # Only these two are known not to quote anything else.
+        why = f": {error}" if isinstance(error, ImportError | AttributeError) else ""
         raise ProgramError(
-            f"program {program.name!r}: {reference!r} cannot be imported in this worker ({type(error).__name__}: "
-            f"{error}): install its package there, or name its directory in PYTHONPATH",
+            f"program {program.name!r}: {reference!r} cannot be imported in this worker ({type(error).__name__}{why}): "
+            "install its package there, or name its directory in PYTHONPATH; then restart the worker",
             code="code_not_found",
             retryable=True,
             program=program.name,

@@ -24,6 +24,7 @@ from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError
 from dspex.settings.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
 from dspex.store.lifecycle.executions import Claimed, Settlement
 from dspex.store.lifecycle.status import Status
+from workers.adapters.unrunnable import UnrunnablePrograms
 from workers.attempt.attempt import Attempt
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.current import CURRENT, Current
@@ -43,6 +44,8 @@ log = logging.getLogger("dspex.workers")
 
 #: The longest a stopping worker takes to hand back what it did not finish.
 LONGEST_HAND_BACK_SECONDS = 10.0
+#: How long executions stay here that only other workers can run: they keep their place in the pump's window meanwhile.
+LEFT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,22 @@ OnEnd = Callable[[UUID, Outcome], None]
 class Executor:
     """Runs as many executions at once as there are slots. All methods belong to the loop's thread."""
 
-    def __init__(self, ledger: Ledger, host: Host, streams: Streams, slots: FairSlots, refusals: RefusalCounts) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        host: Host,
+        streams: Streams,
+        slots: FairSlots,
+        refusals: RefusalCounts,
+        unrunnable: UnrunnablePrograms,
+    ) -> None:
         self._ledger = ledger
         self._host = host
         self._streams = streams
         self._slots = slots
         self._refusals = refusals
+        self._unrunnable = unrunnable
+        self._left_to_others: set[UUID] = set()
         self._held: set[UUID] = set()
         self._pipelines: set[asyncio.Task[Any]] = set()
         #: The executions that still have their slot.
@@ -136,6 +149,8 @@ class Executor:
         if claimed is None:
             metrics.missed()
             self._refusals.unclaimed(id)
+            if program in self._unrunnable:
+                self._leave_to_others(id)
             return Outcome(None)
         if claimed.program != program:
             self._refusals.note("wrong_program")
@@ -182,7 +197,7 @@ class Executor:
         self._end_all(Ending.HANDED_BACK)
         # Ended attempts still have to write their settlements.
         await _settled(self._pipelines, LONGEST_HAND_BACK_SECONDS)
-        await self._give_back(self._unbegun)
+        await self._give_back(self._unbegun | self._left_to_others)
 
     def hurry(self, grace_seconds: float) -> None:
         """Shorten the grace period to this, from now on."""
@@ -199,6 +214,25 @@ class Executor:
         running = self._running.get(id)
         if running is not None and running.claimed.attempt == attempt:
             running.cancel(requested_at)
+
+    def _leave_to_others(self, id: UUID) -> None:
+        """Return it to the pump in a moment. At once, it could come back here at once, again and again."""
+        if not self._left_to_others:
+            asyncio.get_running_loop().call_later(LEFT_SECONDS, self._return_to_pump)
+        self._left_to_others.add(id)
+
+    def _return_to_pump(self) -> None:
+        if self._left_to_others:
+            returning = asyncio.create_task(self._give_back(self._left_to_others), context=Context())
+            self._pipelines.add(returning)
+            returning.add_done_callback(self._returned)
+            self._left_to_others = set()
+
+    def _returned(self, returning: asyncio.Task[None]) -> None:
+        self._pipelines.discard(returning)
+        if not returning.cancelled() and (error := returning.exception()) is not None:
+            # The pump finds them later, as executions that were not claimed in time.
+            log.warning("executions of other workers' programs were not returned: %s", type(error).__name__)
 
     async def _give_back(self, ids: Collection[UUID]) -> None:
         if ids:

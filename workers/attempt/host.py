@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dspex.errors import ActionFailed, DspexError, EncryptionError, ProgramNotFound, ValidationError
+import psycopg
+
+from dspex.errors import ActionFailed, ConfigurationError, DspexError, EncryptionError, ProgramNotFound, ValidationError
 from dspex.program.program import Program
+from dspex.program.stored_program import StoredProgram
 from dspex.sealing.values import Sealing
 from workers.actions import Actions
 from workers.actions.action_loading import load_actions
 from workers.adapters import Adapters
 from workers.adapters.contract import Run
+from workers.adapters.unrunnable import RUNS_ELSEWHERE, UnrunnablePrograms
 from workers.attempt.attempt import Attempt, Hosted
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.fallback import BAD_ANSWERS, may_fall_back
@@ -25,36 +29,106 @@ __all__ = ["Host"]
 
 log = logging.getLogger("dspex.workers")
 
+#: How often a version is tried again that this worker cannot run.
+RETRY_SECONDS = 60.0
+
 
 class Host:
-    """Hosts the attempts of a worker; it knows the programs and has their adapters."""
+    """Hosts the attempts of a worker; it knows the programs and has their adapters.
 
-    def __init__(self, ledger: Ledger, adapters: Adapters, permits: Permits, sealing: Sealing) -> None:
+    A version that it cannot run is added to ``unrunnable``, and tried again now and then.
+    """
+
+    def __init__(
+        self, ledger: Ledger, adapters: Adapters, permits: Permits, sealing: Sealing, unrunnable: UnrunnablePrograms
+    ) -> None:
         self._ledger = ledger
+        self._unrunnable = unrunnable
         self._sealing = sealing
         self._permits = permits
         self._adapters = adapters
         self._programs: dict[tuple[str, str], Program] = {}
+        self._retrying: asyncio.Task[None] | None = None
 
     def known(self, name: str, version: str) -> Program | None:
         """The program, if this worker has hosted it before."""
         return self._programs.get((name, version))
 
-    async def prepare(self, programs: Iterable[Program]) -> None:
+    def start(self) -> None:
+        self._retrying = asyncio.create_task(self._retry_now_and_then(), name="dspex-unrunnable")
+
+    async def close(self) -> None:
+        if self._retrying is not None:
+            self._retrying.cancel()
+            await asyncio.gather(self._retrying, return_exceptions=True)
+
+    async def prepare(self, programs: Iterable[StoredProgram]) -> None:
         """Load what these programs need, so that no execution waits for an import. Failures are logged."""
-        for program in programs:
+        for stored in programs:
             try:
-                self._sealing.require(program)
-            except EncryptionError as error:
-                log.error("%s", error)  # noqa: TRY400 - the message is complete
-            for name in program.adapters:
+                await self._prepare(stored.read())
+            except ConfigurationError:  # this installation is at fault: it serves no program
+                raise
+            except DspexError as error:
+                self._note(stored.name, stored.version, error)
+
+    async def _prepare(self, program: Program) -> None:
+        """Raises the last adapter's error if this worker lacks what each of them needs; other failures are logged."""
+        try:
+            self._sealing.require(program)
+        except EncryptionError as error:
+            log.error("%s", error)  # noqa: TRY400 - the message is complete
+        missing = [lack for name in program.adapters if (lack := await self._prepare_adapter(name, program))]
+        if len(missing) == len(program.adapters):
+            raise missing[-1]
+        if program.actions:
+            await load_actions(program)
+
+    async def _prepare_adapter(self, name: str, program: Program) -> DspexError | None:
+        """Returns the error if this worker lacks what the adapter needs."""
+        try:
+            await (await self._adapters.get(name)).prepare(program)
+        except DspexError as error:
+            log.warning("program %r: adapter %r cannot host it in this worker: %s", program.name, name, error)
+            return error if error.code in RUNS_ELSEWHERE else None
+        except Exception as error:  # the boundary to code that may not be ours: the worker starts all the same
+            log.error("program %r: adapter %r raised %s", program.name, name, type(error).__name__)  # noqa: TRY400
+        return None
+
+    def _note(self, name: str, version: str, error: DspexError) -> None:
+        """Remember a version that this worker cannot run. Any other error is logged, and raised by its executions."""
+        if error.code in RUNS_ELSEWHERE:
+            self._unrunnable.add(name, version, error)
+        else:
+            log.warning("program %r, version %s: %s", name, version, error)
+
+    async def _retry_now_and_then(self) -> None:
+        """What kept a version from running may pass: a server that its code needs to be imported, for example."""
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            for name, version, _ in self._unrunnable.versions:
                 try:
-                    await (await self._adapters.get(name)).prepare(program)
+                    stored = await self._ledger.program(name, version)
+                    if stored is not None:
+                        await self._prepare(stored.read())
                 except DspexError as error:
-                    log.warning("program %r: adapter %r cannot host it in this worker: %s", program.name, name, error)
+                    if error.code in RUNS_ELSEWHERE:
+                        continue
+                except psycopg.Error as error:
+                    log.warning("program %r, version %s cannot be read: %s", name, version, type(error).__name__)
+                    continue
+                self._unrunnable.remove(name, version)
 
     async def run(self, attempt: Attempt) -> Hosted:
         """The attempt's valid outputs. Raises the error that stopped it."""
+        try:
+            return await self._hosted(attempt)
+        except DspexError as error:
+            if error.code in RUNS_ELSEWHERE:
+                self._unrunnable.add(attempt.claimed.program, attempt.claimed.version, error)
+            raise
+
+    async def _hosted(self, attempt: Attempt) -> Hosted:
         claimed, trail = attempt.claimed, attempt.trail
         if claimed.attempt > 1:
             attempt.journal.recall(await self._ledger.calls(claimed.id))
@@ -90,7 +164,8 @@ class Host:
     async def _outputs(self, run: Run, attempt: Attempt) -> tuple[dict[str, Any], str]:
         """The valid outputs, and the adapter that produced them: the first that can, in the program's order.
 
-        When none can, the attempt fails with the first error that another attempt may fix, else with the last one.
+        When none can, the attempt fails with the first error that another attempt may fix, else with the last one. An
+        adapter that this worker lacks counts only if it lacks all of them.
         """
         errors: list[DspexError] = []
         for name in run.program.adapters:
@@ -103,6 +178,7 @@ class Host:
                 if not may_fall_back(error):
                     raise
         await attempt.discard_answers()
+        errors = [error for error in errors if error.code not in RUNS_ELSEWHERE] or errors
         raise next((error for error in errors if error.retryable), errors[-1])
 
     async def _host(self, run: Run, name: str, trail: AttemptTrail) -> dict[str, Any]:
@@ -121,10 +197,10 @@ class Host:
     async def _program(self, name: str, version: str) -> Program:
         known = self._programs.get((name, version))
         if known is None:
-            content = await self._ledger.program(name, version)
-            if content is None:
+            stored = await self._ledger.program(name, version)
+            if stored is None:
                 raise ProgramNotFound(f"program {name!r} has no version {version}", program=name, version=version)
-            known = self._programs[name, version] = Program.from_content(name, json.loads(content))
+            known = self._programs[name, version] = stored.read()
         return known
 
 

@@ -13,17 +13,19 @@ import redis.asyncio
 from psycopg.rows import args_row, tuple_row
 
 from dspex.errors import LeaseLost
+from dspex.program.stored_program import StoredProgram
 from dspex.publish.channels import DONE_CHANNEL, publish_ids
 from dspex.publish.redis_clients import async_client
 from dspex.settings.failpoints import AFTER_SETTLE, failpoint
 from dspex.store import programs
-from dspex.store.array_text import array
+from dspex.store.array_text import array, text_array
 from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle import control, executions, lm_calls
 from dspex.store.lifecycle.executions import Claimed, Settlement
 from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.status import Status
 from dspex.store.operations import refused_messages
+from workers.adapters.unrunnable import UnrunnablePrograms
 from workers.attempt.batcher import Batcher, Connection
 from workers.observe.metrics import BACKEND_FAILURES
 
@@ -38,11 +40,19 @@ ANNOUNCE_SECONDS = 2.0
 class Ledger:
     """Four connections: claims, settlements, journal entries and reads do not wait for each other.
 
-    ``worker_id`` returns the id of the worker whose lease covers the claims.
+    ``worker_id`` returns the id of the worker whose lease covers the claims. Executions of ``unrunnable`` versions are
+    not claimed.
     """
 
-    def __init__(self, database_url: str, broker_url: str, worker_id: Callable[[], UUID]) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        broker_url: str,
+        worker_id: Callable[[], UUID],
+        unrunnable: UnrunnablePrograms | None = None,
+    ) -> None:
         self._worker_id = worker_id
+        self._unrunnable = unrunnable or UnrunnablePrograms()
         self._redis = async_client(broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS)
         self._announcing: set[asyncio.Task[None]] = set()
         self._claims: Batcher[UUID, Claimed | None] = Batcher("claim", database_url, self._claim_all)
@@ -92,10 +102,10 @@ class Ledger:
         rows = await self._reads.add((lm_calls.USE, {"execution_id": execution_id, "attempt": attempt}))
         return [LMCall(*row) for row in rows]
 
-    async def program(self, name: str, version: str) -> str | None:
-        """The content of a program's version, as JSON text."""
+    async def program(self, name: str, version: str) -> StoredProgram | None:
+        """The version of a program as it is stored."""
         rows = await self._reads.add((programs.LOAD, {"name": name, "version": version}))
-        return str(rows[0][0]) if rows else None
+        return StoredProgram(name, version, rows[0][0]) if rows else None
 
     async def cancelling(self) -> list[tuple[UUID, int, datetime]]:
         """Attempts of this worker whose cancel is requested: the execution, the attempt, and when it was requested."""
@@ -119,7 +129,8 @@ class Ledger:
     async def _claim_all(self, connection: Connection, ids: Sequence[UUID], again: bool) -> list[Claimed | None]:
         worker_id = self._worker_id()
         events = encode_events([{"kind": "claimed", "data": {"worker": str(worker_id)}}])
-        parameters = {"ids": array(ids), "worker_id": worker_id, "events": events}
+        unrunnable = text_array(self._unrunnable.keys)
+        parameters = {"ids": array(ids), "worker_id": worker_id, "events": events, "unrunnable": unrunnable}
         async with connection.cursor(row_factory=args_row(Claimed)) as cursor:
             found = await (await cursor.execute(executions.CLAIM, parameters)).fetchall()
             if again:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dspex.errors import DspexError, ExecutionFailed, ModelError
 from dspex.program.program import Retry
+from workers.adapters.unrunnable import RUNS_ELSEWHERE
 
 __all__ = [
     "LONGEST_PAUSE_SECONDS",
@@ -27,6 +28,8 @@ __all__ = [
 TRANSIENT = frozenset({"provider_unavailable", "rate_limited", "model_timeout"})
 #: How often, and how soon, a call is made within one attempt.
 WITHIN_ATTEMPT = Retry(max_attempts=3, backoff=0.5, max_backoff=4.0)
+#: How soon an execution is dispatched again whose program this worker cannot run.
+ELSEWHERE_SECONDS = 1.0
 #: The longest pause before one more call within the attempt. For a longer one, a new attempt is scheduled.
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -71,6 +74,8 @@ def after_failure(
     """Decide on ``error.retryable`` and the attempts left. ``chance`` is a random number in [0, 1), for the jitter."""
     if isinstance(error, Deferred):
         return TryAgain(error.delay_seconds, counts=False)
+    if error.code in RUNS_ELSEWHERE:
+        return TryAgain(ELSEWHERE_SECONDS, counts=False)
     if not error.retryable:
         return Fail(error)
     if attempt < max_attempts:

@@ -10,6 +10,7 @@ from dspex.sealing.values import Sealing
 from dspex.settings import Settings
 from dspex.settings.failpoints import AFTER_HAND_BACK, failpoint
 from workers.adapters import Adapters
+from workers.adapters.unrunnable import UnrunnablePrograms
 from workers.attempt.executor import Executor
 from workers.attempt.host import Host
 from workers.attempt.ledger import Ledger
@@ -34,7 +35,8 @@ class ExecutionServices:
 
     def __init__(self, settings: Settings, worker: WorkerState, loop: LoopThread, *, concurrency: int) -> None:
         backends = settings.backends()
-        ledger = Ledger(backends.database_url, backends.broker_url, worker.current_id)
+        self.unrunnable = unrunnable = UnrunnablePrograms()
+        ledger = Ledger(backends.database_url, backends.broker_url, worker.current_id, unrunnable)
         budgets = Budgets(backends.database_url, worker.current_id)
         permits = Permits(Buckets(backends.broker_url), budgets, settings.model_limits)
         adapters = Adapters()
@@ -42,8 +44,8 @@ class ExecutionServices:
         slots = FairSlots(concurrency, throttled=permits.throttled)
         permits.on_freed(slots.wake)
         self.refusals = RefusalCounts(ledger)
-        self.host = Host(ledger, adapters, permits, Sealing.of(settings))
-        self.executor = Executor(ledger, self.host, streams, slots, self.refusals)
+        self.host = Host(ledger, adapters, permits, Sealing.of(settings), unrunnable)
+        self.executor = Executor(ledger, self.host, streams, slots, self.refusals, unrunnable)
         cancellation = Cancellation(ledger, self.executor, backends.broker_url)
         self.services: Sequence[Service] = (
             OnLoop(loop, ledger.start, ledger.close),
@@ -52,6 +54,7 @@ class ExecutionServices:
             OnLoop(loop, budgets.start, budgets.close),
             OnLoop(loop, permits.start, permits.close),
             OnLoop(loop, close=adapters.close),
+            OnLoop(loop, self.host.start, self.host.close),
             OnLoop(loop, cancellation.start, cancellation.close),
         )
 

@@ -70,6 +70,7 @@ class Lease(Periodic):
         self._database.run(lambda connection: workers.stop(connection, self._worker.id))
 
     def _register(self) -> None:
+        vitals = self._vitals()
         self._database.run(
             lambda connection: workers.register(
                 connection,
@@ -77,8 +78,9 @@ class Lease(Periodic):
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 version=version("dspex"),
-                concurrency=self._vitals().concurrency,
+                concurrency=vitals.concurrency,
                 lease_seconds=self._lease_seconds,
+                unrunnable=vitals.unrunnable,
             )
         )
         self._renewed_at = time.monotonic()

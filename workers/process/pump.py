@@ -4,6 +4,7 @@ Every worker runs one; the one that holds the lead does the work. It
 
 * recovers: declares workers dead whose lease ran out, and requeues what they ran (leader/reaper.py);
 * takes back what was dispatched but never claimed while Redis has no message for it;
+* holds back executions that no live worker can run, and releases them when a worker comes that can;
 * dispatches what is due, most urgent first and programs by turns, and keeps only a window of it in Redis;
 * charges programs with a budget for what the calls of dead workers may have cost.
 
@@ -37,9 +38,11 @@ from dspex.store.lifecycle import budgets
 from dspex.store.lifecycle.dispatch import (
     RESERVE,
     dispatch,
+    find_held,
     find_refused,
     find_unclaimed,
     forget_starts,
+    release,
     take_back,
 )
 from dspex.store.lifecycle.set_statements import for_each_row, row_fault
@@ -76,8 +79,11 @@ MESSAGES_LEAST = 2
 UNCLAIMED_SECONDS = 2.0
 #: The same while Redis still has messages: its own may be among them, and a second one is dropped.
 UNCLAIMED_BUSY_SECONDS = 60.0
-#: How often the leader looks for what was not claimed, for the calls of dead workers, and for old starts.
+#: How often the leader looks for what was not claimed, for what was held back, for the calls of dead workers, and for
+#: old starts.
 CARE_INTERVAL_SECONDS = 1.0
+#: How many executions of a version are released at once that were held back for lack of a worker.
+RELEASED_MOST = 10_000
 #: How often the leader measures the queue for its metrics.
 MEASURE_INTERVAL_SECONDS = 10.0
 
@@ -110,6 +116,7 @@ class Pump(Periodic):
         self._duties = Duties(
             Duty("recover", self._reaper.run),
             Duty("take_back", self._take_back, CARE_INTERVAL_SECONDS),
+            Duty("release", self._release, CARE_INTERVAL_SECONDS),
             Duty("budgets", self._charge_the_dead, CARE_INTERVAL_SECONDS),
             Duty("starts", self._forget_starts, CARE_INTERVAL_SECONDS),
             Duty("measure", self._measure_queue, MEASURE_INTERVAL_SECONDS),
@@ -183,16 +190,26 @@ class Pump(Periodic):
             TAKEN_BACK.inc(len(taken))
             log.warning("%s dispatched executions were not claimed in time: they are dispatched again", len(taken))
 
+    def _release(self) -> None:
+        """Release what was held back for lack of a worker, once a live worker can run it."""
+        unrunnable = self._database.run(partial(workers.fleet, beating=self._reaper.beating())).unrunnable
+        ids = self._database.run(partial(find_held, unrunnable=unrunnable, most=RELEASED_MOST, aside=self._aside.ids()))
+        released, faults = for_each_row(lambda ids: self._database.run(partial(release, ids=ids)), ids)
+        self._aside.add("release", faults)
+        if released:
+            log.info("%s executions are no longer held back: a worker can run their programs", len(released))
+
     def _dispatch(self) -> None:
         """Dispatch what is due. The next round follows at once when there is probably more."""
         self._pause = min(self._pause * 2, INTERVAL_SECONDS)
         try:
-            rows, fleet = self._marked()
+            found, fleet = self._marked()
         except DBAPIError as error:
             if row_fault(error) is None:
                 raise
             self._set_aside_what_is_refused()
-            rows, fleet = self._marked()
+            found, fleet = self._marked()
+        rows = [row for row in found if not row.held]
         if rows:
             DISPATCHED.inc(len(rows))
             failpoint(AFTER_DISPATCH)
@@ -203,14 +220,15 @@ class Pump(Periodic):
             size = message_size(len(ids), fleet)
             messages = [ids[begin : begin + size] for begin in range(0, len(ids), size)]
             self._publish(messages, program, priority, bulk)
-        if len(rows) >= BUSY_ROWS:
+        if len(found) >= BUSY_ROWS:
             self._pause = BUSY_SECONDS
 
     def _marked(self) -> tuple[Sequence[Row[Any]], workers.FleetCapacity]:
-        """The executions that are dispatched now, and the workers that they are for."""
+        """The executions that are dispatched or held back now, and the workers that they are for."""
         with self._database.transaction() as connection:
             fleet = workers.fleet(connection, self._reaper.beating())
-            return dispatch(connection, fleet.concurrency * WINDOW_FACTOR, aside=self._aside.ids()), fleet
+            window = fleet.concurrency * WINDOW_FACTOR
+            return dispatch(connection, window, fleet.unrunnable, aside=self._aside.ids()), fleet
 
     def _set_aside_what_is_refused(self) -> None:
         with self._database.transaction() as connection:

@@ -76,7 +76,7 @@ class Runtime:
         loop_watch = LoopWatch(
             loop.loop, give_up_seconds=settings.watchdog_seconds, on_stuck=self._release_lease_and_exit
         )
-        self._vital_signs = VitalSigns(worker, executor, loop_watch, threads)
+        self._vital_signs = VitalSigns(worker, executor, loop_watch, threads, self._executions.unrunnable)
         self._lease = Lease(
             connections.lease_database, worker, lease_seconds=settings.lease_seconds, vitals=self._vital_signs.read,
             on_lost=partial(loop.call_soon, executor.abandon),
@@ -131,6 +131,7 @@ class Runtime:
             "running": self.running,
             "received": self._worker.received,
             "refused": self._executions.refusals.counts,
+            "unrunnable": [each._asdict() for each in self._executions.unrunnable.versions],
             "threads": {
                 "most": self._threads.most,
                 "busy": self._threads.busy,
@@ -194,9 +195,9 @@ class Runtime:
                 log.info("stopped")
 
     def _load_programs(self) -> None:
-        """Import what the deployed programs need, so that no execution waits for it."""
-        deployed = self._connections.lease_database.run(programs.deployed)
-        self._loop.run(self._executions.host.prepare(deployed))
+        """Import what programs need, so that no execution waits for it, and find those that cannot run here."""
+        found = self._connections.lease_database.run(programs.waiting)
+        self._loop.run(self._executions.host.prepare(found))
 
     def _close_threads(self) -> None:
         sync_threads.install(None)

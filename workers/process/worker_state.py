@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
@@ -9,12 +10,16 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from dspex.store.workers import Vitals
+from workers.adapters.unrunnable import UnrunnablePrograms
 from workers.attempt.executor import Executor
 from workers.attempt.sync_threads import SyncThreads
 from workers.process.loop_watch import LoopWatch
 from workers.process.recycling import CpuShare, resident_mb
 
 __all__ = ["VitalSigns", "WorkerState"]
+
+#: The most versions that a worker's row lists; it claims executions of none.
+UNRUNNABLE_MOST = 1000
 
 
 @dataclass
@@ -37,11 +42,19 @@ class WorkerState:
 class VitalSigns:
     """The load and the condition of a worker process."""
 
-    def __init__(self, worker: WorkerState, executor: Executor, loop_watch: LoopWatch, threads: SyncThreads) -> None:
+    def __init__(
+        self,
+        worker: WorkerState,
+        executor: Executor,
+        loop_watch: LoopWatch,
+        threads: SyncThreads,
+        unrunnable: UnrunnablePrograms,
+    ) -> None:
         self._worker = worker
         self._executor = executor
         self._loop_watch = loop_watch
         self._threads = threads
+        self._unrunnable = unrunnable
         self._cpu = CpuShare()
 
     def read(self) -> Vitals:
@@ -53,7 +66,12 @@ class VitalSigns:
             self.trouble(),
             memory_bytes=int(resident_mb() * 2**20),
             cpu=self._cpu.since_last_call(),
+            unrunnable=self.unrunnable(),
         )
+
+    def unrunnable(self) -> Sequence[str]:
+        """The versions that this worker cannot run, as its row has them."""
+        return [each.encode() for each in self._unrunnable.versions[:UNRUNNABLE_MOST]]
 
     def trouble(self) -> str | None:
         """What keeps this worker from doing its work; None if nothing does."""

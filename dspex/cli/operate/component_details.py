@@ -22,6 +22,19 @@ def _workers(found: Details) -> str:
     return "; ".join([*words, *(f"{name}: {why}" for name, why in found.get("troubled", {}).items())])
 
 
+def _programs(found: Details) -> str:
+    if not found["count"]:
+        return "every worker can run the deployed versions"
+    listed = "; ".join(
+        f"{each['program']} {each['version']} cannot run in "
+        f"{'any live worker' if each['workers'] == 'all' else ', '.join(each['workers'])} "
+        f"({each['waiting']} executions wait): {each['why']}"
+        for each in found["unrunnable"]
+    )
+    more = found["count"] - len(found["unrunnable"])
+    return f"{listed}; and {more} more" if more else listed
+
+
 def _beat(found: Details) -> str:
     if "last_check_age_seconds" not in found:
         return "no check is stored yet"
@@ -65,6 +78,7 @@ def _model(found: Details) -> str:
 DETAILS: Mapping[str, Callable[[Details], str]] = {
     "postgres": _postgres,
     "workers": _workers,
+    "programs": _programs,
     "beat": _beat,
     "pump": _pump,
     "queue": _queue,

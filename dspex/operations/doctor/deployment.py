@@ -197,9 +197,8 @@ class Deployment:
     @cached_property
     def programs(self) -> Sequence[Program]:
         """The deployed programs, except the programs of the doctor and of `dspex bench`."""
-        return [
-            p for p in self.database.run(programs.deployed) if not p.name.startswith(("dspex-doctor", "dspex-bench"))
-        ]
+        deployed = programs.readable(self.database.run(programs.deployed))
+        return [program for program in deployed if not program.name.startswith(("dspex-doctor", "dspex-bench"))]
 
     def close(self) -> None:
         if "client" in self.__dict__:

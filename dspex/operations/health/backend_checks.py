@@ -17,7 +17,7 @@ from dspex.publish.broker import Broker, queue_depth
 from dspex.settings import Backends
 from dspex.store import migrate, workers
 from dspex.store.database import Database
-from dspex.store.facts import server_facts
+from dspex.store.facts import program_facts, server_facts
 from dspex.store.operations import health
 from dspex.store.operations.health import Backlog
 
@@ -39,6 +39,7 @@ FIX_TROUBLE = (
     "see the log of the leader; `dspex audit verify` shows which entry of its trail keeps an execution from being "
     "changed: once the database's owner has removed it, the execution continues within a minute"
 )
+FIX_PROGRAMS = "install on these workers what the reason names and restart them, or deploy a version that they can run"
 START_REDIS = "start Redis, or correct DSPEX_BROKER_URL"
 
 Check = Callable[[Connection, dict[str, Any]], CheckResult]
@@ -56,6 +57,7 @@ def backend_groups(backends: Backends, *, interval_seconds: float, by_beat: bool
     """
     checks: dict[str, Check] = {
         "workers": _workers,
+        "programs": _programs,
         "beat": lambda connection, facts: _beat(connection, facts, interval_seconds, by_beat),
         "pump": _pump,
         "queue": _queue,
@@ -146,6 +148,26 @@ def _workers(connection: Connection, facts: dict[str, Any]) -> CheckResult:
     if len(versions) > 1:
         return CheckResult(Condition.DEGRADED, details, "finish the rollout: workers of several versions are running")
     return CheckResult(Condition.HEALTHY, details)
+
+
+def _programs(connection: Connection, facts: dict[str, Any]) -> CheckResult:
+    refused = program_facts.refused_versions(connection)
+    details = {
+        "unrunnable": [
+            {
+                "program": each.program,
+                "version": each.version,
+                "workers": "all" if each.by_all else list(each.workers),
+                "waiting": each.held,
+                "why": each.reason,
+            }
+            for each in refused[:MOST_PROGRAMS]
+        ],
+        "count": len(refused),
+    }
+    return (
+        CheckResult(Condition.DEGRADED, details, FIX_PROGRAMS) if refused else CheckResult(Condition.HEALTHY, details)
+    )
 
 
 def _name(worker: Mapping[str, Any]) -> str:

@@ -60,7 +60,8 @@ class FoundExecutions:
 _DUE = text(f"""
 SELECT count(*), coalesce(extract(epoch FROM now() - min(run_at)), 0)::float8 FROM (
     SELECT e.run_at FROM dspex.executions e JOIN dspex.programs p ON p.name = e.program
-    WHERE e.status = 'queued' AND e.run_at <= now() AND p.paused_at IS NULL LIMIT {MOST_COUNTED}) q
+    WHERE e.status = 'queued' AND e.held_at IS NULL AND e.run_at <= now() AND p.paused_at IS NULL
+    LIMIT {MOST_COUNTED}) q
 """)  # noqa: S608
 _PAUSED = text(f"""
 SELECT p.name, p.paused_reason, (SELECT count(*) FROM (

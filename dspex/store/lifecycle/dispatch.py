@@ -3,13 +3,17 @@
 Only dispatched executions can be claimed, so dispatch divides the workers between programs and enforces a program's
 limits on executions: exactly, because dispatched executions that are not yet claimed count as running, and because two
 leaders never count the same program at a time.
+
+Executions whose version no live worker can run are held back (``held_at``): they leave the index of due executions, so
+that they cost nothing and keep no other execution from its turn. They are released when a worker comes that can run
+them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
@@ -19,11 +23,15 @@ from dspex.store.lifecycle.set_statements import RowFault, for_each_row
 __all__ = [
     "RESERVE",
     "DispatchBacklog",
+    "HeldVersion",
     "Share",
     "dispatch",
+    "find_held",
     "find_refused",
     "find_unclaimed",
     "forget_starts",
+    "held",
+    "release",
     "shares",
     "take_back",
 ]
@@ -31,6 +39,8 @@ __all__ = [
 #: A program with fewer executions in Redis is served although others fill the window, so that it does not wait for
 #: them. So is a program with fewer than its equal share of the window: limits may keep the others from running.
 RESERVE = 10
+#: The executions of a version that are held back are counted up to so many.
+HELD_COUNTED = 5_000
 #: Executions of each program's backlog that one round reads at least.
 LEAST_SHARE = 20
 
@@ -115,7 +125,7 @@ SELECT p.name, p.concurrency, p.per_minute, coalesce(w.count, 0) AS dispatched, 
 FROM dspex.programs p
 CROSS JOIN LATERAL (
     SELECT 1 FROM dspex.executions e
-    WHERE e.program = p.name AND e.status = 'queued' AND e.dispatched_at IS NULL
+    WHERE e.program = p.name AND e.status = 'queued' AND e.dispatched_at IS NULL AND e.held_at IS NULL
     ORDER BY e.priority, e.run_at LIMIT 1) backlog
 LEFT JOIN waiting w ON w.program = p.name
 LEFT JOIN running r ON r.program = p.name
@@ -131,37 +141,45 @@ WITH share AS (
     SELECT * FROM unnest(CAST(:programs AS text[]), CAST(:most AS int[]), CAST(:dispatched AS int[]),
         CAST(:reserves AS int[])) AS s (program, most, dispatched, reserve)
 ), due AS MATERIALIZED (
-    SELECT s.program, s.most, s.dispatched, s.reserve, d.id, d.priority, d.run_at
+    SELECT s.program, s.most, s.dispatched, s.reserve, d.id, d.priority, d.run_at, d.held
     FROM share s CROSS JOIN generate_series(0, 9) AS p (priority) CROSS JOIN LATERAL (
-        SELECT e.id, e.priority, e.run_at FROM dspex.executions e
+        SELECT e.id, e.priority, e.run_at, e.program || ' ' || e.version = ANY(CAST(:unrunnable AS text[])) AS held
+        FROM dspex.executions e
         WHERE e.program = s.program AND e.priority = p.priority AND e.status = 'queued' AND e.dispatched_at IS NULL
-            AND e.run_at <= now() AND e.id <> ALL(CAST(:aside AS uuid[]))
+            AND e.held_at IS NULL AND e.run_at <= now() AND e.id <> ALL(CAST(:aside AS uuid[]))
         ORDER BY e.run_at LIMIT s.most FOR UPDATE SKIP LOCKED) d
 ), turns AS (
-    SELECT id, priority, run_at, most, reserve,
-        row_number() OVER (PARTITION BY program ORDER BY priority, run_at) AS number,
-        dispatched + row_number() OVER (PARTITION BY program, priority ORDER BY run_at) AS turn
+    SELECT id, priority, run_at, most, reserve, held,
+        row_number() OVER (PARTITION BY program, held ORDER BY priority, run_at) AS number,
+        dispatched + row_number() OVER (PARTITION BY program, held, priority ORDER BY run_at) AS turn
     FROM due
 ), chosen AS (
-    SELECT id, turn, reserve, row_number() OVER (ORDER BY priority, turn, run_at) AS place
+    SELECT id, turn, reserve, held,
+        row_number() OVER (PARTITION BY held ORDER BY priority, turn, run_at) AS place
     FROM turns WHERE number <= most
 ), marked AS (
-    UPDATE dspex.executions SET dispatched_at = now()
-    WHERE id = ANY(ARRAY(SELECT id FROM chosen WHERE place <= :room OR turn <= reserve))
-    RETURNING id, priority, program, run_at
+    UPDATE dspex.executions SET
+        dispatched_at = CASE WHEN program || ' ' || version = ANY(CAST(:unrunnable AS text[])) THEN NULL ELSE now() END,
+        held_at = CASE WHEN program || ' ' || version = ANY(CAST(:unrunnable AS text[])) THEN now() END
+    WHERE id = ANY(ARRAY(SELECT id FROM chosen WHERE held OR place <= :room OR turn <= reserve))
+    RETURNING id, priority, program, run_at, held_at IS NOT NULL AS held
 )
 SELECT m.*, c.turn FROM marked m JOIN chosen c ON c.id = m.id
 """)
 
 
-def dispatch(connection: Connection, window: int, *, aside: Collection[UUID] = ()) -> list[Row[Any]]:
+def dispatch(
+    connection: Connection, window: int, unrunnable: Collection[str] = (), *, aside: Collection[UUID] = ()
+) -> list[Row[Any]]:
     """Mark due executions as dispatched, the most urgent first and programs in turn, without those ``aside``. Needs a
     transaction.
 
+    Executions of ``unrunnable`` versions (their keys) are held back instead.
+
     About ``window`` wait in Redis then; at most twice as many, when programs come to a window that others filled.
 
-    The rows have ``id``, ``priority``, ``program`` and ``turn`` (how many of the program, with this one, are in Redis
-    then), the most urgent first.
+    The rows have ``id``, ``priority``, ``program``, ``turn`` (how many of the program, with this one, are in Redis
+    then) and ``held`` (it is not dispatched, but held back), the most urgent first.
     """
     limited = [row.name for row in connection.execute(_LOCK)]
     found = connection.execute(BACKLOGS, {"limited": limited}).all()
@@ -178,6 +196,7 @@ def dispatch(connection: Connection, window: int, *, aside: Collection[UUID] = (
         "reserves": [share.reserve for share in given],
         "room": window - waiting,
         "aside": list(aside),
+        "unrunnable": list(unrunnable),
     }
     rows = connection.execute(DISPATCH, parameters).all()
     return sorted(rows, key=lambda row: (row.priority, row.run_at, row.id))
@@ -190,8 +209,8 @@ def _backlog(row: Row[Any]) -> DispatchBacklog:
 _DUE = text("""
 SELECT d.id FROM dspex.programs p CROSS JOIN LATERAL (
     SELECT e.id FROM dspex.executions e
-    WHERE e.program = p.name AND e.status = 'queued' AND e.dispatched_at IS NULL AND e.run_at <= now()
-        AND e.id <> ALL(CAST(:aside AS uuid[]))
+    WHERE e.program = p.name AND e.status = 'queued' AND e.dispatched_at IS NULL AND e.held_at IS NULL
+        AND e.run_at <= now() AND e.id <> ALL(CAST(:aside AS uuid[]))
     ORDER BY e.priority, e.run_at LIMIT :most) d
 WHERE p.paused_at IS NULL
 """)
@@ -245,3 +264,67 @@ def take_back(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
 def forget_starts(connection: Connection) -> None:
     """Delete the starts that are too old for any limit per minute."""
     connection.execute(text("DELETE FROM dspex.program_starts WHERE at < clock_timestamp() - interval '2 minutes'"))
+
+
+# One look-up in the index executions_held for each version, however many executions of it are held.
+_HELD = """
+RECURSIVE held AS (
+    (SELECT program, version FROM dspex.executions WHERE status = 'queued' AND held_at IS NOT NULL
+     ORDER BY program, version LIMIT 1)
+    UNION ALL
+    SELECT next.program, next.version FROM held h CROSS JOIN LATERAL (
+        SELECT e.program, e.version FROM dspex.executions e
+        WHERE e.status = 'queued' AND e.held_at IS NOT NULL AND (e.program, e.version) > (h.program, h.version)
+        ORDER BY e.program, e.version LIMIT 1) next
+)
+"""
+HELD = text(f"""
+WITH {_HELD}
+SELECT h.program, h.version, counted.count FROM held h CROSS JOIN LATERAL (
+    SELECT count(*) AS count FROM (
+        SELECT FROM dspex.executions
+        WHERE program = h.program AND version = h.version AND status = 'queued' AND held_at IS NOT NULL
+        LIMIT {HELD_COUNTED}) e) counted
+""")  # noqa: S608
+FIND_HELD = text(f"""
+WITH {_HELD}
+SELECT e.id FROM held h CROSS JOIN LATERAL (
+    SELECT id FROM dspex.executions
+    WHERE program = h.program AND version = h.version AND status = 'queued' AND held_at IS NOT NULL
+        AND id <> ALL(CAST(:aside AS uuid[]))
+    LIMIT :most) e
+WHERE h.program || ' ' || h.version <> ALL(CAST(:unrunnable AS text[]))
+""")  # noqa: S608
+_RELEASE = text("""
+UPDATE dspex.executions SET held_at = NULL WHERE id = ANY(ARRAY(
+    SELECT id FROM dspex.executions WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND held_at IS NOT NULL
+    FOR UPDATE SKIP LOCKED))
+RETURNING id
+""")
+
+
+class HeldVersion(NamedTuple):
+    """A version whose executions are held back, and how many, up to HELD_COUNTED."""
+
+    program: str
+    version: str
+    executions: int
+
+
+def held(connection: Connection) -> list[HeldVersion]:
+    """The versions whose executions are held back."""
+    return [HeldVersion(*row) for row in connection.execute(HELD)]
+
+
+def find_held(
+    connection: Connection, unrunnable: Collection[str], *, most: int, aside: Collection[UUID] = ()
+) -> list[UUID]:
+    """Executions that are held back, up to ``most`` of each version, except ``unrunnable`` versions and executions set
+    ``aside``."""
+    parameters = {"unrunnable": list(unrunnable), "most": most, "aside": list(aside)}
+    return list(connection.scalars(FIND_HELD, parameters))
+
+
+def release(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Release each of these executions that is held back. Returns them."""
+    return list(connection.scalars(_RELEASE, {"ids": list(ids)}))

@@ -188,6 +188,7 @@ WITH wanted AS MATERIALIZED (
     WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'queued' AND dispatched_at IS NOT NULL
       AND NOT EXISTS (SELECT FROM dspex.programs WHERE name = program AND paused_at IS NOT NULL)
       AND EXISTS (SELECT FROM dspex.workers WHERE id = %(worker_id)s AND stopped_at IS NULL)
+      AND program || ' ' || version <> ALL(%(unrunnable)s::text[])
     ORDER BY id FOR UPDATE
 ), claimed AS (
     UPDATE dspex.executions e
@@ -317,7 +318,7 @@ _AS_TEXT = ("inputs", "result")
 _COLUMNS = [
     cast(column, Text).label(column.name) if column.name in _AS_TEXT else column
     for column in executions.c
-    if column.name not in ("audit_seq", "audit_hash", "dispatched_at", "cost_usd")
+    if column.name not in ("audit_seq", "audit_hash", "dispatched_at", "held_at", "cost_usd")
 ]
 
 

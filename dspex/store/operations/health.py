@@ -70,14 +70,14 @@ CROSS JOIN LATERAL (
     SELECT min(due_first.run_at) AS oldest FROM generate_series(0, 9) AS n (priority) CROSS JOIN LATERAL (
         SELECT e.run_at FROM dspex.executions e
         WHERE e.program = p.name AND e.priority = n.priority AND e.status = 'queued' AND e.dispatched_at IS NULL
-            AND e.run_at <= now()
+            AND e.held_at IS NULL AND e.run_at <= now()
         ORDER BY e.run_at LIMIT 1) due_first
 ) first
 CROSS JOIN LATERAL (
     SELECT count(*) AS count FROM (
         SELECT FROM dspex.executions e
         WHERE first.oldest IS NOT NULL AND e.program = p.name AND e.status = 'queued' AND e.dispatched_at IS NULL
-            AND e.run_at <= now() LIMIT {MOST_COUNTED}) counted
+            AND e.held_at IS NULL AND e.run_at <= now() LIMIT {MOST_COUNTED}) counted
 ) due
 WHERE d.count > 0 OR due.count > 0
 ORDER BY 4 DESC

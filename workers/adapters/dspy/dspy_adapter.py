@@ -38,6 +38,8 @@ from workers.lm.engine import RunEngine
 __all__ = ["DspyAdapter"]
 
 _MODULES_KEPT = 256
+#: How long importing a program's code may take. A longer import goes on, and the program is tried again later.
+LOAD_SECONDS = 60.0
 _PROMPTS: Mapping[str, type[RepairingPrompt]] = {
     "chat": RepairingChat,
     "json": RepairingJson,
@@ -112,11 +114,24 @@ class DspyAdapter:
         async with self._making_ready:
             hosted = self._hosted.get(program.version)
             if hosted is None:
-                # It may import the user's code: the loop goes on meanwhile.
-                hosted = self._hosted[program.version] = await asyncio.to_thread(_make_ready, program)
+                hosted = self._hosted[program.version] = await _made_ready(program)
                 if len(self._hosted) > _MODULES_KEPT:
                     self._hosted.popitem(last=False)
         return hosted
+
+
+async def _made_ready(program: Program) -> _Hosted:
+    """It may import the user's code: the loop goes on meanwhile, and does not wait for ever."""
+    try:
+        async with asyncio.timeout(LOAD_SECONDS):
+            return await asyncio.to_thread(_make_ready, program)
+    except TimeoutError:
+        raise ProgramError(
+            f"program {program.name!r}: its code was not imported within {LOAD_SECONDS:g} s in this worker",
+            code="code_not_found",
+            retryable=True,
+            program=program.name,
+        ) from None
 
 
 def _make_ready(program: Program) -> _Hosted:

@@ -9,7 +9,7 @@ from dspex.errors import ExecutionNotFound
 from dspex.operations.doctor.check import Finding, Need, check, met, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.publish.broker import queue_depth
-from dspex.store.facts import work_facts
+from dspex.store.facts import program_facts, work_facts
 from dspex.store.facts.work_facts import FoundExecutions
 
 #: Work that has waited so long although workers are alive is a sign, in seconds.
@@ -39,6 +39,21 @@ def paused(deployment: Deployment) -> Finding:
     programs = deployment.ask(work_facts.paused_programs)
     waiting = [f"{p.name} ({p.reason or 'by an operator'}): {p.queued:,} queued" for p in programs if p.queued]
     return warning("; ".join(waiting)) if waiting else met(f"{len(programs)} paused, none has queued executions")
+
+
+@check(
+    "Workers can run the deployed programs",
+    Need.WORKER,
+    fix="install on these workers what the reason names and restart them, or deploy a version that they can run",
+)
+def runnable(deployment: Deployment) -> Finding:
+    """An execution whose program no live worker can run waits for one that can; it does not fail."""
+    refused = deployment.ask(program_facts.refused_versions)
+    if not refused:
+        return met("every live worker can run every deployed version")
+    named = [f"{r.program} {r.version} cannot run in {r.where} ({r.held:,} wait): {r.reason}" for r in refused[:3]]
+    verdict = not_met if any(each.by_all for each in refused) else warning
+    return verdict("; ".join(named), versions=len(refused), waiting=sum(each.held for each in refused))
 
 
 @check("No dead worker holds executions", Need.SCHEMA, fix="start a worker: its pump recovers them within seconds")

@@ -40,6 +40,7 @@ CREATE TABLE dspex.executions (
     created_at timestamptz NOT NULL,
     run_at timestamptz NOT NULL,
     dispatched_at timestamptz,
+    held_at timestamptz,
     started_at timestamptz,
     deadline_at timestamptz,
     cancel_requested_at timestamptz,
@@ -62,7 +63,8 @@ CREATE TABLE dspex.executions (
 ) PARTITION BY RANGE (id);
 
 CREATE INDEX executions_due ON dspex.executions (program, priority, run_at)
-    WHERE status = 'queued' AND dispatched_at IS NULL;
+    WHERE status = 'queued' AND dispatched_at IS NULL AND held_at IS NULL;
+CREATE INDEX executions_held ON dspex.executions (program, version) WHERE status = 'queued' AND held_at IS NOT NULL;
 CREATE INDEX executions_dispatched ON dspex.executions (program, dispatched_at)
     WHERE status = 'queued' AND dispatched_at IS NOT NULL;
 CREATE INDEX executions_running ON dspex.executions (worker_id) WHERE status = 'running';
@@ -141,6 +143,7 @@ CREATE TABLE dspex.workers (
     running integer NOT NULL,
     lease_seconds double precision NOT NULL,
     trouble text,
+    unrunnable text[] NOT NULL DEFAULT '{}',
     memory_bytes bigint,
     cpu double precision,
     started_at timestamptz NOT NULL,

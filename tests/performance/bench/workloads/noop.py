@@ -17,7 +17,7 @@ from tests.waiting import wait_for
 NAME = "no-op executions/s"
 SIGNATURE = dspex.signature("question -> answer")
 UNFINISHED = """
-SELECT EXISTS (SELECT FROM dspex.executions WHERE status = 'queued' AND dispatched_at IS NULL)
+SELECT EXISTS (SELECT FROM dspex.executions WHERE status = 'queued' AND dispatched_at IS NULL AND held_at IS NULL)
     OR EXISTS (SELECT FROM dspex.executions WHERE status = 'queued' AND dispatched_at IS NOT NULL)
     OR EXISTS (SELECT FROM dspex.executions WHERE status = 'running')
 """
