@@ -1,11 +1,13 @@
-"""Connections to Postgres, and the errors when there is none.
+"""Connections to Postgres, and the errors when there is none or when Postgres refuses a statement for now.
 
 A single statement runs in autocommit (one round trip, and atomic by itself), several in
-:meth:`Database.transaction`.
+:meth:`Database.transaction`. dspex/store/sqlstates.py has the kinds of refusals: conflicts are tried again here, data at
+fault and bugs are raised as they are, and the rest is BackendUnavailable.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -19,23 +21,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from dspex.errors import BackendUnavailable, ConfigurationError, FieldError, SchemaOutdated, ValidationError
 from dspex.program.storable_text import STORABLE
 from dspex.settings import without_password
-from dspex.store.sessions import IN_UTC, is_pooled, libpq_url, session_arguments
+from dspex.store.sessions import IN_UTC, connect_arguments, is_pooled, libpq_url
+from dspex.store.sqlstates import Refusal, is_disconnect, reason, refusal
 
-__all__ = ["Database", "is_disconnect", "unavailable"]
+__all__ = ["Database", "unavailable"]
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT_SECONDS = 5
 #: What an error states when a statement was sent, and no answer came.
 UNKNOWN_SAVED = "whether it was saved is not known"
-#: A peer that vanished silently is noticed after about 10 s rather than the kernel's two hours.
-KEEPALIVE: dict[str, Any] = {
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
+#: A single statement that conflicts with another transaction is tried again after these times.
+CONFLICT_PAUSES = (0.0, 0.02, 0.1, 0.5)
 
 
 class Database:
@@ -44,41 +40,42 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 5, application_name: str = "dspex") -> None:
         self.url = url
         self.engine: Engine = create_engine(
-            libpq_url(url).replace("postgresql://", "postgresql+psycopg://", 1),
+            "postgresql+psycopg://",  # libpq reads the URL itself: see _connect_to
+            connect_args=connect_arguments(url, application_name),
+            isolation_level="READ COMMITTED",
             pool_size=pool_size,
             max_overflow=pool_size * 2,
             pool_timeout=30,
             pool_use_lifo=True,
             hide_parameters=True,  # errors end up in logs, which must not contain inputs
-            connect_args={
-                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-                "application_name": application_name,
-                **session_arguments(url),
-                **KEEPALIVE,
-            },
         )
+        event.listen(self.engine, "do_connect", _connect_to(libpq_url(url)))
         event.listen(self.engine, "handle_error", _leave_the_demoted)
         if is_pooled(url):
             event.listen(self.engine, "connect", _set_time_zone)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def run(self, work: Callable[[Connection], T], *, saved: str = "nothing was saved") -> T:
-        """Call ``work`` with an autocommit connection, and once more when a pooled connection turns out to be dead.
+        """Call ``work`` with an autocommit connection, and once more when a pooled connection turns out to be dead, or
+        some times when Postgres reports a conflict with another transaction.
 
         So ``work`` must be safe to repeat. Raises BackendUnavailable, whose message states what was ``saved``; or that
         this is not known, when the connection was lost before the answer came and Postgres stays out of reach.
         """
-        try:
-            return self._once(self._autocommit, work)
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise self._translate(error, saved) from error
-            if not _answered(error):
-                saved = UNKNOWN_SAVED
-        try:
-            return self._once(self._autocommit, work)
-        except DBAPIError as error:
-            raise self._translate(error, saved) from error
+        pauses = iter(CONFLICT_PAUSES)
+        lost = False
+        while True:
+            try:
+                return self._once(self._autocommit, work)
+            except DBAPIError as error:
+                if error.connection_invalidated and not _answered(error):
+                    saved = UNKNOWN_SAVED
+                pause = next(pauses, None) if _kind(error) is Refusal.RETRY else None
+                if error.connection_invalidated and not lost:
+                    lost, pause = True, 0.0
+                if pause is None:
+                    raise self._translate(error, saved) from error
+            time.sleep(pause)
 
     @contextmanager
     def transaction(
@@ -111,7 +108,7 @@ class Database:
         except PoolTimeout as error:
             raise self._pool_exhausted(saved) from error
         except psycopg.Error as error:  # from COPY, which goes past SQLAlchemy
-            if not is_disconnect(error):
+            if not _passes(error):
                 raise
             raise unavailable(self.url, error, saved) from error
 
@@ -122,7 +119,10 @@ class Database:
         except UnicodeEncodeError as error:
             raise _unstorable() from error
         except DBAPIError as error:
-            raise self._translate(error, "nothing was saved") from error
+            saved = "nothing was saved"
+            if _kind(error) is Refusal.RETRY:
+                saved += ": roll back this transaction and repeat it"
+            raise self._translate(error, saved) from error
 
     def guard(self, work: Callable[[Engine], T]) -> T:
         """Call ``work`` with the engine itself. Raises BackendUnavailable."""
@@ -151,7 +151,7 @@ class Database:
             return _not_allowed(self.url, cause)
         if isinstance(cause, psycopg.DataError) and "cannot contain NUL" in str(cause):
             return _unstorable()
-        if error.connection_invalidated or (isinstance(cause, psycopg.Error) and is_disconnect(cause)):
+        if error.connection_invalidated or (isinstance(cause, psycopg.Error) and _passes(cause)):
             return unavailable(self.url, cause or error, saved)
         return error
 
@@ -176,6 +176,15 @@ def _unstorable() -> ValidationError:
     return ValidationError.of("statement", [FieldError("parameters", STORABLE)])
 
 
+def _connect_to(conninfo: str) -> Callable[..., None]:
+    """A listener that gives psycopg the URL as it is, where SQLAlchemy would take it apart by its own rules."""
+
+    def connect(_dialect: object, _record: object, arguments: list[Any], _named: object) -> None:
+        arguments[0] = conninfo
+
+    return connect
+
+
 def _set_time_zone(connection: psycopg.Connection[Any], _record: object) -> None:
     connection.execute(IN_UTC)
     connection.commit()
@@ -192,24 +201,25 @@ def _leave_the_demoted(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def is_disconnect(error: psycopg.Error) -> bool:
-    """Whether the server cannot be used at all at present, rather than having refused one statement.
+def _kind(error: DBAPIError) -> Refusal | None:
+    return refusal(error.orig) if isinstance(error.orig, psycopg.Error) else None
 
-    Class 08 and no state at all: no connection; 57P: shutting down or starting; 53300: too many connections;
-    25006: read-only, as a standby is after a failover.
-    """
-    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.errors.ReadOnlySqlTransaction):
-        return False
-    state = error.sqlstate
-    return state is None or state.startswith(("08", "57P")) or state in ("53300", "25006")
+
+def _passes(error: psycopg.Error) -> bool:
+    """Whether the same statement succeeds once what refused it has passed."""
+    return refusal(error) in (Refusal.RETRY, Refusal.WAIT)
 
 
 def unavailable(url: str, cause: BaseException, saved: str) -> BackendUnavailable:
-    reason = str(cause).strip().split("\n")[0]
-    if "unsupported startup parameter" in reason:
-        reason += "; if this is pgbouncer, end the URL with ?pgbouncer=true"
+    """The error for a connection that was lost, or for a statement that Postgres refuses for now."""
+    why = reason(cause)
+    if "unsupported startup parameter" in why:
+        why += "; if this is pgbouncer, end the URL with ?pgbouncer=true"
+    lost = not isinstance(cause, psycopg.Error) or is_disconnect(cause)
+    state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
     return BackendUnavailable(
-        f"Postgres at {without_password(url)} is out of reach ({saved}): {reason}",
+        f"Postgres at {without_password(url)} {'is out of reach' if lost else 'refuses this for now'} ({saved}): {why}",
         backend="postgres",
         where=without_password(url),
+        **({} if state is None else {"sqlstate": state}),
     )

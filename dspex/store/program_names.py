@@ -6,7 +6,7 @@ import psycopg
 
 from dspex.errors import BackendUnavailable
 from dspex.settings import without_password
-from dspex.store.sessions import libpq_url, session_arguments
+from dspex.store.sessions import connect_arguments, libpq_url
 
 __all__ = ["programs_beginning"]
 
@@ -15,9 +15,11 @@ _BEGINNING = "SELECT name FROM dspex.programs WHERE starts_with(name, %s) ORDER 
 
 def programs_beginning(url: str, prefix: str, *, seconds: int) -> list[str]:
     """The programs whose names begin with a prefix. Raises BackendUnavailable when Postgres does not answer in time."""
-    session = session_arguments(url, statement_timeout=str(seconds * 1000))
+    arguments = connect_arguments(url, "dspex completion", statement_timeout=str(seconds * 1000))
     try:
-        with psycopg.connect(libpq_url(url), connect_timeout=seconds, autocommit=True, **session) as connection:
+        with psycopg.connect(
+            libpq_url(url), autocommit=True, **{**arguments, "connect_timeout": seconds}
+        ) as connection:
             return [name for (name,) in connection.execute(_BEGINNING, (prefix,))]
     except psycopg.Error as error:
         raise BackendUnavailable(f"Postgres at {without_password(url)} does not answer: {error}") from error

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
@@ -265,7 +265,7 @@ async def test_an_asynchronous_connection_lends_itself(client: Client, database:
     pytest.importorskip("greenlet", reason="SQLAlchemy's asyncio needs it, DSPex does not")
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    engine = create_async_engine(database.engine.url)
+    engine = create_async_engine(make_url(database.url).set(drivername="postgresql+psycopg"))
     async with engine.begin() as connection:
         made = await connection.run_sync(lambda c: client.submit("qa", {"question": "?"}, connection=c))
         with pytest.raises(dspex.ValidationError, match="AsyncConnection"):
@@ -275,7 +275,7 @@ async def test_an_asynchronous_connection_lends_itself(client: Client, database:
 
 
 def test_a_wrong_connection_is_refused(client: Client, database: Database) -> None:
-    elsewhere = create_engine(database.engine.url.set(database="postgres"))
+    elsewhere = create_engine(make_url(database.url).set(drivername="postgresql+psycopg", database="postgres"))
     sqlite = create_engine("sqlite://")
     with sqlite.connect() as wrong, Session(database.engine) as session, elsewhere.connect() as other:
         for connection in (wrong, session, database.engine, "postgresql://"):

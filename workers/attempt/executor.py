@@ -277,7 +277,8 @@ class Executor:
         claimed = attempt.claimed
         try:
             status = await self._ledger.settle(settlement)
-        except psycopg.Error as refused:  # the attempt failed then, and is not left running
+        except (psycopg.Error, UnicodeEncodeError) as refused:
+            # Its data is at fault, as the ledger keeps what Postgres refuses for another reason. The attempt failed then.
             attempt.trail.withdraw("completed")
             error = ProgramError(f"its outcome cannot be stored: {type(refused).__name__}", code="not_storable")
             log.error("%s of %s: %s", claimed.id, claimed.program, error)  # noqa: TRY400 - the text may quote an output

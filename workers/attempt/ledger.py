@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +27,7 @@ from dspex.store.lifecycle.executions import Claimed, Settlement
 from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.status import Status
 from dspex.store.operations import refused_messages
+from dspex.store.sqlstates import reason
 from workers.adapters.unrunnable import UnrunnablePrograms
 from workers.attempt.batcher import Batcher, Connection
 from workers.observe.metrics import BACKEND_FAILURES
@@ -53,6 +56,10 @@ class Ledger:
     ) -> None:
         self._worker_id = worker_id
         self._unrunnable = unrunnable or UnrunnablePrograms()
+        #: Claims that may have been carried out although no answer came.
+        self._uncertain: set[UUID] = set()
+        #: The journal entries that are not committed yet, by execution.
+        self._unwritten: defaultdict[UUID, set[asyncio.Future[bool]]] = defaultdict(set)
         self._redis = async_client(broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS)
         self._announcing: set[asyncio.Task[None]] = set()
         self._claims: Batcher[UUID, Claimed | None] = Batcher("claim", database_url, self._claim_all)
@@ -71,21 +78,47 @@ class Ledger:
         await asyncio.gather(*self._announcing, return_exceptions=True)
         await self._redis.aclose()
 
-    def claim(self, id: UUID) -> asyncio.Future[Claimed | None]:
-        """The execution, now running under this worker's lease; None when it is not there to claim."""
+    @property
+    def trouble(self) -> str | None:
+        """What Postgres refuses to store for now, and why; None while it refuses nothing. Safe in any thread."""
+        return "; ".join(filter(None, (batcher.trouble for batcher in self._batchers))) or None
+
+    def claim(self, id: UUID, *, owned: bool = False) -> asyncio.Future[Claimed | None]:
+        """The execution, now running under this worker's lease; None when it is not there to claim.
+
+        ``owned``: this worker may have claimed it already.
+        """
+        if owned:
+            self._uncertain.add(id)
         return self._claims.add(id)
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[Status | None]:
+    async def settle(self, settlement: Settlement) -> Status | None:
         """Store how the attempt ended. None when this worker no longer owns it: nothing was changed.
 
-        The status is the execution's: it may be cancelled although the settlement queues it again.
+        The status is the execution's: it may be cancelled although the settlement queues it again. The journal entries
+        of the attempt are stored first, so that the next attempt finds them.
         """
-        return self._settlements.add(settlement)
+        if unwritten := self._unwritten.get(settlement.id):
+            await asyncio.wait(set(unwritten))
+        return await self._settlements.add(settlement)
 
     async def store_call(self, call: LMCall) -> None:
-        """Returns once the call is committed. Raises LeaseLost when its attempt is over and must make no other call."""
-        if await self._calls.add(call):
+        """Returns once the call is committed. Raises LeaseLost when its attempt is over and must make no other call.
+
+        A call that was paid for is stored even if its attempt is ended meanwhile.
+        """
+        written = self._calls.add(call)
+        self._unwritten[call.execution_id].add(written)
+        written.add_done_callback(partial(self._note_written, call.execution_id))
+        if await asyncio.shield(written):
             raise LeaseLost(execution_id=str(call.execution_id))
+
+    def _note_written(self, id: UUID, written: asyncio.Future[bool]) -> None:
+        self._unwritten[id].remove(written)
+        if not self._unwritten[id]:
+            del self._unwritten[id]
+        if not written.cancelled() and (error := written.exception()) is not None:
+            log.error("%s: a model call cannot be stored: %s", id, reason(error))
 
     async def calls(self, execution_id: UUID) -> list[LMCall]:
         """The journal of the execution."""
@@ -126,21 +159,22 @@ class Ledger:
         """Return executions to the pump that will not be claimed here."""
         await self._reads.add((control.UNDISPATCH, {"ids": list(ids)}))
 
-    async def _claim_all(self, connection: Connection, ids: Sequence[UUID], again: bool) -> list[Claimed | None]:
+    async def _claim_all(self, connection: Connection, ids: Sequence[UUID]) -> list[Claimed | None]:
         worker_id = self._worker_id()
         events = encode_events([{"kind": "claimed", "data": {"worker": str(worker_id)}}])
         unrunnable = text_array(self._unrunnable.keys)
         parameters = {"ids": array(ids), "worker_id": worker_id, "events": events, "unrunnable": unrunnable}
+        uncertain = not self._uncertain.isdisjoint(ids)
+        self._uncertain.update(ids)
         async with connection.cursor(row_factory=args_row(Claimed)) as cursor:
             found = await (await cursor.execute(executions.CLAIM, parameters)).fetchall()
-            if again:
+            if uncertain:
                 found += await (await cursor.execute(executions.ADOPT, parameters)).fetchall()
+        self._uncertain.difference_update(ids)
         claimed = {row.id: row for row in found}
         return [claimed.get(id) for id in ids]
 
-    async def _settle_all(
-        self, connection: Connection, settlements: Sequence[Settlement], again: bool
-    ) -> list[Status | None]:
+    async def _settle_all(self, connection: Connection, settlements: Sequence[Settlement]) -> list[Status | None]:
         async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(executions.SETTLE, executions.settle_parameters(settlements))
             settled = {id: Status(status) for id, status in await cursor.fetchall()}
@@ -163,12 +197,12 @@ class Ledger:
 _Read = tuple[str, dict[str, Any]]
 
 
-async def _read_all(connection: Connection, reads: Sequence[_Read], again: bool) -> list[Any]:
+async def _read_all(connection: Connection, reads: Sequence[_Read]) -> list[Any]:
     async with connection.cursor(row_factory=tuple_row) as cursor:
         return [await (await cursor.execute(query, parameters)).fetchall() for query, parameters in reads]
 
 
-async def _store_calls(connection: Connection, calls: Sequence[LMCall], again: bool) -> list[bool]:
+async def _store_calls(connection: Connection, calls: Sequence[LMCall]) -> list[bool]:
     """Store calls. Returns for each whether its attempt is over."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(lm_calls.INSERT, lm_calls.insert_parameters(calls))

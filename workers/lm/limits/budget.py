@@ -92,9 +92,7 @@ class Budgets:
         if await reserving is None:
             await self._settle.add((id, cost))
 
-    async def _reserve_all(
-        self, connection: Connection, reservations: Sequence[Reservation], again: bool
-    ) -> list[str | None]:
+    async def _reserve_all(self, connection: Connection, reservations: Sequence[Reservation]) -> list[str | None]:
         """For each reservation: None, or the reason of the refusal."""
         parameters = budgets.reserve_parameters(reservations, self._worker_id())
         async with connection.cursor(row_factory=tuple_row) as cursor:
@@ -108,6 +106,6 @@ class Budgets:
         return [answers.get(r.id, "budget_exceeded") for r in reservations]
 
 
-async def _settle_all(connection: Connection, ended: Sequence[_Ended], again: bool) -> list[None]:
+async def _settle_all(connection: Connection, ended: Sequence[_Ended]) -> list[None]:
     await connection.execute(budgets.SETTLE, budgets.settle_parameters(ended))
     return [None] * len(ended)
