@@ -57,5 +57,8 @@ class Refusing:
             )
         )
 
+    def has_refused(self, rows: int) -> bool:
+        return self.count > rows
+
     def _execute(self, statement: str) -> None:
         self._database.run(lambda connection: connection.exec_driver_sql(statement))

@@ -43,6 +43,7 @@ _CODES = {
         "code_not_found": "this worker cannot import `package.module:name`; the execution waits for one that can",
         "module_not_allowed": "the code is outside the packages that the worker allows (`DSPEX_PROGRAM_PACKAGES`)",
         "state_mismatch": "the state does not fit the module",
+        "worker_failed": "a bug of its worker ended the attempt, and the worker lives on",
         "not_storable": "the outcome contains a value that Postgres cannot store",
         "adapter_unavailable": "this worker lacks the adapter; the execution waits for one that has it",
         "interpreter_missing": "`program_of_thought` has no Deno on that worker",

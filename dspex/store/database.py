@@ -1,8 +1,8 @@
 """Connections to Postgres, and the errors when there is none or when Postgres refuses a statement for now.
 
 A single statement runs in autocommit (one round trip, and atomic by itself), several in
-:meth:`Database.transaction`. dspex/store/sqlstates.py has the kinds of refusals: conflicts are tried again here, data at
-fault and bugs are raised as they are, and the rest is BackendUnavailable.
+:meth:`Database.transaction`. dspex/store/sqlstates.py has the kinds of refusals: conflicts are tried again here, data
+at fault and bugs are raised as they are, and the rest is BackendUnavailable.
 """
 
 from __future__ import annotations
@@ -216,10 +216,10 @@ def unavailable(url: str, cause: BaseException, saved: str) -> BackendUnavailabl
     if "unsupported startup parameter" in why:
         why += "; if this is pgbouncer, end the URL with ?pgbouncer=true"
     lost = not isinstance(cause, psycopg.Error) or is_disconnect(cause)
-    state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
+    details: dict[str, Any] = {"backend": "postgres", "where": without_password(url)}
+    if isinstance(cause, psycopg.Error) and cause.sqlstate is not None:
+        details |= {"sqlstate": cause.sqlstate, "reason": why}
     return BackendUnavailable(
-        f"Postgres at {without_password(url)} {'is out of reach' if lost else 'refuses this for now'} ({saved}): {why}",
-        backend="postgres",
-        where=without_password(url),
-        **({} if state is None else {"sqlstate": state}),
+        f"Postgres at {details['where']} {'is out of reach' if lost else 'refuses this for now'} ({saved}): {why}",
+        **details,
     )

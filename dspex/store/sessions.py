@@ -57,8 +57,7 @@ def libpq_url(url: str) -> str:
 
 
 def connect_arguments(url: str, application_name: str, **settings: str) -> dict[str, Any]:
-    """Arguments for psycopg's ``connect`` besides the :func:`libpq_url`, with these settings of the session and the usual
-    ones.
+    """Arguments for psycopg's ``connect`` besides the :func:`libpq_url`; ``settings`` are further ones of the session.
 
     On a connection that :func:`is_pooled` run IN_UTC first; it has no other settings.
     """

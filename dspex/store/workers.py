@@ -16,6 +16,7 @@ __all__ = [
     "FleetCapacity",
     "Heartbeat",
     "Lead",
+    "Owned",
     "UnrunnableVersion",
     "Vitals",
     "beat",
@@ -24,6 +25,7 @@ __all__ = [
     "heartbeats",
     "lead",
     "listing",
+    "owned",
     "register",
     "resign",
     "stop",
@@ -48,6 +50,10 @@ UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, c
     state = :state, trouble = :trouble, memory_bytes = :memory_bytes, cpu = :cpu,
     unrunnable = CAST(:unrunnable AS text[])
 WHERE id = :id AND stopped_at IS NULL
+""")
+_OWNED = text("""
+SELECT id, attempt, max_attempts, worker_id, program, priority FROM dspex.executions
+WHERE worker_id = :id AND status = 'running'
 """)
 _STOP = text("UPDATE dspex.workers SET state = 'stopped', stopped_at = clock_timestamp(), running = 0 WHERE id = :id")
 _HEARTBEATS = text("""
@@ -112,6 +118,17 @@ class Vitals(NamedTuple):
     unrunnable: Sequence[str] = ()
 
 
+class Owned(NamedTuple):
+    """An attempt that belongs to a worker: nobody else may run the execution."""
+
+    id: UUID
+    attempt: int
+    max_attempts: int
+    worker_id: UUID
+    program: str
+    priority: int
+
+
 def register(
     connection: Connection,
     *,
@@ -142,6 +159,11 @@ def beat(connection: Connection, id: UUID, vitals: Vitals) -> bool:
     return (
         connection.execute(_BEAT, {"id": id, **vitals._asdict(), "unrunnable": list(vitals.unrunnable)}).rowcount == 1
     )
+
+
+def owned(connection: Connection, id: UUID) -> list[Owned]:
+    """The attempts that belong to this worker."""
+    return [Owned(*row) for row in connection.execute(_OWNED, {"id": id})]
 
 
 def stop(connection: Connection, id: UUID) -> None:

@@ -83,7 +83,7 @@ class Batcher(Generic[T, R]):
     def trouble(self) -> str | None:
         """Why items wait that Postgres refuses; None while it refuses none. Safe in any thread."""
         count = len(self._refused)
-        return f"{self._name}: Postgres refuses to store {count}: {self._why}" if count else None
+        return f"{self._name}: Postgres refuses {count} for now: {self._why}" if count else None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"dspex-{self._name}")

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,13 +24,14 @@ from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError
 from dspex.settings.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
 from dspex.store.lifecycle.executions import Claimed, Settlement
 from dspex.store.lifecycle.status import Status
+from dspex.store.workers import Owned
 from workers.adapters.unrunnable import UnrunnablePrograms
 from workers.attempt.attempt import Attempt
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.current import CURRENT, Current
 from workers.attempt.host import Host
 from workers.attempt.ledger import Ledger
-from workers.attempt.settlement import cancelled, completed, failed, handed_back
+from workers.attempt.settlement import broken_off, cancelled, completed, failed, handed_back
 from workers.attempt.slots import FairSlots
 from workers.attempt.stream import Streams
 from workers.attempt.supervision import Ending
@@ -98,6 +99,10 @@ class Executor:
         self._in_slot: set[UUID] = set()
         self._running: dict[UUID, Attempt] = {}
         self._unbegun: set[UUID] = set()
+        #: The executions whose pipeline a bug ended after the claim.
+        self._broken: set[UUID] = set()
+        #: The attempts that the last renewal of the lease found to be this worker's, and that did not run here.
+        self._idle: set[Owned] = set()
         self._stopping = False
         self._drained_by = math.inf
         self._grace: asyncio.Timeout | None = None
@@ -105,6 +110,11 @@ class Executor:
     @property
     def concurrency(self) -> int:
         return self._slots.concurrency
+
+    @property
+    def trouble(self) -> str | None:
+        """What Postgres refuses to store for now, and why; None while it refuses nothing. Safe in any thread."""
+        return self._ledger.trouble
 
     @property
     def running(self) -> int:
@@ -152,20 +162,25 @@ class Executor:
             if program in self._unrunnable:
                 self._leave_to_others(id)
             return Outcome(None)
+        self._broken.discard(id)
         if claimed.program != program:
             self._refusals.note("wrong_program")
         metrics.claimed(claimed)
         failpoint(AFTER_CLAIM)
         on_start(id)
-        if (spans := tracing.active()) is None:
-            outcome = await self._attempt(claimed, AttemptTrail(claimed.started_at))
-        else:
-            outcome = await spans.attempt(claimed, self._attempt)
+        try:
+            if (spans := tracing.active()) is None:
+                outcome = await self._attempt(claimed, AttemptTrail(claimed.started_at))
+            else:
+                outcome = await spans.attempt(claimed, self._attempt)
+        except Exception:
+            self._broken.add(id)
+            raise
         metrics.attempt_ended(claimed.program, outcome.status, outcome.error, outcome.runtime_seconds)
         return outcome
 
     def _over(self, id: UUID, program: str, on_end: OnEnd, pipeline: asyncio.Task[Outcome]) -> None:
-        """Report the outcome. An execution whose pipeline broke keeps its lease, and is recovered when that ends."""
+        """Report the outcome. An execution whose pipeline broke is given back after the next renewals of the lease."""
         self._pipelines.discard(pipeline)
         self._held.discard(id)
         self._leave_slot(id, program)
@@ -234,6 +249,36 @@ class Executor:
             # The pump finds them later, as executions that were not claimed in time.
             log.warning("executions of other workers' programs were not returned: %s", type(error).__name__)
 
+    def take_up(self, owned: Iterable[Owned]) -> None:
+        """Run the attempts that Postgres has as this worker's and that do not run here, as after a claim whose answer
+        was lost; give those back that broke.
+
+        Only what two renewals of the lease in a row find: an attempt may have been settled since Postgres was asked.
+        """
+        if self._stopping:
+            return
+        idle = {each for each in owned if each.id not in self._held}
+        for each in idle & self._idle:
+            log.error("%s: attempt %s is this worker's, and did not run", each.id, each.attempt)
+            if each.id in self._broken:
+                self._give_up(each)
+            else:
+                self._ledger.note_owned(each.id)
+                self.begin(Received([each.id], each.program, each.priority), _ignore, _ignore)
+        self._idle = idle
+
+    def _give_up(self, owned: Owned) -> None:
+        settling = asyncio.create_task(self._ledger.settle(broken_off(owned)))
+        self._held.add(owned.id)
+        self._pipelines.add(settling)
+        settling.add_done_callback(partial(self._given_up, owned.id))
+
+    def _given_up(self, id: UUID, settling: asyncio.Task[Status | None]) -> None:
+        self._pipelines.discard(settling)
+        self._held.discard(id)
+        if not settling.cancelled() and settling.exception() is None:
+            self._broken.discard(id)
+
     async def _give_back(self, ids: Collection[UUID]) -> None:
         if ids:
             with contextlib.suppress(TimeoutError):  # then the pump finds them later
@@ -278,7 +323,7 @@ class Executor:
         try:
             status = await self._ledger.settle(settlement)
         except (psycopg.Error, UnicodeEncodeError) as refused:
-            # Its data is at fault, as the ledger keeps what Postgres refuses for another reason. The attempt failed then.
+            # Its data is at fault: the ledger keeps what Postgres refuses for another reason. So the attempt failed.
             attempt.trail.withdraw("completed")
             error = ProgramError(f"its outcome cannot be stored: {type(refused).__name__}", code="not_storable")
             log.error("%s of %s: %s", claimed.id, claimed.program, error)  # noqa: TRY400 - the text may quote an output
@@ -328,6 +373,10 @@ def _ended(attempt: Attempt, why: Ending) -> tuple[Settlement, DspexError | None
         retryable=True,
     )
     return failed(attempt, error), error
+
+
+def _ignore(_id: UUID, _outcome: Outcome | None = None) -> None:
+    """Nothing: no message waits for this execution."""
 
 
 def _when(at: float) -> float | None:

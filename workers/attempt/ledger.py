@@ -83,14 +83,13 @@ class Ledger:
         """What Postgres refuses to store for now, and why; None while it refuses nothing. Safe in any thread."""
         return "; ".join(filter(None, (batcher.trouble for batcher in self._batchers))) or None
 
-    def claim(self, id: UUID, *, owned: bool = False) -> asyncio.Future[Claimed | None]:
-        """The execution, now running under this worker's lease; None when it is not there to claim.
-
-        ``owned``: this worker may have claimed it already.
-        """
-        if owned:
-            self._uncertain.add(id)
+    def claim(self, id: UUID) -> asyncio.Future[Claimed | None]:
+        """The execution, now running under this worker's lease; None when it is not there to claim."""
         return self._claims.add(id)
+
+    def note_owned(self, id: UUID) -> None:
+        """Let the next claim of this execution find it if it runs under this worker's lease already."""
+        self._uncertain.add(id)
 
     async def settle(self, settlement: Settlement) -> Status | None:
         """Store how the attempt ended. None when this worker no longer owns it: nothing was changed.

@@ -12,12 +12,14 @@ from pydantic_core import to_json
 from dspex.errors import DspexError
 from dspex.program.program import Retry
 from dspex.sealing.values import SealedAttempt
+from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle.executions import Settlement
 from dspex.store.lifecycle.status import Status
+from dspex.store.workers import Owned
 from workers.attempt.attempt import Attempt, Hosted
 from workers.attempt.retry_policy import Fail, after_failure
 
-__all__ = ["cancelled", "completed", "failed", "handed_back", "stored_error"]
+__all__ = ["broken_off", "cancelled", "completed", "failed", "handed_back", "stored_error"]
 
 #: The policy of an execution whose program cannot be read.
 NO_RETRY = Retry(max_attempts=1)
@@ -68,6 +70,32 @@ def handed_back(attempt: Attempt) -> Settlement:
     """The execution is queued again, and the attempt does not count."""
     attempt.trail.record("recovered", reason="its worker stopped before it was done")
     return _settlement(attempt, Status.QUEUED, counts=False)
+
+
+def broken_off(owned: Owned) -> Settlement:
+    """The execution fails, or is queued again, because a bug of this worker ended the attempt without a settlement."""
+    error = DspexError("a bug of its worker ended the attempt: see its log", code="worker_failed", retryable=True)
+    decision = after_failure(
+        error,
+        attempt=owned.attempt,
+        max_attempts=owned.max_attempts,
+        retry=Retry(),
+        chance=random.random(),  # noqa: S311
+    )
+    if isinstance(decision, Fail):
+        kind, status, delay, error = "failed", Status.FAILED, 0.0, decision.error
+    else:
+        kind, status, delay = "retried", Status.QUEUED, decision.delay_seconds
+    return Settlement(
+        owned.id,
+        owned.attempt,
+        owned.worker_id,
+        status.value,
+        events=encode_events([{"kind": kind, "data": {"code": error.code}}]),
+        metrics="{}",
+        error=stored_error(error),
+        delay_seconds=delay,
+    )
 
 
 def _settlement(attempt: Attempt, status: Status, **values: Any) -> Settlement:

@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from uuid_utils.compat import uuid7
@@ -28,6 +28,7 @@ class Lease(Periodic):
 
     Each renewal stores ``vitals``. When the worker finds that it was declared dead, because it was stopped or cut off
     for longer than its lease, it owns no execution any more: ``on_lost`` is called, and it continues under a new id.
+    ``on_renewed`` is called with the attempts that Postgres has as this worker's, so that none is run by nobody.
     """
 
     name = "lease"
@@ -40,6 +41,7 @@ class Lease(Periodic):
         lease_seconds: float,
         vitals: Callable[[], workers.Vitals],
         on_lost: Callable[[], None],
+        on_renewed: Callable[[Sequence[workers.Owned]], None],
     ) -> None:
         super().__init__(lease_seconds / 3)
         self._database = database
@@ -47,6 +49,7 @@ class Lease(Periodic):
         self._lease_seconds = lease_seconds
         self._vitals = vitals
         self._on_lost = on_lost
+        self._on_renewed = on_renewed
         self._renewed_at = -math.inf
 
     @property
@@ -98,4 +101,5 @@ class Lease(Periodic):
             self._on_lost()
             self._register()
         self._renewed_at = asked_at
+        self._on_renewed(self._database.run(lambda connection: workers.owned(connection, self._worker.id)))
         return None

@@ -80,6 +80,7 @@ class Runtime:
         self._lease = Lease(
             connections.lease_database, worker, lease_seconds=settings.lease_seconds, vitals=self._vital_signs.read,
             on_lost=partial(loop.call_soon, executor.abandon),
+            on_renewed=partial(loop.call_soon, executor.take_up),
         )  # fmt: skip
         probes = Probes(
             worker, executor, self._lease, loop_watch, threads, consumption, hung_seconds=settings.watchdog_seconds / 2

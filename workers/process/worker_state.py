@@ -79,4 +79,4 @@ class VitalSigns:
             return self._loop_watch.trouble
         if strays := self._threads.strays:
             return f"{len(strays)} of {self._threads.most} threads for synchronous code are lost: {strays[0]}"
-        return None
+        return self._executor.trouble

@@ -14,10 +14,7 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-import psycopg
-from sqlalchemy.exc import DBAPIError
-
-from dspex.errors import DspexError
+from dspex.errors import BackendUnavailable, DspexError
 from dspex.operations.audit import audit_export
 from dspex.settings.storage_settings import StorageSettings
 from dspex.store import partitions
@@ -32,7 +29,6 @@ __all__ = ["Plan", "Step", "plan", "upkeep"]
 STRAY_ROWS = 1000
 #: The largest number of DELETE statements for a table in one upkeep; the next one continues.
 PRUNE_ROUNDS = 200
-_NOT_NOW = (psycopg.errors.LockNotAvailable, psycopg.errors.ObjectInUse, psycopg.errors.DeadlockDetected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +74,10 @@ def upkeep(database: Database, settings: StorageSettings) -> Iterator[Step]:
 def _try(what: str, work: Callable[[], Iterator[Step]]) -> Iterator[Step]:
     try:
         yield from work()
-    except DBAPIError as error:
-        if not isinstance(error.orig, _NOT_NOW):
+    except BackendUnavailable as error:
+        if "sqlstate" not in error.details:  # the connection is lost, rather than this step refused
             raise
-        yield Step(f"{what}: {str(error.orig).splitlines()[0]}; the next upkeep tries again", waits=True)
+        yield Step(f"{what}: {error.details['reason']}; the next upkeep tries again", waits=True)
     except DspexError as error:
         if error.code not in ("export_failed", "audit_not_whole"):
             raise

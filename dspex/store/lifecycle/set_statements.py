@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
+from dspex.errors import BackendUnavailable
+
 __all__ = ["RowFault", "for_each_row", "row_fault"]
 
 T = TypeVar("T")
@@ -43,7 +45,7 @@ def for_each_row(
         return [], []
     try:
         return list(statement(rows)), []
-    except DBAPIError as error:
+    except (DBAPIError, BackendUnavailable) as error:
         if (reason := row_fault(error)) is None:
             raise
         if len(rows) == 1:
@@ -58,9 +60,10 @@ def for_each_row(
     return results, faults
 
 
-def row_fault(error: DBAPIError) -> str | None:
-    """Why Postgres refused a row, or None when the error is not about rows."""
-    cause = error.orig
+def row_fault(error: DBAPIError | BackendUnavailable) -> str | None:
+    """Why Postgres refused a row, or None when the error is not about rows. A damaged page is unavailable."""
+    raised = error if isinstance(error, DBAPIError) else error.__cause__
+    cause = raised.orig if isinstance(raised, DBAPIError) else None
     if not isinstance(cause, psycopg.Error) or cause.sqlstate is None:
         return None
     if not cause.sqlstate.startswith(ROW_CLASSES) and cause.sqlstate != _REFUSED:
