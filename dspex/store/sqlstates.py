@@ -84,7 +84,7 @@ _DISCONNECTS = ("08", "57P", "53300", "25006", "25P03", "25P04")
 
 
 def refusal(error: BaseException) -> Refusal:
-    """The kind of an error of psycopg. A state that is not in the table is OURS: somebody's trigger raised it.
+    """The kind of an error of psycopg. A state that is not in the table is OURS: a trigger of the database raised it.
 
     An error without a state is psycopg's own: the connection is lost, or the values cannot be sent.
     """

@@ -119,7 +119,7 @@ class Vitals(NamedTuple):
 
 
 class Owned(NamedTuple):
-    """An attempt that belongs to a worker: nobody else may run the execution."""
+    """An attempt that belongs to a worker: no other worker may run the execution."""
 
     id: UUID
     attempt: int

@@ -94,7 +94,12 @@ def test_an_attempt_that_is_owned_and_not_run_is_run(
         connection.execute(
             text("UPDATE dspex.executions SET dispatched_at = now() WHERE id = :id"), {"id": forgotten.id}
         )
-        claim = {"ids": [forgotten.id], "worker_id": me, "events": f'[{{"kind":"claimed","data":{{"worker":"{me}"}}}}]'}
+        claim = {
+            "ids": [forgotten.id],
+            "unrunnable": [],
+            "worker_id": me,
+            "events": f'[{{"kind":"claimed","data":{{"worker":"{me}"}}}}]',
+        }
         assert connection.exec_driver_sql(executions.CLAIM, claim).one().attempt == 1
     all_complete_at_the_first_attempt([client.get(forgotten.id)])
 

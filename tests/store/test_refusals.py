@@ -136,7 +136,7 @@ async def test_data_at_fault_is_refused_for_good(client: Client, ledger: Ledger,
 async def test_a_claim_is_found_whose_answer_was_lost_and_whose_repetition_is_refused(
     client: Client, backends: Backends, database: Database, refusing: Refusing
 ) -> None:
-    """The claim is committed, and then the connection ends: nobody else can know who runs the execution."""
+    """The claim is committed, and then the connection ends: no other worker runs the execution."""
     (id,) = submitted(client, 1)
     with Proxy(backends.database_url) as link:
         far = Ledger(link.url, backends.broker_url, lambda: ME)

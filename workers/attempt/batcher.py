@@ -134,7 +134,7 @@ class Batcher(Generic[T, R]):
             results = await self._flush(await self._connected(), [waiting.item for waiting in batch])
         except psycopg.Error as error:
             await self._note_refusal(batch, error)
-        except Exception as error:  # whatever it is, it is raised to whoever waits, and the next batch is flushed
+        except Exception as error:  # whatever it is, it is raised to those who wait, and the next batch is flushed
             self._fail(batch, error)
         else:
             self._lost = 0
@@ -160,7 +160,7 @@ class Batcher(Generic[T, R]):
                 await self._disconnect()  # the session may have plans that were made before a migration
 
     def _fail(self, batch: Sequence[_Waiting[T, R]], error: Exception) -> None:
-        """Raise the error to whoever waits; one bad item must not fail the others, so each of several goes alone."""
+        """Raise the error to those who wait; one bad item must not fail the others, so each of several goes alone."""
         if len(batch) == 1:
             self._refused.discard(batch[0])
             if not batch[0].result.done():

@@ -28,7 +28,7 @@ class Lease(Periodic):
 
     Each renewal stores ``vitals``. When the worker finds that it was declared dead, because it was stopped or cut off
     for longer than its lease, it owns no execution any more: ``on_lost`` is called, and it continues under a new id.
-    ``on_renewed`` is called with the attempts that Postgres has as this worker's, so that none is run by nobody.
+    ``on_renewed`` is called with the attempts that Postgres has as this worker's, so that each of them is run.
     """
 
     name = "lease"

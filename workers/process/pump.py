@@ -204,7 +204,7 @@ class Pump(Periodic):
         self._pause = min(self._pause * 2, INTERVAL_SECONDS)
         try:
             found, fleet = self._marked()
-        except DBAPIError as error:
+        except (DBAPIError, BackendUnavailable) as error:
             if row_fault(error) is None:
                 raise
             self._set_aside_what_is_refused()
