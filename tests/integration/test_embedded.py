@@ -346,9 +346,10 @@ def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(tmp_path
         answer = chat(url, "Review: I love it. Sentiment, and a score from 1 to 5?", schema)
         assert answer["sentiment"] in ("negative", "positive")
         assert isinstance(answer["score"], int)
-        rambling = [ask(url, messages=[{"role": "user", "content": "Count to 2000: 1, 2, 3,"}]) for _ in range(2)]
-        assert rambling[0]["choices"][0]["message"] == rambling[1]["choices"][0]["message"]
-        assert all(each["usage"]["completion_tokens"] <= ANSWER_TOKENS for each in rambling)
+        endless = [{"role": "user", "content": "Count to 2000: 1, 2, 3,"}]
+        first, again = [ask(url, messages=endless, max_tokens=40)["choices"][0]["message"] for _ in range(2)]
+        assert first == again
+        assert ask(url, messages=endless)["usage"]["completion_tokens"] <= ANSWER_TOKENS
         assert ensure_local_model(tmp_path) == url
         model = next(p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in p.cmdline())
         model.kill()

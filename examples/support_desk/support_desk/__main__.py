@@ -50,7 +50,7 @@ def main() -> None:
 def _stack() -> Iterator[None]:
     home = Settings.load(database_url=None, broker_url=None).home
     if read_stack(home) is not None:
-        print(f"Using the stack that runs at {home}. Its worker must have been started with")
+        print(f"Using the running stack at {home}. Its worker must have been started with")
         print("DSPEX_PROGRAM_PACKAGES=support_desk and this package on its PYTHONPATH.")
         yield
         return
