@@ -121,10 +121,13 @@ class Broker:
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
         self._away_until = 0.0
 
-    def publish(self, ids: Sequence[UUID], *, program: str, priority: int, bulk: bool = False) -> None:
+    def publish(
+        self, ids: Sequence[UUID], *, program: str, priority: int, bulk: bool = False, alone: bool = False
+    ) -> None:
         """Put one message for these executions on the queue. Raises BackendUnavailable.
 
         ``bulk``: many executions of the program are queued already, and other programs' executions come first.
+        ``alone``: the worker runs each of them while it runs nothing else.
         The task's id is the id of the first execution.
         """
         if time.monotonic() < self._away_until:
@@ -132,7 +135,7 @@ class Broker:
         failpoint(BEFORE_PUBLISH)
         try:
             with self._producers.acquire(block=True) as producer:
-                producer.publish(**self._message(ids, program, lane(priority, bulk=bulk)))
+                producer.publish(**self._message(ids, program, lane(priority, bulk=bulk), alone=alone))
         except (OperationalError, redis.RedisError, OSError) as error:
             self._away_until = time.monotonic() + COOLDOWN_SECONDS
             raise self._unavailable(str(error)) from error
@@ -156,7 +159,7 @@ class Broker:
         self._connections.force_close_all()
         self._connection.release()
 
-    def _message(self, ids: Sequence[UUID], program: str, lane: int) -> dict[str, Any]:
+    def _message(self, ids: Sequence[UUID], program: str, lane: int, *, alone: bool) -> dict[str, Any]:
         task_id = str(ids[0])
         return {
             "body": ([pack(ids)], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}),
@@ -174,6 +177,7 @@ class Broker:
                 "shadow": f"{TASK} {program}",
                 "argsrepr": " ".join(map(str, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else ""),
                 "kwargsrepr": "{}",
+                "alone": alone,
                 "id": task_id,
                 "root_id": task_id,
                 "parent_id": None,

@@ -33,7 +33,10 @@ _SUBMITTED = (
 )
 #: The columns that change when an execution is cancelled, queued again, or taken back from the queue.
 _STEERED = "status, max_attempts, run_at, dispatched_at, cancel_requested_at, finished_at, audit_seq, audit_hash"
-_RUN = "held_at, attempt, worker_id, started_at, deadline_at, adapter_used, result, error, metrics, action_results"
+_RUN = (
+    "held_at, attempt, lost_attempts, worker_id, started_at, deadline_at, adapter_used, result, error, metrics, "
+    "action_results"
+)
 
 #: Rights beyond reading. Each table is here or in OWNERS; a test fails when one is missing.
 WRITES: Mapping[str, Mapping[str, str]] = {

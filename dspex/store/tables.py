@@ -74,6 +74,8 @@ executions = Table(
     Column("priority", SmallInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("max_attempts", Integer, nullable=False),
+    # Attempts that ended with the death of their worker. From two on the execution is a suspect: it runs alone.
+    Column("lost_attempts", SmallInteger, nullable=False, server_default=text("0")),
     Column("timeout_seconds", Double, nullable=False),
     Column("worker_id", UUID(as_uuid=True)),
     Column("batch_id", UUID(as_uuid=True)),
@@ -118,6 +120,13 @@ executions = Table(
         "program",
         "dispatched_at",
         postgresql_where=text("status = 'queued' AND dispatched_at IS NOT NULL"),
+    ),
+    # Suspects that have not ended: the pump's leader counts them in each round.
+    Index(
+        "executions_suspects",
+        "priority",
+        "run_at",
+        postgresql_where=text("lost_attempts >= 2 AND finished_at IS NULL"),
     ),
     # The executions of each worker: the reaper reads it.
     Index("executions_running", "worker_id", postgresql_where=text("status = 'running'")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from dspex.client.client import Client
 from dspex.embedded.ports import free_port
 from dspex.settings import Backends
 from dspex.store import workers
-from tests.processes import dspex_command, environment_of
+from tests.processes import dspex_command, environment_of, mortal
 from tests.waiting import wait_for
 
 QA = dspex.signature("question -> answer")
@@ -140,3 +141,28 @@ def test_worn_workers_are_replaced_under_load_and_nothing_is_lost_or_paid_twice(
     assert fleet.process.wait(60) == 0
     assert execution.refresh().status is dspex.Status.QUEUED
     assert client.workers() == []
+
+
+HOLDS_THE_LOCK = """
+import ctypes, os, pathlib, sys, time
+from workers.process import fleet_pipe
+if pathlib.Path(sys.argv[1]).exists():
+    sys.exit(0)
+pathlib.Path(sys.argv[1]).touch()
+fleet_pipe.Heartbeat(1.0).start()
+fleet_pipe.notify_parent(fleet_pipe.READY)
+ctypes.PyDLL(None).sleep(600)
+"""
+
+
+def test_a_child_without_a_heartbeat_is_killed_and_replaced(tmp_path: Path) -> None:
+    options = "--processes 1 --name it --patience-seconds 9 --silence-seconds 1 --".split()
+    child = [sys.executable, "-c", HOLDS_THE_LOCK, str(tmp_path / "held")]
+    fleet = subprocess.run(
+        mortal("-m", "workers.process.fleet", *options, *child), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "it-1 (pid " in fleet.stderr
+    assert ") has sent no heartbeat for 1 s: it is killed" in fleet.stderr
+    assert "ended with -9: another is started" in fleet.stderr
+    assert 'File "<string>"' in fleet.stderr, "the stack of the code that keeps the lock"
+    assert "it-2" in fleet.stderr

@@ -26,17 +26,26 @@ from dspex.store.lifecycle.dispatch import (
     DispatchBacklog,
     dispatch,
     find_held,
-    find_unclaimed,
     forget_starts,
     held,
     release,
     shares,
-    take_back,
 )
 from dspex.store.lifecycle.executions import DIRECT_MOST
 from dspex.store.operations.health import backlogs
 from dspex.store.workers import UnrunnableVersion
-from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submission, submit
+from tests.store.test_executions import (
+    PROGRAM,
+    claim,
+    declare_dead,
+    dispatch_due,
+    recover,
+    register,
+    settle,
+    submission,
+    submit,
+    take_back_unclaimed,
+)
 
 SMALL = dspex.Program("small", PROGRAM.signature, adapter="scripted")
 
@@ -105,7 +114,7 @@ def test_what_a_round_reads_does_not_grow_with_the_backlog(database: Database) -
         connection.execute(text("VACUUM ANALYZE dspex.executions"))
     submit(database, program="small", version=SMALL.version, publish=False)
     given = {"programs": ["qa", "small"], "most": [400, 400], "dispatched": [0, 0], "reserves": [0, 0], "room": 400,
-             "aside": [], "unrunnable": []}  # fmt: skip
+             "aside": [], "unrunnable": [], "suspects": 1}  # fmt: skip
     for statement, parameters in ((BACKLOGS, {"limited": ["qa"]}), (DISPATCH, given)):
         with database.engine.connect() as connection:
             explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}")
@@ -144,8 +153,7 @@ def test_concurrency_counts_what_runs_and_what_waits_in_redis(database: Database
     settle(database, claims[0])
     settle(database, claims[1], "queued", delay_seconds=3600.0)
     assert len(dispatch_due(database, 100)) == 2
-    with database.transaction() as connection:
-        take_back(connection, find_unclaimed(connection, older_than=-1.0, most=10))
+    take_back_unclaimed(database, -1.0)
     assert len(dispatch_due(database, 100)) == 2, "what was taken back counts no more"
     raised = deploy(database, concurrency=5)
     assert raised.version != limited.version
@@ -328,3 +336,47 @@ def test_the_held_of_many_versions_are_found_by_the_index(database: Database) ->
         every = [refused(each).key for each in (PROGRAM, *others)]
         (plan,) = connection.scalar(explain, {"unrunnable": every, "most": 10_000, "aside": []})
     assert max(rows_read(plan["Plan"])) <= 50
+
+
+# ------------------------------------------------------------------------------------------------------ suspects
+
+
+def lose(database: Database, *ids: UUID, alone: bool = False) -> None:
+    """Have a worker claim these executions and die."""
+    doomed = register(database)
+    dispatch_due(database, 100)
+    assert len(claim(database, doomed, *ids, alone=alone)) == len(ids)
+    declare_dead(database, doomed)
+    assert len(recover(database)) == len(ids)
+
+
+def test_an_execution_that_lost_two_workers_is_claimed_alone(database: Database) -> None:
+    suspect = submit(database)
+    lose(database, suspect)
+    lose(database, suspect)
+    (row,) = dispatch_due(database)
+    assert (row.id, row.suspect) == (suspect, True)
+    worker_id = register(database)
+    assert claim(database, worker_id, suspect) == [], "beside other executions"
+    (claimed,) = claim(database, worker_id, suspect, alone=True)
+    assert settle(database, claimed)
+
+
+def test_only_so_many_suspects_are_dispatched_at_a_time_and_others_do_not_wait_for_them(database: Database) -> None:
+    suspects = backlog(database, PROGRAM, 4)
+    lose(database, *suspects)
+    lose(database, *suspects)
+    backlog(database, PROGRAM, 30)
+    rows = dispatch_due(database, 100, suspects_most=2)
+    assert Counter(row.suspect for row in rows) == {False: 30, True: 2}
+    assert dispatch_due(database, 100, suspects_most=2) == []
+    (first, second) = (row.id for row in rows if row.suspect)
+    (running,) = claim(database, register(database), first, alone=True)
+    assert dispatch_due(database, 100, suspects_most=2) == [], "one runs, and one waits in Redis"
+    settle(database, running)
+    assert [row.suspect for row in dispatch_due(database, 100, suspects_most=2)] == [True]
+    assert len(take_back_unclaimed(database, -1.0)) == 30, "the worker of a suspect has time to end what it runs"
+    lose(database, second, alone=True)
+    row = database.run(partial(executions.find, id=second))
+    assert row is not None
+    assert row["error"]["code"] == "poisoned"

@@ -62,11 +62,13 @@ def submit(database: Database, **values: Any) -> UUID:
     return made.id
 
 
-def claim(database: Database, worker_id: UUID, *ids: UUID, unrunnable: Sequence[str] = ()) -> list[Claimed]:
+def claim(
+    database: Database, worker_id: UUID, *ids: UUID, unrunnable: Sequence[str] = (), alone: bool = False
+) -> list[Claimed]:
     def work(connection: Any) -> list[Claimed]:
         with connection.connection.driver_connection.cursor(row_factory=class_row(Claimed)) as cursor:
             parameters = {"ids": list(ids), "worker_id": worker_id, "events": '[{"kind":"claimed"}]',
-                          "unrunnable": list(unrunnable)}  # fmt: skip
+                          "unrunnable": list(unrunnable), "alone": list(ids) if alone else []}  # fmt: skip
             rows: list[Claimed] = cursor.execute(executions.CLAIM, parameters).fetchall()
             return rows
 
@@ -85,13 +87,15 @@ def settle(database: Database, claimed: Claimed, status: str = "completed", **va
     return database.run(work)
 
 
-def dispatch_due(database: Database, window: int = 10) -> list[Row[Any]]:
+def dispatch_due(database: Database, window: int = 10, *, suspects_most: int = 1) -> list[Row[Any]]:
     with database.transaction() as connection:
-        return dispatch(connection, window)
+        return dispatch(connection, window, suspects_most=suspects_most)
 
 
-def take_back_unclaimed(database: Database, older_than: float) -> list[UUID]:
-    ids = database.run(partial(find_unclaimed, older_than=older_than, most=10))
+def take_back_unclaimed(database: Database, older_than: float, *, suspects_older_than: float = 60.0) -> list[UUID]:
+    ids = database.run(
+        partial(find_unclaimed, older_than=older_than, suspects_older_than=suspects_older_than, most=100)
+    )
     return database.run(partial(take_back, ids=ids))
 
 

@@ -39,9 +39,8 @@ def finish(database: Database, outcome: Callable[[int], tuple[str, str | None]])
     with database.transaction() as connection:
         connection.execute(text("UPDATE dspex.executions SET dispatched_at = now() WHERE status = 'queued'"))
         ids = list(connection.scalars(text("SELECT id FROM dspex.executions WHERE status = 'queued' ORDER BY id")))
-        connection.exec_driver_sql(
-            executions.CLAIM, {"worker_id": worker_id, "events": "[]", "ids": array(ids), "unrunnable": "{}"}
-        )
+        given = {"worker_id": worker_id, "events": "[]", "ids": array(ids), "alone": [], "unrunnable": "{}"}
+        connection.exec_driver_sql(executions.CLAIM, given)
         made = []
         for number, id in enumerate(ids):
             status, error = outcome(number)

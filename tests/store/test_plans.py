@@ -45,7 +45,7 @@ def test_a_claim_and_a_settlement_read_their_own_rows(database: Database) -> Non
     with database.transaction() as connection:
         executions.copy(connection, [SUBMISSION(id=id) for id in (*others, *ids)])
         connection.execute(text("UPDATE dspex.executions SET dispatched_at = now()"))
-        given: dict[str, Any] = {"worker_id": worker_id, "events": "[]", "unrunnable": "{}"}
+        given: dict[str, Any] = {"worker_id": worker_id, "events": "[]", "unrunnable": "{}", "alone": "{}"}
         assert read_at_most(connection, executions.CLAIM, {**given, "ids": array(ids)}) <= 100
         connection.exec_driver_sql(executions.CLAIM, {**given, "ids": array(others)})
         settlements = [Settlement(id, 1, worker_id, "completed", "[]", "{}", result="{}") for id in ids]
@@ -58,7 +58,7 @@ def test_plans_that_a_worker_makes_of_empty_tables_serve_full_ones(database: Dat
     """It makes each once, perhaps before there is anything: a table read from its beginning then would be for long."""
     ids = [uuid7() for _ in range(100)]
     settlements = [Settlement(id, 1, ids[0], "completed", "[]", "{}", result="{}") for id in ids]
-    claiming = {"ids": array(ids), "worker_id": ids[0], "events": "[]", "unrunnable": "{}"}
+    claiming = {"ids": array(ids), "worker_id": ids[0], "events": "[]", "unrunnable": "{}", "alone": "{}"}
     statements: list[tuple[str, Mapping[str, Any]]] = [
         (executions.CLAIM, claiming),
         (executions.ADOPT, claiming),

@@ -47,6 +47,9 @@ log = logging.getLogger("dspex.workers")
 LONGEST_HAND_BACK_SECONDS = 10.0
 #: How long executions stay here that only other workers can run: they keep their place in the pump's window meanwhile.
 LEFT_SECONDS = 1.0
+#: How long what runs in a worker may go on when a suspect has to run alone there. With the hand-back it is less than
+#: the time after which the pump dispatches the suspect again (workers/process/pump.py).
+LONGEST_CLEARING_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Received:
     ids: Sequence[UUID]
     program: str
     priority: int
+    #: They are suspects: each of them runs while the worker runs nothing else.
+    alone: bool = False
 
 
 OnStart = Callable[[UUID], None]
@@ -98,6 +103,9 @@ class Executor:
         #: The executions that still have their slot.
         self._in_slot: set[UUID] = set()
         self._running: dict[UUID, Attempt] = {}
+        #: The pipelines of suspects, and the right of one of them to have the worker for itself.
+        self._suspects: set[asyncio.Task[Any]] = set()
+        self._whole_worker = asyncio.Lock()
         self._unbegun: set[UUID] = set()
         #: The executions whose pipeline a bug ended after the claim.
         self._broken: set[UUID] = set()
@@ -140,8 +148,13 @@ class Executor:
                 on_end(id, Outcome(None))
             else:
                 self._held.add(id)
-                starts.append(partial(self._start, id, received.program, on_start, on_end))
-        self._slots.ask(received.program, received.priority, starts)
+                start = self._start_alone if received.alone else self._start
+                starts.append(partial(start, id, received.program, on_start, on_end))
+        if received.alone:
+            for begin in starts:
+                begin()
+        else:
+            self._slots.ask(received.program, received.priority, starts)
 
     def _start(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd) -> None:
         # An empty context: the current one may belong to the execution whose end made room for this one.
@@ -150,12 +163,40 @@ class Executor:
         self._in_slot.add(id)
         pipeline.add_done_callback(partial(self._over, id, program, on_end))
 
-    async def _pipeline(self, id: UUID, program: str, on_start: OnStart) -> Outcome:
+    def _start_alone(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd) -> None:
+        pipeline = asyncio.create_task(self._run_alone(id, program, on_start), context=Context())
+        self._pipelines.add(pipeline)
+        self._suspects.add(pipeline)
+        pipeline.add_done_callback(self._suspects.discard)
+        pipeline.add_done_callback(partial(self._over, id, program, on_end))
+
+    async def _run_alone(self, id: UUID, program: str, on_start: OnStart) -> Outcome:
+        """Run a suspect while nothing else runs here: if it kills this worker, no other execution loses an attempt."""
+        async with self._whole_worker:
+            if not await self._ledger.is_suspect(id):  # a late or forged message
+                metrics.missed()
+                self._refusals.unclaimed(id)
+                return Outcome(None)
+            log.warning("execution %s lost two attempts with their workers: it runs alone now", id)
+            self._slots.close()
+            try:
+                await self._end_others()
+                return await self._pipeline(id, program, on_start, alone=True)
+            finally:
+                self._slots.open()
+
+    async def _end_others(self) -> None:
+        """Let what runs here end; what takes longer than LONGEST_CLEARING_SECONDS is handed back."""
+        await _settled(self._pipelines - self._suspects, LONGEST_CLEARING_SECONDS)
+        self._end_all(Ending.HANDED_BACK)
+        await _settled(self._pipelines - self._suspects, LONGEST_HAND_BACK_SECONDS)
+
+    async def _pipeline(self, id: UUID, program: str, on_start: OnStart, *, alone: bool = False) -> Outcome:
         """Claim the execution, and run its attempt to its settlement."""
         if self._stopping:  # it was given back when the worker began to stop
             return Outcome(None)
         failpoint(BEFORE_CLAIM)
-        claimed = await self._ledger.claim(id)
+        claimed = await self._ledger.claim(id, alone=alone)
         if claimed is None:
             metrics.missed()
             self._refusals.unclaimed(id)

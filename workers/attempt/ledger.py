@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import redis.asyncio
@@ -40,6 +40,13 @@ log = logging.getLogger("dspex.workers")
 ANNOUNCE_SECONDS = 2.0
 
 
+class WantedClaim(NamedTuple):
+    """An execution to claim, and whether its worker runs nothing else meanwhile."""
+
+    id: UUID
+    alone: bool
+
+
 class Ledger:
     """Four connections: claims, settlements, journal entries and reads do not wait for each other.
 
@@ -62,7 +69,7 @@ class Ledger:
         self._unwritten: defaultdict[UUID, set[asyncio.Future[bool]]] = defaultdict(set)
         self._redis = async_client(broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS)
         self._announcing: set[asyncio.Task[None]] = set()
-        self._claims: Batcher[UUID, Claimed | None] = Batcher("claim", database_url, self._claim_all)
+        self._claims: Batcher[WantedClaim, Claimed | None] = Batcher("claim", database_url, self._claim_all)
         self._settlements: Batcher[Settlement, Status | None] = Batcher("settle", database_url, self._settle_all)
         self._calls: Batcher[LMCall, bool] = Batcher("journal", database_url, _store_calls)
         self._reads: Batcher[_Read, Any] = Batcher("read", database_url, _read_all)
@@ -83,9 +90,12 @@ class Ledger:
         """What Postgres refuses to store for now, and why; None while it refuses nothing. Safe in any thread."""
         return "; ".join(filter(None, (batcher.trouble for batcher in self._batchers))) or None
 
-    def claim(self, id: UUID) -> asyncio.Future[Claimed | None]:
-        """The execution, now running under this worker's lease; None when it is not there to claim."""
-        return self._claims.add(id)
+    def claim(self, id: UUID, *, alone: bool = False) -> asyncio.Future[Claimed | None]:
+        """The execution, now running under this worker's lease; None when it is not there to claim.
+
+        A suspect is there only for a worker that runs nothing else meanwhile: ``alone``.
+        """
+        return self._claims.add(WantedClaim(id, alone))
 
     def note_owned(self, id: UUID) -> None:
         """Let the next claim of this execution find it if it runs under this worker's lease already."""
@@ -100,6 +110,10 @@ class Ledger:
         if unwritten := self._unwritten.get(settlement.id):
             await asyncio.wait(set(unwritten))
         return await self._settlements.add(settlement)
+
+    async def is_suspect(self, id: UUID) -> bool:
+        """Whether the execution is dispatched to run alone in a worker."""
+        return bool(await self._reads.add((executions.IS_SUSPECT, {"id": id})))
 
     async def store_call(self, call: LMCall) -> None:
         """Returns once the call is committed. Raises LeaseLost when its attempt is over and must make no other call.
@@ -158,11 +172,18 @@ class Ledger:
         """Return executions to the pump that will not be claimed here."""
         await self._reads.add((control.UNDISPATCH, {"ids": list(ids)}))
 
-    async def _claim_all(self, connection: Connection, ids: Sequence[UUID]) -> list[Claimed | None]:
+    async def _claim_all(self, connection: Connection, wanted: Sequence[WantedClaim]) -> list[Claimed | None]:
         worker_id = self._worker_id()
+        ids = [each.id for each in wanted]
+        alone = [each.id for each in wanted if each.alone]
         events = encode_events([{"kind": "claimed", "data": {"worker": str(worker_id)}}])
-        unrunnable = text_array(self._unrunnable.keys)
-        parameters = {"ids": array(ids), "worker_id": worker_id, "events": events, "unrunnable": unrunnable}
+        parameters = {
+            "ids": array(ids),
+            "alone": array(alone),
+            "worker_id": worker_id,
+            "events": events,
+            "unrunnable": text_array(self._unrunnable.keys),
+        }
         uncertain = not self._uncertain.isdisjoint(ids)
         self._uncertain.update(ids)
         async with connection.cursor(row_factory=args_row(Claimed)) as cursor:

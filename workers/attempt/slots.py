@@ -29,6 +29,7 @@ class FairSlots:
         self._throttled = throttled
         self._running: Counter[str] = Counter()
         self._taken = 0
+        self._closed = False
         self._lines: defaultdict[tuple[int, str], deque[Start]] = defaultdict(deque)
 
     def ask(self, program: str, priority: int, starts: Iterable[Start]) -> None:
@@ -53,6 +54,14 @@ class FairSlots:
         self._size(concurrency)
         self.wake()
 
+    def close(self) -> None:
+        """Give out no slot until :meth:`open`; those that are held stay."""
+        self._closed = True
+
+    def open(self) -> None:
+        self._closed = False
+        self.wake()
+
     def _size(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self._most = concurrency + max(concurrency // RESERVE_PART, 1)
@@ -70,7 +79,7 @@ class FairSlots:
 
     def _next(self) -> tuple[int, str] | None:
         """The priority and the program to start next, if there is a slot for it."""
-        if not self._lines or self._taken >= self._most:
+        if self._closed or not self._lines or self._taken >= self._most:
             return None
         if len(self._lines) == 1 and self._taken < self.concurrency:
             (line,) = self._lines

@@ -66,6 +66,7 @@ class Message:
         self._task_id = task_id.replace("-", "")
         self._name = str(request.get("shadow") or TASK)
         self._priority = _priority(request)
+        self._alone = request.get("alone") is True
         self._body = body
         self._content_type = content_type
         self._callback = callback
@@ -88,7 +89,9 @@ class Message:
             if not self._is_task_id(id):
                 self._pool.send_event("task-received", id, name=self._name, args=str(id), kwargs="{}", retries=0)
         self._pool.submit(
-            Received(ids, self._name.removeprefix(f"{TASK} "), self._priority), self._on_start, self._on_end
+            Received(ids, self._name.removeprefix(f"{TASK} "), self._priority, self._alone),
+            self._on_start,
+            self._on_end,
         )
 
     def _is_task_id(self, id: UUID) -> bool:

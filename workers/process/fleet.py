@@ -6,6 +6,7 @@ that ends when the parent ends, however it ends. A child that
 * dies is started again, with a delay that grows until a child has run for a minute;
 * retires, because it has used up its memory or its executions (:mod:`workers.process.recycling`), is replaced at once,
   while it finishes what it runs;
+* sends no heartbeat is killed, because C code keeps its interpreter's lock (:mod:`workers.process.fleet_pipe`);
 * ends with exit code 0 was stopped by ``celery control shutdown`` or a signal, and is not replaced.
 
 SIGTERM and SIGINT stop all children warm; a second one, or SIGQUIT, stops them cold. The exit code is 0 when all ended
@@ -32,6 +33,9 @@ from workers.process.fleet_pipe import EXIT_RETIRED, PLACE, READY, RETIRING, VAR
 __all__ = ["Fleet"]
 
 FIRST_DELAY_SECONDS = 0.5
+#: A child is silent when so many checks in a row found no heartbeat: the time alone may have passed while the parent or
+#: the whole machine stood still.
+CHECKS = 10
 
 log = logging.getLogger("dspex.fleet")
 
@@ -52,6 +56,8 @@ class FleetChild:
         self.name = name
         self.ready_at: float | None = None
         self.retiring = False
+        #: How many checks in a row found no heartbeat; None before the first one.
+        self.silent_checks: int | None = None
         self._stop = Stop.NO
         reading_end, writing_end = os.pipe()
         os.set_blocking(reading_end, False)
@@ -76,7 +82,9 @@ class FleetChild:
             events = b"" if self.pipe is None else os.read(self.pipe, 64)
         except BlockingIOError:
             return b""
-        if not events:  # it has ended
+        if events:
+            self.silent_checks = 0
+        else:  # it has ended
             self.close()
         return events
 
@@ -94,9 +102,17 @@ class FleetChild:
 
 
 class Fleet:
-    """Keeps ``size`` children running. Children that do not stop within ``patience_seconds`` are killed."""
+    """Keeps ``size`` children running.
 
-    def __init__(self, size: int, command: Sequence[str], *, name: str, patience_seconds: float) -> None:
+    Children that do not stop within ``patience_seconds`` are killed, and so are those that send no heartbeat for
+    ``silence_seconds``.
+    """
+
+    def __init__(
+        self, size: int, command: Sequence[str], *, name: str, patience_seconds: float, silence_seconds: float
+    ) -> None:
+        self._check_interval_seconds = silence_seconds / CHECKS
+        self._check_at = time.monotonic()
         self._command = command
         self._name = name
         self._patience_seconds = patience_seconds
@@ -119,6 +135,7 @@ class Fleet:
             self._remove_ended()
             for child in self._children:
                 child.stop(self._stop)
+            self._kill_silent_children()
             self._kill_late_children()
         return self._exit_code
 
@@ -142,10 +159,10 @@ class Fleet:
                 self._children.append(FleetChild(place, f"{self._name}-{self._started}", self._command))
 
     def _wait(self) -> None:
-        """Wait for a signal, an event of a child, or the time of the next start or kill."""
-        due = [] if self._stop else list(self._vacant.values())
+        """Wait for a signal, an event of a child, or the time of the next start, check or kill."""
+        due = [self._check_at, *([] if self._stop else self._vacant.values())]
         due += [self._kill_at] if self._kill_at is not None else []
-        timeout = max(min(due) - time.monotonic(), 0.0) if due else None
+        timeout = max(min(due) - time.monotonic(), 0.0)
         pipes = {child.pipe: child for child in self._children if child.pipe is not None}
         readable, _, _ = select.select([self._wakeup, *pipes], [], [], timeout)
         for end in readable:
@@ -189,6 +206,20 @@ class Fleet:
             log.error("%s: another is started in %g s", ended, delay)
             self._vacate(child.place, after_seconds=delay)
 
+    def _kill_silent_children(self) -> None:
+        if time.monotonic() < self._check_at:
+            return
+        self._check_at = time.monotonic() + self._check_interval_seconds
+        for child in self._children:
+            if child.silent_checks is not None:
+                child.silent_checks += 1
+                if child.silent_checks == CHECKS:
+                    log.error(
+                        "%s (pid %s) has sent no heartbeat for %g s: it is killed",
+                        child.name, child.pid, CHECKS * self._check_interval_seconds,
+                    )  # fmt: skip
+                    child.process.kill()
+
     def _kill_late_children(self) -> None:
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             for child in self._children:
@@ -204,11 +235,15 @@ def main() -> int:
         "--name", required=True, help="each child's name is this and a number, for {name} in the command"
     )
     parser.add_argument("--patience-seconds", type=float, required=True)
+    parser.add_argument("--silence-seconds", type=float, required=True)
     parser.add_argument("--loglevel", default="INFO")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     logging.basicConfig(level=options.loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    fleet = Fleet(options.processes, options.command, name=options.name, patience_seconds=options.patience_seconds)
+    fleet = Fleet(
+        options.processes, options.command, name=options.name, patience_seconds=options.patience_seconds,
+        silence_seconds=options.silence_seconds,
+    )  # fmt: skip
     return fleet.run()
 
 

@@ -84,6 +84,8 @@ UNCLAIMED_BUSY_SECONDS = 60.0
 CARE_INTERVAL_SECONDS = 1.0
 #: How many executions of a version are released at once that were held back for lack of a worker.
 RELEASED_MOST = 10_000
+#: Suspects run alone, in one worker of so many at most, so that the others have workers, too.
+SUSPECTS_PART = 2
 #: How often the leader measures the queue for its metrics.
 MEASURE_INTERVAL_SECONDS = 10.0
 
@@ -183,7 +185,8 @@ class Pump(Periodic):
             log.debug("cannot read the length of the queue: %s", error)
             return
         older_than, most = (UNCLAIMED_BUSY_SECONDS, 1000) if waiting else (UNCLAIMED_SECONDS, 10_000)
-        ids = self._database.run(partial(find_unclaimed, older_than=older_than, most=most, aside=self._aside.ids()))
+        find = partial(find_unclaimed, older_than=older_than, suspects_older_than=UNCLAIMED_BUSY_SECONDS, most=most)
+        ids = self._database.run(partial(find, aside=self._aside.ids()))
         taken, faults = for_each_row(lambda ids: self._database.run(partial(take_back, ids=ids)), ids)
         self._aside.add("take back", faults)
         if taken:
@@ -213,13 +216,13 @@ class Pump(Periodic):
         if rows:
             DISPATCHED.inc(len(rows))
             failpoint(AFTER_DISPATCH)
-        groups: defaultdict[tuple[int, bool, str], list[UUID]] = defaultdict(list)
+        groups: defaultdict[tuple[int, bool, str, bool], list[UUID]] = defaultdict(list)
         for row in rows:
-            groups[row.priority, row.turn > RESERVE, row.program].append(row.id)
-        for (priority, bulk, program), ids in sorted(groups.items()):
-            size = message_size(len(ids), fleet)
+            groups[row.priority, row.turn > RESERVE, row.program, row.suspect].append(row.id)
+        for (priority, bulk, program, alone), ids in sorted(groups.items()):
+            size = 1 if alone else message_size(len(ids), fleet)
             messages = [ids[begin : begin + size] for begin in range(0, len(ids), size)]
-            self._publish(messages, program, priority, bulk)
+            self._publish(messages, program, priority, bulk, alone)
         if len(found) >= BUSY_ROWS:
             self._pause = BUSY_SECONDS
 
@@ -227,18 +230,23 @@ class Pump(Periodic):
         """The executions that are dispatched or held back now, and the workers that they are for."""
         with self._database.transaction() as connection:
             fleet = workers.fleet(connection, self._reaper.beating())
-            window = fleet.concurrency * WINDOW_FACTOR
-            return dispatch(connection, window, fleet.unrunnable, aside=self._aside.ids()), fleet
+            window, suspects_most = fleet.concurrency * WINDOW_FACTOR, max(fleet.count // SUSPECTS_PART, 1)
+            rows = dispatch(
+                connection, window, fleet.unrunnable, aside=self._aside.ids(), suspects_most=suspects_most
+            )
+            return rows, fleet
 
     def _set_aside_what_is_refused(self) -> None:
         with self._database.transaction() as connection:
             faults = find_refused(connection, most=MOST_TRIED, aside=self._aside.ids())
         self._aside.add("dispatch", faults)
 
-    def _publish(self, messages: Iterable[Sequence[UUID]], program: str, priority: int, bulk: bool) -> None:
+    def _publish(
+        self, messages: Iterable[Sequence[UUID]], program: str, priority: int, bulk: bool, alone: bool
+    ) -> None:
         for ids in messages:
             try:
-                self._broker.publish(ids, program=program, priority=priority, bulk=bulk)
+                self._broker.publish(ids, program=program, priority=priority, bulk=bulk, alone=alone)
             except BackendUnavailable as error:
                 # The executions stay marked as dispatched, and are dispatched again once Redis answers.
                 log.debug("%s", error)

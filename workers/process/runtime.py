@@ -97,7 +97,8 @@ class Runtime:
         )  # fmt: skip
         #: They start in this order and stop in the opposite one.
         self._services: Sequence[Service] = (
-            self._probe_server,  # the first: it answers while the others start
+            fleet_pipe.Heartbeat(settings.watchdog_seconds),  # the first: the start of the others is watched, too
+            self._probe_server,  # it answers while the others start
             FunctionService(tracing.start, partial(tracing.stop, min(settings.grace_seconds, LAST_SPANS_SECONDS))),
             connections,
             FunctionService(partial(sync_threads.install, threads), self._close_threads),

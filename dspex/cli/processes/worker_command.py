@@ -43,6 +43,7 @@ def worker(processes: int | None, concurrency: int | None, loglevel: str, name: 
     arguments = ["-m", "workers", "--loglevel", loglevel, "--hostname", node]
     if has_parent:
         patience = settings.grace_seconds + HAND_BACK_MARGIN_SECONDS
-        fleet = ["--processes", str(size), "--name", stem, "--patience-seconds", str(patience), "--loglevel", loglevel]
+        fleet = ["--processes", str(size), "--name", stem, "--loglevel", loglevel]
+        fleet += ["--patience-seconds", str(patience), "--silence-seconds", str(settings.watchdog_seconds)]
         arguments = ["-m", "workers.process.fleet", *fleet, "--", sys.executable, *arguments]
     replace_process(arguments, settings, extra="worker")

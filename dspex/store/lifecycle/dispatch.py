@@ -7,6 +7,9 @@ leaders never count the same program at a time.
 Executions whose version no live worker can run are held back (``held_at``): they leave the index of due executions, so
 that they cost nothing and keep no other execution from its turn. They are released when a worker comes that can run
 them.
+
+A suspect is an execution that lost two attempts with their workers. It may have killed them, so it runs alone in its
+worker, and only so many suspects are dispatched at a time.
 """
 
 from __future__ import annotations
@@ -121,7 +124,9 @@ WITH waiting AS MATERIALIZED (
 )
 SELECT p.name, p.concurrency, p.per_minute, coalesce(w.count, 0) AS dispatched, coalesce(r.count, 0) AS running,
     coalesce(b.count, 0) AS begun, (SELECT coalesce(sum(count), 0) FROM waiting) AS all_dispatched,
-    (SELECT count(*) FROM waiting) AS all_programs
+    (SELECT count(*) FROM waiting) AS all_programs,
+    (SELECT count(*) FROM dspex.executions WHERE lost_attempts >= 2 AND finished_at IS NULL
+        AND dispatched_at IS NOT NULL) AS suspects
 FROM dspex.programs p
 CROSS JOIN LATERAL (
     SELECT 1 FROM dspex.executions e
@@ -146,13 +151,21 @@ WITH share AS (
         SELECT e.id, e.priority, e.run_at, e.program || ' ' || e.version = ANY(CAST(:unrunnable AS text[])) AS held
         FROM dspex.executions e
         WHERE e.program = s.program AND e.priority = p.priority AND e.status = 'queued' AND e.dispatched_at IS NULL
-            AND e.held_at IS NULL AND e.run_at <= now() AND e.id <> ALL(CAST(:aside AS uuid[]))
+            AND e.held_at IS NULL AND e.run_at <= now() AND e.lost_attempts < 2
+            AND e.id <> ALL(CAST(:aside AS uuid[]))
         ORDER BY e.run_at LIMIT s.most FOR UPDATE SKIP LOCKED) d
+), suspects AS MATERIALIZED (
+    SELECT s.program, s.most, s.dispatched, s.reserve, e.id, e.priority, e.run_at,
+        e.program || ' ' || e.version = ANY(CAST(:unrunnable AS text[])) AS held
+    FROM share s JOIN dspex.executions e ON e.program = s.program
+    WHERE e.lost_attempts >= 2 AND e.finished_at IS NULL AND e.status = 'queued' AND e.dispatched_at IS NULL
+        AND e.held_at IS NULL AND e.run_at <= now() AND e.id <> ALL(CAST(:aside AS uuid[]))
+    ORDER BY e.priority, e.run_at LIMIT :suspects FOR UPDATE OF e SKIP LOCKED
 ), turns AS (
     SELECT id, priority, run_at, most, reserve, held,
         row_number() OVER (PARTITION BY program, held ORDER BY priority, run_at) AS number,
         dispatched + row_number() OVER (PARTITION BY program, held, priority ORDER BY run_at) AS turn
-    FROM due
+    FROM (SELECT * FROM due UNION ALL SELECT * FROM suspects) AS found
 ), chosen AS (
     SELECT id, turn, reserve, held,
         row_number() OVER (PARTITION BY held ORDER BY priority, turn, run_at) AS place
@@ -162,24 +175,30 @@ WITH share AS (
         dispatched_at = CASE WHEN program || ' ' || version = ANY(CAST(:unrunnable AS text[])) THEN NULL ELSE now() END,
         held_at = CASE WHEN program || ' ' || version = ANY(CAST(:unrunnable AS text[])) THEN now() END
     WHERE id = ANY(ARRAY(SELECT id FROM chosen WHERE held OR place <= :room OR turn <= reserve))
-    RETURNING id, priority, program, run_at, held_at IS NOT NULL AS held
+    RETURNING id, priority, program, run_at, held_at IS NOT NULL AS held, lost_attempts >= 2 AS suspect
 )
 SELECT m.*, c.turn FROM marked m JOIN chosen c ON c.id = m.id
 """)
 
 
 def dispatch(
-    connection: Connection, window: int, unrunnable: Collection[str] = (), *, aside: Collection[UUID] = ()
+    connection: Connection,
+    window: int,
+    unrunnable: Collection[str] = (),
+    *,
+    aside: Collection[UUID] = (),
+    suspects_most: int = 1,
 ) -> list[Row[Any]]:
     """Mark due executions as dispatched, the most urgent first and programs in turn, without those ``aside``. Needs a
     transaction.
 
     Executions of ``unrunnable`` versions (their keys) are held back instead.
 
-    About ``window`` wait in Redis then; at most twice as many, when programs come to a window that others filled.
+    About ``window`` wait in Redis then; at most twice as many, when programs come to a window that others filled. At
+    most ``suspects_most`` suspects are in Redis or run then.
 
-    The rows have ``id``, ``priority``, ``program``, ``turn`` (how many of the program, with this one, are in Redis
-    then) and ``held`` (it is not dispatched, but held back), the most urgent first.
+    The rows have ``id``, ``priority``, ``program``, ``suspect``, ``turn`` (how many of the program, with this one,
+    are in Redis then) and ``held`` (it is not dispatched, but held back), the most urgent first.
     """
     limited = [row.name for row in connection.execute(_LOCK)]
     found = connection.execute(BACKLOGS, {"limited": limited}).all()
@@ -197,6 +216,7 @@ def dispatch(
         "room": window - waiting,
         "aside": list(aside),
         "unrunnable": list(unrunnable),
+        "suspects": max(suspects_most - found[0].suspects, 0),
     }
     rows = connection.execute(DISPATCH, parameters).all()
     return sorted(rows, key=lambda row: (row.priority, row.run_at, row.id))
@@ -233,11 +253,13 @@ def find_refused(connection: Connection, *, most: int, aside: Collection[UUID] =
     return for_each_row(mark, due)[1]
 
 
+# A suspect has more time: its worker ends what it runs before it claims the suspect.
 # What was dispatched in the future was dispatched before Postgres' clock was set back.
 _UNCLAIMED = text("""
 SELECT id FROM dspex.executions
-WHERE status = 'queued' AND (dispatched_at < clock_timestamp() - make_interval(secs => :older_than)
-        OR dispatched_at > clock_timestamp() + interval '1 s')
+WHERE status = 'queued' AND (dispatched_at > clock_timestamp() + interval '1 s'
+        OR dispatched_at < clock_timestamp() - make_interval(secs =>
+            CASE WHEN lost_attempts < 2 THEN CAST(:older_than AS float8) ELSE :suspects_older_than END))
     AND id <> ALL(CAST(:aside AS uuid[]))
 ORDER BY dispatched_at LIMIT :most
 """)
@@ -250,9 +272,13 @@ RETURNING id
 """)
 
 
-def find_unclaimed(connection: Connection, *, older_than: float, most: int, aside: Collection[UUID] = ()) -> list[UUID]:
+def find_unclaimed(
+    connection: Connection, *, older_than: float, suspects_older_than: float, most: int, aside: Collection[UUID] = ()
+) -> list[UUID]:
     """Executions dispatched more than ``older_than`` seconds ago and never claimed, without those ``aside``."""
-    parameters = {"older_than": older_than, "most": most, "aside": list(aside)}
+    parameters = {
+        "older_than": older_than, "suspects_older_than": suspects_older_than, "most": most, "aside": list(aside),
+    }  # fmt: skip
     return list(connection.scalars(_UNCLAIMED, parameters))
 
 

@@ -27,6 +27,7 @@ from dspex.store.tables import executions
 __all__ = [
     "ADOPT",
     "CLAIM",
+    "IS_SUSPECT",
     "SETTLE",
     "AlreadyStored",
     "Claimed",
@@ -180,6 +181,7 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
 
 # ---------------------------------------------------------------------------------------------- claim and settle
 
+# A suspect is claimed only by a worker that runs it ``alone``.
 # Below, ``status || ''`` keeps the planner from the partial indexes on queued and running executions: it takes them for
 # tiny, and would read all dispatched executions, or all of a worker's, to find a few by their ids.
 CLAIM = """
@@ -189,6 +191,7 @@ WITH wanted AS MATERIALIZED (
       AND NOT EXISTS (SELECT FROM dspex.programs WHERE name = program AND paused_at IS NOT NULL)
       AND EXISTS (SELECT FROM dspex.workers WHERE id = %(worker_id)s AND stopped_at IS NULL)
       AND program || ' ' || version <> ALL(%(unrunnable)s::text[])
+      AND (lost_attempts < 2 OR id = ANY(%(alone)s::uuid[]))
     ORDER BY id FOR UPDATE
 ), claimed AS (
     UPDATE dspex.executions e
@@ -209,6 +212,12 @@ WITH wanted AS MATERIALIZED (
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
     worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch
 FROM claimed
+"""
+
+#: For psycopg: finds an execution that can be claimed only by a worker that runs it alone.
+IS_SUSPECT = """
+SELECT id FROM dspex.executions
+WHERE id = %(id)s AND lost_attempts >= 2 AND status || '' = 'queued' AND dispatched_at IS NOT NULL
 """
 
 # The executions of a claim whose reply was lost with the connection: they belong to this worker already.
@@ -318,7 +327,7 @@ _AS_TEXT = ("inputs", "result")
 _COLUMNS = [
     cast(column, Text).label(column.name) if column.name in _AS_TEXT else column
     for column in executions.c
-    if column.name not in ("audit_seq", "audit_hash", "dispatched_at", "held_at", "cost_usd")
+    if column.name not in ("audit_seq", "audit_hash", "dispatched_at", "held_at", "cost_usd", "lost_attempts")
 ]
 
 

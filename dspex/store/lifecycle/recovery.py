@@ -88,6 +88,7 @@ WITH lost AS MATERIALIZED (
 ), recovered AS (
     UPDATE dspex.executions e
     SET status = n.next, worker_id = NULL, dispatched_at = NULL, error = n.error,
+        lost_attempts = e.lost_attempts + n.expired::int,
         run_at = CASE WHEN n.next = 'queued' THEN now() ELSE e.run_at END,
         finished_at = CASE WHEN n.next <> 'queued' THEN now() END,
         audit_seq = e.audit_seq + 1,

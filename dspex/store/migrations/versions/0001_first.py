@@ -33,6 +33,7 @@ CREATE TABLE dspex.executions (
     priority smallint NOT NULL CHECK (priority BETWEEN 0 AND 9),
     attempt integer NOT NULL,
     max_attempts integer NOT NULL,
+    lost_attempts smallint NOT NULL DEFAULT 0,
     timeout_seconds double precision NOT NULL,
     worker_id uuid,
     batch_id uuid,
@@ -67,6 +68,8 @@ CREATE INDEX executions_due ON dspex.executions (program, priority, run_at)
 CREATE INDEX executions_held ON dspex.executions (program, version) WHERE status = 'queued' AND held_at IS NOT NULL;
 CREATE INDEX executions_dispatched ON dspex.executions (program, dispatched_at)
     WHERE status = 'queued' AND dispatched_at IS NOT NULL;
+CREATE INDEX executions_suspects ON dspex.executions (priority, run_at)
+    WHERE lost_attempts >= 2 AND finished_at IS NULL;
 CREATE INDEX executions_running ON dspex.executions (worker_id) WHERE status = 'running';
 CREATE INDEX executions_cancelling ON dspex.executions (worker_id)
     WHERE status = 'running' AND cancel_requested_at IS NOT NULL;

@@ -1,0 +1,64 @@
+"""An execution whose code keeps the interpreter's lock in C ends its workers; the executions beside it complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dspex
+from dspex.client.client import Client
+from tests.integration.test_execution import scripted
+from tests.processes import WorkerProcess
+from tests.waiting import wait_for
+
+ATTEMPTS = 3
+
+#: As a pattern that backtracks for hours, without the CPU that takes: PyDLL does not release the lock.
+HOLDER = """
+import asyncio, ctypes
+
+async def hold(run, proceed):
+    await asyncio.sleep(0.5)
+    ctypes.PyDLL(None).sleep(600)
+"""
+
+
+def test_a_holder_of_the_lock_is_poisoned_and_no_other_execution_is_lost(
+    client: Client, start_worker: Callable[..., WorkerProcess], tmp_path: Path
+) -> None:
+    (tmp_path / "holder.py").write_text(HOLDER)
+    started: list[WorkerProcess] = []
+
+    def start() -> None:
+        started.append(
+            start_worker(
+                DSPEX_PROGRAM_PACKAGES="holder", PYTHONPATH=tmp_path, DSPEX_LEASE_SECONDS=2, DSPEX_WATCHDOG_SECONDS=2
+            )
+        )
+
+    start()
+    start()
+    retry = dspex.Retry(max_attempts=ATTEMPTS)
+    client.deploy(scripted("guilty", actions=["holder:hold"], retry=retry))
+    client.deploy(scripted("innocent", retry=retry, module_options={"sleep_ms": 1000, "outputs": {"answer": "!"}}))
+    guilty = client.submit("guilty", {"question": "?"})
+    innocent = [client.submit("innocent", {"question": f"number {n}"}) for n in range(8)]
+
+    def over() -> bool:
+        """As a supervisor does, another worker is started for each that has ended."""
+        dead = sum(worker.process.poll() is not None for worker in started)
+        for _ in range(2 + dead - len(started)):
+            start()
+        return all(each.refresh().status.is_final for each in (guilty, *innocent))
+
+    wait_for(over, "all to end", timeout=120, every=0.2)
+    assert {each.status for each in innocent} == {dspex.Status.COMPLETED}
+    assert guilty.error is not None
+    assert guilty.error.code == "poisoned"
+    assert max(each.attempts for each in innocent) <= ATTEMPTS, "the last one alone"
+    dead = [worker for worker in started if worker.process.poll() is not None]
+    assert len(dead) <= ATTEMPTS
+    for worker in dead:
+        assert worker.process.returncode == 1
+        assert "holder.py" in worker.log.read_text(), "the code that kept the lock is named"
+    assert not client.verify_audit()
