@@ -23,6 +23,7 @@ from dspex.signatures.values.code_fence import without_fence
 from dspex.signatures.values.value_checks import FORMATS
 from workers.adapters.dspy.compact_prompt import CompactAdapter
 from workers.adapters.dspy.dspy_signature import dspy_signature
+from workers.adapters.dspy.linear_readers import code_in_fence, code_of_program, repaired
 from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt
 from workers.adapters.dspy.user_text import UserTextPrompt
 from workers.answers.incremental import JsonAnswer, PartialAnswer, SectionsAnswer
@@ -179,6 +180,12 @@ def asked(text: str) -> None:
 ASKED = dspy_signature(signature("signature p: :image picture, :list(:string) q -> :string a"))
 PROMPTS = {"chat": ChatPrompt(), "json": JsonPrompt(), "compact": CompactAdapter()}
 
+#: Code that a model writes, in fences.
+CODE = [
+    ("", "```python a", ""), ("", "```python a", "\n```"), ("```python ", "a = 1\n", ""), ("", "```", ""),
+    ("", "`", "\n"), ("", "```a", "\nb"), ("```\n", "a", ""), ("a", "b", " ="), ("a", " ", "x"), ("", "---", "```"),
+]  # fmt: skip
+
 READERS: dict[str, tuple[Read, list[tuple[str, str, str]], int]] = {
     "fence": (without_fence, FENCES, LARGEST),
     "json object": (json_object, FENCES + OBJECTS, LARGEST),
@@ -190,6 +197,9 @@ READERS: dict[str, tuple[Read, list[tuple[str, str, str]], int]] = {
     "question": (asked, MARKERS, LARGEST),
     "redaction": (redact, SECRETS, LARGEST),
     "stored error": (lambda text: stored_error(ProgramError(text)), SECRETS, LARGEST),
+    "json_repair in DSPy": (repaired, FENCES + OBJECTS, LARGEST),
+    "code of a program of thought": (code_of_program, CODE, LARGEST),
+    "code of dspy.Code": (code_in_fence, CODE, LARGEST),
     "fields at fault": (
         lambda text: fields_at_fault([FieldError(text, "x")]),
         [("", "[", ""), ("", "a.", "")],
@@ -208,7 +218,8 @@ READERS: dict[str, tuple[Read, list[tuple[str, str, str]], int]] = {
 TYPES = [
     ":integer", ":float", ":probability", ":boolean", ":datetime", ":binary", ":map", ":any", ":atom", ":image",
     ":prompt_template", ':enum("a", "b")', ":list(:integer)", ":optional(:integer)", ":union(:integer, :boolean)",
-    ':string(one_of=["a", "b"])', *(f':string(format="{name}")' for name in FORMATS),
+    ':string(one_of=["a", "b"])', ':string(pattern="(a|b|ab)*c")', ':string(pattern="(a{30}){30}")',
+    ':string(pattern="[a-f0-9:.]{999}$")', *(f':string(format="{name}")' for name in FORMATS),
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspex.signatures.values import value_checks
+from dspex.signatures.values.pattern_size import MOST_STATES, pattern_size
 
 __all__ = ["CONSTRAINT_RULES", "NAMES", "ORDER", "PHRASES", "ConstraintRule", "ConstraintValueError", "merge", "read"]
 
@@ -113,6 +114,16 @@ def _text(value: Any) -> str:
     return value
 
 
+def _pattern(value: Any) -> str:
+    text = _text(value)
+    if len(text) > MOST_STATES * 10 or pattern_size(text) > MOST_STATES:
+        raise ConstraintValueError(
+            f"a regular expression of at most {MOST_STATES:,} characters and sets, its repetitions written out: "
+            "a{2,50} counts 50, and (a{10}){10} over 100"
+        )
+    return text
+
+
 def _format(value: Any) -> str:
     if not isinstance(value, str) or value not in value_checks.FORMATS:
         raise ConstraintValueError(f"one of {', '.join(sorted(value_checks.FORMATS))}")
@@ -168,7 +179,7 @@ def _range(read: Callable[[Any], Any]) -> dict[str, ConstraintRule]:
 CONSTRAINT_RULES: Mapping[str, Mapping[str, ConstraintRule]] = {
     "string": {
         **_LENGTHS,
-        "pattern": ConstraintRule(_text, "pattern", core="pattern"),
+        "pattern": ConstraintRule(_pattern, "pattern", core="pattern"),
         "format": ConstraintRule(_format, "format", check=value_checks.has_format),
         "one_of": ConstraintRule(_options(_text), "enum", check=value_checks.is_one_of),
     },

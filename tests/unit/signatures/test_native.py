@@ -6,6 +6,7 @@ import pytest
 
 from dspex.errors import SignatureSyntaxError, SignatureTypeError
 from dspex.signatures import NO_DEFAULT, signature
+from dspex.signatures.values.pattern_size import pattern_size
 from tests.unit.signatures import seed
 
 TRIAGE = """
@@ -165,6 +166,25 @@ def test_a_bad_pattern_is_named() -> None:
     with pytest.raises(SignatureTypeError, match="look-around") as caught:
         signature('signature a: :string(pattern="(?=x)") x -> :string y')
     assert caught.value.code == "invalid_constraint"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a{100}){100}", "a{1001}", "(a{1,50}){2,1000}", "((a{20}){20}){20}", "a{0000000000001001}", "a{ 1001 }",
+        "(?x)(a{100}) # a comment\n{100}", "[a-z[0-9]]{500}x{501}", "\\p{L}{1001}", "a{99999999999}", "a" * 1001,
+    ],
+)  # fmt: skip
+def test_a_pattern_that_is_too_large_to_match_quickly_is_refused(pattern: str) -> None:
+    with pytest.raises(SignatureTypeError, match="at most 1,000 characters and sets") as caught:
+        signature("signature a: :string x -> :string y", constraints={"x": {"pattern": pattern}})
+    assert caught.value.code == "invalid_constraint"
+
+
+def test_patterns_are_measured_with_their_repetitions_written_out() -> None:
+    sizes = {"abc": 3, "a{2,50}": 50, "a{3,}": 4, "(ab|c){10}": 40, "[]a]{4}x": 5, "[\\]]{2}": 2, "a #b{2}": 5, "(": 1}
+    assert {pattern: pattern_size(pattern) for pattern in sizes} == sizes
+    signature('signature a: :string(pattern="^[A-Z]{2}[0-9]{9}(-[a-z]{1,100}){0,9}$") x -> :string y')
 
 
 def test_a_default_that_does_not_fit_is_refused() -> None:

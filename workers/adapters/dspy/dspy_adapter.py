@@ -19,6 +19,7 @@ from dspy.utils.exceptions import AdapterParseError
 from dspex.errors import DspexError, ModelError, ProgramError
 from dspex.program.program import LOCAL_MODEL, Program
 from workers.adapters.contract import Run
+from workers.adapters.dspy import linear_readers
 from workers.adapters.dspy.answer_repair import (
     RepairingChat,
     RepairingCompact,
@@ -68,6 +69,7 @@ class DspyAdapter:
         self._endpoints = Endpoints(local_model_url or self._local_model)
         self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
         self._making_ready = asyncio.Lock()
+        linear_readers.install()
         # DSPy logs and quotes truncated answers, odd inputs and failing code, without naming the execution; our errors
         # and audit events name it.
         logging.getLogger("dspy").setLevel(logging.CRITICAL)

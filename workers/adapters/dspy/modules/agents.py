@@ -15,6 +15,7 @@ import dspy
 from dspy.primitives.code_interpreter import CodeInterpreterError
 
 from dspex.errors import ProgramError
+from workers.adapters.dspy.linear_readers import code_of_program
 
 __all__ = ["MultiChainComparison", "ProgramOfThought", "ReAct"]
 
@@ -72,6 +73,9 @@ class ProgramOfThought(dspy.ProgramOfThought):  # type: ignore[misc]
     def __init__(self, signature: type[dspy.Signature], *, max_iters: int) -> None:
         with _no_deprecation():
             super().__init__(signature, max_iters=max_iters)
+
+    def _parse_code(self, code_data: Any) -> tuple[str, str | None]:
+        return code_of_program(code_data.get("generated_code", ""))
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         """Raises ProgramError ``interpreter_missing`` before any call is paid for, or ``interpreter_failed``."""

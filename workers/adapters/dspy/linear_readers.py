@@ -1,0 +1,85 @@
+"""Readers of DSPy whose time grows with the square of an answer's length or worse, replaced by linear ones.
+
+DSPy hands model answers to json_repair without a bound, and finds code fences with patterns that look for the end of a
+fence from each of its beginnings. The replacements return the same, except that only short text is repaired.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import import_module
+from typing import Any
+
+import json_repair
+
+from workers.answers.json_object import is_repairable
+
+__all__ = ["REPAIRING_MODULES", "code_in_fence", "code_of_program", "install", "repaired"]
+
+#: DSPy's modules that call json_repair.
+REPAIRING_MODULES = (
+    "dspy.adapters._legacy_type_markers",
+    "dspy.adapters.base",
+    "dspy.adapters.json_adapter",
+    "dspy.adapters.two_step_adapter",
+    "dspy.adapters.types.base_type",
+    "dspy.adapters.types.tool",
+    "dspy.adapters.utils",
+)
+
+_FENCE = "```"
+_PYTHON_FENCE = re.compile("```python[ \n]")
+_FENCE_END = re.compile("[ \n]``")
+_ASSIGNED = re.compile(r"(\w+)\s*=")
+
+
+def install() -> None:
+    """Have DSPy use these readers. Doing it again changes nothing."""
+    for name in REPAIRING_MODULES:
+        import_module(name).json_repair = _BoundedRepair
+    import_module("dspy.adapters.types.code")._filter_code = code_in_fence
+
+
+def repaired(text: str) -> Any:
+    """``json_repair.loads`` within the bounds of :func:`is_repairable`; beyond them valid JSON, or "" for all else."""
+    if is_repairable(text):
+        return json_repair.loads(text)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return ""  # json_repair's own answer to text that it cannot repair
+
+
+class _BoundedRepair:
+    """What DSPy uses of the module json_repair."""
+
+    loads = staticmethod(repaired)
+
+
+def code_in_fence(code: str) -> str:
+    """The content of the first code fence, without its language; the whole text without a fence."""
+    begin = code.find(_FENCE)
+    if begin < 0:
+        return code
+    line = code.find("\n", begin) + 1
+    end = code.find(_FENCE, line) if line else -1
+    if end < 0:  # a fence within a line
+        line = begin + len(_FENCE)
+        end = code.find(_FENCE, line)
+    return code if end < 0 else code[line:end].strip()
+
+
+def code_of_program(answer: str) -> tuple[str, str | None]:
+    """The Python code in an answer of ``dspy.ProgramOfThought``, and why it cannot be run; None if it can."""
+    code = answer.split("---", 1)[0].split("\n\n\n", 1)[0]
+    block = code
+    if (begin := _PYTHON_FENCE.search(code)) and (end := _FENCE_END.search(code, begin.end())):
+        block = code[begin.end() : end.start()]
+    if not block:
+        return code, "Error: Empty code after parsing."
+    if "\n" not in block and block.count("=") > 1:
+        return code, "Error: Code format is not correct."
+    if assigned := _ASSIGNED.match(block.split("\n")[-1].strip()):
+        block += f"\n{assigned[1]}"
+    return block, None
