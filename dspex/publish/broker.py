@@ -159,7 +159,7 @@ class Broker:
         self._connections.force_close_all()
         self._connection.release()
 
-    def _message(self, ids: Sequence[UUID], program: str, lane: int, *, alone: bool) -> dict[str, Any]:
+    def _message(self, ids: Sequence[UUID], program: str, lane: int, *, alone: bool = False) -> dict[str, Any]:
         task_id = str(ids[0])
         return {
             "body": ([pack(ids)], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}),

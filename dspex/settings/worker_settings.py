@@ -37,7 +37,8 @@ class WorkerSettings(BaseModel):
         30.0,
         ge=1,
         le=3600,
-        description="A worker that makes no progress for so long while executions are waiting ends itself.",
+        description="A worker is ended that makes no progress for so long while executions are waiting, or whose "
+        "threads do not run for so long.",
     )
 
 

@@ -156,7 +156,7 @@ ctypes.PyDLL(None).sleep(600)
 
 
 def test_a_child_without_a_heartbeat_is_killed_and_replaced(tmp_path: Path) -> None:
-    options = "--processes 1 --name it --patience-seconds 9 --silence-seconds 1 --".split()
+    options = ["--processes", "1", "--name", "it", "--patience-seconds", "9", "--silence-seconds", "1", "--"]
     child = [sys.executable, "-c", HOLDS_THE_LOCK, str(tmp_path / "held")]
     fleet = subprocess.run(
         mortal("-m", "workers.process.fleet", *options, *child), capture_output=True, text=True, timeout=60, check=True

@@ -37,8 +37,8 @@ _ASSIGNED = re.compile(r"(\w+)\s*=")
 def install() -> None:
     """Have DSPy use these readers. Doing it again changes nothing."""
     for name in REPAIRING_MODULES:
-        import_module(name).json_repair = _BoundedRepair
-    import_module("dspy.adapters.types.code")._filter_code = code_in_fence
+        vars(import_module(name))["json_repair"] = _BoundedRepair
+    vars(import_module("dspy.adapters.types.code"))["_filter_code"] = code_in_fence
 
 
 def repaired(text: str) -> Any:
