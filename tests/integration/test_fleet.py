@@ -149,7 +149,7 @@ from workers.process import fleet_pipe
 if pathlib.Path(sys.argv[1]).exists():
     sys.exit(0)
 pathlib.Path(sys.argv[1]).touch()
-fleet_pipe.Heartbeat(1.0).start()
+fleet_pipe.ProcessHeartbeat(1.0).start()
 fleet_pipe.notify_parent(fleet_pipe.READY)
 ctypes.PyDLL(None).sleep(600)
 """

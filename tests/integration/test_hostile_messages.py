@@ -224,6 +224,20 @@ def test_a_replayed_message_changes_nothing(victim: Victim) -> None:
     assert execution.audit_trail.verify()
 
 
+def test_a_forged_message_has_no_execution_run_alone(victim: Victim) -> None:
+    victim.client.pause("other")
+    held = victim.client.submit("other", {"question": "alone?"})
+    before = victim.refused("unknown_id")
+    for ids in ([held.id], [uuid7()]):
+        message = victim.message(ids)
+        victim.push(json.dumps(message | {"headers": message["headers"] | {"alone": True}}))
+    wait_for(lambda: victim.refused("unknown_id") == before + 1, "the unknown one to be counted")
+    assert held.refresh().status is Status.QUEUED
+    victim.client.resume("other")
+    held.result(60)
+    assert "it runs alone now" not in victim.log.read_text()
+
+
 RUBBISH = [CANARY.encode(), b"[]", b"5", b'{"a": 1}', deep(200_000), b"\xff\xfe", b"null"]
 COMMANDS: list[Any] = [
     5, [], {"method": "no_such"}, {"method": {"a": 1}}, {"method": "revoke", "arguments": {"task_id": {"x": 1}}},

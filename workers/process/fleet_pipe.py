@@ -14,7 +14,7 @@ import os
 import threading
 import time
 
-__all__ = ["EXIT_RETIRED", "PLACE", "READY", "RETIRING", "VARIABLE", "Heartbeat", "notify_parent", "place"]
+__all__ = ["EXIT_RETIRED", "PLACE", "READY", "RETIRING", "VARIABLE", "ProcessHeartbeat", "notify_parent", "place"]
 
 #: The exit code of a worker that was recycled; nothing was left to hand back. It is EX_TEMPFAIL.
 EXIT_RETIRED = 75
@@ -47,7 +47,7 @@ def notify_parent(event: bytes) -> None:
             os.write(int(number), event)
 
 
-class Heartbeat:
+class ProcessHeartbeat:
     """A service that beats until the process ends, also while its other services stop.
 
     After ``limit_seconds`` without a beat the parent kills this process; without a parent it ends with exit code 1.
