@@ -231,9 +231,7 @@ class Pump(Periodic):
         with self._database.transaction() as connection:
             fleet = workers.fleet(connection, self._reaper.beating())
             window, suspects_most = fleet.concurrency * WINDOW_FACTOR, max(fleet.count // SUSPECTS_PART, 1)
-            rows = dispatch(
-                connection, window, fleet.unrunnable, aside=self._aside.ids(), suspects_most=suspects_most
-            )
+            rows = dispatch(connection, window, fleet.unrunnable, aside=self._aside.ids(), suspects_most=suspects_most)
             return rows, fleet
 
     def _set_aside_what_is_refused(self) -> None:

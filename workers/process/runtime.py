@@ -97,7 +97,7 @@ class Runtime:
         )  # fmt: skip
         #: They start in this order and stop in the opposite one.
         self._services: Sequence[Service] = (
-            fleet_pipe.ProcessHeartbeat(settings.watchdog_seconds),  # the first: the start of the others is watched, too
+            fleet_pipe.ProcessHeartbeat(settings.watchdog_seconds),  # the first: starts are watched, too
             self._probe_server,  # it answers while the others start
             FunctionService(tracing.start, partial(tracing.stop, min(settings.grace_seconds, LAST_SPANS_SECONDS))),
             connections,
