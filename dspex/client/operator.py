@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -15,6 +15,7 @@ from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import batches, control, executions
 from dspex.store.lifecycle.batch_ids import execution_id
+from dspex.store.lifecycle.set_statements import RowFault, for_each_row
 from dspex.store.lifecycle.status import Status
 
 __all__ = ["Control"]
@@ -28,6 +29,18 @@ def _ignore(_done: int, _total: int) -> None:
     """The default ``on_progress``."""
 
 
+def _raise_refused(what: str, refused: Sequence[RowFault[UUID]]) -> None:
+    """Raise the error for executions that Postgres refuses to change; the others were changed."""
+    if refused:
+        ids = [str(fault.row) for fault in refused]
+        others = "" if len(ids) == 1 else f" and {len(ids) - 1} others"
+        raise TransitionRefused(
+            f"execution {ids[0]!r}{others} cannot be {what}: Postgres refuses the change ({refused[0].reason}); "
+            "`dspex audit verify` shows whether its trail was tampered with",
+            execution_id=ids[0], refused=ids,
+        )  # fmt: skip
+
+
 class Control:
     """Changes the state of executions and programs: in Postgres first, then with a hint through Redis."""
 
@@ -39,29 +52,38 @@ class Control:
         """Cancel a queued execution at once, and request its worker to end a running one.
 
         True when it is cancelled or its cancellation was requested: it may still complete before that. False when it
-        had completed or failed already. Raises ExecutionNotFound.
+        had completed or failed already. Raises ExecutionNotFound, TransitionRefused when Postgres refuses the change.
         """
-        found = self._cancel([id])
+        found, refused = self._cancel([id])
+        _raise_refused("cancelled", refused)
         if not (found.ended or found.running or found.final):
             raise not_found(self._database, id)
         return found.final.get(id, Status.CANCELLED) == Status.CANCELLED
 
     def cancel_batch(self, batch_id: UUID, on_progress: Callable[[int, int], None] = _ignore) -> int:
-        """Cancel the queued and running executions of a batch, as :meth:`cancel` does. Returns how many."""
+        """Cancel the queued and running executions of a batch, as :meth:`cancel` does. Returns how many.
+
+        Raises TransitionRefused at the end, for those that Postgres refuses to change.
+        """
+        all_refused: list[RowFault[UUID]] = []
         counts = self._database.run(partial(batches.progress, batch_id=batch_id))["counts"]
         left, count, after = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0), 0, -1
         while indexes := self._database.run(
             partial(batches.unfinished_indexes, batch_id=batch_id, after=after, most=CANCEL_ROWS)
         ):
-            found = self._cancel([execution_id(batch_id, index) for index in indexes])
+            found, refused = self._cancel([execution_id(batch_id, index) for index in indexes])
+            all_refused += refused
             count += len(found.ended) + len(found.running)
             after = indexes[-1]
             on_progress(count, max(left, count))
+        _raise_refused("cancelled", all_refused)
         return count
 
     def retry(self, id: UUID) -> None:
         """Queue a failed or cancelled execution again. Raises TransitionRefused for any other, ExecutionNotFound."""
-        if self._database.run(partial(control.retry, ids=[id])):
+        retried, refused = self._retry([id])
+        _raise_refused("retried", refused)
+        if retried:
             return
         row = self._database.run(partial(executions.find, id=id))
         if row is None:
@@ -72,14 +94,21 @@ class Control:
         )  # fmt: skip
 
     def retry_failed(self, program: str | None = None, on_progress: Callable[[int, int], None] = _ignore) -> int:
-        """Queue every execution that has failed by now again (of ``program``, or of all). Returns how many."""
+        """Queue every execution that has failed by now again (of ``program``, or of all). Returns how many.
+
+        Raises TransitionRefused at the end, for those that Postgres refuses to change.
+        """
+        all_refused: list[RowFault[UUID]] = []
         before = self._database.run(control.now)
         count, after = 0, _FIRST_ID
         total = self._database.run(partial(control.count_failed, program=program, after=after, before=before))
         while ids := self._failed(program, after, before):
-            count += len(self._database.run(partial(control.retry, ids=ids)))
+            retried, refused = self._retry(ids)
+            all_refused += refused
+            count += len(retried)
             after = ids[-1]
             on_progress(count, max(total, count))
+        _raise_refused("retried", all_refused)
         return count
 
     def pause(self, program: str) -> None:
@@ -94,11 +123,16 @@ class Control:
         """The paused programs by name, each with the reason."""
         return self._database.run(programs.paused)
 
-    def _cancel(self, ids: Collection[UUID]) -> control.Cancelled:
-        found = self._database.run(partial(control.cancel, ids=ids), saved="nothing more is cancelled")
+    def _cancel(self, ids: Sequence[UUID]) -> tuple[control.Cancelled, list[RowFault[UUID]]]:
+        found, refused = control.cancel_each(
+            lambda some: self._database.run(partial(control.cancel, ids=some), saved="nothing more is cancelled"), ids
+        )
         self._broker.publish_hint(DONE_CHANNEL, found.ended)
         self._broker.publish_hint(CANCEL_CHANNEL, found.running)
-        return found
+        return found, refused
+
+    def _retry(self, ids: Sequence[UUID]) -> tuple[list[UUID], list[RowFault[UUID]]]:
+        return for_each_row(lambda some: self._database.run(partial(control.retry, ids=some)), ids)
 
     def _failed(self, program: str | None, after: UUID, before: datetime) -> list[UUID]:
         find = partial(control.failed_ids, program=program, after=after, before=before, most=RETRY_ROWS)

@@ -19,6 +19,7 @@ from dspex.errors import EncryptionError
 from dspex.sealing.keyring import Keyring
 from dspex.sealing.values import reseal
 from dspex.store.database import Database
+from dspex.store.lifecycle.set_statements import for_each_row_within
 from dspex.store.operations import resealing
 
 __all__ = ["GROUP_ROWS", "Rotated", "rotate"]
@@ -31,16 +32,17 @@ _MOST_REASONS = 20
 
 @dataclass
 class Rotated:
-    """The result: rows sealed again, and rows that no key opens, with the reasons for the first of them."""
+    """The result: rows sealed again, and rows that no key opens or that Postgres refuses to change, with the reasons
+    for the first of them."""
 
     rows: int = 0
     unreadable: int = 0
     why: list[str] = field(default_factory=list)
 
-    def refuse(self, error: EncryptionError) -> None:
+    def refuse(self, why: str) -> None:
         self.unreadable += 1
         if len(self.why) < _MOST_REASONS:
-            self.why.append(str(error))
+            self.why.append(why)
 
 
 def rotate(
@@ -67,9 +69,8 @@ def _executions(database: Database, keyring: Keyring, most: int, done: Rotated) 
 
     def group(connection: Connection) -> Sequence[RowMapping]:
         rows = resealing.stale_executions(connection, keyring.primary, after, most)
-        resealing.write_executions(
-            connection, list(_resealed(rows, resealing.EXECUTION_COLUMNS, _place, keyring, done))
-        )
+        resealed = list(_resealed(rows, resealing.EXECUTION_COLUMNS, _place, keyring, done))
+        _write(connection, resealing.write_executions, resealed, done)
         return rows
 
     while rows := _in_transaction(database, group):
@@ -82,7 +83,8 @@ def _calls(database: Database, keyring: Keyring, most: int, done: Rotated) -> It
 
     def group(connection: Connection) -> Sequence[RowMapping]:
         rows = resealing.stale_calls(connection, keyring.primary, after, most)
-        resealing.write_calls(connection, list(_resealed(rows, resealing.CALL_COLUMNS, _place_of_call, keyring, done)))
+        resealed = list(_resealed(rows, resealing.CALL_COLUMNS, _place_of_call, keyring, done))
+        _write(connection, resealing.write_calls, resealed, done)
         return rows
 
     while rows := _in_transaction(database, group):
@@ -108,10 +110,28 @@ def _resealed(
         try:
             texts = {name: row[name] and reseal(keyring, row[name], place(row, name)) for name in columns}
         except EncryptionError as error:
-            done.refuse(error)
+            done.refuse(str(error))
         else:
-            done.rows += 1
             yield {**row, **texts}
+
+
+def _write(
+    connection: Connection,
+    write: Callable[[Connection, Sequence[Mapping[str, Any]]], None],
+    rows: Sequence[Mapping[str, Any]],
+    done: Rotated,
+) -> None:
+    """Store these rows, except those that Postgres refuses to change."""
+
+    def write_some(some: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        write(connection, some)
+        return some
+
+    written, faults = for_each_row_within(connection, write_some, rows)
+    done.rows += len(written)
+    for fault in faults:
+        id = fault.row.get("id") or fault.row["execution_id"]
+        done.refuse(f"execution {str(id)!r}: Postgres refuses the change: {fault.reason}")
 
 
 def _place(row: RowMapping, column: str) -> str:

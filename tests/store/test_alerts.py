@@ -220,3 +220,26 @@ def test_what_an_evaluation_reads_does_not_grow_with_history(database: Database)
                  "most": figures.MOST_RECENT}  # fmt: skip
         (plan,) = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {figures.RECENT}"), given).scalar_one()
     assert max(rows_read(plan["Plan"])) <= 20
+
+
+def test_a_notification_that_a_channel_refuses_delays_no_other_and_no_other_channel(
+    database: Database, now: datetime
+) -> None:
+    class Picky(RecordingChannel):
+        def send(self, notices: Sequence[Notice]) -> str:
+            if any("half" in notice.alert.summary for notice in notices):
+                raise ValueError("Header values may not contain linefeed")
+            return super().send(notices)
+
+    given: dict[str, Any] = {"channels": ["email", "log"], "sudden": ["dead_workers", "error_rate"]}
+    note(database, now, BREACH, DEATH, **given)
+    picky, other = Picky(), RecordingChannel()
+    sent, failures = deliver(database, {"email": picky, "log": other})
+    assert (sent, picky.events, len(other.events)) == (3, [("firing", "dead_workers")], 2)
+    assert failures == {"email": "its content cannot be sent: Header values may not contain linefeed"}
+
+
+def test_a_breach_that_cannot_be_stored_delays_no_other(database: Database, now: datetime) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("ALTER TABLE dspex.alerts ADD CHECK (subject <> 'qa')"))
+    assert note(database, now, BREACH, DEATH, sudden=["dead_workers", "error_rate"])["fired"] == 1

@@ -310,3 +310,17 @@ def test_settings_that_cannot_be_kept_are_refused() -> None:
         Settings.load(audit_retention_days=7, retention_days=30)
     with pytest.raises(DspexError, match="absolute path"):
         Settings.load(retention_export=Path("here"))
+
+
+def test_a_step_that_fails_keeps_no_other_from_running(database: Database, worker_id: UUID) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("INSERT INTO dspex.health_checks (at, overall, report) VALUES ('2001-1-1', 'x', '{}')"))
+        connection.execute(text("UPDATE dspex.workers SET stopped_at = '2001-1-1', state = 'dead'"))
+        connection.execute(text("CREATE FUNCTION dspex.refuse_all() RETURNS trigger LANGUAGE plpgsql AS "
+                                "$$ BEGIN RAISE EXCEPTION 'not today'; END $$"))  # fmt: skip
+        connection.execute(text("CREATE TRIGGER refused BEFORE DELETE ON dspex.health_checks "
+                                "FOR EACH ROW EXECUTE FUNCTION dspex.refuse_all()"))  # fmt: skip
+    assert run(database)[-2:] == [
+        "waits: health checks: not today; the next upkeep tries again",
+        "removed 1 workers",
+    ]

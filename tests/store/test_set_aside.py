@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -9,8 +11,12 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from uuid_utils.compat import uuid7
 
 from dspex.publish.broker import Broker
+from dspex.sealing.keyring import Keyring
+from dspex.sealing.rotation import rotate
+from dspex.sealing.values import SEALED
 from dspex.settings import Backends
 from dspex.store import programs, workers
 from dspex.store.database import Database
@@ -116,3 +122,15 @@ def test_a_duty_that_fails_delays_no_other_and_is_reported(database: Database, p
     assert found is not None
     pump.run_once()
     assert list(trouble(database)["duties"]) == ["budgets"]
+
+
+def test_a_row_that_cannot_be_sealed_again_is_named_and_the_others_are_sealed(database: Database) -> None:
+    old, new = os.urandom(32), os.urandom(32)
+    before = Keyring([old])
+    ids = sorted(uuid7() for _ in range(5))
+    for id in ids:
+        submit(database, id=id, inputs=json.dumps({SEALED: before.seal(b"{}", f"{id}:inputs")}))
+    refuse_changes(database, bad := ids[1])
+    done = rotate(database, Keyring([new, old]))
+    assert (done.rows, done.unreadable) == (4, 1)
+    assert done.why == [f"execution '{bad}': Postgres refuses the change: RaiseException: this row is damaged"]

@@ -170,7 +170,12 @@ class Runtime:
         Raises BackendUnavailable when Postgres is out of reach; then nothing is cancelled.
         """
         broker = self._connections.broker
-        found = self._connections.pump_database.run(partial(control.cancel, ids=ids, running=running))
+        found, refused = control.cancel_each(
+            lambda some: self._connections.pump_database.run(partial(control.cancel, ids=some, running=running)),
+            list(ids),
+        )
+        for fault in refused:
+            log.error("%s cannot be cancelled: Postgres refuses the change: %s", fault.row, fault.reason)
         broker.publish_hint(DONE_CHANNEL, found.ended)
         if running:
             broker.publish_hint(CANCEL_CHANNEL, found.running)

@@ -47,7 +47,9 @@ class EmailChannel:
                 self._log_in(server, trust)
                 refused = server.send_message(self._message(notices))
         except (smtplib.SMTPException, OSError) as error:
-            raise AlertNotDelivered(f"no email through {host}:{port}: {_reason(error)}") from error
+            raise AlertNotDelivered(
+                f"no email through {host}:{port}: {_reason(error)}", refused=isinstance(error, smtplib.SMTPDataError)
+            ) from error
         if refused:
             raise AlertNotDelivered(f"{host}:{port} rejected the recipients {', '.join(refused)}")
         return f"{', '.join(self._recipients)} through {host}:{port}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -79,23 +79,39 @@ def evaluate(database: Database, settings: Settings, *, at: datetime | None = No
 def deliver(database: Database, channels: Mapping[str, AlertChannel]) -> tuple[int, Mapping[str, str]]:
     """Send the pending notifications of each channel. Returns how many were sent, and the errors by channel.
 
-    Failed notifications are sent again by a later evaluation. A failure does not affect other channels.
+    Failed notifications are sent again by a later evaluation. A failure does not affect other channels, and a
+    notification that a channel refuses does not affect its others.
     """
     sent, failures = 0, {}
     for name, channel in channels.items():
-        if not (rows := database.run(partial(alerts.claim, channel=name))):
-            continue
-        ids = [row["delivery_id"] for row in rows]
-        try:
-            channel.send([_notice(row) for row in rows])
-        except AlertNotDelivered as error:
-            failures[name] = str(error)
-            log.warning("%s alerts were not sent by %s and will be sent again: %s", len(rows), name, error)
-            database.run(partial(alerts.undelivered, ids=ids, error=str(error)))
-        else:
-            sent += len(rows)
-            database.run(partial(alerts.delivered, ids=ids))
+        rows = database.run(partial(alerts.claim, channel=name))
+        failed = _send(channel, rows)
+        if done := [row["delivery_id"] for row in rows if row["delivery_id"] not in failed]:
+            sent += len(done)
+            database.run(partial(alerts.delivered, ids=done))
+        for error in dict.fromkeys(failed.values()):
+            failures[name] = error
+            ids = [id for id, why in failed.items() if why == error]
+            log.warning("%s alerts were not sent by %s and will be sent again: %s", len(ids), name, error)
+            database.run(partial(alerts.undelivered, ids=ids, error=error))
     return sent, failures
+
+
+def _send(channel: AlertChannel, rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Send all at once, or one by one if the channel refuses the content. Returns the errors of the unsent, by id."""
+    if not rows:
+        return {}
+    try:
+        channel.send([_notice(row) for row in rows])
+    except AlertNotDelivered as error:
+        why, refused = str(error), bool(error.details.get("refused"))
+    except ValueError as error:  # a text that the channel cannot encode, for example in a header
+        why, refused = f"its content cannot be sent: {error}", True
+    else:
+        return {}
+    if refused and len(rows) > 1:
+        return {id: error for row in rows for id, error in _send(channel, [row]).items()}
+    return {row["delivery_id"]: why for row in rows}
 
 
 def list_alerts(database: Database, *, resolved_within: timedelta, most: int = 200) -> list[Alert]:

@@ -26,6 +26,8 @@ from dspex.operations.alerts.alert import Notice
 __all__ = ["WebhookChannel", "signature"]
 
 TIMEOUT_SECONDS = 10.0
+#: Responses that are about the content: bad request, too large, unsupported, unprocessable.
+REFUSED = (400, 413, 415, 422)
 #: The version of the payload.
 FORMAT = 1
 
@@ -48,7 +50,9 @@ class WebhookChannel:
                 return f"{host}, which responded with {response.status}"
         except urllib.error.HTTPError as error:
             error.close()
-            raise AlertNotDelivered(f"the webhook at {host} responded with {error.code} {error.reason}") from None
+            raise AlertNotDelivered(
+                f"the webhook at {host} responded with {error.code} {error.reason}", refused=error.code in REFUSED
+            ) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             # Without the URL and the traceback: the URL may be a secret.

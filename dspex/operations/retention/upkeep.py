@@ -1,25 +1,28 @@
 """Upkeep: create partitions ahead of time, and remove expired data.
 
 Every step is idempotent and safe to run concurrently. A step that cannot run now (executions hold a lock, a disk is
-full) is left to the next upkeep.
+full, Postgres refuses it) is left to the next upkeep, and the others run all the same.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-from dspex.errors import BackendUnavailable, DspexError
+from sqlalchemy.exc import DBAPIError
+
+from dspex.errors import BackendUnavailable, DspexError, SchemaOutdated
 from dspex.operations.audit import audit_export
 from dspex.settings.storage_settings import StorageSettings
 from dspex.store import partitions
 from dspex.store.database import Database
 from dspex.store.facts import server_facts
+from dspex.store.lifecycle.set_statements import for_each_row
 from dspex.store.operations import retention
 from dspex.store.operations.retention import Period
 
@@ -78,9 +81,11 @@ def _try(what: str, work: Callable[[], Iterator[Step]]) -> Iterator[Step]:
         if "sqlstate" not in error.details:  # the connection is lost, rather than this step refused
             raise
         yield Step(f"{what}: {error.details['reason']}; the next upkeep tries again", waits=True)
+    except DBAPIError as error:
+        yield Step(f"{what}: {str(error.orig).splitlines()[0]}; the next upkeep tries again", waits=True)
+    except SchemaOutdated:
+        raise
     except DspexError as error:
-        if error.code not in ("export_failed", "audit_not_whole"):
-            raise
         yield Step(f"{what}: {error}", waits=True)
 
 
@@ -151,12 +156,19 @@ def _remove_strays(database: Database, settings: StorageSettings, now: datetime)
             if len(chains) < len(ids):
                 break  # another upkeep is deleting them
             audit_export.export(path, chains, about={"outside_of_periods": True})
-        gone = database.run(partial(retention.delete_strays, ids=ids, settled_before=now))
-        removed += gone
-        if not gone:
+        deleted, faults = for_each_row(partial(_delete_strays, database, now), ids)
+        removed += len(deleted)
+        for fault in faults:
+            yield Step(f"execution {fault.row}, outside its period: Postgres refuses it: {fault.reason}", waits=True)
+        if faults or not deleted:
             break
     if removed:
         yield Step(f"removed {removed} executions outside their period")
+
+
+def _delete_strays(database: Database, settled_before: datetime, ids: Sequence[UUID]) -> Sequence[int]:
+    """Delete these, unless they were retried. The result has an item for each that was deleted."""
+    return range(database.run(partial(retention.delete_strays, ids=ids, settled_before=settled_before)))
 
 
 def _prune(database: Database, name: str) -> Iterator[Step]:

@@ -6,7 +6,7 @@ finds another status.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["CANCELLING", "UNDISPATCH", "Cancelled", "cancel", "count_failed", "failed_ids", "now", "retry"]
+from dspex.store.lifecycle.set_statements import RowFault, for_each_row
+
+__all__ = ["CANCELLING", "UNDISPATCH", "Cancelled", "cancel", "cancel_each", "count_failed", "failed_ids", "now",
+           "retry"]  # fmt: skip
 
 _CANCEL = """
 WITH wanted AS MATERIALIZED (
@@ -58,6 +61,19 @@ def cancel(connection: Connection, ids: Collection[UUID], *, running: bool = Tru
         running=[row.id for row in rows if row.status == "running"],
         final={row.id: row.status for row in rows if row.status not in ("queued", "running")},
     )
+
+
+def cancel_each(
+    cancel_all: Callable[[Sequence[UUID]], Cancelled], ids: Sequence[UUID]
+) -> tuple[Cancelled, list[RowFault[UUID]]]:
+    """Cancel all of them but those that Postgres refuses to change, which are returned as well."""
+    parts, refused = for_each_row(lambda some: [cancel_all(some)], ids)
+    merged = Cancelled([], [], {})
+    for part in parts:
+        merged.ended.extend(part.ended)
+        merged.running.extend(part.running)
+        merged.final.update(part.final)
+    return merged, refused
 
 
 #: For psycopg: the attempts of a worker for which a cancel was requested.

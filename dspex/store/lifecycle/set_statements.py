@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import psycopg
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from dspex.errors import BackendUnavailable
 
-__all__ = ["RowFault", "for_each_row", "row_fault"]
+__all__ = ["RowFault", "for_each_row", "for_each_row_within", "row_fault"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,6 +59,18 @@ def for_each_row(
         results += done
         faults += refused
     return results, faults
+
+
+def for_each_row_within(
+    connection: Connection, statement: Callable[[Sequence[T]], Sequence[R]], rows: Sequence[T]
+) -> tuple[list[R], list[RowFault[T]]]:
+    """The same in a transaction: what is refused is rolled back to a savepoint."""
+
+    def in_savepoint(some: Sequence[T]) -> Sequence[R]:
+        with connection.begin_nested():
+            return statement(some)
+
+    return for_each_row(in_savepoint, rows)
 
 
 def row_fault(error: DBAPIError | BackendUnavailable) -> str | None:

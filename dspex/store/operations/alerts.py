@@ -8,16 +8,21 @@ succeeds or a day has passed, and made again if its process died before recordin
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from dspex.store.array_text import array
+from dspex.store.lifecycle.set_statements import for_each_row_within
 
 __all__ = ["DeliveryCounts", "claim", "delivered", "delivery_counts", "listing", "note", "try_lock", "undelivered"]
+
+log = logging.getLogger("dspex.alerts")
 
 #: The key of the lock, of this database.
 LOCK = 0x64737065782E616C  # "dspex.al"
@@ -126,14 +131,8 @@ def note(
 
     ``found``: ``rule subject value threshold summary`` of each. Returns how many fired, resolved and were repeated.
     """
-    if found:
-        texts = {"rules": "rule", "subjects": "subject", "summaries": "summary"}
-        numbers = {"values": "value", "thresholds": "threshold"}
-        columns = {
-            **{name: [each[column] for each in found] for name, column in texts.items()},
-            **{name: array(each[column] for each in found) for name, column in numbers.items()},
-        }
-        connection.execute(_SEEN, {"at": at, **columns})
+    for fault in for_each_row_within(connection, partial(_note_seen, connection, at), found)[1]:
+        log.error("the alert %s of %r cannot be stored: %s", fault.row["rule"], fault.row["subject"], fault.reason)
     connection.execute(_FORGET, {"at": at})
     given = {"at": at, "channels": list(channels)}
     lasting = {**given, "after_seconds": after_seconds}
@@ -144,6 +143,17 @@ def note(
     if reminder_seconds is not None:
         steps["reminded"] = (_REMIND, {**given, "reminder_seconds": reminder_seconds})
     return {name: connection.execute(step, values).scalar_one() for name, (step, values) in steps.items()}
+
+
+def _note_seen(connection: Connection, at: datetime, found: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    texts = {"rules": "rule", "subjects": "subject", "summaries": "summary"}
+    numbers = {"values": "value", "thresholds": "threshold"}
+    columns = {
+        **{name: [each[column] for each in found] for name, column in texts.items()},
+        **{name: array(each[column] for each in found) for name, column in numbers.items()},
+    }
+    connection.execute(_SEEN, {"at": at, **columns})
+    return found
 
 
 def claim(connection: Connection, channel: str) -> list[Mapping[str, Any]]:

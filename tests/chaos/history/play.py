@@ -57,7 +57,6 @@ NOT_SURVIVED = {
     "forge_channels": "one byte on dspex:done that is not UTF-8 ends all waiting of a client",
     "forge_streams": "an entry of another shape ends stream() with AttributeError, KeyError or UnicodeDecodeError",
     "forge_types": "a key of another type in Redis ends every worker that reads it",
-    "step_postgres": "a step forward has living workers declared dead",
 }
 LONG = Plan(
     seconds=240,
