@@ -15,16 +15,16 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from dspex.errors import BackendUnavailable
+from dspex.store.sqlstates import CLASSES, Refusal, refusal
 
 __all__ = ["RowFault", "for_each_row", "for_each_row_within", "row_fault"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Classes of SQLSTATE that a row causes: its values, a constraint, a trigger that refuses it, a damaged page.
-ROW_CLASSES = ("21", "22", "23", "2F", "38", "39", "44", "P0", "XX")
-#: Raised by triggers; a right that is missing altogether is another error of SQLAlchemy's caller.
-_REFUSED = "42501"
+#: States that a row may cause although its data is not at fault: a function or a trigger that fails or refuses it, a
+#: damaged page. A right that is missing altogether is a ConfigurationError.
+ROW_STATES = ("2F", "38", "39", "42501", "XX")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ def row_fault(error: DBAPIError | BackendUnavailable) -> str | None:
     cause = raised.orig if isinstance(raised, DBAPIError) else None
     if not isinstance(cause, psycopg.Error) or cause.sqlstate is None:
         return None
-    if not cause.sqlstate.startswith(ROW_CLASSES) and cause.sqlstate != _REFUSED:
+    own = cause.sqlstate.startswith(ROW_STATES) or cause.sqlstate[:2] not in CLASSES
+    if not own and refusal(cause) is not Refusal.DATA:
         return None
     name = type(cause).__name__
     if cause.sqlstate.startswith("22") or not cause.diag.message_primary:  # the message may quote a value

@@ -44,7 +44,7 @@ class Duty:
         self._next_at = -math.inf
 
     def do(self) -> None:
-        """Do it if it is due. Raises BackendUnavailable; then it is due again after a while."""
+        """Do it if it is due. Raises BackendUnavailable when the connection was lost."""
         if time.monotonic() < self._next_at:
             return
         pause: float | None = max(self._interval_seconds, RETRY_SECONDS)
@@ -53,7 +53,8 @@ class Duty:
             self._note_success()
         except BackendUnavailable as error:
             self._note_failure(error)
-            raise
+            if "sqlstate" not in error.details:  # otherwise Postgres refused this duty alone
+                raise
         except _REFUSED as error:
             self._note_failure(error)
         finally:
