@@ -3,43 +3,46 @@
 The worker writes the stream of an execution that was submitted with ``stream=True``: ``dspex:stream:ID``, entries with
 the id ``ATTEMPT-NUMBER``, bounded in length and deleted some minutes after the last. Entries may be lost or repeated:
 each text has its offset in its field, so that repeated text is left out. Postgres decides status, outputs and failure;
-an execution without a stream has no other source.
+an execution without a stream has no other source. Any client of Redis can add entries: those of another shape, or of an
+attempt that has not begun, are left out, and no number of them keeps a reader from the row.
 """
 
 from __future__ import annotations
 
-import json
-import logging
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
-import redis
-
 from dspex.client.result import recorded_result
 from dspex.client.session import Session
+from dspex.client.stream_source import Entry, StreamSource
 from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, FieldError, ValidationError
 from dspex.publish.channels import stream_key
+from dspex.publish.stream_entries import NUMBER_MOST, Position
 from dspex.store.lifecycle.status import Status
 from dspex.wait.completion import Deadline
-from dspex.wait.driver import Driver, Follower, Row, Signal
+from dspex.wait.driver import Driver, Row
 
 __all__ = ["Reading", "StreamEvent", "follow", "position"]
-
-log = logging.getLogger("dspex")
 
 #: How often the row is read while no entry arrives.
 POLL_SECONDS = 1.0
 #: How long to wait for the end of the stream once the row is final. It is published a moment later.
 TAIL_SECONDS = 1.0
+#: The most entries that are read once the row is final: about twice as many as a stream keeps.
+TAIL_ENTRIES = 20_000
+#: How often the row is read while entries arrive, and the pause between two readings of it.
+ROW_SECONDS = 5.0
+ROW_PAUSE_SECONDS = 0.02
 
 Kind = Literal["status", "partial", "field", "reset", "done", "error"]
-#: The attempt, and a number within it: the number of a stream entry, or one of the numbers below for the row.
-Position = tuple[int, int]
 
-_RUNNING, _RESET, _FIELDS, _STATUS, _END, _QUEUED = 0, 10**9, 10**9 + 1, 2 * 10**9, 2 * 10**9 + 1, 2 * 10**9 + 2
+# The numbers of events of the row, in the place of the number of an entry.
+_RUNNING, _RESET, _FIELDS = 0, NUMBER_MOST, NUMBER_MOST + 1
+_STATUS, _END, _QUEUED = 2 * 10**9, 2 * 10**9 + 1, 2 * 10**9 + 2
 _BEGIN: Position = (0, 0)
 #: Statuses that end an attempt.
 _ENDS = frozenset(Status) - {Status.RUNNING}
@@ -207,35 +210,68 @@ class Reading:
         return StreamEvent(kind, f"{cursor[0]}-{cursor[1]}", self.at[0], **fields)
 
 
+class _RowReader:
+    """The row of an execution, read again and again."""
+
+    def __init__(self, driver: Driver, session: Session, id: UUID) -> None:
+        self._driver = driver
+        self._read = partial(session.row, id)
+        self._pause = driver.signal()
+        self._read_at = 0.0
+        self.row: Row = {}
+
+    @property
+    def is_final(self) -> bool:
+        return Status(self.row["status"]).is_final
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the row is read although entries arrive: they may be forged."""
+        return time.monotonic() - self._read_at >= ROW_SECONDS
+
+    async def read(self) -> None:
+        """Read the row, not more often than forged entries may make this client query Postgres."""
+        left = self._read_at + ROW_PAUSE_SECONDS - time.monotonic()
+        if left > 0:
+            await self._pause.wait(left)
+        self.row = await self._driver.call(self._read)
+        self._read_at = time.monotonic()
+
+
 async def follow(
     driver: Driver, session: Session, id: UUID, after: str | None, seconds: float | None
 ) -> AsyncGenerator[StreamEvent, None]:
     """The events of an execution until it is final. Raises ExecutionTimedOut after so many ``seconds``."""
     reading, deadline, signal = Reading(position(after)), Deadline(seconds), driver.signal()
-    row = await driver.call(partial(session.row, id))
+    rows, tail = _RowReader(driver, session, id), TAIL_ENTRIES
+    await rows.read()
     async with driver.follower(stream_key(id)) as follower:
+        source = StreamSource(follower if rows.row["stream"] else None, signal)
         with driver.watch([str(id)], signal) as watch:
-            pause, is_final = 0.0, Status(row["status"]).is_final  # first read what the stream has
+            pause = 0.0  # first read what the stream has
             while True:
                 watch.take()  # raises once the client is closed
-                entries = await _entries(follower if row["stream"] else None, reading.at, signal, pause)
+                entries = await _entries(source, reading.at, pause, rows)
                 for at, entry in entries:
                     for event in reading.entry(at, entry):
                         yield event
-                if entries and reading.ended != (row["attempt"] if is_final else reading.begun):
-                    pause = TAIL_SECONDS if is_final else 0.0
-                elif is_final:
-                    break
+                is_within = entries and reading.ended != (rows.row["attempt"] if rows.is_final else reading.begun)
+                if rows.is_final:
+                    tail -= len(entries)
+                    if not is_within or tail < 0:
+                        break
+                    pause = TAIL_SECONDS
+                elif is_within and not rows.is_due:
+                    pause = 0.0
                 else:
-                    row = await driver.call(partial(session.row, id))
-                    is_final = Status(row["status"]).is_final
-                    pause = _pause(row, reading)
-                    for event in () if is_final else reading.row(row):
+                    await rows.read()
+                    pause = _pause(rows.row, reading)
+                    for event in () if rows.is_final else reading.row(rows.row):
                         yield event
-                if deadline.is_over and not is_final:
-                    raise await driver.call(partial(session.timed_out, row, seconds))
+                if deadline.is_over and not rows.is_final:
+                    raise await driver.call(partial(session.timed_out, rows.row, seconds))
                 pause = pause if deadline.left is None else min(pause, deadline.left)
-    for event in await driver.call(lambda: list(_last(session, row, reading))):
+    for event in await driver.call(lambda: list(_last(session, rows.row, reading))):
         yield event
 
 
@@ -246,19 +282,15 @@ def _pause(row: Row, reading: Reading) -> float:
     return TAIL_SECONDS if reading.begun == row["attempt"] != reading.ended else 0.0
 
 
-async def _entries(
-    follower: Follower | None, after: Position, signal: Signal, seconds: float
-) -> Sequence[tuple[Position, Mapping[str, Any]]]:
-    """The stream's next entries; none if none arrive within ``seconds``, or without a stream."""
-    if follower is not None:
-        try:
-            found = await follower.read(f"{after[0]}-{after[1]}", seconds)
-        except (redis.RedisError, OSError) as error:
-            log.debug("following by polling Postgres, as Redis failed: %s", error)
-        else:
-            return [(position(id.decode()), json.loads(fields[b"e"])) for id, fields in found]
-    await signal.wait(seconds)
-    return ()
+async def _entries(source: StreamSource, after: Position, seconds: float, rows: _RowReader) -> Sequence[Entry]:
+    """The stream's next entries, without those of attempts that have not begun."""
+    entries = await source.read(after, seconds)
+    if any(at[0] > rows.row["attempt"] for at, _ in entries):
+        await rows.read()  # an attempt is in its row before its worker writes an entry
+        for at, _ in entries:
+            if at[0] > rows.row["attempt"]:
+                source.refuse("attempt")
+    return [(at, entry) for at, entry in entries if at[0] <= rows.row["attempt"]]
 
 
 def _last(session: Session, row: Row, reading: Reading) -> Iterator[StreamEvent]:

@@ -9,12 +9,16 @@ from uuid import UUID
 import redis
 import redis.asyncio
 
-__all__ = ["CANCEL_CHANNEL", "DONE_CHANNEL", "publish_ids", "stream_key"]
+from dspex.errors import MessageRefused
+
+__all__ = ["CANCEL_CHANNEL", "DONE_CHANNEL", "publish_ids", "read_ids", "stream_key"]
 
 #: The ids of executions that reached a terminal status, separated by spaces.
 DONE_CHANNEL = "dspex:done"
 #: The ids of running executions that are to be cancelled, separated by spaces.
 CANCEL_CHANNEL = "dspex:cancel"
+#: Several times the size of the largest message.
+BYTES_MOST = 1024 * 1024
 
 
 @overload
@@ -27,6 +31,18 @@ def publish_ids(client: Any, channel: str, ids: Iterable[UUID]) -> Any:
     Returns the number of subscribers. Raises redis.RedisError, OSError.
     """
     return client.publish(channel, " ".join(map(str, ids)))
+
+
+def read_ids(data: object) -> list[UUID]:
+    """The execution ids in a message of a channel. Raises MessageRefused, with the reason, for anything else."""
+    if not isinstance(data, bytes):
+        raise MessageRefused("a message of a channel is bytes", reason="shape")
+    if len(data) > BYTES_MOST:
+        raise MessageRefused(f"it has {len(data)} bytes, more than {BYTES_MOST}", reason="size")
+    try:
+        return [UUID(text) for text in data.decode("ascii").split()]
+    except ValueError:
+        raise MessageRefused("an id is not a UUID", reason="ids") from None
 
 
 def stream_key(id: UUID) -> str:

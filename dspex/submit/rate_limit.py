@@ -11,6 +11,7 @@ Meanwhile several processes may together exceed the limit, and none is blocked f
 from __future__ import annotations
 
 import getpass
+import math
 import socket
 import threading
 import time
@@ -39,7 +40,17 @@ if now == 0 then
     local time = redis.call('TIME')
     now = time[1] * 1000 + time[2] / 1000
 end
-local paid = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + interval
+-- Any client of Redis can write to this key. SET replaces what is no number or has another type, and the time is at
+-- most that of a client that has just used its burst.
+local kept = redis.pcall('GET', KEYS[1])
+local paid = type(kept) == 'string' and tonumber(kept) or 0
+local most = now + interval * burst
+if not (paid >= now) then paid = now end
+if paid > most then
+    paid = most
+    redis.call('SET', KEYS[1], string.format('%.3f', paid), 'PX', math.ceil(paid - now) + 1000)
+end
+paid = paid + interval
 local early = paid - now - interval * burst
 -- A thousandth of a millisecond allows for floating-point error.
 if early > 0.001 then return tostring(early) end
@@ -88,21 +99,29 @@ class SubmitRate:
         """Milliseconds until a submit may be counted; 0: it is counted. ``now_ms`` is for tests; 0: use the clock."""
         if time.monotonic() >= self._away_until:
             try:
-                return float(self._run(now_ms))
+                return self._milliseconds(self._run(now_ms))
             except (redis.RedisError, OSError):
                 self._away_until = time.monotonic() + AWAY_SECONDS
         return self._locally(now_ms or time.monotonic() * 1000)
 
-    def _run(self, now_ms: int) -> str | bytes:
+    def _milliseconds(self, reply: object) -> float:
+        """The number in the script's reply. Raises redis.InvalidResponse for anything else."""
+        text = reply.decode("latin-1") if isinstance(reply, bytes) else str(reply)
+        try:
+            early = float(text)
+        except ValueError:
+            early = math.nan
+        if not 0 <= early <= self._interval_ms * (self.burst + 1):
+            raise redis.InvalidResponse("the script that counts submits returns a number of milliseconds")
+        return early
+
+    def _run(self, now_ms: int) -> object:
         with self._lock:
             if self._script is None:
                 # A repeated call would count twice.
                 self._redis = self._broker.client(socket_timeout=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 0))
                 self._script = self._redis.register_script(_SCRIPT)
-        found: str | bytes = self._script(
-            keys=[f"dspex:rate:{self.client}"], args=[self._interval_ms, self.burst, now_ms]
-        )
-        return found
+        return self._script(keys=[f"dspex:rate:{self.client}"], args=[self._interval_ms, self.burst, now_ms])
 
     def _locally(self, now_ms: float) -> float:
         """The same count for this process alone."""

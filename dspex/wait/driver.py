@@ -99,9 +99,11 @@ def read_arguments(key: str, after: str, seconds: float) -> dict[str, Any]:
 
 
 def entries_of(reply: Any) -> Entries:
-    """The entries in a reply of XREAD about one stream."""
-    entries: Entries = reply[0][1] if reply else ()
-    return entries
+    """The entries in a reply of XREAD about one stream; none in a reply of another shape."""
+    match reply:
+        case [[_, [*entries]]]:
+            return [(entry[0], entry[1]) for entry in entries if isinstance(entry, tuple)]
+    return ()
 
 
 async def steps(driver: Driver, items: Iterator[T]) -> AsyncGenerator[T, None]:

@@ -1,8 +1,9 @@
-"""Waiting for executions to finish: one thread and one subscription for all the waits of a client.
+"""Waiting for executions to finish: one subscription for all the waits of a client.
 
 Workers publish the ids of finished executions on ``dspex:done``. An id is only a hint: a watch collects ids to look up
 in Postgres. Hints can be lost, so every few seconds, and after each new subscription, every watch is marked stale:
-its caller then looks up all its executions.
+its caller then looks up all its executions. Two threads do this: one listens to Redis, and the other marks watches
+stale, whatever happens to the first.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from uuid import UUID
 
 import redis
 
-from dspex.errors import DspexError
+from dspex.errors import DspexError, MessageRefused
 from dspex.publish.broker import Broker
-from dspex.publish.channels import DONE_CHANNEL
+from dspex.publish.channels import DONE_CHANNEL, read_ids
+from dspex.publish.refused_data import RefusedData
 from dspex.store.lifecycle.batch_ids import batch_prefix
 
 __all__ = ["Hints", "Waiter", "Watch"]
@@ -28,6 +30,8 @@ __all__ = ["Hints", "Waiter", "Watch"]
 #: How often watches are marked stale, with and without Redis.
 POLL_SECONDS = 5.0
 POLL_SECONDS_WITHOUT_REDIS = 0.5
+#: The pause after a failed subscription.
+RECONNECT_SECONDS = 5.0
 #: The most hints a watch keeps for a slow caller. Beyond that it drops them and is marked stale.
 HINTS_MOST = 10_000
 
@@ -85,14 +89,17 @@ class Watch:
 
 
 class Waiter:
-    """Hands the hints of ``dspex:done`` to watches. The thread starts with the first watch."""
+    """Hands the hints of ``dspex:done`` to watches. The threads start with the first watch."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._lock = threading.Lock()
         self._watches: defaultdict[str, list[Watch]] = defaultdict(list)
         self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._subscribed = False
+        self._threads: Sequence[threading.Thread] = ()
+        #: The messages of the channel that are not ids.
+        self.refused = RefusedData(DONE_CHANNEL, log)
 
     @contextmanager
     def watch(self, keys: Iterable[str], wake: Callable[[], None]) -> Iterator[Watch]:
@@ -103,9 +110,8 @@ class Waiter:
                 self._watches[key].append(watch)
             if self._closed.is_set():
                 watch.end()
-            elif self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dspex-waiter", daemon=True)
-                self._thread.start()
+            elif not self._threads:
+                self._start()
         try:
             yield watch
         finally:
@@ -116,39 +122,59 @@ class Waiter:
                         del self._watches[key]
 
     def close(self) -> None:
-        """End the thread and every wait."""
+        """End the threads and every wait."""
         self._closed.set()
         for watch in self._all():
             watch.end()
-        if self._thread is not None:
-            self._thread.join(timeout=5)
+        for thread in self._threads:
+            thread.join(timeout=5)
 
-    def _run(self) -> None:
+    def _start(self) -> None:
+        self._threads = [
+            threading.Thread(target=run, name=f"dspex-{name}", daemon=True)
+            for name, run in (("waiter", self._listen_always), ("waiter-poll", self._poll_always))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _poll_always(self) -> None:
+        polled_at = time.monotonic()
+        while not self._closed.wait(POLL_SECONDS_WITHOUT_REDIS):
+            if not self._subscribed or time.monotonic() - polled_at >= POLL_SECONDS:
+                self._poll()
+                polled_at = time.monotonic()
+
+    def _listen_always(self) -> None:
         while not self._closed.is_set():
             try:
                 self._listen()
             except (redis.RedisError, OSError) as error:
                 log.warning("waiting without Redis, by asking Postgres: %s", error)
-                self._poll_for(POLL_SECONDS)
+            except Exception as error:  # a server that does not speak Redis' protocol: other clients' data, in effect
+                log.warning("waiting without Redis, by asking Postgres: its reply is unreadable: %r", type(error))
+            self._subscribed = False
+            self._closed.wait(RECONNECT_SECONDS)
 
     def _listen(self) -> None:
         with self._broker.client(health_check_interval=10) as client, client.pubsub() as pubsub:
             pubsub.subscribe(DONE_CHANNEL)
-            next_poll = time.monotonic() + POLL_SECONDS
             while not self._closed.is_set():
                 message = pubsub.get_message(timeout=0.5)
-                if message and message["type"] == "message":
-                    self._hint(message["data"].decode().split())
-                # Hints published before the subscription were lost.
-                subscribed = message is not None and message["type"] == "subscribe"
-                if subscribed or time.monotonic() >= next_poll:
-                    self._poll()
-                    next_poll = time.monotonic() + POLL_SECONDS
+                if message is not None:
+                    self._take(message["type"], message["data"])
 
-    def _poll_for(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._closed.wait(POLL_SECONDS_WITHOUT_REDIS):
-            self._poll()
+    def _take(self, kind: str, data: object) -> None:
+        """Take a message of the subscription."""
+        if kind == "subscribe":
+            self._subscribed = True
+            self._poll()  # hints published before the subscription were lost
+        elif kind == "message":
+            try:
+                ids = read_ids(data)
+            except MessageRefused as error:
+                self.refused.note(error.details["reason"])
+            else:
+                self._hint(ids)
 
     def _poll(self) -> None:
         for watch in self._all():
@@ -158,12 +184,12 @@ class Waiter:
         with self._lock:
             return {watch for watches in self._watches.values() for watch in watches}
 
-    def _hint(self, texts: Sequence[str]) -> None:
+    def _hint(self, ids: Sequence[UUID]) -> None:
         hints: defaultdict[Watch, list[UUID]] = defaultdict(list)
         with self._lock:
-            for text in texts:
-                for key in (text, batch_prefix(text)):
+            for id in ids:
+                for key in (str(id), batch_prefix(id)):
                     for watch in self._watches.get(key, ()):
-                        hints[watch].append(UUID(text))
-        for watch, ids in hints.items():
-            watch.hint(ids)
+                        hints[watch].append(id)
+        for watch, hinted in hints.items():
+            watch.hint(hinted)

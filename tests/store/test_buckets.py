@@ -121,3 +121,25 @@ async def test_a_correction_that_comes_after_a_flush_gives_nothing_away(buckets:
     await buckets.give([limited], "a", second=taken.second, correction=-90, now_ms=T + 1000)
     assert raw.keys("dspex:limit:*") == []
     assert await wait(buckets, 31, limited, tokens=100) == 30.0
+
+
+GARBAGE: list[list[str]] = [
+    ["SET", MARKER, "x"], ["LPUSH", MARKER, "x"], ["SET", MARKER, "nan"],
+    ["SET", "dspex:limit:m:used", "x"], ["SET", "dspex:limit:m:held", "x"],
+    ["HSET", "dspex:limit:m:used", "x", "y"], ["HSET", "dspex:limit:m:used", f"c{T // 1000}", "1e9"],
+    ["HSET", "dspex:limit:m:used", "c99999999999", "1000"], ["HSET", "dspex:limit:m:used", "c", "1"],
+    ["ZADD", "dspex:limit:m:held", "99999999999999", "forged", "+inf", "for ever"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", GARBAGE, ids=" ".join)
+async def test_what_another_client_wrote_is_removed_and_calls_go_on(
+    buckets: Buckets, raw: redis.Redis, command: list[str]
+) -> None:
+    limited = Bucket("m", concurrency=1, per_minute=60, tokens_per_minute=1000)
+    raw.delete(MARKER)
+    raw.execute_command(*command)
+    await wait(buckets, 0, limited)
+    assert await wait(buckets, 90, limited, tokens=10, permit="a") == 0
+    await buckets.give([limited], "a", second=T // 1000 + 90, correction=5, now_ms=T + 91_000)
+    assert await wait(buckets, 92, limited, tokens=10, permit="b") == 0

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import redis
 
 import dspex
 from dspex.client.client import Client
@@ -132,3 +133,16 @@ def test_processes_of_one_name_share_the_count(backends: Backends) -> None:
         for _ in range(2)
     ]
     assert sum(int(process.communicate(timeout=60)[0]) for process in started) == 10
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["SET dspex:rate:app x", "SET dspex:rate:app nan", "SET dspex:rate:app inf", "LPUSH dspex:rate:app x"],
+)
+def test_what_another_client_wrote_is_replaced(make: Make, backends: Backends, command: str) -> None:
+    rate = make(rate_limit_burst=2)
+    with redis.Redis.from_url(backends.broker_url) as other:
+        other.execute_command(*command.split())
+    waits = [rate.early_ms(NOW + moment) for moment in range(0, 240, 60)]
+    assert waits[-1] == 0, "it waits no longer than a client that has used its burst"
+    assert rate._away_until == 0, "Redis counts"

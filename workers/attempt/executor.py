@@ -129,6 +129,10 @@ class Executor:
         """The number of attempts under way."""
         return len(self._running)
 
+    def runs_any(self, ids: Collection[UUID]) -> bool:
+        """Whether an attempt of one of these executions is under way."""
+        return not self._running.keys().isdisjoint(ids)
+
     @property
     def held(self) -> int:
         """The number of executions received and not over: running, or waiting for a slot or for their claim."""

@@ -20,7 +20,7 @@ from dspex.publish.envelope import unpack
 from dspex.store.lifecycle.status import Status
 from workers.attempt.executor import OnEnd, OnStart, Outcome, Received
 
-__all__ = ["Message"]
+__all__ = ["Message", "read_message"]
 
 log = logging.getLogger("dspex.workers")
 
@@ -77,7 +77,7 @@ class Message:
 
     def run(self) -> None:
         try:
-            ids = _ids(self._body, self._content_type)
+            ids = read_message(self._body, self._content_type)
         except MessageRefused as error:
             reason = error.details["reason"]
             log.error("refused a message (%s): %s", reason, error)  # noqa: TRY400 - a traceback adds nothing
@@ -134,7 +134,8 @@ def _priority(request: Mapping[str, Any]) -> int:
     return step(priority) if isinstance(priority, int) else LAST_STEP
 
 
-def _ids(body: bytes | str, content_type: str) -> list[UUID]:
+def read_message(body: bytes | str, content_type: str) -> list[UUID]:
+    """The ids of the executions in a message. Raises MessageRefused, with the reason, for anything else."""
     if content_type != CONTENT_TYPE:
         raise MessageRefused(f"it is not {CONTENT_TYPE}", reason="content_type")
     if len(body) > BODY_BYTES_MOST:

@@ -10,6 +10,8 @@ only counts by reason and day, written at most once in PAUSE_SECONDS. The reason
 ``task``          a task that does not exist
 ``not_a_message`` data that kombu cannot read, or a message that is too large
 ``unknown_id``    an id that no execution has
+``cancel_channel`` a message on ``dspex:cancel`` that is not ids
+``wrong_key_type`` a key of DSPex that holds a value of another type; it was set aside (dspex/publish/key_types.py)
 ``wrong_program`` the message names another program than the execution's row; the execution runs as its row defines
 
 An id that cannot be claimed is not a refusal by itself: messages may come twice, and executions are cancelled.

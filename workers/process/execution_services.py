@@ -46,7 +46,7 @@ class ExecutionServices:
         self.refusals = RefusalCounts(ledger)
         self.host = Host(ledger, adapters, permits, Sealing.of(settings), unrunnable)
         self.executor = Executor(ledger, self.host, streams, slots, self.refusals, unrunnable)
-        cancellation = Cancellation(ledger, self.executor, backends.broker_url)
+        cancellation = Cancellation(ledger, self.executor, self.refusals, backends.broker_url)
         self.services: Sequence[Service] = (
             OnLoop(loop, ledger.start, ledger.close),
             OnLoop(loop, self.refusals.start, self.refusals.close),

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import InvalidResponse
 
 from dspex.publish.redis_clients import async_client
 
-__all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "Bucket", "Buckets", "Taken"]
+__all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "Bucket", "Buckets", "Taken", "two_numbers"]
 
 #: How long a call under way counts without being renewed: after that, the calls of a killed worker are freed.
 LEASE_SECONDS = 15.0
@@ -41,8 +42,20 @@ if now == 0 then
     now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local second = math.floor(now / 1000)
+
+-- Any client of Redis can write to these keys: what this script did not write is removed.
+local function own(key, type)
+    local found = redis.call('TYPE', key).ok
+    if found ~= type and found ~= 'none' then redis.call('DEL', key) end
+end
+own(KEYS[1], 'string')
+for i = 2, #KEYS do
+    own(KEYS[i] .. ':used', 'hash')
+    own(KEYS[i] .. ':held', 'zset')
+end
+
 local born = tonumber(redis.call('GET', KEYS[1]) or now)
-if born >= now then
+if not born or not (born < now) then
     born = now
     redis.call('SET', KEYS[1], born)
 end
@@ -57,15 +70,19 @@ local function used(key)
     local calls, spent, old = {}, {}, {}
     local entries = redis.call('HGETALL', key .. ':used')
     for i = 1, #entries, 2 do
-        local at = tonumber(string.sub(entries[i], 2))
-        if at + 61 <= now / 1000 then
+        local kind, at = string.match(entries[i], '^([ct])(%d+)$')
+        local count = string.match(entries[i + 1], '^%-?%d+$')
+        at = tonumber(at)
+        if not at or not count or #count > 15 or at + 61 <= now / 1000 or at > second + 60 then
             old[#old + 1] = entries[i]
         else
-            local entry = {at, tonumber(entries[i + 1])}
-            if string.sub(entries[i], 1, 1) == 'c' then calls[#calls + 1] = entry else spent[#spent + 1] = entry end
+            local entry = {at, tonumber(count)}
+            if kind == 'c' then calls[#calls + 1] = entry else spent[#spent + 1] = entry end
         end
     end
-    if #old > 0 then redis.call('HDEL', key .. ':used', unpack(old)) end
+    for i = 1, #old, 1000 do
+        redis.call('HDEL', key .. ':used', unpack(old, i, math.min(i + 999, #old)))
+    end
     return calls, spent
 end
 
@@ -98,6 +115,7 @@ if op == 'take' then
         local per_minute_tokens = tonumber(ARGV[at + 2])
         if concurrency > 0 then
             redis.call('ZREMRANGEBYSCORE', KEYS[i] .. ':held', '-inf', now)
+            redis.call('ZREMRANGEBYSCORE', KEYS[i] .. ':held', '(' .. string.format('%.0f', now + 2 * lease), '+inf')
             if age < grace then
                 wait = math.max(wait, grace - age)
             elseif redis.call('ZCARD', KEYS[i] .. ':held') >= concurrency then
@@ -129,7 +147,7 @@ for i = 2, #KEYS do
         redis.call('ZREM', KEYS[i] .. ':held', permit)
         local field = 't' .. ARGV[7]
         if tokens > 0 or (tokens < 0 and redis.call('HEXISTS', KEYS[i] .. ':used', field) == 1) then
-            redis.call('HINCRBY', KEYS[i] .. ':used', field, tokens)
+            redis.pcall('HINCRBY', KEYS[i] .. ':used', field, tokens)  -- it is not a number if another client wrote it
             redis.call('PEXPIRE', KEYS[i] .. ':used', 120000)
         end
     end
@@ -206,8 +224,16 @@ class Buckets:
         self, op: str, buckets: Sequence[Bucket], permit: str, tokens: int, *arguments: int, now_ms: int = 0
     ) -> tuple[int, int]:
         lease_ms, grace_ms = int(LEASE_SECONDS * 1000), int(GRACE_SECONDS * 1000)
-        wait_ms, second = await self._script(
+        reply = await self._script(
             keys=[MARKER, *(bucket.key for bucket in buckets)],
             args=[op, now_ms, permit, lease_ms, grace_ms, tokens, *arguments],
         )
-        return int(wait_ms), int(second)
+        return two_numbers(reply)
+
+
+def two_numbers(reply: object) -> tuple[int, int]:
+    """The reply of the script. Raises redis.InvalidResponse for anything else."""
+    match reply:
+        case [int() as wait_ms, int() as second] if wait_ms >= 0:
+            return wait_ms, second
+    raise InvalidResponse("the script that counts model calls returns two numbers")

@@ -54,5 +54,5 @@ def refused(deployment: Deployment) -> Finding:
 def _ours(raw: bytes) -> bool:
     try:
         return bool(json.loads(raw)["headers"]["task"] == TASK)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
