@@ -42,6 +42,8 @@ broker_transport_options = {
 # A worker that starts before Redis waits for it without a time limit.
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
+# An error that Redis answers with while a worker connects is waited out, too; see workers/consume/consumer.py.
+broker_channel_error_retry = True
 
 # Executions and beat's tasks have queues of their own, so that health checks do not wait behind work.
 task_default_queue = "dspex.maintenance"

@@ -18,10 +18,10 @@ from uuid import UUID
 
 from dspex.client.result import recorded_result
 from dspex.client.session import Session
+from dspex.client.stream_entries import NUMBER_MOST, Position
 from dspex.client.stream_source import Entry, StreamSource
 from dspex.errors import DspexError, ExecutionCancelled, ExecutionFailed, FieldError, ValidationError
 from dspex.publish.channels import stream_key
-from dspex.publish.stream_entries import NUMBER_MOST, Position
 from dspex.store.lifecycle.status import Status
 from dspex.wait.completion import Deadline
 from dspex.wait.driver import Driver, Row

@@ -8,9 +8,9 @@ from typing import Any
 
 import redis
 
+from dspex.client.stream_entries import Position, read_entry, read_entry_id
 from dspex.errors import MessageRefused
 from dspex.publish.refused_data import RefusedData
-from dspex.publish.stream_entries import Position, read_entry, read_entry_id
 from dspex.wait.driver import Entries, Follower, Signal
 
 __all__ = ["Entry", "StreamSource"]

@@ -7,6 +7,8 @@ Every key that DSPex owns in Redis; losing any of them loses no execution:
 ``dspex:done``          pub/sub: ids of executions that reached a terminal status, separated by spaces
 ``dspex:cancel``        pub/sub: ids of running executions that are to be cancelled, separated by spaces
 ``dspex:stream:ID``      Redis Streams: the output of executions submitted with ``stream=True``, kept for some minutes
+``dspex:limit*``         counts of model calls (workers/lm/limits/buckets.py)
+``dspex:set-aside:KEY``  what had the name of one of these and another type (dspex/publish/key_types.py)
 ``dspex:rate:CLIENT``    a number: the submit rate of a client (dspex/submit/rate_limit.py)
 ``_kombu.*``, ``*.celery.pidbox``, ``celeryev*``  Celery's own
 
@@ -36,6 +38,7 @@ from dspex.publish import redis_clients
 from dspex.publish.channels import publish_ids
 from dspex.publish.envelope import pack
 from dspex.publish.redis_clients import kombu_options, kombu_url
+from dspex.publish.redis_refusals import refusal_fix
 from dspex.settings import without_password
 from dspex.settings.failpoints import AFTER_PUBLISH, BEFORE_PUBLISH, failpoint
 
@@ -72,7 +75,10 @@ def queue_keys(queue: str = QUEUE) -> list[str]:
 
 def queue_depth(client: redis.Redis, queue: str = QUEUE) -> int:
     """How many messages wait in a queue. Raises redis.RedisError, OSError."""
-    return sum(int(client.llen(key)) for key in queue_keys(queue))
+    with client.pipeline(transaction=False) as pipeline:
+        for key in queue_keys(queue):
+            pipeline.llen(key)
+        return sum(map(int, pipeline.execute()))
 
 
 def lane(priority: int, *, bulk: bool) -> int:
@@ -131,14 +137,14 @@ class Broker:
         The task's id is the id of the first execution.
         """
         if time.monotonic() < self._away_until:
-            raise self._unavailable("it did not answer a moment ago")
+            raise self._unavailable(OSError("it did not take a message a moment ago"))
         failpoint(BEFORE_PUBLISH)
         try:
             with self._producers.acquire(block=True) as producer:
                 producer.publish(**self._message(ids, program, lane(priority, bulk=bulk), alone=alone))
         except (OperationalError, redis.RedisError, OSError) as error:
             self._away_until = time.monotonic() + COOLDOWN_SECONDS
-            raise self._unavailable(str(error)) from error
+            raise self._unavailable(error) from error
         failpoint(AFTER_PUBLISH)
 
     def publish_hint(self, channel: str, ids: Collection[UUID]) -> None:
@@ -148,7 +154,7 @@ class Broker:
                 with self.client(socket_timeout=CONNECT_TIMEOUT_SECONDS) as client:
                     publish_ids(client, channel, ids)
             except (redis.RedisError, OSError) as error:
-                log.warning("%s", self._unavailable(str(error)))
+                log.warning("%s", self._unavailable(error))
 
     def client(self, **options: Any) -> redis.Redis:
         """A plain Redis client of the broker's database; the caller closes it."""
@@ -191,11 +197,14 @@ class Broker:
             },
         }
 
-    def _unavailable(self, reason: str) -> BackendUnavailable:
+    def _unavailable(self, error: Exception) -> BackendUnavailable:
         where = without_password(self.url)
+        refuses = isinstance(error, redis.ResponseError)
+        what = "refuses a message" if refuses else "is out of reach"
+        fix = f" ({refusal_fix(error)})" if refuses else ""
         return BackendUnavailable(
-            f"Redis at {where} is out of reach: {reason.rstrip('.')}. "
-            "What was submitted is stored and runs once Redis is back",
+            f"Redis at {where} {what}: {str(error).rstrip('.')}{fix}. "
+            f"What was submitted is stored and runs once Redis {'takes messages' if refuses else 'is back'}",
             backend="redis",
             where=where,
         )

@@ -138,7 +138,7 @@ async def test_what_another_client_wrote_is_removed_and_calls_go_on(
 ) -> None:
     limited = Bucket("m", concurrency=1, per_minute=60, tokens_per_minute=1000)
     raw.delete(MARKER)
-    raw.execute_command(*command)
+    raw.execute_command(*command)  # type: ignore[no-untyped-call]
     await wait(buckets, 0, limited)
     assert await wait(buckets, 90, limited, tokens=10, permit="a") == 0
     await buckets.give([limited], "a", second=T // 1000 + 90, correction=5, now_ms=T + 91_000)

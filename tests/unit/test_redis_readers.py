@@ -1,4 +1,4 @@
-"""Whatever another client of Redis writes where DSPex reads: each reader returns a value of its shape, or refuses it."""
+"""Whatever another client writes where DSPex reads: each reader returns a value of its shape, or refuses it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dspex.client.follow import Reading
+from dspex.client.stream_entries import read_entry
 from dspex.errors import MessageRefused
 from dspex.publish.channels import read_ids
 from dspex.publish.refused_data import RefusedData
-from dspex.publish.stream_entries import read_entry
 from dspex.wait.driver import entries_of
 from workers.consume.message import CONTENT_TYPE, read_message
 from workers.lm.limits.buckets import two_numbers

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex.client.follow import Position, Reading, StreamEvent, position
+from dspex.client.follow import Reading, StreamEvent, position
+from dspex.client.stream_entries import Position
 from dspex.errors import ValidationError
 from dspex.store.lifecycle.status import Status
 from workers.attempt.stream import AttemptStream, Streams

@@ -1,20 +1,24 @@
 """Celery's consumer, guarded against messages that DSPex did not send.
 
 Celery logs the whole content of a message that it does not understand, and a message with unexpected headers ends the
-worker. Here such a message is refused, counted and dropped. Nothing in Postgres changes.
+worker. Here such a message is refused, counted and dropped. Nothing in Postgres changes. An error that Redis answers
+with while Celery connects is waited out.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 from celery.worker import consumer
 from kombu.exceptions import ContentDisallowed, KombuError
+from redis.exceptions import ResponseError
 
 from dspex.publish.broker import TASK
-from workers.consume.redis_transport import UNREADABLE
+from workers.consume.redis_transport import REST_SECONDS, UNREADABLE
+from workers.observe.redis_trouble import REDIS_TROUBLE
 
 __all__ = ["Consumer"]
 
@@ -42,6 +46,18 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
         return handle_ours
 
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        super().on_connection_error_before_connected(exc)
+        _rest(exc)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        super().on_connection_error_after_connected(exc)
+        _rest(exc)
+
+    def on_ready(self) -> None:
+        REDIS_TROUBLE.clear("the connection of the consumer")
+        super().on_ready()
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         self._refuse(message, "content_type" if isinstance(exc, ContentDisallowed) else "body", exc)
 
@@ -60,3 +76,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self.pool.refuse(reason)
         if not message.acknowledged:
             message.reject_log_error(log, self.connection_errors)
+
+
+def _rest(error: Exception) -> None:
+    """Wait before Celery connects again: Redis, which answers, would refuse the same command at once."""
+    if isinstance(error, ResponseError):
+        REDIS_TROUBLE.note("the connection of the consumer", error)
+        time.sleep(REST_SECONDS)

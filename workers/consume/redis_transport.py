@@ -4,17 +4,24 @@ A client of Redis can put anything on the queue. In kombu, data that it cannot p
 logged and dropped, and nothing is lost: Postgres holds the executions, and the pump dispatches again what a lost
 message carried.
 
-For the same reason a received message is not kept in Redis. kombu would store each a second time and delete it when it
-is acknowledged, in two transactions that cost the worker more than the rest of the message.
+When Redis refuses a command of the consumer (a full disk or memory, a missing right, a key of another type), kombu ends
+the worker, too. Here the channel rests and asks again, and the refusal is the worker's trouble until it succeeds.
+
+As Postgres holds the executions, a received message is not kept in Redis. kombu would store each a second time and
+delete it when it is acknowledged, in two transactions that cost the worker more than the rest of the message.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis, virtual
+from redis.exceptions import ResponseError
+
+from workers.observe.redis_trouble import REDIS_TROUBLE
 
 __all__ = ["GuardedRedisTransport", "register"]
 
@@ -22,6 +29,8 @@ log = logging.getLogger("dspex.workers")
 
 #: Several times the size of the largest message, including the base64 of its body.
 MESSAGE_BYTES_MOST = 512 * 1024
+#: The pause after a command that Redis refused.
+REST_SECONDS = 1.0
 #: What kombu and the libraries beneath it raise for data that is not a message; RecursionError for deep nesting.
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
@@ -49,6 +58,7 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
     ack_emulation = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        self._rests_until = {"messages": 0.0, "remote control": 0.0}
         super().__init__(*args, **options)
         self.QoS = GuardedQoS
 
@@ -57,17 +67,54 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
         client.set_response_callback("BRPOP", _bounded)
         return client
 
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if not self._rests("messages"):
+            super()._brpop_start(timeout)
+
     def _brpop_read(self, **options: Any) -> Any:
         try:
-            return super()._brpop_read(**options)
+            found = super()._brpop_read(**options)
+        except redis.Empty:
+            REDIS_TROUBLE.clear("messages")
+            raise
         except UNREADABLE as error:
             return _dropped(error)
+        except ResponseError as error:
+            return self._rest("messages", error)
+        REDIS_TROUBLE.clear("messages")
+        return found
+
+    def _subscribe(self) -> None:
+        if not self._rests("remote control"):
+            super()._subscribe()
 
     def _receive_one(self, c: Any) -> Any:
         try:
-            return super()._receive_one(c)
+            found = super()._receive_one(c)
         except UNREADABLE as error:
             return _dropped(error)
+        except ResponseError as error:
+            self._in_listen = None
+            return self._rest("remote control", error)
+        REDIS_TROUBLE.clear("remote control")
+        return found
+
+    def _queue_bind(self, *args: Any) -> None:
+        """Publish where a queue's messages go. Workers read their queues without it."""
+        try:
+            super()._queue_bind(*args)
+        except ResponseError as error:
+            REDIS_TROUBLE.note("bindings of queues", error)
+        else:
+            REDIS_TROUBLE.clear("bindings of queues")
+
+    def _rests(self, part: str) -> bool:
+        return time.monotonic() < self._rests_until[part]
+
+    def _rest(self, part: str, error: ResponseError) -> bool:
+        self._rests_until[part] = time.monotonic() + REST_SECONDS
+        REDIS_TROUBLE.note(part, error)
+        return True
 
 
 def _bounded(reply: Any, **_: Any) -> Any:

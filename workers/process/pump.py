@@ -29,6 +29,7 @@ from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
 from dspex.errors import BackendUnavailable
+from dspex.publish import key_types
 from dspex.publish.broker import Broker, queue_depth
 from dspex.publish.channels import DONE_CHANNEL, publish_ids
 from dspex.settings.failpoints import AFTER_DISPATCH, failpoint
@@ -101,12 +102,15 @@ def message_size(count: int, fleet: workers.FleetCapacity) -> int:
 
 
 class Pump(Periodic):
-    """Leads under the id of this worker, which ``worker_id`` returns."""
+    """Leads under the id of this worker, which ``worker_id`` returns. ``refuse`` counts what it refuses in Redis."""
 
     name = "pump"
 
-    def __init__(self, database: Database, broker: Broker, worker_id: Callable[[], UUID]) -> None:
+    def __init__(
+        self, database: Database, broker: Broker, worker_id: Callable[[], UUID], *, refuse: Callable[[str], None]
+    ) -> None:
         super().__init__(INTERVAL_SECONDS)
+        self._refuse = refuse
         self._database = database
         self._broker = broker
         self._redis = broker.client(socket_timeout=5)
@@ -117,6 +121,7 @@ class Pump(Periodic):
         self._reaper = Reaper(database, worker_id, self._aside, self._announce)
         self._duties = Duties(
             Duty("recover", self._reaper.run),
+            Duty("key_types", self._set_keys_aside, CARE_INTERVAL_SECONDS),
             Duty("take_back", self._take_back, CARE_INTERVAL_SECONDS),
             Duty("release", self._release, CARE_INTERVAL_SECONDS),
             Duty("budgets", self._charge_the_dead, CARE_INTERVAL_SECONDS),
@@ -175,6 +180,17 @@ class Pump(Periodic):
         if QUEUE.wanted:
             fleet = self._database.run(partial(workers.fleet, beating=self._reaper.beating()))
             QUEUE.note(self._database.run(health.backlogs), workers=fleet.count)
+
+    def _set_keys_aside(self) -> None:
+        """Rename keys of the queues that hold a value of another type: no message passes through them."""
+        try:
+            renamed = key_types.set_aside(self._redis)
+        except (redis.RedisError, OSError) as error:
+            log.debug("cannot check the types of keys in Redis: %s", error)
+            return
+        for key, type in renamed.items():
+            log.error("the key %r of Redis held a %s, and was renamed: another client writes to it", key, type)
+            self._refuse("wrong_key_type")
 
     def _take_back(self) -> None:
         """Dispatch again what was dispatched a while ago and never claimed: Redis may have lost its message."""

@@ -86,7 +86,7 @@ class Runtime:
             worker, executor, self._lease, loop_watch, threads, consumption, hung_seconds=settings.watchdog_seconds / 2
         )
         self._probe_server = ProbeServer(settings, probes)
-        pump = Pump(connections.pump_database, connections.broker, worker.current_id)
+        pump = Pump(connections.pump_database, connections.broker, worker.current_id, refuse=self.refuse)
         watchdog = Watchdog(
             connections.broker, worker, executor, threads, consumption,
             seconds=settings.watchdog_seconds, on_stuck=self._stop_and_exit,

@@ -13,6 +13,7 @@ from dspex.store.workers import Vitals
 from workers.adapters.unrunnable import UnrunnablePrograms
 from workers.attempt.executor import Executor
 from workers.attempt.sync_threads import SyncThreads
+from workers.observe.redis_trouble import REDIS_TROUBLE
 from workers.process.loop_watch import LoopWatch
 from workers.process.recycling import CpuShare, resident_mb
 
@@ -79,4 +80,4 @@ class VitalSigns:
             return self._loop_watch.trouble
         if strays := self._threads.strays:
             return f"{len(strays)} of {self._threads.most} threads for synchronous code are lost: {strays[0]}"
-        return self._executor.trouble
+        return self._executor.trouble or REDIS_TROUBLE.text

@@ -26,6 +26,7 @@ from workers.adapters.contract import Answer, Estimate
 from workers.attempt.retry_policy import Deferred
 from workers.lm.limits.buckets import LEASE_SECONDS, Bucket, Buckets
 from workers.lm.limits.budget import Budgets, PermittedCall
+from workers.observe.redis_trouble import REDIS_TROUBLE
 
 __all__ = ["CallLimits", "Permits"]
 
@@ -143,8 +144,11 @@ class Permits:
             except (redis.RedisError, OSError) as error:
                 permit.why, permit.wait_seconds = "limits_unknown", DELAY_SECONDS[0]
                 log.debug("cannot ask Redis for the limits: %s", error)
+                if isinstance(error, redis.ResponseError):
+                    REDIS_TROUBLE.note("counting model calls", error)
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
                 continue
+            REDIS_TROUBLE.clear("counting model calls")
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError  # Redis' client may have swallowed it
             if taken.wait_seconds == 0:
