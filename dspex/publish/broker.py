@@ -38,7 +38,7 @@ from dspex.publish import redis_clients
 from dspex.publish.channels import publish_ids
 from dspex.publish.envelope import pack
 from dspex.publish.redis_clients import kombu_options, kombu_url
-from dspex.publish.redis_refusals import refusal_fix
+from dspex.publish.redis_refusals import is_wrong_type, refusal_fix
 from dspex.settings import without_password
 from dspex.settings.failpoints import AFTER_PUBLISH, BEFORE_PUBLISH, failpoint
 
@@ -78,7 +78,12 @@ def queue_depth(client: redis.Redis, queue: str = QUEUE) -> int:
     with client.pipeline(transaction=False) as pipeline:
         for key in queue_keys(queue):
             pipeline.llen(key)
-        return sum(map(int, pipeline.execute()))
+        replies = pipeline.execute(raise_on_error=False)
+    for reply in replies:
+        # A key of another type holds no message.
+        if isinstance(reply, redis.RedisError) and not is_wrong_type(reply):
+            raise reply
+    return sum(reply for reply in replies if isinstance(reply, int))
 
 
 def lane(priority: int, *, bulk: bool) -> int:
@@ -143,7 +148,8 @@ class Broker:
             with self._producers.acquire(block=True) as producer:
                 producer.publish(**self._message(ids, program, lane(priority, bulk=bulk), alone=alone))
         except (OperationalError, redis.RedisError, OSError) as error:
-            self._away_until = time.monotonic() + COOLDOWN_SECONDS
+            if not is_wrong_type(error):  # the other lists take messages
+                self._away_until = time.monotonic() + COOLDOWN_SECONDS
             raise self._unavailable(error) from error
         failpoint(AFTER_PUBLISH)
 
@@ -199,7 +205,7 @@ class Broker:
 
     def _unavailable(self, error: Exception) -> BackendUnavailable:
         where = without_password(self.url)
-        refuses = isinstance(error, redis.ResponseError)
+        refuses = isinstance(error, redis.ResponseError) or isinstance(error.__cause__, redis.ResponseError)
         what = "refuses a message" if refuses else "is out of reach"
         fix = f" ({refusal_fix(error)})" if refuses else ""
         return BackendUnavailable(

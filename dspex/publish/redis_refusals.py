@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import redis
 
-__all__ = ["refusal_fix", "refusal_text"]
+__all__ = ["is_wrong_type", "refusal_fix", "refusal_text"]
 
 #: The longest text of Redis that is shown.
 TEXT_MOST = 200
 
-#: By the first word of the error.
+#: By the word with which an error begins.
 _FIXES = {
     "MISCONF": "free the disk of Redis, or CONFIG SET stop-writes-on-bgsave-error no: DSPex needs no persistence",
     "OOM": "raise maxmemory, or find out what else fills this Redis: redis-cli --bigkeys",
@@ -21,7 +23,7 @@ _FIXES = {
     "BUSY": "another client's script does not end: redis-cli SCRIPT KILL",
     "MASTERDOWN": "it is a replica without its primary: point DSPEX_BROKER_URL at the primary",
 }
-#: redis-py removes the first word of these.
+#: redis-py removes that word of these.
 _BY_TYPE = {
     redis.exceptions.ReadOnlyError: "READONLY",
     redis.exceptions.NoPermissionError: "NOPERM",
@@ -29,6 +31,7 @@ _BY_TYPE = {
     redis.exceptions.BusyLoadingError: "LOADING",
     redis.exceptions.MasterDownError: "MASTERDOWN",
 }
+_WORD = re.compile(r"[A-Z]{3,}")
 
 
 def refusal_text(error: Exception) -> str:
@@ -38,5 +41,10 @@ def refusal_text(error: Exception) -> str:
 
 def refusal_fix(error: Exception) -> str:
     """How to fix the cause of an error that Redis answered with."""
-    code = _BY_TYPE.get(type(error)) or str(error).split(" ", 1)[0]
-    return _FIXES.get(code, "see the log of Redis")
+    codes = [_BY_TYPE.get(type(error), ""), *_WORD.findall(str(error))]  # a script's error quotes another
+    return next((_FIXES[code] for code in codes if code in _FIXES), "see the log of Redis")
+
+
+def is_wrong_type(error: Exception) -> bool:
+    """Whether a key holds a value of another type than its command needs."""
+    return isinstance(error, redis.ResponseError) and str(error).startswith("WRONGTYPE")

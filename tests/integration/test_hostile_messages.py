@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,8 @@ from uuid_utils.compat import uuid7
 import dspex
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
-from dspex.publish.broker import QUEUE, Broker, lane
+from dspex.publish.broker import MAINTENANCE_QUEUE, QUEUE, Broker, lane, queue_keys
+from dspex.publish.channels import CANCEL_CHANNEL, DONE_CHANNEL, stream_key
 from dspex.publish.envelope import pack
 from dspex.settings import Backends
 from dspex.store.database import Database
@@ -49,6 +52,7 @@ class Victim:
     """A worker with its backends, and something to write to them with."""
 
     def __init__(self, backends: Backends, log: Path, holding: ExitStack) -> None:
+        self.backends = backends
         self.log, self.bomb = log, log.with_name("bombed")
         self.worker = WorkerProcess(backends, log, {})
         holding.callback(self.worker.stop)
@@ -266,3 +270,57 @@ def test_a_flood_is_a_few_rows(victim: Victim) -> None:
         flood.execute()
     wait_for(lambda: victim.refused("body") == before + 2000, "all of them to be refused")
     assert len(victim.database.run(partial(refused_messages.listing, days=1))) <= 15
+
+
+NOT_IDS = [b"\xff\xfe", b"not an id", b"5", deep(10_000), b"x" * 100_000]
+NOT_ENTRIES: list[dict[Any, Any]] = [
+    {"x": "1"}, {"e": b"\xff"}, {"e": "[]"}, {"e": "null"}, {"e": deep(100_000)}, {"e": '{"status": "over"}'},
+    {"e": '{"answer": {}, "field": 1, "at": "x", "text": []}'}, {"e": '{"answer": 1, "field": "a"}'},
+]  # fmt: skip
+
+
+def test_rubbish_on_channels_and_streams_disturbs_no_waiting_client(victim: Victim) -> None:
+    """A blocking and an asynchronous client wait and stream; none of them ends before the execution does."""
+    victim.client.pause("qa")
+    execution = victim.client.submit("qa", {"question": "streamed"}, stream=True)
+    waits = [
+        partial(execution.result, timeout=60),
+        lambda: [*execution.stream(timeout=60)][-1].value,
+        lambda: asyncio.run(in_a_loop(victim.backends, execution.id)),
+    ]
+    with ThreadPoolExecutor() as threads:
+        waiting = [threads.submit(wait) for wait in waits]
+        wait_for(lambda: victim.redis.pubsub_numsub(DONE_CHANNEL)[0][1] == 2, "the clients to subscribe")
+        for rubbish in NOT_IDS:
+            victim.redis.publish(DONE_CHANNEL, rubbish)
+            victim.redis.publish(CANCEL_CHANNEL, rubbish)
+        for number, entry in enumerate(NOT_ENTRIES, start=1):
+            victim.redis.xadd(stream_key(execution.id), entry, id=f"1-{number}")
+        victim.redis.xadd(stream_key(execution.id), {"e": '{"status": "running"}'}, id=f"{2**64 - 1}-1")
+        waiter = victim.client._session.waiter
+        wait_for(lambda: waiter.refused.count == len(NOT_IDS), "the client to have read them")
+        victim.client.resume("qa")
+        results = [future.result(60) for future in waiting]
+    assert len(set(map(str, results))) == 1
+    wait_for(lambda: victim.refused("cancel_channel") >= len(NOT_IDS), "the worker to have counted them")
+
+
+async def in_a_loop(backends: Backends, id: UUID) -> Any:
+    async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as client:
+        execution = await client.get(id)
+        events = [event async for event in execution.stream(timeout=60)]
+        assert events[-1].value == await execution.result(timeout=60)
+        return events[-1].value
+
+
+def test_keys_of_another_type_are_set_aside_and_work_goes_on(victim: Victim) -> None:
+    keys = [*queue_keys(), *queue_keys(MAINTENANCE_QUEUE), f"_kombu.binding.{QUEUE}"]
+    before = victim.refused("wrong_key_type")
+    with victim.redis.pipeline() as pipeline:
+        for key in keys:
+            pipeline.delete(key).set(key, CANARY)
+        pipeline.execute()
+    for priority in (0, 4, 6, 9):
+        victim.client.execute("qa", {"question": "through which lane?"}, priority=priority, timeout=60)
+    wait_for(lambda: victim.refused("wrong_key_type") == before + len(keys), "them to be counted")
+    assert victim.redis.mget(f"dspex:set-aside:{key}" for key in keys) == [CANARY.encode()] * len(keys)

@@ -19,8 +19,11 @@ from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis, virtual
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
+from dspex.publish.key_types import wrong_types
+from dspex.publish.redis_refusals import refusal_text
+from workers.consume.turns import Turns
 from workers.observe.redis_trouble import REDIS_TROUBLE
 
 __all__ = ["GuardedRedisTransport", "register"]
@@ -59,6 +62,7 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._rests_until = {"messages": 0.0, "remote control": 0.0}
+        self._turns = Turns()
         super().__init__(*args, **options)
         self.QoS = GuardedQoS
 
@@ -68,21 +72,38 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
         return client
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        if not self._rests("messages"):
-            super()._brpop_start(timeout)
+        """Ask for a message, as kombu does, but for the order of the keys."""
+        queues = [] if self._rests("messages") else self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        keys = [self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues]
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = time.monotonic()
+        self._in_poll.send_command("BRPOP", *self._turns.order(keys), timeout or self.brpop_timeout or 0)
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
             found = super()._brpop_read(**options)
         except redis.Empty:
+            self._turns.empty()
             REDIS_TROUBLE.clear("messages")
             raise
         except UNREADABLE as error:
             return _dropped(error)
         except ResponseError as error:
+            self._leave_out()
             return self._rest("messages", error)
-        REDIS_TROUBLE.clear("messages")
+        if not self._turns.left_out:
+            REDIS_TROUBLE.clear("messages")
         return found
+
+    def _leave_out(self) -> None:
+        """Read no key that has another type for now: the leader of the pump renames it."""
+        try:
+            with self.conn_or_acquire() as client:
+                self._turns.left_out = frozenset(wrong_types(client))
+        except (RedisError, OSError) as error:
+            log.debug("cannot check the types of keys in Redis: %s", error)
 
     def _subscribe(self) -> None:
         if not self._rests("remote control"):
@@ -104,9 +125,14 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
         try:
             super()._queue_bind(*args)
         except ResponseError as error:
-            REDIS_TROUBLE.note("bindings of queues", error)
-        else:
-            REDIS_TROUBLE.clear("bindings of queues")
+            log.warning("Redis refuses the bindings of a queue: %s", refusal_text(error))
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """The same for bindings that expire. kombu would log a traceback each second."""
+        try:
+            super().maybe_refresh_binding_expiry()
+        except ResponseError as error:
+            log.debug("Redis refuses the bindings of a queue: %s", refusal_text(error))
 
     def _rests(self, part: str) -> bool:
         return time.monotonic() < self._rests_until[part]
