@@ -25,6 +25,7 @@ from dspex.publish.broker import QUEUE, TASK
 from workers.attempt.executor import OnEnd, OnStart, Received
 from workers.consume import redis_transport
 from workers.consume.message import Message
+from workers.observe.redis_trouble import REDIS_TROUBLE
 from workers.process.fleet_pipe import EXIT_RETIRED
 from workers.process.runtime import Runtime
 from workers.process.watchdog import Consumption
@@ -113,6 +114,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self.on_main(lambda: None)  # the hub reads should_stop when it wakes
 
     def _consumption(self) -> Consumption:
+        if REDIS_TROUBLE.refuses(redis_transport.MESSAGES, redis_transport.CONNECTION):
+            return Consumption.REFUSED
         if self.consumer is None:
             return Consumption.LOST
         return Consumption.ON if self.consumer.consuming_from(QUEUE) else Consumption.OFF

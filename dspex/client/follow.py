@@ -3,8 +3,8 @@
 The worker writes the stream of an execution that was submitted with ``stream=True``: ``dspex:stream:ID``, entries with
 the id ``ATTEMPT-NUMBER``, bounded in length and deleted some minutes after the last. Entries may be lost or repeated:
 each text has its offset in its field, so that repeated text is left out. Postgres decides status, outputs and failure;
-an execution without a stream has no other source. Any client of Redis can add entries: those of another shape, or of an
-attempt that has not begun, are left out, and no number of them keeps a reader from the row.
+an execution without a stream has no other source. Any client of Redis can add entries. An entry of another shape, or of
+an attempt that has not begun, is left out, and no number of them keeps a reader from the row.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ def _pause(row: Row, reading: Reading) -> float:
 
 
 async def _entries(source: StreamSource, after: Position, seconds: float, rows: _RowReader) -> Sequence[Entry]:
-    """The stream's next entries, without those of attempts that have not begun."""
+    """The stream's next entries, without the entries of attempts that have not begun."""
     entries = await source.read(after, seconds)
     if any(at[0] > rows.row["attempt"] for at, _ in entries):
         await rows.read()  # an attempt is in its row before its worker writes an entry

@@ -40,8 +40,8 @@ if now == 0 then
     local time = redis.call('TIME')
     now = time[1] * 1000 + time[2] / 1000
 end
--- Any client of Redis can write to this key. SET replaces what is no number or has another type, and the time is at
--- most that of a client that has just used its burst.
+-- Any client of Redis can write to this key. SET replaces what is no number or has another type. A client that has
+-- just used its burst has the latest time that is accepted.
 local kept = redis.pcall('GET', KEYS[1])
 local paid = type(kept) == 'string' and tonumber(kept) or 0
 local most = now + interval * burst

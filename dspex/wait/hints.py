@@ -150,7 +150,7 @@ class Waiter:
                 self._listen()
             except (redis.RedisError, OSError) as error:
                 log.warning("waiting without Redis, by asking Postgres: %s", error)
-            except Exception as error:  # a server that does not speak Redis' protocol: other clients' data, in effect
+            except Exception as error:  # the server does not keep to Redis' protocol
                 log.warning("waiting without Redis, by asking Postgres: its reply is unreadable: %r", type(error))
             self._subscribed = False
             self._closed.wait(RECONNECT_SECONDS)

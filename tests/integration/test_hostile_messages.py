@@ -283,7 +283,7 @@ def test_rubbish_on_channels_and_streams_disturbs_no_waiting_client(victim: Vict
     """A blocking and an asynchronous client wait and stream; none of them ends before the execution does."""
     victim.client.pause("qa")
     execution = victim.client.submit("qa", {"question": "streamed"}, stream=True)
-    waits = [
+    waits: list[Callable[[], Any]] = [
         partial(execution.result, timeout=60),
         lambda: [*execution.stream(timeout=60)][-1].value,
         lambda: asyncio.run(in_a_loop(victim.backends, execution.id)),

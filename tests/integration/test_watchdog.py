@@ -101,8 +101,16 @@ def test_without_redis_there_is_nothing_to_receive(worker: Worker, backends: Bac
 
 
 @pytest.mark.usefixtures("message")
-def test_one_whose_consumer_an_operator_stopped_is_left_alone(worker: Worker) -> None:
-    worker.consumption = Consumption.OFF
+def test_one_that_refuses_all_it_receives_is_left_alone(worker: Worker) -> None:
+    for _ in range(CHECKS):
+        worker.intake.refused += 1
+        assert worker.check(CHECKS - 1) == []
+
+
+@pytest.mark.usefixtures("message")
+@pytest.mark.parametrize("consumption", [Consumption.OFF, Consumption.REFUSED])
+def test_one_whose_consumer_is_stopped_or_refused_is_left_alone(worker: Worker, consumption: Consumption) -> None:
+    worker.consumption = consumption
     assert worker.check(CHECKS + 10) == []
 
 

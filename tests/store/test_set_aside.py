@@ -36,7 +36,7 @@ def pump(database: Database, backends: Backends) -> Iterator[Pump]:
     """The pump of a live worker, which is run by hand."""
     own = register(database)
     broker = Broker(backends.broker_url, pool_size=1)
-    made = Pump(database, broker, lambda: own)
+    made = Pump(database, broker, lambda: own, refuse=lambda reason: None)
     yield made
     made.stop()
     broker.close()

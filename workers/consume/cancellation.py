@@ -84,7 +84,7 @@ class Cancellation:
                         self._take(message)
             except (redis.RedisError, OSError) as error:
                 log.debug("not listening for cancellations: %s", error)
-            except Exception as error:  # the reply of a server that does not speak Redis' protocol
+            except Exception as error:  # the server does not keep to Redis' protocol
                 log.warning("not listening for cancellations: a reply is unreadable: %s", type(error).__name__)
             await asyncio.sleep(RECONNECT_SECONDS)
 

@@ -17,7 +17,7 @@ from kombu.exceptions import ContentDisallowed, KombuError
 from redis.exceptions import ResponseError
 
 from dspex.publish.broker import TASK
-from workers.consume.redis_transport import REST_SECONDS, UNREADABLE
+from workers.consume.redis_transport import CONNECTION, REST_SECONDS, UNREADABLE
 from workers.observe.redis_trouble import REDIS_TROUBLE
 
 __all__ = ["Consumer"]
@@ -55,7 +55,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         _rest(exc)
 
     def on_ready(self) -> None:
-        REDIS_TROUBLE.clear("the connection of the consumer")
+        REDIS_TROUBLE.clear(CONNECTION)
         super().on_ready()
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
@@ -81,5 +81,5 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 def _rest(error: Exception) -> None:
     """Wait before Celery connects again: Redis, which answers, would refuse the same command at once."""
     if isinstance(error, ResponseError):
-        REDIS_TROUBLE.note("the connection of the consumer", error)
+        REDIS_TROUBLE.note(CONNECTION, error)
         time.sleep(REST_SECONDS)

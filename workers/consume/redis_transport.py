@@ -34,6 +34,8 @@ log = logging.getLogger("dspex.workers")
 MESSAGE_BYTES_MOST = 512 * 1024
 #: The pause after a command that Redis refused.
 REST_SECONDS = 1.0
+#: The parts of the consumer that Redis may refuse.
+MESSAGES, CONTROL, CONNECTION = "messages", "remote control", "the connection of the consumer"
 #: What kombu and the libraries beneath it raise for data that is not a message; RecursionError for deep nesting.
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
@@ -61,7 +63,7 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
     ack_emulation = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._rests_until = {"messages": 0.0, "remote control": 0.0}
+        self._rests_until = {MESSAGES: 0.0, CONTROL: 0.0}
         self._turns = Turns()
         super().__init__(*args, **options)
         self.QoS = GuardedQoS
@@ -73,7 +75,7 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for a message, as kombu does, but for the order of the keys."""
-        queues = [] if self._rests("messages") else self._queue_cycle.consume(len(self.active_queues))
+        queues = [] if self._rests(MESSAGES) else self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
         keys = [self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues]
@@ -86,15 +88,15 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
             found = super()._brpop_read(**options)
         except redis.Empty:
             self._turns.empty()
-            REDIS_TROUBLE.clear("messages")
+            REDIS_TROUBLE.clear(MESSAGES)
             raise
         except UNREADABLE as error:
             return _dropped(error)
         except ResponseError as error:
             self._leave_out()
-            return self._rest("messages", error)
+            return self._rest(MESSAGES, error)
         if not self._turns.left_out:
-            REDIS_TROUBLE.clear("messages")
+            REDIS_TROUBLE.clear(MESSAGES)
         return found
 
     def _leave_out(self) -> None:
@@ -106,7 +108,7 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
             log.debug("cannot check the types of keys in Redis: %s", error)
 
     def _subscribe(self) -> None:
-        if not self._rests("remote control"):
+        if not self._rests(CONTROL):
             super()._subscribe()
 
     def _receive_one(self, c: Any) -> Any:
@@ -116,8 +118,8 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
             return _dropped(error)
         except ResponseError as error:
             self._in_listen = None
-            return self._rest("remote control", error)
-        REDIS_TROUBLE.clear("remote control")
+            return self._rest(CONTROL, error)
+        REDIS_TROUBLE.clear(CONTROL)
         return found
 
     def _queue_bind(self, *args: Any) -> None:

@@ -23,6 +23,10 @@ class RedisTrouble:
         """The refusals and how to fix them; None if there are none."""
         return "; ".join(f"Redis refuses {part}: {text}" for part, text in sorted(self._refused.items())) or None
 
+    def refuses(self, *parts: str) -> bool:
+        """Whether Redis refuses what one of these parts of the worker asks for."""
+        return not self._refused.keys().isdisjoint(parts)
+
     def note(self, part: str, error: Exception) -> None:
         """Redis refused what this part of the worker asked for. It is logged when it is news."""
         BACKEND_FAILURES.labels("redis").inc()

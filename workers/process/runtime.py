@@ -162,6 +162,7 @@ class Runtime:
 
     def refuse(self, reason: str) -> None:
         """Count a message that was refused: see workers/consume/refusal_counts.py. From any thread."""
+        self._worker.refused += 1
         self._loop.call_soon(self._executions.refusals.note, reason)
 
     def revoke(self, ids: Collection[UUID], *, running: bool) -> list[UUID]:

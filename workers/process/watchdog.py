@@ -34,13 +34,15 @@ class Consumption(Enum):
 
     ON = "it has its connection"
     LOST = "it is reconnecting"
+    REFUSED = "Redis refuses its commands"
     OFF = "an operator stopped its consumer (celery control cancel_consumer)"
 
 
-class ReceivedCount(Protocol):
-    """How many executions a worker has received so far."""
+class Intake(Protocol):
+    """How many executions a worker has received so far, and how many messages it has refused."""
 
     received: int
+    refused: int
 
 
 class Slots(Protocol):
@@ -60,7 +62,7 @@ class Watchdog(Periodic):
     * every thread for synchronous code is held by an execution that is over.
 
     Celery may take a minute longer while it reconnects. While an operator has stopped its consumer, or Redis is out of
-    reach, no check of messages is bad.
+    reach or refuses its commands, no check of messages is bad.
     """
 
     name = "watchdog"
@@ -68,7 +70,7 @@ class Watchdog(Periodic):
     def __init__(
         self,
         broker: Broker,
-        intake: ReceivedCount,
+        intake: Intake,
         slots: Slots,
         threads: SyncThreads,
         consumption: Callable[[], Consumption],
@@ -113,9 +115,10 @@ class Watchdog(Periodic):
 
     def _is_silent(self) -> bool:
         """Whether messages wait and slots are free, but none was received since the check before."""
-        seen, self._seen = self._seen, self._intake.received
+        seen, self._seen = self._seen, self._intake.received + self._intake.refused
         idle = seen == self._seen and self._slots.held < self._slots.concurrency
-        return idle and self._consumption() is not Consumption.OFF and self._waiting() > 0
+        waits = self._consumption() in (Consumption.OFF, Consumption.REFUSED)
+        return idle and not waits and self._waiting() > 0
 
     def _waiting(self) -> int:
         try:

@@ -25,11 +25,12 @@ UNRUNNABLE_MOST = 1000
 
 @dataclass
 class WorkerState:
-    """The id under which this process holds its lease, its phase, and how many executions it has received."""
+    """The id under which this process holds its lease, its phase, and what it has received and refused so far."""
 
     id: UUID = field(default_factory=uuid7)
     phase: Literal["starting", "running", "stopping"] = "starting"
     received: int = 0
+    refused: int = 0
 
     def current_id(self) -> UUID:
         """The id now: a worker that lost its lease continues under a new one."""
