@@ -38,7 +38,7 @@ class Consumption(Enum):
     OFF = "an operator stopped its consumer (celery control cancel_consumer)"
 
 
-class Intake(Protocol):
+class MessageCounts(Protocol):
     """How many executions a worker has received so far, and how many messages it has refused."""
 
     received: int
@@ -70,7 +70,7 @@ class Watchdog(Periodic):
     def __init__(
         self,
         broker: Broker,
-        intake: Intake,
+        intake: MessageCounts,
         slots: Slots,
         threads: SyncThreads,
         consumption: Callable[[], Consumption],
