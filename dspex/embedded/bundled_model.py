@@ -16,6 +16,7 @@ from dspex.embedded.child_process import ChildProcess
 from dspex.embedded.home import Home, read_stack, write_private
 from dspex.embedded.ports import free_port
 from dspex.errors import BackendUnavailable, ConfigurationError
+from dspex.settings.secrets import without_model_keys
 
 __all__ = ["MODEL_ALIAS", "LocalModel", "ensure_local_model", "model_path"]
 
@@ -96,7 +97,7 @@ class LocalModel:
             name=self.name,
             argv=[sys.executable, "-m", "dspex.embedded.model_server", "--port", str(self._port)],
             log=self._home.log_dir / "model.log",
-            env=os.environ,
+            env=_environment(),
             stop_signals=((signal.SIGTERM, 5.0),),
         )
         self._process.start()
@@ -114,6 +115,11 @@ class LocalModel:
 
     def evidence(self) -> str:
         return self._process.evidence() if self._process else ""
+
+
+def _environment() -> dict[str, str]:
+    """Without keys and without the settings of DSPex: the server needs none."""
+    return {name: value for name, value in without_model_keys(os.environ).items() if not name.startswith("DSPEX_")}
 
 
 def _served(home: Home) -> str | None:

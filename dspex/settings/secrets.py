@@ -7,8 +7,9 @@ variable (``DSPEX_DATABASE_URL``, ``OPENAI_API_KEY``) and returns the value or N
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -20,12 +21,17 @@ from pydantic import SecretStr
 
 from dspex.errors import ConfigurationError
 
-__all__ = ["FoundSecret", "Provider", "Secrets", "is_secret", "provider"]
+__all__ = ["FoundSecret", "Provider", "Secrets", "is_secret", "provider", "without_model_keys"]
 
 FILE_SUFFIX = "_FILE"
 ENTRY_POINTS = "dspex.secrets"
 #: How long values of a provider are cached: it may be a service, and every model call needs a key.
 PROVIDED_SECONDS = 60.0
+
+#: Variables of DSPex, Flower and Postgres' own library.
+_OF_PROCESSES = ("DSPEX_", "FLOWER_", "PG")
+_MODEL_KEY = re.compile(r"API_?KEY|BEARER_TOKEN")
+_CREDENTIAL = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(?:_|$)")
 
 Provider = Callable[[str], str | None]
 
@@ -80,6 +86,21 @@ def is_secret(annotation: Any) -> bool:
     if isinstance(annotation, type):
         return issubclass(annotation, SecretStr)
     return any(map(is_secret, get_args(annotation)))
+
+
+def without_model_keys(environment: Mapping[str, str], *, has_provider: bool = False) -> dict[str, str]:
+    """The environment of a process that calls no model: without variables, and names of files, of credentials.
+
+    Credentials are recognised by the names of their variables (``OPENAI_API_KEY``, ``TEAM_KEY_FILE``). Names in
+    deployed programs do not count: a program could name ``PATH``. A secrets provider may need credentials of its own,
+    so with one only API keys are left out.
+    """
+    left_out = _MODEL_KEY if has_provider else _CREDENTIAL
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_OF_PROCESSES) or not left_out.search(name.upper())
+    }
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -25,6 +26,7 @@ from tests.processes import WorkerProcess, command
 from tests.waiting import wait_for
 
 PASSWORD = "correct, horse: battery"
+MODEL_KEY = "a-key-of-a-model"
 CREDENTIALS = {"Authorization": "Basic " + b64encode(f"ops:{PASSWORD}".encode()).decode()}
 SIGNATURE = dspex.signature("question -> answer")
 PROGRAMS = (
@@ -66,7 +68,7 @@ def flower(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -
     place, port = tmp_path_factory.mktemp("flower"), free_port()
     url = f"http://127.0.0.1:{port}/ops/flower"
     arguments = ("flower", "--port", str(port), "--url-prefix", "/ops/flower/")
-    environment = {"DSPEX_FLOWER_USER": "ops", "DSPEX_FLOWER_PASSWORD": PASSWORD}
+    environment = {"DSPEX_FLOWER_USER": "ops", "DSPEX_FLOWER_PASSWORD": PASSWORD, "TEAM_KEY": MODEL_KEY}
     log = place / "flower.log"
     with fresh_backends(servers) as backends, Client(database_url=backends.database_url,
                                                      broker_url=backends.broker_url) as client:  # fmt: skip
@@ -119,6 +121,13 @@ def test_it_shows_the_worker_and_each_execution_as_a_task(flower: Flower) -> Non
     assert tasks[str(flower.single.id)]["runtime"] >= 0.2
     assert tasks[str(flower.batch.ids[-1])]["runtime"] >= 0.2
     assert "secret question" not in json.dumps(tasks)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_it_has_no_keys_of_models(flower: Flower) -> None:
+    environment = Path(f"/proc/{flower.process}/environ").read_text()
+    assert PASSWORD in environment
+    assert MODEL_KEY not in environment
 
 
 @pytest.mark.parametrize("path", ["/", "/tasks", "/broker", "/api/workers", "/api/tasks"])

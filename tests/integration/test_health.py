@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -206,8 +207,11 @@ def test_beat_has_the_health_checked_and_recorded(
 ) -> None:
     worker = start_worker()
     assert client.health().components["beat"].status is DEGRADED
-    with command(backends, tmp_path / "beat.log", "beat", DSPEX_HEALTH_INTERVAL_SECONDS="1"):
+    settings = {"DSPEX_HEALTH_INTERVAL_SECONDS": "1", "OPENAI_API_KEY": "a-key-of-a-model"}
+    with command(backends, tmp_path / "beat.log", "beat", **settings) as beat:
         wait_for(lambda: database.run(health.latest), "a health record", timeout=60)
+        if sys.platform == "linux":  # it calls no model
+            assert "a-key-of-a-model" not in Path(f"/proc/{beat.pid}/environ").read_text()
         wait_for(lambda: client.health().healthy, "the client to see it")
         report, kept = client.health(), database.run(health.latest)
     assert kept is not None

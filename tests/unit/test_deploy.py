@@ -52,6 +52,20 @@ def test_every_command_is_one(who: str, arguments: list[str]) -> None:
     command.make_parser(context).parse_args(arguments[1:])  # raises for an option that does not exist
 
 
+def test_only_workers_have_keys_of_models() -> None:
+    compose = yaml.safe_load(COMPOSE.read_text())["services"]
+    given = {name: [*service.get("environment", {}), *map(str.upper, service.get("secrets", []))]
+             for name, service in compose.items() if "dspex" in str(service.get("image", ""))}  # fmt: skip
+    for file in MANIFESTS:
+        for manifest in yaml.safe_load_all(file.read_text()):
+            for container in containers(manifest):
+                files = [item["path"] for volume in manifest["spec"]["template"]["spec"].get("volumes", [])
+                         for item in volume.get("secret", {}).get("items", [])]  # fmt: skip
+                given[container["name"]] = [*(variable["name"] for variable in container.get("env", [])), *files]
+    assert {name for name, names in given.items() if any("API_KEY" in each for each in names)} == {"worker"}
+    assert {"beat", "flower", "migrate"} <= given.keys()
+
+
 def test_the_image_has_the_versions_that_are_tested() -> None:
     tested, image = (
         set(re.findall(r"^(\S+==\S+)", (ROOT / lock).read_text(), re.MULTILINE))

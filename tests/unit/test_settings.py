@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lm15.registry import PROVIDERS
 
 from dspex.errors import BackendUnavailable, ConfigurationError
 from dspex.settings import Backends, Settings, connection_warnings, unknown_variables, without_password
+from dspex.settings.secrets import without_model_keys
 
 URLS = {"database_url": "postgresql://u:secret@h/d", "broker_url": "redis://:secret@h/0"}
 
@@ -162,6 +164,21 @@ def test_a_provider_that_does_not_work_is_a_mistake(
     monkeypatch.setenv("DSPEX_SECRETS", f"{vault.stem}{name}")
     with pytest.raises(ConfigurationError, match=fault):
         Settings.load()
+
+
+def test_a_process_that_calls_no_model_gets_no_keys_of_models() -> None:
+    providers = {name for provider in PROVIDERS.values() for name in getattr(provider, "env_keys", ())}
+    assert "OPENAI_API_KEY" in providers
+    keys = {*providers, "TEAM_KEY", "GATEWAY_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "AWS_SECRET_ACCESS_KEY"}
+    kept = {
+        "PATH", "HOME", "DSPEX_ENCRYPTION_KEY", "DSPEX_FLOWER_PASSWORD", "FLOWER_OAUTH2_KEY", "PGPASSWORD",
+        "SSL_CERT_FILE", "HTTPS_PROXY", "PYTHONPATH", "KEYBOARD", "OTEL_EXPORTER_OTLP_ENDPOINT",
+    }  # fmt: skip
+    given = dict.fromkeys({*keys, *(f"{name}_FILE" for name in keys), "azure_api_key", *kept}, "x")
+    assert set(without_model_keys(given)) == kept
+    vault = {"VAULT_TOKEN": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    left = without_model_keys({**dict.fromkeys(providers, "x"), **vault}, has_provider=True)
+    assert left == vault  # a provider of secrets needs its own
 
 
 def test_no_secret_is_shown() -> None:

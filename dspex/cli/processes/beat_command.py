@@ -20,4 +20,5 @@ def beat(loglevel: str) -> None:
     Example: dspex beat
     """
     options = ["--loglevel", loglevel, "--schedule", os.devnull, "--pidfile", ""]
-    replace_process(["-m", "celery", "--app", "workers.app", "beat", *options], Settings.load(), extra="worker")
+    arguments = ["-m", "celery", "--app", "workers.app", "beat", *options]
+    replace_process(arguments, Settings.load(), extra="worker", calls_models=False)

@@ -34,4 +34,5 @@ def flower(port: int, address: str, url_prefix: str | None) -> None:
         raise ConfigurationError("; ".join(faults), errors=faults)
     arguments = ["-m", "workers.consume.flower", "--port", str(port), "--address", address]
     prefix = (url_prefix or "").strip("/")
-    replace_process([*arguments, *(["--url-prefix", prefix] if prefix else [])], settings, extra="flower")
+    arguments += ["--url-prefix", prefix] if prefix else []
+    replace_process(arguments, settings, extra="flower", calls_models=False)

@@ -10,18 +10,21 @@ from typing import NoReturn
 
 from dspex.errors import ConfigurationError
 from dspex.settings import Settings
+from dspex.settings.secrets import without_model_keys
 
 __all__ = ["replace_process"]
 
 
-def replace_process(arguments: Sequence[str], settings: Settings, *, extra: str) -> NoReturn:
+def replace_process(arguments: Sequence[str], settings: Settings, *, extra: str, calls_models: bool) -> NoReturn:
     """Replace this process with ``python`` and these arguments.
 
-    ``extra`` is the extra of the package that installs what the process needs. Raises ConfigurationError if it is not
+    ``extra`` is the extra of the package that installs what the process needs. A process that calls no model gets no
+    keys of models. Raises ConfigurationError if it is not
     installed, and BackendUnavailable if no backends are configured: earlier and clearer than the process would.
     """
     package = "flower" if extra == "flower" else "celery"
     if find_spec(package) is None:
         raise ConfigurationError(f"{package} is not installed: pip install 'dspex[{extra}]'")
     settings.backends()
-    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
+    environment = os.environ if calls_models else without_model_keys(os.environ, has_provider=bool(settings.secrets))
+    os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606

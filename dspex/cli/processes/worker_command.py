@@ -46,4 +46,4 @@ def worker(processes: int | None, concurrency: int | None, loglevel: str, name: 
         fleet = ["--processes", str(size), "--name", stem, "--loglevel", loglevel]
         fleet += ["--patience-seconds", str(patience), "--silence-seconds", str(settings.watchdog_seconds)]
         arguments = ["-m", "workers.process.fleet", *fleet, "--", sys.executable, *arguments]
-    replace_process(arguments, settings, extra="worker")
+    replace_process(arguments, settings, extra="worker", calls_models=True)

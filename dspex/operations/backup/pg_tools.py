@@ -14,6 +14,7 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dspex.errors import ConfigurationError, DspexError
+from dspex.settings.secrets import without_model_keys
 from dspex.store.sessions import is_pooled, libpq_url
 
 __all__ = ["Tool", "find", "run"]
@@ -59,7 +60,7 @@ def run(tool: Tool, url: str, arguments: Sequence[str], on_line: Callable[[str],
     last_lines: list[str] = []
     with subprocess.Popen(
         [str(tool.path), *arguments, f"--dbname={conninfo}", "--no-password", "--verbose"],
-        env={**os.environ, **environment, "LC_MESSAGES": "C", "PGCONNECT_TIMEOUT": "10"},
+        env={**without_model_keys(os.environ), **environment, "LC_MESSAGES": "C", "PGCONNECT_TIMEOUT": "10"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
