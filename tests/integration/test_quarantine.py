@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
+from dspex.store.database import Database
 from tests.integration.test_execution import scripted
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
@@ -62,3 +66,22 @@ def test_a_holder_of_the_lock_is_poisoned_and_no_other_execution_is_lost(
         assert worker.process.returncode == 1
         assert "holder.py" in worker.log.read_text(), "the code that kept the lock is named"
     assert not client.verify_audit()
+
+
+def test_a_suspect_runs_once_the_others_have_ended_or_were_handed_back(
+    client: Client, database: Database, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    start_worker(DSPEX_GRACE_SECONDS=0.5)
+    client.deploy(scripted("endless", timeout=3600, module_options={"sleep_ms": 600_000}))
+    client.deploy(scripted())
+    endless = client.submit("endless", {"question": "?"})
+    wait_for(lambda: endless.refresh().status is dspex.Status.RUNNING, "it to run")
+    suspect = client.submit("qa", {"question": "?"}, run_at=datetime.now(UTC) + timedelta(hours=1))
+    with database.transaction() as connection:
+        due = text("UPDATE dspex.executions SET lost_attempts = 2, run_at = now() WHERE id = :id")
+        connection.execute(due, {"id": suspect.id})
+    suspect.result(timeout=30)
+    wait_for(lambda: endless.audit_trail.kinds.count("claimed") == 2, "it to run again")
+    assert endless.audit_trail["recovered"].at <= suspect.audit_trail["claimed"].at, "it was handed back first"
+    assert endless.refresh().attempts == 2
+    client.cancel(endless.id)

@@ -86,6 +86,19 @@ async def test_what_a_limit_would_hold_up_waits_outside() -> None:
     assert Counter(crowd.running) == {"free": 3, "limited": 1}
 
 
+async def test_while_they_are_closed_nothing_begins() -> None:
+    crowd = Crowd(slots := FairSlots(2))
+    await crowd.join("a", 3)
+    slots.close()
+    await crowd.end("a")
+    slots.resize(9)
+    await crowd.join("b")
+    assert crowd.running == ["a"]
+    slots.open()
+    await settle()
+    assert Counter(crowd.running) == {"a": 2, "b": 1}
+
+
 async def test_slots_can_be_more_or_fewer() -> None:
     crowd = Crowd(slots := FairSlots(2))
     await crowd.join("a", 6)

@@ -47,8 +47,8 @@ log = logging.getLogger("dspex.workers")
 LONGEST_HAND_BACK_SECONDS = 10.0
 #: How long executions stay here that only other workers can run: they keep their place in the pump's window meanwhile.
 LEFT_SECONDS = 1.0
-#: How long what runs in a worker may go on when a suspect has to run alone there. With the hand-back it is less than
-#: the time after which the pump dispatches the suspect again (workers/process/pump.py).
+#: The longest grace period of what runs in a worker when a suspect has to run alone there. With the hand-back it is
+#: less than the time after which the pump dispatches the suspect again (workers/process/pump.py).
 LONGEST_CLEARING_SECONDS = 30.0
 
 
@@ -90,6 +90,8 @@ class Executor:
         slots: FairSlots,
         refusals: RefusalCounts,
         unrunnable: UnrunnablePrograms,
+        *,
+        grace_seconds: float,
     ) -> None:
         self._ledger = ledger
         self._host = host
@@ -106,6 +108,7 @@ class Executor:
         #: The pipelines of suspects, and the right of one of them to have the worker for itself.
         self._suspects: set[asyncio.Task[Any]] = set()
         self._whole_worker = asyncio.Lock()
+        self._clearing_seconds = min(grace_seconds, LONGEST_CLEARING_SECONDS)
         self._unbegun: set[UUID] = set()
         #: The executions whose pipeline a bug ended after the claim.
         self._broken: set[UUID] = set()
@@ -190,8 +193,8 @@ class Executor:
                 self._slots.open()
 
     async def _end_others(self) -> None:
-        """Let what runs here end; what takes longer than LONGEST_CLEARING_SECONDS is handed back."""
-        await _settled(self._pipelines - self._suspects, LONGEST_CLEARING_SECONDS)
+        """Let what runs here end within the grace period; then hand back the rest."""
+        await _settled(self._pipelines - self._suspects, self._clearing_seconds)
         self._end_all(Ending.HANDED_BACK)
         await _settled(self._pipelines - self._suspects, LONGEST_HAND_BACK_SECONDS)
 

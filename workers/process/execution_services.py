@@ -45,7 +45,9 @@ class ExecutionServices:
         permits.on_freed(slots.wake)
         self.refusals = RefusalCounts(ledger)
         self.host = Host(ledger, adapters, permits, Sealing.of(settings), unrunnable)
-        self.executor = Executor(ledger, self.host, streams, slots, self.refusals, unrunnable)
+        self.executor = Executor(
+            ledger, self.host, streams, slots, self.refusals, unrunnable, grace_seconds=settings.grace_seconds
+        )
         cancellation = Cancellation(ledger, self.executor, self.refusals, backends.broker_url)
         self.services: Sequence[Service] = (
             OnLoop(loop, ledger.start, ledger.close),
