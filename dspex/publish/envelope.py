@@ -18,7 +18,7 @@ __all__ = ["MAX_IDS", "VERSION", "pack", "unpack"]
 
 VERSION = 1
 #: The most execution ids in one message.
-MAX_IDS = 1000
+MAX_IDS = 100
 
 
 def pack(ids: Sequence[UUID]) -> dict[str, Any]:

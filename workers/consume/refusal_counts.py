@@ -12,6 +12,7 @@ only counts by reason and day, written at most once in PAUSE_SECONDS. The reason
 ``unknown_id``    an id that no execution has
 ``cancel_channel`` a message on ``dspex:cancel`` that is not ids
 ``wrong_key_type`` a key of DSPex that holds a value of another type; it was set aside (dspex/publish/key_types.py)
+``flood``         far more messages than executions were dispatched; the queue was emptied (leader/queue_guard.py)
 ``wrong_program`` the message names another program than the execution's row; the execution runs as its row defines
 
 An id that cannot be claimed is not a refusal by itself: messages may come twice, and executions are cancelled.

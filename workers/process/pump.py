@@ -29,9 +29,9 @@ from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
 from dspex.errors import BackendUnavailable
-from dspex.publish import key_types
 from dspex.publish.broker import Broker, queue_depth
 from dspex.publish.channels import DONE_CHANNEL, publish_ids
+from dspex.publish.envelope import MAX_IDS
 from dspex.settings.failpoints import AFTER_DISPATCH, failpoint
 from dspex.store import workers
 from dspex.store.database import Database
@@ -51,6 +51,7 @@ from dspex.store.operations import health
 from workers.observe.metrics import BACKEND_FAILURES, DISPATCHED, PUMP_LEADER, QUEUE, TAKEN_BACK
 from workers.process.leader.duties import Duties, Duty, SetAside
 from workers.process.leader.observation import LeadWatch
+from workers.process.leader.queue_guard import QueueGuard
 from workers.process.leader.reaper import Reaper
 from workers.process.periodic import Periodic
 
@@ -73,7 +74,7 @@ WINDOW_FACTOR = 2
 MOST_TRIED = 1000
 #: The most that one message carries: MESSAGE_MOST executions, 1/SLOTS_PART of what the smallest worker runs at once,
 #: and only so much of a round that each worker gets MESSAGES_LEAST messages of it.
-MESSAGE_MOST = 100
+MESSAGE_MOST = MAX_IDS
 SLOTS_PART = 2
 MESSAGES_LEAST = 2
 #: An execution that was dispatched and not claimed is dispatched again after this time.
@@ -110,18 +111,18 @@ class Pump(Periodic):
         self, database: Database, broker: Broker, worker_id: Callable[[], UUID], *, refuse: Callable[[str], None]
     ) -> None:
         super().__init__(INTERVAL_SECONDS)
-        self._refuse = refuse
         self._database = database
         self._broker = broker
         self._redis = broker.client(socket_timeout=5)
         self._worker_id = worker_id
         self._pause = INTERVAL_SECONDS
+        self._guard = QueueGuard(self._redis, database, refuse)
         self._lead = LeadWatch()
         self._aside = SetAside()
         self._reaper = Reaper(database, worker_id, self._aside, self._announce)
         self._duties = Duties(
             Duty("recover", self._reaper.run),
-            Duty("key_types", self._set_keys_aside, CARE_INTERVAL_SECONDS),
+            Duty("key_types", self._guard.set_keys_aside, CARE_INTERVAL_SECONDS),
             Duty("take_back", self._take_back, CARE_INTERVAL_SECONDS),
             Duty("release", self._release, CARE_INTERVAL_SECONDS),
             Duty("budgets", self._charge_the_dead, CARE_INTERVAL_SECONDS),
@@ -181,17 +182,6 @@ class Pump(Periodic):
             fleet = self._database.run(partial(workers.fleet, beating=self._reaper.beating()))
             QUEUE.note(self._database.run(health.backlogs), workers=fleet.count)
 
-    def _set_keys_aside(self) -> None:
-        """Rename keys of the queues that hold a value of another type: no message passes through them."""
-        try:
-            renamed = key_types.set_aside(self._redis)
-        except (redis.RedisError, OSError) as error:
-            log.debug("cannot check the types of keys in Redis: %s", error)
-            return
-        for key, type in renamed.items():
-            log.error("the key %r of Redis held a %s, and was renamed: another client writes to it", key, type)
-            self._refuse("wrong_key_type")
-
     def _take_back(self) -> None:
         """Dispatch again what was dispatched a while ago and never claimed: Redis may have lost its message."""
         try:
@@ -201,6 +191,8 @@ class Pump(Periodic):
             log.debug("cannot read the length of the queue: %s", error)
             return
         older_than, most = (UNCLAIMED_BUSY_SECONDS, 1000) if waiting else (UNCLAIMED_SECONDS, 10_000)
+        if self._guard.end_flood(waiting):
+            older_than, most = 0.0, 10_000
         find = partial(find_unclaimed, older_than=older_than, suspects_older_than=UNCLAIMED_BUSY_SECONDS, most=most)
         ids = self._database.run(partial(find, aside=self._aside.ids()))
         taken, faults = for_each_row(lambda ids: self._database.run(partial(take_back, ids=ids)), ids)

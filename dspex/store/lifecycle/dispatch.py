@@ -28,6 +28,7 @@ __all__ = [
     "DispatchBacklog",
     "HeldVersion",
     "Share",
+    "count_dispatched",
     "dispatch",
     "find_held",
     "find_refused",
@@ -263,6 +264,11 @@ WHERE status = 'queued' AND (dispatched_at > clock_timestamp() + interval '1 s'
     AND id <> ALL(CAST(:aside AS uuid[]))
 ORDER BY dispatched_at LIMIT :most
 """)
+_COUNT_DISPATCHED = text("""
+SELECT count(*) FROM (
+    SELECT FROM dspex.executions WHERE status = 'queued' AND dispatched_at IS NOT NULL LIMIT :most
+) AS dispatched
+""")
 _TAKE_BACK = text("""
 UPDATE dspex.executions SET dispatched_at = NULL WHERE id = ANY(ARRAY(
     SELECT id FROM dspex.executions WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued'
@@ -280,6 +286,11 @@ def find_unclaimed(
         "older_than": older_than, "suspects_older_than": suspects_older_than, "most": most, "aside": list(aside),
     }  # fmt: skip
     return list(connection.scalars(_UNCLAIMED, parameters))
+
+
+def count_dispatched(connection: Connection, *, most: int) -> int:
+    """How many executions are dispatched and not claimed, counted up to ``most``."""
+    return int(connection.scalar(_COUNT_DISPATCHED, {"most": most}) or 0)
 
 
 def take_back(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
