@@ -69,7 +69,8 @@ def kombu_url(url: str) -> str:
         return url
     credentials = f"{quote(sentinels.username or '', safe='')}:{quote(sentinels.password or '', safe='')}@"
     return ";".join(
-        f"sentinel://{credentials if sentinels.password else ''}{host}:{port}/{sentinels.db}"
+        f"sentinel://{credentials if sentinels.password else ''}{f'[{host}]' if ':' in host else host}:{port}"
+        f"/{sentinels.db}"
         for host, port in sentinels.hosts
     )
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,6 +14,7 @@ __all__ = ["SENTINEL", "Sentinels"]
 
 SENTINEL = "redis+sentinel"
 _PORT = 26379
+_PLACE = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]+)(:(?P<port>\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Sentinels:
             raise ValueError(f"must be {SENTINEL}://user:password@host:26379,host:26379/name-of-the-primary/0")
         if parts.query:
             raise ValueError(f"{SENTINEL}:// takes no parameters")
+        if not (db or "0").isdigit():
+            raise ValueError("must end with the number of a database of Redis, such as /0")
         return Sentinels(
             tuple(_place(place) for place in places.split(",")), name, int(db or 0),
             unquote(username) or None, unquote(password) or None,
@@ -50,7 +54,8 @@ class Sentinels:
 
 
 def _place(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":") if ":" in text else (text, "", str(_PORT))
-    if not host or not port.isdigit():
-        raise ValueError("contains a sentinel that is not host:port")
-    return host, int(port)
+    """The host, without the brackets of an IPv6 address, and the port."""
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise ValueError("contains a sentinel that is not host:port; IPv6 addresses are written in brackets")
+    return found["host"].strip("[]"), int(found["port"] or _PORT)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections import Counter
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
@@ -17,6 +19,11 @@ FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile", "ssl_ca_certs
 SECRETS = ("password", "sslpassword", "ssl_password")
 #: Values of sslrootcert that name no file.
 _SYSTEM = ("system",)
+#: How Redis' server is verified; also written in capitals, after CERT_.
+CERTIFICATES = ("none", "optional", "required")
+#: A host, perhaps an IPv6 address in brackets, and a port.
+_PLACE = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]*)(:\d*)?")
+_ENCODE = "characters of a user or a password such as # ? / @ : % must be written as %23 %3F %2F %40 %3A %25"
 
 
 class SecretUrl(SecretStr):
@@ -27,11 +34,13 @@ class SecretUrl(SecretStr):
 
 
 def without_password(url: str) -> str:
-    """The URL with every password replaced by ``***``."""
+    """The URL with every password replaced by ``***``; only its scheme if a password may be anywhere in it."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return "***"
+    if _is_ambiguous(url):
+        return f"{parts.scheme}://***"
     netloc, query = parts.netloc, parts.query
     if "@" in netloc and ":" in netloc.rsplit("@", 1)[0]:
         credentials, host = netloc.rsplit("@", 1)
@@ -48,7 +57,7 @@ def check_database_url(url: SecretUrl) -> SecretUrl:
     text = url.get_secret_value()
     if not text.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
         raise ValueError("must begin with postgresql://")
-    _check(text)
+    _check(text, hosts=_places(text))
     return SecretUrl("postgresql://" + text.split("://", 1)[1])
 
 
@@ -57,9 +66,29 @@ def check_broker_url(url: SecretUrl) -> SecretUrl:
     text = url.get_secret_value()
     if not text.startswith(("redis://", "rediss://", f"{SENTINEL}://")):
         raise ValueError(f"must begin with redis://, rediss:// or {SENTINEL}://")
-    if not Sentinels.of(text):
-        _check(text)
-    return url
+    _check_characters(text)
+    if Sentinels.of(text):
+        return url
+    _check(text, hosts=[urlsplit(text).netloc.rpartition("@")[2]])
+    if not re.fullmatch(r"/?|/\d+", urlsplit(text).path):
+        raise ValueError("must end with the number of a database of Redis, such as /0")
+    return SecretUrl(_with_certificates(text))
+
+
+def _with_certificates(url: str) -> str:
+    """The URL with ``ssl_cert_reqs`` as redis-py, kombu and Celery all read it. Raises ValueError for another value."""
+    base, _, query = url.partition("?")
+    return f"{base}?{'&'.join(map(_with_certificate, query.split('&')))}" if query else url
+
+
+def _with_certificate(parameter: str) -> str:
+    name, _, value = parameter.partition("=")
+    if name != "ssl_cert_reqs":
+        return parameter
+    value = value.lower().removeprefix("cert_")
+    if value not in CERTIFICATES:
+        raise ValueError(f"ssl_cert_reqs must be {', '.join(CERTIFICATES[:-1])} or {CERTIFICATES[-1]}")
+    return f"{name}={value}"
 
 
 def is_plain_text(url: str) -> bool:
@@ -86,19 +115,36 @@ def is_unverified(url: str) -> bool:
     )
 
 
-def _check(url: str) -> None:
-    """Raise ValueError for a URL that cannot be parsed, or that names a missing file."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise ValueError(
-            "is not a URL: characters of a password such as / @ : must be written as %2F %40 %3A"
-        ) from None
+def _is_ambiguous(url: str) -> bool:
+    """Whether a character of a password may have ended the part of the URL that holds it."""
+    authority, _, rest = url.partition("://")[2].partition("/")
+    return "#" in url or "@" in rest or "?" in authority.partition("@")[0] or authority.count("@") > 1
+
+
+def _check_characters(url: str) -> None:
+    """Raise ValueError for a URL that its readers would take apart in different ways."""
+    if _is_ambiguous(url) or re.search("%(?![0-9A-Fa-f]{2})", url):
+        raise ValueError(f"is not a URL: {_ENCODE}")
+
+
+def _check(url: str, *, hosts: list[str]) -> None:
+    """Raise ValueError for a URL that cannot be parsed, that names something twice, or that names a missing file."""
+    _check_characters(url)
+    if not all(map(_PLACE.fullmatch, hosts)):
+        raise ValueError(f"is not a URL: {_ENCODE}")
+    parts = urlsplit(url)
+    twice = [name for name, count in Counter(name for name, _ in parse_qsl(parts.query)).items() if count > 1]
+    if twice:
+        raise ValueError(f"has {twice[0]} twice: several hosts and ports are separated by commas")
     for name in FILES:
         path = _parameter(parts, name, "")
         if path and path not in _SYSTEM and not Path(path).is_file():
             raise ValueError(f"{name} names {path}, which is not a file")
+
+
+def _places(url: str) -> list[str]:
+    """The hosts of a URL of Postgres with their ports: one, or several that are tried in this order."""
+    return re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2].split(",")
 
 
 def _parameter(parts: SplitResult, name: str, default: str) -> str:
@@ -110,7 +156,9 @@ def _is_local(parts: SplitResult) -> bool:
     if sentinels is not None:
         return all(_is_loopback(host) for host, _ in sentinels.hosts)
     named = [host for given in parse_qs(parts.query).get("host", []) for host in given.split(",")]
-    return all(map(_is_loopback, named or [parts.hostname or ""]))
+    found = (_PLACE.fullmatch(place) for place in _places(urlunsplit(parts)))
+    hosts = [unquote(place[1]).strip("[]") if place else "?" for place in found]
+    return all(map(_is_loopback, named or hosts))
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,11 +7,13 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import Engine
 
-from dspex.errors import SchemaOutdated
+from dspex.errors import ConfigurationError, SchemaOutdated
 from dspex.store import partitions, roles
 
-__all__ = ["check", "current", "head", "make_roles", "upgrade"]
+__all__ = ["ENCODING", "check", "current", "head", "make_roles", "upgrade"]
 
+#: The encoding in which a database can store every text.
+ENCODING = "UTF8"
 _SCRIPTS = Path(__file__).parent / "migrations"
 # The key of the lock that migrations run under: any number, the same in every DSPex.
 _LOCK = 0x0D59E8
@@ -48,12 +50,14 @@ def check(connection: Connection) -> None:
 def upgrade(engine: Engine, *, keep_days: int | None = None) -> tuple[str | None, str]:
     """Apply the missing migrations and make the coming partitions. Returns the revisions before and after.
 
-    ``keep_days`` is DSPEX_RETENTION_DAYS, on which the length of periods depends (partitions.py).
+    ``keep_days`` is DSPEX_RETENTION_DAYS, on which the length of periods depends (partitions.py). Raises
+    ConfigurationError for a database that cannot store every text.
     """
     from alembic import command
     from alembic.config import Config
 
     with engine.begin() as connection:
+        _check_encoding(connection)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         before = current(connection)
         if before is not None and before > head():
@@ -66,6 +70,15 @@ def upgrade(engine: Engine, *, keep_days: int | None = None) -> tuple[str | None
         if roles.in_use(connection):
             roles.grant(connection)  # the new tables, too
         return before, head()
+
+
+def _check_encoding(connection: Connection) -> None:
+    encoding = connection.scalar(text("SHOW server_encoding"))
+    if encoding != ENCODING:
+        raise ConfigurationError(
+            f"the database's encoding is {encoding}, and DSPex needs {ENCODING}: create another one with "
+            f"CREATE DATABASE … ENCODING '{ENCODING}' TEMPLATE template0"
+        )
 
 
 def make_roles(engine: Engine) -> list[str]:

@@ -7,6 +7,7 @@ import time
 from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.store.facts import role_facts, server_facts
+from dspex.store.migrate import ENCODING
 from dspex.store.sessions import is_pooled
 
 #: Connections of a worker process: claims, settlements, journal, reads, budgets, lease, pump, and one to spare.
@@ -67,6 +68,13 @@ def connections(deployment: Deployment) -> Finding:
     too_few = needed > most and not is_pooled(deployment.database.url)
     verdict = not_met if too_few else warning if used > NEARLY_ALL * most else met
     return verdict(evidence, most=most, used=used, needed=needed)
+
+
+@check("The database's encoding", Need.POSTGRES, fix="create it with ENCODING 'UTF8' TEMPLATE template0")
+def encoding(deployment: Deployment) -> Finding:
+    """The encoding is UTF8, in which every text can be stored."""
+    found = deployment.ask(server_facts.settings, "server_encoding")["server_encoding"]
+    return (met if found == ENCODING else not_met)(found)
 
 
 @check("A commit is durable", Need.POSTGRES, fix="set fsync, full_page_writes and synchronous_commit to on")
