@@ -27,13 +27,13 @@ SHOW = f"SELECT {', '.join(f'current_setting({name!r})' for name in (*SETTINGS, 
 def peculiar(backends: Backends, database: Database) -> str:
     """The URL of a database whose settings suit other applications."""
     name = backends.database_url.rsplit("/", 1)[1]
-    for setting in (
+    settings = (
         "default_transaction_isolation = serializable", "statement_timeout = '200ms'", "lock_timeout = '100ms'",
         "idle_in_transaction_session_timeout = '1s'", "timezone = 'Asia/Tokyo'", "client_encoding = 'LATIN1'",
-    ):  # fmt: skip
-        database.run(
-            lambda connection, setting=setting: connection.execute(text(f"ALTER DATABASE {name} SET {setting}"))
-        )  # type: ignore[misc]
+    )  # fmt: skip
+    with database.transaction() as connection:
+        for setting in settings:
+            connection.exec_driver_sql(f"ALTER DATABASE {name} SET {setting}")
     return backends.database_url
 
 

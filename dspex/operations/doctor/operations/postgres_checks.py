@@ -74,7 +74,7 @@ def connections(deployment: Deployment) -> Finding:
 def encoding(deployment: Deployment) -> Finding:
     """The encoding is UTF8, in which every text can be stored."""
     found = deployment.ask(server_facts.settings, "server_encoding")["server_encoding"]
-    return (met if found == ENCODING else not_met)(found)
+    return met(ENCODING) if found == ENCODING else not_met(f"it is {found}")
 
 
 @check("A commit is durable", Need.POSTGRES, fix="set fsync, full_page_writes and synchronous_commit to on")
