@@ -121,7 +121,9 @@ WITH waiting AS MATERIALIZED (
     WHERE status = 'running' AND program = ANY(:limited) GROUP BY program
 ), begun AS MATERIALIZED (
     SELECT program, sum(count) AS count FROM dspex.program_starts
-    WHERE program = ANY(:limited) AND at > clock_timestamp() - interval '60 s' GROUP BY program
+    WHERE program = ANY(:limited) AND at > clock_timestamp() - interval '60 s'
+        AND at <= clock_timestamp() -- not before the clock was set back
+    GROUP BY program
 )
 SELECT p.name, p.concurrency, p.per_minute, coalesce(w.count, 0) AS dispatched, coalesce(r.count, 0) AS running,
     coalesce(b.count, 0) AS begun, (SELECT coalesce(sum(count), 0) FROM waiting) AS all_dispatched,
@@ -299,8 +301,11 @@ def take_back(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
 
 
 def forget_starts(connection: Connection) -> None:
-    """Delete the starts that are too old for any limit per minute."""
-    connection.execute(text("DELETE FROM dspex.program_starts WHERE at < clock_timestamp() - interval '2 minutes'"))
+    """Delete the starts that are too old for any limit per minute, or from before Postgres' clock was set back."""
+    connection.execute(
+        text("DELETE FROM dspex.program_starts WHERE at NOT BETWEEN clock_timestamp() - interval '2 minutes' "
+             "AND clock_timestamp() + interval '1 minute'")
+    )  # fmt: skip
 
 
 # One look-up in the index executions_held for each version, however many executions of it are held.
