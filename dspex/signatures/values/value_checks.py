@@ -196,7 +196,7 @@ def requires_keys(keys: tuple[str, ...]) -> Callable[[dict[str, Any]], dict[str,
     return check
 
 
-_EMAIL = re.compile(r"[^@\s]{1,64}@([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,63}")
+_EMAIL = re.compile(r"(?=.{1,320}$)[^@\s]{1,64}@([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,63}")
 _HOSTNAME = re.compile(
     r"(?=.{1,253}$)[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*"
 )

@@ -19,7 +19,7 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     ":string(min_length=1, max_length=3)": (["é", "abc"], ["", "abcd"]),
     ':string(pattern="^[a-z]+$")': (["abc"], ["aBc", "abc\n"]),
     ':string(one_of=["a", "b"])': (["a"], ["c"]),
-    ':string(format="email")': (["a@example.com"], ["a@b", "example.com"]),
+    ':string(format="email")': (["a@example.com"], ["a@b", "example.com", f"a@{'a.' * 160}com"]),
     ':string(format="date")': (["2025-02-28"], ["2025-02-30", "28.2.2025"]),
     ':string(format="date-time")': (["2025-02-28T10:00:00Z"], ["2025-02-28"]),
     ':string(format="time")': (["10:00:00Z", "10:00:00+01:00"], ["25:00:00", "10"]),
