@@ -54,9 +54,6 @@ SHORT = Plan(
 #: Faults that are not survived yet, and why: they are left out of the long plan.
 NOT_SURVIVED = {
     "fill_disk": "a full disk ends workers (MISCONF of Redis) and reaches clients as an error of SQLAlchemy",
-    "forge_channels": "one byte on dspex:done that is not UTF-8 ends all waiting of a client",
-    "forge_streams": "an entry of another shape ends stream() with AttributeError, KeyError or UnicodeDecodeError",
-    "forge_types": "a key of another type in Redis ends every worker that reads it",
 }
 LONG = Plan(
     seconds=240,
