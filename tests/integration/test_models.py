@@ -23,6 +23,7 @@ from tests.recording import MemoryJournal, a_run
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 from workers.adapters.dspy.engine_bridge import run_lm
 from workers.lm.connect.endpoint import Endpoints
+from workers.lm.connect.http_transport import MOST_REPLY_BYTES
 from workers.lm.engine import RunEngine
 
 __all__ = ["model_server"]
@@ -158,6 +159,14 @@ async def test_every_way_a_provider_fails(
     assert TICKET["ticket"] not in str(error.as_dict())
     model_server.script()
     await adapter.execute(a_run(program(model_server, prompt=prompt), TICKET))  # and the adapter lives on
+
+
+async def test_a_reply_has_a_largest_size(model_server: ModelServer, adapter: DspyAdapter) -> None:
+    model_server.script(default=Step(content="x" * (MOST_REPLY_BYTES + 1), piece=2**20))
+    error = await failure(adapter, program(model_server))
+    assert (error.code, error.retryable) == ("model_error", False)
+    assert "largest size" in str(error)
+    assert model_server.calls()["total"] == 1
 
 
 async def test_an_unreachable_server_is_named(adapter: DspyAdapter) -> None:

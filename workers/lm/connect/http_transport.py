@@ -15,13 +15,18 @@ from typing import Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import lm15
 from yarl import URL
 
 from dspex.errors import ConfigurationError
 from dspex.settings import Settings
 from workers.observe.tracing import traceparent
 
-__all__ = ["HttpTransport", "Reply", "last_request_id"]
+__all__ = ["MOST_REPLY_BYTES", "HttpTransport", "Reply", "last_request_id"]
+
+#: The largest reply, decompressed: an endless one would use up the memory of every execution of the worker. The longest
+#: answers of models have about a megabyte, images some.
+MOST_REPLY_BYTES = 32 * 2**20
 
 #: The provider's own id of the last request made in this context, for the audit trail.
 last_request_id: ContextVar[str | None] = ContextVar("last_request_id", default=None)
@@ -45,7 +50,10 @@ class _Request(Protocol):
 
 
 class Reply:
-    """A reply as lm15 reads it: status, headers and the body, whole or line by line."""
+    """A reply as lm15 reads it: status, headers and the body, whole or line by line.
+
+    Reading raises CollectionLimitError beyond the largest size; the connection is closed then.
+    """
 
     http_version = "HTTP/1.1"
 
@@ -56,10 +64,15 @@ class Reply:
         self._response = response
 
     async def read(self) -> bytes:
-        return await self._response.read()
+        return b"".join([piece async for piece in self])
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._response.content.iter_any()
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._response.content.iter_any():
+            size += len(piece)
+            if size > MOST_REPLY_BYTES:
+                raise lm15.CollectionLimitError
+            yield piece
 
 
 class HttpTransport:
