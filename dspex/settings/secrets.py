@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from dspex.errors import ConfigurationError
 
-__all__ = ["FoundSecret", "Provider", "Secrets", "is_secret", "provider", "without_model_keys"]
+__all__ = ["FILE_SUFFIX", "FoundSecret", "Provider", "Secrets", "is_secret", "provider", "without_model_keys"]
 
 FILE_SUFFIX = "_FILE"
 ENTRY_POINTS = "dspex.secrets"

@@ -203,6 +203,18 @@ async def test_the_key_is_read_at_execution_and_never_told(
     assert model_server.calls()["keys"]["rotated"] == 1
 
 
+async def test_a_setting_of_dspex_is_no_key_of_a_program(
+    model_server: ModelServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSPEX_FLOWER_PASSWORD", SECRET)
+    monkeypatch.setenv("DSPEX_BROKER_URL_FILE", "/run/secrets/broker_url")
+    for name in ("DSPEX_FLOWER_PASSWORD", "DSPEX_DATABASE_URL", "DSPEX_BROKER_URL_FILE"):
+        refused = await failure(adapter, program(model_server, api_key_env=name))
+        assert (refused.code, refused.retryable) == ("authentication", False)
+        assert SECRET not in str(refused.as_dict())
+    assert model_server.calls()["total"] == 0
+
+
 async def test_a_providers_own_key_is_not_sent_to_an_address(
     model_server: ModelServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

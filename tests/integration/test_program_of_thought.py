@@ -36,6 +36,33 @@ export async function* readLines(reader) {
 }
 """
 
+#: Python that tries to leave the sandbox through Deno, and shows in its error what it reached.
+ESCAPE = """
+def tried(name, do):
+    try:
+        return f"{name} reached {do()}"
+    except BaseException as error:
+        return f"{name} {'refused' if 'NotCapable' in str(error) else 'failed'}"
+
+def deno():
+    import js
+    return js.Deno
+
+def parsed(text):
+    import js
+    return js.JSON.parse(text)
+
+raise NameError(", ".join([
+    tried("file", lambda: deno().readTextFileSync("SECRET_FILE")),
+    tried("listing", lambda: deno().readDirSync("/etc").next()),
+    tried("variable", lambda: deno().env.get("TEAM_KEY")),
+    tried("network", lambda: deno().listen(parsed('{"port": 0}'))),
+    tried("command", lambda: deno().Command.new("id").outputSync()),
+    tried("writing", lambda: deno().writeTextFileSync("SECRET_FILE", "x")),
+    tried("nothing", lambda: 1),
+]))
+"""
+
 
 @pytest.fixture
 async def adapter() -> AsyncIterator[DspyAdapter]:
@@ -67,15 +94,18 @@ def npm_is_reachable() -> bool:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # DSPy leaves the sandbox's pipes open
 @pytest.mark.skipif(find_spec("deno") is None and shutil.which("deno") is None, reason="Deno is not installed")
-async def test_the_models_code_is_run(
+async def test_the_models_code_runs_and_reaches_nothing_outside_its_sandbox(
     model_server: ModelServer, adapter: DspyAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not npm_is_reachable():
         pytest.skip("the sandbox's Python comes from npm, which is out of reach")
-    put_in_denos_cache(tmp_path, STREAMS, READ_LINES)
-    monkeypatch.setenv("DENO_DIR", str(tmp_path))
+    put_in_denos_cache(tmp_path / "deno", STREAMS, READ_LINES)
+    monkeypatch.setenv("DENO_DIR", str(tmp_path / "deno"))
+    monkeypatch.setenv("TEAM_KEY", "a-key-of-a-model")
+    secret = tmp_path / "secret"
+    secret.write_text("a-secret-of-the-worker")
     model_server.script(
-        Step(outputs={"reasoning": "Hm.", "generated_code": "SUBMIT({'answer': undefined})"}),
+        Step(outputs={"reasoning": "Hm.", "generated_code": ESCAPE.replace("SECRET_FILE", str(secret))}),
         Step(outputs={"reasoning": "Oh.", "generated_code": "import math\nSUBMIT({'answer': math.comb(10, 3)})"}),
         Step(outputs={"reasoning": "So.", "answer": 120}),
     )
@@ -83,6 +113,11 @@ async def test_the_models_code_is_run(
     assert outputs == {"answer": 120}
     _, again, last = (json.dumps(request) for request in model_server.calls()["requests"])
     assert "NameError" in again  # the model is told what was wrong with its first code
+    tried = ("file", "listing", "variable", "network", "command", "writing")
+    assert [name for name in tried if f"{name} refused" not in again] == []
+    assert "nothing reached 1" in again
+    assert "a-key-of-a-model" not in again
+    assert secret.read_text() == "a-secret-of-the-worker"
     assert '{\\"output\\": {\\"answer\\": 120}}' in last.replace("\\\\", "\\")
 
 

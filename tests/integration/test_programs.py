@@ -91,6 +91,15 @@ def test_an_agent_calls_its_tools_and_each_call_is_on_record(ask: Ask, model_ser
     assert "France" not in json.dumps([dict(event.data) for event in execution.audit_trail])
 
 
+def test_a_model_calls_only_the_tools_of_its_program(ask: Ask, model_server: ModelServer) -> None:
+    """`system` is a function of an allowed package, and no tool of the program."""
+    for name in ("system", f"{OWN}:system"):
+        model_server.script(step(name, command="id"), step(name, command="id"), Step(outputs={"answer": "Paris"}))
+        execution = ask(module="react", tools=TOOLS, retry=dspex.Retry(max_attempts=1))
+        assert tool_calls(execution) == []
+        assert model_server.calls()["total"] >= 2  # it was sent back to the model
+
+
 def test_an_agent_that_was_killed_pays_for_no_step_twice(
     model_server: ModelServer, client: Client, start_worker: Callable[..., WorkerProcess]
 ) -> None:

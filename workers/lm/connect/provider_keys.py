@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dspex.errors import ConfigurationError, ModelError
 from dspex.program.program import Program
 from dspex.settings import Secrets, Settings, variable
+from dspex.settings.secrets import FILE_SUFFIX
 from workers.lm.connect.providers import key_names
 
 __all__ = ["Keys"]
@@ -26,7 +27,7 @@ class Keys:
         """The key that a program names. Raises ModelError ``authentication`` when there is none, or when the name is
         a setting of DSPex: a program must not send those to its own address."""
         name = str(program.api_key_env)
-        if name in self._own_settings:
+        if name.removesuffix(FILE_SUFFIX) in self._own_settings:
             raise _no_key(program, f"{name} is a setting of DSPex, not an API key")
         try:
             value = await self._first([name])
