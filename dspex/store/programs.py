@@ -16,6 +16,7 @@ from dspex.program.stored_program import StoredProgram
 from dspex.store.lifecycle.dispatch import held
 
 __all__ = [
+    "READABLE_CONTENT",
     "Deployed",
     "current",
     "deploy",
@@ -66,6 +67,10 @@ _CURRENT = text("""
 SELECT p.version, p.deployed_at, p.paused_at, p.paused_reason, v.content::text AS content
 FROM dspex.programs p JOIN dspex.program_versions v USING (name, version) WHERE p.name = :name
 """)
+
+#: For statements that read a member of a version's ``content``: Postgres refuses to read any member of JSON that
+#: contains U+0000 or a lone surrogate.
+READABLE_CONTENT = r"regexp_replace(content::text, '\\u(0000|d[89a-f][0-9a-f]{2})', '\\ufffd', 'gi')::json"
 
 #: The reason of a pause for which none was given.
 BY_OPERATOR = "by an operator"

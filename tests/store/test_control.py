@@ -22,6 +22,7 @@ from dspex.store import programs, workers
 from dspex.store.database import Database
 from dspex.store.lifecycle import control, executions, recovery
 from dspex.store.lifecycle.recovery import Overdue
+from dspex.store.operations.health import models_in_use
 from tests.store.test_executions import (
     PROGRAM,
     claim,
@@ -363,3 +364,33 @@ def test_a_role_that_may_only_append_to_the_trail_is_enough(database: Database) 
     assert trail(database, id).verify()
     execute(database, f"DROP OWNED BY {role}")
     execute(database, f"DROP ROLE {role}")
+
+
+#: Content of programs, and how many attempts a retry gives their executions.
+ODD_CONTENT = {
+    "{}": 1,
+    "null": 1,
+    "[1]": 1,
+    '{"retry":5}': 1,
+    '{"retry":{"max_attempts":99999999999}}': 1,
+    '{"retry":{"max_attempts":"x"}}': 1,
+    '{"state":"\\u0000","retry":{"max_attempts":7}}': 7,
+    '{"state":"\\ud800 \\\\u0000","retry":{"max_attempts":7}}': 7,
+}
+
+
+def test_stored_content_of_one_program_keeps_nothing_else_from_a_retry_or_a_check(database: Database) -> None:
+    """Postgres reads no member of JSON that contains U+0000, a number may be none, and content may be no object."""
+    wanted = {submit(database): 3}
+    for number, (content, attempts) in enumerate(ODD_CONTENT.items()):
+        odd = {"name": f"odd_{number}", "content": content}
+        execute(database, "INSERT INTO dspex.program_versions VALUES (:name, '0', CAST(:content AS json))", **odd)
+        execute(database, "INSERT INTO dspex.programs (name, version) VALUES (:name, '0')", name=odd["name"])
+        wanted[submit(database, program=odd["name"], version="0")] = attempts
+    model = dspex.Program("asked", PROGRAM.signature, model="openai/test")
+    database.run(partial(programs.deploy, program=model))
+    database.run(partial(control.cancel, ids=[*wanted]))
+    assert set(database.run(partial(control.retry, ids=[*wanted]))) == set(wanted)
+    found = database.run(partial(executions.find_many, ids=[*wanted]))
+    assert {row["id"]: row["max_attempts"] for row in found} == wanted
+    assert [used.model for used in database.run(models_in_use)] == ["openai/test"]

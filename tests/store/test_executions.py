@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from psycopg.rows import class_row
 from sqlalchemy import Row, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from uuid_utils.compat import uuid7
 
 import dspex
@@ -380,6 +380,16 @@ def test_what_is_hot_is_found_by_its_own_index(database: Database, index: str, q
         "executions_dispatched": "program_dispatched_at",
     }
     assert f"{month}_{columns[index]}_idx" in plan, plan
+
+
+def test_no_row_holds_what_a_worker_cannot_read_or_compute_with(database: Database) -> None:
+    id = submit(database)
+    for change in (
+        "timeout_seconds = 'NaN'", "timeout_seconds = 'Infinity'", "timeout_seconds = 0", "attempt = 2147483647",
+        "max_attempts = 2147483647", "run_at = '-infinity'", "run_at = 'infinity'", "created_at = '0044-03-15 BC'",
+    ):  # fmt: skip
+        with pytest.raises(IntegrityError, match="check constraint"), database.transaction() as connection:
+            connection.execute(text(f"UPDATE dspex.executions SET {change} WHERE id = :id"), {"id": id})
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\x00b"])

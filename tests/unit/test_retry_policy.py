@@ -11,6 +11,7 @@ from dspex import errors
 from dspex.errors import DspexError, ExecutionFailed, ModelError, ProgramError, ValidationError
 from dspex.program.program import Retry
 from workers.adapters import AdapterUnavailable
+from workers.adapters.unrunnable import RUNS_ELSEWHERE
 from workers.attempt.fallback import may_fall_back
 from workers.attempt.retry_policy import (
     LONGEST_PAUSE_SECONDS,
@@ -111,6 +112,7 @@ def test_an_attempt_that_another_worker_can_make_does_not_count(code: str) -> No
 #: The failures after which the next of several adapters is tried. Every other one it would meet too.
 NEXT_ADAPTER = {
     "adapter_unavailable",
+    "code_not_found",
     "context_window_exceeded",
     "output_invalid",
     "output_unparseable",
@@ -119,7 +121,11 @@ NEXT_ADAPTER = {
 
 
 def test_where_the_next_adapter_is_tried() -> None:
-    codes = {code for code, _ in WHERE} | {"output_invalid", "deadline_exceeded", "budget_exceeded", "not_storable"}
+    codes = (
+        {code for code, _ in WHERE}
+        | {"output_invalid", "deadline_exceeded", "budget_exceeded", "not_storable"}
+        | RUNS_ELSEWHERE
+    )
     codes |= {cls.code for cls in family(DspexError) if cls.__module__.split(".")[0] in ("dspex", "workers")}
     assert {code for code in codes if may_fall_back(DspexError("failed", code=code))} == NEXT_ADAPTER
 

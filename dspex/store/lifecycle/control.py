@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from dspex.store.lifecycle.set_statements import RowFault, for_each_row
+from dspex.store.programs import READABLE_CONTENT
 
 __all__ = ["CANCELLING", "UNDISPATCH", "Cancelled", "cancel", "cancel_each", "count_failed", "failed_ids", "now",
            "retry"]  # fmt: skip
@@ -90,10 +91,12 @@ WHERE id = ANY(%(ids)s) AND status = 'queued' AND dispatched_at IS NOT NULL RETU
 
 # Attempts keep counting, so that every attempt in the journal and the trail is unambiguous; as many more are allowed
 # as the program's retry has.
-_RETRY = """
+_RETRY = f"""
 WITH wanted AS MATERIALIZED (
-    SELECT e.id, coalesce((v.content->'retry'->>'max_attempts')::int, 1) AS attempts
-    FROM dspex.executions e LEFT JOIN dspex.program_versions v ON v.name = e.program AND v.version = e.version
+    SELECT e.id, CASE WHEN v.attempts ~ '^[1-9][0-9]{{0,2}}$' THEN v.attempts::int ELSE 1 END AS attempts
+    FROM dspex.executions e LEFT JOIN LATERAL (
+        SELECT {READABLE_CONTENT} -> 'retry' ->> 'max_attempts' AS attempts
+        FROM dspex.program_versions WHERE name = e.program AND version = e.version) v ON true
     WHERE e.id = ANY(%(ids)s) AND e.status IN ('failed', 'cancelled') ORDER BY e.id FOR UPDATE OF e
 ), retried AS (
     UPDATE dspex.executions e
@@ -108,7 +111,7 @@ WITH wanted AS MATERIALIZED (
     SELECT id, audit_seq, attempt, now(), %(events)s::json, audit_hash FROM retried
 )
 SELECT id FROM retried
-"""
+"""  # noqa: S608
 
 
 def retry(connection: Connection, ids: Collection[UUID]) -> list[UUID]:

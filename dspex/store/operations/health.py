@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from dspex.store.partitions import first_id
+from dspex.store.programs import READABLE_CONTENT
 
 __all__ = [
     "MOST_COUNTED",
@@ -146,15 +147,16 @@ def latest(connection: Connection) -> Mapping[str, Any] | None:
 #: The model of a program that was not used for so long is not checked.
 IN_USE_SECONDS = 86_400.0
 
-MODELS = """
+MODELS = f"""
 SELECT p.name AS program, v.content ->> 'model' AS model, v.content ->> 'api_base' AS api_base,
     v.content ->> 'api_key_env' AS api_key_env
-FROM dspex.programs p JOIN dspex.program_versions v USING (name, version)
+FROM dspex.programs p JOIN dspex.program_versions stored USING (name, version)
+CROSS JOIN LATERAL (SELECT {READABLE_CONTENT} AS content) v
 WHERE v.content ->> 'model' IS NOT NULL AND (
     p.deployed_at > now() - make_interval(secs => :seconds)
     OR EXISTS (SELECT FROM dspex.executions e WHERE e.program = p.name AND e.id >= :since))
 ORDER BY p.name
-"""
+"""  # noqa: S608
 
 # Which programs' models answered recently, and which failed, with which code.
 OUTCOMES = f"""

@@ -7,7 +7,7 @@ down_revision = None
 
 TABLES = """
 CREATE TABLE dspex.programs (
-    name text PRIMARY KEY,
+    name text PRIMARY KEY CHECK (name ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,99}$'),
     version text NOT NULL,
     paused_at timestamptz,
     paused_reason text,
@@ -60,7 +60,12 @@ CREATE TABLE dspex.executions (
     traceparent text,
     CHECK ((status = 'running') = (worker_id IS NOT NULL)),
     CHECK ((status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
-    CHECK (status <> 'queued' OR cancel_requested_at IS NULL)
+    CHECK (status <> 'queued' OR cancel_requested_at IS NULL),
+    -- Values that no worker can read or compute with.
+    CHECK (attempt BETWEEN 0 AND 1000000 AND max_attempts BETWEEN 0 AND 1000000),
+    CHECK (timeout_seconds > 0 AND timeout_seconds <= 86400),
+    CHECK (created_at > '0001-01-02Z' AND created_at < '9999-12-31Z'),
+    CHECK (run_at > '0001-01-02Z' AND run_at < '9999-12-31Z')
 ) PARTITION BY RANGE (id);
 
 CREATE INDEX executions_due ON dspex.executions (program, priority, run_at)
