@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +22,7 @@ from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from tests.recording import MemoryJournal, a_run
 from tests.waiting import wait_for
+from workers.adapters.dspy import dspy_adapter
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 from workers.adapters.dspy.modules import build_module
 
@@ -232,6 +237,24 @@ def test_code_that_is_not_allowed_or_broken(ask: Ask, module: str, code: str) ->
     assert execution.error is not None
     assert execution.error.code == code
     assert "a secret text" not in str(execution.error)
+
+
+async def test_an_import_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "endless_shop.py").write_text("import sys\nsys.modules['endless_gate'].wait()\n")
+    gate = threading.Event()
+    monkeypatch.setitem(sys.modules, "endless_gate", cast("ModuleType", gate))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", "endless_shop")
+    monkeypatch.setattr(dspy_adapter, "LOAD_SECONDS", 0.05)
+    adapter = DspyAdapter()
+    try:
+        with pytest.raises(dspex.ProgramError, match="was not imported within") as refused:
+            await adapter.prepare(dspex.Program("endless", QA, model="openai/test", module="endless_shop:Support"))
+        assert refused.value.code == "code_not_found"
+        await adapter.prepare(dspex.Program("plain", QA, model="openai/test"))
+    finally:
+        gate.set()
+        await adapter.close()
 
 
 @pytest.mark.parametrize("module", [f"{OWN}.nothing:Support", f"{OWN}:Nothing"])
