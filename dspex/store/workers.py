@@ -56,10 +56,7 @@ SELECT id, attempt, max_attempts, worker_id, program, priority FROM dspex.execut
 WHERE worker_id = :id AND status = 'running'
 """)
 _STOP = text("UPDATE dspex.workers SET state = 'stopped', stopped_at = clock_timestamp(), running = 0 WHERE id = :id")
-_HEARTBEATS = text("""
-SELECT clock_timestamp() AS shown, w.id, w.heartbeat_at, w.lease_seconds
-FROM (SELECT) one LEFT JOIN dspex.workers w ON w.stopped_at IS NULL
-""")
+_HEARTBEATS = text("SELECT id, heartbeat_at, lease_seconds FROM dspex.workers WHERE stopped_at IS NULL")
 _DECLARE_DEAD = text("""
 UPDATE dspex.workers w SET state = 'dead', stopped_at = clock_timestamp()
 FROM unnest(CAST(:ids AS uuid[]), CAST(:heartbeats AS timestamptz[])) AS silent (id, heartbeat_at)
@@ -75,8 +72,9 @@ WITH taken AS (
     WHERE l.worker_id = excluded.worker_id OR (l.worker_id = :silent_id AND l.expires_at = :silent_until)
     RETURNING worker_id, expires_at
 )
-SELECT worker_id, expires_at FROM taken
-UNION ALL SELECT worker_id, expires_at FROM dspex.leaderships WHERE duty = :duty AND NOT EXISTS (SELECT FROM taken)
+SELECT worker_id, expires_at, clock_timestamp() FROM taken
+UNION ALL SELECT worker_id, expires_at, clock_timestamp() FROM dspex.leaderships
+WHERE duty = :duty AND NOT EXISTS (SELECT FROM taken)
 """)
 _RESIGN = text("DELETE FROM dspex.leaderships WHERE worker_id = :worker_id")
 
@@ -179,10 +177,9 @@ class Heartbeat(NamedTuple):
     lease_seconds: float
 
 
-def heartbeats(connection: Connection) -> tuple[datetime, list[Heartbeat]]:
-    """What Postgres' clock shows, and the last heartbeat of each worker that has not stopped or been declared dead."""
-    rows = connection.execute(_HEARTBEATS).all()
-    return rows[0].shown, [Heartbeat(*row[1:]) for row in rows if row.id is not None]
+def heartbeats(connection: Connection) -> list[Heartbeat]:
+    """The last heartbeat of each worker that has not stopped or been declared dead."""
+    return [Heartbeat(*row) for row in connection.execute(_HEARTBEATS)]
 
 
 def declare_dead(connection: Connection, silent: Sequence[Heartbeat]) -> list[UUID]:
@@ -192,10 +189,11 @@ def declare_dead(connection: Connection, silent: Sequence[Heartbeat]) -> list[UU
 
 
 class Lead(NamedTuple):
-    """Who leads a duty, and until when if it is not renewed."""
+    """Who leads a duty, and until when if it is not renewed; and what Postgres' clock showed then."""
 
     worker_id: UUID
     expires_at: datetime
+    shown: datetime
 
 
 def lead(

@@ -100,7 +100,7 @@ def take_back_unclaimed(database: Database, older_than: float, *, suspects_older
 
 
 def declare_dead(database: Database, id: UUID) -> None:
-    _, beats = database.run(workers.heartbeats)
+    beats = database.run(workers.heartbeats)
     silent = [beat for beat in beats if beat.worker_id == id]
     assert database.run(partial(workers.declare_dead, silent=silent)) == [id]
 

@@ -96,10 +96,11 @@ def test_a_slow_answer_is_no_step() -> None:
 
 def test_a_lead_is_silent_once_it_was_not_renewed_for_a_while() -> None:
     watch = LeadWatch()
-    lead = Lead(A, at(2))
     for now in (0, 1):
         assert watch.silent(now, seconds=2.0) is None
-        watch.note(lead, now)
-    assert watch.silent(2, seconds=2.0) == lead
-    watch.note(Lead(A, at(-20)), 2)  # renewed, by a clock that was set back
+        watch.note(Lead(A, at(2), shown=at(now)), now)
+    silent = watch.silent(2, seconds=2.0)
+    assert silent is not None
+    assert silent[:2] == (A, at(2))
+    watch.note(Lead(A, at(-20), shown=at(-22)), 2)  # renewed, by a clock that was set back
     assert watch.silent(3, seconds=2.0) is None

@@ -50,7 +50,7 @@ from dspex.store.lifecycle.set_statements import for_each_row, row_fault
 from dspex.store.operations import health
 from workers.observe.metrics import BACKEND_FAILURES, DISPATCHED, PUMP_LEADER, QUEUE, TAKEN_BACK
 from workers.process.leader.duties import Duties, Duty, SetAside
-from workers.process.leader.observation import LeadWatch
+from workers.process.leader.observation import ClockWatch, LeadWatch
 from workers.process.leader.queue_guard import QueueGuard
 from workers.process.leader.reaper import Reaper
 from workers.process.periodic import Periodic
@@ -119,7 +119,8 @@ class Pump(Periodic):
         self._guard = QueueGuard(self._redis, database, refuse)
         self._lead = LeadWatch()
         self._aside = SetAside()
-        self._reaper = Reaper(database, worker_id, self._aside, self._announce)
+        self._clock = ClockWatch()
+        self._reaper = Reaper(database, worker_id, self._clock, self._aside, self._announce)
         self._duties = Duties(
             Duty("recover", self._reaper.run),
             Duty("key_types", self._guard.set_keys_aside, CARE_INTERVAL_SECONDS),
@@ -164,7 +165,10 @@ class Pump(Periodic):
             self._reaper.forget()
             raise
         self._lead.note(lead, now)
-        return lead is not None and lead.worker_id == own
+        if lead is None:
+            return False
+        self._clock.note(lead.shown, now, time.monotonic())
+        return lead.worker_id == own
 
     def _trouble(self) -> str | None:
         """What this leader cannot do, as JSON text."""

@@ -91,10 +91,6 @@ class ClockWatch:
         #: How far ahead of the monotonic clock it is: at least and at most.
         self._ahead = (-math.inf, math.inf)
 
-    def forget(self) -> None:
-        """Watch anew."""
-        self.since = None
-
     def note(self, shown: datetime, asked_at: float, answered_at: float) -> None:
         """Add what the clock showed when it was asked."""
         ahead = (shown.timestamp() - answered_at, shown.timestamp() - asked_at)
@@ -117,7 +113,7 @@ class LeadWatch:
 
     def note(self, lead: Lead | None, now: float) -> None:
         """Add who leads now."""
-        if lead != self._last:
+        if lead is None or self._last is None or lead[:2] != self._last[:2]:
             self._last, self._since = lead, now
 
     def silent(self, now: float, *, seconds: float) -> Lead | None:

@@ -38,6 +38,7 @@ class Reaper:
         self,
         database: Database,
         worker_id: Callable[[], UUID],
+        clock: ClockWatch,
         aside: SetAside,
         announce: Callable[[Sequence[UUID]], None],
     ) -> None:
@@ -46,12 +47,11 @@ class Reaper:
         self._aside = aside
         self._announce = announce
         self._heartbeats = HeartbeatWatch()
-        self._clock = ClockWatch()
+        self._clock = clock
 
     def forget(self) -> None:
         """Begin to observe anew: this worker did not lead, or Postgres was out of reach for all workers."""
         self._heartbeats.forget()
-        self._clock.forget()
 
     def beating(self) -> Collection[UUID]:
         """The workers that were seen to renew their lease, and hold it."""
@@ -72,11 +72,8 @@ class Reaper:
         return self._heartbeats.pause_seconds(time.monotonic())
 
     def _look(self) -> None:
-        asked_at = time.monotonic()
-        shown, found = self._database.run(workers.heartbeats)
-        answered_at = time.monotonic()
-        self._heartbeats.note(found, answered_at)
-        self._clock.note(shown, asked_at, answered_at)
+        found = self._database.run(workers.heartbeats)
+        self._heartbeats.note(found, time.monotonic())
 
     def _recover(self) -> None:
         assert self._clock.since is not None
