@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +57,25 @@ def a_stream(attempt: int = 1) -> AttemptStream:
 
 def published(stream: AttemptStream) -> Entries:
     return [(position(id), json.loads(entry)) for id, entry in stream.news()]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "again"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'.", True),
+        ("MISCONF Redis is configured to save RDB snapshots", True),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ("The ID specified in XADD is equal or smaller than the target stream top item", False),
+    ],
+)
+def test_what_redis_refused_is_published_again_unless_the_stream_is_not_its_own(refusal: str, again: bool) -> None:
+    streams = Streams("redis://127.0.0.1:1")  # nothing is connected
+    stream = streams.open(ID, 1)
+    stream.answer().text("answer", "Yes")
+    sent = list(stream.news())
+    assert len(sent) == 2
+    streams._answered([stream] * 2, [redis.ResponseError(refusal)] * 2)
+    assert [entry for _, entry in stream.news()] == ([entry for _, entry in sent] if again else [])
 
 
 def a_row(status: Status, attempt: int = 1) -> Mapping[str, Any]:

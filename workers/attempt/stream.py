@@ -24,6 +24,7 @@ import redis.asyncio
 
 from dspex.publish.channels import stream_key
 from dspex.publish.redis_clients import async_client
+from dspex.publish.redis_refusals import is_wrong_type
 from dspex.store.lifecycle.status import Status
 from workers.adapters.contract import Stream, StreamedAnswer
 
@@ -186,6 +187,11 @@ class _AnswerWithout:
             self._answer.field(name, value)
 
 
+def _is_about_one_stream(error: redis.ResponseError) -> bool:
+    """Whether a later attempt has begun, or another client wrote to the stream: nothing more is published in it."""
+    return is_wrong_type(error) or "smaller than the target stream top item" in str(error)
+
+
 class Streams:
     """Publishes the streams of a worker. All methods belong to the loop's thread."""
 
@@ -254,13 +260,18 @@ class Streams:
 
     def _answered(self, sent: Sequence[AttemptStream], replies: Sequence[Any]) -> None:
         """Check the reply to each command: it is None for an entry of a stream that is gone."""
-        lost = {}
+        lost, refusal = {}, None
         for stream, reply in zip(sent, replies, strict=True):
             stream.exists = True
             if reply is None or reply is False or reply == 0:
                 lost[stream.id] = stream
-            elif isinstance(reply, redis.ResponseError):  # a later attempt has begun, or Redis is full
+            elif isinstance(reply, redis.ResponseError):
                 log.debug("stream of %s: %s", stream.id, reply)
+                if not _is_about_one_stream(reply):
+                    lost[stream.id], refusal = stream, reply
+        if refusal is not None:  # Redis is full, or a replica
+            self._failed([*lost.values()], refusal)
+            return
         for stream in lost.values():
             stream.rewind()
             if stream.id not in self._with_news:
@@ -269,7 +280,7 @@ class Streams:
     def _failed(self, streams: Sequence[AttemptStream], error: Exception) -> None:
         """Try again later with the streams of running attempts. Readers of the others find the end in Postgres."""
         if not self._is_away:
-            log.warning("streams: Redis is out of reach, publishing resumes when it is back: %s", error)
+            log.warning("streams: Redis is out of reach or refuses entries, publishing resumes later: %s", error)
         self._is_away = True
         for stream in streams:
             stream.rewind()
