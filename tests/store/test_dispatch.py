@@ -375,8 +375,26 @@ def test_only_so_many_suspects_are_dispatched_at_a_time_and_others_do_not_wait_f
     assert dispatch_due(database, 100, suspects_most=2) == [], "one runs, and one waits in Redis"
     settle(database, running)
     assert [row.suspect for row in dispatch_due(database, 100, suspects_most=2)] == [True]
-    assert len(take_back_unclaimed(database, -1.0)) == 30, "the worker of a suspect has time to end what it runs"
     lose(database, second, alone=True)
     row = database.run(partial(executions.find, id=second))
     assert row is not None
     assert row["error"]["code"] == "poisoned"
+
+
+def test_the_pump_leaves_a_suspect_to_the_worker_that_holds_it(database: Database) -> None:
+    def hold(id: UUID) -> bool:
+        held = partial(
+            lambda connection, id: connection.exec_driver_sql(executions.HOLD_SUSPECT, {"id": id}).all(), id=id
+        )
+        return bool(database.run(held))
+
+    suspect, other = submit(database), submit(database)
+    lose(database, suspect)
+    lose(database, suspect)
+    assert not hold(suspect), "it is not dispatched"
+    dispatch_due(database, 100)
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE dspex.executions SET dispatched_at = now() - interval '5 s'"))
+    assert hold(suspect)
+    assert not hold(other), "it is no suspect"
+    assert take_back_unclaimed(database, 2.0) == [other]

@@ -92,10 +92,8 @@ def dispatch_due(database: Database, window: int = 10, *, suspects_most: int = 1
         return dispatch(connection, window, suspects_most=suspects_most)
 
 
-def take_back_unclaimed(database: Database, older_than: float, *, suspects_older_than: float = 60.0) -> list[UUID]:
-    ids = database.run(
-        partial(find_unclaimed, older_than=older_than, suspects_older_than=suspects_older_than, most=100)
-    )
+def take_back_unclaimed(database: Database, older_than: float) -> list[UUID]:
+    ids = database.run(partial(find_unclaimed, older_than=older_than, most=100))
     return database.run(partial(take_back, ids=ids))
 
 

@@ -47,9 +47,10 @@ log = logging.getLogger("dspex.workers")
 LONGEST_HAND_BACK_SECONDS = 10.0
 #: How long executions stay here that only other workers can run: they keep their place in the pump's window meanwhile.
 LEFT_SECONDS = 1.0
-#: The longest grace period of what runs in a worker when a suspect has to run alone there. With the hand-back it is
-#: less than the time after which the pump dispatches the suspect again (workers/process/pump.py).
+#: The longest grace period of what runs in a worker when a suspect has to run alone there.
 LONGEST_CLEARING_SECONDS = 30.0
+#: How often it renews its hold on the suspect meanwhile: more often than the pump takes back what was not claimed.
+HOLD_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,23 +181,31 @@ class Executor:
     async def _run_alone(self, id: UUID, program: str, on_start: OnStart) -> Outcome:
         """Run a suspect while nothing else runs here: if it kills this worker, no other execution loses an attempt."""
         async with self._whole_worker:
-            if not await self._ledger.is_suspect(id):  # a late or forged message
+            if not await self._ledger.hold_suspect(id):  # a late or forged message
                 metrics.missed()
                 self._refusals.unclaimed(id)
                 return Outcome(None)
             log.warning("execution %s lost two attempts with their workers: it runs alone now", id)
             self._slots.close()
             try:
-                await self._end_others()
+                await self._end_others(id)
                 return await self._pipeline(id, program, on_start, alone=True)
             finally:
                 self._slots.open()
 
-    async def _end_others(self) -> None:
+    async def _end_others(self, suspect: UUID) -> None:
         """Let what runs here end within the grace period; then hand back the rest."""
-        await _settled(self._pipelines - self._suspects, self._clearing_seconds)
+        await self._await_others(suspect, self._clearing_seconds)
         self._end_all(Ending.HANDED_BACK)
-        await _settled(self._pipelines - self._suspects, LONGEST_HAND_BACK_SECONDS)
+        await self._await_others(suspect, LONGEST_HAND_BACK_SECONDS)
+
+    async def _await_others(self, suspect: UUID, seconds: float) -> None:
+        """Wait until nothing else runs here, at most so long; the pump leaves the suspect to this worker meanwhile."""
+        now = asyncio.get_running_loop().time
+        until = now() + seconds
+        while (others := self._pipelines - self._suspects) and (left := until - now()) > 0:
+            await _settled(others, min(left, HOLD_SECONDS))
+            await self._ledger.hold_suspect(suspect)
 
     async def _pipeline(self, id: UUID, program: str, on_start: OnStart, *, alone: bool = False) -> Outcome:
         """Claim the execution, and run its attempt to its settlement."""

@@ -111,9 +111,9 @@ class Ledger:
             await asyncio.wait(set(unwritten))
         return await self._settlements.add(settlement)
 
-    async def is_suspect(self, id: UUID) -> bool:
-        """Whether the execution is dispatched to run alone in a worker."""
-        return bool(await self._reads.add((executions.IS_SUSPECT, {"id": id})))
+    async def hold_suspect(self, id: UUID) -> bool:
+        """Have the pump leave a suspect to this worker a little longer. False if it is not dispatched to run alone."""
+        return bool(await self._reads.add((executions.HOLD_SUSPECT, {"id": id})))
 
     async def store_call(self, call: LMCall) -> None:
         """Returns once the call is committed. Raises LeaseLost when its attempt is over and must make no other call.

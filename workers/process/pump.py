@@ -197,8 +197,7 @@ class Pump(Periodic):
         older_than, most = (UNCLAIMED_BUSY_SECONDS, 1000) if waiting else (UNCLAIMED_SECONDS, 10_000)
         if self._guard.end_flood(waiting):
             older_than, most = 0.0, 10_000
-        find = partial(find_unclaimed, older_than=older_than, suspects_older_than=UNCLAIMED_BUSY_SECONDS, most=most)
-        ids = self._database.run(partial(find, aside=self._aside.ids()))
+        ids = self._database.run(partial(find_unclaimed, older_than=older_than, most=most, aside=self._aside.ids()))
         taken, faults = for_each_row(lambda ids: self._database.run(partial(take_back, ids=ids)), ids)
         self._aside.add("take back", faults)
         if taken:

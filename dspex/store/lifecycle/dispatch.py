@@ -256,13 +256,11 @@ def find_refused(connection: Connection, *, most: int, aside: Collection[UUID] =
     return for_each_row(mark, due)[1]
 
 
-# A suspect has more time: its worker ends what it runs before it claims the suspect.
 # What was dispatched in the future was dispatched before Postgres' clock was set back.
 _UNCLAIMED = text("""
 SELECT id FROM dspex.executions
-WHERE status = 'queued' AND (dispatched_at > clock_timestamp() + interval '1 s'
-        OR dispatched_at < clock_timestamp() - make_interval(secs =>
-            CASE WHEN lost_attempts < 2 THEN CAST(:older_than AS float8) ELSE :suspects_older_than END))
+WHERE status = 'queued' AND (dispatched_at < clock_timestamp() - make_interval(secs => :older_than)
+        OR dispatched_at > clock_timestamp() + interval '1 s')
     AND id <> ALL(CAST(:aside AS uuid[]))
 ORDER BY dispatched_at LIMIT :most
 """)
@@ -280,13 +278,9 @@ RETURNING id
 """)
 
 
-def find_unclaimed(
-    connection: Connection, *, older_than: float, suspects_older_than: float, most: int, aside: Collection[UUID] = ()
-) -> list[UUID]:
+def find_unclaimed(connection: Connection, *, older_than: float, most: int, aside: Collection[UUID] = ()) -> list[UUID]:
     """Executions dispatched more than ``older_than`` seconds ago and never claimed, without those ``aside``."""
-    parameters = {
-        "older_than": older_than, "suspects_older_than": suspects_older_than, "most": most, "aside": list(aside),
-    }  # fmt: skip
+    parameters = {"older_than": older_than, "most": most, "aside": list(aside)}
     return list(connection.scalars(_UNCLAIMED, parameters))
 
 

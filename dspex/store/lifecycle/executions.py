@@ -27,7 +27,7 @@ from dspex.store.tables import executions
 __all__ = [
     "ADOPT",
     "CLAIM",
-    "IS_SUSPECT",
+    "HOLD_SUSPECT",
     "SETTLE",
     "AlreadyStored",
     "Claimed",
@@ -214,10 +214,10 @@ SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::tex
 FROM claimed
 """
 
-#: For psycopg: finds an execution that can be claimed only by a worker that runs it alone.
-IS_SUSPECT = """
-SELECT id FROM dspex.executions
-WHERE id = %(id)s AND lost_attempts >= 2 AND status || '' = 'queued' AND dispatched_at IS NOT NULL
+#: For psycopg: have the pump leave to this worker a suspect that it will claim once it runs nothing else.
+HOLD_SUSPECT = """
+UPDATE dspex.executions SET dispatched_at = clock_timestamp()
+WHERE id = %(id)s AND lost_attempts >= 2 AND status || '' = 'queued' AND dispatched_at IS NOT NULL RETURNING id
 """
 
 # The executions of a claim whose reply was lost with the connection: they belong to this worker already.
