@@ -55,7 +55,7 @@ def test_a_holder_of_the_lock_is_poisoned_and_no_other_execution_is_lost(
             start()
         return all(each.refresh().status.is_final for each in (guilty, *innocent))
 
-    wait_for(over, "all to end", timeout=120, every=0.2)
+    wait_for(over, "all to end", timeout=180, every=0.2)
     assert {each.status for each in innocent} == {dspex.Status.COMPLETED}
     assert guilty.error is not None
     assert guilty.error.code == "poisoned"
