@@ -65,6 +65,7 @@ _KINDS = {
         "the deadline passed and the worker did not end the attempt",
         "worker, host, pid, attempt, last_heartbeat_at, deadline_at, found_at",
     ),
+    "resealed": ("values were sealed again, with this key, and the trail has their new hashes", "key"),
     "recovered": ("the execution was queued again after a worker was lost or stopped", "reason, or by"),
 }  # fmt: skip
 _RECORDED = (

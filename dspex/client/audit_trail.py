@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from dspex.store.audit_chain import Entry, Verdict, verify_chain
+from dspex.store.audit_chain import Chain, Entry, Verdict, verify_chain
 
 __all__ = ["AuditEvent", "AuditTrail", "events_of"]
 
@@ -41,10 +41,10 @@ class AuditTrail(Sequence[AuditEvent]):
     none); ``kind in trail`` tests for one. ``verify()`` recomputes the chain.
     """
 
-    def __init__(self, execution_id: UUID, entries: Sequence[Entry], *, head_seq: int, head_hash: bytes) -> None:
-        self.execution_id = execution_id
-        self.entries = tuple(entries)
-        self._head = (head_seq, head_hash)
+    def __init__(self, chain: Chain) -> None:
+        self.execution_id: UUID = chain.execution_id
+        self.entries: Sequence[Entry] = tuple(chain.entries)
+        self._chain = chain
         self._events = [event for entry in self.entries for event in events_of(entry)]
 
     def __len__(self) -> int:
@@ -70,8 +70,12 @@ class AuditTrail(Sequence[AuditEvent]):
         return [event.kind for event in self._events]
 
     def verify(self) -> Verdict:
-        """Recompute every hash, and compare the last one with the hash in the execution's row."""
-        return verify_chain(self.execution_id, self.entries, *self._head)
+        """Recompute every hash, follow the transitions, and compare both with the execution's row.
+
+        True means that no event was changed, that each transition was legal, and that the inputs and the outcome are
+        those that were recorded.
+        """
+        return verify_chain(self._chain)
 
 
 def events_of(entry: Entry) -> Iterator[AuditEvent]:

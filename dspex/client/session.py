@@ -25,6 +25,7 @@ from dspex.signatures import Signature
 from dspex.store import migrate, programs, workers
 from dspex.store.database import Database
 from dspex.store.lifecycle import batches, executions
+from dspex.store.operations import audit_pages
 from dspex.submit.batch_rows import BatchRows
 from dspex.submit.prepare import Preparer
 from dspex.submit.rate_limit import SubmitRate
@@ -104,11 +105,10 @@ class Session:
 
     def audit_trail(self, id: UUID) -> AuditTrail:
         """The audit trail of an execution. Raises ExecutionNotFound."""
-        found = self.database.run(partial(executions.trail, id=id))
-        if found is None:
+        chains = self.database.run(partial(audit_pages.of, ids=[id]))
+        if not chains:
             raise not_found(self.database, id)
-        entries, head_seq, head_hash = found
-        return AuditTrail(id, entries, head_seq=head_seq, head_hash=head_hash)
+        return AuditTrail(chains[0])
 
     def timed_out(self, row: Row, timeout: float | None) -> ExecutionTimedOut:
         """The error for a wait that ended too early, with the reason as far as it is known."""

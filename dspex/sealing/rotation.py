@@ -70,7 +70,7 @@ def _executions(database: Database, keyring: Keyring, most: int, done: Rotated) 
     def group(connection: Connection) -> Sequence[RowMapping]:
         rows = resealing.stale_executions(connection, keyring.primary, after, most)
         resealed = list(_resealed(rows, resealing.EXECUTION_COLUMNS, _place, keyring, done))
-        _write(connection, resealing.write_executions, resealed, done)
+        _write(connection, partial(resealing.write_executions, key=keyring.primary), resealed, done)
         return rows
 
     while rows := _in_transaction(database, group):

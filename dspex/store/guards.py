@@ -12,7 +12,12 @@ from dspex.store.database import Database
 
 __all__ = ["TRIGGERS", "changes_accepted", "missing_triggers"]
 
-TRIGGERS = frozenset({"audit_events_append_only", "audit_events_no_truncate", "executions_transition"})
+TRIGGERS = frozenset(
+    {
+        "audit_events_append_only", "audit_events_no_truncate", "audit_events_of_transitions", "executions_no_rewrite",
+        "executions_transition",
+    }
+)  # fmt: skip
 
 _ENABLED = text("""
 SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -8,6 +8,7 @@ a period at most, and queries meet few partitions however long executions are ke
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -72,19 +73,35 @@ def ensure(connection: Connection, *, keep_days: int | None = None) -> list[str]
     now = connection.scalar(text("SELECT clock_timestamp()"))
     chosen = unit(keep_days)
     _unmake_longer(connection, chosen, now)
-    last = connection.scalar(text("SELECT high FROM dspex.periods ORDER BY high DESC LIMIT 1"))
-    begin = chosen.begin(now) if last is None else max(moment(last), chosen.begin(now))
     final = chosen.next(now)
     for _ in range(chosen.ahead):
         final = chosen.next(final)
     made = []
-    while begin < final:
-        end, name = chosen.next(begin), f"{begin:%Y_%m_%d}"
-        parameters = {"name": name, "low": first_id(begin), "high": first_id(end)}
+    for begin, end in _gaps(connection, chosen, chosen.begin(now), final):
+        parameters = {"name": f"{begin:%Y_%m_%d}", "low": first_id(begin), "high": first_id(end)}
         if connection.scalar(text("SELECT dspex.make_period(:name, :low, :high)"), parameters):
-            made.append(name)
-        begin = end
+            made.append(parameters["name"])
     return made
+
+
+def _gaps(
+    connection: Connection, unit: PeriodLength, begin: datetime, final: datetime
+) -> Iterator[tuple[datetime, datetime]]:
+    """The missing periods between two times."""
+    within = {"low": first_id(begin), "high": first_id(final)}
+    rows = connection.execute(_PERIODS_WITHIN, within).all()
+    while begin < final:
+        present = next((row for row in rows if row.low <= first_id(begin) < row.high), None)
+        if present is not None:
+            begin = final if present.high >= within["high"] else moment(present.high)
+            continue
+        ends = [unit.next(begin), *(moment(row.low) for row in rows if row.low > first_id(begin))]
+        yield begin, min(ends)
+        begin = min(ends)
+
+
+# A period further ahead, whoever made it, is left alone.
+_PERIODS_WITHIN = text("SELECT low, high FROM dspex.periods WHERE high > :low AND low < :high ORDER BY low")
 
 
 def _unmake_longer(connection: Connection, unit: PeriodLength, now: datetime) -> None:
@@ -98,4 +115,5 @@ def _unmake_longer(connection: Connection, unit: PeriodLength, now: datetime) ->
 
 
 def _is_longer(period: Row[tuple[str, UUID, UUID]], unit: PeriodLength) -> bool:
-    return moment(period.high) - moment(period.low) > unit.longest
+    milliseconds = (period.high.int - period.low.int) >> 80
+    return timedelta(milliseconds=milliseconds) > unit.longest

@@ -219,6 +219,9 @@ audit_events = Table(
     Column("seq", Integer, primary_key=True),
     Column("attempt", Integer, nullable=False),
     _at("at", nullable=False),
+    # The hashes of the values that the transition stored, if it stored any (audit_chain.py).
+    Column("submission_hash", LargeBinary),
+    Column("outcome_hash", LargeBinary),
     Column("events", JSON, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     postgresql_partition_by="RANGE (execution_id)",

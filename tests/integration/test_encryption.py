@@ -235,7 +235,10 @@ def test_what_was_moved_to_another_row_does_not_open(stack: Stack) -> None:
     mine.result(60), other.result(60)
     database = Database(stack.backends.database_url, pool_size=1)
     move = "UPDATE dspex.executions SET result = (SELECT result FROM dspex.executions WHERE id = %s) WHERE id = %s"
-    database.run(lambda connection: connection.exec_driver_sql(move, (other.id, mine.id)))
+    with database.transaction() as connection:
+        connection.exec_driver_sql("ALTER TABLE dspex.executions DISABLE TRIGGER USER")
+        connection.exec_driver_sql(move, (other.id, mine.id))
+        connection.exec_driver_sql("ALTER TABLE dspex.executions ENABLE TRIGGER USER")
     database.close()
     with pytest.raises(EncryptionError) as damaged:
         stack.client.get(mine.id).result(0)

@@ -178,6 +178,7 @@ def test_the_figures_are_those_of_what_ended_lately(database: Database) -> None:
     for claimed in claim(database, worker, *ids):
         settle(database, claimed, "failed" if claimed.id in ids[:3] else "completed")
     with database.transaction() as connection:
+        triggers(connection, "executions", "DISABLE")
         connection.execute(
             text("""UPDATE dspex.executions
                     SET started_at = finished_at - interval '4 s', metrics = '{"cost_usd": 0.5}',
@@ -188,6 +189,7 @@ def test_the_figures_are_those_of_what_ended_lately(database: Database) -> None:
             text("""UPDATE dspex.executions SET finished_at = now() - interval '40 min',
                     error = '{"code": "poisoned"}' WHERE id = :id"""), {"id": ids[0]},
         )  # fmt: skip
+        triggers(connection, "executions", "ENABLE")
         connection.execute(text("UPDATE dspex.workers SET memory_bytes = 3 * 1048576"))
     submit(database)
     read = database.run(partial(figures.read, window_seconds=300, cost=True))

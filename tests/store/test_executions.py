@@ -19,13 +19,14 @@ from uuid_utils.compat import uuid7
 import dspex
 from dspex.client.audit_trail import AuditTrail
 from dspex.store import partitions, programs, workers
-from dspex.store.audit_chain import entry_hash
+from dspex.store.audit_chain import entry_hash, hash_of_values
 from dspex.store.database import Database
 from dspex.store.lifecycle import executions, recovery
 from dspex.store.lifecycle.dispatch import dispatch, find_unclaimed, take_back
 from dspex.store.lifecycle.executions import Claimed, Settlement, Submission
 from dspex.store.lifecycle.recovery import Overdue
 from dspex.store.lifecycle.status import TRANSITIONS, Status
+from dspex.store.operations import audit_pages
 
 PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
 EVENTS = '[{"kind":"submitted","data":{"note":"Grüße, \\u0000 and 🐈"}}]'
@@ -76,8 +77,9 @@ def claim(
 
 
 def settle(database: Database, claimed: Claimed, status: str = "completed", **values: Any) -> bool:
+    kind = "retried" if status == "queued" else status
     made = Settlement(
-        claimed.id, claimed.attempt, claimed.worker_id, status, events='[{"kind":"completed"}]', metrics="{}", **values
+        claimed.id, claimed.attempt, claimed.worker_id, status, events=f'[{{"kind":"{kind}"}}]', metrics="{}", **values
     )
 
     def work(connection: Any) -> bool:
@@ -111,10 +113,8 @@ def recover(database: Database, overdue: Overdue | None = None) -> list[Row[Any]
 
 
 def trail(database: Database, id: UUID) -> AuditTrail:
-    found = database.run(partial(executions.trail, id=id))
-    assert found is not None
-    entries, seq, digest = found
-    return AuditTrail(id, entries, head_seq=seq, head_hash=digest)
+    (chain,) = database.run(partial(audit_pages.of, ids=[id]))
+    return AuditTrail(chain)
 
 
 def status(database: Database, id: UUID) -> str:
@@ -255,13 +255,23 @@ def test_what_was_dispatched_and_never_claimed_is_taken_back(database: Database)
 
 def test_python_and_the_database_compute_the_same_hash(database: Database) -> None:
     id, at = uuid7(), datetime(2026, 11, 22, 10, 11, 12, 345678, UTC)
-    parameters = {"previous": b"\x01\x02", "id": id, "at": at, "events": EVENTS}
-    stored = database.run(
-        lambda c: c.execute(
-            text("SELECT dspex.audit_hash(:previous, :id, 3, 2, :at, :events)"), parameters
-        ).scalar_one()
-    )
-    assert stored == entry_hash(b"\x01\x02", id, 3, 2, at, EVENTS)
+    for hashes in ({"submission": b"\x03\xff", "outcome": None}, {"submission": None, "outcome": b"\x04"}):
+        parameters = {"previous": b"\x01\x02", "id": id, "at": at, "events": EVENTS, **hashes}
+        statement = text("SELECT dspex.audit_hash(:previous, :id, 3, 2, :at, :submission, :outcome, :events)")
+        stored = database.run(lambda c: c.execute(statement, parameters).scalar_one())  # noqa: B023
+        named = {f"{name}_hash": value for name, value in hashes.items()}
+        assert stored == entry_hash(b"\x01\x02", id, 3, 2, at, EVENTS, **named)
+
+
+@pytest.mark.parametrize("values", [("qa", "v", EVENTS, None), ("qa", "", None, "漢"), ("a", "b", "c", "d")])
+def test_python_and_the_database_compute_the_same_hashes_of_values(
+    database: Database, values: tuple[str | None, ...]
+) -> None:
+    for name, given in (("submission", values), ("outcome", (*values, "e"))):
+        columns = ", ".join(f":v{n}" for n in range(len(given)))
+        statement = text(f"SELECT dspex.{name}_hash({columns})")
+        parameters = {f"v{n}": value for n, value in enumerate(given)}
+        assert database.run(lambda c: c.execute(statement, parameters).scalar_one()) == hash_of_values(*given)  # noqa: B023
 
 
 def test_copied_executions_have_the_same_chain(database: Database, worker_id: UUID) -> None:
@@ -317,7 +327,8 @@ def test_the_audit_table_is_append_only(database: Database, statement: str) -> N
             "has 2 entries; the execution recorded 3",
         ),
         (
-            "INSERT INTO dspex.audit_events SELECT execution_id, 4, attempt, at, events, hash FROM dspex.audit_events "
+            "INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash) "
+            "SELECT execution_id, 4, attempt, at, events, hash FROM dspex.audit_events "
             "WHERE execution_id = :id AND seq = 3",
             "entry 4 was changed",
         ),

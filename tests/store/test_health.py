@@ -17,6 +17,7 @@ from dspex.store.database import Database
 from dspex.store.lifecycle import executions
 from dspex.store.lifecycle.executions import Settlement
 from dspex.store.operations import health
+from tests.store.test_executions import triggers
 from tests.store.test_plans import read_at_most
 
 QA = dspex.signature("question -> answer")
@@ -25,7 +26,8 @@ REGISTER: dict[str, Any] = {"host": "h", "pid": 7, "version": "0", "concurrency"
 
 def store(database: Database, program: dspex.Program, count: int) -> None:
     make = partial(
-        executions.Submission, program=program.name, version=program.version, inputs="{}", events="[]", priority=5,
+        executions.Submission, program=program.name, version=program.version, inputs="{}", priority=5,
+        events='[{"kind":"submitted"}]',
         max_attempts=3, timeout_seconds=60.0,
     )  # fmt: skip
     with database.transaction() as connection:
@@ -39,12 +41,18 @@ def finish(database: Database, outcome: Callable[[int], tuple[str, str | None]])
     with database.transaction() as connection:
         connection.execute(text("UPDATE dspex.executions SET dispatched_at = now() WHERE status = 'queued'"))
         ids = list(connection.scalars(text("SELECT id FROM dspex.executions WHERE status = 'queued' ORDER BY id")))
-        given = {"worker_id": worker_id, "events": "[]", "ids": array(ids), "alone": [], "unrunnable": "{}"}
+        given = {
+            "worker_id": worker_id,
+            "events": '[{"kind":"claimed"}]',
+            "ids": array(ids),
+            "alone": [],
+            "unrunnable": "{}",
+        }
         connection.exec_driver_sql(executions.CLAIM, given)
         made = []
         for number, id in enumerate(ids):
             status, error = outcome(number)
-            made.append(Settlement(id, 1, worker_id, status, "[]", "{}", error=error))
+            made.append(Settlement(id, 1, worker_id, status, f'[{{"kind":"{status}"}}]', "{}", error=error))
         connection.exec_driver_sql(executions.SETTLE, executions.settle_parameters(made))
 
 
@@ -106,7 +114,12 @@ def test_models_are_those_of_programs_in_use_with_how_their_executions_ended(dat
     store(database, made[0], 3)
     error = {"code": "attempts_exhausted", "details": {"cause": {"code": "rate_limited"}}}
     finish(database, lambda number: ("completed", None) if number else ("failed", json.dumps(error)))
-    run(database, "UPDATE dspex.executions SET finished_at = now() - interval '1 min' WHERE status = 'failed'")
+    with database.transaction() as connection:
+        triggers(connection, "executions", "DISABLE")
+        connection.execute(
+            text("UPDATE dspex.executions SET finished_at = now() - interval '1 min' WHERE status = 'failed'")
+        )
+        triggers(connection, "executions", "ENABLE")
     new, used = database.run(health.models_in_use)
     assert (new.program, new.completed, new.failures) == ("new", 0, {})
     assert (used.program, used.completed, used.failures) == ("used", 2, {"rate_limited": 1})

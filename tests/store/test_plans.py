@@ -20,9 +20,11 @@ from dspex.store.lifecycle.executions import Settlement
 from tests.store.test_dispatch import rows_read
 from workers.attempt.batcher import SESSION
 
+COMPLETED = '[{"kind":"completed"}]'
 PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
 SUBMISSION = partial(
-    executions.Submission, program="qa", version=PROGRAM.version, inputs='{"question":"?"}', events="[]", priority=5,
+    executions.Submission, program="qa", version=PROGRAM.version, inputs='{"question":"?"}', priority=5,
+    events='[{"kind":"submitted"}]',
     max_attempts=3, timeout_seconds=60.0,
 )  # fmt: skip
 
@@ -45,10 +47,15 @@ def test_a_claim_and_a_settlement_read_their_own_rows(database: Database) -> Non
     with database.transaction() as connection:
         executions.copy(connection, [SUBMISSION(id=id) for id in (*others, *ids)])
         connection.execute(text("UPDATE dspex.executions SET dispatched_at = now()"))
-        given: dict[str, Any] = {"worker_id": worker_id, "events": "[]", "unrunnable": "{}", "alone": "{}"}
+        given: dict[str, Any] = {
+            "worker_id": worker_id,
+            "events": '[{"kind":"claimed"}]',
+            "unrunnable": "{}",
+            "alone": "{}",
+        }
         assert read_at_most(connection, executions.CLAIM, {**given, "ids": array(ids)}) <= 100
         connection.exec_driver_sql(executions.CLAIM, {**given, "ids": array(others)})
-        settlements = [Settlement(id, 1, worker_id, "completed", "[]", "{}", result="{}") for id in ids]
+        settlements = [Settlement(id, 1, worker_id, "completed", COMPLETED, "{}", result="{}") for id in ids]
         assert read_at_most(connection, executions.SETTLE, executions.settle_parameters(settlements)) <= 400
         finished = "SELECT count(*) FROM dspex.executions WHERE finished_at IS NOT NULL"
         assert connection.scalar(text(finished)) == len(ids)
@@ -57,8 +64,14 @@ def test_a_claim_and_a_settlement_read_their_own_rows(database: Database) -> Non
 def test_plans_that_a_worker_makes_of_empty_tables_serve_full_ones(database: Database) -> None:
     """It makes each once, perhaps before there is anything: a table read from its beginning then would be for long."""
     ids = [uuid7() for _ in range(100)]
-    settlements = [Settlement(id, 1, ids[0], "completed", "[]", "{}", result="{}") for id in ids]
-    claiming = {"ids": array(ids), "worker_id": ids[0], "events": "[]", "unrunnable": "{}", "alone": "{}"}
+    settlements = [Settlement(id, 1, ids[0], "completed", COMPLETED, "{}", result="{}") for id in ids]
+    claiming = {
+        "ids": array(ids),
+        "worker_id": ids[0],
+        "events": '[{"kind":"claimed"}]',
+        "unrunnable": "{}",
+        "alone": "{}",
+    }
     statements: list[tuple[str, Mapping[str, Any]]] = [
         (executions.CLAIM, claiming),
         (executions.ADOPT, claiming),

@@ -15,7 +15,7 @@ from dspex.operations.report.markdown import markdown, sparkline
 from dspex.operations.report.monitoring_report import BUCKETS, MonitoringReport, gather
 from dspex.store import programs
 from dspex.store.database import Database
-from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submit
+from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submit, triggers
 
 METRICS = '{"cost_usd": 0.25, "prompt_tokens": 10, "completion_tokens": 5}'
 ERROR = '{"code": "attempts_exhausted", "details": {"cause": {"code": "<rate_limited>"}}}'
@@ -32,11 +32,13 @@ def report(database: Database) -> MonitoringReport:
     for claimed in claim(database, worker, *ids[:3]):
         settle(database, claimed, "failed" if claimed.id == ids[0] else "completed")
     with database.transaction() as connection:
+        triggers(connection, "executions", "DISABLE")
         connection.execute(
             text("""UPDATE dspex.executions SET metrics = CAST(:metrics AS json),
                     error = CASE status WHEN 'failed' THEN CAST(:error AS json) END WHERE finished_at IS NOT NULL"""),
             {"metrics": METRICS, "error": ERROR},
         )
+        triggers(connection, "executions", "ENABLE")
         connection.execute(
             text("""INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response,
                         prompt_tokens, completion_tokens, cost_usd, duration_ms)
@@ -54,7 +56,7 @@ def test_it_counts_what_happened(report: MonitoringReport) -> None:
     assert report.total.error_rate == pytest.approx(1 / 3)
     assert [(p.program, p.ended, p.cost_usd, p.prompt_tokens) for p in report.programs] == [("qa", 3, 0.75, 30)]
     assert report.errors == [{"program": "qa", "code": "<rate_limited>", "count": 1}]
-    assert report.events == {"signature_compilation": 4, "submitted": 4, "claimed": 3, "completed": 3}
+    assert report.events == {"signature_compilation": 4, "submitted": 4, "claimed": 3, "completed": 2, "failed": 1}
     assert (report.events_detected, report.signature_compilation_events) == (14, 4)
     (model,) = report.models
     assert (model["model"], model["calls"], model["p95_seconds"]) == ("openai/a", 1, 1.5)

@@ -23,10 +23,10 @@ from dspex.operations.audit.verify_audit import verify_trails
 from dspex.operations.retention.upkeep import plan, upkeep
 from dspex.settings import Settings
 from dspex.settings.storage_settings import StorageSettings
-from dspex.store import partitions, programs
+from dspex.store import migrate, partitions, programs
 from dspex.store.database import Database
 from dspex.store.operations import retention
-from tests.store.test_executions import PROGRAM, claim, register, settle, submit
+from tests.store.test_executions import PROGRAM, claim, register, settle, submit, triggers
 
 PERIODS = [(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))]
 NAME = "2026_01_01"
@@ -47,12 +47,25 @@ def old_id(number: int) -> UUID:
     return UUID(int=partitions.first_id(LONG_AGO + timedelta(minutes=number)).int + number)
 
 
-def completed(database: Database, worker_id: UUID, ids: Sequence[UUID]) -> Sequence[UUID]:
+def completed(
+    database: Database, worker_id: UUID, ids: Sequence[UUID], *, at: datetime | None = LONG_AGO
+) -> Sequence[UUID]:
+    """Executions that completed at this time; None for now."""
     for id in ids:
         submit(database, id=id)
     for claimed in claim(database, worker_id, *ids):
         assert settle(database, claimed, result='{"answer":"!"}')
+    if at is not None:
+        finish(database, ids, at)
     return ids
+
+
+def finish(database: Database, ids: Sequence[UUID], at: datetime) -> None:
+    with database.transaction() as connection:
+        triggers(connection, "executions", "DISABLE")
+        statement = text("UPDATE dspex.executions SET finished_at = :at WHERE id = ANY(:ids)")
+        connection.execute(statement, {"ids": list(ids), "at": at})
+        triggers(connection, "executions", "ENABLE")
 
 
 def run(database: Database, **settings: Any) -> list[str]:
@@ -75,9 +88,8 @@ def test_a_period_goes_whole_but_for_what_is_not_settled(database: Database, wor
     waiting, running = submit(database, id=old_id(10)), submit(database, id=old_id(11))
     claim(database, worker_id, running)
     assert run(database) == []  # nothing is asked for
-    assert f"removed the executions of {NAME}; kept 2 of them, which are not settled" in run(
-        database, retention_days=30
-    )
+    kept = f"removed the executions of {NAME}; kept 2 of them, which are not settled, or were settled lately"
+    assert kept in run(database, retention_days=30)
     assert run(database, retention_days=30) == []  # twice is harmless
     left = database.run(lambda c: set(c.scalars(text("SELECT id FROM dspex.executions"))))
     assert left == {waiting, running, recent}
@@ -94,8 +106,21 @@ def test_what_stayed_goes_on_and_goes_once_it_is_settled(database: Database, wor
     (claimed,) = claim(database, worker_id, old_id(1))
     assert settle(database, claimed)
     assert faults(database) == {}
+    assert run(database, retention_days=30) == [], "it was settled just now"
+    finish(database, [claimed.id], datetime.now(UTC) - timedelta(days=31))
     assert "removed 1 executions outside their period" in run(database, retention_days=30)
     assert [count(database, table) for table in partitions.TABLES] == [0, 0, 0]
+
+
+def test_what_was_settled_lately_stays_until_its_time_is_over(database: Database, worker_id: UUID) -> None:
+    """It waited long, and its client has not read it yet."""
+    (late,) = completed(database, worker_id, [old_id(1)], at=None)
+    completed(database, worker_id, [old_id(2)])
+    assert any("kept 1 of them" in step for step in run(database, retention_days=30))
+    for days, left in ((29, 1), (31, 0)):
+        finish(database, [late], datetime.now(UTC) - timedelta(days=days))
+        run(database, retention_days=30)
+        assert count(database, "executions") == count(database, "audit_events", "seq = 1") == left
 
 
 def test_more_than_a_thousand_unsettled_keep_their_period(database: Database, worker_id: UUID) -> None:
@@ -171,7 +196,8 @@ def test_a_lock_held_elsewhere_is_not_waited_for(database: Database, worker_id: 
 
 def test_an_upkeep_that_was_cut_short_goes_on(database: Database, worker_id: UUID) -> None:
     completed(database, worker_id, [old_id(n) for n in range(2)])
-    database.run(partial(retention.retire_executions, period=NAME))  # and its worker was killed
+    retire = partial(retention.retire_executions, period=NAME, settled_before=datetime.now(UTC))
+    database.run(retire)  # and its worker was killed
     steps = run(database, retention_days=30)
     assert f"removed the audit trails of {NAME}" in steps
     (period,) = (p for p in database.run(retention.periods) if p.name == NAME)
@@ -185,7 +211,7 @@ def test_audit_entries_are_still_refused_to_everybody_else(database: Database, w
         database.run(lambda c: c.execute(text("DELETE FROM dspex.audit_events")))
     name = f"{datetime.now(UTC):%Y_%m}_01"
     with pytest.raises(DBAPIError, match="is not over"):
-        database.run(partial(retention.retire_executions, period=name))
+        database.run(partial(retention.retire_executions, period=name, settled_before=datetime.now(UTC)))
 
 
 def test_the_client_says_that_retention_removed_it(client: Client, database: Database, worker_id: UUID) -> None:
@@ -205,7 +231,7 @@ def test_a_key_is_free_once_its_execution_is_gone(client: Client, database: Data
     first = client.submit("qa", inputs, idempotency_key="k")
     completed(database, worker_id, [old_id(1)])
     database.run(lambda c: c.execute(text("UPDATE dspex.idempotency_keys SET execution_id = :id"), {"id": old_id(1)}))
-    database.run(partial(retention.retire_executions, period=NAME))
+    database.run(partial(retention.retire_executions, period=NAME, settled_before=datetime.now(UTC)))
     with pytest.raises(ExecutionNotFound, match="the next upkeep frees the key") as refused:
         client.submit("qa", inputs, idempotency_key="k")
     assert refused.value.retryable
@@ -258,6 +284,48 @@ def test_periods_are_as_long_as_retention_asks_for(database: Database, days: int
     assert found[-1][1] - now > timedelta(days=longest)
     assert all(end - begin <= timedelta(days=longest) for begin, end in found if begin > now)
     assert database.run(partial(partitions.ensure, keep_days=days)) == []
+
+
+FAR = datetime(2950, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "why"),
+    [
+        ("2950_01_01", FAR, FAR + timedelta(days=31), "begins more than a year from now"),
+        (NAME, PERIODS[0][1], PERIODS[0][0], "begins on the day in its name"),
+        ("2026_02_02", datetime(2026, 2, 2, tzinfo=UTC), datetime(2026, 2, 2, tzinfo=UTC), "lasts 31 days at most"),
+        ("2026_02_02", datetime(2026, 2, 2, tzinfo=UTC), FAR, "lasts 31 days at most"),
+        ("2026_02_02", datetime(2026, 2, 3, tzinfo=UTC), datetime(2026, 2, 4, tzinfo=UTC), "begins on the day"),
+        ("2026_02_30", datetime(2026, 2, 3, tzinfo=UTC), datetime(2026, 2, 4, tzinfo=UTC), "out of range"),
+        ("tomorrow", datetime(2026, 2, 3, tzinfo=UTC), datetime(2026, 2, 4, tzinfo=UTC), "does not name a period"),
+    ],
+)
+def test_a_period_with_other_dates_is_refused(
+    database: Database, name: str, low: datetime, high: datetime, why: str
+) -> None:
+    given = {"name": name, "low": partitions.first_id(low), "high": partitions.first_id(high)}
+    with pytest.raises(DBAPIError, match=why):
+        database.run(lambda c: c.scalar(text("SELECT dspex.make_period(:name, :low, :high)"), given))
+
+
+def test_a_period_in_the_way_does_not_stop_the_others(database: Database) -> None:
+    """Gaps are filled; a period beyond all calendars, which older versions accepted, is removed."""
+    before = database.run(retention.periods)
+    far = {"low": partitions.first_id(FAR), "high": UUID(int=2**128 - 1)}
+    with database.transaction() as connection:
+        connection.execute(text("INSERT INTO dspex.periods (name, low, high) VALUES ('far', :low, :high)"), far)
+        for table in partitions.TABLES:
+            bounds = f"FOR VALUES FROM ('{far['low']}') TO ('{far['high']}')"
+            connection.execute(text(f"CREATE TABLE dspex.{table}_far PARTITION OF dspex.{table} {bounds}"))
+        gone = before[1].name
+        assert connection.scalar(text("SELECT dspex.unmake_period(:name)"), {"name": gone})
+    assert migrate.upgrade(database.engine)[1] == migrate.head()
+    assert [period.name for period in database.run(retention.periods)] == [period.name for period in before]
+    begins = partitions.moment(before[1].low)
+    overlapping = {"name": gone, "low": before[1].low, "high": partitions.first_id(begins + timedelta(days=1))}
+    statement = text("SELECT dspex.make_period(:name, :low, :high)")
+    assert database.run(lambda c: c.scalar(statement, overlapping)) is False
 
 
 def test_a_plan_says_when_each_period_goes(database: Database, worker_id: UUID) -> None:

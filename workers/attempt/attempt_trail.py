@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dspex.store.audit_chain import encode_events
+from dspex.store.trail_order import TRANSITION_KINDS
 
 __all__ = ["AttemptTrail"]
 
@@ -42,6 +43,7 @@ class AttemptTrail:
         return (time.monotonic() - self._anchor_mono) * 1000
 
     def encode(self) -> str:
-        """The events as JSON text, in the order in which they began."""
-        ordered = sorted(self._events, key=lambda event: event[0])
+        """The events as JSON text, in the order in which they began; the transition is the last, whatever a thread that
+        goes on records after it."""
+        ordered = sorted(self._events, key=lambda event: (event[1] in TRANSITION_KINDS, event[0]))
         return encode_events([{"kind": kind, "at": at, "data": data} for at, kind, data in ordered])

@@ -18,10 +18,9 @@ from uuid import UUID, uuid4
 
 from dspex.errors import DspexError
 from dspex.operations.audit.audit_files import FORMAT, Export, reader, writer
-from dspex.store.audit_chain import Digest, Verdict, verify_chain
+from dspex.store.audit_chain import Chain, Digest, Verdict, verify_chain
 from dspex.store.database import Database
 from dspex.store.operations import audit_pages, retention
-from dspex.store.operations.audit_pages import Chain
 from dspex.store.partitions import first_id
 
 __all__ = ["Export", "chains", "chains_of", "export", "read", "retired_chains", "verify_file"]
@@ -110,7 +109,7 @@ def verify_file(path: Path) -> tuple[Export, Mapping[UUID, Verdict]]:
             continue
         digest.add(item.execution_id, item.head_seq, item.head_hash)
         entries += len(item.entries)
-        verdict = verify_chain(item.execution_id, item.entries, item.head_seq, item.head_hash)
+        verdict = verify_chain(item)
         if not verdict:
             broken[item.execution_id] = verdict
     actual = Export(digest.count, entries, digest.value.hex())

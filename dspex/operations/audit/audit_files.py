@@ -14,8 +14,7 @@ from typing import Any, Protocol, TextIO, cast
 from uuid import UUID
 
 from dspex.errors import ConfigurationError
-from dspex.store.audit_chain import Entry
-from dspex.store.operations.audit_pages import Chain
+from dspex.store.audit_chain import Chain, Entry
 
 __all__ = ["FORMAT", "AuditWriter", "Export", "reader", "writer"]
 
@@ -74,7 +73,7 @@ class _JsonLinesWriter:
     def add(self, chain: Chain) -> None:
         entries = [
             {"seq": e.seq, "attempt": e.attempt, "at": e.at.astimezone(UTC).isoformat(), "events": e.events,
-             "hash": e.hash.hex()}
+             "hash": e.hash.hex(), "submission_hash": _hex(e.submission_hash), "outcome_hash": _hex(e.outcome_hash)}
             for e in chain.entries
         ]  # fmt: skip
         self._write(
@@ -103,11 +102,27 @@ def _read_lines(path: Path) -> Iterator[Chain | Export]:
                 yield Export(item["executions"], item["entries"], item["digest"])
                 return
             entries = [
-                Entry(e["seq"], e["attempt"], datetime.fromisoformat(e["at"]), e["events"], bytes.fromhex(e["hash"]))
+                Entry(
+                    e["seq"],
+                    e["attempt"],
+                    datetime.fromisoformat(e["at"]),
+                    e["events"],
+                    bytes.fromhex(e["hash"]),
+                    _bytes(e["submission_hash"]),
+                    _bytes(e["outcome_hash"]),
+                )
                 for e in item["entries"]
             ]
             yield Chain(UUID(item["execution_id"]), item["seq"], bytes.fromhex(item["hash"]), entries)
     raise ValueError("the last line is missing: the file is truncated")
+
+
+def _hex(hash: bytes | None) -> str | None:
+    return None if hash is None else hash.hex()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else bytes.fromhex(text)
 
 
 # --------------------------------------------------------------------------------------------------------- Parquet
@@ -129,7 +144,8 @@ class _ParquetWriter:
     def add(self, chain: Chain) -> None:
         self._rows += [
             {"execution_id": str(chain.execution_id), "seq": e.seq, "attempt": e.attempt, "at": e.at,
-             "events": e.events, "hash": e.hash, "head_seq": chain.head_seq, "head_hash": chain.head_hash}
+             "events": e.events, "hash": e.hash, "submission_hash": e.submission_hash, "outcome_hash": e.outcome_hash,
+             "head_seq": chain.head_seq, "head_hash": chain.head_hash}
             for e in chain.entries
         ]  # fmt: skip
         if len(self._rows) >= _GROUP_ROWS:
@@ -156,6 +172,7 @@ def _parquet_schema() -> Any:
         [
             ("execution_id", pyarrow.string()), ("seq", pyarrow.int32()), ("attempt", pyarrow.int32()),
             ("at", pyarrow.timestamp("us", tz="UTC")), ("events", pyarrow.string()), ("hash", pyarrow.binary()),
+            ("submission_hash", pyarrow.binary()), ("outcome_hash", pyarrow.binary()),
             ("head_seq", pyarrow.int32()), ("head_hash", pyarrow.binary()),
         ]
     )  # fmt: skip
@@ -177,7 +194,8 @@ def _read_parquet(path: Path) -> Iterator[Chain | Export]:
                     if chain is not None:
                         yield chain
                     chain = Chain(id, row["head_seq"], row["head_hash"])
-                chain.entries.append(Entry(row["seq"], row["attempt"], row["at"], row["events"], row["hash"]))
+                columns = ("seq", "attempt", "at", "events", "hash", "submission_hash", "outcome_hash")
+                chain.entries.append(Entry(*(row[name] for name in columns)))
         if chain is not None:
             yield chain
         yield Export(int(about["executions"]), int(about["entries"]), about["digest"])

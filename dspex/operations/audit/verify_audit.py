@@ -38,7 +38,7 @@ def verify_trails(
     while after is not None:
         page = database.run(partial(audit_pages.page, after=after, program=program, most=PAGE_ROWS))
         for chain in page.chains:
-            verdict = verify_chain(chain.execution_id, chain.entries, chain.head_seq, chain.head_hash)
+            verdict = verify_chain(chain)
             if not verdict:
                 yield chain.execution_id, verdict
         if program is None:
@@ -60,7 +60,7 @@ def _verify_retired(database: Database, begin: UUID) -> Iterator[tuple[UUID, Ver
             page = database.run(partial(audit_pages.retired_page, after=after, until=period.high, most=PAGE_ROWS))
             for chain in page.chains:
                 digest.add(chain.execution_id, chain.head_seq, chain.head_hash)
-                verdict = verify_chain(chain.execution_id, chain.entries, chain.head_seq, chain.head_hash)
+                verdict = verify_chain(chain)
                 if not verdict:
                     yield chain.execution_id, verdict
             after = page.last

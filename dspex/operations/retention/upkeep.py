@@ -69,7 +69,9 @@ def upkeep(database: Database, settings: StorageSettings) -> Iterator[Step]:
     yield from _try("partitions", lambda: _make(database, settings))
     for planned in plan(database, settings):
         yield from _retire(database, settings, planned, now)
-    yield from _try("executions outside their period", lambda: _remove_strays(database, settings, now))
+    if settings.audit_kept_days is not None:  # their trails go with them
+        before = now - timedelta(days=settings.audit_kept_days)
+        yield from _try("executions outside their period", lambda: _remove_strays(database, settings, before))
     for name in retention.PRUNED:
         yield from _try(name, partial(_prune, database, name))
 
@@ -98,7 +100,8 @@ def _make(database: Database, settings: StorageSettings) -> Iterator[Step]:
 def _retire(database: Database, settings: StorageSettings, planned: Plan, now: datetime) -> Iterator[Step]:
     period = planned.period
     if planned.executions_go_at is not None and planned.executions_go_at <= now and period.digest is None:
-        yield from _try(f"executions of {period.name}", lambda: _retire_executions(database, period))
+        settled_before = now - timedelta(days=settings.retention_days or 0)
+        yield from _try(f"executions of {period.name}", lambda: _retire_executions(database, period, settled_before))
         period = next(p for p in database.run(retention.periods) if p.name == period.name)
     due = planned.audit_goes_at is not None and planned.audit_goes_at <= now
     if due and period.digest is not None and period.audit_retired_at is None:
@@ -107,11 +110,12 @@ def _retire(database: Database, settings: StorageSettings, planned: Plan, now: d
         yield from _try(f"the rest of {period.name}", lambda: _drop(database, period))
 
 
-def _retire_executions(database: Database, period: Period) -> Iterator[Step]:
-    kept = database.run(partial(retention.retire_executions, period=period.name))
+def _retire_executions(database: Database, period: Period, settled_before: datetime) -> Iterator[Step]:
+    retire = partial(retention.retire_executions, period=period.name, settled_before=settled_before)
+    kept = database.run(retire)
     database.run(partial(retention.digest, period=period.name))
     database.run(partial(retention.drop, period=period.name))
-    stay = f"; kept {kept} of them, which are not settled" if kept else ""
+    stay = f"; kept {kept} of them, which are not settled, or were settled lately" if kept else ""
     yield Step(f"removed the executions of {period.name}{stay}")
 
 
@@ -147,16 +151,16 @@ def _drop(database: Database, period: Period) -> Iterator[Step]:
     yield Step(f"dropped the rest of {period.name}")
 
 
-def _remove_strays(database: Database, settings: StorageSettings, now: datetime) -> Iterator[Step]:
+def _remove_strays(database: Database, settings: StorageSettings, before: datetime) -> Iterator[Step]:
     removed = 0
-    while ids := database.run(partial(retention.strays, settled_before=now, most=STRAY_ROWS)):
+    while ids := database.run(partial(retention.strays, settled_before=before, most=STRAY_ROWS)):
         if settings.retention_export is not None:
             path = settings.retention_export / f"dspex-audit-{ids[0]}.jsonl.gz"
             chains = audit_export.chains_of(database, ids)
             if len(chains) < len(ids):
                 break  # another upkeep is deleting them
             audit_export.export(path, chains, about={"outside_of_periods": True})
-        deleted, faults = for_each_row(partial(_delete_strays, database, now), ids)
+        deleted, faults = for_each_row(partial(_delete_strays, database, before), ids)
         removed += len(deleted)
         for fault in faults:
             yield Step(f"execution {fault.row}, outside its period: Postgres refuses it: {fault.reason}", waits=True)

@@ -26,7 +26,7 @@ WITH wanted AS MATERIALIZED (
 ), cancelled AS (
     UPDATE dspex.executions e
     SET status = 'cancelled', finished_at = now(), dispatched_at = NULL, audit_seq = e.audit_seq + 1,
-        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), %(events)s)
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, NULL, %(events)s)
     FROM wanted w WHERE e.id = w.id AND w.status = 'queued'
     RETURNING e.id, e.audit_seq, e.attempt, e.audit_hash
 ), requested AS (
@@ -103,7 +103,7 @@ WITH wanted AS MATERIALIZED (
     SET status = 'queued', run_at = now(), dispatched_at = NULL, finished_at = NULL, cancel_requested_at = NULL,
         max_attempts = e.attempt + w.attempts,
         audit_seq = e.audit_seq + 1,
-        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), %(events)s)
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, NULL, %(events)s)
     FROM wanted w WHERE e.id = w.id
     RETURNING e.id, e.audit_seq, e.attempt, e.audit_hash
 ), logged AS (

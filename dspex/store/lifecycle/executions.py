@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select, tex
 from sqlalchemy.dialects import postgresql
 
 from dspex.store.array_text import array, text_array
-from dspex.store.audit_chain import Entry, entry_hash
+from dspex.store.audit_chain import entry_hash, hash_of_values
 from dspex.store.copy_text import escaped, field
 from dspex.store.tables import executions
 
@@ -41,7 +41,6 @@ __all__ = [
     "known_key",
     "listing",
     "settle_parameters",
-    "trail",
 ]
 
 
@@ -87,13 +86,13 @@ WITH {key}inserted AS (
                         AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT {most_waiting}) w) < {most_waiting}
             THEN now() END,
         %(inputs)s::json, %(metadata)s::json, %(stream)s, %(traceparent)s,
-        1, dspex.audit_hash('', %(id)s, 1, 0, now(), %(events)s)
+        1, dspex.audit_hash('', %(id)s, 1, 0, now(), %(submission_hash)s, NULL, %(events)s)
     FROM dspex.programs p{key_table} WHERE p.name = %(program)s AND p.version = %(version)s
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at, dispatched_at, audit_hash
 ), logged AS (
-    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
-    SELECT id, 1, 0, created_at, %(events)s::json, audit_hash FROM inserted
+    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, submission_hash, events, hash)
+    SELECT id, 1, 0, created_at, %(submission_hash)s, %(events)s::json, audit_hash FROM inserted
 )
 SELECT created_at, dispatched_at FROM inserted
 """
@@ -115,13 +114,18 @@ def insert(connection: Connection, submission: Submission) -> Row[Any] | None:
 
     None when this version is not the current one, or when this id is stored already.
     """
-    return connection.exec_driver_sql(INSERT, submission._asdict()).one_or_none()
+    return connection.exec_driver_sql(INSERT, _insert_parameters(submission)).one_or_none()
 
 
 def insert_once(connection: Connection, submission: Submission, key: str, inputs_hash: bytes) -> Row[Any] | None:
     """Store it unless the program already has this ``key``. None then, and in the cases of :func:`insert`."""
-    parameters = {**submission._asdict(), "key": key, "inputs_hash": inputs_hash}
+    parameters = {**_insert_parameters(submission), "key": key, "inputs_hash": inputs_hash}
     return connection.exec_driver_sql(INSERT_ONCE, parameters).one_or_none()
+
+
+def _insert_parameters(submission: Submission) -> dict[str, Any]:
+    s = submission
+    return {**s._asdict(), "submission_hash": hash_of_values(s.program, s.version, s.inputs, s.metadata)}
 
 
 def known_key(connection: Connection, program: str, key: str) -> Row[Any] | None:
@@ -155,7 +159,9 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
         ) as rows:
             for begin in range(0, len(submissions), WRITE_ROWS):
                 rows.write("".join(_lines(submissions[begin : begin + WRITE_ROWS], now, events)))
-        with cursor.copy("COPY dspex.audit_events (execution_id, events, hash, seq, attempt, at) FROM STDIN") as rows:
+        with cursor.copy(
+            "COPY dspex.audit_events (execution_id, events, submission_hash, hash, seq, attempt, at) FROM STDIN"
+        ) as rows:
             rows.write("".join(events))
     except psycopg.errors.UniqueViolation as error:
         raise AlreadyStored(str(error)) from error
@@ -170,8 +176,9 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
     rest = ""
     for s in submissions:
         id = str(s.id)
-        digest = "\\\\x" + entry_hash(b"", id, 1, 0, now, s.events).hex()
-        events.append(f"{id}\t{escaped(s.events)}\t{digest}\t1\t0\t{now}\n")
+        submitted = hash_of_values(s.program, s.version, s.inputs, s.metadata)
+        digest = "\\\\x" + entry_hash(b"", id, 1, 0, now, s.events, submission_hash=submitted).hex()
+        events.append(f"{id}\t{escaped(s.events)}\t\\\\x{submitted.hex()}\t{digest}\t1\t0\t{now}\n")
         own = (s.program, s.version, s.priority, s.max_attempts, s.timeout_seconds, s.run_at or now, s.metadata,
                s.traceparent, s.batch_id, now, "queued", 0, 1)  # fmt: skip
         if own != shared:
@@ -198,7 +205,7 @@ WITH wanted AS MATERIALIZED (
     SET status = 'running', attempt = e.attempt + 1, worker_id = %(worker_id)s, started_at = now(),
         deadline_at = now() + make_interval(secs => e.timeout_seconds),
         audit_seq = e.audit_seq + 1,
-        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt + 1, now(), %(events)s)
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt + 1, now(), NULL, NULL, %(events)s)
     FROM wanted w WHERE e.id = w.id
     RETURNING e.*
 ), logged AS (
@@ -262,8 +269,9 @@ WITH given AS (
     WHERE e.status || '' = 'running'
       AND EXISTS (SELECT FROM dspex.workers w WHERE w.id = e.worker_id AND w.stopped_at IS NULL)
     ORDER BY e.id FOR UPDATE OF e
-), outcome AS (
-    SELECT g.*, CASE WHEN o.cancelling THEN 'cancelled' ELSE g.status END AS next,
+), outcome AS MATERIALIZED (
+    SELECT g.*, dspex.outcome_hash(g.result, g.error, g.metrics, g.adapter_used, g.action_results) AS outcome_hash,
+        CASE WHEN o.cancelling THEN 'cancelled' ELSE g.status END AS next,
         CASE WHEN o.cancelling THEN left(g.events, -1) || ',{"kind":"cancelled"}]' ELSE g.events END AS entry
     FROM given g JOIN owned o ON g.id = o.id
 ), settled AS (
@@ -276,12 +284,13 @@ WITH given AS (
         run_at = CASE WHEN g.next = 'queued' THEN now() + make_interval(secs => g.delay_seconds) ELSE e.run_at END,
         finished_at = CASE WHEN g.next = 'queued' THEN NULL ELSE now() END,
         audit_seq = e.audit_seq + 1,
-        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), g.entry)
+        audit_hash = dspex.audit_hash(
+            e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, g.outcome_hash, g.entry)
     FROM outcome g WHERE e.id = g.id
-    RETURNING e.id, e.status, e.audit_seq, e.attempt, g.entry, e.audit_hash
+    RETURNING e.id, e.status, e.audit_seq, e.attempt, g.outcome_hash, g.entry, e.audit_hash
 ), logged AS (
-    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
-    SELECT id, audit_seq, attempt, now(), entry::json, audit_hash FROM settled
+    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, outcome_hash, events, hash)
+    SELECT id, audit_seq, attempt, now(), outcome_hash, entry::json, audit_hash FROM settled
 )
 SELECT id, status FROM settled
 """
@@ -356,19 +365,3 @@ def find_many(connection: Connection, ids: Collection[UUID], *, final: bool = Fa
     if final:
         query = query.where(executions.c.finished_at.is_not(None))
     return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def trail(connection: Connection, id: UUID) -> tuple[list[Entry], int, bytes] | None:
-    """The audit entries of an execution, and the number and hash of the last one that its own row has."""
-    rows = connection.execute(_TRAIL, {"id": id}).all()  # one statement, so that both come from one snapshot
-    if not rows:
-        return None
-    entries = [Entry(r.seq, r.attempt, r.at, r.events, r.hash) for r in rows if r.seq is not None]
-    return entries, rows[0].audit_seq, rows[0].audit_hash
-
-
-_TRAIL = text("""
-SELECT e.audit_seq, e.audit_hash, a.seq, a.attempt, a.at, a.events::text AS events, a.hash
-FROM dspex.executions e LEFT JOIN dspex.audit_events a ON a.execution_id = e.id
-WHERE e.id = :id ORDER BY a.seq
-""")

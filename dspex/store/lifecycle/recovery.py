@@ -92,12 +92,15 @@ WITH lost AS MATERIALIZED (
         run_at = CASE WHEN n.next = 'queued' THEN now() ELSE e.run_at END,
         finished_at = CASE WHEN n.next <> 'queued' THEN now() END,
         audit_seq = e.audit_seq + 1,
-        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), n.events)
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, dspex.outcome_hash(
+            e.result::text, n.error::text, e.metrics::text, e.adapter_used, e.action_results::text), n.events)
     FROM entries n WHERE e.id = n.id
-    RETURNING e.id, e.status, n.expired, n.worker_id, e.audit_seq, e.attempt, n.events, e.audit_hash
+    RETURNING e.id, e.status, n.expired, n.worker_id, e.audit_seq, e.attempt, n.events, e.audit_hash,
+        dspex.outcome_hash(e.result::text, e.error::text, e.metrics::text, e.adapter_used, e.action_results::text)
+            AS outcome_hash
 ), logged AS (
-    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
-    SELECT id, audit_seq, attempt, now(), events::json, audit_hash FROM recovered
+    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, outcome_hash, events, hash)
+    SELECT id, audit_seq, attempt, now(), outcome_hash, events::json, audit_hash FROM recovered
 )
 SELECT id, status, expired, worker_id, attempt FROM recovered
 """  # noqa: S608 - built from constants of this module

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from dspex.store.audit_chain import Entry
+from dspex.store.audit_chain import Chain, Entry, Recorded, hash_of_hashes
 from dspex.store.partitions import first_id
 
-__all__ = ["Chain", "Page", "before", "count", "of", "orphans", "page", "retired_page"]
-
-
-@dataclass(slots=True)
-class Chain:
-    """The entries of an execution, and the number and hash of the last one that its own row has."""
-
-    execution_id: UUID
-    head_seq: int
-    head_hash: bytes
-    entries: list[Entry] = field(default_factory=list)
+__all__ = ["Page", "before", "count", "of", "orphans", "page", "retired_page"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,40 +24,39 @@ class Page:
     last: UUID | None
 
 
+_SUBMITTED = ("program", "version", "inputs", "metadata")
+_OUTCOME = ("result", "error", "metrics", "adapter_used", "action_results")
+# Values are hashed by Postgres' own function, and stay where they are.
+_HASHES = ", ".join(f"sha256(convert_to({name}::text, 'UTF8')) AS {name}" for name in (*_SUBMITTED, *_OUTCOME))
+_ENTRY = "a.seq, a.attempt AS entry_attempt, a.at, a.events::text AS events, a.hash, a.submission_hash, a.outcome_hash"
+
 # One statement, so that an execution and its entries are read from the same snapshot.
-_CHAINS = """
-WITH chosen AS MATERIALIZED ({chosen})
-SELECT c.id, c.audit_seq, c.audit_hash, a.seq, a.attempt, a.at, a.events::text AS events, a.hash
-FROM chosen c LEFT JOIN dspex.audit_events a ON a.execution_id = c.id ORDER BY c.id, a.seq
-"""
+_CHAINS = f"""
+WITH chosen AS MATERIALIZED (
+    SELECT id, audit_seq, audit_hash, status, attempt, {_HASHES} FROM dspex.executions {{where}}
+)
+SELECT c.*, {_ENTRY} FROM chosen c LEFT JOIN dspex.audit_events a ON a.execution_id = c.id ORDER BY c.id, a.seq
+"""  # noqa: S608
 _PAGE = text(
     _CHAINS.format(
-        chosen="""
-    SELECT id, audit_seq, audit_hash FROM dspex.executions
+        where="""
     WHERE id > :after AND (CAST(:until AS uuid) IS NULL OR id < :until)
         AND (CAST(:program AS text) IS NULL OR program = :program) ORDER BY id LIMIT :most
 """
     )
 )
-_OF = text(
-    _CHAINS.format(
-        chosen="""
-    SELECT id, audit_seq, audit_hash FROM dspex.executions WHERE id = ANY(CAST(:ids AS uuid[]))
-"""
-    )
-)
+_OF = text(_CHAINS.format(where="WHERE id = ANY(CAST(:ids AS uuid[]))"))
 
 # The trail of an execution that retention removed begins with its first entry.
-_RETIRED_PAGE = text("""
+_RETIRED_PAGE = text(f"""
 WITH chosen AS MATERIALIZED (
     SELECT execution_id AS id FROM dspex.audit_events a
     WHERE execution_id > :after AND execution_id < :until AND seq = 1
         AND NOT EXISTS (SELECT FROM dspex.executions e WHERE e.id = a.execution_id)
     ORDER BY execution_id LIMIT :most
 )
-SELECT c.id, a.seq, a.attempt, a.at, a.events::text AS events, a.hash
-FROM chosen c JOIN dspex.audit_events a ON a.execution_id = c.id ORDER BY c.id, a.seq
-""")
+SELECT c.id, {_ENTRY} FROM chosen c JOIN dspex.audit_events a ON a.execution_id = c.id ORDER BY c.id, a.seq
+""")  # noqa: S608
 
 # Trails of retired periods have no executions; they are verified separately.
 _ORPHANS = text("""
@@ -112,10 +101,19 @@ def _chains(rows: Iterable[Row[Any]]) -> list[Chain]:
     chains: list[Chain] = []
     for row in rows:
         if not chains or chains[-1].execution_id != row.id:
-            chains.append(Chain(row.id, row.audit_seq, row.audit_hash))
+            chains.append(Chain(row.id, row.audit_seq, row.audit_hash, recorded=_recorded(row)))
         if row.seq is not None:
-            chains[-1].entries.append(Entry(row.seq, row.attempt, row.at, row.events, row.hash))
+            chains[-1].entries.append(_entry(row))
     return chains
+
+
+def _recorded(row: Row[Any]) -> Recorded:
+    submission, outcome = (hash_of_hashes(*(row._mapping[name] for name in names)) for names in (_SUBMITTED, _OUTCOME))
+    return Recorded(row.status, row.attempt, submission, outcome)
+
+
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(row.seq, row.entry_attempt, row.at, row.events, row.hash, row.submission_hash, row.outcome_hash)
 
 
 def retired_page(connection: Connection, *, after: UUID, most: int, until: UUID) -> Page:
@@ -124,7 +122,7 @@ def retired_page(connection: Connection, *, after: UUID, most: int, until: UUID)
     for row in connection.execute(_RETIRED_PAGE, {"after": after, "until": until, "most": most}):
         if not chains or chains[-1].execution_id != row.id:
             chains.append(Chain(row.id, row.seq, row.hash))
-        chains[-1].entries.append(Entry(row.seq, row.attempt, row.at, row.events, row.hash))
+        chains[-1].entries.append(_entry(row))
         chains[-1].head_seq, chains[-1].head_hash = row.seq, row.hash
     return Page(chains, chains[-1].execution_id if len(chains) == most else None)
 

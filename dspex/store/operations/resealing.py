@@ -1,7 +1,7 @@
 """Values sealed with an older key: found and written again, a few rows at a time.
 
-Only the sealed texts change. The trigger that guards transitions looks at changes of the status, and the audit trail
-covers events, not inputs or results, so neither is touched.
+Only the sealed texts change. The audit trail has hashes of what is stored, so an execution gets an audit entry with the
+new hashes, in the same statement. The triggers let only the schema's owner do this.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, text
+
+from dspex.store.audit_chain import encode_events
 
 __all__ = [
     "CALL_COLUMNS",
@@ -41,11 +43,23 @@ WHERE id > :after AND {_OF_EXECUTION} ORDER BY id LIMIT :most FOR UPDATE
 """)  # noqa: S608 - from this file only
 
 _WRITE_EXECUTIONS = text("""
-UPDATE dspex.executions e
-SET inputs = g.inputs::json, result = g.result::json, error = g.error::json, action_results = g.action_results::json
-FROM unnest(CAST(:id AS uuid[]), CAST(:inputs AS text[]), CAST(:result AS text[]), CAST(:error AS text[]),
-    CAST(:action_results AS text[])) AS g (id, inputs, result, error, action_results)
-WHERE e.id = g.id
+WITH given AS MATERIALIZED (
+    SELECT g.*, dspex.submission_hash(e.program, e.version, g.inputs, e.metadata::text) AS submission_hash,
+        dspex.outcome_hash(g.result, g.error, e.metrics::text, e.adapter_used, g.action_results) AS outcome_hash
+    FROM unnest(CAST(:id AS uuid[]), CAST(:inputs AS text[]), CAST(:result AS text[]), CAST(:error AS text[]),
+        CAST(:action_results AS text[])) AS g (id, inputs, result, error, action_results)
+    JOIN dspex.executions e ON e.id = g.id
+), resealed AS (
+    UPDATE dspex.executions e
+    SET inputs = g.inputs::json, result = g.result::json, error = g.error::json,
+        action_results = g.action_results::json, audit_seq = e.audit_seq + 1,
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), g.submission_hash,
+            g.outcome_hash, :events)
+    FROM given g WHERE e.id = g.id
+    RETURNING e.id, e.audit_seq, e.attempt, g.submission_hash, g.outcome_hash, e.audit_hash
+)
+INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, submission_hash, outcome_hash, events, hash)
+SELECT id, audit_seq, attempt, now(), submission_hash, outcome_hash, CAST(:events AS json), audit_hash FROM resealed
 """)
 
 _CALLS = text("""
@@ -74,9 +88,11 @@ def stale_executions(connection: Connection, key: str, after: UUID, most: int) -
     return connection.execute(_EXECUTIONS, parameters).mappings().all()
 
 
-def write_executions(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Store the texts of these rows again."""
-    connection.execute(_WRITE_EXECUTIONS, {n: [row[n] for row in rows] for n in ("id", *EXECUTION_COLUMNS)})
+def write_executions(connection: Connection, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+    """Store the texts of these rows again, sealed with this key."""
+    events = encode_events([{"kind": "resealed", "data": {"key": key}}])
+    columns = {name: [row[name] for row in rows] for name in ("id", *EXECUTION_COLUMNS)}
+    connection.execute(_WRITE_EXECUTIONS, {**columns, "events": events})
 
 
 def stale_calls(

@@ -64,9 +64,11 @@ def periods(connection: Connection) -> list[Period]:
     return [Period(*row) for row in connection.execute(_PERIODS)]
 
 
-def retire_executions(connection: Connection, period: str) -> int:
-    """Detach a period's executions and model calls. Returns how many executions are not settled, and stay."""
-    return int(connection.scalar(text("SELECT dspex.retire_executions(:period)"), {"period": period}) or 0)
+def retire_executions(connection: Connection, period: str, settled_before: datetime) -> int:
+    """Detach a period's executions and model calls. Returns how many executions were not settled before a time, and
+    stay."""
+    parameters = {"period": period, "settled_before": settled_before}
+    return int(connection.scalar(text("SELECT dspex.retire_executions(:period, :settled_before)"), parameters) or 0)
 
 
 def digest(connection: Connection, period: str) -> None:

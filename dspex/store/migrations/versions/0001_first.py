@@ -136,6 +136,8 @@ CREATE TABLE dspex.audit_events (
     seq integer NOT NULL,
     attempt integer NOT NULL,
     at timestamptz NOT NULL,
+    submission_hash bytea,
+    outcome_hash bytea,
     events json NOT NULL,
     hash bytea NOT NULL,
     PRIMARY KEY (execution_id, seq)
@@ -254,14 +256,47 @@ CREATE TABLE dspex.audit_events_default PARTITION OF dspex.audit_events DEFAULT;
 """
 
 AUDIT = """
--- dspex.store.audit_chain.entry_hash computes the same; a test compares them.
+-- dspex.store.audit_chain computes the same hashes; a test compares them. Values are hashed as the text that is stored.
+CREATE FUNCTION dspex.value_hash(value text) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce(sha256(convert_to(value, 'UTF8')), decode(repeat('00', 32), 'hex'));
+
+CREATE FUNCTION dspex.submission_hash(program text, version text, inputs text, metadata text) RETURNS bytea
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN sha256(dspex.value_hash(program) || dspex.value_hash(version) || dspex.value_hash(inputs)
+    || dspex.value_hash(metadata));
+
+CREATE FUNCTION dspex.outcome_hash(result text, error text, metrics text, adapter_used text, action_results text)
+RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE
+RETURN sha256(dspex.value_hash(result) || dspex.value_hash(error) || dspex.value_hash(metrics)
+    || dspex.value_hash(adapter_used) || dspex.value_hash(action_results));
+
 CREATE FUNCTION dspex.audit_hash(
-    previous bytea, execution_id uuid, seq integer, attempt integer, at timestamptz, events text
-) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT sha256(previous || convert_to(
-        execution_id || '|' || seq || '|' || attempt || '|' || (extract(epoch FROM at) * 1000000)::bigint
-            || '|' || events, 'UTF8'))
-$$;
+    previous bytea, execution_id uuid, seq integer, attempt integer, at timestamptz, submission_hash bytea,
+    outcome_hash bytea, events text
+) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE
+RETURN sha256(previous || convert_to(
+    execution_id || '|' || seq || '|' || attempt || '|' || (extract(epoch FROM at) * 1000000)::bigint || '|'
+        || coalesce(encode(submission_hash, 'hex'), '') || '|' || coalesce(encode(outcome_hash, 'hex'), '') || '|'
+        || events, 'UTF8'));
+
+-- An entry is appended by a transition alone: it is the one that its execution's row now ends with. Whether its events
+-- are those of the transition is for verify() to say: reading them here costs as much as the rest of a settlement.
+CREATE FUNCTION dspex.check_entries() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    wrong record;
+BEGIN
+    SELECT a.execution_id, a.seq INTO wrong
+    FROM added a LEFT JOIN LATERAL ( -- a nested loop, however few executions there were when it was planned
+        SELECT audit_seq, audit_hash, attempt FROM dspex.executions WHERE id = a.execution_id OFFSET 0
+    ) e ON true
+    WHERE (e.audit_seq, e.audit_hash, e.attempt) IS DISTINCT FROM (a.seq, a.hash, a.attempt)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'dspex.audit_events: entry % of execution % does not belong to a transition',
+            wrong.seq, wrong.execution_id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
 
 -- Entries of executions that retention removed may be deleted (RETENTION, below).
 CREATE FUNCTION dspex.refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -278,6 +313,10 @@ CREATE TRIGGER audit_events_append_only BEFORE UPDATE OR DELETE ON dspex.audit_e
     FOR EACH ROW EXECUTE FUNCTION dspex.refuse_audit_change();
 CREATE TRIGGER audit_events_no_truncate BEFORE TRUNCATE ON dspex.audit_events
     FOR EACH STATEMENT EXECUTE FUNCTION dspex.refuse_audit_change();
+CREATE TRIGGER audit_events_no_truncate BEFORE TRUNCATE ON dspex.audit_events_default
+    FOR EACH STATEMENT EXECUTE FUNCTION dspex.refuse_audit_change();
+CREATE TRIGGER audit_events_of_transitions AFTER INSERT ON dspex.audit_events REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION dspex.check_entries();
 """
 
 # dspex.store.lifecycle.status.TRANSITIONS is the same table; a test tries every pair.
@@ -301,6 +340,23 @@ END $$;
 
 CREATE TRIGGER executions_transition BEFORE UPDATE ON dspex.executions
     FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION dspex.check_transition();
+
+-- Without a transition, a final execution does not change, and no trail grows. Only the owner of the table may seal
+-- values again with another key, which is recorded by an audit entry of its own.
+CREATE FUNCTION dspex.refuse_rewrite() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NEW.audit_seq = OLD.audit_seq + 1 AND NEW.audit_hash <> OLD.audit_hash AND pg_has_role(
+        current_user, (SELECT relowner FROM pg_class WHERE oid = 'dspex.executions'::regclass), 'USAGE') THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'execution %: its outcome and its audit trail do not change without a transition', OLD.id
+        USING ERRCODE = 'insufficient_privilege';
+END $$;
+
+CREATE TRIGGER executions_no_rewrite BEFORE UPDATE ON dspex.executions
+    FOR EACH ROW WHEN (OLD.status = NEW.status AND (
+        OLD.finished_at IS NOT NULL OR OLD.audit_seq <> NEW.audit_seq OR OLD.audit_hash <> NEW.audit_hash))
+    EXECUTE FUNCTION dspex.refuse_rewrite();
 """
 
 
@@ -312,14 +368,28 @@ CREATE FUNCTION dspex.first_id(at timestamptz) RETURNS uuid LANGUAGE sql IMMUTAB
     SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
 $$;
 
--- Make the partitions of a period. False when it has rows in the default partitions: Postgres would have to move them.
+-- Make the partitions of a period, which begins with the day in its name. False when it has rows in the default
+-- partitions, which Postgres would have to move, or when a part of it belongs to another period.
 CREATE FUNCTION dspex.make_period(period text, low uuid, high uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
     parent text;
+    begins timestamptz;
 BEGIN
     IF period !~ '^[0-9]{4}_[0-9]{2}_[0-9]{2}$' THEN
         RAISE EXCEPTION '% does not name a period', quote_literal(period) USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    begins := (replace(period, '_', '-') || ' 00:00:00+00')::timestamptz;
+    IF low <> dspex.first_id(begins) OR high <= low OR high > dspex.first_id(begins + interval '744 hours') THEN
+        RAISE EXCEPTION 'the period % begins on the day in its name and lasts 31 days at most: % to % is refused',
+            period, low, high USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF begins > clock_timestamp() + interval '1 year' THEN
+        RAISE EXCEPTION 'the period % begins more than a year from now', period
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF EXISTS (SELECT FROM dspex.periods p WHERE p.low < make_period.high AND p.high > make_period.low) THEN
+        RETURN false;
     END IF;
     IF EXISTS (SELECT FROM dspex.executions_default WHERE id >= low AND id < high)
         OR EXISTS (SELECT FROM dspex.lm_calls_default WHERE execution_id >= low AND execution_id < high)
@@ -334,6 +404,9 @@ BEGIN
         EXECUTE format('CREATE TABLE dspex.%I PARTITION OF dspex.%I FOR VALUES FROM (%L) TO (%L)',
             parent || '_' || period, parent, low, high);
     END LOOP;
+    -- Postgres does not give partitions the TRUNCATE triggers of their parent.
+    EXECUTE format('CREATE TRIGGER audit_events_no_truncate BEFORE TRUNCATE ON dspex.%I
+        FOR EACH STATEMENT EXECUTE FUNCTION dspex.refuse_audit_change()', 'audit_events_' || period);
     RETURN true;
 END $$;
 
@@ -366,7 +439,7 @@ END $$;
 # A period is removed in small steps, each of them harmless when taken twice: its executions and model calls are
 # detached; the last hashes of their trails are digested; they are dropped; then its audit entries are.
 RETENTION = """
--- Move the rows that stay from a detached partition to the parent, and so to its default partition.
+-- Move the rows that stay from a detached partition to the default partition of its parent.
 CREATE FUNCTION dspex.put_back(parent text, detached text, ids uuid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -376,11 +449,12 @@ BEGIN
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO columns FROM pg_attribute
     WHERE attrelid = format('dspex.%I', detached)::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
     EXECUTE format('WITH kept AS (DELETE FROM dspex.%1$I WHERE %2$I = ANY($1) RETURNING %3$s)
-        INSERT INTO dspex.%4$I (%3$s) SELECT %3$s FROM kept', detached, key, columns, parent) USING ids;
+        INSERT INTO dspex.%4$I (%3$s) SELECT %3$s FROM kept', detached, key, columns, parent || '_default') USING ids;
 END $$;
 
--- Detach the executions and model calls of a period that is over. Returns how many are not settled, and stay.
-CREATE FUNCTION dspex.retire_executions(period text) RETURNS integer
+-- Detach the executions and model calls of a period that is over. Returns how many were not settled before a time, and
+-- stay.
+CREATE FUNCTION dspex.retire_executions(period text, settled_before timestamptz) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
     executions text := 'executions_' || period;
@@ -402,9 +476,11 @@ BEGIN
             SELECT id FROM dspex.%1$I WHERE status = ''queued'' AND dispatched_at IS NULL
             UNION ALL SELECT id FROM dspex.%1$I WHERE status = ''queued'' AND dispatched_at IS NOT NULL
             UNION ALL SELECT id FROM dspex.%1$I WHERE status = ''running''
-            LIMIT 1001) unsettled', executions) INTO kept;
+            UNION ALL SELECT id FROM dspex.%1$I WHERE finished_at >= $1
+            LIMIT 1001) unsettled', executions) INTO kept USING settled_before;
     IF cardinality(kept) > 1000 THEN
-        RAISE EXCEPTION 'more than 1,000 of its executions are not settled' USING ERRCODE = 'object_in_use';
+        RAISE EXCEPTION 'more than 1,000 of its executions are not settled, or were settled lately'
+            USING ERRCODE = 'object_in_use';
     END IF;
     PERFORM dspex.put_back('executions', executions, kept);
     PERFORM dspex.put_back('lm_calls', lm_calls, kept);
@@ -488,7 +564,7 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION dspex.make_period(text, uuid, uuid), dspex.unmake_period(text),
-    dspex.put_back(text, text, uuid[]), dspex.retire_executions(text), dspex.digest_retired(text),
+    dspex.put_back(text, text, uuid[]), dspex.retire_executions(text, timestamptz), dspex.digest_retired(text),
     dspex.retire_audit(text, text), dspex.drop_retired(text), dspex.delete_strays(uuid[], timestamptz) FROM PUBLIC;
 """
 

@@ -1,0 +1,204 @@
+"""Trails bind what was submitted and what came out: neither is rewritten, and no entry is forged, without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from uuid_utils.compat import uuid7
+
+from dspex.store import programs
+from dspex.store.database import Database
+from dspex.store.lifecycle import control
+from dspex.store.operations import resealing
+from tests.store.test_executions import (
+    PROGRAM,
+    claim,
+    dispatch_due,
+    register,
+    settle,
+    submit,
+    trail,
+    triggers,
+)
+
+
+@pytest.fixture
+def worker_id(database: Database) -> UUID:
+    database.run(partial(programs.deploy, program=PROGRAM))
+    return register(database)
+
+
+@pytest.fixture
+def completed(database: Database, worker_id: UUID) -> UUID:
+    id = submit(database, metadata='{"user":"a"}')
+    (claimed,) = claim(database, worker_id, id)
+    values = {"result": '{"answer":"!"}', "adapter_used": "scripted", "action_results": '{"a":1}'}
+    assert settle(database, claimed, **values)
+    assert trail(database, id).verify()
+    return id
+
+
+def execute(database: Database, statement: str, **parameters: Any) -> None:
+    database.run(lambda connection: connection.execute(text(statement), parameters))
+
+
+def faults(database: Database, id: UUID) -> Sequence[str]:
+    return trail(database, id).verify().faults
+
+
+# ------------------------------------------------------------------------------------------ a rewritten row is found
+
+SUBMITTED = "the program, version, inputs or metadata are not those that were submitted"
+OUTCOME = "the result, error, metrics, adapter or action results are not those that were recorded"
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ('inputs = \'{"question":"other"}\'', SUBMITTED),
+        ("metadata = NULL", SUBMITTED),
+        ("program = 'other'", SUBMITTED),
+        ("version = 'other'", SUBMITTED),
+        ('result = \'{"answer":"?"}\'', OUTCOME),
+        ("result = NULL, error = result", OUTCOME),
+        ("error = '{}'", OUTCOME),
+        ("metrics = '{\"cost_usd\": 0}'", OUTCOME),
+        ("adapter_used = NULL", OUTCOME),
+        ("action_results = '{}'", OUTCOME),
+        ("status = 'cancelled'", "the trail ends completed at attempt 1; the execution is cancelled at attempt 1"),
+        ("attempt = 2", "the trail ends completed at attempt 1; the execution is completed at attempt 2"),
+    ],
+)
+def test_a_row_rewritten_past_the_triggers_is_found(
+    database: Database, completed: UUID, change: str, fault: str
+) -> None:
+    with database.transaction() as connection:
+        triggers(connection, "executions", "DISABLE")
+        connection.execute(text(f"UPDATE dspex.executions SET {change} WHERE id = :id"), {"id": completed})
+        triggers(connection, "executions", "ENABLE")
+    assert list(faults(database, completed)) == [fault]
+
+
+def test_an_outcome_before_its_settlement_is_found(database: Database, worker_id: UUID) -> None:
+    id = submit(database)
+    claim(database, worker_id, id)
+    execute(database, "UPDATE dspex.executions SET result = '{}' WHERE id = :id", id=id)
+    assert list(faults(database, id)) == [OUTCOME]
+
+
+def test_the_last_settlement_counts(database: Database, worker_id: UUID) -> None:
+    id = submit(database)
+    for outcome in ("queued", "failed"):
+        (claimed,) = claim(database, worker_id, id)
+        assert settle(database, claimed, outcome, error=f'{{"code":"{outcome}"}}')
+        assert trail(database, id).verify()
+        dispatch_due(database)
+    assert database.run(partial(control.retry, ids=[id])) == [id]
+    assert trail(database, id).verify(), "the error of the last attempt is still there"
+    assert database.run(partial(control.cancel, ids=[id])).ended == [id]
+    assert trail(database, id).verify()
+    assert trail(database, id).kinds[-2:] == ["retried", "cancelled"]
+
+
+# --------------------------------------------------------------------------------------------- a rewrite is refused
+
+APPEND = """INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
+    SELECT id, {seq}, attempt, now(), '[{{"kind":"cancelled"}}]', {hash} FROM dspex.executions WHERE id = :id"""
+
+
+ADVANCE = text("UPDATE dspex.executions SET audit_seq = audit_seq + 1, audit_hash = sha256('') WHERE id = :id")
+
+
+@contextmanager
+def acting_as(database: Database, role: str) -> Iterator[Connection]:
+    with database.engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL ROLE {role}"))
+        yield connection
+
+
+@pytest.fixture
+def role(database: Database) -> Iterator[str]:
+    """A role with more rights than producers and workers have, which is not the owner of the tables."""
+    name = f"app_{uuid7().hex}"
+    for statement in (
+        f"CREATE ROLE {name}", f"GRANT {name} TO CURRENT_USER", f"GRANT USAGE ON SCHEMA dspex TO {name}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA dspex TO {name}",
+    ):  # fmt: skip
+        execute(database, statement)
+    yield name
+    execute(database, f"DROP OWNED BY {name}")
+    execute(database, f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("change", ["result = '{}'", "error = '{}'", "metrics = '{}'", "finished_at = now()"])
+def test_a_final_row_does_not_change(database: Database, completed: UUID, role: str, change: str) -> None:
+    statement = text(f"UPDATE dspex.executions SET {change} WHERE id = :id")
+    for begin in (partial(acting_as, database, role), database.engine.begin):  # the owner, too
+        with pytest.raises(DBAPIError, match="do not change without a transition"), begin() as connection:
+            connection.execute(statement, {"id": completed})
+
+
+@pytest.mark.parametrize("hash", ["audit_hash", "'\\x00'"])
+@pytest.mark.parametrize("seq", ["audit_seq", "audit_seq + 1"])
+def test_an_entry_without_a_transition_is_refused(
+    database: Database, worker_id: UUID, completed: UUID, role: str, seq: str, hash: str
+) -> None:
+    running, queued = submit(database), submit(database)
+    claim(database, worker_id, running)
+    for id in (completed, running, queued):
+        with pytest.raises(DBAPIError, match=r"does not belong to a transition|duplicate key"):
+            execute(database, APPEND.format(seq=seq, hash=hash), id=id)
+        with pytest.raises(DBAPIError, match="do not change without"), acting_as(database, role) as connection:
+            connection.execute(ADVANCE, {"id": id})
+
+
+def test_an_entry_for_no_execution_is_refused(database: Database, worker_id: UUID, completed: UUID) -> None:
+    with pytest.raises(DBAPIError, match="does not belong to a transition"):
+        execute(
+            database,
+            """INSERT INTO dspex.audit_events SELECT gen_random_uuid(), seq, attempt, at, submission_hash, outcome_hash,
+               events, hash FROM dspex.audit_events WHERE execution_id = :id AND seq = 1""",
+            id=completed,
+        )
+
+
+@pytest.mark.parametrize("events", ['[{"kind":"completed"}]', "[]", '[{"kind":"cancelled"},{"kind":"noted"}]'])
+def test_a_transition_that_is_recorded_as_another_is_found(database: Database, worker_id: UUID, events: str) -> None:
+    """The events of a cancel, as a producer could write them."""
+    id = submit(database)
+    statement = control._CANCEL.replace("%(running)s", "false")
+    with database.transaction() as connection:
+        connection.exec_driver_sql(statement, {"ids": [id], "events": events})
+    (fault,) = faults(database, id)
+    assert fault.startswith("entry 2 is not legal")
+
+
+def test_only_the_owner_seals_again_and_leaves_an_entry(database: Database, completed: UUID, role: str) -> None:
+    names = ("id", *resealing.EXECUTION_COLUMNS)
+    row = dict.fromkeys(names) | {"id": completed, "inputs": '{"q":"again"}', "result": '{"answer":"again"}'}
+    reseal = partial(resealing.write_executions, rows=[row], key="k2")
+    with pytest.raises(DBAPIError, match="do not change without a transition"), acting_as(database, role) as connection:
+        reseal(connection)
+    database.run(reseal)
+    events = trail(database, completed)
+    assert events.verify()
+    assert events["resealed"].data == {"key": "k2"}
+    assert [entry.submission_hash is None for entry in events.entries] == [False, True, True, False]
+
+
+def test_no_partition_of_the_trail_is_truncated(database: Database, completed: UUID) -> None:
+    statement = text(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'dspex.audit_events'::regclass"
+    )
+    partitions = database.run(lambda connection: list(connection.scalars(statement)))
+    assert len(partitions) > 2
+    for partition in partitions:
+        with pytest.raises(DBAPIError, match="append-only"):
+            execute(database, f"TRUNCATE {partition}")
