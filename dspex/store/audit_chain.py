@@ -18,7 +18,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from dspex.store.trail_order import Life, follow
+from dspex.store.lifecycle.trail_order import Life, follow
 
 __all__ = [
     "Chain",

@@ -78,9 +78,10 @@ def ensure(connection: Connection, *, keep_days: int | None = None) -> list[str]
         final = chosen.next(final)
     made = []
     for begin, end in _gaps(connection, chosen, chosen.begin(now), final):
-        parameters = {"name": f"{begin:%Y_%m_%d}", "low": first_id(begin), "high": first_id(end)}
+        name = f"{begin:%Y_%m_%d}"
+        parameters = {"name": name, "low": first_id(begin), "high": first_id(end)}
         if connection.scalar(text("SELECT dspex.make_period(:name, :low, :high)"), parameters):
-            made.append(parameters["name"])
+            made.append(name)
     return made
 
 

@@ -332,11 +332,13 @@ def _spoil_work(connection: Connection) -> None:
     _execution(connection, "failed", error="""'{"code": "poisoned"}'""", finished_at="now()")
     _execution(connection, "failed", error="""'{"code": "provider_unavailable"}'""", finished_at="now()")
     edited = _execution(connection, "queued")
+    connection.execute(text("ALTER TABLE dspex.audit_events DISABLE TRIGGER audit_events_of_transitions"))
     connection.execute(
         text("""INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
                 VALUES (:id, 1, 0, now(), '[{"kind": "submitted"}]', '\\x00')"""),
         {"id": edited},
     )
+    connection.execute(text("ALTER TABLE dspex.audit_events ENABLE TRIGGER audit_events_of_transitions"))
 
 
 def _spoil_storage(connection: Connection) -> None:

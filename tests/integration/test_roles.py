@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -96,8 +96,15 @@ def test_the_whole_path_runs_with_the_rights_of_each_role(login: Login, backends
             trail = reader.get(done.id).audit_trail
             assert trail["completed"]
             assert trail.verify()
-            with pytest.raises(ConfigurationError, match="may not do that"):
-                reader.submit("qa", {"question": "May a reader?"})
+        with psycopg.connect(login(roles.WORKER), autocommit=True) as connection:
+            for column in ("result", "error", "metrics"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="do not change without a transition"):
+                    connection.execute(
+                        f"UPDATE dspex.executions SET {column} = '{{}}' WHERE id = %s".encode(), [done.id]
+                    )
+        reading, refused = client_of(login(roles.READER), backends), pytest.raises(ConfigurationError, match="may not")
+        with reading as reader, refused:
+            reader.submit("qa", {"question": "May a reader?"})
     finally:
         worker.stop()
     assert "permission denied" not in worker.log.read_text()
@@ -118,7 +125,7 @@ PRODUCER_MAY_NOT = (
     "SELECT response FROM dspex.lm_calls",
     "UPDATE dspex.program_versions SET content = '{}'",
     "DELETE FROM dspex.programs",
-    "SELECT dspex.retire_executions('2020_01_01')",
+    "SELECT dspex.retire_executions('2020_01_01', now())",
     "SELECT dspex.make_period('2020_01_01', gen_random_uuid(), gen_random_uuid())",
 )
 WORKER_MAY_NOT = (
@@ -225,12 +232,15 @@ def test_what_beat_asks_for_runs_with_a_workers_rights(login: Login, backends: B
 
 
 def test_a_worker_makes_partitions_and_owns_none(login: Login, backends: Backends) -> None:
-    low, high = (partitions.first_id(datetime(year, 1, 1, tzinfo=UTC)) for year in (2100, 2101))
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    begin, end = today + timedelta(days=200), today + timedelta(days=210)
+    name = f"{begin:%Y_%m_%d}"
     with psycopg.connect(login(roles.WORKER), autocommit=True) as connection:
-        connection.execute("SELECT dspex.make_period('2100_01_01', %s, %s)", (low, high))
+        bounds = (name, partitions.first_id(begin), partitions.first_id(end))
+        connection.execute("SELECT dspex.make_period(%s, %s, %s)", bounds)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("DROP TABLE dspex.executions_2100_01_01")
-        connection.execute("SELECT dspex.unmake_period('2100_01_01')")
+            connection.execute(f"DROP TABLE dspex.executions_{name}".encode())
+        assert connection.execute("SELECT dspex.unmake_period(%s)", (name,)).fetchone() == (True,)
 
 
 def test_who_may_not_grant_is_told_so(login: Login) -> None:

@@ -22,7 +22,7 @@ from dspex.store import programs, workers
 from dspex.store.database import Database
 from dspex.store.operations import health
 from tests.store.test_control import execute
-from tests.store.test_executions import PROGRAM, claim, register, status, submit, trail
+from tests.store.test_executions import PROGRAM, claim, register, status, submit, trail, triggers
 from workers.process.pump import Pump
 
 
@@ -44,8 +44,15 @@ def pump(database: Database, backends: Backends) -> Iterator[Pump]:
 
 def forge_entry(database: Database, id: UUID) -> None:
     """An entry where the next one of the trail belongs: nothing that needs one can happen to the execution."""
-    execute(database, "INSERT INTO dspex.audit_events SELECT execution_id, max(seq) + 1, 1, now(), '[]', '' "
-                      "FROM dspex.audit_events WHERE execution_id = :id GROUP BY execution_id", id=id)  # fmt: skip
+    with database.transaction() as connection:
+        triggers(connection, "audit_events", "DISABLE")
+        connection.execute(
+            text("""INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
+                    SELECT execution_id, max(seq) + 1, 1, now(), '[]', '' FROM dspex.audit_events
+                    WHERE execution_id = :id GROUP BY execution_id"""),
+            {"id": id},
+        )
+        triggers(connection, "audit_events", "ENABLE")
 
 
 def refuse_changes(database: Database, id: UUID) -> None:

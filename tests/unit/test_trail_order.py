@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from dspex.store.lifecycle.status import Status
-from dspex.store.trail_order import Life, follow
+from dspex.store.lifecycle.trail_order import Life, follow
 
 SUBMIT = (0, ["signature_compilation", "input_validation", "submitted"])
 CLAIM = (1, ["claimed"])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dspex.store.audit_chain import encode_events
-from dspex.store.trail_order import TRANSITION_KINDS
+from dspex.store.lifecycle.trail_order import TRANSITION_KINDS
 
 __all__ = ["AttemptTrail"]
 

@@ -1,8 +1,8 @@
-"""``dspex audit``: verify and export audit trails."""
+"""``dspex audit``: verify, export and anchor audit trails."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,10 @@ from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.output.time_options import TimeParameter, since_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
+from dspex.operations.audit import anchor as anchor_file
 from dspex.operations.audit import audit_export
+from dspex.operations.audit.anchor import Anchor
+from dspex.settings import Settings
 from dspex.store.audit_chain import Verdict
 
 __all__ = ["audit"]
@@ -39,20 +42,32 @@ def audit() -> None:
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
     help="Verify an exported file instead of the database.",
 )
+@click.option(
+    "--anchor",
+    "anchors",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="Compare the trails with a file of anchors instead.",
+)
 @json_option
-def verify(program: str | None, since: datetime | None, file: Path | None, as_json: bool) -> int:
+def verify(program: str | None, since: datetime | None, file: Path | None, anchors: Path | None, as_json: bool) -> int:
     """Recompute the hash chain of every execution. Prints the ids of broken trails; exit code 1 if there are any.
+
+    A trail is broken if an event was changed, a transition is not legal, or the inputs or the outcome are not those
+    that were recorded. With --anchor, the trails are compared with anchors that `dspex audit anchor` made before.
 
     \b
     Examples:
       dspex audit verify --since 7d
       dspex audit verify --program simple_qa --json
       dspex audit verify --file audit-2026-01.jsonl.gz
+      dspex audit verify --anchor anchors.jsonl
     """
+    if sum(given is not None for given in (file, anchors, program or since)) > 1:
+        raise click.UsageError("--file, --anchor, and --program or --since exclude each other")
     if file is not None:
-        if program or since:
-            raise click.UsageError("--file verifies the whole file: --program and --since cannot be given with it")
         return _verify_file(file, as_json)
+    if anchors is not None:
+        return _compare(anchor_file.read(anchors), as_json)
     verified = 0
 
     def count(done: int, total: int) -> None:
@@ -95,6 +110,55 @@ def export(since: datetime | None, until: datetime | None, output: Path, as_json
         echo_json({"file": str(output), **asdict(written)})
     else:
         echo(f"{output}: {written.executions} trails, {written.entries} entries, digest {written.digest}")
+
+
+@audit.command()
+@click.option(
+    "--file", type=click.Path(dir_okay=False, path_type=Path), help="Append the anchor to this file, as a line of JSON."
+)
+@click.option("--url", help="Send the anchor to this address, as JSON by POST.")
+@json_option
+def anchor(file: Path | None, url: str | None, as_json: bool) -> None:
+    """Make a digest of all trails of final executions, which shows later whether any was rewritten.
+
+    Keep it where the owner of the database cannot change it. `dspex audit verify --anchor FILE` compares.
+
+    \b
+    Examples:
+      dspex audit anchor --file /mnt/worm/dspex-anchors.jsonl
+      dspex audit anchor --url https://notary.example.com/dspex
+    """
+    settings = Settings.load()
+    with open_database(settings) as database, ProgressBars() as bars, bars.phase("reading", None) as on_progress:
+        made = anchor_file.make(database, on_progress=on_progress)
+    if file is not None:
+        anchor_file.append(file, made)
+    if url is not None:
+        anchor_file.send(url, made, settings.ca_file)
+    if as_json:
+        echo_json(made.as_dict())
+    else:
+        echo(f"{made.executions} executions on {len(made.days)} days, digest {made.digest}")
+
+
+def _compare(anchors: Sequence[Anchor], as_json: bool) -> int:
+    with open_database() as database, ProgressBars() as bars, bars.phase("comparing", None) as on_progress:
+        compared = anchor_file.compare(database, anchors, on_progress=on_progress)
+    if as_json:
+        echo_json([
+            {"made_at": each.anchor.made_at.isoformat(), "as_anchored": each.as_anchored,
+             "differs": each.differs, "unknown": each.unknown}
+            for each in compared
+        ])  # fmt: skip
+    for each in [] if as_json else compared:
+        echo(
+            f"anchor of {each.anchor.made_at:%Y-%m-%d %H:%M:%S} UTC: {each.as_anchored} of {each.anchor.executions} "
+            f"executions are on days that are as they were, {len(each.differs)} days differ, "
+            f"{len(each.unknown)} are not known"
+        )
+        for line in [*(f"differs: {day}" for day in each.differs), *(f"not known: {day}" for day in each.unknown)]:
+            echo(f"  {line}")
+    return 1 if any(each.differs for each in compared) else 0
 
 
 def _verify_file(file: Path, as_json: bool) -> int:

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import http.client
 import json
-import ssl
 import time
 import urllib.error
 import urllib.request
@@ -22,10 +21,10 @@ from pydantic import SecretStr
 
 from dspex.errors import AlertNotDelivered
 from dspex.operations.alerts.alert import Notice
+from dspex.operations.posting import TIMEOUT_SECONDS, opener
 
 __all__ = ["WebhookChannel", "signature"]
 
-TIMEOUT_SECONDS = 10.0
 #: Responses that are about the content: bad request, too large, unsupported, unprocessable.
 REFUSED = (400, 413, 415, 422)
 #: The version of the payload.
@@ -46,7 +45,7 @@ class WebhookChannel:
         body = json.dumps(self._content(notices), ensure_ascii=False).encode()
         request = urllib.request.Request(self._url, body, self._headers(notices, body), method="POST")  # noqa: S310
         try:
-            with self._opener().open(request, timeout=TIMEOUT_SECONDS) as response:
+            with opener(self._ca_file).open(request, timeout=TIMEOUT_SECONDS) as response:
                 return f"{host}, which responded with {response.status}"
         except urllib.error.HTTPError as error:
             error.close()
@@ -74,19 +73,6 @@ class WebhookChannel:
         if self._secret is not None:
             headers["webhook-signature"] = signature(self._secret, id, at, body)
         return headers
-
-    def _opener(self) -> urllib.request.OpenerDirector:
-        trust = ssl.create_default_context()
-        if self._ca_file is not None:
-            trust.load_verify_locations(self._ca_file)
-        return urllib.request.build_opener(urllib.request.HTTPSHandler(context=trust), _NoRedirects)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Rejects redirects: urllib would turn the POST into a GET and report success."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
 
 
 def signature(secret: SecretStr, id: str, at: str, body: bytes) -> str:

@@ -7,6 +7,7 @@ last line with the numbers of executions and entries and the digest over the hea
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -29,13 +30,24 @@ PAGE_ROWS = 500
 
 
 def chains(database: Database, since: datetime | None, until: datetime | None) -> Iterator[Chain]:
-    """The trails of executions submitted in this period; those whose executions retention removed come first."""
+    """The trails of executions submitted in this period, in the order of their ids, whether or not retention removed
+    the executions."""
     low, high = audit_pages.before(since), None if until is None else first_id(until)
+    return heapq.merge(
+        _kept_trails(database, low, high), _present(database, low, high), key=lambda chain: chain.execution_id
+    )
+
+
+def _kept_trails(database: Database, low: UUID, high: UUID | None) -> Iterator[Chain]:
+    """The trails whose executions retention removed."""
     for period in database.run(retention.periods):
         kept = period.retired_at is not None and period.audit_retired_at is None
         if kept and period.high > low and (high is None or period.low < high):
             begin = max(low, UUID(int=period.low.int - 1))
             yield from retired_chains(database, begin, period.high if high is None else min(high, period.high))
+
+
+def _present(database: Database, low: UUID, high: UUID | None) -> Iterator[Chain]:
     after: UUID | None = low
     while after is not None:
         page = database.run(partial(audit_pages.page, after=after, until=high, most=PAGE_ROWS))

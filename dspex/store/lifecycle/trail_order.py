@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic_core import from_json
 
 from dspex.store.lifecycle.status import Status
 
-__all__ = ["TRANSITION_KINDS", "Life", "follow"]
+__all__ = ["TRANSITION_KINDS", "Life", "follow", "last_status"]
 
 #: The events that are transitions: the statuses before, and the status after.
 _TRANSITIONS = {
@@ -52,6 +52,16 @@ def follow(entries: Sequence[tuple[int, str]]) -> tuple[Life, list[str]]:
             ]
         life = following
     return life, []
+
+
+def last_status(events: Iterable[str]) -> Status | None:
+    """The status that entries lead to, given from the last to the first; None without a transition."""
+    for text in events:
+        kinds = _kinds(text)
+        if kinds != [_RESEALED]:
+            last = kinds[-1] if kinds else ""
+            return Status.QUEUED if last == _SUBMITTED else _TRANSITIONS[last][1] if last in _TRANSITIONS else None
+    return None
 
 
 def _after(life: Life, kinds: Sequence[str]) -> Life | None:
