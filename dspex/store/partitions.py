@@ -101,7 +101,7 @@ def _gaps(
         begin = min(ends)
 
 
-# A period further ahead, whoever made it, is left alone.
+# A period further ahead is left alone.
 _PERIODS_WITHIN = text("SELECT low, high FROM dspex.periods WHERE high > :low AND low < :high ORDER BY low")
 
 

@@ -1,7 +1,7 @@
 """Anchors: digests over the ends of all trails, to be kept where the owner of the database cannot change them.
 
-Whoever owns the schema can rewrite an execution and its whole trail, so that it verifies again. An anchor that was made
-before shows it: the digests of today's trails, as they were then, are no longer those of the anchor.
+The owner of the schema can rewrite an execution and its whole trail, so that it verifies again. An anchor that was made
+before shows it: the digests of today's trails, as they were then, no longer match the anchor.
 
 An anchor has a digest for each day of submission. It covers the executions that were final for a while when it was
 made: what happens to them later is added to their trails, and leaves what the anchor covers as it was.
