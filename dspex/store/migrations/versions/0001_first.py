@@ -279,8 +279,8 @@ RETURN sha256(previous || convert_to(
         || coalesce(encode(submission_hash, 'hex'), '') || '|' || coalesce(encode(outcome_hash, 'hex'), '') || '|'
         || events, 'UTF8'));
 
--- An entry is appended by a transition alone: it is the one that its execution's row now ends with. verify() checks that
--- its events belong to the transition: to read them here costs as much as the rest of a settlement.
+-- An entry is appended by a transition alone: it is the one that its execution's row now ends with. verify() checks
+-- that its events belong to the transition: to read them here costs as much as the rest of a settlement.
 CREATE FUNCTION dspex.check_entries() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wrong record;
