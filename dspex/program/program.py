@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
 from dspex.program.actions import Action
@@ -254,7 +255,7 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
         yield FieldError("max_tokens", "a positive integer", repr(program.max_tokens))
     if program.api_key_env is not None and not _ENV_NAME.fullmatch(program.api_key_env):
         yield FieldError("api_key_env", "the name of an environment variable")
-    if program.api_base is not None and not _ADDRESS.fullmatch(program.api_base):
+    if program.api_base is not None and not _is_address(program.api_base):
         yield FieldError("api_base", "an http:// or https:// address without blanks", repr(program.api_base)[:80])
     if program.model is not None and program.model != LOCAL_MODEL and not _MODEL.fullmatch(program.model):
         yield FieldError("model", "'provider/model', or 'smollm2'", repr(program.model)[:80])
@@ -342,3 +343,13 @@ def _is_int(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_address(text: str) -> bool:
+    if not _ADDRESS.fullmatch(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        return False

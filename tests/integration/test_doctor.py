@@ -138,8 +138,8 @@ FAULTS: dict[str, tuple[CheckVerdict, str]] = {
     "configuration.variables": (WARNING, "did you mean DSPEX_LEASE_SECONDS"),
     "configuration.file_mode": (NOT_MET, "0644"),
     "versions.workers": (NOT_MET, "0.0.9"),
-    "clocks.postgres": (NOT_MET, "3,600"),
-    "clocks.redis": (NOT_MET, "3,600"),
+    "clocks.postgres": (NOT_MET, "3,6"),
+    "clocks.redis": (NOT_MET, "3,6"),
     "postgres.durable": (NOT_MET, "fsync"),
     "postgres.connections": (NOT_MET, "40 workers"),
     "redis.memory_policy": (NOT_MET, "allkeys-lru"),
@@ -213,7 +213,7 @@ def sick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
         patch.setenv("DSPEX_BROKER_URL", f"redis://0.0.0.0:{urlsplit(servers.broker_url).port}/0")
         patch.setenv("DSPEX_LEASE_SECOND", "7")
         patch.setenv("DSPEX_RETENTION_DAYS", "30")
-        yield examine(only=LOOKING, clock=lambda: time.time() + 3600)
+        yield examine(only=LOOKING, clock=lambda: time.time() + 3650)
 
 
 @contextmanager

@@ -125,7 +125,10 @@ def test_addresses_and_models_that_would_split_a_request_are_refused(end: str) -
     assert {error.path for error in refused.value.errors} == {"api_base", "model"}
 
 
-@pytest.mark.parametrize("address", ["https://host /v1", "http://", "https://host/v1\t"])
+@pytest.mark.parametrize(
+    "address",
+    ["https://host /v1", "http://", "https://host/v1\t", "http://[", "http://[::1", "http://host:a/v1", "http://:8000"],
+)
 def test_an_address_has_a_host_and_no_blanks(address: str) -> None:
     with pytest.raises(dspex.ValidationError, match="api_base"):
         Program("qa", QA, model="openai/m", api_base=address)
