@@ -82,6 +82,21 @@ def test_brief_refusals_fail_no_attempt(client: Client, database: Database, star
     assert worker.process.poll() is None
 
 
+def test_a_table_that_is_missing_for_a_moment_ends_no_worker(
+    client: Client, database: Database, start_worker: StartWorker
+) -> None:
+    """As while a backup is restored, or rights are granted anew: neither its lease nor its pump ends with it."""
+    client.deploy(PAID)
+    worker = start_worker(DSPEX_LEASE_SECONDS=1)
+    with database.transaction() as connection:
+        connection.exec_driver_sql("ALTER TABLE dspex.workers RENAME TO away")
+    wait_for(lambda: "lease: the database has no DSPex schema" in worker.log.read_text(), "the lease to find out")
+    with database.transaction() as connection:
+        connection.exec_driver_sql("ALTER TABLE dspex.away RENAME TO workers")
+    all_complete_at_the_first_attempt(submit(client))
+    assert worker.process.poll() is None
+
+
 def test_an_attempt_that_is_owned_and_not_run_is_run(
     client: Client, database: Database, start_worker: StartWorker
 ) -> None:
@@ -97,6 +112,7 @@ def test_an_attempt_that_is_owned_and_not_run_is_run(
         claim = {
             "ids": [forgotten.id],
             "unrunnable": [],
+            "alone": [],
             "worker_id": me,
             "events": f'[{{"kind":"claimed","data":{{"worker":"{me}"}}}}]',
         }

@@ -8,16 +8,20 @@ from abc import ABC, abstractmethod
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from dspex.errors import BackendUnavailable
+from dspex.errors import BackendUnavailable, ConfigurationError, SchemaOutdated
 from workers.observe.metrics import BACKEND_FAILURES
 
 __all__ = ["Periodic"]
 
 log = logging.getLogger("dspex.workers")
 
+#: What a backend or the rights of its user refuse: it may be corrected. Any other error is a bug, and ends the worker.
+_REFUSED = (BackendUnavailable, ConfigurationError, SchemaOutdated, SQLAlchemyError)
+
 
 class Periodic(ABC):
-    """Runs ``run_once`` every ``interval_seconds`` until it is stopped, also while a backend is out of reach."""
+    """Runs ``run_once`` every ``interval_seconds`` until it is stopped, also while a backend is out of reach or refuses
+    it."""
 
     name: str
 
@@ -52,7 +56,7 @@ class Periodic(ABC):
                 if self._away:
                     log.warning("%s: back", self.name)
                 self._away = False
-            except (BackendUnavailable, SQLAlchemyError) as error:
+            except _REFUSED as error:
                 pause = None
                 BACKEND_FAILURES.labels(_backend(error)).inc()
                 if not self._away:
