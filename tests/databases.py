@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -63,7 +64,7 @@ class TestDatabases:
         template.close()
         with self._superuser(TEMPLATE) as connection:
             self._seeded = _tables_with_rows(connection)
-            self._fingerprint = self._fingerprint_of(connection)
+            self._fingerprint, self._seeds = _row(connection, FINGERPRINT), self._seeds_of(connection)
             self._size = _size(connection)
 
     def take(self) -> str:
@@ -79,7 +80,9 @@ class TestDatabases:
         with self._superuser(name) as connection:
             connection.execute(END_SESSIONS)
             again = (
-                self._fingerprint_of(connection) == self._fingerprint and _size(connection) - self._size < MOST_GROWTH
+                _row(connection, FINGERPRINT) == self._fingerprint
+                and self._seeds_of(connection) == self._seeds
+                and _size(connection) - self._size < MOST_GROWTH
             )
             if again:
                 self._empty(connection)
@@ -98,9 +101,9 @@ class TestDatabases:
                 connection.execute(f"DELETE FROM {table}".encode())
         connection.execute(RESTART_SEQUENCES)
 
-    def _fingerprint_of(self, connection: psycopg.Connection) -> list[object]:
-        seeds = [f"SELECT (count(*), sum(xmin::text::bigint))::text FROM {table}" for table in self._seeded]
-        return [connection.execute(statement.encode()).fetchone() for statement in [FINGERPRINT, *seeds]]
+    def _seeds_of(self, connection: psycopg.Connection) -> list[object]:
+        counted = "SELECT count(*), sum(xmin::text::bigint) FROM"
+        return [_row(connection, f"{counted} {table}") for table in self._seeded]
 
     def _administer(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -123,5 +126,11 @@ def _tables_with_rows(connection: psycopg.Connection) -> list[str]:
 
 
 def _size(connection: psycopg.Connection) -> int:
-    (size,) = connection.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
+    (size,) = _row(connection, "SELECT pg_database_size(current_database())")
     return int(size)
+
+
+def _row(connection: psycopg.Connection, statement: str) -> tuple[Any, ...]:
+    row = connection.execute(statement.encode()).fetchone()
+    assert row is not None
+    return row

@@ -14,6 +14,7 @@ CHANGES = {
     "a right": "GRANT SELECT ON dspex.programs TO PUBLIC",
     "a partition": "DROP TABLE dspex.audit_events_default",
     "a setting": "ALTER DATABASE {name} SET timezone TO 'Asia/Tokyo'",
+    "everything": "DROP SCHEMA dspex CASCADE",
     "a column": "ALTER TABLE dspex.backups ADD COLUMN note text",
 }
 COUNTS = """
