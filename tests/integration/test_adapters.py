@@ -68,7 +68,7 @@ def test_a_worker_without_dspy_programs_never_loads_dspy(client: Client, model: 
     assert {"lm15", "celery", "aiohttp"} <= set(result.modules)
 
 
-def test_the_next_adapter_is_tried_when_it_may_mend_the_failure(client: Client, model: ModelServer) -> None:
+def test_the_next_adapter_is_tried_when_it_may_succeed(client: Client, model: ModelServer) -> None:
     model.script(default=Step(outputs={"answer": "Paris"}))
     deployed = client.deploy(program(model, "absent", "stubborn", "direct"))
     name = deployed.program.name

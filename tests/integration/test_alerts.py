@@ -83,7 +83,7 @@ def words(mail: Message) -> str:
     return content.decode()
 
 
-def test_failures_are_told_by_mail_and_webhook_when_they_begin_and_when_they_are_over(
+def test_mail_and_webhook_report_when_failures_begin_and_when_they_are_over(
     backends: Backends, client: Client, start_worker: Callable[..., WorkerProcess], hook: Any, tmp_path: Path
 ) -> None:
     box = Mailbox()

@@ -98,7 +98,7 @@ def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerPr
         (("telepathy",), 2, "No such command"),
     ],
 )
-def test_wrong_usage_is_said_in_one_line(shell: Shell, arguments: tuple[str, ...], code: int, said: str) -> None:
+def test_wrong_usage_is_reported_in_one_line(shell: Shell, arguments: tuple[str, ...], code: int, said: str) -> None:
     shell("deploy", "programs.py")
     done = shell(*arguments)
     assert done.returncode == code
@@ -106,7 +106,7 @@ def test_wrong_usage_is_said_in_one_line(shell: Shell, arguments: tuple[str, ...
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_setting_is_said_before_anything_is_tried(shell: Shell) -> None:
+def test_a_wrong_setting_is_reported_before_anything_is_tried(shell: Shell) -> None:
     for command in ("list", "worker", "beat", "flower"):
         done = shell(command, DSPEX_LEASE_SECONDS="soon", DSPEX_WORKER_CONCURRENCY="0")
         assert done.returncode == 2

@@ -81,7 +81,7 @@ async def test_others_are_asked_by_schema_in_their_own_form(
     assert "at most 20 characters" in found["properties"]["summary"]["description"]
 
 
-async def test_a_model_without_schemas_is_told_in_words(model_server: ModelServer) -> None:
+async def test_a_model_without_schemas_gets_the_schema_in_its_prompt(model_server: ModelServer) -> None:
     of = program(model_server)
     endpoint = await Endpoints(lambda: "").of(of)
     for able, form in ((frozenset({"response_format"}), {"type": "json_object"}), (frozenset[str](), None)):
@@ -176,9 +176,7 @@ async def test_an_answer_that_stays_bad_is_rejected_with_its_repair(
     assert run.journal.rejected == run.journal.hashes
 
 
-async def test_a_model_that_refuses_is_not_asked_to_mend_that(
-    model_server: ModelServer, adapter: DirectAdapter
-) -> None:
+async def test_a_refusal_is_not_sent_back_for_repair(model_server: ModelServer, adapter: DirectAdapter) -> None:
     model_server.script(default=Step(fault="refusal"))
     with pytest.raises(ModelError, match="refused to answer") as refused:
         await adapter.execute(a_run(program(model_server), TICKET))

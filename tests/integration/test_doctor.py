@@ -235,7 +235,7 @@ def test_a_fault_is_found(sick: Report, check: str) -> None:
     assert found.fix
 
 
-def test_what_has_no_fault_is_not_said_to_have_one(sick: Report) -> None:
+def test_nothing_else_is_reported(sick: Report) -> None:
     blamed = {each.check.name for each in sick.results if each.verdict in (NOT_MET, WARNING, CheckVerdict.UNKNOWN)}
     assert blamed - set(FAULTS) <= MEASURED
     assert not sick.ready

@@ -156,7 +156,7 @@ def test_two_homes_do_not_meet(tmp_path: Path) -> None:
         client.ping()
 
 
-def test_a_second_start_is_refused_and_told_who_was_first(
+def test_a_second_start_is_refused_with_the_process_of_the_first(
     tmp_path: Path, supervise: Callable[..., subprocess.Popen[str]]
 ) -> None:
     first = supervise(tmp_path)
@@ -278,7 +278,7 @@ def test_a_stack_tells_what_it_does(tmp_path: Path) -> None:
     assert [event.name for event in events if event.state is StepState.STOPPED] == ["redis", "postgres"]
 
 
-def test_everything_is_stopped_even_if_nobody_can_be_told(tmp_path: Path) -> None:
+def test_everything_is_stopped_even_if_the_output_is_closed(tmp_path: Path) -> None:
     def report(event: StackStep) -> None:
         if event.state in (StepState.STOPPING, StepState.STOPPED):
             raise BrokenPipeError  # as when the terminal is gone

@@ -131,7 +131,7 @@ def test_it_has_no_keys_of_models(flower: Flower) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/tasks", "/broker", "/api/workers", "/api/tasks"])
-def test_nobody_is_let_in_without_the_password(flower: Flower, path: str) -> None:
+def test_without_the_password_every_page_is_refused(flower: Flower, path: str) -> None:
     for headers in ({}, {"Authorization": "Basic " + b64encode(b"ops:wrong").decode()}):
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(urllib.request.Request(flower.url + path, headers=headers), timeout=10)

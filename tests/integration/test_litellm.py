@@ -87,7 +87,7 @@ def test_models_through_litellm(model_server: ModelServer) -> None:
     assert told["unmapped"] == []
 
 
-async def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_extra_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(litellm, "find_spec", lambda name: None)
     of = Program("p", signature(":string question -> :string answer"), model="litellm/bedrock/some-model")
     with pytest.raises(ModelError, match=r"dspex\[litellm\]") as caught:

@@ -185,7 +185,7 @@ async def test_an_answer_cut_short_says_so(model_server: ModelServer, adapter: D
     assert "max_tokens=200" in str(error)
 
 
-async def test_the_key_is_read_at_execution_and_never_told(
+async def test_the_key_is_read_at_execution_and_never_shown(
     model_server: ModelServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = program(model_server, api_key_env="TRIAGE_KEY")
@@ -246,7 +246,7 @@ async def test_the_local_model_is_asked_where_it_is_served(model_server: ModelSe
     await adapter.close()
 
 
-async def test_without_a_local_model_it_is_said_how_to_get_one(
+async def test_without_a_local_model_the_error_names_how_to_get_one(
     adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DSPEX_LOCAL_MODEL_URL", raising=False)

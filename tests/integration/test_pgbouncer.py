@@ -71,7 +71,7 @@ def test_the_main_path_and_recovery(
     wait_for(lambda: client.get(slow.id).status is Status.CANCELLED, "it to be cancelled")
 
 
-def test_a_url_that_does_not_say_so_is_told(backends: Backends) -> None:
+def test_a_url_that_does_not_name_the_pooler_is_reported(backends: Backends) -> None:
     database = Database(backends.database_url.partition("?")[0])
     with pytest.raises(BackendUnavailable, match=r"pgbouncer=true"):
         database.run(migrate.check)

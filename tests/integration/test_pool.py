@@ -190,7 +190,7 @@ def test_a_cold_shutdown_hands_back_at_once_what_runs(client: Client, start_work
     assert client.workers() == []
 
 
-def test_code_that_blocks_is_named_and_keeps_nobody_else_from_working(
+def test_code_that_blocks_is_named_and_others_continue(
     client: Client, start_worker: StartWorker, operator: Operator, tmp_path: Path
 ) -> None:
     (tmp_path / "slow_actions.py").write_text(BLOCKING)

@@ -146,7 +146,7 @@ async def test_a_rate_limit_says_when_to_come_back(
     ],
     ids=lambda value: None if isinstance(value, bool) else str(getattr(value, "fault", None) or value)[:30],
 )
-async def test_failures_are_told_alike(
+async def test_failures_of_all_providers_have_the_same_codes(
     provider: Provider, step: Step, code: str, retryable: bool, model_server: ModelServer, adapter: DspyAdapter
 ) -> None:
     model_server.script(default=step)

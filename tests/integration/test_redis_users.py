@@ -130,7 +130,7 @@ def test_what_a_user_may_not_do_is_refused(as_user: As, user: str) -> None:
     assert allowed == []
 
 
-def test_as_it_is_delivered_nobody_gets_in() -> None:
+def test_the_delivered_file_lets_no_user_in() -> None:
     assert all("off" in given and not any(rule in given for rule in ("on", "nopass")) for given in rules().values())
 
 

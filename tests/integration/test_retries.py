@@ -163,7 +163,7 @@ async def test_a_bad_answer_is_sent_back_once_with_what_is_wrong(
     }
 
 
-async def test_an_answer_that_is_mended_without_loss_is_not_sent_back(
+async def test_an_answer_that_is_repaired_without_loss_is_not_sent_back(
     model_server: ModelServer, adapter: DspyAdapter
 ) -> None:
     model_server.script(default=Step(outputs={**GOOD, "queue": "BILLING."}))

@@ -243,14 +243,14 @@ def test_a_worker_makes_partitions_and_owns_none(login: Login, backends: Backend
         assert connection.execute("SELECT dspex.unmake_period(%s)", (name,)).fetchone() == (True,)
 
 
-def test_who_may_not_grant_is_told_so(login: Login) -> None:
+def test_a_role_that_may_not_grant_gets_a_clear_error(login: Login) -> None:
     reader = Database(login(roles.READER), pool_size=1)
     with pytest.raises(ConfigurationError, match="may not do that"):
         reader.guard(make_roles)
     reader.close()
 
 
-def test_who_may_not_make_roles_is_told_what_to_run(tmp_path: Path) -> None:
+def test_a_role_that_may_not_create_roles_gets_the_statements(tmp_path: Path) -> None:
     """On servers of its own: roles belong to all databases of a server."""
     with EmbeddedServers(tmp_path / "home", durable=False) as own:
         run(own.database_url, "CREATE ROLE plain LOGIN PASSWORD 'plain'")

@@ -238,7 +238,7 @@ def test_what_was_not_submitted_to_be_streamed_leaves_nothing_in_redis(place: Pl
         assert not connection.exists(stream_key(execution.id))
 
 
-def test_a_stream_that_nobody_reads_costs_nothing_and_goes_away(
+def test_a_stream_without_a_reader_costs_nothing_and_expires(
     place: Place, model_server: ModelServer, start: Start
 ) -> None:
     model_server.script(default=Step(outputs={**GOOD, "answer": POEM * 50}, piece=4))

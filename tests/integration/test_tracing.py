@@ -182,7 +182,7 @@ def test_an_execution_of_a_batch_has_a_trace_of_its_own_with_a_link_to_the_submi
     assert {id for execution in executions for id in traced(execution)} == {span.trace_id for span in attempts}
 
 
-def test_a_failure_is_told_by_its_code(client: Client, collector: Collector, tracer: trace.Tracer) -> None:
+def test_a_failure_is_recorded_by_its_code(client: Client, collector: Collector, tracer: trace.Tracer) -> None:
     fail = {"code": "invalid_request", "times": 9}
     name = deployed(client, "failing", adapter="scripted", module_options={"fail": fail}, retry=dspex.Retry(2, 0.01))
     with pytest.raises(dspex.ExecutionFailed):

@@ -115,7 +115,7 @@ def test_breaches_of_whole_numbers_and_parts_are_recorded_together(database: Dat
     assert found == {"error_rate": (0.5, 0.05), "backlog": (1200.0, 1000.0)}
 
 
-def test_reminders_are_told_if_asked_for(database: Database, now: datetime) -> None:
+def test_reminders_are_sent_if_a_setting_asks_for_them(database: Database, now: datetime) -> None:
     given: dict[str, Any] = {"after_seconds": 0.0, "reminder_seconds": 600.0}
     assert note(database, now, BREACH, **given) == {"fired": 1, "resolved": 0, "reminded": 0}
     assert note(database, now + timedelta(seconds=599), BREACH, **given)["reminded"] == 0

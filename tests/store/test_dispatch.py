@@ -76,7 +76,7 @@ def dispatched(database: Database, window: int) -> Counter[str]:
 # ------------------------------------------------------------------------------------------------------ fairness
 
 
-def test_programs_take_turns_and_a_full_window_keeps_nobody_out(database: Database) -> None:
+def test_programs_take_turns_and_a_full_window_delays_no_other_program(database: Database) -> None:
     backlog(database, PROGRAM, 500)
     assert dispatched(database, 100) == {"qa": 100}
     backlog(database, SMALL, 60)

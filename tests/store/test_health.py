@@ -61,7 +61,7 @@ def run(database: Database, statement: str, **parameters: Any) -> None:
         connection.execute(text(statement), parameters)
 
 
-def test_what_waits_is_told_by_program(database: Database) -> None:
+def test_what_waits_is_counted_by_program(database: Database) -> None:
     plain = dspex.Program("plain", QA, adapter="scripted")
     limited = dspex.Program("limited", QA, adapter="scripted", limits=dspex.Limits(concurrency=1))
     for program in (plain, limited, dspex.Program("idle", QA, adapter="scripted")):
@@ -81,7 +81,7 @@ def test_what_waits_is_told_by_program(database: Database) -> None:
     assert second.undispatched_wait_seconds < second.oldest_wait_seconds
 
 
-def test_the_last_report_is_told_with_its_age(database: Database) -> None:
+def test_the_last_report_has_its_age(database: Database) -> None:
     assert database.run(health.latest) is None
     database.run(partial(health.record, overall="healthy", worker_id=None, report={"n": 1}))
     run(database, "UPDATE dspex.health_checks SET at = at - interval '1 day'")

@@ -150,7 +150,7 @@ async def test_a_refused_call_defers_its_attempt_even_if_the_program_hides_the_e
     await permits.close()
 
 
-async def test_what_has_no_limits_asks_nobody(backends: Backends) -> None:
+async def test_without_limits_no_permit_is_requested(backends: Backends) -> None:
     permits = permits_of(backends, "redis://127.0.0.1:1/0", {})
     assert permits.of(program()) is None
     assert permits.of(program(limits=dspex.Limits(concurrency=3, per_minute=3))) is None, "these are the pump's"

@@ -160,7 +160,7 @@ async def test_rules_about_inputs_are_checked_before_the_program_runs() -> None:
     assert (caught.value.code, caught.value.retryable) == ("rule_violated", False)
 
 
-async def test_a_broken_rule_about_outputs_may_be_mended_by_another_attempt() -> None:
+async def test_another_attempt_may_satisfy_a_rule_about_outputs() -> None:
     run = run_of(Action("complex_validation", options={"rules": ['summary == "short"']}))
     with pytest.raises(dspex.ActionFailed) as caught:
         await around(run, answers)

@@ -101,7 +101,7 @@ def test_wrong_usage_says_what_is_near(arguments: list[str], said: str) -> None:
         (RuntimeError("postgresql://u:hunter22@h/d\n[parameters: secret]"), 1, "unexpected"),
     ],
 )
-def test_an_error_is_told_as_text_and_as_json(
+def test_an_error_is_printed_as_text_and_as_json(
     error: Exception, code: int, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert print_error(error, as_json=True, debug=False) == code

@@ -114,7 +114,7 @@ def test_an_input_of_every_type(kind: str, prompt: str) -> None:
     assert any(mentions(message, TYPES[kind]) for message in messages)
 
 
-def test_constraints_are_said_in_the_descriptions() -> None:
+def test_descriptions_name_the_constraints() -> None:
     compiled = signature(
         ':string text "what was written" -> :string(max_length=160) summary "one sentence", '
         ":list(:integer(min=1, max=10), max_size=3) marks"

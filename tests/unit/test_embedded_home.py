@@ -35,7 +35,7 @@ def test_a_running_stack_is_read_back(home: Home) -> None:
     assert read_stack(home.path) is None
 
 
-def test_a_record_that_nobody_stands_behind_is_no_stack(home: Home) -> None:
+def test_a_record_without_a_live_process_is_no_stack(home: Home) -> None:
     home.acquire()
     write_stack(home, STACK)
     home._lock.close()  # as when the supervisor is killed
@@ -53,7 +53,7 @@ def test_the_next_start_removes_a_stale_record(home: Home) -> None:
     after.release()
 
 
-def test_a_second_start_is_told_which_process_has_the_home(home: Home) -> None:
+def test_a_second_start_names_the_process_that_has_the_home(home: Home) -> None:
     home.acquire()
     write_stack(home, STACK)
     with pytest.raises(StackRunning, match="already run by process") as refused:

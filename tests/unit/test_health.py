@@ -31,7 +31,7 @@ def bad() -> CheckResult:
     return CheckResult(UNHEALTHY, {"error": "gone"}, "start it")
 
 
-def test_what_hangs_is_said_to_and_the_others_answer() -> None:
+def test_a_check_that_hangs_is_named_and_the_others_answer() -> None:
     release, asked = threading.Event(), []
 
     def hangs() -> CheckResult:
@@ -93,7 +93,7 @@ def test_a_component_is_in_its_condition_since_it_came_into_it() -> None:
     assert fourth.fix == "start it"
 
 
-def test_a_check_that_is_broken_is_told_without_what_it_quotes() -> None:
+def test_a_broken_check_is_reported_without_the_values_it_quotes() -> None:
     def broken() -> CheckResult:
         raise ValueError("a secret")
 

@@ -49,7 +49,7 @@ def expressions() -> Iterator[tuple[str, str]]:
         yield "rules.yml", expression
 
 
-def test_every_series_and_label_that_is_asked_for_is_told(names: dict[str, set[str]]) -> None:
+def test_every_series_and_label_that_is_queried_exists(names: dict[str, set[str]]) -> None:
     asked = list(expressions())
     assert len(asked) > 40
     unknown = {name for _, expression in asked for name in NAME.findall(expression)} - set(names)

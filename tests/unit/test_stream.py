@@ -100,7 +100,7 @@ steps = st.lists(
 
 
 @given(steps)
-def test_a_reader_knows_all_that_was_told_of_the_answer(taken: list[tuple[str, str]]) -> None:
+def test_a_reader_has_every_event_of_the_answer(taken: list[tuple[str, str]]) -> None:
     stream, consumer, reading = a_stream(), Consumer(), Reading()
     answer, redis, said = stream.answer(), list[tuple[Position, dict[str, Any]]](), ""
     complete = False
@@ -155,7 +155,7 @@ def test_an_answer_that_another_took_the_place_of_is_not_listened_to() -> None:
     assert consumer.texts == {"answer": "new"}
 
 
-def test_a_value_that_is_no_json_is_not_told() -> None:
+def test_a_value_that_is_no_json_is_not_streamed() -> None:
     stream, endless = a_stream(), list[Any]()
     endless.append(endless)
     answer = stream.answer()
@@ -164,7 +164,7 @@ def test_a_value_that_is_no_json_is_not_told() -> None:
     assert [entry["field"] for _, entry in published(stream) if "field" in entry] == ["3"]
 
 
-def test_a_field_with_a_hole_in_its_text_is_told_once_it_is_complete() -> None:
+def test_a_field_with_a_hole_in_its_text_is_streamed_once_it_is_complete() -> None:
     stream, consumer = a_stream(), Consumer()
     answer = stream.answer()
     entries = published(stream)
@@ -178,7 +178,7 @@ def test_a_field_with_a_hole_in_its_text_is_told_once_it_is_complete() -> None:
     assert consumer.values == {"answer": "one two three"}
 
 
-def test_what_the_row_tells_is_told_once() -> None:
+def test_what_the_row_has_is_streamed_once() -> None:
     consumer, reading = Consumer(), Reading()
     for row in (a_row(Status.QUEUED, 0), a_row(Status.QUEUED, 0), a_row(Status.RUNNING), a_row(Status.RUNNING)):
         consumer.take(reading.row(row))
@@ -195,7 +195,7 @@ def test_what_the_row_tells_is_told_once() -> None:
 
 
 @pytest.mark.parametrize("told", range(1, 6))
-def test_a_reader_that_comes_back_at_the_end_is_told_the_rest_of_it(told: int) -> None:
+def test_a_reader_that_comes_back_at_the_end_gets_the_rest(told: int) -> None:
     def end_of(reading: Reading) -> list[StreamEvent]:
         return [
             *reading.row(a_row(Status.COMPLETED)),

@@ -32,7 +32,7 @@ async def test_the_result_is_handed_on_and_so_is_an_error() -> None:
         await Supervised(fails(), name="f").outcome(60)
 
 
-async def test_it_ends_at_its_deadline_or_when_told_for_the_first_reason() -> None:
+async def test_it_ends_at_its_deadline_or_on_request_for_the_first_reason() -> None:
     assert await Supervised(forever(), name="late").outcome(0.0) is Ending.DEADLINE
     told = Supervised(forever(), name="told")
     told.end(Ending.CANCELLED)

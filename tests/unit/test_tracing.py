@@ -109,7 +109,7 @@ def test_without_an_endpoint_nothing_is_traced() -> None:
         ({"OTEL_TRACES_EXPORTER": "none"}, False, ""),
     ],
 )
-def test_what_keeps_a_worker_from_tracing_is_told(
+def test_the_reason_why_a_worker_cannot_trace_is_logged(
     variables: dict[str, str],
     missing: bool,
     told: str,
@@ -212,7 +212,7 @@ def test_a_model_and_its_provider_have_the_names_of_the_conventions(
     assert (attributes["gen_ai.request.model"], attributes.get("gen_ai.provider.name")) == (name, provider)
 
 
-async def test_a_call_that_fails_or_is_cancelled_is_told(exported: InMemorySpanExporter) -> None:
+async def test_a_call_that_fails_or_is_cancelled_has_a_span(exported: InMemorySpanExporter) -> None:
     for name, error in (("busy", ModelError(QUESTION, code="rate_limited")), ("slow", asyncio.CancelledError())):
         with pytest.raises(type(error)), tracing.lm_call(f"openai/{name}"):
             raise error
@@ -234,7 +234,7 @@ async def test_a_tool_is_a_span_without_its_arguments(exported: InMemorySpanExpo
 
 
 @pytest.mark.parametrize("asked", [True, False])
-async def test_a_model_is_told_the_trace_only_if_that_is_asked_for(
+async def test_a_model_gets_the_trace_only_if_a_setting_allows_it(
     exported: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
     monkeypatch.setenv("DSPEX_TRACE_TO_MODELS", str(asked))

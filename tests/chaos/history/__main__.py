@@ -37,7 +37,7 @@ def main() -> None:
     look_again()
     plan = replace(LONG, seconds=options.seconds)
     if options.faults:
-        plan = replace(plan, faults=options.faults, without={})
+        plan = replace(plan, faults=options.faults)
     table = Table("seed", "operations", "submits", "faults", "lost attempts", "calls made/needed", "verdict")
     accounts = []
     for seed in _seeds(options.seeds):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import dspex
@@ -36,7 +36,6 @@ class Plan:
     #: Whether the servers write to a file system of their own, which may fill and is as fast as memory.
     own_disk: bool
     #: Faults to leave out, each with the reason.
-    without: Mapping[str, str] = field(default_factory=dict)
 
 
 #: What needs neither a file system nor a clock of its own, and is over within seconds.
@@ -51,8 +50,6 @@ SHORT = Plan(
     patience_seconds=60,
     own_disk=False,
 )  # fmt: skip
-#: Faults that are not survived yet, each with the reason: they are left out of the long plan.
-NOT_SURVIVED: Mapping[str, str] = {}
 LONG = Plan(
     seconds=240,
     workers=3,
@@ -60,7 +57,6 @@ LONG = Plan(
     pause_seconds=1.0,
     patience_seconds=240,
     own_disk=True,
-    without=NOT_SURVIVED,
 )
 
 
@@ -102,9 +98,8 @@ def _home(plan: Plan, directory: Path) -> Iterator[tuple[Path, str | None]]:
 
 def _possible(plan: Plan, obstacles: Mapping[str, str | None]) -> tuple[list[str], list[str]]:
     """The faults of a plan that this machine allows, and why the others are left out."""
-    reasons = {**obstacles, **plan.without}
-    possible = [fault for fault in plan.faults if reasons.get(fault) is None]
-    return possible, [f"{fault}: {reasons[fault]}" for fault in plan.faults if fault not in possible]
+    possible = [fault for fault in plan.faults if obstacles.get(fault) is None]
+    return possible, [f"{fault}: {obstacles[fault]}" for fault in plan.faults if fault not in possible]
 
 
 def _read_all(recorder: Recorder, scene: Scene, patience_seconds: float) -> None:

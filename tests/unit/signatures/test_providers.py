@@ -72,7 +72,7 @@ def test_the_fit_names_what_a_provider_does_not_enforce() -> None:
     assert ("counts{}", "min") in SUMMARY.provider_fit("gemini").enforced
 
 
-def test_what_is_not_enforced_is_said_to_the_model() -> None:
+def test_the_prompt_names_what_is_not_enforced() -> None:
     properties = SUMMARY.json_schema("outputs", "anthropic")["properties"]
     assert properties["summary"]["description"] == "one sentence (at most 160 characters)"
     assert properties["score"]["description"] == "at least 0.0"
