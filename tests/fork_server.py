@@ -17,6 +17,7 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn
@@ -51,7 +52,7 @@ LIBRARIES = (
 
 
 class Replaced(BaseException):
-    """The program called ``os.execv`` with this interpreter: it goes on as the module that the command names."""
+    """The program called ``os.execve`` with this interpreter: it goes on as the module that the command names."""
 
     def __init__(self, command: list[str]) -> None:
         super().__init__(command)
@@ -143,10 +144,13 @@ def _take_on(request: dict[str, Any], output: int, errors: int) -> None:
     sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
-def _replace(path: str, command: list[str]) -> NoReturn:
-    """``os.execv``, without giving up what is imported."""
+def _replace(path: str, command: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """``os.execve``, without giving up what is imported."""
     if path != sys.executable or command[1] != "-m":
         raise NotImplementedError(f"a forked program cannot become {command}")
+    if environment is not os.environ:
+        os.environ.clear()
+        os.environ.update(environment)
     raise Replaced(command[2:])
 
 
@@ -159,7 +163,7 @@ def main() -> None:
         program = ForkServer(requests).serve()
     if program is None:
         return
-    os.execv = _replace  # type: ignore[assignment]
+    os.execve = _replace  # type: ignore[assignment]
     try:
         program.run()
     except Replaced as replaced:

@@ -81,6 +81,8 @@ def test_what_is_printed_has_its_shape(
     for arguments in then:
         check(arguments[0] if arguments[1:] != ("check",) else "alerts check", json.loads(json_of(*arguments)))
     check("audit verify", json.loads(json_of("audit", "verify")))
+    check("audit anchor", json.loads(json_of("audit", "anchor", "--file", "anchors.jsonl")))
+    check("audit verify", json.loads(json_of("audit", "verify", "--anchor", "anchors.jsonl")))
 
 
 @pytest.mark.parametrize(

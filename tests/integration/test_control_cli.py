@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
+from dspex.embedded.ports import free_port
 from dspex.settings import Backends
 from dspex.store.database import Database
+from tests.integration.test_alerts import hook
 from tests.integration.test_cli import Shell
+
+__all__ = ["hook"]
 
 QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
 
@@ -99,3 +104,20 @@ def test_audit_verify(client: Client, database: Database, shell: Shell) -> None:
     assert json.loads(broken.stdout) == {"verified": 3, "broken": [{"id": str(ids[1]), "faults": [fault]}]}
     assert f"{ids[1]}  {fault}\n3 trails verified, 1 broken\n" == shell("audit", "verify", "--program", "qa").stdout
     assert shell("audit", "verify", "--since", "2999-01-01").stdout == "0 trails verified, 0 broken\n"
+
+
+def test_audit_anchor(shell: Shell, hook: Any, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{hook.server_port}/notary"
+    made = json.loads(shell("audit", "anchor", "--file", "anchors.jsonl", "--url", url, "--json").stdout)
+    assert json.loads((tmp_path / "anchors.jsonl").read_text()) == made
+    assert [json.loads(body) for _, body in hook.posts] == [made]
+    as_it_was = shell("audit", "verify", "--anchor", "anchors.jsonl")
+    assert as_it_was.returncode == 0
+    assert "0 of 0 executions are on days that are as they were, 0 days differ, 0 are not known" in as_it_was.stdout
+    (tmp_path / "anchors.jsonl").write_text(json.dumps(made | {"days": {"2026-01-01": [1, "00"]}}))
+    damaged = shell("audit", "verify", "--anchor", "anchors.jsonl")
+    assert (damaged.returncode, damaged.stdout) == (1, "")
+    assert "anchors.jsonl" in damaged.stderr
+    not_sent = shell("audit", "anchor", "--url", f"http://127.0.0.1:{free_port()}/notary")
+    assert not_sent.returncode == 1
+    assert not_sent.stderr.startswith("export_failed: the anchor could not be sent to 127.0.0.1: ")

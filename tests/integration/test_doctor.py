@@ -123,7 +123,7 @@ def test_the_role_with_the_least_rights_is_enough(
     wrong = {
         each.check.name: each.evidence for each in report.results if each.verdict in (NOT_MET, CheckVerdict.UNKNOWN)
     }
-    no_worker = {"versions.workers", "workers.trouble", "workers.pump", "resources.execution"}
+    no_worker = {"versions.workers", "workers.trouble", "workers.pump", "work.runnable", "resources.execution"}
     assert set(wrong) <= {"postgres.durable", *no_worker}, wrong
     owner = next(each for each in report.results if each.check.name == "security.owner")
     assert owner.verdict is CheckVerdict.MET

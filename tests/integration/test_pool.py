@@ -243,3 +243,9 @@ def test_code_that_blocks_is_named_and_others_continue(
         client.execute("leaves", {"question": "?"}, timeout=30)
     client.execute("hops", {"question": "?"}, timeout=30)
     assert [row["id"] for row in client.workers()] == [id]
+
+
+def test_workers_of_tests_are_forks(start_worker: Callable[..., WorkerProcess]) -> None:
+    """Each worker that imported its libraries anew would add more than a second to the tests."""
+    worker = start_worker()
+    assert b"tests.fork_server" in Path(f"/proc/{worker.pid}/cmdline").read_bytes()

@@ -35,7 +35,6 @@ class Plan:
     patience_seconds: float
     #: Whether the servers write to a file system of their own, which may fill and is as fast as memory.
     own_disk: bool
-    #: Faults to leave out, each with the reason.
 
 
 #: What needs neither a file system nor a clock of its own, and is over within seconds.
