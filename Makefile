@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
-JOBS ?= 3
+JOBS ?= 4
 # Where it is set, as in many images, every process compiles what it imports: 4 s of CPU for a command rather than 1.6.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -159,12 +159,12 @@ def test_an_entry_without_a_transition_is_refused(
             connection.execute(ADVANCE, {"id": id})
 
 
-def test_an_entry_for_no_execution_is_refused(database: Database, worker_id: UUID, completed: UUID) -> None:
+def test_a_later_entry_for_no_execution_is_refused(database: Database, worker_id: UUID, completed: UUID) -> None:
     with pytest.raises(DBAPIError, match="does not belong to a transition"):
         execute(
             database,
             """INSERT INTO dspex.audit_events SELECT gen_random_uuid(), seq, attempt, at, submission_hash, outcome_hash,
-               events, hash FROM dspex.audit_events WHERE execution_id = :id AND seq = 1""",
+               events, hash FROM dspex.audit_events WHERE execution_id = :id AND seq = 2""",
             id=completed,
         )
 

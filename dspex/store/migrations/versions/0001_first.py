@@ -444,8 +444,14 @@ DECLARE
 BEGIN
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO columns FROM pg_attribute
     WHERE attrelid = format('dspex.%I', detached)::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
+    IF parent = 'audit_events' THEN -- the transitions of these entries are long over
+        ALTER TABLE dspex.audit_events_default DISABLE TRIGGER audit_events_of_transitions;
+    END IF;
     EXECUTE format('WITH kept AS (DELETE FROM dspex.%1$I WHERE %2$I = ANY($1) RETURNING %3$s)
         INSERT INTO dspex.%4$I (%3$s) SELECT %3$s FROM kept', detached, key, columns, parent || '_default') USING ids;
+    IF parent = 'audit_events' THEN
+        ALTER TABLE dspex.audit_events_default ENABLE TRIGGER audit_events_of_transitions;
+    END IF;
 END $$;
 
 -- Detach the executions and model calls of a period that is over. Returns how many were not settled before a time, and
