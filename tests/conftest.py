@@ -22,6 +22,7 @@ from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store.database import Database
 from tests.databases import TestDatabases
+from tests.fork_server import load_libraries
 from tests.left_open import LeftOpen
 from tests.processes import WorkerProcess, forked_workers
 from tests.run_times import RunTimes
@@ -49,6 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(LeftOpen())
     if not hasattr(config, "workerinput"):  # not in a process of xdist
         config.pluginmanager.register(RunTimes())
+        if config.getoption("numprocesses", None):
+            load_libraries()  # in a fresh checkout they are compiled once, rather than by every process at once
 
 
 @pytest.fixture(scope="session", autouse=True)

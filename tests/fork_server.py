@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn
 
-__all__ = ["LARGEST_REQUEST"]
+__all__ = ["LARGEST_REQUEST", "load_libraries"]
 
 LARGEST_REQUEST = 128 * 1024
 PR_SET_PDEATHSIG = 1
@@ -154,9 +154,13 @@ def _replace(path: str, command: list[str], environment: Mapping[str, str]) -> N
     raise Replaced(command[2:])
 
 
-def main() -> None:
+def load_libraries() -> None:
     for name in LIBRARIES:
         import_module(name)
+
+
+def main() -> None:
+    load_libraries()
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as requests:
