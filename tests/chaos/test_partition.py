@@ -109,7 +109,8 @@ def test_the_link_of_one_of_two_workers_is_cut(
     wait_for(lambda: cut_off.pid in {row["pid"] for row in client.workers()}, "it to be back under a new id")
     assert {row["id"]: row for row in client._session.rows(ids)} == as_recorded
     assert_guarantees(client, ids)
-    assert [paid_calls(client, id) for id in ids] == [3] * len(ids)
+    # The call that was in flight at the cut was paid for, too: its answer is kept under the attempt that is over.
+    assert all(paid_calls(client, id) in ({3, 4} if id in taken else {3}) for id in ids)
     other.stop()
     assert client.execute("qa", {"question": "asked of the one that came back"}, timeout=60)
 
