@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dspex.client.async_client import AsyncClient
     from dspex.client.audit_trail import AuditEvent, AuditTrail
-    from dspex.client.batch import AsyncBatch, Batch, Progress
+    from dspex.client.batch import AsyncBatch, Batch, BatchSummary, Progress
     from dspex.client.client import Client
     from dspex.client.execution import AsyncExecution, Execution, Metrics
     from dspex.client.follow import StreamEvent
+    from dspex.client.model_call import ModelCall
     from dspex.client.result import Result
     from dspex.errors import (
         ActionFailed,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
     from dspex.store.lifecycle.status import Status
+    from dspex.store.programs import ProgramSummary
     from dspex.submit.batch_rows import Rejected
 
 # Lighter before heavier: a name is looked up in this order, and no module after its own is loaded.
@@ -72,6 +74,8 @@ _MODULES = (
     "settings",
     "operations.health.conditions",
     "client.result",
+    "store.programs",
+    "client.model_call",
     "client.follow",
     "client.execution",
     "client.batch",
@@ -91,6 +95,7 @@ __all__ = [
     "AuditTrail",
     "BackendUnavailable",
     "Batch",
+    "BatchSummary",
     "Capabilities",
     "Client",
     "Component",
@@ -113,12 +118,14 @@ __all__ = [
     "Limits",
     "MessageRefused",
     "Metrics",
+    "ModelCall",
     "ModelError",
     "ModuleNotAllowed",
     "OutputField",
     "Program",
     "ProgramError",
     "ProgramNotFound",
+    "ProgramSummary",
     "ProgramUnreadable",
     "ProgramVersionMismatch",
     "Progress",

@@ -35,6 +35,7 @@ class MemoryJournal:
         tries: Tries = once,
         repair: bool = False,
         estimate: Callable[[], Estimate] | None = None,
+        request: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         self.repairs += repair
         self.hashes.append(request_hash)

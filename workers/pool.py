@@ -166,6 +166,11 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         if self.sends_events:
             self.events.send(event, uuid=str(id), **fields)
 
+    def count_executions(self, name: str, more: int) -> None:
+        """Add to what Celery counts as processed, in which a message of many executions is one."""
+        state.total_count.update({name: more})
+        state.all_total_count[0] += more
+
     @property
     def sends_events(self) -> bool:
         """Whether a listener, most likely Flower, has asked for the events of tasks."""

@@ -26,11 +26,11 @@ _SECTIONS = {
     "Signatures": (
         "signature", "Signature", "Field", "SignatureModel", "InputField", "OutputField", "register_type",
     ),
-    "Programs": ("Program", "Retry", "Limits", "Action"),
+    "Programs": ("Program", "Retry", "Limits", "Action", "ProgramSummary"),
     "Clients": ("Client", "AsyncClient"),
-    "Executions": ("Execution", "AsyncExecution", "Status", "Result", "Metrics", "StreamEvent"),
+    "Executions": ("Execution", "AsyncExecution", "Status", "Result", "Metrics", "ModelCall", "StreamEvent"),
     "Audit trail": ("AuditTrail", "AuditEvent"),
-    "Batches": ("Batch", "AsyncBatch", "Progress", "Rejected"),
+    "Batches": ("Batch", "AsyncBatch", "Progress", "BatchSummary", "Rejected"),
     "Health": ("HealthReport", "Component", "Condition"),
     "Adapters": ("adapters", "AdapterInfo", "Capabilities"),
     "Settings": ("Settings",),
@@ -38,13 +38,16 @@ _SECTIONS = {
 #: Members that other modules of DSPex call, and users do not need.
 _INNER = {
     "Action": {"faults", "read"},
-    "Program": {"content", "from_content", "manual_actions"},
+    "Program": {"content", "from_content", "keeps_answers", "manual_actions"},
     "Retry": {"faults"},
     "Limits": {"faults"},
     "Settings": {"model_post_init", "sections"},
 }  # fmt: skip
 #: Classes that only DSPex instantiates.
-_GIVEN = {"AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "Execution", "Result", "Settings", "Signature"}
+_GIVEN = {
+    "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Execution", "ModelCall", "ProgramSummary",
+    "Result", "Settings", "Signature",
+}  # fmt: skip
 
 
 def page() -> str:

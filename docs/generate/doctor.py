@@ -14,9 +14,10 @@ _HEAD = """\
 `dspex doctor` checks whether a deployment is ready: the requirements of DSPex's specification that can differ between
 deployments, and its operation. Each check uses the real deployment and has a time limit (10 seconds by default).
 While Postgres or Redis is away, the other checks still run. Postgres is queried in read-only transactions. The doctor
-executes programs named `dspex-doctor…` with a simulated model: they cost nothing, have priority over other work, and
-have `{"by": "dspex doctor"}` as metadata. The group `performance` puts 50 users on the deployment for about two
-seconds; `--only` with other groups omits it.
+executes programs named `dspex-doctor…` with a simulated model: they cost nothing and have priority over other work.
+Listings, reports, alerts and `dspex retry --failed` leave their executions out, unless `--internal` or the program's
+name asks for them. The output shows what needs attention; `--all` shows every check. The group `performance` puts 50
+users on the deployment for about two seconds; `--only` with other groups omits it.
 
 [Prepare for production](../how-to/prepare-for-production.md) shows how to use it before going live.
 
@@ -25,12 +26,13 @@ seconds; `--only` with other groups omits it.
 | verdict | |
 |---|---|
 | `met` | as it should be |
-| `warning` | it works, but an operator should know |
+| `warning` | it works, but needs an operator's attention |
 | `not_met` | it must be changed |
 | `unknown` | it could not be checked: something that the check needs is missing, or the time limit passed |
-| `skipped` | it does not apply here |
+| `not_applicable` | neither met nor unmet: it does not apply to this deployment, or cannot be seen from this machine |
 
-A group has the worst verdict of its checks; a requirement with a warning is met. The score is out of 100: each check
+A group has the worst verdict of its checks; a requirement with a warning is met, and one that does not apply is not
+counted. The score is out of 100: each check
 that applies counts the same, a warning half. It is 100 only when nothing is left to fix. The exit code is 0 when
 nothing is unmet or unknown, 1 when something is, 3 when Postgres or Redis is unreachable.
 

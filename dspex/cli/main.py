@@ -34,6 +34,10 @@ COMMANDS = {
         "Compile a signature and show its fields and schemas.",
     ),
     "deploy": ("dspex.cli.programs.deploy_command:deploy", "Deploy the programs of a Python or JSON file."),
+    "programs": (
+        "dspex.cli.programs.programs_command:programs",
+        "List the deployed programs, with their queued and running executions.",
+    ),
     "run": ("dspex.cli.executions.run_command:run", "Execute a program and print its result."),
     "batch": (
         "dspex.cli.executions.batch_command:batch",
@@ -43,8 +47,9 @@ COMMANDS = {
         "dspex.cli.executions.stream_command:stream",
         "Follow an execution: its status, and its fields as the model writes them.",
     ),
-    "show": ("dspex.cli.executions.show_command:show", "Show an execution and its timeline."),
+    "show": ("dspex.cli.executions.show_command:show", "Show an execution, its timeline and its model calls."),
     "list": ("dspex.cli.executions.list_command:list_command", "List executions, newest first."),
+    "batches": ("dspex.cli.executions.batches_command:batches", "List batches with their progress, newest first."),
     "cancel": ("dspex.cli.executions.cancel_command:cancel", "Cancel executions."),
     "retry": ("dspex.cli.executions.retry_command:retry", "Queue failed or cancelled executions again."),
     "pause": ("dspex.cli.executions.pause_commands:pause", "Start no more executions of a program."),

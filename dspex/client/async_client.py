@@ -113,6 +113,8 @@ class AsyncClient:
 
     deploy = _awaited(Client.deploy)
     program = _awaited(Client.program)
+    programs = _awaited(Client.programs)
+    batches = _awaited(Client.batches)
     workers = _awaited(Client.workers)
     health = _awaited(Client.health)
     alerts = _awaited(Client.alerts)

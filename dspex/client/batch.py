@@ -16,6 +16,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -34,7 +35,8 @@ from dspex.wait.blocking_driver import iterate
 from dspex.wait.completion import IndexSet, Slot, batch_final, groups, in_order
 from dspex.wait.driver import Driver, Row
 
-__all__ = ["WINDOW", "AsyncBatch", "Batch", "Progress", "map_result", "mapped", "pending", "slots", "store_all"]
+__all__ = ["WINDOW", "AsyncBatch", "Batch", "BatchSummary", "Progress", "map_result", "mapped", "pending", "slots",
+           "store_all"]  # fmt: skip
 
 #: The most executions that `in_order` and `map` keep under way or waiting for their turn.
 WINDOW = 2000
@@ -45,7 +47,7 @@ class Progress:
     """The progress of a batch.
 
     ``eta_seconds`` follows the rate of the last half minute; it is None until an execution has finished.
-    ``cost_usd`` is the known part of the cost.
+    ``cost_usd`` is the known part of the cost; ``unpriced`` is how many executions ended at an unknown cost.
     """
 
     total: int
@@ -56,6 +58,7 @@ class Progress:
     queued: int
     cost_usd: float
     eta_seconds: float | None
+    unpriced: int = 0
 
     @property
     def finished(self) -> int:
@@ -70,7 +73,17 @@ class Progress:
         left = total - sum(counts[status.value] for status in Status if status.is_final)
         rate = found["per_second"]
         eta = 0.0 if not left else left / rate if rate else None
-        return cls(total=total, cost_usd=found["cost_usd"], eta_seconds=eta, **counts)
+        return cls(total=total, cost_usd=found["cost_usd"], unpriced=found["unpriced"], eta_seconds=eta, **counts)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """A batch in a list: ``begun_at`` is when its submit began (UTC)."""
+
+    id: UUID
+    program: str
+    begun_at: datetime
+    progress: Progress
 
 
 class _BatchHandle:
@@ -148,6 +161,11 @@ class Batch(_BatchHandle):
         """Its progress, counted in the database at each use."""
         return Progress.of(self._session.progress(self.id))
 
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """How many of its executions failed, by :attr:`Execution.cause_code`, the most frequent first."""
+        return self._session.failures(self.id)
+
     def cancel(self, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
         """Cancel its queued executions, and have workers end its running ones, as :meth:`Execution.cancel` does.
 
@@ -174,7 +192,8 @@ class Batch(_BatchHandle):
 
 
 class AsyncBatch(_BatchHandle):
-    """:class:`Batch` with ``await``: also for ``progress``, as in ``(await batch.progress).completed``."""
+    """:class:`Batch` with ``await``: also for ``progress`` and ``failures``, as in
+    ``(await batch.progress).completed``."""
 
     def __init__(self, session: Session, driver: Driver, rows: BatchRows) -> None:
         super().__init__(session, rows)
@@ -184,6 +203,11 @@ class AsyncBatch(_BatchHandle):
     def progress(self) -> Awaitable[Progress]:
         """As :attr:`Batch.progress`."""
         return self._driver.call(lambda: Progress.of(self._session.progress(self.id)))
+
+    @property
+    def failures(self) -> Awaitable[Mapping[str, int]]:
+        """As :attr:`Batch.failures`."""
+        return self._driver.call(lambda: self._session.failures(self.id))
 
     async def cancel(self, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
         """As :meth:`Batch.cancel`; ``on_progress`` is called in another thread."""

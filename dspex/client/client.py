@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -11,25 +12,28 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from dspex.client.audit_trail import AuditTrail
-from dspex.client.batch import Batch, Progress, map_result, mapped, store_all
+from dspex.client.batch import Batch, BatchSummary, Progress, map_result, mapped, store_all
 from dspex.client.execution import Execution
 from dspex.client.result import Result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
-from dspex.errors import ExecutionNotFound
+from dspex.errors import ExecutionNotFound, FieldError, ValidationError
 from dspex.operations.alerts.alert import Alert
 from dspex.operations.alerts.evaluation import list_alerts
 from dspex.operations.audit.verify_audit import verify_trails
 from dspex.operations.health.conditions import HealthReport
 from dspex.operations.report.monitoring_report import MonitoringReport, gather
+from dspex.program.internal_programs import INTERNAL_PREFIXES, is_internal
 from dspex.program.program import Program
 from dspex.settings import Settings
-from dspex.store import workers
+from dspex.store import programs, workers
 from dspex.store.audit_chain import Verdict
 from dspex.store.database import Database
-from dspex.store.lifecycle import executions
+from dspex.store.lifecycle import batches, executions
+from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.status import Status
-from dspex.store.programs import Deployed
+from dspex.store.partitions import moment
+from dspex.store.programs import Deployed, ProgramSummary
 from dspex.submit.batch_rows import Rejected
 from dspex.submit.bulk import MAP_ROWS, chunks
 from dspex.wait.blocking_driver import complete, iterate
@@ -80,11 +84,12 @@ class Client:
         """Store the program and make this version the current one. The same content is the same version.
 
         Raises EncryptionError for a program with secret fields when no key is set, ValidationError for a program that
-        is larger than DSPEX_MAX_PROGRAM_BYTES.
+        is larger than DSPEX_MAX_PROGRAM_BYTES or has the name of one of DSPex's own programs.
         """
-        session = self._session
-        session.sealing.require(program)
-        return session.catalogue.deploy(program, session.preparer.bounds)
+        if is_internal(program.name):
+            expected = f"a name that does not begin with {' or '.join(INTERNAL_PREFIXES)}: DSPex's own programs do"
+            raise ValidationError.of(f"program {program.name!r}", [FieldError("name", expected, repr(program.name))])
+        return self._session.deploy(program)
 
     def program(self, name: str, version: str | None = None) -> Program:
         """The deployed program: its current version, or the one named. Raises ProgramNotFound."""
@@ -206,12 +211,43 @@ class Client:
         program: str | None = None,
         status: Status | str | None = None,
         since: datetime | None = None,
+        batch: UUID | str | None = None,
+        error: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        internal: bool = False,
         limit: int = 100,
     ) -> list[Execution]:
-        """Executions, the newest first; ``status="failed"`` are the dead letters."""
-        wanted = None if status is None else Status(status).value
-        find = partial(executions.listing, program=program, status=wanted, since=since, limit=limit)
+        """Executions, the newest first; ``status="failed"`` are the dead letters.
+
+        ``batch``     only executions of the batch with this id
+        ``error``     only failed executions whose error, or its cause, has this code
+        ``metadata``  only executions whose metadata has these members
+        ``internal``  DSPex's own executions, too, of `dspex doctor` and `dspex bench`. They are also listed when their
+                      program or their batch is named
+        """
+        selection = Selection(
+            program=program,
+            status=None if status is None else Status(status).value,
+            since=since,
+            batch_id=None if batch is None else _uuid(batch),
+            error=error,
+            metadata={name: _member_text(value) for name, value in (metadata or {}).items()},
+            internal=internal,
+        )
+        find = partial(executions.listing, selection=selection, limit=limit)
         return [Execution(self._session, row) for row in self._database.run(find)]
+
+    def programs(self, *, internal: bool = False) -> Sequence[ProgramSummary]:
+        """The deployed programs by name, each with how many of its executions are queued and running.
+
+        ``internal``: DSPex's own programs, too.
+        """
+        return self._database.run(partial(programs.summaries, internal=internal))
+
+    def batches(self, *, program: str | None = None, limit: int = 20, internal: bool = False) -> Sequence[BatchSummary]:
+        """Batches, the newest first, each with its progress; ``internal``: also batches of DSPex's own programs."""
+        find = partial(batches.listing, program=program, internal=internal, most=limit)
+        return [BatchSummary(id, name, moment(id), self.progress(id)) for id, name in self._database.run(find)]
 
     def health(self) -> HealthReport:
         """The health of every component that executions need: its condition, since when, and how to fix it.
@@ -229,9 +265,12 @@ class Client:
         """Alerts that fire or are pending, then those resolved within that time, each the newest first."""
         return list_alerts(self._database, resolved_within=resolved_within)
 
-    def report(self, since: datetime | timedelta = timedelta(days=1)) -> MonitoringReport:
-        """Outcomes, times, costs, errors, events, alerts and trends since a moment, or over a span until now."""
-        return gather(self._database, since=since)
+    def report(self, since: datetime | timedelta = timedelta(days=1), *, internal: bool = False) -> MonitoringReport:
+        """Outcomes, times, costs, errors, events, alerts and trends since a moment, or over a span until now.
+
+        ``internal``: DSPex's own executions are counted, too.
+        """
+        return gather(self._database, since=since, internal=internal)
 
     def progress(self, batch_id: UUID) -> Progress:
         """The progress of a batch, counted in the database."""
@@ -270,13 +309,20 @@ class Client:
         return self.get(id)
 
     def retry_failed(
-        self, program: str | None = None, *, on_progress: Callable[[int, int], None] = lambda _done, _total: None
+        self,
+        program: str | None = None,
+        *,
+        batch: UUID | str | None = None,
+        error: str | None = None,
+        on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> int:
-        """Queue every execution that has failed by now again, of one program or of all. Returns how many.
+        """Queue every execution that has failed by now again. Returns how many.
 
-        ``on_progress`` is called with how many so far, and of how many.
+        ``program``, ``batch`` and ``error`` (the code of the failure or of its cause) limit which. ``on_progress`` is
+        called with how many so far, and of how many. DSPex's own executions are retried only by their program or batch.
         """
-        return self._session.control.retry_failed(program, on_progress)
+        selection = Selection(program=program, batch_id=None if batch is None else _uuid(batch), error=error)
+        return self._session.control.retry_failed(selection, on_progress)
 
     def pause(self, program: str) -> None:
         """Begin no execution of the program until :meth:`resume`, also of versions deployed meanwhile.
@@ -305,6 +351,11 @@ class Client:
         Trails are verified a page at a time; ``on_progress`` is called with how many so far, and of how many.
         """
         return dict(verify_trails(self._database, program=program, since=since, on_progress=on_progress))
+
+
+def _member_text(value: Any) -> str:
+    """A member of metadata as Postgres reads it from JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _uuid(id: UUID | str) -> UUID:

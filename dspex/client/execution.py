@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -12,9 +12,11 @@ from uuid import UUID
 
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.follow import StreamEvent, follow
+from dspex.client.model_call import ModelCall
 from dspex.client.result import Result, recorded_result
 from dspex.client.session import Session
 from dspex.errors import DspexError, ResultNotReady
+from dspex.program.internal_programs import is_internal
 from dspex.store.lifecycle.status import Status
 from dspex.wait.blocking_driver import complete, iterate
 from dspex.wait.completion import any_final
@@ -29,6 +31,7 @@ class Metrics:
 
     ``execution_time_ms`` is the time of the last attempt, ``queue_time_ms`` the time from due to claimed. Calls that
     were replayed from the journal count in ``replayed_lm_calls`` only, so tokens and cost are counted once.
+    ``cost_usd`` covers the calls whose price is known; ``unpriced_lm_calls`` is how many others there are.
     """
 
     execution_time_ms: float = 0.0
@@ -38,6 +41,7 @@ class Metrics:
     completion_tokens: int = 0
     cost_usd: float | None = None
     replayed_lm_calls: int = 0
+    unpriced_lm_calls: int = 0
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Metrics:
@@ -92,6 +96,21 @@ class ExecutionSnapshot:
         """The recorded failure without sealed text, for logs and screens."""
         stored = self._row["error"]
         return None if stored is None else DspexError.from_dict(stored)
+
+    @property
+    def cause_code(self) -> str | None:
+        """The code of the error that caused the failure: of a failure with spent attempts, the last attempt's error.
+
+        None without an error.
+        """
+        error = self.shown_error
+        cause = error.details.get("cause") if error else None
+        return error and str((cause or {}).get("code") or error.code)
+
+    @property
+    def internal(self) -> bool:
+        """Whether it is DSPex's own: an execution of `dspex doctor` or `dspex bench`."""
+        return is_internal(self.program)
 
     @property
     def metrics(self) -> Metrics:
@@ -182,8 +201,8 @@ class Execution(ExecutionSnapshot):
     """One execution: a snapshot of its row, and a handle on it.
 
     ``status``, ``error``, ``metrics`` and the other attributes are as of the last read: by the submit, by
-    :meth:`refresh`, or by :meth:`result`. Only ``inputs`` (the program's signature, once) and ``audit_trail`` query the
-    database.
+    :meth:`refresh`, or by :meth:`result`. Only ``inputs`` (the program's signature, once), ``audit_trail`` and
+    ``calls`` query the database.
     """
 
     @property
@@ -195,6 +214,11 @@ class Execution(ExecutionSnapshot):
     def audit_trail(self) -> AuditTrail:
         """Its events in order of time, read from the database at each use."""
         return self._session.audit_trail(self.id)
+
+    @property
+    def calls(self) -> Sequence[ModelCall]:
+        """The model calls that it paid for, in order of time, with their answers; read at each use."""
+        return self._session.model_calls(self.id)
 
     def refresh(self) -> Self:
         """Read the row again, and return this execution. Raises ExecutionNotFound."""
@@ -231,7 +255,8 @@ class Execution(ExecutionSnapshot):
 
 
 class AsyncExecution(ExecutionSnapshot):
-    """:class:`Execution` with ``await``: also for ``inputs`` and ``audit_trail``, as in ``await execution.inputs``."""
+    """:class:`Execution` with ``await``: also for ``inputs``, ``audit_trail`` and ``calls``, as in
+    ``await execution.inputs``."""
 
     def __init__(self, session: Session, driver: Driver, row: Row) -> None:
         super().__init__(session, row)
@@ -246,6 +271,11 @@ class AsyncExecution(ExecutionSnapshot):
     def audit_trail(self) -> Awaitable[AuditTrail]:
         """As :attr:`Execution.audit_trail`."""
         return self._driver.call(partial(self._session.audit_trail, self.id))
+
+    @property
+    def calls(self) -> Awaitable[Sequence[ModelCall]]:
+        """As :attr:`Execution.calls`."""
+        return self._driver.call(partial(self._session.model_calls, self.id))
 
     async def refresh(self) -> Self:
         """As :meth:`Execution.refresh`."""

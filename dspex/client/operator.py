@@ -15,6 +15,7 @@ from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import batches, control, executions
 from dspex.store.lifecycle.batch_ids import execution_id
+from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.set_statements import RowFault, for_each_row
 from dspex.store.lifecycle.status import Status
 
@@ -93,16 +94,16 @@ class Control:
             execution_id=str(id), status=row["status"],
         )  # fmt: skip
 
-    def retry_failed(self, program: str | None = None, on_progress: Callable[[int, int], None] = _ignore) -> int:
-        """Queue every execution that has failed by now again (of ``program``, or of all). Returns how many.
+    def retry_failed(self, selection: Selection, on_progress: Callable[[int, int], None] = _ignore) -> int:
+        """Queue every selected execution that has failed by now again. Returns how many.
 
         Raises TransitionRefused at the end, for those that Postgres refuses to change.
         """
         all_refused: list[RowFault[UUID]] = []
         before = self._database.run(control.now)
         count, after = 0, _FIRST_ID
-        total = self._database.run(partial(control.count_failed, program=program, after=after, before=before))
-        while ids := self._failed(program, after, before):
+        total = self._database.run(partial(control.count_failed, selection=selection, after=after, before=before))
+        while ids := self._failed(selection, after, before):
             retried, refused = self._retry(ids)
             all_refused += refused
             count += len(retried)
@@ -134,8 +135,8 @@ class Control:
     def _retry(self, ids: Sequence[UUID]) -> tuple[list[UUID], list[RowFault[UUID]]]:
         return for_each_row(lambda some: self._database.run(partial(control.retry, ids=some)), ids)
 
-    def _failed(self, program: str | None, after: UUID, before: datetime) -> list[UUID]:
-        find = partial(control.failed_ids, program=program, after=after, before=before, most=RETRY_ROWS)
+    def _failed(self, selection: Selection, after: UUID, before: datetime) -> list[UUID]:
+        find = partial(control.failed_ids, selection=selection, after=after, before=before, most=RETRY_ROWS)
         return self._database.run(find)
 
     def _set_pause(self, program: str, *, paused: bool) -> None:

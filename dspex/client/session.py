@@ -14,9 +14,11 @@ from sqlalchemy import Connection
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.deployed_programs import Catalogue
 from dspex.client.lookup import not_found
+from dspex.client.model_call import ModelCall, model_calls
 from dspex.client.operator import Control
 from dspex.errors import ExecutionNotFound, ExecutionTimedOut
 from dspex.operations.health.backend_checks import client_check
+from dspex.program.program import Program
 from dspex.publish.broker import Broker
 from dspex.sealing.values import Sealing
 from dspex.settings import Settings
@@ -24,8 +26,9 @@ from dspex.settings.failpoints import arm
 from dspex.signatures import Signature
 from dspex.store import migrate, programs, workers
 from dspex.store.database import Database
-from dspex.store.lifecycle import batches, executions
+from dspex.store.lifecycle import batches, executions, lm_calls
 from dspex.store.operations import audit_pages
+from dspex.store.programs import Deployed
 from dspex.submit.batch_rows import BatchRows
 from dspex.submit.prepare import Preparer
 from dspex.submit.rate_limit import SubmitRate
@@ -82,6 +85,14 @@ class Session:
         """Run ``work`` in the caller's transaction, or on a connection of this session."""
         return self.database.run(work) if connection is None else self.database.within(connection, work)
 
+    def deploy(self, program: Program) -> Deployed:
+        """Store a program, also one of DSPex's own, and make this version the current one.
+
+        Raises EncryptionError, ValidationError: see :meth:`dspex.Client.deploy`.
+        """
+        self.sealing.require(program)
+        return self.catalogue.deploy(program, self.preparer.bounds)
+
     # ----------------------------------------------------------------------------------------------- executions
 
     def row(self, id: UUID, connection: Connection | None = None) -> Row:
@@ -109,6 +120,12 @@ class Session:
         if not chains:
             raise not_found(self.database, id)
         return AuditTrail(chains[0])
+
+    def model_calls(self, id: UUID, *, sealing: Sealing | None = None) -> list[ModelCall]:
+        """The model calls of an execution; with a ``sealing`` in place of the session's. Raises ExecutionNotFound."""
+        trail = self.audit_trail(id)
+        stored = self.database.run(partial(lm_calls.of_execution, execution_id=id))
+        return model_calls(stored, trail, self.sealing if sealing is None else sealing)
 
     def timed_out(self, row: Row, timeout: float | None) -> ExecutionTimedOut:
         """The error for a wait that ended too early, with the reason as far as it is known."""
@@ -138,6 +155,10 @@ class Session:
     def progress(self, batch_id: UUID) -> Mapping[str, Any]:
         """The counts, cost and rate of a batch, for :meth:`Progress.of`."""
         return self.database.run(partial(batches.progress, batch_id=batch_id))
+
+    def failures(self, batch_id: UUID) -> Mapping[str, int]:
+        """How many executions of a batch failed by the code of the cause."""
+        return self.database.run(partial(batches.failures, batch_id=batch_id))
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -21,11 +21,13 @@ from dspex.program.nesting import depth_fault, is_deeper
 from dspex.program.storable_text import STORABLE
 from dspex.signatures import Signature, signature
 
-__all__ = ["LOCAL_MODEL", "PROMPTS", "Program", "Retry"]
+__all__ = ["LOCAL_MODEL", "PROMPTS", "RECORDS", "Program", "Retry"]
 
 #: How a program's signature becomes a prompt: DSPy's default, DSPy's JSON, or DSPex's (short, examples as chat turns,
 #: structured outputs).
 PROMPTS = ("chat", "json", "compact")
+#: What is kept of each model call: its answer; its request as well; or nothing.
+RECORDS = ("responses", "full", "none")
 #: The bundled model: SmolLM2-135M-Instruct, served on this machine.
 LOCAL_MODEL = "smollm2"
 
@@ -96,6 +98,9 @@ class Program:
     ``tools``           functions that ``react`` may call, as ``"package.module:function"``
     ``journal``         whether finished model calls are kept and replayed by a later attempt; without, each attempt
                         pays for all of its calls, and the metrics cover the last attempt
+    ``record``          what the journal keeps of a model call: its answer (``"responses"``), its request as well
+                        (``"full"``; see :attr:`Execution.calls`), or nothing (``"none"``, as without a journal).
+                        Requests quote the inputs; they are sealed where the program has secret fields
 
     Raises ValidationError with every wrong field, and SecretInProgram when a secret is given.
     """
@@ -118,6 +123,7 @@ class Program:
     actions: Sequence[str | Action] = ()
     tools: Sequence[str] = ()
     journal: bool = True
+    record: str = "responses"
     api_key: InitVar[object] = None
 
     def __post_init__(self, api_key: object) -> None:
@@ -155,10 +161,18 @@ class Program:
         """``actions``, each as an :class:`dspex.Action`."""
         return tuple(Action(action) if isinstance(action, str) else action for action in self.actions)
 
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether finished model calls are kept, so that a later attempt replays them."""
+        return self.journal and self.record != "none"
+
     @cached_property
     def content(self) -> dict[str, Any]:
-        """The program as JSON-friendly data, which is stored, and from which the version is computed."""
-        apart = ("name", "signature", "retry", "limits")
+        """The program as JSON-friendly data, which is stored, and from which the version is computed.
+
+        ``record`` is left out where it has its default: programs from before it existed keep their version.
+        """
+        apart = ("name", "signature", "retry", "limits", *(["record"] if self.record == RECORDS[0] else ()))
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         return {
             "signature": self.signature.definition,
@@ -210,6 +224,8 @@ def _faults(program: Program) -> Iterator[FieldError]:
         yield FieldError("tools", "a list of 'package.module:function'", repr(program.tools)[:80])
     if not isinstance(program.journal, bool):
         yield FieldError("journal", "True or False", repr(program.journal)[:80])
+    if program.record not in RECORDS:
+        yield FieldError("record", f"one of {', '.join(RECORDS)}", repr(program.record)[:80])
     yield from _text_faults(program)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -14,10 +15,12 @@ from dspex.errors import ProgramUnreadable
 from dspex.program.program import Program
 from dspex.program.stored_program import StoredProgram
 from dspex.store.lifecycle.dispatch import held
+from dspex.store.lifecycle.selection import EXTERNAL
 
 __all__ = [
     "READABLE_CONTENT",
     "Deployed",
+    "ProgramSummary",
     "current",
     "deploy",
     "deployed",
@@ -26,6 +29,7 @@ __all__ = [
     "paused",
     "readable",
     "set_pause",
+    "summaries",
     "waiting",
 ]
 
@@ -38,6 +42,25 @@ class Deployed:
     deployed_at: datetime
     paused_at: datetime | None
     paused_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSummary:
+    """A deployed program in a list. ``program`` is None when this installation cannot read its current version.
+
+    ``queued`` and ``running`` count its executions of all versions. ``spent_usd`` is None without a budget
+    (``limits.max_cost_usd``).
+    """
+
+    name: str
+    version: str
+    program: Program | None
+    deployed_at: datetime
+    paused_at: datetime | None
+    paused_reason: str | None
+    queued: int
+    running: int
+    spent_usd: float | None
 
 
 # The pump enforces limits: with limits, executions that submits put on the queue go back to the pump to be counted.
@@ -67,6 +90,28 @@ _CURRENT = text("""
 SELECT p.version, p.deployed_at, p.paused_at, p.paused_reason, v.content::text AS content
 FROM dspex.programs p JOIN dspex.program_versions v USING (name, version) WHERE p.name = :name
 """)
+
+# The queued executions are counted in the three indexes that have them.
+_SUMMARIES = f"""
+WITH queued AS (
+    SELECT program, count(*)::int AS count FROM (
+        SELECT program FROM dspex.executions
+            WHERE status = 'queued' AND dispatched_at IS NULL AND held_at IS NULL
+        UNION ALL SELECT program FROM dspex.executions WHERE status = 'queued' AND held_at IS NOT NULL
+        UNION ALL SELECT program FROM dspex.executions
+            WHERE status = 'queued' AND dispatched_at IS NOT NULL AND held_at IS NULL) each
+    GROUP BY program
+), running AS (
+    SELECT program, count(*)::int AS count FROM dspex.executions WHERE status = 'running' GROUP BY program
+)
+SELECT p.name, p.version, v.content::text AS content, p.deployed_at, p.paused_at, p.paused_reason,
+    coalesce(q.count, 0) AS queued, coalesce(r.count, 0) AS running,
+    CASE WHEN p.max_cost_usd IS NOT NULL THEN b.spent_usd::float8 END AS spent_usd
+FROM (SELECT *, name AS program FROM dspex.programs) p JOIN dspex.program_versions v USING (name, version)
+LEFT JOIN queued q ON q.program = p.name LEFT JOIN running r ON r.program = p.name
+LEFT JOIN dspex.budgets b ON b.program = p.name
+WHERE :internal OR p.{EXTERNAL} ORDER BY p.name
+"""  # noqa: S608
 
 #: For statements that read a member of a version's ``content``: Postgres refuses to read any member of JSON that
 #: contains U+0000 or a lone surrogate.
@@ -151,6 +196,17 @@ def deployed(connection: Connection) -> list[StoredProgram]:
         )
     )
     return [StoredProgram(*row) for row in rows]
+
+
+def summaries(connection: Connection, *, internal: bool) -> list[ProgramSummary]:
+    """The deployed programs by name; ``internal``: DSPex's own, too."""
+    rows = connection.execute(text(_SUMMARIES), {"internal": internal}).mappings()
+    return [_summary(**row) for row in rows]
+
+
+def _summary(content: str, **columns: Any) -> ProgramSummary:
+    found = readable([StoredProgram(columns["name"], columns["version"], content)])
+    return ProgramSummary(program=found[0] if found else None, **columns)
 
 
 def waiting(connection: Connection) -> list[StoredProgram]:

@@ -28,6 +28,7 @@ __all__ = [
     "owned",
     "register",
     "resign",
+    "served_seconds",
     "stop",
 ]
 
@@ -256,6 +257,21 @@ def _by_none(unrunnable: Sequence[Sequence[str]], count: int) -> frozenset[str]:
     if not unrunnable or len(unrunnable) < count:
         return frozenset()
     return frozenset.intersection(*(frozenset(UnrunnableVersion.decode(e).key for e in each) for each in unrunnable))
+
+
+# A worker served until it stopped, or until the lease ended that its last heartbeat renewed.
+_SERVED = text(f"""
+WITH oldest AS (SELECT min(w.started_at) AS at FROM dspex.workers w WHERE w.state = 'running' AND {LIVE})
+SELECT extract(epoch FROM clock_timestamp() - o.at)::float8 FROM oldest o
+WHERE NOT EXISTS (SELECT FROM dspex.workers w WHERE w.started_at < o.at
+    AND least(w.stopped_at, w.heartbeat_at + make_interval(secs => w.lease_seconds)) >= o.at)
+""")  # noqa: S608
+
+
+def served_seconds(connection: Connection) -> float | None:
+    """How long ago the oldest live worker started, if no worker served before it: there was a stop. None otherwise."""
+    seconds: float | None = connection.scalar(_SERVED)
+    return seconds
 
 
 def listing(connection: Connection, *, live_only: bool = True) -> list[Mapping[str, Any]]:

@@ -340,6 +340,8 @@ def test_dspex_batch_says_what_failed_and_what_does_not_fit(
     failed = run_batch("failing", "in.jsonl", "-o", "out.jsonl")
     assert (failed.returncode, lines(tmp_path / "out.jsonl")) == (1, [])
     assert "2 rows: 0 completed" in failed.stderr
+    assert "2 failed (2 rate_limited)" in failed.stderr
+    assert "cost $0" in failed.stderr
     for line in lines(tmp_path / "out.errors.jsonl"):
         assert client.get(line["id"]).batch_index == line["index"]
         assert line["error"]["code"] == client.get(line["id"]).error.code  # type: ignore[union-attr]

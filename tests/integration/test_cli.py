@@ -67,12 +67,14 @@ def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerPr
     assert [row["program"] for row in rows] == ["doomed", "typed", "qa"]
     assert [row["status"] for row in rows] == ["failed", "completed", "completed"]
     dead_letters = json.loads(shell("list", "--status", "failed", "--json").stdout)
-    assert [row["error"]["code"] for row in dead_letters] == ["attempts_exhausted"]
+    assert [(row["error"]["code"], row["cause_code"]) for row in dead_letters] == [("attempts_exhausted", "billing")]
+    assert "1 failed: 1 billing" in shell("list").stdout
 
     shown = shell("show", rows[2]["id"])
     assert shown.returncode == 0
     assert "What is the capital of France?" in shown.stdout
     assert "the hash chain is intact" in shown.stdout
+    assert "call 1  scripted  attempt 1, 10+5 tokens, cost $0" in shell("show", rows[2]["id"], "--calls").stdout
     data = json.loads(shell("show", rows[2]["id"], "--json").stdout)
     assert data["audit"]["whole"]
     assert data["result"] == {"answer": "Paris"}

@@ -67,13 +67,18 @@ def test_what_is_printed_has_its_shape(
         check(arguments[0], json.loads(json_of(*arguments)))
     for line in json_of("run", "qa", "question=?", "--stream").splitlines():
         check("stream", json.loads(line))
+    done = client.submit("qa", {"question": "?"})
+    done.result(timeout=60)
+    assert [call.replayed for call in done.calls] == [[]]
     failed = client.submit("doomed", {"question": "?"})
     with pytest.raises(dspex.ExecutionFailed):
         failed.result(timeout=60)
     queued, id = client.submit("qa", {"question": "?"}, run_at=failed.created_at.replace(year=2999)), str(failed.id)
     batch = client.submit_many("qa", [{"question": "?"}])
     then: list[tuple[str, ...]] = [
-        ("show", id), ("list",), ("list", "--status", "failed"), ("cancel", str(queued.id), id),
+        ("show", id), ("show", id, "--calls"), ("show", str(done.id), "--calls"), ("list",),
+        ("list", "--batch", str(batch.id)), ("list", "--error", "provider_unavailable", "--metadata", "a=b"),
+        ("batches",), ("programs",), ("retry", "--batch", str(batch.id)), ("cancel", str(queued.id), id),
         ("cancel", "--batch", str(batch.id)), ("retry", id, str(queued.id)), ("retry", "--failed"), ("pause", "qa"),
         ("resume", "qa"), ("adapters",), ("workers",), ("config",), ("migrate",), ("health",), ("report",), ("alerts",),
         ("alerts", "check"), ("retention",),

@@ -22,6 +22,7 @@ import redis
 from sqlalchemy import Connection, create_engine, text
 
 import dspex
+from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
 from dspex.operations.doctor import GROUPS, CheckVerdict, Report, examine
@@ -39,6 +40,11 @@ __all__ = ["login"]
 OPERATIONS = [group.name for group in GROUPS if not group.requirement]
 #: What a deployment of tests has that one in production must not: servers that skip fsync, no beat.
 EXPECTED_WARNINGS = {"postgres.durable", "workers.beat", "monitoring.health"}
+#: What only production needs, and what a deployment on one machine has no use for.
+NOT_APPLICABLE = {
+    "backups.recent", "backups.whole", "security.rate_limit", "security.postgres_tls", "security.redis_tls",
+    "storage.retention", "monitoring.http", "models.readable",
+}  # fmt: skip
 #: Checks that measure this machine, which other tests use at the same time.
 MEASURED = {
     "host.answers", "performance.compilation", "performance.concurrency", "performance.latency",
@@ -49,7 +55,7 @@ LOOKING = [group.name for group in GROUPS if group.wave is Wave.LOOK]
 
 
 def test_a_healthy_deployment_is_ready(
-    backends: Backends, tmp_path: Path, start_worker: Callable[..., WorkerProcess]
+    backends: Backends, client: Client, tmp_path: Path, start_worker: Callable[..., WorkerProcess]
 ) -> None:
     start_worker()
     done = Shell(backends, tmp_path)("doctor", "--json")
@@ -58,6 +64,10 @@ def test_a_healthy_deployment_is_ready(
     wrong = {check["name"]: check["evidence"] for check in checks if check["verdict"] in ("not_met", "unknown")}
     assert wrong.keys() <= MEASURED, wrong
     assert {check["name"] for check in checks if check["verdict"] == "warning"} <= EXPECTED_WARNINGS | MEASURED
+    assert {check["name"] for check in checks if check["verdict"] == "not_applicable"} >= NOT_APPLICABLE
+    assert client.list() == [], "no user's listing has the doctor's executions"
+    assert all(execution.internal for execution in client.list(internal=True, limit=1000))
+    assert (client.report().submitted, client.report().left_out > 100) == (0, True)
     assert report["requirements"] == 8
     if not wrong:
         assert (done.returncode, report["ready"], report["requirements_met"]) == (0, True, 8)

@@ -28,6 +28,7 @@ from tests.waiting import wait_for
 PASSWORD = "correct, horse: battery"
 MODEL_KEY = "a-key-of-a-model"
 CREDENTIALS = {"Authorization": "Basic " + b64encode(f"ops:{PASSWORD}".encode()).decode()}
+NOTED = "each attempt of an execution counts as a task"
 SIGNATURE = dspex.signature("question -> answer")
 PROGRAMS = (
     dspex.Program("good", SIGNATURE, adapter="scripted", module_options={"sleep_ms": 200}),
@@ -106,6 +107,8 @@ def test_it_shows_the_worker_and_each_execution_as_a_task(flower: Flower) -> Non
     assert shown["stats"]["pool"]["max-concurrency"] == 200
     assert shown["stats"]["pool"]["implementation"] == "workers.pool:AsyncioPool"
     assert {queue["name"] for queue in shown["active_queues"]} == {"dspex", "dspex.maintenance"}
+    counted = shown["stats"]["total"]
+    assert counted["dspex.execute good"] == 61, "each execution of a message counts"
     assert fetch(f"{flower.url}/api/worker/pool/grow/{flower.worker}?n=50", "POST")
     wait_for(lambda: flower.client.workers()[0]["concurrency"] == 250, "the worker to have grown")
     expected = {str(id): "SUCCESS" for id in (flower.single.id, *flower.batch.ids)}
@@ -121,6 +124,12 @@ def test_it_shows_the_worker_and_each_execution_as_a_task(flower: Flower) -> Non
     assert tasks[str(flower.single.id)]["runtime"] >= 0.2
     assert tasks[str(flower.batch.ids[-1])]["runtime"] >= 0.2
     assert "secret question" not in json.dumps(tasks)
+
+
+@pytest.mark.parametrize("path", ["/", "/tasks", "/broker"])
+def test_each_page_has_what_its_numbers_count(flower: Flower, path: str) -> None:
+    with urllib.request.urlopen(urllib.request.Request(flower.url + path, headers=CREDENTIALS), timeout=10) as page:
+        assert NOTED in page.read().decode()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -152,7 +161,7 @@ def test_a_browser_shows_workers_and_tasks_and_no_inputs(flower: Flower, browser
         return wait_for(shown, f"{path} to show {expected}")
 
     pages = [
-        page("/", flower.worker, "Online"),
+        page("/", flower.worker, "Online", NOTED),
         page("/tasks", "dspex.execute good", str(flower.batch.ids[-1]), "SUCCESS"),
         page(f"/task/{flower.single.id}", "dspex.execute good", str(flower.single.id), "SUCCESS", "completed"),
         page(f"/task/{flower.failed.id}", "dspex.execute bad", "FAILURE", "authentication"),

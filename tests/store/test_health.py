@@ -105,6 +105,43 @@ def test_who_leads(database: Database) -> None:
     assert leader["overdue_seconds"] < 0
 
 
+def test_workers_have_served_since_the_last_stop(database: Database) -> None:
+    assert database.run(workers.served_seconds) is None
+    first, second = uuid7(), uuid7()
+    database.run(partial(workers.register, id=first, **REGISTER))
+    run(database, "UPDATE dspex.workers SET started_at = now() - interval '1 h'")
+    served = database.run(workers.served_seconds)
+    assert served is not None
+    assert 3600 <= served < 7200
+    database.run(partial(workers.register, id=second, **REGISTER))
+    database.run(partial(workers.stop, id=first))
+    assert database.run(workers.served_seconds) is None, "one took over from the other"
+    # It was killed, and declared dead only by the worker that came minutes later.
+    run(database, "UPDATE dspex.workers SET heartbeat_at = now() - interval '10 min' WHERE id = :id", id=first)
+    served = database.run(workers.served_seconds)
+    assert served is not None
+    assert served < 600
+
+
+def test_the_time_of_executions_is_that_of_the_users(database: Database) -> None:
+    for name, ran in (("qa", "2 s"), ("dspex-doctor", "4 s")):
+        program = dspex.Program(name, QA, adapter="scripted")
+        database.run(partial(programs.deploy, program=program))
+        store(database, program, 1)
+        finish(database, lambda _: ("completed", None))
+        with database.transaction() as connection:
+            triggers(connection, "executions", "DISABLE")
+            connection.execute(
+                text(
+                    "UPDATE dspex.executions SET started_at = finished_at - CAST(:ran AS interval) "
+                    "WHERE program = :name"
+                ),
+                {"ran": ran, "name": name},
+            )
+            triggers(connection, "executions", "ENABLE")
+    assert database.run(health.performance)["execution_ms"] == 2000
+
+
 def test_models_are_those_of_programs_in_use_with_how_their_executions_ended(database: Database) -> None:
     models = {"used": "openai/a", "new": "openai/b", "old": "openai/c"}
     made = [dspex.Program(name, QA, model=model, adapter="direct") for name, model in models.items()]

@@ -106,6 +106,9 @@ def test_what_a_batch_tells_reads_its_own_rows(database: Database) -> None:
         for statement in batches.STATEMENTS:
             given = {"batch_id": batch, "begin": 0, "end": 1000, "after": -1, "most": 1000, "recent_seconds": 30}
             assert read_at_most(connection, *as_psycopg(statement, given)) <= 2 * sizes[batch], statement.text
+        # Batches are found without a look at their rows.
+        listing = {"program": None, "internal": False, "most": 20}
+        assert read_at_most(connection, *as_psycopg(batches.LISTING, listing)) <= 20
         # Of a batch of any size, only so many rows as are asked for.
         given = {"batch_id": big, "after": 999, "most": 100}
         assert read_at_most(connection, *as_psycopg(batches.UNFINISHED, given)) <= 200

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+import dspex
 from dspex.errors import ValidationError
+from dspex.operations.report.dollars import dollars
 from dspex.operations.report.html_page import page
 from dspex.operations.report.markdown import markdown, sparkline
 from dspex.operations.report.monitoring_report import BUCKETS, MonitoringReport, gather
@@ -40,15 +44,21 @@ def report(database: Database) -> MonitoringReport:
         )
         triggers(connection, "executions", "ENABLE")
         connection.execute(
-            text("""INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response,
-                        prompt_tokens, completion_tokens, cost_usd, duration_ms)
-                    VALUES (:id, '', 0, 1, 'openai/a', '{}', 10, 5, 0.25, 1500)"""), {"id": ids[0]},
-        )  # fmt: skip
-        connection.execute(
             text("""INSERT INTO dspex.alerts (rule, subject, state, value, threshold, summary, since, seen_at, fired_at)
                     VALUES ('error_rate', 'qa', 'firing', 1, 0, 'all failed', now(), now(), now())"""),
         )  # fmt: skip
+    record_call(database, ids[0], "openai/a", 0.25)
     return gather(database, since=timedelta(hours=1))
+
+
+def record_call(database: Database, id: UUID, model: str, cost_usd: float | None) -> None:
+    with database.transaction() as connection:
+        connection.execute(
+            text("""INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response,
+                        prompt_tokens, completion_tokens, cost_usd, duration_ms)
+                    VALUES (:id, '', 0, 1, :model, '{}', 10, 5, :cost_usd, 1500)"""),
+            {"id": id, "model": model, "cost_usd": cost_usd},
+        )
 
 
 def test_it_counts_what_happened(report: MonitoringReport) -> None:
@@ -86,6 +96,62 @@ def test_a_quiet_period_and_one_to_come(database: Database) -> None:
     assert "no model was called" in markdown(quiet)
     with pytest.raises(ValidationError, match="has no data yet"):
         gather(database, since=datetime(2999, 1, 1, tzinfo=UTC))
+
+
+def test_dspex_own_executions_are_counted_only_on_request(report: MonitoringReport, database: Database) -> None:
+    probe = dspex.Program("dspex-doctor", PROGRAM.signature, adapter="scripted")
+    database.run(partial(programs.deploy, program=probe))
+    id = submit(database, program=probe.name, version=probe.version, events=EVENTS)
+    dispatch_due(database)
+    (claimed,) = claim(database, register(database), id)
+    settle(database, claimed)
+    record_call(database, id, "openai/probe", None)
+    again = gather(database, since=timedelta(hours=1))
+    assert (again.left_out, again.submitted, again.total, again.models) == (1, 4, report.total, report.models)
+    assert (again.programs, again.events, report.left_out) == (report.programs, report.events, 0)
+    assert "1 of DSPex's own executions" in markdown(again)
+    whole = gather(database, since=timedelta(hours=1), internal=True)
+    assert (whole.left_out, whole.submitted, whole.total.completed) == (0, 5, 3)
+    assert {program.program for program in whole.programs} == {"qa", "dspex-doctor"}
+    assert {model["model"] for model in whole.models} == {"openai/a", "openai/probe"}
+    assert whole.events["submitted"] == 5
+
+
+def test_an_unknown_cost_is_not_written_as_nothing(database: Database) -> None:
+    database.run(partial(programs.deploy, program=PROGRAM))
+    costs = {
+        "known": {"lm_calls": 1, "cost_usd": 0.25, "unpriced_lm_calls": 0},
+        "in part": {"lm_calls": 2, "cost_usd": 0.5, "unpriced_lm_calls": 1},
+        "unknown": {"lm_calls": 1, "cost_usd": None, "unpriced_lm_calls": 1},
+        "older": {"lm_calls": 1, "cost_usd": None},
+        "no call": {"lm_calls": 0, "cost_usd": 0.0, "unpriced_lm_calls": 0},
+    }
+    ids = [submit(database) for _ in costs]
+    dispatch_due(database)
+    for claimed, metrics in zip(sorted(claim(database, register(database), *ids)), costs.values(), strict=True):
+        settle(database, claimed, metrics=json.dumps(metrics))
+    record_call(database, ids[0], "priced", 0.25)
+    record_call(database, ids[2], "unpriced", None)
+    report = gather(database, since=timedelta(hours=1))
+    assert (report.total.cost_usd, report.total.unpriced) == (0.75, 3)
+    assert [(m["model"], m["cost_usd"], m["unpriced"]) for m in report.models] == [
+        ("priced", 0.25, 0), ("unpriced", None, 1),
+    ]  # fmt: skip
+    written = markdown(report)
+    assert "| cost | at least $0.7500 |" in written
+    assert re.search(r"\| unpriced .*\| unknown \|", written)
+    assert "$0.0000" not in written + page(report)
+
+
+@pytest.mark.parametrize(
+    ("cost", "unpriced", "written"),
+    [
+        (None, 0, "unknown"), (0.0, 3, "unknown"), (0.0, 0, "$0"), (0.25, 1, "at least $0.2500"), (0.25, 0, "$0.2500"),
+        (0.0000123, 0, "$0.000012"), (0.00001, 0, "$0.000010"), (1234.5, 0, "$1,234.50"),
+    ],
+)  # fmt: skip
+def test_an_amount(cost: float | None, unpriced: int, written: str) -> None:
+    assert dollars(cost, unpriced) == written
 
 
 def test_a_line_of_characters() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +15,10 @@ from typing import Any, cast
 import psycopg
 import pytest
 import redis
+from rich.console import Console
 
 from dspex.cli.main import COMMANDS
+from dspex.cli.operate.doctor_command import show_report
 from dspex.operations.doctor import GROUPS, Check, CheckGroup, CheckOutcome, CheckVerdict, Finding, GroupReport, Report
 from dspex.operations.doctor.check import met
 from dspex.operations.doctor.deployment import Deployment, is_local
@@ -43,11 +47,11 @@ def a_report(*verdicts: CheckVerdict) -> Report:
     ("verdicts", "score", "ready", "requirements"),
     [
         ((CheckVerdict.MET, CheckVerdict.MET), 100, True, 1),
-        ((CheckVerdict.MET, CheckVerdict.SKIPPED), 100, True, 1),
+        ((CheckVerdict.MET, CheckVerdict.NOT_APPLICABLE), 100, True, 1),
         ((CheckVerdict.MET, CheckVerdict.WARNING), 75, True, 1),
         ((CheckVerdict.MET, CheckVerdict.UNKNOWN), 50, False, 0),
         ((CheckVerdict.NOT_MET,), 0, False, 0),
-        ((CheckVerdict.SKIPPED,), 0, True, 0),
+        ((CheckVerdict.NOT_APPLICABLE,), 0, True, 0),
         ((*[CheckVerdict.MET] * 999, CheckVerdict.WARNING), 99, True, 1),
     ],
 )
@@ -59,11 +63,48 @@ def test_the_score_counts_what_applies(
     assert report.as_data()["counts"]["met"] == verdicts.count(CheckVerdict.MET)
 
 
+def shown(report: Report, *, everything: bool) -> str:
+    console = Console(width=100, file=io.StringIO(), record=True)
+    show_report(console, report, everything=everything)
+    return console.export_text()
+
+
+def a_finding(name: str, verdict: CheckVerdict, evidence: str, fix: str = "") -> CheckOutcome:
+    check = replace(a_check(lambda _: met("")), name=name, title=f"Title of {name}")
+    return CheckOutcome(check, verdict, evidence, fix, 1.0, {})
+
+
+def test_what_needs_attention_is_shown_and_on_request_the_rest() -> None:
+    checks = [
+        a_finding("g.well", CheckVerdict.MET, "all is well"),
+        a_finding("g.absent", CheckVerdict.NOT_APPLICABLE, "none is needed"),
+        a_finding("g.old", CheckVerdict.WARNING, "rather old", "renew it"),
+        a_finding("g.broken", CheckVerdict.NOT_MET, "it broke", "repair it"),
+        *(a_finding(f"g.{n}", CheckVerdict.UNKNOWN, "no worker is alive", "start a worker") for n in range(3)),
+    ]
+    group = CheckGroup("g", "Group", tuple(each.check for each in checks), True, Wave.LOOK)
+    report = Report(datetime.now(UTC), "0.1.0", "test", 1.0, False, [GroupReport(group, checks)])
+    brief, whole = shown(report, everything=False), shown(report, everything=True)
+    assert "all is well" not in brief
+    assert "none is needed" not in brief
+    assert brief.index("it broke") < brief.index("no worker is alive") < brief.index("rather old"), "the worst first"
+    assert brief.count("start a worker") == 1, "checks with one reason and one fix are shown together"
+    assert "3 checks  g.0, g.1, g.2" in brief
+    assert "1 met, 1 in need of attention, 1 not met, 3 unknown, 1 not applicable" in " ".join(brief.split())
+    assert "all is well" in whole
+    assert "none is needed" in whole
+
+
+def test_a_requirement_that_does_not_apply_is_not_counted() -> None:
+    report = a_report(CheckVerdict.NOT_APPLICABLE)
+    assert (report.requirements, report.requirements_met, report.attention) == ([], 0, [])
+
+
 def test_a_group_is_what_its_worst_check_is() -> None:
-    assert worst([CheckVerdict.SKIPPED, CheckVerdict.MET]) is CheckVerdict.MET
+    assert worst([CheckVerdict.NOT_APPLICABLE, CheckVerdict.MET]) is CheckVerdict.MET
     assert worst([CheckVerdict.MET, CheckVerdict.WARNING, CheckVerdict.UNKNOWN]) is CheckVerdict.UNKNOWN
     assert worst([CheckVerdict.UNKNOWN, CheckVerdict.NOT_MET]) is CheckVerdict.NOT_MET
-    assert worst([]) is CheckVerdict.SKIPPED
+    assert worst([]) is CheckVerdict.NOT_APPLICABLE
 
 
 def test_a_check_that_hangs_is_left_to_itself() -> None:

@@ -93,6 +93,30 @@ def test_a_component_is_in_its_condition_since_it_came_into_it() -> None:
     assert fourth.fix == "start it"
 
 
+def test_a_condition_does_not_last_over_a_time_without_checks() -> None:
+    answers = iter([well(), well(), well()])
+    check = HealthCheck([group(("one", lambda: next(answers)))], seconds=60, gap_seconds=0)
+    first, second = (check.report(kept_seconds=0).components["one"] for _ in range(2))
+    assert second.since > first.since, "no check shows what was between the two"
+
+
+def test_a_component_is_in_its_condition_no_longer_than_it_has_run() -> None:
+    """Also what depends on it: nothing was healthy in Postgres before Postgres was started again."""
+    up = iter([3600.0, 0.0])
+    check = HealthCheck(
+        [
+            group(("postgres", lambda: CheckResult(HEALTHY, up_seconds=next(up))), ("queue", well)),
+            group(("redis", well)),
+        ],
+        seconds=60,
+    )
+    first = check.report(kept_seconds=0).components
+    second = check.report(kept_seconds=0).components
+    assert second["postgres"].since > first["postgres"].since
+    assert second["queue"].since > first["queue"].since
+    assert second["redis"].since == first["redis"].since
+
+
 def test_a_broken_check_is_reported_without_the_values_it_quotes() -> None:
     def broken() -> CheckResult:
         raise ValueError("a secret")

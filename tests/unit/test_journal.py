@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from dspex.errors import ModelError
-from dspex.store.lifecycle.lm_calls import LMCall
+from dspex.store.lifecycle.lm_calls import REQUEST, LMCall
 from workers.adapters.contract import Answer
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.lm.journal import AttemptJournal
@@ -41,12 +41,12 @@ class Table:
     async def earlier_use(self, execution_id: UUID, attempt: int) -> Sequence[LMCall]:
         return [call for call in self.calls.values() if call.attempt < attempt]
 
-    def attempt(self, number: int, *, keeps: bool = True) -> AttemptCalls:
+    def attempt(self, number: int, *, keeps: bool = True, keeps_requests: bool = False) -> AttemptCalls:
         """The calls of another attempt, which knows what is stored."""
         trail = AttemptTrail(datetime.now(UTC))
         journal = AttemptJournal(EXECUTION, number, self)
         journal.recall(sorted(self.calls.values(), key=lambda call: call.occurrence))
-        return AttemptCalls(ModelCalls(journal, trail, keeps=keeps), journal, trail)
+        return AttemptCalls(ModelCalls(journal, trail, keeps=keeps, keeps_requests=keeps_requests), journal, trail)
 
 
 class AttemptCalls(NamedTuple):
@@ -80,6 +80,7 @@ async def test_a_later_attempt_replays_in_order_whatever_was_asked_between() -> 
     assert await again.calls.perform(R, "m", says("R2")) == {"text": "R2"}
     assert again.journal.totals() == {
         "lm_calls": 4, "prompt_tokens": 40, "completion_tokens": 20, "cost_usd": 1.0, "replayed_lm_calls": 3,
+        "unpriced_lm_calls": 0,
     }  # fmt: skip
 
 
@@ -180,3 +181,26 @@ async def test_every_call_is_on_record() -> None:
     assert [event["data"].get("error") for event in events] == ["rate_limited", None, None]
     assert [event["data"].get("repair") for event in events] == [None, None, True]
     assert events[1]["data"]["prompt_tokens"] == 10
+
+
+@pytest.mark.parametrize("keeps_requests", [True, False])
+async def test_a_request_is_kept_with_its_answer_on_request_and_replayed_without(keeps_requests: bool) -> None:
+    table = Table()
+    asked = {"messages": [], "note": "\ud800"}
+    first = table.attempt(1, keeps_requests=keeps_requests)
+    assert await first.calls.perform(R, "m", says("yes"), request=asked) == {"text": "yes"}
+    (stored,) = table.calls.values()
+    assert json.loads(stored.response) == {"text": "yes", **({REQUEST: asked} if keeps_requests else {})}
+    assert await table.attempt(2).calls.perform(R, "m", never, request=asked) == {"text": "yes"}
+
+
+async def test_calls_of_an_unknown_price_are_counted() -> None:
+    async def call() -> Answer:
+        return Answer({"text": "?"}, prompt_tokens=1, completion_tokens=1, cost_usd=None)
+
+    made = Table().attempt(1)
+    assert made.journal.totals()["cost_usd"] == 0.0, "no call, no cost"
+    await made.calls.perform(R, "m", call)
+    assert (made.journal.totals()["cost_usd"], made.journal.totals()["unpriced_lm_calls"]) == (None, 1)
+    await made.calls.perform(S, "m", says("priced"))
+    assert (made.journal.totals()["cost_usd"], made.journal.totals()["unpriced_lm_calls"]) == (0.25, 1)

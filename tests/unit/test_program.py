@@ -32,6 +32,16 @@ def test_a_program_comes_back_from_its_content() -> None:
     assert pickle.loads(pickle.dumps(original)).version == original.version
 
 
+def test_what_is_recorded_of_a_call_is_part_of_the_version_unless_it_is_the_default() -> None:
+    default, full, none = program(), program(record="full"), program(record="none")
+    assert "record" not in default.content
+    assert len({default.version, full.version, none.version}) == 3
+    assert Program.from_content("qa", full.content) == full
+    assert [each.keeps_answers for each in (default, full, none)] == [True, True, False]
+    with pytest.raises(dspex.ValidationError, match="record"):
+        program(record="all")
+
+
 def test_a_program_of_a_newer_version_is_refused() -> None:
     with pytest.raises(dspex.ProgramNotFound, match="newer DSPex"):
         Program.from_content("qa", {**program().content, "telepathy": True})

@@ -80,13 +80,15 @@ class Journal(Protocol):
         tries: Tries = once,
         repair: bool = False,
         estimate: Callable[[], Estimate] | None = None,
+        request: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The response to this request: replayed when an earlier attempt got one, else from ``call`` and stored.
 
         ``request_hash`` is a hex digest of everything that determines the answer; the n-th request with one
         hash replays the n-th answer to it. An ``lm_call`` event is recorded either way, and for each of ``tries`` that
         fails; ``repair`` marks there that a bad answer is sent back with this call. ``estimate`` is called, before each
-        try, if the program or the model has limits of tokens or cost.
+        try, if the program or the model has limits of tokens or cost. ``request`` is the request as JSON-friendly data,
+        without keys: it is kept with the answer if the program's ``record`` is ``"full"``.
 
         Raises the error of ``call``. When a limit refuses the call, raises an error with the code of that limit: let it
         pass, and the attempt is queued again without being counted.

@@ -44,9 +44,10 @@ class ScriptedAdapter:
         # One that makes no calls and has its outputs given does nothing at all.
         seed = 0 if not options.get("calls", 1) and "outputs" in options else _seed(run)
         expected = Estimate(PROMPT_TOKENS + COMPLETION_TOKENS, options.get("cost_usd", 0.0))
+        kept = {"inputs": json.loads(_encoded(run))} if run.program.record == "full" else None
         for number in range(options.get("calls", 1)):
             request = hashlib.sha256(f"{seed}:{number}".encode()).hexdigest()
-            await run.journal.perform(request, MODEL, lambda: _call(run, seed), estimate=lambda: expected)
+            await run.journal.perform(request, MODEL, lambda: _call(run, seed), estimate=lambda: expected, request=kept)
         if options.get("die", {}).get("attempt") == run.attempt:
             os.kill(os.getpid(), signal.SIGKILL)
         outputs = dict(options["outputs"]) if "outputs" in options else run.program.signature.example(seed).outputs
@@ -80,5 +81,8 @@ async def _call(run: Run, seed: int) -> Answer:
 
 
 def _seed(run: Run) -> int:
-    encoded = run.program.signature.encode("inputs", dict(run.inputs))
-    return int.from_bytes(hashlib.sha256(encoded).digest()[:6])
+    return int.from_bytes(hashlib.sha256(_encoded(run)).digest()[:6])
+
+
+def _encoded(run: Run) -> bytes:
+    return run.program.signature.encode("inputs", dict(run.inputs))

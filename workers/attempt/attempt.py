@@ -68,7 +68,12 @@ class Attempt:
         self.sealed = sealing.attempt(program, claimed.inputs, claimed.id)
         inputs = sealing.values(program.signature, "inputs", claimed.inputs, claimed.id)
         self._calls = calls = ModelCalls(
-            self.journal, self.trail, limits=limits, sealed=self.sealed, keeps=program.journal
+            self.journal,
+            self.trail,
+            limits=limits,
+            sealed=self.sealed,
+            keeps=program.keeps_answers,
+            keeps_requests=program.record == "full",
         )
         return Run(claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, self._visible())
 
@@ -79,7 +84,7 @@ class Attempt:
 
     async def discard_answers(self) -> None:
         """The attempt fails because of its answers: those blamed are never replayed."""
-        if self.program is not None and self.program.journal:
+        if self.program is not None and self.program.keeps_answers:
             await self.journal.discard()
 
     def cancel(self, requested_at: datetime) -> None:

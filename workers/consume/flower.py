@@ -11,12 +11,14 @@ import atexit
 import logging
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from flower.app import Flower
 from flower.command import apply_env_options, extract_settings
 from flower.options import default_options
 from flower.urls import settings as web_settings
+from tornado.template import Loader, Template
 
 from dspex.settings import Settings
 from workers.app import app
@@ -28,6 +30,14 @@ log = logging.getLogger("dspex.flower")
 #: A worker that ended this long ago is no longer shown.
 FORGET_WORKERS_SECONDS = 3600
 COLUMNS = "name,uuid,state,worker,received,runtime,exception"
+#: What Flower's numbers count, shown on each of its pages.
+NOTE = """
+<p class="small text-body-secondary px-3 pt-2 mb-0">DSPex: each attempt of an execution counts as a task. Active counts
+messages, each with up to 100 executions. All numbers begin when a Flower or a worker starts: <code>dspex report</code>
+and <code>dspex list</code> have the whole history.</p>
+"""
+#: The place of the note in Flower's templates.
+BEFORE_NOTE = '    {% block navbar %}\n      {% module Template("navbar.html", active_tab="") %}\n    {% end %}\n'
 
 
 def main() -> None:
@@ -35,7 +45,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
     options = _options(Settings.load(), _arguments())
-    view = Flower(capp=app, options=options, **web_settings)
+    templates = _NotedTemplates(web_settings["template_path"])
+    view = Flower(capp=app, options=options, template_loader=templates, **web_settings)
     atexit.register(view.stop)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     port = view.start_http_server()
@@ -45,6 +56,14 @@ def main() -> None:
         view.start()
     except (KeyboardInterrupt, SystemExit):
         return
+
+
+class _NotedTemplates(Loader):
+    """Flower's templates, with the note on every page."""
+
+    def _create_template(self, name: str) -> Template:
+        text = Path(self.root, name).read_text(encoding="utf-8")
+        return Template(text.replace(BEFORE_NOTE, BEFORE_NOTE + NOTE), name=name, loader=self)
 
 
 def _arguments() -> argparse.Namespace:

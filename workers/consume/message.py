@@ -39,6 +39,8 @@ class Pool(Protocol):
 
     def send_event(self, event: str, id: UUID, **fields: Any) -> None: ...
 
+    def count_executions(self, name: str, more: int) -> None: ...
+
     def on_main(self, call: Callable[..., Any], *args: Any) -> None: ...
 
     def submit(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None: ...
@@ -72,7 +74,7 @@ class Message:
         self._callback = callback
         self._accept_callback = accept_callback
         self._left = 0
-        self._accepted = False
+        self._begun = 0
         self._outcome = Outcome(None)
 
     def run(self) -> None:
@@ -101,8 +103,8 @@ class Message:
     # On the loop's thread.
 
     def _on_start(self, id: UUID) -> None:
-        if not self._accepted:
-            self._accepted = True
+        self._begun += 1
+        if self._begun == 1:
             self._pool.on_main(self._accept_callback, os.getpid(), time.monotonic())
         if self._pool.sends_events and not self._is_task_id(id):
             self._pool.on_main(self._pool.send_event, "task-started", id)
@@ -123,6 +125,8 @@ class Message:
         self._pool.send_event(event, id, **fields)
 
     def _finish(self, outcome: Outcome) -> None:
+        if self._begun > 1:  # Celery has counted the message as one
+            self._pool.count_executions(self._name, self._begun - 1)
         if outcome.status is Status.COMPLETED:
             self._callback((0, "completed", outcome.runtime_seconds))
         else:

@@ -56,6 +56,7 @@ class RunEngine:
             tries=CallRetries(self.run.deadline),
             repair=exchange is not None and exchange.is_repair,
             estimate=lambda: Estimate(*estimate(request, self.endpoint.rates)),
+            request=request,
         )
         if preview is not None:
             preview.end(response)

@@ -111,8 +111,9 @@ class AttemptJournal:
             "lm_calls": len(self._calls),
             "prompt_tokens": sum(call.prompt_tokens for call in self._calls),
             "completion_tokens": sum(call.completion_tokens for call in self._calls),
-            "cost_usd": sum(costs) if costs else None,
+            "cost_usd": sum(costs, 0.0) if costs or not self._calls else None,
             "replayed_lm_calls": self.replayed,
+            "unpriced_lm_calls": len(self._calls) - len(costs),
         }
 
 

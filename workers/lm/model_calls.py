@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from dspex.errors import DspexError
 from dspex.sealing.values import SealedAttempt
 from dspex.settings.failpoints import AFTER_ANSWER, AFTER_JOURNAL, failpoint
-from dspex.store.lifecycle.lm_calls import LMCall
+from dspex.store.lifecycle.lm_calls import REQUEST, LMCall
 from workers.adapters.contract import Answer, Estimate, Trail, Tries, once
 from workers.attempt.retry_policy import Deferred
 from workers.lm.journal import AttemptJournal
@@ -32,7 +32,8 @@ TimedAnswer = tuple[Answer, datetime]
 class ModelCalls:
     """The model calls of one attempt: see :class:`workers.adapters.contract.Journal`.
 
-    ``keeps``: whether answers are stored. ``deferral`` is set once a limit has refused a call.
+    ``keeps``: whether answers are stored, ``keeps_requests``: with their requests. ``deferral`` is set once a limit has
+    refused a call.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class ModelCalls:
         limits: CallLimits | None = None,
         sealed: SealedAttempt | None = None,
         keeps: bool = True,
+        keeps_requests: bool = False,
     ) -> None:
         self.deferral: Deferred | None = None
         self._journal = journal
@@ -50,6 +52,7 @@ class ModelCalls:
         self._limits = limits
         self._sealed = sealed
         self._keeps = keeps
+        self._keeps_requests = keeps_requests
 
     async def perform(
         self,
@@ -60,6 +63,7 @@ class ModelCalls:
         tries: Tries = once,
         repair: bool = False,
         estimate: Callable[[], Estimate] | None = None,
+        request: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Replay the answer if the journal has it; else ask, as often as ``tries`` allows, and store the answer."""
         with tracing.lm_call(model):
@@ -72,7 +76,7 @@ class ModelCalls:
                 return self._response(known)
             occurrence = self._journal.begin(digest)
             answer, began_at = await tries(lambda: self._ask(model, call, estimate, data))
-            made = self._made(digest, occurrence, model, answer, began_at)
+            made = self._made(digest, occurrence, model, answer, began_at, request)
             self._journal.add(made)
             self._trail.record("lm_call", began_at=began_at, model=model, **_usage(made), **data)
             metrics.lm_call_ended(made)
@@ -118,18 +122,22 @@ class ModelCalls:
         return digest if self._sealed is None else self._sealed.digest(digest)
 
     def _response(self, call: LMCall) -> dict[str, Any]:
-        if self._sealed is None:
-            return dict(json.loads(call.response))
-        return self._sealed.open_response(call.response, call.place)
+        sealed = self._sealed
+        stored = json.loads(call.response) if sealed is None else sealed.open_response(call.response, call.place)
+        return {name: value for name, value in stored.items() if name != REQUEST}
 
-    def _made(self, digest: bytes, occurrence: int, model: str, answer: Answer, began_at: datetime) -> LMCall:
+    def _made(
+        self, digest: bytes, occurrence: int, model: str, answer: Answer, began_at: datetime,
+        request: Mapping[str, Any] | None,
+    ) -> LMCall:  # fmt: skip
+        kept = {REQUEST: request} if self._keeps_requests and request is not None else {}
         made = LMCall(
             execution_id=self._journal.execution_id,
             request_hash=digest,
             occurrence=occurrence,
             attempt=self._journal.attempt,
             model=model,
-            response=_text(answer.response),
+            response=_text({**answer.response, **kept} if kept else answer.response),
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             cost_usd=answer.cost_usd,

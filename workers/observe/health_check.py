@@ -6,7 +6,7 @@ import logging
 from functools import partial
 
 from dspex.errors import BackendUnavailable
-from dspex.operations.health.backend_checks import backend_groups
+from dspex.operations.health.backend_checks import backend_groups, gap_seconds
 from dspex.operations.health.check_groups import HealthCheck
 from dspex.operations.health.conditions import HealthReport
 from dspex.operations.health.language_checks import language_group
@@ -23,7 +23,8 @@ log = logging.getLogger("dspex.workers")
 def health_check(settings: Settings, *, by_beat: bool = False) -> HealthCheck:
     """A check of everything that a worker can reach."""
     groups = backend_groups(settings.backends(), interval_seconds=settings.health_interval_seconds, by_beat=by_beat)
-    return HealthCheck([*groups, language_group(), models_group(settings)])
+    gap = gap_seconds(settings.health_interval_seconds)
+    return HealthCheck([*groups, language_group(), models_group(settings)], gap_seconds=gap)
 
 
 def check_and_record(settings: Settings, check: HealthCheck, *, interval_seconds: float) -> HealthReport:

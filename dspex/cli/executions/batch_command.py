@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from uuid import UUID
 import click
 
 from dspex.cli.executions.batch_files import BatchInput, BatchState, LineFile, read_state, refuse, write_state
+from dspex.cli.output.failure_causes import causes_text
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
@@ -19,6 +21,7 @@ from dspex.client.batch import Batch
 from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.errors import DspexError, ExecutionNotFound, FieldError, ValidationError
+from dspex.operations.report.dollars import dollars
 from dspex.program.program import Program
 from dspex.settings.failpoints import AFTER_BATCH_LINE, failpoint
 from dspex.store.lifecycle.batch_ids import new_batch_id
@@ -49,8 +52,8 @@ def batch(
 
     Each result is a line {"index", "id", "result"} in the output, each rejected row or failed execution a line
     {"index", "id", "error"} in the file of errors; the index is the number of the line in IN.jsonl, from 0. After an
-    interruption, run the same command again: it continues where it stopped, and writes no row twice. The exit code is
-    1 if some rows failed.
+    interruption, run the same command again: it continues where it stopped, and writes no row twice. The summary
+    counts failures by cause, and has the cost. The exit code is 1 if some rows failed.
 
     Example: dspex batch simple_qa questions.jsonl -o answers.jsonl --ordered
     """
@@ -88,10 +91,14 @@ class Summary:
     rows: int
     completed: int
     failed: int
+    causes: Mapping[str, int]
+    cost_usd: float
+    unpriced: int
 
     def text(self, output: Path, failures: Path) -> str:
-        trouble = f", {self.failed} failed: {failures}" if self.failed else ""
-        return f"{self.rows} rows: {self.completed} completed: {output}{trouble}"
+        trouble = f", {self.failed} failed ({causes_text(self.causes)}): {failures}" if self.failed else ""
+        cost = dollars(self.cost_usd, self.unpriced)
+        return f"{self.rows} rows: {self.completed} completed: {output}{trouble}; cost {cost}"
 
 
 class BatchRun:
@@ -144,8 +151,23 @@ class BatchRun:
             )
 
     def summary(self) -> Summary:
+        progress = self._client.progress(UUID(self._state.batch_id))
         counts = self._counts
-        return Summary(self._state.batch_id, self._rows.rows, counts[self._results], counts[self._failed])
+        return Summary(
+            batch_id=self._state.batch_id,
+            rows=self._rows.rows,
+            completed=counts[self._results],
+            failed=counts[self._failed],
+            causes=self._causes(progress.cancelled),
+            cost_usd=progress.cost_usd,
+            unpriced=progress.unpriced,
+        )
+
+    def _causes(self, cancelled: int) -> Mapping[str, int]:
+        """How many rows failed, by the code of the cause. Rejected rows have no execution: they are the others."""
+        causes = {**self._client._session.failures(UUID(self._state.batch_id)), "cancelled": cancelled}
+        causes["rejected"] = self._counts[self._failed] - sum(causes.values())
+        return {code: count for code, count in causes.items() if count > 0}
 
     def _stored(self) -> BatchRows:
         id = UUID(self._state.batch_id)

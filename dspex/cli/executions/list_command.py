@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
@@ -9,8 +10,10 @@ from rich.text import Text
 
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.execution_data import STATUS_STYLES, execution_data
+from dspex.cli.output.failure_causes import causes_of, causes_text
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
+from dspex.cli.output.selection_options import error_option, internal_option, metadata_option
 from dspex.cli.output.time_options import since_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
@@ -19,7 +22,7 @@ from dspex.store.lifecycle.status import Status
 
 __all__ = ["list_command"]
 
-COLUMNS = ("id", "program", "status", "try", "submitted", "took", "error")
+COLUMNS = ("id", "program", "status", "try", "submitted", "took", "cause")
 
 
 @click.command("list")
@@ -30,20 +33,34 @@ COLUMNS = ("id", "program", "status", "try", "submitted", "took", "error")
     help="Only executions with this status; `failed` are the dead letters.",
 )
 @since_option
+@click.option("--batch", metavar="ID", help="Only executions of this batch.")
+@error_option
+@metadata_option
+@internal_option
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="The largest number of executions."
 )
 @json_option
-def list_command(program: str | None, status: str | None, since: datetime | None, limit: int, as_json: bool) -> None:
-    """List executions, newest first.
+def list_command(
+    program: str | None, status: str | None, since: datetime | None, batch: str | None, error: str | None,
+    members: Sequence[tuple[str, str]], internal: bool, limit: int, as_json: bool,
+) -> None:  # fmt: skip
+    """List executions, newest first, and count the listed failures by cause.
+
+    The cause is the code of the error, and of an execution whose attempts are spent, the code of the last attempt's
+    error.
 
     \b
     Examples:
       dspex list --status failed --since 2h
       dspex list --program simple_qa --limit 1000 --json
+      dspex list --error rate_limited --metadata customer=42
     """
     with Client() as client:
-        found = client.list(program=program, status=status, since=since, limit=limit)
+        found = client.list(
+            program=program, status=status, since=since, batch=batch, error=error, metadata=dict(members),
+            internal=internal, limit=limit,
+        )  # fmt: skip
         if as_json:
             echo_json([execution_data(execution) for execution in found])
             return
@@ -51,13 +68,15 @@ def list_command(program: str | None, status: str | None, since: datetime | None
             echo("no executions")
             return
         print_table(console(), COLUMNS, map(_row, found), optional=("try", "took"))
+        if causes := causes_of(found):
+            echo(f"{sum(causes.values()):,} failed: {causes_text(causes)}", fg="red")
         if paused := client.paused():
             for name, why in paused.items():
                 echo(f"paused: {name} ({why}): `dspex resume {name}`", fg="yellow", err=True)
 
 
 def _row(execution: Execution) -> tuple[str | Text, ...]:
-    status, error = execution.status, execution.shown_error
+    status = execution.status
     return (
         str(execution.id),
         execution.program,
@@ -65,7 +84,7 @@ def _row(execution: Execution) -> tuple[str | Text, ...]:
         str(execution.attempts),
         _time(execution.created_at),
         f"{execution.metrics.execution_time_ms:.0f} ms" if status.is_final else "",
-        error.code if error else "",
+        execution.cause_code or "",
     )
 
 

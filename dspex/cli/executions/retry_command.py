@@ -18,9 +18,15 @@ __all__ = ["retry"]
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--failed", is_flag=True, help="Retry every failed execution (the dead letters).")
-@click.option("--program", shell_complete=program_names, help="With --failed: only executions of this program.")
+@click.option("--batch", metavar="ID", help="Retry every failed execution of this batch.")
+@click.option(
+    "--program", shell_complete=program_names, help="With --failed or --batch: only executions of this program."
+)
+@click.option("--error", metavar="CODE", help="With --failed or --batch: only those with this error code or cause.")
 @json_option
-def retry(ids: tuple[str, ...], failed: bool, program: str | None, as_json: bool) -> int:
+def retry(
+    ids: tuple[str, ...], failed: bool, batch: str | None, program: str | None, error: str | None, as_json: bool
+) -> int:
     """Queue failed or cancelled executions again, with new attempts. Paid model calls are replayed.
 
     Exit code 1 if one of them is neither failed nor cancelled, 2 if one does not exist; the others are queued.
@@ -29,13 +35,16 @@ def retry(ids: tuple[str, ...], failed: bool, program: str | None, as_json: bool
     Examples:
       dspex retry 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e
       dspex retry --failed --program simple_qa
+      dspex retry --batch 0193e0f2-5d0a-7c31-a1f4-3b0f00000000 --error rate_limited
     """
-    if failed == bool(ids) or (program and not failed):
-        raise click.UsageError("give execution ids, or --failed (optionally with --program)")
+    many = failed or batch is not None
+    if many == bool(ids) or ((program or error) and not many):
+        raise click.UsageError("give execution ids, --failed or --batch (optionally with --program and --error)")
     with Client() as client, ProgressBars() as bars:
-        if failed:
+        if many:
             with bars.phase("queueing", None) as on_progress:
-                count, refused = client.retry_failed(program, on_progress=on_progress), []
+                count = client.retry_failed(program, batch=batch, error=error, on_progress=on_progress)
+            refused: list[DspexError] = []
         else:
             refused = [error for id in ids if (error := _retry(client, id))]
             count = len(ids) - len(refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from dspex.cli.executions.shown_calls import print_calls
 from dspex.cli.output.console_tables import console
 from dspex.cli.output.execution_data import STATUS_STYLES, execution_data
 from dspex.cli.output.json_output import echo_json, json_option
@@ -21,6 +23,8 @@ from dspex.cli.output.one_line import one_line
 from dspex.client.audit_trail import AuditEvent, AuditTrail
 from dspex.client.client import Client
 from dspex.client.execution import Execution
+from dspex.operations.report.dollars import dollars
+from dspex.sealing.values import Sealing
 from dspex.store.lifecycle.status import Status
 
 __all__ = ["show", "timeline"]
@@ -44,11 +48,17 @@ STYLES = {
 
 @click.command()
 @click.argument("id")
+@click.option("--calls", is_flag=True, help="Its model calls, too: model, answer, tokens, cost, duration, replays.")
 @json_option
-def show(id: str, as_json: bool) -> None:
+def show(id: str, calls: bool, as_json: bool) -> None:
     """Show an execution: inputs, outputs, metrics, and the timeline of its audit trail.
 
-    Example: dspex show 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e
+    Values that are encrypted are never shown. Answers of models are encrypted as a whole if a field of the program is.
+
+    \b
+    Examples:
+      dspex show 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e
+      dspex show 0193e0f2-5d0a-7c31-a1f4-3b0f4a1c2d3e --calls
     """
     with Client() as client:
         execution = client.get(id)
@@ -58,8 +68,10 @@ def show(id: str, as_json: bool) -> None:
         row, shown = session.row(execution.id), partial(session.sealing.shown, signature, id=execution.id)
         inputs = shown("inputs", row["inputs"])
         result = None if row["result"] is None else shown("outputs", row["result"])
+        made = session.model_calls(execution.id, sealing=Sealing()) if calls else []
         if as_json:
-            echo_json({**execution_data(execution), "inputs": inputs, "result": result, "audit": _audit(trail)})
+            data = {**execution_data(execution), "inputs": inputs, "result": result, "audit": _audit(trail)}
+            echo_json(data | ({"calls": [asdict(call) for call in made]} if calls else {}))
             return
         screen = console()
         screen.print(_head(execution))
@@ -69,11 +81,14 @@ def show(id: str, as_json: bool) -> None:
         if result is not None:
             screen.print(_values("outputs", result))
         if (error := execution.shown_error) is not None:
-            screen.print(Text.assemble(("error   ", "bold"), (error.code, "red"), f"  {error}"))
+            spent = f" ({error.code})" if execution.cause_code != error.code else ""
+            screen.print(Text.assemble(("error   ", "bold"), (f"{execution.cause_code}{spent}", "red"), f"  {error}"))
         if execution.trace_id is not None:
             screen.print(Text(f"trace   {execution.trace_id}", style="dim"))
         screen.print(Text(f"signature {signature.name}  {signature.fingerprint[:16]}", style="dim"))
         screen.print(timeline(trail, width=screen.width))
+        if calls:
+            print_calls(screen, made, execution.metrics.lm_calls)
 
 
 def timeline(trail: AuditTrail, *, width: int = 100) -> Panel:
@@ -105,7 +120,7 @@ def timeline(trail: AuditTrail, *, width: int = 100) -> Panel:
 
 def _head(execution: Execution) -> Text:
     m = execution.metrics
-    cost = "" if m.cost_usd is None else f", ${m.cost_usd:.6f}"
+    cost = f", cost {dollars(m.cost_usd, m.unpriced_lm_calls)}" if m.lm_calls else ""
     status = execution.status
     return Text.assemble(
         (f"{status}", f"bold {STATUS_STYLES[status]}"), "  ", (execution.program, "bold"), f"@{execution.version}  ",

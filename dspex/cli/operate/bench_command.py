@@ -134,7 +134,7 @@ class _Plan:
             if not await client.workers():
                 raise DspexError("no worker is alive: start one with `dspex worker`", code="no_worker")
             if self.simulated is not None:
-                await client.deploy(self.simulated)
+                await asyncio.to_thread(client._client._session.deploy, self.simulated)
             await load.users(client, self.program, self.inputs, count=min(counts[0], 5), each=2)  # warm up
             results = [await self._users(client, count) for count in counts]
             if seconds:

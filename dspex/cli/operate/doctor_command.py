@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -19,27 +19,36 @@ from dspex.cli.output.json_output import echo_json, json_option
 if TYPE_CHECKING:
     from dspex.operations.doctor import CheckOutcome, Report
 
-__all__ = ["doctor"]
+__all__ = ["doctor", "show_report"]
 
 MARKS = {
     "met": ("✓", "green"),
     "warning": ("!", "yellow"),
     "not_met": ("✗", "red"),
     "unknown": ("?", "magenta"),
-    "skipped": ("-", "dim"),
+    "not_applicable": ("-", "dim"),
 }
-WORST_FIRST = ("not_met", "unknown", "warning")
-WORDS = {"met": "met", "warning": "met, see below", "not_met": "not met", "unknown": "unknown", "skipped": "skipped"}
-COUNTED = {"met": "met", "warning": "with a warning", "not_met": "not met", "unknown": "unknown", "skipped": "skipped"}
+WORDS = {
+    "met": "met",
+    "warning": "needs attention",
+    "not_met": "not met",
+    "unknown": "unknown",
+    "not_applicable": "not applicable",
+}
+COUNTED = WORDS | {"warning": "in need of attention"}
+#: Checks that need attention for one reason are named up to so many.
+MOST_NAMED = 12
 
 
 @click.command()
 @click.option("--only", multiple=True, metavar="GROUP", help="Run only this group of checks. Can be repeated.")
+@click.option("--all", "everything", is_flag=True, help="Show every check, also those that are met or do not apply.")
 @json_option
-def doctor(only: tuple[str, ...], as_json: bool) -> int:
-    """Check whether this deployment is ready: every requirement, with evidence, and how to fix what is not met.
+def doctor(only: tuple[str, ...], everything: bool, as_json: bool) -> int:
+    """Check whether this deployment is ready, and show what needs attention, with evidence and how to fix it.
 
-    The doctor checks Postgres, Redis, the workers and the settings, executes programs named dspex-doctor with a
+    A check is met, not met, unknown (it could not be made), not applicable here, or met but in need of attention. The
+    doctor checks Postgres, Redis, the workers and the settings, executes programs named dspex-doctor with a
     simulated model, and measures. It is safe in production, but the group performance puts a load of 50 users on the
     deployment for some seconds; use --only with other groups to leave it out.
 
@@ -47,6 +56,7 @@ def doctor(only: tuple[str, ...], as_json: bool) -> int:
 
     \b
     Example: dspex doctor
+             dspex doctor --all
              dspex doctor --only postgres --only redis
              dspex doctor --json | jq .score
     """
@@ -65,7 +75,7 @@ def doctor(only: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         echo_json(report.as_data())
     else:
-        _show(console, report)
+        show_report(console, report, everything=everything)
     return UNREACHABLE if report.unreachable else DONE if report.ready else FAILED
 
 
@@ -74,7 +84,15 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _show(console: Console, report: Report) -> None:
+def show_report(console: Console, report: Report, *, everything: bool) -> None:
+    """Print what needs attention, and before it every check if ``everything``."""
+    if everything:
+        _show_groups(console, report)
+    _show_attention(console, report)
+    _show_summary(console, report, everything=everything)
+
+
+def _show_groups(console: Console, report: Report) -> None:
     for group in report.groups:
         if not group.results:
             continue
@@ -86,8 +104,6 @@ def _show(console: Console, report: Report) -> None:
             )
         )
         console.print(_table(group.results))
-    _show_fixes(console, report)
-    _show_summary(console, report)
 
 
 def _table(results: Sequence[CheckOutcome]) -> Table:
@@ -98,29 +114,37 @@ def _table(results: Sequence[CheckOutcome]) -> Table:
     table.add_column(justify="right", no_wrap=True, width=9, style="dim")
     for result in results:
         mark, style = MARKS[result.verdict]
-        evidence = Text(result.evidence, "" if result.verdict in ("met", "skipped") else style)
+        evidence = Text(result.evidence, "" if result.verdict in ("met", "not_applicable") else style)
         table.add_row(Text(mark, style), result.check.title, evidence, f"{result.ms:,.0f} ms")
     return table
 
 
-def _show_fixes(console: Console, report: Report) -> None:
-    """Print problems and their fixes, worst first. Each fix is printed once."""
-    left = [result for result in report.results if result.fix]
-    if not left:
+def _show_attention(console: Console, report: Report) -> None:
+    """Print what needs attention, the worst first. Checks with one reason and one fix are printed together."""
+    reasons: dict[tuple[str, str, str], list[CheckOutcome]] = {}
+    for result in report.attention:
+        reasons.setdefault((result.verdict, result.evidence, result.fix), []).append(result)
+    for (verdict, evidence, fix), results in reasons.items():
+        mark, style = MARKS[verdict]
+        console.print()
+        console.print(Text.assemble((f"{mark} ", style), *_named(results)))
+        console.print(Padding(Text(evidence, style), (0, 0, 0, 2)))
+        console.print(Padding(Text(f"→ {fix}"), (0, 0, 0, 2)))
+
+
+def _named(results: Sequence[CheckOutcome]) -> Iterator[tuple[str, str]]:
+    """The check that needs attention, or several."""
+    if len(results) == 1:
+        yield results[0].check.title, "bold"
+        yield f"  {results[0].check.name}", "dim"
         return
-    console.print()
-    console.print("To fix", style="bold")
-    printed: set[str] = set()
-    for result in sorted(left, key=lambda each: WORST_FIRST.index(each.verdict)):
-        if result.fix in printed:
-            continue
-        printed.add(result.fix)
-        mark, style = MARKS[result.verdict]
-        console.print(Text.assemble((f"{mark} {result.check.name}", style), f": {result.evidence}"))
-        console.print(Padding(result.fix, (0, 0, 0, 4)))
+    names = [result.check.name for result in results]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    yield f"{len(names)} checks", "bold"
+    yield f"  {', '.join(names[:MOST_NAMED])}{more}", "dim"
 
 
-def _show_summary(console: Console, report: Report) -> None:
+def _show_summary(console: Console, report: Report, *, everything: bool) -> None:
     counts = report.counts()
     summary = ", ".join(f"{counts[name]} {COUNTED[name]}" for name in COUNTED if counts[name])
     verdict = ("ready", "green") if report.ready else ("not ready", "red")
@@ -131,6 +155,8 @@ def _show_summary(console: Console, report: Report) -> None:
     console.print(
         Text.assemble(
             (verdict[0], f"bold {verdict[1]}"),
-            f": {requirements}score {report.score}/100 ({summary}) in {report.seconds:.1f} s",
+            f": {requirements}score {report.score}/100 in {report.seconds:.1f} s ({summary})",
         )
     )
+    if not everything:
+        console.print(Text("`dspex doctor --all` shows every check", style="dim"))

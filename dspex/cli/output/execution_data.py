@@ -33,11 +33,14 @@ def execution_data(execution: Execution) -> dict[str, Any]:
         "started_at": _iso(execution.started_at),
         "finished_at": _iso(execution.finished_at),
         "adapter_used": execution.adapter_used,
+        "cause_code": execution.cause_code,
         "error": None if error is None else error.as_dict(),
         "metrics": {name: getattr(execution.metrics, name) for name in execution.metrics.__slots__},
         "metadata": execution.metadata,
         "action_results": execution.shown_action_results,
         "trace_id": execution.trace_id,
+        "batch_id": execution.batch_id and str(execution.batch_id),
+        "internal": execution.internal,
     }
 
 

@@ -19,8 +19,8 @@ __all__ = [
     "check",
     "counted",
     "met",
+    "not_applicable",
     "not_met",
-    "skipped",
     "unknown",
     "warning",
 ]
@@ -34,14 +34,14 @@ class CheckVerdict(StrEnum):
 
     #: It is as it should be.
     MET = "met"
-    #: It works, but an operator should know about it.
+    #: It works, but needs an operator's attention.
     WARNING = "warning"
     #: It is not as it must be.
     NOT_MET = "not_met"
     #: It could not be determined: something that the check needs is missing, or the check timed out.
     UNKNOWN = "unknown"
-    #: It does not apply to this deployment.
-    SKIPPED = "skipped"
+    #: It does not apply to this deployment, or cannot apply from where the doctor runs: it is neither met nor unmet.
+    NOT_APPLICABLE = "not_applicable"
 
 
 class Need(StrEnum):
@@ -111,5 +111,5 @@ def unknown(evidence: str, fix: str = "") -> Finding:
     return Finding(CheckVerdict.UNKNOWN, evidence, fix)
 
 
-def skipped(evidence: str) -> Finding:
-    return Finding(CheckVerdict.SKIPPED, evidence)
+def not_applicable(evidence: str) -> Finding:
+    return Finding(CheckVerdict.NOT_APPLICABLE, evidence)

@@ -15,12 +15,14 @@ from sqlalchemy import Connection
 from dspex.client.client import Client
 from dspex.errors import BackendUnavailable, ConfigurationError, DspexError
 from dspex.operations.doctor.check import Finding, Need, unknown
+from dspex.program.internal_programs import is_internal
 from dspex.program.program import Program
 from dspex.publish.broker import Broker
 from dspex.settings import Settings, without_password
 from dspex.store import migrate, programs, workers
 from dspex.store.database import Database
 from dspex.store.facts import server_facts
+from dspex.store.programs import Deployed
 
 __all__ = ["Deployment", "is_local"]
 
@@ -179,6 +181,10 @@ class Deployment:
     def client(self) -> Client:
         return Client(self.own_settings)
 
+    def deploy(self, program: Program) -> Deployed:
+        """Deploy one of the doctor's own programs."""
+        return self.client._session.deploy(program)
+
     @property
     def own_settings(self) -> Settings:
         """The settings of the doctor's own submits: they are not rate-limited."""
@@ -198,7 +204,7 @@ class Deployment:
     def programs(self) -> Sequence[Program]:
         """The deployed programs, except the programs of the doctor and of `dspex bench`."""
         deployed = programs.readable(self.database.run(programs.deployed))
-        return [program for program in deployed if not program.name.startswith(("dspex-doctor", "dspex-bench"))]
+        return [program for program in deployed if not is_internal(program.name)]
 
     def close(self) -> None:
         if "client" in self.__dict__:

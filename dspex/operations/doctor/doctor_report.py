@@ -18,17 +18,19 @@ _WORST_FIRST = (
     CheckVerdict.UNKNOWN,
     CheckVerdict.WARNING,
     CheckVerdict.MET,
-    CheckVerdict.SKIPPED,
+    CheckVerdict.NOT_APPLICABLE,
 )
+#: What needs attention.
+_ATTENTION = (CheckVerdict.NOT_MET, CheckVerdict.UNKNOWN, CheckVerdict.WARNING)
 #: What counts as met.
 GOOD = (CheckVerdict.MET, CheckVerdict.WARNING)
-#: The points of each verdict; a skipped check does not count.
+#: The points of each verdict; a check that does not apply does not count.
 _POINTS = {CheckVerdict.MET: 1.0, CheckVerdict.WARNING: 0.5, CheckVerdict.NOT_MET: 0.0, CheckVerdict.UNKNOWN: 0.0}
 
 
 def worst(verdicts: Sequence[CheckVerdict]) -> CheckVerdict:
-    """The worst of some verdicts; met and skipped together are met."""
-    return min(verdicts, key=_WORST_FIRST.index, default=CheckVerdict.SKIPPED)
+    """The worst of some verdicts; met and not applicable together are met."""
+    return min(verdicts, key=_WORST_FIRST.index, default=CheckVerdict.NOT_APPLICABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,16 @@ class Report:
         return [result for group in self.groups for result in group.results]
 
     @property
+    def attention(self) -> list[CheckOutcome]:
+        """The results that need attention, the worst first."""
+        found = [result for result in self.results if result.verdict in _ATTENTION]
+        return sorted(found, key=lambda result: _WORST_FIRST.index(result.verdict))
+
+    @property
     def requirements(self) -> list[GroupReport]:
-        return [group for group in self.groups if group.group.requirement]
+        """The requirements that apply to this deployment."""
+        found = (group for group in self.groups if group.group.requirement)
+        return [group for group in found if group.verdict is not CheckVerdict.NOT_APPLICABLE]
 
     @property
     def requirements_met(self) -> int:

@@ -80,7 +80,7 @@ def run_check(check: Check, deployment: Deployment) -> CheckOutcome:
     """The result of one check; an exception and a timeout are results, too."""
     began = time.perf_counter()
     found = _lacking(check, deployment) or _found(check, deployment)
-    nothing_to_fix = found.verdict in (CheckVerdict.MET, CheckVerdict.SKIPPED)
+    nothing_to_fix = found.verdict in (CheckVerdict.MET, CheckVerdict.NOT_APPLICABLE)
     return CheckOutcome(
         check=check,
         verdict=found.verdict,

@@ -37,7 +37,7 @@ ACTING = Program(
 
 def submit(deployment: Deployment, program: Program, question: str, *, stream: bool = False) -> Execution:
     """Deploy the program and submit one execution, ahead of other work."""
-    deployment.client.deploy(program)
+    deployment.deploy(program)
     return deployment.client.submit(
         program, {"question": f"{question} ({uuid4()})"}, priority=0, metadata={"by": "dspex doctor"}, stream=stream
     )

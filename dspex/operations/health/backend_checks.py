@@ -25,7 +25,7 @@ from dspex.store.facts import program_facts, server_facts
 from dspex.store.operations import health
 from dspex.store.operations.health import Backlog
 
-__all__ = ["backend_groups", "client_check", "in_transaction"]
+__all__ = ["backend_groups", "client_check", "gap_seconds", "in_transaction"]
 
 #: The queue is degraded if an execution that may run has waited longer.
 LONG_WAIT_SECONDS = 300.0
@@ -54,7 +54,13 @@ Check = Callable[[Connection, dict[str, Any]], CheckResult]
 
 def client_check(backends: Backends, *, interval_seconds: float) -> HealthCheck:
     """The health check of a producer. Beat is expected to check every ``interval_seconds``."""
-    return HealthCheck([*backend_groups(backends, interval_seconds=interval_seconds), language_group()])
+    groups = [*backend_groups(backends, interval_seconds=interval_seconds), language_group()]
+    return HealthCheck(groups, gap_seconds=gap_seconds(interval_seconds))
+
+
+def gap_seconds(interval_seconds: float) -> float:
+    """The longest time between two checks that shows no gap, if one is due every ``interval_seconds``."""
+    return MISSED_CHECKS * interval_seconds + CHECK_SECONDS
 
 
 def backend_groups(backends: Backends, *, interval_seconds: float, by_beat: bool = False) -> list[ComponentGroup]:
@@ -118,8 +124,8 @@ def _postgres(connection: Connection, facts: dict[str, Any]) -> CheckResult:
     if found.standby:
         return CheckResult(Condition.UNHEALTHY, details, "DSPEX_DATABASE_URL points to a standby: use the primary")
     if found.connections > 0.9 * found.max_connections:
-        return CheckResult(Condition.DEGRADED, details, "raise max_connections, or use pgbouncer")
-    return CheckResult(Condition.HEALTHY, details)
+        return CheckResult(Condition.DEGRADED, details, "raise max_connections, or use pgbouncer", found.up_seconds)
+    return CheckResult(Condition.HEALTHY, details, up_seconds=found.up_seconds)
 
 
 def _workers(connection: Connection, facts: dict[str, Any]) -> CheckResult:
@@ -154,7 +160,8 @@ def _workers(connection: Connection, facts: dict[str, Any]) -> CheckResult:
         )
     if len(versions) > 1:
         return CheckResult(Condition.DEGRADED, details, "finish the rollout: workers of several versions are running")
-    return CheckResult(Condition.HEALTHY, details)
+    facts["served_seconds"] = workers.served_seconds(connection)
+    return CheckResult(Condition.HEALTHY, details, up_seconds=facts["served_seconds"])
 
 
 def _programs(connection: Connection, facts: dict[str, Any]) -> CheckResult:
@@ -188,12 +195,14 @@ def _beat(connection: Connection, facts: dict[str, Any], interval_seconds: float
             return CheckResult(Condition.HEALTHY, {"interval_seconds": interval_seconds})
         return CheckResult(Condition.DEGRADED, {"last_check": None}, "run `dspex beat`")
     report = last["report"]
-    stored = {name: Component.from_dict(data) for name, data in report["components"].items()}
-    facts["stored"] = stored
-    facts["seen_by_workers"] = {name: each for name, each in stored.items() if each.details.get("seen_by")}
     interval = report.get("interval_seconds", interval_seconds)
+    late = last["age_seconds"] > gap_seconds(interval)
+    stored = {name: Component.from_dict(data) for name, data in report["components"].items()}
+    if not late:
+        facts["stored"] = stored
+    facts["seen_by_workers"] = {name: each for name, each in stored.items() if each.details.get("seen_by")}
     details = {"last_check_age_seconds": round(last["age_seconds"], 1), "interval_seconds": interval}
-    if not by_beat and last["age_seconds"] > MISSED_CHECKS * interval + CHECK_SECONDS:
+    if late and not by_beat:
         fix = "run `dspex beat`; if it is running, check that workers consume the queue dspex.maintenance"
         facts["seen_by_workers"] = {name: _outdated(each) for name, each in facts["seen_by_workers"].items()}
         return CheckResult(Condition.DEGRADED, details, fix)
@@ -224,7 +233,7 @@ def _pump(connection: Connection, facts: dict[str, Any]) -> CheckResult:
     room = sum(backlog.dispatched for backlog in backlogs) < sum(row["concurrency"] for row in facts.get("workers", ()))
     if late > PUMP_LATE_SECONDS and room:
         return CheckResult(Condition.DEGRADED, details, f"see the log of worker {details['leader']}, or restart it")
-    return CheckResult(Condition.HEALTHY, details)
+    return CheckResult(Condition.HEALTHY, details, up_seconds=facts.get("served_seconds"))
 
 
 def _queue(connection: Connection, facts: dict[str, Any]) -> CheckResult:
@@ -297,7 +306,7 @@ def _primary_redis(client: redis.Redis) -> CheckResult:
             details | {"role": info["role"]},
             "DSPEX_BROKER_URL points to a replica: use the primary",
         )
-    return CheckResult(Condition.HEALTHY, details)
+    return CheckResult(Condition.HEALTHY, details, up_seconds=info.get("uptime_in_seconds"))
 
 
 def _wrong_types(client: redis.Redis) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
@@ -29,15 +29,23 @@ log = logging.getLogger("dspex")
 CHECK_SECONDS = 3.0
 #: How long a report is reused.
 KEPT_SECONDS = 2.0
+#: Checks that are further apart do not show what was between them.
+GAP_SECONDS = 60.0
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of checking one component; ``fix`` is how to fix a problem."""
+    """The result of checking one component; ``fix`` is how to fix a problem.
+
+    ``up_seconds`` is how long ago the component started, where that is known: it has been in its condition for no
+    longer.
+    """
 
     status: Condition
     details: Mapping[str, Any] = field(default_factory=dict)
     fix: str = ""
+    up_seconds: float | None = None
 
 
 class CheckRound:
@@ -79,11 +87,15 @@ class HealthCheck:
     """Checks groups of components. Safe to share between threads, which then share one check.
 
     A component that has not answered after ``seconds`` is reported as such, and is not checked again while it hangs.
+    A condition is taken to have lasted between two checks that are at most ``gap_seconds`` apart.
     """
 
-    def __init__(self, groups: Sequence[ComponentGroup], *, seconds: float = CHECK_SECONDS) -> None:
+    def __init__(
+        self, groups: Sequence[ComponentGroup], *, seconds: float = CHECK_SECONDS, gap_seconds: float = GAP_SECONDS
+    ) -> None:
         self._groups = groups
         self._seconds = seconds
+        self._gap_seconds = gap_seconds
         self._checking = threading.Lock()
         self._report: HealthReport | None = None
         self._made_at = 0.0
@@ -102,6 +114,7 @@ class HealthCheck:
         began = time.monotonic()
         rounds = [(group, *self._begin(group)) for group in self._groups]
         components: dict[str, Component] = {}
+        began_at: dict[str, datetime] = {}
         facts: dict[str, Any] = {}
         for group, thread, round in rounds:
             thread.join(max(began + self._seconds - time.monotonic(), 0))
@@ -113,10 +126,14 @@ class HealthCheck:
             for name in (*group.components, *sorted(results.keys() - set(group.components))):
                 found, latency_ms = results.get(name) or (_missing(group, name, round, results, now), _ms(round, now))
                 components[name] = Component(found.status, latency_ms, datetime.now(UTC), found.details, found.fix)
+                began_at[name] = _began_at(found, results.get(group.first))
         earlier = self._earlier(facts)
         reported: dict[str, Component] = facts.get("seen_by_workers", {})
         components |= {name: component for name, component in reported.items() if name not in components}
-        components = {name: _since(component, earlier.get(name)) for name, component in components.items()}
+        components = {
+            name: _since(component, earlier.get(name), began_at.get(name, EARLIEST))
+            for name, component in components.items()
+        }
         return HealthReport(
             overall=_worst(components),
             components=components,
@@ -138,9 +155,9 @@ class HealthCheck:
 
     def _earlier(self, facts: Mapping[str, Any]) -> Mapping[str, Component]:
         """The components of the report before. The stored history goes back further than this process."""
-        if (stored := facts.get("stored")) is not None:
-            return {**(self._report.components if self._report else {}), **stored}
-        return self._report.components if self._report else {}
+        recent = self._report is not None and time.monotonic() - self._made_at <= self._gap_seconds
+        own = self._report.components if self._report is not None and recent else {}
+        return {**own, **facts.get("stored", {})}
 
 
 def _missing(
@@ -166,11 +183,18 @@ def _rounded(ms: float) -> float:
     return int(ms * 1000) / 1000
 
 
-def _since(component: Component, earlier: Component | None) -> Component:
-    """The component, with the time since when it has been in its condition."""
+def _began_at(found: CheckResult, first: tuple[CheckResult, float] | None) -> datetime:
+    """When the component, or the first of its group, started; components of a group depend on the first."""
+    known = (found.up_seconds, first[0].up_seconds if first else None)
+    up_seconds = min((seconds for seconds in known if seconds is not None), default=None)
+    return EARLIEST if up_seconds is None else datetime.now(UTC) - timedelta(seconds=up_seconds)
+
+
+def _since(component: Component, earlier: Component | None, began_at: datetime) -> Component:
+    """The component, with the time since when it has been in its condition: not before it started."""
     if earlier is None or earlier.status is not component.status:
         return component
-    return replace(component, since=min(earlier.since, component.since))
+    return replace(component, since=min(max(earlier.since, began_at), component.since))
 
 
 def _worst(components: Mapping[str, Component]) -> Condition:

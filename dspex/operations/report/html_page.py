@@ -6,7 +6,7 @@ from html import escape
 
 from dspex.operations.report.monitoring_report import MonitoringReport
 from dspex.operations.report.plots import Series, columns
-from dspex.operations.report.report_tables import Section, duration, figures, moment, sections
+from dspex.operations.report.report_tables import Section, duration, figures, left_out, moment, sections
 
 __all__ = ["page"]
 
@@ -48,6 +48,7 @@ def page(report: MonitoringReport) -> str:
 <dl>{facts}</dl>
 <div class="plots">{_plots(report)}</div>
 {"".join(_section(section) for section in sections(report))}
+<p>{escape(left_out(report))}</p>
 <p>Outcomes are counted by the time when executions ended; events and model calls belong to executions submitted
 within the period.</p>
 </body></html>
@@ -61,7 +62,7 @@ def _plots(report: MonitoringReport) -> str:
         (f"Ended: {LEGEND}", outcomes, lambda value: f"{value:,.0f}"),
         ("Submitted", [Series("submitted", "plain", trend.submitted)], lambda value: f"{value:,.0f}"),
         ("95th percentile of the run time", [Series("95 %", "plain", trend.p95_seconds)], duration),
-        ("Cost", [Series("cost", "plain", trend.cost_usd)], lambda value: f"${value:,.4g}"),
+        ("Cost, as far as it is known", [Series("cost", "plain", trend.cost_usd)], lambda value: f"${value:,.4g}"),
     )
     return "".join(
         f"<div><h2>{title}</h2>"

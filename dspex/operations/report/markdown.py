@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dspex.operations.report.dollars import dollars
 from dspex.operations.report.monitoring_report import MonitoringReport
-from dspex.operations.report.report_tables import duration, figures, moment, sections
+from dspex.operations.report.report_tables import duration, figures, left_out, moment, sections
 
 __all__ = ["markdown", "sparkline", "trends"]
 
@@ -31,12 +32,15 @@ def trends(report: MonitoringReport) -> Iterator[tuple[str, str, str]]:
         yield name, sparkline(values), f"{max(values):,}"
     slowest = max((value for value in trend.p95_seconds if value is not None), default=None)
     yield "ran, 95 %", sparkline(trend.p95_seconds), duration(slowest)
-    yield "cost", sparkline(trend.cost_usd), f"${max(trend.cost_usd):,.4f}"
+    most = max((value for value in trend.cost_usd if value is not None), default=None)
+    unknown = any(value is None for value in trend.cost_usd)
+    yield "cost", sparkline(trend.cost_usd), dollars(None if unknown and not most else most)
 
 
 def markdown(report: MonitoringReport) -> str:
     """The report as a Markdown document."""
     lines = [f"# DSPex, {moment(report.since)} to {moment(report.until)}", ""]
+    lines += [left_out(report), ""] if report.left_out else []
     lines += _table(("", ""), figures(report))
     lines += ["## Trends", "", "```text"]
     lines += [f"{name:<10} {line}  at most {most}" for name, line, most in trends(report)]

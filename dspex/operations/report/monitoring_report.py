@@ -23,7 +23,8 @@ BUCKETS = 48
 class ProgramReport:
     """The executions of a program that ended within the period; ``program`` is None for the totals.
 
-    Times are measured for the last attempt of each execution, in seconds; None without executions.
+    Times are measured for the last attempt of each execution, in seconds; None without executions. ``cost_usd`` is the
+    known part of the cost, None if no part is known; ``unpriced`` executions have an unknown cost, or a part that is.
     """
 
     program: str | None
@@ -35,7 +36,8 @@ class ProgramReport:
     p95_queued_seconds: float | None
     prompt_tokens: int
     completion_tokens: int
-    cost_usd: float
+    cost_usd: float | None
+    unpriced: int
 
     @property
     def ended(self) -> int:
@@ -50,14 +52,15 @@ class ProgramReport:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """A value for each of the equal parts of the period. ``p95_seconds`` is None if no execution ended."""
+    """A value for each of the equal parts of the period. ``p95_seconds`` is None if no execution ended, ``cost_usd`` if
+    no part of the cost is known."""
 
     submitted: Sequence[int]
     completed: Sequence[int]
     failed: Sequence[int]
     cancelled: Sequence[int]
     p95_seconds: Sequence[float | None]
-    cost_usd: Sequence[float]
+    cost_usd: Sequence[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,15 @@ class MonitoringReport:
     """The report from ``since`` until ``until``.
 
     ``events``: the number of audit events by kind, for executions submitted within the period. ``errors``:
-    ``program code count``. ``models``: ``model calls prompt_tokens completion_tokens cost_usd p50_seconds
-    p95_seconds``. ``workers``: ``live started died most_memory_mb``.
+    ``program code count``. ``models``: ``model calls prompt_tokens completion_tokens cost_usd unpriced p50_seconds
+    p95_seconds``, where ``unpriced`` counts calls. ``workers``: ``live started died most_memory_mb``. ``left_out`` is
+    how many of DSPex's own executions were submitted, which nothing else counts.
     """
 
     since: datetime
     until: datetime
     submitted: int
+    left_out: int
     total: ProgramReport
     programs: Sequence[ProgramReport]
     errors: Sequence[Mapping[str, Any]]
@@ -95,6 +100,7 @@ class MonitoringReport:
             "since": self.since.isoformat(),
             "until": self.until.isoformat(),
             "submitted": self.submitted,
+            "left_out": self.left_out,
             "total": _as_data(self.total),
             "programs": [_as_data(program) for program in self.programs],
             "errors": list(self.errors),
@@ -108,8 +114,10 @@ class MonitoringReport:
         }
 
 
-def gather(database: Database, *, since: datetime | timedelta) -> MonitoringReport:
+def gather(database: Database, *, since: datetime | timedelta, internal: bool = False) -> MonitoringReport:
     """The report from a time, or for a duration, until now by the database's clock.
+
+    ``internal``: DSPex's own executions are counted, too.
 
     Raises ValidationError for a time in the future.
     """
@@ -118,7 +126,7 @@ def gather(database: Database, *, since: datetime | timedelta) -> MonitoringRepo
         begin = until - since if isinstance(since, timedelta) else since
         if begin >= until:
             raise ValidationError(f"{begin.isoformat()} is in the future: a report from then on has no data yet")
-        found = report.read(connection, since=begin, until=until, buckets=BUCKETS)
+        found = report.read(connection, since=begin, until=until, buckets=BUCKETS, internal=internal)
     return _made(found, begin, until)
 
 
@@ -134,6 +142,7 @@ def _made(found: Mapping[str, list[Mapping[str, Any]]], since: datetime, until: 
         since=since,
         until=until,
         submitted=sum(submitted.values()),
+        left_out=sum(row["left_out"] for row in found["submitted"]),
         total=total,
         programs=programs,
         errors=found["errors"],

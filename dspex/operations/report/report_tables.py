@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from dspex.operations.report.dollars import dollars
 from dspex.operations.report.monitoring_report import MonitoringReport, ProgramReport
 
-__all__ = ["Section", "duration", "figures", "moment", "sections"]
+__all__ = ["Section", "duration", "figures", "left_out", "moment", "sections"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,17 @@ def figures(report: MonitoringReport) -> Sequence[tuple[str, str]]:
         ("ran, median", duration(total.p50_seconds)),
         ("ran, 95 %", duration(total.p95_seconds)),
         ("waited, 95 %", duration(total.p95_queued_seconds)),
-        ("cost", f"${total.cost_usd:,.4f}"),
+        ("cost", dollars(total.cost_usd, total.unpriced)),
         ("tokens", f"{tokens:,}"),
         ("workers", f"{report.workers['live']} live, {report.workers['died']} died"),
     )
+
+
+def left_out(report: MonitoringReport) -> str:
+    """What the report leaves out, as a sentence; empty for nothing."""
+    if not report.left_out:
+        return ""
+    return f"Without {report.left_out:,} of DSPex's own executions (dspex doctor, dspex bench); --internal counts them."
 
 
 def sections(report: MonitoringReport) -> Iterator[Section]:
@@ -68,7 +76,7 @@ def sections(report: MonitoringReport) -> Iterator[Section]:
         ("model", "calls", "prompt tokens", "completion tokens", "cost", "median", "95 %"),
         [
             (row["model"], f"{row['calls']:,}", f"{row['prompt_tokens']:,}", f"{row['completion_tokens']:,}",
-             f"${row['cost_usd']:,.4f}", duration(row["p50_seconds"]), duration(row["p95_seconds"]))
+             dollars(row["cost_usd"], row["unpriced"]), duration(row["p50_seconds"]), duration(row["p95_seconds"]))
             for row in report.models
         ],
         "no model was called",
@@ -100,5 +108,5 @@ def _program(program: ProgramReport) -> Sequence[str]:
         str(program.program), f"{program.completed:,}", f"{program.failed:,}", f"{program.cancelled:,}",
         f"{program.error_rate:.1%}", duration(program.p50_seconds), duration(program.p95_seconds),
         duration(program.p95_queued_seconds), f"{program.prompt_tokens + program.completion_tokens:,}",
-        f"${program.cost_usd:,.4f}",
+        dollars(program.cost_usd, program.unpriced),
     )  # fmt: skip

@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """Whether the server takes writes, and how many of its connections are used."""
+    """Whether the server takes writes, how many of its connections are used, and how long ago it started."""
 
     version: str
     standby: bool
@@ -39,6 +39,7 @@ class ServerState:
     max_connections: int
     reserved_connections: int
     connections: int
+    up_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,9 @@ class DeadRows:
 _CONNECTIONS = "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int"
 _STATE = text(f"""
 SELECT current_setting('server_version'), pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on',
-    current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int, {_CONNECTIONS}
-""")
+    current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int, {_CONNECTIONS},
+    extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8
+""")  # noqa: S608
 _OPEN_TRANSACTIONS = text("""
 SELECT pid, coalesce(application_name, ''), extract(epoch FROM now() - xact_start)::float8 FROM pg_stat_activity
 WHERE xact_start < now() - make_interval(secs => :seconds) AND backend_type = 'client backend'

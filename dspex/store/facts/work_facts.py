@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from dspex.store.facts.rows import all_rows, one_row
+from dspex.store.lifecycle.selection import EXTERNAL
 from dspex.store.workers import LEADER_PRESENT
 
 __all__ = [
@@ -83,8 +84,11 @@ SELECT count(*), min(id::text) FROM (SELECT id FROM dspex.executions
 """)  # noqa: S608
 _FAILED = text(f"""
 SELECT count(*), max(id::text) FROM (SELECT id, error, finished_at FROM dspex.executions
-    WHERE status = 'failed' ORDER BY id DESC LIMIT {FAILURES_READ}) f
+    WHERE status = 'failed' AND {EXTERNAL} ORDER BY id DESC LIMIT {FAILURES_READ}) f
 WHERE (error->>'code' = 'poisoned') = :poisoned AND finished_at > now() - make_interval(days => :days)
+""")  # noqa: S608
+_COUNT_PROGRAMS = text(f"""
+SELECT count(*) FROM (SELECT name AS program FROM dspex.programs) p WHERE {EXTERNAL}
 """)  # noqa: S608
 _REFUSED = text(f"""
 SELECT DISTINCT program FROM (SELECT program, error, finished_at FROM dspex.executions
@@ -135,10 +139,8 @@ def count_running(connection: Connection) -> int:
 
 
 def count_programs(connection: Connection) -> int:
-    """How many programs are deployed, without the doctor's and `dspex bench`'s."""
-    return int(
-        connection.scalar(text("SELECT count(*) FROM dspex.programs WHERE name !~ '^dspex-(doctor|bench)'")) or 0
-    )
+    """How many programs are deployed, without DSPex's own."""
+    return int(connection.scalar(_COUNT_PROGRAMS) or 0)
 
 
 def programs_refused_by_provider(connection: Connection) -> set[str]:

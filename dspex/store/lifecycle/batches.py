@@ -9,7 +9,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["STATEMENTS", "UNFINISHED", "extent", "final_indexes", "last_index", "progress", "unfinished_indexes"]
+from dspex.store.lifecycle.selection import CAUSE, EXTERNAL
+
+__all__ = ["LISTING", "STATEMENTS", "UNFINISHED", "extent", "failures", "final_indexes", "last_index", "listing",
+           "progress", "unfinished_indexes"]  # fmt: skip
 
 #: The rate for the ETA covers so many seconds.
 RECENT_SECONDS = 30
@@ -37,14 +40,33 @@ ORDER BY batch_index LIMIT :most
 """)
 _PROGRESS = text("""
 SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
+    count(*) FILTER (WHERE cost_usd IS NULL AND status IN ('completed', 'failed')) AS unpriced,
     count(*) FILTER (WHERE finished_at > now() - make_interval(secs => :recent_seconds)) AS recent,
     extract(epoch FROM now() - min(finished_at))::float8 AS since_first
 FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status
 """)
 
 
+_FAILURES = text(f"""
+SELECT {CAUSE} AS cause, count(*)::int AS count FROM dspex.executions
+WHERE batch_id = :batch_id AND status = 'failed' GROUP BY 1 ORDER BY 2 DESC, 1
+""")  # noqa: S608
+# From one batch to the one before it: each step is a look-up in an index.
+LISTING = text(f"""
+WITH RECURSIVE found AS (
+    (SELECT batch_id, program FROM dspex.executions WHERE batch_id IS NOT NULL ORDER BY batch_id DESC LIMIT 1)
+    UNION ALL
+    SELECT earlier.batch_id, earlier.program FROM found f CROSS JOIN LATERAL (
+        SELECT e.batch_id, e.program FROM dspex.executions e WHERE e.batch_id < f.batch_id
+        ORDER BY e.batch_id DESC LIMIT 1) earlier
+)
+SELECT batch_id, program FROM found
+WHERE CASE WHEN CAST(:program AS text) IS NULL THEN :internal OR {EXTERNAL} ELSE program = :program END LIMIT :most
+""")  # noqa: S608
+
+
 #: All statements about a batch, for the test of their plans.
-STATEMENTS = (_FIRST, _LAST, _GAPS, _FINAL, UNFINISHED, _PROGRESS)
+STATEMENTS = (_FIRST, _LAST, _GAPS, _FINAL, UNFINISHED, _PROGRESS, _FAILURES)
 
 
 def extent(connection: Connection, batch_id: UUID) -> tuple[str, int, Sequence[int]] | None:
@@ -74,13 +96,27 @@ def unfinished_indexes(connection: Connection, batch_id: UUID, *, after: int, mo
 
 
 def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
-    """How many executions are in each status, their cost so far, and how many finish per second at present."""
+    """How many executions are in each status, their cost so far, how many have an unknown cost, and how many finish
+    per second at present."""
     rows = connection.execute(_PROGRESS, {"batch_id": batch_id, "recent_seconds": RECENT_SECONDS}).all()
     return {
         "counts": {row.status: row.n for row in rows},
         "cost_usd": float(sum(row.cost_usd for row in rows)),
+        "unpriced": sum(row.unpriced for row in rows),
         "per_second": _rate(connection, batch_id, sum(row.recent for row in rows), rows),
     }
+
+
+def failures(connection: Connection, batch_id: UUID) -> dict[str, int]:
+    """How many executions failed by the code of the cause, the most frequent first."""
+    rows = connection.execute(_FAILURES, {"batch_id": batch_id})
+    return {row.cause or "unknown": row.count for row in rows}
+
+
+def listing(connection: Connection, *, program: str | None, internal: bool, most: int) -> list[tuple[UUID, str]]:
+    """The ids of batches and their programs, the newest first."""
+    given = {"program": program, "internal": internal, "most": most}
+    return [(row.batch_id, row.program) for row in connection.execute(LISTING, given)]
 
 
 def _rate(connection: Connection, batch_id: UUID, recent: int, rows: Sequence[Any]) -> float:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import ColumnElement, Connection, func, literal_column, select, text
 
+from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.set_statements import RowFault, for_each_row
 from dspex.store.programs import READABLE_CONTENT
+from dspex.store.tables import executions
 
 __all__ = ["CANCELLING", "UNDISPATCH", "Cancelled", "cancel", "cancel_each", "count_failed", "failed_ids", "now",
            "retry"]  # fmt: skip
@@ -126,21 +127,19 @@ def now(connection: Connection) -> datetime:
     return at
 
 
-_ALL_FAILED = """
-FROM dspex.executions
-WHERE status = 'failed' AND id > :after AND (CAST(:program AS text) IS NULL OR program = :program)
-    AND finished_at < :before
-"""
-_FAILED = text(f"SELECT id {_ALL_FAILED} ORDER BY id LIMIT :most")
-_COUNT_FAILED = text(f"SELECT count(*) {_ALL_FAILED}")
+def failed_ids(connection: Connection, selection: Selection, *, after: UUID, before: datetime, most: int) -> list[UUID]:
+    """Selected executions that failed before a time, in the order of their ids, from ``after`` on."""
+    query = select(executions.c.id).where(*_failed(selection, after, before)).order_by(executions.c.id).limit(most)
+    return list(connection.scalars(query))
 
 
-def failed_ids(connection: Connection, *, program: str | None, after: UUID, before: datetime, most: int) -> list[UUID]:
-    """Executions that failed before a time, in the order of their ids, from ``after`` on."""
-    parameters: dict[str, Any] = {"program": program, "after": after, "before": before, "most": most}
-    return list(connection.scalars(_FAILED, parameters))
-
-
-def count_failed(connection: Connection, *, program: str | None, after: UUID, before: datetime) -> int:
+def count_failed(connection: Connection, selection: Selection, *, after: UUID, before: datetime) -> int:
     """How many :func:`failed_ids` would find without its limit."""
-    return int(connection.scalar(_COUNT_FAILED, {"program": program, "after": after, "before": before}) or 0)
+    query = select(func.count()).select_from(executions).where(*_failed(selection, after, before))
+    return int(connection.scalar(query) or 0)
+
+
+def _failed(selection: Selection, after: UUID, before: datetime) -> list[ColumnElement[bool]]:
+    columns = executions.c
+    failed = columns.status == literal_column("'failed'")  # a constant, so that the index of failed executions serves
+    return [*selection.conditions(), failed, columns.id > after, columns.finished_at < before]

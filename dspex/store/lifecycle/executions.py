@@ -22,6 +22,7 @@ from sqlalchemy.dialects import postgresql
 from dspex.store.array_text import array, text_array
 from dspex.store.audit_chain import entry_hash, hash_of_values
 from dspex.store.copy_text import escaped, field
+from dspex.store.lifecycle.selection import Selection
 from dspex.store.tables import executions
 
 __all__ = [
@@ -345,17 +346,9 @@ def find(connection: Connection, id: UUID) -> Mapping[str, Any] | None:
     return dict(row) if row else None
 
 
-def listing(
-    connection: Connection, *, program: str | None, status: str | None, since: datetime | None,
-    batch_id: UUID | None = None, limit: int,
-) -> list[Mapping[str, Any]]:  # fmt: skip
+def listing(connection: Connection, selection: Selection, *, limit: int) -> list[Mapping[str, Any]]:
     """The newest first."""
-    query = select(*_COLUMNS).order_by(executions.c.id.desc()).limit(limit)
-    for column, value in (("program", program), ("status", status), ("batch_id", batch_id)):
-        if value is not None:
-            query = query.where(executions.c[column] == value)
-    if since is not None:
-        query = query.where(executions.c.created_at >= since)
+    query = select(*_COLUMNS).where(*selection.conditions()).order_by(executions.c.id.desc()).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
+
+from sqlalchemy import Connection
 
 from dspex.store.array_text import array, text_array
 
-__all__ = ["INSERT", "REJECT", "SELECT", "USE", "LMCall", "insert_parameters"]
+__all__ = ["INSERT", "REJECT", "REQUEST", "SELECT", "USE", "LMCall", "insert_parameters", "of_execution"]
+
+
+#: The member of a stored response that has the request, where requests are kept. No answer has such a member.
+REQUEST = "dspex:request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,13 @@ FROM dspex.lm_calls WHERE execution_id = %(execution_id)s
 ORDER BY row_number() OVER (PARTITION BY request_hash, occurrence ORDER BY attempt DESC), occurrence
 """
 
+# The calls of an execution in the order in which they began, each with that time.
+_OF_EXECUTION = """
+SELECT execution_id, request_hash, occurrence, attempt, model, response::text, prompt_tokens, completion_tokens,
+    cost_usd::float8, duration_ms, request_id, rejected, created_at - make_interval(secs => duration_ms / 1000) AS at
+FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY attempt, at, occurrence
+"""
+
 # The calls of earlier attempts, without what was answered.
 USE = """
 SELECT execution_id, request_hash, occurrence, attempt, model, '', prompt_tokens, completion_tokens,
@@ -84,6 +98,12 @@ WHERE execution_id = %(execution_id)s AND request_hash = ANY(%(request_hashes)s)
         WHERE e.id = %(execution_id)s AND (e.attempt <> %(attempt)s OR e.status <> 'running'))
 RETURNING occurrence
 """
+
+
+def of_execution(connection: Connection, execution_id: UUID) -> list[tuple[LMCall, datetime]]:
+    """The calls of an execution in the order in which they began, each with that time."""
+    rows = connection.exec_driver_sql(_OF_EXECUTION, {"execution_id": execution_id})
+    return [(LMCall(*call), at) for *call, at in rows]
 
 
 def insert_parameters(calls: Sequence[LMCall]) -> dict[str, str]:

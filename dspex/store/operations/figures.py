@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from dspex.store.lifecycle.selection import EXTERNAL
 from dspex.store.operations import health
 from dspex.store.operations.health import Backlog
 from dspex.store.workers import LEADER_PRESENT
@@ -19,12 +20,13 @@ __all__ = ["DEAD", "MOST_RECENT", "RECENT", "Figures", "ProgramFigures", "Worker
 MOST_RECENT = 50_000
 COST_SECONDS = 3600.0
 
-# A failure is counted by its cause: the code attempts_exhausted carries little information.
-RECENT = """
+# A failure is counted by its cause: the code attempts_exhausted carries little information. DSPex's own executions are
+# not judged.
+RECENT = f"""
 WITH recent AS MATERIALIZED (
     SELECT program, status, finished_at, extract(epoch FROM finished_at - started_at)::float8 AS ran_seconds, cost_usd,
         CASE WHEN status = 'failed' THEN error ->> 'code' END AS code,
-        CASE WHEN status = 'failed' THEN error #>> '{details,cause,code}' END AS cause
+        CASE WHEN status = 'failed' THEN error #>> '{{details,cause,code}}' END AS cause
     FROM dspex.executions
     WHERE finished_at > CAST(:at AS timestamptz) - make_interval(secs => :horizon_seconds)
     ORDER BY finished_at DESC LIMIT :most
@@ -42,8 +44,8 @@ SELECT program,
         FILTER (WHERE lately AND status <> 'cancelled'), 0)::float8 AS p95_seconds,
     mode() WITHIN GROUP (ORDER BY coalesce(cause, code)) FILTER (WHERE lately) AS commonest_error,
     (coalesce(sum(cost_usd), 0) * :cost_seconds / (SELECT seconds FROM covered))::float8 AS cost_per_hour_usd
-FROM judged GROUP BY program ORDER BY program
-"""
+FROM judged WHERE {EXTERNAL} GROUP BY program ORDER BY program
+"""  # noqa: S608
 
 # Workers that the reaper found, and those that it would find if any worker were alive.
 DEAD = f"""

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from dspex.store.lifecycle.selection import EXTERNAL
 from dspex.store.partitions import first_id
 from dspex.store.programs import READABLE_CONTENT
 
@@ -95,10 +96,10 @@ RECENT_SECONDS, RECENT_ROWS = 600, 200
 
 PERFORMANCE = f"""
 WITH ended AS MATERIALIZED (
-    SELECT id, status, extract(epoch FROM finished_at - started_at) * 1000 AS ms FROM dspex.executions
+    SELECT id, program, status, extract(epoch FROM finished_at - started_at) * 1000 AS ms FROM dspex.executions
     WHERE finished_at > now() - interval '{RECENT_SECONDS} s' ORDER BY finished_at DESC LIMIT {RECENT_ROWS}
 ), recent AS (
-    SELECT id, ms FROM ended WHERE status = 'completed'
+    SELECT id, ms FROM ended WHERE status = 'completed' AND {EXTERNAL}
 ), calls AS (
     SELECT (event #>> '{{data,duration_ms}}')::float8 AS ms FROM dspex.audit_events a
     CROSS JOIN LATERAL json_array_elements(a.events) event
@@ -109,7 +110,10 @@ SELECT (SELECT avg(ms)::float8 FROM calls) AS adapter_call_ms, (SELECT avg(ms)::
 
 
 def performance(connection: Connection) -> dict[str, float | None]:
-    """The mean time of recent completed executions, and of the adapters in them; None without any."""
+    """The mean time of recent completed executions, and of the adapters in them; None without any.
+
+    DSPex's own executions, such as the doctor's, are not counted.
+    """
     row = connection.execute(text(PERFORMANCE)).mappings().one()
     return {name: None if value is None else round(value, 3) for name, value in row.items()}
 

@@ -9,26 +9,35 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from dspex.store.lifecycle.selection import CAUSE, EXTERNAL
 from dspex.store.partitions import first_id
 
 __all__ = ["read"]
 
-_ENDED = """
+_ENDED = f"""
 SELECT program, status, finished_at, cost_usd,
     extract(epoch FROM finished_at - started_at)::float8 AS ran_seconds,
     extract(epoch FROM started_at - greatest(created_at, run_at))::float8 AS queued_seconds,
     (metrics ->> 'prompt_tokens')::bigint AS prompt_tokens,
     (metrics ->> 'completion_tokens')::bigint AS completion_tokens,
-    CASE WHEN status = 'failed' THEN coalesce(error #>> '{details,cause,code}', error ->> 'code') END AS code
-FROM dspex.executions WHERE finished_at >= :since AND finished_at < :until
+    (cost_usd IS NULL AND (metrics ->> 'lm_calls')::int > 0)
+        OR coalesce((metrics ->> 'unpriced_lm_calls')::int, 0) > 0 AS unpriced,
+    CASE WHEN status = 'failed' THEN {CAUSE} END AS code
+FROM dspex.executions WHERE finished_at >= :since AND finished_at < :until AND (:internal OR {EXTERNAL})
+"""  # noqa: S608
+# The known part of the cost: NULL if no part is known. Beside it, how many have an unknown cost.
+_COST = """
+    CASE WHEN coalesce(sum(cost_usd), 0) > 0 OR NOT coalesce(bool_or({unpriced}), false)
+        THEN coalesce(sum(cost_usd), 0)::float8 END AS cost_usd,
+    count(*) FILTER (WHERE {unpriced})::int AS unpriced
 """
-_FIGURES = """
+_FIGURES = f"""
     count(*) FILTER (WHERE status = 'completed')::int AS completed,
     count(*) FILTER (WHERE status = 'failed')::int AS failed,
     count(*) FILTER (WHERE status = 'cancelled')::int AS cancelled,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY ran_seconds) FILTER (WHERE status <> 'cancelled') AS p50_seconds,
     percentile_cont(0.95) WITHIN GROUP (ORDER BY ran_seconds) FILTER (WHERE status <> 'cancelled') AS p95_seconds,
-    coalesce(sum(cost_usd), 0)::float8 AS cost_usd
+    {_COST.format(unpriced="unpriced")}
 """
 _BUCKET = "width_bucket(extract(epoch FROM {at}), extract(epoch FROM CAST(:since AS timestamptz)), " \
     "extract(epoch FROM CAST(:until AS timestamptz)), :buckets) - 1"  # fmt: skip
@@ -46,27 +55,35 @@ _TREND = f"""
 WITH ended AS ({_ENDED}) SELECT {_BUCKET.format(at="finished_at")} AS bucket, {_FIGURES} FROM ended GROUP BY 1
 """  # noqa: S608
 _SUBMITTED = f"""
-SELECT {_BUCKET.format(at="created_at")} AS bucket, count(*)::int AS count FROM dspex.executions
+SELECT {_BUCKET.format(at="created_at")} AS bucket,
+    count(*) FILTER (WHERE :internal OR {EXTERNAL})::int AS count,
+    count(*) FILTER (WHERE NOT (:internal OR {EXTERNAL}))::int AS left_out FROM dspex.executions
 WHERE id >= :first AND id < :last AND created_at >= :since AND created_at < :until GROUP BY 1
 """  # noqa: S608
 _ERRORS = f"""
 WITH ended AS ({_ENDED})
 SELECT program, code, count(*)::int AS count FROM ended WHERE status = 'failed' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """  # noqa: S608
+# The calls and events of executions that are left out: those tables have no program.
+_LEFT_OUT = f"""
+    AND (:internal OR NOT EXISTS (SELECT FROM dspex.executions e
+        WHERE e.id = execution_id AND e.id >= :first AND e.id < :last AND NOT (e.{EXTERNAL})))
+"""
+_CALL_COST = _COST.format(unpriced="cost_usd IS NULL")
 # Each event begins with its kind. It is not parsed as JSON, because programs may have written U+0000, which Postgres
 # refuses to read.
-_EVENTS = """
-SELECT substring(event::text FROM '^\\s*\\{\\s*"kind"\\s*:\\s*"([^"]+)"') AS kind, count(*)::int AS count
+_EVENTS = f"""
+SELECT substring(event::text FROM '^\\s*\\{{\\s*"kind"\\s*:\\s*"([^"]+)"') AS kind, count(*)::int AS count
 FROM dspex.audit_events, json_array_elements(events) AS event
-WHERE execution_id >= :first AND execution_id < :last GROUP BY 1 ORDER BY 2 DESC, 1
-"""
-_MODELS = """
+WHERE execution_id >= :first AND execution_id < :last {_LEFT_OUT} GROUP BY 1 ORDER BY 2 DESC, 1
+"""  # noqa: S608
+_MODELS = f"""
 SELECT model, count(*)::int AS calls, sum(prompt_tokens)::bigint AS prompt_tokens,
-    sum(completion_tokens)::bigint AS completion_tokens, coalesce(sum(cost_usd), 0)::float8 AS cost_usd,
+    sum(completion_tokens)::bigint AS completion_tokens, {_CALL_COST},
     percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p50_seconds,
     percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p95_seconds
-FROM dspex.lm_calls WHERE execution_id >= :first AND execution_id < :last GROUP BY 1 ORDER BY 2 DESC, 1
-"""
+FROM dspex.lm_calls WHERE execution_id >= :first AND execution_id < :last {_LEFT_OUT} GROUP BY 1 ORDER BY 2 DESC, 1
+"""  # noqa: S608
 _WORKERS = """
 SELECT count(*) FILTER (WHERE stopped_at IS NULL)::int AS live,
     count(*) FILTER (WHERE started_at >= :since)::int AS started,
@@ -85,10 +102,16 @@ _STATEMENTS = {
 
 
 def read(
-    connection: Connection, *, since: datetime, until: datetime, buckets: int
+    connection: Connection, *, since: datetime, until: datetime, buckets: int, internal: bool
 ) -> Mapping[str, list[Mapping[str, Any]]]:
-    """The rows of each statement; in a repeatable-read transaction all see the same state of the database."""
-    given = {"since": since, "until": until, "buckets": buckets, "first": first_id(since), "last": first_id(until)}
+    """The rows of each statement; in a repeatable-read transaction all see the same state of the database.
+
+    ``internal``: DSPex's own executions are counted, too.
+    """
+    given = {
+        "since": since, "until": until, "buckets": buckets, "first": first_id(since), "last": first_id(until),
+        "internal": internal,
+    }  # fmt: skip
     return {
         name: [dict(row) for row in connection.execute(text(statement), given).mappings()]
         for name, statement in _STATEMENTS.items()

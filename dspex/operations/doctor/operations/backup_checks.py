@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspex.operations.doctor.check import Finding, Need, check, met, not_met, warning
+from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.store.operations import backups
 
@@ -16,7 +16,7 @@ def recent(deployment: Deployment) -> Finding:
     """The age of the last successful `dspex backup`. Backups that a provider makes are not known here."""
     latest = deployment.ask(backups.latest)
     if latest is None:
-        return warning("none is recorded") if deployment.production else met("none is recorded; production needs one")
+        return (warning if deployment.production else not_applicable)("none is recorded; production needs one")
     hours = latest["age_seconds"] / 3600
     old = deployment.production and hours > OLD_HOURS
     return (not_met if old else met)(f"{hours:,.1f} h ago", hours=hours)
@@ -27,5 +27,5 @@ def whole(deployment: Deployment) -> Finding:
     """The last attempt at a backup did not fail."""
     last = deployment.ask(backups.last_attempt)
     if last is None:
-        return met("none was attempted")
+        return not_applicable("none was attempted")
     return met(f"on {last.host}") if last.ok else not_met(f"on {last.host}: {last.error}")

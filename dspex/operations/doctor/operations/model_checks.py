@@ -10,7 +10,7 @@ from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
-from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
+from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.program.adapters import adapters
 from dspex.program.modules import is_custom
@@ -28,7 +28,9 @@ def readable(deployment: Deployment) -> Finding:
     """This version can read every deployed program."""
     stored = deployment.ask(work_facts.count_programs)
     read = len(deployment.programs)
-    return met(f"{read} programs") if read == stored else not_met(f"{read} of {stored} programs")
+    if read != stored:
+        return not_met(f"{read} of {stored} programs")
+    return met(counted(read, "program")) if stored else not_applicable("no program is deployed")
 
 
 @check("Models can be reached", Need.SCHEMA, fix="start the model's server, or correct the program's api_base")
@@ -37,7 +39,7 @@ def reachable(deployment: Deployment) -> Finding:
     request may cost money. For providers' own addresses see the workers' health: `dspex health`."""
     bases = sorted({program.api_base for program in _calling(deployment) if program.api_base})[:MOST]
     if not bases:
-        return skipped("no program names an address")
+        return not_applicable("no program names an address")
     with ThreadPoolExecutor(len(bases)) as pool:
         answers = dict(zip(bases, pool.map(_fault, bases), strict=True))
     if silent := [f"{_shown(base)} ({fault})" for base, fault in answers.items() if fault]:
@@ -51,7 +53,7 @@ def keys(deployment: Deployment) -> Finding:
     no execution failed for lack of a key within a day. Values are not read."""
     wanted = {program.api_key_env: program.name for program in _calling(deployment) if program.api_key_env}
     if not wanted:
-        return skipped("no program names a key")
+        return not_applicable("no program names a key")
     seen = list(_environments(deployment))
     lacking = [
         f"{name} (program {program})"
@@ -62,7 +64,7 @@ def keys(deployment: Deployment) -> Finding:
     if wrong := lacking + [f"program {program} was refused by its provider" for program in failed]:
         return not_met("; ".join(wrong))
     if not seen:
-        return skipped("no worker of this user runs here; no execution failed for lack of a key within a day")
+        return not_applicable("no worker of this user runs here; no execution failed for lack of a key within a day")
     return met(f"{', '.join(wanted)} for {counted(len(seen), 'worker')} on this machine")
 
 
@@ -71,7 +73,7 @@ def packages(deployment: Deployment) -> Finding:
     """The packages that deployed programs load code from are listed in DSPEX_PROGRAM_PACKAGES here."""
     named = {path for program in deployment.programs for path in _paths(program)}
     if not named:
-        return skipped("no program loads code of its own")
+        return not_applicable("no program loads code of its own")
     allowed = deployment.settings.program_packages
     outside = [path for path in sorted(named) if not any(f"{path}.".startswith(f"{a}.") for a in allowed)]
     return warning(f"not listed here: {', '.join(outside)}") if outside else met(", ".join(sorted(named)))
@@ -82,11 +84,11 @@ def budgets(deployment: Deployment) -> Finding:
     """In production a program that calls a paid model has a budget, which stops a loop of submits."""
     calling = [program for program in _calling(deployment) if program.model != LOCAL_MODEL]
     if not calling:
-        return skipped("no program calls a paid model")
+        return not_applicable("no program calls a paid model")
     endless = sorted(program.name for program in calling if program.limits.max_cost_usd is None)
     evidence = f"without max_cost_usd: {', '.join(endless)}"
     if endless:
-        return warning(evidence) if deployment.production else met(f"{evidence}; production needs it")
+        return (warning if deployment.production else not_applicable)(f"{evidence}; production needs it")
     return met(f"{counted(len(calling), 'program')} with a budget")
 
 

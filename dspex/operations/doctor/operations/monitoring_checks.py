@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from http.client import HTTPConnection, HTTPException
 
-from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
+from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.operations.health.conditions import MODEL, Condition
 from dspex.store.operations import alerts as alert_store
@@ -41,7 +41,7 @@ def models(deployment: Deployment) -> Finding:
     parts = {} if latest is None else latest["report"]["components"]
     found = {name.removeprefix(MODEL): part["status"] for name, part in parts.items() if name.startswith(MODEL)}
     if not found:
-        return skipped("no model was used within a day")
+        return not_applicable("no model was used within a day")
     ill = [f"{name} is {status}" for name, status in found.items() if status == Condition.UNHEALTHY]
     return not_met("; ".join(ill)) if ill else met(", ".join(found))
 
@@ -50,10 +50,12 @@ def models(deployment: Deployment) -> Finding:
 def alerts(deployment: Deployment) -> Finding:
     """In production alerts go by email or to a webhook, not only into a log."""
     channels = deployment.settings.alerts
-    evidence = f"by {', '.join(channels)}" if channels else "no channel is set"
+    if not channels:
+        return warning("no channel is set")
+    evidence = f"by {', '.join(channels)}"
     if deployment.production and not set(channels) & {"email", "webhook"}:
         return warning(evidence)
-    return met(evidence) if channels else warning(evidence)
+    return met(evidence)
 
 
 @check("Alerts are delivered", Need.SCHEMA, fix="run `dspex alerts test`, and fix the server that refuses them")
@@ -80,9 +82,9 @@ def http(deployment: Deployment) -> Finding:
     """With DSPEX_HTTP_PORT a worker answers probes and Prometheus; a worker on this machine is probed."""
     port = deployment.settings.http_port
     if port is None:
-        return (warning if deployment.production else met)("DSPEX_HTTP_PORT is not set here")
+        return (warning if deployment.production else not_applicable)("DSPEX_HTTP_PORT is not set here")
     if not any(worker["host"] == socket.gethostname() for worker in deployment.live_workers):
-        return skipped("no worker runs on this machine")
+        return not_applicable("no worker runs on this machine")
     connection = HTTPConnection("127.0.0.1", port, timeout=3)
     try:
         connection.request("GET", "/health/live")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
+from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.store.facts import role_facts, server_facts
 from dspex.store.migrate import ENCODING
@@ -130,7 +130,7 @@ def machine(deployment: Deployment) -> Finding:
         with open("/proc/sys/vm/overcommit_memory") as file:
             overcommit = int(file.read())
     except (ImportError, OSError):
-        return skipped("this machine does not expose its limits")
+        return not_applicable("this machine does not expose its limits")
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = deployment.settings.worker_concurrency * 2 + 100
     evidence = f"vm.overcommit_memory {overcommit}, {files:,} open files allowed, {wanted:,} wanted"

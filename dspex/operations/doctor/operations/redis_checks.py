@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dspex.operations.doctor.check import Finding, Need, check, met, not_met, warning
+from dspex.operations.doctor.check import Finding, Need, check, met, not_met, unknown, warning
 from dspex.operations.doctor.deployment import Deployment
 
 SLOW_MS = 5.0
@@ -35,7 +35,9 @@ def reachable(deployment: Deployment) -> Finding:
 def memory_policy(deployment: Deployment) -> Finding:
     """With an allkeys policy a full Redis drops messages. Nothing is lost, because the pump dispatches them again, but
     work is late. DSPex needs no persistence of Redis."""
-    policy = str(deployment.redis_info.get("maxmemory_policy", "unknown"))
+    policy = deployment.redis_info.get("maxmemory_policy")
+    if policy is None:
+        return unknown("this Redis does not report its maxmemory-policy", fix="see its configuration")
     return not_met(policy) if policy.startswith("allkeys") else met(policy)
 
 

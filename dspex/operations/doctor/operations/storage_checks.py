@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from datetime import timedelta
 
-from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
+from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment, is_local
 from dspex.store.facts import role_facts, server_facts, storage_facts
 from dspex.store.operations import retention as retention_store
@@ -72,14 +72,14 @@ def growth(deployment: Deployment) -> Finding:
 def disk(deployment: Deployment) -> Finding:
     """The free space of Postgres' disk, where Postgres runs on this machine and its data directory can be read."""
     if not is_local(deployment.database.url):
-        return skipped("Postgres runs on another machine: watch its disk there")
+        return not_applicable("Postgres runs on another machine: watch its disk there")
     if not deployment.ask(role_facts.may_read_settings):
-        return skipped("this role may not see the data directory: watch its disk")
+        return not_applicable("this role may not see the data directory: watch its disk")
     directory = deployment.ask(server_facts.settings, "data_directory")["data_directory"]
     try:
         usage = shutil.disk_usage(str(directory))
     except OSError:
-        return skipped("its data directory cannot be read from here: watch its disk there")
+        return not_applicable("its data directory cannot be read from here: watch its disk there")
     free = usage.free / usage.total
     evidence = f"{free:.0%} free, {usage.free / 1e9:,.1f} GB"
     return (not_met if free < ALMOST_NONE else warning if free < LITTLE else met)(evidence, free=free)
@@ -94,7 +94,7 @@ def retention(deployment: Deployment) -> Finding:
     """Without a retention every execution is kept for ever, and the database grows with each."""
     days, audit = deployment.settings.retention_days, deployment.settings.audit_kept_days
     if days is None:
-        return (warning if deployment.production else met)("everything is kept for ever")
+        return (warning if deployment.production else not_applicable)("everything is kept for ever")
     return met(f"executions for {counted(days, 'day')}, audit trails for {counted(audit or days, 'day')}")
 
 
@@ -105,7 +105,7 @@ def retired(deployment: Deployment) -> Finding:
     """Periods older than DSPEX_RETENTION_DAYS have been retired; executions that are not settled stay."""
     days = deployment.settings.retention_days
     if days is None:
-        return skipped("everything is kept for ever")
+        return not_applicable("everything is kept for ever")
     limit = first_id(deployment.ask(server_facts.now) - timedelta(days=days + LATE_DAYS))
     late = [p.name for p in deployment.ask(retention_store.periods) if p.high < limit and not p.retired_at]
     if late:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from dspex.errors import ExecutionNotFound
-from dspex.operations.doctor.check import Finding, Need, check, met, not_met, warning
+from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.publish.broker import queue_depth
 from dspex.store.facts import program_facts, work_facts
@@ -115,7 +115,9 @@ def trails(deployment: Deployment) -> Finding:
         with suppress(ExecutionNotFound):  # retention removed it meanwhile
             verified = deployment.client.audit_trail(id).verify()
             broken += [f"{id}: {fault}" for fault in verified.faults]
-    return not_met("; ".join(broken[:3])) if broken else met(f"{len(ids)} verified")
+    if broken:
+        return not_met("; ".join(broken[:3]))
+    return met(f"{len(ids)} verified") if ids else not_applicable("there is no execution yet")
 
 
 def _none(found: FoundExecutions) -> Finding:

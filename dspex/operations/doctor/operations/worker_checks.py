@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_met, skipped, unknown, warning
+from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_applicable, not_met, unknown, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.store.facts import worker_facts
 from dspex.store.operations import health
@@ -93,10 +93,10 @@ def files(deployment: Deployment) -> Finding:
     try:
         import psutil
     except ImportError:
-        return skipped("psutil is not installed here")
+        return not_applicable("psutil is not installed here")
     here = [w for w in deployment.live_workers if w["host"] == socket.gethostname() and psutil.pid_exists(w["pid"])]
     if not here or not hasattr(psutil, "RLIMIT_NOFILE"):
-        return skipped("no worker runs on this machine")
+        return not_applicable("no worker runs on this machine")
     low = []
     for worker in here:
         most, _ = psutil.Process(worker["pid"]).rlimit(psutil.RLIMIT_NOFILE)

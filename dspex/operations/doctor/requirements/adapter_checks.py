@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspex.operations.doctor.check import Finding, Need, check, met, not_met, skipped, warning
+from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.program.adapters import adapters, unloadable
 
@@ -34,6 +34,6 @@ def deployed(deployment: Deployment) -> Finding:
     """Every adapter that a deployed program names is known here."""
     named = {name for program in deployment.programs for name in program.adapters}
     if not deployment.programs:
-        return skipped("no program is deployed")
+        return not_applicable("no program is deployed")
     unknown = sorted(named - set(adapters()))
     return not_met(f"not known here: {', '.join(unknown)}") if unknown else met(", ".join(sorted(named)))

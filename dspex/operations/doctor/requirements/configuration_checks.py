@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from dspex.operations.doctor.check import Finding, Need, check, met, not_met, skipped, warning
+from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.settings import unknown_variables
 from dspex.settings.setting_names import TOML
@@ -44,7 +44,7 @@ def file_mode(_deployment: Deployment) -> Finding:
     """A settings file that holds a password or a key is readable by its owner only."""
     path = Path(TOML)
     if os.name != "posix" or not path.is_file():
-        return skipped(f"no {TOML} in {Path.cwd()}")
+        return not_applicable(f"no {TOML} in {Path.cwd()}")
     text = path.read_text(errors="replace")
     if not any(word in text for word in ("_url", "_key", "password", "secret")):
         return met("it holds no secret")

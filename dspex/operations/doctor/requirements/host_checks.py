@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_met, skipped, warning
+from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.operations.doctor.probe_programs import ANSWERING, RESULT_SECONDS, RETRYING, submit
 from dspex.store.facts import worker_facts
@@ -76,7 +76,7 @@ def error_recovery(deployment: Deployment) -> Finding:
 def crash_recovery(deployment: Deployment) -> Finding:
     """The leases of the workers bound the time, and so do the last deaths; no worker is killed to measure it."""
     if not deployment.live_workers:
-        return skipped("no worker is alive")
+        return not_applicable("no worker is alive")
     lease = max(w["lease_seconds"] for w in deployment.live_workers)
     bound = lease + REAPER_SECONDS + LEAD_SECONDS
     deaths = deployment.ask(worker_facts.deaths, hours=24, most=20)

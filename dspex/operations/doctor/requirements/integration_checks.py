@@ -44,7 +44,7 @@ def end_to_end(deployment: Deployment) -> Finding:
 def batch(deployment: Deployment) -> Finding:
     """Rows submitted together all complete, in any order, and none twice."""
     client = deployment.client
-    client.deploy(ANSWERING)
+    deployment.deploy(ANSWERING)
     rows = ({"question": f"row {number}?"} for number in range(ROWS))
     made = client.submit_many(ANSWERING, rows, priority=0, metadata={"by": "dspex doctor"})
     done = [execution.id for execution in made.as_completed(timeout=RESULT_SECONDS)]

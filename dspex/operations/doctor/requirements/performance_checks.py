@@ -9,7 +9,7 @@ import time
 from dspex.client.async_client import AsyncClient
 from dspex.operations.bench import load
 from dspex.operations.bench.load import Shape
-from dspex.operations.doctor.check import Finding, Need, check, met, not_met, skipped, warning
+from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.operations.doctor.probe_programs import ANSWERING
 from dspex.signatures import signature
@@ -86,7 +86,7 @@ def memory(deployment: Deployment) -> Finding:
     """A worker process holds less than 500 MB, and grows by less than half under load."""
     before = _memory(deployment)
     if not before:
-        return skipped("no worker runs on this machine, or psutil is not installed here")
+        return not_applicable("no worker runs on this machine, or psutil is not installed here")
     _put(deployment, users=USERS, each=EACH)
     after = {pid: mb for pid, mb in _memory(deployment).items() if pid in before}
     growth = max((mb / before[pid] - 1 for pid, mb in after.items()), default=0.0)
@@ -99,7 +99,7 @@ def memory(deployment: Deployment) -> Finding:
 
 
 def _put(deployment: Deployment, *, users: int, each: int) -> Shape:
-    deployment.client.deploy(ANSWERING)
+    deployment.deploy(ANSWERING)
 
     async def work() -> Shape:
         async with AsyncClient(deployment.own_settings) as client:

@@ -15,7 +15,7 @@ PRIVILEGES = "see `dspex doctor --only postgres`: this role lacks rights of a pr
 @check("A program is stored once for each content", Need.SCHEMA, fix=PRIVILEGES)
 def program(deployment: Deployment) -> Finding:
     """The same content deployed twice is one version, and is read back with the same signature."""
-    first, second = (deployment.client.deploy(ANSWERING) for _ in range(2))
+    first, second = (deployment.deploy(ANSWERING) for _ in range(2))
     read = deployment.client.program(ANSWERING.name)
     if first.deployed_at != second.deployed_at or read.version != ANSWERING.version:
         return not_met(f"version {read.version}, deployed was {ANSWERING.version}")
@@ -39,7 +39,7 @@ def execution(deployment: Deployment) -> Finding:
 @check("An idempotency key works", Need.SCHEMA, fix=PRIVILEGES)
 def idempotency(deployment: Deployment) -> Finding:
     """A second submit with the same key returns the first execution; with other inputs it is a conflict."""
-    deployment.client.deploy(ANSWERING)
+    deployment.deploy(ANSWERING)
     key = f"dspex-doctor-{uuid4()}"
     first, second = (
         deployment.client.submit(ANSWERING, {"question": "once?"}, idempotency_key=key, priority=0) for _ in range(2)
@@ -54,7 +54,7 @@ def idempotency(deployment: Deployment) -> Finding:
 @check("A submit is part of the caller's transaction", Need.SCHEMA, fix=PRIVILEGES)
 def transaction(deployment: Deployment) -> Finding:
     """An execution submitted in a transaction that is rolled back is not stored."""
-    deployment.client.deploy(ANSWERING)
+    deployment.deploy(ANSWERING)
     with deployment.database.engine.connect() as connection:  # closed without a commit: rolled back
         made = deployment.client.submit(ANSWERING, {"question": "never?"}, connection=connection)
     try:
@@ -67,7 +67,7 @@ def transaction(deployment: Deployment) -> Finding:
 @check("Invalid submits are refused", Need.SCHEMA, fix=PRIVILEGES)
 def refusal(deployment: Deployment) -> Finding:
     """Invalid inputs and a program that is not deployed are refused at submit."""
-    deployment.client.deploy(ANSWERING)
+    deployment.deploy(ANSWERING)
     refused = 0
     for name, inputs in ((ANSWERING.name, {"question": 7, "more": 1}), ("dspex-doctor-absent", {"question": "who?"})):
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError
 
-from dspex.operations.doctor.check import Finding, Need, check, met, skipped, warning
+from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.publish.broker import TASK, queue_keys
 from dspex.store.operations import refused_messages
@@ -29,7 +29,7 @@ def queue(deployment: Deployment) -> Finding:
         with deployment.redis() as client:
             waiting: list[Any] = [body for key in queue_keys() for body in client.lrange(key, 0, MOST_READ - 1)]
     except NoPermissionError:
-        return skipped("this user of Redis may write to the queue, but not read it")
+        return not_applicable("this user of Redis may write to the queue, but not read it")
     foreign = sum(not _ours(body) for body in waiting)
     if foreign:
         return warning(f"{foreign} of {len(waiting)} messages read are not of DSPex", strange=foreign)

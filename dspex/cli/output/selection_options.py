@@ -1,0 +1,37 @@
+"""Command-line options that select executions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+__all__ = ["MemberParameter", "error_option", "internal_option", "metadata_option"]
+
+internal_option: Callable[[Any], Any] = click.option(
+    "--internal", is_flag=True, help="Also DSPex's own programs and executions, of dspex doctor and dspex bench."
+)
+error_option: Callable[[Any], Any] = click.option(
+    "--error", metavar="CODE", help="Only failed executions with this error code, or with this cause."
+)
+
+
+class MemberParameter(click.ParamType):  # type: ignore[type-arg]  # click before 8.5 has no argument there
+    """A member of metadata: ``KEY=VALUE``."""
+
+    name = "member"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, separator, text = value.partition("=")
+        if not separator or not name:
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return name, text
+
+
+metadata_option: Callable[[Any], Any] = click.option(
+    "--metadata", "members", type=MemberParameter(), multiple=True, metavar="KEY=VALUE",
+    help="Only executions with this member in their metadata. Can be repeated.",
+)  # fmt: skip
