@@ -104,8 +104,10 @@ class ExecutionSnapshot:
         None without an error.
         """
         error = self.shown_error
-        cause = error.details.get("cause") if error else None
-        return error and str((cause or {}).get("code") or error.code)
+        if error is None:
+            return None
+        cause = error.details.get("cause")
+        return str((isinstance(cause, Mapping) and cause.get("code")) or error.code)
 
     @property
     def internal(self) -> bool:

@@ -46,14 +46,14 @@ def retry(
                 count = client.retry_failed(program, batch=batch, error=error, on_progress=on_progress)
             refused: list[DspexError] = []
         else:
-            refused = [error for id in ids if (error := _retry(client, id))]
+            refused = [refusal for id in ids if (refusal := _retry(client, id))]
             count = len(ids) - len(refused)
     if as_json:
-        echo_json({"retried": count, "refused": [error.as_dict() for error in refused]})
+        echo_json({"retried": count, "refused": [refusal.as_dict() for refusal in refused]})
     else:
         echo(f"{count} queued again")
-        for error in refused:
-            echo(f"{error.code}: {error}", err=True)
+        for refusal in refused:
+            echo(f"{refusal.code}: {refusal}", err=True)
     return max(map(exit_code, refused), default=DONE)
 
 

@@ -48,7 +48,7 @@ FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status
 
 
 _FAILURES = text(f"""
-SELECT {CAUSE} AS cause, count(*)::int AS count FROM dspex.executions
+SELECT {CAUSE} AS cause, count(*)::int AS n FROM dspex.executions
 WHERE batch_id = :batch_id AND status = 'failed' GROUP BY 1 ORDER BY 2 DESC, 1
 """)  # noqa: S608
 # From one batch to the one before it: each step is a look-up in an index.
@@ -110,7 +110,7 @@ def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
 def failures(connection: Connection, batch_id: UUID) -> dict[str, int]:
     """How many executions failed by the code of the cause, the most frequent first."""
     rows = connection.execute(_FAILURES, {"batch_id": batch_id})
-    return {row.cause or "unknown": row.count for row in rows}
+    return {row.cause or "unknown": row.n for row in rows}
 
 
 def listing(connection: Connection, *, program: str | None, internal: bool, most: int) -> list[tuple[UUID, str]]:

@@ -13,7 +13,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +42,7 @@ class NoJournal:
         tries: Tries = once,
         repair: bool = False,
         estimate: Callable[[], Estimate] | None = None,
+        request: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         return (await tries(call)).response
 
