@@ -82,7 +82,7 @@ BUILT_IN = (
         "One structured-output call made from the signature, without DSPy",
         "workers.adapters.direct.direct_adapter:DirectAdapter",
         Capabilities(modules=frozenset({"predict"}), supports_streaming=True),
-        requires=("lm15", "aiohttp", "json_repair"),
+        requires=("lm15", "aiohttp"),
         install="dspex[worker]",
     ),
     AdapterInfo(

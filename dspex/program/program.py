@@ -21,13 +21,15 @@ from dspex.program.nesting import depth_fault, is_deeper
 from dspex.program.storable_text import STORABLE
 from dspex.signatures import Signature, signature
 
-__all__ = ["LOCAL_MODEL", "PROMPTS", "RECORDS", "Program", "Retry"]
+__all__ = ["LOCAL_MODEL", "ON_CUT", "PROMPTS", "RECORDS", "Program", "Retry"]
 
 #: How a program's signature becomes a prompt: DSPy's default, DSPy's JSON, or DSPex's (short, examples as chat turns,
 #: structured outputs).
 PROMPTS = ("chat", "json", "compact")
 #: What is kept of each model call: its answer; its request as well; or nothing.
 RECORDS = ("responses", "full", "none")
+#: What becomes of an answer that was cut off.
+ON_CUT = ("retry", "accept")
 #: The bundled model: SmolLM2-135M-Instruct, served on this machine.
 LOCAL_MODEL = "smollm2"
 
@@ -85,6 +87,9 @@ class Program:
     ``model``           any DSPy model string (``"openai/gpt-4o-mini"``), or ``"smollm2"``, the bundled local model
     ``temperature``     0 to 2; the provider's default when ``None``
     ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
+    ``on_cut``          what becomes of an answer that was cut off at a limit of tokens: ``"retry"`` sends it back, with
+                        twice the ``max_tokens`` if that is set; ``"accept"`` uses it if it fits the signature
+                        nevertheless, and records that in the audit trail
     ``timeout``         seconds an attempt may take
     ``prompt``          ``"chat"``, ``"json"`` or ``"compact"``; by default compact for ``smollm2``, chat otherwise
     ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it
@@ -124,6 +129,7 @@ class Program:
     tools: Sequence[str] = ()
     journal: bool = True
     record: str = "responses"
+    on_cut: str = "retry"
     api_key: InitVar[object] = None
 
     def __post_init__(self, api_key: object) -> None:
@@ -269,6 +275,8 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
         yield FieldError("temperature", "a number from 0 to 2", repr(program.temperature))
     if program.max_tokens is not None and not (_is_int(program.max_tokens) and program.max_tokens >= 1):
         yield FieldError("max_tokens", "a positive integer", repr(program.max_tokens))
+    if program.on_cut not in ON_CUT:
+        yield FieldError("on_cut", f"one of {', '.join(ON_CUT)}", repr(program.on_cut)[:80])
     if program.api_key_env is not None and not _ENV_NAME.fullmatch(program.api_key_env):
         yield FieldError("api_key_env", "the name of an environment variable")
     if program.api_base is not None and not _is_address(program.api_base):

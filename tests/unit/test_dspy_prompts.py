@@ -23,9 +23,6 @@ MADE = dspy_signature(COMPILED)
 WHOLE = {"summary": "Fine.", "stars": 4, "sure": True, "more": {"a": [1]}, "share": None}
 
 
-NO_ANSWERS = ["", "sorry", "[1, 2]", '{"summary": "only"}', "[[ ## summary ## ]]\nonly", "{" * 10_000]
-
-
 def sections(**fields: str) -> str:
     return "\n\n".join(f"[[ ## {name} ## ]]\n{text}" for name, text in fields.items()) + "\n\n[[ ## completed ## ]]"
 
@@ -43,7 +40,7 @@ def sections(**fields: str) -> str:
         ("85%", "85%"),
         ("four", "four"),
         ("", ""),
-        ("```json\n4\n```", "```json\n4\n```"),
+        ("```json\n4\n```", 4),
         ("[" * 10_000, "[" * 10_000),
     ],
 )
@@ -75,10 +72,9 @@ def test_null_is_text_only_where_there_must_be_some(text: str) -> None:
         json.dumps(WHOLE),
         f"```json\n{json.dumps(WHOLE)}\n```",
         f"Here it is:\n{json.dumps(WHOLE)}",
-        json.dumps(WHOLE)[:-1],
         json.dumps({**WHOLE, "extra": 1}),
     ],
-    ids=["plain", "fenced", "after words", "not closed", "with more"],
+    ids=["plain", "fenced", "after words", "with more"],
 )
 def test_an_object_is_found_in_an_answer(prompt: dspy.Adapter, answer: str) -> None:
     assert prompt.parse(MADE, answer) == WHOLE
@@ -86,7 +82,8 @@ def test_an_object_is_found_in_an_answer(prompt: dspy.Adapter, answer: str) -> N
 
 @pytest.mark.parametrize("prompt", [ChatPrompt(), JsonPrompt(), CompactAdapter()], ids=["chat", "json", "compact"])
 @pytest.mark.parametrize(
-    "answer", ["", "sorry", "[1, 2]", '{"summary": "only"}', sections(summary="only"), "{" * 10_000]
+    "answer",
+    ["", "sorry", "[1, 2]", '{"summary": "only"}', sections(summary="only"), "{" * 10_000, json.dumps(WHOLE)[:-1]],
 )
 def test_an_answer_without_all_fields_is_not_one(prompt: dspy.Adapter, answer: str) -> None:
     with pytest.raises(AdapterParseError):

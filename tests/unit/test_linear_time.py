@@ -20,14 +20,15 @@ from dspy.utils.exceptions import AdapterParseError
 from dspex import signature
 from dspex.errors import DspexError, FieldError, ProgramError, ValidationError
 from dspex.signatures.values.code_fence import without_fence
+from dspex.signatures.values.loose_json import read_json
 from dspex.signatures.values.value_checks import FORMATS
 from workers.adapters.dspy.compact_prompt import CompactAdapter
 from workers.adapters.dspy.dspy_signature import dspy_signature
 from workers.adapters.dspy.linear_readers import code_in_fence, code_of_program, repaired
 from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt
 from workers.adapters.dspy.user_text import UserTextPrompt
-from workers.answers.incremental import JsonAnswer, PartialAnswer, SectionsAnswer
-from workers.answers.json_object import json_object
+from workers.answers.answer_reader import AnswerReader
+from workers.answers.expected import Expected, Form, Output
 from workers.attempt.settlement import stored_error
 from workers.attempt.stream import AttemptStream, Streams
 from workers.lm.exchange import Exchange
@@ -60,6 +61,14 @@ SECTIONS = [
     ("[[ ## a ## ]]\n", "1,", ""), ("[[ ## a ## ]]\n", "(", ""), ("[[ ## a ## ]]\n", "1+", "1"),
     ("[[ ## a ## ]]\n", "-", "1"), ("[[ ## a ## ]]\n", "{'", ""), ("[[ ## args ## ]]\n", "{'", ""),
     ("[[ ## tool ## ]]\n", "{'", ""), ("[[ ## reasoning ## ]]\n", "{'", ""), ("[[ ## args ## ]]\n", "{ x", ""),
+]  # fmt: skip
+REASONING = [
+    ("", "<", ""), ("", "<think", ""), ("", "<think>", ""), ("", "</think>", ""), ("<think ", "a", ""), ("", "<|", ""),
+    ('{"a":"', "</think>", "x"), ('{"a":"', "</think>", ""), ('{"a":"', '</think>{"a":"', ""), ("", '{"a":1}</think>', ""),
+    ("", '{"a":{x</think>', ""), ("[[ ## args ## ]]\n", "</think>", ""), ("[[ ## args ## ]]\n", "x </think>\n", ""),
+    ("[[ ## args ## ]]\n", "<|im_end|>", ""), ("[[ ## args ## ]]\n", "<|im_end|>", "x"), ("", "<|channel|>", ""),
+    ("[[ ## args ## ]]\n", "*", ""), ("", "**[[ ## args ## ]]**", ""), ("[[ ## args ## ]]\n", " [[", ""), ("", "◁", ""),
+    ("[[ ## args ## ]]\n", "\n<think>x</think>", ""), ("", "[[ ## args ## ]] x [[ ## completed ## ]]\n", ""),
 ]  # fmt: skip
 SCALARS = [
     ("", "1", ""), ("", "1", "."), ("", "0", "%"), ("", "-", "1"), ("1e", "1", ""), ("P", "1", ""), ("P", "1Y1M", ""),
@@ -117,26 +126,29 @@ class Published:
         """The value of a field."""
 
 
-NAMES = {"a": "a", "args": "args"}
-
-
-def whole(make: Callable[[], PartialAnswer]) -> Read:
+def whole(form: Form) -> Read:
     def read(text: str) -> None:
-        answer = make()
-        answer.feed(text)
-        answer.end()
+        reader = AnswerReader(expected(form))
+        reader.feed(text)
+        reader.end()
 
     return read
 
 
-def in_pieces(make: Callable[[], PartialAnswer]) -> Read:
+def in_pieces(form: Form) -> Read:
+    """As followers see it."""
+
     def read(text: str) -> None:
-        answer = make()
+        reader = AnswerReader(expected(form), Published)
         for at in range(0, len(text), 4):
-            answer.feed(text[at : at + 4])
-        answer.end()
+            reader.feed(text[at : at + 4])
+        reader.end()
 
     return read
+
+
+def expected(form: Form) -> Expected:
+    return Expected(form, {"a": Output(False, name="a"), "args": Output(True, name="args")})
 
 
 def published(text: str) -> None:
@@ -149,14 +161,6 @@ def published(text: str) -> None:
             list(stream.news())
     stream.rewind()
     list(stream.news())
-
-
-def as_json() -> PartialAnswer:
-    return JsonAnswer(Published(), NAMES)
-
-
-def as_sections() -> PartialAnswer:
-    return SectionsAnswer(Published(), NAMES, {"args"})
 
 
 #: A field of the program, and fields that DSPy's modules add, with annotations of their own.
@@ -188,11 +192,11 @@ CODE = [
 
 READERS: dict[str, tuple[Read, list[tuple[str, str, str]], int]] = {
     "fence": (without_fence, FENCES, LARGEST),
-    "json object": (json_object, FENCES + OBJECTS, LARGEST),
-    "preview of JSON": (whole(as_json), FENCES + OBJECTS, LARGEST),
-    "preview of JSON in pieces": (in_pieces(as_json), FENCES + OBJECTS, LARGEST // 8),
-    "preview of sections": (whole(as_sections), SECTIONS, LARGEST),
-    "preview of sections in pieces": (in_pieces(as_sections), SECTIONS, LARGEST // 8),
+    "JSON": (read_json, FENCES + OBJECTS, LARGEST),
+    "object": (whole("object"), FENCES + OBJECTS + REASONING, LARGEST),
+    "object in pieces": (in_pieces("object"), FENCES + OBJECTS + REASONING, LARGEST // 8),
+    "sections": (whole("sections"), SECTIONS + REASONING, LARGEST),
+    "sections in pieces": (in_pieces("sections"), SECTIONS + REASONING, LARGEST // 8),
     "stream": (published, [("", "a", "")], LARGEST),
     "question": (asked, MARKERS, LARGEST),
     "redaction": (redact, SECRETS, LARGEST),

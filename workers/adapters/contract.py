@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -140,7 +140,8 @@ class Stream(Protocol):
 @dataclass(frozen=True, slots=True)
 class Run:
     """One attempt: ``inputs`` are validated; ``attempt`` counts from 1; it is over at ``deadline``, a moment of
-    ``time.monotonic()``. ``stream`` is None unless the execution was submitted to be streamed."""
+    ``time.monotonic()``. ``stream`` is None unless the execution was submitted to be streamed. An adapter adds to
+    ``repairs`` what it did to read the answers that it uses: the name of an output or "", and the repair."""
 
     execution_id: UUID
     attempt: int
@@ -150,6 +151,7 @@ class Run:
     trail: Trail
     deadline: float = math.inf
     stream: Stream | None = None
+    repairs: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Adapter(Protocol):

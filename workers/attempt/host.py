@@ -23,6 +23,7 @@ from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.fallback import BAD_ANSWERS, may_fall_back
 from workers.attempt.ledger import Ledger
 from workers.lm.limits.permits import Permits
+from workers.observe import metrics
 from workers.observe.redact import fields_at_fault
 
 __all__ = ["Host"]
@@ -186,8 +187,9 @@ class Host:
         began_at = trail.now()
         noted: dict[str, Any] = {"adapter": name, "module": run.program.module}
         try:
+            run.repairs.clear()
             raw = await (await self._adapters.get(name)).execute(run)
-            return _validated(run.program, raw, trail)
+            return _validated(run, raw, trail)
         except DspexError as error:
             noted["error"] = error.code
             raise
@@ -204,13 +206,16 @@ class Host:
         return known
 
 
-def _validated(program: Program, raw: Mapping[str, Any], trail: AttemptTrail) -> dict[str, Any]:
+def _validated(run: Run, raw: Mapping[str, Any], trail: AttemptTrail) -> dict[str, Any]:
     began_at = trail.now()
     try:
-        checked = program.signature.check_outputs(raw)
+        checked = run.program.signature.check_outputs(raw)
     except ValidationError as error:
         trail.record("output_validation", began_at=began_at, fields=fields_at_fault(error.errors), valid=False)
         raise ValidationError(str(error), code="output_invalid", retryable=True, **error.details) from None
-    repairs = [{"path": repair.path, "what": repair.what} for repair in checked.repairs]
+    made = [*run.repairs, *((repair.path, repair.what) for repair in checked.repairs)]
+    for _, what in made:
+        metrics.answer_repaired(what, str(run.program.model))
+    repairs = [{"path": path, "what": what} for path, what in dict.fromkeys(made)]
     trail.record("output_validation", began_at=began_at, valid=True, repairs=repairs)
     return checked.values

@@ -20,9 +20,9 @@ from workers.lm.call_retries import CallRetries
 from workers.lm.connect.endpoint import Endpoint
 from workers.lm.connect.http_transport import last_request_id
 from workers.lm.cost import cost_usd, estimate, tokens
-from workers.lm.exchange import current_exchange
+from workers.lm.exchange import Exchange, current_exchange
 from workers.lm.model_errors import clean_request_id, model_error
-from workers.lm.replay import request_hash
+from workers.lm.replay import answer_text, request_hash
 from workers.lm.streamed_call import Preview, complete_streamed
 
 __all__ = ["RunEngine"]
@@ -58,10 +58,20 @@ class RunEngine:
             estimate=lambda: Estimate(*estimate(request, self.endpoint.rates)),
             request=request,
         )
-        if preview is not None:
-            preview.end(response)
         self.was_cut = response["finish_reason"] == "length"
+        if exchange is not None:
+            self._read(exchange, preview, answer_text(response))
         return response
+
+    def _read(self, exchange: Exchange, preview: Preview | None, text: str) -> None:
+        """Read an answer, and let followers see what it says."""
+        exchange.was_cut = self.was_cut
+        if exchange.expected is None:
+            return
+        reader = exchange.reader() if preview is None else preview.reader(text)
+        if preview is None:
+            reader.feed(text)
+        exchange.readings[text] = reader.end(is_cut=self.was_cut, accepts_cut=self.run.program.on_cut == "accept")
 
     async def _ask(self, request: Mapping[str, Any], preview: Preview | None) -> Answer:
         """Ask once: a call that is paid for."""

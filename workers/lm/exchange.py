@@ -12,27 +12,38 @@ from dataclasses import dataclass, field
 
 from dspex.errors import FieldError
 from workers.adapters.contract import StreamedAnswer
-from workers.answers.incremental import PartialAnswer
+from workers.answers.answer_reader import AnswerReader
+from workers.answers.candidates import Reading
+from workers.answers.expected import Expected
 
-__all__ = ["Exchange", "Reader", "begin_exchange", "current_exchange"]
-
-#: Makes the reader of an answer's text while it is written.
-Reader = Callable[[StreamedAnswer], PartialAnswer]
+__all__ = ["Exchange", "begin_exchange", "current_exchange"]
 
 
 @dataclass(slots=True)
 class Exchange:
     """``requests`` are the hashes of the calls made for it. Once there are ``faults`` of ``answer``, the next call is
-    its repair. ``reader`` is for answers that are the program's outputs."""
+    its repair. ``was_cut``: the last answer ended at a limit of tokens.
 
+    Answers are read for what is ``expected``, once, by the engine; ``is_followed``: they are the program's outputs.
+    """
+
+    expected: Expected | None = None
+    is_followed: bool = False
     requests: list[str] = field(default_factory=list)
     answer: str = ""
     faults: Sequence[FieldError] = ()
-    reader: Reader | None = None
+    was_cut: bool = False
+    #: What the answers say, by their text: a call may ask for several.
+    readings: dict[str, Reading] = field(default_factory=dict)
 
     @property
     def is_repair(self) -> bool:
         return bool(self.faults)
+
+    def reader(self, begin: Callable[[], StreamedAnswer] | None = None) -> AnswerReader:
+        """A reader for an answer; ``begin`` is as for :class:`AnswerReader`."""
+        assert self.expected is not None
+        return AnswerReader(self.expected, begin)
 
     def correction(self, *, was_cut: bool) -> Iterator[str]:
         """The lines that are sent back to the model about its answer."""
@@ -48,9 +59,9 @@ current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", d
 
 
 @contextmanager
-def begin_exchange(reader: Reader | None = None) -> Iterator[Exchange]:
+def begin_exchange(expected: Expected | None = None, *, is_followed: bool = False) -> Iterator[Exchange]:
     """A new exchange, current until the block ends."""
-    exchange = Exchange(reader=reader)
+    exchange = Exchange(expected, is_followed)
     before = current_exchange.set(exchange)
     try:
         yield exchange

@@ -18,7 +18,7 @@ def request_hash(request: Mapping[str, Any], api_base: str | None) -> str:
     """
     content = {"request": request, "api_base": api_base}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # a user's text may have half a character
 
 
 def answer_text(response: Mapping[str, Any]) -> str:

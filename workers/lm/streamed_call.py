@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lm15 import Response
@@ -10,10 +10,9 @@ from lm15.result import AsyncResponseStream
 from lm15.serde import request_from_dict
 
 from workers.adapters.contract import Stream
-from workers.answers.incremental import PartialAnswer
+from workers.answers.answer_reader import AnswerReader
 from workers.lm.connect.endpoint import Endpoint
 from workers.lm.exchange import Exchange
-from workers.lm.replay import answer_text
 
 __all__ = ["Preview", "complete_streamed"]
 
@@ -21,37 +20,37 @@ __all__ = ["Preview", "complete_streamed"]
 class Preview:
     """The answer of one call, as followers of the run see it."""
 
-    def __init__(self, stream: Stream, reader: Callable[..., PartialAnswer]) -> None:
+    def __init__(self, stream: Stream, exchange: Exchange) -> None:
         self._stream = stream
-        self._reader = reader
-        self._answer: PartialAnswer | None = None
+        self._exchange = exchange
+        self._reader: AnswerReader | None = None
 
     @classmethod
     def of(cls, stream: Stream | None, exchange: Exchange | None) -> Preview | None:
         """The preview of the exchange's next call; None without a follower, or when it does not ask for the program's
         outputs."""
-        if stream is None or exchange is None or exchange.reader is None:
+        if stream is None or exchange is None or not exchange.is_followed:
             return None
-        return cls(stream, exchange.reader)
+        return cls(stream, exchange)
 
-    def begin(self) -> PartialAnswer:
+    def begin(self) -> AnswerReader:
         """The call is made, for the first time or again: its answer begins."""
-        self._answer = self._reader(self._stream.answer())
-        return self._answer
+        self._reader = self._exchange.reader(self._stream.answer)
+        return self._reader
 
-    def end(self, response: Mapping[str, Any]) -> None:
-        """The call is over, with this response in lm15's canonical form; a replayed answer is published at once."""
-        if self._answer is None:
-            self.begin().feed(answer_text(response))
-        assert self._answer is not None
-        self._answer.end()
+    def reader(self, text: str) -> AnswerReader:
+        """The reader of the answer with this text. A replayed answer is published at once."""
+        if self._reader is None or self._reader.text != text:
+            self.begin().feed(text)
+        assert self._reader is not None
+        return self._reader
 
 
 async def complete_streamed(endpoint: Endpoint, request: Mapping[str, Any], preview: Preview) -> Response:
     """As :meth:`Endpoint.complete`, with the answer published as it comes."""
     sent = request_from_dict({**request, "model": endpoint.wire_model})
-    answer = preview.begin()
+    reader = preview.begin()
     async with AsyncResponseStream(endpoint.client.stream(sent), sent) as events:
         async for text in events:
-            answer.feed(text)
+            reader.feed(text)
         return await events.response()

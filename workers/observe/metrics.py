@@ -27,6 +27,7 @@ __all__ = [
     "OUTCOMES",
     "QUEUE",
     "REGISTRY",
+    "answer_repaired",
     "attempt_ended",
     "claimed",
     "lm_call_ended",
@@ -94,6 +95,10 @@ LM_TOKENS = Counter("dspex_lm_tokens_total", "Tokens. kind: prompt, completion",
 LM_COST = Counter(
     "dspex_lm_cost_usd_total", "Cost of model calls, where a price is known", ("model",), registry=REGISTRY
 )
+REPAIRS = Counter(
+    "dspex_answer_repairs_total", "Repairs of answers that became outputs. kind: what was done", ("model", "kind"),
+    registry=REGISTRY,
+)  # fmt: skip
 LM_REPLAYED = Counter(
     "dspex_lm_replayed_calls_total", "Model calls answered from the journal, and not paid for again", ("model",),
     registry=REGISTRY,
@@ -233,6 +238,7 @@ class _Model:
         self.completion_tokens = LM_TOKENS.labels(name, "completion")
         self.cost_usd = LM_COST.labels(name)
         self.replayed = LM_REPLAYED.labels(name)
+        self.repairs = Bounded(MOST_CODES, lambda kind: REPAIRS.labels(name, kind))
 
 
 _programs = Bounded(MOST_PROGRAMS, _Program)
@@ -294,3 +300,8 @@ def lm_call_failed(model: str, seconds: float, code: str) -> None:
 def lm_call_replayed(model: str) -> None:
     """Count a model call that was answered from the journal."""
     _models[model].replayed.inc()
+
+
+def answer_repaired(kind: str, model: str) -> None:
+    """Count a repair of an answer whose outputs are used."""
+    _models[model].repairs[kind].inc()

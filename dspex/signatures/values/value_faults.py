@@ -115,7 +115,13 @@ def _expected_type(item: dict[str, Any], kind: Type) -> str:
         return f"{phrase(kind)} ({item['ctx']['error']})"
     if item["type"] in ("greater_than_equal", "less_than_equal"):
         return f"{phrase(kind)} of at most 64 bits"
-    return phrase(kind)
+    return _with_choices(kind)
+
+
+def _with_choices(kind: Type) -> str:
+    """The type, or the values that it may have."""
+    choices = expand(kind).limits.get("one_of")
+    return constraint_text("one_of", choices) if choices else phrase(kind)
 
 
 def _constraint(kind_of_error: str, kind: Type) -> str | None:

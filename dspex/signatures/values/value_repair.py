@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from pydantic_core import SchemaValidator
 from pydantic_core import ValidationError as CoreError
@@ -20,6 +20,7 @@ from pydantic_core import ValidationError as CoreError
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.type_registry import expand
 from dspex.signatures.values.code_fence import without_fence
+from dspex.signatures.values.loose_json import NotJsonError, NumberText, read_json
 from dspex.signatures.values.validators import core_schema
 from dspex.signatures.values.value_faults import shorten
 
@@ -144,19 +145,16 @@ def _member_types(kind: Type, value: Mapping[Any, Any]) -> dict[str, Type]:
 
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}\.\d{3}", re.ASCII)
 _TRUE: Final = frozenset({"true", "yes"})
 _FALSE: Final = frozenset({"false", "no"})
 
 
 def _json_in(text: str) -> Any:
     try:
-        return json.loads(without_fence(text), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        return read_json(without_fence(text))[0]
+    except NotJsonError:
         return _NONE
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _bare(text: str) -> str:
@@ -178,7 +176,10 @@ def _number(text: str) -> float | int | _Unchanged:
 
 def _repair_integer(_: Type, value: Any) -> tuple[str, Any]:
     what = "a number in text" if isinstance(value, str) else "an integer written with decimals"
-    number = _number(_bare(value)) if isinstance(value, str) else value
+    written = value.text if isinstance(value, NumberText) else _bare(value) if isinstance(value, str) else ""
+    if _THOUSANDS.fullmatch(written):  # 1.000 is a thousand in half of the world
+        return what, _NONE
+    number = _number(written) if isinstance(value, str) else value
     if isinstance(number, float) and number.is_integer() and abs(number) < 2**53:
         number = int(number)
     return what, number if type(number) is int else _NONE
@@ -204,16 +205,25 @@ def _repair_boolean(_: Type, value: Any) -> tuple[str, Any]:
 
 
 def _repair_string(kind: Type, value: Any) -> tuple[str, Any]:
-    if isinstance(value, str):
-        return _repair_choice(kind.limits.get("one_of", ()), value)
-    if isinstance(value, bool | int | float) and abs(value) < 2**63:  # false for NaN too
-        return "text written as a number or a truth value", json.dumps(value)
-    return "", _NONE
+    if choices := kind.limits.get("one_of", ()):
+        return _repair_choice(choices, value)
+    text = _as_written(value)
+    return "text written as a number or a truth value", _NONE if text is None else text
+
+
+def _as_written(value: Any) -> str | None:
+    """The text of a number or a truth value, as the model wrote it."""
+    if isinstance(value, NumberText):
+        return value.text
+    # repr(value) is the text of every other float: the reader of JSON keeps those of which it is not.
+    is_plain = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return json.dumps(value) if is_plain and abs(value) < 2**63 else None
 
 
 def _repair_choice(choices: Sequence[str], value: Any) -> tuple[str, Any]:
     if not isinstance(value, str):
-        return "", _NONE
+        text = _as_written(value)
+        return "a choice written as a number or a truth value", text if text in choices else _NONE
     text = _bare(value)
     folded = text.removesuffix(".").casefold()
     near = [c for c in choices if c.casefold() == folded]

@@ -13,8 +13,10 @@ from typing import Any
 from dspex.errors import FieldError, ModelError, ValidationError
 from dspex.program.program import Program
 from workers.adapters.contract import Run
-from workers.adapters.direct.direct_prompt import DirectPrompt, check_state
-from workers.answers.incremental import JsonAnswer
+from workers.adapters.direct.direct_prompt import DirectPrompt, check_state, declared, expected_outputs
+from workers.answers.candidates import Reading
+from workers.answers.characters import replace_halves
+from workers.answers.expected import Expected
 from workers.lm.connect.endpoint import Endpoint, Endpoints, LocalModelUrl
 from workers.lm.connect.local_model import LocalModelAddress
 from workers.lm.engine import RunEngine
@@ -45,9 +47,9 @@ class DirectAdapter:
         """The outputs as the model wrote them, not validated; see :meth:`workers.adapters.contract.Adapter.execute`."""
         endpoint = await self._endpoints.of(run.program)
         prompt = self._prompt(run.program, endpoint)
-        names = {field.name: field.name for field in run.program.signature.output_fields}
-        with begin_exchange(lambda answer: JsonAnswer(answer, names)) as exchange:
-            return await _Conversation(run, prompt, RunEngine(run, endpoint), exchange).outputs()
+        expected = expected_outputs(run.program.signature)
+        with begin_exchange(expected, is_followed=True) as exchange:
+            return await _Conversation(run, prompt, RunEngine(run, endpoint), exchange, expected).outputs()
 
     async def close(self) -> None:
         """Close the connections to models."""
@@ -67,25 +69,29 @@ class DirectAdapter:
 class _Conversation:
     """The call, and its repair if the answer is bad."""
 
-    def __init__(self, run: Run, prompt: DirectPrompt, engine: RunEngine, exchange: Exchange) -> None:
+    def __init__(
+        self, run: Run, prompt: DirectPrompt, engine: RunEngine, exchange: Exchange, expected: Expected
+    ) -> None:
         self._run = run
         self._prompt = prompt
         self._engine = engine
         self._exchange = exchange
+        self._expected = expected
 
     async def outputs(self) -> dict[str, Any]:
         request = self._prompt.request(self._run.inputs)
         answer = answer_text(await self._engine.answer(request))
-        outputs, missing = self._prompt.read(answer)
-        bad = self._judge(outputs, missing)
+        reading = self._exchange.readings[answer]
+        bad = self._judge(reading)
         if bad is None:
-            return outputs
-        self._exchange.faults = _faults(bad)
+            return self._outputs(reading)
+        self._exchange.faults = reading.faults or _faults(bad)
         self._run.trail.record(
             "output_validation", valid=False, fields=fields_at_fault(self._exchange.faults), repair=True
         )
-        words = "\n".join(self._exchange.correction(was_cut=self._engine.was_cut))
-        return await self._repaired(self._prompt.correction(request, answer, words), bad)
+        words = "\n".join(self._exchange.correction(was_cut=self._exchange.was_cut))
+        correction = self._prompt.correction(request, replace_halves(answer), words, more=self._exchange.was_cut)
+        return await self._repaired(correction, bad)
 
     async def _repaired(self, request: Mapping[str, Any], bad: ModelError | ValidationError) -> dict[str, Any]:
         try:
@@ -95,31 +101,36 @@ class _Conversation:
                 raise
             self._reject()
             raise bad from None
-        outputs, missing = self._prompt.read(answer)
-        still_bad = self._judge(outputs, missing)
+        reading = self._exchange.readings[answer]
+        still_bad = self._judge(reading)
         if still_bad is not None:
             self._reject()
         if isinstance(still_bad, ModelError):
             raise still_bad
-        return outputs
+        return self._outputs(reading)
 
-    def _judge(self, outputs: Mapping[str, Any], missing: list[str]) -> ModelError | ValidationError | None:
+    def _outputs(self, reading: Reading) -> dict[str, Any]:
+        self._run.repairs.extend(reading.repairs)
+        return declared(self._run.program.signature, reading.values)
+
+    def _judge(self, reading: Reading) -> ModelError | ValidationError | None:
         """The reason why the answer cannot be used, or None."""
-        if missing:
-            return self._unparseable(missing)
+        missing = reading.missing(self._expected)
+        if reading.problem or missing:
+            return self._unparseable(reading, missing)
         try:
-            self._run.program.signature.check_outputs(outputs)
+            self._run.program.signature.check_outputs(declared(self._run.program.signature, reading.values))
         except ValidationError as error:
             return ValidationError(str(error), code="output_invalid", retryable=True, **error.details)
         return None
 
-    def _unparseable(self, missing: list[str]) -> ModelError:
+    def _unparseable(self, reading: Reading, missing: list[str]) -> ModelError:
         program = self._run.program
         limit = f"max_tokens={program.max_tokens}" if program.max_tokens else "the provider's own limit of tokens"
         cut = f"; the answer was cut off at {limit}" if self._engine.was_cut else ""
         return ModelError(
-            f"model {program.model!r}: the answer does not have the form that was asked for: no value for "
-            f"{', '.join(missing)}{cut}",
+            f"model {program.model!r}: the answer does not have the form that was asked for: "
+            f"{reading.why(missing)}{cut}",
             code="output_unparseable",
             retryable=True,
             model=program.model,

@@ -16,15 +16,15 @@ from typing import Any
 from pydantic_core import SchemaValidator
 from pydantic_core import ValidationError as CoreError
 
-from dspex.errors import ModelError, ProgramError
+from dspex.errors import ModelError, ProgramError, ValidationError
 from dspex.program.program import Program
 from dspex.signatures import Signature
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.values.validators import build_validator
-from workers.answers.json_object import json_object
+from workers.answers.expected import Expected, Output
 from workers.lm.connect.endpoint import Endpoint
 
-__all__ = ["DirectPrompt", "check_state"]
+__all__ = ["DirectPrompt", "check_state", "declared", "expected_outputs"]
 
 _Message = dict[str, Any]
 #: The types of media, and what an address without a known extension is taken for.
@@ -73,21 +73,33 @@ class DirectPrompt:
             **({"config": self._config} if self._config else {}),
         }
 
-    def correction(self, request: Mapping[str, Any], answer: str, words: str) -> dict[str, Any]:
-        """The request again, with the answer it got and what is wrong with it."""
+    def correction(self, request: Mapping[str, Any], answer: str, words: str, *, more: bool = False) -> dict[str, Any]:
+        """The request again, with the answer it got and what is wrong with it; ``more``: with twice the tokens."""
         repair = [_message("assistant", [_text(answer or "(no text)")]), _message("user", [_text(words)])]
-        return {**request, "messages": [*request["messages"], *repair]}
+        changed: dict[str, Any] = {"messages": [*request["messages"], *repair]}
+        if more and "max_tokens" in self._config:
+            changed["config"] = {**self._config, "max_tokens": 2 * self._config["max_tokens"]}
+        return {**request, **changed}
 
-    def read(self, answer: str) -> tuple[dict[str, Any], list[str]]:
-        """The outputs in an answer, as the model wrote them, and the names of those it lacks."""
-        found = json_object(answer) or {}
-        outputs = {
-            field.name: found[field.name]
-            for field in self._signature.output_fields
-            # One that may be missing and came as null is left out, so that its default applies.
-            if field.name in found and (found[field.name] is not None or field.required)
-        }
-        return outputs, [f.name for f in self._signature.output_fields if f.required and f.name not in found]
+
+def expected_outputs(signature: Signature) -> Expected:
+    """What answers are read for."""
+
+    def fits(values: Mapping[str, Any]) -> bool:
+        try:
+            signature.check_outputs(declared(signature, values))
+        except ValidationError:
+            return False
+        return True
+
+    outputs = {field.name: Output.of(field) for field in signature.output_fields}
+    return Expected("object", outputs, frozenset(field.name for field in signature.input_fields), fits)
+
+
+def declared(signature: Signature, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs; one that may be missing and came as null is left out, so that its default applies."""
+    fields = [field for field in signature.output_fields if field.name in values]
+    return {field.name: values[field.name] for field in fields if values[field.name] is not None or field.required}
 
 
 def _dialect(endpoint: Endpoint) -> str:

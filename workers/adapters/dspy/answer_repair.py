@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import dspy
 from dspy.adapters.utils import apply_output_field_defaults
@@ -19,12 +19,15 @@ from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 from dspex.errors import FieldError, ValidationError
 from dspex.signatures import Signature
 from workers.adapters.dspy.compact_prompt import CompactAdapter
-from workers.adapters.dspy.dspy_signature import dspy_names, field_schema, is_text
-from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt
+from workers.adapters.dspy.dspy_signature import dspy_names, field_schema
+from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt, UnreadableAnswer, answer_fields, expected_of
 from workers.adapters.dspy.user_text import UserTextPrompt
-from workers.answers.incremental import JsonAnswer, SectionsAnswer
+from workers.answers.answer_reader import AnswerReader
+from workers.answers.candidates import NO_TEXT, Reading
+from workers.answers.characters import replace_halves
+from workers.answers.expected import Expected, Form
 from workers.lm.engine import RunEngine
-from workers.lm.exchange import Exchange, Reader, begin_exchange, current_exchange
+from workers.lm.exchange import Exchange, begin_exchange, current_exchange
 from workers.observe.redact import fields_at_fault
 
 __all__ = ["RepairingChat", "RepairingCompact", "RepairingJson", "RepairingPrompt", "declared_outputs"]
@@ -46,6 +49,8 @@ _BAD = (AdapterParseError, _BreaksSignature)
 class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
     """Put before one of our prompts, it sends a bad answer back once. One instance belongs to one run."""
 
+    form: ClassVar[Form]
+
     def __init__(self, engine: RunEngine) -> None:
         super().__init__()
         self._engine = engine
@@ -53,24 +58,24 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
     async def acall(
         self, lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature], *rest: Any, **named: Any
     ) -> _Answers:
-        with begin_exchange(self._reader(signature)) as exchange:
+        with self._exchange(signature) as exchange:
             try:
                 return await super().acall(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
             except _BAD as error:
                 bad = self._send_back(exchange, signature, error)
             with self._repair(exchange, bad):
-                return await super().acall(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
+                return await super().acall(lm, self._more_tokens(exchange, lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
 
     def __call__(
         self, lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature], *rest: Any, **named: Any
     ) -> _Answers:
-        with begin_exchange(self._reader(signature)) as exchange:
+        with self._exchange(signature) as exchange:
             try:
                 return super().__call__(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
             except _BAD as error:
                 bad = self._send_back(exchange, signature, error)
             with self._repair(exchange, bad):
-                return super().__call__(lm, dict(lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
+                return super().__call__(lm, self._more_tokens(exchange, lm_kwargs), signature, *rest, **named)  # type: ignore[no-any-return]
 
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
@@ -79,7 +84,8 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
         messages: list[dict[str, Any]] = super().format(signature, demos, inputs)
         exchange = current_exchange.get()
         if exchange is not None and exchange.is_repair:
-            answer = exchange.answer or "(no text)"  # providers refuse an empty turn
+            # Providers refuse an empty turn, and half a character.
+            answer = replace_halves(exchange.answer) or "(no text)"
             asked = "\n".join(self._words(exchange, signature))
             messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": asked}]
         return messages
@@ -89,25 +95,53 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
         exchange = current_exchange.get()
         if exchange is not None and not exchange.is_repair:
             exchange.answer = completion
-        values: dict[str, Any] = super().parse(signature, completion)
+        reading = self._reading(exchange, signature, completion)
+        values = answer_fields(self, signature, completion, reading)
         error = _judge(self._engine.run.program.signature, signature, values)
-        if error is not None and exchange is not None:
-            if not exchange.is_repair:
-                raise _BreaksSignature(error)
+        if error is None or exchange is None:
+            self._note(signature, reading)
+        elif not exchange.is_repair:
+            raise _BreaksSignature(error)
+        else:
             self._reject(exchange)
         return values
 
-    def _reader(self, signature: type[dspy.Signature]) -> Reader | None:
-        """The reader of the answer while it is written; None unless it has the program's outputs and is streamed."""
-        run = self._engine.run
-        if run.stream is None or not _has_outputs(run.program.signature, signature):
-            return None
-        names = {name: ours for ours, name in dspy_names(run.program.signature).items()}
-        names = {name: names[name] for name in _output_names(run.program.signature)}
-        if isinstance(self, ChatPrompt):
-            texts = {name for name in names if is_text(signature.output_fields[name])}
-            return lambda answer: SectionsAnswer(answer, names, texts)
-        return lambda answer: JsonAnswer(answer, names)
+    def _reading(self, exchange: Exchange | None, signature: type[dspy.Signature], completion: str) -> Reading:
+        """What the answer says: read by the engine, unless DSPy has changed the text."""
+        if exchange is not None and completion in exchange.readings:
+            return exchange.readings[completion]
+        reader = AnswerReader(self._expected(signature))
+        reader.feed(completion)
+        accepts_cut = self._engine.run.program.on_cut == "accept"
+        return reader.end(is_cut=exchange is not None and exchange.was_cut, accepts_cut=accepts_cut)
+
+    def _note(self, signature: type[dspy.Signature], reading: Reading) -> None:
+        names = _by_dspy_name(self._engine.run.program.signature)
+        self._engine.run.repairs.extend((names.get(name, name), repair) for name, repair in reading.repairs)
+
+    @contextmanager
+    def _exchange(self, signature: type[dspy.Signature]) -> Iterator[Exchange]:
+        """An exchange. Its answers are followed if they have the program's outputs."""
+        is_followed = _has_outputs(self._engine.run.program.signature, signature)
+        with begin_exchange(self._expected(signature), is_followed=is_followed) as exchange:
+            yield exchange
+
+    def _expected(self, signature: type[dspy.Signature]) -> Expected:
+        program = self._engine.run.program.signature
+
+        def fits(values: Mapping[str, Any]) -> bool:
+            try:
+                read = answer_fields(self, signature, "", Reading(dict(values), is_found=True))
+            except AdapterParseError:
+                return False
+            return _judge(program, signature, read) is None
+
+        return expected_of(signature, self.form, _by_dspy_name(program), fits)
+
+    def _more_tokens(self, exchange: Exchange, lm_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of the repair: an answer that was cut off may be twice as long."""
+        most = lm_kwargs.get("max_tokens") or self._engine.run.program.max_tokens
+        return {**lm_kwargs, "max_tokens": 2 * most} if exchange.was_cut and most else dict(lm_kwargs)
 
     def _send_back(
         self, exchange: Exchange, signature: type[dspy.Signature], bad: AdapterParseError | _BreaksSignature
@@ -136,7 +170,7 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
         self._engine.run.journal.reject(exchange.requests)
 
     def _words(self, exchange: Exchange, signature: type[dspy.Signature]) -> Iterator[str]:
-        yield from exchange.correction(was_cut=self._engine.was_cut)
+        yield from exchange.correction(was_cut=exchange.was_cut)
         if isinstance(self, dspy.ChatAdapter):
             yield self.user_message_output_requirements(signature)
 
@@ -159,8 +193,8 @@ def declared_outputs(program: Signature, values: Mapping[str, Any]) -> dict[str,
     One that may be missing and came as null is left out, so that its default applies.
     """
     names = dspy_names(program)
-    found = {field: values[names[field.name]] for field in program.output_fields if names[field.name] in values}
-    return {field.name: value for field, value in found.items() if value is not None or field.required}
+    found = [(field, values[names[field.name]]) for field in program.output_fields if names[field.name] in values]
+    return {field.name: value for field, value in found if value is not None or field.required}
 
 
 def _judge(program: Signature, signature: type[dspy.Signature], values: Mapping[str, Any]) -> ValidationError | None:
@@ -184,6 +218,12 @@ def _output_names(program: Signature) -> list[str]:
     return [names[field.name] for field in program.output_fields]
 
 
+def _by_dspy_name(program: Signature) -> dict[str, str]:
+    """The names of the outputs by their names in DSPy."""
+    names = dspy_names(program)
+    return {names[field.name]: field.name for field in program.output_fields}
+
+
 def _is_programs(signature: type[dspy.Signature], name: str) -> bool:
     field = signature.output_fields.get(name)
     return field is not None and field_schema(field) is not None
@@ -191,6 +231,10 @@ def _is_programs(signature: type[dspy.Signature], name: str) -> bool:
 
 def _misreadings(program: Signature, signature: type[dspy.Signature], error: AdapterParseError) -> Sequence[FieldError]:
     """The faults of an answer whose fields could not be found, field by field."""
+    if not isinstance(error, UnreadableAnswer):  # DSPy's own, for an answer without text
+        return [NO_TEXT]
+    if error.reading.faults:
+        return error.reading.faults
     found = error.parsed_result or {}
     unreadable = [name for name, value in found.items() if value is None and not _is_programs(signature, name)]
     if unreadable:
@@ -198,7 +242,7 @@ def _misreadings(program: Signature, signature: type[dspy.Signature], error: Ada
     judged = _judge(program, signature, found)
     known = list(judged.errors) if judged else []
     faulty = {fault.path for fault in known}
-    complete = apply_output_field_defaults(signature, dict(found))
+    complete = apply_output_field_defaults(signature, dict(found)) if error.reading.is_found else found
     missing = [name for name in signature.output_fields if name not in complete and name not in faulty]
     return known + [FieldError(name, "a value", "nothing") for name in missing]
 

@@ -9,7 +9,7 @@ that takes no schema gets it in the instruction instead, with JSON mode if it ha
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import dspy
 from dspy.adapters.utils import format_field_value, serialize_for_json
@@ -18,13 +18,16 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from workers.adapters.dspy.dspy_signature import field_description, field_schema
-from workers.adapters.dspy.prompts import json_fields
+from workers.adapters.dspy.prompts import read_answer
+from workers.answers.expected import Form
 
 __all__ = ["CompactAdapter", "outputs_schema"]
 
 
 class CompactAdapter(dspy.Adapter):  # type: ignore[misc]
     """Few prompt tokens, typed answers. Stateless: one instance serves any number of runs."""
+
+    form: ClassVar[Form] = "object"
 
     async def acall(
         self,
@@ -90,7 +93,7 @@ class CompactAdapter(dspy.Adapter):  # type: ignore[misc]
         return json.dumps(answer, ensure_ascii=False)
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        return json_fields(self, signature, completion)
+        return read_answer(self, signature, completion, self.form)
 
 
 def outputs_schema(signature: type[dspy.Signature]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from workers.adapters.dspy.dspy_signature import dspy_inputs
 from workers.adapters.dspy.engine_bridge import program_failure, run_lm
 from workers.adapters.dspy.modules import HostedModule, host_module
 from workers.adapters.dspy.modules.tools import current_trail
+from workers.adapters.dspy.prompts import UnreadableAnswer
+from workers.answers.candidates import Reading
 from workers.lm.connect.endpoint import Endpoints, LocalModelUrl
 from workers.lm.connect.local_model import LocalModelAddress
 from workers.lm.connect.providers import SchemaDialect, schema_dialect
@@ -171,7 +173,9 @@ def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexErro
         return failure
     expected = list(error.signature.output_fields)
     missing = [name for name in expected if name not in (error.parsed_result or {})] or expected
-    why = f"no value for {', '.join(missing)}" + (f"; {_cut(program)}" if engine.was_cut else "")
+    reading = error.reading if isinstance(error, UnreadableAnswer) else Reading({}, problem="empty")
+    why = reading.why(missing)
+    why += f"; {_cut(program)}" if engine.was_cut else ""
     return ModelError(
         f"{failure}: {why}", code=failure.code, retryable=failure.retryable, **failure.details, missing=missing
     )

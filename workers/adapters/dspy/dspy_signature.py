@@ -26,8 +26,19 @@ from dspex.signatures import Signature
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.constraints import PHRASES
 from dspex.signatures.types.type_registry import expand
+from workers.answers.expected import is_text_type
+from workers.answers.sections import END_NAME
 
-__all__ = ["Flavour", "dspy_inputs", "dspy_names", "dspy_signature", "field_description", "field_schema", "is_text"]
+__all__ = [
+    "Flavour",
+    "dspy_inputs",
+    "dspy_names",
+    "dspy_signature",
+    "field_description",
+    "field_schema",
+    "is_ours",
+    "is_text",
+]
 
 #: The dialects of JSON Schema that providers of structured outputs take.
 Flavour = Literal["json-schema", "openai", "anthropic", "gemini"]
@@ -36,6 +47,7 @@ Flavour = Literal["json-schema", "openai", "anthropic", "gemini"]
 # does not know in this mapping.
 _SCHEMA = "dspex_schema"
 _DESCRIPTION = "dspex_description"
+_IS_TEXT = "dspex_is_text"
 _MEDIA: Mapping[str, Any] = {"image": dspy.Image, "audio": dspy.Audio, "history": dspy.History}
 
 
@@ -45,13 +57,14 @@ _KEPT_BY_DSPY = frozenset({"completions", "config", "demos", "lm", "new_signatur
 
 @lru_cache(maxsize=1024)
 def dspy_names(signature: Signature) -> Mapping[str, str]:
-    """The name of each field in DSPy: its own name, with ``_`` after it where DSPy or pydantic has taken the name."""
+    """The name of each field in DSPy: its own name, with ``_`` after it where DSPy, pydantic or the marker that ends an
+    answer has taken the name."""
     fields = (*signature.input_fields, *signature.output_fields)
     used = {field.name for field in fields}
     names = {}
     for field in fields:
         name = field.name
-        while name in _KEPT_BY_DSPY or name.startswith("model_") or hasattr(dspy.Signature, name):
+        while name in _KEPT_BY_DSPY or name == END_NAME or name.startswith("model_") or hasattr(dspy.Signature, name):
             name = f"{name.removeprefix('model_')}_"
             while name in used:
                 name += "_"
@@ -92,10 +105,15 @@ def field_description(field: FieldInfo) -> str:
     return str(extra.get(_DESCRIPTION, "")) if isinstance(extra, dict) else ""
 
 
+def is_ours(field: FieldInfo) -> bool:
+    """Whether the field is one of a compiled signature, and not one that a module of DSPy added."""
+    return field_schema(field) is not None
+
+
 def is_text(field: FieldInfo) -> bool:
-    """Whether the field's values are text, so that an answer's text is the value as it stands."""
-    schema = field_schema(field) or {}
-    return schema.get("type") in ("string", ["string", "null"]) or field.annotation in (str, str | None)
+    """Whether all values of a field of a compiled signature are text."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get(_IS_TEXT))
 
 
 def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,13 +135,13 @@ def _output(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
 def _marked(field: Field, annotation: Any, info: FieldInfo, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
     extra = info.json_schema_extra
     assert isinstance(extra, dict)
-    extra |= {_SCHEMA: schema, _DESCRIPTION: field.description}
+    extra |= {_SCHEMA: schema, _DESCRIPTION: field.description, _IS_TEXT: is_text_type(field.full_type)}
     return (annotation if field.required else annotation | None), info
 
 
 def _described(field: Field) -> dict[str, str]:
     """The description and the constraints in words; without any, DSPy's own placeholder stays."""
-    words = [field.description.strip().rstrip("."), *_limits(field.type)]
+    words = [field.description, *_limits(field.type)]
     text = "; ".join(filter(None, words))
     return {"desc": text} if text else {}
 

@@ -1,133 +1,140 @@
 """DSPy's own prompts, read without judging: a program's outputs come back as the model wrote them.
 
 DSPy parses each output by its annotation and fails the whole answer on the first misfit, and it ignores constraints.
-Here an answer is only taken apart into its fields; whether each value is right is decided once, by the program's
-compiled signature, which can name the field, repair without loss, and record that it did.
+Here an answer is only taken apart into its fields, by the reader of answers; whether each value is right is decided
+once, by the program's compiled signature, which can name the field, repair without loss, and record that it did.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-import re
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from enum import EnumMeta
+from typing import Any, ClassVar, get_args
 
 import dspy
-from dspy.adapters.utils import annotation_allows_none, apply_output_field_defaults, parse_value
+from dspy.adapters.utils import annotation_allows_none, apply_output_field_defaults, find_enum_member
 from dspy.utils.exceptions import AdapterParseError
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from workers.adapters.dspy.dspy_signature import field_schema, is_text
-from workers.answers.json_object import is_repairable, json_object
+from dspex.signatures.values.code_fence import without_fence
+from dspex.signatures.values.loose_json import NotJsonError, read_json
+from workers.adapters.dspy.dspy_signature import is_ours, is_text
+from workers.answers.answer_reader import AnswerReader
+from workers.answers.candidates import Reading
+from workers.answers.characters import replace_halves
+from workers.answers.expected import Expected, Form, Output
 
-__all__ = ["ChatPrompt", "JsonPrompt", "json_fields"]
+__all__ = ["ChatPrompt", "JsonPrompt", "UnreadableAnswer", "answer_fields", "expected_of", "read_answer"]
 
-_HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
+
+class UnreadableAnswer(AdapterParseError):  # type: ignore[misc]
+    """An answer that cannot be used, and what the reader of answers made of it."""
+
+    def __init__(
+        self, adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, reading: Reading
+    ) -> None:
+        super().__init__(type(adapter).__name__, signature, completion, parsed_result=reading.values)
+        self.reading = reading
 
 
 class ChatPrompt(dspy.ChatAdapter):  # type: ignore[misc]
     """DSPy's default prompt, one paid call at most: a malformed answer is not asked for again as JSON."""
 
+    form: ClassVar[Form] = "sections"
+
     def __init__(self) -> None:
         super().__init__(use_json_adapter_fallback=False)
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, text in _sections(completion):
-            if name in signature.output_fields and name not in found:
-                found[name] = _read(self, signature, completion, name, text)
-        return _complete(self, signature, completion, found)
+        return read_answer(self, signature, completion, self.form)
 
 
 class JsonPrompt(dspy.JSONAdapter):  # type: ignore[misc]
     """DSPy's JSON prompt, with structured outputs where the endpoint has them."""
 
+    form: ClassVar[Form] = "object"
+
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        return json_fields(self, signature, completion)
+        return read_answer(self, signature, completion, self.form)
 
 
-def json_fields(adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-    """The output fields of an answer that is one JSON object, perhaps fenced or slightly broken.
+def read_answer(adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, form: Form) -> dict[str, Any]:
+    """The output fields of an answer. Raises :class:`UnreadableAnswer`."""
+    reader = AnswerReader(expected_of(signature, form))
+    reader.feed(completion)
+    return answer_fields(adapter, signature, completion, reader.end())
 
-    Raises AdapterParseError when there is no object or a field is missing.
-    """
-    answer = json_object(completion)
-    if answer is None:
-        raise _parse_error(adapter, signature, completion, None)
-    found = {
-        name: value if _is_ours(signature, name) else _typed(adapter, signature, completion, name, value)
-        for name, value in answer.items()
-        if name in signature.output_fields
+
+def expected_of(
+    signature: type[dspy.Signature],
+    form: Form,
+    names: Mapping[str, str] | None = None,
+    fits: Callable[[Mapping[str, Any]], bool] = lambda values: True,
+) -> Expected:
+    """What an answer by this signature is read for; ``names`` are the program's names of its outputs, by DSPy's."""
+    defaults = apply_output_field_defaults(signature, {})
+    outputs = {
+        name: Output(
+            is_text=is_text(field) or not is_ours(field),
+            is_required=name not in defaults,
+            is_nullable=is_ours(field) and annotation_allows_none(field.annotation),
+            name=(names or {}).get(name),
+        )
+        for name, field in signature.output_fields.items()
     }
-    return _complete(adapter, signature, completion, found)
+    return Expected(form, outputs, frozenset(signature.input_fields), fits)
 
 
-def _sections(completion: str) -> list[tuple[str, str]]:
-    """The text after each ``[[ ## name ## ]]`` header that begins a line."""
-    sections: list[tuple[str, list[str]]] = []
-    for line in completion.splitlines():
-        header = _HEADER.match(line.strip())
-        if header:
-            sections.append((header.group(1), [line.strip()[header.end() :].strip()]))
-        elif sections:
-            sections[-1][1].append(line)
-    return [(name, "\n".join(lines).strip()) for name, lines in sections]
-
-
-def _read(adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, name: str, text: str) -> Any:
-    """A field's text as the value it spells: text stays text, JSON and Python literals become values.
-
-    For an optional text, ``null`` and ``None`` mean that there is none: this prompt has no other way to write it.
-    """
-    if not _is_ours(signature, name):
-        return _typed(adapter, signature, completion, name, text)
-    field = signature.output_fields[name]
-    if is_text(field):
-        return None if text in ("null", "None") and annotation_allows_none(field.annotation) else text
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return text
-
-
-def _typed(adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, name: str, value: Any) -> Any:
-    """A field that DSPy's own modules added (reasoning, a tool's name): read by its annotation, as they expect."""
-    annotation = signature.output_fields[name].annotation
-    try:
-        if isinstance(value, str) and not is_repairable(value):
-            return _unrepaired(value, annotation)
-        return parse_value(value, annotation)
-    except (ValueError, AssertionError) as error:  # AssertionError: json_repair's own
-        raise _parse_error(adapter, signature, completion, {name: None}) from error
-
-
-def _unrepaired(text: str, annotation: Any) -> Any:
-    """Text that is too long for json_repair, which ``parse_value`` uses: as it is if it fits, else as valid JSON."""
-    kind = TypeAdapter(annotation)
-    try:
-        return kind.validate_python(text)
-    except ValueError:
-        return kind.validate_python(json.loads(text))
-
-
-def _is_ours(signature: type[dspy.Signature], name: str) -> bool:
-    return field_schema(signature.output_fields[name]) is not None
-
-
-def _complete(
-    adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, found: dict[str, Any]
+def answer_fields(
+    adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, reading: Reading
 ) -> dict[str, Any]:
-    values: dict[str, Any] = apply_output_field_defaults(signature, found)
-    if values.keys() != signature.output_fields.keys():
-        raise _parse_error(adapter, signature, completion, found)
+    """The fields of an answer that was read; those that DSPy's modules added, by their annotations, as they expect.
+
+    Raises :class:`UnreadableAnswer`; a field that does not fit its annotation is None in its values.
+    """
+    found = dict(reading.values)
+    misfits = [name for name in found if not is_ours(signature.output_fields[name])]
+    for name in tuple(misfits):
+        with suppress(ValueError):
+            found[name] = _typed(found[name], signature.output_fields[name].annotation)
+            misfits.remove(name)
+    values: dict[str, Any] = apply_output_field_defaults(signature, found) if reading.is_found else found
+    if reading.problem or misfits or values.keys() != signature.output_fields.keys():
+        read = {**found, **dict.fromkeys(misfits)}
+        raise UnreadableAnswer(adapter, signature, completion, replace(reading, values=read))
     return values
 
 
-def _parse_error(
-    adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, found: dict[str, Any] | None
-) -> AdapterParseError:
-    return AdapterParseError(
-        adapter_name=type(adapter).__name__, signature=signature, lm_response=completion, parsed_result=found
-    )
+def _typed(value: Any, annotation: Any) -> Any:
+    """The value of a field of DSPy's own. Raises ValueError."""
+    value = replace_halves(value)  # no validator refuses them, and they would reach the next request
+    if annotation is str:
+        return value if isinstance(value, str) else getattr(value, "text", None) or json.dumps(value)
+    if isinstance(annotation, EnumMeta):
+        return find_enum_member(annotation, value)
+    kind = TypeAdapter(annotation)
+    if not isinstance(value, str) or _takes_text(annotation):
+        return kind.validate_python(value)
+    for candidate in (*_json_in(value), value, _unquoted(value)):
+        with suppress(ValidationError):
+            return kind.validate_python(candidate)
+    raise ValueError("does not fit its type")
+
+
+def _takes_text(annotation: Any) -> bool:
+    return annotation is dspy.Reasoning or {str, type(None)} <= set(get_args(annotation))
+
+
+def _json_in(text: str) -> tuple[Any, ...]:
+    try:
+        return (read_json(without_fence(text))[0],)
+    except NotJsonError:
+        return ()
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text

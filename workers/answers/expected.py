@@ -1,0 +1,59 @@
+"""What an answer is read for: the outputs that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dspex.signatures.fields import Field, Type
+from dspex.signatures.types.type_registry import expand
+
+__all__ = ["Expected", "Form", "Output", "is_text_type"]
+
+#: How answers are written: sections with markers, or one JSON object.
+Form = Literal["sections", "object"]
+
+_TEXTS = frozenset({"string", "enum", "binary", "datetime"})
+
+
+def is_text_type(kind: Type) -> bool:
+    """Whether all values of the type are text, so that the text of a section is the value as it stands."""
+    primitive = expand(kind)
+    if primitive.name == "optional":
+        return is_text_type(primitive.args[0])
+    return primitive.name in _TEXTS
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output. ``name`` is the program's name for it, None if it is no output of the program: a step's own.
+
+    ``is_text``: a section's text is the value; else it is JSON. ``is_nullable``: text may be ``null``, for no value.
+    """
+
+    is_text: bool
+    is_required: bool = True
+    is_nullable: bool = False
+    name: str | None = None
+
+    @classmethod
+    def of(cls, field: Field) -> Output:
+        return cls(is_text_type(field.full_type), field.required, field.full_type.name == "optional", field.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The outputs by their names in the answer, the names of the inputs, and the form that was asked for.
+
+    ``fits`` is asked which of several answers have valid values.
+    """
+
+    form: Form
+    outputs: Mapping[str, Output]
+    inputs: frozenset[str] = frozenset()
+    fits: Callable[[Mapping[str, Any]], bool] = lambda values: True
+
+    @property
+    def required(self) -> frozenset[str]:
+        return frozenset(name for name, output in self.outputs.items() if output.is_required)

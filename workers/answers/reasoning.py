@@ -1,0 +1,62 @@
+"""The marks of reasoning in an answer: what models write before or after what they were asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from dspex.signatures.values.loose_json import Pieces, TextSource
+
+__all__ = ["CLOSE", "END_TOKENS", "LONGEST_TAG", "OPEN", "skip_reasoning", "unfinished_tag"]
+
+_NAME = r"(?:seed:)?(?:ant)?(?:think(?:ing)?|thoughts?|reasoning)"
+_WORD = r"(?:[a-z]{0,12}_)?(?:think(?:ing)?|thoughts?|reasoning)"
+#: ``<think>``, ``<thinking>``, ``<thought>``, ``<reasoning>``, ``[THINK]``, ``◁think▷``, ``<|begin_of_thought|>``,
+#: ``<|START_THINKING|>``, and the channels of the harmony format other than ``final``.
+OPEN: Final = (
+    rf"<{_NAME}(?:\s[^<>]{{0,60}})?>|\[THINK\]|◁think▷|<\|(?!end|/)(?:[a-z]{{1,12}}_(?:of_)?)?{_WORD}\|>"
+    r"|<\|channel\|?>\s{0,2}(?:analysis|commentary|thought)"
+)
+#: Their ends. What stands before an end without a beginning is reasoning, too: some templates write the beginning
+#: into the prompt.
+CLOSE: Final = (
+    rf"</{_NAME}\s{{0,4}}>|\[/THINK\]|◁/think▷|<\|(?:/|end_?(?:of_)?){_WORD}\|>"
+    r"|<channel\|>|<\|channel\|?>\s{0,2}final"
+)
+#: Tokens with which models end a turn, where a server does not remove them.
+END_TOKENS: Final = re.compile(
+    r"(?:\s*+<(?:\|(?:im_end|end|return|call|eot_id|eom_id|endoftext|end_of_text|end_of_turn)\||end_of_turn|eos)>)++\s*+\Z"
+)
+LONGEST_TAG: Final = 100
+
+_END = re.compile(rf"(?i:{CLOSE}|<\|end\|>|<\|call\|>)")
+_BRACKETS = (("<", ">"), ("[", "]"), ("◁", "▷"))
+
+
+def skip_reasoning(source: TextSource) -> Pieces[bool]:
+    """Read to the end of a block, of which the beginning was read. False if it has none: it is the rest of the text.
+
+    Any end closes any block. If that was not the real end, the next one makes all before it reasoning.
+    """
+    while True:
+        found = _END.search(source.text, source.at)
+        if found:
+            source.at = found.end()
+            return True
+        if source.is_over:
+            source.at = len(source.text)
+            return False
+        source.at = unfinished_tag(source.text, source.at)
+        yield
+
+
+def unfinished_tag(text: str, at: int) -> int:
+    """Where a mark begins of which more may follow, after ``at``; the end of the text if there is none."""
+    least = max(at, len(text) - LONGEST_TAG)
+    begins = (text.rfind(begin, least) for begin, _ in _BRACKETS)
+    open_ = [
+        at
+        for at, (_, end) in zip(begins, _BRACKETS, strict=True)
+        if at >= 0 and (text.find(end, at) < 0 or text.startswith("<|channel", at))
+    ]
+    return min(open_, default=len(text))
