@@ -1,4 +1,4 @@
-"""Answers as models write them: the values of a signature in every prompt's form, wrapped, mixed with drafts, and cut."""
+"""Answers as models write them: the values of a signature in every prompt's form, wrapped, beside drafts, and cut."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ __all__ = ["Written", "is_unmistakable", "written"]
 
 #: Text that is easily taken for something else.
 _PIECES = (
-    "<think>", "</think>", "{", "}", '"', "'", "[[ ## answer ## ]]", "[[ ## completed ## ]]", "\r\n", "\n", "\u2028", "\x85",
-    "007", "1.10", "null", "True", "...", "\\", "\\n", "```", "```json\n", ",", ":", "a", "é", "😀", " ", "\x00", "[1]", "</",
+    "<think>", "</think>", "{", "}", '"', "'", "[[ ## answer ## ]]", "[[ ## completed ## ]]", "\r\n", "\n", "\u2028",
+    "\x85", "007", "1.10", "null", "True", "...", "\\", "\\n", "```", "```json\n", ",", ":", "a", "é", "😀", " ",
+    "\x00", "[1]", "</",
 )  # fmt: skip
 _odd_texts = st.lists(st.sampled_from(_PIECES), max_size=5).map("".join)
 _NAMES = ("answer", "second", "third")
@@ -140,7 +141,7 @@ _SECTIONS: tuple[_Render, ...] = (
 
 
 def is_unmistakable(written: Written) -> bool:
-    """Whether sections can hold the values: a text that has marks, or that a union also has as JSON, has two meanings."""
+    """Whether sections can hold the values: text with marks, or that a union also has as JSON, has two meanings."""
     if written.prompt != "chat":
         return True
     for field in written.signature.output_fields:

@@ -1,4 +1,4 @@
-"""The reader of model answers, for every prompt and adapter, streamed or not; specified in docs/reference/answers.md."""
+"""The reader of model answers, for every prompt, streamed or not. Its specification is docs/reference/answers.md."""
 
 from __future__ import annotations
 
