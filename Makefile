@@ -65,7 +65,14 @@ chaos: setup ## run every crash test (kill, disconnect, freeze, flush), then mea
 history: setup ## histories of clients under faults, checked, and a table of them: SEEDS=5 HISTORY_SECONDS=240 CHAOS_SEED=…
 	@$(BIN)/python -m tests.chaos.history --seeds $(or $(SEEDS),5)
 
-fuzz: setup ## fuzz the signature language for ten minutes, guided by coverage
+cases: setup ## the verdict on each failure that users of this field reported
+	@$(BIN)/python -m tests.cases
+
+fuzz-answers: setup ## fuzz the reader of answers for ten minutes, guided by coverage
+	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
+	@$(BIN)/python -m tests.performance.fuzz_answers -max_total_time=$(or $(SECONDS_LONG),600) -max_len=4000
+
+fuzz: setup ## fuzz the signature language for ten minutes, guided by coverage; make fuzz-answers: the reader of answers
 	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
 	@$(BIN)/python -m tests.performance.fuzz_signatures -max_total_time=$(or $(SECONDS_LONG),600) -max_len=400
 	@echo "make fuzz-seeds adds what build/fuzz/finds holds to the seeds"
@@ -106,4 +113,4 @@ lock: setup ## resolve and lock the requirements
 clean: ## remove all build products
 	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types audit format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos history fuzz fuzz-seeds lock docs docs-serve docs-reference clean
+.PHONY: help setup demo example test check lint types audit format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos history cases fuzz fuzz-answers fuzz-seeds lock docs docs-serve docs-reference clean

@@ -16,7 +16,7 @@ from workers.adapters.dspy.answer_repair import declared_outputs
 from workers.adapters.dspy.dspy_signature import dspy_names, dspy_signature
 from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt, answer_fields, expected_of
 from workers.answers.answer_reader import AnswerReader
-from workers.answers.candidates import Reading
+from workers.answers.candidates import AnswerReading
 from workers.answers.expected import Expected
 
 __all__ = ["PROMPTS", "Followed", "Outcome", "read", "sections"]
@@ -110,7 +110,7 @@ class _Prompting:
             }
             self.expected = expected_of(self._made, self._adapter.form, names, self._fits)
 
-    def outcome(self, reading: Reading) -> Outcome:
+    def outcome(self, reading: AnswerReading) -> Outcome:
         try:
             checked = self._signature.check_outputs(self._values(reading))
         except (AdapterParseError, ValidationError):
@@ -118,7 +118,7 @@ class _Prompting:
         made = [repair for _, repair in reading.repairs] + [repair.what for repair in checked.repairs]
         return Outcome(checked.values, tuple(dict.fromkeys(made)))
 
-    def _values(self, reading: Reading) -> dict[str, Any]:
+    def _values(self, reading: AnswerReading) -> dict[str, Any]:
         if self._adapter is not None:
             return declared_outputs(self._signature, answer_fields(self._adapter, self._made, "", reading))
         if reading.problem or reading.missing(self.expected):
@@ -126,4 +126,4 @@ class _Prompting:
         return declared(self._signature, reading.values)
 
     def _fits(self, values: Any) -> bool:
-        return self.outcome(Reading(dict(values), is_found=True)).outputs is not None
+        return self.outcome(AnswerReading(dict(values), is_found=True)).outputs is not None

@@ -55,10 +55,8 @@ def written(prompt: str | None, text: str) -> str:
 async def test_outputs_with_defaults_that_are_lists_and_maps(
     model_server: ModelServer, adapters: dict[str, Adapter], adapter: str, prompt: str | None, bad_first: bool
 ) -> None:
-    made = signature(
-        'signature d: :string question -> :string answer, :list(:string) tags = [], :map more = {"a": [1]}'
-    )
-    good = {"answer": "x", "tags": ["a"], "m": {"b": []}}
+    made = signature('signature d: :string question -> :string answer, :list(:string) tags = [], :map more = {"a": 1}')
+    good = {"answer": "x", "tags": ["a"], "more": {"b": []}}
     model_server.script(*([Step(content="Sorry.")] if bad_first else []), default=Step(outputs=good))
     run = a_run(program(model_server, adapter, prompt, signature=made), ASKED)
     assert await adapters[adapter].execute(run) == good
@@ -122,7 +120,6 @@ async def test_an_answer_that_was_cut_off_is_accepted_where_the_program_says_so(
     assert ("", "an answer that was cut off was closed") in run.repairs
 
 
-@case("lm-13")
 @case("lm-14")
 @case("http-09")
 @pytest.mark.parametrize(("adapter", "prompt"), WAYS)

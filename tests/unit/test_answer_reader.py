@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dspex.errors import ValidationError
 from dspex.signatures import Signature, signature
 from tests.answers import PROMPTS, Followed, Outcome, read, sections
+from workers.adapters.dspy.dspy_signature import dspy_signature
 from workers.answers.answer_reader import AnswerReader
 from workers.answers.expected import Expected, Form, Output
 
@@ -152,7 +154,7 @@ def test_objects(prompt: str, text: str, value: str | None, repairs: tuple[str, 
         of("lm-08", f"{HEAD}\nParis<|im_end|>", "Paris", "an end token of the model was set aside"),
         of("lm-09", f"{HEAD}\na\r\nb\rc\x0bd\u2028e\x85f\x0cg\r\n{END}", "a\r\nb\rc\x0bd\u2028e\x85f\x0cg"),
         of("lm-11", f"{HEAD}\nParis\n[[ ## compl", None),
-        of("lm-12", f"{HEAD}\n007\n{END}", "007"),
+        of("own-02", f"{HEAD}\n007\n{END}", "007"),
         of("lm-14", "", None),
         of("lm-14", "I cannot say.", None),
         of("lm-16", f"{HEAD}\nx \ud835 y\n{END}", None),
@@ -238,6 +240,20 @@ def test_choices_of_digits(prompt: str, kind: str, written: str, value: Any) -> 
     made = signature(f"signature c: :string q -> {kind} stars")
     text = sections(stars=written) if prompt == "chat" else f'{{"stars": {written}}}'
     assert read(made, prompt, text).outputs == {"stars": value}
+
+
+@case("sig-05")
+def test_the_message_about_a_choice_lists_the_allowed_values() -> None:
+    made = signature("signature r: :string q -> :integer(one_of=[1, 2]) rank, :list(:integer(one_of=[3, 4])) more")
+    with pytest.raises(ValidationError) as refused:
+        made.check_outputs({"rank": "GOOD", "more": ["BAD"]})
+    assert [fault.expected for fault in refused.value.errors] == ["one of 1, 2", "one of 3, 4"]
+
+
+@case("sig-12")
+def test_a_description_is_asked_for_as_it_is_written() -> None:
+    made = dspy_signature(signature('signature d: :string q "So..." -> :string answer "Etc..."'))
+    assert [field.json_schema_extra["desc"] for field in made.fields.values()] == ["So...", "Etc..."]
 
 
 @case("own-04")
@@ -349,7 +365,6 @@ def test_a_draft_in_reasoning_is_never_shown() -> None:
     assert (followed.resets, followed.texts) == (0, {"answer": "P"})
 
 
-@case("lm-13")
 @case("http-09")
 @pytest.mark.parametrize(
     ("text", "words"),

@@ -8,7 +8,7 @@ from dspex.signatures.values.code_fence import without_fence
 from dspex.signatures.values.loose_json import STRICT
 from workers.adapters.contract import StreamedAnswer
 from workers.answers.answer_text import AnswerText
-from workers.answers.candidates import Candidates, Reading
+from workers.answers.candidates import AnswerReading, Candidates
 from workers.answers.characters import HALF, join_halves
 from workers.answers.expected import Expected, Form
 from workers.answers.objects import ObjectScanner
@@ -49,7 +49,7 @@ class AnswerReader:
             if self._scan is not None:
                 next(self._scan)
 
-    def end(self, *, is_cut: bool = False, accepts_cut: bool = False) -> Reading:
+    def end(self, *, is_cut: bool = False, accepts_cut: bool = False) -> AnswerReading:
         """What the answer says. ``is_cut``: it ended at a limit of tokens; ``accepts_cut``: it is used nevertheless, if
         it has all outputs. Followers are shown what is read, if they were not."""
         self._text.feed(self._half)
@@ -68,11 +68,11 @@ class AnswerReader:
             self._shown.settle(reading.values)
         return reading
 
-    def _nothing_found(self) -> Reading:
+    def _nothing_found(self) -> AnswerReading:
         if not self.text.strip():
-            return Reading({}, problem="empty")
+            return AnswerReading({}, problem="empty")
         is_reasoning = not self._candidates.notes.keys() - {"reasoning was set aside"}
-        return Reading({}, problem="reasoning only" if self._candidates.notes and is_reasoning else "")
+        return AnswerReading({}, problem="reasoning only" if self._candidates.notes and is_reasoning else "")
 
     def _scanner_of(self, form: Form, text: AnswerText, shown: Shown | None) -> ObjectScanner | SectionScanner:
         if form == "sections":

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from dspex.errors import FieldError
 from workers.answers.expected import Expected
 
-__all__ = ["NO_TEXT", "Candidate", "Candidates", "Problem", "Reading"]
+__all__ = ["NO_TEXT", "AnswerReading", "Candidate", "Candidates", "Problem"]
 
 #: Why an answer is not used, apart from outputs that it lacks.
 Problem = Literal["", "empty", "reasoning only", "cut off", "unreadable", "ambiguous"]
@@ -55,7 +55,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class AnswerReading:
     """What an answer says: its outputs by name, those it has; ``problem`` if it cannot be used for another reason than
     an output that is missing or wrong. ``repairs``: the name of an output or "", and what was done."""
 
@@ -112,26 +112,26 @@ class Candidates:
     def note(self, repair: str) -> None:
         self.notes[repair] = None
 
-    def choose(self, *, is_cut: bool, accepts_cut: bool) -> Reading:
+    def choose(self, *, is_cut: bool, accepts_cut: bool) -> AnswerReading:
         """The last whole candidate that fits the signature."""
         found = [c for c in self._found if not c.is_placeholder] or list(self._found)
         if not found:
-            return Reading({}, problem="cut off" if is_cut else "")
+            return AnswerReading({}, problem="cut off" if is_cut else "")
         is_cut = is_cut or found[-1].is_cut
         if is_cut and not accepts_cut:
-            return Reading(found[-1].values, problem="cut off", is_found=True)
+            return AnswerReading(found[-1].values, problem="cut off", is_found=True)
         if is_cut:
             self.note("an answer that was cut off was closed")
         chosen = self._last_that_fits(found)
         if chosen is None:
-            return Reading(found[-1].values, problem="unreadable" if found[-1].is_broken else "", is_found=True)
+            return AnswerReading(found[-1].values, problem="unreadable" if found[-1].is_broken else "", is_found=True)
         later = found[found.index(chosen) + 1 :]
         if any(not self._is_whole(other) and other.says_else(chosen) for other in later):
-            return Reading(chosen.values, problem="ambiguous", is_found=True)
+            return AnswerReading(chosen.values, problem="ambiguous", is_found=True)
         if any(other.values != chosen.values for other in found):
             self.note("the last of several answers was taken")
         notes = [("", repair) for repair in self.notes]
-        return Reading(chosen.values, (*notes, *chosen.repairs), is_found=True)
+        return AnswerReading(chosen.values, (*notes, *chosen.repairs), is_found=True)
 
     def _last_that_fits(self, found: list[Candidate]) -> Candidate | None:
         whole = [candidate for candidate in found if self._is_whole(candidate)]

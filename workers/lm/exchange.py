@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from dspex.errors import FieldError
 from workers.adapters.contract import StreamedAnswer
 from workers.answers.answer_reader import AnswerReader
-from workers.answers.candidates import Reading
+from workers.answers.candidates import AnswerReading
 from workers.answers.expected import Expected
 
 __all__ = ["Exchange", "begin_exchange", "current_exchange"]
@@ -34,7 +34,7 @@ class Exchange:
     faults: Sequence[FieldError] = ()
     was_cut: bool = False
     #: What the answers say, by their text: a call may ask for several.
-    readings: dict[str, Reading] = field(default_factory=dict)
+    readings: dict[str, AnswerReading] = field(default_factory=dict)
 
     @property
     def is_repair(self) -> bool:

@@ -215,7 +215,7 @@ def _as_written(value: Any) -> str | None:
     """The text of a number or a truth value, as the model wrote it."""
     if isinstance(value, NumberText):
         return value.text
-    # repr(value) is the text of every other float: the reader of JSON keeps those of which it is not.
+    # repr(value) is the text of a plain float: the reader of JSON keeps the text of the others.
     is_plain = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
     return json.dumps(value) if is_plain and abs(value) < 2**63 else None
 

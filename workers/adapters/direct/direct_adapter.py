@@ -14,7 +14,7 @@ from dspex.errors import FieldError, ModelError, ValidationError
 from dspex.program.program import Program
 from workers.adapters.contract import Run
 from workers.adapters.direct.direct_prompt import DirectPrompt, check_state, declared, expected_outputs
-from workers.answers.candidates import Reading
+from workers.answers.candidates import AnswerReading
 from workers.answers.characters import replace_halves
 from workers.answers.expected import Expected
 from workers.lm.connect.endpoint import Endpoint, Endpoints, LocalModelUrl
@@ -109,11 +109,11 @@ class _Conversation:
             raise still_bad
         return self._outputs(reading)
 
-    def _outputs(self, reading: Reading) -> dict[str, Any]:
+    def _outputs(self, reading: AnswerReading) -> dict[str, Any]:
         self._run.repairs.extend(reading.repairs)
         return declared(self._run.program.signature, reading.values)
 
-    def _judge(self, reading: Reading) -> ModelError | ValidationError | None:
+    def _judge(self, reading: AnswerReading) -> ModelError | ValidationError | None:
         """The reason why the answer cannot be used, or None."""
         missing = reading.missing(self._expected)
         if reading.problem or missing:
@@ -124,7 +124,7 @@ class _Conversation:
             return ValidationError(str(error), code="output_invalid", retryable=True, **error.details)
         return None
 
-    def _unparseable(self, reading: Reading, missing: list[str]) -> ModelError:
+    def _unparseable(self, reading: AnswerReading, missing: list[str]) -> ModelError:
         program = self._run.program
         limit = f"max_tokens={program.max_tokens}" if program.max_tokens else "the provider's own limit of tokens"
         cut = f"; the answer was cut off at {limit}" if self._engine.was_cut else ""

@@ -23,7 +23,7 @@ from workers.adapters.dspy.dspy_signature import dspy_names, field_schema
 from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt, UnreadableAnswer, answer_fields, expected_of
 from workers.adapters.dspy.user_text import UserTextPrompt
 from workers.answers.answer_reader import AnswerReader
-from workers.answers.candidates import NO_TEXT, Reading
+from workers.answers.candidates import NO_TEXT, AnswerReading
 from workers.answers.characters import replace_halves
 from workers.answers.expected import Expected, Form
 from workers.lm.engine import RunEngine
@@ -106,7 +106,7 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
             self._reject(exchange)
         return values
 
-    def _reading(self, exchange: Exchange | None, signature: type[dspy.Signature], completion: str) -> Reading:
+    def _reading(self, exchange: Exchange | None, signature: type[dspy.Signature], completion: str) -> AnswerReading:
         """What the answer says: read by the engine, unless DSPy has changed the text."""
         if exchange is not None and completion in exchange.readings:
             return exchange.readings[completion]
@@ -115,7 +115,7 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
         accepts_cut = self._engine.run.program.on_cut == "accept"
         return reader.end(is_cut=exchange is not None and exchange.was_cut, accepts_cut=accepts_cut)
 
-    def _note(self, signature: type[dspy.Signature], reading: Reading) -> None:
+    def _note(self, signature: type[dspy.Signature], reading: AnswerReading) -> None:
         names = _by_dspy_name(self._engine.run.program.signature)
         self._engine.run.repairs.extend((names.get(name, name), repair) for name, repair in reading.repairs)
 
@@ -131,7 +131,7 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
 
         def fits(values: Mapping[str, Any]) -> bool:
             try:
-                read = answer_fields(self, signature, "", Reading(dict(values), is_found=True))
+                read = answer_fields(self, signature, "", AnswerReading(dict(values), is_found=True))
             except AdapterParseError:
                 return False
             return _judge(program, signature, read) is None

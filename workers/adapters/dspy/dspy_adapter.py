@@ -32,7 +32,7 @@ from workers.adapters.dspy.engine_bridge import program_failure, run_lm
 from workers.adapters.dspy.modules import HostedModule, host_module
 from workers.adapters.dspy.modules.tools import current_trail
 from workers.adapters.dspy.prompts import UnreadableAnswer
-from workers.answers.candidates import Reading
+from workers.answers.candidates import AnswerReading
 from workers.lm.connect.endpoint import Endpoints, LocalModelUrl
 from workers.lm.connect.local_model import LocalModelAddress
 from workers.lm.connect.providers import SchemaDialect, schema_dialect
@@ -173,7 +173,7 @@ def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexErro
         return failure
     expected = list(error.signature.output_fields)
     missing = [name for name in expected if name not in (error.parsed_result or {})] or expected
-    reading = error.reading if isinstance(error, UnreadableAnswer) else Reading({}, problem="empty")
+    reading = error.reading if isinstance(error, UnreadableAnswer) else AnswerReading({}, problem="empty")
     why = reading.why(missing)
     why += f"; {_cut(program)}" if engine.was_cut else ""
     return ModelError(

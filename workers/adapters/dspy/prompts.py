@@ -23,7 +23,7 @@ from dspex.signatures.values.code_fence import without_fence
 from dspex.signatures.values.loose_json import NotJsonError, read_json
 from workers.adapters.dspy.dspy_signature import is_ours, is_text
 from workers.answers.answer_reader import AnswerReader
-from workers.answers.candidates import Reading
+from workers.answers.candidates import AnswerReading
 from workers.answers.characters import replace_halves
 from workers.answers.expected import Expected, Form, Output
 
@@ -34,7 +34,7 @@ class UnreadableAnswer(AdapterParseError):  # type: ignore[misc]
     """An answer that cannot be used, and what the reader of answers made of it."""
 
     def __init__(
-        self, adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, reading: Reading
+        self, adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, reading: AnswerReading
     ) -> None:
         super().__init__(type(adapter).__name__, signature, completion, parsed_result=reading.values)
         self.reading = reading
@@ -89,7 +89,7 @@ def expected_of(
 
 
 def answer_fields(
-    adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, reading: Reading
+    adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, reading: AnswerReading
 ) -> dict[str, Any]:
     """The fields of an answer that was read; those that DSPy's modules added, by their annotations, as they expect.
 

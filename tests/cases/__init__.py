@@ -1,0 +1,1 @@
+"""Failures that users of this field reported, and the tests that are for them: ``@pytest.mark.case("lm-01")``."""
