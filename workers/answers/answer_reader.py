@@ -102,7 +102,7 @@ class AnswerReader:
 
     def _with_whole_characters(self, text: str) -> str:
         """The text, with characters joined that arrive in two halves. A half alone stays as it is."""
-        if not self._half and not HALF.search(text):
+        if not self._half and (text.isascii() or not HALF.search(text)):
             return text
         text = self._half + text
         self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""

@@ -9,13 +9,13 @@ from dspex.signatures.values.loose_json import CUT, STRICT, JsonParser, NotJsonE
 from workers.answers.answer_text import AnswerText
 from workers.answers.candidates import Candidate, Candidates
 from workers.answers.expected import Output
-from workers.answers.reasoning import CLOSE, END_TOKENS, OPEN, skip_reasoning, unfinished_tag
+from workers.answers.reasoning import CLOSE, END_TOKENS, FIRST, OPEN, skip_reasoning, unfinished_tag
 from workers.answers.shown import Shown
 
 __all__ = ["ObjectScanner"]
 
-_LANDMARK = re.compile(rf"(?P<brace>\{{)|(?i:(?P<open>{OPEN})|(?P<close>{CLOSE}))")
-_CLOSE = re.compile(rf"(?i:{CLOSE})")
+_LANDMARK = re.compile(rf"[{{<\[◁](?:(?P<brace>(?<=\{{))|(?P<open>{OPEN})|(?P<close>{CLOSE}))")
+_CLOSE = re.compile(rf"{FIRST}{CLOSE}")
 #: The beginning of an object in a JSON string, which may be an answer.
 _ESCAPED = re.compile(r"\{\\.|\{\s\\", re.DOTALL)
 _FENCE = re.compile(r"```[A-Za-z0-9]{0,20}\s*+|\s++")

@@ -11,7 +11,7 @@ from dspex.signatures.values.loose_json import NotJsonError, Pieces, read_json
 from workers.answers.answer_text import AnswerText
 from workers.answers.candidates import Candidate, Candidates
 from workers.answers.expected import Expected, Output
-from workers.answers.reasoning import CLOSE, END_TOKENS, LONGEST_TAG, OPEN, skip_reasoning, unfinished_tag
+from workers.answers.reasoning import CLOSE, END_TOKENS, FIRST, LONGEST_TAG, OPEN, skip_reasoning, unfinished_tag
 from workers.answers.shown import Shown
 
 __all__ = ["END_NAME", "SectionScanner"]
@@ -19,8 +19,8 @@ __all__ = ["END_NAME", "SectionScanner"]
 #: The marker that ends an answer has this name.
 END_NAME = "completed"
 
-_MARKER = r"\[\[[ \t]{0,9}##[ \t]{0,9}(?P<name>\w{1,200})[ \t]{0,9}##[ \t]{0,9}\]\]"
-_LANDMARK = re.compile(rf"(?P<marker>{_MARKER})|(?i:(?P<open>{OPEN})|(?P<close>{CLOSE}))")
+_MARKER = r"(?<=\[)\[[ \t]{0,9}##[ \t]{0,9}(?P<name>\w{1,200})[ \t]{0,9}##[ \t]{0,9}\]\]"
+_LANDMARK = re.compile(rf"{FIRST}(?:(?P<marker>{_MARKER})|(?P<open>{OPEN})|(?P<close>{CLOSE}))")
 _PART_OF_MARKER = re.compile(r"\[\[[ \t]{0,9}(?:##?[ \t]{0,9}(?:\w{1,200}[ \t]{0,9}(?:##?[ \t]{0,9}\]?)?)?)?\Z")
 _SPACE = " \t\r\n"
 #: What may stand beside a marker: bold, italics, code, quotes, a heading or a quotation.
@@ -108,7 +108,7 @@ class SectionScanner:
         marker = text.rfind("[[", max(at, len(text) - _LONGEST_MARKER), end + 2)
         if marker >= 0 and text.find("]]", marker) < 0:
             end = min(end, marker)
-        if text.endswith(">", at, end):
+        if end > at and text[end - 1] == ">":
             token = END_TOKENS.search(text, max(at, end - _LONGEST_MARKER), end)
             end = token.start() if token else end
         least = max(at, end - _MOST_HELD)
@@ -226,19 +226,20 @@ class SectionScanner:
         """More text of the section, without the whitespace at its ends."""
         if not text:
             return
-        self._is_line_begun = not text.endswith("\n")
+        self._is_line_begun = text[-1] != "\n"
         section = self._section
         if section is None:
             if text.strip(_SPACE):
                 self._candidates.note("text around the sections was set aside")
             return
-        if section.is_blank:
+        if not section.parts:
             text = text.lstrip(_SPACE)
         body = text.rstrip(_SPACE)
         if not body:
             section.space += text if section.parts else ""
             return
-        section.is_broken |= section.was_interrupted or (section.is_blank and section.is_quoted(body))
+        if section.was_interrupted or (section.beside and not section.parts and section.is_quoted(body)):
+            section.is_broken = True
         section.parts.append(section.space + body)
         section.space = text[len(body) :]
         if self._shown and section.output is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import EnumMeta
+from functools import lru_cache
 from typing import Any, ClassVar, get_args
 
 import dspy
@@ -75,17 +76,22 @@ def expected_of(
     fits: Callable[[Mapping[str, Any]], bool] = lambda values: True,
 ) -> Expected:
     """What an answer by this signature is read for; ``names`` are the program's names of its outputs, by DSPy's."""
+    outputs = _outputs(signature, tuple((names or {}).items()))
+    return Expected(form, outputs, frozenset(signature.input_fields), fits)
+
+
+@lru_cache(maxsize=256)
+def _outputs(signature: type[dspy.Signature], names: tuple[tuple[str, str], ...]) -> Mapping[str, Output]:
     defaults = apply_output_field_defaults(signature, {})
-    outputs = {
+    return {
         name: Output(
             is_text=is_text(field) or not is_ours(field),
             is_required=name not in defaults,
             is_nullable=is_ours(field) and annotation_allows_none(field.annotation),
-            name=(names or {}).get(name),
+            name=dict(names).get(name),
         )
         for name, field in signature.output_fields.items()
     }
-    return Expected(form, outputs, frozenset(signature.input_fields), fits)
 
 
 def answer_fields(
