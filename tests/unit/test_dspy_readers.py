@@ -20,23 +20,23 @@ from workers.adapters.dspy.linear_readers import REPAIRING_MODULES, code_in_fenc
 ANSWERS = st.lists(st.sampled_from(["```", "python", " ", "\n", "``", "`", "a", "a = 1", "=", "---"]), max_size=12)
 
 
-def test_every_module_of_dspy_that_repairs_json_is_bounded() -> None:
+def test_every_module_of_dspy_that_repairs_json_is_known() -> None:
     found = {
         name for name, module in [*sys.modules.items()] if name.startswith("dspy.") and hasattr(module, "json_repair")
     }
     assert found == set(REPAIRING_MODULES)
 
 
-@pytest.mark.parametrize("text", ['{"a": 1,}', "{a: 1", '{"a": 1}' + " " * 3000], ids=len)
-def test_dspy_repairs_short_json_and_reads_long_json(text: str) -> None:
+@pytest.mark.parametrize("text", ['{"a": 1,}', "{a: 1}", '{"a": 1' + " " * 3000 + ",}"], ids=len)
+def test_dspy_repairs_json_with_slips(text: str) -> None:
     linear_readers.install()
     assert parse_value(text, dict[str, int]) == {"a": 1}
 
 
-def test_dspy_does_not_repair_long_json() -> None:
+def test_dspy_does_not_close_json_that_is_cut_off() -> None:
     linear_readers.install()
     with pytest.raises(ValueError, match="dict"):
-        parse_value('{"a": 1,' + " " * 3000, dict[str, int])
+        parse_value('{"a": 1,', dict[str, int])
 
 
 @given(ANSWERS)

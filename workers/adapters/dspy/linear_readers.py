@@ -1,19 +1,17 @@
 """Readers of DSPy whose time grows with the square of an answer's length or worse, replaced by linear ones.
 
-DSPy hands model answers to json_repair without a bound, and finds code fences with patterns that look for the end of a
-fence from each of its beginnings. The replacements return the same, except that only short text is repaired.
+DSPy hands model answers to json_repair, and finds code fences with patterns that look for the end of a fence from each
+of its beginnings. The replacements return the same, except that JSON which is cut off or has several meanings is not
+repaired.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from importlib import import_module
 from typing import Any
 
-import json_repair
-
-from workers.answers.json_object import is_repairable
+from dspex.signatures.values.loose_json import NotJsonError, read_json
 
 __all__ = ["REPAIRING_MODULES", "code_in_fence", "code_of_program", "install", "repaired"]
 
@@ -37,21 +35,19 @@ _ASSIGNED = re.compile(r"(\w+)\s*=")
 def install() -> None:
     """Have DSPy use these readers. Doing it again changes nothing."""
     for name in REPAIRING_MODULES:
-        vars(import_module(name))["json_repair"] = _BoundedRepair
+        vars(import_module(name))["json_repair"] = _LooseJson
     vars(import_module("dspy.adapters.types.code"))["_filter_code"] = code_in_fence
 
 
 def repaired(text: str) -> Any:
-    """``json_repair.loads`` within the bounds of :func:`is_repairable`; beyond them valid JSON, or "" for all else."""
-    if is_repairable(text):
-        return json_repair.loads(text)
+    """The JSON that a text is, as :func:`read_json` reads it; "" for all else, as json_repair has it."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return ""  # json_repair's own answer to text that it cannot repair
+        return read_json(text)[0]
+    except NotJsonError:
+        return ""
 
 
-class _BoundedRepair:
+class _LooseJson:
     """What DSPy uses of the module json_repair."""
 
     loads = staticmethod(repaired)

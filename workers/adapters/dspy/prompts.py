@@ -76,7 +76,7 @@ def expected_of(
     fits: Callable[[Mapping[str, Any]], bool] = lambda values: True,
 ) -> Expected:
     """What an answer by this signature is read for; ``names`` are the program's names of its outputs, by DSPy's."""
-    outputs = _outputs(signature, tuple((names or {}).items()))
+    outputs = _outputs(signature, tuple((names or {}).items()))  # type: ignore[arg-type]
     return Expected(form, outputs, frozenset(signature.input_fields), fits)
 
 
