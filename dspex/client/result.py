@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from dspex.client.session import Session
 from dspex.errors import ExecutionCancelled, ExecutionFailed
@@ -12,39 +11,42 @@ from dspex.wait.driver import Row
 
 __all__ = ["Result", "recorded_result"]
 
+_RECORD = "a result is a record: it cannot be changed"
 
-class Result(Mapping[str, Any]):
-    """The outputs of an execution: ``result.answer``, ``result["answer"]``, ``dict(result)``."""
 
-    __slots__ = ("_values",)
+class Result(dict[str, Any]):
+    """The outputs of an execution: ``result.answer``, ``result["answer"]``, ``dict(result)``, ``{**result}``.
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        object.__setattr__(self, "_values", dict(values))
+    It cannot be changed. An output wins over a method of the same name: with an output ``items``, ``result.items`` is
+    its value, and ``dict(result).items()`` gives all outputs.
+    """
 
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        return super().__getattribute__(name)
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self._values[name]
-        except KeyError:
-            known = ", ".join(self._values)
-            raise AttributeError(f"no output {name!r}; this result has {known}") from None
+        raise AttributeError(f"no output {name!r}; this result has {', '.join(self)}")
 
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a result is a record: it cannot be changed")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self})
 
     def __repr__(self) -> str:
-        return f"Result({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
+        return f"Result({', '.join(f'{name}={self[name]!r}' for name in self)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Result, (self._values,)
+        return Result, (dict(self),)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(_RECORD)
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(_RECORD)
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
 
 
 def recorded_result(session: Session, row: Row) -> Result:
