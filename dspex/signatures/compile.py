@@ -13,7 +13,7 @@ from pydantic_core import ValidationError as CoreError
 
 from dspex.errors import SignatureSyntaxError
 from dspex.signatures.compiled import Signature
-from dspex.signatures.fields import NO_DEFAULT, Field
+from dspex.signatures.fields import NO_DEFAULT, Field, with_lifted_description
 from dspex.signatures.identity import has_default
 from dspex.signatures.parse import class_signatures, dspy_strings, native_language
 from dspex.signatures.parse.source import Source
@@ -81,7 +81,7 @@ def compile_uncached(
     if constraints:
         _refuse_unknown_fields(read, constraints)
         inputs, outputs = (_constrained(read, side, constraints) for side in (inputs, outputs))
-    inputs, outputs = _with_defaults(read, inputs), _with_defaults(read, outputs)
+    inputs, outputs = (_with_defaults(read, tuple(map(with_lifted_description, side))) for side in (inputs, outputs))
     return Signature(
         _name(read, name), _description(about), inputs, outputs, (_validator(read, inputs), _validator(read, outputs))
     )

@@ -78,15 +78,16 @@ def _side(side: Literal["inputs", "outputs"], old: tuple[Field, ...], new: tuple
 
 def _field(side: Literal["inputs", "outputs"], old: Field, new: Field) -> Iterator[Change]:
     name = new.name
-    if old.full_type != new.full_type:
-        wider = accepts(new.full_type, old.full_type)
+    before, after = old.full_type.without_notes(), new.full_type.without_notes()
+    if before != after:
+        wider = accepts(after, before)
         reason = f"{old.full_type} became {new.full_type}"
         yield Change(side, name, "type", wider and (new.required <= old.required), reason)
     elif new.required and not old.required:
         yield Change(side, name, "default", False, "the field is now required")
     elif old.default != new.default:
         yield Change(side, name, "default", True, "the default has changed")
-    if old.description != new.description:
+    if old.description != new.description or (before == after and old.type != new.type):
         yield Change(side, name, "description", True, "a different description changes the prompt")
     if old.secret != new.secret:
         yield Change(
@@ -170,7 +171,7 @@ def _members(wide: Type, narrow: Type) -> bool:
     if wide.name == "tagged":
         return all(tag in new and accepts(new[tag], arg) for tag, arg in old.items())
     known = all(key in new and accepts(new[key], arg) for key, arg in old.items())
-    return known and all(key in old or arg.name == "optional" for key, arg in new.items())
+    return known and wide.required <= narrow.required
 
 
 _ACCEPT: Mapping[str, Any] = {

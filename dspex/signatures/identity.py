@@ -15,7 +15,7 @@ from typing import Any
 
 from dspex.signatures.fields import NO_DEFAULT, Field, Type, literal
 from dspex.signatures.types.type_registry import SPECS
-from dspex.signatures.values.codec import to_json_value
+from dspex.signatures.values.text_forms import to_text
 
 __all__ = ["definition", "fingerprint"]
 
@@ -58,7 +58,7 @@ def has_default(field: Field) -> bool:
 
 def json_form(value: Any) -> Any:
     """A value in its JSON form."""
-    return json.loads(json.dumps(value, default=to_json_value))
+    return json.loads(json.dumps(value, default=to_text))
 
 
 def fingerprint(description: str, inputs: Sequence[Field], outputs: Sequence[Field]) -> str:

@@ -27,6 +27,14 @@ TYPES: dict[str, Any] = {
     ":map": {"a": 1, "b": {"c": "d"}},
     ":binary": "aGVsbG8=",
     ":datetime": "2025-01-02T03:04:05+00:00",
+    ":date": "2025-01-02",
+    ":time": "03:04:05",
+    ":duration": "P1DT2H30M",
+    ":decimal": "19.90",
+    ":uuid": "123e4567-e89b-12d3-a456-426614174000",
+    ":ipv4": "192.0.2.1",
+    ":ipv6": "2001:db8::1",
+    ":url": "https://example.org/a",
     ':enum("yes", "no, thanks", "it\'s")': "no, thanks",
     ":embedding(dimensions=3)": [0.5, -1.0, 2.0],
     ":probability": 0.75,
@@ -42,6 +50,9 @@ TYPES: dict[str, Any] = {
     ":history": {"messages": [{"question": "a", "answer": "b"}]},
     ":list(:string)": ["a", "b, c"],
     ":list(:datetime)": ["2025-01-02T03:04:05+00:00"],
+    ":list(:uuid)": ["123e4567-e89b-12d3-a456-426614174000"],
+    ":dict(:string, :decimal)": {"a": "1.10"},
+    ':object("first name"=:string, born=:optional(:date))': {"first name": "Ada", "born": "1815-12-10"},
     ":list(:list(:integer))": [[1, 2], []],
     ":list(:reasoning_chain)": [STEPS],
     ":dict(:string, :float)": {"a": 0.5},
@@ -123,6 +134,42 @@ def test_descriptions_name_the_constraints() -> None:
     assert said["text"] == "what was written"
     assert said["summary"] == "one sentence; at most 160 characters"
     assert said["marks"] == "at most 3 items; each at least 1; each at most 10"
+
+
+NOTED = (
+    ':object("firstName"=:string(description="the given name", examples=["Ada"]), '
+    'marks=:list(:string(description="a mark")), description="A person of whom we know little.")'
+)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        signature(f':string question -> {NOTED} who "who it is"'),
+        signature(f":string question -> :list({NOTED}) who"),
+        signature(f":string question -> :optional({NOTED}) who"),
+        signature(f':{NOTED[1:]} who "who it is" -> :string answer'),
+        signature(f":list({NOTED}) who -> :string answer"),
+    ],
+    ids=["output", "in a list", "optional", "input", "input in a list"],
+)
+def test_what_is_said_inside_of_types_is_in_every_prompt(compiled: Signature, prompt: str) -> None:
+    given = {"who": None} if compiled.input_fields[0].name == "who" else {"question": "?"}
+    (system, *_) = PROMPTS[prompt]().format(dspy_signature(compiled), [], given)
+    for said in ("the given name", "Ada", "firstName", "a mark", "A person of whom we know little."):
+        assert said in system["content"]
+
+
+def test_the_compact_prompt_names_the_part_that_it_describes() -> None:
+    compiled = signature(f':string(examples=["?"]) question -> {NOTED} who "who it is"')
+    (system, *_) = CompactAdapter().format(dspy_signature(compiled), [], {"question": "?"})
+    assert system["content"].splitlines()[1:] == [
+        'question: for example "?"',
+        "who: who it is; A person of whom we know little.",
+        'who.firstName: the given name; for example "Ada"',
+        "who.marks[]: a mark",
+    ]
 
 
 def test_every_field_carries_its_schema_in_the_providers_dialect() -> None:

@@ -221,8 +221,9 @@ READERS: dict[str, tuple[Read, list[tuple[str, str, str]], int]] = {
 }
 
 TYPES = [
-    ":integer", ":float", ":probability", ":boolean", ":datetime", ":binary", ":map", ":any", ":atom", ":image",
-    ":prompt_template", ':enum("a", "b")', ":list(:integer)", ":optional(:integer)", ":union(:integer, :boolean)",
+    ":integer", ":float", ":probability", ":boolean", ":datetime", ":date", ":duration", ":decimal",
+    ":uuid", ":ipv6", ":binary", ":map", ":any", ":atom", ":image", ":prompt_template",
+    ':enum("a", "b")', ":list(:integer)", ":optional(:integer)", ":union(:integer, :boolean)",
     ':string(one_of=["a", "b"])', ':string(pattern="(a|b|ab)*c")', ':string(pattern="(a{30}){30}")',
     ':string(pattern="[a-f0-9:.]{999}$")', *(f':string(format="{name}")' for name in FORMATS),
 ]  # fmt: skip

@@ -19,6 +19,7 @@ def named(**outputs: Any) -> dict[str, Any]:
     return outputs
 
 
+@pytest.mark.case("sig-08")
 def test_outputs_win_over_names_of_a_mapping() -> None:
     result = Result(VALUES)
     for name, value in VALUES.items():

@@ -7,22 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dspex.signatures.fields import Field, Type
-from dspex.signatures.types.type_registry import expand
+from dspex.signatures.types.type_registry import expand, is_text
 
 __all__ = ["Expected", "Form", "Output", "is_text_type"]
 
 #: How answers are written: sections with markers, or one JSON object.
 Form = Literal["sections", "object"]
 
-_TEXTS = frozenset({"string", "enum", "binary", "datetime"})
-
 
 def is_text_type(kind: Type) -> bool:
     """Whether all values of the type are text, so that the text of a section is the value as it stands."""
     primitive = expand(kind)
-    if primitive.name == "optional":
-        return is_text_type(primitive.args[0])
-    return primitive.name in _TEXTS
+    return is_text(primitive.args[0] if primitive.name == "optional" else primitive)
 
 
 @dataclass(frozen=True, slots=True)

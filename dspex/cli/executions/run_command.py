@@ -14,11 +14,9 @@ from dspex.cli.output.plain_text import echo
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.signatures import Signature
+from dspex.signatures.types.type_registry import is_text
 
 __all__ = ["run"]
-
-#: Types whose value is never read as JSON.
-TEXT_TYPES = frozenset({"string", "enum", "atom", "model_output", "prompt_template"})
 
 
 @click.command()
@@ -55,13 +53,13 @@ def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int,
 
 
 def _inputs(signature: Signature, pairs: tuple[str, ...]) -> dict[str, Any]:
-    types = {field.name: field.type.name for field in signature.input_fields}
+    texts = {field.name for field in signature.input_fields if is_text(field.type)}
     inputs: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator:
             raise click.UsageError(f"{pair!r} is not KEY=VALUE")
-        inputs[key] = value if types.get(key) in TEXT_TYPES else _json_or_text(value)
+        inputs[key] = value if key in texts else _json_or_text(value)
     return inputs
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dspex.signatures.fields import NO_DEFAULT, Field, Type
+from dspex.signatures.parse.annotations import Scope, from_annotation, without_secret
+from dspex.signatures.parse.class_members import json_of
+from dspex.signatures.parse.class_scope import annotations_of, keep_local_types
 from dspex.signatures.parse.lexer import type_error
+from dspex.signatures.parse.native_language import parse_type
 from dspex.signatures.parse.source import Source
+from dspex.signatures.types.python_constraints import from_python
 from dspex.signatures.types.type_registry import TypeFaultError, constrain
 
 __all__ = ["InputField", "OutputField", "SignatureModel", "read"]
@@ -33,7 +37,8 @@ def InputField(  # noqa: N802 - named as in DSPy
     """Declare an input of a :class:`SignatureModel`.
 
     ``desc`` is its description, ``type`` a type of the language (``":embedding"``) if the annotation is not
-    specific enough. ``secret`` keeps the value out of errors. Other arguments are constraints: ``max_length=280``.
+    specific enough. ``secret`` keeps the value out of errors. Other arguments are constraints (``max_length=280``) and
+    notes for the model (``examples=["Paris"]``).
     """
     return _Marker("inputs", desc, type, default, secret, constraints)
 
@@ -55,6 +60,10 @@ class SignatureModel:
             question: str = dspex.InputField(desc="what to answer")
             answer: str = dspex.OutputField(max_length=280)
     """
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        keep_local_types(cls)
 
 
 def read(source: Any) -> Source:
@@ -81,9 +90,13 @@ def _read_model(source: type[SignatureModel]) -> Source:
         for name, value in vars(cls).items()
         if isinstance(value, _Marker)
     }
-    hints = typing.get_type_hints(source, include_extras=True)
+    scope = Scope().within(source)
+    try:
+        hints = annotations_of(source, scope.local)
+    except TypeFaultError as fault:
+        raise type_error(fault, source.__name__) from None
     _reject_undeclared(source, markers, hints)
-    fields = {name: _model_field(source, name, hints[name], marker) for name, marker in markers.items()}
+    fields = {name: _model_field(source, name, hints[name], marker, scope) for name, marker in markers.items()}
     sides = [
         tuple(fields[name] for name, marker in markers.items() if marker.side == side) for side in ("inputs", "outputs")
     ]
@@ -102,44 +115,51 @@ def _reject_undeclared(source: type, markers: Mapping[str, _Marker], hints: Mapp
         raise type_error(fault, f"field {stray[0]!r}")
 
 
-def _model_field(source: type, name: str, hint: Any, marker: _Marker) -> Field:
-    from dspex.signatures.parse.annotations import from_annotation
-    from dspex.signatures.parse.native_language import parse_type
-    from dspex.signatures.types.python_constraints import from_python
-
+def _model_field(source: type, name: str, hint: Any, marker: _Marker, scope: Scope) -> Field:
+    hint, is_secret = without_secret(hint)
     try:
-        kind = parse_type(marker.type) if marker.type is not None else from_annotation(hint)
+        kind = parse_type(marker.type) if marker.type is not None else from_annotation(hint, (), scope)
         given = dict(marker.constraints)
         limits = {key: given.pop(key) for key in tuple(given) if key in ("ge", "gt", "le", "lt")}
         kind = constrain(from_python(kind, limits), given)
     except TypeFaultError as fault:
         raise type_error(fault, f"field {name!r} of {source.__name__}") from None
-    return make_field(name, kind, marker.desc, marker.default, marker.secret)
+    return make_field(name, kind, marker.desc, marker.default, marker.secret or is_secret)
 
 
 def make_field(name: str, kind: Type, description: str, default: Any, secret: bool = False) -> Field:
     """A field of this type, where ``:optional`` around the type makes the field optional."""
+    default = _plain_default(default)
     if kind.name != "optional":
         return Field(name, kind, description, False, default, secret)
     return Field(name, kind.args[0], description, True, None if default is NO_DEFAULT else default, secret)
 
 
-def _read_dspy(source: Any) -> Source:
-    from dspex.signatures.parse.annotations import from_annotation
+def _plain_default(default: Any) -> Any:
+    """The default in its JSON form: a member of an enum as its value, a model as a map. Whether it fits shows later."""
+    if default is NO_DEFAULT:
+        return default
+    try:
+        return json_of(default)
+    except ValueError:
+        return default
 
+
+def _read_dspy(source: Any) -> Source:
     sides: dict[str, list[Field]] = {"input": [], "output": []}
     for name, info in source.model_fields.items():
         extra = info.json_schema_extra or {}
         side = sides.get(str(extra.get("__dspy_field_type")))
         if side is None:
             continue
+        annotation, is_secret = without_secret(info.annotation)
         try:
-            kind = from_annotation(info.annotation, info.metadata)
+            kind = from_annotation(annotation, (info,), Scope().within(source))
         except TypeFaultError as fault:
             raise type_error(fault, f"field {name!r} of {source.__name__}") from None
         about = str(extra.get("desc") or info.description or "")
         default = NO_DEFAULT if info.is_required() else info.get_default(call_default_factory=True)
-        side.append(make_field(name, kind, "" if about == f"${{{name}}}" else about, default))
+        side.append(make_field(name, kind, "" if about == f"${{{name}}}" else about, default, is_secret))
     return _checked(
         Source(source.__name__, _instructions(source, sides), tuple(sides["input"]), tuple(sides["output"]))
     )

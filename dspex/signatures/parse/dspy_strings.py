@@ -20,13 +20,17 @@ __all__ = ["parse"]
 _PLAIN = {
     "str": "string", "int": "integer", "float": "float", "bool": "boolean", "bytes": "binary", "Any": "any",
     "Text": "string", "datetime": "datetime", "dict": "map", "Dict": "map", "Mapping": "map",
+    "date": "date", "time": "time", "timedelta": "duration", "UUID": "uuid", "Decimal": "decimal",
+    "IPv4Address": "ipv4", "IPv6Address": "ipv6", "AnyUrl": "url",
     "Image": "image", "Audio": "audio", "History": "history",
 }  # fmt: skip
 _LISTS = frozenset({"list", "List", "Sequence"})
 _DICTS = frozenset({"dict", "Dict", "Mapping"})
 _MODULES = {
     "typing": None, "typing_extensions": None, "t": None,
-    "datetime": frozenset({"datetime"}), "dspy": frozenset({"Image", "Audio", "History"}),
+    "datetime": frozenset({"datetime", "date", "time", "timedelta"}), "uuid": frozenset({"UUID"}),
+    "decimal": frozenset({"Decimal"}), "ipaddress": frozenset({"IPv4Address", "IPv6Address"}),
+    "pydantic": frozenset({"AnyUrl"}), "dspy": frozenset({"Image", "Audio", "History"}),
 }  # fmt: skip
 _BARE_ELSEWHERE = frozenset({"Image", "Audio", "History"})
 _NULLS = frozenset({"None", "NoneType"})
@@ -115,7 +119,8 @@ class _DspyStringParser(Tokens):
     def _unknown(self, name: str, at: int) -> NoReturn:
         fault = TypeFaultError(
             f"unknown type {name}",
-            expected="a type that JSON can hold, such as str or list[str]",
+            expected="a type that JSON can hold, such as str or list[str]; "
+            "a class of your own needs a signature that is written as a class",
             near=nearest(name, _NAMES),
         )
         self.fail_type(fault, at)
@@ -170,7 +175,7 @@ class _DspyStringParser(Tokens):
         given: dict[str, Any] = {}
         while self.skip(","):
             if self.here[:1] in ("'", '"'):
-                self._python_literal(0)  # a note for people, as typing allows
+                given.setdefault("description", self._python_literal(0))
                 continue
             name = self.identifier("Field(...)")
             if name != "Field":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspex.signatures.fields import NO_DEFAULT, Field, Type
+from dspex.signatures.fields import LEFT_OUT, NO_DEFAULT, Field, Type
 from dspex.signatures.parse.lexer import MAX_NESTING, NATIVE, Tokens
 from dspex.signatures.parse.source import Source
 from dspex.signatures.types.type_registry import TypeFaultError, build, known
+from dspex.signatures.values.validators import key_default
 
 __all__ = ["is_native", "parse", "parse_type"]
 
@@ -43,10 +44,11 @@ def parse_type(text: str) -> Type:
 class _TypeArguments:
     """The arguments of a type, and the token of each constraint."""
 
-    __slots__ = ("args", "given", "labels", "places")
+    __slots__ = ("args", "defaults", "given", "labels", "places")
 
     def __init__(self) -> None:
         self.args: list[Type] = []
+        self.defaults: list[str | None] = []
         self.labels: list[str] = []
         self.given: dict[str, Any] = {}
         self.places: dict[str, int] = {}
@@ -124,7 +126,7 @@ class _NativeParser(Tokens):
                 self.expect(",", "',' or ')'")
         secret = self._take_secret(parts) if is_field and "secret" in parts.given else False
         try:
-            return build(name, parts.args, parts.labels, parts.given), secret
+            return build(name, parts.args, parts.labels, parts.given, parts.defaults), secret
         except TypeFaultError as fault:
             self.fail_type(fault, parts.places.get(fault.key or "", at))
 
@@ -132,20 +134,46 @@ class _NativeParser(Tokens):
         word = self.here
         if word[:1] == ":":
             parts.args.append(self._type(depth + 1)[0])
-        elif word[:1] == '"':
+        elif word[:1] == '"' and name != "object":
             parts.labels.append(self.string("text in double quotes"))
         else:
             at = self.at
-            key = self.identifier("a type, text in double quotes or a constraint such as min=1")
+            is_key = name == "object" and self._is_key()
+            if is_key and word[:1] == '"':
+                key = self.string("a key in double quotes")
+            else:
+                key = self.identifier("a type, text in double quotes or a constraint such as min=1")
+            may_be_left_out = is_key and self.skip("?")
             self.expect("=", "'='")
-            if name == "object" and self.here[:1] == ":":
-                parts.labels.append(key)
-                parts.args.append(self._type(depth + 1)[0])
+            if is_key:
+                self._key(key, parts, depth, may_be_left_out=may_be_left_out)
                 return
             if key in parts.given:
                 self.fail("each constraint once", problem=f"{key} is given twice", at=at)
             parts.places[key] = at
             parts.given[key] = self.literal()
+
+    def _is_key(self) -> bool:
+        """Whether a key of an ``:object`` is next: a type follows its name."""
+        following = self.tokens[self.at + 1 : self.at + 4]
+        following = following[1:] if following[:1] == ["?"] else following
+        return len(following) > 1 and following[0] == "=" and len(following[1]) > 1 and following[1][0] == ":"
+
+    def _key(self, key: str, parts: _TypeArguments, depth: int, *, may_be_left_out: bool) -> None:
+        kind = self._type(depth + 1)[0]
+        default = LEFT_OUT if may_be_left_out else None
+        at = self.at
+        if self.skip("="):
+            if may_be_left_out:
+                self.fail("'?' or a default", problem="a key with a default may be left out anyway", at=at)
+            value = self.literal()
+            try:
+                default = key_default(kind, value)
+            except TypeFaultError as fault:
+                self.fail_type(fault, at)
+        parts.labels.append(key)
+        parts.args.append(kind)
+        parts.defaults.append(default)
 
     def _take_secret(self, parts: _TypeArguments) -> bool:
         secret = parts.given.pop("secret")

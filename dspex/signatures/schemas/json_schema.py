@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from dspex.signatures.fields import Field, Type
+from dspex.signatures.descriptions import named_values
+from dspex.signatures.fields import LEFT_OUT, Field, Type
 from dspex.signatures.identity import has_default, json_form
 from dspex.signatures.types.constraints import CONSTRAINT_RULES
 from dspex.signatures.types.type_registry import SPECS, expand
@@ -28,7 +31,8 @@ def side_schema(name: str, description: str, fields: Sequence[Field]) -> Schema:
 def _field(field: Field) -> Schema:
     schema = type_schema(field.full_type)
     if field.description:
-        schema["description"] = field.description
+        inner = type_schema(field.type).get("description") if field.type.notes else None
+        schema["description"] = f"{field.description}\n{inner}" if inner else field.description
     if has_default(field):
         schema["default"] = json_form(field.default)
     return schema
@@ -44,13 +48,21 @@ def _closed(properties: Schema, required: Sequence[str]) -> Schema:
 
 
 def type_schema(kind: Type) -> Schema:
-    """The JSON Schema of a type with its constraints."""
+    """The JSON Schema of a type with its constraints and notes."""
+    schema = _unnoted_schema(kind)
+    notes = dict(kind.notes)
+    if "names" in notes:
+        notes["description"] = "\n".join(filter(None, [notes.get("description"), named_values(notes.pop("names"))]))
+    return schema | {name: json.loads(text) if name == "examples" else text for name, text in notes.items()}
+
+
+def _unnoted_schema(kind: Type) -> Schema:
     spec = SPECS[kind.name]
     if spec.base is None:
         plain = dict(spec.json) if spec.json is not None else _COMPOSITES[kind.name](kind)
         return _constrained(kind, plain)
     limits = expand(kind).constraints if kind.constraints else spec.base.constraints
-    schema = type_schema(Type(spec.base.name, spec.base.args, spec.base.labels, limits))
+    schema = type_schema(replace(spec.base, constraints=limits))
     return schema | dict(spec.json or {})
 
 
@@ -64,9 +76,13 @@ def _constrained(kind: Type, schema: Schema) -> Schema:
 
 
 def _object(kind: Type) -> Schema:
-    members = dict(zip(kind.labels, kind.args, strict=True))
-    required = [key for key, arg in members.items() if arg.name != "optional"]
-    return _closed({key: type_schema(arg) for key, arg in members.items()}, required)
+    members = {key: _key_schema(arg, default) for key, arg, default in kind.object_keys()}
+    return _closed(members, [key for key in kind.labels if key in kind.required])
+
+
+def _key_schema(kind: Type, default: str | None) -> Schema:
+    schema = type_schema(kind)
+    return schema if default in (None, LEFT_OUT) else schema | {"default": json.loads(str(default))}
 
 
 def _tagged(kind: Type) -> Schema:

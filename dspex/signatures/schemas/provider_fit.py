@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dspex.signatures.fields import Field, Type
+from dspex.signatures.fields import Field, Type, literal
 from dspex.signatures.types.constraints import CONSTRAINT_RULES
 from dspex.signatures.types.type_registry import SPECS, expand
 
@@ -186,6 +186,9 @@ _KEYWORD_PHRASES = {
     "uniqueItems": "no item twice",
     "contentEncoding": "in {}",
     "required": "with the keys {}",
+    "default": "by default {}",
+    "examples": "for example {}",
+    "title": "titled {!r}",
 }
 """The text that replaces an unsupported keyword in a description."""
 
@@ -229,7 +232,11 @@ class _Rewriter:
     def object(self, schema: Schema, path: str) -> Schema:
         dot = f"{path}." if path else ""
         properties = {key: self.rewrite(value, f"{dot}{key}") for key, value in schema["properties"].items()}
-        required = list(properties) if self.dialect.all_required else schema["required"]
+        required = schema["required"]
+        if self.dialect.all_required:
+            if path:  # null stands for a key that is left out
+                properties = {key: value if key in required else _nullable(value) for key, value in properties.items()}
+            required = list(properties)
         ordered = {"propertyOrdering": list(properties)} if self.dialect.ordered else {}
         return self.keep({**schema, "properties": properties, "required": required, **ordered}, path)
 
@@ -241,7 +248,8 @@ class _Rewriter:
             words = [
                 schema.get("description", ""),
                 "A JSON object, written as JSON text",
-                _in_words(schema, ("required",)),
+                *_entries_in_words(schema),
+                _in_words(schema, ("required", "examples")),
             ]
             return {"type": "string", "description": "; ".join(filter(None, words))}
         inside = schema.get("additionalProperties", True)
@@ -295,15 +303,31 @@ class _Rewriter:
         return True
 
 
+def _entries_in_words(schema: Schema) -> Iterator[str]:
+    """What keys and values of an object that is written as text fit, as far as they are not any."""
+    for keyword, what in (("propertyNames", "its keys fit"), ("additionalProperties", "its values fit")):
+        inner = schema.get(keyword)
+        if isinstance(inner, dict) and inner:
+            yield f"{what} the JSON Schema {literal(inner)}"
+
+
+def _nullable(schema: Schema) -> Schema:
+    null = {"type": "null"}
+    return schema if null in schema.get("anyOf", ()) else {"anyOf": [schema, null]}
+
+
 def _in_words(schema: Schema, keywords: Sequence[str]) -> str:
     words = []
     for keyword in keywords:
         if keyword in _KEYWORD_PHRASES and keyword in schema:
-            value = schema[keyword]
-            words.append(
-                _KEYWORD_PHRASES[keyword].format(", ".join(map(str, value)) if isinstance(value, list) else value)
-            )
+            words.append(_KEYWORD_PHRASES[keyword].format(_keyword_text(keyword, schema[keyword])))
     return "; ".join(words)
+
+
+def _keyword_text(keyword: str, value: Any) -> Any:
+    if keyword in ("default", "examples"):
+        return ", ".join(map(literal, value if keyword == "examples" else [value]))
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _problems(dialect: Dialect, schema: Schema) -> Iterator[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import base64
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
+from uuid import UUID
 
 from dspex.signatures.fields import Type
 from dspex.signatures.types.constraints import CONSTRAINT_RULES
 from dspex.signatures.types.type_registry import TypeSpec, build, register
-from dspex.signatures.values import value_checks
+from dspex.signatures.values import text_forms, value_checks
 
 MAX_TEXT = 2**31 - 1
 """The length limit of all text: with a limit, pydantic_core also rejects lone surrogates."""
@@ -69,19 +74,76 @@ _primitive(
     "Bytes; base64 text in JSON.",
     core={
         "type": "function-before",
-        "function": {"type": "no-info", "function": value_checks.read_bytes},
+        "function": {"type": "no-info", "function": text_forms.read_bytes},
         "schema": {"type": "bytes", "strict": True},
     },
+    from_text=base64.b64decode,
     json={"type": "string", "contentEncoding": "base64"},
     python=bytes,
 )
-_primitive(
+
+
+def _text_form(
+    name: str, phrase: str, doc: str, python: type, read: Callable[[Any], Any], from_text: Any = None, **json: str
+) -> None:
+    """A type that is text in JSON: ``read`` accepts values, ``from_text`` (by default the same) decodes them."""
+    schema = {"type": "string", **json}
+    _primitive(name, phrase, doc, core=_plain(read), json=schema, python=python, from_text=from_text or read)
+
+
+_text_form(
     "datetime",
     "a datetime, or its ISO 8601 text",
     "A date and time; ISO 8601 text in JSON.",
-    core=_plain(value_checks.read_datetime),
-    json={"type": "string", "format": "date-time"},
-    python=datetime,
+    datetime,
+    text_forms.read_datetime,
+    datetime.fromisoformat,  # zones of seconds, too
+    format="date-time",
+)
+_text_form(
+    "date", "a date, or its ISO 8601 text", "A date; ISO 8601 text in JSON.", date, text_forms.read_date, format="date"
+)
+_text_form(
+    "time",
+    "a time of day, or its ISO 8601 text",
+    "A time of day; ISO 8601 text in JSON.",
+    time,
+    text_forms.read_time,
+    time.fromisoformat,
+    format="time",
+)
+_text_form(
+    "duration",
+    "a timedelta, or its ISO 8601 text",
+    "A length of time, a `timedelta`; ISO 8601 text in JSON, without years and months: `P1DT2H30M`.",
+    timedelta,
+    text_forms.read_duration,
+    format="duration",
+)
+_text_form(
+    "decimal",
+    "a Decimal, or its text",
+    "A `Decimal`, of which every decimal is kept; text in JSON: `19.90`.",
+    Decimal,
+    text_forms.read_decimal,
+    pattern="^-?[0-9]+(\\.[0-9]+)?([eE][+-]?[0-9]{1,4})?$",
+)
+_text_form("uuid", "a UUID, or its text", "A UUID; text in JSON.", UUID, text_forms.read_uuid, format="uuid")
+_text_form(
+    "ipv4",
+    "an IPv4 address, or its text",
+    "An `ipaddress.IPv4Address`; text in JSON.",
+    IPv4Address,
+    text_forms.read_ipv4,
+    format="ipv4",
+)
+_text_form(
+    "ipv6",
+    "an IPv6 address, or its text",
+    "An `ipaddress.IPv6Address`; text in JSON.",
+    IPv6Address,
+    text_forms.read_ipv6,
+    format="ipv6",
 )
 _primitive("enum", "one of its values", 'One of the given texts: `:enum("a", "b")`.')
 _primitive("list", "a list", "A list of values of one type: `:list(T)`.")
@@ -107,6 +169,13 @@ _derived(
     "An identifier: ASCII letters, digits and underscores, not beginning with a digit.",
     build("string", given={"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}),
     "min_length max_length one_of",
+)
+_derived(
+    "url",
+    "a URL with a scheme",
+    "A URL, as it was written: text with a scheme, such as `https://example.com/a`.",
+    build("string", given={"format": "uri"}),
+    "min_length max_length pattern one_of",
 )
 _derived("probability", "a number from 0 to 1", "A probability, from 0 to 1.", _SHARE, _NUMBER_RULES)
 _derived("confidence_score", "a number from 0 to 1", "The confidence of a model, from 0 to 1.", _SHARE, _NUMBER_RULES)

@@ -8,15 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+
+from pydantic_core import PydanticCustomError
 
 from dspex.signatures.values import value_checks
 from dspex.signatures.values.pattern_size import MOST_STATES, pattern_size
+from dspex.signatures.values.text_forms import read_decimal
 
 __all__ = ["CONSTRAINT_RULES", "NAMES", "ORDER", "PHRASES", "ConstraintRule", "ConstraintValueError", "merge", "read"]
 
 ORDER = (
-    "min", "max", "multiple_of", "precision", "min_length", "max_length", "pattern", "format", "one_of",
+    "min", "max", "multiple_of", "precision", "max_digits", "min_length", "max_length", "pattern", "format", "one_of",
     "unique", "min_size", "max_size", "required_keys", "dimensions", "max_steps",
 )  # fmt: skip
 """Every constraint, in the order in which a definition writes them."""
@@ -29,6 +33,7 @@ PHRASES = {
     "max": "at most {}",
     "multiple_of": "a multiple of {}",
     "precision": "at most {} decimals",
+    "max_digits": "at most {} digits",
     "min_length": "at least {} characters",
     "max_length": "at most {} characters",
     "pattern": "text matching {!r}",
@@ -82,6 +87,13 @@ def _number(value: Any) -> float:
     if not math.isfinite(number):
         raise ConstraintValueError("a finite number")
     return number + 0.0  # -0.0 is 0.0
+
+
+def _decimal(value: Any) -> Decimal:
+    try:
+        return read_decimal(repr(value) if isinstance(value, float) else value)
+    except PydanticCustomError:
+        raise ConstraintValueError("a number, or its text") from None
 
 
 def _positive(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -185,6 +197,13 @@ CONSTRAINT_RULES: Mapping[str, Mapping[str, ConstraintRule]] = {
     },
     "integer": _range(_integer),
     "float": {**_range(_number), "precision": ConstraintRule(_decimals, "", check=value_checks.has_precision)},
+    "decimal": {
+        # A decimal is text in JSON, whose size JSON Schema cannot limit.
+        "min": ConstraintRule(_decimal, "", check=value_checks.at_least),
+        "max": ConstraintRule(_decimal, "", check=value_checks.at_most),
+        "precision": ConstraintRule(_decimals, "", check=value_checks.has_decimals),
+        "max_digits": ConstraintRule(_positive(_size), "", check=value_checks.has_digits),
+    },
     "map": _ENTRIES,
     "dict": _ENTRIES,
     "binary": {
@@ -199,6 +218,7 @@ CONSTRAINT_RULES: Mapping[str, Mapping[str, ConstraintRule]] = {
 _PAIRS = (("min", "max"), ("min_length", "max_length"), ("min_size", "max_size"))
 _TIGHTER: Mapping[str, Callable[[Any, Any], Any]] = {
     "min": max, "min_length": max, "min_size": max, "max": min, "max_length": min, "max_size": min, "precision": min,
+    "max_digits": min,
 }  # fmt: skip
 _MEANINGLESS = {"min_length": 0, "min_size": 0, "unique": False}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Context, Decimal
 from typing import Any
 
 from dspex.signatures.fields import Type
@@ -11,10 +12,13 @@ from dspex.signatures.types.type_registry import TypeFaultError, build, constrai
 
 __all__ = ["IGNORED", "from_python", "from_values"]
 
-IGNORED = frozenset({"title", "description", "desc", "examples", "alias", "strict", "json_schema_extra"})
-"""Arguments of ``Field`` that are not constraints."""
+IGNORED = frozenset({"alias", "strict", "json_schema_extra"})
+"""Arguments of ``Field`` that are neither constraints nor notes."""
 
-_SAME = {"ge": "min", "le": "max", "multiple_of": "multiple_of", "pattern": "pattern"}
+_SAME = {"ge": "min", "le": "max", "decimal_places": "precision", "desc": "description"}
+#: Decimals have no next larger one; a value that is nearer to an exclusive limit than this is refused, too.
+_SMALLEST_STEP = Decimal("1E-20")
+_EXACT = Context(prec=400)
 _SIZES = {"min_length": "min_size", "max_length": "max_size"}
 
 
@@ -38,7 +42,7 @@ def from_values(values: Sequence[Any]) -> Type:
 
 
 def from_python(kind: Type, given: Mapping[str, Any]) -> Type:
-    """``kind`` with pydantic's limits: ``ge gt le lt multiple_of min_length max_length pattern``."""
+    """``kind`` with pydantic's limits: ``ge gt le lt multiple_of min_length max_length pattern max_digits``…"""
     inner = kind.args[0] if kind.name == "optional" else kind
     primitive = expand(inner).name
     mine: dict[str, Any] = {}
@@ -46,7 +50,7 @@ def from_python(kind: Type, given: Mapping[str, Any]) -> Type:
         if name in IGNORED or value is None:
             continue
         if name in ("gt", "lt"):
-            mine["min" if name == "gt" else "max"] = _beyond(primitive, name, value)
+            mine["min" if name == "gt" else "max"] = _beyond(primitive, name, value, given.get("decimal_places"))
         elif name in _SIZES and primitive in ("list", "map", "dict"):
             mine[_SIZES[name]] = value
         else:
@@ -54,8 +58,11 @@ def from_python(kind: Type, given: Mapping[str, Any]) -> Type:
     return constrain(kind, mine)
 
 
-def _beyond(primitive: str, name: str, limit: Any) -> Any:
+def _beyond(primitive: str, name: str, limit: Any, decimals: int | None) -> Any:
     """The closest allowed value for an exclusive limit."""
+    if primitive == "decimal" and isinstance(limit, int | float | Decimal):
+        step = _SMALLEST_STEP if decimals is None else Decimal(1).scaleb(-decimals)
+        return _EXACT.add(Decimal(str(limit)), step if name == "gt" else -step)
     if isinstance(limit, bool) or not isinstance(limit, int | float):
         raise TypeFaultError(
             f"{name}={limit!r} is not a number", code="invalid_constraint", expected="a number", key=name

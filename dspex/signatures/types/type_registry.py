@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspex.errors import SignatureTypeError
 from dspex.signatures.fields import Type
-from dspex.signatures.types import constraints
+from dspex.signatures.types import constraints, notes
 
 __all__ = [
     "SPECS",
@@ -22,6 +22,7 @@ __all__ = [
     "build",
     "constrain",
     "expand",
+    "is_text",
     "is_wire",
     "known",
     "nearest",
@@ -41,6 +42,10 @@ class TypeFaultError(Exception):
     ) -> None:
         super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…")
         self.code, self.expected, self.near, self.key = code, expected, near, key
+
+    def inside(self, where: str) -> TypeFaultError:
+        """The fault with the place in front of its message."""
+        return TypeFaultError(f"{where}: {self}", code=self.code, expected=self.expected, near=self.near, key=self.key)
 
     def as_error(self, *, line: int, column: int, snippet: str, where: str = "") -> SignatureTypeError:
         """The public error, with a position."""
@@ -65,7 +70,8 @@ class TypeSpec:
     ``doc`` is its documentation in one line, ``phrase`` the description of a value in errors. A scalar primitive has
     ``core`` (its pydantic_core schema), ``json`` (its JSON Schema) and ``python``. A derived type has a ``base`` and
     optionally a ``check``, which takes the value and returns it or raises ValueError; its ``json`` is merged over the
-    schema of the base.
+    schema of the base. A primitive with ``from_text`` is text in JSON: the function decodes what was
+    encoded, without checking it.
     """
 
     name: str
@@ -77,6 +83,7 @@ class TypeSpec:
     python: Any = None
     base: Type | None = None
     check: Callable[[Any], Any] | None = None
+    from_text: Callable[[str], Any] | None = None
     custom: bool = False
 
 
@@ -110,20 +117,34 @@ def expand(kind: Type) -> Type:
     """The primitive type behind ``kind``, with the constraints of all its bases."""
     while (base := SPECS[kind.name].base) is not None:
         primitive = expand(base)
-        kind = Type(
-            primitive.name, primitive.args, primitive.labels, constraints.merge(primitive.constraints, kind.constraints)
-        )
+        kind = replace(primitive, constraints=constraints.merge(primitive.constraints, kind.constraints))
     return kind
 
 
 def constrain(kind: Type, given: Mapping[str, Any]) -> Type:
-    """``kind`` with more constraints; for an ``:optional`` they apply to the inner type."""
+    """``kind`` with more constraints and notes; for an ``:optional`` they apply to the inner type."""
     if not given:
         return kind
     if kind.name == "optional":
         return Type("optional", (constrain(kind.args[0], given),))
+    limits = {name: value for name, value in given.items() if name not in notes.NAMES}
+    noted = _merged_notes(kind, {name: value for name, value in given.items() if name in notes.NAMES})
+    return replace(kind, constraints=_more_constraints(kind, limits), notes=noted)
+
+
+def _merged_notes(kind: Type, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    try:
+        return notes.merge(kind.notes, given)
+    except notes.NoteError as bad:
+        problem = f"{bad.name} of :{kind.name} is unusable"
+        raise TypeFaultError(problem, code="invalid_constraint", expected=str(bad), key=bad.name) from None
+
+
+def _more_constraints(kind: Type, given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    if not given:
+        return kind.constraints
     spec = SPECS[kind.name]
-    base = expand(Type(kind.name, kind.args, kind.labels)) if spec.base else kind
+    base = expand(replace(kind, constraints=())) if spec.base else kind
     more: tuple[tuple[str, Any], ...] = ()
     name = ""
     try:
@@ -136,7 +157,7 @@ def constrain(kind: Type, given: Mapping[str, Any]) -> Type:
     except constraints.ConstraintValueError as bad:
         problem = f"{name}={given[name]!r} does not fit :{kind.name}"
         raise TypeFaultError(problem, code="invalid_constraint", expected=str(bad), key=name) from None
-    return Type(kind.name, kind.args, kind.labels, mine)
+    return mine
 
 
 def _what_it_adds(mine: tuple[tuple[str, Any], ...], base: Type, whole: tuple[tuple[str, Any], ...]) -> Any:
@@ -160,8 +181,9 @@ def build(
     args: Sequence[Type] = (),
     labels: Sequence[str] = (),
     given: Mapping[str, Any] | None = None,
+    defaults: Sequence[str | None] = (),
 ) -> Type:
-    """Build the type ``name`` from its parts, in canonical form."""
+    """Build the type ``name`` from its parts, in canonical form. ``defaults`` are of the keys of an ``:object``."""
     known(name)
     if not args and not labels and name not in _COMPOSE:
         kind = _PLAIN[name]
@@ -170,7 +192,14 @@ def build(
         if compose is None:
             raise TypeFaultError(f":{name} takes no types or values", code="invalid_type", expected=f":{name}")
         kind = compose(tuple(args), tuple(labels))
+    if any(default is not None for default in defaults):
+        kind = replace(kind, defaults=tuple(map(_key_default, args, defaults)))
     return constrain(kind, given) if given else kind
+
+
+def _key_default(kind: Type, default: str | None) -> str | None:
+    """The default; None for the null that an ``:optional`` is anyway."""
+    return None if kind.name == "optional" and default == "null" else default
 
 
 def _shape(name: str, expected: str) -> TypeFaultError:
@@ -251,11 +280,8 @@ _COMPOSE: Mapping[str, Callable[[tuple[Type, ...], tuple[str, ...]], Type]] = {
     "object": _object,
 }
 
+_TEXT = {"string"}
 _JSON_KINDS = {
-    "string": {"string"},
-    "enum": {"string"},
-    "binary": {"string"},
-    "datetime": {"string"},
     "integer": {"number"},
     "float": {"number"},
     "boolean": {"boolean"},
@@ -275,10 +301,15 @@ def kinds(kind: Type) -> set[str]:
         return kinds(primitive.args[0]) | {"null"}
     if primitive.name == "union":
         return set().union(*map(kinds, primitive.args))
-    return _JSON_KINDS[primitive.name]
+    return _JSON_KINDS.get(primitive.name, _TEXT)
+
+
+def is_text(kind: Type) -> bool:
+    """Whether every value of the type is text in JSON."""
+    return kinds(kind) == _TEXT
 
 
 def is_wire(kind: Type) -> bool:
-    """Whether values of this type contain bytes or times, which have no native form in JSON."""
+    """Whether values of this type contain bytes, times or others that are text in JSON only."""
     primitive = expand(kind)
-    return primitive.name in ("binary", "datetime") or any(map(is_wire, primitive.args))
+    return SPECS[primitive.name].from_text is not None or any(map(is_wire, primitive.args))

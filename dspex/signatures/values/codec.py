@@ -1,37 +1,26 @@
 """Values as JSON bytes and back: ``decode(encode(values)) == values`` for every type.
 
-Only bytes and times need a special form in JSON (base64, ISO 8601). A signature without them is decoded by the JSON
-parser alone.
+Bytes, times, decimals and the like are text in JSON. A signature without them is decoded by the JSON parser alone.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from pydantic_core import to_json
 
 from dspex.signatures.fields import Field, Type
-from dspex.signatures.types.type_registry import expand, is_wire, kinds
+from dspex.signatures.types.type_registry import SPECS, expand, is_wire, kinds
+from dspex.signatures.values.text_forms import to_text
 
-__all__ = ["decode", "encode", "to_json_value"]
+__all__ = ["decode", "encode"]
 
 Reader = Callable[[Any], Any]
 
 
-def to_json_value(value: Any) -> str:
-    """The JSON form of bytes and times."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is not a type of the signature language")
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=to_json_value)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=to_text)
 
 
 def encode(values: Mapping[str, Any]) -> bytes:
@@ -55,7 +44,7 @@ def reader(kind: Type) -> Reader:
     primitive = expand(kind)
     if not is_wire(primitive):
         return _same
-    return _READERS[primitive.name](primitive)
+    return SPECS[primitive.name].from_text or _READERS[primitive.name](primitive)
 
 
 def _same(value: Any) -> Any:
@@ -102,8 +91,6 @@ def _json_kind(value: Any) -> str:
 
 
 _READERS: Mapping[str, Callable[[Type], Reader]] = {
-    "binary": lambda _: base64.b64decode,
-    "datetime": lambda _: datetime.fromisoformat,
     "list": _list,
     "dict": _dict,
     "optional": _optional,

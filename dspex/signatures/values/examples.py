@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from dspex.errors import FieldError, ValidationError
@@ -71,6 +74,8 @@ def _value_of(field: Field, rng: random.Random) -> Any:
 
 def _value(kind: Type, rng: random.Random) -> Any:
     spec = SPECS[kind.name]
+    if found := dict(kind.notes).get("examples"):
+        return rng.choice(json.loads(found))
     if spec.custom and (spec.json or {}).get("examples"):
         return rng.choice((spec.json or {})["examples"])
     if kind.name in _SPECIAL:
@@ -78,7 +83,7 @@ def _value(kind: Type, rng: random.Random) -> Any:
     if spec.base is not None:
         base = spec.base
         merged = expand(kind)
-        return _value(Type(base.name, base.args, base.labels, merged.constraints), rng)
+        return _value(replace(base, constraints=merged.constraints), rng)
     limits = kind.limits
     if "one_of" in limits:
         return rng.choice(limits["one_of"])
@@ -160,6 +165,14 @@ def _bytes(_: Type, limits: Limits, rng: random.Random) -> bytes:
     return rng.randbytes(low)
 
 
+def _decimal(_: Type, limits: Limits, rng: random.Random) -> Decimal:
+    low = limits.get("min", min(Decimal(0), limits.get("max", Decimal(0)) - 100))
+    high = limits.get("max", low + 100)
+    places = min(2, limits.get("precision", 2))
+    unit = Decimal(1).scaleb(-places)
+    return Decimal(rng.randint(math.ceil(low / unit), math.floor(high / unit))) * unit
+
+
 def _time(rng: random.Random) -> datetime:
     return datetime(2025, 1, 1, tzinfo=UTC) + timedelta(minutes=rng.randrange(500_000))
 
@@ -173,6 +186,13 @@ _VALUES: Mapping[str, Callable[[Type, Limits, random.Random], Any]] = {
     "map": _map,
     "binary": _bytes,
     "datetime": lambda _, __, rng: _time(rng),
+    "date": lambda _, __, rng: _time(rng).date(),
+    "time": lambda _, __, rng: _time(rng).timetz(),
+    "duration": lambda _, __, rng: timedelta(minutes=rng.randrange(10_000)),
+    "decimal": _decimal,
+    "uuid": lambda _, __, rng: uuid.UUID(int=rng.getrandbits(128), version=4),
+    "ipv4": lambda _, __, rng: ipaddress.IPv4Address(0xC0000200 + rng.randrange(256)),
+    "ipv6": lambda _, __, rng: ipaddress.IPv6Address(f"2001:db8::{rng.randrange(1, 0xFFFF):x}"),
     "enum": lambda kind, _, rng: rng.choice(kind.labels),
     "list": _list,
     "dict": _dict,
@@ -188,8 +208,17 @@ def _chain(kind: Type, rng: random.Random) -> list[Any]:
     return [{"step": n, "reasoning": " ".join(rng.choices(_WORDS, k=5))} for n in range(1, steps + 1)]
 
 
+def _url(kind: Type, rng: random.Random) -> str:
+    limits = kind.limits
+    if "one_of" in limits:
+        return str(rng.choice(limits["one_of"]))
+    start = text_matching(limits["pattern"], rng) if "pattern" in limits else "https://"
+    return f"{start}example.com/{rng.choice(_WORDS)}"
+
+
 _SPECIAL: Mapping[str, Callable[[Type, random.Random], Any]] = {
     "reasoning_chain": _chain,
+    "url": _url,
     "image": lambda _, rng: {"url": f"https://example.com/{rng.choice(_WORDS)}.png"},
     "audio": lambda _, rng: {"url": f"https://example.com/{rng.choice(_WORDS)}.wav"},
 }

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from pydantic_core import SchemaError, SchemaValidator
+from pydantic_core import ValidationError as CoreError
 
-from dspex.signatures.fields import Field, Type
+from dspex.signatures.fields import LEFT_OUT, Field, Type, literal
 from dspex.signatures.types.builtin_types import STRING
 from dspex.signatures.types.constraints import CONSTRAINT_RULES
 from dspex.signatures.types.type_registry import SPECS, TypeFaultError, TypeSpec, expand
+from dspex.signatures.values.text_forms import to_text
 
-__all__ = ["build_validator", "core_schema"]
+__all__ = ["build_validator", "core_schema", "key_default"]
 
 Schema = dict[str, Any]
 
@@ -49,7 +53,7 @@ def core_schema(kind: Type) -> Schema:
 def _build(kind: Type, spec: TypeSpec) -> Schema:
     if spec.base is None:
         return _constrained(kind, cast(Schema, spec.core) if spec.core else _COMPOSITES[kind.name](kind))
-    schema = core_schema(Type(spec.base.name, spec.base.args, spec.base.labels, _all_constraints(kind, spec.base)))
+    schema = core_schema(replace(spec.base, constraints=_all_constraints(kind, spec.base)))
     return _then(schema, spec.check) if spec.check else schema
 
 
@@ -89,11 +93,31 @@ def _member(schema: Schema, default: Any = ..., required: bool = True) -> Schema
 
 
 def _object(kind: Type) -> Schema:
-    members = {
-        key: _member(core_schema(arg), None, arg.name != "optional")
-        for key, arg in zip(kind.labels, kind.args, strict=True)
-    }
+    members = {key: _key(core_schema(arg), arg, default) for key, arg, default in kind.object_keys()}
     return {"type": "typed-dict", "strict": True, "fields": members, "extra_behavior": "forbid"}
+
+
+def _key(schema: Schema, kind: Type, default: str | None) -> Schema:
+    if default == LEFT_OUT:
+        return {"type": "typed-dict-field", "schema": schema, "required": False}
+    if default is not None:
+        return _member(schema, _validated(kind, json.loads(default)), required=False)
+    return _member(schema, None, required=kind.name != "optional")
+
+
+def key_default(kind: Type, value: Any) -> str:
+    """The JSON of a key's default, in canonical form. Raises TypeFaultError if it does not fit the type."""
+    return literal(json.loads(json.dumps(_validated(kind, value), default=to_text)))
+
+
+def _validated(kind: Type, value: Any) -> Any:
+    """The value of a default. Raises TypeFaultError."""
+    schema: Any = core_schema(kind)
+    try:
+        return SchemaValidator(schema).validate_python(value)
+    except CoreError as error:
+        reason = error.errors(include_url=False)[0]["msg"]
+        raise TypeFaultError(f"a default does not fit {kind}: {reason}", code="invalid_type") from None
 
 
 def _tagged(kind: Type) -> Schema:

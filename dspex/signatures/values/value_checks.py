@@ -6,23 +6,29 @@ The error is a ``PydanticCustomError`` whose type is ``constraint_<name>`` for a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
 import math
 import re
 import string
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "DATETIME_TEXT",
+    "DATE_TEXT",
     "FORMATS",
     "INT_MAX",
     "INT_MIN",
     "MAX_DEPTH",
+    "UUID_TEXT",
+    "at_least",
+    "at_most",
+    "has_decimals",
+    "has_digits",
     "has_format",
     "has_plain_address",
     "has_precision",
@@ -30,9 +36,8 @@ __all__ = [
     "is_one_of",
     "is_template",
     "is_unique",
-    "read_bytes",
-    "read_datetime",
     "requires_keys",
+    "type_fault",
 ]
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
@@ -44,6 +49,11 @@ MAX_DEPTH = 100
 
 def _refuse(kind: str, message: str) -> PydanticCustomError:
     return PydanticCustomError(kind, "{message}", {"message": message})
+
+
+def type_fault(expected: str) -> PydanticCustomError:
+    """The error for a value of the wrong type."""
+    return _refuse("dspex_type", expected)
 
 
 def is_json(value: Any) -> Any:
@@ -94,31 +104,7 @@ def _check_text(value: str) -> None:
             raise _refuse("dspex_type", "text without lone surrogates") from None
 
 
-_DATETIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
-
-
-def read_datetime(value: Any) -> datetime:
-    """Accept a datetime, or its ISO 8601 text with date and time; a value without a time zone is kept without."""
-    if isinstance(value, str) and _DATETIME.fullmatch(value):
-        try:
-            value = datetime.fromisoformat(value.upper())
-        except ValueError as error:
-            raise _refuse("dspex_type", f"an ISO 8601 date and time ({error})") from None
-    if not isinstance(value, datetime):
-        raise _refuse("dspex_type", 'a datetime, or ISO 8601 text such as "2025-01-31T12:00:00Z"')
-    return datetime.fromisoformat(value.isoformat()) if value.tzinfo or value.fold else value
-
-
-def read_bytes(value: Any) -> bytes:
-    """Accept bytes, or their base64 text."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str) and value.isascii():
-        try:
-            return base64.b64decode(value, validate=True)
-        except binascii.Error:
-            pass
-    raise _refuse("dspex_type", "bytes, or their base64 text")
+DATETIME_TEXT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 
 
 def is_template(value: str) -> str:
@@ -166,6 +152,59 @@ def has_precision(decimals: int) -> Callable[[float], float]:
     return check
 
 
+def at_least(limit: Any) -> Callable[[Any], Any]:
+    """A check for values that can be compared with the limit."""
+
+    def check(value: Any) -> Any:
+        if value >= limit:
+            return value
+        raise _refuse("constraint_min", "too small")
+
+    return check
+
+
+def at_most(limit: Any) -> Callable[[Any], Any]:
+    """A check for values that can be compared with the limit."""
+
+    def check(value: Any) -> Any:
+        if value <= limit:
+            return value
+        raise _refuse("constraint_max", "too large")
+
+    return check
+
+
+def has_decimals(most: int) -> Callable[[Decimal], Decimal]:
+    """A check that a Decimal has at most so many decimals, without zeros at its end."""
+
+    def check(value: Decimal) -> Decimal:
+        if _digits(value)[1] <= most:
+            return value
+        raise _refuse("constraint_precision", "too many decimals")
+
+    return check
+
+
+def has_digits(most: int) -> Callable[[Decimal], Decimal]:
+    """A check that a Decimal has at most so many digits, before and after the point together."""
+
+    def check(value: Decimal) -> Decimal:
+        if sum(_digits(value)) <= most:
+            return value
+        raise _refuse("constraint_max_digits", "too many digits")
+
+    return check
+
+
+def _digits(value: Decimal) -> tuple[int, int]:
+    """The numbers of digits before and after the point, without zeros at either end."""
+    _, digits, exponent = value.as_tuple()
+    significant = "".join(map(str, digits)).lstrip("0")
+    stripped = significant.rstrip("0")
+    zeros = len(significant) - len(stripped)
+    return max(0, len(significant) + int(exponent)), max(0, -int(exponent) - zeros) if stripped else 0
+
+
 def is_unique(_: bool) -> Callable[[list[Any]], list[Any]]:
     """A check that a list has no duplicates, compared as in JSON: 1 equals 1.0, but not true."""
 
@@ -201,10 +240,10 @@ _HOSTNAME = re.compile(
     r"(?=.{1,253}$)[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*"
 )
 _DURATION = re.compile(r"P(?!$)(\d+W|(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+S)?)?)", re.ASCII)
-_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+DATE_TEXT = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _TIME = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[^\s<>\"{}|\\^`]+")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def _matches(pattern: re.Pattern[str], parse: Callable[[str], Any] = str) -> Callable[[str], bool]:
@@ -212,8 +251,8 @@ def _matches(pattern: re.Pattern[str], parse: Callable[[str], Any] = str) -> Cal
 
 
 FORMATS: Mapping[str, Callable[[str], object]] = {
-    "date": _matches(_DATE, date.fromisoformat),
-    "date-time": lambda value: _DATETIME.fullmatch(value) and datetime.fromisoformat(value.upper()),
+    "date": _matches(DATE_TEXT, date.fromisoformat),
+    "date-time": lambda value: DATETIME_TEXT.fullmatch(value) and datetime.fromisoformat(value.upper()),
     "duration": _matches(_DURATION),
     "email": _matches(_EMAIL),
     "hostname": _matches(_HOSTNAME),
@@ -221,7 +260,7 @@ FORMATS: Mapping[str, Callable[[str], object]] = {
     "ipv6": ipaddress.IPv6Address,
     "time": _matches(_TIME, lambda value: time.fromisoformat(value.upper()[:15].rstrip("Z"))),
     "uri": _matches(_URI),
-    "uuid": _matches(_UUID),
+    "uuid": _matches(UUID_TEXT),
 }
 """The formats of JSON Schema that are checked: each function is falsy or raises ValueError for other text."""
 

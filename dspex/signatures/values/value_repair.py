@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 from pydantic_core import SchemaValidator
 from pydantic_core import ValidationError as CoreError
@@ -79,6 +80,8 @@ def _repair_value(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
     scalar = _SCALARS.get(primitive.name)
     if scalar is not None:
         what, found = scalar(primitive, value)
+        if found is _NONE or not _fits(kind, found):
+            what, found = _repair_name(primitive, value)
         return _noted(found, value, what, path, log) if found is not _NONE and _fits(kind, found) else value
     if isinstance(value, str):
         found = _json_in(value)
@@ -131,9 +134,23 @@ def _repair_inside(kind: Type, value: Any, path: str, log: list[Repair]) -> Any:
         types = _member_types(kind, value)
         return {
             key: _repair_value(types[key], item, f"{path}.{key}", log) if key in types else item
-            for key, item in value.items()
+            for key, item in _without_nulls(kind, value, path, log).items()
         }
     return value
+
+
+def _without_nulls(kind: Type, value: dict[Any, Any], path: str, log: list[Repair]) -> dict[Any, Any]:
+    """The value without each null of a key that may be left out and cannot be null."""
+    if not kind.defaults:
+        return value
+    absent = [
+        key
+        for key, arg, default in kind.object_keys()
+        if default is not None and key in value and value[key] is None and not _fits(arg, None)
+    ]
+    for key in absent:
+        log.append(Repair(f"{path}.{key}", "null for a key that may be left out", "None", ""))
+    return {key: item for key, item in value.items() if key not in absent}
 
 
 def _member_types(kind: Type, value: Mapping[Any, Any]) -> dict[str, Type]:
@@ -146,6 +163,9 @@ def _member_types(kind: Type, value: Mapping[Any, Any]) -> dict[str, Type]:
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}\.\d{3}", re.ASCII)
+_NAME: Final = re.compile(r"(?:\w+\.)?(\w+)\.?")
+_UUID: Final = re.compile(r"(?:urn:uuid:)?(?P<brace>\{)?(?:[0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}(?(brace)\})")
+_MIDNIGHT: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ]00:00(?::00(?:\.0{1,6})?)?(?:Z|\+00:00)?", re.ASCII)
 _TRUE: Final = frozenset({"true", "yes"})
 _FALSE: Final = frozenset({"false", "no"})
 
@@ -232,11 +252,39 @@ def _repair_choice(choices: Sequence[str], value: Any) -> tuple[str, Any]:
     return "a choice with other case, quotes or spaces", found[0] if len(found) == 1 else _NONE
 
 
+def _repair_name(kind: Type, value: Any) -> tuple[str, Any]:
+    """The value by its name: ``HIGH`` or ``Priority.HIGH`` of an enum."""
+    names = dict(kind.notes).get("names")
+    name = _NAME.fullmatch(_bare(value)) if names is not None and isinstance(value, str) else None
+    if names is None or name is None:
+        return "", _NONE
+    named = {key: item for key, item in json.loads(names).items() if key.casefold() == name.group(1).casefold()}
+    found = named.get(name.group(1), next(iter(named.values()), _NONE) if len(named) == 1 else _NONE)
+    return "a value by its name", found
+
+
 def _repair_wire(_: Type, value: Any) -> tuple[str, Any]:
     text = _bare(value) if isinstance(value, str) else ""
     if re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d.*", text, re.ASCII):
         text = text.replace(" ", "T", 1)
     return "spaces or quotes around it", text or _NONE
+
+
+def _repair_date(_: Type, value: Any) -> tuple[str, Any]:
+    text = _bare(value) if isinstance(value, str) else ""
+    midnight = _MIDNIGHT.fullmatch(text)
+    return "a date with midnight, spaces or quotes", midnight.group(1) if midnight else text or _NONE
+
+
+def _repair_decimal(_: Type, value: Any) -> tuple[str, Any]:
+    if isinstance(value, float):
+        return "a number for the text of a decimal", _as_written(value) or _NONE
+    return "spaces or quotes around it", _bare(value).removeprefix("+") if isinstance(value, str) else _NONE
+
+
+def _repair_uuid(_: Type, value: Any) -> tuple[str, Any]:
+    text = _bare(value) if isinstance(value, str) else ""
+    return "a UUID in another form", str(UUID(text)) if _UUID.fullmatch(text) else _NONE
 
 
 _SCALARS: Final[Mapping[str, Callable[[Type, Any], tuple[str, Any]]]] = {
@@ -246,5 +294,12 @@ _SCALARS: Final[Mapping[str, Callable[[Type, Any], tuple[str, Any]]]] = {
     "boolean": _repair_boolean,
     "enum": lambda kind, value: _repair_choice(kind.labels, value),
     "datetime": _repair_wire,
+    "date": _repair_date,
+    "time": _repair_wire,
+    "duration": _repair_wire,
+    "decimal": _repair_decimal,
+    "uuid": _repair_uuid,
+    "ipv4": _repair_wire,
+    "ipv6": _repair_wire,
     "binary": _repair_wire,
 }

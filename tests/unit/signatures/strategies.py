@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import keyword
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 from hypothesis import strategies as st
 
-from dspex.signatures.fields import Type, literal
-from dspex.signatures.types.type_registry import build, expand
+from dspex.signatures.fields import LEFT_OUT, Type, literal
+from dspex.signatures.types.type_registry import build, constrain, expand
+from dspex.signatures.values.text_forms import to_text
+from dspex.signatures.values.validators import key_default
 
 __all__ = ["json_values", "signature_texts", "texts", "types", "values"]
 
@@ -62,13 +67,36 @@ _scalars: st.SearchStrategy[Type] = st.one_of(
         ]
     ).map(build),
 )
-_wires = st.sampled_from(["binary", "datetime"]).map(build)
+_wires = st.sampled_from(["binary", "datetime", "date", "time", "duration", "decimal", "uuid", "ipv4", "ipv6"]).map(
+    build
+)
+_notes = st.fixed_dictionaries(
+    {}, optional={"title": texts, "description": texts, "examples": st.lists(json_values, max_size=2)}
+)
+
+
+@st.composite
+def _with_defaults(draw: st.DrawFn, inner: st.SearchStrategy[Type]) -> Type:
+    """An ``:object`` with keys of any text, some of which may be left out."""
+    members = draw(st.dictionaries(names | texts, inner, min_size=1, max_size=3))
+    defaults: list[str | None] = []
+    for kind in members.values():
+        match draw(st.sampled_from(["required", "left out", "default"])):
+            case "default" if kind.name != "optional":
+                defaults.append(key_default(kind, json.loads(json.dumps(draw(values(kind)), default=to_text))))
+            case "left out":
+                defaults.append(LEFT_OUT)
+            case _:
+                defaults.append(None)
+    return build("object", [*members.values()], [*members], defaults=defaults)
 
 
 def _composed(inner: st.SearchStrategy[Type]) -> st.SearchStrategy[Type]:
     members = st.lists(st.tuples(names, inner), min_size=1, max_size=3, unique_by=lambda pair: pair[0])
     sized = _between("min_size", "max_size", _sizes)
     return st.one_of(
+        _with_defaults(inner),
+        st.tuples(inner, _notes).map(lambda pair: constrain(pair[0], pair[1])),
         st.tuples(inner, sized).map(lambda pair: build("list", [pair[0]], given=pair[1])),
         st.tuples(inner, sized).map(lambda pair: build("dict", [build("string"), pair[0]], given=pair[1])),
         inner.map(lambda kind: build("optional", [kind])),
@@ -135,6 +163,20 @@ def values(kind: Type) -> st.SearchStrategy[Any]:
         case "datetime":
             zones: Any = st.none() | st.integers(-840, 840).map(lambda minutes: timezone(timedelta(minutes=minutes)))
             return st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=zones)
+        case "date":
+            return st.dates()
+        case "time":
+            return st.times()
+        case "duration":
+            return st.timedeltas()
+        case "decimal":
+            return st.decimals(allow_nan=False, allow_infinity=False, min_value=Decimal(-(10**30)), max_value=10**30)
+        case "uuid":
+            return st.uuids()
+        case "ipv4" | "ipv6":
+            return st.integers(0, 2**32 - 1).map(
+                ipaddress.IPv4Address if primitive.name == "ipv4" else ipaddress.IPv6Address
+            )
         case "enum":
             return st.sampled_from(primitive.labels)
         case "list":
@@ -149,4 +191,9 @@ def values(kind: Type) -> st.SearchStrategy[Any]:
             pairs = zip(primitive.labels, primitive.args, strict=True)
             return st.one_of([st.fixed_dictionaries({"tag": st.just(tag), "value": values(arg)}) for tag, arg in pairs])
         case _:
-            return st.fixed_dictionaries(dict(zip(primitive.labels, map(values, primitive.args), strict=True)))
+            members = {key: values(arg) for key, arg, _ in primitive.object_keys()}
+            absent = {key for key, _, default in primitive.object_keys() if default == LEFT_OUT}
+            return st.fixed_dictionaries(
+                {key: value for key, value in members.items() if key not in absent},
+                optional={key: value for key, value in members.items() if key in absent},
+            )

@@ -115,10 +115,10 @@ def test_other_objects_are_no_signatures(source: Any) -> None:
 @pytest.mark.parametrize(
     ("annotation", "expected"),
     [
-        (Person, ":object(name=:string, age=:integer(min=0), tags=:optional(:list(:string)))"),
-        (Movie, ":object(title=:string, year=:optional(:integer))"),
-        (Point, ":object(x=:float, y=:optional(:float))"),
-        (list[Person], ":list(:object(name=:string, age=:integer(min=0), tags=:optional(:list(:string))))"),
+        (Person, ":object(name=:string, age=:integer(min=0), tags=:list(:string) = [])"),
+        (Movie, ":object(title=:string, year?=:integer)"),
+        (Point, ":object(x=:float, y=:float = 0.0)"),
+        (list[Person], ":list(:object(name=:string, age=:integer(min=0), tags=:list(:string) = []))"),
         (dict[str, Any], ":map"),
         (dict[str, int], ":dict(:string, :integer)"),
         (Literal["a", "b"], ':enum("a", "b")'),

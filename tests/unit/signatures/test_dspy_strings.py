@@ -132,3 +132,22 @@ def test_a_field_may_be_called_signature() -> None:
 def test_it_is_equal_to_the_native_form() -> None:
     native = signature(":string question, :list(:string) context -> :string answer")
     assert signature("question, context: list[str] -> answer") == native
+
+
+def test_types_of_the_standard_library() -> None:
+    text = (
+        "a: date, b: datetime.time, c: Optional[datetime.timedelta], d: list[uuid.UUID] -> "
+        "e: Annotated[Decimal, Field(gt=0, decimal_places=2, description='what it costs', examples=[5])], "
+        "f: Annotated[AnyUrl, 'where it is'], g: ipaddress.IPv4Address"
+    )
+    assert signature(text) == signature(
+        ":date a, :time b, :optional(:duration) c, :list(:uuid) d -> "
+        ':decimal(min=0.01, precision=2, examples=[5]) e "what it costs", :url f "where it is", :ipv4 g'
+    )
+
+
+@pytest.mark.case("sig-04")
+@pytest.mark.parametrize("text", ["doc: Document -> ok: bool", "doc: list[my.Document] -> ok"])
+def test_a_class_of_ones_own_needs_the_class_form(text: str) -> None:
+    with pytest.raises(SignatureTypeError, match="a class of your own needs a signature that is written as a class"):
+        signature(text)

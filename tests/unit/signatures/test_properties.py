@@ -14,7 +14,8 @@ from dspex.errors import SignatureSyntaxError, ValidationError
 from dspex.signatures import Field, Signature, Type
 from dspex.signatures.compile import compile_uncached
 from dspex.signatures.types.type_registry import expand
-from dspex.signatures.values.codec import encode, to_json_value
+from dspex.signatures.values.codec import encode
+from dspex.signatures.values.text_forms import to_text
 from tests.unit.signatures.strategies import json_values, plain_types, signature_texts, types, values
 
 storable = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
@@ -119,7 +120,7 @@ def test_every_value_is_accepted_or_refused_with_a_reason(data: st.DataObject) -
         valid = compiled.validate_outputs({"x": value})
     except ValidationError as error:
         refusal = error
-    json.dumps(valid, default=to_json_value, allow_nan=False).encode()
+    json.dumps(valid, default=to_text, allow_nan=False).encode()
     if refusal is not None:
         assert refusal.errors
         assert all(fault.path.startswith("x") and fault.expected for fault in refusal.errors)

@@ -28,7 +28,7 @@ def test_right_values_are_kept_and_survive_json(kind: str) -> None:
     assert compile_uncached(compiled.definition) == compiled
     for value in TABLE[kind][0]:
         valid = compiled.validate_inputs({"x": value})
-        if not isinstance(value, str) or str(compiled.input_fields[0].type)[:5] not in (":bina", ":date"):
+        if SPECS[compiled.input_fields[0].type.name].from_text is None or not isinstance(value, str | int):
             assert valid == {"x": value}
         again = compiled.decode("inputs", compiled.encode("inputs", valid))
         assert again == valid

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
+from uuid import UUID
 
 NAN, INF = float("nan"), float("inf")
 CHAIN = [{"step": 1, "reasoning": "so"}, {"step": "then", "reasoning": "it"}]
@@ -62,6 +65,46 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
             "2025-01-31T12:00",
         ],
         ["2025-01-31", "noon", 1738324800, "2025-13-31T12:00:00Z", None],
+    ),
+    ":date": (
+        [date(2025, 1, 31), "2025-01-31"],
+        [NOON, "2025-01-31T00:00:00", "2025-02-30", "31.1.2025", 20250131, None],
+    ),
+    ":time": (
+        [time(14, 30), time(14, 30, 0, 1, UTC), "14:30", "14:30:00.5Z", "14:30:00+05:00"],
+        ["2 pm", "25:00", "14", 14, None, NOON],
+    ),
+    ":duration": (
+        [
+            timedelta(0),
+            timedelta(days=-1, microseconds=1),
+            timedelta.max,
+            timedelta.min,
+            "P1DT2H30M0.5S",
+            "-PT90M",
+            "P2W",
+        ],
+        ["P", "PT", "P1M", "P1Y", "1 hour", "01:30:00", 90, "P9999999999D", None],
+    ),
+    ":decimal": (
+        [Decimal("1.10"), 5, "0.1", "-0", "1E+20", Decimal("1E-400")],
+        [1.5, "1,5", "NaN", Decimal("Infinity"), ".5", True, None, "1" * 401, Decimal("1E+10000")],
+    ),
+    ":decimal(min=0.01, max=99.99, precision=2, max_digits=4)": (
+        ["0.01", "10.500", Decimal("99.99"), 7],
+        ["0", "100", "0.001", "-1"],
+    ),
+    ":decimal(max_digits=2)": (["9.90", "0.12", 99, "1E+1"], ["1.23", "0.012", 100, "1E+2"]),
+    ":uuid": (
+        [UUID(int=1), "123E4567-e89b-12d3-a456-426614174000"],
+        ["123e4567e89b12d3a456426614174000", "{123e4567-e89b-12d3-a456-426614174000}", 1, b"x" * 16, None],
+    ),
+    ":ipv4": ([IPv4Address("192.0.2.1"), "192.0.2.1"], ["192.0.2.256", 1, IPv6Address("::1"), None]),
+    ":ipv6": ([IPv6Address("::1"), "2001:DB8::1"], ["2001:db8", 1, IPv4Address("192.0.2.1"), None]),
+    ":url": (["https://Example.com", "urn:isbn:1", "postgres://a:b@c/d"], ["example.com", "http://a b", "", None]),
+    ':url(pattern="^(http|https)://", max_length=30)': (
+        ["https://example.com"],
+        ["ftp://example.com", f"http://{'a' * 30}"],
     ),
     ':enum("yes", "no")': (["yes"], ["Yes", "", None, 1]),
     ":embedding": ([[0.1, 1], [1]], [[], [NAN], ["1"], (0.1,), 1.0]),
@@ -131,6 +174,14 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
         [{"name": "a", "age": 1, "at": None}, {"name": "a", "age": None, "at": NOON}],
         [{"name": "a", "age": -1}, {"age": 1}, {"name": "a", "x": 1}, {"name": 1}],
     ),
+    ':object("first-name"=:string, year?=:integer, tags=:list(:string) = ["a"], age=:optional(:integer) = 5)': (
+        [
+            {"first-name": "a", "year": 1, "tags": [], "age": None},
+            {"first-name": "a", "tags": [], "age": 1},
+        ],
+        [{"first-name": "a", "year": None}, {"first-name": "a", "tags": None}, {"first_name": "a"}],
+    ),
+    ':string(max_length=3, title="Code", description="of a country", examples=["DE"])': (["DE", "x"], ["Code"]),
 }
 
 ALL_TYPES = list(TABLE)

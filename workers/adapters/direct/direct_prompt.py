@@ -19,6 +19,7 @@ from pydantic_core import ValidationError as CoreError
 from dspex.errors import ModelError, ProgramError, ValidationError
 from dspex.program.program import Program
 from dspex.signatures import Signature
+from dspex.signatures.descriptions import described_parts
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.values.validators import build_validator
 from workers.answers.expected import Expected, Output
@@ -132,8 +133,7 @@ def _system(signature: Signature, instructions: str) -> Iterator[str]:
     """The instruction, and the descriptions of the fields. Their constraints are in the schema."""
     yield instructions
     for field in (*signature.input_fields, *signature.output_fields):
-        if field.description:
-            yield f"{field.name}: {field.description}"
+        yield from (f"{field.name}{path}: {words}" for path, words in described_parts(field))
 
 
 def _asked(signature: Signature, values: Mapping[str, Any]) -> _Message:

@@ -17,7 +17,7 @@ from dspy.clients.base_lm import BaseLM
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from workers.adapters.dspy.dspy_signature import field_description, field_schema
+from workers.adapters.dspy.dspy_signature import field_parts, field_schema
 from workers.adapters.dspy.prompts import read_answer
 from workers.answers.expected import Form
 
@@ -57,7 +57,7 @@ class CompactAdapter(dspy.Adapter):  # type: ignore[misc]
         """The instruction, and the descriptions of the fields. The schema enforces the constraints: repeated here, they
         would cost tokens, and small models answer worse."""
         fields = (*signature.input_fields.items(), *signature.output_fields.items())
-        described = [f"{name}: {words}" for name, field in fields if (words := field_description(field))]
+        described = [f"{name}{path}: {words}" for name, field in fields for path, words in field_parts(field)]
         return "\n".join([signature.instructions.strip(), *described])
 
     def format_demos(self, signature: type[dspy.Signature], demos: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime, time
 from functools import lru_cache, reduce
 from operator import or_
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from dspex.errors import ModelError
 from dspex.signatures import Signature
+from dspex.signatures.descriptions import described_parts, field_words
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.constraints import PHRASES
 from dspex.signatures.types.type_registry import expand
@@ -34,7 +35,7 @@ __all__ = [
     "dspy_inputs",
     "dspy_names",
     "dspy_signature",
-    "field_description",
+    "field_parts",
     "field_schema",
     "is_ours",
     "is_text",
@@ -43,10 +44,10 @@ __all__ = [
 #: The dialects of JSON Schema that providers of structured outputs take.
 Flavour = Literal["json-schema", "openai", "anthropic", "gemini"]
 
-# Where a field carries the JSON Schema of its values, and its description without the constraints; DSPy keeps what it
+# Where a field carries the JSON Schema of its values, and its descriptions without the constraints; DSPy keeps what it
 # does not know in this mapping.
 _SCHEMA = "dspex_schema"
-_DESCRIPTION = "dspex_description"
+_PARTS = "dspex_parts"
 _IS_TEXT = "dspex_is_text"
 _MEDIA: Mapping[str, Any] = {"image": dspy.Image, "audio": dspy.Audio, "history": dspy.History}
 
@@ -99,10 +100,12 @@ def field_schema(field: FieldInfo) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def field_description(field: FieldInfo) -> str:
-    """The field's description without its constraints; ``""`` for a field that DSPy added."""
+def field_parts(field: FieldInfo) -> list[tuple[str, str]]:
+    """The descriptions of the field and of the parts of its values, without constraints: paths, such as ``""`` and
+    ``".name"``, and words. None for a field that DSPy added."""
     extra = field.json_schema_extra
-    return str(extra.get(_DESCRIPTION, "")) if isinstance(extra, dict) else ""
+    found: Any = extra.get(_PARTS, ()) if isinstance(extra, dict) else ()
+    return [(path, words) for path, words in found]
 
 
 def is_ours(field: FieldInfo) -> bool:
@@ -125,23 +128,28 @@ def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, An
 
 def _input(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
     annotation = _MEDIA.get(field.type.name) or _annotation(field.type, schema)
-    return _marked(field, annotation, dspy.InputField(**_described(field)), schema)
+    return _marked(field, annotation, dspy.InputField(**_described(field, [*described_parts(field)])), schema)
 
 
 def _output(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
-    return _marked(field, _annotation(field.type, schema), dspy.OutputField(**_described(field)), schema)
+    own = field_words(field)  # its schema, which DSPy's prompts show, describes the parts
+    described = _described(field, [("", own)] if own else [])
+    return _marked(field, _annotation(field.type, schema), dspy.OutputField(**described), schema)
 
 
 def _marked(field: Field, annotation: Any, info: FieldInfo, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
     extra = info.json_schema_extra
     assert isinstance(extra, dict)
-    extra |= {_SCHEMA: schema, _DESCRIPTION: field.description, _IS_TEXT: is_text_type(field.full_type)}
+    parts: list[Any] = [list(part) for part in described_parts(field)]
+    extra |= {_SCHEMA: schema, _PARTS: parts, _IS_TEXT: is_text_type(field.full_type)}
     return (annotation if field.required else annotation | None), info
 
 
-def _described(field: Field) -> dict[str, str]:
-    """The description and the constraints in words; without any, DSPy's own placeholder stays."""
-    words = [field.description, *_limits(field.type)]
+def _described(field: Field, parts: list[tuple[str, str]]) -> dict[str, str]:
+    """The descriptions and the constraints in words; without any, DSPy's own placeholder stays."""
+    own = [words for path, words in parts if not path]
+    inner = [f"{path.removeprefix('.')}: {words}" for path, words in parts if path]
+    words = [*own, *_limits(field.type), *inner]
     text = "; ".join(filter(None, words))
     return {"desc": text} if text else {}
 
@@ -173,7 +181,7 @@ def _annotation(kind: Type, schema: dict[str, Any]) -> Any:
             return _annotation(primitive.args[0], schema) | None
         case "list" if _has_name(primitive.args[0]):
             return list[_annotation(primitive.args[0], {})]  # type: ignore[misc]
-        case "dict" if _has_name(primitive.args[1]):
+        case "dict" if _has_name(primitive.args[1]) and not primitive.args[0].is_noted:
             return dict[str, _annotation(primitive.args[1], {})]  # type: ignore[misc]
         case "union" if all(map(_has_name, primitive.args)):
             return reduce(or_, [_annotation(arg, {}) for arg in primitive.args])
@@ -189,12 +197,16 @@ _NAMED: Mapping[str, Any] = {
     "boolean": bool,
     "any": Any,
     "datetime": datetime,
+    "date": date,
+    "time": time,
     "map": dict[str, Any],
 }
 
 
 def _has_name(kind: Type) -> bool:
     primitive = expand(kind)
+    if kind.is_noted:  # the notes are in the schema
+        return False
     return primitive.name in _NAMED or primitive.name == "enum" or bool(primitive.args and _all_named(primitive))
 
 
