@@ -9,7 +9,7 @@ from dspex.signatures.values.loose_json import CUT, STRICT, JsonParser, NotJsonE
 from workers.answers.answer_text import AnswerText
 from workers.answers.candidates import Candidate, Candidates
 from workers.answers.expected import Output
-from workers.answers.reasoning import CLOSE, END_TOKENS, FIRST, OPEN, skip_reasoning, unfinished_tag
+from workers.answers.reasoning import CLOSE, FIRST, OPEN, TURN_END, skip_reasoning, unfinished_tag
 from workers.answers.shown import Shown
 
 __all__ = ["ObjectScanner"]
@@ -18,7 +18,7 @@ _LANDMARK = re.compile(rf"[{{<\[◁](?:(?P<brace>(?<=\{{))|(?P<open>{OPEN})|(?P<
 _CLOSE = re.compile(rf"{FIRST}{CLOSE}")
 #: The beginning of an object in a JSON string, which may be an answer.
 _ESCAPED = re.compile(r"\{\\.|\{\s\\", re.DOTALL)
-_FENCE = re.compile(r"```[A-Za-z0-9]{0,20}\s*+|\s++")
+_NO_TEXT = re.compile(rf"(?:\s++|```[A-Za-z0-9]{{0,20}}|{TURN_END})*+")
 
 
 class ObjectScanner:
@@ -64,7 +64,7 @@ class ObjectScanner:
         """The rest of the text before a landmark, or before the end."""
         text = "".join([*self._aside, text])
         self._aside.clear()
-        if text and _FENCE.sub("", END_TOKENS.sub("", text)):
+        if not _NO_TEXT.fullmatch(text):
             self._candidates.note("text around the JSON was set aside")
 
     def _void(self) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from dspex.signatures.values.loose_json import Pieces, TextSource
 
-__all__ = ["CLOSE", "END_TOKENS", "FIRST", "LONGEST_TAG", "OPEN", "skip_reasoning", "unfinished_tag"]
+__all__ = ["CLOSE", "FIRST", "OPEN", "TURN_END", "end_tokens", "skip_reasoning", "unfinished_tag"]
 
 _NAME = r"(?:seed:)?(?:ant)?(?:think(?:ing)?|thoughts?|reasoning)"
 _WORD = r"(?:[a-z]{0,12}_)?(?:think(?:ing)?|thoughts?|reasoning)"
@@ -25,13 +25,14 @@ CLOSE: Final = (
     rf"(?i:(?<=<)(?:/{_NAME}\s{{0,4}}>|\|(?:/|end_?(?:of_)?){_WORD}\|>"
     r"|channel\|>|\|channel\|?>\s{0,2}final)|(?<=\[)/THINK\]|(?<=◁)/think▷)"
 )
-#: Tokens with which models end a turn, where a server does not remove them.
-END_TOKENS: Final = re.compile(
-    r"(?:\s*+<(?:\|(?:im_end|end|return|call|eot_id|eom_id|endoftext|end_of_text|end_of_turn)\||end_of_turn|eos)>)++\s*+\Z"
+#: A token with which models end a turn, where a server does not remove it.
+TURN_END: Final = (
+    r"<(?:\|(?:im_end|end|return|call|eot_id|eom_id|endoftext|end_of_text|end_of_turn)\||end_of_turn|eos)>"
 )
-LONGEST_TAG: Final = 100
+_LONGEST_TAG: Final = 100
 
 _END = re.compile(rf"{FIRST}(?:{CLOSE}|(?<=<)\|(?:end|call)\|>)")
+_TURN_END = re.compile(TURN_END)
 _NO_BRACKET = re.compile(r"[^<\[◁]*+")
 _BRACKETS = (("<", ">"), ("[", "]"), ("◁", "▷"))
 
@@ -55,10 +56,20 @@ def skip_reasoning(source: TextSource) -> Pieces[bool]:
 
 def unfinished_tag(text: str, at: int) -> int:
     """Where a mark begins of which more may follow, after ``at``; the end of the text if there is none."""
-    tail = text[max(at, len(text) - LONGEST_TAG) :]
+    tail = text[max(at, len(text) - _LONGEST_TAG) :]
     if _NO_BRACKET.fullmatch(tail):
         return len(text)
     least = len(text) - len(tail)
     begins = ((text.rfind(begin, least), end) for begin, end in _BRACKETS)
     open_ = [at for at, end in begins if at >= 0 and (text.find(end, at) < 0 or text.startswith("<|channel", at))]
     return min(open_, default=len(text))
+
+
+def end_tokens(text: str) -> int:
+    """Where the end tokens begin with which the text ends; the end of the text if there are none."""
+    begin, end = len(text), -1
+    for found in _TURN_END.finditer(text):
+        if end < 0 or text[end : found.start()].strip():
+            begin = found.start()
+        end = found.end()
+    return len(text) if end < 0 or text[end:].strip() else begin

@@ -11,7 +11,7 @@ from dspex.signatures.values.loose_json import NotJsonError, Pieces, read_json
 from workers.answers.answer_text import AnswerText
 from workers.answers.candidates import Candidate, Candidates
 from workers.answers.expected import Expected, Output
-from workers.answers.reasoning import CLOSE, END_TOKENS, FIRST, LONGEST_TAG, OPEN, skip_reasoning, unfinished_tag
+from workers.answers.reasoning import CLOSE, FIRST, OPEN, end_tokens, skip_reasoning, unfinished_tag
 from workers.answers.shown import Shown
 
 __all__ = ["END_NAME", "SectionScanner"]
@@ -108,10 +108,8 @@ class SectionScanner:
         marker = text.rfind("[[", max(at, len(text) - _LONGEST_MARKER), end + 2)
         if marker >= 0 and text.find("]]", marker) < 0:
             end = min(end, marker)
-        if end > at and text[end - 1] == ">":
-            token = END_TOKENS.search(text, max(at, end - _LONGEST_MARKER), end)
-            end = token.start() if token else end
         least = max(at, end - _MOST_HELD)
+        end = least + end_tokens(text[least:end])
         return least + len(text[least:end].rstrip(_DECORATION + _SPACE))
 
     def _last(self, text: str) -> None:
@@ -119,8 +117,9 @@ class SectionScanner:
         part = _PART_OF_MARKER.search(text, max(0, len(text) - _LONGEST_MARKER))
         if part and self._section is not None:
             text, self._found.is_cut = text[: part.start()].rstrip(_DECORATION), True
-        if END_TOKENS.search(text, max(0, text.rfind("<|") - LONGEST_TAG, text.rfind("<e") - LONGEST_TAG)):
-            text = END_TOKENS.sub("", text)
+        end = end_tokens(text)
+        if end < len(text):
+            text = text[:end]
             self._candidates.note("an end token of the model was set aside")
         self._write(text)
 

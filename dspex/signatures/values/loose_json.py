@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 __all__ = ["CUT", "STRICT", "JsonParser", "NotJsonError", "NumberText", "Pieces", "TextSource", "read_json"]
 
@@ -86,6 +86,14 @@ def _number(text: str) -> float:
     return value if repr(value) == text else NumberText(text)
 
 
+def _integer(text: str) -> int | float:
+    return NumberText(text) if text == "-0" else int(text)
+
+
+def _refuse(word: str) -> NoReturn:
+    raise NotJsonError(word)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -94,7 +102,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 #: Reads what is JSON and needs no repair.
-STRICT: Final = json.JSONDecoder(parse_float=_number, parse_constant=str, object_pairs_hook=_object)
+STRICT: Final = json.JSONDecoder(
+    parse_float=_number, parse_int=_integer, parse_constant=_refuse, object_pairs_hook=_object
+)
 
 _BLANK = re.compile(r"\s*+")
 _PLAIN = {'"': re.compile(r'[^"\\]*+'), "'": re.compile(r"[^'\\]*+")}
@@ -323,7 +333,7 @@ class JsonParser:
             return _PYTHON[word]
         if len(word) <= _MOST_DIGITS:
             if number := _NUMBER.fullmatch(word):
-                return int(word) if number.group(1) is number.group(2) is None and word != "-0" else _number(word)
+                return _integer(word) if number.group(1) is number.group(2) is None else _number(word)
             if _LOOSE_NUMBER.fullmatch(word):
                 self._note("a number in another form than JSON's")
                 return word
