@@ -176,9 +176,12 @@ class Program:
     def content(self) -> dict[str, Any]:
         """The program as JSON-friendly data, which is stored, and from which the version is computed.
 
-        ``record`` is left out where it has its default: programs from before it existed keep their version.
+        ``record`` and ``on_cut`` are left out where they have their defaults: programs from before they existed keep
+        their version.
         """
-        apart = ("name", "signature", "retry", "limits", *(["record"] if self.record == RECORDS[0] else ()))
+        defaults = {"record": RECORDS[0], "on_cut": ON_CUT[0]}
+        left_out = (name for name, value in defaults.items() if getattr(self, name) == value)
+        apart = {"name", "signature", "retry", "limits", *left_out}
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         return {
             "signature": self.signature.definition,
