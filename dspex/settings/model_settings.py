@@ -39,6 +39,12 @@ class ModelSettings(BaseModel):
         description="Limits of models or addresses for all workers together, as JSON: "
         '{"openai/gpt-4o-mini": {"concurrency": 50, "per_minute": 500, "tokens_per_minute": 200000}}.',
     )
+    max_retry_after_seconds: float = Field(
+        900.0,
+        ge=1,
+        le=86_400,
+        description="The longest delay before another attempt that a provider may ask for (`Retry-After`).",
+    )
     ca_file: FilePath | None = Field(
         None,
         description="Certificates (PEM) of certificate authorities to trust for model servers, in addition to the "

@@ -12,6 +12,7 @@ from lm15 import LM15Error, Response
 from lm15.serde import request_from_dict
 
 from dspex.program.program import LOCAL_MODEL, Program
+from dspex.settings import Settings
 from workers.lm.connect import litellm, providers
 from workers.lm.connect.http_transport import HttpTransport
 from workers.lm.connect.provider_keys import Keys
@@ -31,7 +32,8 @@ _ENDPOINTS_KEPT = 256
 class Endpoint:
     """A model at one address. ``model`` is the program's spelling; ``rates`` are its prices, empty if not listed.
 
-    ``supported_params`` are the request settings it takes, by OpenAI's names.
+    ``supported_params`` are the request settings it takes, by OpenAI's names. ``longest_wait`` is the longest delay in
+    seconds that it may ask for.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Endpoint:
     supports_response_schema: bool
     supports_function_calling: bool
     supports_reasoning: bool
+    longest_wait: float
 
     @property
     def address(self) -> str | None:
@@ -77,6 +80,7 @@ class Endpoints:
         self._local_model_url = local_model_url
         self._transport = HttpTransport()
         self._keys = Keys()
+        self._longest_wait = Settings.load().max_retry_after_seconds
         self._built: dict[tuple[str, str | None, str | None], Endpoint] = {}
 
     async def prepare(self, program: Program) -> None:
@@ -100,7 +104,7 @@ class Endpoints:
             known = self._built.get((model, address, key))
             if known is None:
                 # Finding credentials may read files or ask a cloud's metadata service; so may finding prices.
-                known = await asyncio.to_thread(_build, model, address, key, self._transport)
+                known = await asyncio.to_thread(_build, model, address, key, self._transport, self._longest_wait)
                 self._built[model, address, key] = known
                 if len(self._built) > _ENDPOINTS_KEPT:  # keys rotate, and the local model moves
                     del self._built[next(iter(self._built))]
@@ -119,7 +123,7 @@ class Endpoints:
         return program.api_base
 
 
-def _build(model: str, address: str | None, key: str | None, transport: HttpTransport) -> Endpoint:
+def _build(model: str, address: str | None, key: str | None, transport: HttpTransport, longest_wait: float) -> Endpoint:
     if model.startswith(litellm.PREFIX):
         route = litellm.route(model, address, key)
     elif address is None:
@@ -136,4 +140,5 @@ def _build(model: str, address: str | None, key: str | None, transport: HttpTran
         supports_response_schema=able.response_schema,
         supports_function_calling=able.function_calling,
         supports_reasoning=able.reasoning,
+        longest_wait=longest_wait,
     )

@@ -7,6 +7,7 @@ Why aiohttp: docs/decisions/0010-connections-to-models.md.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,9 @@ from yarl import URL
 
 from dspex.errors import ConfigurationError
 from dspex.settings import Settings
+from workers.lm.replies.call_notes import current_notes
+from workers.lm.replies.error_rules import UNSENDABLE
+from workers.lm.replies.reply_fault import ReplyFault
 from workers.observe.tracing import traceparent
 
 __all__ = ["MOST_REPLY_BYTES", "HttpTransport", "Reply", "last_request_id"]
@@ -35,6 +39,8 @@ _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-r
 # Deadlines belong to the loop: an attempt is cancelled when its time is over, and the connection with it.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=10, sock_read=None)
 
+
+_SENDABLE = re.compile(r"[\t\x20-\x7e]*")
 
 # The parent's connections in a forked child: to close them, or let them be collected, would end them for the parent.
 _INHERITED: list[aiohttp.ClientSession] = []
@@ -97,6 +103,10 @@ class HttpTransport:
     async def stream(self, request: _Request) -> AsyncIterator[Reply]:
         url = URL(request.url, encoded=True)
         headers = request.headers
+        if not all(_SENDABLE.fullmatch(value) for _, value in headers):
+            raise ReplyFault(rule=UNSENDABLE)
+        if (notes := current_notes.get()) is not None:
+            notes.url = str(url.with_user(None).with_query(None))
         if self._sends_trace and (trace := traceparent()) is not None:
             headers = [*headers, ("traceparent", trace)]
         async with self._open().request(

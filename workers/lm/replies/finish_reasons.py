@@ -1,0 +1,66 @@
+"""Why an answer ended, in the words of providers.
+
+lm15 takes every word that it does not know for a complete answer. Here a word that is not known to mean a complete
+answer means one that may have been cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+__all__ = ["ENDINGS", "Ending", "ending"]
+
+Ending = Literal["complete", "cut", "tool_call", "filtered", "garbled", "broken_off", "unknown"]
+
+#: By the provider's word in lower case. OpenAI's are in its API reference; the comments name who else sends a word.
+ENDINGS: Mapping[str, Ending] = {
+    **dict.fromkeys(
+        ("stop", "end_turn", "stop_sequence", "eos", "eos_token", "eos_found", "stop_str", "stop_token", "end")
+        + ("complete", "completed", "finished", "finish_reason_stop", "normal"),
+        "complete",
+    ),
+    **dict.fromkeys(
+        ("length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "max_completion_tokens")
+        + ("model_length",)  # Mistral: the context window is full
+        + ("model_context_window_exceeded", "context_length", "context_window_exceeded", "context_length_exceeded")
+        + ("token_limit", "limit", "incomplete", "truncated", "finish_reason_max_tokens")
+        + ("repetition", "repetition_detected"),  # vLLM: it stopped an answer that repeats itself
+        "cut",
+    ),
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call", "pause_turn"), "tool_call"),
+    **dict.fromkeys(
+        ("content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist", "prohibited_content")
+        + ("spii", "image_safety", "image_prohibited_content", "image_recitation", "guardrail_intervened")
+        + ("sensitive", "moderation", "blocked", "error_toxic"),  # sensitive: Z.AI; error_toxic: Cohere
+        "filtered",
+    ),
+    **dict.fromkeys(
+        ("malformed_function_call", "malformed_response", "unexpected_tool_call", "too_many_tool_calls", "language")
+        + ("missing_thought_signature", "no_image", "image_other"),  # Gemini
+        "garbled",
+    ),
+    **dict.fromkeys(
+        ("abort", "aborted", "cancelled", "canceled", "error", "failed", "failure", "timeout", "internal_error")
+        + ("server_error", "network_error", "overloaded", "preempted", "interrupted", "other")
+        + ("insufficient_system_resource",)  # DeepSeek
+        + ("error_limit", "user_cancel"),  # Cohere
+        "broken_off",
+    ),
+}
+
+#: Parts of words that are not in the table, in the order in which they decide.
+_STEMS: tuple[tuple[str, Ending], ...] = (
+    *((stem, "broken_off") for stem in ("abort", "error", "fail", "cancel", "overload", "timeout", "unavailable")),
+    *((stem, "broken_off") for stem in ("resource", "interrupt", "exception")),
+    *((stem, "filtered") for stem in ("filter", "safety", "block", "refus", "policy", "prohibit", "guardrail")),
+    *((stem, "cut") for stem in ("length", "token", "limit", "trunc", "max")),
+)
+
+
+def ending(word: object) -> Ending:
+    """What the provider's word means."""
+    if not isinstance(word, str) or not word.strip():
+        return "unknown"
+    plain = word.strip().lower()
+    return ENDINGS.get(plain) or next((meaning for stem, meaning in _STEMS if stem in plain), "unknown")
