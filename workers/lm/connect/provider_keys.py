@@ -64,8 +64,8 @@ def _sendable(name: str, value: str) -> str:
         raise ConfigurationError(f"{name} is empty")
     if not _SENDABLE.fullmatch(key):
         raise ConfigurationError(
-            f"{name} has a line break, a quotation mark of a word processor or another character that cannot be sent in "
-            "an HTTP header: copy the key again"
+            f"{name} has a line break, a typographic quotation mark or another character that cannot be sent in an "
+            "HTTP header: copy the key again"
         )
     return key
 

@@ -95,6 +95,8 @@ class CheckedReply:
 
     async def aiter_lines(self) -> AsyncIterator[bytes]:
         """The lines of a stream of events. A whole reply becomes one."""
+        if self.status >= 300:
+            raise self._failure(b"")
         lines = LineSplitter.aiterate(self._reply)
         first = await _first_line(lines)
         if _is_json(first):
@@ -134,7 +136,7 @@ async def _first_line(lines: AsyncIterator[bytes]) -> bytes:
 
 
 async def _framed(first: bytes, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The lines, with JSON that stands outside of an event as an event: an error that a gateway writes into a stream."""
+    """The lines. JSON that stands outside of an event becomes one: a gateway writes an error into a stream."""
     for line in _frame(first):
         yield line
     async for line in lines:

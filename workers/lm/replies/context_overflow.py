@@ -1,7 +1,7 @@
 """How providers say that a prompt is longer than the context window.
 
-Most use no code of their own for it, so the text decides. Each entry is a text as the provider sends it, with its source;
-tests/unit/test_context_overflow.py runs every sample through every status that was seen with it.
+Most use no code of their own for it, so the text decides. Each entry is a text as the provider sends it, with its
+source; tests/unit/test_context_overflow.py reads every sample.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ TEXTS = (
     OverflowText(
         "vLLM",
         r"context length is only \d+",
-        "You passed 5000 input tokens and requested 100 output tokens. However, the model's context length is only 4096 "
-        "tokens, resulting in a maximum input length of 3996 tokens.",
+        "You passed 5000 input tokens and requested 100 output tokens. However, the model's context length is only "
+        "4096 tokens, resulting in a maximum input length of 3996 tokens.",
         "https://github.com/vllm-project/vllm/blob/main/vllm/renderers/params.py",
     ),
     OverflowText(
@@ -193,8 +193,8 @@ TEXTS = (
     OverflowText(
         "LM Studio",
         r"greater than the context length",
-        "The number of tokens to keep from the initial prompt is greater than the context length. Try to load the model "
-        "with a larger context length, or provide a shorter input",
+        "The number of tokens to keep from the initial prompt is greater than the context length. Try to load the "
+        "model with a larger context length, or provide a shorter input",
         "https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/237",
     ),
     OverflowText(

@@ -163,8 +163,8 @@ _MODEL_TEXT = re.compile(
 )
 _STATUS_OF_SCHEMA = frozenset({200, 400, 404, 415, 422, 500, 501})
 _SCHEMA_TEXT = re.compile(
-    r"(?i)\b(?:json[ _-]?schema|schemas?|response_?(?:json_?)?(?:format|schema)|grammars?|guided[ _](?:json|decoding)|xgrammar"
-    r"|llguidance|outlines|structured[ _]?outputs?|unimplemented keys)\b"
+    r"(?i)\b(?:json[ _-]?schema|schemas?|response_?(?:json_?)?(?:format|schema)|grammars?|guided[ _](?:json|decoding)"
+    r"|xgrammar|llguidance|outlines|structured[ _]?outputs?|unimplemented keys)\b"
 )
 _BY_STATUS = {
     **dict.fromkeys((400, 404, 405, 406, 409, 410, 411, 415, 422), INVALID),
@@ -176,50 +176,27 @@ _BY_STATUS = {
     498: RATE,  # Groq: the capacity of the flex tier is exceeded
     499: SERVER,
 }
-#: Words of providers, in lower case: OpenAI's error codes and types, Anthropic's, Google's, Azure's, Mistral's, Z.AI's,
-#: Moonshot's, DashScope's, TGI's; and the names of HTTP's statuses.
-_BY_CODE: Mapping[str, ErrorRule] = {
-    **dict.fromkeys(
-        ("invalid_api_key", "authentication_error", "authenticationerror", "permission_error", "unauthenticated")
-        + ("permission_denied", "unauthorized", "forbidden", "invalid_authentication_error", "api_key_invalid")
-        + ("invalid_api_key_error", "access_denied", "permissiondeniederror", "account_deactivated", "401", "403")
-        + ("incorrect_api_key", "missing_api_key", "no_api_key", "api_key_expired"),
-        AUTHENTICATION,
-    ),
-    **dict.fromkeys(
-        ("insufficient_quota", "billing_error", "billing_hard_limit_reached", "billing_not_active", "402", "1113")
-        + ("exceeded_current_quota_error", "insufficient_balance", "payment_required", "failed_precondition")
-        + ("arrearage", "insufficient_credits", "insufficient_funds"),
-        BILLING,
-    ),
-    **dict.fromkeys(
-        ("rate_limit_exceeded", "rate_limit_error", "ratelimiterror", "rate_limited", "rate_limit", "rate_limit_reached")
-        + ("too_many_requests", "toomanyrequests", "resource_exhausted", "no_capacity", "throttling", "429", "1302")
-        + ("throttlingexception", "requests", "tokens", "engine_overloaded_error", "queue_full", "1303", "1305"),
-        RATE,
-    ),
-    **dict.fromkeys(
-        ("server_error", "internal_server_error", "internalservererror", "internal_error", "internal", "api_error")
-        + ("overloaded_error", "overloaded", "unavailable", "service_unavailable", "serviceunavailableerror", "bad_gateway")
-        + ("model_overloaded", "server_overloaded", "capacity_exceeded", "unavailable_error", "generation", "503")
-        + ("incomplete_generation", "insufficient_system_resource", "server_busy", "busy", "500", "502", "529")
-        + ("unexpected_server_error", "upstream_error", "proxy_error"),
-        SERVER,
-    ),
-    **dict.fromkeys(
-        ("timeout_error", "deadline_exceeded", "request_timeout", "gateway_timeout", "timeout", "timeouterror", "504"),
-        TIMEOUT,
-    ),
-    **dict.fromkeys(
-        ("content_filter", "content_policy_violation", "responsibleaipolicyviolation", "content_filtered", "1301")
-        + ("data_inspection_failed", "datainspectionfailed", "moderation", "safety", "prohibited_content"),
-        FILTER,
-    ),
-    **dict.fromkeys(
-        ("model_not_found", "model_not_available", "unsupported_model", "deploymentnotfound", "model_not_exist")
-        + ("model_decommissioned", "model_terms_required", "no_such_model"),
-        MODEL,
-    ),
-    **dict.fromkeys(("not_found", "not_found_error", "notfounderror", "resource_not_found_error", "404"), INVALID),
-    **dict.fromkeys(("400", "422", "unprocessable_entity", "unprocessableentityerror", "validation"), INVALID),
-}  # fmt: skip
+#: Words and numbers of providers, in lower case: OpenAI's error codes and types, Anthropic's, Google's, Azure's,
+#: Z.AI's, Moonshot's, DashScope's, TGI's and vLLM's.
+_CODES_OF: Mapping[ErrorRule, str] = {
+    AUTHENTICATION: "invalid_api_key authentication_error authenticationerror permission_error unauthenticated "
+    "permission_denied unauthorized forbidden invalid_authentication_error api_key_invalid access_denied "
+    "permissiondeniederror account_deactivated incorrect_api_key missing_api_key api_key_expired 401 403",
+    BILLING: "insufficient_quota billing_error billing_hard_limit_reached billing_not_active payment_required "
+    "exceeded_current_quota_error insufficient_balance failed_precondition arrearage insufficient_credits 402 1113",
+    RATE: "rate_limit_exceeded rate_limit_error ratelimiterror rate_limited rate_limit rate_limit_reached "
+    "too_many_requests toomanyrequests resource_exhausted no_capacity throttling throttlingexception requests tokens "
+    "engine_overloaded_error queue_full 429 1302 1303 1305",
+    SERVER: "server_error internal_server_error internalservererror internal_error internal api_error overloaded "
+    "overloaded_error unavailable service_unavailable serviceunavailableerror unavailable_error bad_gateway "
+    "model_overloaded server_overloaded capacity_exceeded generation incomplete_generation server_busy busy "
+    "insufficient_system_resource unexpected_server_error upstream_error proxy_error 500 502 503 529",
+    TIMEOUT: "timeout_error deadline_exceeded request_timeout gateway_timeout timeout timeouterror 408 504",
+    FILTER: "content_filter content_policy_violation responsibleaipolicyviolation content_filtered safety 1301 "
+    "data_inspection_failed datainspectionfailed moderation prohibited_content",
+    MODEL: "model_not_found model_not_available unsupported_model deploymentnotfound model_not_exist no_such_model "
+    "model_decommissioned model_terms_required",
+    INVALID: "not_found not_found_error notfounderror resource_not_found_error 400 404 422 validation "
+    "unprocessable_entity unprocessableentityerror",
+}
+_BY_CODE = {code: rule for rule, codes in _CODES_OF.items() for code in codes.split()}

@@ -1,4 +1,4 @@
-"""The token counts of a reply. An answer is never lost for them: counts that make no sense become unknown, all of them."""
+"""The token counts of a reply. An answer is never lost for them: if one makes no sense, all of them are unknown."""
 
 from __future__ import annotations
 
@@ -20,8 +20,14 @@ CLAUDE: Names = {
     "output_tokens_details": ("thinking_tokens",),
 }
 GOOGLE: Names = {
-    "": ("promptTokenCount", "candidatesTokenCount", "responseTokenCount", "totalTokenCount")
-    + ("cachedContentTokenCount", "thoughtsTokenCount"),
+    "": (
+        "promptTokenCount",
+        "candidatesTokenCount",
+        "responseTokenCount",
+        "totalTokenCount",
+        "cachedContentTokenCount",
+        "thoughtsTokenCount",
+    ),
 }
 
 
