@@ -57,8 +57,19 @@ def test_a_path_of_a_request_or_a_fragment_is_refused_with_the_right_form(addres
 
 @pytest.mark.parametrize(
     "address",
-    ["", "host/v1", "http://", "http:///v1", "http://h:99999/v1", "http://h:0/v1", "http://h:x/v1", "http://[::1/v1"]
-    + ["http://h/v1 ", " http://h/v1", "http://h/v1\n", "http://h/v1 \n", "http://h/a b", "ftp://h/v1", 7],
-)  # fmt: skip
+    [
+        *(
+            "",
+            "host/v1",
+            "http://",
+            "http:///v1",
+            "http://h:99999/v1",
+            "http://h:0/v1",
+            "http://h:x/v1",
+            "http://[::1/v1",
+        ),
+        *("http://h/v1 ", " http://h/v1", "http://h/v1\n", "http://h/v1 \n", "http://h/a b", "ftp://h/v1", 7),
+    ],
+)
 def test_what_is_no_address_is_refused(address: object) -> None:
     assert address_fault(address) is not None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
-from lm15.sse import SSEEvent, aparse_sse
 from lm15.transports import TransportRequest
 from lm15.transports._types import LineSplitter
 
@@ -20,7 +19,7 @@ from workers.lm.replies.retry_after import asked_delay
 __all__ = ["CheckedReply", "CheckedTransport", "RawReply", "Transport"]
 
 _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "x-ms-request-id", "apim-request-id")
-_DONE = "[DONE]"
+_MARK = b"\xef\xbb\xbf"  # some servers begin with it
 
 
 class RawReply(Protocol):
@@ -91,34 +90,23 @@ class CheckedReply:
         body = await self._reply.read()
         if self.status >= 300:
             raise self._failure(body)
-        return json.dumps(self._form.whole(_object(body))).encode()
+        data = _object(body)
+        return _bytes(self._form.whole(data), data, body)
 
     async def aiter_lines(self) -> AsyncIterator[bytes]:
         """The lines of a stream of events. A whole reply becomes one."""
         if self.status >= 300:
             raise self._failure(b"")
-        lines = LineSplitter.aiterate(self._reply)
-        first = await _first_line(lines)
-        if _is_json(first):
-            body = first + b"".join([line async for line in lines])
-            for event in self._whole_as_events(body):
-                for line in _lines(event):
-                    yield line
-            return
-        check = StreamCheck(self._form)
-        async for raw in aparse_sse(_framed(first, lines)):
-            for line in _checked(check, raw):
-                yield line
-        check.end()
-
-    def _whole_as_events(self, body: bytes) -> Iterator[dict[str, Any]]:
-        data = _json(body)
-        if isinstance(data, list):  # Gemini streams an array unless it is asked for events
-            check = StreamCheck(self._form)
-            yield from filter(None, map(check.event, data))
-            check.end()
-        else:
-            yield from self._form.events(_object(body))
+        splitter, stream = LineSplitter(), EventStream(self._form)
+        async for piece in self._reply:
+            for line in splitter.feed(piece):
+                for checked in stream.feed(line):
+                    yield checked
+        for line in (*splitter.finish(), b""):
+            for checked in stream.feed(line):
+                yield checked
+        for checked in stream.end():
+            yield checked
 
     def _failure(self, body: bytes) -> ReplyFault:
         if self.status < 400:
@@ -127,52 +115,84 @@ class CheckedReply:
         return ReplyFault(found.text, rule=found.rule(self.status), provider_code=found.code)
 
 
-async def _first_line(lines: AsyncIterator[bytes]) -> bytes:
-    """The first line that says something."""
-    async for line in lines:
-        if line.strip(b"\xef\xbb\xbf \t\r\n"):
-            return line.removeprefix(b"\xef\xbb\xbf")
-    return b""
+class EventStream:
+    """Checks the lines of a stream of events, one after the other."""
+
+    def __init__(self, form: ReplyForm) -> None:
+        self._form = form
+        self._check = StreamCheck(form)
+        self._data: list[bytes] = []
+        self._is_error = False
+        #: The lines of a whole reply, where a stream was asked for; None while nothing is known.
+        self._whole: list[bytes] | None = None
+        self._has_begun = False
+
+    def feed(self, line: bytes) -> Iterable[bytes]:
+        """The next line; returns the lines to pass on."""
+        if not self._has_begun:
+            line = line.removeprefix(_MARK)
+            self._has_begun = bool(line.strip())
+            if line.lstrip()[:1] in (b"{", b"["):
+                self._whole = []
+        if self._whole is not None:
+            self._whole.append(line)
+            return ()
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].strip(b" \r\n"))
+            return ()
+        if line.startswith(b"{"):  # a gateway writes an error into the stream, without the form of an event
+            return (*self._dispatched(), *self._event(line))
+        if line.startswith(b"event:"):
+            self._is_error = line[6:].strip() == b"error"
+            return ()
+        return self._dispatched() if not line.strip() else ()
+
+    def end(self) -> Iterable[bytes]:
+        """The stream is over. Raises ReplyFault if it did not say why the answer ended."""
+        if self._whole is None:
+            self._check.end()
+            return ()
+        body = b"".join(self._whole)
+        return [line for event in self._as_events(body) for line in _lines(json.dumps(event).encode())]
+
+    def _dispatched(self) -> Iterable[bytes]:
+        if not self._data:
+            return ()
+        data, self._data = b"\n".join(self._data), []
+        return self._event(data)
+
+    def _event(self, data: bytes) -> Iterable[bytes]:
+        is_error, self._is_error = self._is_error, False
+        if data == b"[DONE]":
+            self._check.end()
+            return _lines(data)
+        try:
+            body = _decoded(data)
+        except (ValueError, RecursionError):
+            if self._check.is_finished or not data:
+                return ()
+            raise (fault_of(data, SERVER) if is_error else ReplyFault(rule=UNREADABLE)) from None
+        event = self._check.event(body, is_error=is_error)
+        return () if event is None else _lines(_bytes(event, body, data))
+
+    def _as_events(self, body: bytes) -> Iterable[dict[str, Any]]:
+        """A whole reply as events. Gemini streams an array unless it is asked for events."""
+        data = _json(body)
+        if not isinstance(data, list):
+            return self._form.events(_object(body))
+        found = [event for part in data if (event := self._check.event(part))]
+        self._check.end()
+        return found
 
 
-async def _framed(first: bytes, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The lines. JSON that stands outside of an event becomes one: a gateway writes an error into a stream."""
-    for line in _frame(first):
-        yield line
-    async for line in lines:
-        for part in _frame(line):
-            yield part
+def _lines(data: bytes) -> tuple[bytes, bytes]:
+    return b"data: " + data + b"\n", b"\n"
 
 
-def _frame(line: bytes) -> tuple[bytes, ...]:
-    return (b"\n", b"data: " + line, b"\n") if line.startswith(b"{") else (line,)
-
-
-def _checked(check: StreamCheck, raw: SSEEvent) -> Iterator[bytes]:
-    if raw.data.strip() == _DONE:
-        check.end()
-        yield from (b"data: [DONE]\n", b"\n")
-        return
-    is_error = raw.event == "error"
-    try:
-        body = json.loads(raw.data, parse_constant=_nothing)
-    except (ValueError, RecursionError):
-        if check.is_finished or not raw.data.strip():
-            return
-        if is_error:
-            raise fault_of(raw.data, SERVER) from None
-        raise ReplyFault(rule=UNREADABLE) from None
-    event = check.event(body, is_error=is_error)
-    if event is not None:
-        yield from _lines(event)
-
-
-def _lines(event: dict[str, Any]) -> tuple[bytes, bytes]:
-    return b"data: " + json.dumps(event).encode() + b"\n", b"\n"
-
-
-def _is_json(line: bytes) -> bool:
-    return line.lstrip()[:1] in (b"{", b"[")
+def _bytes(checked: dict[str, Any], given: dict[str, Any], body: bytes) -> bytes:
+    """The bytes of a checked body: those that came, if nothing was changed."""
+    is_same = checked is given or checked == given
+    return body if is_same and b"NaN" not in body and b"Infinity" not in body else json.dumps(checked).encode()
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -183,12 +203,16 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _json(body: bytes) -> Any:
-    """Raises ReplyFault for what is no JSON. A number that JSON does not have becomes null."""
+    """Raises ReplyFault for what is no JSON."""
     try:
-        return json.loads(body, parse_constant=_nothing)
+        return _decoded(body)
     except (ValueError, RecursionError):
         raise ReplyFault(rule=UNREADABLE) from None
 
 
-def _nothing(_: str) -> None:
-    return None
+def _decoded(body: bytes) -> Any:
+    return _JSON.decode(body.decode("utf-8-sig"))
+
+
+#: A number that JSON does not have becomes null.
+_JSON = json.JSONDecoder(parse_constant=lambda _: None)

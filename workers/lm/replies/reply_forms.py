@@ -117,6 +117,8 @@ class ChatForm:
             if isinstance(delta.get("content"), list | dict):
                 delta = {**delta, "content": _chat_text(delta["content"])}
         why = choice.get("finish_reason")
+        if not why and delta is choice.get("delta") and checked is body:
+            return body, False  # most events
         word = _word(self._WORDS, why) if why else None
         return {**checked, "choices": [{**choice, "delta": delta, "finish_reason": word}]}, bool(why)
 
