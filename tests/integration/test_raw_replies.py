@@ -127,10 +127,5 @@ async def test_an_error_names_the_url_that_was_asked(adapter: Any, model_server:
     assert f"at {model_server.url}/wrong/chat/completions, HTTP 404" in str(error)
 
 
-async def test_an_answer_whose_end_is_unknown_is_sent_back(adapter: Any, model_server: ModelServer) -> None:
-    model_server.script(default=raw(chat('{"tags": ["ha', "banana")))
-    assert (await failure(adapter, program(model_server))).code == "output_unparseable"
-
-
 def test_events_are_exact() -> None:
     assert events({"a": 1}, ": ping\n\n") == 'data: {"a": 1}\n\n: ping\n\ndata: [DONE]\n\n'
