@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from lm15 import LM15Error, Response
+from lm15 import LM15Error, Request, Response
 from lm15.result import AsyncResponseStream
 from lm15.serde import request_from_dict
 from lm15.transports import TransportRequest
@@ -18,6 +18,7 @@ from dspex.errors import ModelError
 from workers.lm.connect.providers import at_address
 from workers.lm.model_errors import model_error
 from workers.lm.replies.call_notes import CallNotes, current_notes
+from workers.lm.replies.tool_calls import refuse_broken_calls
 
 __all__ = ["RawReply", "chat", "events", "failure", "read"]
 
@@ -76,14 +77,18 @@ async def read(reply: RawReply, *, protocol: str = "openai", streamed: bool = Fa
     client = at_address(MODELS[protocol], "http://model.test/v1", "key", reply).client
     request = request_from_dict(REQUEST)
     try:
-        if not streamed:
-            return await client.complete(request), notes
-        async with AsyncResponseStream(client.stream(request), request) as stream:
-            async for _ in stream:
-                pass
-            return await stream.response(), notes
+        response = await (_streamed(client, request) if streamed else client.complete(request))
+        refuse_broken_calls(response)
     except (LM15Error, ValueError, TypeError, LookupError, AttributeError) as error:
         raise model_error(error, model=MODELS[protocol]) from error
+    return response, notes
+
+
+async def _streamed(client: Any, request: Request) -> Response:
+    async with AsyncResponseStream(client.stream(request), request) as stream:
+        async for _ in stream:
+            pass
+        return await stream.response()
 
 
 async def failure(reply: RawReply, *, protocol: str = "openai", streamed: bool = False) -> ModelError:

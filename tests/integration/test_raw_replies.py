@@ -11,6 +11,7 @@ import pytest
 
 from dspex.errors import DspexError, ModelError
 from dspex.program.program import Program
+from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, model_server
 from tests.raw_replies import chat, events
 from tests.recording import MemoryJournal, a_run
@@ -34,7 +35,7 @@ async def adapter(request: pytest.FixtureRequest) -> AsyncIterator[DspyAdapter |
 
 def program(server: ModelServer, **changes: Any) -> Program:
     settings = {"model": "openai/test", "api_base": server.url, "prompt": "compact", **changes}
-    return Program("tag", "signature tag: :string text -> :list(:string, unique=true) tags", **settings)
+    return Program("tag", signature(":string text -> :list(:string, unique=true) tags"), **settings)
 
 
 async def outputs(adapter: Any, of: Program, journal: MemoryJournal | None = None) -> Mapping[str, Any]:
@@ -90,6 +91,10 @@ async def test_a_schema_with_an_unknown_keyword_is_reduced_once(
     assert first["json_schema"]["schema"]["properties"]["tags"]["uniqueItems"] is True
     assert "uniqueItems" not in json.dumps(second)
     assert "uniqueItems" in json.dumps(model_server.calls()["requests"][1]["messages"])
+    assert journal.answers[0].notes == {"schema": "reduced"}
+    journal = MemoryJournal()  # the next execution does not ask for it again
+    assert await outputs(adapter, program(model_server), journal) == {"tags": ["a"]}
+    assert model_server.calls()["total"] == 3
     assert journal.answers[0].notes == {"schema": "reduced"}
     model_server.script(default=replace(refused, times=9, match=None))
     error = await failure(adapter, program(model_server))

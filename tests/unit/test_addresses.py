@@ -52,7 +52,7 @@ def test_a_path_of_a_request_or_a_fragment_is_refused_with_the_right_form(addres
     assert fault.expected.endswith(f": {right}")
     assert address_fault(right) is None
     with pytest.raises(dspex.ValidationError, match="api_base"):
-        dspex.Program("qa", ":string question -> :string answer", model="openai/m", api_base=address)
+        dspex.Program("qa", dspex.signature(":string question -> :string answer"), model="openai/m", api_base=address)
 
 
 @pytest.mark.parametrize(

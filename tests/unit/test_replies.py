@@ -17,7 +17,7 @@ from workers.lm.model_errors import model_error
 from workers.lm.replies.finish_reasons import ENDINGS, ending
 from workers.lm.replies.reply_fault import ReplyFault
 from workers.lm.replies.retry_after import asked_delay
-from workers.lm.replies.schema_keywords import with_reduced_schema
+from workers.lm.replies.schema_keywords import RefusedKeywords, with_reduced_schema
 
 BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 
@@ -80,8 +80,8 @@ async def test_an_answer_is_complete_only_if_the_provider_says_so(word: Any, not
 @BOTH
 @pytest.mark.parametrize("word", ["content_filter", "sensitive", "SAFETY"])
 async def test_an_answer_that_was_withheld(word: str, streamed: bool) -> None:
-    response, _ = await read(streamed_or_whole(word, streamed), streamed=streamed)
-    assert response.finish_reason == "content_filter"  # which the engine refuses
+    error = await failure(streamed_or_whole(word, streamed), streamed=streamed)
+    assert (error.code, error.retryable) == ("content_filtered", False)
 
 
 @pytest.mark.parametrize("word", ENDINGS)
@@ -89,16 +89,34 @@ def test_every_word_means_one_thing(word: str) -> None:
     assert ending(word.upper()) == ENDINGS[word]
 
 
-async def test_a_call_of_a_tool_that_was_cut_off_is_none() -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "pay", "arguments": '{"cents": 12'}}
-    body = chat(None, "length")
-    body["choices"][0]["message"]["tool_calls"] = [call]
-    assert (await failure(RawReply(body))).code == "output_unparseable"
-    call["function"] = {"name": "pay", "arguments": '{"cents": 12}'}
-    for word in ("tool_calls", "stop", None):
-        body["choices"][0]["finish_reason"] = word
-        response, _ = await read(RawReply(body))
-        assert response.finish_reason == "tool_call"
+def calling(arguments: Any, finish_reason: Any, streamed: bool) -> RawReply:
+    call = {"index": 0, "id": "1", "type": "function", "function": {"name": "pay", "arguments": arguments}}
+    message = {"role": "assistant", "tool_calls": [call]}
+    if not streamed:
+        body = chat(None, finish_reason)
+        body["choices"][0]["message"] = message
+        return RawReply(body)
+    return RawReply(events({"id": "1", "choices": [{"delta": message}]}, piece(None, finish_reason)))
+
+
+@BOTH
+@pytest.mark.parametrize("word", ["length", "tool_calls", "stop"])
+async def test_a_call_of_a_tool_that_was_cut_off_is_none(word: str, streamed: bool) -> None:
+    error = await failure(calling('{"cents": 12', word, streamed), streamed=streamed)
+    assert (error.code, error.retryable) == ("output_unparseable", True)
+
+
+@BOTH
+@pytest.mark.parametrize("arguments", ['{"cents": 12}', {"cents": 12}], ids=["text", "object"])
+async def test_arguments_of_a_call_in_both_forms(arguments: Any, streamed: bool) -> None:
+    response, _ = await read(calling(arguments, "tool_calls", streamed), streamed=streamed)
+    assert [(call.name, call.input) for call in response.tool_calls] == [("pay", {"cents": 12})]
+
+
+@pytest.mark.parametrize("word", ["tool_calls", "stop", None])
+async def test_a_whole_call_of_a_tool_is_complete(word: str | None) -> None:
+    response, _ = await read(calling('{"cents": 12}', word, streamed=False))
+    assert response.finish_reason == "tool_call"
 
 
 # ------------------------------------------------------------------------------------- errors with a status of 200
@@ -134,12 +152,23 @@ async def test_a_call_of_a_tool_that_was_cut_off_is_none() -> None:
         ({"id": "1", "choices": [None]}, "provider_unavailable"),
         ({"choices": [{"error": {"message": "x", "code": 429}}]}, "rate_limited"),
         ({"choices": [{"index": 0, "message": None, "finish_reason": "stop"}]}, "provider_unavailable"),
+        ({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}, "choices": None}, "billing"),
+        ({"message": "slow down", "code": "429"}, "rate_limited"),
+        ({"status": 429, "title": "Too Many Requests"}, "rate_limited"),
+        ({"model": "m", "message": {"content": "Paris"}, "done": True}, "provider_unavailable"),  # Ollama's own API
+        ({"choices": [{"text": "Paris", "finish_reason": "stop"}]}, "provider_unavailable"),
         ([], "provider_unavailable"),
+        ([{"error": {"message": "x", "code": 429}}], "rate_limited"),
+        ('"busy"', "provider_unavailable"),
+        ("7", "provider_unavailable"),
+        ("null", "provider_unavailable"),
+        ("[" * 100_000, "provider_unavailable"),
+        (json.dumps(chat()).encode("utf-16"), "provider_unavailable"),
         ("<html>Bad gateway</html>", "provider_unavailable"),
         ("", "provider_unavailable"),
         ('{"choices": [', "provider_unavailable"),
     ],
-    ids=lambda value: json.dumps(value)[:60],
+    ids=lambda value: str(value)[:60],
 )
 async def test_a_body_that_is_no_answer(body: Any, code: str, streamed: bool) -> None:
     error = await failure(RawReply(body), streamed=streamed)
@@ -157,9 +186,53 @@ async def test_other_protocols_are_checked_alike(body: Any, protocol: str) -> No
         assert (error.code, error.retryable) == ("provider_unavailable", True)
 
 
-async def test_an_error_that_is_null_is_none() -> None:
-    response, _ = await read(RawReply(chat(error=None, detail=None)))
+@BOTH
+@pytest.mark.parametrize("error", [None, False, "", {}, {"message": None, "code": None}, {"code": 0, "message": ""}])
+async def test_an_error_that_states_none_is_none(error: Any, streamed: bool) -> None:
+    body = events(piece("Paris", "stop", error=error)) if streamed else chat(error=error, detail=None)
+    response, _ = await read(RawReply(body), streamed=streamed)
     assert text_of(response) == "Paris"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"content": [{"token": "a", "logprob": None}]},
+        {"content": [{"token": "a", "logprob": float("-inf")}]},
+        {"content": [{"token": "a", "logprob": "x"}]},
+        {"content": [{"token": "a", "logprob": -1, "top_logprobs": 7}]},
+        {"content": [{"token": "a", "logprob": -1, "bytes": ["x"]}]},
+        [1],
+        "x",
+    ],
+    ids=str,
+)
+async def test_an_answer_is_not_lost_for_its_probabilities(logprobs: Any, streamed: bool) -> None:
+    body = piece("Paris", "stop") if streamed else chat()
+    body["choices"][0]["logprobs"] = logprobs
+    response, _ = await read(RawReply(events(body) if streamed else body), streamed=streamed)
+    assert text_of(response) == "Paris"
+
+
+@BOTH
+async def test_a_choice_that_was_not_asked_for_is_no_part_of_the_answer(streamed: bool) -> None:
+    other = {"index": 1, "delta": {"content": "Lyon"}, "message": {"content": "Lyon"}, "finish_reason": "stop"}
+    if streamed:
+        reply = RawReply(events({"id": "1", "choices": [other]}, piece("Paris", "stop")))
+    else:
+        reply = RawReply(chat(choices=[other, chat()["choices"][0]]))
+    response, _ = await read(reply, streamed=streamed)
+    assert text_of(response) == "Paris"
+
+
+@BOTH
+@pytest.mark.parametrize("message", [{"refusal": "No."}, {"content": [{"type": "refusal", "refusal": "No."}]}], ids=str)
+async def test_a_refusal_in_a_whole_reply_is_one(message: Any, streamed: bool) -> None:
+    body = chat(None)  # plain JSON to a streamed request, too
+    body["choices"][0]["message"] |= message
+    error = await failure(RawReply(body), streamed=streamed)
+    assert (error.code, error.retryable) == ("content_filtered", False)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +254,8 @@ async def test_the_text_of_a_message_in_other_forms(content: Any, text: str) -> 
 @pytest.mark.parametrize("content", [7, True, [7]])
 async def test_a_message_without_text_is_unreadable(content: Any) -> None:
     assert (await failure(RawReply(chat(content)))).code == "provider_unavailable"
+    body = events(piece("Par"), piece(content), piece(None, "stop"))
+    assert (await failure(RawReply(body), streamed=True)).code == "provider_unavailable"
 
 
 # ----------------------------------------------------------------------------------------------------- in a stream
@@ -237,6 +312,42 @@ async def test_events_in_any_form(end: str) -> None:
         assert text_of(response) == "Paris"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        events(piece("Par"), piece("is", "stop")).replace("\n\n", "\n"),  # no blank lines
+        events(piece("Par"), piece("is", "stop"), done=False).replace("data: ", "").replace("\n\n", "\n"),
+        json.dumps([piece("Par"), piece("is", "stop")]),
+        events(chat()),  # a whole reply as one event
+        events({"id": "1", "choices": None}, {"id": "1", "choices": [None]}, "data: 7\n\n", piece("Paris", "stop")),
+        events({"id": "1", "choices": [{"index": 0, "delta": None}]}, piece("Paris"), piece(None, "stop")),
+        events(piece("Par", "null"), piece("is", "stop")),  # DashScope
+        "retry: 100\nid: 7\n\n" + events("event: message\n", piece("Paris", "stop")),
+        'data: {"id": "1",\ndata: "choices": [{"delta": {"content": "Paris"}, "finish_reason": "stop"}]}\n\n',
+    ],
+)
+async def test_streams_in_other_forms(body: str) -> None:
+    response, _ = await read(RawReply(body), streamed=True)
+    assert (text_of(response), response.finish_reason) == ("Paris", "stop")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("data: [DONE]\n\n" + events(piece("Paris", "stop")), "provider_unavailable"),
+        (events(piece("Par"), "data: [DONE]\n\n", piece("is", "stop")), "provider_unavailable"),
+        (json.dumps(piece("Par")) + "\n", "provider_unavailable"),
+        (json.dumps(piece("Par")) + '\n{"error": "rate limit exceeded"}\n', "rate_limited"),
+        (": ping\n\n: ping\n\n", "provider_unavailable"),
+        (events("event: error\n\n", piece("Par")), "provider_unavailable"),
+        ("event: error\ndata: rate limit exceeded\n\n", "rate_limited"),
+    ],
+)
+async def test_streams_that_end_too_early(body: str, code: str) -> None:
+    error = await failure(RawReply(body), streamed=True)
+    assert (error.code, error.retryable) == (code, True)
+
+
 async def test_text_in_parts_in_a_stream() -> None:
     parts: Any = [{"type": "thinking", "thinking": "Lyon?"}, {"type": "text", "text": "Paris"}]
     response, _ = await read(RawReply(events(piece(parts), piece(None, "stop"))), streamed=True)
@@ -244,8 +355,8 @@ async def test_text_in_parts_in_a_stream() -> None:
 
 
 async def test_plain_json_to_a_streamed_request() -> None:
-    claude = {"id": "1", "type": "message", "model": "test", "content": [{"type": "text", "text": "Paris"}]}
-    claude |= {"stop_reason": "end_turn", "usage": {"input_tokens": 5, "output_tokens": 7}}
+    claude: dict[str, Any] = {"id": "1", "type": "message", "model": "test", "stop_reason": "end_turn"}
+    claude |= {"content": [{"type": "text", "text": "Paris"}], "usage": {"input_tokens": 5, "output_tokens": 7}}
     google: dict[str, Any] = {"candidates": [{"content": {"parts": [{"text": "Paris"}]}, "finishReason": "STOP"}]}
     google["usageMetadata"] = {"promptTokenCount": 5, "candidatesTokenCount": 7}
     array = [{"candidates": [{"content": {"parts": [{"text": "Pa"}]}}]}, google]
@@ -295,6 +406,7 @@ async def test_claude_says_why() -> None:
         ({"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": None, "cost": 0.1}, (5, 7)),
         ({"prompt_tokens": 5, "completion_tokens": 7.5}, (None, None)),
         ({"prompt_tokens": -1, "completion_tokens": 7}, (None, None)),
+        ({"prompt_tokens": 10**30, "completion_tokens": 7}, (None, None)),
         ({"prompt_tokens": True, "completion_tokens": 7}, (None, None)),
         ({"prompt_tokens": "many", "completion_tokens": 7}, (None, None)),
         ({"prompt_tokens": [], "completion_tokens": {}}, (None, None)),
@@ -366,6 +478,16 @@ async def test_usage_of_other_protocols() -> None:
         (529, "", "provider_unavailable"),
         (524, "", "model_timeout"),
         (307, "", "invalid_request"),
+        (402, "Payment Required", "billing"),
+        (403, "<html>", "authentication"),
+        (404, "404 page not found", "invalid_request"),
+        (503, "no healthy upstream", "provider_unavailable"),
+        (429, "Too Many Requests", "rate_limited"),
+        (
+            422,
+            {"detail": [{"loc": ["body", "response_format"], "msg": "extra fields not permitted"}]},
+            "invalid_request",
+        ),
     ],
     ids=lambda value: json.dumps(value)[:50],
 )
@@ -469,8 +591,10 @@ def test_a_schema_is_reduced_to_what_every_server_knows() -> None:
         "additionalProperties": False,
     }
     request = {"system": "Tag it.", "config": {"response_format": {"type": "json_schema", "schema": schema}}}
-    reduced = with_reduced_schema(request)
-    assert reduced is not None
+    found = with_reduced_schema(request)
+    assert found is not None
+    reduced, keywords = found
+    assert keywords == {"pattern", "uniqueItems", "minItems", "title", "oneOf", "minimum"}
     assert reduced["config"]["response_format"]["schema"] == {
         "type": "object",
         "properties": {
@@ -484,6 +608,22 @@ def test_a_schema_is_reduced_to_what_every_server_knows() -> None:
     assert with_reduced_schema(reduced) is None
     assert with_reduced_schema({"config": {"response_format": {"type": "json_object"}}}) is None
     assert with_reduced_schema({}) is None
+
+
+def with_schema(**keywords: Any) -> dict[str, Any]:
+    return {"config": {"response_format": {"type": "json_schema", "schema": {"type": "integer", **keywords}}}}
+
+
+@pytest.mark.case("http-05-schema-keyword-unknown-to-vllm")
+def test_refused_keywords_are_remembered() -> None:
+    refused = RefusedKeywords()
+    assert refused.reduced(with_schema(minimum=1)) is None
+    refused.add(frozenset({"minimum"}))
+    again = refused.reduced(with_schema(minimum=2, maximum=3))
+    assert again is not None
+    assert again.request == with_schema()
+    assert refused.reduced(with_schema(maximum=3)) is None
+    assert refused.reduced(with_schema()) is None
 
 
 def test_an_error_of_a_model_can_be_read_without_its_reply() -> None:

@@ -15,7 +15,6 @@ import lm15
 from lm15 import Response
 from lm15.serde import response_to_dict
 
-from dspex.errors import ModelError
 from workers.adapters.contract import Answer, Estimate, Run
 from workers.lm.call_retries import CallRetries
 from workers.lm.connect.endpoint import Endpoint
@@ -27,6 +26,7 @@ from workers.lm.replay import answer_text, request_hash
 from workers.lm.replies.call_notes import CallNotes, current_notes
 from workers.lm.replies.reply_fault import ReplyFault
 from workers.lm.replies.schema_keywords import with_reduced_schema
+from workers.lm.replies.tool_calls import refuse_broken_calls
 from workers.lm.streamed_call import Preview, complete_streamed
 
 __all__ = ["RunEngine"]
@@ -85,6 +85,7 @@ class RunEngine:
         current_notes.set(notes)
         try:
             response = await self._complete(request, preview, notes)
+            refuse_broken_calls(response)
         except _UPSTREAM as error:
             raise model_error(
                 error,
@@ -93,14 +94,6 @@ class RunEngine:
                 key_variable=self.run.program.api_key_env,
                 longest_wait=endpoint.longest_wait,
             ) from None
-        if why := _withheld(response):
-            raise ModelError(
-                f"model {endpoint.model!r}: {why}",
-                code="content_filtered",
-                retryable=False,
-                model=endpoint.model,
-                request_id=_request_id(response),
-            )
         provider = endpoint.route.provider
         prompt_tokens, completion_tokens = tokens(response, provider)
         notes.is_usage_unknown = not is_usage_known(response, provider)
@@ -115,28 +108,23 @@ class RunEngine:
 
     async def _complete(self, request: Mapping[str, Any], preview: Preview | None, notes: CallNotes) -> Response:
         """The reply to the request; to one with a simpler schema, if the server does not know all of its keywords."""
-        try:
-            return await self._send(request, preview)
-        except ReplyFault as fault:
-            reduced = with_reduced_schema(request) if fault.is_about_schema else None
-            if reduced is None:
-                raise
+        refused = self.endpoint.refused_keywords
+        reduced = refused.reduced(request)
+        if reduced is None:
+            try:
+                return await self._send(request, preview)
+            except ReplyFault as fault:
+                reduced = with_reduced_schema(request) if fault.is_about_schema else None
+                if reduced is None:
+                    raise
+            refused.add(reduced.keywords)
         notes.is_schema_reduced = True
-        return await self._send(reduced, preview)
+        return await self._send(reduced.request, preview)
 
     async def _send(self, request: Mapping[str, Any], preview: Preview | None) -> Response:
         if preview is None:
             return await self.endpoint.complete(request)
         return await complete_streamed(self.endpoint, request, preview)
-
-
-def _withheld(response: Response) -> str | None:
-    """Why there is no answer, if the provider or the model would not give one."""
-    if response.finish_reason == "content_filter":
-        return "the provider's content filter withheld the answer"
-    if any(isinstance(part, lm15.RefusalPart) for part in response.message.parts):
-        return "the model refused to answer"  # OpenAI's, with structured outputs
-    return None
 
 
 def _request_id(response: Response) -> str | None:

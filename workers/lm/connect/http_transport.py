@@ -24,6 +24,7 @@ from dspex.settings import Settings
 from workers.lm.replies.call_notes import current_notes
 from workers.lm.replies.error_rules import UNSENDABLE
 from workers.lm.replies.reply_fault import ReplyFault
+from workers.lm.replies.request_ids import request_id
 from workers.observe.tracing import traceparent
 
 __all__ = ["MOST_REPLY_BYTES", "HttpTransport", "Reply", "last_request_id"]
@@ -35,10 +36,8 @@ MOST_REPLY_BYTES = 32 * 2**20
 #: The provider's own id of the last request made in this context, for the audit trail.
 last_request_id: ContextVar[str | None] = ContextVar("last_request_id", default=None)
 
-_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 # Deadlines belong to the loop: an attempt is cancelled when its time is over, and the connection with it.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=10, sock_read=None)
-
 
 _SENDABLE = re.compile(r"[\t\x20-\x7e]*")
 
@@ -117,10 +116,9 @@ class HttpTransport:
             allow_redirects=False,
             proxy=self._proxy(url),
         ) as response:
-            last_request_id.set(
-                next((response.headers[name] for name in _REQUEST_ID_HEADERS if name in response.headers), None)
-            )
-            yield Reply(response)
+            reply = Reply(response)
+            last_request_id.set(request_id(reply.headers))
+            yield reply
 
     async def aclose(self) -> None:
         """Close every connection; the next request opens new ones."""

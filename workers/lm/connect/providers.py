@@ -193,12 +193,9 @@ def _resolved(model: str) -> Resolution:
     return LMRouter(RouterConfig(env={})).resolve_openai_chat(model)
 
 
-def _checked(transport: Transport, definition: ProviderDefinition) -> Transport:
-    """The transport, with replies checked where their form is known."""
-    form = FORMS.get(definition.dialect)
-    if form is None:
-        return transport
-    return CheckedTransport(transport, form, provider=definition.id, env_keys=definition.env_keys)
+def _checked(transport: Transport, definition: ProviderDefinition) -> CheckedTransport:
+    """The transport, with replies checked."""
+    return CheckedTransport(transport, FORMS[definition.dialect], provider=definition.id, env_keys=definition.env_keys)
 
 
 def _with_version(address: str, version: str) -> str:

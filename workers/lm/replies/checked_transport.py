@@ -11,14 +11,12 @@ from lm15.transports import TransportRequest
 from lm15.transports._types import LineSplitter
 
 from workers.lm.replies.error_body import read_error
-from workers.lm.replies.error_rules import AUTHENTICATION, REDIRECT, SERVER, UNREADABLE
+from workers.lm.replies.error_rules import REDIRECT, SERVER, UNREADABLE
 from workers.lm.replies.reply_fault import ReplyFault
 from workers.lm.replies.reply_forms import ReplyForm, StreamCheck, fault_of
-from workers.lm.replies.retry_after import asked_delay
 
 __all__ = ["CheckedReply", "CheckedTransport", "RawReply", "Transport"]
 
-_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "x-ms-request-id", "apim-request-id")
 _MARK = b"\xef\xbb\xbf"  # some servers begin with it
 
 
@@ -53,23 +51,18 @@ class CheckedTransport:
     @asynccontextmanager
     async def stream(self, request: TransportRequest) -> AsyncIterator[CheckedReply]:
         """Raises ReplyFault while the reply is read, if it is no answer."""
-        async with self._transport.stream(request) as reply:
-            checked = CheckedReply(reply, self._form)
-            try:
-                yield checked
-            except ReplyFault as fault:
-                self._complete(fault, reply)
-                raise
-
-    def _complete(self, fault: ReplyFault, reply: RawReply) -> None:
-        """Add what the head of the reply says."""
-        found = {name.lower(): value for name, value in reply.headers}
-        fault.provider = self._provider
-        fault.status = reply.status
-        fault.request_id = next((found[name] for name in _REQUEST_IDS if found.get(name)), None)
-        fault.retry_after = asked_delay(reply.headers)
-        if fault.rule is AUTHENTICATION:
-            fault.env_keys = self._env_keys
+        try:
+            async with self._transport.stream(request) as reply:
+                try:
+                    yield CheckedReply(reply, self._form)
+                except ReplyFault as fault:
+                    fault.add_head(reply.status, reply.headers)
+                    raise
+        except ReplyFault as fault:
+            fault.provider = self._provider
+            if fault.rule.code == "authentication":
+                fault.env_keys = self._env_keys
+            raise
 
 
 class CheckedReply:
@@ -156,13 +149,15 @@ class EventStream:
         return [line for event in self._as_events(body) for line in _lines(json.dumps(event).encode())]
 
     def _dispatched(self) -> Iterable[bytes]:
-        if not self._data:
-            return ()
-        data, self._data = b"\n".join(self._data), []
-        return self._event(data)
-
-    def _event(self, data: bytes) -> Iterable[bytes]:
+        """The event that a blank line ends. Some servers leave out the blank lines: then each line is an event."""
+        lines, self._data = self._data, []
         is_error, self._is_error = self._is_error, False
+        data = b"\n".join(lines)
+        if len(lines) > 1 and not _is_json(data):
+            return [passed for line in lines for passed in self._event(line, is_error=is_error)]
+        return self._event(data, is_error=is_error) if lines else ()
+
+    def _event(self, data: bytes, *, is_error: bool = False) -> Iterable[bytes]:
         if data == b"[DONE]":
             self._check.end()
             return _lines(data)
@@ -176,8 +171,9 @@ class EventStream:
         return () if event is None else _lines(_bytes(event, body, data))
 
     def _as_events(self, body: bytes) -> Iterable[dict[str, Any]]:
-        """A whole reply as events. Gemini streams an array unless it is asked for events."""
-        data = _json(body)
+        """A whole reply as events. Gemini streams an array unless it is asked for events; others an object a line."""
+        lines = [line for line in body.splitlines() if line.strip()]
+        data = [_json(line) for line in lines] if len(lines) > 1 and not _is_json(body) else _json(body)
         if not isinstance(data, list):
             return self._form.events(_object(body))
         found = [event for part in data if (event := self._check.event(part))]
@@ -198,7 +194,7 @@ def _bytes(checked: dict[str, Any], given: dict[str, Any], body: bytes) -> bytes
 def _object(body: bytes) -> dict[str, Any]:
     data = _json(body)
     if not isinstance(data, dict):
-        raise ReplyFault(rule=UNREADABLE)
+        raise fault_of(data, UNREADABLE)
     return data
 
 
@@ -208,6 +204,14 @@ def _json(body: bytes) -> Any:
         return _decoded(body)
     except (ValueError, RecursionError):
         raise ReplyFault(rule=UNREADABLE) from None
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        _decoded(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _decoded(body: bytes) -> Any:

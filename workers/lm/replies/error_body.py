@@ -30,9 +30,9 @@ from workers.lm.replies.error_rules import (
 
 __all__ = ["ErrorBody", "error_in", "read_error"]
 
-_CODES = ("code", "status", "type", "error_type", "errorType", "reason", "error_code")
-_PARTS = ("error", "errors", "message", "msg", "detail", "details", "description", "param", "metadata", "raw")
-_INNER = (*_PARTS, "innererror", "inner_error", "error_message", "errorMessage", "error_msg")
+_CODES = ("code", "status", "type", "error_type", "errorType", "reason", "error_code", "status_code")
+_PARTS = ("error", "errors", "message", "msg", "detail", "details", "description", "param", "loc", "metadata", "raw")
+_INNER = (*_PARTS, "innererror", "inner_error", "error_message", "errorMessage", "error_msg", "base_resp", "status_msg")
 _DEEPEST = 6
 _MOST_PARTS = 40
 _LONGEST_TEXT = 4000
@@ -99,8 +99,14 @@ class ErrorBody:
 
 def error_in(body: Mapping[str, Any]) -> ErrorBody | None:
     """The error that a body of JSON states, whatever the status of its reply is; None if it states none."""
-    states = body.get("error") or body.get("errors") or body.get("object") == "error" or body.get("type") == "error"
+    states = _states(body.get("error")) or body.get("errors") or "error" in (body.get("object"), body.get("type"))
     return read_error(body) if states else None
+
+
+def _states(error: object) -> bool:
+    """Whether it says anything: some servers send an object without a code or a message in every reply."""
+    values = error.values() if isinstance(error, Mapping) else [error]
+    return any(value and value != "0" for value in values)
 
 
 def read_error(body: object) -> ErrorBody:
@@ -155,7 +161,7 @@ def _of_status(status: int) -> ErrorRule:
 
 _WORDS = re.compile(r"\s*[A-Za-z]+(?:[ _.-][A-Za-z]+){0,5}\s*")
 #: A body's own type or status says only that it is an error.
-_SAY_NOTHING = frozenset({"error", "none", "null", "object"})
+_SAY_NOTHING = frozenset({"error", "message", "none", "null", "object"})
 _WEAK = frozenset({"invalid_request_error", "invalid_argument", "badrequesterror", "bad_request", "invalid_request"})
 _MODEL_TEXT = re.compile(
     r"(?i)\bmodels?\b[^\n]{0,200}\b(?:not found|not exist|unknown|unsupported|not supported|not available|no access)"

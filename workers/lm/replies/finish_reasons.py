@@ -47,4 +47,6 @@ def ending(word: object) -> Ending:
     if not isinstance(word, str) or not word.strip():
         return "unknown"
     plain = word.strip().lower()
-    return ENDINGS.get(plain) or next((meaning for stem, meaning in _STEMS if stem in plain), "unknown")
+    if plain in ENDINGS:
+        return ENDINGS[plain]
+    return next((meaning for stem, meaning in _STEMS if stem in plain), "unknown")

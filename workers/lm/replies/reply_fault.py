@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lm15
 
 from workers.lm.replies.error_rules import SCHEMA, UNEXPECTED, ErrorRule
+from workers.lm.replies.request_ids import request_id
+from workers.lm.replies.retry_after import asked_delay
 
 __all__ = ["ReplyFault"]
 
@@ -22,6 +24,13 @@ class ReplyFault(lm15.ProviderError):
         super().__init__(message, **evidence)
         self.rule = rule
         self.env_keys = tuple(env_keys)
+
+    def add_head(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        """Add what the head of the reply says."""
+        given = tuple(headers)
+        self.status = status
+        self.request_id = request_id(given)
+        self.retry_after = asked_delay(given)
 
     @property
     def is_about_schema(self) -> bool:

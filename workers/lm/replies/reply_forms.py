@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from lm15.providers.common import openai_token_logprobs
+
 from workers.lm.replies.call_notes import current_notes
 from workers.lm.replies.error_body import error_in, read_error
 from workers.lm.replies.error_rules import (
@@ -83,41 +85,33 @@ class ChatForm:
         "cut": "length",
         "unknown": "length",
         "tool_call": "tool_calls",
-        "filtered": "content_filter",
     }
 
     def whole(self, body: Body) -> Body:
-        _refuse_errors(body)
-        choice = _first(body, "choices")
-        _refuse_errors(choice)
-        message = choice.get("message")
-        if not isinstance(message, dict):
+        body = _without_error(body)
+        choice = _choice(body)
+        if choice is None or not isinstance(choice.get("message"), dict):
             raise fault_of(body, NO_ANSWER)
-        message = {**message, "content": _chat_text(message.get("content")), **_calls(message)}
+        message = _message(choice["message"])
         why = choice.get("finish_reason")
-        calls = message.get("tool_calls")
-        why = "tool_calls" if calls and ending(why) in ("complete", "unknown") else _word(self._WORDS, why)
-        if calls and why == "length":
-            _refuse_cut_calls(calls)
-        choices = [{**choice, "message": message, "finish_reason": why}]
+        if message.get("tool_calls") and ending(why) in ("complete", "unknown"):
+            why = "tool_calls"
+        choices = [{**choice, "message": message, "finish_reason": _word(self._WORDS, why)}]
         return {**body, "choices": choices, "usage": plain_usage(body.get("usage"), CHAT)}
 
     def event(self, body: Body) -> tuple[Body, bool]:
-        _refuse_errors(body)
+        body = _without_error(body)
         checked = {**body, "usage": plain_usage(body.get("usage"), CHAT)} if "usage" in body else body
-        choices = body.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            return checked, False
-        choice = choices[0]
-        _refuse_errors(choice)
-        delta = choice.get("delta")
-        if isinstance(delta, dict):
-            if delta.get("refusal"):
-                raise ReplyFault(rule=REFUSED)
-            if isinstance(delta.get("content"), list | dict):
-                delta = {**delta, "content": _chat_text(delta["content"])}
+        choice = _choice(body)
+        if choice is None:
+            return ({**checked, "choices": []} if body.get("choices") else checked), False
+        if not choice.get("delta") and isinstance(choice.get("message"), dict):
+            return next(self.events(body)), True  # a whole reply as one event
+        delta = _message(choice["delta"]) if isinstance(choice.get("delta"), dict) else {}
         why = choice.get("finish_reason")
-        if not why and delta is choice.get("delta") and checked is body:
+        if not why or why in ("null", "none"):
+            why = None
+        if why is None and checked is body and body["choices"][0] is choice and choice.get("delta") is delta:
             return body, False  # most events
         word = _word(self._WORDS, why) if why else None
         return {**checked, "choices": [{**choice, "delta": delta, "finish_reason": word}]}, bool(why)
@@ -138,11 +132,10 @@ class ClaudeForm:
         "cut": "max_tokens",
         "unknown": "max_tokens",
         "tool_call": "tool_use",
-        "filtered": "refusal",
     }
 
     def whole(self, body: Body) -> Body:
-        _refuse_errors(body)
+        body = _without_error(body)
         content = body.get("content")
         if isinstance(content, str):
             content = [{"type": "text", "text": content}]
@@ -152,15 +145,17 @@ class ClaudeForm:
         return {**body, "content": content, "stop_reason": why, "usage": plain_usage(body.get("usage"), CLAUDE)}
 
     def event(self, body: Body) -> tuple[Body, bool]:
-        _refuse_errors(body)
+        body = _without_error(body)
+        message = body.get("message")
+        if body.get("type") == "message_start" and isinstance(message, dict):
+            return {**body, "message": {**message, "usage": plain_usage(message.get("usage"), CLAUDE)}}, False
         if body.get("type") != "message_delta":
             return body, False
+        checked = {**body, "usage": plain_usage(body.get("usage"), CLAUDE)}
         delta = body.get("delta")
-        why = delta.get("stop_reason") if isinstance(delta, dict) else None
-        if not why:
-            return {**body, "usage": plain_usage(body.get("usage"), CLAUDE)}, False
-        delta = {**delta, "stop_reason": _word(self._WORDS, why)}
-        return {**body, "delta": delta, "usage": plain_usage(body.get("usage"), CLAUDE)}, True
+        if not isinstance(delta, dict) or not delta.get("stop_reason"):
+            return checked, False
+        return {**checked, "delta": {**delta, "stop_reason": _word(self._WORDS, delta["stop_reason"])}}, True
 
     def events(self, body: Body) -> Iterator[Body]:
         whole = self.whole(body)
@@ -201,7 +196,7 @@ class GoogleForm:
         yield self.whole(body)
 
     def _checked(self, body: Body, *, is_whole: bool) -> tuple[Body, bool]:
-        _refuse_errors(body)
+        body = _without_error(body)
         feedback = body.get("promptFeedback")
         blocked = feedback.get("blockReason") if isinstance(feedback, dict) else None
         if blocked and blocked != "BLOCK_REASON_UNSPECIFIED":
@@ -211,7 +206,10 @@ class GoogleForm:
             checked["usageMetadata"] = plain_usage(body["usageMetadata"], GOOGLE)
         if not is_whole and not body.get("candidates"):
             return checked, False
-        candidate = _first(body, "candidates")
+        candidates = body.get("candidates")
+        candidate = candidates[0] if isinstance(candidates, list) and candidates else None
+        if not isinstance(candidate, dict):
+            raise fault_of(body, NO_ANSWER)
         why = candidate.get("finishReason")
         if not why and not is_whole:
             return checked, False
@@ -230,17 +228,37 @@ def fault_of(body: object, rule: ErrorRule) -> ReplyFault:
     return ReplyFault(found.text, rule=rule if meant is SERVER else meant, provider_code=found.code)
 
 
-def _refuse_errors(body: Body) -> None:
+def _without_error(body: Body) -> Body:
+    """The body without an ``error`` that states none, which lm15 would take for one. Raises ReplyFault for one."""
     if error_in(body):
         raise fault_of(body, SERVER)
+    return {**body, "error": None} if body.get("error") is not None else body
 
 
-def _first(body: Body, name: str) -> Body:
-    """The answer, of which there may be several."""
-    found = body.get(name)
-    if not isinstance(found, list) or not found or not isinstance(found[0], dict):
-        raise fault_of(body, NO_ANSWER)
-    return found[0]
+def _choice(body: Body) -> Body | None:
+    """The first choice: requests ask for one. Choices with another index have no part in it."""
+    choices = body.get("choices")
+    if not isinstance(choices, list):
+        return None
+    found = next((choice for choice in choices if isinstance(choice, dict) and _is_first(choice)), None)
+    if found is None:
+        return None
+    found = _without_error(found)
+    return found if found.get("logprobs") is None or _are_readable(found["logprobs"]) else {**found, "logprobs": None}
+
+
+def _is_first(choice: Body) -> bool:
+    index = choice.get("index")
+    return not isinstance(index, int) or index <= 0
+
+
+def _are_readable(logprobs: object) -> bool:
+    """Whether lm15 can read the probabilities of the tokens. An answer is not lost for them."""
+    try:
+        openai_token_logprobs(logprobs.get("content") if isinstance(logprobs, dict) else None)
+    except (TypeError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def _word(words: Mapping[Ending, str], why: object) -> str:
@@ -256,10 +274,20 @@ def _word(words: Mapping[Ending, str], why: object) -> str:
     raise ReplyFault(rule=rules[meaning], provider_code=str(why))
 
 
-def _chat_text(content: object) -> str | None:
-    """The text of a message, which some servers give in parts or as the JSON that it is."""
-    if content is None or isinstance(content, str):
-        return content
+def _message(given: Body) -> Body:
+    """A message, or a piece of one in a stream, as lm15 reads it."""
+    if given.get("refusal"):
+        raise ReplyFault(rule=REFUSED)
+    changed: Body = {}
+    if not (given.get("content") is None or isinstance(given["content"], str)):
+        changed["content"] = _chat_text(given["content"])
+    if given.get("tool_calls") is not None:
+        changed["tool_calls"] = _calls(given["tool_calls"])
+    return {**given, **changed} if changed else given
+
+
+def _chat_text(content: object) -> str:
+    """The text of a message that is in parts, or the JSON that it is."""
     if isinstance(content, dict):
         return json.dumps(content, ensure_ascii=False)
     if isinstance(content, list):
@@ -272,26 +300,22 @@ def _part_text(part: object) -> str:
         return part
     if not isinstance(part, dict) or not isinstance(part.get("type", "text"), str):
         raise ReplyFault(rule=UNREADABLE)
+    if part.get("type") == "refusal":
+        raise ReplyFault(rule=REFUSED)
     text = part.get("text")
     return text if isinstance(text, str) and part.get("type", "text").endswith("text") else ""
 
 
-def _calls(message: Body) -> Body:
-    calls = message.get("tool_calls")
-    if calls is None:
-        return {}
+def _calls(calls: object) -> list[Any]:
+    """Calls of tools, whose arguments are JSON as text."""
     if not isinstance(calls, list):
         raise ReplyFault(rule=UNREADABLE)
-    return {"tool_calls": calls}
+    return [_call(call) if isinstance(call, dict) else call for call in calls]
 
 
-def _refuse_cut_calls(calls: list[Any]) -> None:
-    """A call of a tool whose arguments were cut off is no call."""
-    for call in calls:
-        function = call.get("function") if isinstance(call, dict) else None
-        arguments = function.get("arguments") if isinstance(function, dict) else None
-        if isinstance(arguments, str):
-            try:
-                json.loads(arguments)
-            except ValueError:
-                raise ReplyFault(rule=GARBLED) from None
+def _call(call: Body) -> Body:
+    function = call.get("function")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if arguments is None or isinstance(arguments, str):
+        return call
+    return {**call, "function": {**call["function"], "arguments": json.dumps(arguments)}}

@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["CHAT", "CLAUDE", "GOOGLE", "plain_usage"]
 
+_MOST = 2**31 - 1  # what the database can hold
+
 #: The counts that lm15 reads, and those in an object of their own.
 Names = Mapping[str, tuple[str, ...]]
 CHAT: Names = {
@@ -54,10 +56,10 @@ def _counts(usage: object, names: Iterable[str]) -> dict[str, int]:
 def _count(value: object) -> int:
     """The count. Raises ValueError if it is none."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
-        return int(value)
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError
-    if value < 0 or value != int(value):
+    if not 0 <= value <= _MOST or value != int(value):
         raise ValueError
     return int(value)
 
