@@ -66,8 +66,8 @@ def chat(content: Any = "Paris", finish_reason: Any = "stop", **more: Any) -> di
 
 def events(*bodies: Any, done: bool = True) -> str:
     """Server-sent events: text as it stands, anything else as the data of one event."""
-    told = [body if isinstance(body, str) else f"data: {json.dumps(body)}\n\n" for body in bodies]
-    return "".join(told) + ("data: [DONE]\n\n" if done else "")
+    parts = [body if isinstance(body, str) else f"data: {json.dumps(body)}\n\n" for body in bodies]
+    return "".join(parts) + ("data: [DONE]\n\n" if done else "")
 
 
 async def read(reply: RawReply, *, protocol: str = "openai", streamed: bool = False) -> tuple[Response, CallNotes]:

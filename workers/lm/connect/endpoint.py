@@ -35,7 +35,7 @@ class Endpoint:
     """A model at one address. ``model`` is the program's spelling; ``rates`` are its prices, empty if not listed.
 
     ``supported_params`` are the request settings it takes, by OpenAI's names. ``longest_wait`` is the longest delay in
-    seconds that it may ask for, ``refused_keywords`` those of the schemas that it refused.
+    seconds that it may ask for, ``refused_keywords`` the keywords of the schemas that it refused.
     """
 
     model: str

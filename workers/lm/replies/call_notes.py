@@ -20,7 +20,7 @@ class CallNotes:
     is_usage_unknown: bool = False
 
     def as_data(self) -> dict[str, Any]:
-        """The notes for the audit trail: those that there are."""
+        """The notes for the audit trail."""
         found = {
             "finish_reason": self.finish_reason,
             "schema": "reduced" if self.is_schema_reduced else None,

@@ -186,7 +186,7 @@ def _lines(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _bytes(checked: dict[str, Any], given: dict[str, Any], body: bytes) -> bytes:
-    """The bytes of a checked body: those that came, if nothing was changed."""
+    """The bytes of a checked body: unchanged if nothing in it was changed."""
     is_same = checked is given or checked == given
     return body if is_same and b"NaN" not in body and b"Infinity" not in body else json.dumps(checked).encode()
 

@@ -146,9 +146,6 @@ class ClaudeForm:
 
     def event(self, body: Body) -> tuple[Body, bool]:
         body = _without_error(body)
-        message = body.get("message")
-        if body.get("type") == "message_start" and isinstance(message, dict):
-            return {**body, "message": {**message, "usage": plain_usage(message.get("usage"), CLAUDE)}}, False
         if body.get("type") != "message_delta":
             return body, False
         checked = {**body, "usage": plain_usage(body.get("usage"), CLAUDE)}

@@ -34,7 +34,7 @@ class RefusedKeywords:
         self._refused.add(keywords)
 
     def reduced(self, request: Mapping[str, Any]) -> ReducedRequest | None:
-        """The request with its schema reduced, if its keywords include those of a schema that was refused."""
+        """The request with its schema reduced, if they include all keywords of a schema that was refused."""
         found = with_reduced_schema(request) if self._refused else None
         return found if found and any(known <= found.keywords for known in self._refused) else None
 
@@ -51,9 +51,9 @@ def with_reduced_schema(request: Mapping[str, Any]) -> ReducedRequest | None:
     reduced = _reduced(schema, others)
     if not others:
         return None
-    told = {"system": f"{request['system']}\n{_words(schema)}"} if isinstance(request.get("system"), str) else {}
+    words = {"system": f"{request['system']}\n{_words(schema)}"} if isinstance(request.get("system"), str) else {}
     return ReducedRequest(
-        {**request, **told, "config": {**config, "response_format": {**form, "schema": reduced}}}, frozenset(others)
+        {**request, **words, "config": {**config, "response_format": {**form, "schema": reduced}}}, frozenset(others)
     )
 
 
