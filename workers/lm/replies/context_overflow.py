@@ -253,7 +253,7 @@ _KNOWN = re.compile("|".join(entry.pattern for entry in TEXTS))
 #: The same in words of their own: "context length 4096 exceeded".
 _CONTEXT = re.compile(r"context[ _-]?(?:length|window|size|limit)")
 _TOO_LONG = re.compile(r"exceed|too (?:long|large|big)|longer|larger|greater|overflow|maximum|max[ _]")
-#: Limits of rate speak of tokens and lengths, too.
+#: Texts about rate limits name tokens and lengths, too.
 _OF_RATE = re.compile(r"rate.?limit|too many requests|per[ _]?(?:minute|day|hour)|quota|throttl")
 
 
