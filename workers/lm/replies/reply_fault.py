@@ -15,7 +15,7 @@ __all__ = ["ReplyFault"]
 
 
 class ReplyFault(lm15.ProviderError):
-    """A reply that is not an answer, by the rule that tells what it is. The message is the provider's: evidence that
+    """A reply that is not an answer, with the rule for its kind. The message is the provider's: evidence that
     is searched for names of parameters, and never repeated. ``env_keys``: the variables that may hold the key."""
 
     def __init__(
