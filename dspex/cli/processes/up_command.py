@@ -30,16 +30,16 @@ def up(workers: int, no_flower: bool) -> None:
     settings = Settings.load(database_url=None, broker_url=None)
     console = new_console(stderr=True)
     console.print(f"Starting the embedded stack of [bold]{settings.home}[/]")
-    stack = EmbeddedStack(
-        settings.home,
-        workers=workers,
-        flower=not no_flower,
-        flower_port=None if no_flower else flower_port(),
-        worker_grace=settings.grace_seconds + 10,
-        durable=settings.profile.durable,
-        on_progress=StackProgress(console),
-    )
-    with stop_on_signals():
+    with stop_on_signals(), StackProgress(console) as progress:
+        stack = EmbeddedStack(
+            settings.home,
+            workers=workers,
+            flower=not no_flower,
+            flower_port=None if no_flower else flower_port(),
+            worker_grace=settings.grace_seconds + 10,
+            durable=settings.profile.durable,
+            on_progress=progress,
+        )
         try:
             with stack:
                 _announce(console, stack)
