@@ -16,7 +16,7 @@ from dspex.program.actions import Action
 from dspex.program.adapters import AdapterInfo, adapters, unloadable
 from dspex.program.addresses import address_fault
 from dspex.program.limits import Limits
-from dspex.program.modules import is_custom, module_faults
+from dspex.program.modules import is_custom, is_reference, module_faults
 from dspex.program.nesting import depth_fault, is_deeper
 from dspex.program.storable_text import STORABLE
 from dspex.signatures import Signature, signature
@@ -170,6 +170,13 @@ class Program:
     def keeps_answers(self) -> bool:
         """Whether finished model calls are kept, so that a later attempt replays them."""
         return self.journal and self.record != "none"
+
+    @property
+    def own_modules(self) -> frozenset[str]:
+        """The modules of users' code that it loads, which DSPEX_PROGRAM_PACKAGES has to allow."""
+        actions = (action.name for action in self.manual_actions)
+        named = (self.module, self.module_options.get("reward"), *self.tools, *actions)
+        return frozenset(str(each).partition(":")[0] for each in named if is_reference(each))
 
     @cached_property
     def content(self) -> dict[str, Any]:

@@ -15,6 +15,8 @@ __all__ = ["ModelLimits", "ModelSettings"]
 def _packages(names: tuple[str, ...]) -> tuple[str, ...]:
     if wrong := [name for name in names if not all(part.isidentifier() for part in name.split("."))]:
         raise ValueError(f"not the name of a package: {', '.join(map(repr, wrong))}")
+    if any(name.partition(".")[0] == "workers" for name in names):
+        raise ValueError("'workers' is DSPex's own package in its processes: rename yours")
     return names
 
 
