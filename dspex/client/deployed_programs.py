@@ -49,13 +49,14 @@ class Catalogue:
     def _warn_of_refusals(self, program: Program) -> None:
         """Log a warning if live workers do not allow the program's own code."""
         live = [worker for worker in self._database.run(workers.listing) if worker["live"]]
-        refused = [(worker, outside) for worker in live if (outside := refused_modules(program, worker))]
-        if refused:
+        refusing = [worker for worker in live if refused_modules(program, worker)]
+        if refusing:
             log.warning(
-                "program %r is deployed, but %d of %d live workers will refuse it: DSPEX_PROGRAM_PACKAGES does not allow "
-                "%s there (%s); set it where they run, and restart them",
-                program.name, len(refused), len(live), ", ".join(sorted({name for _, names in refused for name in names})),
-                ", ".join(f"{worker['host']} pid {worker['pid']}" for worker, _ in refused[:MOST_NAMED]),
+                "program %r is deployed, but %d of %d live workers will refuse it (%s): their DSPEX_PROGRAM_PACKAGES "
+                "does not allow %s; set it where they run, and restart them",
+                program.name, len(refusing), len(live),
+                ", ".join(f"process {worker['pid']} on {worker['host']}" for worker in refusing[:MOST_NAMED]),
+                ", ".join(sorted({name for worker in refusing for name in refused_modules(program, worker)})),
             )  # fmt: skip
 
     def version(self, name: str, version: str) -> Program:

@@ -268,6 +268,26 @@ def test_an_execution_waits_for_a_worker_that_has_its_code(desk: Client, module:
     assert desk.cancel(execution.id)
 
 
+def test_a_worker_keeps_the_packages_that_it_started_with(
+    client: Client, start_worker: Callable[..., WorkerProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    settings = tmp_path / "dspex.toml"
+    settings.write_text('program_packages = ["early_shop"]')
+    start_worker(PYTHONPATH=tmp_path)
+    settings.write_text('program_packages = ["early_shop", "late_shop"]')
+    for name in ("early_shop", "late_shop"):
+        (tmp_path / f"{name}.py").write_text("async def note(run, proceed):\n    return await proceed()\n")
+        once = dspex.Retry(max_attempts=1)
+        client.deploy(dspex.Program(name, QA, adapter="scripted", actions=[f"{name}:note"], retry=once))
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "'late_shop' is deployed, but 1 of 1 live workers will refuse it" in warning
+    client.execute("early_shop", {"question": "?"}, timeout=30)
+    with pytest.raises(dspex.ExecutionFailed, match="late_shop"):
+        client.execute("late_shop", {"question": "?"}, timeout=30)
+
+
 def test_tools_and_rewards_are_held_to_the_same_list(ask: Ask) -> None:
     for settings in (
         {"module": "react", "tools": ["os:system"]},

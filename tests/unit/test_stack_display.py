@@ -72,8 +72,12 @@ def test_parts_start_while_something_else_is_under_way(terminal: Terminal) -> No
 
 
 def test_a_start_that_fails_leaves_no_display(terminal: Terminal) -> None:
-    with pytest.raises(ConnectionError), StackProgress(terminal.console()) as progress:
-        progress(StackStep("worker-1", StepState.STARTING))
-        raise ConnectionError
+    def fail() -> None:
+        with StackProgress(terminal.console()) as progress:
+            progress(StackStep("worker-1", StepState.STARTING))
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        fail()
     shown = terminal.shown()
     assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)

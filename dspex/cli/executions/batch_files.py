@@ -1,9 +1,9 @@
 """The files of ``dspex batch``, which can be killed at any time and continued.
 
 ``OUT`` and ``ERR`` have one line for each row with the row's index, so the files themselves record which rows are
-written. Lines are appended; an incomplete last line is removed. ``ERR`` is replaced by a file without the lines of rows
-that were retried, whose new outcome is then appended to one of the two. ``OUT.batch`` holds the id of the batch. The ids
-of its executions are derived from it, so no row is stored twice.
+written. Lines are appended; an incomplete last line is removed. For rows that were retried, ``ERR`` is replaced by a
+file without their lines, and their new outcome is appended to one of the two. ``OUT.batch`` holds the id of the batch.
+The ids of its executions are derived from it, so no row is stored twice.
 """
 
 from __future__ import annotations
