@@ -27,8 +27,6 @@ OTHERS = (
     "Makefile", "*.yml", "celeryconfig.py", "pyproject.toml", ".github/**/*.yml", "deploy/**/*", "docs/site/*.*",
     "docs/**/*.svg", "docs/reference/*.json",
 )  # fmt: skip
-#: Data, not texts of DSPex: a customer's review that the demo's small model learns from.
-DATA = ("dspex/embedded/demo/demo_programs.py",)
 #: The folders of the source, and the modules at the top of each package as one.
 FOLDERS = sorted(
     {
@@ -77,7 +75,7 @@ def in_source(source: str, where: str) -> Iterator[str]:
 def modules(folder: str) -> Iterator[Path]:
     nested = "/" in folder
     found = (ROOT / folder).rglob("*.py") if nested else (ROOT / folder).glob("*.py")
-    yield from sorted(path for path in found if str(path.relative_to(ROOT)) not in DATA)
+    yield from sorted(found)
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
