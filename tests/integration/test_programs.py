@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -16,6 +17,7 @@ import pytest
 import dspex
 from dspex.client.client import Client
 from dspex.client.execution import Execution
+from dspex.embedded.demo.demo_programs import CALLS_EACH, FIRST, PACKAGE, review_desk
 from dspex.embedded.embedded_servers import EmbeddedServers
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step, model_server
@@ -156,6 +158,16 @@ async def test_a_later_attempt_replays_every_call(
     assert await adapter.execute(a_run(program, {"question": "Which?"}, again, attempt=2)) == outputs
     assert (again.replayed, model_server.calls()["total"]) == (calls, calls)
     await adapter.close()
+
+
+async def test_the_program_of_the_demo(model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", PACKAGE)
+    program = replace(review_desk("openai/test"), api_base=model_server.url)
+    journal, adapter = MemoryJournal(), DspyAdapter()
+    outputs = await adapter.execute(a_run(program, {"review": FIRST.text}, journal))
+    await adapter.close()
+    program.signature.check_outputs(outputs)
+    assert len(journal.answers) == CALLS_EACH
 
 
 def test_the_best_of_several_answers_is_taken(ask: Ask, model_server: ModelServer) -> None:
