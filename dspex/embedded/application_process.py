@@ -48,6 +48,10 @@ class ApplicationProcess:
         )
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process.running
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from dspex.cli.processes.stack_display import StackProgress
 from dspex.client.batch import Batch
 from dspex.client.client import Client
 from dspex.client.execution import Execution
+from dspex.embedded.application_process import ApplicationProcess
 from dspex.embedded.demo.demo_programs import CALLS_EACH, FIRST, PACKAGE, REVIEWS, DemoReview, review_desk
 from dspex.embedded.embedded_stack import EmbeddedStack, stop_on_signals
 from dspex.embedded.stack_progress import StackStep, StepState
@@ -69,7 +69,8 @@ class DemoRun:
         self._progress = progress
         self._settings = settings
         self._program = review_desk(model)
-        #: The worker process that the demo kills; its end and its successor are not reported as a failure.
+        self._workers: Sequence[ApplicationProcess] = ()
+        #: Whether the demo has killed a worker, whose end is not reported as a failure.
         self._killed = False
 
     def run(self) -> None:
@@ -88,6 +89,7 @@ class DemoRun:
             on_progress=self._report,
         )
         with stack, Client(self._settings) as client:
+            self._workers = stack.applications
             self._console.print(f"The stack is up after {time.monotonic() - began:.1f} s.\n")
             self._answer_one(client)
             executions = self._answer_many(client)
@@ -135,12 +137,13 @@ class DemoRun:
                 self._kill_a_worker(client)
 
     def _kill_a_worker(self, client: Client) -> None:
-        busiest = max(client.workers(), key=lambda worker: int(worker["running"]))
-        self._killed = True
-        os.kill(busiest["pid"], signal.SIGKILL)
+        running = {worker["pid"]: worker["running"] for worker in client.workers()}
+        busiest = max(self._workers, key=lambda worker: int(running.get(worker.pid, 0)))
+        pid, self._killed = busiest.pid, True
+        busiest.kill()
         self._console.print(
-            f"  [bold red]✘ SIGKILL[/] to a worker (process {busiest['pid']}). Its executions run again when its lease "
-            f"of {busiest['lease_seconds']:g} s has run out."
+            f"  [bold red]✘ SIGKILL[/] to {busiest.name} (process {pid}). The other worker runs its executions again "
+            f"once its lease of {self._settings.lease_seconds:g} s has run out."
         )
 
     def _explain(self, executions: Sequence[Execution]) -> None:
