@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import runpy
 import sys
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -39,16 +39,23 @@ def load_workers() -> None:
 
 
 def hidden_package() -> str | None:
-    """The file of a user's own package or module ``workers``, in the working directory or on ``sys.path``.
+    """The place of a user's own package or module ``workers``, in the working directory or on ``sys.path``.
 
     Nothing is imported.
     """
     own = {str(_IN_CHECKOUT / "__init__.py"), str(_DSPEX.parent / f"{NAME}.py")}
     for directory in (str(Path.cwd()), *sys.path):
         spec = PathFinder.find_spec(NAME, [directory])
-        if spec is not None and spec.origin is not None and str(Path(spec.origin).resolve()) not in own:
-            return spec.origin
+        found = spec and (spec.origin or _folder_of_modules(spec))
+        if found and str(Path(found).resolve()) not in own:
+            return found
     return None
+
+
+def _folder_of_modules(spec: ModuleSpec) -> str | None:
+    """The folder of a package without ``__init__.py``; None if there are no modules in it."""
+    folders = spec.submodule_search_locations or ()
+    return next((folder for folder in folders if any(Path(folder).glob("*.py"))), None)
 
 
 def hidden_warning() -> str | None:

@@ -162,7 +162,7 @@ async def test_a_later_attempt_replays_every_call(
 
 async def test_the_program_of_the_demo(model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", PACKAGE)
-    program = replace(review_desk("openai/test"), api_base=model_server.url)
+    program = replace(review_desk("openai/test"), prompt="compact", api_base=model_server.url)
     journal, adapter = MemoryJournal(), DspyAdapter()
     outputs = await adapter.execute(a_run(program, {"review": FIRST.text}, journal))
     await adapter.close()

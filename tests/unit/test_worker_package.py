@@ -45,6 +45,13 @@ def test_the_package_is_noticed(mine: Path, tmp_path_factory: pytest.TempPathFac
     assert str(mine) in found.evidence
 
 
+def test_a_package_without_an_init_is_noticed_if_it_has_modules(mine: Path) -> None:
+    (mine / "workers" / "__init__.py").unlink()
+    assert hidden_package() is None
+    (mine / "workers" / "nightly.py").touch()
+    assert hidden_package() == str(mine / "workers")
+
+
 def test_programs_cannot_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", "acme,workers.programs")
     with pytest.raises(dspex.ConfigurationError, match="rename yours"):

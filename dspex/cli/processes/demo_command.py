@@ -186,12 +186,12 @@ def _outcome(execution: Execution, review: DemoReview) -> Text:
     result = execution.result(timeout=0)
     return Text.assemble(
         "  ", _judged(result.sentiment, review.sentiment), ", ", _judged(result.product, review.product),
-        f", {'★' * result.stars}",
+        ", ", _judged(result.customer, review.customer),
     )  # fmt: skip
 
 
 def _judged(answer: str, expected: str) -> tuple[str, str]:
-    right = answer.strip().lower() == expected
+    right = answer.strip().lower() == expected.lower()
     return (answer, "bold green") if right else (f"{answer} (wrong)", "bold red")
 
 

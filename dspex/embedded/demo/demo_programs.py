@@ -21,30 +21,31 @@ class DemoReview(NamedTuple):
     text: str
     sentiment: str
     product: str
+    customer: str
 
 
-FIRST = DemoReview("This kettle is fast and quiet. The best one that I ever had!", "positive", "kettle")
+FIRST = DemoReview("The kettle is fast and quiet. The best one that I ever had! Anna", "positive", "kettle", "Anna")
 REVIEWS = (
-    DemoReview("The headphones sound great and the battery lasts all week.", "positive", "headphones"),
-    DemoReview("The zipper of this jacket broke on the first day. I want my money back.", "negative", "jacket"),
-    DemoReview("What a lovely lamp. It makes the whole room cosy.", "positive", "lamp"),
-    DemoReview("The phone stopped charging after a week, and support was no help.", "negative", "phone"),
-    DemoReview("My daughter loves this bicycle and rides it every day.", "positive", "bicycle"),
-    DemoReview("These shoes leak. My socks were wet after ten minutes.", "negative", "shoes"),
-    DemoReview("The knife is sharp, light and easy to clean. I bought a second one.", "positive", "knife"),
-    DemoReview("The vacuum cleaner is loud, weak and far too expensive.", "negative", "vacuum cleaner"),
-    DemoReview("Great backpack: light, strong and very comfortable.", "positive", "backpack"),
-    DemoReview("The printer jams on every page. What a waste of money.", "negative", "printer"),
+    DemoReview("The headphones sound great and the battery lasts all week. Peter", "positive", "headphones", "Peter"),
+    DemoReview("The zipper of this jacket broke. I want my money back. Maria", "negative", "jacket", "Maria"),
+    DemoReview("What a lovely lamp. It makes the whole room cosy. Omar", "positive", "lamp", "Omar"),
+    DemoReview("The phone stopped charging, and support was no help. Lucy", "negative", "phone", "Lucy"),
+    DemoReview("A wonderful bicycle. My daughter rides it every day. John", "positive", "bicycle", "John"),
+    DemoReview("These shoes leak. My socks were wet after ten minutes. Sofia", "negative", "shoes", "Sofia"),
+    DemoReview("The knife is sharp, light and easy to clean. Tom", "positive", "knife", "Tom"),
+    DemoReview("The vacuum cleaner is loud, weak and expensive. Helen", "negative", "vacuum cleaner", "Helen"),
+    DemoReview("Great backpack: light, strong and very comfortable. Kenji", "positive", "backpack", "Kenji"),
+    DemoReview("The printer jams on every page. What a waste of money. Rosa", "negative", "printer", "Rosa"),
 )
 
 
 def review_desk(model: str) -> Program:
-    """The sentiment of a review, the product and the stars: three short answers of the model."""
+    """The sentiment of a review, the product and the customer: three short answers of the model."""
     return Program(
         "review_desk",
         signature(
             'signature review_desk "Read a review": :string(min_length=1) review -> '
-            ':enum("negative", "positive") sentiment, :string product, :integer(min=1, max=5) stars'
+            ':enum("negative", "positive") sentiment, :string product, :string customer'
         ),
         module=f"{PACKAGE}.review_desk:ReviewDesk",
         model=model,

@@ -26,36 +26,36 @@ class Product(dspy.Signature):  # type: ignore[misc]
     product: str = dspy.OutputField()
 
 
-class Stars(dspy.Signature):  # type: ignore[misc]
-    """How many stars does the customer give?"""
+class Customer(dspy.Signature):  # type: ignore[misc]
+    """Who wrote the review? Answer with the name."""
 
     review: str = dspy.InputField()
-    stars: Literal[1, 2, 3, 4, 5] = dspy.OutputField()
+    customer: str = dspy.OutputField()
 
 
-#: Small models follow examples more than words. None of these reviews is in the demo.
+#: Small models follow examples more than words, and the last ones most. None of these reviews is in the demo.
 _EXAMPLES = (
-    ("The mug is beautiful and keeps my tea hot for hours.", "positive", "mug", 5),
-    ("This radio broke after two days, and the shop does not answer.", "negative", "radio", 1),
-    ("The chair is hard and it wobbles. Never again.", "negative", "chair", 1),
-    ("I love these gloves: warm, soft and light.", "positive", "gloves", 5),
+    ("The mug is beautiful and keeps my tea hot for hours. Paul", "positive", "mug", "Paul"),
+    ("I love these gloves: warm, soft and light. Emma", "positive", "gloves", "Emma"),
+    ("This radio broke after two days, and the shop does not answer. Carlos", "negative", "radio", "Carlos"),
+    ("The chair is hard and it wobbles. Never again. Rita", "negative", "chair", "Rita"),
 )
 
 
 class ReviewDesk(dspy.Module):  # type: ignore[misc]
-    """Asks for the sentiment, then for the product, then for the stars."""
+    """Asks for the sentiment, then for the product, then for the customer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sentiment = dspy.Predict(Sentiment)
         self.product = dspy.Predict(Product)
-        self.stars = dspy.Predict(Stars)
+        self.customer = dspy.Predict(Customer)
         self.sentiment.demos = [dspy.Example(review=text, sentiment=mood) for text, mood, _, _ in _EXAMPLES]
         self.product.demos = [dspy.Example(review=text, product=product) for text, _, product, _ in _EXAMPLES]
-        self.stars.demos = [dspy.Example(review=text, stars=stars) for text, _, _, stars in _EXAMPLES]
+        self.customer.demos = [dspy.Example(review=text, customer=name) for text, _, _, name in _EXAMPLES]
 
     async def aforward(self, review: str) -> dspy.Prediction:
         sentiment = await self.sentiment.acall(review=review)
         product = await self.product.acall(review=review)
-        stars = await self.stars.acall(review=review)
-        return dspy.Prediction(sentiment=sentiment.sentiment, product=product.product, stars=stars.stars)
+        customer = await self.customer.acall(review=review)
+        return dspy.Prediction(sentiment=sentiment.sentiment, product=product.product, customer=customer.customer)
