@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
+from psycopg import sql
 
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.store import migrate
@@ -58,6 +59,7 @@ class TestDatabases:
         self._servers = servers
         self._numbers = itertools.count(1)
         self._free: list[str] = []
+        self._hash_passwords_once()
         self._administer(f"CREATE DATABASE {TEMPLATE}")
         template = Database(self.url(TEMPLATE))
         migrate.upgrade(template.engine)
@@ -104,6 +106,14 @@ class TestDatabases:
     def _seeds_of(self, connection: psycopg.Connection) -> list[object]:
         counted = "SELECT count(*), sum(xmin::text::bigint) FROM"
         return [_row(connection, f"{counted} {table}") for table in self._seeded]
+
+    def _hash_passwords_once(self) -> None:
+        """By default both sides hash a password 4,096 times with every connection, which is half of its time."""
+        with self._superuser("postgres") as connection:
+            connection.execute("SET scram_iterations = 1")
+            for role, password in (("dspex", "postgres"), ("postgres", "superuser")):
+                statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
+                connection.execute(statement.format(sql.Identifier(role), self._servers.home.password(password)))
 
     def _administer(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:

@@ -26,7 +26,7 @@ __all__ = ["LARGEST_REQUEST", "load_libraries"]
 
 LARGEST_REQUEST = 128 * 1024
 PR_SET_PDEATHSIG = 1
-#: What a worker imports before it reads its settings.
+#: What a worker imports before it reads its settings, and what most commands import.
 LIBRARIES = (
     "celery.app.amqp",
     "celery.app.control",
@@ -39,7 +39,11 @@ LIBRARIES = (
     "celery.worker.autoscale",
     "celery.worker.components",
     "celery.worker.strategy",
+    "dspex.cli.output.console_tables",
+    "dspex.cli.output.execution_data",
+    "dspex.cli.output.progress_bar",
     "dspex.cli.processes.worker_command",
+    "dspex.client.client",
     "kombu.transport.redis",
     "sqlalchemy.dialects.postgresql.psycopg",
     "workers.adapters.direct.direct_adapter",

@@ -76,14 +76,21 @@ def run_dspex(
     *arguments: str, environment: Mapping[str, str], directory: Path, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
     """A ``dspex`` command and what it prints; a fork where :func:`forked_workers` holds."""
-    command = dspex_command(*arguments)
+    return run_module("dspex.cli", *arguments, environment=environment, directory=directory, timeout=timeout)
+
+
+def run_module(
+    *arguments: str, environment: Mapping[str, str], directory: Path, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """A module of the ``directory`` or of a library with its arguments, as :func:`run_dspex`."""
+    command = mortal("-m", *arguments)
     if _fork_server is None:
         return subprocess.run(
             command, env=environment, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False
         )
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = _fork_server.start(
-            "dspex.cli", *arguments, environment=environment, output=output, errors=errors, directory=directory
+            *arguments, environment=environment, output=output, errors=errors, directory=directory
         )
         try:
             code = process.wait(timeout)
