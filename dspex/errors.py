@@ -322,7 +322,7 @@ class ModelError(DspexError):
 
     ``code``: ``provider_unavailable rate_limited model_timeout authentication billing invalid_request
     context_window_exceeded content_filtered unsupported price_unknown output_unparseable model_error``.
-    ``retry_after`` is the delay that the provider asks for, in seconds, or ``None``.
+    ``retry_after`` is the delay that the provider asks for, in seconds and bounded, or ``None``.
     """
 
     code = "model_error"

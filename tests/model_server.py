@@ -45,6 +45,7 @@ class Step:
     with neither, an example that fits. ``status`` above 399 is an error with ``error`` as OpenAI's body
     (``{"code", "type", "message"}``) and perhaps ``retry_after``. ``fault`` is one of ``malformed_json``,
     ``empty_choices``, ``truncated_body``, ``reset``, ``hang``, ``content_filter``, ``refusal`` and ``length``.
+    ``body`` is the reply as it stands, byte by byte, with ``status``, ``content_type`` and ``headers``.
     ``together`` holds the answer back until that many requests are served at once. A streamed answer comes ``piece``
     characters at a time; after so many pieces it waits for :meth:`ModelServer.release` (``hold_after``) or is cut off
     (``cut_after``).
@@ -57,6 +58,9 @@ class Step:
     error: dict[str, Any] = field(default_factory=dict)
     retry_after: float | None = None
     fault: str | None = None
+    body: str | None = None
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
     times: int = 1
     match: str | None = None
     together: int = 0
@@ -172,7 +176,10 @@ async def _serve(
 ) -> web.StreamResponse:
     if step.delay_ms:
         await asyncio.sleep(step.delay_ms / 1000)
-    headers = {dialect.request_id_header: f"req-{digest[:12]}"}
+    headers = {dialect.request_id_header: f"req-{digest[:12]}", **step.headers}
+    if step.body is not None:
+        raw = step.body.encode(errors="surrogateescape")
+        return web.Response(body=raw, status=step.status, headers={**headers, "Content-Type": step.content_type})
     if step.status >= 400:
         if step.retry_after is not None:
             headers["Retry-After"] = f"{step.retry_after:g}"

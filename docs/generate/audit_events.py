@@ -36,7 +36,7 @@ _KINDS = {
     "lm_call": (
         "a model was called, or its answer was replayed from the journal",
         "model, request, (duration_ms, prompt_tokens, completion_tokens, cost_usd, request_id, replayed, repair, "
-        "error)",
+        "usage, schema, finish_reason, error)",
     ),
     "tool_call": ("the program called a tool", "tool, ok, duration_ms, (error)"),
     "manual_action": ("an action around the program ended", "action, ok, (code, on_failure)"),

@@ -60,7 +60,7 @@ _CODES = {
         "rate_limited": "the provider limits the rate (`ModelError`), or this client submits too often (`RateLimited`)",
         "model_timeout": "the provider did not answer in time",
         "output_unparseable": "the answer cannot be read",
-        "authentication": "the key is missing or refused",
+        "authentication": "the key is missing or refused, or cannot be sent",
         "billing": "the provider reports a problem of billing or quota",
         "invalid_request": "the provider refuses the request, or the model does not exist",
         "unsupported": "the model or the provider does not support a feature of the program",

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import threading
 from functools import partial
 
 from dspex.errors import FieldError, ProgramNotFound, ProgramVersionMismatch, ValidationError
 from dspex.program.program import Program
 from dspex.program.storable_text import STORABLE, is_storable
-from dspex.store import programs
+from dspex.store import programs, workers
 from dspex.store.database import Database
 from dspex.store.programs import Deployed
+from dspex.store.workers import refused_modules
 from dspex.submit.size_limits import Bounds
 
 __all__ = ["Catalogue"]
+
+log = logging.getLogger("dspex")
+
+#: The most workers that a warning names.
+MOST_NAMED = 5
 
 
 class Catalogue:
@@ -35,7 +42,22 @@ class Catalogue:
             partial(programs.deploy, program=program), saved=f"program {program.name!r} was not deployed"
         )
         self._remember(deployed)
+        if program.own_modules:
+            self._warn_of_refusals(program)
         return deployed
+
+    def _warn_of_refusals(self, program: Program) -> None:
+        """Log a warning if live workers do not allow the program's own code."""
+        live = [worker for worker in self._database.run(workers.listing) if worker["live"]]
+        refusing = [worker for worker in live if refused_modules(program, worker)]
+        if refusing:
+            log.warning(
+                "program %r is deployed, but %d of %d live workers will refuse it (%s): their DSPEX_PROGRAM_PACKAGES "
+                "does not allow %s; set it where they run, and restart them",
+                program.name, len(refusing), len(live),
+                ", ".join(f"process {worker['pid']} on {worker['host']}" for worker in refusing[:MOST_NAMED]),
+                ", ".join(sorted({name for worker in refusing for name in refused_modules(program, worker)})),
+            )  # fmt: skip
 
     def version(self, name: str, version: str) -> Program:
         """This version of the program. Raises ProgramNotFound."""

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from dspex.embedded.child_process import ChildProcess
 from dspex.embedded.home import Home, Stack
@@ -32,6 +33,7 @@ class ApplicationProcess:
         check: ReadyCheck = lambda _stack, _pid: True,
         address: str | None = None,
         grace: float = 10.0,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.address = address
@@ -41,9 +43,13 @@ class ApplicationProcess:
             name=name,
             argv=[sys.executable, "-m", "dspex.cli", *command],
             log=home.log_dir / f"{name}.log",
-            env=_environment(home.path, stack),
+            env={**_environment(home.path, stack), **environment},
             stop_signals=((signal.SIGTERM, grace),),
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -66,11 +72,15 @@ class ApplicationProcess:
         return self._process.evidence()
 
 
-def worker(name: str, home: Home, stack: Stack, *, check: ReadyCheck | None = None, grace: float) -> ApplicationProcess:
+def worker(
+    name: str, home: Home, stack: Stack, *, check: ReadyCheck | None = None, grace: float,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> ApplicationProcess:  # fmt: skip
     """A worker of one process: ready once its row in Postgres shows a current lease."""
     return ApplicationProcess(
-        name, ["worker", "--processes", "1"], home=home, stack=stack, check=check or worker_is_live, grace=grace
-    )
+        name, ["worker", "--processes", "1"], home=home, stack=stack, check=check or worker_is_live, grace=grace,
+        environment=environment,
+    )  # fmt: skip
 
 
 def beat(home: Home, stack: Stack) -> ApplicationProcess:

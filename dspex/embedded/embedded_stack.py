@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType, MappingProxyType, TracebackType
 from typing import NoReturn, Self
 
 from dspex.embedded import application_process, stack_progress
@@ -33,6 +33,8 @@ class EmbeddedStack:
 
     A process that dies is started again, a server on the same port. ``flower_port`` is chosen when it is None. A worker
     is ready when ``worker_check`` returns true, by default once it has registered in Postgres and renews its lease.
+    Workers have the variables of ``worker_environment``, too. ``before_workers`` is called before they start, when
+    clients can connect already. The local model starts when it is first asked for, or at once with ``serve_model``.
     ``on_progress`` is called from several threads. Raises StackRunning, ConfigurationError, ProcessFailed or
     BackendUnavailable; then nothing is left running.
     """
@@ -49,6 +51,9 @@ class EmbeddedStack:
         start_timeout: float = 120.0,
         worker_grace: float = 30.0,
         worker_check: ReadyCheck | None = None,
+        worker_environment: Mapping[str, str] = MappingProxyType({}),
+        before_workers: Callable[[], None] = lambda: None,
+        serve_model: bool = False,
         on_progress: Reporter = silent,
     ) -> None:
         self.servers = EmbeddedServers(home, durable=durable, on_progress=on_progress)
@@ -60,6 +65,9 @@ class EmbeddedStack:
         self._start_timeout = start_timeout
         self._worker_grace = worker_grace
         self._worker_check = worker_check
+        self._worker_environment = worker_environment
+        self._before_workers = before_workers
+        self._serve_model = serve_model
         self._report = on_progress
         self._model = LocalModel(self.home)
         self._monitor = ProcessMonitor(on_progress, before_check=self._serve_model_when_wanted)
@@ -74,9 +82,12 @@ class EmbeddedStack:
         """Start everything and wait until it is ready."""
         self.servers.start(announce=False)
         try:
+            if self._serve_model:
+                self._monitor.launch(self._model)
             with step(self._report, "schema"):
                 _migrate(self.servers.database_url)
             self.servers.announce(flower_url=self._flower_url, serves_model=True)
+            self._before_workers()
             for server in (self.servers.postgres, self.servers.redis):
                 self._monitor.adopt(server)
             self.applications = self._build_applications()
@@ -112,7 +123,14 @@ class EmbeddedStack:
     def _build_applications(self) -> list[ApplicationProcess]:
         home, info = self.home, self.info
         found = [
-            application_process.worker(f"worker-{n}", home, info, check=self._worker_check, grace=self._worker_grace)
+            application_process.worker(
+                f"worker-{n}",
+                home,
+                info,
+                check=self._worker_check,
+                grace=self._worker_grace,
+                environment=self._worker_environment,
+            )
             for n in range(1, self._workers + 1)
         ]
         if self._beat:

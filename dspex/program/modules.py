@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dspex.errors import FieldError
 
-__all__ = ["MODULES", "is_custom", "is_reference", "module_faults"]
+__all__ = ["MODULES", "is_custom", "is_reference", "is_within", "module_faults"]
 
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
@@ -18,6 +18,11 @@ _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 def is_reference(text: object) -> bool:
     """Whether it has the form ``package.module:name``, with one name after the colon, so without attribute access."""
     return isinstance(text, str) and len(text) <= 200 and _REFERENCE.fullmatch(text) is not None
+
+
+def is_within(module: str, packages: Iterable[str]) -> bool:
+    """Whether a module is one of these packages or in one of them."""
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def is_custom(module: str) -> bool:

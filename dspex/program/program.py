@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
 from dspex.program.actions import Action
 from dspex.program.adapters import AdapterInfo, adapters, unloadable
+from dspex.program.addresses import address_fault
 from dspex.program.limits import Limits
-from dspex.program.modules import is_custom, module_faults
+from dspex.program.modules import is_custom, is_reference, module_faults
 from dspex.program.nesting import depth_fault, is_deeper
 from dspex.program.storable_text import STORABLE
 from dspex.signatures import Signature, signature
@@ -39,7 +39,6 @@ DEPTH_MOST = 100
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # Both become part of HTTP requests, which a line break would split.
-_ADDRESS = re.compile(r"https?://[^\s\x00-\x1f\x7f-\x9f]+")
 _MODEL = re.compile(r"[^\x00-\x1f\x7f-\x9f]*/[^\x00-\x1f\x7f-\x9f]*")
 _SECRET_KEY = re.compile(r"(?i)(api_?key|secret|access_?token|auth_?token|password|passwd|authorization|credentials?)$")
 _SECRET_VALUE = re.compile(
@@ -172,6 +171,13 @@ class Program:
         """Whether finished model calls are kept, so that a later attempt replays them."""
         return self.journal and self.record != "none"
 
+    @property
+    def own_modules(self) -> frozenset[str]:
+        """The modules of users' code that it loads, which DSPEX_PROGRAM_PACKAGES has to allow."""
+        actions = (action.name for action in self.manual_actions)
+        named = (self.module, self.module_options.get("reward"), *self.tools, *actions)
+        return frozenset(str(each).partition(":")[0] for each in named if is_reference(each))
+
     @cached_property
     def content(self) -> dict[str, Any]:
         """The program as JSON-friendly data, which is stored, and from which the version is computed.
@@ -282,8 +288,8 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
         yield FieldError("on_cut", f"one of {', '.join(ON_CUT)}", repr(program.on_cut)[:80])
     if program.api_key_env is not None and not _ENV_NAME.fullmatch(program.api_key_env):
         yield FieldError("api_key_env", "the name of an environment variable")
-    if program.api_base is not None and not _is_address(program.api_base):
-        yield FieldError("api_base", "an http:// or https:// address without blanks", repr(program.api_base)[:80])
+    if program.api_base is not None and (fault := address_fault(program.api_base)):
+        yield fault
     if program.model is not None and program.model != LOCAL_MODEL and not _MODEL.fullmatch(program.model):
         yield FieldError("model", "'provider/model', or 'smollm2'", repr(program.model)[:80])
 
@@ -370,13 +376,3 @@ def _is_int(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_address(text: str) -> bool:
-    if not _ADDRESS.fullmatch(text):
-        return False
-    try:
-        parts = urlsplit(text)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket that is not closed, a port that is no number
-        return False

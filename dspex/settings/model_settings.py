@@ -15,6 +15,8 @@ __all__ = ["ModelLimits", "ModelSettings"]
 def _packages(names: tuple[str, ...]) -> tuple[str, ...]:
     if wrong := [name for name in names if not all(part.isidentifier() for part in name.split("."))]:
         raise ValueError(f"not the name of a package: {', '.join(map(repr, wrong))}")
+    if any(name.partition(".")[0] == "workers" for name in names):
+        raise ValueError("'workers' is DSPex's own package in its processes: rename yours")
     return names
 
 
@@ -38,6 +40,12 @@ class ModelSettings(BaseModel):
         default_factory=dict,
         description="Limits of models or addresses for all workers together, as JSON: "
         '{"openai/gpt-4o-mini": {"concurrency": 50, "per_minute": 500, "tokens_per_minute": 200000}}.',
+    )
+    max_retry_after_seconds: float = Field(
+        900.0,
+        ge=1,
+        le=86_400,
+        description="The longest delay before another attempt that a provider may ask for (`Retry-After`).",
     )
     ca_file: FilePath | None = Field(
         None,

@@ -242,6 +242,8 @@ workers = Table(
     Column("trouble", Text),
     # The versions of programs that it cannot run, and why (workers.py).
     Column("unrunnable", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    # The packages from which it loads users' code.
+    Column("program_packages", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     # The memory of its process, and the share of a core that it used since the last heartbeat.
     Column("memory_bytes", BigInteger),
     Column("cpu", Double),

@@ -10,6 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from dspex.program.modules import is_within
+from dspex.program.program import Program
+
 __all__ = [
     "LEADER_PRESENT",
     "LIVE",
@@ -26,6 +29,7 @@ __all__ = [
     "lead",
     "listing",
     "owned",
+    "refused_modules",
     "register",
     "resign",
     "served_seconds",
@@ -41,10 +45,10 @@ LIVE = f"""(w.stopped_at IS NULL AND (
     abs(extract(epoch FROM clock_timestamp() - w.heartbeat_at)) < w.lease_seconds OR {LEADER_PRESENT}))"""
 
 _REGISTER = text("""
-INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, unrunnable, started_at,
-    heartbeat_at)
+INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, unrunnable,
+    program_packages, started_at, heartbeat_at)
 VALUES (:id, :host, :pid, :version, 'running', :concurrency, 0, :lease_seconds, CAST(:unrunnable AS text[]),
-    clock_timestamp(), clock_timestamp())
+    CAST(:program_packages AS text[]), clock_timestamp(), clock_timestamp())
 """)
 _BEAT = text("""
 UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, concurrency = :concurrency,
@@ -138,7 +142,9 @@ def register(
     concurrency: int,
     lease_seconds: float,
     unrunnable: Sequence[str] = (),
+    program_packages: Sequence[str] = (),
 ) -> None:
+    """Insert the row of a worker; ``program_packages`` are those from which it loads users' code."""
     connection.execute(
         _REGISTER,
         {
@@ -149,6 +155,7 @@ def register(
             "concurrency": concurrency,
             "lease_seconds": lease_seconds,
             "unrunnable": list(unrunnable),
+            "program_packages": list(program_packages),
         },
     )
 
@@ -282,3 +289,8 @@ def listing(connection: Connection, *, live_only: bool = True) -> list[Mapping[s
                  FROM dspex.workers w {"WHERE stopped_at IS NULL" if live_only else ""} ORDER BY started_at DESC""")  # noqa: S608
     )
     return [dict(row) for row in rows.mappings()]
+
+
+def refused_modules(program: Program, worker: Mapping[str, Any]) -> list[str]:
+    """The modules of a program that a worker, a row of :func:`listing`, does not allow."""
+    return sorted(module for module in program.own_modules if not is_within(module, worker["program_packages"]))

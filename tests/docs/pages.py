@@ -32,11 +32,6 @@ class Block:
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
-    @property
-    def content(self) -> str:
-        """The file's content: JSON has no comments."""
-        return _PATH.sub("", self.text, count=1) if self.language == "json" else self.text
-
 
 def pages() -> list[Path]:
     """All pages, written by hand or generated."""

@@ -152,7 +152,7 @@ def write_files(place: Path) -> None:
         if block.path and block.path.startswith("shop/"):
             file = place / block.path
             file.parent.mkdir(exist_ok=True)
-            file.write_text(block.content)
+            file.write_text(block.text)
 
 
 def run(block: Block, names: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ def spaced_once(text: str) -> str:
 def test_the_tutorial(stack: Path) -> None:
     for block in blocks(PAGE):
         if block.path:
-            (stack / block.path).write_text(block.content)
+            (stack / block.path).write_text(block.text)
         elif block.language == "console" and not block.reason:
             shown = typed(block, stack)
             for line in promised(block):

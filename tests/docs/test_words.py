@@ -27,8 +27,6 @@ OTHERS = (
     "Makefile", "*.yml", "celeryconfig.py", "pyproject.toml", ".github/**/*.yml", "deploy/**/*", "docs/site/*.*",
     "docs/**/*.svg", "docs/reference/*.json",
 )  # fmt: skip
-#: Data, not texts of DSPex: a customer's review that the demo's small model learns from.
-DATA = ("dspex/embedded/demo/demo_programs.py",)
 #: The folders of the source, and the modules at the top of each package as one.
 FOLDERS = sorted(
     {
@@ -77,7 +75,7 @@ def in_source(source: str, where: str) -> Iterator[str]:
 def modules(folder: str) -> Iterator[Path]:
     nested = "/" in folder
     found = (ROOT / folder).rglob("*.py") if nested else (ROOT / folder).glob("*.py")
-    yield from sorted(path for path in found if str(path.relative_to(ROOT)) not in DATA)
+    yield from sorted(found)
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -102,7 +100,9 @@ def test_descriptions_of_settings() -> None:
 def test_other_files() -> None:
     found = {pattern: [path for path in sorted(ROOT.glob(pattern)) if path.is_file()] for pattern in OTHERS}
     assert all(found.values()), found
-    texts = {str(path.relative_to(ROOT)): path for paths in found.values() for path in paths if path.suffix != ".lock"}
+    left_out = {".lock", ".pyc"}
+    paths = [path for each in found.values() for path in each if path.suffix not in left_out]
+    texts = {str(path.relative_to(ROOT)): path for path in paths}
     assert [use for name, path in texts.items() for use in uses(path.read_text(), name)] == []
 
 

@@ -18,7 +18,7 @@ def write_example(directory: Path) -> None:
         if block.path:
             file = directory / block.path
             file.parent.mkdir(exist_ok=True)
-            file.write_text(block.content)
+            file.write_text(block.text)
 
 
 def install(directory: Path) -> None:

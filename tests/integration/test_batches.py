@@ -359,3 +359,29 @@ def test_dspex_batch_says_what_failed_and_what_does_not_fit(
     assert refused.returncode == 2
     assert "--restart" in refused.stderr
     assert (tmp_path / "mine.jsonl").read_text() == "precious\n"
+
+
+def test_rows_that_were_retried_reach_the_output_once(
+    client: Client, start_worker: StartWorker, run_batch: RunBatch, tmp_path: Path
+) -> None:
+    start_worker()
+    options = {"fail": {"code": "provider_unavailable", "times": 1}}
+    client.deploy(scripted("flaky", retry=dspex.Retry(max_attempts=1), module_options=options))
+    (tmp_path / "in.jsonl").write_text('{"question": "1"}\n{"question": 2}\n{"question": "3"}\n{"question": "4"}\n')
+    command = ("flaky", "in.jsonl", "-o", "out.jsonl")
+    assert run_batch(*command).returncode == 1
+    failed = {line["index"]: line for line in lines(tmp_path / "out.errors.jsonl")}
+    assert (sorted(failed), lines(tmp_path / "out.jsonl")) == ([0, 1, 2, 3], [])
+
+    client.retry(failed[0]["id"])
+    assert run_batch(*command).returncode == 1
+    assert [line["index"] for line in lines(tmp_path / "out.jsonl")] == [0]
+    assert {line["index"]: line for line in lines(tmp_path / "out.errors.jsonl")} == {n: failed[n] for n in (1, 2, 3)}
+
+    assert client.retry_failed("flaky") == 2
+    killed = run_batch(*command, failpoints="after_batch_line=kill@1")
+    assert killed.returncode == -signal.SIGKILL
+    finished = run_batch(*command, "--json")
+    assert json.loads(finished.stdout)["completed"] == 3
+    assert sorted(line["index"] for line in lines(tmp_path / "out.jsonl")) == [0, 2, 3]
+    assert [line["index"] for line in lines(tmp_path / "out.errors.jsonl")] == [1]

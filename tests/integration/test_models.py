@@ -138,7 +138,7 @@ async def test_a_hundred_runs_at_once_on_one_loop(model_server: ModelServer, ada
         (Step(fault="malformed_json"), "provider_unavailable", True),
         (Step(fault="truncated_body"), "provider_unavailable", True),
         (Step(fault="reset"), "provider_unavailable", True),
-        (Step(fault="empty_choices"), "output_unparseable", True),
+        (Step(fault="empty_choices"), "provider_unavailable", True),
         (Step(fault="content_filter"), "content_filtered", False),
         (Step(fault="refusal"), "content_filtered", False),
         (Step(fault="length"), "output_unparseable", True),

@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -16,6 +17,7 @@ import pytest
 import dspex
 from dspex.client.client import Client
 from dspex.client.execution import Execution
+from dspex.embedded.demo.demo_programs import CALLS_EACH, FIRST, PACKAGE, review_desk
 from dspex.embedded.embedded_servers import EmbeddedServers
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step, model_server
@@ -158,6 +160,16 @@ async def test_a_later_attempt_replays_every_call(
     await adapter.close()
 
 
+async def test_the_program_of_the_demo(model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", PACKAGE)
+    program = replace(review_desk("openai/test"), prompt="compact", api_base=model_server.url)
+    journal, adapter = MemoryJournal(), DspyAdapter()
+    outputs = await adapter.execute(a_run(program, {"review": FIRST.text}, journal))
+    await adapter.close()
+    program.signature.check_outputs(outputs)
+    assert len(journal.answers) == CALLS_EACH
+
+
 def test_the_best_of_several_answers_is_taken(ask: Ask, model_server: ModelServer) -> None:
     answers = ["the city of Paris", "Paris, France", "the old city of Paris"]
     model_server.script(*(Step(outputs={"answer": answer}) for answer in answers))
@@ -266,6 +278,26 @@ def test_an_execution_waits_for_a_worker_that_has_its_code(desk: Client, module:
     found = desk.get(execution.id)
     assert (found.status, found.error and found.error.code) == ("queued", "code_not_found")
     assert desk.cancel(execution.id)
+
+
+def test_a_worker_keeps_the_packages_that_it_started_with(
+    client: Client, start_worker: Callable[..., WorkerProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    settings = tmp_path / "dspex.toml"
+    settings.write_text('program_packages = ["early_shop"]')
+    start_worker(PYTHONPATH=tmp_path)
+    settings.write_text('program_packages = ["early_shop", "late_shop"]')
+    for name in ("early_shop", "late_shop"):
+        (tmp_path / f"{name}.py").write_text("async def note(run, proceed):\n    return await proceed()\n")
+        once = dspex.Retry(max_attempts=1)
+        client.deploy(dspex.Program(name, QA, adapter="scripted", actions=[f"{name}:note"], retry=once))
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "'late_shop' is deployed, but 1 of 1 live workers will refuse it" in warning
+    client.execute("early_shop", {"question": "?"}, timeout=30)
+    with pytest.raises(dspex.ExecutionFailed, match="late_shop"):
+        client.execute("late_shop", {"question": "?"}, timeout=30)
 
 
 def test_tools_and_rewards_are_held_to_the_same_list(ask: Ask) -> None:

@@ -171,7 +171,7 @@ async def test_anthropic_says_that_it_is_overloaded(model_server: ModelServer, a
 async def test_azures_version_goes_with_every_request_and_not_into_errors(adapter: DspyAdapter) -> None:
     of = Program("p", TRIAGE, model="azure/gpt", api_base="http://127.0.0.1:9/openai/deployments/gpt?api-version=x")
     error = await failure(adapter, of)
-    assert "at http://127.0.0.1:9/openai/deployments/gpt," in str(error)
+    assert "at http://127.0.0.1:9/openai/deployments/gpt/chat/completions," in str(error)
     assert "api-version" not in str(error.as_dict())
 
 

@@ -53,6 +53,27 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     LineFile(tmp_path / "out.jsonl").close()
 
 
+def test_lines_of_retried_rows_are_taken_out_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "errors.jsonl"
+    first, written = LineFile(path), IndexSet(4)
+    for index in range(4):
+        first.write({"index": index, "error": {"text": "ü"}})
+    first.sync()
+    with path.open("rb") as before:
+        first.remove({1, 3})
+        assert [entry["index"] for entry in first.entries()] == [0, 2]
+        assert len(before.readlines()) == 4, "the old file is replaced, not changed"
+    with pytest.raises(dspex.DspexError, match="another `dspex batch`"):
+        LineFile(path)
+    first.write({"index": 1, "error": {}})
+    first.close()
+    again = LineFile(path)
+    assert again.recover(written) == 3
+    assert list(written) == [0, 1, 2]
+    again.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["errors.jsonl"]
+
+
 def test_an_input_is_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"a": 2}\n{"a": 3}\n\n  \n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ import pytest
 import yaml
 
 from dspex.cli.main import cli
+from dspex.program.program import Program
 from dspex.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
+MANIFESTS = sorted((ROOT / "deploy/kubernetes").rglob("*.yaml"))
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "deploy/Dockerfile"
 #: Names in secrets that are not settings of a process, but of the one that is given it under another name.
-ROLES = {"DSPEX_MIGRATE_DATABASE_URL", "DSPEX_READER_DATABASE_URL", "DSPEX_READER_BROKER_URL"}
+ROLES = {
+    "DSPEX_MIGRATE_DATABASE_URL", "DSPEX_READER_DATABASE_URL", "DSPEX_READER_BROKER_URL", "DSPEX_PRODUCER_DATABASE_URL",
+    "DSPEX_PRODUCER_BROKER_URL",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, *MANIFESTS], ids=lambda file: str(file.name))
@@ -64,6 +69,25 @@ def test_only_workers_have_keys_of_models() -> None:
                 given[container["name"]] = [*(variable["name"] for variable in container.get("env", [])), *files]
     assert {name for name, names in given.items() if any("API_KEY" in each for each in names)} == {"worker"}
     assert {"beat", "flower", "migrate"} <= given.keys()
+
+
+def test_the_command_line_sees_files_to_deploy() -> None:
+    cli = yaml.safe_load(COMPOSE.read_text())["services"]["cli"]
+    (volume,) = cli["volumes"]
+    assert volume.endswith(f":{cli['working_dir']}:ro")
+    folder = ROOT / "deploy/kubernetes/programs"
+    (job,) = yaml.safe_load_all((folder / "deploy-programs.yaml").read_text())
+    (container,) = containers(job)
+    command, file = container["args"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in job["spec"]["template"]["spec"]["volumes"]}
+    generated = {made["name"]: made["files"] for made in
+                 yaml.safe_load((folder / "kustomization.yaml").read_text())["configMapGenerator"]}  # fmt: skip
+    directory, _, name = file.rpartition("/")
+    assert command == "deploy"
+    assert generated[volumes[mounts[directory]]["configMap"]["name"]] == [name]
+    deployed = runpy.run_path(str(folder / name))
+    assert any(isinstance(value, Program) for value in deployed.values())
 
 
 def test_the_image_has_the_versions_that_are_tested() -> None:

@@ -30,13 +30,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one model call returned: ``response`` is JSON-friendly and complete enough to replay the call."""
+    """What one model call returned: ``response`` is JSON-friendly and complete enough to replay the call. ``notes`` are
+    recorded with it: how it differs from an ordinary call."""
 
     response: dict[str, Any]
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float | None = None
     request_id: str | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,25 @@ from importlib import import_module
 from typing import Any
 
 from dspex.errors import ModuleNotAllowed, ProgramError
-from dspex.program.modules import is_reference
+from dspex.program.modules import is_reference, is_within
 from dspex.program.program import Program
 from dspex.settings import Settings
 
-__all__ = ["allowed_packages", "load"]
+__all__ = ["allow_packages", "allowed_packages", "load"]
+
+#: What this worker process allowed when it started; None outside of a worker.
+_allowed: Collection[str] | None = None
+
+
+def allow_packages(packages: Collection[str]) -> None:
+    """From now on this process allows code from these packages, and from no other."""
+    global _allowed  # noqa: PLW0603
+    _allowed = tuple(packages)
 
 
 def allowed_packages() -> Collection[str]:
-    """The packages in ``DSPEX_PROGRAM_PACKAGES``."""
-    return Settings.load().program_packages
+    """The packages in ``DSPEX_PROGRAM_PACKAGES`` when the worker started; outside of a worker, now."""
+    return Settings.load().program_packages if _allowed is None else _allowed
 
 
 def load(program: Program, reference: str, packages: Collection[str]) -> Callable[..., Any]:
@@ -31,7 +40,7 @@ def load(program: Program, reference: str, packages: Collection[str]) -> Callabl
     its module cannot be imported: another worker may have it.
     """
     module, _, name = reference.partition(":")
-    if not is_reference(reference) or not _is_within(module, packages):
+    if not is_reference(reference) or not is_within(module, packages):
         raise _refused(program, reference, packages)
     try:
         found = getattr(import_module(module), name)
@@ -48,7 +57,7 @@ def load(program: Program, reference: str, packages: Collection[str]) -> Callabl
         ) from error
     if not callable(found):
         raise ProgramError(f"program {program.name!r}: {reference!r} is a {type(found).__name__}, not a function")
-    if not _is_within(_home(found), packages):
+    if not is_within(_home(found), packages):
         raise _refused(program, reference, packages, of=_home(found))
     return found  # type: ignore[no-any-return]
 
@@ -57,10 +66,6 @@ def _home(found: Any) -> str:
     """The module that defines it; for an instance (``functools.partial``), the module of its class."""
     defined = found if isinstance(found, type) or hasattr(found, "__code__") else type(found)
     return str(defined.__module__)
-
-
-def _is_within(module: str, packages: Collection[str]) -> bool:
-    return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def _refused(program: Program, reference: str, packages: Collection[str], *, of: str = "") -> ModuleNotAllowed:

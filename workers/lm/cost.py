@@ -9,7 +9,7 @@ from typing import Any
 
 from lm15 import Response
 
-__all__ = ["cost_usd", "estimate", "tokens"]
+__all__ = ["cost_usd", "estimate", "is_usage_known", "tokens"]
 
 #: Completion tokens expected of a request that does not limit them.
 ASSUMED_COMPLETION_TOKENS = 1_000
@@ -26,6 +26,11 @@ def tokens(response: Response, provider: str) -> tuple[int, int]:
     """Prompt and completion tokens, cached and reasoning ones among them; 0 for what was not reported."""
     prompt, completion = _totals(response, provider)
     return min(prompt or 0, _MAX_COUNT), min(completion or 0, _MAX_COUNT)
+
+
+def is_usage_known(response: Response, provider: str) -> bool:
+    """Whether the provider reported the tokens of the prompt and the answer."""
+    return None not in _totals(response, provider)
 
 
 def cost_usd(response: Response, provider: str, rates: Mapping[str, float]) -> float | None:

@@ -12,17 +12,21 @@ from typing import Any
 
 import aiohttp
 import lm15
+from lm15 import Response
 from lm15.serde import response_to_dict
 
-from dspex.errors import ModelError
 from workers.adapters.contract import Answer, Estimate, Run
 from workers.lm.call_retries import CallRetries
 from workers.lm.connect.endpoint import Endpoint
 from workers.lm.connect.http_transport import last_request_id
-from workers.lm.cost import cost_usd, estimate, tokens
+from workers.lm.cost import cost_usd, estimate, is_usage_known, tokens
 from workers.lm.exchange import Exchange, current_exchange
 from workers.lm.model_errors import clean_request_id, model_error
 from workers.lm.replay import answer_text, request_hash
+from workers.lm.replies.call_notes import CallNotes, current_notes
+from workers.lm.replies.reply_fault import ReplyFault
+from workers.lm.replies.schema_keywords import with_reduced_schema
+from workers.lm.replies.tool_calls import refuse_broken_calls
 from workers.lm.streamed_call import Preview, complete_streamed
 
 __all__ = ["RunEngine"]
@@ -77,40 +81,51 @@ class RunEngine:
         """Ask once: a call that is paid for."""
         endpoint = self.endpoint
         last_request_id.set(None)
+        notes = CallNotes()
+        current_notes.set(notes)
         try:
-            if preview is None:
-                response = await endpoint.complete(request)
-            else:
-                response = await complete_streamed(endpoint, request, preview)
+            response = await self._complete(request, preview, notes)
+            refuse_broken_calls(response)
         except _UPSTREAM as error:
-            raise model_error(error, model=endpoint.model, address=endpoint.address) from None
-        if why := _withheld(response):
-            raise ModelError(
-                f"model {endpoint.model!r}: {why}",
-                code="content_filtered",
-                retryable=False,
+            raise model_error(
+                error,
                 model=endpoint.model,
-                request_id=_request_id(response),
-            )
+                address=notes.url or endpoint.address,
+                key_variable=self.run.program.api_key_env,
+                longest_wait=endpoint.longest_wait,
+            ) from None
         provider = endpoint.route.provider
         prompt_tokens, completion_tokens = tokens(response, provider)
+        notes.is_usage_unknown = not is_usage_known(response, provider)
         return Answer(
             response=response_to_dict(response),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             cost_usd=cost_usd(response, provider, await endpoint.rates_of(response.model)),
             request_id=_request_id(response),
+            notes=notes.as_data(),
         )
 
+    async def _complete(self, request: Mapping[str, Any], preview: Preview | None, notes: CallNotes) -> Response:
+        """The reply to the request; to one with a simpler schema, if the server does not know all of its keywords."""
+        refused = self.endpoint.refused_keywords
+        reduced = refused.reduced(request)
+        if reduced is None:
+            try:
+                return await self._send(request, preview)
+            except ReplyFault as fault:
+                reduced = with_reduced_schema(request) if fault.is_about_schema else None
+                if reduced is None:
+                    raise
+            refused.add(reduced.keywords)
+        notes.is_schema_reduced = True
+        return await self._send(reduced.request, preview)
 
-def _withheld(response: lm15.Response) -> str | None:
-    """Why there is no answer, if the provider or the model would not give one."""
-    if response.finish_reason == "content_filter":
-        return "the provider's content filter withheld the answer"
-    if any(isinstance(part, lm15.RefusalPart) for part in response.message.parts):
-        return "the model refused to answer"  # OpenAI's, with structured outputs
-    return None
+    async def _send(self, request: Mapping[str, Any], preview: Preview | None) -> Response:
+        if preview is None:
+            return await self.endpoint.complete(request)
+        return await complete_streamed(self.endpoint, request, preview)
 
 
-def _request_id(response: lm15.Response) -> str | None:
+def _request_id(response: Response) -> str | None:
     return clean_request_id(last_request_id.get()) or clean_request_id(response.id)

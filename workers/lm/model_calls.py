@@ -78,7 +78,7 @@ class ModelCalls:
             answer, began_at = await tries(lambda: self._ask(model, call, estimate, data))
             made = self._made(digest, occurrence, model, answer, began_at, request)
             self._journal.add(made)
-            self._trail.record("lm_call", began_at=began_at, model=model, **_usage(made), **data)
+            self._trail.record("lm_call", began_at=began_at, model=model, **_usage(made), **answer.notes, **data)
             metrics.lm_call_ended(made)
             failpoint(AFTER_ANSWER)
             if self._keeps:

@@ -13,73 +13,67 @@ import os
 import re
 import socket
 import ssl
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import lm15
 
 from dspex.errors import ModelError
+from workers.lm.replies.error_rules import (
+    AUTHENTICATION,
+    BILLING,
+    CONFIGURATION,
+    CONTEXT,
+    FILTER,
+    GARBLED,
+    INVALID,
+    LIMIT,
+    LOCK,
+    MODEL,
+    NO_KEY,
+    PROVIDER,
+    RATE,
+    SERVER,
+    STREAM,
+    TIMEOUT,
+    TLS,
+    TRANSPORT,
+    UNEXPECTED,
+    UNREADABLE,
+    UNSUPPORTED,
+    ErrorRule,
+)
+from workers.lm.replies.reply_fault import ReplyFault
+from workers.lm.replies.retry_after import sensible_delay
 
 __all__ = ["LM15_RULES", "RULES", "ErrorRule", "clean_request_id", "model_error"]
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorRule:
-    """The ModelError for one class of upstream errors: its code, whether to retry, and the reason in its text."""
-
-    code: str
-    retryable: bool
-    reason: str
-
-
-_AUTHENTICATION = ErrorRule("authentication", False, "the provider refused the credentials")
-_BILLING = ErrorRule("billing", False, "the provider reports a billing or quota problem on the account")
-_CONFIGURATION = ErrorRule("invalid_request", False, "the program names a model or settings that cannot be used")
-_CONTEXT = ErrorRule("context_window_exceeded", False, "the prompt is longer than the model's context window")
-_FILTER = ErrorRule("content_filtered", False, "the provider's content filter withheld the answer")
-_GARBLED = ErrorRule("output_unparseable", True, "the model's answer broke off or is malformed")
-_INVALID = ErrorRule("invalid_request", False, "the provider refused the request")
-_LIMIT = ErrorRule("model_error", False, "the reply is larger than the largest size")
-_LOCK = ErrorRule("provider_unavailable", True, "the credential file is locked by another process")
-_MODEL = ErrorRule("unsupported", False, "the provider does not offer this model")
-_NO_KEY = ErrorRule("authentication", False, "no credentials for the provider were found on the worker")
-_PROVIDER = ErrorRule("model_error", False, "the provider answered with an error")
-_RATE = ErrorRule("rate_limited", True, "the provider limits the rate of requests")
-_SERVER = ErrorRule("provider_unavailable", True, "the provider failed while handling the request")
-_STREAM = ErrorRule("provider_unavailable", True, "the provider's stream broke off")
-_TIMEOUT = ErrorRule("model_timeout", True, "the provider did not answer in time")
-_TLS = ErrorRule("provider_unavailable", False, "the provider's certificate could not be verified")
-_TRANSPORT = ErrorRule("provider_unavailable", True, "the provider could not be reached")
-_UNEXPECTED = ErrorRule("model_error", False, "the model call failed in an unexpected way")
-_UNREADABLE = ErrorRule("provider_unavailable", True, "the provider's reply could not be read")
-_UNSUPPORTED = ErrorRule("unsupported", False, "the provider does not support what the program asks for")
-
 #: lm15's errors. DSPy has a copy of each, and LiteLLM its own names for most: see
 #: workers/adapters/dspy/engine_bridge.py and litellm.py.
 LM15_RULES: dict[type[BaseException], ErrorRule] = {
-    lm15.LM15Error: _UNEXPECTED,
-    lm15.TransportError: _TRANSPORT,
-    lm15.LockTimeoutError: _LOCK,
-    lm15.AuthOperationError: _NO_KEY,
-    lm15.CollectionLimitError: _LIMIT,
-    lm15.StreamAssemblyError: _STREAM,
-    lm15.ConfigurationError: _CONFIGURATION,
-    lm15.NotConfiguredError: _NO_KEY,
-    lm15.MissingCredentialError: _NO_KEY,
-    lm15.UnknownModelError: _CONFIGURATION,
-    lm15.AmbiguousModelError: _CONFIGURATION,
-    lm15.CapabilityError: _UNSUPPORTED,
-    lm15.UnsupportedFeatureError: _UNSUPPORTED,
-    lm15.ProviderError: _PROVIDER,
-    lm15.AuthError: _AUTHENTICATION,
-    lm15.BillingError: _BILLING,
-    lm15.RateLimitError: _RATE,
-    lm15.TimeoutError: _TIMEOUT,
-    lm15.InvalidRequestError: _INVALID,
-    lm15.ContextLengthError: _CONTEXT,
-    lm15.UnsupportedModelError: _MODEL,
-    lm15.ServerError: _SERVER,
+    lm15.LM15Error: UNEXPECTED,
+    lm15.TransportError: TRANSPORT,
+    lm15.LockTimeoutError: LOCK,
+    lm15.AuthOperationError: NO_KEY,
+    lm15.CollectionLimitError: LIMIT,
+    lm15.StreamAssemblyError: STREAM,
+    lm15.ConfigurationError: CONFIGURATION,
+    lm15.NotConfiguredError: NO_KEY,
+    lm15.MissingCredentialError: NO_KEY,
+    lm15.UnknownModelError: CONFIGURATION,
+    lm15.AmbiguousModelError: CONFIGURATION,
+    lm15.CapabilityError: UNSUPPORTED,
+    lm15.UnsupportedFeatureError: UNSUPPORTED,
+    lm15.ProviderError: PROVIDER,
+    lm15.AuthError: AUTHENTICATION,
+    lm15.BillingError: BILLING,
+    lm15.RateLimitError: RATE,
+    lm15.TimeoutError: TIMEOUT,
+    lm15.InvalidRequestError: INVALID,
+    lm15.ContextLengthError: CONTEXT,
+    lm15.UnsupportedModelError: MODEL,
+    lm15.ServerError: SERVER,
 }
 
 #: Every upstream error class that is known; the optional modules add theirs when they load. The nearest class in an
@@ -87,29 +81,29 @@ LM15_RULES: dict[type[BaseException], ErrorRule] = {
 RULES: dict[type[BaseException], ErrorRule] = {
     **LM15_RULES,
     # lm15, reading a reply of an unexpected shape
-    ValueError: _UNREADABLE,
-    TypeError: _UNREADABLE,
-    LookupError: _UNREADABLE,
-    AttributeError: _UNREADABLE,
+    ValueError: UNREADABLE,
+    TypeError: UNREADABLE,
+    LookupError: UNREADABLE,
+    AttributeError: UNREADABLE,
     # the network under them
-    aiohttp.ClientError: _TRANSPORT,
-    aiohttp.ServerTimeoutError: _TIMEOUT,
-    aiohttp.InvalidURL: _CONFIGURATION,
-    aiohttp.ClientConnectorCertificateError: _TLS,
-    OSError: _TRANSPORT,
-    EOFError: _TRANSPORT,
-    TimeoutError: _TIMEOUT,
-    ConnectionError: _TRANSPORT,
-    socket.gaierror: _TRANSPORT,
-    ssl.SSLError: _TRANSPORT,
-    ssl.SSLCertVerificationError: _TLS,
-    asyncio.IncompleteReadError: _TRANSPORT,
+    aiohttp.ClientError: TRANSPORT,
+    aiohttp.ServerTimeoutError: TIMEOUT,
+    aiohttp.InvalidURL: CONFIGURATION,
+    aiohttp.ClientConnectorCertificateError: TLS,
+    OSError: TRANSPORT,
+    EOFError: TRANSPORT,
+    TimeoutError: TIMEOUT,
+    ConnectionError: TRANSPORT,
+    socket.gaierror: TRANSPORT,
+    ssl.SSLError: TRANSPORT,
+    ssl.SSLCertVerificationError: TLS,
+    asyncio.IncompleteReadError: TRANSPORT,
 }
 
 #: Gemini's codes for ending without an answer, which lm15 reports as invalid requests.
 _ENDINGS = {
-    **dict.fromkeys(("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "promptFeedback"), _FILTER),
-    **dict.fromkeys(("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "LANGUAGE"), _GARBLED),
+    **dict.fromkeys(("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "promptFeedback"), FILTER),
+    **dict.fromkeys(("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "LANGUAGE"), GARBLED),
 }
 
 _EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
@@ -126,10 +120,23 @@ _PARAMETERS = frozenset(
 )
 
 
-def model_error(error: BaseException, *, model: str, address: str | None = None) -> ModelError:
-    """The ModelError for this upstream error; ``address`` is the address of the model, if known."""
+def model_error(
+    error: BaseException,
+    *,
+    model: str,
+    address: str | None = None,
+    key_variable: str | None = None,
+    longest_wait: float = math.inf,
+) -> ModelError:
+    """The ModelError for this upstream error; ``address`` is the address that was asked, if known,
+    ``key_variable`` the variable that the program names for its key. A provider that asks for a longer wait than
+    ``longest_wait`` gets that."""
     rule = _rule(error)
     evidence = _evidence(error)
+    if key_variable and rule.code == "authentication":
+        evidence["variables"] = [key_variable]
+    if evidence.get("retry_after", 0) > longest_wait:
+        evidence |= {"retry_after": longest_wait, "retry_after_asked": evidence["retry_after"]}
     shown = ", ".join(f"{name} {value}" for name, value in _shown(evidence, address))
     return ModelError(
         f"model {model!r}: {rule.reason}" + (f" ({shown})" if shown else ""),
@@ -148,14 +155,16 @@ def clean_request_id(value: object) -> str | None:
 def _rule(error: BaseException) -> ErrorRule:
     for cause in _network_causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return _TLS
+            return TLS
+    if isinstance(error, ReplyFault):
+        return error.rule
     ending = _ENDINGS.get(str(getattr(error, "provider_code", None)))
     if ending is not None:
         return ending
     status = getattr(error, "status", None)
     if type(error) is lm15.ProviderError and isinstance(status, int) and status < 400:
-        return _UNREADABLE  # lm15's error for a success with an unexpected body
-    return next((RULES[cls] for cls in type(error).__mro__ if cls in RULES), _UNEXPECTED)
+        return UNREADABLE  # lm15's error for a success with an unexpected body
+    return next((RULES[cls] for cls in type(error).__mro__ if cls in RULES), UNEXPECTED)
 
 
 def _evidence(error: BaseException) -> dict[str, Any]:
@@ -165,13 +174,19 @@ def _evidence(error: BaseException) -> dict[str, Any]:
         "status": _matching_status(getattr(error, "status", None)),
         "provider_code": _matching(_CODE, getattr(error, "provider_code", None)),
         "request_id": clean_request_id(getattr(error, "request_id", None)),
-        "retry_after": _seconds(getattr(error, "retry_after", None)),
+        "retry_after": sensible_delay(getattr(error, "retry_after", None)),
         "os_error": next(filter(None, map(_os_reason, _network_causes(error))), None),
         "certificate": next(filter(None, map(_certificate_fault, _network_causes(error))), None),
         "variables": list(getattr(error, "env_keys", ())) or None,
-        "mentions": sorted(_PARAMETERS.intersection(_WORD.findall(str(getattr(error, "message", "")).lower()))) or None,
+        "mentions": sorted(_mentions(error)) or None,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _mentions(error: BaseException) -> set[str]:
+    """The parameters that the provider names."""
+    named = set(_PARAMETERS.intersection(_WORD.findall(str(getattr(error, "message", "")).lower())))
+    return named | {"json_schema"} if isinstance(error, ReplyFault) and error.is_about_schema else named
 
 
 def _shown(evidence: dict[str, Any], address: str | None) -> list[tuple[str, Any]]:
@@ -183,6 +198,7 @@ def _shown(evidence: dict[str, Any], address: str | None) -> list[tuple[str, Any
         ("cause:", evidence.get("os_error")),
         ("certificate", evidence.get("certificate")),
         ("retry after seconds:", evidence.get("retry_after")),
+        ("asked for seconds:", evidence.get("retry_after_asked")),
         ("environment variable:", " or ".join(evidence.get("variables", ())) or None),
         ("about", " and ".join(evidence.get("mentions", ())) or None),
     ]
@@ -228,8 +244,3 @@ def _matching(pattern: re.Pattern[str], value: object) -> str | None:
 
 def _matching_status(value: object) -> int | None:
     return value if isinstance(value, int) and 100 <= value <= 599 else None
-
-
-def _seconds(value: object) -> float | None:
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    return float(value) if usable and isinstance(value, int | float) else None

@@ -39,6 +39,7 @@ class Lease(Periodic):
         worker: WorkerState,
         *,
         lease_seconds: float,
+        program_packages: Sequence[str],
         vitals: Callable[[], workers.Vitals],
         on_lost: Callable[[], None],
         on_renewed: Callable[[Sequence[workers.Owned]], None],
@@ -47,6 +48,7 @@ class Lease(Periodic):
         self._database = database
         self._worker = worker
         self._lease_seconds = lease_seconds
+        self._program_packages = program_packages
         self._vitals = vitals
         self._on_lost = on_lost
         self._on_renewed = on_renewed
@@ -84,6 +86,7 @@ class Lease(Periodic):
                 concurrency=vitals.concurrency,
                 lease_seconds=self._lease_seconds,
                 unrunnable=vitals.unrunnable,
+                program_packages=self._program_packages,
             )
         )
         self._renewed_at = time.monotonic()

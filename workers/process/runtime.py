@@ -17,6 +17,7 @@ from dspex.settings.failpoints import arm
 from dspex.store import migrate, programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import control
+from workers.adapters.user_code import allow_packages
 from workers.attempt import sync_threads
 from workers.attempt.executor import OnEnd, OnStart, Received
 from workers.attempt.sync_threads import SyncThreads
@@ -64,6 +65,7 @@ class Runtime:
         on_retire: Callable[[], None],
     ) -> None:
         arm(settings.failpoints)
+        allow_packages(settings.program_packages)
         self._on_retire = on_retire
         self._exit_seconds = settings.grace_seconds + STOP_LIMIT_SECONDS
         self._worker = worker = WorkerState()
@@ -78,7 +80,8 @@ class Runtime:
         )
         self._vital_signs = VitalSigns(worker, executor, loop_watch, threads, self._executions.unrunnable)
         self._lease = Lease(
-            connections.lease_database, worker, lease_seconds=settings.lease_seconds, vitals=self._vital_signs.read,
+            connections.lease_database, worker, lease_seconds=settings.lease_seconds,
+            program_packages=settings.program_packages, vitals=self._vital_signs.read,
             on_lost=partial(loop.call_soon, executor.abandon),
             on_renewed=partial(loop.call_soon, executor.take_up),
         )  # fmt: skip

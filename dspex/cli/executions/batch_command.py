@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import click
@@ -28,7 +29,7 @@ from dspex.store.lifecycle.batch_ids import new_batch_id
 from dspex.store.lifecycle.status import Status
 from dspex.submit.batch_rows import BatchRows, Rejected
 from dspex.submit.bulk import Row, chunks
-from dspex.wait.completion import IndexSet
+from dspex.wait.completion import IndexSet, groups
 
 __all__ = ["batch"]
 
@@ -52,8 +53,10 @@ def batch(
 
     Each result is a line {"index", "id", "result"} in the output, each rejected row or failed execution a line
     {"index", "id", "error"} in the file of errors; the index is the number of the line in IN.jsonl, from 0. After an
-    interruption, run the same command again: it continues where it stopped, and writes no row twice. The summary
-    counts failures by cause, and has the cost. The exit code is 1 if some rows failed.
+    interruption, run the same command again: it continues where it stopped, and writes no row twice. After
+    `dspex retry`, run it again as well: rows that were retried are taken out of the file of errors, and their new
+    results are added to the output, at its end. The summary counts failures by cause, and has the cost. The exit code
+    is 1 if some rows failed.
 
     Example: dspex batch simple_qa questions.jsonl -o answers.jsonl --ordered
     """
@@ -117,9 +120,23 @@ class BatchRun:
         self._counts = {results: 0, failed: 0}
 
     def recover(self) -> None:
-        """Read which rows earlier runs wrote."""
+        """Read which rows earlier runs wrote. Failures that are out of date are taken out and count as not written."""
         for file in self._counts:
             self._counts[file] = file.recover(self._written)
+        retried = [index for group in groups(self._failed.entries()) for index in self._retried(group)]
+        if retried:
+            self._failed.remove(frozenset(retried))
+            self._counts[self._failed] -= len(retried)
+            for index in retried:
+                self._written.discard(index)
+
+    def _retried(self, failures: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+        """The rows of these lines whose executions were retried since, and run, wait or ended in another way."""
+        lines = {UUID(line["id"]): line for line in failures if line["id"] is not None}
+        for row in self._client._session.rows(lines.keys()):
+            execution, line = Execution(self._client._session, row), lines[row["id"]]
+            if not execution.status.is_final or _outcome(execution) != line.get("error"):
+                yield line["index"]
 
     def submit(self, bars: ProgressBars, priority: int) -> None:
         """Store the remaining rows. A rejected row is written to the file of errors before later rows are stored."""
@@ -196,14 +213,21 @@ class BatchRun:
             result = self._program.signature.encode("outputs", dict(execution.result(0)))
             self._put(self._results, index, execution.id, "result", json.loads(result))
         else:
-            error = execution.shown_error or DspexError(f"execution {execution.id} was cancelled", code="cancelled")
-            self._put(self._failed, index, execution.id, "error", error.as_dict())
+            self._put(self._failed, index, execution.id, "error", _outcome(execution))
 
     def _put(self, file: LineFile, index: int, id: UUID | None, kind: str, value: object) -> None:
         if self._written.add(index):
             self._counts[file] += 1
             file.write({"index": index, "id": id and str(id), kind: value})
             failpoint(AFTER_BATCH_LINE)
+
+
+def _outcome(execution: Execution) -> Any:
+    """The error of an execution that is final, as JSON has it; None if it completed."""
+    if execution.status is Status.COMPLETED:
+        return None
+    error = execution.shown_error or DspexError(f"execution {execution.id} was cancelled", code="cancelled")
+    return json.loads(json.dumps(error.as_dict()))
 
 
 def _open(files: ExitStack, path: Path) -> LineFile:

@@ -1,8 +1,9 @@
 """The files of ``dspex batch``, which can be killed at any time and continued.
 
-``OUT`` and ``ERR`` are append-only, one line for each row with the row's index, so the files themselves record which
-rows are written; an incomplete last line is removed. ``OUT.batch`` holds the id of the batch. The ids of its
-executions are derived from it, so no row is stored twice.
+``OUT`` and ``ERR`` have one line for each row with the row's index, so the files themselves record which rows are
+written. Lines are appended; an incomplete last line is removed. For rows that were retried, ``ERR`` is replaced by a
+file without their lines, and their new outcome is appended to one of the two. ``OUT.batch`` holds the id of the batch.
+The ids of its executions are derived from it, so no row is stored twice.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dspex.errors import DspexError
 from dspex.wait.completion import IndexSet
@@ -91,6 +92,11 @@ def write_state(path: Path, state: BatchState) -> None:
         json.dump({"format": FORMAT, **asdict(state)}, file, indent=2)
         file.flush()
         os.fsync(file.fileno())
+    _replace(path, draft)
+
+
+def _replace(path: Path, draft: Path) -> None:
+    """Give the draft, which is synced, the name of the file; synced to disk."""
     draft.replace(path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
@@ -100,18 +106,15 @@ def write_state(path: Path, state: BatchState) -> None:
 
 
 class LineFile:
-    """An append-only file of JSON lines, each with the ``index`` of its row. Only one process can write it."""
+    """A file of JSON lines, each with the ``index`` of its row. Only one process can write it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("ab+")
+        self._file = _locked(path, shown=path)
+        #: Files that had this path before, still locked: another process may have opened one of them.
+        self._replaced: list[BinaryIO] = []
         self._unsynced = 0
         self._synced_at = time.monotonic()
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise refuse(f"another `dspex batch` is writing {path}") from None
 
     @property
     def is_empty(self) -> bool:
@@ -139,8 +142,27 @@ class LineFile:
         self._file.seek(0, os.SEEK_END)
         return count
 
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """The lines, which :meth:`recover` has read before."""
+        self._file.flush()
+        with self.path.open("rb") as lines:
+            yield from map(json.loads, lines)
+
+    def remove(self, indexes: Collection[int]) -> None:
+        """Take out the lines of these rows, all at once."""
+        draft = self.path.with_name(self.path.name + ".new")
+        draft.unlink(missing_ok=True)
+        replacement = _locked(draft, shown=self.path)
+        self._replaced.append(self._file)
+        for entry in self.entries():
+            if entry["index"] not in indexes:
+                replacement.write(_line(entry))
+        self._file = replacement
+        self.sync()
+        _replace(self.path, draft)
+
     def write(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        self._file.write(_line(line))
         self._unsynced += 1
         if self._unsynced >= SYNC_LINES or time.monotonic() - self._synced_at > SYNC_SECONDS:
             self.sync()
@@ -153,7 +175,8 @@ class LineFile:
 
     def close(self) -> None:
         self.sync()
-        self._file.close()
+        for file in (self._file, *self._replaced):
+            file.close()
 
     def _note(self, written: IndexSet, index: int, count: int) -> None:
         try:
@@ -162,6 +185,21 @@ class LineFile:
             raise refuse(f"{self.path}, line {count + 1}, has row {index}, which the input does not have") from None
         if not fresh:
             raise refuse(f"{self.path}, line {count + 1}: row {index} is there twice")
+
+
+def _locked(path: Path, *, shown: Path) -> BinaryIO:
+    """The file, opened to append; locked for this process."""
+    file = path.open("ab+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise refuse(f"another `dspex batch` is writing {shown}") from None
+    return file
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _index(line: bytes) -> int | None:

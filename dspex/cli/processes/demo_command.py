@@ -1,21 +1,16 @@
-"""``dspex demo``: run example programs with a real model on the embedded stack."""
+"""``dspex demo``: a program on a real model, and a worker that is killed while it runs executions."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.resources import files
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -23,14 +18,13 @@ from dspex.cli.executions.show_command import timeline
 from dspex.cli.output.console_tables import console as new_console
 from dspex.cli.output.one_line import one_line
 from dspex.cli.processes.stack_display import StackProgress
-from dspex.cli.processes.up_command import FLOWER_PORT, flower_port
 from dspex.client.batch import Batch
 from dspex.client.client import Client
 from dspex.client.execution import Execution
-from dspex.embedded import read_stack
-from dspex.embedded.demo.demo_programs import QUESTION, capital, reviews
+from dspex.embedded.application_process import ApplicationProcess
+from dspex.embedded.demo.demo_programs import CALLS_EACH, FIRST, PACKAGE, REVIEWS, DemoReview, review_desk
 from dspex.embedded.embedded_stack import EmbeddedStack, stop_on_signals
-from dspex.errors import ExecutionFailed
+from dspex.embedded.stack_progress import StackStep, StepState
 from dspex.program.program import LOCAL_MODEL
 from dspex.settings import Settings
 from dspex.store.lifecycle.status import Status
@@ -43,26 +37,20 @@ TIMEOUT_SECONDS = 240
 
 @click.command()
 def demo() -> None:
-    """Ask a question, classify a file of customer reviews, and show the audit trail.
+    """Read reviews with a model, kill a worker in the middle, and show that nothing is lost or paid for twice.
 
-    The demo uses the embedded stack of DSPEX_HOME, and starts it unless `dspex up` is running. The model is
+    The demo runs a stack of its own, with two workers, in the directory demo of DSPEX_HOME. The model is
     DSPEX_DEMO_MODEL if set, else OpenAI's if OPENAI_API_KEY is set, else the small model that comes with DSPex.
 
     Example: dspex demo
     """
     settings = Settings.load(database_url=None, broker_url=None)
+    settings = Settings.load(database_url=None, broker_url=None, home=settings.home / "demo")
     console = new_console()
     model, why = _choose_model(settings)
     console.print(f"[bold]DSPex demo[/]  model [bold]{model}[/], because {why}\n")
-    began = time.monotonic()
-    with stop_on_signals(), _stack(console, settings), Client(settings) as client:
-        started = time.monotonic()
-        question = _ask(console, client, model)
-        asked = time.monotonic()
-        _classify(console, client, model)
-        classified = time.monotonic()
-        console.print(timeline(question.audit_trail, width=console.width))
-        _closing(console, question, (started - began, asked - started, classified - asked))
+    with stop_on_signals(), StackProgress(console) as progress:
+        DemoRun(console, progress, settings, model).run()
 
 
 def _choose_model(settings: Settings) -> tuple[str, str]:
@@ -73,131 +61,144 @@ def _choose_model(settings: Settings) -> tuple[str, str]:
     return LOCAL_MODEL, "no OPENAI_API_KEY is set: SmolLM2-135M, served on this machine"
 
 
-@contextmanager
-def _stack(console: Console, settings: Settings) -> Iterator[None]:
-    """Use the stack that is running at this home, or start one."""
-    if read_stack(settings.home) is not None:
-        console.print(f"Using the stack that is running at {settings.home}\n")
-        yield
-        return
-    console.print(f"Starting the embedded stack at {settings.home}")
-    stack = EmbeddedStack(
-        settings.home,
-        flower_port=flower_port(),
-        worker_grace=settings.grace_seconds + 10,
-        durable=settings.profile.durable,
-        on_progress=StackProgress(console),
-    )
-    with stack:
-        console.print()
-        yield
-        console.print("\nStopping the stack; its data is kept.")
+class DemoRun:
+    """One run of the demo."""
 
+    def __init__(self, console: Console, progress: StackProgress, settings: Settings, model: str) -> None:
+        self._console = console
+        self._progress = progress
+        self._settings = settings
+        self._program = review_desk(model)
+        self._workers: Sequence[ApplicationProcess] = ()
+        #: Whether the demo has killed a worker, whose end is not reported as a failure.
+        self._killed = False
 
-def _ask(console: Console, client: Client, model: str) -> Execution:
-    program = capital(model)
-    client.deploy(program)
-    with console.status("waiting for the model (a local model is loaded first)"):
-        execution = client.submit(program, {"question": QUESTION})
-        result = execution.result(timeout=TIMEOUT_SECONDS)
-    m = execution.metrics
-    console.print(f"[bold]Q[/] {QUESTION}\n[bold]A[/] {escape(result.answer)}")
-    console.print(
-        f"  {m.execution_time_ms:,.0f} ms, {m.prompt_tokens}+{m.completion_tokens} tokens, {execution.id}\n",
-        style="dim",
-    )
-    return execution
-
-
-def _classify(console: Console, client: Client, model: str) -> None:
-    program = reviews(model)
-    client.deploy(program)
-    rows = [json.loads(line) for line in (files("dspex.embedded.demo") / "reviews.jsonl").read_text().splitlines()]
-    batch = client.submit_many(program, [{"review": row["review"]} for row in rows])
-    console.print(
-        f"{len(rows)} customer reviews: {len(batch)} enqueued, {len(batch.rejected)} rejected by validation\n"
-    )
-    finished = {execution.id: execution for execution in _watched(console, batch)}
-    table, right, failed = _verdicts(batch, finished, rows)
-    console.print(table)
-    console.print("ms: from claim to result; all reviews run at once and share the model.", style="dim")
-    wrong = len(batch) - right - len(failed)
-    console.print(f"[bold]{right} of {len(batch)} labels are right.[/] {_wrong_labels(model, wrong)}")
-    for rejected in batch.rejected:
-        console.print(
-            f"[yellow]row {rejected.index} was rejected[/] before any model call: {escape(str(rejected.error))}"
+    def run(self) -> None:
+        self._console.print(f"Starting Postgres, Redis and two workers in {self._settings.home}", soft_wrap=True)
+        began = time.monotonic()
+        stack = EmbeddedStack(
+            self._settings.home,
+            workers=2,
+            flower=False,
+            beat=False,
+            worker_grace=self._settings.grace_seconds + 10,
+            durable=self._settings.profile.durable,
+            worker_environment={"DSPEX_PROGRAM_PACKAGES": PACKAGE},
+            before_workers=self._deploy,  # so that they load it while they start
+            serve_model=self._program.model == LOCAL_MODEL,
+            on_progress=self._report,
         )
-    for execution in failed:
-        console.print(f"[red]{execution.id} failed[/]: {escape(str(execution.error))}")
-    console.print()
+        with stack, Client(self._settings) as client:
+            self._workers = stack.applications
+            self._console.print(f"The stack is up after {time.monotonic() - began:.1f} s.\n")
+            self._answer_one(client)
+            executions = self._answer_many(client)
+            self._explain(executions)
+            self._console.print("\nStopping the stack; its data is kept.")
+        self._close()
 
+    def _report(self, step: StackStep) -> None:
+        expected = self._killed and step.name.startswith("worker") and step.state is StepState.FAILED
+        if not expected:
+            self._progress(step)
 
-def _watched(console: Console, batch: Batch) -> Iterator[Execution]:
-    columns = (TextColumn("  classifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(batch))
+    def _deploy(self) -> None:
+        with Client(self._settings) as client:
+            client.deploy(self._program)
+
+    def _answer_one(self, client: Client) -> None:
+        self._console.print(f"[bold]1. One review[/], {CALLS_EACH} model calls")
+        with self._progress.during("waiting for the model"):
+            execution = client.submit(self._program, {"review": FIRST.text})
+            execution.result(timeout=TIMEOUT_SECONDS)
+        self._console.print(f"  {FIRST.text}")
+        self._console.print(_outcome(execution, FIRST), f"  {execution.metrics.execution_time_ms:,.0f} ms\n")
+
+    def _answer_many(self, client: Client) -> Sequence[Execution]:
+        self._console.print(f"[bold]2. {len(REVIEWS)} reviews at once, and a worker is killed[/]")
+        batch = client.submit_many(self._program, [{"review": review.text} for review in REVIEWS])
+        finished = []
+        with self._progress.during(f"{len(batch)} executions run on two workers"):
+            for execution in self._finished(client, batch):
+                finished.append(execution)
+                review = REVIEWS[execution.batch_index or 0]
+                again = f"  attempt {execution.attempts}" if execution.attempts > 1 else ""
+                self._console.print(
+                    f"  {len(finished):2} of {len(batch)} ", _outcome(execution, review),
+                    Text(f"  {one_line(review.text, 50)}", style="dim"), Text(again, style="yellow"),
+                )  # fmt: skip
+        return finished
+
+    def _finished(self, client: Client, batch: Batch) -> Iterator[Execution]:
+        """The executions as they finish; after the first one, the busier worker is killed."""
         for execution in batch.as_completed(timeout=TIMEOUT_SECONDS):
-            progress.advance(task)
             yield execution
+            if not self._killed:
+                self._kill_a_worker(client)
+
+    def _kill_a_worker(self, client: Client) -> None:
+        running = {worker["pid"]: worker["running"] for worker in client.workers()}
+        busiest = max(self._workers, key=lambda worker: int(running.get(worker.pid, 0)))
+        pid, self._killed = busiest.pid, True
+        busiest.kill()
+        self._console.print(
+            f"  [bold red]✘ SIGKILL[/] to {busiest.name} (process {pid}). The other worker runs its executions again "
+            f"once its lease of {self._settings.lease_seconds:g} s has run out."
+        )
+
+    def _explain(self, executions: Sequence[Execution]) -> None:
+        metrics = [execution.metrics for execution in executions]
+        completed = sum(execution.status is Status.COMPLETED for execution in executions)
+        again = [execution for execution in executions if execution.attempts > 1]
+        replayed = sum(each.replayed_lm_calls for each in metrics)
+        calls = sum(each.lm_calls for each in metrics)
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+        table.add_row("completed", f"{completed} of {len(executions)}, each with one outcome")
+        table.add_row("interrupted", f"{len(again)} executions, finished by another attempt")
+        table.add_row(
+            "replayed", f"{replayed} answers that were there came from Postgres: not asked again, not paid again"
+        )
+        table.add_row("model calls", f"{calls} answers for {len(executions)} × {CALLS_EACH} questions")
+        table.add_row("cost", _cost(executions, self._program.model))
+        self._console.print()
+        self._console.print(table)
+        if again:
+            shown = max(again, key=lambda execution: execution.metrics.replayed_lm_calls)
+            self._console.print(f"\n[bold]3. The audit trail of one of them[/]: {REVIEWS[shown.batch_index or 0].text}")
+            self._console.print(timeline(shown.audit_trail, width=self._console.width))
+
+    def _close(self) -> None:
+        dspex = "dspex" if shutil.which("dspex") else os.path.relpath(sys.argv[0])
+        module = Path(__file__).parents[2] / "embedded" / "demo" / "review_desk.py"
+        self._console.print("\n[bold]Next[/]")
+        for what, where in (
+            (f"{dspex} up", "the stack for your own programs, with Flower, its dashboard"),
+            ("docs/tutorial/first-execution.md", "a program of your own, in 15 minutes"),
+            (str(module), "the program of this demo"),
+        ):
+            self._console.print(f"  [bold cyan]{what}[/]  {where}", soft_wrap=True)
 
 
-def _verdicts(
-    batch: Batch, finished: Mapping[Any, Execution], rows: Sequence[Mapping[str, str]]
-) -> tuple[Table, int, list[Execution]]:
-    """The table, how many labels are right, and which executions failed."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 1, 0))
-    table.add_column("review", overflow="fold", ratio=2)
-    table.add_column("sentiment", no_wrap=True)
-    table.add_column("summary", overflow="fold", ratio=3)
-    table.add_column("ms", justify="right", no_wrap=True)
-    table.add_column("tokens", justify="right", no_wrap=True)
-    right, failed = 0, []
-    for id, index in zip(batch.ids, batch.indexes, strict=True):
-        execution, row = finished[id], rows[index]
-        review, m = one_line(row["review"], 70), execution.metrics
-        if execution.status is not Status.COMPLETED:
-            failed.append(execution)
-            table.add_row(review, Text(_why(execution), style="red"))
-            continue
-        result = execution.result()
-        good = result.sentiment == row["sentiment"]
-        right += good
-        sentiment = Text.assemble(result.sentiment, (" ✔", "green") if good else (" ✘", "bold red"))
-        tokens = f"{m.prompt_tokens}+{m.completion_tokens}"
-        table.add_row(review, sentiment, one_line(result.summary, 110), f"{m.execution_time_ms:,.0f}", tokens)
-    return table, right, failed
+def _outcome(execution: Execution, review: DemoReview) -> Text:
+    """What the model answered; an answer that a person would not give is marked."""
+    if execution.status is not Status.COMPLETED:
+        return Text(f"{execution.status}: {execution.shown_error}", style="red")
+    result = execution.result(timeout=0)
+    return Text.assemble(
+        "  ", _judged(result.sentiment, review.sentiment), ", ", _judged(result.product, review.product),
+        ", ", _judged(result.customer, review.customer),
+    )  # fmt: skip
 
 
-def _why(execution: Execution) -> str:
-    try:
-        execution.result(timeout=0)
-    except ExecutionFailed as error:
-        return error.code
-    return str(execution.status)
+def _judged(answer: str, expected: str) -> tuple[str, str]:
+    right = answer.strip().lower() == expected.lower()
+    return (answer, "bold green") if right else (f"{answer} (wrong)", "bold red")
 
 
-def _wrong_labels(model: str, wrong: int) -> str:
-    if not wrong:
-        return ""
-    excuse = ": it has only 135 million parameters, as its summaries show" if model == LOCAL_MODEL else ""
-    return f"The model got {wrong} wrong (✘){excuse}."
-
-
-def _closing(console: Console, question: Execution, seconds: tuple[float, float, float]) -> None:
-    up, asked, classified = seconds
-    console.print(
-        f"Stack {up:.1f} s, question {asked:.1f} s (including loading the model), reviews {classified:.1f} s.",
-        style="dim",
-    )
-    flower = f"usually http://127.0.0.1:{FLOWER_PORT}"
-    dspex = "dspex" if shutil.which("dspex") else os.path.relpath(sys.argv[0])
-    console.print("\n[bold]Try next[/]")
-    for command, what in (
-        (
-            f"{dspex} up",
-            f"run the stack until Ctrl-C, and open Flower, the dashboard, at the address it prints ({flower})",
-        ),
-        (f"{dspex} run capital question='What is the capital of Japan?'", "in another terminal, while it is up"),
-        (f"{dspex} show {question.id}", "the timeline of an execution; `list` shows all executions"),
-    ):
-        console.print(f"  [bold cyan]{command}[/]\n      {what}", soft_wrap=True)
+def _cost(executions: Sequence[Execution], model: str | None) -> str:
+    metrics = [execution.metrics for execution in executions]
+    tokens = f"{sum(m.prompt_tokens for m in metrics):,} + {sum(m.completion_tokens for m in metrics):,} tokens"
+    known = [m.cost_usd for m in metrics if m.cost_usd is not None]
+    if model == LOCAL_MODEL:
+        return f"{tokens} of a model on this machine, which costs nothing"
+    return f"{tokens}, ${sum(known):.6f}" if len(known) == len(metrics) else f"{tokens}, price unknown"

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import NoReturn
 
+from dspex.cli.output.plain_text import echo
 from dspex.errors import ConfigurationError
+from dspex.program.worker_package import LAUNCH, hidden_warning
 from dspex.settings import Settings
 from dspex.settings.secrets import without_model_keys
 
@@ -16,15 +18,18 @@ __all__ = ["replace_process"]
 
 
 def replace_process(arguments: Sequence[str], settings: Settings, *, extra: str, calls_models: bool) -> NoReturn:
-    """Replace this process with ``python`` and these arguments.
+    """Replace this process with Python and these arguments: ``-m``, a module and its arguments.
 
-    ``extra`` is the extra of the package that installs what the process needs. A process that calls no model gets no
-    keys of models. Raises ConfigurationError if it is not
-    installed, and BackendUnavailable if no backends are configured: earlier and clearer than the process would.
+    DSPex's package ``workers`` is there whatever else has that name. ``extra`` is the extra of the package that
+    installs what the process needs. A process that calls no model gets no keys of models. Raises ConfigurationError if
+    it is not installed, and BackendUnavailable if no backends are configured: earlier and clearer than the process
+    would.
     """
     package = "flower" if extra == "flower" else "celery"
     if find_spec(package) is None:
         raise ConfigurationError(f"{package} is not installed: pip install 'dspex[{extra}]'")
     settings.backends()
+    if warning := hidden_warning():
+        echo(f"warning: {warning}", err=True)
     environment = os.environ if calls_models else without_model_keys(os.environ, has_provider=bool(settings.secrets))
-    os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606
+    os.execve(sys.executable, [sys.executable, *LAUNCH, *arguments], environment)  # noqa: S606

@@ -10,6 +10,7 @@ from rich.console import Console
 from dspex.cli.output.console_tables import console as new_console
 from dspex.cli.processes.stack_display import StackProgress
 from dspex.embedded.embedded_stack import EmbeddedStack, stop_on_signals
+from dspex.program.worker_package import hidden_warning
 from dspex.settings import Settings, without_password
 
 __all__ = ["FLOWER_PORT", "flower_port", "up"]
@@ -30,16 +31,18 @@ def up(workers: int, no_flower: bool) -> None:
     settings = Settings.load(database_url=None, broker_url=None)
     console = new_console(stderr=True)
     console.print(f"Starting the embedded stack of [bold]{settings.home}[/]")
-    stack = EmbeddedStack(
-        settings.home,
-        workers=workers,
-        flower=not no_flower,
-        flower_port=None if no_flower else flower_port(),
-        worker_grace=settings.grace_seconds + 10,
-        durable=settings.profile.durable,
-        on_progress=StackProgress(console),
-    )
-    with stop_on_signals():
+    if warning := hidden_warning():
+        console.print(f"warning: {warning}", soft_wrap=True)
+    with stop_on_signals(), StackProgress(console) as progress:
+        stack = EmbeddedStack(
+            settings.home,
+            workers=workers,
+            flower=not no_flower,
+            flower_port=None if no_flower else flower_port(),
+            worker_grace=settings.grace_seconds + 10,
+            durable=settings.profile.durable,
+            on_progress=progress,
+        )
         try:
             with stack:
                 _announce(console, stack)

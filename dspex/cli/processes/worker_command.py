@@ -8,6 +8,7 @@ import sys
 import click
 
 from dspex.cli.processes.replace_process import replace_process
+from dspex.program.worker_package import LAUNCH
 from dspex.settings import Settings
 
 __all__ = ["worker"]
@@ -45,5 +46,5 @@ def worker(processes: int | None, concurrency: int | None, loglevel: str, name: 
         patience = settings.grace_seconds + HAND_BACK_MARGIN_SECONDS
         fleet = ["--processes", str(size), "--name", stem, "--loglevel", loglevel]
         fleet += ["--patience-seconds", str(patience), "--silence-seconds", str(settings.watchdog_seconds)]
-        arguments = ["-m", "workers.process.fleet", *fleet, "--", sys.executable, *arguments]
+        arguments = ["-m", "workers.process.fleet", *fleet, "--", sys.executable, *LAUNCH, *arguments]
     replace_process(arguments, settings, extra="worker", calls_models=True)

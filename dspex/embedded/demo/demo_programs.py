@@ -1,66 +1,54 @@
-"""The programs of the demo: a question with one answer, and the sentiment of customer reviews."""
+"""The program of the demo, and the reviews that it reads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 from dspex.program.program import Program
 from dspex.signatures import signature
 
-__all__ = ["QUESTION", "capital", "reviews"]
+__all__ = ["CALLS_EACH", "FIRST", "PACKAGE", "REVIEWS", "DemoReview", "review_desk"]
 
-QUESTION = "What is the capital of France?"
+#: The package of the program's module, which the demo's workers allow.
+PACKAGE = "dspex.embedded.demo"
+#: The model calls of one execution.
+CALLS_EACH = 3
 
-#: Examples for the model; none of them is in ``reviews.jsonl``. Small models follow examples more than words.
-_CAPITALS: tuple[Mapping[str, Any], ...] = (
-    {"question": "What is the capital of Japan?", "answer": "Tokyo"},
-    {"question": "What is the capital of Egypt?", "answer": "Cairo"},
+
+class DemoReview(NamedTuple):
+    """A review, and what a person reads in it."""
+
+    text: str
+    sentiment: str
+    product: str
+    customer: str
+
+
+FIRST = DemoReview("The kettle is fast and quiet. The best one that I ever had! Anna", "positive", "kettle", "Anna")
+REVIEWS = (
+    DemoReview("The headphones sound great and the battery lasts all week. Peter", "positive", "headphones", "Peter"),
+    DemoReview("The zipper of this jacket broke. I want my money back. Maria", "negative", "jacket", "Maria"),
+    DemoReview("What a lovely lamp. It makes the whole room cosy. Omar", "positive", "lamp", "Omar"),
+    DemoReview("The phone stopped charging, and support was no help. Lucy", "negative", "phone", "Lucy"),
+    DemoReview("A wonderful bicycle. My daughter rides it every day. John", "positive", "bicycle", "John"),
+    DemoReview("These shoes leak. My socks were wet after ten minutes. Sofia", "negative", "shoes", "Sofia"),
+    DemoReview("The knife is sharp, light and easy to clean. Tom", "positive", "knife", "Tom"),
+    DemoReview("The vacuum cleaner is loud, weak and expensive. Helen", "negative", "vacuum cleaner", "Helen"),
+    DemoReview("Great backpack: light, strong and very comfortable. Kenji", "positive", "backpack", "Kenji"),
+    DemoReview("The printer jams on every page. What a waste of money. Rosa", "negative", "printer", "Rosa"),
 )
-_REVIEWS: tuple[Mapping[str, Any], ...] = (
-    {
-        "review": "The mug is beautiful and keeps my tea hot for hours.",
-        "sentiment": "positive",
-        "summary": "A beautiful mug that keeps tea hot for hours.",
-    },
-    {
-        "review": "Broke after two days and nobody answers the phone.",
-        "sentiment": "negative",
-        "summary": "It broke after two days and support does not answer.",
-    },
-    {
-        "review": "Looked great in the shop, but it is slow and it scratches. Never again.",
-        "sentiment": "negative",
-        "summary": "It is slow and it scratches.",
-    },
-)
 
 
-def capital(model: str) -> Program:
-    """Answers a question, such as "What is the capital of France?", in a few words."""
+def review_desk(model: str) -> Program:
+    """The sentiment of a review, the product and the customer: three short answers of the model."""
     return Program(
-        "capital",
+        "review_desk",
         signature(
-            'signature capital "Answer the question in a few words.": :string(min_length=1) question -> :string answer'
+            'signature review_desk "Read a review": :string(min_length=1) review -> '
+            ':enum("negative", "positive") sentiment, :string product, :string customer'
         ),
+        module=f"{PACKAGE}.review_desk:ReviewDesk",
         model=model,
         temperature=0.0,
         max_tokens=32,
-        state={"demos": list(_CAPITALS)},
-    )
-
-
-def reviews(model: str) -> Program:
-    """Classifies a review as negative or positive, and summarises it. An empty review is refused at submit."""
-    return Program(
-        "reviews",
-        signature(
-            'signature reviews "You read customer reviews. Is the customer happy (positive) or unhappy (negative)? '
-            'Summarize in one short sentence.": :string(min_length=1) review -> '
-            ':enum("negative", "positive") sentiment, :string(max_length=160) summary'
-        ),
-        model=model,
-        temperature=0.0,
-        max_tokens=96,
-        state={"demos": list(_REVIEWS)},
     )

@@ -128,10 +128,11 @@ def run_lm(engine: RunEngine) -> Iterator[LM]:
 def program_failure(error: Exception, *, program: str, model: str) -> DspexError:
     """The error of a run that DSPy ended: ours if it carries one, the model's, or the program's own code's.
 
-    A DspexError raised below DSPy (by the journal or the engine) comes back wrapped in an LMError, as its cause.
+    A DspexError raised below DSPy (by the journal or the engine) comes back wrapped in errors of DSPy and of its lm15,
+    as their cause.
     """
     inner: BaseException | None = error
-    while isinstance(inner, upstream.LMError) and inner.__cause__ is not None:
+    while isinstance(inner, upstream.LMError | dspy_lm15.LM15Error) and inner.__cause__ is not None:
         inner = inner.__cause__
     if isinstance(inner, DspexError):
         return inner

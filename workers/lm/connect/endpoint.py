@@ -7,17 +7,20 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from lm15 import LM15Error, Response
 from lm15.serde import request_from_dict
 
 from dspex.program.program import LOCAL_MODEL, Program
+from dspex.settings import Settings
 from workers.lm.connect import litellm, providers
 from workers.lm.connect.http_transport import HttpTransport
 from workers.lm.connect.provider_keys import Keys
 from workers.lm.connect.providers import Route
 from workers.lm.model_catalogue import facts
 from workers.lm.model_errors import model_error
+from workers.lm.replies.schema_keywords import RefusedKeywords
 
 __all__ = ["Endpoint", "Endpoints", "LocalModelUrl"]
 
@@ -31,7 +34,8 @@ _ENDPOINTS_KEPT = 256
 class Endpoint:
     """A model at one address. ``model`` is the program's spelling; ``rates`` are its prices, empty if not listed.
 
-    ``supported_params`` are the request settings it takes, by OpenAI's names.
+    ``supported_params`` are the request settings it takes, by OpenAI's names. ``longest_wait`` is the longest delay in
+    seconds that it may ask for, ``refused_keywords`` the keywords of the schemas that it refused.
     """
 
     model: str
@@ -41,6 +45,8 @@ class Endpoint:
     supports_response_schema: bool
     supports_function_calling: bool
     supports_reasoning: bool
+    longest_wait: float
+    refused_keywords: RefusedKeywords
 
     @property
     def address(self) -> str | None:
@@ -77,7 +83,10 @@ class Endpoints:
         self._local_model_url = local_model_url
         self._transport = HttpTransport()
         self._keys = Keys()
+        self._longest_wait = Settings.load().max_retry_after_seconds
         self._built: dict[tuple[str, str | None, str | None], Endpoint] = {}
+        #: By model and address: endpoints that differ in their keys share them.
+        self._refused: WeakValueDictionary[tuple[str, str | None], RefusedKeywords] = WeakValueDictionary()
 
     async def prepare(self, program: Program) -> None:
         """Begin to load what only this program's model needs. Raises ModelError when it is not installed."""
@@ -100,7 +109,7 @@ class Endpoints:
             known = self._built.get((model, address, key))
             if known is None:
                 # Finding credentials may read files or ask a cloud's metadata service; so may finding prices.
-                known = await asyncio.to_thread(_build, model, address, key, self._transport)
+                known = await asyncio.to_thread(self._build, model, address, key)
                 self._built[model, address, key] = known
                 if len(self._built) > _ENDPOINTS_KEPT:  # keys rotate, and the local model moves
                     del self._built[next(iter(self._built))]
@@ -118,22 +127,22 @@ class Endpoints:
             return await url if inspect.isawaitable(url) else url
         return program.api_base
 
-
-def _build(model: str, address: str | None, key: str | None, transport: HttpTransport) -> Endpoint:
-    if model.startswith(litellm.PREFIX):
-        route = litellm.route(model, address, key)
-    elif address is None:
-        route = providers.provided(model, key, transport)
-    else:
-        route = providers.at_address(model, address, key, transport)
-    able = providers.abilities(route)
-    listed = {} if route.namespace is None else facts(route.namespace, route.wire_model).rates
-    return Endpoint(
-        model=model,
-        route=route,
-        rates=listed,
-        supported_params=able.params,
-        supports_response_schema=able.response_schema,
-        supports_function_calling=able.function_calling,
-        supports_reasoning=able.reasoning,
-    )
+    def _build(self, model: str, address: str | None, key: str | None) -> Endpoint:
+        if model.startswith(litellm.PREFIX):
+            route = litellm.route(model, address, key)
+        elif address is None:
+            route = providers.provided(model, key, self._transport)
+        else:
+            route = providers.at_address(model, address, key, self._transport)
+        able = providers.abilities(route)
+        return Endpoint(
+            model=model,
+            route=route,
+            rates={} if route.namespace is None else facts(route.namespace, route.wire_model).rates,
+            supported_params=able.params,
+            supports_response_schema=able.response_schema,
+            supports_function_calling=able.function_calling,
+            supports_reasoning=able.reasoning,
+            longest_wait=self._longest_wait,
+            refused_keywords=self._refused.setdefault((model, address), RefusedKeywords()),
+        )

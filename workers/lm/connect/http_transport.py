@@ -7,6 +7,7 @@ Why aiohttp: docs/decisions/0010-connections-to-models.md.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,10 @@ from yarl import URL
 
 from dspex.errors import ConfigurationError
 from dspex.settings import Settings
+from workers.lm.replies.call_notes import current_notes
+from workers.lm.replies.error_rules import UNSENDABLE
+from workers.lm.replies.reply_fault import ReplyFault
+from workers.lm.replies.request_ids import request_id
 from workers.observe.tracing import traceparent
 
 __all__ = ["MOST_REPLY_BYTES", "HttpTransport", "Reply", "last_request_id"]
@@ -31,10 +36,10 @@ MOST_REPLY_BYTES = 32 * 2**20
 #: The provider's own id of the last request made in this context, for the audit trail.
 last_request_id: ContextVar[str | None] = ContextVar("last_request_id", default=None)
 
-_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 # Deadlines belong to the loop: an attempt is cancelled when its time is over, and the connection with it.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=10, sock_read=None)
 
+_SENDABLE = re.compile(r"[\t\x20-\x7e]*")
 
 # The parent's connections in a forked child: to close them, or let them be collected, would end them for the parent.
 _INHERITED: list[aiohttp.ClientSession] = []
@@ -97,6 +102,10 @@ class HttpTransport:
     async def stream(self, request: _Request) -> AsyncIterator[Reply]:
         url = URL(request.url, encoded=True)
         headers = request.headers
+        if not all(_SENDABLE.fullmatch(value) for _, value in headers):
+            raise ReplyFault(rule=UNSENDABLE)
+        if (notes := current_notes.get()) is not None:
+            notes.url = str(url.with_user(None).with_query(None))
         if self._sends_trace and (trace := traceparent()) is not None:
             headers = [*headers, ("traceparent", trace)]
         async with self._open().request(
@@ -107,10 +116,9 @@ class HttpTransport:
             allow_redirects=False,
             proxy=self._proxy(url),
         ) as response:
-            last_request_id.set(
-                next((response.headers[name] for name in _REQUEST_ID_HEADERS if name in response.headers), None)
-            )
-            yield Reply(response)
+            reply = Reply(response)
+            last_request_id.set(request_id(reply.headers))
+            yield reply
 
     async def aclose(self) -> None:
         """Close every connection; the next request opens new ones."""

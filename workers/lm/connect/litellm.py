@@ -27,6 +27,8 @@ from lm15.result import response_to_events
 from dspex.errors import ModelError
 from workers.lm.connect.http_transport import last_request_id
 from workers.lm.connect.providers import Route
+from workers.lm.replies.context_overflow import is_context_overflow
+from workers.lm.replies.reply_forms import FORMS
 
 __all__ = ["ERRORS", "PREFIX", "LiteLLMClient", "begin_loading", "route"]
 
@@ -109,7 +111,8 @@ class LiteLLMClient:
             raise _as_lm15(error) from None
         headers = getattr(answer, "_hidden_params", {}).get("additional_headers") or {}
         last_request_id.set(next((headers[name] for name in _REQUEST_IDS if name in headers), None))
-        return lm15.response_from_openai_chat(answer.model_dump(exclude_none=True), model=request.model)
+        reply = FORMS["openai-chat"].whole(answer.model_dump(exclude_none=True))
+        return lm15.response_from_openai_chat(reply, model=request.model)
 
     async def stream(self, request: lm15.Request) -> AsyncIterator[lm15.StreamEvent]:
         for event in response_to_events(await self.complete(request)):
@@ -144,6 +147,8 @@ def _as_lm15(error: Exception) -> Exception:
     named = next((ERRORS[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in ERRORS), None)
     if named is None:
         return error
+    if is_context_overflow(str(error)):
+        named = lm15.ContextLengthError
     body = getattr(error, "body", None)
     detail = body.get("error", body) if isinstance(body, dict) else {}
     code = detail.get("code") or detail.get("type") if isinstance(detail, dict) else None

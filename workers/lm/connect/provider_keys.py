@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 
 from dspex.errors import ConfigurationError, ModelError
@@ -12,6 +13,8 @@ from dspex.settings.secrets import FILE_SUFFIX
 from workers.lm.connect.providers import key_names
 
 __all__ = ["Keys"]
+
+_SENDABLE = re.compile(r"[\x20-\x7e]+")
 
 
 class Keys:
@@ -51,7 +54,20 @@ class Keys:
         return await asyncio.to_thread(self._look, names) if self._has_provider else self._look(names)
 
     def _look(self, names: Sequence[str]) -> str | None:
-        return next((value for name in names if (value := self._secrets.get(name))), None)
+        return next((_sendable(name, value) for name in names if (value := self._secrets.get(name))), None)
+
+
+def _sendable(name: str, value: str) -> str:
+    """The key without the blanks and line breaks around it. Raises ConfigurationError for one that cannot be sent."""
+    key = value.strip()
+    if not key:
+        raise ConfigurationError(f"{name} is empty")
+    if not _SENDABLE.fullmatch(key):
+        raise ConfigurationError(
+            f"{name} has a line break, a typographic quotation mark or another character that cannot be sent in an "
+            "HTTP header: copy the key again"
+        )
+    return key
 
 
 def _no_key(program: Program, reason: str) -> ModelError:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lm15 import AccessPolicy, AsyncLMRouter, LMRouter, Resolution, RouterConfig
@@ -20,8 +20,9 @@ from lm15.compat import AnthropicCompat, OpenAIChatCompat, resolve_anthropic_com
 from lm15.registry import PROVIDERS, ProviderDefinition
 from lm15.transports import TransportRequest
 
-from workers.lm.connect.http_transport import Reply
 from workers.lm.model_catalogue import ModelFacts, facts
+from workers.lm.replies.checked_transport import CheckedTransport, RawReply, Transport
+from workers.lm.replies.reply_forms import FORMS
 
 __all__ = [
     "DECLARED",
@@ -51,12 +52,6 @@ _SCHEMA_DIALECTS: dict[str, SchemaDialect] = {
     "anthropic": "anthropic",
     "gemini": "gemini",
 }
-
-
-class ProviderTransport(Protocol):
-    """The HTTP transport that lm15's clients expect."""
-
-    def stream(self, request: TransportRequest) -> AbstractAsyncContextManager[Reply]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +93,21 @@ def key_names(model: str) -> tuple[str, ...]:
     return tuple(PROVIDERS[_resolved(model).provider].env_keys)
 
 
-def provided(model: str, key: str | None, transport: ProviderTransport) -> Route:
+def provided(model: str, key: str | None, transport: Transport) -> Route:
     """The route to a provider that lm15 knows. Raises LM15Error when there is none, or no credential."""
     found = _resolved(model)
-    config = RouterConfig(api_keys={found.provider: key} if key else None, transport=transport)
+    definition = PROVIDERS[found.provider]
+    config = RouterConfig(api_keys={found.provider: key} if key else None, transport=_checked(transport, definition))
     return Route(
         provider=found.provider,
         wire_model=found.model,
         client=AsyncLMRouter(config).lm(f"{found.provider}:{found.model}"),
-        definition=PROVIDERS[found.provider],
+        definition=definition,
         namespace=model.partition("/")[0],
     )
 
 
-def at_address(model: str, address: str, key: str | None, transport: ProviderTransport) -> Route:
+def at_address(model: str, address: str, key: str | None, transport: Transport) -> Route:
     """The route to a server that a program names by its address."""
     prefix, _, rest = model.partition("/") if "/" in model else ("", "", model)
     base, _, query = address.partition("?")
@@ -130,7 +126,7 @@ def at_address(model: str, address: str, key: str | None, transport: ProviderTra
         api_keys={definition.id: key or _NO_KEY},
         base_urls=None if own else {definition.id: _with_version(base, version)},
         providers=(definition,) if own else (),
-        transport=transport,
+        transport=_checked(transport, definition),
     )
     return Route(
         provider=definition.id,
@@ -197,6 +193,11 @@ def _resolved(model: str) -> Resolution:
     return LMRouter(RouterConfig(env={})).resolve_openai_chat(model)
 
 
+def _checked(transport: Transport, definition: ProviderDefinition) -> CheckedTransport:
+    """The transport, with replies checked."""
+    return CheckedTransport(transport, FORMS[definition.dialect], provider=definition.id, env_keys=definition.env_keys)
+
+
 def _with_version(address: str, version: str) -> str:
     """``http://host`` and ``http://host/`` mean the protocol's usual version; a path is taken as it is."""
     trimmed = address.rstrip("/")
@@ -206,10 +207,10 @@ def _with_version(address: str, version: str) -> str:
 class _WithQuery:
     """A transport that adds a query to every request."""
 
-    def __init__(self, transport: ProviderTransport, query: str) -> None:
+    def __init__(self, transport: Transport, query: str) -> None:
         self._transport = transport
         self._query = query
 
-    def stream(self, request: TransportRequest) -> AbstractAsyncContextManager[Reply]:
+    def stream(self, request: TransportRequest) -> AbstractAsyncContextManager[RawReply]:
         joint = "&" if "?" in request.url else "?"
         return self._transport.stream(replace(request, url=f"{request.url}{joint}{self._query}"))

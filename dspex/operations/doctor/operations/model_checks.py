@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
 from dspex.program.adapters import adapters
-from dspex.program.modules import is_custom
 from dspex.program.program import LOCAL_MODEL, Program
 from dspex.settings import variable
 from dspex.store.facts import work_facts
+from dspex.store.workers import refused_modules
 
 REACH_SECONDS = 4.0
 #: Addresses that are tried at most.
@@ -68,15 +68,23 @@ def keys(deployment: Deployment) -> Finding:
     return met(f"{', '.join(wanted)} for {counted(len(seen), 'worker')} on this machine")
 
 
-@check("Code of programs is allowed", Need.SCHEMA, fix="set DSPEX_PROGRAM_PACKAGES where the workers run, and here")
+@check(
+    "Code of programs is allowed", Need.SCHEMA,
+    fix="set DSPEX_PROGRAM_PACKAGES where the workers run, and restart them",
+)  # fmt: skip
 def packages(deployment: Deployment) -> Finding:
-    """The packages that deployed programs load code from are listed in DSPEX_PROGRAM_PACKAGES here."""
-    named = {path for program in deployment.programs for path in _paths(program)}
+    """Every live worker allows the packages that deployed programs load code from: they are in its
+    DSPEX_PROGRAM_PACKAGES. Without a worker, the setting here is checked."""
+    named = {module for program in deployment.programs for module in program.own_modules}
     if not named:
         return not_applicable("no program loads code of its own")
-    allowed = deployment.settings.program_packages
-    outside = [path for path in sorted(named) if not any(f"{path}.".startswith(f"{a}.") for a in allowed)]
-    return warning(f"not listed here: {', '.join(outside)}") if outside else met(", ".join(sorted(named)))
+    here = [{"program_packages": deployment.settings.program_packages}]
+    allowing = deployment.live_workers or here
+    refused = {name for program in deployment.programs for each in allowing for name in refused_modules(program, each)}
+    where = "by each live worker" if deployment.live_workers else "here"
+    if refused:
+        return warning(f"not allowed {where}: {', '.join(sorted(refused))}")
+    return met(f"{', '.join(sorted(named))}: allowed {where}")
 
 
 @check("Spending is limited", Need.SCHEMA, fix="deploy with limits=dspex.Limits(max_cost_usd=…)")
@@ -100,17 +108,6 @@ def _calling(deployment: Deployment) -> list[Program]:
         for program in deployment.programs
         if program.model and any(name in known and known[name].capabilities.calls_models for name in program.adapters)
     ]
-
-
-def _paths(program: Program) -> Iterator[str]:
-    """The modules that contain a program's own code."""
-    if is_custom(program.module):
-        yield program.module.partition(":")[0]
-    for tool in program.tools:
-        yield tool.partition(":")[0]
-    for action in program.manual_actions:
-        if ":" in action.name:
-            yield action.name.partition(":")[0]
 
 
 def _fault(base: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
+from dspex.program.worker_package import hidden_package
 from dspex.settings import unknown_variables
 from dspex.settings.setting_names import TOML
 
@@ -37,6 +38,13 @@ def profile(deployment: Deployment) -> Finding:
     if own:
         return met(f"{deployment.settings.env}, on the embedded stack")
     return met(f"{deployment.settings.env}, on its own servers")
+
+
+@check("No package of yours is named workers", fix="rename it if programs should load code from it")
+def package_name(_deployment: Deployment) -> Finding:
+    """DSPex's processes have a package of this name, which hides another one in the working directory or installed."""
+    found = hidden_package()
+    return met("none") if found is None else warning(f"hidden in DSPex's processes: {found}")
 
 
 @check("dspex.toml is private if it holds a password", fix="chmod 600 dspex.toml")

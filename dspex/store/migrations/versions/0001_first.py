@@ -154,6 +154,7 @@ CREATE TABLE dspex.workers (
     lease_seconds double precision NOT NULL,
     trouble text,
     unrunnable text[] NOT NULL DEFAULT '{}',
+    program_packages text[] NOT NULL DEFAULT '{}',
     memory_bytes bigint,
     cpu double precision,
     started_at timestamptz NOT NULL,

@@ -1,0 +1,1 @@
+"""Replies of providers, checked before lm15 reads them: what lm15 would lose, misread or drop."""
