@@ -14,8 +14,7 @@ __all__ = ["TRIGGERS", "changes_accepted", "missing_triggers"]
 
 TRIGGERS = frozenset(
     {
-        "audit_events_append_only", "audit_events_no_truncate", "audit_events_of_transitions", "executions_no_rewrite",
-        "executions_transition",
+        "audit_events_append_only", "audit_events_no_truncate", "audit_events_of_transitions", "executions_transition",
     }
 )  # fmt: skip
 

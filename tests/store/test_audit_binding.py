@@ -159,6 +159,36 @@ def test_an_entry_without_a_transition_is_refused(
             connection.execute(ADVANCE, {"id": id})
 
 
+def test_only_the_function_of_transitions_appends_unchecked(
+    database: Database, worker_id: UUID, completed: UUID, role: str
+) -> None:
+    """Its setting is no right, and a call of it without a transition finds the entry there already."""
+    append = text(APPEND.format(seq="audit_seq + 1", hash="audit_hash"))
+    with acting_as(database, role) as connection:
+        connection.execute(text("SET LOCAL dspex.appending = 'on'"))
+        with pytest.raises(DBAPIError, match="does not belong to a transition"):
+            connection.execute(append, {"id": completed})
+    call = "SELECT dspex.append_entries(ARRAY[CAST(:id AS uuid)], NULL, ARRAY['[]'])"
+    with pytest.raises(DBAPIError, match="permission denied"), acting_as(database, role) as connection:
+        connection.execute(text(call), {"id": completed})
+    with pytest.raises(DBAPIError, match="duplicate key"):
+        execute(database, call, id=completed)
+
+
+def test_legal_transitions_call_no_function_for_each_row(database: Database, worker_id: UUID) -> None:
+    """Such a call costs as much as the rest of the change."""
+    for name in ("check_entry", "refuse_rewrite"):
+        execute(
+            database,
+            f"""CREATE OR REPLACE FUNCTION dspex.{name}() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION '{name} was called'; END $$""",
+        )
+    id = submit(database)
+    (claimed,) = claim(database, worker_id, id)
+    assert settle(database, claimed)
+    assert trail(database, id).verify()
+
+
 def test_a_later_entry_for_no_execution_is_refused(database: Database, worker_id: UUID, completed: UUID) -> None:
     with pytest.raises(DBAPIError, match="does not belong to a transition"):
         execute(

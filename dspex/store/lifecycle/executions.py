@@ -210,8 +210,7 @@ WITH wanted AS MATERIALIZED (
     FROM wanted w WHERE e.id = w.id
     RETURNING e.*
 ), logged AS (
-    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
-    SELECT id, audit_seq, attempt, started_at, %(events)s::json, audit_hash FROM claimed
+    SELECT dspex.append_entries(array_agg(id), NULL, array_fill(%(events)s::text, ARRAY[count(*)::int])) FROM claimed
 ), begun AS (
     INSERT INTO dspex.program_starts (program, at, count)
     SELECT c.program, now(), count(*) FROM claimed c JOIN dspex.programs p ON p.name = c.program
@@ -219,7 +218,7 @@ WITH wanted AS MATERIALIZED (
 )
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
     worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch
-FROM claimed
+FROM claimed, logged
 """
 
 #: For psycopg: have the pump leave to this worker a suspect that it will claim once it runs nothing else.
@@ -288,12 +287,11 @@ WITH given AS (
         audit_hash = dspex.audit_hash(
             e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, g.outcome_hash, g.entry)
     FROM outcome g WHERE e.id = g.id
-    RETURNING e.id, e.status, e.audit_seq, e.attempt, g.outcome_hash, g.entry, e.audit_hash
+    RETURNING e.id, e.status, g.outcome_hash, g.entry
 ), logged AS (
-    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, outcome_hash, events, hash)
-    SELECT id, audit_seq, attempt, now(), outcome_hash, entry::json, audit_hash FROM settled
+    SELECT dspex.append_entries(array_agg(id), array_agg(outcome_hash), array_agg(entry)) FROM settled
 )
-SELECT id, status FROM settled
+SELECT id, status FROM settled, logged
 """
 
 
