@@ -57,7 +57,7 @@ UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, c
 WHERE id = :id AND stopped_at IS NULL
 """)
 _OWNED = text("""
-SELECT id, attempt, max_attempts, worker_id, program, priority FROM dspex.executions
+SELECT id, attempt, max_attempts, worker_id, program, priority, lost_attempts >= 2 FROM dspex.executions
 WHERE worker_id = :id AND status = 'running'
 """)
 _STOP = text("UPDATE dspex.workers SET state = 'stopped', stopped_at = clock_timestamp(), running = 0 WHERE id = :id")
@@ -122,7 +122,7 @@ class Vitals(NamedTuple):
 
 
 class Owned(NamedTuple):
-    """An attempt that belongs to a worker: no other worker may run the execution."""
+    """An attempt that belongs to a worker: no other worker may run the execution. A ``suspect`` runs alone."""
 
     id: UUID
     attempt: int
@@ -130,6 +130,7 @@ class Owned(NamedTuple):
     worker_id: UUID
     program: str
     priority: int
+    suspect: bool = False
 
 
 def register(

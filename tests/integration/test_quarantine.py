@@ -11,11 +11,13 @@ from sqlalchemy import text
 import dspex
 from dspex.client.client import Client
 from dspex.store.database import Database
+from dspex.store.lifecycle import executions
 from tests.integration.test_execution import scripted
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
 
 ATTEMPTS = 3
+CLAIMED = '[{"kind":"claimed"}]'
 
 #: As a pattern that backtracks for hours, without the CPU that takes: PyDLL does not release the lock.
 HOLDER = """
@@ -84,4 +86,28 @@ def test_a_suspect_runs_once_the_others_have_ended_or_were_handed_back(
     wait_for(lambda: endless.audit_trail.kinds.count("claimed") == 2, "it to run again")
     assert endless.audit_trail["recovered"].at <= suspect.audit_trail["claimed"].at, "it was handed back first"
     assert endless.refresh().attempts == 2
+    client.cancel(endless.id)
+
+
+def test_a_suspect_whose_claim_was_not_answered_runs_alone_too(
+    client: Client, database: Database, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    """Its worker finds with its lease that it owns the attempt."""
+    start_worker(DSPEX_GRACE_SECONDS=0.5, DSPEX_LEASE_SECONDS=1)
+    client.deploy(scripted("endless", timeout=3600, module_options={"sleep_ms": 600_000}))
+    client.deploy(scripted())
+    endless = client.submit("endless", {"question": "?"})
+    wait_for(lambda: endless.refresh().status is dspex.Status.RUNNING, "it to run")
+    suspect = client.submit("qa", {"question": "?"}, run_at=datetime.now(UTC) + timedelta(hours=1))
+    with database.transaction() as connection:
+        dispatched = text("UPDATE dspex.executions SET lost_attempts = 2, dispatched_at = now() WHERE id = :id")
+        connection.execute(dispatched, {"id": suspect.id})
+        worker_id = connection.scalar(text("SELECT id FROM dspex.workers WHERE stopped_at IS NULL"))
+        ids = [suspect.id]
+        claim = {"ids": ids, "alone": ids, "worker_id": worker_id, "unrunnable": [], "events": CLAIMED}
+        assert connection.exec_driver_sql(executions.CLAIM, claim).all()
+    suspect.result(timeout=30)
+    assert endless.audit_trail.kinds.count("recovered") == 1, "it was handed back"
+    assert suspect.finished_at is not None
+    assert endless.audit_trail["recovered"].at < suspect.finished_at
     client.cancel(endless.id)

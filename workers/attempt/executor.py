@@ -321,7 +321,8 @@ class Executor:
                 self._give_up(each)
             else:
                 self._ledger.note_owned(each.id)
-                self.begin(Received([each.id], each.program, each.priority), _ignore, _ignore)
+                received = Received([each.id], each.program, each.priority, alone=each.suspect)
+                self.begin(received, _ignore, _ignore)
         self._idle = idle
 
     def _give_up(self, owned: Owned) -> None:

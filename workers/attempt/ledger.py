@@ -65,6 +65,8 @@ class Ledger:
         self._unrunnable = unrunnable or UnrunnablePrograms()
         #: Claims that may have been carried out although no answer came.
         self._uncertain: set[UUID] = set()
+        #: The same of settlements: executions and their attempts.
+        self._unanswered: set[tuple[UUID, int]] = set()
         #: The journal entries that are not committed yet, by execution.
         self._unwritten: defaultdict[UUID, set[asyncio.Future[bool]]] = defaultdict(set)
         self._redis = async_client(broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS)
@@ -113,7 +115,7 @@ class Ledger:
 
     async def hold_suspect(self, id: UUID) -> bool:
         """Have the pump leave a suspect to this worker a little longer. False if it is not dispatched to run alone."""
-        return bool(await self._reads.add((executions.HOLD_SUSPECT, {"id": id})))
+        return bool(await self._reads.add((executions.HOLD_SUSPECT, {"id": id, "worker_id": self._worker_id()})))
 
     async def store_call(self, call: LMCall) -> None:
         """Returns once the call is committed. Raises LeaseLost when its attempt is over and must make no other call.
@@ -195,9 +197,16 @@ class Ledger:
         return [claimed.get(id) for id in ids]
 
     async def _settle_all(self, connection: Connection, settlements: Sequence[Settlement]) -> list[Status | None]:
+        parameters = executions.settle_parameters(settlements)
+        attempts = {(s.id, s.attempt) for s in settlements}
+        sent_before = not self._unanswered.isdisjoint(attempts)
+        self._unanswered |= attempts
         async with connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(executions.SETTLE, executions.settle_parameters(settlements))
-            settled = {id: Status(status) for id, status in await cursor.fetchall()}
+            rows = await (await cursor.execute(executions.SETTLE, parameters)).fetchall()
+            if sent_before:
+                rows += await (await cursor.execute(executions.SETTLED, parameters)).fetchall()
+        self._unanswered -= attempts
+        settled = {id: Status(status) for id, status in rows}
         failpoint(AFTER_SETTLE)
         final = [id for id, status in settled.items() if status.is_final]
         if final:

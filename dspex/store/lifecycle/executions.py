@@ -30,6 +30,7 @@ __all__ = [
     "CLAIM",
     "HOLD_SUSPECT",
     "SETTLE",
+    "SETTLED",
     "AlreadyStored",
     "Claimed",
     "Settlement",
@@ -221,10 +222,12 @@ SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::tex
 FROM claimed, logged
 """
 
-#: For psycopg: have the pump leave to this worker a suspect that it will claim once it runs nothing else.
+#: For psycopg: have the pump leave to this worker a suspect that it will claim, or that it owns already, once it runs
+#: nothing else.
 HOLD_SUSPECT = """
 UPDATE dspex.executions SET dispatched_at = clock_timestamp()
-WHERE id = %(id)s AND lost_attempts >= 2 AND status || '' = 'queued' AND dispatched_at IS NOT NULL RETURNING id
+WHERE id = %(id)s AND lost_attempts >= 2 AND dispatched_at IS NOT NULL
+  AND (status || '' = 'queued' OR status || '' = 'running' AND worker_id = %(worker_id)s) RETURNING id
 """
 
 # The executions of a claim whose reply was lost with the connection: they belong to this worker already.
@@ -312,6 +315,16 @@ class Settlement(NamedTuple):
     action_results: str | None = None
     delay_seconds: float = 0.0
     counts: bool = True
+
+
+#: Those of the given settlements that are stored, with the status that they led to: of a SETTLE whose answer was lost.
+SETTLED = """
+SELECT a.execution_id, CASE WHEN a.events::text = g.events THEN g.status ELSE 'cancelled' END
+FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(statuses)s::text[], %(events)s::text[])
+    AS g (id, attempt, status, events)
+JOIN dspex.audit_events a ON a.execution_id = g.id AND a.attempt = g.attempt
+WHERE a.events::text IN (g.events, left(g.events, -1) || ',{"kind":"cancelled"}]')
+"""
 
 
 def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, str]:
