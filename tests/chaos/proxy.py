@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from urllib.parse import urlsplit, urlunsplit
 
 from tests.own_loop import OwnLoop
@@ -15,6 +16,8 @@ from tests.own_loop import OwnLoop
 __all__ = ["Proxy"]
 
 CHUNK = 64 * 1024
+COMMAND = re.compile(rb"\*\d+\r\n\$")
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 
 
 class Proxy(OwnLoop):
@@ -27,8 +30,10 @@ class Proxy(OwnLoop):
         self._connections: set[asyncio.Task[None]] = set()
         self._open: asyncio.Event
         self._delay_seconds = 0.0
-        self._refusing = False
+        self._refusing = self._loading = False
         self.accepted = 0
+        #: The commands that were answered with LOADING.
+        self.loading_answers = 0
 
     @property
     def url(self) -> str:
@@ -49,6 +54,11 @@ class Proxy(OwnLoop):
         """Accept everything and forward nothing, as a firewall that drops packets does."""
         self._call(self._shut())
 
+    def load(self) -> None:
+        """Close every connection, and answer each command of new ones as Redis does that loads its data set."""
+        self._loading = True
+        self._call(self._close_all())
+
     def half_close(self) -> None:
         """End the clients' side towards the server, and leave the other direction open."""
         self._call(self._end_requests())
@@ -56,7 +66,9 @@ class Proxy(OwnLoop):
     def restore(self) -> None:
         """Forward again; what was swallowed meanwhile arrives late."""
         self._delay_seconds = 0.0
-        self._refusing = False
+        if self._loading:
+            self._call(self._close_all())
+        self._refusing = self._loading = False
         self._call(self._reopen())
 
     # What follows runs on the proxy's loop.
@@ -98,6 +110,9 @@ class Proxy(OwnLoop):
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError):
+            if self._loading:
+                await self._answer_loading(reader, writer)
+                return
             upstream_reader, upstream = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
             self._upstreams.add(upstream)
             try:
@@ -110,6 +125,16 @@ class Proxy(OwnLoop):
                 self._upstreams.discard(upstream)
                 upstream.transport.abort()
         writer.transport.abort()
+
+    async def _answer_loading(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(CHUNK):
+                commands = len(COMMAND.findall(data))
+                self.loading_answers += commands
+                writer.write(LOADING * commands)
+                await writer.drain()
+        finally:
+            writer.transport.abort()
 
     async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         while data := await source.read(CHUNK):

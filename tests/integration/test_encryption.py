@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from uuid import UUID
 import pytest
 import redis
 from click.testing import CliRunner
+from sqlalchemy import text
 
 from dspex.cli.main import cli
+from dspex.cli.operate.component_details import DETAILS
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.errors import DspexError, EncryptionError, ExecutionFailed, IdempotencyConflict, ValidationError
@@ -27,6 +29,7 @@ from dspex.settings import Backends, Settings
 from dspex.settings.security_settings import new_key, read_keys
 from dspex.signatures import signature
 from dspex.store.database import Database
+from dspex.store.lifecycle import dispatch
 from dspex.store.lifecycle.status import Status
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step
@@ -296,3 +299,33 @@ def test_a_worker_without_the_key_leaves_the_execution_to_others(stack: Stack) -
             sealing.attempt(program, stored, submitted.id)
         assert (refused.value.code, refused.value.retryable) == (code, True)
     submitted.result(60)
+
+
+def test_executions_wait_for_a_worker_that_has_their_key(
+    backends: Backends, database: Database, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    """The first worker has no key, the second one another: neither uses up the only attempt."""
+
+    def trouble() -> str:
+        return str(database.run(lambda c: c.scalar(text("SELECT string_agg(trouble, '') FROM dspex.workers"))))
+
+    secretive = signature("signature s: :string question, :string(secret=true) password -> :string answer")
+    outputs = {"outputs": {"answer": "!"}}
+    once = Retry(max_attempts=1)
+    program = Program("sealed", secretive, adapter="scripted", module_options=outputs, retry=once)
+    with _client(backends, encryption_key=OLD) as client:
+        client.deploy(program)
+        keyless = start_worker(DSPEX_LEASE_SECONDS=1)
+        submitted = client.submit("sealed", {"question": "?", "password": CANARY})
+        wait_for(lambda: sum(each.executions for each in database.run(dispatch.held)) == 1, "it to be held back")
+        assert "cannot run in any live worker" in DETAILS["programs"](client.health().components["programs"].details)
+        keyless.stop()
+        other = start_worker(DSPEX_LEASE_SECONDS=1, DSPEX_ENCRYPTION_KEY=NEW)
+        wait_for(lambda: "wait for a worker that has their key" in trouble(), "the lacking key to be named")
+        error = submitted.refresh().error
+        assert error is not None
+        assert (submitted.status, error.code) == (Status.QUEUED, "encryption_key_unknown")
+        other.stop()
+        start_worker(DSPEX_LEASE_SECONDS=1, DSPEX_ENCRYPTION_KEY=OLD)
+        assert submitted.result(60).answer
+        assert submitted.audit_trail.verify()

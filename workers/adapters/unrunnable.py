@@ -8,17 +8,24 @@ dispatch executions that no worker can run.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 
 from dspex.errors import DspexError
 from dspex.store.workers import UnrunnableVersion
 
-__all__ = ["RUNS_ELSEWHERE", "UnrunnablePrograms"]
+__all__ = ["LACKS_KEY", "RUNS_ELSEWHERE", "UnrunnablePrograms"]
 
 log = logging.getLogger("dspex.workers")
 
 #: The codes of errors that mean: this worker cannot run the program. No attempt has begun then.
 RUNS_ELSEWHERE = frozenset({"adapter_unavailable", "code_not_found", "program_unreadable"})
+#: The same of errors that mean: this worker lacks the key of an execution's values. Others of the version may be sealed
+#: with a key that it has.
+LACKS_KEY = frozenset({"encryption_key_missing", "encryption_key_unknown"})
+#: For how long a lacking key is reported: longer than such an execution waits before its next attempt.
+REPORT_SECONDS = 900.0
 #: The most characters of a reason; each heartbeat stores it.
 REASON_MOST = 500
 
@@ -30,6 +37,8 @@ class UnrunnablePrograms:
         self._found: dict[tuple[str, str], UnrunnableVersion] = {}
         self._keys: tuple[str, ...] = ()
         self._programs: frozenset[str] = frozenset()
+        self._lacking = ""
+        self._lacked_at = -math.inf
 
     @property
     def versions(self) -> Sequence[UnrunnableVersion]:
@@ -43,6 +52,18 @@ class UnrunnablePrograms:
     def __contains__(self, program: object) -> bool:
         """Whether a version of the program is among them."""
         return program in self._programs
+
+    @property
+    def trouble(self) -> str | None:
+        """Which key an execution needed lately that this worker lacks; None if it lacks none."""
+        return self._lacking if time.monotonic() - self._lacked_at < REPORT_SECONDS else None
+
+    def note_lacking_key(self, program: str, error: DspexError) -> None:
+        """An execution of the program is sealed with a key that this worker lacks. When it is news, it is logged."""
+        if self.trouble is None:
+            log.error("an execution of program %r is left to a worker that has its key: %s", program, error)
+        self._lacking = f"executions of program {program!r} wait for a worker that has their key: {error}"
+        self._lacked_at = time.monotonic()
 
     def add(self, program: str, version: str, error: DspexError) -> None:
         """This worker cannot run the version, for this reason. The first time, it is logged."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from dspex.errors import ActionFailed, ConfigurationError, DspexError, EncryptionError, ProgramNotFound, ValidationError
+from dspex.errors import ActionFailed, ConfigurationError, DspexError, ProgramNotFound, ValidationError
 from dspex.program.program import Program
 from dspex.program.stored_program import StoredProgram
 from dspex.sealing.values import Sealing
@@ -17,7 +17,7 @@ from workers.actions import Actions
 from workers.actions.action_loading import load_actions
 from workers.adapters import Adapters
 from workers.adapters.contract import Run
-from workers.adapters.unrunnable import RUNS_ELSEWHERE, UnrunnablePrograms
+from workers.adapters.unrunnable import LACKS_KEY, RUNS_ELSEWHERE, UnrunnablePrograms
 from workers.attempt.attempt import Attempt, Hosted
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.fallback import BAD_ANSWERS, may_fall_back
@@ -74,11 +74,9 @@ class Host:
                 self._note(stored.name, stored.version, error)
 
     async def _prepare(self, program: Program) -> None:
-        """Raises the last adapter's error if this worker lacks what each of them needs; other failures are logged."""
-        try:
-            self._sealing.require(program)
-        except EncryptionError as error:
-            log.error("%s", error)  # noqa: TRY400 - the message is complete
+        """Raises EncryptionError without a key for secret fields, and the last adapter's error if this worker lacks
+        what each of them needs; other failures are logged."""
+        self._sealing.require(program)
         missing = [lack for name in program.adapters if (lack := await self._prepare_adapter(name, program))]
         if len(missing) == len(program.adapters):
             raise missing[-1]
@@ -98,7 +96,7 @@ class Host:
 
     def _note(self, name: str, version: str, error: DspexError) -> None:
         """Remember a version that this worker cannot run. Any other error is logged, and raised by its executions."""
-        if error.code in RUNS_ELSEWHERE:
+        if error.code in RUNS_ELSEWHERE | LACKS_KEY:
             self._unrunnable.add(name, version, error)
         else:
             log.warning("program %r, version %s: %s", name, version, error)
@@ -113,7 +111,7 @@ class Host:
                     if stored is not None:
                         await self._prepare(stored.read())
                 except DspexError as error:
-                    if error.code in RUNS_ELSEWHERE:
+                    if error.code in RUNS_ELSEWHERE | LACKS_KEY:
                         continue
                 except psycopg.Error as error:
                     log.warning("program %r, version %s cannot be read: %s", name, version, type(error).__name__)
@@ -125,9 +123,18 @@ class Host:
         try:
             return await self._hosted(attempt)
         except DspexError as error:
-            if error.code in RUNS_ELSEWHERE:
-                self._unrunnable.add(attempt.claimed.program, attempt.claimed.version, error)
+            self._note_lack(attempt, error)
             raise
+
+    def _note_lack(self, attempt: Attempt, error: DspexError) -> None:
+        """Remember what this worker lacks to run the version, or the execution alone."""
+        name, version = attempt.claimed.program, attempt.claimed.version
+        program = self.known(name, version)
+        without_any = self._sealing.keyring is None and program is not None and program.signature.secret_fields
+        if error.code in RUNS_ELSEWHERE or (error.code in LACKS_KEY and without_any):
+            self._unrunnable.add(name, version, error)
+        elif error.code in LACKS_KEY:
+            self._unrunnable.note_lacking_key(name, error)
 
     async def _hosted(self, attempt: Attempt) -> Hosted:
         claimed, trail = attempt.claimed, attempt.trail

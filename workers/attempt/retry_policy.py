@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dspex.errors import DspexError, ExecutionFailed, ModelError
 from dspex.program.program import Retry
-from workers.adapters.unrunnable import RUNS_ELSEWHERE
+from workers.adapters.unrunnable import LACKS_KEY, RUNS_ELSEWHERE
 
 __all__ = [
     "LONGEST_PAUSE_SECONDS",
@@ -30,6 +30,8 @@ TRANSIENT = frozenset({"provider_unavailable", "rate_limited", "model_timeout"})
 WITHIN_ATTEMPT = Retry(max_attempts=3, backoff=0.5, max_backoff=4.0)
 #: How soon an execution is dispatched again whose program this worker cannot run.
 ELSEWHERE_SECONDS = 1.0
+#: How soon an execution is tried again whose key the worker lacks: twice as late each time, up to this.
+LONGEST_KEY_SECONDS = 300.0
 #: The longest pause before one more call within the attempt. For a longer one, a new attempt is scheduled.
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -76,6 +78,8 @@ def after_failure(
         return TryAgain(error.delay_seconds, counts=False)
     if error.code in RUNS_ELSEWHERE:
         return TryAgain(ELSEWHERE_SECONDS, counts=False)
+    if error.code in LACKS_KEY:
+        return TryAgain(min(ELSEWHERE_SECONDS * 2.0 ** min(attempt, 10), LONGEST_KEY_SECONDS), counts=False)
     if not error.retryable:
         return Fail(error)
     if attempt < max_attempts:

@@ -81,4 +81,4 @@ class VitalSigns:
             return self._loop_watch.trouble
         if strays := self._threads.strays:
             return f"{len(strays)} of {self._threads.most} threads for synchronous code are lost: {strays[0]}"
-        return self._executor.trouble or REDIS_TROUBLE.text
+        return self._executor.trouble or REDIS_TROUBLE.text or self._unrunnable.trouble
