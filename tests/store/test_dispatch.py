@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from uuid_utils.compat import uuid7
 
 import dspex
 from dspex.store import programs, workers
@@ -383,10 +384,8 @@ def test_only_so_many_suspects_are_dispatched_at_a_time_and_others_do_not_wait_f
 
 def test_the_pump_leaves_a_suspect_to_the_worker_that_holds_it(database: Database) -> None:
     def hold(id: UUID) -> bool:
-        held = partial(
-            lambda connection, id: connection.exec_driver_sql(executions.HOLD_SUSPECT, {"id": id}).all(), id=id
-        )
-        return bool(database.run(held))
+        given = {"id": id, "worker_id": uuid7()}
+        return bool(database.run(lambda c: c.exec_driver_sql(executions.HOLD_SUSPECT, given).all()))
 
     suspect, other = submit(database), submit(database)
     lose(database, suspect)

@@ -21,8 +21,8 @@ log = logging.getLogger("dspex.workers")
 
 #: The codes of errors that mean: this worker cannot run the program. No attempt has begun then.
 RUNS_ELSEWHERE = frozenset({"adapter_unavailable", "code_not_found", "program_unreadable"})
-#: The same of errors that mean: this worker lacks the key of an execution's values. Others of the version may be sealed
-#: with a key that it has.
+#: The codes of errors that mean: this worker lacks the key of an execution's values. Other executions of the version
+#: may be sealed with a key that it has.
 LACKS_KEY = frozenset({"encryption_key_missing", "encryption_key_unknown"})
 #: For how long a lacking key is reported: longer than such an execution waits before its next attempt.
 REPORT_SECONDS = 900.0

@@ -65,7 +65,7 @@ class Ledger:
         self._unrunnable = unrunnable or UnrunnablePrograms()
         #: Claims that may have been carried out although no answer came.
         self._uncertain: set[UUID] = set()
-        #: The same of settlements: executions and their attempts.
+        #: Settlements that may have been carried out although no answer came: executions and their attempts.
         self._unanswered: set[tuple[UUID, int]] = set()
         #: The journal entries that are not committed yet, by execution.
         self._unwritten: defaultdict[UUID, set[asyncio.Future[bool]]] = defaultdict(set)

@@ -317,7 +317,7 @@ class Settlement(NamedTuple):
     counts: bool = True
 
 
-#: Those of the given settlements that are stored, with the status that they led to: of a SETTLE whose answer was lost.
+#: After a SETTLE whose answer was lost: the given settlements that are stored, and the status that each led to.
 SETTLED = """
 SELECT a.execution_id, CASE WHEN a.events::text = g.events THEN g.status ELSE 'cancelled' END
 FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(statuses)s::text[], %(events)s::text[])
