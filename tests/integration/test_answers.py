@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -13,10 +14,12 @@ from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.answers import Followed, sections
 from tests.model_server import ModelServer, Step, model_server
+from tests.raw_replies import chat
 from tests.recording import MemoryJournal, a_run
 from workers.adapters.contract import Adapter, Run
 from workers.adapters.direct.direct_adapter import DirectAdapter
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
+from workers.attempt.fallback import may_fall_back
 
 __all__ = ["model_server"]
 
@@ -118,6 +121,29 @@ async def test_an_answer_that_was_cut_off_is_accepted_where_the_program_says_so(
     assert outputs["answer"]
     assert sent(run) == (1, 0)
     assert ("", "an answer that was cut off was closed") in run.repairs
+
+
+@case("lm-13")
+@pytest.mark.parametrize(("adapter", "prompt"), WAYS)
+@pytest.mark.parametrize(
+    "message",
+    [{"reasoning_content": "Hm."}, {"reasoning": "Hm."}, {"content": "<think>Hm."}],
+    ids=lambda m: next(iter(m)),
+)
+async def test_reasoning_that_takes_all_tokens_is_repaired_once(
+    model_server: ModelServer, adapters: dict[str, Adapter], adapter: str, prompt: str | None, message: dict[str, str]
+) -> None:
+    reply = chat(None, "length")
+    reply["choices"][0]["message"] |= message
+    model_server.script(default=Step(body=json.dumps(reply)))
+    run = a_run(program(model_server, adapter, prompt, max_tokens=20), ASKED)
+    with pytest.raises(ModelError, match="the answer was cut off at max_tokens=20") as failed:
+        await adapters[adapter].execute(run)
+    assert sent(run) == (2, 1)
+    assert [request["max_tokens"] for request in model_server.calls()["requests"]] == [20, 40]
+    assert failed.value.code == "output_unparseable"
+    assert not failed.value.retryable  # no attempt pays for the same again
+    assert may_fall_back(failed.value)
 
 
 @case("lm-14")

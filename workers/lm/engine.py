@@ -16,6 +16,7 @@ from lm15 import Response
 from lm15.serde import response_to_dict
 
 from workers.adapters.contract import Answer, Estimate, Run
+from workers.answers.candidates import AnswerReading
 from workers.lm.call_retries import CallRetries
 from workers.lm.connect.endpoint import Endpoint
 from workers.lm.connect.http_transport import last_request_id
@@ -66,6 +67,18 @@ class RunEngine:
         if exchange is not None:
             self._read(exchange, preview, answer_text(response))
         return response
+
+    @property
+    def cut_words(self) -> str:
+        """Where the last answer was cut off, for the end of an error's text; empty if it was not."""
+        most = self.run.program.max_tokens
+        limit = f"max_tokens={most}" if most else "the provider's own limit of tokens"
+        return f"; the answer was cut off at {limit}" if self.was_cut else ""
+
+    def was_cut_before_answer(self, reading: AnswerReading) -> bool:
+        """Whether the last answer used up its tokens before its first output, as a model that reasons at length does.
+        After the repair, which may be longer, another attempt would pay for the same again."""
+        return self.was_cut and not reading.is_found
 
     def _read(self, exchange: Exchange, preview: Preview | None, text: str) -> None:
         """Read an answer, and let followers see what it says."""

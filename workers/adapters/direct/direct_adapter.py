@@ -125,15 +125,13 @@ class _Conversation:
         return None
 
     def _unparseable(self, reading: AnswerReading, missing: list[str]) -> ModelError:
-        program = self._run.program
-        limit = f"max_tokens={program.max_tokens}" if program.max_tokens else "the provider's own limit of tokens"
-        cut = f"; the answer was cut off at {limit}" if self._engine.was_cut else ""
+        model = self._run.program.model
         return ModelError(
-            f"model {program.model!r}: the answer does not have the form that was asked for: "
-            f"{reading.why(missing)}{cut}",
+            f"model {model!r}: the answer does not have the form that was asked for: "
+            f"{reading.why(missing)}{self._engine.cut_words}",
             code="output_unparseable",
-            retryable=True,
-            model=program.model,
+            retryable=not self._engine.was_cut_before_answer(reading),
+            model=model,
             missing=missing,
         )
 

@@ -174,16 +174,13 @@ def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexErro
     expected = list(error.signature.output_fields)
     missing = [name for name in expected if name not in (error.parsed_result or {})] or expected
     reading = error.reading if isinstance(error, UnreadableAnswer) else AnswerReading({}, problem="empty")
-    why = reading.why(missing)
-    why += f"; {_cut(program)}" if engine.was_cut else ""
     return ModelError(
-        f"{failure}: {why}", code=failure.code, retryable=failure.retryable, **failure.details, missing=missing
+        f"{failure}: {reading.why(missing)}{engine.cut_words}",
+        code=failure.code,
+        retryable=failure.retryable and not engine.was_cut_before_answer(reading),
+        **failure.details,
+        missing=missing,
     )
-
-
-def _cut(program: Program) -> str:
-    limit = f"max_tokens={program.max_tokens}" if program.max_tokens else "the provider's own limit of tokens"
-    return f"the answer was cut off at {limit}"
 
 
 def _schema_dialect(program: Program) -> SchemaDialect:
