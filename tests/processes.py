@@ -56,14 +56,19 @@ def dspex_command(*arguments: str, python: str = sys.executable) -> list[str]:
 
 
 @contextmanager
-def command(backends: Backends, log: Path, *arguments: str, **environment: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A ``dspex`` command whose output goes to ``log``, ended by SIGTERM."""
+def command(
+    backends: Backends, log: Path, *arguments: str, forked: bool = True, **environment: Any
+) -> Iterator[Process]:
+    """A ``dspex`` command whose output goes to ``log``, ended by SIGTERM.
+
+    A fork where :func:`forked_workers` holds, unless ``forked`` is false: /proc shows another environment of a fork.
+    """
+    whole = environment_of(backends, environment)
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            dspex_command(*arguments),
-            env=environment_of(backends, environment),
-            stdout=output,
-            stderr=subprocess.STDOUT,
+        process = (
+            start("dspex.cli", *arguments, environment=whole, output=output)
+            if forked
+            else _popen(dspex_command(*arguments), whole, output)
         )
     try:
         yield process

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
+from collections.abc import Sequence
 
 from dspex.embedded.bundled_model import MODEL_ALIAS, model_path
 
@@ -23,20 +25,25 @@ ANSWER_TOKENS = 512
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--slots", type=int, default=SLOTS)
-    parser.add_argument("--threads", type=int, default=_cores())
-    options = parser.parse_args()
+    options = _options(sys.argv[1:])
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before the server's threads start, which inherit it
-    server = serve(options.port, slots=options.slots, threads=options.threads)
+    server = serve(options.port, slots=options.slots, threads=options.threads, answer_tokens=options.answer_tokens)
     print(f"serving {MODEL_ALIAS} on {server.listening_address}", flush=True)  # type: ignore[attr-defined]
     signal.sigwait(signals)
     os._exit(0)  # nothing to save, and llama.cpp's own shutdown waits for requests that stream
 
 
-def serve(port: int, *, slots: int, threads: int) -> object:
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--slots", type=int, default=SLOTS)
+    parser.add_argument("--threads", type=int, default=_cores())
+    parser.add_argument("--answer-tokens", type=int, default=ANSWER_TOKENS)
+    return parser.parse_args(arguments)
+
+
+def serve(port: int, *, slots: int, threads: int, answer_tokens: int) -> object:
     """Load the model and listen; the server runs in threads of its own as long as the returned object lives."""
     # By default libgomp's threads wait for each other in a loop of 300,000 turns. On busy processors the waiting
     # thread uses the time that the other one needs: 26 s on 2 busy cores for what takes 1.3 s on idle ones. With a
@@ -51,7 +58,7 @@ def serve(port: int, *, slots: int, threads: int) -> object:
     params.port = port
     params.n_parallel = slots
     params.n_ctx = slots * SLOT_CONTEXT
-    params.n_predict = ANSWER_TOKENS
+    params.n_predict = answer_tokens
     params.sampling.temp = 0.0  # unless the request sets it: equal requests have equal answers
     params.cont_batching = True
     params.cpuparams.n_threads = threads

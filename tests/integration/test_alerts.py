@@ -111,7 +111,7 @@ def test_mail_and_webhook_report_when_failures_begin_and_when_they_are_over(
         for _ in range(5):
             with pytest.raises(dspex.ExecutionFailed):
                 client.execute("qa", {"question": "hunter22"}, timeout=60)
-        with command(backends, tmp_path / "beat.log", "beat", **settings):
+        with command(backends, tmp_path / "beat.log", "beat", forked=True, **settings):
             wait_for(lambda: box.mails, "the mail that it began", timeout=90)
             wait_for(lambda: [a for a in client.alerts() if a.delivery_error], "the webhook's refusal to be on record")
             (alert,) = [a for a in client.alerts() if a.rule == "error_rate"]

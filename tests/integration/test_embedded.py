@@ -23,10 +23,10 @@ import pytest
 import redis
 
 from dspex.embedded import StackRunning, read_stack
-from dspex.embedded.bundled_model import ensure_local_model
+from dspex.embedded.bundled_model import _healthy, ensure_local_model
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.embedded_stack import EmbeddedStack
-from dspex.embedded.model_server import ANSWER_TOKENS
+from dspex.embedded.ports import free_port
 from dspex.embedded.stack_progress import StackStep, StepState
 from tests.processes import dspex_command, mortal
 
@@ -332,6 +332,9 @@ def worker_processes(stack: EmbeddedStack) -> list[psutil.Process]:
     ]
 
 
+ENDLESS = [{"role": "user", "content": "Count to 2000: 1, 2, 3,"}]
+
+
 @needs_model
 def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(tmp_path: Path) -> None:
     schema = {
@@ -346,10 +349,8 @@ def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(tmp_path
         answer = chat(url, "Review: I love it. Sentiment, and a score from 1 to 5?", schema)
         assert answer["sentiment"] in ("negative", "positive")
         assert isinstance(answer["score"], int)
-        endless = [{"role": "user", "content": "Count to 2000: 1, 2, 3,"}]
-        first, again = [ask(url, messages=endless, max_tokens=40)["choices"][0]["message"] for _ in range(2)]
+        first, again = [ask(url, messages=ENDLESS, max_tokens=40)["choices"][0]["message"] for _ in range(2)]
         assert first == again
-        assert ask(url, messages=endless)["usage"]["completion_tokens"] <= ANSWER_TOKENS
         assert ensure_local_model(tmp_path) == url
         model = next(p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in p.cmdline())
         model.kill()
@@ -358,6 +359,18 @@ def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(tmp_path
         assert len(models) == 1
         assert stack.info.serves_model
     assert all_gone(models)
+
+
+@needs_model
+def test_an_answer_of_the_local_model_has_a_largest_length(tmp_path: Path) -> None:
+    """The option's: an answer of the default length takes ten seconds."""
+    port = free_port()
+    command = mortal("-m", "dspex.embedded.model_server", "--port", str(port), "--answer-tokens", "30")
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        url = f"http://127.0.0.1:{port}/v1"
+        wait_until(lambda: server.poll() is not None or _healthy(url))
+        assert ask(url, messages=ENDLESS)["usage"]["completion_tokens"] == 30
+        server.terminate()
 
 
 def test_elsewhere_than_on_linux_a_launcher_stays_between(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from dspex.client.client import Client
 from dspex.settings import Backends
 from tests.model_server import ModelServer, Step, model_server
-from tests.processes import WorkerProcess, dspex_command, environment_of
+from tests.processes import WorkerProcess, environment_of, run_dspex
 
 __all__ = ["model_server"]
 
@@ -25,8 +25,8 @@ def test_the_support_desk(
 ) -> None:
     """A module of its own with retrieval, an agent with its tools, a classifier with its saved examples."""
     model = {"SUPPORT_DESK_MODEL": "openai/test", "SUPPORT_DESK_API_BASE": model_server.url}
-    deploy = dspex_command("deploy", str(PROJECT / "support_desk" / "programs.py"))
-    subprocess.run(deploy, check=True, env=environment_of(backends, model), stdout=subprocess.DEVNULL)
+    programs = str(PROJECT / "support_desk" / "programs.py")
+    run_dspex("deploy", programs, environment=environment_of(backends, model), directory=ROOT).check_returncode()
     start_worker(**FINDS_IT)
 
     model_server.script(Step(outputs={"answer": "30 days."}))

@@ -75,7 +75,7 @@ def flower(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -
                                                      broker_url=backends.broker_url) as client:  # fmt: skip
         worker = WorkerProcess(backends, place / "worker.log", {})
         try:
-            with command(backends, log, *arguments, **environment) as process:
+            with command(backends, log, *arguments, forked=False, **environment) as process:
                 wait_for(lambda: fetch(f"{url}/api/workers") is not None, "Flower to answer", timeout=60)
                 worker.wait_until_ready()
                 yield _with_executions(url, process.pid, log, client)

@@ -208,7 +208,7 @@ def test_beat_has_the_health_checked_and_recorded(
     worker = start_worker()
     assert client.health().components["beat"].status is DEGRADED
     settings = {"DSPEX_HEALTH_INTERVAL_SECONDS": "1", "OPENAI_API_KEY": "a-key-of-a-model"}
-    with command(backends, tmp_path / "beat.log", "beat", **settings) as beat:
+    with command(backends, tmp_path / "beat.log", "beat", forked=False, **settings) as beat:
         wait_for(lambda: database.run(health.latest), "a health record", timeout=60)
         if sys.platform == "linux":  # it calls no model
             assert "a-key-of-a-model" not in Path(f"/proc/{beat.pid}/environ").read_text()

