@@ -146,6 +146,24 @@ async def test_reasoning_that_takes_all_tokens_is_repaired_once(
     assert may_fall_back(failed.value)
 
 
+@case("lm-12")
+@pytest.mark.parametrize("word", [None, "", "banana", 7])
+@pytest.mark.parametrize(("adapter", "prompt"), WAYS)
+async def test_an_answer_whose_end_is_unknown_is_used_if_its_form_is_complete(
+    model_server: ModelServer, adapters: dict[str, Adapter], adapter: str, prompt: str | None, word: Any
+) -> None:
+    whole = written(prompt, "The treaty was signed.")
+    cut = "[[ ## answer ## ]]\nThe treaty was" if prompt == "chat" else '{"answer": "The treaty was'
+    half, good = (Step(body=json.dumps(chat(text, word))) for text in (cut, whole))
+    model_server.script(half, default=good)
+    run = a_run(program(model_server, adapter, prompt), ASKED)
+    assert await adapters[adapter].execute(run) == {"answer": "The treaty was signed."}
+    assert sent(run) == (2, 1)
+    assert isinstance(run.journal, MemoryJournal)
+    again = replace(run, journal=run.journal.recall())
+    assert await adapters[adapter].execute(again) == {"answer": "The treaty was signed."}
+
+
 @case("lm-14")
 @case("http-09")
 @pytest.mark.parametrize(("adapter", "prompt"), WAYS)

@@ -49,13 +49,14 @@ class AnswerReader:
             if self._scan is not None:
                 next(self._scan)
 
-    def end(self, *, is_cut: bool = False, accepts_cut: bool = False) -> AnswerReading:
+    def end(self, *, is_cut: bool = False, accepts_cut: bool = False, is_end_unknown: bool = False) -> AnswerReading:
         """What the answer says. ``is_cut``: it ended at a limit of tokens; ``accepts_cut``: it is used nevertheless, if
-        it has all outputs. Followers are shown what is read, if they were not."""
+        it has all outputs; ``is_end_unknown``: it is cut unless its form says that it is complete. Followers are shown
+        what is read, if they were not."""
         self._text.feed(self._half)
         self._text.is_over = True
         if isinstance(self._scanner, SectionScanner):
-            self._scanner.is_cut = is_cut
+            self._scanner.is_cut, self._scanner.is_end_unknown = is_cut, is_end_unknown
         _finish(self._scan or self._scanner.scan())
         if self._candidates.is_empty:
             self._read_another_form()

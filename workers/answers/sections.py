@@ -68,6 +68,7 @@ class SectionScanner:
         self._section: _Section | None = None
         self._is_line_begun = False
         self.is_cut = False
+        self.is_end_unknown = False
 
     def scan(self) -> Pieces[None]:
         while (landmark := (yield from self._landmark())) is not None:
@@ -248,6 +249,7 @@ class SectionScanner:
         section, self._section = self._section, None
         if section is None:
             return
+        self._found.is_cut |= is_over and self.is_end_unknown  # there is no end marker
         if section.output is None:
             self._found.repairs.append(("", "a section that is no output was set aside"))
             return

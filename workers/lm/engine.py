@@ -35,6 +35,9 @@ __all__ = ["RunEngine"]
 # What an endpoint may raise for its own failures; anything else is a bug here, and is reported as one.
 _UPSTREAM = (lm15.LM15Error, aiohttp.ClientError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError)
 
+#: A member of responses in the journal, beside lm15's: the provider did not say why the answer ended.
+_END_UNKNOWN = "is_end_unknown"
+
 
 class RunEngine:
     """The model calls of one run. ``was_cut``: the last answer ended at a limit of tokens."""
@@ -63,8 +66,10 @@ class RunEngine:
             estimate=lambda: Estimate(*estimate(request, self.endpoint.rates)),
             request=request,
         )
-        self.was_cut = response["finish_reason"] == "length"
+        is_end_unknown = response.get(_END_UNKNOWN, False)
+        self.was_cut = response["finish_reason"] == "length" and not is_end_unknown
         if exchange is not None:
+            exchange.is_end_unknown = is_end_unknown
             self._read(exchange, preview, answer_text(response))
         return response
 
@@ -88,7 +93,11 @@ class RunEngine:
         reader = exchange.reader() if preview is None else preview.reader(text)
         if preview is None:
             reader.feed(text)
-        exchange.readings[text] = reader.end(is_cut=self.was_cut, accepts_cut=self.run.program.on_cut == "accept")
+        exchange.readings[text] = reader.end(
+            is_cut=self.was_cut,
+            accepts_cut=self.run.program.on_cut == "accept",
+            is_end_unknown=exchange.is_end_unknown,
+        )
 
     async def _ask(self, request: Mapping[str, Any], preview: Preview | None) -> Answer:
         """Ask once: a call that is paid for."""
@@ -111,7 +120,7 @@ class RunEngine:
         prompt_tokens, completion_tokens = tokens(response, provider)
         notes.is_usage_unknown = not is_usage_known(response, provider)
         return Answer(
-            response=response_to_dict(response),
+            response={**response_to_dict(response), **({_END_UNKNOWN: True} if notes.finish_reason else {})},
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             cost_usd=cost_usd(response, provider, await endpoint.rates_of(response.model)),

@@ -22,7 +22,8 @@ __all__ = ["Exchange", "begin_exchange", "current_exchange"]
 @dataclass(slots=True)
 class Exchange:
     """``requests`` are the hashes of the calls made for it. Once there are ``faults`` of ``answer``, the next call is
-    its repair. ``was_cut``: the last answer ended at a limit of tokens.
+    its repair. ``was_cut``: the last answer ended at a limit of tokens; ``is_end_unknown``: the provider did not say
+    why it ended.
 
     Answers are read for what is ``expected``, once, by the engine; ``is_followed``: they are the program's outputs.
     """
@@ -33,6 +34,7 @@ class Exchange:
     answer: str = ""
     faults: Sequence[FieldError] = ()
     was_cut: bool = False
+    is_end_unknown: bool = False
     #: What the answers say, by their text: a call may ask for several.
     readings: dict[str, AnswerReading] = field(default_factory=dict)
 

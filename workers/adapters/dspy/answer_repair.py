@@ -113,7 +113,9 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
         reader = AnswerReader(self._expected(signature))
         reader.feed(completion)
         accepts_cut = self._engine.run.program.on_cut == "accept"
-        return reader.end(is_cut=exchange is not None and exchange.was_cut, accepts_cut=accepts_cut)
+        if exchange is None:
+            return reader.end(accepts_cut=accepts_cut)
+        return reader.end(is_cut=exchange.was_cut, accepts_cut=accepts_cut, is_end_unknown=exchange.is_end_unknown)
 
     def _note(self, signature: type[dspy.Signature], reading: AnswerReading) -> None:
         names = _by_dspy_name(self._engine.run.program.signature)
