@@ -22,7 +22,7 @@ from dspex.wait.blocking_driver import complete, iterate
 from dspex.wait.completion import any_final
 from dspex.wait.driver import Driver, Row
 
-__all__ = ["AsyncExecution", "Execution", "Metrics"]
+__all__ = ["AsyncExecution", "Execution", "Metrics", "cause_code"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +99,11 @@ class ExecutionSnapshot:
 
     @property
     def cause_code(self) -> str | None:
-        """The code of the error that caused the failure: of a failure with spent attempts, the last attempt's error.
+        """The code of the error that caused the failure: for spent attempts, of the last attempt's error.
 
         None without an error.
         """
-        error = self.shown_error
-        if error is None:
-            return None
-        cause = error.details.get("cause")
-        return str((isinstance(cause, Mapping) and cause.get("code")) or error.code)
+        return None if self.shown_error is None else cause_code(self.shown_error)
 
     @property
     def internal(self) -> bool:
@@ -302,3 +298,9 @@ class AsyncExecution(ExecutionSnapshot):
     async def cancel(self) -> bool:
         """As :meth:`Execution.cancel`."""
         return await self._driver.call(partial(self._session.control.cancel, self.id))
+
+
+def cause_code(error: DspexError) -> str:
+    """The code of the error that caused a failure: for spent attempts, of the last attempt's error."""
+    cause = error.details.get("cause")
+    return str((isinstance(cause, Mapping) and cause.get("code")) or error.code)

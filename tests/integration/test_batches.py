@@ -329,6 +329,47 @@ def test_dspex_batch_killed_again_and_again_writes_each_row_once(
     assert {line["error"]["code"] for line in err} == {"validation_error"}
 
 
+def test_results_of_retried_rows_take_their_place_in_an_ordered_output(
+    client: Client, start_worker: StartWorker, run_batch: RunBatch, tmp_path: Path
+) -> None:
+    client.deploy(scripted())
+    (tmp_path / "in.jsonl").write_text('{"question": "0"}\n{"question": "1"}\nrubbish\n{"question": "3"}\n')
+    command = ("qa", "in.jsonl", "-o", "out.jsonl", "--ordered")
+    assert run_batch(*command, failpoints="between_chunks=kill@1").returncode == -signal.SIGKILL
+    first, second, last = sorted(client.list(), key=lambda execution: execution.id)
+    assert first.cancel()
+    assert last.cancel()
+    start_worker()
+    once = run_batch(*command)
+    assert "1 completed: out.jsonl, 3 failed (2 cancelled, 1 rejected)" in once.stderr
+    assert [line["index"] for line in lines(tmp_path / "out.jsonl")] == [1]
+
+    client.retry(first.id)
+    killed = run_batch(*command, failpoints="after_batch_line=kill@1")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    finished = run_batch(*command)
+    assert "2 completed: out.jsonl, 2 failed (1 rejected, 1 cancelled)" in finished.stderr
+    assert [line["index"] for line in lines(tmp_path / "out.errors.jsonl")] == [2, 3]
+    written = lines(tmp_path / "out.jsonl")
+    assert [(line["index"], line["id"]) for line in written] == [(0, str(first.id)), (1, str(second.id))]
+
+
+def test_a_row_that_failed_again_is_written_with_its_last_failure(
+    client: Client, start_worker: StartWorker, run_batch: RunBatch, tmp_path: Path
+) -> None:
+    start_worker()
+    options = {"fail": {"code": "rate_limited", "times": 2}}
+    client.deploy(scripted("failing", retry=dspex.Retry(max_attempts=1), module_options=options))
+    (tmp_path / "in.jsonl").write_text('{"question": "1"}')
+    command = ("failing", "in.jsonl", "-o", "out.jsonl")
+    assert run_batch(*command).returncode == 1
+    (first,) = lines(tmp_path / "out.errors.jsonl")
+    assert client.retry_failed(batch=client.get(first["id"]).batch_id) == 1
+    assert run_batch(*command).returncode == 1
+    (second,) = lines(tmp_path / "out.errors.jsonl")
+    assert (second["id"], client.get(second["id"]).attempts) == (first["id"], 2)
+
+
 def test_dspex_batch_says_what_failed_and_what_does_not_fit(
     client: Client, start_worker: StartWorker, run_batch: RunBatch, tmp_path: Path
 ) -> None:

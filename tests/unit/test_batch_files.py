@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import dspex
-from dspex.cli.executions.batch_files import BatchInput, BatchState, LineFile, read_state, write_state
+from dspex.cli.executions.batch_files import BatchInput, BatchState, read_state, write_state
+from dspex.cli.executions.line_file import LineFile
 from dspex.wait.completion import IndexSet
 
 
@@ -53,25 +54,45 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     LineFile(tmp_path / "out.jsonl").close()
 
 
-def test_lines_of_retried_rows_are_taken_out_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "errors.jsonl"
-    first, written = LineFile(path), IndexSet(4)
-    for index in range(4):
-        first.write({"index": index, "error": {"text": "ü"}})
-    first.sync()
-    with path.open("rb") as before:
-        first.remove({1, 3})
-        assert [entry["index"] for entry in first.entries()] == [0, 2]
-        assert len(before.readlines()) == 4, "the old file is replaced, not changed"
+def indexes(path: Path) -> list[int]:
+    return [json.loads(line)["index"] for line in path.read_bytes().splitlines()]
+
+
+def test_lines_are_taken_out_and_written_anew_and_sorted(tmp_path: Path) -> None:
+    path = tmp_path / "real.jsonl"
+    (tmp_path / "out.jsonl").symlink_to(path)
+    path.write_bytes(b"".join(b'{"index":%d}\n' % index for index in (0, 2, 5, 6)))
+    path.chmod(0o600)
+    (tmp_path / "real.jsonl.new").write_bytes(b"of a run that was killed")
+    file = LineFile(tmp_path / "out.jsonl")
+    file.recover(IndexSet(7))
+    file.drop({2, 6})
+    for index in (1, 3, 2, 6):
+        file.write({"index": index, "note": "\u2028 and half a \ud83d"})
     with pytest.raises(dspex.DspexError, match="another `dspex batch`"):
         LineFile(path)
-    first.write({"index": 1, "error": {}})
-    first.close()
-    again = LineFile(path)
-    assert again.recover(written) == 3
-    assert list(written) == [0, 1, 2]
+    file.sort()
+    assert indexes(path) == [0, 1, 2, 3, 5, 6]
+    file.write({"index": 4})
+    file.close()
+    assert indexes(path) == [0, 1, 2, 3, 5, 6, 4]
+    assert (path.stat().st_mode & 0o777, (tmp_path / "real.jsonl.new").exists()) == (0o600, False)
+
+    again, written = LineFile(path), IndexSet(7)
+    assert again.recover(written) == 7
+    again.sort()
     again.close()
-    assert [file.name for file in tmp_path.iterdir()] == ["errors.jsonl"]
+    assert indexes(path) == list(written) == list(range(7))
+
+
+def test_a_file_that_is_in_order_is_not_replaced(tmp_path: Path) -> None:
+    file = LineFile(tmp_path / "out.jsonl")
+    file.write({"index": 0})
+    file.write({"index": 3})
+    inode = (tmp_path / "out.jsonl").stat().st_ino
+    file.sort()
+    file.close()
+    assert (tmp_path / "out.jsonl").stat().st_ino == inode
 
 
 def test_an_input_is_its_lines(tmp_path: Path) -> None:

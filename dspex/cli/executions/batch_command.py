@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from uuid import UUID
 
 import click
 
-from dspex.cli.executions.batch_files import BatchInput, BatchState, LineFile, read_state, refuse, write_state
+from dspex.cli.executions.batch_files import BatchInput, BatchState, read_state, write_state
+from dspex.cli.executions.line_file import LineFile, refuse
 from dspex.cli.output.failure_causes import causes_text
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
@@ -20,7 +22,7 @@ from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.shell_completion import program_names
 from dspex.client.batch import Batch
 from dspex.client.client import Client
-from dspex.client.execution import Execution
+from dspex.client.execution import Execution, cause_code
 from dspex.errors import DspexError, ExecutionNotFound, FieldError, ValidationError
 from dspex.operations.report.dollars import dollars
 from dspex.program.program import Program
@@ -54,11 +56,14 @@ def batch(
     Each result is a line {"index", "id", "result"} in the output, each rejected row or failed execution a line
     {"index", "id", "error"} in the file of errors; the index is the number of the line in IN.jsonl, from 0. After an
     interruption, run the same command again: it continues where it stopped, and writes no row twice. After
-    `dspex retry`, run it again as well: rows that were retried are taken out of the file of errors, and their new
-    results are added to the output, at its end. The summary counts failures by cause, and has the cost. The exit code
-    is 1 if some rows failed.
+    `dspex retry`, run it again, too: rows that were retried move from the file of errors to the output as they
+    complete. The summary counts failures by cause, and has the cost. The exit code is 1 if some rows failed.
 
-    Example: dspex batch simple_qa questions.jsonl -o answers.jsonl --ordered
+    \b
+    Examples:
+      dspex batch simple_qa questions.jsonl -o answers.jsonl --ordered
+      dspex retry --batch 0193e0f2-5d0a-7c31-a1f4-3b0f00000000
+      dspex batch simple_qa questions.jsonl -o answers.jsonl --ordered
     """
     with Client() as client, ExitStack() as files, ProgressBars() as bars:
         failures = errors or output.with_suffix(".errors.jsonl")
@@ -117,26 +122,25 @@ class BatchRun:
         self._results = results
         self._failed = failed
         self._written = IndexSet(rows.rows)
-        self._counts = {results: 0, failed: 0}
+        self._completed = 0
+        self._causes: Counter[str] = Counter()
 
     def recover(self) -> None:
-        """Read which rows earlier runs wrote. Failures that are out of date are taken out and count as not written."""
-        for file in self._counts:
-            self._counts[file] = file.recover(self._written)
-        retried = [index for group in groups(self._failed.entries()) for index in self._retried(group)]
+        """Read which rows earlier runs wrote, and take out failures that are no longer those of their executions."""
+        self._completed = self._results.recover(self._written)
+        self._failed.recover(self._written)
+        retried = IndexSet(self._rows.rows)
+        for lines in groups(self._failed.lines()):
+            executions = self._executions(lines)
+            for line in lines:
+                execution = executions.get(line["id"])
+                if execution is not None and _failure(execution) != line["error"]:
+                    retried.add(line["index"])
+                    self._written.discard(line["index"])
+                else:
+                    self._causes[_cause(line)] += 1
         if retried:
-            self._failed.remove(frozenset(retried))
-            self._counts[self._failed] -= len(retried)
-            for index in retried:
-                self._written.discard(index)
-
-    def _retried(self, failures: Sequence[Mapping[str, Any]]) -> Iterator[int]:
-        """The rows of these lines whose executions were retried since, and run, wait or ended in another way."""
-        lines = {UUID(line["id"]): line for line in failures if line["id"] is not None}
-        for row in self._client._session.rows(lines.keys()):
-            execution, line = Execution(self._client._session, row), lines[row["id"]]
-            if not execution.status.is_final or _outcome(execution) != line.get("error"):
-                yield line["index"]
+            self._failed.drop(retried)
 
     def submit(self, bars: ProgressBars, priority: int) -> None:
         """Store the remaining rows. A rejected row is written to the file of errors before later rows are stored."""
@@ -162,6 +166,8 @@ class BatchRun:
             for execution in follow(skip=self._written):
                 self._write(execution)
                 on_progress(len(self._written))
+        if self._state.ordered:
+            self._results.sort()
         if left := self._rows.rows - len(self._written):
             raise refuse(
                 f"{left} executions of batch {batch.id} no longer exist, and their rows are in no file: use --restart"
@@ -169,22 +175,21 @@ class BatchRun:
 
     def summary(self) -> Summary:
         progress = self._client.progress(UUID(self._state.batch_id))
-        counts = self._counts
         return Summary(
             batch_id=self._state.batch_id,
             rows=self._rows.rows,
-            completed=counts[self._results],
-            failed=counts[self._failed],
-            causes=self._causes(progress.cancelled),
+            completed=self._completed,
+            failed=self._causes.total(),
+            causes=dict(self._causes.most_common()),
             cost_usd=progress.cost_usd,
             unpriced=progress.unpriced,
         )
 
-    def _causes(self, cancelled: int) -> Mapping[str, int]:
-        """How many rows failed, by the code of the cause. Rejected rows have no execution: they are the others."""
-        causes = {**self._client._session.failures(UUID(self._state.batch_id)), "cancelled": cancelled}
-        causes["rejected"] = self._counts[self._failed] - sum(causes.values())
-        return {code: count for code, count in causes.items() if count > 0}
+    def _executions(self, lines: Iterable[Mapping[str, Any]]) -> Mapping[str, Execution]:
+        """The executions of these lines, as far as they exist; a rejected row has none."""
+        session = self._client._session
+        rows = session.rows([UUID(line["id"]) for line in lines if line["id"]])
+        return {str(row["id"]): Execution(session, row) for row in rows}
 
     def _stored(self) -> BatchRows:
         id = UUID(self._state.batch_id)
@@ -204,30 +209,37 @@ class BatchRun:
             return row  # the validator has a clearer error
 
     def _reject(self, rejected: Rejected) -> None:
-        self._put(self._failed, rejected.index, None, "error", rejected.error.as_dict())
+        self._put_failure({"index": rejected.index, "id": None, "error": rejected.error.as_dict()})
 
     def _write(self, execution: Execution) -> None:
-        index = execution.batch_index
+        index, id = execution.batch_index, str(execution.id)
         assert index is not None
-        if execution.status is Status.COMPLETED:
+        if execution.status is not Status.COMPLETED:
+            self._put_failure({"index": index, "id": id, "error": _failure(execution)})
+        elif self._written.add(index):
             result = self._program.signature.encode("outputs", dict(execution.result(0)))
-            self._put(self._results, index, execution.id, "result", json.loads(result))
-        else:
-            self._put(self._failed, index, execution.id, "error", _outcome(execution))
+            self._completed += 1
+            self._results.write({"index": index, "id": id, "result": json.loads(result)})
+            failpoint(AFTER_BATCH_LINE)
 
-    def _put(self, file: LineFile, index: int, id: UUID | None, kind: str, value: object) -> None:
-        if self._written.add(index):
-            self._counts[file] += 1
-            file.write({"index": index, "id": id and str(id), kind: value})
+    def _put_failure(self, line: Mapping[str, Any]) -> None:
+        if self._written.add(line["index"]):
+            self._causes[_cause(line)] += 1
+            self._failed.write(line)
             failpoint(AFTER_BATCH_LINE)
 
 
-def _outcome(execution: Execution) -> Any:
-    """The error of an execution that is final, as JSON has it; None if it completed."""
-    if execution.status is Status.COMPLETED:
-        return None
-    error = execution.shown_error or DspexError(f"execution {execution.id} was cancelled", code="cancelled")
-    return json.loads(json.dumps(error.as_dict()))
+def _failure(execution: Execution) -> Mapping[str, Any] | None:
+    """The recorded failure as the file of errors has it; None if the execution has not failed."""
+    if execution.status is Status.CANCELLED:
+        return DspexError(f"execution {execution.id} was cancelled", code="cancelled").as_dict()
+    error = execution.shown_error if execution.status is Status.FAILED else None
+    return None if error is None else error.as_dict()
+
+
+def _cause(line: Mapping[str, Any]) -> str:
+    """The cause of a line in the file of errors; rejected rows have no execution."""
+    return "rejected" if line["id"] is None else cause_code(DspexError.from_dict(line["error"]))
 
 
 def _open(files: ExitStack, path: Path) -> LineFile:
