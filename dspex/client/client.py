@@ -197,7 +197,7 @@ class Client:
         Its ``rejected`` is empty: only the submit itself knows why it rejected a row. Raises ExecutionNotFound when no
         row of the batch is stored.
         """
-        return Batch(self._session, self._session.batch_rows(_uuid(id)))
+        return Batch(self._session, self._session.batch_rows(_uuid(id, "a batch")))
 
     # ----------------------------------------------------------------------------------------------------- read
 
@@ -229,7 +229,7 @@ class Client:
             program=program,
             status=None if status is None else Status(status).value,
             since=since,
-            batch_id=None if batch is None else _uuid(batch),
+            batch_id=None if batch is None else _uuid(batch, "a batch"),
             error=error,
             metadata={name: _member_text(value) for name, value in (metadata or {}).items()},
             internal=internal,
@@ -296,7 +296,7 @@ class Client:
 
     def cancel_batch(self, id: UUID | str, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
         """See :meth:`Batch.cancel`. Returns 0 for a batch without stored rows."""
-        return self._session.control.cancel_batch(_uuid(id), on_progress)
+        return self._session.control.cancel_batch(_uuid(id, "a batch"), on_progress)
 
     def retry(self, id: UUID | str) -> Execution:
         """Queue a failed or cancelled execution again, with as many attempts as its program allows.
@@ -321,7 +321,7 @@ class Client:
         ``program``, ``batch`` and ``error`` (the code of the failure or of its cause) limit which. ``on_progress`` is
         called with how many so far, and of how many. DSPex's own executions are retried only by their program or batch.
         """
-        selection = Selection(program=program, batch_id=None if batch is None else _uuid(batch), error=error)
+        selection = Selection(program=program, batch_id=None if batch is None else _uuid(batch, "a batch"), error=error)
         return self._session.control.retry_failed(selection, on_progress)
 
     def pause(self, program: str) -> None:
@@ -358,10 +358,10 @@ def _member_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _uuid(id: UUID | str) -> UUID:
+def _uuid(id: UUID | str, of: str = "an execution") -> UUID:
     if isinstance(id, UUID):
         return id
     try:
         return UUID(str(id))
     except ValueError:
-        raise ExecutionNotFound(f"{id!r} is not an execution id", execution_id=str(id)) from None
+        raise ExecutionNotFound(f"{id!r} is not {of} id", execution_id=str(id)) from None

@@ -68,7 +68,7 @@ def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerPr
     assert [row["status"] for row in rows] == ["failed", "completed", "completed"]
     dead_letters = json.loads(shell("list", "--status", "failed", "--json").stdout)
     assert [(row["error"]["code"], row["cause_code"]) for row in dead_letters] == [("attempts_exhausted", "billing")]
-    assert "1 failed: 1 billing" in shell("list").stdout
+    assert "failed, of those listed: 1 billing" in shell("list").stdout
 
     shown = shell("show", rows[2]["id"])
     assert shown.returncode == 0

@@ -238,8 +238,9 @@ async def test_the_local_model_is_asked_where_it_is_served(model_server: ModelSe
     async def served_at() -> str:
         return model_server.api_base
 
-    adapter = DspyAdapter(local_model_url=served_at)
-    await adapter.execute(a_run(Program("triage", TRIAGE, model="smollm2"), TICKET))
+    adapter, journal = DspyAdapter(local_model_url=served_at), MemoryJournal()
+    await adapter.execute(a_run(Program("triage", TRIAGE, model="smollm2"), TICKET, journal))
+    assert [answer.cost_usd for answer in journal.answers] == [0.0], "no provider charges for it"
     asked = model_server.calls()["requests"][0]
     assert asked["model"] == "smollm2"
     assert asked["response_format"]["type"] == "json_schema"

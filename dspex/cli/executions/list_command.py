@@ -67,9 +67,9 @@ def list_command(
         if not found:
             echo("no executions")
             return
-        print_table(console(), COLUMNS, map(_row, found), optional=("try", "took"))
+        print_table(console(), COLUMNS, map(_row, found), optional=("try", "took", "submitted"))
         if causes := causes_of(found):
-            echo(f"{sum(causes.values()):,} failed: {causes_text(causes)}", fg="red")
+            echo(f"failed, of those listed: {causes_text(causes)}", fg="red")
         if paused := client.paused():
             for name, why in paused.items():
                 echo(f"paused: {name} ({why}): `dspex resume {name}`", fg="yellow", err=True)

@@ -33,8 +33,7 @@ def trends(report: MonitoringReport) -> Iterator[tuple[str, str, str]]:
     slowest = max((value for value in trend.p95_seconds if value is not None), default=None)
     yield "ran, 95 %", sparkline(trend.p95_seconds), duration(slowest)
     most = max((value for value in trend.cost_usd if value is not None), default=None)
-    unknown = any(value is None for value in trend.cost_usd)
-    yield "cost", sparkline(trend.cost_usd), dollars(None if unknown and not most else most)
+    yield "cost", sparkline(trend.cost_usd), _most_cost(most, report.total.unpriced)
 
 
 def markdown(report: MonitoringReport) -> str:
@@ -58,3 +57,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _most_cost(most: float | None, unpriced: int) -> str:
+    known = dollars(most, unpriced if not most else 0)
+    return f"{known}, as far as it is known" if unpriced and most else known

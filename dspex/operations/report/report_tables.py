@@ -29,7 +29,7 @@ def figures(report: MonitoringReport) -> Sequence[tuple[str, str]]:
     return (
         ("submitted", f"{report.submitted:,}"),
         ("completed", f"{total.completed:,}"),
-        ("failed", f"{total.failed:,} ({total.error_rate:.1%})"),
+        ("failed", f"{total.failed:,} ({_error_rate(total)})"),
         ("cancelled", f"{total.cancelled:,}"),
         ("ran, median", duration(total.p50_seconds)),
         ("ran, 95 %", duration(total.p95_seconds)),
@@ -106,7 +106,12 @@ def moment(at: datetime) -> str:
 def _program(program: ProgramReport) -> Sequence[str]:
     return (
         str(program.program), f"{program.completed:,}", f"{program.failed:,}", f"{program.cancelled:,}",
-        f"{program.error_rate:.1%}", duration(program.p50_seconds), duration(program.p95_seconds),
+        _error_rate(program), duration(program.p50_seconds), duration(program.p95_seconds),
         duration(program.p95_queued_seconds), f"{program.prompt_tokens + program.completion_tokens:,}",
         dollars(program.cost_usd, program.unpriced),
     )  # fmt: skip
+
+
+def _error_rate(program: ProgramReport) -> str:
+    """The share of failures; a dash where there is nothing to have a share of."""
+    return f"{program.error_rate:.1%}" if program.completed + program.failed else "–"

@@ -28,6 +28,8 @@ __all__ = ["Endpoint", "Endpoints", "LocalModelUrl"]
 LocalModelUrl = Callable[[], str | Awaitable[str]]
 
 _ENDPOINTS_KEPT = 256
+#: The prices of the bundled model, which this machine serves.
+_FREE = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Endpoints:
             known = self._built.get((model, address, key))
             if known is None:
                 # Finding credentials may read files or ask a cloud's metadata service; so may finding prices.
-                known = await asyncio.to_thread(self._build, model, address, key)
+                known = await asyncio.to_thread(self._build, model, address, key, bundled=_is_bundled(program))
                 self._built[model, address, key] = known
                 if len(self._built) > _ENDPOINTS_KEPT:  # keys rotate, and the local model moves
                     del self._built[next(iter(self._built))]
@@ -122,12 +124,12 @@ class Endpoints:
         await self._transport.aclose()
 
     async def _address(self, program: Program) -> str | None:
-        if program.model == LOCAL_MODEL and program.api_base is None:
+        if _is_bundled(program):
             url = self._local_model_url()
             return await url if inspect.isawaitable(url) else url
         return program.api_base
 
-    def _build(self, model: str, address: str | None, key: str | None) -> Endpoint:
+    def _build(self, model: str, address: str | None, key: str | None, *, bundled: bool) -> Endpoint:
         if model.startswith(litellm.PREFIX):
             route = litellm.route(model, address, key)
         elif address is None:
@@ -135,10 +137,11 @@ class Endpoints:
         else:
             route = providers.at_address(model, address, key, self._transport)
         able = providers.abilities(route)
+        listed = {} if route.namespace is None else facts(route.namespace, route.wire_model).rates
         return Endpoint(
             model=model,
             route=route,
-            rates={} if route.namespace is None else facts(route.namespace, route.wire_model).rates,
+            rates=_FREE if bundled else listed,
             supported_params=able.params,
             supports_response_schema=able.response_schema,
             supports_function_calling=able.function_calling,
@@ -146,3 +149,7 @@ class Endpoints:
             longest_wait=self._longest_wait,
             refused_keywords=self._refused.setdefault((model, address), RefusedKeywords()),
         )
+
+
+def _is_bundled(program: Program) -> bool:
+    return program.model == LOCAL_MODEL and program.api_base is None
