@@ -126,7 +126,7 @@ class BatchRun:
         self._causes: Counter[str] = Counter()
 
     def recover(self) -> None:
-        """Read which rows earlier runs wrote, and take out failures that are no longer those of their executions."""
+        """Read which rows earlier runs wrote, and take out failures of executions that were retried since."""
         self._completed = self._results.recover(self._written)
         self._failed.recover(self._written)
         retried = IndexSet(self._rows.rows)
