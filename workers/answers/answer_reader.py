@@ -78,7 +78,7 @@ class AnswerReader:
     def _scanner_of(self, form: Form, text: AnswerText, shown: Shown | None) -> ObjectScanner | SectionScanner:
         if form == "sections":
             return SectionScanner(text, self._expected, self._candidates, shown)
-        return ObjectScanner(text, dict(self._expected.outputs), self._candidates, shown)
+        return ObjectScanner(text, self._expected, self._candidates, shown)
 
     def _read_another_form(self) -> None:
         """An object where sections were asked for, if it is the whole text; sections, or JSON in JSON text, where an

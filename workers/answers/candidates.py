@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from dspex.errors import FieldError
+from dspex.signatures.values.loose_json import Pieces, TextSource
 from workers.answers.expected import Expected
+from workers.answers.reasoning import FIRST, TURN
 
 __all__ = ["NO_TEXT", "AnswerReading", "Candidate", "Candidates", "Problem"]
 
 #: Why an answer is not used, apart from outputs that it lacks.
 Problem = Literal["", "empty", "reasoning only", "cut off", "unreadable", "ambiguous"]
 
+_TURN = re.compile(rf"{FIRST}{TURN}")
+_PLACEHOLDER = re.compile(r"\s*+(?:\.\.\.|…|<[^<>]{1,60}>|\{\w{1,60}\}|str(?:ing)?)?\s*+")
 #: More different answers than these are not compared.
 _MOST = 8
 NO_TEXT: Final = FieldError("the answer", "text", "nothing")
@@ -50,8 +55,9 @@ class Candidate:
 
     @property
     def is_placeholder(self) -> bool:
-        """Whether it only shows the form of an answer: ``{"answer": "..."}``."""
-        return bool(self.values) and all(value in ("...", "…") for value in self.values.values())
+        """Whether it only shows the form of an answer, ``{"answer": "..."}``, or is empty."""
+        texts = [value for value in self.values.values() if isinstance(value, str)]
+        return bool(texts) and all(map(_PLACEHOLDER.fullmatch, texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,8 @@ class Candidates:
         self._found: deque[Candidate] = deque(maxlen=_MOST)
         #: What was done to find them.
         self.notes: dict[str, None] = {}
+        #: Outputs whose keys stand in the text around the candidates.
+        self.outside: set[str] = set()
 
     @property
     def is_empty(self) -> bool:
@@ -107,10 +115,23 @@ class Candidates:
         """All so far was reasoning."""
         self._found.clear()
         self.notes.clear()
+        self.outside.clear()
         self.note("reasoning was set aside")
 
     def note(self, repair: str) -> None:
         self.notes[repair] = None
+
+    def rest(self, source: TextSource) -> Pieces[None]:
+        """Set aside another turn, which a model wrote after its answer."""
+        parts: list[str] = []
+        while True:
+            parts.append(source.text[source.at :])
+            source.at = len(source.text)
+            if source.is_over:
+                break
+            yield
+        if _TURN.sub("", "".join(parts)).strip():
+            self.note("another turn after the answer was set aside")
 
     def choose(self, *, is_cut: bool, accepts_cut: bool) -> AnswerReading:
         """The last whole candidate that fits the signature."""
@@ -126,7 +147,8 @@ class Candidates:
         if chosen is None:
             return AnswerReading(found[-1].values, problem="unreadable" if found[-1].is_broken else "", is_found=True)
         later = found[found.index(chosen) + 1 :]
-        if any(not self._is_whole(other) and other.says_else(chosen) for other in later):
+        is_incomplete = not self.outside <= chosen.values.keys()
+        if is_incomplete or any(not self._is_whole(other) and other.says_else(chosen) for other in later):
             return AnswerReading(chosen.values, problem="ambiguous", is_found=True)
         if any(other.values != chosen.values for other in found):
             self.note("the last of several answers was taken")

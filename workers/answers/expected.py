@@ -9,7 +9,7 @@ from typing import Any, Literal
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.type_registry import expand, is_text
 
-__all__ = ["Expected", "Form", "Output", "is_text_type"]
+__all__ = ["Expected", "Form", "Output", "holds_text", "is_text_type"]
 
 #: How answers are written: sections with markers, or one JSON object.
 Form = Literal["sections", "object"]
@@ -21,21 +21,32 @@ def is_text_type(kind: Type) -> bool:
     return is_text(primitive.args[0] if primitive.name == "optional" else primitive)
 
 
+def holds_text(kind: Type) -> bool:
+    """Whether all that the values of the type hold is text: text, lists of text, and the like."""
+    primitive = expand(kind)
+    if primitive.name == "dict":
+        return holds_text(primitive.args[1])
+    return is_text_type(kind) or (primitive.name in ("list", "optional") and holds_text(primitive.args[0]))
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """One output. ``name`` is the program's name for it, None if it is no output of the program: a step's own.
 
     ``is_text``: a section's text is the value; else it is JSON. ``is_nullable``: text may be ``null``, for no value.
+    ``holds_text``: there is only text in the value's JSON.
     """
 
     is_text: bool
     is_required: bool = True
     is_nullable: bool = False
     name: str | None = None
+    holds_text: bool = False
 
     @classmethod
     def of(cls, field: Field) -> Output:
-        return cls(is_text_type(field.full_type), field.required, field.full_type.name == "optional", field.name)
+        kind = field.full_type
+        return cls(is_text_type(kind), field.required, kind.name == "optional", field.name, holds_text(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,13 @@ class Expected:
     outputs: Mapping[str, Output]
     inputs: frozenset[str] = frozenset()
     fits: Callable[[Mapping[str, Any]], bool] = lambda values: True
+
+    def output_named(self, name: str) -> str | None:
+        """The output with this name: as it is written, else the only one that differs from it in case."""
+        if name in self.outputs:
+            return name
+        near = [own for own in self.outputs if own.casefold() == name.casefold()]
+        return near[0] if len(near) == 1 else None
 
     @property
     def required(self) -> frozenset[str]:

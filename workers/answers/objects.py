@@ -8,27 +8,26 @@ from typing import Any
 from dspex.signatures.values.loose_json import CUT, STRICT, JsonParser, NotJsonError, Pieces
 from workers.answers.answer_text import AnswerText
 from workers.answers.candidates import Candidate, Candidates
-from workers.answers.expected import Output
-from workers.answers.reasoning import CLOSE, FIRST, OPEN, TURN_END, skip_reasoning, unfinished_tag
+from workers.answers.expected import Expected
+from workers.answers.reasoning import CLOSE, FIRST, OPEN, TURN, skip_reasoning, unfinished_tag
 from workers.answers.shown import Shown
 
 __all__ = ["ObjectScanner"]
 
-_LANDMARK = re.compile(rf"[{{<\[◁](?:(?P<brace>(?<=\{{))|(?P<open>{OPEN})|(?P<close>{CLOSE}))")
+_LANDMARK = re.compile(rf"[{{<\[◁](?:(?P<brace>(?<=\{{))|(?P<open>{OPEN})|(?P<close>{CLOSE})|(?P<turn>{TURN}))")
 _CLOSE = re.compile(rf"{FIRST}{CLOSE}")
 #: The beginning of an object in a JSON string, which may be an answer.
 _ESCAPED = re.compile(r"\{\\.|\{\s\\", re.DOTALL)
-_NO_TEXT = re.compile(rf"(?:\s++|```[A-Za-z0-9]{{0,20}}|{TURN_END})*+")
+_NO_TEXT = re.compile(r"(?:\s++|```[A-Za-z0-9]{0,20})*+")
+_KEY = re.compile(r"[\"'](\w{1,200})[\"']\s{0,9}:")
 
 
 class ObjectScanner:
     """Finds the objects that have outputs among their keys. In an object, marks of reasoning are text."""
 
-    def __init__(
-        self, text: AnswerText, outputs: dict[str, Output], candidates: Candidates, shown: Shown | None
-    ) -> None:
+    def __init__(self, text: AnswerText, expected: Expected, candidates: Candidates, shown: Shown | None) -> None:
         self._text = text
-        self._outputs = outputs
+        self._expected = expected
         self._candidates = candidates
         self._shown = shown
         self._aside: list[str] = []
@@ -40,8 +39,10 @@ class ObjectScanner:
             elif kind == "open":
                 self._candidates.note("reasoning was set aside")
                 yield from skip_reasoning(self._text)
-            else:
+            elif kind == "close":
                 self._void()
+            elif self._candidates.has_whole:
+                yield from self._candidates.rest(self._text)
 
     def _landmark(self) -> Pieces[str | None]:
         """Read up to a brace, or past a mark of reasoning."""
@@ -66,6 +67,8 @@ class ObjectScanner:
         self._aside.clear()
         if not _NO_TEXT.fullmatch(text):
             self._candidates.note("text around the JSON was set aside")
+            names = map(self._expected.output_named, _KEY.findall(text))
+            self._candidates.outside.update(name for name in names if name is not None)
 
     def _void(self) -> None:
         self._candidates.void()
@@ -92,12 +95,19 @@ class ObjectScanner:
         source = self._text
         if self._shown or not source.is_over:
             return None
+        begin = source.at
         try:
-            values, source.at = STRICT.raw_decode(source.text, source.at)
+            values, source.at = STRICT.raw_decode(source.text, begin)
         except (ValueError, RecursionError):
             return None
-        kept = {name: value for name, value in values.items() if name in self._outputs}
-        return self._candidate(kept, is_more=len(kept) < len(values))
+        kept = {name: value for name, value in values.items() if name in self._expected.outputs}
+        if len(kept) == len(values):
+            return Candidate(kept)
+        others = [name for name in values if name not in kept]
+        if any(map(self._expected.output_named, others)):
+            source.at = begin
+            return None
+        return self._candidate(kept, is_more=True)
 
     def _candidate(self, values: dict[str, Any], *, is_more: bool) -> Candidate:
         candidate = Candidate(values)
@@ -106,7 +116,7 @@ class ObjectScanner:
         return candidate
 
     def _loose(self) -> Pieces[Candidate]:
-        parser = _TopParser(self._text, self._outputs, self._shown)
+        parser = _TopParser(self._text, self._expected, self._shown)
         is_broken = False
         is_escaped = _ESCAPED.fullmatch((yield from self._text.have(3))) is not None
         try:
@@ -122,21 +132,25 @@ class ObjectScanner:
 class _TopParser(JsonParser):
     """Parses the object of an answer, and shows its fields."""
 
-    def __init__(self, source: AnswerText, outputs: dict[str, Output], shown: Shown | None) -> None:
+    def __init__(self, source: AnswerText, expected: Expected, shown: Shown | None) -> None:
         super().__init__(source)
         self.values: dict[str, Any] = {}
         self.has_more = False
         self.has_output = False
-        self._outputs = outputs
+        self._expected = expected
         self._shown = shown
         self._string_of: str | None = None
 
     def top(self) -> Pieces[None]:
         self.source.at += 1
         while (key := (yield from self.key())) is not None:
-            if key in self._outputs:
+            name = self._expected.output_named(key)
+            if name is not None:
                 self.has_output = True
-                self.put(self.values, key, (yield from self._field(key)))
+                if name != key:
+                    self.note("a key in other case")
+                self.keeps_truth = self._expected.outputs[name].holds_text
+                self.put(self.values, name, (yield from self._field(name)))
             else:
                 self.has_more = True
                 yield from self.value(1)

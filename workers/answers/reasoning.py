@@ -7,9 +7,12 @@ from typing import Final
 
 from dspex.signatures.values.loose_json import Pieces, TextSource
 
-__all__ = ["CLOSE", "FIRST", "OPEN", "TURN_END", "end_tokens", "skip_reasoning", "unfinished_tag"]
+__all__ = ["CLOSE", "FIRST", "OPEN", "TURN", "skip_reasoning", "unfinished_tag"]
 
-_NAME = r"(?:seed:)?(?:ant)?(?:think(?:ing)?|thoughts?|reasoning)"
+_NAME = (
+    r"(?:seed:)?(?:ant)?(?:(?:think(?:ing)?|thoughts?|reasoning)(?:_process|_content)?|reflection|scratchpad"
+    r"|inner_monologue)"
+)
 _WORD = r"(?:[a-z]{0,12}_)?(?:think(?:ing)?|thoughts?|reasoning)"
 #: The first character of every mark. Patterns begin with this set, which re finds fast; the rest follows it.
 FIRST: Final = r"[<\[◁]"
@@ -25,14 +28,16 @@ CLOSE: Final = (
     rf"(?i:(?<=<)(?:/{_NAME}\s{{0,4}}>|\|(?:/|end_?(?:of_)?){_WORD}\|>"
     r"|channel\|>|\|channel\|?>\s{0,2}final)|(?<=\[)/THINK\]|(?<=◁)/think▷)"
 )
-#: A token with which models end a turn, where a server does not remove it.
-TURN_END: Final = (
-    r"<(?:\|(?:im_end|end|return|call|eot_id|eom_id|endoftext|end_of_text|end_of_turn)\||end_of_turn|eos)>"
+#: Tokens with which models end a turn or begin another, where a server does not remove them; all but the first
+#: character.
+TURN: Final = (
+    r"(?i:(?<=<)(?:\|(?:im_(?:end|start)|end|return|call|eo[tms]_id|endoftext|end_of_(?:text|turn|turn_token|role)"
+    r"|end_response|start_(?:header_id|of_role)|user|assistant|system)\||(?:end|start)_of_turn|eos|/s"
+    r"|\uff5cend▁of▁sentence\uff5c)>|(?<=\[)/INST\])"
 )
 _LONGEST_TAG: Final = 100
 
 _END = re.compile(rf"{FIRST}(?:{CLOSE}|(?<=<)\|(?:end|call)\|>)")
-_TURN_END = re.compile(TURN_END)
 _NO_BRACKET = re.compile(r"[^<\[◁]*+")
 _BRACKETS = (("<", ">"), ("[", "]"), ("◁", "▷"))
 
@@ -63,13 +68,3 @@ def unfinished_tag(text: str, at: int) -> int:
     begins = ((text.rfind(begin, least), end) for begin, end in _BRACKETS)
     open_ = [at for at, end in begins if at >= 0 and (text.find(end, at) < 0 or text.startswith("<|channel", at))]
     return min(open_, default=len(text))
-
-
-def end_tokens(text: str) -> int:
-    """Where the end tokens begin with which the text ends; the end of the text if there are none."""
-    begin, end = len(text), -1
-    for found in _TURN_END.finditer(text):
-        if end < 0 or text[end : found.start()].strip():
-            begin = found.start()
-        end = found.end()
-    return len(text) if end < 0 or text[end:].strip() else begin

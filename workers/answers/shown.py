@@ -18,6 +18,7 @@ class Shown:
 
     def __init__(self, begin: Callable[[], StreamedAnswer], outputs: Mapping[str, Output]) -> None:
         self._begin = begin
+        self._outputs = outputs
         self._answer = begin()
         self._names = {name: output.name for name, output in outputs.items() if output.name is not None}
         self._values: dict[str, Any] = {}
@@ -40,7 +41,11 @@ class Shown:
             self._answer.text(self._names[name] or "", more)
 
     def field(self, name: str, value: Any) -> None:
+        """A field is complete. One that differs from its text is left to :meth:`settle`."""
         if name in self._names and name not in self._values:
+            parts = self._parts.get(name)
+            if parts and isinstance(value, str) and "".join(parts) != value and self._outputs[name].is_text:
+                return
             self._values[name] = value
             self._answer.field(self._names[name] or "", value)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from dspex.errors import SignatureTypeError
@@ -215,7 +216,14 @@ def _enum(args: tuple[Type, ...], labels: tuple[str, ...]) -> Type:
 def _list(args: tuple[Type, ...], labels: tuple[str, ...]) -> Type:
     if labels or len(args) != 1:
         raise _shape("list", "the type of its items, such as :list(:string)")
-    return Type("list", args)
+    item = args[0]
+    return _plain_list(item.name) if item is _PLAIN.get(item.name) else Type("list", args)
+
+
+@cache
+def _plain_list(name: str) -> Type:
+    """The list of a type without arguments: one object for all signatures."""
+    return Type("list", (_PLAIN[name],))
 
 
 def _dict(args: tuple[Type, ...], labels: tuple[str, ...]) -> Type:

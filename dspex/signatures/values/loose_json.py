@@ -112,6 +112,8 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 _WORD = re.compile(r"[^\s,:{}\[\]\"'`/]*+")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*+)(\.\d++)?([eE][+-]?\d++)?", re.ASCII)
 _LOOSE_NUMBER = re.compile(r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?|NaN|[+-]?Infinity", re.ASCII)
+#: [1,000] may be one number; 0 and three digits after a comma without a blank are no number of JSON.
+_THOUSANDS = re.compile(r"0\d\d(?!\d)", re.ASCII)
 _KEY = re.compile(r"[^\W\d][\w-]*+")
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _UNIT = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -124,13 +126,16 @@ class JsonParser:
     """Parses one value of a :class:`TextSource`, and leaves the source behind it.
 
     ``repairs`` are in the order in which they were made. ``is_cut``: the text ended within the value; what is there of
-    it is returned, or :data:`CUT`. Raises :class:`NotJsonError`.
+    it is returned, or :data:`CUT`. With ``keeps_truth``, ``True`` and ``False`` stay text: text is expected there.
+    Raises :class:`NotJsonError`.
     """
 
-    def __init__(self, source: TextSource) -> None:
+    def __init__(self, source: TextSource, *, keeps_truth: bool = False) -> None:
         self.source = source
+        self.keeps_truth = keeps_truth
         self.repairs: dict[str, None] = {}
         self.is_cut = False
+        self._is_glued = False  # whether a digit followed the last comma
 
     def value(self, depth: int = 0) -> Pieces[Any]:
         mark = yield from self.mark()
@@ -167,7 +172,7 @@ class JsonParser:
                 return None
             if not _KEY.fullmatch(key):
                 raise NotJsonError("no key")
-            self._note("a key without quotes")
+            self.note("a key without quotes")
         mark = yield from self.mark()
         if not mark:
             self.is_cut = True
@@ -182,7 +187,7 @@ class JsonParser:
         if value is CUT:
             return
         if key in found and found[key] != value:
-            self._note("the last of a repeated key")
+            self.note("the last of a repeated key")
         found[key] = value
 
     def goes_on(self, bracket: str) -> Pieces[bool]:
@@ -193,9 +198,10 @@ class JsonParser:
                 raise NotJsonError("no comma")
             return False
         self.source.at += 1
+        self._is_glued = (yield from self.source.have(1)).isdigit()
         mark = yield from self.mark()
         if self._ends(mark, bracket):
-            self._note("a comma before a closing bracket")
+            self.note("a comma before a closing bracket")
             return False
         return True
 
@@ -216,6 +222,13 @@ class JsonParser:
                 found.append(value)
             if self.is_cut or not (yield from self.goes_on("]")):
                 return found
+            if (
+                self._is_glued
+                and type(value) is int
+                and abs(value) < 1_000
+                and _THOUSANDS.match((yield from self.source.have(4)))
+            ):
+                raise NotJsonError("a comma between thousands")
 
     def mark(self) -> Pieces[str]:
         """The next character that is neither blank nor in a comment, which is not read; "" at the end of the text."""
@@ -236,14 +249,14 @@ class JsonParser:
         end = {"//": "\n", "/*": "*/"}.get((yield from self.source.have(2)))
         if end is None:
             raise NotJsonError("no comment")
-        self._note("comments in JSON")
+        self.note("comments in JSON")
         self.source.at += 2
         yield from self.source.past(end)
 
     def string(self, quote: str) -> Pieces[str]:
         """A string, from its quote on."""
         if quote == "'":
-            self._note("single quotes in JSON")
+            self.note("single quotes in JSON")
         source, plain, parts = self.source, _PLAIN[quote], list[str]()
         source.at += 1
         while True:
@@ -270,7 +283,7 @@ class JsonParser:
 
     def _check(self, text: str) -> None:
         if not text.isprintable() and _CONTROL.search(text):
-            self._note("a line break or another control character in a JSON string")
+            self.note("a line break or another control character in a JSON string")
 
     def _escape(self) -> Pieces[str]:
         source = self.source
@@ -281,7 +294,7 @@ class JsonParser:
         if len(begun) < 2:
             return ""
         if begun == "\\'":
-            self._note("an escaped single quote in JSON")
+            self.note("an escaped single quote in JSON")
             return "'"
         if begun[1] not in _ESCAPES:
             raise NotJsonError("no escape")
@@ -329,27 +342,27 @@ class JsonParser:
         if word in _WORDS:
             return _WORDS[word]
         if word in _PYTHON:
-            self._note("True, False or None in JSON")
-            return _PYTHON[word]
+            self.note("True, False or None in JSON")
+            return word if self.keeps_truth and word != "None" else _PYTHON[word]
         if len(word) <= _MOST_DIGITS:
             if number := _NUMBER.fullmatch(word):
                 return _integer(word) if number.group(1) is number.group(2) is None else _number(word)
             if _LOOSE_NUMBER.fullmatch(word):
-                self._note("a number in another form than JSON's")
+                self.note("a number in another form than JSON's")
                 return word
         raise NotJsonError("no value")
 
-    def _note(self, repair: str) -> None:
+    def note(self, repair: str) -> None:
         self.repairs[repair] = None
 
 
-def read_json(text: str) -> tuple[Any, tuple[str, ...]]:
-    """The value that the whole text is, and the repairs. Raises NotJsonError."""
+def read_json(text: str, *, keeps_truth: bool = False) -> tuple[Any, tuple[str, ...]]:
+    """The value that the whole text is, and the repairs; ``keeps_truth`` is as for JsonParser. Raises NotJsonError."""
     try:
         return STRICT.decode(text), ()
     except (ValueError, RecursionError):
         pass
-    parser = JsonParser(TextSource(text, is_over=True))
+    parser = JsonParser(TextSource(text, is_over=True), keeps_truth=keeps_truth)
     value = _run(_whole(parser))
     if value is CUT or parser.is_cut:
         raise NotJsonError("cut off")

@@ -163,6 +163,7 @@ def _member_types(kind: Type, value: Mapping[Any, Any]) -> dict[str, Type]:
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}\.\d{3}", re.ASCII)
+_MOST: Final = 10**400
 _NAME: Final = re.compile(r"(?:\w+\.)?(\w+)\.?")
 _UUID: Final = re.compile(r"(?:urn:uuid:)?(?P<brace>\{)?(?:[0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}(?(brace)\})")
 _MIDNIGHT: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ]00:00(?::00(?:\.0{1,6})?)?(?:Z|\+00:00)?", re.ASCII)
@@ -178,8 +179,10 @@ def _json_in(text: str) -> Any:
 
 
 def _bare(text: str) -> str:
-    """The text without a code fence, whitespace and quotes around it."""
+    """The text without a code fence, whitespace, bold and quotes around it."""
     text = without_fence(text).strip()
+    if len(text) > 4 and text.startswith("**") and text.endswith("**"):
+        text = text[2:-2].strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
         text = text[1:-1].strip()
     return text
@@ -237,7 +240,7 @@ def _as_written(value: Any) -> str | None:
         return value.text
     # repr(value) is the text of a plain float: the reader of JSON keeps the text of the others.
     is_plain = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
-    return json.dumps(value) if is_plain and abs(value) < 2**63 else None
+    return json.dumps(value) if is_plain and abs(value) < _MOST else None
 
 
 def _repair_choice(choices: Sequence[str], value: Any) -> tuple[str, Any]:

@@ -27,7 +27,7 @@ from dspex.signatures.descriptions import described_parts, field_words
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.constraints import PHRASES
 from dspex.signatures.types.type_registry import expand
-from workers.answers.expected import is_text_type
+from workers.answers.expected import holds_text, is_text_type
 from workers.answers.sections import END_NAME
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "dspy_signature",
     "field_parts",
     "field_schema",
+    "holds_only_text",
     "is_ours",
     "is_text",
 ]
@@ -49,6 +50,7 @@ Flavour = Literal["json-schema", "openai", "anthropic", "gemini"]
 _SCHEMA = "dspex_schema"
 _PARTS = "dspex_parts"
 _IS_TEXT = "dspex_is_text"
+_HOLDS_TEXT = "dspex_holds_text"
 _MEDIA: Mapping[str, Any] = {"image": dspy.Image, "audio": dspy.Audio, "history": dspy.History}
 
 
@@ -119,6 +121,12 @@ def is_text(field: FieldInfo) -> bool:
     return isinstance(extra, dict) and bool(extra.get(_IS_TEXT))
 
 
+def holds_only_text(field: FieldInfo) -> bool:
+    """Whether there is only text in the values of a field of a compiled signature."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get(_HOLDS_TEXT))
+
+
 def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Validated inputs as DSPy takes them: media and histories as its own types, fields left out as ``None``."""
     names = dspy_names(signature)
@@ -142,6 +150,7 @@ def _marked(field: Field, annotation: Any, info: FieldInfo, schema: dict[str, An
     assert isinstance(extra, dict)
     parts: list[Any] = [list(part) for part in described_parts(field)]
     extra |= {_SCHEMA: schema, _PARTS: parts, _IS_TEXT: is_text_type(field.full_type)}
+    extra[_HOLDS_TEXT] = holds_text(field.full_type)
     return (annotation if field.required else annotation | None), info
 
 

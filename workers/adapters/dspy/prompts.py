@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dspex.signatures.values.code_fence import without_fence
 from dspex.signatures.values.loose_json import NotJsonError, read_json
-from workers.adapters.dspy.dspy_signature import is_ours, is_text
+from workers.adapters.dspy.dspy_signature import holds_only_text, is_ours, is_text
 from workers.answers.answer_reader import AnswerReader
 from workers.answers.candidates import AnswerReading
 from workers.answers.characters import replace_halves
@@ -89,6 +89,7 @@ def _outputs(signature: type[dspy.Signature], names: tuple[tuple[str, str], ...]
             is_required=name not in defaults,
             is_nullable=is_ours(field) and annotation_allows_none(field.annotation),
             name=dict(names).get(name),
+            holds_text=holds_only_text(field),
         )
         for name, field in signature.output_fields.items()
     }
