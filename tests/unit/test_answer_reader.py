@@ -189,9 +189,10 @@ TEXTS = signature("signature texts: :string question -> :list(:string) tags")
         near("lm-01", f"<think>{LYON}</think>{PARIS}</think>", None),
         near("lm-01", f"{PARIS}<|im_end|>\n<|im_start|>user\n{LYON}", "Paris"),
         near("lm-01", f"{PARIS}<|eot_id|><|start_header_id|>user<|end_header_id|>\n{LYON}", "Paris"),
-        near("lm-05", f'{PARIS} {{"answer": "<answer>"}}', "Paris"),
-        near("lm-05", f'{PARIS} {{"answer": "string"}}', "Paris"),
-        near("lm-05", f'{PARIS} {{"answer": ""}}', "Paris"),
+        near("lm-05", f'{{"answer": "<answer>"}} {PARIS}', "Paris"),
+        near("lm-05", f'{PARIS} {{"answer": "<answer>"}}', None),
+        near("lm-05", f'{PARIS} {{"answer": "string"}}', None),
+        near("lm-05", f'{PARIS} {{"answer": ""}}', None),
         near("lm-06", '{"ANSWER": "Paris"}', "Paris"),
         near("own-02", '{"answer": True}', "True"),
         near("own-02", '{"answer": true}', "true"),
@@ -246,7 +247,7 @@ def test_neighbours_of_objects(prompt: str, text: str, value: str | None) -> Non
         near("lm-08", f"{HEAD}\n[[ ## other ## ]]\nParis\n{END}", None),
         near("lm-08", f"{HEAD}\nParis\n[[ ## other ## ]] is a marker\n{END}", None),
         near("lm-14", f"{HEAD}\n", None),
-        near("lm-14", f"{HEAD}\nParis\n{END}\n{HEAD}\n\n{END}", "Paris"),
+        near("lm-14", f"{HEAD}\nParis\n{END}\n{HEAD}\n\n{END}", None),
         *(
             near("lm-08", f"{HEAD}\n{text}\n{END}", text)
             for text in [

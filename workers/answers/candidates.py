@@ -19,7 +19,7 @@ __all__ = ["NO_TEXT", "AnswerReading", "Candidate", "Candidates", "Problem"]
 Problem = Literal["", "empty", "reasoning only", "cut off", "unreadable", "ambiguous"]
 
 _TURN = re.compile(rf"{FIRST}{TURN}")
-_PLACEHOLDER = re.compile(r"\s*+(?:\.\.\.|…|<[^<>]{1,60}>|\{\w{1,60}\}|str(?:ing)?)?\s*+")
+_PLACEHOLDER = re.compile(r"\s*+(?:<[^<>]{1,60}>|\{\w{1,60}\}|str(?:ing)?)?\s*+")
 #: More different answers than these are not compared.
 _MOST = 8
 NO_TEXT: Final = FieldError("the answer", "text", "nothing")
@@ -55,7 +55,12 @@ class Candidate:
 
     @property
     def is_placeholder(self) -> bool:
-        """Whether it only shows the form of an answer, ``{"answer": "..."}``, or is empty."""
+        """Whether it only shows the form of an answer: ``{"answer": "..."}``."""
+        return bool(self.values) and all(value in ("...", "…") for value in self.values.values())
+
+    @property
+    def may_be_placeholder(self) -> bool:
+        """Whether all of its texts are empty, or words for what should stand there."""
         texts = [value for value in self.values.values() if isinstance(value, str)]
         return bool(texts) and all(map(_PLACEHOLDER.fullmatch, texts))
 
@@ -151,6 +156,8 @@ class Candidates:
         if is_incomplete or any(not self._is_whole(other) and other.says_else(chosen) for other in later):
             return AnswerReading(chosen.values, problem="ambiguous", is_found=True)
         if any(other.values != chosen.values for other in found):
+            if chosen.may_be_placeholder:
+                return AnswerReading(chosen.values, problem="ambiguous", is_found=True)
             self.note("the last of several answers was taken")
         notes = [("", repair) for repair in self.notes]
         return AnswerReading(chosen.values, (*notes, *chosen.repairs), is_found=True)
