@@ -7,6 +7,8 @@ scans slow, in sizes that are doubled.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -88,6 +90,18 @@ MARKERS = [
     ("<<CUSTOM-TYPE-START-IDENTIFIER>>", "{'", "<<CUSTOM-TYPE-END-IDENTIFIER>>"),
     ("<<CUSTOM", "~", "-TYPE-"), ("", "<<CUSTOM~", ""), ("", "<<CUSTOM~-TYPE-", ""),
 ]  # fmt: skip
+
+
+#: Parameters of glibc's mallopt, and its largest threshold.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_THRESHOLD = -1, -3, 2**25
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_is_kept() -> None:
+    """A large text is put into memory that was used before: what the kernel needs to give new memory is not linear."""
+    if sys.platform == "linux":
+        for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            assert ctypes.CDLL(None).mallopt(parameter, LARGEST_THRESHOLD) == 1
 
 
 def check_growth(read: Read, text: tuple[str, str, str], largest: int) -> None:
