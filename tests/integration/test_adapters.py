@@ -114,6 +114,32 @@ def test_when_none_can_the_bad_answers_are_asked_for_anew(client: Client, model:
     assert execution.adapter_used is None
 
 
+@pytest.mark.case("http-02-context-overflow-llama-cpp")
+@pytest.mark.case("http-05-schema-keyword-unknown-to-vllm")
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('Grammar error: Unimplemented keys: ["uniqueItems"]', "invalid_request"),
+        ("request (30031 tokens) exceeds the available context size (4096 tokens)", "context_window_exceeded"),
+    ],
+)
+def test_what_direct_may_not_ask_by_schema_dspy_may_get(
+    client: Client, model: ModelServer, text: str, code: str
+) -> None:
+    """The server refuses every request with a schema, or finds it too long."""
+    refused = Step(status=500, error={"message": text}, match="json_schema", times=9)
+    model.script(refused, default=Step(outputs={"tags": ["a"]}))
+    made = dspex.signature(":string text -> :list(:string, unique=true) tags")
+    name = f"tag-{code.replace('_', '-')}"
+    client.deploy(dspex.Program(name, made, adapter=("direct", "dspy"), model=f"openai/{code}", api_base=model.url))
+    for asked in (3, 2) if code == "invalid_request" else (2, 2):  # the refused keywords are sent once
+        before = model.calls()["total"]
+        execution = client.submit(name, {"text": f"{asked} requests"})
+        assert execution.result(timeout=60).tags == ["a"]
+        assert tried(execution) == [("direct", code), ("dspy", None)]
+        assert (execution.attempts, model.calls()["total"] - before) == (1, asked)
+
+
 def test_what_dspy_cannot_read_direct_may_get_by_schema(client: Client, model: ModelServer) -> None:
     """The model knows nothing of DSPy's markers, and answers by schema."""
     model.script(

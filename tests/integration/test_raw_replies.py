@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -68,6 +70,12 @@ async def test_what_is_no_answer_is_asked_for_again(adapter: Any, model_server: 
     assert (answer.notes, answer.cost_usd) == ({"usage": "unknown"}, None)
 
 
+async def test_a_compressed_reply_is_read(adapter: Any, model_server: ModelServer) -> None:
+    body = gzip.compress(b"\xef\xbb\xbf" + json.dumps(chat(GOOD)).encode()).decode(errors="surrogateescape")
+    model_server.script(default=Step(body=body, headers={"Content-Encoding": "gzip"}))
+    assert await outputs(adapter, program(model_server)) == {"tags": ["a"]}
+
+
 @pytest.mark.case("http-02-context-overflow-llama-cpp")
 @pytest.mark.parametrize("status", [400, 500])
 async def test_a_prompt_that_is_too_long_is_sent_once(adapter: Any, model_server: ModelServer, status: int) -> None:
@@ -122,6 +130,23 @@ async def test_keys_are_stripped_and_refused_before_any_request(
     monkeypatch.setenv("TAG_KEY", "sk-abc")
     model_server.script(default=Step(status=401))
     assert "environment variable: TAG_KEY" in str(await failure(adapter, of))
+
+
+@pytest.mark.case("http-06-retry-after-date")
+async def test_a_setting_bounds_how_long_a_provider_may_ask_to_wait(
+    model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSPEX_MAX_RETRY_AFTER_SECONDS", "600")
+    adapter = DirectAdapter()
+    moment = str(int(time.time()) + 10**7)
+    model_server.script(default=raw({"error": "slow down"}, status=429, headers={"Retry-After": moment}))
+    error = await failure(adapter, program(model_server))
+    await adapter.close()
+    assert isinstance(error, ModelError)
+    assert (error.code, error.retry_after) == ("rate_limited", 600)
+    assert error.details["retry_after_asked"] > 9_000_000
+    assert "asked for seconds" in str(error)
+    assert model_server.calls()["total"] == 1
 
 
 @pytest.mark.case("http-12-full-endpoint-as-api-base")
