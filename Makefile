@@ -74,14 +74,16 @@ cases: setup ## the verdict on each failure that users of this field reported
 fuzz-answers: setup ## fuzz the reader of answers for ten minutes, guided by coverage
 	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
 	@$(BIN)/python -m tests.performance.fuzz_answers -max_total_time=$(or $(SECONDS_LONG),600) -max_len=4000
+	@echo "make fuzz-seeds adds what build/fuzz/answers holds to the seeds"
 
 fuzz: setup ## fuzz the signature language for ten minutes, guided by coverage; make fuzz-answers: the reader of answers
 	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
 	@$(BIN)/python -m tests.performance.fuzz_signatures -max_total_time=$(or $(SECONDS_LONG),600) -max_len=400
 	@echo "make fuzz-seeds adds what build/fuzz/finds holds to the seeds"
 
-fuzz-seeds: setup ## add the texts that fuzzing found to tests/performance/signature_seeds.zip
+fuzz-seeds: setup ## add what fuzzing found to tests/performance/signature_seeds.zip and answer_seeds.zip
 	@$(BIN)/python -m tests.performance.signature_seeds add build/fuzz/finds
+	@$(BIN)/python -m tests.performance.signature_seeds add build/fuzz/answers --archive tests/performance/answer_seeds.zip
 
 docs: build/docs/.ready ## build the site into site/; broken links are errors
 	@NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml

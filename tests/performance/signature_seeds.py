@@ -2,8 +2,9 @@
 
     python -m tests.performance.signature_seeds add build/fuzz/finds
 
-adds the files of a directory to ``signature_seeds.zip``. Equal seeds give equal bytes on every machine: each is named
-by its SHA-256, they are sorted, no time is stored, and nothing is compressed.
+adds the files of a directory to ``signature_seeds.zip``; with ``--archive tests/performance/answer_seeds.zip``, to the
+seeds of the reader of answers. Equal seeds give equal bytes on every machine: each is named by its SHA-256, they are
+sorted, no time is stored, and nothing is compressed.
 """
 
 from __future__ import annotations
@@ -65,9 +66,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("action", choices=["add"])
     parser.add_argument("directory", type=Path)
+    parser.add_argument("--archive", type=Path, default=ARCHIVE)
     options = parser.parse_args()
     found = [path.read_bytes() for path in options.directory.rglob("*") if path.is_file()]
-    print(f"{pack(found)} of {len(found)} texts are new in {ARCHIVE}")
+    print(f"{pack(found, options.archive)} of {len(found)} texts are new in {options.archive}")
 
 
 if __name__ == "__main__":

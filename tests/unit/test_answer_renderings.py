@@ -8,8 +8,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.answers import read
+from tests.performance.signature_seeds import ARCHIVE, seeds
 from tests.renderings import Written, is_unmistakable, written
 
+ANSWERS = ARCHIVE.with_name("answer_seeds.zip")
 examples = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
@@ -25,3 +27,9 @@ def test_an_answer_is_read_as_what_it_says_or_sent_back(answer: Written, cuts: l
         assert "an answer that was cut off was closed" in outcome.repairs
     else:
         assert json.loads(answer.signature.encode("outputs", outcome.outputs)) == answer.values
+
+
+def test_what_fuzzing_found_is_read_or_sent_back() -> None:
+    fuzzed = test_an_answer_is_read_as_what_it_says_or_sent_back.hypothesis.fuzz_one_input  # type: ignore[attr-defined]
+    kept = [fuzzed(data) for data in seeds(ANSWERS).values()]
+    assert any(kept), "the seeds are not those of this version of Hypothesis: make fuzz-answers fuzz-seeds"
