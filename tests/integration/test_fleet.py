@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import dspex
+from dspex.cli.operate.component_details import DETAILS
 from dspex.client.client import Client
 from dspex.embedded.ports import free_port
 from dspex.settings import Backends
@@ -105,6 +106,21 @@ def test_a_dead_child_is_replaced_and_a_dead_parent_leaves_none(
     left = live_pids(client) - {victim}
     fleet.process.kill()
     wait_for(lambda: not any(map(exists, left)), "the children to be gone")
+
+
+def test_an_import_that_ends_the_process_keeps_no_worker_from_starting(
+    client: Client, start_fleet: Callable[..., FleetProcess], tmp_path: Path
+) -> None:
+    (tmp_path / "deadly.py").write_text("import os\nos._exit(3)\n")
+    client.deploy(dspex.Program("deadly", QA, adapter="scripted", actions=["deadly:note"]))
+    client.deploy(dspex.Program("qa", QA, adapter="scripted"))
+    held = client.submit("deadly", {"question": "?"})
+    start_fleet(DSPEX_PROGRAM_PACKAGES="deadly", PYTHONPATH=tmp_path, DSPEX_LEASE_SECONDS=2)
+    assert client.execute("qa", {"question": "?"}, timeout=90)
+    assert (held.refresh().status, held.attempts) == (dspex.Status.QUEUED, 0)
+    wait_for(lambda: client.health().components["programs"].details, "health to name it")
+    named = DETAILS["programs"](client.health().components["programs"].details)
+    assert "2 worker processes ended while they imported it" in named
 
 
 def test_worn_workers_are_replaced_under_load_and_nothing_is_lost_or_paid_twice(

@@ -7,16 +7,22 @@ not listed in ``DSPEX_PROGRAM_PACKAGES`` is never imported, and objects that an 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from dspex.errors import ModuleNotAllowed, ProgramError
 from dspex.program.modules import is_reference, is_within
 from dspex.program.program import Program
 from dspex.settings import Settings
+from workers.adapters.import_record import ended_processes, recorded
 
 __all__ = ["allow_packages", "allowed_packages", "load"]
+
+#: A version whose import ended so many processes is not imported any more. One may have ended by chance.
+DEATHS_MOST = 2
 
 #: What this worker process allowed when it started; None outside of a worker.
 _allowed: Collection[str] | None = None
@@ -43,7 +49,7 @@ def load(program: Program, reference: str, packages: Collection[str]) -> Callabl
     if not is_reference(reference) or not is_within(module, packages):
         raise _refused(program, reference, packages)
     try:
-        found = getattr(import_module(module), name)
+        found = getattr(_imported(program, module), name)
     except (Exception, SystemExit) as error:  # the boundary to the user's code, which the import runs
         # Only these two are known not to quote anything else.
         why = f": {error}" if isinstance(error, ImportError | AttributeError) else ""
@@ -60,6 +66,16 @@ def load(program: Program, reference: str, packages: Collection[str]) -> Callabl
     if not is_within(_home(found), packages):
         raise _refused(program, reference, packages, of=_home(found))
     return found  # type: ignore[no-any-return]
+
+
+def _imported(program: Program, module: str) -> ModuleType:
+    if module in sys.modules:
+        return import_module(module)
+    version = f"{program.name} {program.version}"
+    if (deaths := ended_processes(version)) >= DEATHS_MOST:
+        raise ImportError(f"{deaths} worker processes ended while they imported it")
+    with recorded(version):
+        return import_module(module)
 
 
 def _home(found: Any) -> str:

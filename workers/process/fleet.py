@@ -7,6 +7,8 @@ that ends when the parent ends, however it ends. A child that
 * retires, because it has used up its memory or its executions (:mod:`workers.process.recycling`), is replaced at once,
   while it finishes what it runs;
 * sends no heartbeat is killed, because C code keeps its interpreter's lock (:mod:`workers.process.fleet_pipe`);
+* dies while it imports a program's code has recorded that, so that later children start without the program
+  (:mod:`workers.adapters.import_record`);
 * ends with exit code 0 was stopped by ``celery control shutdown`` or a signal, and is not replaced.
 
 SIGTERM and SIGINT stop all children warm; a second one, or SIGQUIT, stops them cold. The exit code is 0 when all ended
@@ -21,6 +23,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from enum import IntEnum
@@ -28,7 +31,7 @@ from types import FrameType
 
 from dspex.embedded.child_process import ChildProcess
 from dspex.embedded.restarts import Restarts
-from workers.process.fleet_pipe import EXIT_RETIRED, PLACE, READY, RETIRING, VARIABLE
+from workers.process.fleet_pipe import EXIT_RETIRED, IMPORTS, PLACE, READY, RETIRING, VARIABLE
 
 __all__ = ["Fleet"]
 
@@ -51,7 +54,7 @@ class Stop(IntEnum):
 class FleetChild:
     """One worker process. ``place`` is its place in the fleet, which its replacement takes over."""
 
-    def __init__(self, place: int, name: str, command: Sequence[str]) -> None:
+    def __init__(self, place: int, name: str, command: Sequence[str], imports: str) -> None:
         self.place = place
         self.name = name
         self.ready_at: float | None = None
@@ -65,7 +68,7 @@ class FleetChild:
         self.process = ChildProcess(
             name=name,
             argv=[part.replace("{name}", name) for part in command],
-            env=os.environ | {VARIABLE: str(writing_end), PLACE: str(place)},
+            env=os.environ | {VARIABLE: str(writing_end), PLACE: str(place), IMPORTS: imports},
         )
         self.process.start(inherit=writing_end)
         os.close(writing_end)
@@ -125,6 +128,7 @@ class Fleet:
         self._kill_at: float | None = None
         self._exit_code = 0
         self._wakeup, self._wakeup_writer = os.pipe()
+        self._imports = tempfile.NamedTemporaryFile(prefix="dspex-imports-")  # noqa: SIM115 - kept until this ends
 
     def run(self) -> int:
         """Run until a signal stops the fleet, or until no child is left. Returns the exit code."""
@@ -156,7 +160,9 @@ class Fleet:
             if not self._stop and at <= time.monotonic():
                 del self._vacant[place]
                 self._started += 1
-                self._children.append(FleetChild(place, f"{self._name}-{self._started}", self._command))
+                self._children.append(
+                    FleetChild(place, f"{self._name}-{self._started}", self._command, self._imports.name)
+                )
 
     def _wait(self) -> None:
         """Wait for a signal, an event of a child, or the time of the next start, check or kill."""

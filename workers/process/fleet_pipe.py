@@ -14,7 +14,17 @@ import os
 import threading
 import time
 
-__all__ = ["EXIT_RETIRED", "PLACE", "READY", "RETIRING", "VARIABLE", "ProcessHeartbeat", "notify_parent", "place"]
+__all__ = [
+    "EXIT_RETIRED",
+    "IMPORTS",
+    "PLACE",
+    "READY",
+    "RETIRING",
+    "VARIABLE",
+    "ProcessHeartbeat",
+    "notify_parent",
+    "place",
+]
 
 #: The exit code of a worker that was recycled; nothing was left to hand back. It is EX_TEMPFAIL.
 EXIT_RETIRED = 75
@@ -22,6 +32,8 @@ EXIT_RETIRED = 75
 VARIABLE = "_DSPEX_FLEET_FD"
 #: An environment variable of the child: its place in the fleet, which its replacement takes over.
 PLACE = "_DSPEX_FLEET_PLACE"
+#: An environment variable of the child: the file in which it records imports of users' code.
+IMPORTS = "_DSPEX_FLEET_IMPORTS"
 
 #: The child may claim executions.
 READY = b"r"

@@ -27,9 +27,9 @@ def worker(processes: int | None, concurrency: int | None, loglevel: str, name: 
     """Run a worker until SIGTERM or Ctrl-C. It then finishes its executions within DSPEX_GRACE_SECONDS, and hands the
     others back.
 
-    With several processes (use one for each core), or with DSPEX_WORKER_MAX_MEMORY_MB or DSPEX_WORKER_MAX_EXECUTIONS,
-    a parent process restarts workers that die and replaces those that reach a limit. --processes 1 runs without a
-    parent.
+    With several processes (use one for each core), or with DSPEX_WORKER_MAX_MEMORY_MB, DSPEX_WORKER_MAX_EXECUTIONS or
+    DSPEX_PROGRAM_PACKAGES, a parent process restarts workers that die, without programs whose import ended them, and
+    replaces those that reach a limit. --processes 1 runs without a parent.
 
     Example: dspex worker --processes 4 --concurrency 100
     """
@@ -39,7 +39,7 @@ def worker(processes: int | None, concurrency: int | None, loglevel: str, name: 
     has_limits = settings.worker_max_memory_mb is not None or settings.worker_max_executions is not None
     size = processes or settings.worker_processes
     stem, _, host = (name or f"dspex-{os.getpid()}").partition("@")
-    has_parent = size > 1 or (processes is None and has_limits)
+    has_parent = size > 1 or (processes is None and (has_limits or bool(settings.program_packages)))
     node = f"{'{name}' if has_parent else stem}@{host or '%h'}"
     arguments = ["-m", "workers", "--loglevel", loglevel, "--hostname", node]
     if has_parent:
