@@ -49,6 +49,9 @@ bench: setup ## measure performance beside peers: QUICK=1, ONLY=noop,latency, RE
 load: setup ## run 50 clients at their rate limit for 5 minutes, with a health check every second: MINUTES=5 CLIENTS=50
 	@$(BIN)/python -m tests.performance.at_the_limit --minutes $(or $(MINUTES),5) --clients $(or $(CLIENTS),50)
 
+linear: setup ## print what reading the slowest texts costs, in doubled sizes
+	@$(BIN)/python -m tests.performance.linear_table
+
 bench-compile: setup ## measure how fast signatures compile and validate, beside dspy and pydantic
 	@$(BIN)/python -m tests.performance.bench_compile
 
@@ -118,4 +121,4 @@ lock: setup ## resolve and lock the requirements
 clean: ## remove all build products
 	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types audit format bench load bench-compile bench-answers wheel check-wheel check-monitoring check-deploy chaos history cases fuzz fuzz-answers fuzz-seeds lock docs docs-serve docs-reference clean
+.PHONY: help setup demo example test check lint types audit format bench load linear bench-compile bench-answers wheel check-wheel check-monitoring check-deploy chaos history cases fuzz fuzz-answers fuzz-seeds lock docs docs-serve docs-reference clean

@@ -212,7 +212,11 @@ class Executor:
         if self._stopping:  # it was given back when the worker began to stop
             return Outcome(None)
         failpoint(BEFORE_CLAIM)
-        claimed = await self._ledger.claim(id, alone=alone)
+        try:
+            claimed = await self._ledger.claim(id, alone=alone)
+        except psycopg.Error as error:  # the row is at fault: what passes is waited for
+            await self._ledger.postpone(id, error)
+            return Outcome(None)
         if claimed is None:
             metrics.missed()
             self._refusals.unclaimed(id)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -11,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import psycopg
 import redis.asyncio
 from psycopg.rows import args_row, tuple_row
 
@@ -36,8 +39,21 @@ __all__ = ["Ledger"]
 
 log = logging.getLogger("dspex.workers")
 
+#: An execution whose claim Postgres refuses is dispatched again after this time, twice as late each time, up to the
+#: second.
+POSTPONE_SECONDS, LONGEST_POSTPONE_SECONDS = 2.0, 300.0
+#: For how long such an execution is reported: longer than it waits before its next claim. So many are remembered.
+REPORT_SECONDS, MOST_REFUSED = 900.0, 1000
 #: How long publishing may take: without the message, a waiting client asks Postgres.
 ANNOUNCE_SECONDS = 2.0
+
+
+class RefusedClaim(NamedTuple):
+    """How often Postgres refused the claim of an execution, why, and when it did so last."""
+
+    times: int
+    why: str
+    at: float
 
 
 class WantedClaim(NamedTuple):
@@ -67,6 +83,7 @@ class Ledger:
         self._uncertain: set[UUID] = set()
         #: Settlements that may have been carried out although no answer came: executions and their attempts.
         self._unanswered: set[tuple[UUID, int]] = set()
+        self._refused_claims: dict[UUID, RefusedClaim] = {}
         #: The journal entries that are not committed yet, by execution.
         self._unwritten: defaultdict[UUID, set[asyncio.Future[bool]]] = defaultdict(set)
         self._redis = async_client(broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS)
@@ -90,7 +107,15 @@ class Ledger:
     @property
     def trouble(self) -> str | None:
         """What Postgres refuses to store for now, and why; None while it refuses nothing. Safe in any thread."""
-        return "; ".join(filter(None, (batcher.trouble for batcher in self._batchers))) or None
+        return "; ".join(filter(None, (self._claim_trouble(), *(b.trouble for b in self._batchers)))) or None
+
+    def _claim_trouble(self) -> str | None:
+        since = time.monotonic() - REPORT_SECONDS
+        refused = {id: claim for id, claim in self._refused_claims.copy().items() if claim.at > since}
+        if not refused:
+            return None
+        id, last = max(refused.items(), key=lambda item: item[1].at)
+        return f"Postgres refuses the claims of {len(refused)} executions, {id} among them: {last.why}"
 
     def claim(self, id: UUID, *, alone: bool = False) -> asyncio.Future[Claimed | None]:
         """The execution, now running under this worker's lease; None when it is not there to claim.
@@ -98,6 +123,21 @@ class Ledger:
         A suspect is there only for a worker that runs nothing else meanwhile: ``alone``.
         """
         return self._claims.add(WantedClaim(id, alone))
+
+    async def postpone(self, id: UUID, error: psycopg.Error) -> None:
+        """Have an execution dispatched later whose claim Postgres refuses. Its reason is logged once."""
+        times, why, _ = self._refused_claims.pop(id, RefusedClaim(0, "", 0.0))
+        if why != reason(error):
+            log.error(
+                "%s: Postgres refuses its claim, which is tried again, later each time: %s; see `dspex audit verify`",
+                id, reason(error),
+            )  # fmt: skip
+        while len(self._refused_claims) >= MOST_REFUSED:
+            del self._refused_claims[next(iter(self._refused_claims))]
+        self._refused_claims[id] = RefusedClaim(times + 1, reason(error), time.monotonic())
+        seconds = min(POSTPONE_SECONDS * 2.0 ** min(times, 10), LONGEST_POSTPONE_SECONDS)
+        with contextlib.suppress(psycopg.Error):  # the leader cannot take it back either, and sets it aside
+            await self._reads.add((control.POSTPONE, {"id": id, "seconds": seconds}))
 
     def note_owned(self, id: UUID) -> None:
         """Let the next claim of this execution find it if it runs under this worker's lease already."""
@@ -194,6 +234,8 @@ class Ledger:
                 found += await (await cursor.execute(executions.ADOPT, parameters)).fetchall()
         self._uncertain.difference_update(ids)
         claimed = {row.id: row for row in found}
+        for id in self._refused_claims.keys() & claimed.keys():
+            del self._refused_claims[id]
         return [claimed.get(id) for id in ids]
 
     async def _settle_all(self, connection: Connection, settlements: Sequence[Settlement]) -> list[Status | None]:

@@ -18,8 +18,8 @@ from dspex.store.lifecycle.set_statements import RowFault, for_each_row
 from dspex.store.programs import READABLE_CONTENT
 from dspex.store.tables import executions
 
-__all__ = ["CANCELLING", "UNDISPATCH", "Cancelled", "cancel", "cancel_each", "count_failed", "failed_ids", "now",
-           "retry"]  # fmt: skip
+__all__ = ["CANCELLING", "POSTPONE", "UNDISPATCH", "Cancelled", "cancel", "cancel_each", "count_failed", "failed_ids",
+           "now", "retry"]  # fmt: skip
 
 _CANCEL = """
 WITH wanted AS MATERIALIZED (
@@ -82,6 +82,13 @@ def cancel_each(
 CANCELLING = """
 SELECT id, attempt, cancel_requested_at FROM dspex.executions
 WHERE worker_id = %(worker_id)s AND status = 'running' AND cancel_requested_at IS NOT NULL
+"""
+
+#: For psycopg: have the pump dispatch an execution again in so many seconds.
+POSTPONE = """
+UPDATE dspex.executions SET dispatched_at = NULL, run_at = now() + make_interval(secs => %(seconds)s)
+WHERE id = %(id)s AND status || '' = 'queued' AND dispatched_at IS NOT NULL
+RETURNING id
 """
 
 #: For psycopg: return to the pump dispatched executions that this worker will not run.
