@@ -47,7 +47,8 @@ class Progress:
     """The progress of a batch.
 
     ``eta_seconds`` follows the rate of the last half minute; it is None until an execution has finished.
-    ``cost_usd`` is the known part of the cost; ``unpriced`` is how many executions ended at an unknown cost.
+    ``cost_usd`` is the known part of the cost; ``unpriced`` is how many executions ended
+    at a cost that is unknown, or known in part.
     """
 
     total: int

@@ -99,6 +99,16 @@ executions = Table(
     Column("error", JSON),
     Column("metrics", JSON),
     Column("cost_usd", Double, Computed("(metrics ->> 'cost_usd')::double precision", persisted=True)),
+    # Whether a part of its cost is unknown: the price of a call, or what an attempt did that died with its worker.
+    Column(
+        "unpriced",
+        Boolean,
+        Computed(
+            "coalesce((metrics ->> 'unpriced_lm_calls')::integer > 0, "
+            "(metrics ->> 'cost_usd') IS NULL AND started_at IS NOT NULL)",
+            persisted=True,
+        ),
+    ),
     Column("metadata", JSON),
     Column("action_results", JSON),
     # Submitted to be streamed: the model's text goes through Redis for a short while.
@@ -145,7 +155,7 @@ executions = Table(
         "executions_batch",
         "batch_id",
         "batch_index",
-        postgresql_include=["status", "finished_at", "cost_usd"],
+        postgresql_include=["status", "finished_at", "cost_usd", "unpriced"],
         postgresql_where=text("batch_id IS NOT NULL"),
     ),
     postgresql_partition_by="RANGE (id)",

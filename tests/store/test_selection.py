@@ -116,6 +116,22 @@ def test_the_failures_of_a_batch_are_counted_by_cause_and_retried(client: Client
     assert client.get(elsewhere).status == "failed"
 
 
+def test_a_batch_counts_executions_whose_cost_is_known_in_part_or_not(client: Client, database: Database) -> None:
+    batch = new_batch_id()
+    known = '{"cost_usd": 0.25, "unpriced_lm_calls": 0}'
+    part = '{"cost_usd": 0.5, "unpriced_lm_calls": 1}'
+    rows = [submission(id=execution_id(batch, n), batch_id=batch, batch_index=n) for n in range(4)]
+    with database.transaction() as connection:
+        executions.copy(connection, rows)
+    dispatch_due(database)
+    claimed = sorted(claim(database, register(database), *(row.id for row in rows[:3])))
+    for each, metrics in zip(claimed, (known, part, None), strict=True):
+        settle(database, each, metrics=metrics)
+    client.cancel(rows[3].id)
+    progress = client.batch(batch).progress
+    assert (progress.finished, progress.cost_usd, progress.unpriced) == (4, 0.75, 2), "what never began cost nothing"
+
+
 def test_failed_probes_are_not_retried_with_the_dead_letters(client: Client, database: Database) -> None:
     (own,) = fail(database, SPENT)
     (probed,) = fail(database, SPENT, program=PROBE.name, version=PROBE.version)

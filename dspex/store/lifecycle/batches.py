@@ -40,7 +40,7 @@ ORDER BY batch_index LIMIT :most
 """)
 _PROGRESS = text("""
 SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
-    count(*) FILTER (WHERE cost_usd IS NULL AND status IN ('completed', 'failed')) AS unpriced,
+    count(*) FILTER (WHERE unpriced AND finished_at IS NOT NULL) AS unpriced,
     count(*) FILTER (WHERE finished_at > now() - make_interval(secs => :recent_seconds)) AS recent,
     extract(epoch FROM now() - min(finished_at))::float8 AS since_first
 FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status

@@ -348,7 +348,8 @@ _AS_TEXT = ("inputs", "result")
 _COLUMNS = [
     cast(column, Text).label(column.name) if column.name in _AS_TEXT else column
     for column in executions.c
-    if column.name not in ("audit_seq", "audit_hash", "dispatched_at", "held_at", "cost_usd", "lost_attempts")
+    if column.name
+    not in ("audit_seq", "audit_hash", "dispatched_at", "held_at", "cost_usd", "unpriced", "lost_attempts")
 ]
 
 

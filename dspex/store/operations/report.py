@@ -20,8 +20,7 @@ SELECT program, status, finished_at, cost_usd,
     extract(epoch FROM started_at - greatest(created_at, run_at))::float8 AS queued_seconds,
     (metrics ->> 'prompt_tokens')::bigint AS prompt_tokens,
     (metrics ->> 'completion_tokens')::bigint AS completion_tokens,
-    (cost_usd IS NULL AND (metrics ->> 'lm_calls')::int > 0)
-        OR coalesce((metrics ->> 'unpriced_lm_calls')::int, 0) > 0 AS unpriced,
+    unpriced,
     CASE WHEN status = 'failed' THEN {CAUSE} END AS code
 FROM dspex.executions WHERE finished_at >= :since AND finished_at < :until AND (:internal OR {EXTERNAL})
 """  # noqa: S608

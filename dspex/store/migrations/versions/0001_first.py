@@ -54,6 +54,8 @@ CREATE TABLE dspex.executions (
     error json,
     metrics json,
     cost_usd double precision GENERATED ALWAYS AS ((metrics ->> 'cost_usd')::double precision) STORED,
+    unpriced boolean GENERATED ALWAYS AS (coalesce((metrics ->> 'unpriced_lm_calls')::integer > 0,
+        (metrics ->> 'cost_usd') IS NULL AND started_at IS NOT NULL)) STORED,
     metadata json,
     action_results json,
     stream boolean NOT NULL DEFAULT false,
@@ -82,7 +84,7 @@ CREATE INDEX executions_failed ON dspex.executions (id) WHERE status = 'failed';
 CREATE INDEX executions_program ON dspex.executions (program, id);
 CREATE INDEX executions_finished ON dspex.executions (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX executions_batch ON dspex.executions (batch_id, batch_index)
-    INCLUDE (status, finished_at, cost_usd) WHERE batch_id IS NOT NULL;
+    INCLUDE (status, finished_at, cost_usd, unpriced) WHERE batch_id IS NOT NULL;
 
 CREATE TABLE dspex.idempotency_keys (
     program text NOT NULL,
