@@ -123,10 +123,11 @@ class DemoRun:
                 finished.append(execution)
                 review = REVIEWS[execution.batch_index or 0]
                 again = f"  attempt {execution.attempts}" if execution.attempts > 1 else ""
-                self._console.print(
-                    f"  {len(finished):2} of {len(batch)} ", _outcome(execution, review),
-                    Text(f"  {one_line(review.text, 50)}", style="dim"), Text(again, style="yellow"),
-                )  # fmt: skip
+                line = Text.assemble(
+                    f"  {len(finished):2} of {len(batch)} ", _outcome(execution, review), (again, "yellow"), "  "
+                )
+                line.append(one_line(review.text, max(self._console.width - line.cell_len, 1)), style="dim")
+                self._console.print(line)
         return finished
 
     def _finished(self, client: Client, batch: Batch) -> Iterator[Execution]:
@@ -154,7 +155,7 @@ class DemoRun:
         calls = sum(each.lm_calls for each in metrics)
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
         table.add_row("completed", f"{completed} of {len(executions)}, each with one outcome")
-        table.add_row("interrupted", f"{len(again)} executions, finished by another attempt")
+        table.add_row("interrupted", f"{len(again)} of them, finished by another attempt")
         table.add_row(
             "replayed", f"{replayed} answers that were there came from Postgres: not asked again, not paid again"
         )
