@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +16,11 @@ from dspex.embedded import application_process, stack_progress
 from dspex.embedded.application_process import ApplicationProcess, ReadyCheck
 from dspex.embedded.bundled_model import LocalModel
 from dspex.embedded.embedded_servers import EmbeddedServers
-from dspex.embedded.home import Stack
+from dspex.embedded.home import Home, Stack, write_private
 from dspex.embedded.ports import free_port
 from dspex.embedded.process_monitor import ProcessMonitor
 from dspex.embedded.stack_progress import Reporter, silent, step
+from dspex.errors import ConfigurationError
 
 __all__ = ["EmbeddedStack", "stop_on_signals"]
 
@@ -85,7 +87,7 @@ class EmbeddedStack:
             if self._serve_model:
                 self._monitor.launch(self._model)
             with step(self._report, "schema"):
-                _migrate(self.servers.database_url)
+                _migrate(self.home, self.servers.database_url)
             self.servers.announce(flower_url=self._flower_url, serves_model=True)
             self._before_workers()
             for server in (self.servers.postgres, self.servers.redis):
@@ -181,12 +183,23 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _migrate(database_url: str) -> None:
+def _migrate(home: Home, database_url: str) -> None:
+    """Bring the schema up to date. Raises ConfigurationError if other migrations than this DSPex's made it."""
     from dspex.store import migrate
     from dspex.store.database import Database
 
     database = Database(database_url)
     try:
+        with database.engine.connect() as connection:
+            found = migrate.current(connection)
+        recorded = json.loads(home.schema_file.read_text()) if home.schema_file.exists() else {}
+        digests = migrate.digests()
+        if found is not None and (found not in digests or recorded.get(found) != digests[found]):
+            raise ConfigurationError(
+                f"The data in {str(home.path)!r} was made by another state of DSPex, whose schema this one cannot use. "
+                f"If you do not need the data, remove it: rm -r {home.path}. Else set another DSPEX_HOME."
+            )
+        write_private(home.schema_file, recorded | digests)  # before: a start that is killed can be repeated
         migrate.upgrade(database.engine)
     finally:
         database.close()

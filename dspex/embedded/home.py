@@ -10,6 +10,7 @@
       postgres.lock …   inherited by a server: held until the last of its processes is gone
       model.json        the local model's address, while it is served
       model.wanted      touched to request the local model
+      schema.json       digests of the migrations that made the schema
       log/NAME.log      the output of each process
 """
 
@@ -121,6 +122,7 @@ class Home:
         self.secrets_file = self.path / "secrets.json"
         self.model_file = self.path / "model.json"
         self.model_wanted = self.path / "model.wanted"
+        self.schema_file = self.path / "schema.json"
         self.log_dir = self.path / "log"
         self._lock = FileLock(self.path / "lock")
         self._passwords: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 from sqlalchemy import Connection, text
@@ -10,7 +11,7 @@ from sqlalchemy.engine import Engine
 from dspex.errors import ConfigurationError, SchemaOutdated
 from dspex.store import partitions, roles
 
-__all__ = ["ENCODING", "check", "current", "head", "make_roles", "upgrade"]
+__all__ = ["ENCODING", "check", "current", "digests", "head", "make_roles", "upgrade"]
 
 #: The encoding in which a database can store every text.
 ENCODING = "UTF8"
@@ -22,6 +23,15 @@ _LOCK = 0x0D59E8
 def head() -> str:
     """The revision that this version of DSPex needs: the newest migration file."""
     return max(path.name[:4] for path in (_SCRIPTS / "versions").glob("[0-9]*.py"))
+
+
+def digests() -> dict[str, str]:
+    """For each revision, a digest of the migrations up to it: what two states of one revision differ in."""
+    found, digest = {}, sha256()
+    for path in sorted((_SCRIPTS / "versions").glob("[0-9]*.py")):
+        digest.update(path.read_bytes())
+        found[path.name[:4]] = digest.hexdigest()
+    return found
 
 
 def current(connection: Connection) -> str | None:

@@ -6,12 +6,14 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import psycopg
 import pytest
 import redis
 
+import dspex
 from dspex.embedded import StackRunning, read_stack
 from dspex.embedded.bundled_model import _healthy, ensure_local_model
 from dspex.embedded.embedded_servers import EmbeddedServers
@@ -276,6 +279,18 @@ def test_a_stack_tells_what_it_does(tmp_path: Path) -> None:
     assert set(ready) == {"postgres", "redis", "schema"}
     assert ready["postgres"] == f"127.0.0.1:{urlsplit(stack.info.database_url).port}"
     assert [event.name for event in events if event.state is StepState.STOPPED] == ["redis", "postgres"]
+
+
+def test_a_home_of_another_state_of_the_schema_is_refused_by_name(tmp_path: Path) -> None:
+    stack = partial(EmbeddedStack, tmp_path, workers=0, beat=False, flower=False, durable=False)
+    for _ in range(2):
+        with stack():
+            pass
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(dict.fromkeys(json.loads(schema.read_text()), "another state")))
+    with pytest.raises(dspex.ConfigurationError, match=re.escape(f"rm -r {tmp_path}")):
+        stack().start()
+    assert read_stack(tmp_path) is None
 
 
 def test_everything_is_stopped_even_if_the_output_is_closed(tmp_path: Path) -> None:

@@ -32,8 +32,6 @@ REVIEWS = (
     DemoReview("A wonderful bicycle. My daughter rides it every day. John", "positive", "bicycle", "John"),
     DemoReview("These shoes leak. My socks were wet after ten minutes. Sofia", "negative", "shoes", "Sofia"),
     DemoReview("The vacuum cleaner is loud, weak and expensive. Helen", "negative", "vacuum cleaner", "Helen"),
-    DemoReview("Great backpack: light, strong and very comfortable. Kenji", "positive", "backpack", "Kenji"),
-    DemoReview("The printer jams on every page. What a waste of money. Rosa", "negative", "printer", "Rosa"),
 )
 
 

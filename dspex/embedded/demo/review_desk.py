@@ -36,8 +36,6 @@ class Customer(dspy.Signature):  # type: ignore[misc]
 #: Small models follow examples more than words, and the last ones most. None of these reviews is in the demo.
 _EXAMPLES = (
     ("The mug is beautiful and keeps my tea hot for hours. Paul", "positive", "mug", "Paul"),
-    ("I love these gloves: warm, soft and light. Emma", "positive", "gloves", "Emma"),
-    ("This radio broke after two days, and the shop does not answer. Carlos", "negative", "radio", "Carlos"),
     ("The chair is hard and it wobbles. Never again. Rita", "negative", "chair", "Rita"),
 )
 
