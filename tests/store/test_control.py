@@ -339,6 +339,7 @@ def test_a_role_that_may_only_append_to_the_trail_is_enough(database: Database) 
         f"CREATE ROLE {role}", f"GRANT {role} TO CURRENT_USER", f"GRANT USAGE ON SCHEMA dspex TO {role}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA dspex TO {role}",
         f"REVOKE UPDATE, DELETE, TRUNCATE ON dspex.audit_events FROM {role}",
+        f"GRANT EXECUTE ON FUNCTION dspex.append_entries TO {role}",
     ):  # fmt: skip
         execute(database, grant)
     own = Database(database.url)
