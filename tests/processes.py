@@ -109,7 +109,7 @@ class WorkerProcess:
     """``dspex worker`` in a process of its own, its output in ``log``.
 
     It is a fork where :func:`forked_workers` holds, and else, or with a ``prefix`` or another ``python``, a new
-    interpreter: ``prefix`` is a command that starts it and becomes it.
+    interpreter: ``prefix`` is a command that starts it and becomes it. It has no parent: the process is the worker.
     """
 
     def __init__(
@@ -123,11 +123,12 @@ class WorkerProcess:
     ) -> None:
         self.log = log
         self._backends = backends
-        command = [*prefix, *dspex_command("worker", python=python)]
+        arguments = ("worker", "--processes", "1")
+        command = [*prefix, *dspex_command(*arguments, python=python)]
         plain = not prefix and python == sys.executable
         with log.open("wb") as output:
             self.process = (
-                start("dspex.cli", "worker", environment=environment_of(backends, environment), output=output)
+                start("dspex.cli", *arguments, environment=environment_of(backends, environment), output=output)
                 if plain
                 else _popen(command, environment_of(backends, environment), output)
             )

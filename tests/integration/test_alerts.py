@@ -228,7 +228,7 @@ def test_the_report_on_the_command_line(backends: Backends, client: Client, tmp_
     shell = Shell(backends, tmp_path)
     shown = shell("report")
     assert shown.returncode == 0
-    assert "submitted 1   completed 0   failed 0 (0.0%)   cancelled 1" in shown.stdout
+    assert "submitted 1   completed 0   failed 0 (–)   cancelled 1" in shown.stdout
     written = shell("report", "--since", "1h", "-o", "report.html", "--json")
     assert json.loads(written.stdout)["signature_compilation_events"] == 1
     assert "hunter22" not in shown.stdout + written.stdout + (tmp_path / "report.html").read_text()

@@ -160,10 +160,11 @@ def small_space(servers: EmbeddedServers) -> Iterator[Path]:
 
 
 def move_the_journal(database: Database) -> None:
-    """Have the journal's tables and indexes in the small tablespace."""
+    """Have the journal's tables and indexes in the small tablespace, without pages that have room for rows."""
     names = text("""SELECT relkind, oid::regclass::text FROM pg_class
         WHERE relnamespace = 'dspex'::regnamespace AND relname LIKE 'lm_calls%' AND relkind IN ('r', 'i')""")
     with database.transaction() as connection:
+        connection.exec_driver_sql("TRUNCATE dspex.lm_calls")
         for kind, name in connection.execute(names).all():
             connection.exec_driver_sql(f"ALTER {'TABLE' if kind == 'r' else 'INDEX'} {name} SET TABLESPACE small")
 

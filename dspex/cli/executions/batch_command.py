@@ -219,14 +219,16 @@ class BatchRun:
         elif self._written.add(index):
             result = self._program.signature.encode("outputs", dict(execution.result(0)))
             self._completed += 1
-            self._results.write({"index": index, "id": id, "result": json.loads(result)})
-            failpoint(AFTER_BATCH_LINE)
+            self._put(self._results, {"index": index, "id": id, "result": json.loads(result)})
 
     def _put_failure(self, line: Mapping[str, Any]) -> None:
         if self._written.add(line["index"]):
             self._causes[_cause(line)] += 1
-            self._failed.write(line)
-            failpoint(AFTER_BATCH_LINE)
+            self._put(self._failed, line)
+
+    def _put(self, file: LineFile, line: Mapping[str, Any]) -> None:
+        file.write(line)
+        failpoint(AFTER_BATCH_LINE)
 
 
 def _failure(execution: Execution) -> Mapping[str, Any] | None:
