@@ -91,7 +91,9 @@ class TestDatabases:
         if again:
             self._free.append(name)
         else:
-            self._administer(f"DROP DATABASE {name} WITH (FORCE)")
+            # Only a superuser may end the sessions of superusers: the one above may still be closing.
+            with self._superuser("postgres") as connection:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
     def url(self, name: str) -> str:
         return f"{self._servers.database_url.rsplit('/', 1)[0]}/{name}"
