@@ -42,6 +42,7 @@ _QUOTES = "*_`'\"~([{<"
 _MIRRORED = str.maketrans("([{<", ")]}>")
 _DECORATION = _QUOTES + ">#| \t-"
 _NUMBERED = re.compile(r"(?:\A|\n)[ \t]{0,9}(\d{1,2}[.)][ \t]{0,9})\Z")
+_LONGEST_NUMBERED = 22
 _QUOTATIONS = (">", '"', "'", "|")
 _HELD = _DECORATION + "\r\n.)0123456789"
 #: Text of a value that can neither hold a mark nor end with part of one.
@@ -187,7 +188,7 @@ class SectionScanner:
 
     def _line(self, before: str) -> str:
         """The text before a marker, without what stands beside the marker at the beginning of its line."""
-        numbered = _NUMBERED.search(before)
+        numbered = _NUMBERED.search(before, max(0, len(before) - _LONGEST_NUMBERED))
         if numbered and self._begins_line(before[: numbered.start(1)]):
             return before[: numbered.start(1)]
         return before.rstrip(_DECORATION)

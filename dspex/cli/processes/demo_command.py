@@ -171,6 +171,8 @@ class DemoRun:
     def _close(self) -> None:
         dspex = "dspex" if shutil.which("dspex") else os.path.relpath(sys.argv[0])
         module = Path(__file__).parents[2] / "embedded" / "demo" / "review_desk.py"
+        if module.is_relative_to(Path.cwd()):
+            module = module.relative_to(Path.cwd())
         self._console.print("\n[bold]Next[/]")
         for what, where in (
             (f"{dspex} up", "the stack for your own programs, with Flower, its dashboard"),
