@@ -1,7 +1,9 @@
 """The client for asyncio: ``await`` before calls, ``async for`` over waits.
 
-There is no second implementation. Short calls run the methods of :class:`dspex.Client` in a few threads; waiting is
-the shared logic of dspex/wait/completion.py, driven by the event loop, so a waiting task holds no thread.
+There is no second implementation. Submitting, reading and control run the methods of :class:`dspex.Client` in a
+greenlet over psycopg's asyncio (dspex/store/loop_database.py), without a thread. Waiting is the shared logic of
+dspex/wait/completion.py, driven by the event loop. What computes or blocks otherwise runs in a few threads: batches,
+reports, health.
 """
 
 from __future__ import annotations
@@ -25,16 +27,17 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 from dspex.client.batch import AsyncBatch, map_result, mapped, store_all
-from dspex.client.client import Client
+from dspex.client.client import Client, settings_of
 from dspex.client.execution import AsyncExecution, Execution
+from dspex.client.loop_session import LoopSession
 from dspex.client.result import Result
 from dspex.program.program import Program
 from dspex.settings import Settings
+from dspex.store.loop_database import in_greenlet
 from dspex.submit.batch_rows import Rejected
 from dspex.submit.bulk import BULK_ROWS, MAP_ROWS, chunks, chunks_async
 from dspex.wait.completion import any_final
 from dspex.wait.driver import Row, steps
-from dspex.wait.loop_driver import LoopDriver
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection  # needs greenlet, which callers who pass one have
@@ -50,11 +53,23 @@ Rows = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 def _awaited(
     method: Callable[Concatenate[Client, P], T],
 ) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """The method of the blocking client, over the connections of the event loop."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await in_greenlet(partial(method, self._on_loop, *args, **kwargs))
+
+    return call
+
+
+def _in_thread(
+    method: Callable[Concatenate[Client, P], T],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
     """The method of the blocking client, run in a thread."""
 
     @functools.wraps(method)
     async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._driver.call(partial(method, self._client, *args, **kwargs))
+        return await self._session.threads.run(partial(method, self._client, *args, **kwargs))
 
     return call
 
@@ -66,7 +81,7 @@ def _execution(
 
     @functools.wraps(method)
     async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncExecution:
-        return self._of(await self._driver.call(partial(method, self._client, *args, **kwargs)))
+        return self._of(await in_greenlet(partial(method, self._on_loop, *args, **kwargs)))
 
     return call
 
@@ -78,9 +93,16 @@ def _executions(
 
     @functools.wraps(method)
     async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> list[AsyncExecution]:
-        return [self._of(found) for found in await self._driver.call(partial(method, self._client, *args, **kwargs))]
+        return [self._of(found) for found in await in_greenlet(partial(method, self._on_loop, *args, **kwargs))]
 
     return call
+
+
+class _LoopClient(Client):
+    """The client whose methods are called in a greenlet."""
+
+    def __init__(self, session: LoopSession) -> None:
+        self._use(session)
 
 
 class AsyncClient:
@@ -92,8 +114,11 @@ class AsyncClient:
     def __init__(
         self, settings: Settings | None = None, *, database_url: str | None = None, broker_url: str | None = None
     ) -> None:
-        self._client = Client(settings, database_url=database_url, broker_url=broker_url)
-        self._driver = LoopDriver(self._client._session)
+        used = settings_of(settings, database_url=database_url, broker_url=broker_url)
+        self._session = LoopSession(used)
+        self._on_loop = _LoopClient(self._session)
+        #: For what runs in threads.
+        self._client = Client(used)
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,8 +128,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections and end every wait. Executions go on."""
-        await self._driver.call(self._client.close)
-        self._driver.close()
+        await self._session.threads.run(self._client.close)
+        await self._session.aclose()
 
     @property
     def settings(self) -> Settings:
@@ -116,9 +141,9 @@ class AsyncClient:
     programs = _awaited(Client.programs)
     batches = _awaited(Client.batches)
     workers = _awaited(Client.workers)
-    health = _awaited(Client.health)
-    alerts = _awaited(Client.alerts)
-    report = _awaited(Client.report)
+    health = _in_thread(Client.health)
+    alerts = _in_thread(Client.alerts)
+    report = _in_thread(Client.report)
     audit_trail = _awaited(Client.audit_trail)
     cancel = _awaited(Client.cancel)
     cancel_batch = _awaited(Client.cancel_batch)
@@ -126,7 +151,7 @@ class AsyncClient:
     pause = _awaited(Client.pause)
     resume = _awaited(Client.resume)
     paused = _awaited(Client.paused)
-    verify_audit = _awaited(Client.verify_audit)
+    verify_audit = _in_thread(Client.verify_audit)
     progress = _awaited(Client.progress)
     get = _execution(Client.get)
     retry = _execution(Client.retry)
@@ -147,13 +172,11 @@ class AsyncClient:
     ) -> AsyncExecution:
         """As :meth:`Client.submit`; ``connection`` is an AsyncConnection (psycopg) to the same database."""
         submit = partial(
-            self._client.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
+            self._on_loop.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
             timeout=timeout, metadata=metadata, stream=stream,
         )  # fmt: skip
         if connection is None:
-            return self._of(await self._driver.call(submit))
-        # The program is read before, because the submit itself then runs in the event loop.
-        await self._driver.call(partial(self._client._session.catalogue.current, program))
+            return self._of(await in_greenlet(submit))
         return self._of(await connection.run_sync(lambda sync_connection: submit(connection=sync_connection)))
 
     async def execute(
@@ -179,9 +202,11 @@ class AsyncClient:
     ) -> AsyncBatch:
         """As :meth:`Client.submit_many`; ``rows`` may be asynchronous, and other rows are iterated in a thread."""
         begin = partial(self._client._submitter.begin, program, priority=priority, run_at=run_at, metadata=metadata)
-        taken, intake = await self._driver.call(begin)
-        await store_all(self._driver, intake, self._chunks(rows, BULK_ROWS), on_rejected or taken.rejected.append)
-        return AsyncBatch(self._client._session, self._driver, taken)
+        taken, intake = await self._session.threads.run(begin)
+        await store_all(
+            self._session.driver, intake, self._chunks(rows, BULK_ROWS), on_rejected or taken.rejected.append
+        )
+        return AsyncBatch(self._session, taken)
 
     async def map(
         self,
@@ -195,16 +220,17 @@ class AsyncClient:
     ) -> AsyncGenerator[Any, None]:
         """As :meth:`Client.map`."""
         begin = partial(self._client._submitter.begin, program, priority=priority, metadata=metadata)
-        taken, intake = await self._driver.call(begin)
-        async with aclosing(mapped(self._driver, taken, intake, self._chunks(rows, MAP_ROWS), timeout)) as pairs:
+        taken, intake = await self._session.threads.run(begin)
+        source = self._chunks(rows, MAP_ROWS)
+        async with aclosing(mapped(self._session.driver, taken, intake, source, timeout)) as pairs:
             async for slot, row in pairs:
-                # Blocks for no query: the program is in the catalogue.
+                # Waits for no query: the program is in the catalogue.
                 yield map_result(self._client._session, slot, row, return_exceptions=return_exceptions)
 
     async def batch(self, id: UUID | str) -> AsyncBatch:
         """As :meth:`Client.batch`."""
-        found = await self._driver.call(partial(self._client.batch, id))
-        return AsyncBatch(self._client._session, self._driver, found._rows)
+        found = await in_greenlet(partial(self._on_loop.batch, id))
+        return AsyncBatch(self._session, found._rows)
 
     async def wait_any(
         self,
@@ -212,14 +238,14 @@ class AsyncClient:
         timeout: float | None,  # noqa: ASYNC109 - it ends, and raises nothing
     ) -> AsyncGenerator[Row, None]:
         """The row of each of these executions as it becomes final; ends with the last, or after ``timeout`` seconds."""
-        async with aclosing(any_final(self._driver, ids, timeout)) as rows:
+        async with aclosing(any_final(self._session.driver, ids, timeout)) as rows:
             async for row in rows:
                 yield row
 
     def _chunks(self, rows: Rows, most: int) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
         if isinstance(rows, AsyncIterable):
             return chunks_async(rows, most)
-        return steps(self._driver, chunks(rows, most))
+        return steps(self._session.driver, chunks(rows, most))
 
     def _of(self, execution: Execution) -> AsyncExecution:
-        return AsyncExecution(self._client._session, self._driver, execution._row)
+        return AsyncExecution(self._session, execution._row)

@@ -196,14 +196,10 @@ class AsyncBatch(_BatchHandle):
     """:class:`Batch` with ``await``: also for ``progress`` and ``failures``, as in
     ``(await batch.progress).completed``."""
 
-    def __init__(self, session: Session, driver: Driver, rows: BatchRows) -> None:
-        super().__init__(session, rows)
-        self._driver = driver
-
     @property
     def progress(self) -> Awaitable[Progress]:
         """As :attr:`Batch.progress`."""
-        return self._driver.call(lambda: Progress.of(self._session.progress(self.id)))
+        return self._session.driver.call(lambda: Progress.of(self._session.progress(self.id)))
 
     @property
     def failures(self) -> Awaitable[Mapping[str, int]]:
@@ -211,8 +207,8 @@ class AsyncBatch(_BatchHandle):
         return self._driver.call(lambda: self._session.failures(self.id))
 
     async def cancel(self, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
-        """As :meth:`Batch.cancel`; ``on_progress`` is called in another thread."""
-        return await self._driver.call(partial(self._session.control.cancel_batch, self.id, on_progress))
+        """As :meth:`Batch.cancel`."""
+        return await self._session.driver.call(partial(self._session.control.cancel_batch, self.id, on_progress))
 
     async def as_completed(
         self,
@@ -221,9 +217,9 @@ class AsyncBatch(_BatchHandle):
         skip: Collection[int] = (),
     ) -> AsyncGenerator[AsyncExecution, None]:
         """As :meth:`Batch.as_completed`."""
-        async with aclosing(self._as_completed(self._driver, timeout, skip)) as rows:
+        async with aclosing(self._as_completed(self._session.driver, timeout, skip)) as rows:
             async for row in rows:
-                yield AsyncExecution(self._session, self._driver, row)
+                yield AsyncExecution(self._session, row)
 
     async def in_order(
         self,
@@ -232,9 +228,9 @@ class AsyncBatch(_BatchHandle):
         skip: Collection[int] = (),
     ) -> AsyncGenerator[AsyncExecution, None]:
         """As :meth:`Batch.in_order`."""
-        async with aclosing(self._in_order(self._driver, timeout, skip)) as rows:
+        async with aclosing(self._in_order(self._session.driver, timeout, skip)) as rows:
             async for row in rows:
-                yield AsyncExecution(self._session, self._driver, row)
+                yield AsyncExecution(self._session, row)
 
 
 def pending(rows: BatchRows, skip: Iterable[int] = ()) -> IndexSet:
@@ -258,7 +254,7 @@ async def store_all(
 ) -> None:
     """Store the rows of a source, and report the rejected ones."""
     async for rows in source:
-        for rejected in await driver.call(partial(intake.add, rows)):
+        for rejected in await driver.block(partial(intake.add, rows)):
             on_rejected(rejected)
 
 
@@ -277,7 +273,7 @@ async def mapped(
 
     async def taken() -> AsyncIterator[Sequence[Slot]]:
         async for rows in source:
-            yield await driver.call(partial(add, rows))
+            yield await driver.block(partial(add, rows))
 
     async with aclosing(in_order(driver, batch.id, taken(), seconds, window=WINDOW)) as pairs:
         async for pair in pairs:

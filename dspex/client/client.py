@@ -40,7 +40,7 @@ from dspex.wait.blocking_driver import complete, iterate
 from dspex.wait.completion import any_final
 from dspex.wait.driver import Row, steps
 
-__all__ = ["Client"]
+__all__ = ["Client", "settings_of"]
 
 
 class Client:
@@ -55,9 +55,11 @@ class Client:
     def __init__(
         self, settings: Settings | None = None, *, database_url: str | None = None, broker_url: str | None = None
     ) -> None:
-        urls = {"database_url": database_url, "broker_url": broker_url}
-        self._session = Session(settings or Settings.load(**{name: url for name, url in urls.items() if url}))
-        self._submitter = Submitter(self._session)
+        self._use(Session(settings_of(settings, database_url=database_url, broker_url=broker_url)))
+
+    def _use(self, session: Session) -> None:
+        self._session = session
+        self._submitter = Submitter(session)
 
     def __enter__(self) -> Self:
         return self
@@ -356,6 +358,11 @@ class Client:
 def _member_text(value: Any) -> str:
     """A member of metadata as Postgres reads it from JSON."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def settings_of(settings: Settings | None, **urls: str | None) -> Settings:
+    """The settings of a client that is given these settings or URLs."""
+    return settings or Settings.load(**{name: url for name, url in urls.items() if url})
 
 
 def _uuid(id: UUID | str, of: str = "an execution") -> UUID:

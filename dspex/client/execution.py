@@ -256,19 +256,15 @@ class AsyncExecution(ExecutionSnapshot):
     """:class:`Execution` with ``await``: also for ``inputs``, ``audit_trail`` and ``calls``, as in
     ``await execution.inputs``."""
 
-    def __init__(self, session: Session, driver: Driver, row: Row) -> None:
-        super().__init__(session, row)
-        self._driver = driver
-
     @property
     def inputs(self) -> Awaitable[dict[str, Any]]:
         """As :attr:`Execution.inputs`."""
-        return self._driver.call(partial(self._session.inputs, self._row))
+        return self._session.driver.call(partial(self._session.inputs, self._row))
 
     @property
     def audit_trail(self) -> Awaitable[AuditTrail]:
         """As :attr:`Execution.audit_trail`."""
-        return self._driver.call(partial(self._session.audit_trail, self.id))
+        return self._session.driver.call(partial(self._session.audit_trail, self.id))
 
     @property
     def calls(self) -> Awaitable[Sequence[ModelCall]]:
@@ -277,12 +273,12 @@ class AsyncExecution(ExecutionSnapshot):
 
     async def refresh(self) -> Self:
         """As :meth:`Execution.refresh`."""
-        self._row = await self._driver.call(partial(self._session.row, self.id))
+        self._row = await self._session.driver.call(partial(self._session.row, self.id))
         return self
 
     async def result(self, timeout: float | None = None) -> Result:  # noqa: ASYNC109 - as in Execution.result
         """As :meth:`Execution.result`."""
-        return await self._finish(self._driver, timeout)
+        return await self._finish(self._session.driver, timeout)
 
     async def stream(
         self,
@@ -291,13 +287,13 @@ class AsyncExecution(ExecutionSnapshot):
         timeout: float | None = None,  # noqa: ASYNC109 - as in Execution.stream
     ) -> AsyncGenerator[StreamEvent, None]:
         """As :meth:`Execution.stream`."""
-        async with aclosing(follow(self._driver, self._session, self.id, after, timeout)) as events:
+        async with aclosing(follow(self._session.driver, self._session, self.id, after, timeout)) as events:
             async for event in events:
                 yield event
 
     async def cancel(self) -> bool:
         """As :meth:`Execution.cancel`."""
-        return await self._driver.call(partial(self._session.control.cancel, self.id))
+        return await self._session.driver.call(partial(self._session.control.cancel, self.id))
 
 
 def cause_code(error: DspexError) -> str:

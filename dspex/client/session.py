@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from dspex.client.audit_trail import AuditTrail
+from dspex.client.connections import ClientConnections, connect
 from dspex.client.deployed_programs import Catalogue
 from dspex.client.lookup import not_found
 from dspex.client.model_call import ModelCall, model_calls
@@ -31,11 +32,8 @@ from dspex.store.operations import audit_pages
 from dspex.store.programs import Deployed
 from dspex.submit.batch_rows import BatchRows
 from dspex.submit.prepare import Preparer
-from dspex.submit.rate_limit import SubmitRate
 from dspex.submit.size_limits import Bounds
-from dspex.wait.blocking_driver import BlockingDriver
-from dspex.wait.driver import Row
-from dspex.wait.hints import Waiter
+from dspex.wait.driver import Driver, Row
 
 __all__ = ["Session"]
 
@@ -61,21 +59,41 @@ class Session:
 
     def _connect(self) -> None:
         """Make everything that owns sockets, threads or locks."""
-        self.database = Database(self._backends.database_url, application_name="dspex client")
-        self.broker = Broker(self._backends.broker_url)
-        self.waiter = Waiter(self.broker)
-        self.driver = BlockingDriver(self)
-        self.rate = SubmitRate(self.settings, self.broker)
-        self.control = Control(self.database, self.broker)
-        self.catalogue = Catalogue(self.database)
-        self.health = client_check(self._backends, interval_seconds=self.settings.health_interval_seconds)
+        self._connections = connect(self.settings, self._backends)
+        interval = self.settings.health_interval_seconds
+        self.health = client_check(self._backends, interval_seconds=interval)
+
+    def _inherited(self) -> object:
+        """What a forked child must neither use nor close."""
+        return self._connections
 
     def close(self) -> None:
         """Close the connections and end the waiting thread."""
-        self.waiter.close()
-        self.rate.close()
-        self.broker.close()
-        self.database.close()
+        self.connections.close()
+
+    @property
+    def connections(self) -> ClientConnections:
+        return self._connections
+
+    @property
+    def database(self) -> Database:
+        return self.connections.database
+
+    @property
+    def broker(self) -> Broker:
+        return self.connections.broker
+
+    @property
+    def driver(self) -> Driver:
+        return self.connections.driver
+
+    @property
+    def control(self) -> Control:
+        return self.connections.control
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.connections.catalogue
 
     def check_schema(self) -> None:
         """Raise SchemaOutdated unless the database has the schema this version needs."""
@@ -168,7 +186,7 @@ _inherited: list[object] = []
 
 def _leave_to_parent() -> None:
     for session in _sessions:
-        _inherited.extend((session.database, session.broker, session.waiter))
+        _inherited.append(session._inherited())
         session._connect()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -17,7 +16,7 @@ from dspex.errors import BackendUnavailable, ExecutionNotFound, FieldError, Idem
 from dspex.program.program import Program
 from dspex.program.storable_text import STORABLE, is_storable
 from dspex.sealing.values import is_sealed
-from dspex.settings.failpoints import AFTER_INSERT, BETWEEN_CHUNKS, failpoint
+from dspex.settings.failpoints import BETWEEN_CHUNKS, failpoint
 from dspex.store.lifecycle import executions
 from dspex.store.lifecycle.batch_ids import new_batch_id
 from dspex.store.lifecycle.executions import Submission
@@ -28,8 +27,6 @@ from dspex.submit.trace_context import submitting
 from dspex.wait.driver import Row
 
 __all__ = ["Submitter"]
-
-log = logging.getLogger("dspex")
 
 
 class Submitter:
@@ -51,16 +48,17 @@ class Submitter:
         """The row of the execution: see :meth:`dspex.Client.submit`. ``options`` go to Preparer.prepare."""
         faults = [*_key_faults(idempotency_key), *_connection_faults(connection)]
         session = self._session
-        session.rate.take()
+        session.connections.rate.take()
         with submitting(program if isinstance(program, str) else program.name) as traced:
             for fresh in (False, True):
                 current = session.catalogue.current(program, fresh=fresh)
                 submission = session.preparer.prepare(current, inputs, faults=faults, **options)
                 # An id must not be published before its transaction commits: then the pump publishes it.
                 submission = submission._replace(
-                    stream=stream, publish=connection is None, traceparent=traced.traceparent
-                )
-                stored = self._insert(submission, idempotency_key, connection)
+                    stream=stream, publish=connection is None, traceparent=traced.traceparent, key=idempotency_key,
+                    inputs_hash=b"" if idempotency_key is None else _inputs_hash(submission.inputs),
+                )  # fmt: skip
+                stored = self._insert(submission, connection)
                 if stored is not None:
                     traced.stored(stored["id"])
                     return stored
@@ -88,24 +86,21 @@ class Submitter:
         options = self._session.preparer.options(program, priority=priority, run_at=run_at, metadata=metadata)
         return Intake(batch, options, self._store)
 
-    def _insert(self, submission: Submission, key: str | None, connection: Connection | None) -> Row | None:
-        """The row of the execution, stored now or before; None when its version is not the current one."""
-        if key is None:
-            insert = partial(executions.insert, submission=submission)
-        else:
-            digest = _inputs_hash(submission.inputs)
-            insert = partial(executions.insert_once, submission=submission, key=key, inputs_hash=digest)
-        if (row := self._session.run(insert, connection)) is None:
-            return self._earlier(submission, key, connection)
-        failpoint(AFTER_INSERT)
-        if row.dispatched_at is not None:
-            self._publish(submission)
-        return _new_row(submission, row.created_at)
+    def _insert(self, submission: Submission, connection: Connection | None) -> Row | None:
+        """The row of the execution, stored now or before; None when its version is not the current one.
 
-    def _earlier(self, submission: Submission, key: str | None, connection: Connection | None) -> Row | None:
+        It shares a statement with what is submitted at the same time, unless ``connection`` has a transaction.
+        """
+        if connection is None:
+            row = self._session.connections.submit(submission)
+        else:
+            row = self._session.run(partial(executions.insert, submission=submission), connection)
+        return self._earlier(submission, connection) if row is None else _new_row(submission, row.created_at)
+
+    def _earlier(self, submission: Submission, connection: Connection | None) -> Row | None:
         """The row that was stored before with this key or id, if any."""
         session = self._session
-        if key is not None:
+        if (key := submission.key) is not None:
             known = session.run(partial(executions.known_key, program=submission.program, key=key), connection)
             if known is not None:
                 return self._keyed(submission, key, known, connection)
@@ -146,7 +141,7 @@ class Submitter:
         Tries once more when the connection breaks, as it may have been cut while it was idle.
         """
         session = self._session
-        session.rate.wait()
+        session.connections.rate.wait()
         with submitting(submissions[0].program, count=len(submissions)) as traced:
             if traced.traceparent is not None:
                 submissions = [each._replace(traceparent=traced.traceparent) for each in submissions]
@@ -159,12 +154,6 @@ class Submitter:
                     if again:
                         raise
         failpoint(BETWEEN_CHUNKS)
-
-    def _publish(self, submission: Submission) -> None:
-        try:
-            self._session.broker.publish([submission.id], program=submission.program, priority=submission.priority)
-        except BackendUnavailable as error:
-            log.warning("%s", error)
 
 
 def _new_row(submission: Submission, created_at: datetime) -> Row:

@@ -7,6 +7,7 @@ upgraded at different times, and checksummed, because a damaged id would look li
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,11 +15,25 @@ from uuid import UUID
 
 from dspex.errors import MessageRefused
 
-__all__ = ["MAX_IDS", "VERSION", "pack", "unpack"]
+__all__ = ["MAX_IDS", "VERSION", "message_size", "pack", "unpack"]
 
 VERSION = 1
 #: The most execution ids in one message.
 MAX_IDS = 100
+#: Besides, a message carries at most 1/SLOTS_PART of what the smallest worker runs at once, and only so much of what is
+#: published together that each worker gets MESSAGES_LEAST messages of it.
+SLOTS_PART = 2
+MESSAGES_LEAST = 2
+
+
+def message_size(count: int, *, workers: int, smallest: int) -> int:
+    """How many of ``count`` executions travel in one message, to ``workers`` of which the smallest runs ``smallest``.
+
+    A message costs its worker as much CPU as several executions that do nothing, so larger messages are better; but no
+    worker should receive what another has room for.
+    """
+    share = math.ceil(count / (max(workers, 1) * MESSAGES_LEAST))
+    return max(min(share, smallest // SLOTS_PART, MAX_IDS), 1)
 
 
 def pack(ids: Sequence[UUID]) -> dict[str, Any]:

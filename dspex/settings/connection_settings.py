@@ -62,6 +62,13 @@ class ConnectionSettings(BaseModel):
         description="In production, allow connections to Postgres and Redis on other hosts without TLS, in a trusted "
         "network.",
     )
+    client_connections: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="How many connections to Postgres, and how many to Redis, a client opens at most in a process. "
+        "They stay open; calls share them, and wait for one.",
+    )
     home: Path = Field(default_factory=_default_home, description="The directory of the embedded stack's data.")
     embedded_postgres_bin: DirectoryPath | None = Field(
         None,

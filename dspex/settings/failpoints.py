@@ -35,6 +35,7 @@ __all__ = [
     "AFTER_RECOVER",
     "AFTER_SETTLE",
     "BEFORE_CLAIM",
+    "BEFORE_INSERT",
     "BEFORE_PUBLISH",
     "BEFORE_RECOVER",
     "BEFORE_SETTLE",
@@ -46,7 +47,10 @@ __all__ = [
     "parse",
 ]
 
-#: In the producer, after the commit of an execution: Redis has no message, and the caller may not have the id.
+#: In the producer, with the submits of one or several callers about to share a statement: nothing is stored.
+BEFORE_INSERT = "before_insert"
+
+#: In the producer, after the commit of these submits: Redis has no message, and no caller has an id.
 AFTER_INSERT = "after_insert"
 
 #: In the publisher (producer or pump), before it publishes: the row is marked as dispatched, and no message exists.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["array", "text_array"]
+__all__ = ["array", "bytes_array", "text_array"]
 
 
 def array(values: Iterable[object]) -> str:
@@ -19,6 +19,11 @@ def array(values: Iterable[object]) -> str:
 def text_array(values: Iterable[str | None]) -> str:
     """An array of texts, any of which may be None."""
     return "{" + ",".join("NULL" if value is None else _quoted(value) for value in values) + "}"
+
+
+def bytes_array(values: Iterable[bytes]) -> str:
+    """An array of byte strings."""
+    return array(f'"\\\\x{value.hex()}"' for value in values)
 
 
 def _quoted(value: str) -> str:

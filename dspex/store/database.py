@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -32,20 +33,24 @@ T = TypeVar("T")
 UNKNOWN_SAVED = "whether it was saved is not known"
 #: A single statement that conflicts with another transaction is tried again after these times.
 CONFLICT_PAUSES = (0.0, 0.02, 0.1, 0.5)
+#: The longest wait for a connection of the pool.
+POOL_SECONDS = 30
 
 
 class Database:
     """A pool of connections to one Postgres, safe to share between threads. Connects on first use."""
 
-    def __init__(self, url: str, *, pool_size: int = 5, application_name: str = "dspex") -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 5, overflow: int | None = None, application_name: str = "dspex"
+    ) -> None:
+        """``overflow``: how many connections beyond the pool's are opened at need, and closed after use."""
         self.url = url
-        self.engine: Engine = create_engine(
-            "postgresql+psycopg://",  # libpq reads the URL itself: see _connect_to
+        self.engine = self._engine(
             connect_args=connect_arguments(url, application_name),
             isolation_level="READ COMMITTED",
             pool_size=pool_size,
-            max_overflow=pool_size * 2,
-            pool_timeout=30,
+            max_overflow=pool_size * 2 if overflow is None else overflow,
+            pool_timeout=POOL_SECONDS,
             pool_use_lifo=True,
             hide_parameters=True,  # errors end up in logs, which must not contain inputs
         )
@@ -54,6 +59,12 @@ class Database:
         if is_pooled(url):
             event.listen(self.engine, "connect", _set_time_zone)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def _engine(self, **options: Any) -> Engine:
+        return create_engine("postgresql+psycopg://", **options)  # libpq reads the URL itself: see _connect_to
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def run(self, work: Callable[[Connection], T], *, saved: str = "nothing was saved") -> T:
         """Call ``work`` with an autocommit connection, and once more when a pooled connection turns out to be dead, or
@@ -75,7 +86,7 @@ class Database:
                     lost, pause = True, 0.0
                 if pause is None:
                     raise self._translate(error, saved) from error
-            time.sleep(pause)
+            self._sleep(pause)
 
     @contextmanager
     def transaction(
@@ -157,8 +168,8 @@ class Database:
 
     def _pool_exhausted(self, saved: str) -> BackendUnavailable:
         return BackendUnavailable(
-            f"no free connection to Postgres at {without_password(self.url)} within 30 s ({saved}): "
-            "share fewer threads per Client, or give it a larger pool",
+            f"no free connection to Postgres at {without_password(self.url)} within {POOL_SECONDS} s ({saved}): "
+            "the database is slow, or DSPEX_CLIENT_CONNECTIONS is too small",
             backend="postgres",
         )
 
@@ -185,8 +196,10 @@ def _connect_to(conninfo: str) -> Callable[..., None]:
     return connect
 
 
-def _set_time_zone(connection: psycopg.Connection[Any], _record: object) -> None:
-    connection.execute(IN_UTC)
+def _set_time_zone(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(IN_UTC)
+    cursor.close()
     connection.commit()
 
 

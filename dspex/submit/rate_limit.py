@@ -16,11 +16,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from dspex.errors import RateLimited
 from dspex.publish.broker import Broker
@@ -67,10 +64,8 @@ class SubmitRate:
         self.burst = settings.rate_limit_burst
         self.client = settings.client or f"{getpass.getuser()}@{socket.gethostname()}"
         self._interval_ms = 60_000 / self.per_minute if self.per_minute else 0.0
-        self._broker = broker
+        self._script = broker.script(_SCRIPT, seconds=TIMEOUT_SECONDS)
         self._lock = threading.Lock()
-        self._redis: redis.Redis | None = None
-        self._script: Any = None
         self._away_until = 0.0
         self._paid_ms = 0.0
 
@@ -90,10 +85,6 @@ class SubmitRate:
         """Count a submit as soon as the limit allows, for the rows of a batch, which must not be cut short."""
         while self.per_minute is not None and (early_ms := self.early_ms()) > 0:
             sleep(early_ms / 1000)
-
-    def close(self) -> None:
-        if self._redis is not None:
-            self._redis.close()
 
     def early_ms(self, now_ms: int = 0) -> float:
         """Milliseconds until a submit may be counted; 0: it is counted. ``now_ms`` is for tests; 0: use the clock."""
@@ -116,12 +107,7 @@ class SubmitRate:
         return early
 
     def _run(self, now_ms: int) -> object:
-        with self._lock:
-            if self._script is None:
-                # A repeated call would count twice.
-                self._redis = self._broker.client(socket_timeout=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 0))
-                self._script = self._redis.register_script(_SCRIPT)
-        return self._script(keys=[f"dspex:rate:{self.client}"], args=[self._interval_ms, self.burst, now_ms])
+        return self._script([f"dspex:rate:{self.client}"], [self._interval_ms, self.burst, now_ms])
 
     def _locally(self, now_ms: float) -> float:
         """The same count for this process alone."""

@@ -11,18 +11,9 @@ from uuid import UUID
 import redis
 
 from dspex.publish import redis_clients
-from dspex.wait.driver import (
-    FOLLOWER_OPTIONS,
-    Connections,
-    Entries,
-    Follower,
-    Row,
-    Signal,
-    entries_of,
-    final_rows,
-    read_arguments,
-)
-from dspex.wait.hints import Watch
+from dspex.store.batching.thread_batcher import ThreadBatcher
+from dspex.wait.driver import FOLLOWER_OPTIONS, Entries, Follower, Row, Signal, entries_of, read_arguments
+from dspex.wait.hints import Waiter, Watch
 
 __all__ = ["BlockingDriver", "complete", "iterate"]
 
@@ -46,24 +37,28 @@ class ThreadSignal:
 class BlockingDriver:
     """Drives in the calling thread: every await blocks, and none suspends."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+    def __init__(self, waiter: Waiter, finals: ThreadBatcher[Sequence[UUID], Sequence[Row]], broker_url: str) -> None:
+        self._waiter = waiter
+        self._finals = finals
+        self._broker_url = broker_url
 
     def signal(self) -> ThreadSignal:
         return ThreadSignal()
 
     def watch(self, keys: Sequence[str], signal: Signal) -> AbstractContextManager[Watch]:
-        return self._connections.waiter.watch(keys, signal.set)
+        return self._waiter.watch(keys, signal.set)
 
     async def call(self, work: Callable[[], T]) -> T:
         return work()
 
+    block = call
+
     async def finals(self, ids: Sequence[UUID]) -> Sequence[Row]:
-        return final_rows(self._connections, ids)
+        return self._finals.ask(ids)
 
     @asynccontextmanager
     async def follower(self, key: str) -> AsyncIterator[Follower]:
-        with redis_clients.client(self._connections.broker.url, **FOLLOWER_OPTIONS) as source:
+        with redis_clients.client(self._broker_url, **FOLLOWER_OPTIONS) as source:
             yield _BlockingFollower(source, key)
 
 

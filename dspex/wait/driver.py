@@ -13,21 +13,16 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from dspex.publish.broker import Broker
-from dspex.store.database import Database
-from dspex.store.lifecycle import executions
-from dspex.wait.hints import Waiter, Watch
+from dspex.wait.hints import Watch
 
 __all__ = [
     "FOLLOWER_OPTIONS",
-    "Connections",
     "Driver",
     "Entries",
     "Follower",
     "Row",
     "Signal",
     "entries_of",
-    "final_rows",
     "read_arguments",
     "steps",
 ]
@@ -41,14 +36,6 @@ Entries = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 FOLLOWER_OPTIONS: Mapping[str, Any] = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0, "protocol": 2}
 #: The most entries of one reply.
 ENTRIES = 500
-
-
-class Connections(Protocol):
-    """The connections of a client. They are replaced in a forked child, so read them at each use."""
-
-    database: Database
-    broker: Broker
-    waiter: Waiter
 
 
 class Signal(Protocol):
@@ -79,17 +66,15 @@ class Driver(Protocol):
     def watch(self, keys: Sequence[str], signal: Signal) -> AbstractContextManager[Watch]: ...
 
     async def call(self, work: Callable[[], T]) -> T:
+        """The return value of ``work``, which waits for nothing but the connections of the client's session."""
+
+    async def block(self, work: Callable[[], T]) -> T:
         """The return value of ``work``, which may block."""
 
     async def finals(self, ids: Sequence[UUID]) -> Sequence[Row]:
         """The rows of these executions that are final."""
 
     def follower(self, key: str) -> AbstractAsyncContextManager[Follower]: ...
-
-
-def final_rows(connections: Connections, ids: Sequence[UUID]) -> Sequence[Row]:
-    """The rows of these executions that are final."""
-    return connections.database.run(partial(executions.find_many, ids=ids, final=True))
 
 
 def read_arguments(key: str, after: str, seconds: float) -> dict[str, Any]:
@@ -108,5 +93,5 @@ def entries_of(reply: Any) -> Entries:
 
 async def steps(driver: Driver, items: Iterator[T]) -> AsyncGenerator[T, None]:
     """The items of an iterator that blocks. None of them may be None."""
-    while (item := await driver.call(partial(next, items, None))) is not None:
+    while (item := await driver.block(partial(next, items, None))) is not None:
         yield item

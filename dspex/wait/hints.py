@@ -3,7 +3,7 @@
 Workers publish the ids of finished executions on ``dspex:done``. An id is only a hint: a watch collects ids to look up
 in Postgres. Hints can be lost, so every few seconds, and after each new subscription, every watch is marked stale:
 its caller then looks up all its executions. Two threads do this: one listens to Redis, and the other marks watches
-stale, whatever happens to the first.
+stale, whatever happens to the first. In the asynchronous client two tasks do it (loop_waiter.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dspex.publish.channels import DONE_CHANNEL, read_ids
 from dspex.publish.refused_data import RefusedData
 from dspex.store.lifecycle.batch_ids import batch_prefix
 
-__all__ = ["Hints", "Waiter", "Watch"]
+__all__ = ["Hints", "Waiter", "Watch", "Watches"]
 
 #: How often watches are marked stale, with and without Redis.
 POLL_SECONDS = 5.0
@@ -88,16 +88,15 @@ class Watch:
         self._wake()
 
 
-class Waiter:
-    """Hands the hints of ``dspex:done`` to watches. The threads start with the first watch."""
+class Watches:
+    """Hands the hints of ``dspex:done`` to watches. Listening begins with the first watch."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._watches: defaultdict[str, list[Watch]] = defaultdict(list)
-        self._closed = threading.Event()
+        self._begun = False
+        self._ended = False
         self._subscribed = False
-        self._threads: Sequence[threading.Thread] = ()
         #: The messages of the channel that are not ids.
         self.refused = RefusedData(DONE_CHANNEL, log)
 
@@ -108,10 +107,11 @@ class Waiter:
         with self._lock:
             for key in watch.keys:
                 self._watches[key].append(watch)
-            if self._closed.is_set():
+            if self._ended:
                 watch.end()
-            elif not self._threads:
-                self._start()
+            elif not self._begun:
+                self._begun = True
+                self._begin()
         try:
             yield watch
         finally:
@@ -121,47 +121,16 @@ class Waiter:
                     if not self._watches[key]:
                         del self._watches[key]
 
-    def close(self) -> None:
-        """End the threads and every wait."""
-        self._closed.set()
+    def end(self) -> None:
+        """End every wait."""
+        with self._lock:
+            self._ended = True
         for watch in self._all():
             watch.end()
-        for thread in self._threads:
-            thread.join(timeout=5)
 
-    def _start(self) -> None:
-        self._threads = [
-            threading.Thread(target=run, name=f"dspex-{name}", daemon=True)
-            for name, run in (("waiter", self._listen_always), ("waiter-poll", self._poll_always))
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _poll_always(self) -> None:
-        polled_at = time.monotonic()
-        while not self._closed.wait(POLL_SECONDS_WITHOUT_REDIS):
-            if not self._subscribed or time.monotonic() - polled_at >= POLL_SECONDS:
-                self._poll()
-                polled_at = time.monotonic()
-
-    def _listen_always(self) -> None:
-        while not self._closed.is_set():
-            try:
-                self._listen()
-            except (redis.RedisError, OSError) as error:
-                log.warning("waiting without Redis, by asking Postgres: %s", error)
-            except Exception as error:  # the server does not keep to Redis' protocol
-                log.warning("waiting without Redis, by asking Postgres: its reply is unreadable: %r", type(error))
-            self._subscribed = False
-            self._closed.wait(RECONNECT_SECONDS)
-
-    def _listen(self) -> None:
-        with self._broker.client(health_check_interval=10) as client, client.pubsub() as pubsub:
-            pubsub.subscribe(DONE_CHANNEL)
-            while not self._closed.is_set():
-                message = pubsub.get_message(timeout=0.5)
-                if message is not None:
-                    self._take(message["type"], message["data"])
+    def _begin(self) -> None:
+        """Begin to listen, and to mark watches stale. With the lock."""
+        raise NotImplementedError
 
     def _take(self, kind: str, data: object) -> None:
         """Take a message of the subscription."""
@@ -175,6 +144,14 @@ class Waiter:
                 self.refused.note(error.details["reason"])
             else:
                 self._hint(ids)
+
+    def _lose(self, error: Exception) -> None:
+        """The subscription ended."""
+        self._subscribed = False
+        if isinstance(error, redis.RedisError | OSError):
+            log.warning("waiting without Redis, by asking Postgres: %s", error)
+        else:  # the server does not keep to Redis' protocol
+            log.warning("waiting without Redis, by asking Postgres: its reply is unreadable: %r", type(error))
 
     def _poll(self) -> None:
         for watch in self._all():
@@ -193,3 +170,52 @@ class Waiter:
                         hints[watch].append(id)
         for watch, hinted in hints.items():
             watch.hint(hinted)
+
+
+class Waiter(Watches):
+    """Listens in threads."""
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__()
+        self._broker = broker
+        self._closed = threading.Event()
+        self._threads: Sequence[threading.Thread] = ()
+
+    def close(self) -> None:
+        """End the threads and every wait."""
+        self._closed.set()
+        self.end()
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def _begin(self) -> None:
+        self._threads = [
+            threading.Thread(target=run, name=f"dspex-{name}", daemon=True)
+            for name, run in (("waiter", self._listen_always), ("waiter-poll", self._poll_always))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _poll_always(self) -> None:
+        polled_at = time.monotonic()
+        while not self._closed.wait(POLL_SECONDS_WITHOUT_REDIS):
+            if not self._subscribed or time.monotonic() - polled_at >= POLL_SECONDS:
+                self._poll()
+                polled_at = time.monotonic()
+
+    def _listen_always(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._listen()
+            except Exception as error:
+                self._lose(error)
+            self._subscribed = False
+            self._closed.wait(RECONNECT_SECONDS)
+
+    def _listen(self) -> None:
+        with self._broker.client(health_check_interval=10) as client, client.pubsub() as pubsub:
+            pubsub.subscribe(DONE_CHANNEL)
+            while not self._closed.is_set():
+                message = pubsub.get_message(timeout=0.5)
+                if message is not None:
+                    self._take(message["type"], message["data"])

@@ -123,7 +123,7 @@ def test_a_wait_ends_with_its_timeout_or_its_client(client: Client) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    wait_for(lambda: client._session.waiter._watches, "the wait to begin")
+    wait_for(lambda: client._session.connections.waiter._watches, "the wait to begin")
     client.close()
     thread.join(30)
     assert [error.code for error in failures if isinstance(error, dspex.DspexError)] == ["client_closed"]
@@ -202,7 +202,7 @@ async def test_hundreds_of_tasks_wait_without_a_thread_each(backends: Backends, 
         # A task that is cancelled leaves nothing behind, and one that waits is told when the client is closed.
         other = await client.submit("endless", {"question": "?"})
         left, told = asyncio.create_task(other.result()), asyncio.create_task(other.result())
-        watches = client._client._session.waiter._watches
+        watches = client._session.connections.waiter._watches
         await asyncio.to_thread(wait_for, lambda: len(watches.get(str(other.id), ())) == 2, "both to wait")
         left.cancel()
         with pytest.raises(asyncio.CancelledError):

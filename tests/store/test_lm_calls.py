@@ -32,7 +32,6 @@ R, S = (hashlib.sha256(name.encode()).hexdigest() for name in ("R", "S"))
 @pytest.fixture
 async def ledger(backends: Backends) -> AsyncIterator[Ledger]:
     opened = Ledger(backends.database_url, backends.broker_url, uuid7)
-    opened.start()
     yield opened
     await opened.close()
 

@@ -44,7 +44,6 @@ def refusing(database: Database) -> Refusing:
 @pytest.fixture
 async def ledger(backends: Backends) -> AsyncIterator[Ledger]:
     opened = Ledger(backends.database_url, backends.broker_url, lambda: ME)
-    opened.start()
     yield opened
     await opened.close()
 
@@ -140,7 +139,6 @@ async def test_a_claim_is_found_whose_answer_was_lost_and_whose_repetition_is_re
     (id,) = submitted(client, 1)
     with Proxy(backends.database_url) as link:
         far = Ledger(link.url, backends.broker_url, lambda: ME)
-        far.start()
         assert await far.claim(uuid7()) is None  # it is connected
         with database.transaction() as connection:
             connection.exec_driver_sql("SELECT FROM dspex.executions FOR UPDATE")

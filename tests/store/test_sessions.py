@@ -49,7 +49,6 @@ async def batcher(url: str) -> AsyncIterator[Batcher[str, tuple[Any, ...]]]:
         return [await (await connection.execute(query.encode())).fetchone() or () for query in queries]
 
     opened = Batcher("test", url, flush)
-    opened.start()
     yield opened
     await opened.close()
 

@@ -33,7 +33,6 @@ async def test_a_version_is_run_again_once_nothing_keeps_it_from_running(
     unrunnable = UnrunnablePrograms()
     ledger = Ledger(backends.database_url, backends.broker_url, uuid7, unrunnable)
     made = Host(ledger, Adapters(), cast("Any", None), Sealing.of(Settings.load()), unrunnable)
-    ledger.start()
     await made.prepare(database.run(programs.deployed))
     assert [each.program for each in unrunnable.versions] == ["lacking"]
     for name in ("qa", "gone"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dspex.publish.envelope import message_size
 from dspex.store.workers import FleetCapacity
-from workers.process.pump import message_size
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from workers.process.pump import message_size
     ids=["a full window", "a round of it", "each worker gets some", "small workers", "one"],
 )
 def test_messages_are_large_but_leave_no_worker_without(count: int, fleet: FleetCapacity, size: int) -> None:
-    assert message_size(count, fleet) == size
+    assert message_size(count, workers=fleet.count, smallest=fleet.smallest) == size

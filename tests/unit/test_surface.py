@@ -73,7 +73,7 @@ def test_reading_a_snapshot_queries_nothing() -> None:
     """The database does not exist, so any query would raise BackendUnavailable."""
     with dspex.Client(database_url="postgresql://127.0.0.1:1/d", broker_url="redis://127.0.0.1:1") as client:
         session = client._session
-        for execution in (dspex.Execution(session, ROW), dspex.AsyncExecution(session, session.driver, ROW)):
+        for execution in (dspex.Execution(session, ROW), dspex.AsyncExecution(session, ROW)):
             names = {name for name, member in public(execution).items() if isinstance(member, property)}
             read = {name: getattr(execution, name) for name in names - {"inputs", "audit_trail", "calls"}}
             assert (read["status"], read["attempts"], read["metrics"].lm_calls) == ("running", 2, 3)

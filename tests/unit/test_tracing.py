@@ -157,7 +157,7 @@ async def test_a_trace_goes_on_in_the_threads_of_the_asynchronous_client() -> No
     variable: ContextVar[str] = ContextVar("variable", default="")
     async with dspex.AsyncClient(database_url="postgresql://nowhere/d", broker_url="redis://nowhere") as client:
         variable.set("here")
-        assert await client._driver.call(variable.get) == "here"
+        assert await client._session.threads.run(variable.get) == "here"
 
 
 # ------------------------------------------------------------------------------------------------------- the worker

@@ -1,28 +1,25 @@
-"""Micro-batching: items that wait at the same time share one statement.
+"""The batchers of a worker: claims, settlements and journal entries that wait share a statement, until it is stored.
 
-A statement over 50 executions costs Postgres little more than one over a single execution, so claims, settlements
-and journal entries are not sent one by one. While one statement is under way, the next items gather. An item that
-finds the connection idle is sent at once, so no item waits for a timer.
-
-What Postgres refuses for now is kept and sent again until Postgres stores it: only data at fault fails an item
+They gather as every batcher does (dspex/store/batching/gathering.py), each over its own connection. What Postgres
+refuses for now is kept and sent again until Postgres stores it: only data at fault fails an item
 (dspex/store/sqlstates.py). An item that is refused goes on by itself, and the others do not wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
 
+from dspex.store.batching.gathering import Gathering, Waiting
+from dspex.store.batching.loop_batcher import LoopBatcher, give
 from dspex.store.sessions import IN_UTC, connect_arguments, is_pooled, libpq_url
 from dspex.store.sqlstates import Refusal, is_disconnect, reason, refusal
 from workers.observe.metrics import BACKEND_FAILURES
@@ -52,145 +49,93 @@ LOG_SECONDS = 30.0
 log = logging.getLogger("dspex.workers")
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting(Generic[T, R]):
-    """An item and its result. ``refusals``: how often it was refused by itself; ``alone``: it is sent by itself."""
-
-    item: T
-    result: asyncio.Future[R]
-    refusals: int = 0
-    alone: bool = False
-
-
-class Batcher(Generic[T, R]):
+class Batcher(LoopBatcher[T, R]):
     """Gathers items and flushes them together over its own connection, as often as it takes."""
 
     def __init__(self, name: str, url: str, flush: Flush[T, R]) -> None:
-        self._name = name
+        super().__init__(self._flush_connected, Gathering(MAX_ITEMS), name=name)
         self._url = url
-        self._flush = flush
-        self._waiting: deque[_Waiting[T, R]] = deque()
+        self._flush_over = flush
         #: The items whose last try was refused, and why the last of them was.
-        self._refused: set[_Waiting[T, R]] = set()
+        self._refused: set[Waiting[T, R]] = set()
         self._why = ""
-        self._wake = asyncio.Event()
         self._connection: Connection | None = None
         self._lost = 0
         self._logged: defaultdict[str | None, float] = defaultdict(lambda: -math.inf)
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def trouble(self) -> str | None:
         """Why items wait that Postgres refuses; None while it refuses none. Safe in any thread."""
         count = len(self._refused)
-        return f"{self._name}: Postgres refuses {count} for now: {self._why}" if count else None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"dspex-{self._name}")
-
-    def add(self, item: T) -> asyncio.Future[R]:
-        """Flush the item together with the others that wait. Await its result; an item whose result is cancelled is
-        not sent any more."""
-        waiting = _Waiting[T, R](item, asyncio.get_running_loop().create_future())
-        self._send(waiting)
-        return waiting.result
+        return f"{self.name}: Postgres refuses {count} for now: {self._why}" if count else None
 
     async def close(self) -> None:
         """Stop, and cancel the items that still wait."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        for waiting in (*self._waiting, *self._refused):
-            waiting.result.cancel()
+        await super().close()
+        for waiting in self._refused:
+            waiting.cancel()
         await self._disconnect()
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            batch = self._take()
-            if batch:
-                await self._deliver(batch)
-            if not self._waiting:
-                self._wake.clear()
-
-    def _send(self, waiting: _Waiting[T, R]) -> None:
-        self._waiting.append(waiting)
-        self._wake.set()
-
-    def _take(self) -> list[_Waiting[T, R]]:
-        """The next items that share a statement, or one that goes by itself."""
-        batch: list[_Waiting[T, R]] = []
-        while self._waiting and len(batch) < MAX_ITEMS and not (batch and self._waiting[0].alone):
-            waiting = self._waiting.popleft()
-            if not waiting.result.done():
-                batch.append(waiting)
-                if waiting.alone:
-                    break
-        return batch
-
-    async def _deliver(self, batch: Sequence[_Waiting[T, R]]) -> None:
+    async def deliver(self, batch: Sequence[Waiting[T, R]]) -> None:
         try:
-            results = await self._flush(await self._connected(), [waiting.item for waiting in batch])
+            results = await self._flush_connected([waiting.item for waiting in batch])
         except psycopg.Error as error:
             await self._note_refusal(batch, error)
         except Exception as error:  # whatever it is, it is raised to those who wait, and the next batch is flushed
-            self._fail(batch, error)
+            self._fail_each(batch, error)
         else:
             self._lost = 0
             self._refused.difference_update(batch)
-            for waiting, result in zip(batch, results, strict=True):
-                if not waiting.result.done():
-                    waiting.result.set_result(result)
+            give(batch, results)
 
-    async def _note_refusal(self, batch: Sequence[_Waiting[T, R]], error: psycopg.Error) -> None:
+    async def _flush_connected(self, items: Sequence[T]) -> Sequence[R]:
+        return await self._flush_over(await self._connected(), items)
+
+    async def _note_refusal(self, batch: Sequence[Waiting[T, R]], error: psycopg.Error) -> None:
         kind = refusal(error)
         if is_disconnect(error) or self._connection is None or self._connection.closed:
             self._log(error, "Postgres is away, waiting for it")
             await self._disconnect()
-            self._waiting.extendleft(reversed(batch))
+            self._gathering.put_back(batch)
             await asyncio.sleep(RECONNECT_PAUSES[min(self._lost, len(RECONNECT_PAUSES) - 1)])
             self._lost += 1
         elif kind is Refusal.DATA or len(batch) > 1:
-            self._fail(batch, error)
+            self._fail_each(batch, error)
         else:
             self._log(error, "Postgres refuses, trying again")
             self._try_later(batch[0], reason(error))
             if kind is Refusal.OURS:
                 await self._disconnect()  # the session may have plans that were made before a migration
 
-    def _fail(self, batch: Sequence[_Waiting[T, R]], error: Exception) -> None:
+    def _fail_each(self, batch: Sequence[Waiting[T, R]], error: Exception) -> None:
         """Raise the error to those who wait; one bad item must not fail the others, so each of several goes alone."""
         if len(batch) == 1:
             self._refused.discard(batch[0])
-            if not batch[0].result.done():
-                batch[0].result.set_exception(error)
-            return
-        for waiting in batch:
-            waiting.alone = True
-        self._waiting.extendleft(reversed(batch))
+            batch[0].fail(error)
+        else:
+            self._gathering.put_back(batch, alone=True)
 
-    def _try_later(self, waiting: _Waiting[T, R], why: str) -> None:
+    def _try_later(self, waiting: Waiting[T, R], why: str) -> None:
         self._refused.add(waiting)
         self._why = why
         pause = RETRY_PAUSES[min(waiting.refusals, len(RETRY_PAUSES) - 1)]
         waiting.refusals += 1
         waiting.alone = True
-        asyncio.get_running_loop().call_later(pause, self._send, waiting)
+        asyncio.get_running_loop().call_later(pause, self.send, waiting)
 
     def _log(self, error: psycopg.Error, what: str) -> None:
         BACKEND_FAILURES.labels("postgres").inc()
         if time.monotonic() - self._logged[error.sqlstate] >= LOG_SECONDS:
             self._logged[error.sqlstate] = time.monotonic()
             level = logging.ERROR if refusal(error) is Refusal.OURS else logging.WARNING
-            log.log(level, "%s: %s: %s", self._name, what, reason(error))
+            log.log(level, "%s: %s: %s", self.name, what, reason(error))
 
     async def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = await AsyncConnection.connect(
                 libpq_url(self._url),
                 autocommit=True,
-                **connect_arguments(self._url, f"dspex worker {self._name}", **SESSION),
+                **connect_arguments(self._url, f"dspex worker {self.name}", **SESSION),
             )
             if is_pooled(self._url):
                 await self._connection.execute(IN_UTC)

@@ -94,10 +94,6 @@ class Ledger:
         self._reads: Batcher[_Read, Any] = Batcher("read", database_url, _read_all)
         self._batchers: tuple[Batcher[Any, Any], ...] = (self._claims, self._settlements, self._calls, self._reads)
 
-    def start(self) -> None:
-        for batcher in self._batchers:
-            batcher.start()
-
     async def close(self) -> None:
         for batcher in self._batchers:
             await batcher.close()

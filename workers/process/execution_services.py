@@ -50,10 +50,10 @@ class ExecutionServices:
         )
         cancellation = Cancellation(ledger, self.executor, self.refusals, backends.broker_url)
         self.services: Sequence[Service] = (
-            OnLoop(loop, ledger.start, ledger.close),
+            OnLoop(loop, close=ledger.close),
             OnLoop(loop, self.refusals.start, self.refusals.close),
             OnLoop(loop, streams.start, streams.close),
-            OnLoop(loop, budgets.start, budgets.close),
+            OnLoop(loop, close=budgets.close),
             OnLoop(loop, permits.start, permits.close),
             OnLoop(loop, close=adapters.close),
             OnLoop(loop, self.host.start, self.host.close),

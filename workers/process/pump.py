@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +30,7 @@ from sqlalchemy.exc import DBAPIError
 from dspex.errors import BackendUnavailable
 from dspex.publish.broker import Broker, queue_depth
 from dspex.publish.channels import DONE_CHANNEL, publish_ids
-from dspex.publish.envelope import MAX_IDS
+from dspex.publish.envelope import message_size
 from dspex.settings.failpoints import AFTER_DISPATCH, failpoint
 from dspex.store import workers
 from dspex.store.database import Database
@@ -72,11 +71,6 @@ LEAD_LOOK_SECONDS = LEAD_SECONDS / 4
 WINDOW_FACTOR = 2
 #: When Postgres refuses to mark executions as dispatched, so many of each program are tried one by one.
 MOST_TRIED = 1000
-#: The most that one message carries: MESSAGE_MOST executions, 1/SLOTS_PART of what the smallest worker runs at once,
-#: and only so much of a round that each worker gets MESSAGES_LEAST messages of it.
-MESSAGE_MOST = MAX_IDS
-SLOTS_PART = 2
-MESSAGES_LEAST = 2
 #: An execution that was dispatched and not claimed is dispatched again after this time.
 UNCLAIMED_SECONDS = 2.0
 #: The same while Redis still has messages: its own may be among them, and a second one is dropped.
@@ -90,16 +84,6 @@ RELEASED_MOST = 10_000
 SUSPECTS_PART = 2
 #: How often the leader measures the queue for its metrics.
 MEASURE_INTERVAL_SECONDS = 10.0
-
-
-def message_size(count: int, fleet: workers.FleetCapacity) -> int:
-    """How many of ``count`` executions travel in one message.
-
-    A message costs its worker as much CPU as several executions that do nothing, so larger messages are better; but no
-    worker should receive what another has room for.
-    """
-    share = math.ceil(count / (max(fleet.count, 1) * MESSAGES_LEAST))
-    return max(min(share, fleet.smallest // SLOTS_PART, MESSAGE_MOST), 1)
 
 
 class Pump(Periodic):
@@ -231,7 +215,7 @@ class Pump(Periodic):
         for row in rows:
             groups[row.priority, row.turn > RESERVE, row.program, row.suspect].append(row.id)
         for (priority, bulk, program, alone), ids in sorted(groups.items()):
-            size = 1 if alone else message_size(len(ids), fleet)
+            size = 1 if alone else message_size(len(ids), workers=fleet.count, smallest=fleet.smallest)
             messages = [ids[begin : begin + size] for begin in range(0, len(ids), size)]
             self._publish(messages, program, priority, bulk, alone)
         if len(found) >= BUSY_ROWS:

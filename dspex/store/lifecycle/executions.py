@@ -19,7 +19,7 @@ import psycopg
 from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select, text
 from sqlalchemy.dialects import postgresql
 
-from dspex.store.array_text import array, text_array
+from dspex.store.array_text import array, bytes_array, text_array
 from dspex.store.audit_chain import entry_hash, hash_of_values
 from dspex.store.copy_text import escaped, field
 from dspex.store.lifecycle.selection import Selection
@@ -39,7 +39,7 @@ __all__ = [
     "find",
     "find_many",
     "insert",
-    "insert_once",
+    "insert_all",
     "known_key",
     "listing",
     "settle_parameters",
@@ -50,7 +50,7 @@ class Submission(NamedTuple):
     """An execution to be stored. ``inputs``, ``metadata`` and ``events`` are JSON text.
 
     ``run_at`` is None for now. ``publish``: the producer will put the id on the queue itself; otherwise the pump
-    does.
+    does. ``key`` is its idempotency key, and ``inputs_hash`` what another submit with this key is compared with.
     """
 
     id: UUID
@@ -68,6 +68,8 @@ class Submission(NamedTuple):
     batch_index: int | None = None
     stream: bool = False
     traceparent: str | None = None
+    key: str | None = None
+    inputs_hash: bytes = b""
 
 
 #: Rows that are written to a COPY at a time; Postgres reads them while the next ones are encoded.
@@ -76,58 +78,88 @@ WRITE_ROWS = 50
 #: Redis. Submits of programs with a limited concurrency or rate are always left to the pump, which counts them.
 DIRECT_MOST = 100
 
-_INSERT = """
-WITH {key}inserted AS (
+#: How long a statement for several callers waits for a lock: the transaction of a user may hold an idempotency key.
+SHARED_LOCK_TIMEOUT = "250ms"
+
+# Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock. Of each
+# program at most DIRECT_MOST executions are dispatched and not claimed, including those of this statement.
+_INSERT = f"""
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', coalesce(%(lock_timeout)s, current_setting('lock_timeout')), true)
+), given AS MATERIALIZED (
+    SELECT g.*, g.publish AND coalesce(g.run_at, now()) <= now() AND p.paused_at IS NULL AND p.concurrency IS NULL
+            AND p.per_minute IS NULL AS direct,
+        row_number() OVER (PARTITION BY g.program ORDER BY g.priority, g.id) AS place
+    FROM patience, unnest(%(ids)s::uuid[], %(programs)s::text[], %(versions)s::text[], %(inputs)s::text[],
+        %(events)s::text[], %(priorities)s::int[], %(max_attempts)s::int[], %(timeouts)s::float8[],
+        %(run_ats)s::timestamptz[], %(metadata)s::text[], %(publish)s::bool[], %(stream)s::bool[],
+        %(traceparents)s::text[], %(keys)s::text[], %(inputs_hashes)s::bytea[], %(submission_hashes)s::bytea[])
+        AS g (id, program, version, inputs, events, priority, max_attempts, timeout_seconds, run_at, metadata, publish,
+            stream, traceparent, key, inputs_hash, submission_hash)
+    JOIN dspex.programs p ON p.name = g.program AND p.version = g.version
+), keyed AS (
+    INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
+    SELECT program, key, id, inputs_hash FROM given WHERE key IS NOT NULL ORDER BY program, key
+    ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
+), waiting AS (
+    SELECT d.program, (SELECT count(*) FROM (SELECT FROM dspex.executions e WHERE e.program = d.program
+        AND e.status = 'queued' AND e.dispatched_at IS NOT NULL LIMIT {DIRECT_MOST}) w) AS count
+    FROM (SELECT DISTINCT program FROM given WHERE direct) d
+), inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
         created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, audit_seq, audit_hash)
-    SELECT %(id)s, p.name, p.version, 'queued', %(priority)s, 0, %(max_attempts)s, %(timeout_seconds)s,
-        now(), coalesce(%(run_at)s::timestamptz, now()),
-        CASE WHEN %(publish)s AND p.paused_at IS NULL AND coalesce(%(run_at)s::timestamptz, now()) <= now()
-                AND p.concurrency IS NULL AND p.per_minute IS NULL AND (
-                    SELECT count(*) FROM (SELECT FROM dspex.executions WHERE program = %(program)s
-                        AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT {most_waiting}) w) < {most_waiting}
-            THEN now() END,
-        %(inputs)s::json, %(metadata)s::json, %(stream)s, %(traceparent)s,
-        1, dspex.audit_hash('', %(id)s, 1, 0, now(), %(submission_hash)s, NULL, %(events)s)
-    FROM dspex.programs p{key_table} WHERE p.name = %(program)s AND p.version = %(version)s
+    SELECT g.id, g.program, g.version, 'queued', g.priority, 0, g.max_attempts, g.timeout_seconds,
+        now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= {DIRECT_MOST} THEN now() END,
+        g.inputs::json, g.metadata::json, g.stream, g.traceparent,
+        1, dspex.audit_hash('', g.id, 1, 0, now(), g.submission_hash, NULL, g.events)
+    FROM given g LEFT JOIN waiting w ON w.program = g.program
+    WHERE g.key IS NULL OR g.id IN (SELECT execution_id FROM keyed)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at, dispatched_at, audit_hash
 ), logged AS (
     INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, submission_hash, events, hash)
-    SELECT id, 1, 0, created_at, %(submission_hash)s, %(events)s::json, audit_hash FROM inserted
+    SELECT i.id, 1, 0, i.created_at, g.submission_hash, g.events::json, i.audit_hash
+    FROM inserted i JOIN given g ON g.id = i.id
+), fleet AS MATERIALIZED (
+    SELECT count(*)::int AS workers, coalesce(min(concurrency), 0) AS smallest FROM dspex.workers
+    WHERE stopped_at IS NULL AND state = 'running'
 )
-SELECT created_at, dispatched_at FROM inserted
-"""
+SELECT id, created_at, dispatched_at, workers, smallest FROM inserted, fleet
+"""  # noqa: S608
 
-INSERT = _INSERT.format(key="", key_table="", most_waiting=DIRECT_MOST)
-INSERT_ONCE = _INSERT.format(
-    key="""key AS (
-    INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
-    SELECT name, %(key)s, %(id)s, %(inputs_hash)s FROM dspex.programs WHERE name = %(program)s AND version = %(version)s
-    ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
-), """,
-    key_table=" JOIN key ON key.execution_id = %(id)s",
-    most_waiting=DIRECT_MOST,
-)
+
+def insert_all(connection: Connection, submissions: Sequence[Submission]) -> dict[UUID, Row[Any]]:
+    """Store them, in one statement. The rows have ``created_at`` and ``dispatched_at`` (None: left to the pump), and
+    for whom to publish them: how many ``workers`` there are, and how many executions the ``smallest`` runs at once.
+
+    There is none for a submission whose version is not the current one, whose key the program already has, or whose id
+    is stored already. Several share the statement: it is refused if one of them is at fault, or waits for a lock.
+    """
+    rows = connection.exec_driver_sql(_INSERT, _insert_parameters(submissions))
+    return {row.id: row for row in rows}
 
 
 def insert(connection: Connection, submission: Submission) -> Row[Any] | None:
-    """Store it. The row has ``created_at`` and ``dispatched_at`` (None when it is left to the pump).
-
-    None when this version is not the current one, or when this id is stored already.
-    """
-    return connection.exec_driver_sql(INSERT, _insert_parameters(submission)).one_or_none()
+    """Store one, as :func:`insert_all` does."""
+    return insert_all(connection, [submission]).get(submission.id)
 
 
-def insert_once(connection: Connection, submission: Submission, key: str, inputs_hash: bytes) -> Row[Any] | None:
-    """Store it unless the program already has this ``key``. None then, and in the cases of :func:`insert`."""
-    parameters = {**_insert_parameters(submission), "key": key, "inputs_hash": inputs_hash}
-    return connection.exec_driver_sql(INSERT_ONCE, parameters).one_or_none()
-
-
-def _insert_parameters(submission: Submission) -> dict[str, Any]:
-    s = submission
-    return {**s._asdict(), "submission_hash": hash_of_values(s.program, s.version, s.inputs, s.metadata)}
+def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str | None]:
+    """The arguments of the statement: an array for each column."""
+    columns = dict(zip(Submission._fields, zip(*submissions, strict=True), strict=True))
+    hashes = [hash_of_values(s.program, s.version, s.inputs, s.metadata) for s in submissions]
+    plain = {"ids": "id", "priorities": "priority", "max_attempts": "max_attempts", "timeouts": "timeout_seconds",
+             "publish": "publish", "stream": "stream"}  # fmt: skip
+    texts = {"programs": "program", "versions": "version", "inputs": "inputs", "events": "events",
+             "metadata": "metadata", "traceparents": "traceparent", "keys": "key"}  # fmt: skip
+    return {
+        **{name: array(columns[column]) for name, column in plain.items()},
+        **{name: text_array(columns[column]) for name, column in texts.items()},
+        "run_ats": text_array(None if at is None else at.isoformat() for at in columns["run_at"]),
+        "inputs_hashes": bytes_array(columns["inputs_hash"]),
+        "submission_hashes": bytes_array(hashes),
+        "lock_timeout": SHARED_LOCK_TIMEOUT if len(submissions) > 1 else None,
+    }
 
 
 def known_key(connection: Connection, program: str, key: str) -> Row[Any] | None:

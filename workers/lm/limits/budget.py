@@ -48,10 +48,6 @@ class Budgets:
         self._settle: Batcher[_Ended, None] = Batcher("spend", database_url, _settle_all)
         self._settling: set[asyncio.Task[None]] = set()
 
-    def start(self) -> None:
-        self._reserve.start()
-        self._settle.start()
-
     async def close(self) -> None:
         await asyncio.gather(*self._settling, return_exceptions=True)
         await self._reserve.close()

@@ -1,0 +1,115 @@
+"""The session of the asynchronous client: connections of its own for each event loop, without threads.
+
+A client may outlive a loop: a notebook, a test or ``asyncio.run`` twice. The session opens connections in the loop that
+runs, and drops those of loops that are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy.util import await_only
+
+from dspex.client.connections import APPLICATION, ClientConnections
+from dspex.client.deployed_programs import Catalogue
+from dspex.client.operator import Control
+from dspex.client.session import Session
+from dspex.client.shared_submits import SharedSubmits, Stored, Submits
+from dspex.publish.loop_broker import LoopBroker
+from dspex.settings import Backends, Settings
+from dspex.store.batching.loop_batcher import LoopBatcher
+from dspex.store.lifecycle.executions import Submission
+from dspex.store.loop_database import LoopDatabase, in_greenlet
+from dspex.submit.rate_limit import SubmitRate
+from dspex.wait.driver import Row
+from dspex.wait.finals import Questions, final_rows
+from dspex.wait.loop_driver import LoopDriver, Threads
+from dspex.wait.loop_waiter import LoopWaiter
+
+__all__ = ["LoopSession"]
+
+
+@dataclass(frozen=True, slots=True)
+class _OfLoop:
+    """The connections of one event loop."""
+
+    connections: ClientConnections
+    database: LoopDatabase
+    broker: LoopBroker
+    waiter: LoopWaiter
+
+    async def close(self) -> None:
+        await self.waiter.close()
+        await self.broker.aclose()
+        await in_greenlet(self.database.close)
+
+
+class LoopSession(Session):
+    """The session of an asynchronous client. Its methods are called in a greenlet (dspex/store/loop_database.py)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.threads = Threads()
+        self._loops: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
+        super().__init__(settings)
+
+    @property
+    def connections(self) -> ClientConnections:
+        """The connections of the running loop."""
+        loop = asyncio.get_running_loop()
+        if (known := self._loops.get(loop)) is None:
+            self._drop_closed()
+            known = self._loops[loop] = _open(self.settings, self._backends, self.threads)
+        return known.connections
+
+    def _connect(self) -> None:
+        self._loops = {}
+
+    def _inherited(self) -> object:
+        return self._loops
+
+    async def aclose(self) -> None:
+        """Close the connections of all loops and end every wait."""
+        self.threads.close()
+        running = asyncio.get_running_loop()
+        for loop in list(self._loops):
+            if loop is running:
+                await self._loops.pop(loop).close()
+            elif not loop.is_closed():
+                closing = asyncio.run_coroutine_threadsafe(self._loops.pop(loop).close(), loop)
+                await asyncio.wrap_future(closing)
+        self._drop_closed()
+
+    def _drop_closed(self) -> None:
+        for loop in [loop for loop in self._loops if loop.is_closed()]:
+            self._loops.pop(loop).database.abandon()
+
+
+def _open(settings: Settings, backends: Backends, threads: Threads) -> _OfLoop:
+    database = LoopDatabase(backends.database_url, pool_size=settings.client_connections, application_name=APPLICATION)
+    broker = LoopBroker(backends.broker_url, pool_size=settings.client_connections)
+    waiter = LoopWaiter(backends.broker_url)
+    shared = SharedSubmits(database, broker)
+    submits: LoopBatcher[Submission, Stored] = LoopBatcher(
+        lambda submissions: in_greenlet(partial(shared.store, submissions)),
+        Submits(),
+        then=lambda submissions, rows: in_greenlet(partial(shared.publish, submissions, rows)),
+    )
+    finals: LoopBatcher[Sequence[UUID], Sequence[Row]] = LoopBatcher(
+        lambda questions: in_greenlet(partial(final_rows, database, questions)), Questions()
+    )
+    connections = ClientConnections(
+        database=database,
+        broker=broker,
+        waiter=waiter,
+        driver=LoopDriver(waiter, finals, broker.url, threads),
+        rate=SubmitRate(settings, broker),
+        control=Control(database, broker),
+        catalogue=Catalogue(database),
+        submit=lambda submission: await_only(submits.add(submission)),
+        close=lambda: None,
+    )
+    return _OfLoop(connections, database, broker, waiter)

@@ -1,0 +1,1 @@
+"""Micro-batching: what waits at the same time shares one statement."""

@@ -1,0 +1,128 @@
+"""Gathering: items that wait at the same time share one statement.
+
+A statement over 50 executions costs Postgres little more than one over a single execution. While one statement is
+under way, the next items gather. An item that finds no statement under way is sent at once, so no item waits for a
+timer or for company.
+
+Producers and workers share this: :class:`dspex.store.batching.thread_batcher.ThreadBatcher` serves threads,
+:class:`dspex.store.batching.loop_batcher.LoopBatcher` the tasks of an event loop. The batchers of a worker
+(workers/attempt/batcher.py) keep what Postgres refuses for now, and send it again.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from dspex.errors import BackendUnavailable, ConfigurationError, DspexError, SchemaOutdated
+
+__all__ = ["Gathering", "Outcome", "Waiting", "concerns_all", "copied"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+Given_contra = TypeVar("Given_contra", contravariant=True)
+
+
+class Outcome(Protocol[Given_contra]):
+    """What the caller waits for: a future of a loop, or the inbox of a thread."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: Given_contra, /) -> None: ...
+
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+    def cancel(self) -> bool: ...
+
+
+@dataclass(slots=True, eq=False)
+class Waiting(Generic[T, R]):
+    """An item and its outcome. ``refusals``: how often it was refused by itself; ``alone``: it is sent by itself."""
+
+    item: T
+    outcome: Outcome[R]
+    refusals: int = 0
+    alone: bool = False
+
+    def give(self, result: R) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+
+    def cancel(self) -> None:
+        self.outcome.cancel()
+
+
+def _weightless(_item: object) -> int:
+    return 0
+
+
+class Gathering(Generic[T, R]):
+    """The items that wait, in order. At most ``most`` of them share a statement, and at most ``most_weight`` in all."""
+
+    def __init__(self, most: int, *, weight: Callable[[T], int] = _weightless, most_weight: int = 0) -> None:
+        self._most = most
+        self._weight = weight
+        self._most_weight = most_weight
+        self._waiting: deque[Waiting[T, R]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def is_heavy(self, item: T) -> bool:
+        """Whether the item is too heavy to share a statement: it goes by itself, beside the others."""
+        return self._weight(item) > self._most_weight
+
+    def add(self, waiting: Waiting[T, R]) -> None:
+        self._waiting.append(waiting)
+
+    def put_back(self, batch: Sequence[Waiting[T, R]], *, alone: bool = False) -> None:
+        """Have these be the next; ``alone``: each of them by itself."""
+        for waiting in batch:
+            waiting.alone = waiting.alone or alone
+        self._waiting.extendleft(reversed(batch))
+
+    def take(self) -> list[Waiting[T, R]]:
+        """The next items that share a statement, or one that goes by itself. Callers that left are dropped."""
+        batch: list[Waiting[T, R]] = []
+        weight = 0
+        while self._waiting and len(batch) < self._most:
+            waiting = self._waiting[0]
+            if not waiting.outcome.done():
+                weight += self._weight(waiting.item)
+                if batch and (waiting.alone or batch[0].alone or weight > self._most_weight):
+                    break
+                batch.append(waiting)
+            self._waiting.popleft()
+        return batch
+
+    def take_all(self) -> Sequence[Waiting[T, R]]:
+        """Everything that waits."""
+        taken = list(self._waiting)
+        self._waiting.clear()
+        return taken
+
+
+def concerns_all(error: BaseException) -> bool:
+    """Whether the error is the same for every item: the backend is away, or this client may not use it.
+
+    Any other error may be the fault of one item, so that each of the others is sent by itself.
+    """
+    if isinstance(error, BackendUnavailable):
+        return "sqlstate" not in error.details
+    return isinstance(error, SchemaOutdated | ConfigurationError)
+
+
+def copied(error: Exception) -> Exception:
+    """The error for another caller: a raised exception belongs to one of them, as it collects a traceback."""
+    if not isinstance(error, DspexError):
+        return error
+    own = copy.copy(error)
+    own.__cause__ = error.__cause__
+    return own

@@ -1,0 +1,133 @@
+"""The batcher for the tasks of an event loop: one task carries what gathered, batch after batch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import Context
+from typing import Any, Generic, TypeVar
+
+from dspex.store.batching.gathering import Gathering, Waiting, concerns_all, copied
+
+__all__ = ["LoopBatcher"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def _nothing(_items: object, _results: object) -> None:
+    """Nothing follows."""
+
+
+class LoopBatcher(Generic[T, R]):
+    """:class:`ThreadBatcher` for tasks: ``flush`` and ``then`` are coroutine functions. Belongs to one loop."""
+
+    def __init__(
+        self,
+        flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        gathering: Gathering[T, R],
+        *,
+        then: Callable[[Sequence[T], Sequence[R]], Awaitable[None]] = _nothing,
+        name: str = "batcher",
+    ) -> None:
+        self.name = name
+        self._flush = flush
+        self._then = then
+        self._gathering = gathering
+        self._carrying = False
+        self._closed = False
+        #: The loop itself keeps only weak references to its tasks.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, item: T) -> asyncio.Future[R]:
+        """Flush the item together with the others that wait. Await its result; an item whose result is cancelled is
+        not sent any more."""
+        result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        waiting = Waiting[T, R](item, result)
+        if self._gathering.is_heavy(item):
+            self._start(self._aside(waiting))
+        else:
+            self.send(waiting)
+        return result
+
+    async def close(self) -> None:
+        """Stop, and cancel the items that still wait."""
+        self._closed = True
+        for task in (tasks := list(self._tasks)):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for waiting in self._gathering.take_all():
+            waiting.cancel()
+
+    def send(self, waiting: Waiting[T, R]) -> None:
+        """Have it carried after those that wait."""
+        if self._closed:
+            waiting.cancel()
+            return
+        self._gathering.add(waiting)
+        if not self._carrying:
+            self._carrying = True
+            self._start(self._carry())
+
+    async def deliver(self, batch: Sequence[Waiting[T, R]]) -> None:
+        """Flush the batch and set the outcomes, unless something follows: then another task sets them."""
+        items = [waiting.item for waiting in batch]
+        try:
+            results = await self._flush(items)
+        except Exception as error:
+            self._fail(batch, error)
+        else:
+            if self._then is _nothing:
+                give(batch, results)
+            else:
+                self._start(self._finish(batch, items, results))
+
+    async def _carry(self) -> None:
+        try:
+            while batch := self._gathering.take():
+                await self._deliver_or_cancel(batch)
+        finally:
+            self._carrying = False
+
+    async def _deliver_or_cancel(self, batch: Sequence[Waiting[T, R]]) -> None:
+        try:
+            await self.deliver(batch)
+        except asyncio.CancelledError:
+            for waiting in batch:
+                waiting.cancel()
+            raise
+
+    async def _aside(self, waiting: Waiting[T, R]) -> None:
+        if not waiting.outcome.done():
+            await self._deliver_or_cancel([waiting])
+
+    async def _finish(self, batch: Sequence[Waiting[T, R]], items: Sequence[T], results: Sequence[R]) -> None:
+        try:
+            await self._then(items, results)
+        except Exception as error:
+            for waiting in batch:
+                waiting.fail(copied(error))
+        else:
+            give(batch, results)
+
+    def _fail(self, batch: Sequence[Waiting[T, R]], error: Exception) -> None:
+        """Raise the error to its callers. If it may be the fault of one of them, each item goes by itself."""
+        if len(batch) > 1 and not concerns_all(error):
+            for waiting in batch:
+                self._start(self._aside(waiting))
+            return
+        for waiting in batch:
+            waiting.fail(error if len(batch) == 1 else copied(error))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        # An empty context: the batch belongs to no caller's.
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def give(batch: Sequence[Waiting[T, R]], results: Sequence[R]) -> None:
+    for waiting, result in zip(batch, results, strict=True):
+        waiting.give(result)

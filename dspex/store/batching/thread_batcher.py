@@ -1,0 +1,171 @@
+"""The batcher for threads. It has no thread of its own: of the callers that wait, one carries the statement for all.
+
+A caller that finds no statement under way carries its own at once. When a statement ends, the first of the callers that
+gathered meanwhile carries the next one, so that no caller works for others after its own item is done.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from dspex.store.batching.gathering import Gathering, Waiting, concerns_all, copied
+
+__all__ = ["ThreadBatcher"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn(Generic[T, R]):
+    """The turn to carry a batch. ``aside``: beside the batches that follow each other."""
+
+    batch: Sequence[Waiting[T, R]]
+    aside: bool = False
+
+
+class _Inbox(Generic[R]):
+    """The outcome of a waiting thread. Before it comes, the thread may get turns."""
+
+    def __init__(self) -> None:
+        self._done = False
+        self._result: R
+        self._error: BaseException | None = None
+        self.turns: SimpleQueue[_Turn[Any, R] | None] = SimpleQueue()
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, result: R, /) -> None:
+        self._result = result
+        self.leave()
+
+    def set_exception(self, error: BaseException, /) -> None:
+        self._error = error
+        self.leave()
+
+    def cancel(self) -> bool:
+        self.set_exception(CancelledError())
+        return True
+
+    def leave(self) -> None:
+        """Take no more turns."""
+        self._done = True
+        self.turns.put(None)
+
+    def value(self) -> R:
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+class ThreadBatcher(Generic[T, R]):
+    """Gathers the items of threads and carries them together, one batch at a time.
+
+    ``flush(items)`` returns a result for each item. It is called again, with each item by itself, when it raised an
+    error that may be the fault of one of them. ``then(items, results)`` follows while the next batch is under way, and
+    the callers get their results after it.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[Sequence[T]], Sequence[R]],
+        gathering: Gathering[T, R],
+        *,
+        then: Callable[[Sequence[T], Sequence[R]], None] = lambda _items, _results: None,
+    ) -> None:
+        self._flush = flush
+        self._then = then
+        self._gathering = gathering
+        self._lock = threading.Lock()
+        self._busy = False
+
+    def ask(self, item: T) -> R:
+        """The result for the item, which shares a statement with the items that wait at the same time."""
+        inbox = _Inbox[R]()
+        waiting = Waiting[T, R](item, inbox)
+        if self._gathering.is_heavy(item):
+            self._carry(_Turn([waiting], aside=True))
+            return inbox.value()
+        with self._lock:
+            self._gathering.add(waiting)
+            if not self._busy:
+                self._pass_on()
+        try:
+            while (turn := inbox.turns.get()) is not None:
+                self._carry(turn)
+        except BaseException:  # this thread is interrupted: the others do not wait for it
+            self._leave(inbox)
+            raise
+        return inbox.value()
+
+    def _pass_on(self) -> None:
+        """Give the next batch to its first caller. With the lock."""
+        batch = self._gathering.take()
+        self._busy = bool(batch)
+        if batch:
+            _give(batch[0], _Turn(batch))
+
+    def _end(self, turn: _Turn[T, R]) -> None:
+        if not turn.aside:
+            with self._lock:
+                self._pass_on()
+
+    def _carry(self, turn: _Turn[T, R]) -> None:
+        items = [waiting.item for waiting in turn.batch]
+        try:
+            results = self._flush(items)
+        except Exception as error:
+            self._end(turn)
+            _fail(turn.batch, error)
+        except BaseException:
+            self._end(turn)
+            _each_alone(turn.batch)
+            raise
+        else:
+            self._end(turn)
+            self._finish(turn.batch, items, results)
+
+    def _finish(self, batch: Sequence[Waiting[T, R]], items: Sequence[T], results: Sequence[R]) -> None:
+        try:
+            self._then(items, results)
+        except Exception as error:
+            for waiting in batch:
+                waiting.fail(copied(error))
+        finally:
+            for waiting, result in zip(batch, results, strict=True):
+                waiting.give(result)
+
+    def _leave(self, inbox: _Inbox[R]) -> None:
+        """Give the turns of a caller that is interrupted to others."""
+        with self._lock:
+            inbox.leave()
+            while (turn := inbox.turns.get()) is not None:
+                if not turn.aside:
+                    self._gathering.put_back(turn.batch)
+                    self._pass_on()
+
+
+def _give(waiting: Waiting[T, R], turn: _Turn[T, R]) -> None:
+    inbox = waiting.outcome
+    assert isinstance(inbox, _Inbox)
+    inbox.turns.put(turn)
+
+
+def _fail(batch: Sequence[Waiting[T, R]], error: Exception) -> None:
+    """Raise the error to its callers. If it may be the fault of one of them, each carries its own item."""
+    if len(batch) > 1 and not concerns_all(error):
+        _each_alone(batch)
+        return
+    for waiting in batch:
+        waiting.fail(error if len(batch) == 1 else copied(error))
+
+
+def _each_alone(batch: Sequence[Waiting[T, R]]) -> None:
+    for waiting in batch:
+        _give(waiting, _Turn([waiting], aside=True))

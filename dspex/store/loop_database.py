@@ -1,0 +1,53 @@
+"""The same pool of connections for an event loop: psycopg's asyncio, without threads.
+
+SQLAlchemy runs blocking code on top of asyncio in a greenlet: where the code would wait, the greenlet is suspended and
+the task awaits. So what is written with :class:`Database` serves both clients; in the asynchronous one it is called by
+:func:`in_greenlet`. Code that waits by other means would block the loop, and belongs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psycopg
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.interfaces import AdaptedConnection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from dspex.store.database import Database
+
+__all__ = ["LoopDatabase", "in_greenlet"]
+
+T = TypeVar("T")
+
+
+async def in_greenlet(work: Callable[[], T]) -> T:
+    """The value of ``work``, which may call a LoopDatabase."""
+    return await greenlet_spawn(work)
+
+
+class LoopDatabase(Database):
+    """Belongs to one event loop. Its methods are called in a greenlet."""
+
+    def __init__(self, url: str, *, pool_size: int, application_name: str) -> None:
+        super().__init__(url, pool_size=pool_size, overflow=0, application_name=application_name)
+        self._connections: weakref.WeakSet[psycopg.AsyncConnection[Any]] = weakref.WeakSet()
+        event.listen(self.engine, "connect", self._note)
+
+    def abandon(self) -> None:
+        """Close the sockets without their loop, which is closed."""
+        for connection in self._connections:
+            connection.pgconn.finish()
+
+    def _engine(self, **options: Any) -> Engine:
+        return create_async_engine("postgresql+psycopg_async://", **options).sync_engine
+
+    def _sleep(self, seconds: float) -> None:
+        await_only(asyncio.sleep(seconds))
+
+    def _note(self, connection: AdaptedConnection, _record: object) -> None:
+        self._connections.add(connection.driver_connection)

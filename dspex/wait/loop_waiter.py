@@ -1,0 +1,66 @@
+"""Waiting in an event loop: its tasks listen to ``dspex:done``, without a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from contextvars import Context
+
+from dspex.publish import redis_clients
+from dspex.publish.broker import CONNECT_TIMEOUT_SECONDS
+from dspex.publish.channels import DONE_CHANNEL
+from dspex.wait.hints import POLL_SECONDS, POLL_SECONDS_WITHOUT_REDIS, RECONNECT_SECONDS, Watches
+
+__all__ = ["LoopWaiter"]
+
+
+class LoopWaiter(Watches):
+    """Listens in tasks of the loop in which its first watch begins."""
+
+    def __init__(self, broker_url: str) -> None:
+        super().__init__()
+        self._url = broker_url
+        self._tasks: Sequence[asyncio.Task[None]] = ()
+
+    async def close(self) -> None:
+        """End the tasks and every wait."""
+        self.end()
+        for task in self._tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(run(), name=f"dspex-{name}", context=Context())
+            for name, run in (("waiter", self._listen_always), ("waiter-poll", self._poll_always))
+        ]
+
+    async def _poll_always(self) -> None:
+        polled_at = time.monotonic()
+        while True:
+            await asyncio.sleep(POLL_SECONDS_WITHOUT_REDIS)
+            if not self._subscribed or time.monotonic() - polled_at >= POLL_SECONDS:
+                self._poll()
+                polled_at = time.monotonic()
+
+    async def _listen_always(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except Exception as error:
+                self._lose(error)
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _listen(self) -> None:
+        options = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, "health_check_interval": 10}
+        async with redis_clients.async_client(self._url, **options) as client, client.pubsub() as pubsub:
+            await pubsub.subscribe(DONE_CHANNEL)
+            while True:
+                # A timeout lets the client check the health of the connection.
+                message = await pubsub.get_message(timeout=5.0)
+                if message is not None:
+                    self._take(message["type"], message["data"])
