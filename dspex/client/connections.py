@@ -50,7 +50,7 @@ def connect(settings: Settings, backends: Backends) -> ClientConnections:
     broker = Broker(backends.broker_url, pool_size=settings.client_connections)
     waiter = Waiter(broker)
     finals: ThreadBatcher[Sequence[UUID], Sequence[Row]] = ThreadBatcher(
-        lambda questions: final_rows(database, questions), Questions()
+        lambda questions, _aside: final_rows(database, questions), Questions()
     )
     shared = SharedSubmits(database, broker)
     submits: ThreadBatcher[Submission, Stored] = ThreadBatcher(shared.store, Submits(), then=shared.publish)

@@ -94,12 +94,12 @@ def _open(settings: Settings, backends: Backends, threads: Threads) -> _OfLoop:
     waiter = LoopWaiter(backends.broker_url)
     shared = SharedSubmits(database, broker)
     submits: LoopBatcher[Submission, Stored] = LoopBatcher(
-        lambda submissions: in_greenlet(partial(shared.store, submissions)),
+        lambda submissions, aside: in_greenlet(partial(shared.store, submissions, aside)),
         Submits(),
         then=lambda submissions, rows: in_greenlet(partial(shared.publish, submissions, rows)),
     )
     finals: LoopBatcher[Sequence[UUID], Sequence[Row]] = LoopBatcher(
-        lambda questions: in_greenlet(partial(final_rows, database, questions)), Questions()
+        lambda questions, _aside: in_greenlet(partial(final_rows, database, questions)), Questions()
     )
     connections = ClientConnections(
         database=database,

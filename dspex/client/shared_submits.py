@@ -29,6 +29,8 @@ Stored = Row[Any] | None
 #: The most submits of a statement, and the most text in all of them. A larger submit goes by itself.
 SUBMITS_MOST = 100
 TEXT_MOST = 256 * 1024
+#: How long a statement that others wait for waits for a lock: a user's transaction may hold an idempotency key.
+LOCK_TIMEOUT = "250ms"
 
 
 class Submits(Gathering[Submission, Stored]):
@@ -49,10 +51,14 @@ class SharedSubmits:
         self._database = database
         self._broker = broker
 
-    def store(self, submissions: Sequence[Submission]) -> Sequence[Stored]:
-        """Store all of them with one statement. Raises its error, having stored none."""
+    def store(self, submissions: Sequence[Submission], aside: bool) -> Sequence[Stored]:
+        """Store all of them with one statement. Raises its error, having stored none.
+
+        Unless it goes ``aside``, others wait for the statement, so that it does not wait long for a lock.
+        """
         failpoint(BEFORE_INSERT)
-        rows = self._database.run(partial(executions.insert_all, submissions=submissions))
+        insert = partial(executions.insert_all, submissions=submissions, lock_timeout=None if aside else LOCK_TIMEOUT)
+        rows = self._database.run(insert)
         failpoint(AFTER_INSERT)
         return [rows.get(submission.id) for submission in submissions]
 

@@ -230,6 +230,8 @@ def unavailable(url: str, cause: BaseException, saved: str) -> BackendUnavailabl
         why += "; if this is pgbouncer, end the URL with ?pgbouncer=true"
     lost = not isinstance(cause, psycopg.Error) or is_disconnect(cause)
     details: dict[str, Any] = {"backend": "postgres", "where": without_password(url)}
+    if saved == UNKNOWN_SAVED:
+        details["saved"] = "unknown"
     if isinstance(cause, psycopg.Error) and cause.sqlstate is not None:
         details |= {"sqlstate": cause.sqlstate, "reason": why}
     return BackendUnavailable(

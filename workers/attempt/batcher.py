@@ -76,9 +76,9 @@ class Batcher(LoopBatcher[T, R]):
             waiting.cancel()
         await self._disconnect()
 
-    async def deliver(self, batch: Sequence[Waiting[T, R]]) -> None:
+    async def deliver(self, batch: Sequence[Waiting[T, R]], *, aside: bool = False) -> None:
         try:
-            results = await self._flush_connected([waiting.item for waiting in batch])
+            results = await self._flush_connected([waiting.item for waiting in batch], aside)
         except psycopg.Error as error:
             await self._note_refusal(batch, error)
         except Exception as error:  # whatever it is, it is raised to those who wait, and the next batch is flushed
@@ -88,7 +88,7 @@ class Batcher(LoopBatcher[T, R]):
             self._refused.difference_update(batch)
             give(batch, results)
 
-    async def _flush_connected(self, items: Sequence[T]) -> Sequence[R]:
+    async def _flush_connected(self, items: Sequence[T], _aside: bool) -> Sequence[R]:
         return await self._flush_over(await self._connected(), items)
 
     async def _note_refusal(self, batch: Sequence[Waiting[T, R]], error: psycopg.Error) -> None:

@@ -112,10 +112,11 @@ class Gathering(Generic[T, R]):
 def concerns_all(error: BaseException) -> bool:
     """Whether the error is the same for every item: the backend is away, or this client may not use it.
 
-    Any other error may be the fault of one item, so that each of the others is sent by itself.
+    Any other error may be the fault of one item, so that each is sent by itself. When it is not known whether a
+    statement was carried out, no other must follow, as its error would say that nothing was saved.
     """
     if isinstance(error, BackendUnavailable):
-        return "sqlstate" not in error.details
+        return "sqlstate" not in error.details or error.details.get("saved") == "unknown"
     return isinstance(error, SchemaOutdated | ConfigurationError)
 
 

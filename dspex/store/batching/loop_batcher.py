@@ -25,7 +25,7 @@ class LoopBatcher(Generic[T, R]):
 
     def __init__(
         self,
-        flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        flush: Callable[[Sequence[T], bool], Awaitable[Sequence[R]]],
         gathering: Gathering[T, R],
         *,
         then: Callable[[Sequence[T], Sequence[R]], Awaitable[None]] = _nothing,
@@ -71,13 +71,13 @@ class LoopBatcher(Generic[T, R]):
             self._carrying = True
             self._start(self._carry())
 
-    async def deliver(self, batch: Sequence[Waiting[T, R]]) -> None:
+    async def deliver(self, batch: Sequence[Waiting[T, R]], *, aside: bool = False) -> None:
         """Flush the batch and set the outcomes, unless something follows: then another task sets them."""
         items = [waiting.item for waiting in batch]
         try:
-            results = await self._flush(items)
+            results = await self._flush(items, aside)
         except Exception as error:
-            self._fail(batch, error)
+            self._fail(batch, error, aside=aside)
         else:
             if self._then is _nothing:
                 give(batch, results)
@@ -91,9 +91,9 @@ class LoopBatcher(Generic[T, R]):
         finally:
             self._carrying = False
 
-    async def _deliver_or_cancel(self, batch: Sequence[Waiting[T, R]]) -> None:
+    async def _deliver_or_cancel(self, batch: Sequence[Waiting[T, R]], *, aside: bool = False) -> None:
         try:
-            await self.deliver(batch)
+            await self.deliver(batch, aside=aside)
         except asyncio.CancelledError:
             for waiting in batch:
                 waiting.cancel()
@@ -101,7 +101,7 @@ class LoopBatcher(Generic[T, R]):
 
     async def _aside(self, waiting: Waiting[T, R]) -> None:
         if not waiting.outcome.done():
-            await self._deliver_or_cancel([waiting])
+            await self._deliver_or_cancel([waiting], aside=True)
 
     async def _finish(self, batch: Sequence[Waiting[T, R]], items: Sequence[T], results: Sequence[R]) -> None:
         try:
@@ -112,9 +112,9 @@ class LoopBatcher(Generic[T, R]):
         else:
             give(batch, results)
 
-    def _fail(self, batch: Sequence[Waiting[T, R]], error: Exception) -> None:
+    def _fail(self, batch: Sequence[Waiting[T, R]], error: Exception, *, aside: bool) -> None:
         """Raise the error to its callers. If it may be the fault of one of them, each item goes by itself."""
-        if len(batch) > 1 and not concerns_all(error):
+        if not aside and not concerns_all(error):
             for waiting in batch:
                 self._start(self._aside(waiting))
             return

@@ -67,14 +67,14 @@ class _Inbox(Generic[R]):
 class ThreadBatcher(Generic[T, R]):
     """Gathers the items of threads and carries them together, one batch at a time.
 
-    ``flush(items)`` returns a result for each item. It is called again, with each item by itself, when it raised an
-    error that may be the fault of one of them. ``then(items, results)`` follows while the next batch is under way, and
-    the callers get their results after it.
+    ``flush(items, aside)`` returns a result for each item. When it raises an error that may be the fault of an item,
+    it is called again for each by itself, ``aside``: beside the batches, so that it may take its time.
+    ``then(items, results)`` follows while the next batch is under way, and the callers get their results after it.
     """
 
     def __init__(
         self,
-        flush: Callable[[Sequence[T]], Sequence[R]],
+        flush: Callable[[Sequence[T], bool], Sequence[R]],
         gathering: Gathering[T, R],
         *,
         then: Callable[[Sequence[T], Sequence[R]], None] = lambda _items, _results: None,
@@ -119,10 +119,10 @@ class ThreadBatcher(Generic[T, R]):
     def _carry(self, turn: _Turn[T, R]) -> None:
         items = [waiting.item for waiting in turn.batch]
         try:
-            results = self._flush(items)
+            results = self._flush(items, turn.aside)
         except Exception as error:
             self._end(turn)
-            _fail(turn.batch, error)
+            _fail(turn, error)
         except BaseException:
             self._end(turn)
             _each_alone(turn.batch)
@@ -157,13 +157,13 @@ def _give(waiting: Waiting[T, R], turn: _Turn[T, R]) -> None:
     inbox.turns.put(turn)
 
 
-def _fail(batch: Sequence[Waiting[T, R]], error: Exception) -> None:
+def _fail(turn: _Turn[T, R], error: Exception) -> None:
     """Raise the error to its callers. If it may be the fault of one of them, each carries its own item."""
-    if len(batch) > 1 and not concerns_all(error):
-        _each_alone(batch)
+    if not turn.aside and not concerns_all(error):
+        _each_alone(turn.batch)
         return
-    for waiting in batch:
-        waiting.fail(error if len(batch) == 1 else copied(error))
+    for waiting in turn.batch:
+        waiting.fail(error if len(turn.batch) == 1 else copied(error))
 
 
 def _each_alone(batch: Sequence[Waiting[T, R]]) -> None:

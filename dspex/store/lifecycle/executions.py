@@ -78,9 +78,6 @@ WRITE_ROWS = 50
 #: Redis. Submits of programs with a limited concurrency or rate are always left to the pump, which counts them.
 DIRECT_MOST = 100
 
-#: How long a statement for several callers waits for a lock: the transaction of a user may hold an idempotency key.
-SHARED_LOCK_TIMEOUT = "250ms"
-
 # Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock. Of each
 # program at most DIRECT_MOST executions are dispatched and not claimed, including those of this statement.
 _INSERT = f"""
@@ -128,14 +125,17 @@ SELECT id, created_at, dispatched_at, workers, smallest FROM inserted, fleet
 """  # noqa: S608
 
 
-def insert_all(connection: Connection, submissions: Sequence[Submission]) -> dict[UUID, Row[Any]]:
+def insert_all(
+    connection: Connection, submissions: Sequence[Submission], *, lock_timeout: str | None = None
+) -> dict[UUID, Row[Any]]:
     """Store them, in one statement. The rows have ``created_at`` and ``dispatched_at`` (None: left to the pump), and
     for whom to publish them: how many ``workers`` there are, and how many executions the ``smallest`` runs at once.
 
     There is none for a submission whose version is not the current one, whose key the program already has, or whose id
-    is stored already. Several share the statement: it is refused if one of them is at fault, or waits for a lock.
+    is stored already. The statement is refused if one of them is at fault, or waits for a lock, as for a key that an
+    open transaction has, longer than ``lock_timeout``.
     """
-    rows = connection.exec_driver_sql(_INSERT, _insert_parameters(submissions))
+    rows = connection.exec_driver_sql(_INSERT, {**_insert_parameters(submissions), "lock_timeout": lock_timeout})
     return {row.id: row for row in rows}
 
 
@@ -144,7 +144,7 @@ def insert(connection: Connection, submission: Submission) -> Row[Any] | None:
     return insert_all(connection, [submission]).get(submission.id)
 
 
-def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str | None]:
+def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str]:
     """The arguments of the statement: an array for each column."""
     columns = dict(zip(Submission._fields, zip(*submissions, strict=True), strict=True))
     hashes = [hash_of_values(s.program, s.version, s.inputs, s.metadata) for s in submissions]
@@ -158,7 +158,6 @@ def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str | Non
         "run_ats": text_array(None if at is None else at.isoformat() for at in columns["run_at"]),
         "inputs_hashes": bytes_array(columns["inputs_hash"]),
         "submission_hashes": bytes_array(hashes),
-        "lock_timeout": SHARED_LOCK_TIMEOUT if len(submissions) > 1 else None,
     }
 
 

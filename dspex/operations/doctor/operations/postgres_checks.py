@@ -62,7 +62,8 @@ def connections(deployment: Deployment) -> Finding:
     """max_connections covers what the live workers and a producer may open, and is not nearly used up."""
     server = deployment.ask(server_facts.state)
     workers = len(deployment.live_workers)
-    needed = workers * WORKER_CONNECTIONS + PRODUCER_CONNECTIONS + server.reserved_connections
+    producer = 2 * deployment.settings.client_connections  # an AsyncClient has as many again for its threads
+    needed = workers * WORKER_CONNECTIONS + producer + server.reserved_connections
     most, used = server.max_connections, server.connections
     evidence = f"{used} of {most} used; {counted(workers, 'worker')} and a producer need up to {needed}"
     too_few = needed > most and not is_pooled(deployment.database.url)

@@ -1,0 +1,120 @@
+"""Many users who wait: threads on one client, tasks on one asynchronous client; and what they leave open."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+import uvloop
+from sqlalchemy import Connection
+
+import dspex
+from dspex.client.client import Client
+from dspex.settings import Backends
+from dspex.store.database import Database
+from tests.processes import WorkerProcess
+
+QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
+StartWorker = Callable[..., WorkerProcess]
+TIMEOUT = 60
+OPENED = """
+SELECT sessions, (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dspex client')
+FROM pg_stat_database WHERE datname = current_database()
+"""
+
+
+def opened(backends: Backends, database: Database) -> tuple[int, int, int]:
+    """How many sessions of Postgres and connections of Redis were ever opened, and how many a client has now."""
+
+    def ask(connection: Connection) -> tuple[int, int]:
+        sessions, clients = connection.exec_driver_sql(OPENED).one()
+        return sessions, clients
+
+    with redis.Redis.from_url(backends.broker_url) as client:
+        received = client.info("stats")["total_connections_received"]
+    return (*database.run(ask), received)
+
+
+async def test_users_who_wait_open_no_connection_that_is_thrown_away(
+    backends: Backends, client: Client, database: Database, start_worker: StartWorker
+) -> None:
+    client.deploy(QA)
+    start_worker()
+    async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as users:
+
+        async def user(number: int) -> None:
+            for _ in range(2):
+                await users.execute("qa", {"question": str(number)}, timeout=TIMEOUT)
+                execution = await users.submit("qa", {"question": "?"})
+                await execution.cancel()
+                await users.get(execution.id)
+
+        async with asyncio.TaskGroup() as warming:
+            for number in range(200):
+                warming.create_task(user(number))
+        sessions, clients, received = opened(backends, database)
+        async with asyncio.TaskGroup() as steady:
+            for number in range(200):
+                steady.create_task(user(number))
+        assert opened(backends, database) == (sessions, clients, received + 1), "only this reader of Redis' figures"
+        assert clients <= 1 + users.settings.client_connections
+
+
+def test_500_threads_share_one_client(client: Client, start_worker: StartWorker) -> None:
+    client.deploy(QA)
+    start_worker()
+    together = threading.Barrier(500)
+
+    def user(number: int) -> str:
+        together.wait()
+        return str(client.execute("qa", {"question": str(number)}, timeout=TIMEOUT).answer)
+
+    with ThreadPoolExecutor(500) as threads:
+        assert len(list(threads.map(user, range(500)))) == 500
+    assert client._database.engine.pool.checkedin() <= client.settings.client_connections  # type: ignore[attr-defined]
+
+
+async def test_a_cancelled_task_leaves_nothing_behind(backends: Backends, client: Client) -> None:
+    client.deploy(QA)
+    before = asyncio.all_tasks()
+    async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as users:
+        executions = [await users.submit("qa", {"question": str(n)}) for n in range(20)]
+        waits = [asyncio.create_task(execution.result()) for execution in executions]
+        submits = [asyncio.create_task(users.submit("qa", {"question": "?"})) for _ in range(20)]
+        reads = [asyncio.create_task(users.get(execution.id)) for execution in executions]
+        await asyncio.sleep(0)
+        for task in (*waits, *submits, *reads):
+            task.cancel()
+        await asyncio.gather(*waits, *submits, *reads, return_exceptions=True)
+        connections = users._session.connections
+        assert not connections.waiter._watches
+        assert (await users.get(executions[0].id)).status is dspex.Status.QUEUED
+        assert connections.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_client_serves_one_loop_after_another(
+    run: Callable[[Coroutine[Any, Any, None]], None], backends: Backends, client: Client
+) -> None:
+    client.deploy(QA)
+    users = dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url)
+    kept: list[dspex.AsyncExecution] = []
+
+    async def use() -> None:
+        execution = await users.submit("qa", {"question": "?"})
+        with pytest.raises(dspex.ExecutionTimedOut):
+            await execution.result(timeout=0.05)
+        kept.append(execution)
+        for each in kept:
+            await each.refresh()
+
+    run(use())
+    run(use())
+    run(users.close())
+    assert {each.id for each in kept} == {each.id for each in client.list()}

@@ -1,0 +1,148 @@
+"""Batchers: what waits at the same time is flushed together, and each caller gets its own outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from dspex.errors import BackendUnavailable
+from dspex.store.batching.gathering import Gathering
+from dspex.store.batching.loop_batcher import LoopBatcher
+from dspex.store.batching.thread_batcher import ThreadBatcher
+from tests.waiting import wait_for
+
+
+class Statement:
+    """Answers with squares. Its first call waits until it is let go; ``refuse`` raises for items that it chooses."""
+
+    def __init__(self, refuse: Callable[[Sequence[int]], None] = lambda _items: None) -> None:
+        self.batches: list[list[int]] = []
+        self.let_go = threading.Event()
+        self.let_tasks_go = asyncio.Event()
+        self._refuse = refuse
+
+    def __call__(self, items: Sequence[int], _aside: bool) -> list[int]:
+        self.batches.append(list(items))
+        if len(self.batches) == 1:
+            self.let_go.wait()
+        self._refuse(items)
+        return [item * item for item in items]
+
+    async def awaited(self, items: Sequence[int], _aside: bool) -> list[int]:
+        self.batches.append(list(items))
+        if len(self.batches) == 1:
+            await self.let_tasks_go.wait()
+        self._refuse(items)
+        return [item * item for item in items]
+
+
+def gathered(most: int = 100) -> Gathering[int, int]:
+    return Gathering(most, weight=lambda item: item, most_weight=1000)
+
+
+def ask_all(statement: Statement, items: Sequence[int], most: int = 100) -> list[Future[int]]:
+    """Ask for the first item alone, and for the others, one after the other, while its statement is under way."""
+    gathering = gathered(most)
+    batcher = ThreadBatcher(statement, gathering)
+    with ThreadPoolExecutor(len(items)) as threads:
+        asked = [threads.submit(batcher.ask, items[0])]
+        wait_for(lambda: statement.batches, "the first to be sent")
+        for number, item in enumerate(items[1:], 1):
+            asked.append(threads.submit(batcher.ask, item))
+            wait_for(lambda: len(gathering._waiting) == number, "it to wait")  # noqa: B023
+        statement.let_go.set()
+    return asked
+
+
+def refuse(*bad: int, error: Exception | None = None) -> Callable[[Sequence[int]], None]:
+    def check(items: Sequence[int]) -> None:
+        if found := set(items) & set(bad):
+            raise error or ValueError(f"{min(found)} is at fault")
+
+    return check
+
+
+def test_the_first_goes_at_once_and_the_next_share_a_statement() -> None:
+    statement = Statement()
+    asked = ask_all(statement, [1, 2, 3, 4, 5, 6], most=3)
+    assert [each.result() for each in asked] == [1, 4, 9, 16, 25, 36]
+    assert statement.batches == [[1], [2, 3, 4], [5, 6]]
+
+
+def test_one_at_fault_fails_no_other() -> None:
+    statement = Statement(refuse(3))
+    asked = ask_all(statement, [1, 2, 3, 4])
+    assert [asked[n].result() for n in (0, 1, 3)] == [1, 4, 16]
+    assert isinstance(asked[2].exception(), ValueError)
+    assert sorted(statement.batches[2:]) == [[2], [3], [4]]
+
+
+def test_what_concerns_all_is_not_tried_for_each() -> None:
+    statement = Statement(refuse(2, error=BackendUnavailable("Postgres is away")))
+    asked = ask_all(statement, [1, 2, 3])
+    raised = [asked[1].exception(), asked[2].exception()]
+    assert all(isinstance(error, BackendUnavailable) for error in raised)
+    assert raised[0] is not raised[1]
+    assert statement.batches == [[1], [2, 3]]
+
+
+def test_a_heavy_item_goes_beside_the_others() -> None:
+    statement = Statement()
+    batcher = ThreadBatcher(statement, gathered())
+    with ThreadPoolExecutor(1) as thread:
+        light = thread.submit(batcher.ask, 1)
+        wait_for(lambda: statement.batches, "the first to be sent")
+        assert batcher.ask(2000) == 4_000_000
+        assert not light.done()
+        statement.let_go.set()
+
+
+def test_a_caller_that_is_interrupted_leaves_nobody_waiting() -> None:
+    def interrupt(items: Sequence[int]) -> None:
+        if items[0] == 1:
+            raise KeyboardInterrupt
+
+    asked = ask_all(Statement(interrupt), [1, 2, 3])
+    assert isinstance(asked[0].exception(), KeyboardInterrupt)
+    assert [each.result() for each in asked[1:]] == [4, 9]
+
+
+def test_what_follows_a_statement_comes_before_the_results() -> None:
+    seen: list[tuple[list[int], list[int]]] = []
+    batcher = ThreadBatcher(
+        lambda items, _aside: [item * item for item in items],
+        gathered(),
+        then=lambda items, results: seen.append((list(items), list(results))),
+    )
+    assert batcher.ask(3) == 9
+    assert seen == [([3], [9])]
+
+
+async def test_tasks_share_statements_as_threads_do() -> None:
+    statement = Statement(refuse(3))
+    batcher = LoopBatcher(statement.awaited, gathered(most=3))
+    first = batcher.add(1)
+    await asyncio.sleep(0)
+    asked = [batcher.add(item) for item in (2, 3, 4, 5)]
+    asked[3].cancel()
+    statement.let_tasks_go.set()
+    done = await asyncio.gather(first, *asked, return_exceptions=True)
+    assert [done[n] for n in (0, 1, 3)] == [1, 4, 16]
+    assert isinstance(done[2], ValueError)
+    assert statement.batches == [[1], [2, 3, 4], [2], [3], [4]], "what nobody waits for is not sent"
+
+
+async def test_a_closed_batcher_leaves_nobody_waiting() -> None:
+    batcher = LoopBatcher(Statement().awaited, gathered())
+    under_way = batcher.add(1)
+    await asyncio.sleep(0)
+    waiting = batcher.add(2)
+    await batcher.close()
+    late = batcher.add(3)
+    for each in (under_way, waiting, late):
+        with pytest.raises(asyncio.CancelledError):
+            await each
