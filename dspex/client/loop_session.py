@@ -1,13 +1,14 @@
 """The session of the asynchronous client: connections of its own for each event loop, without threads.
 
 A client may outlive a loop: a notebook, a test or ``asyncio.run`` twice. The session opens connections in the loop that
-runs, and drops those of loops that are closed.
+runs; they are closed with the client, or when the loop ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
@@ -45,7 +46,14 @@ class _OfLoop:
     async def close(self) -> None:
         await self.waiter.close()
         await self.broker.aclose()
-        await in_greenlet(self.database.close)
+        await self.database.aclose()
+
+    async def until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        """A generator that a loop closes when it ends, and which then closes the connections."""
+        try:
+            yield
+        finally:
+            await self.close()
 
 
 class LoopSession(Session):
@@ -53,7 +61,7 @@ class LoopSession(Session):
 
     def __init__(self, settings: Settings) -> None:
         self.threads = Threads()
-        self._loops: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
+        self._first_steps: set[asyncio.Task[None]] = set()
         super().__init__(settings)
 
     @property
@@ -63,29 +71,42 @@ class LoopSession(Session):
         if (known := self._loops.get(loop)) is None:
             self._drop_closed()
             known = self._loops[loop] = _open(self.settings, self._backends, self.threads)
+            self._ends[loop] = end = known.until_the_loop_ends()
+            # Its first step makes it known to the loop.
+            self._first_steps.add(step := loop.create_task(_step(end), context=Context()))
+            step.add_done_callback(self._first_steps.discard)
         return known.connections
 
     def _connect(self) -> None:
-        self._loops = {}
+        self._loops: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
+        self._ends: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
 
     def _inherited(self) -> object:
-        return self._loops
+        return self._loops, self._ends
 
     async def aclose(self) -> None:
         """Close the connections of all loops and end every wait."""
         self.threads.close()
+        self._drop_closed()
         running = asyncio.get_running_loop()
         for loop in list(self._loops):
             if loop is running:
-                await self._loops.pop(loop).close()
-            elif not loop.is_closed():
-                closing = asyncio.run_coroutine_threadsafe(self._loops.pop(loop).close(), loop)
-                await asyncio.wrap_future(closing)
-        self._drop_closed()
+                await self._close(loop)
+            else:
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(loop), loop))
+
+    async def _close(self, loop: asyncio.AbstractEventLoop) -> None:
+        await self._loops.pop(loop).close()
+        await self._ends.pop(loop).aclose()
 
     def _drop_closed(self) -> None:
         for loop in [loop for loop in self._loops if loop.is_closed()]:
             self._loops.pop(loop).database.abandon()
+            del self._ends[loop]
+
+
+async def _step(generator: AsyncGenerator[None, None]) -> None:
+    await anext(generator)
 
 
 def _open(settings: Settings, backends: Backends, threads: Threads) -> _OfLoop:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -35,8 +35,25 @@ class LoopDatabase(Database):
 
     def __init__(self, url: str, *, pool_size: int, application_name: str) -> None:
         super().__init__(url, pool_size=pool_size, overflow=0, application_name=application_name)
+        #: The statements under way.
+        self._running: set[asyncio.Task[Any]] = set()
         self._connections: weakref.WeakSet[psycopg.AsyncConnection[Any]] = weakref.WeakSet()
         event.listen(self.engine, "connect", self._note)
+
+    def run(self, work: Callable[[Connection], T], *, saved: str = "nothing was saved") -> T:
+        """As :meth:`Database.run`. A caller that is cancelled leaves at once; its statement goes on to its end, so that
+        the connection is used again."""
+        statement = asyncio.get_running_loop().create_task(greenlet_spawn(super().run, work, saved=saved))
+        self._running.add(statement)
+        statement.add_done_callback(self._running.discard)
+        result: T = await_only(asyncio.shield(statement))
+        return result
+
+    async def aclose(self) -> None:
+        """Close the connections, once the statements under way have ended."""
+        if self._running:
+            await asyncio.wait(self._running)
+        await greenlet_spawn(self.close)
 
     def abandon(self) -> None:
         """Close the sockets without their loop, which is closed."""

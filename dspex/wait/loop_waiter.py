@@ -48,19 +48,25 @@ class LoopWaiter(Watches):
                 polled_at = time.monotonic()
 
     async def _listen_always(self) -> None:
-        while True:
+        while not _is_cancelled():
             try:
                 await self._listen()
             except Exception as error:
                 self._lose(error)
-            await asyncio.sleep(RECONNECT_SECONDS)
+            if not _is_cancelled():
+                await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
         options = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, "health_check_interval": 10}
         async with redis_clients.async_client(self._url, **options) as client, client.pubsub() as pubsub:
             await pubsub.subscribe(DONE_CHANNEL)
-            while True:
-                # A timeout lets the client check the health of the connection.
-                message = await pubsub.get_message(timeout=5.0)
+            while not _is_cancelled():
+                message = await pubsub.get_message(timeout=0.5)
                 if message is not None:
                     self._take(message["type"], message["data"])
+
+
+def _is_cancelled() -> bool:
+    """Whether this task is to end. redis-py turns some cancellations into its own errors, or into an empty reply."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
