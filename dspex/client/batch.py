@@ -204,7 +204,7 @@ class AsyncBatch(_BatchHandle):
     @property
     def failures(self) -> Awaitable[Mapping[str, int]]:
         """As :attr:`Batch.failures`."""
-        return self._driver.call(lambda: self._session.failures(self.id))
+        return self._session.driver.call(lambda: self._session.failures(self.id))
 
     async def cancel(self, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
         """As :meth:`Batch.cancel`."""

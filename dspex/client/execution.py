@@ -269,7 +269,7 @@ class AsyncExecution(ExecutionSnapshot):
     @property
     def calls(self) -> Awaitable[Sequence[ModelCall]]:
         """As :attr:`Execution.calls`."""
-        return self._driver.call(partial(self._session.model_calls, self.id))
+        return self._session.driver.call(partial(self._session.model_calls, self.id))
 
     async def refresh(self) -> Self:
         """As :meth:`Execution.refresh`."""

@@ -45,20 +45,22 @@ class Database:
     ) -> None:
         """``overflow``: how many connections beyond the pool's are opened at need, and closed after use."""
         self.url = url
-        self.engine = self._engine(
+        # Most statements run by themselves: a connection of the pool is in autocommit, but for a transaction.
+        self._autocommit = self._engine(
             connect_args=connect_arguments(url, application_name),
-            isolation_level="READ COMMITTED",
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
             pool_size=pool_size,
             max_overflow=pool_size * 2 if overflow is None else overflow,
             pool_timeout=POOL_SECONDS,
             pool_use_lifo=True,
             hide_parameters=True,  # errors end up in logs, which must not contain inputs
         )
-        event.listen(self.engine, "do_connect", _connect_to(libpq_url(url)))
-        event.listen(self.engine, "handle_error", _leave_the_demoted)
+        event.listen(self._autocommit, "do_connect", _connect_to(libpq_url(url)))
+        event.listen(self._autocommit, "handle_error", _leave_the_demoted)
         if is_pooled(url):
-            event.listen(self.engine, "connect", _set_time_zone)
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+            event.listen(self._autocommit, "connect", _set_time_zone)
+        self.engine = self._autocommit.execution_options(isolation_level="READ COMMITTED")
 
     def _engine(self, **options: Any) -> Engine:
         return create_engine("postgresql+psycopg://", **options)  # libpq reads the URL itself: see _connect_to
@@ -143,7 +145,7 @@ class Database:
             raise self._translate(error, "nothing was changed") from error
 
     def close(self) -> None:
-        self.engine.dispose()
+        self._autocommit.dispose()
 
     def _once(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         try:

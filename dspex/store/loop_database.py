@@ -38,7 +38,7 @@ class LoopDatabase(Database):
         #: The statements under way.
         self._running: set[asyncio.Task[Any]] = set()
         self._connections: weakref.WeakSet[psycopg.AsyncConnection[Any]] = weakref.WeakSet()
-        event.listen(self.engine, "connect", self._note)
+        event.listen(self._autocommit, "connect", self._note)
 
     def run(self, work: Callable[[Connection], T], *, saved: str = "nothing was saved") -> T:
         """As :meth:`Database.run`. A caller that is cancelled leaves at once; its statement goes on to its end, so that

@@ -46,7 +46,6 @@ async def test_a_settlement_whose_answer_is_lost_was_no_lost_lease(
     kind = "retried" if asked == "queued" else asked
     settlement = Settlement(id, claimed.attempt, worker_id, asked, f'[{{"kind":"{kind}"}}]', "{}")
     ledger = Ledger(link.url, backends.broker_url, lambda: worker_id)
-    ledger.start()
 
     def waits(count: int) -> bool:
         return bool(database.run(lambda connection: connection.scalar(WAITING)) == count)
