@@ -83,6 +83,23 @@ def test_a_producer_killed_anywhere_loses_nothing(
     assert_guarantees(client, [execution.id for execution in client.list()])
 
 
+@pytest.mark.parametrize(
+    "point", [failpoints.BEFORE_INSERT, failpoints.AFTER_INSERT, failpoints.BEFORE_PUBLISH, failpoints.AFTER_PUBLISH]
+)
+def test_a_producer_killed_while_threads_share_a_statement_loses_nothing(
+    point: str, backends: Backends, client: Client, start_worker: StartWorker
+) -> None:
+    client.deploy(scripted())
+    returned = produce(backends, f"{point}=kill@3", "--rows", "400", "--threads", "20")
+    stored = [execution.id for execution in client.list(limit=1000)]
+    assert set(returned) <= set(stored), "what was returned is stored"
+    assert len(stored) < 400
+    if point != failpoints.BEFORE_INSERT:
+        assert len(stored) > len(returned), "the statement of several callers was stored, and returned to none"
+    start_worker()
+    assert_guarantees(client, stored)
+
+
 def test_a_producer_killed_in_a_batch_leaves_whole_chunks_that_run(
     backends: Backends, client: Client, start_worker: StartWorker
 ) -> None:

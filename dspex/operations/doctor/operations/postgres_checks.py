@@ -12,8 +12,6 @@ from dspex.store.sessions import is_pooled
 
 #: Connections of a worker process: claims, settlements, journal, reads, budgets, lease, pump, and one to spare.
 WORKER_CONNECTIONS = 8
-#: Connections that a producer's pool may grow to.
-PRODUCER_CONNECTIONS = 15
 NEARLY_ALL = 0.8
 #: A transaction that is open for so long keeps VACUUM from working, in seconds.
 LONG_SECONDS = 3600
