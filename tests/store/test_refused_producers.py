@@ -68,15 +68,14 @@ def test_a_callers_transaction_that_conflicts(
     client: Client, database: Database, refusing: Refusing, level: str
 ) -> None:
     """Another submit took the idempotency key after this transaction had begun, so that it cannot see it."""
-    engine = database.engine.execution_options(isolation_level=level)
-    with engine.begin() as connection:
+    with database.engine.connect().execution_options(isolation_level=level) as connection:
         connection.execute(text("SELECT count(*) FROM dspex.executions"))
         first = client.submit("qa", {"question": "?"}, idempotency_key="order-1")
         with pytest.raises(BackendUnavailable, match="roll back this transaction and repeat it") as refused:
             client.submit("qa", {"question": "?"}, idempotency_key="order-1", connection=connection)
         assert refused.value.details["sqlstate"] == "40001"
         connection.rollback()
-    with engine.begin() as connection:
+    with database.engine.connect().execution_options(isolation_level=level) as connection:
         again = client.submit("qa", {"question": "?"}, idempotency_key="order-1", connection=connection)
         assert again.id == first.id
 
