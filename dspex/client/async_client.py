@@ -1,7 +1,7 @@
 """The client for asyncio: ``await`` before calls, ``async for`` over waits.
 
 There is no second implementation. Submitting, reading and control run the methods of :class:`dspex.Client` in a
-greenlet over psycopg's asyncio (dspex/store/loop_database.py), without a thread. Waiting is the shared logic of
+greenlet over psycopg's asyncio (dspex/store/loop/loop_database.py), without a thread. Waiting is the shared logic of
 dspex/wait/completion.py, driven by the event loop. What computes or blocks otherwise runs in a few threads: batches,
 reports, health.
 """
@@ -29,11 +29,11 @@ from uuid import UUID
 from dspex.client.batch import AsyncBatch, map_result, mapped, store_all
 from dspex.client.client import Client, settings_of
 from dspex.client.execution import AsyncExecution, Execution
-from dspex.client.loop_session import LoopSession
 from dspex.client.result import Result
+from dspex.client.shared.loop_session import LoopSession
 from dspex.program.program import Program
 from dspex.settings import Settings
-from dspex.store.loop_database import in_greenlet
+from dspex.store.loop.loop_database import in_greenlet
 from dspex.submit.batch_rows import Rejected
 from dspex.submit.bulk import BULK_ROWS, MAP_ROWS, chunks, chunks_async
 from dspex.wait.completion import any_final

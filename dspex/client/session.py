@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from dspex.client.audit_trail import AuditTrail
-from dspex.client.connections import ClientConnections, connect
 from dspex.client.deployed_programs import Catalogue
 from dspex.client.lookup import not_found
 from dspex.client.model_call import ModelCall, model_calls
 from dspex.client.operator import Control
+from dspex.client.shared.connections import ClientConnections, connect
 from dspex.errors import ExecutionNotFound, ExecutionTimedOut
 from dspex.operations.health.backend_checks import client_check
 from dspex.program.program import Program

@@ -15,7 +15,7 @@ import redis.asyncio
 
 from dspex.publish import redis_clients
 from dspex.store.batching.loop_batcher import LoopBatcher
-from dspex.store.loop_database import in_greenlet
+from dspex.store.loop.loop_database import in_greenlet
 from dspex.wait.driver import FOLLOWER_OPTIONS, Entries, Follower, Row, Signal, entries_of, read_arguments
 from dspex.wait.hints import Watch
 from dspex.wait.loop_waiter import LoopWaiter

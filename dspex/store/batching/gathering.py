@@ -19,14 +19,14 @@ from typing import Generic, Protocol, TypeVar
 
 from dspex.errors import BackendUnavailable, ConfigurationError, DspexError, SchemaOutdated
 
-__all__ = ["Gathering", "Outcome", "Waiting", "concerns_all", "copied"]
+__all__ = ["Gathering", "Promise", "Waiting", "concerns_all", "copied"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 Given_contra = TypeVar("Given_contra", contravariant=True)
 
 
-class Outcome(Protocol[Given_contra]):
+class Promise(Protocol[Given_contra]):
     """What the caller waits for: a future of a loop, or the inbox of a thread."""
 
     def done(self) -> bool: ...
@@ -43,7 +43,7 @@ class Waiting(Generic[T, R]):
     """An item and its outcome. ``refusals``: how often it was refused by itself; ``alone``: it is sent by itself."""
 
     item: T
-    outcome: Outcome[R]
+    outcome: Promise[R]
     refusals: int = 0
     alone: bool = False
 

@@ -79,7 +79,7 @@ WRITE_ROWS = 50
 DIRECT_MOST = 100
 
 # Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock. Of each
-# program at most DIRECT_MOST executions are dispatched and not claimed, including those of this statement.
+# program at most DIRECT_MOST executions are dispatched and not claimed, including what this statement dispatches.
 _INSERT = f"""
 WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(%(lock_timeout)s, current_setting('lock_timeout')), true)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from dspex.client.deployed_programs import Catalogue
 from dspex.client.operator import Control
-from dspex.client.shared_submits import SharedSubmits, Stored, Submits
+from dspex.client.shared.shared_submits import SharedSubmits, Stored, Submits
 from dspex.publish.broker import Broker
 from dspex.settings import Backends, Settings
 from dspex.store.batching.thread_batcher import ThreadBatcher

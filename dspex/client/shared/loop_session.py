@@ -15,16 +15,16 @@ from uuid import UUID
 
 from sqlalchemy.util import await_only
 
-from dspex.client.connections import APPLICATION, ClientConnections
 from dspex.client.deployed_programs import Catalogue
 from dspex.client.operator import Control
 from dspex.client.session import Session
-from dspex.client.shared_submits import SharedSubmits, Stored, Submits
+from dspex.client.shared.connections import APPLICATION, ClientConnections
+from dspex.client.shared.shared_submits import SharedSubmits, Stored, Submits
 from dspex.publish.loop_broker import LoopBroker
 from dspex.settings import Backends, Settings
 from dspex.store.batching.loop_batcher import LoopBatcher
 from dspex.store.lifecycle.executions import Submission
-from dspex.store.loop_database import LoopDatabase, in_greenlet
+from dspex.store.loop.loop_database import LoopDatabase, in_greenlet
 from dspex.submit.rate_limit import SubmitRate
 from dspex.wait.driver import Row
 from dspex.wait.finals import Questions, final_rows
@@ -57,7 +57,7 @@ class _OfLoop:
 
 
 class LoopSession(Session):
-    """The session of an asynchronous client. Its methods are called in a greenlet (dspex/store/loop_database.py)."""
+    """The session of an asynchronous client. Its methods are called in a greenlet."""
 
     def __init__(self, settings: Settings) -> None:
         self.threads = Threads()

@@ -1,4 +1,4 @@
-"""Submits of several callers: one statement stores them, and one message carries those of a program and urgency."""
+"""Submits of several callers: one statement stores them, and one message carries the ids of a program and urgency."""
 
 from __future__ import annotations
 

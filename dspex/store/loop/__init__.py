@@ -1,0 +1,1 @@
+"""Postgres in an event loop."""
