@@ -29,7 +29,6 @@ async def test_a_claim_that_postgres_refuses_is_tried_later_each_time(
     id = submit(database)
     forge_entry(database, id)
     ledger = Ledger(backends.database_url, backends.broker_url, lambda: worker_id)
-    ledger.start()
     waits = []
     try:
         with caplog.at_level(logging.ERROR, "dspex.workers"):
