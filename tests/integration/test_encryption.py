@@ -322,7 +322,8 @@ def test_executions_wait_for_a_worker_that_has_their_key(
         keyless.stop()
         other = start_worker(DSPEX_LEASE_SECONDS=1, DSPEX_ENCRYPTION_KEY=NEW)
         wait_for(lambda: "wait for a worker that has their key" in trouble(), "the lacking key to be named")
-        error = submitted.refresh().error
+        wait_for(lambda: submitted.refresh().error is not None, "the attempt to be settled")
+        error = submitted.error
         assert error is not None
         assert (submitted.status, error.code) == (Status.QUEUED, "encryption_key_unknown")
         other.stop()

@@ -120,7 +120,8 @@ def test_an_operator_sees_and_changes_what_a_worker_runs(
     # It grows and shrinks: its slots, Celery's prefetch, and the row that the pump goes by.
     first, second, third = (submit(client, "endless") for _ in range(3))
     wait_for(lambda: is_running(first) and is_running(second), "two to run")
-    assert {task["id"] for task in operator.inspect("active")} == {str(first.id), str(second.id)}
+    both = {str(first.id), str(second.id)}
+    wait_for(lambda: {task["id"] for task in operator.inspect("active")} == both, "Celery to have both as active")
     assert third.refresh().status is dspex.Status.QUEUED
     assert operator.control("pool_grow", n=1) == {"ok": "pool will grow"}
     wait_for(lambda: is_running(third), "the third to run")
