@@ -74,6 +74,9 @@ history: setup ## histories of clients under faults, checked, and a table of the
 cases: setup ## the verdict on each failure that users of this field reported
 	@$(BIN)/python -m tests.cases
 
+compat: setup ## run DSPy programs of every kind by plain DSPy and by DSPex, and compare: NAMES="react rlm" SHOW=1
+	@$(BIN)/python -m tests.compat $(NAMES) $(if $(SHOW),--show)
+
 fuzz-answers: setup ## fuzz the reader of answers for ten minutes, guided by coverage
 	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
 	@$(BIN)/python -m tests.performance.fuzz_answers -max_total_time=$(or $(SECONDS_LONG),600) -max_len=4000
@@ -121,4 +124,4 @@ lock: setup ## resolve and lock the requirements
 clean: ## remove all build products
 	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types audit format bench load linear bench-compile bench-answers wheel check-wheel check-monitoring check-deploy chaos history cases fuzz fuzz-answers fuzz-seeds lock docs docs-serve docs-reference clean
+.PHONY: help setup demo example test check lint types audit format bench load linear bench-compile bench-answers wheel check-wheel check-monitoring check-deploy chaos history cases compat fuzz fuzz-answers fuzz-seeds lock docs docs-serve docs-reference clean

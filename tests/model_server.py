@@ -34,7 +34,7 @@ from aiohttp import web
 from tests.model_dialects import ANTHROPIC, GEMINI, OPENAI, Dialect
 from tests.model_streams import is_streamed, stream_completion
 
-__all__ = ["ModelServer", "Step", "model_server"]
+__all__ = ["ModelServer", "Step", "model_server", "schema_example"]
 
 
 @dataclass
@@ -256,7 +256,7 @@ def _answer(body: dict[str, Any], outputs: dict[str, Any] | None, digest: str) -
     wanted = body.get("response_format") or {}
     schema = (wanted.get("json_schema") or {}).get("schema")
     if schema is not None:
-        return json.dumps(outputs or _example(schema, schema, digest), ensure_ascii=False)
+        return json.dumps(outputs or schema_example(schema, schema, digest), ensure_ascii=False)
     asked = str(body["messages"][-1]["content"])
     if sections := re.findall(r"`\[\[ ## (\w+) ## \]\]`(?: \(must be formatted as a valid Python ([^)]*)\))?", asked):
         values = {name: (outputs or {}).get(name, _python(kind, digest)) for name, kind in sections}
@@ -281,26 +281,26 @@ def _python(kind: str, digest: str) -> Any:
     return next((value for name, value in examples.items() if kind.startswith(name)), f"text {digest[:8]}")
 
 
-def _example(schema: dict[str, Any], root: dict[str, Any], digest: str) -> Any:
+def schema_example(schema: dict[str, Any], root: dict[str, Any], digest: str) -> Any:
     """A value that fits the schema."""
     if "$ref" in schema:
         target: Any = root
         for part in schema["$ref"].removeprefix("#/").split("/"):
             target = target[part]
-        return _example(target, root, digest)
+        return schema_example(target, root, digest)
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
         return schema["enum"][int(digest[:4], 16) % len(schema["enum"])]
     for choice in ("anyOf", "oneOf"):
         if choice in schema:
-            return _example(schema[choice][0], root, digest)
+            return schema_example(schema[choice][0], root, digest)
     kind = schema.get("type", "object" if "properties" in schema else "string")
     match kind[0] if isinstance(kind, list) else kind:
         case "object":
-            return {name: _example(inner, root, digest) for name, inner in schema.get("properties", {}).items()}
+            return {name: schema_example(inner, root, digest) for name, inner in schema.get("properties", {}).items()}
         case "array":
-            return [_example(schema.get("items", {}), root, digest)] * max(1, schema.get("minItems", 1))
+            return [schema_example(schema.get("items", {}), root, digest)] * max(1, schema.get("minItems", 1))
         case "integer" | "number":
             return max(schema.get("minimum", 0), min(1, schema.get("maximum", 1)))
         case "boolean":

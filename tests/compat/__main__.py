@@ -1,0 +1,48 @@
+"""``python -m tests.compat [NAME…] [--show]``: the table, and with ``--show`` what differs."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.compat.table import Verdict, compare, counts, run_both
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run DSPy programs by plain DSPy and by DSPex, and compare them.")
+    parser.add_argument("names", nargs="*", help="patterns; all by default")
+    parser.add_argument("--show", action="store_true", help="show what differs")
+    parser.add_argument("--all", action="store_true", help="list the same ones, too")
+    parser.add_argument("--recorded", type=Path, help="a file with plain DSPy's part, made if it is not there")
+    chosen = parser.parse_args()
+    verdicts = []
+    for plain, hosted in run_both(chosen.names, chosen.recorded):
+        verdict = compare(plain, hosted)
+        verdicts.append(verdict)
+        if chosen.all or verdict.kind != "same":
+            print(_line(verdict))
+        if chosen.show and verdict.kind != "same":
+            _show(plain, hosted)
+    print(f"{len(verdicts)} patterns:", ", ".join(f"{count} {kind}" for kind, count in counts(verdicts).most_common()))
+
+
+def _line(verdict: Verdict) -> str:
+    marks = "".join(
+        mark if good else "-"
+        for mark, good in zip("orpj", (verdict.outputs, verdict.requests, verdict.parameters, verdict.journaled), strict=True)
+    )
+    calls = "{}/{}".format(*verdict.calls)
+    return f"{verdict.name:26} {verdict.kind:9} {marks} {calls:6} {verdict.note[:150]}"
+
+
+def _show(plain: dict[str, Any], hosted: dict[str, Any]) -> None:
+    texts = [json.dumps({key: side[key] for key in ("outputs", "error", "requests")}, indent=1, sort_keys=True).replace("\\n", "\n")
+             for side in (plain, hosted)]  # fmt: skip
+    print("\n".join(list(difflib.unified_diff(*(text.splitlines() for text in texts), "plain", "hosted", n=1, lineterm=""))[:60]))
+
+
+if __name__ == "__main__":
+    main()
