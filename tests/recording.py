@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from dspex.program.program import Program
-from workers.adapters.contract import Answer, Estimate, Run, Tries, once
+from workers.adapters.contract import Answer, Estimate, Run, ToolResult, Tries, once
 
 __all__ = ["MemoryJournal", "MemoryTrail", "a_run", "until"]
 
@@ -19,6 +19,7 @@ class MemoryJournal:
 
     def __init__(self, known: Mapping[str, list[dict[str, Any]]] | None = None) -> None:
         self.known = {digest: list(answers) for digest, answers in (known or {}).items()}
+        self.tools: dict[str, list[Any]] = {}
         self.answers: list[Answer] = []
         self.models: list[str] = []
         self.hashes: list[str] = []
@@ -46,6 +47,17 @@ class MemoryJournal:
         answer = await tries(call)
         self.answers.append(answer)
         return answer.response
+
+    def tool_result(self, digest: str, tool: str) -> ToolResult | None:
+        waiting = self.tools.get(digest)
+        return ToolResult(waiting.pop(0)) if waiting else None
+
+    async def keep_tool_result(self, digest: str, tool: str, value: Any, began_at: datetime) -> None:
+        """No later attempt of a test asks for it."""
+
+    def rewind(self) -> None:
+        for digest, answer in zip(self.hashes, self.answers, strict=True):
+            self.known.setdefault(digest, []).append(answer.response)
 
     def reject(self, request_hashes: Collection[str]) -> None:
         self.rejected += request_hashes

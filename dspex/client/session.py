@@ -143,7 +143,8 @@ class Session:
         """The model calls of an execution; with a ``sealing`` in place of the session's. Raises ExecutionNotFound."""
         trail = self.audit_trail(id)
         stored = self.database.run(partial(lm_calls.of_execution, execution_id=id))
-        return model_calls(stored, trail, self.sealing if sealing is None else sealing)
+        asked = [call for call in stored if not call.is_tool]
+        return model_calls(asked, trail, self.sealing if sealing is None else sealing)
 
     def timed_out(self, row: Row, timeout: float | None) -> ExecutionTimedOut:
         """The error for a wait that ended too early, with the reason as far as it is known."""

@@ -56,7 +56,7 @@ def run_plain(ask: Ask, url: str, pattern: Pattern) -> Side:
         with _inputs(pattern) as inputs:
             module = pattern.make()
             returned = asyncio.run(module.acall(**inputs)) if _is_async(module) else module(**inputs)
-        side.outputs = _outputs(pattern, returned)
+        side.outputs = _canonical(pattern, _outputs(pattern, returned))
     except Exception as error:
         side.error = f"{type(error).__name__}: {str(error)[:300]}"
     side.requests = ask("/requests", {})
@@ -83,7 +83,9 @@ async def run_hosted(ask: Ask, url: str, pattern: Pattern, adapter: Any) -> Side
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
             raw = await adapter.execute(run)
-        side.outputs = json.loads(program.signature.encode("outputs", program.signature.check_outputs(raw).values))
+        checked = program.signature.check_outputs(raw).values
+        found = json.loads(program.signature.encode("outputs", checked))
+        side.outputs = {name: value for name, value in found.items() if value is not None}
     except DspexError as error:
         side.error = f"{error.code}: {str(error)[:300]}"
     except Exception as error:
@@ -116,6 +118,19 @@ def _output_names(pattern: Pattern) -> list[str]:
     return list(pattern.signature.output_fields)
 
 
+def _canonical(pattern: Pattern, outputs: dict[str, Any]) -> dict[str, Any]:
+    """As a client gets them: the signature's own spelling of times, and no nulls."""
+    import dspex
+    from dspex.errors import DspexError
+
+    try:
+        signature = dspex.signature(pattern.signature)
+        outputs = json.loads(signature.encode("outputs", signature.check_outputs(outputs).values))
+    except DspexError:
+        pass
+    return {name: value for name, value in outputs.items() if value is not None}
+
+
 def _outputs(pattern: Pattern, returned: Any) -> dict[str, Any]:
     names = _output_names(pattern)
     if isinstance(returned, dspy.Prediction | Mapping):
@@ -141,9 +156,9 @@ def stored_form(value: Any) -> Any:
         case dspy.History():
             return {"messages": stored_form(list(value.messages))}
         case dspy.Code():
-            return value.code
+            return {"code": value.code}
         case dspy.Reasoning():
-            return value.content
+            return {"content": value.content}
         case enum.Enum():
             return value.value
         case Mapping():

@@ -51,7 +51,10 @@ def _hosted(url: str, names: list[str]) -> dict[str, dict[str, Any]]:
     """A pattern may end the process: the others are run by the next one."""
     done: dict[str, dict[str, Any]] = {}
     while names:
-        done |= {side["name"]: side for side in _side("hosted", url, names)}
+        sides = {side["name"]: side for side in _side("hosted", url, names)}
+        if not sides and not done:
+            raise RuntimeError("the hosted side does not start")
+        done |= sides
         left = [name for name in names if name not in done]
         names = left[1:]  # the first of them ended it
     return done

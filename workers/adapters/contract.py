@@ -20,6 +20,7 @@ __all__ = [
     "Run",
     "Stream",
     "StreamedAnswer",
+    "ToolResult",
     "Trail",
     "Tries",
     "once",
@@ -39,6 +40,13 @@ class Answer:
     cost_usd: float | None = None
     request_id: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool returned, as JSON holds it."""
+
+    value: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,19 @@ class Journal(Protocol):
         Raises the error of ``call``. When a limit refuses the call, raises an error with the code of that limit: let it
         pass, and the attempt is queued again without being counted.
         """
+        ...
+
+    def tool_result(self, digest: str, tool: str) -> ToolResult | None:
+        """What an earlier attempt got from this call of a tool; recorded as a ``tool_call`` event. The n-th call with
+        one digest gets the n-th result."""
+        ...
+
+    async def keep_tool_result(self, digest: str, tool: str, value: Any, began_at: datetime) -> None:
+        """Store what a tool returned, which JSON can hold, so that a later attempt does not call it again."""
+        ...
+
+    def rewind(self) -> None:
+        """The program runs again from its beginning, within this attempt: its calls so far are replayed."""
         ...
 
     def reject(self, request_hashes: Collection[str]) -> None:

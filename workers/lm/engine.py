@@ -40,11 +40,15 @@ _END_UNKNOWN = "is_end_unknown"
 
 
 class RunEngine:
-    """The model calls of one run. ``was_cut``: the last answer ended at a limit of tokens."""
+    """The calls of one model in one run. ``was_cut``: the last answer ended at a limit of tokens.
 
-    def __init__(self, run: Run, endpoint: Endpoint) -> None:
+    ``api_base`` is the address that the model is declared with: the program's, unless its code names another model.
+    """
+
+    def __init__(self, run: Run, endpoint: Endpoint, api_base: str | None = None) -> None:
         self.run = run
         self.endpoint = endpoint
+        self._api_base = api_base or run.program.api_base
         self.was_cut = False
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +56,7 @@ class RunEngine:
 
         Raises ModelError.
         """
-        digest = request_hash(request, self.run.program.api_base)
+        digest = request_hash(request, self._api_base)
         exchange = current_exchange.get()
         if exchange is not None:
             exchange.requests.append(digest)

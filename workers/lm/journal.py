@@ -61,8 +61,22 @@ class AttemptJournal:
         waiting = self._known.get(request_hash)
         if not waiting:
             return None
-        self.replayed += 1
-        return waiting.popleft()
+        call = waiting.popleft()
+        self.replayed += call.attempt < self.attempt
+        return call
+
+    def find_tool(self, digest: bytes) -> LMCall | None:
+        """The tool call to replay; None when the tool is to be called. A bad answer is no fault of its result."""
+        waiting = self._known.get(digest)
+        return waiting.popleft() if waiting else None
+
+    def rewind(self) -> None:
+        """The program begins again: what is known, and what this attempt has asked, is found again in its order."""
+        self._known.clear()
+        self.replayed = 0
+        for call in self._calls:
+            if not call.rejected:
+                self._known[call.request_hash].append(call)
 
     def begin(self, request_hash: bytes) -> int:
         """Number a call that is about to be made: its occurrence."""
@@ -101,20 +115,25 @@ class AttemptJournal:
 
     def model_use(self) -> ModelUse:
         """Number and duration of this attempt's own calls."""
-        made = [call for call in self._calls if call.attempt == self.attempt]
+        made = [call for call in self._model_calls if call.attempt == self.attempt]
         return ModelUse(len(made), sum(call.duration_ms for call in made) / 1000)
 
     def totals(self) -> dict[str, Any]:
         """The use of all attempts of the execution together. Replays count under their own name only."""
-        costs = [call.cost_usd for call in self._calls if call.cost_usd is not None]
+        calls = self._model_calls
+        costs = [call.cost_usd for call in calls if call.cost_usd is not None]
         return {
-            "lm_calls": len(self._calls),
-            "prompt_tokens": sum(call.prompt_tokens for call in self._calls),
-            "completion_tokens": sum(call.completion_tokens for call in self._calls),
-            "cost_usd": sum(costs, 0.0) if costs or not self._calls else None,
+            "lm_calls": len(calls),
+            "prompt_tokens": sum(call.prompt_tokens for call in calls),
+            "completion_tokens": sum(call.completion_tokens for call in calls),
+            "cost_usd": sum(costs, 0.0) if costs or not calls else None,
             "replayed_lm_calls": self.replayed,
-            "unpriced_lm_calls": len(self._calls) - len(costs),
+            "unpriced_lm_calls": len(calls) - len(costs),
         }
+
+    @property
+    def _model_calls(self) -> list[LMCall]:
+        return [call for call in self._calls if not call.is_tool]
 
 
 def _place(call: LMCall) -> tuple[bytes, int, int]:

@@ -15,8 +15,8 @@ from typing import Any
 from dspex.errors import DspexError
 from dspex.sealing.values import SealedAttempt
 from dspex.settings.failpoints import AFTER_ANSWER, AFTER_JOURNAL, failpoint
-from dspex.store.lifecycle.lm_calls import REQUEST, LMCall
-from workers.adapters.contract import Answer, Estimate, Trail, Tries, once
+from dspex.store.lifecycle.lm_calls import REQUEST, TOOL, LMCall
+from workers.adapters.contract import Answer, Estimate, ToolResult, Trail, Tries, once
 from workers.attempt.retry_policy import Deferred
 from workers.lm.journal import AttemptJournal
 from workers.lm.limits.permits import CallLimits
@@ -85,6 +85,27 @@ class ModelCalls:
                 await self._journal.store(made)
             failpoint(AFTER_JOURNAL)
             return answer.response
+
+    def tool_result(self, digest: str, tool: str) -> ToolResult | None:
+        """See :class:`workers.adapters.contract.Journal`."""
+        known = self._journal.find_tool(self._digest(digest))
+        if known is None:
+            return None
+        self._trail.record("tool_call", tool=tool, ok=True, replayed=True)
+        return ToolResult(self._response(known)["result"])
+
+    async def keep_tool_result(self, digest: str, tool: str, value: Any, began_at: datetime) -> None:
+        """See :class:`workers.adapters.contract.Journal`."""
+        hashed = self._digest(digest)
+        occurrence = self._journal.begin(hashed)
+        made = self._made(hashed, occurrence, f"{TOOL}{tool}", Answer({"result": value}), began_at, None)
+        self._journal.add(made)
+        if self._keeps:
+            await self._journal.store(made)
+
+    def rewind(self) -> None:
+        """See :class:`workers.adapters.contract.Journal`."""
+        self._journal.rewind()
 
     def reject(self, request_hashes: Collection[str]) -> None:
         """See :class:`workers.adapters.contract.Journal`."""

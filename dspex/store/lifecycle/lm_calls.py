@@ -1,4 +1,5 @@
-"""The journal's table: model calls by execution, request, occurrence and attempt.
+"""The journal's table: model calls by execution, request, occurrence and attempt; and calls of tools, whose "model" is
+:data:`TOOL` and the tool's name.
 
 An attempt that is over, because its worker was frozen or cut off, may still bring an answer. It is kept under its own
 attempt: it was paid for, so it is counted, and it takes no later attempt's place.
@@ -15,16 +16,18 @@ from sqlalchemy import Connection
 
 from dspex.store.array_text import array, text_array
 
-__all__ = ["INSERT", "REJECT", "REQUEST", "SELECT", "USE", "LMCall", "insert_parameters", "of_execution"]
+__all__ = ["INSERT", "REJECT", "REQUEST", "SELECT", "TOOL", "USE", "LMCall", "insert_parameters", "of_execution"]
 
 
 #: The member of a stored response that has the request, where requests are kept. No answer has such a member.
 REQUEST = "dspex:request"
+#: What the model of a tool's call begins with.
+TOOL = "tool:"
 
 
 @dataclass(frozen=True, slots=True)
 class LMCall:
-    """A finished model call. ``response`` is JSON text; ``occurrence`` counts equal requests from 0; a ``rejected``
+    """A finished model call, or one of a tool. ``response`` is JSON text; ``occurrence`` counts equal requests from 0; a ``rejected``
     answer was invalid, and is never replayed."""
 
     execution_id: UUID
@@ -39,6 +42,10 @@ class LMCall:
     duration_ms: float
     request_id: str | None
     rejected: bool = False
+
+    @property
+    def is_tool(self) -> bool:
+        return self.model.startswith(TOOL)
 
     @property
     def place(self) -> str:

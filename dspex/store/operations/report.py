@@ -81,7 +81,9 @@ SELECT model, count(*)::int AS calls, sum(prompt_tokens)::bigint AS prompt_token
     sum(completion_tokens)::bigint AS completion_tokens, {_CALL_COST},
     percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p50_seconds,
     percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p95_seconds
-FROM dspex.lm_calls WHERE execution_id >= :first AND execution_id < :last {_LEFT_OUT} GROUP BY 1 ORDER BY 2 DESC, 1
+FROM dspex.lm_calls WHERE execution_id >= :first AND execution_id < :last {_LEFT_OUT}
+    AND NOT starts_with(model, 'tool:')
+GROUP BY 1 ORDER BY 2 DESC, 1
 """  # noqa: S608
 _WORKERS = """
 SELECT count(*) FILTER (WHERE stopped_at IS NULL)::int AS live,

@@ -20,6 +20,7 @@ from dspex.errors import FieldError, ValidationError
 from dspex.signatures import Signature
 from workers.adapters.dspy.compact_prompt import CompactAdapter
 from workers.adapters.dspy.dspy_signature import dspy_names, field_schema
+from workers.adapters.dspy.engine_bridge import current_run
 from workers.adapters.dspy.prompts import ChatPrompt, JsonPrompt, UnreadableAnswer, answer_fields, expected_of
 from workers.adapters.dspy.user_text import UserTextPrompt
 from workers.answers.answer_reader import AnswerReader
@@ -51,9 +52,10 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
 
     form: ClassVar[Form]
 
-    def __init__(self, engine: RunEngine) -> None:
+    def __init__(self, engine: RunEngine | None = None) -> None:
+        """``engine`` is that of the current run, for modules of DSPy that make an adapter of the same class."""
         super().__init__()
-        self._engine = engine
+        self._engine = engine or _current_engine()
 
     async def acall(
         self, lm: BaseLM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature], *rest: Any, **named: Any
@@ -175,6 +177,13 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
         yield from exchange.correction(was_cut=exchange.was_cut)
         if isinstance(self, dspy.ChatAdapter):
             yield self.user_message_output_requirements(signature)
+
+
+def _current_engine() -> RunEngine:
+    hosted = current_run.get()
+    if hosted is None:
+        raise RuntimeError("this adapter is for the runs of a worker")
+    return hosted.engine
 
 
 class RepairingChat(RepairingPrompt, ChatPrompt):

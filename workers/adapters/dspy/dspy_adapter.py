@@ -25,13 +25,14 @@ from workers.adapters.dspy.answer_repair import (
     RepairingCompact,
     RepairingJson,
     RepairingPrompt,
-    declared_outputs,
 )
 from workers.adapters.dspy.dspy_signature import dspy_inputs
-from workers.adapters.dspy.engine_bridge import program_failure, run_lm
+from workers.adapters.dspy.dspy_hooks import install
+from workers.adapters.dspy.engine_bridge import HostedRun, hosted_run, program_failure
 from workers.adapters.dspy.modules import HostedModule, host_module
-from workers.adapters.dspy.modules.tools import current_trail
+from workers.adapters.dspy.modules.returned_values import outputs_of
 from workers.adapters.dspy.prompts import UnreadableAnswer
+from workers.adapters.dspy.run_loop import BlocksLoop
 from workers.answers.candidates import AnswerReading
 from workers.lm.connect.endpoint import Endpoints, LocalModelUrl
 from workers.lm.connect.local_model import LocalModelAddress
@@ -41,6 +42,8 @@ from workers.lm.engine import RunEngine
 __all__ = ["DspyAdapter"]
 
 _MODULES_KEPT = 256
+#: The number of calls that ``lm.history`` has, for programs that read it.
+HISTORY_KEPT = 100
 #: How long importing a program's code may take. A longer import goes on, and the program is tried again later.
 LOAD_SECONDS = 60.0
 _PROMPTS: Mapping[str, type[RepairingPrompt]] = {
@@ -72,6 +75,7 @@ class DspyAdapter:
         self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
         self._making_ready = asyncio.Lock()
         linear_readers.install()
+        install()
         # DSPy logs and quotes truncated answers, odd inputs and failing code, without naming the execution; our errors
         # and audit events name it.
         logging.getLogger("dspy").setLevel(logging.CRITICAL)
@@ -94,15 +98,40 @@ class DspyAdapter:
         hosted = await self._host(run.program)
         engine = RunEngine(run, await self._endpoints.of(run.program))
         try:
-            prediction = await _predict(hosted, run, engine)
+            with hosted_run(engine, self._endpoints) as current:
+                returned = await self._predict(hosted, current)
+        except BlocksLoop:
+            return await self._again_in_a_thread(run)
         except Exception as error:
             raise _failure(error, run.program, engine) from None
-        if not isinstance(prediction, dspy.Prediction | Mapping):
-            raise ProgramError(
-                f"program {run.program.name!r}: its module gave a {type(prediction).__name__}, not a dspy.Prediction",
-                code="not_a_prediction",
-            )
-        return declared_outputs(run.program.signature, prediction)
+        return outputs_of(run.program, returned, is_own=hosted.module.is_own)
+
+    async def _predict(self, hosted: _Hosted, current: HostedRun) -> Any:
+        """What the module returned. Raises BlocksLoop when it has to run in a thread."""
+        run = current.run
+        settings: dict[str, Any] = {
+            "lm": current.lm,
+            "adapter": hosted.prompt(current.engine),
+            "trace": [],
+            "track_usage": False,
+            "warn_on_type_mismatch": False,
+            "send_stream": None,
+            "max_history_size": HISTORY_KEPT,
+        }
+        chosen = hosted.module.settings
+        if run.program.prompt is not None:
+            chosen = {name: value for name, value in chosen.items() if name != "adapter"}
+        with dspy.context(**settings | chosen):
+            try:
+                return await hosted.module(**dspy_inputs(run.program.signature, run.inputs, is_own=hosted.module.is_own))
+            except BlocksLoop:
+                await current.loop.drain()
+                raise
+
+    async def _again_in_a_thread(self, run: Run) -> Mapping[str, Any]:
+        """The program turned out to make synchronous calls on the loop. What it has asked so far is replayed."""
+        run.journal.rewind()
+        return await self.execute(run)
 
     async def close(self) -> None:
         """Close the connections to models."""
@@ -144,27 +173,6 @@ def _make_ready(program: Program) -> _Hosted:
     except Exception as error:  # the boundary to the user's code
         raise program_failure(error, program=program.name, model=str(program.model)) from None
     return _Hosted(module, _PROMPTS[program.prompt_style])
-
-
-async def _predict(hosted: _Hosted, run: Run, engine: RunEngine) -> Any:
-    before = current_trail.set(run.trail)
-    try:
-        with (
-            run_lm(engine) as lm,
-            dspy.context(
-                lm=lm,
-                adapter=hosted.prompt(engine),
-                trace=[],
-                callbacks=[],
-                disable_history=True,
-                track_usage=False,
-                warn_on_type_mismatch=False,
-                send_stream=None,
-            ),
-        ):
-            return await hosted.module(**dspy_inputs(run.program.signature, run.inputs))
-    finally:
-        current_trail.reset(before)
 
 
 def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexError:

@@ -127,11 +127,16 @@ def holds_only_text(field: FieldInfo) -> bool:
     return isinstance(extra, dict) and bool(extra.get(_HOLDS_TEXT))
 
 
-def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Validated inputs as DSPy takes them: media and histories as its own types, fields left out as ``None``."""
-    names = dspy_names(signature)
+def dspy_inputs(signature: Signature, inputs: Mapping[str, Any], *, is_own: bool = False) -> dict[str, Any]:
+    """Validated inputs as DSPy takes them: media and histories as its own types, fields left out as ``None``.
+
+    ``is_own``: for a module of the user's own, under the program's names.
+    """
+    names = {} if is_own else dspy_names(signature)
     plain = json.loads(signature.encode("inputs", inputs))  # bytes and times as the text that JSON has for them
-    return {names[field.name]: _given(field.type, plain.get(field.name)) for field in signature.input_fields}
+    return {
+        names.get(field.name, field.name): _given(field.type, plain.get(field.name)) for field in signature.input_fields
+    }
 
 
 def _input(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
@@ -237,13 +242,31 @@ def _shown_by_schema(name: str, schema: dict[str, Any]) -> type:
 
 
 def _given(kind: Type, value: Any) -> Any:
-    if value is None:
-        return None
+    """The value with DSPy's own types for media and histories, wherever they are in it."""
+    if value is None or not _holds_media(kind):
+        return value
     if kind.name in ("image", "audio"):
         return _media(kind.name, value)
     if kind.name == "history":
         return dspy.History(messages=value["messages"])
+    primitive = expand(kind)
+    match primitive.name:
+        case "optional":
+            return _given(primitive.args[0], value)
+        case "list":
+            return [_given(primitive.args[0], item) for item in value]
+        case "dict":
+            return {name: _given(primitive.args[1], item) for name, item in value.items()}
+        case "object":
+            return {
+                key: _given(inner, value[key]) for key, inner, _ in primitive.object_keys() if key in value
+            }
     return value
+
+
+@lru_cache(maxsize=1024)
+def _holds_media(kind: Type) -> bool:
+    return kind.name in _MEDIA or any(map(_holds_media, expand(kind).args))
 
 
 def _media(name: str, value: Mapping[str, Any]) -> Any:

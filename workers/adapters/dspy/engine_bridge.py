@@ -6,85 +6,116 @@ canonical form, plain data.
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from dspy import lm15 as dspy_lm15
 from dspy.clients import call_result, execution
 from dspy.clients.errors import error_boundary
 from dspy.clients.lm import LM
+from dspy.dsp.utils.settings import settings
 from dspy.utils import exceptions as upstream
 from dspy.utils.callback import with_callbacks
 
 from dspex.errors import DspexError, ModelError, ProgramError
+from workers.adapters.dspy.run_loop import RunLoop
+from workers.attempt.thread_context import is_handed_on
+from workers.lm.connect.endpoint import Endpoints, ModelAddress
 from workers.lm.engine import RunEngine
 from workers.lm.model_errors import LM15_RULES, RULES, ErrorRule, model_error
 
-__all__ = ["BlockingEngine", "DspyEngine", "program_failure", "run_lm"]
+__all__ = ["BlockingEngine", "DspyEngine", "HostedRun", "current_run", "hosted_run", "program_failure", "run_lm"]
 
 
-class DspyEngine:
-    """DSPy's asynchronous engine for one run."""
+class HostedRun:
+    """One run as its program's code meets it: its loop, its models, its tools.
 
-    def __init__(self, engine: RunEngine) -> None:
-        self._engine = engine
+    ``lm`` is the program's model. Every other ``dspy.LM`` that the code makes is answered by :meth:`complete`, too.
+    """
 
-    async def complete(self, request: dspy_lm15.Request) -> dspy_lm15.Response:
+    def __init__(self, engine: RunEngine, endpoints: Endpoints | None = None) -> None:
+        self.run = engine.run
+        self.engine = engine
+        self.loop = RunLoop()
+        #: What ``dspy.inspect_history`` shows.
+        self.history: list[Any] = []
+        self.lm = RunLM(
+            engine.endpoint.model,
+            engine=BlockingEngine(self),
+            async_engine=DspyEngine(self),
+            temperature=engine.run.program.temperature,
+            max_tokens=engine.run.program.max_tokens,
+            cache=False,
+            num_retries=0,
+        )
+        self._endpoints = endpoints
+        self._others: dict[ModelAddress, RunEngine] = {}
+
+    async def complete(self, request: dspy_lm15.Request, model: ModelAddress | None) -> dspy_lm15.Response:
         """Raises ContextLengthError, which DSPy's agents handle by shortening their history, and ModelError."""
+        engine = self.engine if model is None else await self._other(model)
         try:
-            answer = await self._engine.answer(execution.request_to_dict(request))
+            answer = await engine.answer(execution.request_to_dict(request))
         except ModelError as error:
             if error.code == "context_window_exceeded":
                 raise dspy_lm15.ContextLengthError(str(error)) from error
             raise
         return call_result.response_from_dict(answer)
 
+    async def _other(self, model: ModelAddress) -> RunEngine:
+        known = self._others.get(model)
+        if known is None:
+            if self._endpoints is None:
+                raise RuntimeError("a run without endpoints has one model")
+            known = RunEngine(self.run, await self._endpoints.of_code(self.run.program, model), model.api_base)
+            self._others[model] = known
+        return known
+
+
+#: The run that this task or thread works for.
+current_run: ContextVar[HostedRun | None] = ContextVar("current_run", default=None)
+
+
+class DspyEngine:
+    """DSPy's asynchronous engine for one run: of the program's model, or of another one that its code names."""
+
+    def __init__(self, hosted: HostedRun, model: ModelAddress | None = None) -> None:
+        self._hosted = hosted
+        self._model = model
+
+    async def complete(self, request: dspy_lm15.Request) -> dspy_lm15.Response:
+        """Raises what :meth:`HostedRun.complete` raises."""
+        return await self._hosted.loop.acall(lambda: self._hosted.complete(request, self._model))
+
+    async def stream(self, request: dspy_lm15.Request) -> AsyncIterator[Any]:
+        """The events of a streamed answer, for a program that streams within itself: all of them at the end."""
+        for event in dspy_lm15.response_to_events(await self.complete(request)):
+            yield event
+
 
 class BlockingEngine:
-    """DSPy's synchronous engine for one run: for modules that run in a thread, answered on the worker's loop.
+    """DSPy's synchronous engine for one run: for code that runs in a thread, answered on the worker's loop."""
 
-    The thread may outlive the run (its deadline passed, it was cancelled): then its calls are not made.
-    """
-
-    def __init__(self, engine: RunEngine) -> None:
-        self._engine = DspyEngine(engine)
-        self._loop = asyncio.get_running_loop()
-        self._asked: set[Future[dspy_lm15.Response]] = set()
-        self._ended = False
+    def __init__(self, hosted: HostedRun, model: ModelAddress | None = None) -> None:
+        self._hosted = hosted
+        self._model = model
         # DSPy reads what the endpoint can do from its engine.
-        self.supported_params = engine.endpoint.supported_params
-        self.supports_response_schema = engine.endpoint.supports_response_schema
-        self.supports_function_calling = engine.endpoint.supports_function_calling
-        self.supports_reasoning = engine.endpoint.supports_reasoning
+        endpoint = hosted.engine.endpoint
+        self.supported_params = endpoint.supported_params
+        self.supports_response_schema = endpoint.supports_response_schema
+        self.supports_function_calling = endpoint.supports_function_calling
+        self.supports_reasoning = endpoint.supports_reasoning
 
     def complete(self, request: dspy_lm15.Request) -> dspy_lm15.Response:
-        """Raises RuntimeError on the loop's own thread, which would wait for itself: use ``acall`` there; and asyncio's
-        CancelledError when the run is over."""
-        if _running_loop() is self._loop:
-            raise RuntimeError("a synchronous model call on the worker's event loop: call the module with acall()")
-        asked = asyncio.run_coroutine_threadsafe(self._while_it_runs(request), self._loop)
-        self._asked.add(asked)
-        try:
-            return asked.result()
-        except CancelledError:  # an Exception, which DSPy would take for the model's failure; asyncio's is none
-            raise asyncio.CancelledError from None
-        finally:
-            self._asked.discard(asked)
+        """Raises what :meth:`HostedRun.complete` and :meth:`RunLoop.call` raise."""
+        return self._hosted.loop.call(lambda: self._hosted.complete(request, self._model))
 
-    def end(self) -> None:
-        """The run is over: cancel calls under way, and refuse new ones. For the loop's thread."""
-        self._ended = True
-        for asked in tuple(self._asked):
-            asked.cancel()
-
-    async def _while_it_runs(self, request: dspy_lm15.Request) -> dspy_lm15.Response:
-        if self._ended:
-            raise asyncio.CancelledError
-        return await self._engine.complete(request)
+    def stream(self, request: dspy_lm15.Request) -> Iterator[Any]:
+        """As :meth:`DspyEngine.stream`."""
+        yield from dspy_lm15.response_to_events(self.complete(request))
 
 
 class RunLM(LM):  # type: ignore[misc]
@@ -93,7 +124,8 @@ class RunLM(LM):  # type: ignore[misc]
 
     @with_callbacks  # type: ignore[untyped-decorator]
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        if isinstance(prompt, dspy_lm15.Request) or "request" in kwargs:  # a typed request may read local files
+        # A typed request may read local files; a stream has its own way.
+        if isinstance(prompt, dspy_lm15.Request) or "request" in kwargs or settings.send_stream is not None:
             return await super().acall(prompt, messages=messages, **kwargs)
         call = execution.prepare(self, prompt, messages, kwargs, asynchronous=True)
         with error_boundary(self.model, unexpected=True):
@@ -106,23 +138,26 @@ class RunLM(LM):  # type: ignore[misc]
 
 
 @contextmanager
-def run_lm(engine: RunEngine) -> Iterator[LM]:
-    """The ``dspy.LM`` of one run, until the block ends. Raises DSPy's LMConfigurationError for settings the model
-    cannot take."""
-    program = engine.run.program
-    blocking = BlockingEngine(engine)
+def hosted_run(engine: RunEngine, endpoints: Endpoints | None = None) -> Iterator[HostedRun]:
+    """The run of an engine, current until the block ends; then its threads make no call any more.
+
+    Raises DSPy's LMConfigurationError for settings that the model cannot take.
+    """
+    hosted = HostedRun(engine, endpoints)
+    before, handed_on = current_run.set(hosted), is_handed_on.set(True)
     try:
-        yield RunLM(
-            engine.endpoint.model,
-            engine=blocking,
-            async_engine=DspyEngine(engine),
-            temperature=program.temperature,
-            max_tokens=program.max_tokens,
-            cache=False,
-            num_retries=0,
-        )
+        yield hosted
     finally:
-        blocking.end()
+        hosted.loop.end()
+        is_handed_on.reset(handed_on)
+        current_run.reset(before)
+
+
+@contextmanager
+def run_lm(engine: RunEngine) -> Iterator[LM]:
+    """The ``dspy.LM`` of one run, until the block ends."""
+    with hosted_run(engine) as hosted:
+        yield hosted.lm
 
 
 def program_failure(error: Exception, *, program: str, model: str) -> DspexError:
@@ -169,13 +204,6 @@ RULES.update(_dspy_rules())
 
 # DSPy may look a model up elsewhere: it has a list in its package, and would else fetch one over the network.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _place(error: BaseException) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -19,10 +20,11 @@ from workers.lm.connect.http_transport import HttpTransport
 from workers.lm.connect.provider_keys import Keys
 from workers.lm.connect.providers import Route
 from workers.lm.model_catalogue import facts
+from dspex.errors import ModelError
 from workers.lm.model_errors import model_error
 from workers.lm.replies.schema_keywords import RefusedKeywords
 
-__all__ = ["Endpoint", "Endpoints", "LocalModelUrl"]
+__all__ = ["Endpoint", "Endpoints", "LocalModelUrl", "ModelAddress"]
 
 #: Where the bundled model is served: a function, or a coroutine function that first starts the server.
 LocalModelUrl = Callable[[], str | Awaitable[str]]
@@ -30,6 +32,15 @@ LocalModelUrl = Callable[[], str | Awaitable[str]]
 _ENDPOINTS_KEPT = 256
 #: The prices of the bundled model, which this machine serves.
 _FREE = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAddress:
+    """A model as a program's code names it, at an address of its own or at its provider's."""
+
+    model: str
+    api_base: str | None = None
+    api_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +116,27 @@ class Endpoints:
         model = str(program.model)
         address = await self._address(program)
         key = await self._keys.named(program) if program.api_key_env else None
+        return await self._at(model, address, key)
+
+    async def of_code(self, program: Program, named: ModelAddress) -> Endpoint:
+        """The endpoint of a model that the program's own code names.
+
+        Raises ModelError ``model_not_allowed`` for an address that is not the program's, and for a key that is not in
+        this worker's environment: those would be settings that nobody who reads the program sees.
+        """
+        if named.api_base is not None and named.api_base != program.api_base:
+            raise _not_allowed(program, named, "an address that the program does not: give it as api_base")
+        if named.api_key is not None and named.api_key not in os.environ.values():
+            raise _not_allowed(program, named, "a key that is not in the worker's environment: read it from there")
+        if named.model == program.model and named.api_base == program.api_base and named.api_key is None:
+            return await self.of(program)
+        key = named.api_key if named.api_base is None else await self._key_at_own_address(program)
+        return await self._at(named.model, named.api_base, key)
+
+    async def _key_at_own_address(self, program: Program) -> str | None:
+        return await self._keys.named(program) if program.api_key_env else None
+
+    async def _at(self, model: str, address: str | None, key: str | None) -> Endpoint:
         try:
             if address is None and key is None and not model.startswith(litellm.PREFIX):
                 key = await self._keys.own(model)
@@ -153,3 +185,11 @@ class Endpoints:
 
 def _is_bundled(program: Program) -> bool:
     return program.model == LOCAL_MODEL and program.api_base is None
+
+def _not_allowed(program: Program, named: ModelAddress, why: str) -> ModelError:
+    return ModelError(
+        f"program {program.name!r}: its code makes a dspy.LM({named.model!r}) with {why}",
+        code="model_not_allowed",
+        retryable=False,
+        model=named.model,
+    )

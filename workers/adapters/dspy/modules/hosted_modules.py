@@ -7,9 +7,9 @@ building it again), unless its class defines ``def deepcopy(self): return self``
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import dspy
@@ -18,15 +18,20 @@ from dspex.errors import ProgramError
 from dspex.program.modules import is_custom
 from dspex.program.program import Program
 from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
+from workers.adapters.dspy.dspy_hooks import configured_by
+from workers.adapters.dspy.given_values import InputTypes
 from workers.adapters.dspy.modules.agents import MultiChainComparison, ProgramOfThought, ReAct
 from workers.adapters.dspy.modules.rewards import BestOfN, Refine
 from workers.adapters.dspy.modules.state import apply_state
 from workers.adapters.dspy.modules.tools import tools_of
+from workers.adapters.dspy.run_loop import BlocksLoop
 from workers.adapters.user_code import allowed_packages, load
 from workers.attempt.sync_threads import run_sync
 
 __all__ = ["HostedModule", "build_module", "host_module"]
 
+#: DSPy's modules whose ``aforward`` runs code in between, on the loop.
+_BLOCKING = tuple(found for name in ("RLM", "CodeAct") if (found := getattr(dspy, name, None)) is not None)
 #: The output that ``chain_of_thought`` has the model write first.
 REASONING = "reasoning"
 
@@ -36,19 +41,59 @@ _CHAINS = 3
 _CHAINS_TEMPERATURE = 0.7
 
 
-@dataclass(frozen=True, slots=True)
 class HostedModule:
-    """A program's module, ready for any number of runs at once; ``shared``: whether they use the same instance."""
+    """A program's module, ready for any number of runs at once.
 
-    module: dspy.Module
-    shared: bool
+    ``settings`` are what its code passed to ``dspy.configure`` when it was imported or built.
+    """
+
+    def __init__(self, module: dspy.Module, *, is_own: bool, settings: Mapping[str, Any] | None = None) -> None:
+        self.module = module
+        self.is_own = is_own
+        self.settings = dict(settings or {})
+        self._is_async = is_async(module)
+        self._needs_thread = False
+        self._inputs = InputTypes(module, _entry(module, self._is_async)) if is_own else None
 
     async def __call__(self, **inputs: Any) -> Any:
-        """Run it: on the loop if it has ``aforward``, else in a thread of the worker's."""
-        module = self.module if self.shared else self.module.deepcopy()
-        if hasattr(module, "aforward"):
-            return await module.acall(**inputs)
-        return await run_sync(module, **inputs)
+        """Run it: on the loop if it is asynchronous, else in a thread of the worker's.
+
+        Raises BlocksLoop when it has to be called again, in a thread: then it is, from now on.
+        """
+        module = self.module.deepcopy() if self.is_own else self.module
+        arguments = inputs if self._inputs is None else self._inputs.read(inputs)
+        with dspy.context(disable_history=module is self.module):  # what runs share keeps nothing of them
+            if not self._is_async:
+                return await run_sync(module, **arguments)
+            if self._needs_thread:
+                return await run_sync(_on_own_loop, module, arguments)
+            try:
+                return await module.acall(**arguments)
+            except BlocksLoop:
+                self._needs_thread = True
+                raise
+
+
+def is_async(module: dspy.Module) -> bool:
+    """Whether ``aforward`` is to be used: where it is at least as specific in the class hierarchy as ``forward``, and is
+    not one of DSPy's that block the loop."""
+    order: list[Mapping[str, Any]] = [vars(module), *map(vars, type(module).__mro__)]
+
+    def place(*names: str) -> int:
+        return next((n for n, names_there in enumerate(order) if any(name in names_there for name in names)), len(order))
+
+    awaited, called = place("aforward"), place("forward")
+    if awaited > called or awaited == len(order):
+        return False
+    return not isinstance(module, _BLOCKING) or awaited < place("_execute_iteration", "_aexecute_iteration")
+
+
+def _entry(module: dspy.Module, is_awaited: bool) -> Callable[..., Any]:
+    return object.__getattribute__(module, "aforward" if is_awaited else "forward")  # type: ignore[no-any-return]
+
+
+def _on_own_loop(module: dspy.Module, arguments: Mapping[str, Any]) -> Any:
+    return asyncio.run(module.acall(**arguments))
 
 
 def host_module(program: Program, flavour: Flavour) -> HostedModule:
@@ -56,7 +101,10 @@ def host_module(program: Program, flavour: Flavour) -> HostedModule:
 
     Raises ModuleNotAllowed, and ProgramError when the code cannot be found or the state does not fit.
     """
-    return HostedModule(build_module(program, flavour), shared=not is_custom(program.module))
+    is_own = is_custom(program.module)
+    with configured_by() as settings:
+        module = build_module(program, flavour)
+    return HostedModule(module, is_own=is_own, settings=settings)
 
 
 def build_module(program: Program, flavour: Flavour = "json-schema") -> dspy.Module:

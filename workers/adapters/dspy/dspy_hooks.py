@@ -1,0 +1,144 @@
+"""What DSPex changes in DSPy itself, for code that runs as part of an execution: all of it is here.
+
+Outside of a run, each of these does what DSPy's own does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from importlib import import_module
+from typing import Any
+
+import dspy
+from dspy.clients import base_lm, execution
+from dspy.dsp.utils.settings import Settings, dotdict, main_thread_config, thread_local_overrides
+from dspy.utils import parallelizer
+
+from workers.adapters.dspy.engine_bridge import BlockingEngine, DspyEngine, current_run
+from workers.adapters.dspy.run_loop import running_loop
+from workers.adapters.dspy.tool_calls import acall_tool, call_tool
+from workers.attempt.thread_context import hand_on_context
+from workers.lm.connect.endpoint import ModelAddress
+
+__all__ = ["configured_by", "install"]
+
+log = logging.getLogger("dspex.workers")
+
+#: What the code that is imported or built now has passed to ``dspy.configure``.
+_configured: ContextVar[dict[str, Any] | None] = ContextVar("configured", default=None)
+
+# DSPy's function of the same name hides the module.
+syncify = import_module("dspy.utils.syncify")
+
+_select_engine = execution._engine
+_configure = Settings.configure
+_run_async = syncify.run_async
+_execute = parallelizer.ParallelExecutor.execute
+
+
+def install() -> None:
+    """Change DSPy, once per process."""
+    execution._engine = _engine
+    Settings.configure = _configure_here
+    dspy.configure = dspy.settings.configure
+    syncify.run_async = _run_async_here
+    parallelizer.ParallelExecutor.execute = _execute_here
+    dspy.Tool.acall = acall_tool
+    dspy.Tool.__call__ = call_tool
+    base_lm.GLOBAL_HISTORY = _History(base_lm.GLOBAL_HISTORY)
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+    hand_on_context()
+
+
+@contextmanager
+def configured_by() -> Iterator[dict[str, Any]]:
+    """What the code in this block passes to ``dspy.configure``: it changes nothing for other programs."""
+    made: dict[str, Any] = {}
+    token = _configured.set(made)
+    try:
+        yield made
+    finally:
+        _configured.reset(token)
+
+
+def _engine(lm: Any, call: Any, asynchronous: bool) -> tuple[Any, Any, Any]:  # noqa: FBT001 - DSPy's own signature
+    """The engine of an LM that a program made itself: the run's, so that its calls are journaled and counted."""
+    hosted = current_run.get()
+    if hosted is None or not call.managed or not isinstance(lm._engine_spec, str):
+        return _select_engine(lm, call, asynchronous)  # type: ignore[no-any-return]
+    options = {**lm.kwargs, **call.legacy}
+    address = ModelAddress(lm.model, options.get("api_base") or options.get("base_url"), options.get("api_key"))
+    made = DspyEngine(hosted, address) if asynchronous else BlockingEngine(hosted, address)
+    return made, execution._canonical(call), None
+
+
+def _configure_here(self: Any, **kwargs: Any) -> None:
+    """``dspy.configure``: in a run as ``dspy.context`` until the run ends; in code that is built, for its program."""
+    made = _configured.get()
+    if current_run.get() is None and made is None:
+        _configure(self, **kwargs)
+        return
+    if made is not None:
+        made |= kwargs
+    here = thread_local_overrides.get()
+    thread_local_overrides.set(dotdict({**main_thread_config, **here, **kwargs}))
+
+
+def _run_async_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """``dspy.syncify``'s: DSPy's would change asyncio for the whole process when a loop runs."""
+    hosted = current_run.get()
+    if hosted is None:
+        return _run_async(coroutine)
+    if hosted.loop.is_here:
+        coroutine.close()
+        hosted.loop.refuse_to_block()
+    if running_loop() is None:
+        return asyncio.run(coroutine)
+    return _in_thread(lambda: asyncio.run(coroutine))
+
+
+def _in_thread(function: Callable[[], Any]) -> Any:
+    result: list[Any] = []
+    context = copy_context()
+    thread = threading.Thread(target=lambda: result.append(context.run(function)), name="dspex-syncify")
+    thread.start()
+    thread.join()
+    if not result:
+        raise RuntimeError("the coroutine that dspy.syncify ran has failed")
+    return result[0]
+
+
+def _execute_here(self: Any, *arguments: Any) -> Any:
+    """``dspy.Parallel``'s: its threads make model calls, for which the worker's loop must be free."""
+    hosted = current_run.get()
+    if hosted is not None:
+        hosted.loop.refuse_to_block()
+    return _execute(self, *arguments)
+
+
+class _History(list[Any]):
+    """``dspy.inspect_history``: of the run, and never of another one."""
+
+    def _own(self) -> list[Any]:
+        hosted = current_run.get()
+        return [] if hosted is None else hosted.history
+
+    def append(self, entry: Any) -> None:
+        self._own().append(entry)
+
+    def pop(self, place: Any = -1) -> Any:
+        return self._own().pop(place)
+
+    def __len__(self) -> int:
+        return len(self._own())
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._own()[place]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._own())

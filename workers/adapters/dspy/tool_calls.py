@@ -1,0 +1,118 @@
+"""Tool calls of a run: what a tool returned is in the journal, so that a later attempt does not call it again.
+
+A result that JSON cannot hold, and an error, are not kept: such a tool is called again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import dspy
+from dspy.utils.callback import with_callbacks
+
+from workers.adapters.contract import ToolResult
+from workers.adapters.dspy.engine_bridge import HostedRun, current_run
+from workers.attempt.sync_threads import run_sync
+from workers.observe.tracing import tool_call
+
+__all__ = ["acall_tool", "call_tool"]
+
+_acall_plain = dspy.Tool.acall
+_call_plain = dspy.Tool.__call__
+
+
+@with_callbacks  # type: ignore[untyped-decorator]
+async def acall_tool(self: dspy.Tool, **arguments: Any) -> Any:
+    """``dspy.Tool.acall``: the function of the user runs in a thread, unless it is a coroutine function."""
+    hosted = current_run.get()
+    if hosted is None:
+        return await inspect.unwrap(_acall_plain)(self, **arguments)
+    call = _ToolCall(hosted, self, arguments)
+    parsed = self._validate_and_parse_args(**arguments)
+    known = await hosted.loop.acall(call.find)
+    if known is not None:
+        return known.value
+    with tool_call(self.name), call:
+        if _is_async(self.func) or not hosted.loop.is_here:
+            result = self.func(**parsed)
+        else:
+            result = await run_sync(self.func, **parsed)
+        result = await result if inspect.isawaitable(result) else result
+    await hosted.loop.acall(lambda: call.keep(result))
+    return result
+
+
+@with_callbacks  # type: ignore[untyped-decorator]
+def call_tool(self: dspy.Tool, **arguments: Any) -> Any:
+    """``dspy.Tool.__call__``: in a thread, where the function may block."""
+    hosted = current_run.get()
+    if hosted is None:
+        return inspect.unwrap(_call_plain)(self, **arguments)
+    hosted.loop.refuse_to_block()
+    call = _ToolCall(hosted, self, arguments)
+    known = hosted.loop.call(call.find)
+    if known is not None:
+        return known.value
+    with tool_call(self.name), call:
+        result = inspect.unwrap(_call_plain)(self, **arguments)
+    hosted.loop.call(lambda: call.keep(result))
+    return result
+
+
+class _ToolCall:
+    """One call, recorded in the trail when its block ends."""
+
+    def __init__(self, hosted: HostedRun, tool: dspy.Tool, arguments: Mapping[str, Any]) -> None:
+        self._run = hosted.run
+        self._name = str(tool.name)
+        self._digest = _digest(self._name, arguments)
+        self._began_at: datetime | None = None
+
+    async def find(self) -> ToolResult | None:
+        """What an earlier attempt got from this call."""
+        if self._digest is None:
+            return None
+        return self._run.journal.tool_result(self._digest, self._name)
+
+    async def keep(self, result: Any) -> None:
+        assert self._began_at is not None
+        if self._digest is not None and _is_plain(result):
+            await self._run.journal.keep_tool_result(self._digest, self._name, result, self._began_at)
+
+    def __enter__(self) -> None:
+        self._began_at = self._run.trail.now()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Exception):
+            failed = {} if kind is None else {"error": kind.__name__}
+            self._run.trail.record("tool_call", began_at=self._began_at, tool=self._name, ok=kind is None, **failed)
+
+
+def _digest(name: str, arguments: Mapping[str, Any]) -> str | None:
+    """Names the call by tool and arguments; None for arguments that are not plain data."""
+    try:
+        text = json.dumps({"tool": name, "arguments": arguments}, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON gives back the same value."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return type(value) in (type(None), bool, int, float, str)
+        case list():
+            return type(value) is list and all(map(_is_plain, value))
+        case dict():
+            return type(value) is dict and all(type(key) is str and _is_plain(item) for key, item in value.items())
+    return False
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

@@ -1,0 +1,48 @@
+"""Threads that a program starts work for its execution: they inherit its context variables.
+
+Python gives a new thread an empty context, so that DSPy's settings, the journal and the audit trail of the execution
+would be missing there. While an execution's code runs, ``threading.Thread`` and ``ThreadPoolExecutor`` hand on the
+context, as ``asyncio.to_thread`` does; outside, both are as they were.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+__all__ = ["hand_on_context", "is_handed_on"]
+
+#: Set while an execution's code runs.
+is_handed_on: contextvars.ContextVar[bool] = contextvars.ContextVar("is_handed_on", default=False)
+
+
+def hand_on_context() -> None:
+    """Change both classes, once per process."""
+    if threading.Thread.start is not _start:
+        threading.Thread.start = _start  # type: ignore[method-assign]
+        ThreadPoolExecutor.submit = _submit  # type: ignore[method-assign, assignment]
+
+
+_plain_start = threading.Thread.start
+_plain_submit = ThreadPoolExecutor.submit
+
+
+def _start(self: threading.Thread) -> None:
+    # A pool's own threads serve many callers: each call brings its context.
+    if is_handed_on.get() and not _is_of_pool(self):
+        context, run = contextvars.copy_context(), self.run
+        self.run = lambda: context.run(run)  # type: ignore[method-assign]
+    _plain_start(self)
+
+
+def _submit(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    if is_handed_on.get():
+        return _plain_submit(self, contextvars.copy_context().run, fn, *args, **kwargs)
+    return _plain_submit(self, fn, *args, **kwargs)
+
+
+def _is_of_pool(thread: threading.Thread) -> bool:
+    return getattr(getattr(thread, "_target", None), "__module__", "") == "concurrent.futures.thread"
