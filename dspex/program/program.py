@@ -23,9 +23,9 @@ from dspex.signatures import Signature, signature
 
 __all__ = ["LOCAL_MODEL", "ON_CUT", "PROMPTS", "RECORDS", "Program", "Retry"]
 
-#: How a program's signature becomes a prompt: DSPy's default, DSPy's JSON, or DSPex's (short, examples as chat turns,
-#: structured outputs).
-PROMPTS = ("chat", "json", "compact")
+#: How a program's signature becomes a prompt: DSPy's default, DSPy's JSON, DSPex's (short, examples as chat turns,
+#: structured outputs), DSPy's XML, or DSPy's with BAML's schemas.
+PROMPTS = ("chat", "json", "compact", "xml", "baml")
 #: What is kept of each model call: its answer; its request as well; or nothing.
 RECORDS = ("responses", "full", "none")
 #: What becomes of an answer that was cut off.
@@ -90,7 +90,8 @@ class Program:
                         twice the ``max_tokens`` if that is set; ``"accept"`` uses it if it fits the signature
                         nevertheless, and records that in the audit trail
     ``timeout``         seconds an attempt may take
-    ``prompt``          ``"chat"``, ``"json"`` or ``"compact"``; by default compact for ``smollm2``, chat otherwise
+    ``prompt``          ``"chat"``, ``"json"``, ``"compact"``, ``"xml"``, ``"baml"``, or ``"package.module:AdapterClass"``
+                        for an adapter of your own; by default compact for ``smollm2``, chat otherwise
     ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it
     ``api_key_env``     the *name* of the environment variable, in the worker, that holds the key
     ``api_base``        the address of an OpenAI-compatible server
@@ -278,8 +279,9 @@ def _identity_faults(program: Program) -> Iterator[FieldError]:
 
 
 def _model_faults(program: Program) -> Iterator[FieldError]:
-    if program.prompt is not None and program.prompt not in PROMPTS:
-        yield FieldError("prompt", f"one of {', '.join(PROMPTS)}", repr(program.prompt))
+    if program.prompt is not None and program.prompt not in PROMPTS and not is_reference(program.prompt):
+        expected = f"one of {', '.join(PROMPTS)}, or 'package.module:AdapterClass'"
+        yield FieldError("prompt", expected, repr(program.prompt)[:80])
     if program.temperature is not None and not (_is_number(program.temperature) and 0 <= program.temperature <= 2):
         yield FieldError("temperature", "a number from 0 to 2", repr(program.temperature))
     if program.max_tokens is not None and not (_is_int(program.max_tokens) and program.max_tokens >= 1):

@@ -18,6 +18,7 @@ class Pattern:
 
     ``answers`` are the model's values by field, else an example of the field's type; ``steps`` are an agent's calls,
     tool and arguments. ``adapter`` makes the adapter that plain DSPy is configured with.
+    ``is_warm``: plain DSPy is compared in its second call.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Pattern:
     answers: Mapping[str, Any] = field(default_factory=dict)
     steps: tuple[tuple[str, dict[str, Any]], ...] = ()
     adapter: Callable[[], Any] | None = None
+    is_warm: bool = False
 
 
 PATTERNS: dict[str, Pattern] = {}
@@ -41,6 +43,7 @@ def pattern(
     answers: Mapping[str, Any] | None = None,
     steps: tuple[tuple[str, dict[str, Any]], ...] = (),
     adapter: Callable[[], Any] | None = None,
+    is_warm: bool = False,
     **settings: Any,
 ) -> Callable[[T], T]:
     """Register a module of one's own: a class or a factory."""
@@ -59,6 +62,7 @@ def pattern(
                 answers or {},
                 steps,
                 adapter,
+                is_warm,
             )
         )
         return made

@@ -128,7 +128,7 @@ class CompatServer:
             form, names = "xml", re.findall(r"`<(\w+)>`", asked)
         elif schema is not None:
             form, names = "json", list(schema["properties"])
-        elif "JSON object" in asked or body.get("response_format"):
+        elif "[[ ## completed ## ]]" not in asked and ("JSON object" in asked or body.get("response_format")):
             form, names = "json", re.findall(r"`(\w+)`(?= \(|,|\.)", asked)
         else:
             form, names = "sections", [name for name in re.findall(r"`\[\[ ## (\w+) ## \]\]`", asked)]

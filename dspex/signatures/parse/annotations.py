@@ -39,6 +39,7 @@ _SCALARS: Mapping[Any, str] = {
     Any: "any", dict: "map", collections.abc.Mapping: "map", typing.Dict: "map", typing.Mapping: "map",  # noqa: UP006
 }  # fmt: skip
 _LISTS = (list, collections.abc.Sequence)
+_SETS = (set, frozenset, collections.abc.Set)
 _DICTS = (dict, collections.abc.Mapping)
 _DSPY = {"Image": "image", "Audio": "audio", "History": "history"}
 _LIMITS = (
@@ -108,9 +109,22 @@ def _from_annotation(annotation: Any, scope: Scope) -> Type:
         return form(args, scope)
     if origin in _LISTS or annotation in (list, typing.List, typing.Sequence):  # noqa: UP006
         return build("list", [from_annotation(args[0], (), scope) if args else build("any")])
+    if origin is tuple or annotation in (tuple, typing.Tuple):  # noqa: UP006
+        return _from_tuple(args, scope)
+    if origin in _SETS or annotation in _SETS:
+        return build("list", [from_annotation(args[0], (), scope) if args else build("any")], given={"unique": True})
     if origin in _DICTS and args:
         return build("dict", [from_annotation(arg, (), scope) for arg in args])
     return _from_name(annotation, scope)
+
+
+def _from_tuple(args: Sequence[Any], scope: Scope) -> Type:
+    """A tuple is a list in JSON: of one type if it has any length, else of as many values as it has types."""
+    if not args or args[-1] is Ellipsis:
+        return build("list", [from_annotation(args[0], (), scope) if args else build("any")])
+    kinds = list(dict.fromkeys(from_annotation(arg, (), scope) for arg in args))
+    items = kinds[0] if len(kinds) == 1 else build("union", kinds)
+    return build("list", [items], given={"min_size": len(args), "max_size": len(args)})
 
 
 def _from_name(annotation: Any, scope: Scope) -> Type:

@@ -241,25 +241,27 @@ class Trace(_Asking):
             return dspy.Prediction(answer=f"{found.answer} {len(dspy.settings.trace)}")
 
 
-@pattern(QA, ASK)
+@pattern(QA, ASK, is_warm=True)
 class ConfiguresInForward(_Asking):
     def forward(self, question):
         dspy.configure(adapter=dspy.JSONAdapter())
         return self.ask(question=question)
 
 
-@pattern(QA, ASK)
+@pattern(QA, ASK, is_warm=True)
 class ConfiguresLmInForward(_Asking):
     def forward(self, question):
         dspy.configure(lm=lm(temperature=0.2))
         return self.ask(question=question)
 
 
-@pattern(QA, ASK)
-class ConfiguresInAforward(_Asking):
-    async def aforward(self, question):
-        dspy.configure(adapter=dspy.JSONAdapter())
-        return await self.ask.acall(question=question)
+@pattern(QA, ASK, is_warm=True)
+class ConfiguresCallbacks(_Asking):
+    """Settings that do not change what is asked."""
+
+    def forward(self, question):
+        dspy.configure(track_usage=True, num_threads=3)
+        return self.ask(question=f"{question} {dspy.settings.num_threads}")
 
 
 @pattern(QA, ASK)

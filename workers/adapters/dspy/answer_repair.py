@@ -7,6 +7,7 @@ signature. The repair is a model call like any other: journaled, counted, limite
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 import dspy
 from dspy.adapters.utils import apply_output_field_defaults
 from dspy.clients.base_lm import BaseLM
+from dspy.utils.callback import with_callbacks
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
 from dspex.errors import FieldError, ValidationError
@@ -83,7 +85,7 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
         """The conversation; in a repair, with the bad answer and its faults."""
-        messages: list[dict[str, Any]] = super().format(signature, demos, inputs)
+        messages: list[dict[str, Any]] = inspect.unwrap(super().format.__func__)(self, signature, demos, inputs)
         exchange = current_exchange.get()
         if exchange is not None and exchange.is_repair:
             # Providers refuse an empty turn, and half a character.
@@ -179,6 +181,13 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
             yield self.user_message_output_requirements(signature)
 
 
+def _once(*adapters: type[RepairingPrompt]) -> None:
+    """DSPy reports ``format`` and ``parse`` to callbacks once for each class of a hierarchy: here once."""
+    for adapter in adapters:
+        for name in ("format", "parse"):
+            setattr(adapter, name, with_callbacks(inspect.unwrap(getattr(adapter, name))))
+
+
 def _current_engine() -> RunEngine:
     hosted = current_run.get()
     if hosted is None:
@@ -196,6 +205,9 @@ class RepairingJson(RepairingPrompt, JsonPrompt):
 
 class RepairingCompact(RepairingPrompt, CompactAdapter):
     """The compact prompt."""
+
+
+_once(RepairingChat, RepairingJson, RepairingCompact)
 
 
 def declared_outputs(program: Signature, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dspy
+from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.utils.exceptions import AdapterParseError
 
 from dspex.errors import DspexError, ModelError, ProgramError
@@ -33,6 +34,7 @@ from workers.adapters.dspy.modules import HostedModule, host_module
 from workers.adapters.dspy.modules.returned_values import outputs_of
 from workers.adapters.dspy.prompts import UnreadableAnswer
 from workers.adapters.dspy.run_loop import BlocksLoop
+from workers.adapters.user_code import allowed_packages, load
 from workers.answers.candidates import AnswerReading
 from workers.lm.connect.endpoint import Endpoints, LocalModelUrl
 from workers.lm.connect.local_model import LocalModelAddress
@@ -51,6 +53,8 @@ _PROMPTS: Mapping[str, type[RepairingPrompt]] = {
     "json": RepairingJson,
     "compact": RepairingCompact,
 }
+#: DSPy's own adapters, which send and read what they do in DSPy: a bad answer is not sent back.
+_DSPY_PROMPTS: Mapping[str, Callable[[], dspy.Adapter]] = {"xml": dspy.XMLAdapter, "baml": BAMLAdapter}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class _Hosted:
     """A program made ready: its module, and the prompt its calls are put in."""
 
     module: HostedModule
-    prompt: type[RepairingPrompt]
+    prompt: Callable[[RunEngine], dspy.Adapter]
 
 
 class DspyAdapter:
@@ -170,9 +174,19 @@ async def _made_ready(program: Program) -> _Hosted:
 def _make_ready(program: Program) -> _Hosted:
     try:
         module = host_module(program, _schema_dialect(program))
+        prompt = _prompt_of(program)
     except Exception as error:  # the boundary to the user's code
         raise program_failure(error, program=program.name, model=str(program.model)) from None
-    return _Hosted(module, _PROMPTS[program.prompt_style])
+    return _Hosted(module, prompt)
+
+
+def _prompt_of(program: Program) -> Callable[[RunEngine], dspy.Adapter]:
+    """Makes the adapter of one run. Raises as :func:`workers.adapters.user_code.load` does."""
+    style = program.prompt_style
+    if style in _PROMPTS:
+        return _PROMPTS[style]
+    made = _DSPY_PROMPTS.get(style) or load(program, style, allowed_packages())
+    return lambda _: made()
 
 
 def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexError:

@@ -17,6 +17,7 @@ from typing import Any
 import dspy
 from dspy.clients import base_lm, execution
 from dspy.dsp.utils.settings import Settings, dotdict, main_thread_config, thread_local_overrides
+from dspy.streaming.streaming_listener import StreamListener
 from dspy.utils import parallelizer
 
 from workers.adapters.dspy.engine_bridge import BlockingEngine, DspyEngine, current_run
@@ -38,6 +39,7 @@ syncify = import_module("dspy.utils.syncify")
 _select_engine = execution._engine
 _configure = Settings.configure
 _run_async = syncify.run_async
+_listen_plain = StreamListener.__init__
 _execute = parallelizer.ParallelExecutor.execute
 
 
@@ -50,6 +52,7 @@ def install() -> None:
     parallelizer.ParallelExecutor.execute = _execute_here
     dspy.Tool.acall = acall_tool
     dspy.Tool.__call__ = call_tool
+    StreamListener.__init__ = _listen
     base_lm.GLOBAL_HISTORY = _History(base_lm.GLOBAL_HISTORY)
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     hand_on_context()
@@ -119,6 +122,13 @@ def _execute_here(self: Any, *arguments: Any) -> Any:
     if hosted is not None:
         hosted.loop.refuse_to_block()
     return _execute(self, *arguments)
+
+
+def _listen(self: Any, *arguments: Any, **named: Any) -> None:
+    """A listener that also knows DSPex's adapters, which write as those of DSPy."""
+    _listen_plain(self, *arguments, **named)
+    known = self.adapter_identifiers
+    known |= {"RepairingChat": known["ChatAdapter"], "RepairingJson": known["JSONAdapter"]}
 
 
 class _History(list[Any]):

@@ -121,13 +121,22 @@ def _typed(value: Any, annotation: Any) -> Any:
     if annotation is str:
         return value if isinstance(value, str) else getattr(value, "text", None) or json.dumps(value)
     if isinstance(annotation, EnumMeta):
-        return find_enum_member(annotation, value)
+        return _member(annotation, value)
     kind = TypeAdapter(annotation)
     if not isinstance(value, str) or _takes_text(annotation):
         return kind.validate_python(value)
     for candidate in (*_json_in(value), value, _unquoted(value)):
         with suppress(ValidationError):
             return kind.validate_python(candidate)
+    raise ValueError("does not fit its type")
+
+
+def _member(annotation: EnumMeta, value: Any) -> Any:
+    """The member with this value, which a number in a section is as text."""
+    candidates = (value, *_json_in(value), _unquoted(value)) if isinstance(value, str) else (value,)
+    for candidate in candidates:
+        with suppress(ValueError):
+            return find_enum_member(annotation, candidate)
     raise ValueError("does not fit its type")
 
 

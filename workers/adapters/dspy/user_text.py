@@ -7,6 +7,7 @@ at an address inside the network. So markers in text are escaped before DSPy loo
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ class UserTextPrompt:
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = super().format(signature, demos, inputs)  # type: ignore[misc]
+        messages: list[dict[str, Any]] = inspect.unwrap(super().format.__func__)(self, signature, demos, inputs)  # type: ignore[misc]
         for message in messages:
             if message["role"] == "user":  # DSPy looks for markers in these only, so only these are escaped
                 message["content"] = _restored(message["content"])

@@ -44,6 +44,8 @@ DECLARED = "declared"
 _NO_KEY = "none"
 # The settings that all servers with OpenAI's chat API support: all of them know the older name of max_tokens.
 _COMPATIBLE = OpenAIChatCompat(max_tokens_field="max_tokens", cache_control="none")
+# A gateway to a model that OpenAI lists: its reasoning models refuse the older name.
+_OPENAI_MODEL = replace(_COMPATIBLE, max_tokens_field="max_completion_tokens")
 #: By prefix: the provider whose protocol is used at an address, and the version for an address without a path.
 _PROTOCOLS = {"anthropic": ("anthropic", "/v1"), "gemini": ("gemini", "/v1beta"), "azure": ("azure-chat", "")}
 _SCHEMA_DIALECTS: dict[str, SchemaDialect] = {
@@ -116,9 +118,9 @@ def at_address(model: str, address: str, key: str | None, transport: Transport) 
     protocol, version = _PROTOCOLS.get(prefix, (DECLARED, "/v1"))
     if protocol == "azure-chat" and "/deployments/" in base:
         protocol = DECLARED  # the older form names the deployment in the path, and is used as it stands
-        definition = _declared(base, auth_scheme=("api-key",))
+        definition = _declared(base, _COMPATIBLE, auth_scheme=("api-key",))
     elif protocol == DECLARED:
-        definition = _declared(_with_version(base, version))
+        definition = _declared(_with_version(base, version), _compat_of(prefix, rest))
     else:
         definition = PROVIDERS[protocol]
     own = definition.id == DECLARED
@@ -183,9 +185,13 @@ def _chat_compat(route: Route) -> OpenAIChatCompat:
     return OpenAIChatCompat.preset(given if isinstance(given, str) else "xai" if route.provider == "xai" else "openai")
 
 
-def _declared(base_url: str, **access: Any) -> ProviderDefinition:
+def _compat_of(prefix: str, model: str) -> OpenAIChatCompat:
+    return _OPENAI_MODEL if prefix == "openai" and facts("openai", model).rates else _COMPATIBLE
+
+
+def _declared(base_url: str, compat: OpenAIChatCompat, **access: Any) -> ProviderDefinition:
     policy = AccessPolicy(provider=DECLARED, env_keys=(), base_url=base_url, **access)
-    return ProviderDefinition.chat(policy, compat=_COMPATIBLE)
+    return ProviderDefinition.chat(policy, compat=compat)
 
 
 @lru_cache(maxsize=1024)
