@@ -39,6 +39,8 @@ _CODES = {
         "output_invalid": "the outputs do not fit the signature, even after a repair if the adapter can ask for one",
         "program_error": "the program's code raised an exception",
         "not_a_prediction": "the module did not return a `dspy.Prediction`",
+        "output_unfit": "the module's own code returned outputs that do not fit the signature; no model is at fault",
+        "module_missing": "the installed DSPy does not have the module",
         "not_a_module": "the factory did not return a `dspy.Module`",
         "code_not_found": "this worker cannot import `package.module:name`; the execution waits for one that can",
         "module_not_allowed": "the code is outside the packages that the worker allows (`DSPEX_PROGRAM_PACKAGES`)",
@@ -57,6 +59,7 @@ _CODES = {
     },
     "Of a model call": {
         "provider_unavailable": "the server is away, failed, or broke off its reply",
+        "model_not_allowed": "the program's code makes a `dspy.LM` with an address or a key that is not the program's",
         "rate_limited": "the provider limits the rate (`ModelError`), or this client submits too often (`RateLimited`)",
         "model_timeout": "the provider did not answer in time",
         "output_unparseable": "the answer cannot be read",

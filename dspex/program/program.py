@@ -90,8 +90,9 @@ class Program:
                         twice the ``max_tokens`` if that is set; ``"accept"`` uses it if it fits the signature
                         nevertheless, and records that in the audit trail
     ``timeout``         seconds an attempt may take
-    ``prompt``          ``"chat"``, ``"json"``, ``"compact"``, ``"xml"``, ``"baml"``, or ``"package.module:AdapterClass"``
-                        for an adapter of your own; by default compact for ``smollm2``, chat otherwise
+    ``prompt``          ``"chat"``, ``"json"``, ``"compact"``, ``"xml"``, ``"baml"``, or
+                        ``"package.module:AdapterClass"`` for an adapter of your own; by default compact for
+                        ``smollm2``, chat otherwise
     ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it
     ``api_key_env``     the *name* of the environment variable, in the worker, that holds the key
     ``api_base``        the address of an OpenAI-compatible server

@@ -30,18 +30,17 @@ def main() -> None:
 
 
 def _line(verdict: Verdict) -> str:
-    marks = "".join(
-        mark if good else "-"
-        for mark, good in zip("orpj", (verdict.outputs, verdict.requests, verdict.parameters, verdict.journaled), strict=True)
-    )
+    same = (verdict.outputs, verdict.requests, verdict.parameters, verdict.journaled)
+    marks = "".join(mark if good else "-" for mark, good in zip("orpj", same, strict=True))
     calls = "{}/{}".format(*verdict.calls)
     return f"{verdict.name:26} {verdict.kind:9} {marks} {calls:6} {verdict.note[:150]}"
 
 
 def _show(plain: dict[str, Any], hosted: dict[str, Any]) -> None:
-    texts = [json.dumps({key: side[key] for key in ("outputs", "error", "requests")}, indent=1, sort_keys=True).replace("\\n", "\n")
-             for side in (plain, hosted)]  # fmt: skip
-    print("\n".join(list(difflib.unified_diff(*(text.splitlines() for text in texts), "plain", "hosted", n=1, lineterm=""))[:60]))
+    shown = [{key: side[key] for key in ("outputs", "error", "requests")} for side in (plain, hosted)]
+    texts = [json.dumps(side, indent=1, sort_keys=True).replace("\\n", "\n") for side in shown]
+    ours, theirs = (text.splitlines() for text in texts)
+    print("\n".join(list(difflib.unified_diff(ours, theirs, "plain", "hosted", n=1, lineterm=""))[:60]))
 
 
 if __name__ == "__main__":

@@ -131,11 +131,11 @@ class CompatServer:
         elif "[[ ## completed ## ]]" not in asked and ("JSON object" in asked or body.get("response_format")):
             form, names = "json", re.findall(r"`(\w+)`(?= \(|,|\.)", asked)
         else:
-            form, names = "sections", [name for name in re.findall(r"`\[\[ ## (\w+) ## \]\]`", asked)]
+            form, names = "sections", re.findall(r"`\[\[ ## (\w+) ## \]\]`", asked)
         notes = dict(_NOTE.findall(_text(body["messages"][0]).replace('\\"', '"')))
+        given = (schema or {}).get("properties", {})
         values = {
-            name: self._value(name, notes.get(name, ""), (schema or {}).get("properties", {}).get(name), schema,
-                              digest, body)  # fmt: skip
+            name: self._value(name, notes.get(name, ""), given.get(name), schema, digest, body)
             for name in names
             if name != "completed"
         }
@@ -143,9 +143,7 @@ class CompatServer:
             return str(self._answers.get("", f"text {digest[:8]}"))
         return _written(form, values)
 
-    def _value(
-        self, name: str, note: str, schema: Any, root: Any, digest: str, body: dict[str, Any]
-    ) -> Any:
+    def _value(self, name: str, note: str, schema: Any, root: Any, digest: str, body: dict[str, Any]) -> Any:
         step = self._step(body) if self._steps else None
         if step and name in ("next_tool_name", "next_tool_args"):
             return step[0] if name == "next_tool_name" else step[1]
@@ -164,7 +162,7 @@ class CompatServer:
                 return value
         return f"{name} {digest[:6]}"
 
-    def _step(self, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def _step(self, body: dict[str, Any]) -> Any:
         """An agent's next step: as many were made as the conversation tells of."""
         text = _text(body["messages"][-1])
         made = len(set(re.findall(r"## tool_name_(\d+) ##|<tool_name_(\d+)>", text)))

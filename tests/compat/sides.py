@@ -13,8 +13,7 @@ import os
 import sys
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -55,12 +54,11 @@ def run_plain(ask: Ask, url: str, pattern: Pattern) -> Side:
     dspy.configure(lm=lm, adapter=pattern.adapter() if pattern.adapter else None, callbacks=[],
                    warn_on_type_mismatch=False)  # fmt: skip
     try:
-        with _inputs(pattern) as inputs:
-            module = pattern.make()
-            if pattern.is_warm:  # what it configures holds from its second call on
-                module(**inputs)
-                _begin(ask, pattern)
-            returned = asyncio.run(module.acall(**inputs)) if _is_async(module) else module(**inputs)
+        module, inputs = pattern.make(), dict(pattern.inputs)
+        if pattern.is_warm:  # what it configures holds from its second call on
+            module(**inputs)
+            _begin(ask, pattern)
+        returned = asyncio.run(module.acall(**inputs)) if _is_async(module) else module(**inputs)
         side.outputs = _canonical(pattern, _outputs(pattern, returned))
     except Exception as error:
         side.error = f"{type(error).__name__}: {str(error)[:300]}"
@@ -101,20 +99,22 @@ async def run_hosted(ask: Ask, url: str, pattern: Pattern, adapter: Any) -> Side
 
 
 def _begin(ask: Ask, pattern: Pattern) -> None:
-    ask("/begin", {"answers": to_jsonable_python(dict(pattern.answers)), "steps": [list(step) for step in pattern.steps]})
+    ask(
+        "/begin",
+        {"answers": to_jsonable_python(dict(pattern.answers)), "steps": [list(step) for step in pattern.steps]},
+    )
 
 
 def _is_async(module: Any) -> bool:
     """Whether its author means it to be awaited: the class that defines ``aforward`` is as specific."""
-    order = type(module).__mro__
-    place = {name: next((n for n, cls in enumerate(order) if name in vars(cls)), 99) for name in ("forward", "aforward")}
-    place["forward"] = -1 if "forward" in vars(module) else place["forward"]
-    return place["aforward"] < place["forward"] or (place["aforward"] == place["forward"] and order[place["aforward"]].__module__.startswith("tests."))
-
-
-@contextmanager
-def _inputs(pattern: Pattern) -> Iterator[dict[str, Any]]:
-    yield dict(pattern.inputs)
+    order = [vars(module), *map(vars, type(module).__mro__)]
+    awaited, called = (
+        next((place for place, names in enumerate(order) if name in names), len(order))
+        for name in ("aforward", "forward")
+    )
+    if awaited != called:
+        return awaited < called
+    return str(order[awaited]["__module__"]).startswith("tests.") if awaited < len(order) else False
 
 
 def _output_names(pattern: Pattern) -> list[str]:
@@ -157,13 +157,14 @@ def stored_form(value: Any) -> Any:
         case dspy.Audio():
             return {"data": value.data, "media_type": f"audio/{value.audio_format}"}
         case dspy.File():
-            return {key: item for key, item in value.model_dump_fields().items()} if hasattr(value, "model_dump_fields") else {name: getattr(value, name) for name in ("file_data", "file_id", "filename") if getattr(value, name, None) is not None}
+            names = ("file_data", "file_id", "filename")
+            return {name: getattr(value, name) for name in names if getattr(value, name) is not None}
         case dspy.History():
             return {"messages": stored_form(list(value.messages))}
         case dspy.Code():
-            return {"code": value.code}
+            return value.code
         case dspy.Reasoning():
-            return {"content": value.content}
+            return value.content
         case enum.Enum():
             return value.value
         case Mapping():

@@ -24,10 +24,15 @@ from dspex.errors import ModelError
 from dspex.store.lifecycle.executions import Claimed
 from dspex.store.lifecycle.status import Status
 from dspex.submit.trace_context import submitting
-from workers.adapters.dspy.modules.tools import RecordedTool
+from tests.recording import a_run
+from workers.adapters.dspy.dspy_hooks import install
+from workers.adapters.dspy.engine_bridge import hosted_run
+from workers.adapters.dspy.modules.tools import ObservedTool
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.executor import Outcome
+from workers.lm.connect.endpoint import Endpoints
 from workers.lm.connect.http_transport import HttpTransport
+from workers.lm.engine import RunEngine
 from workers.observe import tracing
 from workers.observe.tracing.spans import Spans
 
@@ -227,7 +232,12 @@ async def test_a_tool_is_a_span_without_its_arguments(exported: InMemorySpanExpo
         """The capital of a country."""
         raise ValueError(country)
 
-    await RecordedTool(look_up).acall(country=QUESTION)
+    program = dspex.Program("agent", "question -> answer", model="openai/test", api_base="http://127.0.0.1:1")
+    endpoints = Endpoints(lambda: "")
+    install()
+    with hosted_run(RunEngine(a_run(program, {"question": "?"}), await endpoints.of(program))):
+        await ObservedTool(look_up).acall(country=QUESTION)
+    await endpoints.aclose()
     span = spans(exported)["execute_tool look_up"]
     assert (span.attributes or {})["error.type"] == "ValueError"
     assert QUESTION not in span.to_json()

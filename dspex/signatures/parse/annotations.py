@@ -41,7 +41,7 @@ _SCALARS: Mapping[Any, str] = {
 _LISTS = (list, collections.abc.Sequence)
 _SETS = (set, frozenset, collections.abc.Set)
 _DICTS = (dict, collections.abc.Mapping)
-_DSPY = {"Image": "image", "Audio": "audio", "History": "history"}
+_DSPY = {"Image": "image", "Audio": "audio", "History": "history", "Code": "string", "Reasoning": "string"}
 _LIMITS = (
     "ge", "gt", "le", "lt", "multiple_of", "min_length", "max_length", "pattern", "max_digits", "decimal_places",
 )  # fmt: skip
@@ -104,24 +104,26 @@ def _from_annotation(annotation: Any, scope: Scope) -> Type:
     if isinstance(annotation, collections.abc.Hashable) and annotation in _SCALARS:
         return build(_SCALARS[annotation])
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    form = _FORMS.get(origin)
+    form = _FORMS.get(origin or annotation if annotation is tuple else origin)
     if form is not None:
         return form(args, scope)
     if origin in _LISTS or annotation in (list, typing.List, typing.Sequence):  # noqa: UP006
-        return build("list", [from_annotation(args[0], (), scope) if args else build("any")])
-    if origin is tuple or annotation in (tuple, typing.Tuple):  # noqa: UP006
-        return _from_tuple(args, scope)
-    if origin in _SETS or annotation in _SETS:
-        return build("list", [from_annotation(args[0], (), scope) if args else build("any")], given={"unique": True})
+        return build("list", [_item(args, scope)])
     if origin in _DICTS and args:
         return build("dict", [from_annotation(arg, (), scope) for arg in args])
+    if origin in _SETS or annotation in _SETS:
+        return build("list", [_item(args, scope)], given={"unique": True})
     return _from_name(annotation, scope)
+
+
+def _item(args: Sequence[Any], scope: Scope) -> Type:
+    return from_annotation(args[0], (), scope) if args else build("any")
 
 
 def _from_tuple(args: Sequence[Any], scope: Scope) -> Type:
     """A tuple is a list in JSON: of one type if it has any length, else of as many values as it has types."""
     if not args or args[-1] is Ellipsis:
-        return build("list", [from_annotation(args[0], (), scope) if args else build("any")])
+        return build("list", [_item(args, scope)])
     kinds = list(dict.fromkeys(from_annotation(arg, (), scope) for arg in args))
     items = kinds[0] if len(kinds) == 1 else build("union", kinds)
     return build("list", [items], given={"min_size": len(args), "max_size": len(args)})
@@ -155,12 +157,14 @@ _FORMS: Mapping[Any, Callable[[Sequence[Any], Scope], Type]] = {
     Literal: lambda args, _: from_values(args),
     Union: _from_union,
     types.UnionType: _from_union,
+    tuple: _from_tuple,
 }
 
 
 def _from_class(cls: type, scope: Scope) -> Type:
-    if cls.__module__.partition(".")[0] == "dspy" and cls.__name__ in _DSPY:
-        return build(_DSPY[cls.__name__])
+    for base in cls.__mro__:  # Code["java"] is a class derived from Code
+        if base.__module__.partition(".")[0] == "dspy" and base.__name__ in _DSPY:
+            return build(_DSPY[base.__name__])
     if issubclass(cls, enum.Enum):
         kind = from_values([member.value for member in cls])
         return constrain(kind, class_notes(cls) | {"names": enum_names(cls)})

@@ -27,8 +27,8 @@ TOOL = "tool:"
 
 @dataclass(frozen=True, slots=True)
 class LMCall:
-    """A finished model call, or one of a tool. ``response`` is JSON text; ``occurrence`` counts equal requests from 0; a ``rejected``
-    answer was invalid, and is never replayed."""
+    """A finished model call, or one of a tool. ``response`` is JSON text; ``occurrence`` counts equal requests from 0;
+    a ``rejected`` answer was invalid, and is never replayed."""
 
     execution_id: UUID
     request_hash: bytes

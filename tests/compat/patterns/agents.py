@@ -92,7 +92,12 @@ def react_without_end():
 
 @pattern(QA, ASK, steps=(("temperature", {"where": "Paris"}), ("finish", {})))
 def react_dspy_tool():
-    tool = dspy.Tool(lambda where: weather(where), name="temperature", desc="How warm it is.", args={"where": {"type": "string"}})
+    tool = dspy.Tool(
+        lambda where: weather(city=where),
+        name="temperature",
+        desc="How warm it is.",
+        args={"where": {"type": "string"}},
+    )
     return dspy.ReAct(QA, tools=[tool])
 
 
@@ -227,7 +232,9 @@ class TextCalls(NativeCalls):
 
     def forward(self, question):
         chosen = self.choose(question=question, tools=list(self.tools.values()))
-        return dspy.Prediction(answer="; ".join(call.execute(functions={"weather": weather}) for call in chosen.outputs.tool_calls))
+        return dspy.Prediction(
+            answer="; ".join(call.execute(functions={"weather": weather}) for call in chosen.outputs.tool_calls)
+        )
 
 
 @pattern(QA, ASK, answers={"outputs": {"tool_calls": [{"name": "submit", "args": {"answer": "warm"}}]},
@@ -251,7 +258,7 @@ class LocalInterpreter:
         self._names |= {**self.tools, **(variables or {})}
         written = io.StringIO()
         with contextlib.redirect_stdout(written):
-            exec(code, self._names)  # noqa: S102
+            exec(code, self._names)
         return written.getvalue().strip()
 
     def shutdown(self) -> None:

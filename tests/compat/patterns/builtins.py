@@ -45,8 +45,12 @@ for _name, _kind, _answer in (
     _signature = _of(_kind)
     builtin(f"builtin_{_name}", _signature, TEXT, lambda of=_signature: dspy.Predict(of), module="predict",
             answers={"value": _answer})  # fmt: skip
-_PICTURE = dspy.Signature({"pictures": (list[dspy.Image], dspy.InputField()), "text": (str, dspy.OutputField())}, "Look.")
-builtin("builtin_images", _PICTURE, {"pictures": [dspy.Image(PIXEL)] * 2}, lambda: dspy.Predict(_PICTURE), module="predict")
+_PICTURE = dspy.Signature(
+    {"pictures": (list[dspy.Image], dspy.InputField()), "text": (str, dspy.OutputField())}, "Look."
+)
+builtin(
+    "builtin_images", _PICTURE, {"pictures": [dspy.Image(PIXEL)] * 2}, lambda: dspy.Predict(_PICTURE), module="predict"
+)
 _SOUND = dspy.Signature({"sound": (dspy.Audio, dspy.InputField()), "text": (str, dspy.OutputField())}, "Listen.")
 builtin("builtin_audio", _SOUND, {"sound": dspy.Audio(data="UklGRg==", audio_format="wav")}, lambda: dspy.Predict(_SOUND),
         module="predict")  # fmt: skip
@@ -101,7 +105,9 @@ def _pipeline():
     return made
 
 
-builtin("state_pipeline", QA, ASK, _pipeline, module="tests.compat.patterns.composition:Pipeline", state=_state(_pipeline()))
+builtin(
+    "state_pipeline", QA, ASK, _pipeline, module="tests.compat.patterns.composition:Pipeline", state=_state(_pipeline())
+)
 
 
 def _react():

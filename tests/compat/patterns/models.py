@@ -14,7 +14,9 @@ ASK = {"question": "What is the capital of France?"}
 
 
 def lm(model="openai/gpt-4.1-mini", **kwargs):
-    return dspy.LM(model, api_base=os.environ["COMPAT_API_BASE"], api_key=os.environ["OPENAI_API_KEY"], cache=False, **kwargs)
+    return dspy.LM(
+        model, api_base=os.environ["COMPAT_API_BASE"], api_key=os.environ["OPENAI_API_KEY"], cache=False, **kwargs
+    )
 
 
 class _Asking(dspy.Module):
@@ -149,7 +151,9 @@ class ReadsSettings(_Asking):
     def forward(self, question):
         settings = dspy.settings
         found = self.ask(question=f"{question} {settings.lm.model} {settings.get('nothing')} {settings.num_threads}")
-        return dspy.Prediction(answer=f"{found.answer} {type(settings.adapter).__name__ if settings.adapter else 'none'}"[:9])
+        return dspy.Prediction(
+            answer=f"{found.answer} {type(settings.adapter).__name__ if settings.adapter else 'none'}"[:9]
+        )
 
 
 @pattern(QA, ASK)
@@ -158,7 +162,9 @@ class LmHistory(_Asking):
         self.ask(question=question)
         found = self.ask(question=question + "!")
         last = dspy.settings.lm.history[-1]
-        return dspy.Prediction(answer=f"{found.answer} {len(dspy.settings.lm.history)} {last['model']} {last['usage']['completion_tokens']}")
+        return dspy.Prediction(
+            answer=f"{found.answer} {len(dspy.settings.lm.history)} {last['model']} {last['usage']['completion_tokens']}"
+        )
 
 
 @pattern(QA, ASK)
@@ -183,7 +189,9 @@ class TrackUsage(_Asking):
         with dspy.track_usage() as tracker:
             found = self.ask(question=question)
         totals = tracker.get_total_tokens()
-        return dspy.Prediction(answer=f"{found.answer} {sorted(totals)} {[use['completion_tokens'] for use in totals.values()]}")
+        return dspy.Prediction(
+            answer=f"{found.answer} {sorted(totals)} {[use['completion_tokens'] for use in totals.values()]}"
+        )
 
 
 @pattern(QA, ASK)

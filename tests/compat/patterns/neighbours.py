@@ -15,7 +15,6 @@ if find_spec("numpy"):
     def _embed(texts):
         return np.array([[len(text), text.count("1"), text.count("+")] for text in texts], dtype=np.float32)
 
-
     @pattern(QA, ASK)
     class OwnKnn(dspy.Module):
         def __init__(self) -> None:
@@ -25,7 +24,6 @@ if find_spec("numpy"):
 
         def forward(self, question):
             return self.ask(question=question, demos=self.knn(question=question))
-
 
     @pattern(QA, ASK)
     def knn_few_shot():

@@ -111,7 +111,9 @@ class DspyParallel(_Asking):
 @pattern(ALL, MANY)
 class ParallelMappings(_Asking):
     def forward(self, questions):
-        return _answers(dspy.Parallel(num_threads=3, disable_progress_bar=True)([(self.ask, {"question": q}) for q in questions]))
+        return _answers(
+            dspy.Parallel(num_threads=3, disable_progress_bar=True)([(self.ask, {"question": q}) for q in questions])
+        )
 
 
 @pattern(ALL, MANY)
@@ -306,5 +308,7 @@ class Timed(_Asking):
 @pattern(ALL, MANY)
 class AsCompleted(_Asking):
     async def aforward(self, questions):
-        answers = [(await each).answer for each in asyncio.as_completed([self.ask.acall(question=q) for q in questions])]
+        answers = [
+            (await each).answer for each in asyncio.as_completed([self.ask.acall(question=q) for q in questions])
+        ]
         return dspy.Prediction(answers=sorted(answers))

@@ -124,7 +124,9 @@ class Comparison(dspy.Module):
 
 @pattern(QA, ASK)
 def dspy_ensemble():
-    programs = [dspy.ChainOfThought(dspy.Signature(QA).with_instructions(style)) for style in ("Be brief.", "Be exact.")]
+    programs = [
+        dspy.ChainOfThought(dspy.Signature(QA).with_instructions(style)) for style in ("Be brief.", "Be exact.")
+    ]
     return dspy.Ensemble(reduce_fn=dspy.majority).compile(programs)
 
 

@@ -107,7 +107,11 @@ _typed("tuple_of_many_out", tuple[int, ...], [1, 2, 3])
 _typed("set_out", set[str], ["a"])
 _typed("union_out", Union[int, str], 7)
 _typed("union_of_models_out", Union[Circle, Square], {"kind": "square", "side": 2.0})
-_typed("tagged_models_out", Annotated[Union[Circle, Square], Field(discriminator="kind")], {"kind": "circle", "radius": 1.0})
+_typed(
+    "tagged_models_out",
+    Annotated[Union[Circle, Square], Field(discriminator="kind")],
+    {"kind": "circle", "radius": 1.0},
+)
 _typed("decimal_out", Decimal, "19.90")
 _typed("uuid_out", UUID, "123e4567-e89b-12d3-a456-426614174000")
 _typed("literal_out", Literal["good", "bad"], "good")
@@ -196,7 +200,7 @@ def _taking(name: str, kind: Any, value: Any, use: str) -> None:
             self.say = dspy.Predict(Take)
 
         def forward(self, value):
-            return self.say(value=value, note=str(eval(code, {**globals(), "value": value})))  # noqa: S307
+            return self.say(value=value, note=str(eval(code, {**globals(), "value": value})))
 
     Module.__name__ = Module.__qualname__ = name
     globals()[name] = pattern(Given, {"value": value})(Module)
@@ -283,7 +287,9 @@ class WithinLimits(dspy.Module):
         return self.rate(text=text)
 
 
-@pattern("text -> answer", {"text": "«markers» [[ ## answer ## ]] <<CUSTOM-TYPE-START-IDENTIFIER>> <b>&amp;</b> \u2028 🎈"})
+@pattern(
+    "text -> answer", {"text": "«markers» [[ ## answer ## ]] <<CUSTOM-TYPE-START-IDENTIFIER>> <b>&amp;</b> \u2028 🎈"}
+)
 class StrangeText(dspy.Module):
     def __init__(self) -> None:
         super().__init__()

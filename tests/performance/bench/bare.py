@@ -46,6 +46,15 @@ class NoJournal:
     ) -> dict[str, Any]:
         return (await tries(call)).response
 
+    def tool_result(self, digest: str, tool: str) -> None:
+        """No tool is called."""
+
+    async def keep_tool_result(self, digest: str, tool: str, value: Any, began_at: datetime) -> None:
+        """No tool is called."""
+
+    def rewind(self) -> None:
+        """No program begins again."""
+
     def reject(self, request_hashes: Collection[str]) -> None:
         """Nothing is replayed."""
 

@@ -80,7 +80,7 @@ def test_a_model_class_can_be_inherited() -> None:
 
 def test_faults_of_a_model_class_name_the_field() -> None:
     class Bad(SignatureModel):
-        question: tuple[int, ...] = InputField()
+        question: complex = InputField()
         answer: str = OutputField()
 
     with pytest.raises(SignatureTypeError, match="field 'question' of Bad"):

@@ -54,7 +54,7 @@ def test_a_dspy_string_means_what_dspy_makes_of_it(text: str) -> None:
 
 def test_types_that_json_cannot_hold_are_refused() -> None:
     class Bad(dspy.Signature):  # type: ignore[misc]
-        points: tuple[int, int] = dspy.InputField()
+        points: complex = dspy.InputField()
         answer: str = dspy.OutputField()
 
     with pytest.raises(SignatureTypeError, match="field 'points' of Bad: unknown type"):

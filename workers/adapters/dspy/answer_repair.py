@@ -85,7 +85,7 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
         """The conversation; in a repair, with the bad answer and its faults."""
-        messages: list[dict[str, Any]] = inspect.unwrap(super().format.__func__)(self, signature, demos, inputs)
+        messages: list[dict[str, Any]] = inspect.unwrap(super().format.__func__)(self, signature, demos, inputs)  # type: ignore[attr-defined]
         exchange = current_exchange.get()
         if exchange is not None and exchange.is_repair:
             # Providers refuse an empty turn, and half a character.

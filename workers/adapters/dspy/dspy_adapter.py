@@ -27,11 +27,11 @@ from workers.adapters.dspy.answer_repair import (
     RepairingJson,
     RepairingPrompt,
 )
-from workers.adapters.dspy.dspy_signature import dspy_inputs
 from workers.adapters.dspy.dspy_hooks import install
+from workers.adapters.dspy.dspy_signature import dspy_inputs
 from workers.adapters.dspy.engine_bridge import HostedRun, hosted_run, program_failure
 from workers.adapters.dspy.modules import HostedModule, host_module
-from workers.adapters.dspy.modules.returned_values import outputs_of
+from workers.adapters.dspy.modules.returned_values import outputs_of, refuse_unfit
 from workers.adapters.dspy.prompts import UnreadableAnswer
 from workers.adapters.dspy.run_loop import BlocksLoop
 from workers.adapters.user_code import allowed_packages, load
@@ -103,12 +103,14 @@ class DspyAdapter:
         engine = RunEngine(run, await self._endpoints.of(run.program))
         try:
             with hosted_run(engine, self._endpoints) as current:
-                returned = await self._predict(hosted, current)
+                outputs = outputs_of(run.program, await self._predict(hosted, current), is_own=hosted.module.is_own)
+                if hosted.module.is_own:
+                    refuse_unfit(run.program, outputs, current.trace)
         except BlocksLoop:
             return await self._again_in_a_thread(run)
         except Exception as error:
             raise _failure(error, run.program, engine) from None
-        return outputs_of(run.program, returned, is_own=hosted.module.is_own)
+        return outputs
 
     async def _predict(self, hosted: _Hosted, current: HostedRun) -> Any:
         """What the module returned. Raises BlocksLoop when it has to run in a thread."""
@@ -116,7 +118,7 @@ class DspyAdapter:
         settings: dict[str, Any] = {
             "lm": current.lm,
             "adapter": hosted.prompt(current.engine),
-            "trace": [],
+            "trace": current.trace,
             "track_usage": False,
             "warn_on_type_mismatch": False,
             "send_stream": None,
@@ -125,9 +127,10 @@ class DspyAdapter:
         chosen = hosted.module.settings
         if run.program.prompt is not None:
             chosen = {name: value for name, value in chosen.items() if name != "adapter"}
+        inputs = dspy_inputs(run.program.signature, run.inputs, is_own=hosted.module.is_own)
         with dspy.context(**settings | chosen):
             try:
-                return await hosted.module(**dspy_inputs(run.program.signature, run.inputs, is_own=hosted.module.is_own))
+                return await hosted.module(**inputs)
             except BlocksLoop:
                 await current.loop.drain()
                 raise

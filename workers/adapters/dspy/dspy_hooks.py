@@ -22,9 +22,9 @@ from dspy.utils import parallelizer
 
 from workers.adapters.dspy.engine_bridge import BlockingEngine, DspyEngine, current_run
 from workers.adapters.dspy.run_loop import running_loop
+from workers.adapters.dspy.thread_context import hand_on_context
 from workers.adapters.dspy.tool_calls import acall_tool, call_tool
-from workers.attempt.thread_context import hand_on_context
-from workers.lm.connect.endpoint import ModelAddress
+from workers.lm.connect.endpoint import NamedModel
 
 __all__ = ["configured_by", "install"]
 
@@ -34,7 +34,7 @@ log = logging.getLogger("dspex.workers")
 _configured: ContextVar[dict[str, Any] | None] = ContextVar("configured", default=None)
 
 # DSPy's function of the same name hides the module.
-syncify = import_module("dspy.utils.syncify")
+syncify: Any = import_module("dspy.utils.syncify")
 
 _select_engine = execution._engine
 _configure = Settings.configure
@@ -69,13 +69,13 @@ def configured_by() -> Iterator[dict[str, Any]]:
         _configured.reset(token)
 
 
-def _engine(lm: Any, call: Any, asynchronous: bool) -> tuple[Any, Any, Any]:  # noqa: FBT001 - DSPy's own signature
+def _engine(lm: Any, call: Any, asynchronous: bool) -> tuple[Any, Any, Any]:
     """The engine of an LM that a program made itself: the run's, so that its calls are journaled and counted."""
     hosted = current_run.get()
     if hosted is None or not call.managed or not isinstance(lm._engine_spec, str):
         return _select_engine(lm, call, asynchronous)  # type: ignore[no-any-return]
     options = {**lm.kwargs, **call.legacy}
-    address = ModelAddress(lm.model, options.get("api_base") or options.get("base_url"), options.get("api_key"))
+    address = NamedModel(lm.model, options.get("api_base") or options.get("base_url"), options.get("api_key"))
     made = DspyEngine(hosted, address) if asynchronous else BlockingEngine(hosted, address)
     return made, execution._canonical(call), None
 

@@ -245,11 +245,12 @@ def _given(kind: Type, value: Any) -> Any:
     """The value with DSPy's own types for media and histories, wherever they are in it."""
     if value is None or not _holds_media(kind):
         return value
-    if kind.name in ("image", "audio"):
-        return _media(kind.name, value)
     if kind.name == "history":
         return dspy.History(messages=value["messages"])
-    primitive = expand(kind)
+    return _media(kind.name, value) if kind.name in _MEDIA else _with_media(expand(kind), value)
+
+
+def _with_media(primitive: Type, value: Any) -> Any:
     match primitive.name:
         case "optional":
             return _given(primitive.args[0], value)
@@ -258,9 +259,7 @@ def _given(kind: Type, value: Any) -> Any:
         case "dict":
             return {name: _given(primitive.args[1], item) for name, item in value.items()}
         case "object":
-            return {
-                key: _given(inner, value[key]) for key, inner, _ in primitive.object_keys() if key in value
-            }
+            return {key: _given(inner, value[key]) for key, inner, _ in primitive.object_keys() if key in value}
     return value
 
 

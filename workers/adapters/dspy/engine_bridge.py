@@ -6,10 +6,14 @@ canonical form, plain data.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from dspy import lm15 as dspy_lm15
@@ -21,13 +25,20 @@ from dspy.utils import exceptions as upstream
 from dspy.utils.callback import with_callbacks
 
 from dspex.errors import DspexError, ModelError, ProgramError
+from dspex.program.modules import is_within
 from workers.adapters.dspy.run_loop import RunLoop
-from workers.attempt.thread_context import is_handed_on
-from workers.lm.connect.endpoint import Endpoints, ModelAddress
+from workers.adapters.dspy.thread_context import is_handed_on
+from workers.adapters.user_code import allowed_packages
+from workers.lm.connect.endpoint import Endpoints, NamedModel
 from workers.lm.engine import RunEngine
 from workers.lm.model_errors import LM15_RULES, RULES, ErrorRule, model_error
 
 __all__ = ["BlockingEngine", "DspyEngine", "HostedRun", "current_run", "hosted_run", "program_failure", "run_lm"]
+
+
+log = logging.getLogger("dspex.workers")
+
+_PIECE = re.compile(r"\S+\s*|\s+")
 
 
 class HostedRun:
@@ -40,6 +51,8 @@ class HostedRun:
         self.run = engine.run
         self.engine = engine
         self.loop = RunLoop()
+        #: DSPy's: the predictors that were called, with inputs and predictions.
+        self.trace: list[tuple[Any, Any, Any]] = []
         #: What ``dspy.inspect_history`` shows.
         self.history: list[Any] = []
         self.lm = RunLM(
@@ -52,9 +65,9 @@ class HostedRun:
             num_retries=0,
         )
         self._endpoints = endpoints
-        self._others: dict[ModelAddress, RunEngine] = {}
+        self._others: dict[NamedModel, RunEngine] = {}
 
-    async def complete(self, request: dspy_lm15.Request, model: ModelAddress | None) -> dspy_lm15.Response:
+    async def complete(self, request: dspy_lm15.Request, model: NamedModel | None) -> dspy_lm15.Response:
         """Raises ContextLengthError, which DSPy's agents handle by shortening their history, and ModelError."""
         engine = self.engine if model is None else await self._other(model)
         try:
@@ -65,7 +78,7 @@ class HostedRun:
             raise
         return call_result.response_from_dict(answer)
 
-    async def _other(self, model: ModelAddress) -> RunEngine:
+    async def _other(self, model: NamedModel) -> RunEngine:
         known = self._others.get(model)
         if known is None:
             if self._endpoints is None:
@@ -82,7 +95,7 @@ current_run: ContextVar[HostedRun | None] = ContextVar("current_run", default=No
 class DspyEngine:
     """DSPy's asynchronous engine for one run: of the program's model, or of another one that its code names."""
 
-    def __init__(self, hosted: HostedRun, model: ModelAddress | None = None) -> None:
+    def __init__(self, hosted: HostedRun, model: NamedModel | None = None) -> None:
         self._hosted = hosted
         self._model = model
 
@@ -92,14 +105,14 @@ class DspyEngine:
 
     async def stream(self, request: dspy_lm15.Request) -> AsyncIterator[Any]:
         """The events of a streamed answer, for a program that streams within itself: all of them at the end."""
-        for event in dspy_lm15.response_to_events(await self.complete(request)):
+        for event in _events(await self.complete(request)):
             yield event
 
 
 class BlockingEngine:
     """DSPy's synchronous engine for one run: for code that runs in a thread, answered on the worker's loop."""
 
-    def __init__(self, hosted: HostedRun, model: ModelAddress | None = None) -> None:
+    def __init__(self, hosted: HostedRun, model: NamedModel | None = None) -> None:
         self._hosted = hosted
         self._model = model
         # DSPy reads what the endpoint can do from its engine.
@@ -115,7 +128,19 @@ class BlockingEngine:
 
     def stream(self, request: dspy_lm15.Request) -> Iterator[Any]:
         """As :meth:`DspyEngine.stream`."""
-        yield from dspy_lm15.response_to_events(self.complete(request))
+        yield from _events(self.complete(request))
+
+
+def _events(response: dspy_lm15.Response) -> Iterator[Any]:
+    """The answer as a stream, its text in pieces, since DSPy's listeners take a whole answer for one from a cache."""
+    for event in dspy_lm15.response_to_events(response):
+        if event.type != "delta" or event.delta.type != "text":
+            yield event
+            continue
+        first = event
+        for piece in _PIECE.findall(event.delta.text):
+            yield replace(first, delta=replace(first.delta, text=piece))
+            first = replace(first, delta=replace(first.delta, logprobs=(), logprobs_complete=True))
 
 
 class RunLM(LM):  # type: ignore[misc]
@@ -173,11 +198,13 @@ def program_failure(error: Exception, *, program: str, model: str) -> DspexError
         return inner
     if isinstance(error, upstream.LMError | upstream.AdapterParseError):
         return model_error(error, model=model)
+    log.error("program %r raised %s:\n%s", program, type(error).__name__, "".join(_frames(error)))
+    at = _place(error)
     return ProgramError(
-        f"program {program!r} raised {type(error).__name__} at {_place(error)}; its text is not repeated, "
+        f"program {program!r} raised {type(error).__name__} at {at}; its text is not repeated, "
         "since it may quote inputs or outputs",
         type=type(error).__name__,
-        at=_place(error),
+        at=at,
     )
 
 
@@ -206,11 +233,18 @@ RULES.update(_dspy_rules())
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 
+def _frames(error: BaseException) -> list[str]:
+    """The traceback without what the error says, which may quote inputs."""
+    return traceback.format_tb(error.__traceback__)
+
+
 def _place(error: BaseException) -> str:
-    """``file.py:12``: where the error was raised, without the directory."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
+    """``file.py:12``, without the directory: the innermost line of the user's own packages, else of all."""
+    packages = tuple(allowed_packages())
+    places = [(frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
+              for frame, line in traceback.walk_tb(error.__traceback__)]  # fmt: skip
+    own = [place for place in places if is_within(str(place[0]), packages)]
+    if not places:
         return "an unknown place"
-    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+    _, file, line = (own or places)[-1]
+    return f"{os.path.basename(file)}:{line}"

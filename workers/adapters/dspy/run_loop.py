@@ -21,8 +21,8 @@ class BlocksLoop(BaseException):
 
 
 class RunLoop:
-    """The loop of one run, until the run is over: a thread may outlive it (a deadline, a cancel), and then its calls are
-    not made."""
+    """The loop of one run, until the run is over: a thread may outlive it, after a deadline or a cancel, and then its
+    calls are not made."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

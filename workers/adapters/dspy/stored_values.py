@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dspy
@@ -18,40 +18,12 @@ def stored(value: Any) -> Any:
     """The value without classes of the user's or of DSPy's; what has no plain form stays as it is."""
     if value is None or type(value) in (str, int, float, bool):
         return value
-    match value:
-        case dspy.Type():
-            return _stored_type(value)
-        case enum.Enum():
-            return stored(value.value)
-        case BaseModel():
-            return _stored_model(value)
-        case Mapping():
-            return {stored(key): stored(item) for key, item in value.items()}
-        case list() | tuple():
-            return [stored(item) for item in value]
-        case set() | frozenset():
-            return _in_order([stored(item) for item in value])
-        case dspy.Prediction() | dspy.Example():
-            return stored(dict(value.items()))
+    for kind, form in _FORMS:
+        if isinstance(value, kind):
+            return form(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: stored(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return value
-
-
-def _stored_type(value: dspy.Type) -> Any:
-    """DSPy's own types by their fields; they write themselves as markers for a prompt, which cannot be read again."""
-    match value:
-        case dspy.Image():
-            return {"url": value.url}
-        case dspy.Audio():
-            return {"data": value.data, "media_type": f"audio/{value.audio_format}"}
-        case dspy.History():
-            return {"messages": stored(list(value.messages))}
-        case dspy.Code():
-            return {"code": value.code}
-        case dspy.Reasoning():
-            return {"content": value.content}
-    return _fields(value)
 
 
 def _stored_model(value: BaseModel) -> Any:
@@ -85,3 +57,21 @@ def _plain(value: Any) -> Any:
 def _in_order(values: list[Any]) -> list[Any]:
     """The items of a set, in an order that does not depend on the process."""
     return sorted(values, key=lambda value: (type(value).__name__, str(value)))
+
+
+# In the order in which they are looked for. DSPy's own types are stored by their fields: they write themselves as
+# markers for a prompt, which cannot be read again.
+_FORMS: Sequence[tuple[Any, Callable[[Any], Any]]] = (
+    (dspy.Image, lambda value: {"url": value.url}),
+    (dspy.Audio, lambda value: {"data": value.data, "media_type": f"audio/{value.audio_format}"}),
+    (dspy.History, lambda value: {"messages": stored(list(value.messages))}),
+    (dspy.Code, lambda value: value.code),
+    (dspy.Reasoning, lambda value: value.content),
+    (dspy.Type, _fields),
+    (enum.Enum, lambda value: stored(value.value)),
+    (BaseModel, _stored_model),
+    (Mapping, lambda value: {stored(key): stored(item) for key, item in value.items()}),
+    ((list, tuple), lambda value: [stored(item) for item in value]),
+    ((set, frozenset), lambda value: _in_order([stored(item) for item in value])),
+    (dspy.Example, lambda value: stored(dict(value.items()))),
+)

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from lm15 import LM15Error, Response
 from lm15.serde import request_from_dict
 
+from dspex.errors import ModelError
 from dspex.program.program import LOCAL_MODEL, Program
 from dspex.settings import Settings
 from workers.lm.connect import litellm, providers
@@ -20,11 +21,10 @@ from workers.lm.connect.http_transport import HttpTransport
 from workers.lm.connect.provider_keys import Keys
 from workers.lm.connect.providers import Route
 from workers.lm.model_catalogue import facts
-from dspex.errors import ModelError
 from workers.lm.model_errors import model_error
 from workers.lm.replies.schema_keywords import RefusedKeywords
 
-__all__ = ["Endpoint", "Endpoints", "LocalModelUrl", "ModelAddress"]
+__all__ = ["Endpoint", "Endpoints", "LocalModelUrl", "NamedModel"]
 
 #: Where the bundled model is served: a function, or a coroutine function that first starts the server.
 LocalModelUrl = Callable[[], str | Awaitable[str]]
@@ -35,7 +35,7 @@ _FREE = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
-class ModelAddress:
+class NamedModel:
     """A model as a program's code names it, at an address of its own or at its provider's."""
 
     model: str
@@ -118,7 +118,7 @@ class Endpoints:
         key = await self._keys.named(program) if program.api_key_env else None
         return await self._at(model, address, key)
 
-    async def of_code(self, program: Program, named: ModelAddress) -> Endpoint:
+    async def of_code(self, program: Program, named: NamedModel) -> Endpoint:
         """The endpoint of a model that the program's own code names.
 
         Raises ModelError ``model_not_allowed`` for an address that is not the program's, and for a key that is not in
@@ -186,7 +186,8 @@ class Endpoints:
 def _is_bundled(program: Program) -> bool:
     return program.model == LOCAL_MODEL and program.api_base is None
 
-def _not_allowed(program: Program, named: ModelAddress, why: str) -> ModelError:
+
+def _not_allowed(program: Program, named: NamedModel, why: str) -> ModelError:
     return ModelError(
         f"program {program.name!r}: its code makes a dspy.LM({named.model!r}) with {why}",
         code="model_not_allowed",

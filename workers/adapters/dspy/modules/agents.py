@@ -67,10 +67,16 @@ def _in_order(chains: list[dspy.Prediction]) -> list[dspy.Prediction]:
     return sorted(chains, key=lambda chain: sorted((name, str(value)) for name, value in chain.items()))
 
 
-class ProgramOfThought(dspy.ProgramOfThought):  # type: ignore[misc]
+class ProgramOfThought(getattr(dspy, "ProgramOfThought", dspy.Module)):  # type: ignore[misc]
     """``dspy.ProgramOfThought``; it is synchronous, so it runs in a thread of the worker's."""
 
     def __init__(self, signature: type[dspy.Signature], *, max_iters: int) -> None:
+        """Raises ProgramError ``module_missing`` where DSPy has no such module: 3.5 removes it."""
+        if not hasattr(dspy, "ProgramOfThought"):
+            raise ProgramError(
+                f"DSPy {dspy.__version__} has no ProgramOfThought: use a module of your own with dspy.RLM",
+                code="module_missing",
+            )
         with _no_deprecation():
             super().__init__(signature, max_iters=max_iters)
 

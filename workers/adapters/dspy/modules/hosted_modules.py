@@ -17,8 +17,8 @@ import dspy
 from dspex.errors import ProgramError
 from dspex.program.modules import is_custom
 from dspex.program.program import Program
-from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
 from workers.adapters.dspy.dspy_hooks import configured_by
+from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
 from workers.adapters.dspy.given_values import InputTypes
 from workers.adapters.dspy.modules.agents import MultiChainComparison, ProgramOfThought, ReAct
 from workers.adapters.dspy.modules.rewards import BestOfN, Refine
@@ -30,8 +30,8 @@ from workers.attempt.sync_threads import run_sync
 
 __all__ = ["HostedModule", "build_module", "host_module"]
 
-#: DSPy's modules whose ``aforward`` runs code in between, on the loop.
-_BLOCKING = tuple(found for name in ("RLM", "CodeAct") if (found := getattr(dspy, name, None)) is not None)
+#: Where DSPy has an ``aforward`` that runs code in between, on the loop.
+_BLOCKING = frozenset({"dspy.predict.rlm", "dspy.predict.code_act"})
 #: The output that ``chain_of_thought`` has the model write first.
 REASONING = "reasoning"
 
@@ -60,7 +60,7 @@ class HostedModule:
 
         Raises BlocksLoop when it has to be called again, in a thread: then it is, from now on.
         """
-        module = self.module.deepcopy() if self.is_own else self.module
+        module = _copied(self.module) if self.is_own else self.module
         arguments = inputs if self._inputs is None else self._inputs.read(inputs)
         with dspy.context(disable_history=module is self.module):  # what runs share keeps nothing of them
             if not self._is_async:
@@ -74,18 +74,28 @@ class HostedModule:
                 raise
 
 
+def _copied(module: dspy.Module) -> dspy.Module:
+    """A copy for one run, with the callbacks of its parts, which DSPy leaves out of a copy."""
+    copy = module.deepcopy()
+    if copy is not module:
+        for (_, original), (_, part) in zip(module.named_sub_modules(), copy.named_sub_modules(), strict=False):
+            if getattr(original, "callbacks", None):
+                part.callbacks = list(original.callbacks)
+    return copy
+
+
 def is_async(module: dspy.Module) -> bool:
-    """Whether ``aforward`` is to be used: where it is at least as specific in the class hierarchy as ``forward``, and is
-    not one of DSPy's that block the loop."""
-    order: list[Mapping[str, Any]] = [vars(module), *map(vars, type(module).__mro__)]
+    """Whether to use ``aforward``: where it is at least as specific in the class hierarchy as ``forward``, and is not
+    one of DSPy's that block the loop."""
+    hierarchy: list[Mapping[str, Any]] = [vars(module), *map(vars, type(module).__mro__)]
 
-    def place(*names: str) -> int:
-        return next((n for n, names_there in enumerate(order) if any(name in names_there for name in names)), len(order))
+    def place(name: str) -> int:
+        return next((place for place, names in enumerate(hierarchy) if name in names), len(hierarchy))
 
-    awaited, called = place("aforward"), place("forward")
-    if awaited > called or awaited == len(order):
+    awaited = place("aforward")
+    if awaited == len(hierarchy) or awaited > place("forward"):
         return False
-    return not isinstance(module, _BLOCKING) or awaited < place("_execute_iteration", "_aexecute_iteration")
+    return hierarchy[awaited].get("__module__") not in _BLOCKING
 
 
 def _entry(module: dspy.Module, is_awaited: bool) -> Callable[..., Any]:

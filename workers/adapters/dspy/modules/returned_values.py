@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dspy
 from pydantic import BaseModel
 
-from dspex.errors import ProgramError
+from dspex.errors import ProgramError, ValidationError
 from dspex.program.program import Program
 from workers.adapters.dspy.answer_repair import declared_outputs
 from workers.adapters.dspy.dspy_signature import dspy_names
 from workers.adapters.dspy.stored_values import stored
 
-__all__ = ["outputs_of"]
+__all__ = ["outputs_of", "refuse_unfit"]
 
 
 def outputs_of(program: Program, returned: Any, *, is_own: bool) -> dict[str, Any]:
@@ -27,7 +27,8 @@ def outputs_of(program: Program, returned: Any, *, is_own: bool) -> dict[str, An
     if isinstance(returned, dspy.Prediction | Mapping):
         values = dict(returned.items())
         if not is_own or not _is_only_value(program, values):
-            return {name: stored(value) for name, value in declared_outputs(program.signature, _named(program, values)).items()}
+            declared = declared_outputs(program.signature, _named(program, values))
+            return {name: stored(value) for name, value in declared.items()}
     elif returned is None or not is_own:
         raise _not_outputs(program, returned)
     names = [field.name for field in program.signature.output_fields]
@@ -38,6 +39,23 @@ def outputs_of(program: Program, returned: Any, *, is_own: bool) -> dict[str, An
     raise _not_outputs(program, returned)
 
 
+def refuse_unfit(program: Program, outputs: Mapping[str, Any], trace: Sequence[tuple[Any, Any, Any]]) -> None:
+    """Raises ProgramError ``output_unfit``, which is final, if the outputs do not fit the signature and what does not
+    fit came from the module's own code: no other answer of a model would change it."""
+    try:
+        program.signature.check_outputs(outputs)
+    except ValidationError as error:
+        answered = [stored(value) for _, _, prediction in trace for value in dict(prediction.items()).values()]
+        faulty = {name for fault in error.errors if (name := fault.path.partition("[")[0].partition(".")[0])}
+        if any(outputs.get(name) in answered for name in faulty if outputs.get(name) is not None):
+            return
+        raise ProgramError(
+            f"program {program.name!r}: what its module returned does not fit: {error}",
+            code="output_unfit",
+            fields=sorted(faulty),
+        ) from None
+
+
 def _named(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values under DSPy's names, also where the module used the program's."""
     return {**{ours: values[name] for name, ours in dspy_names(program.signature).items() if name in values}, **values}
@@ -46,7 +64,10 @@ def _named(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
 def _is_only_value(program: Program, values: Mapping[str, Any]) -> bool:
     """Whether a mapping is the value of the only output, rather than outputs by name."""
     fields = program.signature.output_fields
-    return len(fields) == 1 and fields[0].required and not {fields[0].name, dspy_names(program.signature)[fields[0].name]} & set(values)
+    if len(fields) != 1 or not fields[0].required:
+        return False
+    name = fields[0].name
+    return not {name, dspy_names(program.signature)[name]} & set(values)
 
 
 def _is_record(value: Any) -> bool:
