@@ -23,7 +23,7 @@ from collections.abc import (
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
 from dspex.client.batch import AsyncBatch, map_result, mapped, store_all
@@ -179,6 +179,7 @@ class AsyncClient:
             return self._of(await in_greenlet(submit))
         return self._of(await connection.run_sync(lambda sync_connection: submit(connection=sync_connection)))
 
+    @overload
     async def execute(
         self,
         program: str | Program,
@@ -186,9 +187,31 @@ class AsyncClient:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as in Client.execute
         **options: Any,
-    ) -> Result:
+    ) -> Result: ...
+
+    @overload
+    async def execute(
+        self,
+        program: str | Program,
+        inputs: Mapping[str, Any],
+        *,
+        result_type: type[T],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Client.execute
+        **options: Any,
+    ) -> T: ...
+
+    async def execute(
+        self,
+        program: str | Program,
+        inputs: Mapping[str, Any],
+        *,
+        result_type: type[Any] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Client.execute
+        **options: Any,
+    ) -> Any:
         """As :meth:`Client.execute`."""
-        return await (await self.submit(program, inputs, **options)).result(timeout)
+        result = await (await self.submit(program, inputs, **options)).result(timeout)
+        return result if result_type is None else result.as_model(result_type)
 
     async def submit_many(
         self,

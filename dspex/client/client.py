@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -41,6 +41,8 @@ from dspex.wait.completion import any_final
 from dspex.wait.driver import Row, steps
 
 __all__ = ["Client", "settings_of"]
+
+T = TypeVar("T")
 
 
 class Client:
@@ -137,14 +139,38 @@ class Client:
         )  # fmt: skip
         return Execution(self._session, row)
 
+    @overload
     def execute(
         self, program: str | Program, inputs: Mapping[str, Any], *, timeout: float | None = None, **options: Any
-    ) -> Result:
-        """Submit, and wait up to ``timeout`` seconds for the result; ``options`` are passed to :meth:`submit`.
+    ) -> Result: ...
+
+    @overload
+    def execute(
+        self,
+        program: str | Program,
+        inputs: Mapping[str, Any],
+        *,
+        result_type: type[T],
+        timeout: float | None = None,
+        **options: Any,
+    ) -> T: ...
+
+    def execute(
+        self,
+        program: str | Program,
+        inputs: Mapping[str, Any],
+        *,
+        result_type: type[Any] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Submit, and wait up to ``timeout`` seconds for the result; ``options`` are passed to :meth:`submit`. With
+        ``result_type`` it is an instance of that class: see :meth:`Result.as_model`.
 
         Raises the errors of :meth:`submit` and :meth:`Execution.result`. When the wait ends, the execution goes on.
         """
-        return self.submit(program, inputs, **options).result(timeout)
+        result = self.submit(program, inputs, **options).result(timeout)
+        return result if result_type is None else result.as_model(result_type)
 
     def submit_many(
         self,

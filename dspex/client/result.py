@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from dspex.client.session import Session
-from dspex.errors import ExecutionCancelled, ExecutionFailed
+from dspex.errors import ExecutionCancelled, ExecutionFailed, FieldError, ValidationError
 from dspex.store.lifecycle.status import Status
 from dspex.wait.driver import Row
 
 __all__ = ["Result", "recorded_result"]
+
+T = TypeVar("T")
 
 _RECORD = "a result is a record: it cannot be changed"
 
@@ -46,7 +48,35 @@ class Result(dict[str, Any]):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError(_RECORD)
 
+    def as_model(self, kind: type[T]) -> T:
+        """The outputs as a class of yours: a pydantic model, a dataclass or a TypedDict with the outputs' names; or the
+        value of the only output as any type.
+
+        Raises ValidationError when they do not fit it.
+        """
+        from pydantic import TypeAdapter  # it takes as long to import as the rest of a client
+        from pydantic import ValidationError as PydanticError
+
+        names = _member_names(kind)
+        whole = names is not None and (len(self) != 1 or not names.isdisjoint(self))
+        value = dict(self) if whole else next(iter(self.values())) if len(self) == 1 else dict(self)
+        try:
+            return TypeAdapter(kind).validate_python(value)
+        except PydanticError as error:
+            faults = [
+                FieldError(".".join(map(str, fault["loc"])) or "outputs", str(fault["msg"])) for fault in error.errors()
+            ]
+            raise ValidationError.of(f"the result as {getattr(kind, '__name__', kind)}", faults) from None
+
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+
+def _member_names(kind: Any) -> frozenset[str] | None:
+    """The names of a class's members; None for a type without any, such as ``list[str]``."""
+    fields = getattr(kind, "model_fields", None)
+    if fields:
+        return frozenset(info.alias or name for name, info in fields.items())
+    return frozenset(getattr(kind, "__annotations__", ())) or None
 
 
 def recorded_result(session: Session, row: Row) -> Result:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.compat.table import Verdict, compare, counts, run_both
+import tests.compat.patterns  # noqa: F401 - registers them
+from tests.compat.page import write
+from tests.compat.table import Verdict, compare, counts, record, run_both
 
 
 def main() -> None:
@@ -18,14 +21,18 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="list the same ones, too")
     parser.add_argument("--recorded", type=Path, help="a file with plain DSPy's part, made if it is not there")
     chosen = parser.parse_args()
-    verdicts = []
+    verdicts, sides = [], []
     for plain, hosted in run_both(chosen.names, chosen.recorded):
+        sides.append(plain)
         verdict = compare(plain, hosted)
         verdicts.append(verdict)
         if chosen.all or verdict.kind != "same":
             print(_line(verdict))
         if chosen.show and verdict.kind != "same":
             _show(plain, hosted)
+    if not chosen.names:
+        record(sides)
+        write(verdicts, version("dspy"))
     print(f"{len(verdicts)} patterns:", ", ".join(f"{count} {kind}" for kind, count in counts(verdicts).most_common()))
 
 

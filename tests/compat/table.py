@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.compat.server import CompatServer
 
-__all__ = ["Verdict", "compare", "run_both"]
+__all__ = ["PLAIN", "Verdict", "compare", "counts", "digests", "record", "run_both"]
 
 ROOT = Path(__file__).parents[2]
+#: What plain DSPy did: outputs, and requests by digest.
+PLAIN = Path(__file__).with_name("plain.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,13 @@ def run_both(
     for side in plain:
         yield side, hosted.get(side["name"], {"name": side["name"], "error": "the process ended", "requests": [],
                                               "outputs": None, "refused": False, "journaled": 0})  # fmt: skip
+
+
+def record(sides: Iterable[Mapping[str, Any]]) -> None:
+    """Keep what plain DSPy did for the tests."""
+    kept = {side["name"]: {"outputs": side["outputs"], "requests": digests(side["requests"])} for side in sides}
+    lines = (f"{json.dumps(name)}: {json.dumps(side, sort_keys=True)}" for name, side in sorted(kept.items()))
+    PLAIN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _hosted(url: str, names: list[str]) -> dict[str, dict[str, Any]]:
@@ -96,6 +106,12 @@ def _parameters(side: dict[str, Any]) -> list[Any]:
 
 def _sorted(values: list[Any]) -> list[str]:
     return sorted(json.dumps(value, sort_keys=True) for value in values)
+
+
+def digests(requests: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The requests by digest, in an order of their own."""
+    texts = (json.dumps(request, sort_keys=True) for request in requests)
+    return sorted(hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts)
 
 
 def counts(verdicts: Iterable[Verdict]) -> Counter[str]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from dspex.client.result import Result
+from dspex.errors import ValidationError
 
 #: Outputs that are named like methods of a mapping.
 VALUES = {"items": ["a"], "keys": 1, "values": 2.5, "get": None, "copy": {"a": 1}, "update": "x", "pop": True}
@@ -63,3 +67,28 @@ def test_a_result_cannot_be_changed(change: Callable[[Any], None]) -> None:
     with pytest.raises((TypeError, AttributeError), match="it cannot be changed"):
         change(result)
     assert result == {"answer": "Paris"}
+
+
+class _Person(BaseModel):
+    name: str
+    born: date
+
+
+@dataclass
+class _Point:
+    x: int
+    y: int
+
+
+def test_a_result_becomes_a_class_of_the_users() -> None:
+    whole = Result(name="Ada", born=date(1815, 12, 10))
+    assert whole.as_model(_Person) == _Person(name="Ada", born=date(1815, 12, 10))
+    assert Result(person={"name": "Ada", "born": "1815-12-10"}).as_model(_Person).born.year == 1815
+    assert Result(points=[{"x": 1, "y": 2}]).as_model(list[_Point]) == [_Point(1, 2)]
+    assert Result(x=1, y=2).as_model(_Point) == _Point(1, 2)
+
+
+def test_a_result_that_does_not_fit_the_class_names_what_does_not() -> None:
+    with pytest.raises(ValidationError) as failed:
+        Result(person={"name": "Ada"}).as_model(_Person)
+    assert [fault.path for fault in failed.value.errors] == ["born"]

@@ -306,3 +306,17 @@ def rlm():
 def rlm_queries():
     """The code asks the model."""
     return dspy.RLM(QA, max_iters=2, interpreter_factory=SubmittingInterpreter)
+
+
+BOOKED: list[str] = []
+
+
+def book(city: str) -> str:
+    """Book a trip."""
+    BOOKED.append(city)
+    return f"trip {len(BOOKED)} to {city}"
+
+
+@pattern(QA, ASK, steps=(("book", {"city": "Paris"}), ("finish", {})))
+def booking_agent():
+    return dspy.ReAct(QA, tools=[book], max_iters=3)

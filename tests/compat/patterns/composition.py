@@ -382,3 +382,46 @@ class Memo(dspy.Module):
     def forward(self, question):
         first, second = (self.ask(question=question).answer for _ in range(2))
         return dspy.Prediction(answer=f"{first} {second}")
+
+
+@pattern(QA, ASK)
+class FailsInsideDspy(dspy.Module):
+    """Plain DSPy fails, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict(QA)
+
+    def forward(self, question):
+        return self.ask(question)
+
+
+class Rating(dspy.Signature):
+    """Rate it."""
+
+    question: str = dspy.InputField()
+    stars: int = dspy.OutputField(ge=1, le=5)
+
+
+@pattern(Rating, ASK, answers={"stars": 4})
+class ReturnsTooMuch(dspy.Module):
+    """The signature's limits are not those of the code: plain DSPy has no limits here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = dspy.Predict(Rating)
+
+    def forward(self, question):
+        return dspy.Prediction(stars=self.rate(question=question).stars * 4)
+
+
+@pattern(Rating, ASK, answers={"stars": 16})
+class ModelSaysTooMuch(dspy.Module):
+    """DSPy checks no limits; DSPex asks again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = dspy.Predict(Rating)
+
+    def forward(self, question):
+        return self.rate(question=question)

@@ -287,3 +287,24 @@ class ConfiguresInInit(dspy.Module):
 def configures_in_factory():
     dspy.settings.configure(adapter=dspy.XMLAdapter())
     return dspy.ChainOfThought(QA)
+
+
+@pattern(QA, ASK)
+class ForeignAddress(_Asking):
+    """An address that the program does not name: a worker refuses it."""
+
+    def forward(self, question):
+        with dspy.context(
+            lm=dspy.LM("openai/gpt-4o", api_base="http://127.0.0.1:9/v1", api_key="test", cache=False, num_retries=0)
+        ):
+            return self.ask(question=question)
+
+
+@pattern(QA, ASK)
+class LiteralKey(_Asking):
+    """A key in the code: a worker refuses it."""
+
+    def forward(self, question):
+        model = dspy.LM("openai/gpt-4o", api_base=os.environ["COMPAT_API_BASE"], api_key="sk-in-the-code", cache=False)
+        with dspy.context(lm=model):
+            return self.ask(question=question)

@@ -30,14 +30,14 @@ _call_plain = dspy.Tool.__call__
 async def acall_tool(self: dspy.Tool, **arguments: Any) -> Any:
     """``dspy.Tool.acall``: the function of the user runs in a thread, unless it is a coroutine function."""
     hosted = current_run.get()
-    if hosted is None:
+    if hosted is None or _is_dspys(self):
         return await inspect.unwrap(_acall_plain)(self, **arguments)
     call = _ToolCall(hosted, self, arguments)
-    parsed = self._validate_and_parse_args(**arguments)
     known = await hosted.loop.acall(call.find)
     if known is not None:
         return known.value
     with tool_call(self.name), call:
+        parsed = self._validate_and_parse_args(**arguments)
         if _is_async(self.func) or not hosted.loop.is_here:
             result = self.func(**parsed)
         else:
@@ -51,7 +51,7 @@ async def acall_tool(self: dspy.Tool, **arguments: Any) -> Any:
 def call_tool(self: dspy.Tool, **arguments: Any) -> Any:
     """``dspy.Tool.__call__``: in a thread, where the function may block."""
     hosted = current_run.get()
-    if hosted is None:
+    if hosted is None or _is_dspys(self):
         return inspect.unwrap(_call_plain)(self, **arguments)
     hosted.loop.refuse_to_block()
     call = _ToolCall(hosted, self, arguments)
@@ -91,6 +91,11 @@ class _ToolCall:
         if kind is None or issubclass(kind, Exception):
             failed = {} if kind is None else {"error": kind.__name__}
             self._run.trail.record("tool_call", began_at=self._began_at, tool=self._name, ok=kind is None, **failed)
+
+
+def _is_dspys(tool: dspy.Tool) -> bool:
+    """Whether it is one of DSPy's own, such as the ``finish`` of an agent, which does nothing."""
+    return str(getattr(tool.func, "__module__", "")).startswith("dspy.predict.")
 
 
 def _digest(name: str, arguments: Mapping[str, Any]) -> str | None:
