@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from dspex.program.actions import Action
     from dspex.program.adapters import AdapterInfo, Capabilities, adapters
     from dspex.program.limits import Limits
+    from dspex.program.models import Model, model
     from dspex.program.program import Program, Retry
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
@@ -69,6 +70,7 @@ _MODULES = (
     "store.lifecycle.status",
     "program.limits",
     "program.actions",
+    "program.models",
     "program.program",
     "submit.batch_rows",
     "settings",
@@ -118,6 +120,7 @@ __all__ = [
     "Limits",
     "MessageRefused",
     "Metrics",
+    "Model",
     "ModelCall",
     "ModelError",
     "ModuleNotAllowed",
@@ -146,6 +149,7 @@ __all__ = [
     "TransitionRefused",
     "ValidationError",
     "adapters",
+    "model",
     "register_type",
     "signature",
 ]

@@ -26,7 +26,7 @@ _SECTIONS = {
     "Signatures": (
         "signature", "Signature", "Field", "SignatureModel", "InputField", "OutputField", "register_type",
     ),
-    "Programs": ("Program", "Retry", "Limits", "Action", "ProgramSummary"),
+    "Programs": ("Program", "Retry", "Model", "model", "Limits", "Action", "ProgramSummary"),
     "Clients": ("Client", "AsyncClient"),
     "Executions": ("Execution", "AsyncExecution", "Status", "Result", "Metrics", "ModelCall", "StreamEvent"),
     "Audit trail": ("AuditTrail", "AuditEvent"),

@@ -40,6 +40,7 @@ _CODES = {
         "program_error": "the program's code raised an exception",
         "not_a_prediction": "the module did not return a `dspy.Prediction`",
         "output_unfit": "the module's own code returned outputs that do not fit the signature; no model is at fault",
+        "predictor_unknown": "`predictors` names a predictor that the module does not have",
         "module_missing": "the installed DSPy does not have the module",
         "not_a_module": "the factory did not return a `dspy.Module`",
         "code_not_found": "this worker cannot import `package.module:name`; the execution waits for one that can",

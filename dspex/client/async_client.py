@@ -185,9 +185,10 @@ class AsyncClient:
         program: str | Program,
         inputs: Mapping[str, Any],
         *,
+        result_type: type[T],
         timeout: float | None = None,  # noqa: ASYNC109 - as in Client.execute
         **options: Any,
-    ) -> Result: ...
+    ) -> T: ...
 
     @overload
     async def execute(
@@ -195,10 +196,9 @@ class AsyncClient:
         program: str | Program,
         inputs: Mapping[str, Any],
         *,
-        result_type: type[T],
         timeout: float | None = None,  # noqa: ASYNC109 - as in Client.execute
         **options: Any,
-    ) -> T: ...
+    ) -> Result: ...
 
     async def execute(
         self,

@@ -141,11 +141,6 @@ class Client:
 
     @overload
     def execute(
-        self, program: str | Program, inputs: Mapping[str, Any], *, timeout: float | None = None, **options: Any
-    ) -> Result: ...
-
-    @overload
-    def execute(
         self,
         program: str | Program,
         inputs: Mapping[str, Any],
@@ -154,6 +149,11 @@ class Client:
         timeout: float | None = None,
         **options: Any,
     ) -> T: ...
+
+    @overload
+    def execute(
+        self, program: str | Program, inputs: Mapping[str, Any], *, timeout: float | None = None, **options: Any
+    ) -> Result: ...
 
     def execute(
         self,

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import InitVar, asdict, dataclass, field, fields
+from dataclasses import InitVar, asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from dspex.program.actions import Action
 from dspex.program.adapters import AdapterInfo, adapters, unloadable
 from dspex.program.addresses import address_fault
 from dspex.program.limits import Limits
+from dspex.program.models import Model, option_faults
 from dspex.program.modules import is_custom, is_reference, module_faults
 from dspex.program.nesting import depth_fault, is_deeper
 from dspex.program.storable_text import STORABLE
@@ -83,7 +84,12 @@ class Program:
     ``module``          ``predict chain_of_thought react program_of_thought best_of_n refine multi_chain_comparison``,
                         or ``"package.module:factory"`` for a ``dspy.Module`` of your own, from a package that the
                         workers allow; ``module_options`` are its arguments
-    ``model``           any DSPy model string (``"openai/gpt-4o-mini"``), or ``"smollm2"``, the bundled local model
+    ``model``           any DSPy model string (``"openai/gpt-4o-mini"``), ``"smollm2"``, the bundled local model, or a
+                        :class:`dspex.Model`, which sets the five settings below at once
+    ``model_options``   whatever else ``dspy.LM`` takes: ``{"reasoning_effort": "low", "top_p": 0.9}``
+    ``models``          other models of the program by name, each as ``model`` is: in its code, ``dspex.model("judge")``
+    ``predictors``      which predictor runs on which of ``models``: ``{"verify.predict": "judge"}``; ``"*"`` means all
+                        that are not named
     ``temperature``     0 to 2; the provider's default when ``None``
     ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
     ``on_cut``          what becomes of an answer that was cut off at a limit of tokens: ``"retry"`` sends it back, with
@@ -114,7 +120,7 @@ class Program:
     name: str
     signature: Signature
     module: str = "predict"
-    model: str | None = None
+    model: str | Model | None = None
     temperature: float | None = None
     max_tokens: int | None = None
     retry: Retry = field(default_factory=Retry)
@@ -131,6 +137,9 @@ class Program:
     journal: bool = True
     record: str = "responses"
     on_cut: str = "retry"
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, str | Model] = field(default_factory=dict)
+    predictors: Mapping[str, str] = field(default_factory=dict)
     api_key: InitVar[object] = None
 
     def __post_init__(self, api_key: object) -> None:
@@ -142,6 +151,9 @@ class Program:
         for name in ("adapter", "actions", "tools"):
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        _expand_model(self)
+        if isinstance(self.models, Mapping):
+            object.__setattr__(self, "models", {name: Model.read(given) for name, given in self.models.items()})
         if isinstance(self.actions, tuple):
             object.__setattr__(self, "actions", tuple(map(Action.read, self.actions)))
         if errors := list(_depth_faults(self)):
@@ -177,8 +189,13 @@ class Program:
     def own_modules(self) -> frozenset[str]:
         """The modules of users' code that it loads, which DSPEX_PROGRAM_PACKAGES has to allow."""
         actions = (action.name for action in self.manual_actions)
-        named = (self.module, self.module_options.get("reward"), *self.tools, *actions)
+        named = (self.module, self.prompt, self.module_options.get("reward"), *self.tools, *actions)
         return frozenset(str(each).partition(":")[0] for each in named if is_reference(each))
+
+    @property
+    def named_models(self) -> Mapping[str, Model]:
+        """``models``, each as a :class:`dspex.Model`."""
+        return {name: Model.read(given) for name, given in self.models.items()}
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -220,6 +237,16 @@ class Program:
             "limits": Limits(**content["limits"]),
         }
         return cls(name, **values)
+
+
+def _expand_model(program: Program) -> None:
+    """The settings of a model that is given as one."""
+    given = program.model
+    if isinstance(given, Model):
+        for name in ("model", "api_key_env", "api_base", "temperature", "max_tokens"):
+            if name == "model" or getattr(program, name) is None:
+                object.__setattr__(program, name, getattr(given, name))
+        object.__setattr__(program, "model_options", {**given.options, **program.model_options})
 
 
 def _depth_faults(program: Program) -> Iterator[FieldError]:
@@ -293,8 +320,30 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
         yield FieldError("api_key_env", "the name of an environment variable")
     if program.api_base is not None and (fault := address_fault(program.api_base)):
         yield fault
-    if program.model is not None and program.model != LOCAL_MODEL and not _MODEL.fullmatch(program.model):
-        yield FieldError("model", "'provider/model', or 'smollm2'", repr(program.model)[:80])
+    if program.model is not None and not _is_model(program.model):
+        yield FieldError("model", "'provider/model', 'smollm2' or a dspex.Model", repr(program.model)[:80])
+    yield from option_faults("model_options", program.model_options)
+    yield from _named_model_faults(program)
+
+
+def _named_model_faults(program: Program) -> Iterator[FieldError]:
+    if not isinstance(program.models, Mapping) or not isinstance(program.predictors, Mapping):
+        yield FieldError("models", "a mapping from names to models, and predictors one to their names")
+        return
+    for name, given in program.models.items():
+        path = f"models.{name}"
+        if not isinstance(given, Model) or not _is_model(given.model):
+            yield FieldError(path, "'provider/model', 'smollm2' or a dspex.Model", repr(given)[:80])
+            continue
+        yield from option_faults(f"{path}.options", given.options)
+        if given.api_key_env is not None and not _ENV_NAME.fullmatch(given.api_key_env):
+            yield FieldError(f"{path}.api_key_env", "the name of an environment variable")
+        if given.api_base is not None and (fault := address_fault(given.api_base)):
+            yield replace(fault, path=f"{path}.api_base")
+    for predictor, name in program.predictors.items():
+        if name not in program.models:
+            known = ", ".join(sorted(program.models)) or "none"
+            yield FieldError(f"predictors.{predictor}", f"the name of one of its models: {known}", repr(name)[:80])
 
 
 def _adapter_faults(program: Program) -> Iterator[FieldError]:
@@ -346,6 +395,8 @@ def _refuse_secrets(program: Program) -> None:
 def _secret_paths(path: str, value: object) -> Iterator[str]:
     if isinstance(value, str) and _SECRET_VALUE.search(value):
         yield path
+    elif isinstance(value, Model):
+        yield from _secret_paths(path, asdict(value))
     elif isinstance(value, Action):
         yield from _secret_paths(f"{path}.{value.name}", value.options)
     elif isinstance(value, Mapping):
@@ -360,7 +411,7 @@ def _secret_paths(path: str, value: object) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Action):
+    if isinstance(value, Action | Model):
         return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
@@ -379,3 +430,7 @@ def _is_int(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_model(given: object) -> bool:
+    return isinstance(given, str) and (given == LOCAL_MODEL or _MODEL.fullmatch(given) is not None)

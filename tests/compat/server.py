@@ -69,7 +69,7 @@ class CompatServer:
 
             def _complete(self, body: dict[str, Any]) -> None:
                 asked = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
-                server._asked.append({**asked, "path": self.path})
+                server._asked.append({**asked, "path": self.path, "title": self.headers.get("X-Title")})
                 completion = server._completion(body)
                 if body.get("stream"):
                     self._stream(completion)

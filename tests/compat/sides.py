@@ -14,7 +14,7 @@ import sys
 import urllib.request
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import dspy
@@ -23,7 +23,7 @@ from pydantic_core import to_jsonable_python
 
 from tests.compat.pattern import PATTERNS, Pattern
 
-__all__ = ["MODEL", "Side", "run_hosted", "run_plain"]
+__all__ = ["MODEL", "Side", "program_of", "run_hosted", "run_plain"]
 
 MODEL = "openai/gpt-4o-mini"
 #: A pattern that hangs is given up.
@@ -66,18 +66,25 @@ def run_plain(ask: Ask, url: str, pattern: Pattern) -> Side:
     return side
 
 
+def program_of(pattern: Pattern, url: str) -> Any:
+    """The pattern as a program. Its other models are on the same server."""
+    import dspex
+
+    settings = dict(pattern.settings)
+    if "models" in settings:
+        settings["models"] = {name: replace(model, api_base=url) for name, model in settings["models"].items()}
+    return dspex.Program(pattern.name, dspex.signature(pattern.signature), model=MODEL, api_base=url, **settings)
+
+
 async def run_hosted(ask: Ask, url: str, pattern: Pattern, adapter: Any) -> Side:
     """The pattern as a program, by the adapter that workers use."""
-    import dspex
     from dspex.errors import DspexError
     from tests.compat.memory import memory_run
 
     side = Side(pattern.name)
     _begin(ask, pattern)
     try:
-        program = dspex.Program(
-            pattern.name, dspex.signature(pattern.signature), model=MODEL, api_base=url, **pattern.settings
-        )
+        program = program_of(pattern, url)
         await adapter.prepare(program)
         run, journal = memory_run(program, _stored(pattern.inputs))
     except DspexError as error:
@@ -198,6 +205,8 @@ def main() -> None:
 
     chosen = [found for name, found in PATTERNS.items() if not names or name in names]
     ask = _asker(url)
+    if which == "hosted":
+        os.environ["COMPAT_HOSTED"] = "1"
     if which == "plain":
         for found in chosen:
             print(json.dumps(asdict(run_plain(ask, url, found))), flush=True)

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-import dspex
 from dspex.errors import DspexError, ModelError, ProgramError
 from tests.compat import patterns  # noqa: F401 - registers them
 from tests.compat.memory import MemoryCalls, memory_run
 from tests.compat.pattern import PATTERNS, Pattern
 from tests.compat.server import CompatServer
-from tests.compat.sides import MODEL, run_hosted, stored_form
+from tests.compat.sides import program_of, run_hosted, stored_form
 from tests.compat.table import digests
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
@@ -70,6 +69,10 @@ KINDS = [
     "async_inherited",
     "streamified_listener",
     "context_lm",
+    "extra_headers",
+    "named_by_the_program",
+    "predictor_on_another",
+    "program_options",
     "lm_copy",
     "lm_direct",
     "lm_history",
@@ -127,6 +130,7 @@ def server() -> Iterator[CompatServer]:
 async def adapter(server: CompatServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DspyAdapter]:
     monkeypatch.setenv("COMPAT_API_BASE", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "test")
+    monkeypatch.setenv("COMPAT_HOSTED", "1")
     monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", "tests.compat")
     made = DspyAdapter()
     yield made
@@ -221,9 +225,7 @@ async def _attempt(
 async def _run(
     pattern: Pattern, server: CompatServer, adapter: DspyAdapter, calls: MemoryCalls, attempt: int
 ) -> dict[str, Any]:
-    program = dspex.Program(
-        pattern.name, dspex.signature(pattern.signature), model=MODEL, api_base=server.url, **pattern.settings
-    )
+    program = program_of(pattern, server.url)
     run, _ = memory_run(program, {name: stored_form(value) for name, value in pattern.inputs.items()}, calls, attempt)
     return dict(await adapter.execute(run))
 

@@ -142,3 +142,47 @@ def test_addresses_and_models_that_would_split_a_request_are_refused(end: str) -
 def test_an_address_has_a_host_and_no_blanks(address: str) -> None:
     with pytest.raises(dspex.ValidationError, match="api_base"):
         Program("qa", QA, model="openai/m", api_base=address)
+
+
+def test_a_model_is_a_short_form_or_all_of_its_settings() -> None:
+    given = dspex.Model(
+        "openai/gpt-5-mini", api_key_env="KEY", temperature=1.0, max_tokens=100, options={"reasoning_effort": "low"}
+    )
+    program = dspex.Program("p", QA, model=given, models={"judge": "openai/o3", "draft": given})
+    assert (program.model, program.api_key_env, program.temperature) == ("openai/gpt-5-mini", "KEY", 1.0)
+    assert program.model_options == {"reasoning_effort": "low"}
+    assert program.models == {"judge": dspex.Model("openai/o3"), "draft": given}
+    stored = json.loads(json.dumps(program.content))
+    again = dspex.Program.from_content("p", stored)
+    assert (again.version, again.models) == (program.version, program.models)
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [
+        ({"models": {"judge": 3}}, "models.judge"),
+        ({"models": {"judge": dspex.Model("no provider")}}, "models.judge"),
+        ({"models": {"judge": dspex.Model("a/b", api_base="ftp://x")}}, "models.judge.api_base"),
+        ({"models": {"judge": dspex.Model("a/b", options={"cache": True})}}, "models.judge.options.cache"),
+        ({"model_options": {"temperature": 1}}, "model_options.temperature"),
+        ({"model_options": {"extra_headers": {"a": 1}}}, "model_options.extra_headers"),
+        ({"predictors": {"ask": "judge"}}, "predictors.ask"),
+        ({"prompt": "yaml"}, "prompt"),
+    ],
+)
+def test_faults_of_models_name_their_place(settings: dict[str, Any], path: str) -> None:
+    with pytest.raises(dspex.ValidationError) as refused:
+        dspex.Program("p", QA, model="openai/test", **settings)
+    assert [fault.path for fault in refused.value.errors] == [path]
+
+
+def test_secrets_in_models_are_refused() -> None:
+    options = {"extra_headers": {"Authorization": "Bearer 0123456789abcdef0123"}}
+    for settings in ({"models": {"judge": dspex.Model("a/b", options=options)}}, {"model_options": options}):
+        with pytest.raises(dspex.SecretInProgram):
+            dspex.Program("p", QA, model="openai/test", **settings)
+
+
+def test_named_models_are_for_code_that_a_worker_runs() -> None:
+    with pytest.raises(RuntimeError, match="a worker runs"):
+        dspex.model("judge")

@@ -232,7 +232,9 @@ async def test_a_tool_is_a_span_without_its_arguments(exported: InMemorySpanExpo
         """The capital of a country."""
         raise ValueError(country)
 
-    program = dspex.Program("agent", "question -> answer", model="openai/test", api_base="http://127.0.0.1:1")
+    program = dspex.Program(
+        "agent", dspex.signature("question -> answer"), model="openai/test", api_base="http://127.0.0.1:1"
+    )
     endpoints = Endpoints(lambda: "")
     install()
     with hosted_run(RunEngine(a_run(program, {"question": "?"}), await endpoints.of(program))):

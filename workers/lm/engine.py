@@ -7,7 +7,7 @@ Its callers keep no cache and make no retries. A call is replayed, or permitted,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -19,7 +19,7 @@ from workers.adapters.contract import Answer, Estimate, Run
 from workers.answers.candidates import AnswerReading
 from workers.lm.call_retries import CallRetries
 from workers.lm.connect.endpoint import Endpoint
-from workers.lm.connect.http_transport import last_request_id
+from workers.lm.connect.http_transport import extra_headers, last_request_id
 from workers.lm.cost import cost_usd, estimate, is_usage_known, tokens
 from workers.lm.exchange import Exchange, current_exchange
 from workers.lm.model_errors import clean_request_id, model_error
@@ -45,10 +45,13 @@ class RunEngine:
     ``api_base`` is the address that the model is declared with: the program's, unless its code names another model.
     """
 
-    def __init__(self, run: Run, endpoint: Endpoint, api_base: str | None = None) -> None:
+    def __init__(
+        self, run: Run, endpoint: Endpoint, api_base: str | None = None, headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self.run = run
         self.endpoint = endpoint
         self._api_base = api_base or run.program.api_base
+        self._headers = headers
         self.was_cut = False
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,6 +112,7 @@ class RunEngine:
         last_request_id.set(None)
         notes = CallNotes()
         current_notes.set(notes)
+        extra_headers.set(self._headers)
         try:
             response = await self._complete(request, preview, notes)
             refuse_broken_calls(response)

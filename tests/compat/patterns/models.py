@@ -7,6 +7,7 @@ import os
 
 import dspy
 
+import dspex
 from tests.compat.pattern import pattern
 
 QA = "question -> answer"
@@ -307,4 +308,69 @@ class LiteralKey(_Asking):
     def forward(self, question):
         model = dspy.LM("openai/gpt-4o", api_base=os.environ["COMPAT_API_BASE"], api_key="sk-in-the-code", cache=False)
         with dspy.context(lm=model):
+            return self.ask(question=question)
+
+
+@pattern(
+    QA,
+    ASK,
+    models={"judge": dspex.Model("openai/gpt-4.1-mini", api_base="COMPAT", temperature=0.3, options={"seed": 7})},
+)
+class NamedByTheProgram(dspy.Module):
+    """The second model is the program's setting; plain DSPy makes it itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draft = dspy.Predict("question -> draft")
+        self.judge = dspy.Predict("question, draft -> answer")
+        self.judge.set_lm(_judge())
+
+    def forward(self, question):
+        return self.judge(question=question, draft=self.draft(question=question).draft)
+
+
+def _judge():
+    try:
+        return dspex.model("judge")
+    except RuntimeError:
+        return lm(temperature=0.3, seed=7)
+
+
+@pattern(
+    QA,
+    ASK,
+    models={"judge": dspex.Model("openai/gpt-4.1-mini", api_base="COMPAT", temperature=0.3)},
+    predictors={"second": "judge"},
+)
+class PredictorOnAnother(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = dspy.Predict("question -> hint")
+        self.second = dspy.Predict("question, hint -> answer")
+        if "COMPAT_HOSTED" not in os.environ:
+            self.second.set_lm(lm(temperature=0.3))
+
+    def forward(self, question):
+        return self.second(question=question, hint=self.first(question=question).hint)
+
+
+def _tuned():
+    return dspy.LM(
+        "openai/gpt-4o-mini",
+        api_base=os.environ["COMPAT_API_BASE"],
+        api_key="test",
+        cache=False,
+        num_retries=0,
+        top_p=0.5,
+        seed=3,
+        stop=["END"],
+    )
+
+
+@pattern(QA, ASK, model_options={"top_p": 0.5, "seed": 3, "stop": ["END"]})
+class ProgramOptions(_Asking):
+    def forward(self, question):
+        if "COMPAT_HOSTED" in os.environ:
+            return self.ask(question=question)
+        with dspy.context(lm=_tuned()):
             return self.ask(question=question)

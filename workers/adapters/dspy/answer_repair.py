@@ -55,7 +55,7 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
     form: ClassVar[Form]
 
     def __init__(self, engine: RunEngine | None = None) -> None:
-        """``engine`` is that of the current run, for modules of DSPy that make an adapter of the same class."""
+        """``engine`` is the current run's by default, for modules of DSPy that make an adapter of the same class."""
         super().__init__()
         self._engine = engine or _current_engine()
 

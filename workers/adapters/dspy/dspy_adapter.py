@@ -18,6 +18,7 @@ from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.utils.exceptions import AdapterParseError
 
 from dspex.errors import DspexError, ModelError, ProgramError
+from dspex.program.models import find_model
 from dspex.program.program import LOCAL_MODEL, Program
 from workers.adapters.contract import Run
 from workers.adapters.dspy import linear_readers
@@ -27,7 +28,7 @@ from workers.adapters.dspy.answer_repair import (
     RepairingJson,
     RepairingPrompt,
 )
-from workers.adapters.dspy.dspy_hooks import install
+from workers.adapters.dspy.dspy_hooks import install, named_models
 from workers.adapters.dspy.dspy_signature import dspy_inputs
 from workers.adapters.dspy.engine_bridge import HostedRun, hosted_run, program_failure
 from workers.adapters.dspy.modules import HostedModule, host_module
@@ -100,7 +101,7 @@ class DspyAdapter:
         the journaled answer has them. Declare an output named ``reasoning`` to have it in the result.
         """
         hosted = await self._host(run.program)
-        engine = RunEngine(run, await self._endpoints.of(run.program))
+        engine = RunEngine(run, await self._endpoints.of(run.program), headers=_headers(run.program))
         try:
             with hosted_run(engine, self._endpoints) as current:
                 outputs = outputs_of(run.program, await self._predict(hosted, current), is_own=hosted.module.is_own)
@@ -128,12 +129,15 @@ class DspyAdapter:
         if run.program.prompt is not None:
             chosen = {name: value for name, value in chosen.items() if name != "adapter"}
         inputs = dspy_inputs(run.program.signature, run.inputs, is_own=hosted.module.is_own)
+        found = find_model.set(named_models(run.program))
         with dspy.context(**settings | chosen):
             try:
                 return await hosted.module(**inputs)
             except BlocksLoop:
                 await current.loop.drain()
                 raise
+            finally:
+                find_model.reset(found)
 
     async def _again_in_a_thread(self, run: Run) -> Mapping[str, Any]:
         """The program turned out to make synchronous calls on the loop. What it has asked so far is replayed."""
@@ -190,6 +194,10 @@ def _prompt_of(program: Program) -> Callable[[RunEngine], dspy.Adapter]:
         return _PROMPTS[style]
     made = _DSPY_PROMPTS.get(style) or load(program, style, allowed_packages())
     return lambda _: made()
+
+
+def _headers(program: Program) -> tuple[tuple[str, str], ...]:
+    return tuple(program.model_options.get("extra_headers", {}).items())
 
 
 def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexError:

@@ -16,19 +16,24 @@ from typing import Any
 
 import dspy
 from dspy.clients import base_lm, execution
+from dspy.clients.lm import LM
 from dspy.dsp.utils.settings import Settings, dotdict, main_thread_config, thread_local_overrides
 from dspy.streaming.streaming_listener import StreamListener
 from dspy.utils import parallelizer
 
+from dspex.program.program import Program
 from workers.adapters.dspy.engine_bridge import BlockingEngine, DspyEngine, current_run
 from workers.adapters.dspy.run_loop import running_loop
 from workers.adapters.dspy.thread_context import hand_on_context
 from workers.adapters.dspy.tool_calls import acall_tool, call_tool
 from workers.lm.connect.endpoint import NamedModel
 
-__all__ = ["configured_by", "install"]
+__all__ = ["configured_by", "install", "named_models"]
 
 log = logging.getLogger("dspex.workers")
+
+#: The attribute of an LM with its name among the program's models.
+NAME = "_dspex_name"
 
 #: What the code that is imported or built now has passed to ``dspy.configure``.
 _configured: ContextVar[dict[str, Any] | None] = ContextVar("configured", default=None)
@@ -58,6 +63,25 @@ def install() -> None:
     hand_on_context()
 
 
+def named_models(program: Program) -> Callable[[str], LM]:
+    """What :func:`dspex.model` finds in a program's code. Each call makes a new LM, as the code would itself."""
+
+    def find(name: str) -> LM:
+        declared = program.named_models[name]
+        made = LM(
+            declared.model,
+            temperature=declared.temperature,
+            max_tokens=declared.max_tokens,
+            cache=False,
+            num_retries=0,
+            **declared.options,
+        )
+        setattr(made, NAME, name)
+        return made
+
+    return find
+
+
 @contextmanager
 def configured_by() -> Iterator[dict[str, Any]]:
     """What the code in this block passes to ``dspy.configure``: it changes nothing for other programs."""
@@ -75,7 +99,13 @@ def _engine(lm: Any, call: Any, asynchronous: bool) -> tuple[Any, Any, Any]:
     if hosted is None or not call.managed or not isinstance(lm._engine_spec, str):
         return _select_engine(lm, call, asynchronous)  # type: ignore[no-any-return]
     options = {**lm.kwargs, **call.legacy}
-    address = NamedModel(lm.model, options.get("api_base") or options.get("base_url"), options.get("api_key"))
+    address = NamedModel(
+        lm.model,
+        options.get("api_base") or options.get("base_url"),
+        options.get("api_key"),
+        tuple((options.get("extra_headers") or options.get("headers") or {}).items()),
+        getattr(lm, NAME, None),
+    )
     made = DspyEngine(hosted, address) if asynchronous else BlockingEngine(hosted, address)
     return made, execution._canonical(call), None
 
@@ -125,7 +155,7 @@ def _execute_here(self: Any, *arguments: Any) -> Any:
 
 
 def _listen(self: Any, *arguments: Any, **named: Any) -> None:
-    """A listener that also knows DSPex's adapters, which write as those of DSPy."""
+    """A listener that also knows DSPex's adapters, whose answers read as DSPy's do."""
     _listen_plain(self, *arguments, **named)
     known = self.adapter_identifiers
     known |= {"RepairingChat": known["ChatAdapter"], "RepairingJson": known["JSONAdapter"]}

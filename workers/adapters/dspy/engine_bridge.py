@@ -55,8 +55,11 @@ class HostedRun:
         self.trace: list[tuple[Any, Any, Any]] = []
         #: What ``dspy.inspect_history`` shows.
         self.history: list[Any] = []
+        options = dict(engine.run.program.model_options)
+        options.pop("extra_headers", None)  # the engine's
         self.lm = RunLM(
             engine.endpoint.model,
+            **options,
             engine=BlockingEngine(self),
             async_engine=DspyEngine(self),
             temperature=engine.run.program.temperature,
@@ -83,7 +86,8 @@ class HostedRun:
         if known is None:
             if self._endpoints is None:
                 raise RuntimeError("a run without endpoints has one model")
-            known = RunEngine(self.run, await self._endpoints.of_code(self.run.program, model), model.api_base)
+            endpoint = await self._endpoints.of_code(self.run.program, model)
+            known = RunEngine(self.run, endpoint, model.api_base, model.headers)
             self._others[model] = known
         return known
 

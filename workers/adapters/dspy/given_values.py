@@ -1,6 +1,7 @@
 """Values of inputs as the user's code receives them: of the classes that the code itself names.
 
-They are the annotations of ``forward``, else those of the inputs with the same name that the module's predictors have.
+They are the annotations of ``forward``, else the annotations of inputs with the
+same name in the module's predictors.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from dspex.program.program import LOCAL_MODEL, Program
 from dspex.settings import Settings
 from workers.lm.connect import litellm, providers
 from workers.lm.connect.http_transport import HttpTransport
-from workers.lm.connect.provider_keys import Keys
+from workers.lm.connect.provider_keys import AskedModel, Keys
 from workers.lm.connect.providers import Route
 from workers.lm.model_catalogue import facts
 from workers.lm.model_errors import model_error
@@ -36,11 +36,14 @@ _FREE = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
 
 @dataclass(frozen=True, slots=True)
 class NamedModel:
-    """A model as a program's code names it, at an address of its own or at its provider's."""
+    """A model as a program's code names it, at an address of its own or at its provider's; or, by its name, one of the
+    program's ``models``."""
 
     model: str
     api_base: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = ()
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,8 @@ class Endpoints:
             litellm.route(str(program.model), program.api_base, None)
             litellm.begin_loading()
 
-    async def of(self, program: Program) -> Endpoint:
-        """The endpoint of a program's model, with the credential that is set now.
+    async def of(self, program: AskedModel) -> Endpoint:
+        """The endpoint of the model of a program, or of one of its ``models``, with the credential that is set now.
 
         Raises ModelError: ``authentication`` when the key that it names is missing, ``invalid_request`` for a model
         string that leads nowhere, ``provider_unavailable`` when the local model cannot be served.
@@ -122,8 +125,10 @@ class Endpoints:
         """The endpoint of a model that the program's own code names.
 
         Raises ModelError ``model_not_allowed`` for an address that is not the program's, and for a key that is not in
-        this worker's environment: those would be settings that nobody who reads the program sees.
+        this worker's environment: the program would not show these settings.
         """
+        if named.name is not None:
+            return await self.of(program.named_models[named.name])
         if named.api_base is not None and named.api_base != program.api_base:
             raise _not_allowed(program, named, "an address that the program does not: give it as api_base")
         if named.api_key is not None and named.api_key not in os.environ.values():
@@ -155,7 +160,7 @@ class Endpoints:
         self._built.clear()
         await self._transport.aclose()
 
-    async def _address(self, program: Program) -> str | None:
+    async def _address(self, program: AskedModel) -> str | None:
         if _is_bundled(program):
             url = self._local_model_url()
             return await url if inspect.isawaitable(url) else url
@@ -183,7 +188,7 @@ class Endpoints:
         )
 
 
-def _is_bundled(program: Program) -> bool:
+def _is_bundled(program: AskedModel) -> bool:
     return program.model == LOCAL_MODEL and program.api_base is None
 
 

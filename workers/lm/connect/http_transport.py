@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Protocol
@@ -27,7 +27,7 @@ from workers.lm.replies.reply_fault import ReplyFault
 from workers.lm.replies.request_ids import request_id
 from workers.observe.tracing import traceparent
 
-__all__ = ["MOST_REPLY_BYTES", "HttpTransport", "Reply", "last_request_id"]
+__all__ = ["MOST_REPLY_BYTES", "HttpTransport", "Reply", "extra_headers", "last_request_id"]
 
 #: The largest reply, decompressed: an endless one would use up the memory of every execution of the worker. The longest
 #: answers of models have about a megabyte, images some.
@@ -35,6 +35,9 @@ MOST_REPLY_BYTES = 32 * 2**20
 
 #: The provider's own id of the last request made in this context, for the audit trail.
 last_request_id: ContextVar[str | None] = ContextVar("last_request_id", default=None)
+
+#: Headers that go with the request of this context, besides the provider's own.
+extra_headers: ContextVar[Sequence[tuple[str, str]]] = ContextVar("extra_headers", default=())
 
 # Deadlines belong to the loop: an attempt is cancelled when its time is over, and the connection with it.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=10, sock_read=None)
@@ -101,7 +104,7 @@ class HttpTransport:
     @asynccontextmanager
     async def stream(self, request: _Request) -> AsyncIterator[Reply]:
         url = URL(request.url, encoded=True)
-        headers = request.headers
+        headers = [*request.headers, *extra_headers.get()]
         if not all(_SENDABLE.fullmatch(value) for _, value in headers):
             raise ReplyFault(rule=UNSENDABLE)
         if (notes := current_notes.get()) is not None:

@@ -5,14 +5,28 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from dspex.errors import ConfigurationError, ModelError
-from dspex.program.program import Program
 from dspex.settings import Secrets, Settings, variable
 from dspex.settings.secrets import FILE_SUFFIX
 from workers.lm.connect.providers import key_names
 
-__all__ = ["Keys"]
+__all__ = ["AskedModel", "Keys"]
+
+
+class AskedModel(Protocol):
+    """What a program, or one of its models, says about where a model is."""
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def api_base(self) -> str | None: ...
+
+    @property
+    def api_key_env(self) -> str | None: ...
+
 
 _SENDABLE = re.compile(r"[\x20-\x7e]+")
 
@@ -26,7 +40,7 @@ class Keys:
         self._has_provider = spec is not None
         self._own_settings = frozenset(map(variable, Settings.model_fields))
 
-    async def named(self, program: Program) -> str:
+    async def named(self, program: AskedModel) -> str:
         """The key that a program names. Raises ModelError ``authentication`` when there is none, or when the name is
         a setting of DSPex: a program must not send those to its own address."""
         name = str(program.api_key_env)
@@ -70,9 +84,9 @@ def _sendable(name: str, value: str) -> str:
     return key
 
 
-def _no_key(program: Program, reason: str) -> ModelError:
+def _no_key(program: AskedModel, reason: str) -> ModelError:
     return ModelError(
-        f"model {program.model!r}: program {program.name!r} names {program.api_key_env} for its API key: {reason}",
+        f"model {program.model!r} names {program.api_key_env} for its API key: {reason}",
         code="authentication",
         retryable=False,
         variable=program.api_key_env,

@@ -15,9 +15,11 @@ from typing import Any
 import dspy
 
 from dspex.errors import ProgramError
+from dspex.program.models import find_model
+from dspex.program.models import model as find_named
 from dspex.program.modules import is_custom
 from dspex.program.program import Program
-from workers.adapters.dspy.dspy_hooks import configured_by
+from workers.adapters.dspy.dspy_hooks import configured_by, named_models
 from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
 from workers.adapters.dspy.given_values import InputTypes
 from workers.adapters.dspy.modules.agents import MultiChainComparison, ProgramOfThought, ReAct
@@ -112,9 +114,30 @@ def host_module(program: Program, flavour: Flavour) -> HostedModule:
     Raises ModuleNotAllowed, and ProgramError when the code cannot be found or the state does not fit.
     """
     is_own = is_custom(program.module)
-    with configured_by() as settings:
-        module = build_module(program, flavour)
+    found = find_model.set(named_models(program))
+    try:
+        with configured_by() as settings:
+            module = build_module(program, flavour)
+            _give_models(program, module)
+    finally:
+        find_model.reset(found)
     return HostedModule(module, is_own=is_own, settings=settings)
+
+
+def _give_models(program: Program, module: dspy.Module) -> None:
+    """Put each predictor on the model that the program names for it. Raises ProgramError for one that is not there."""
+    predictors = dict(module.named_predictors())
+    if unknown := sorted(set(program.predictors) - {*predictors, "*"}):
+        raise ProgramError(
+            f"program {program.name!r} names models for {', '.join(unknown)}; its predictors are "
+            f"{', '.join(predictors) or 'none'}",
+            code="predictor_unknown",
+            program=program.name,
+        )
+    for name, predictor in predictors.items():
+        chosen = program.predictors.get(name, program.predictors.get("*"))
+        if chosen is not None:
+            predictor.lm = find_named(chosen)
 
 
 def build_module(program: Program, flavour: Flavour = "json-schema") -> dspy.Module:
