@@ -31,6 +31,10 @@ PROMPTS = ("chat", "json", "compact", "xml", "baml")
 RECORDS = ("responses", "full", "none")
 #: What becomes of an answer that was cut off.
 ON_CUT = ("retry", "accept")
+# Fields that programs did not always have, and their defaults.
+_LATER: Mapping[str, Any] = {
+    "record": RECORDS[0], "on_cut": ON_CUT[0], "model_options": {}, "models": {}, "predictors": {},
+}  # fmt: skip
 #: The bundled model: SmolLM2-135M-Instruct, served on this machine.
 LOCAL_MODEL = "smollm2"
 
@@ -201,11 +205,9 @@ class Program:
     def content(self) -> dict[str, Any]:
         """The program as JSON-friendly data, which is stored, and from which the version is computed.
 
-        ``record`` and ``on_cut`` are left out where they have their defaults: programs from before they existed keep
-        their version.
+        What is in ``_LATER`` is left out where it has its default: programs from before it existed keep their version.
         """
-        defaults = {"record": RECORDS[0], "on_cut": ON_CUT[0]}
-        left_out = (name for name, value in defaults.items() if getattr(self, name) == value)
+        left_out = (name for name, value in _LATER.items() if getattr(self, name) == value)
         apart = {"name", "signature", "retry", "limits", *left_out}
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         return {

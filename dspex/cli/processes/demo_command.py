@@ -160,7 +160,7 @@ class DemoRun:
             "replayed", f"{replayed} answers that were there came from Postgres: not asked again, not paid again"
         )
         table.add_row("model calls", f"{calls} answers for {len(executions)} × {CALLS_EACH} questions")
-        table.add_row("cost", _cost(executions, self._program.model))
+        table.add_row("cost", _cost(executions, str(self._program.model)))
         self._console.print()
         self._console.print(table)
         if again:

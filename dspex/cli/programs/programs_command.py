@@ -62,7 +62,7 @@ def _spent(each: ProgramSummary) -> str:
 def _model(each: ProgramSummary) -> str:
     """The model, or the adapters of a program without one."""
     assert each.program is not None
-    return each.program.model or ", ".join(each.program.adapters)
+    return str(each.program.model or ", ".join(each.program.adapters))
 
 
 def _data(each: ProgramSummary) -> dict[str, Any]:
