@@ -11,14 +11,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 
+import dspex
 from dspex.errors import DspexError, ModelError, ProgramError
 from tests.compat import patterns  # noqa: F401 - registers them
 from tests.compat.memory import MemoryCalls, memory_run
 from tests.compat.pattern import PATTERNS, Pattern
 from tests.compat.server import CompatServer
-from tests.compat.sides import program_of, run_hosted, stored_form
+from tests.compat.sides import MODEL, program_of, run_hosted, stored_form
 from tests.compat.table import digests
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
@@ -204,6 +206,23 @@ async def test_an_error_names_the_users_own_line(
     assert failed.value.details["at"].startswith("composition.py:")
     assert "composition.py" in caplog.text
     assert "France" not in caplog.text
+
+
+async def test_a_package_that_configures_dspy_keeps_its_settings_but_not_its_model(
+    server: CompatServer, adapter: DspyAdapter, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("First", "Second"):
+        server.begin({}, [])
+        program = dspex.Program(
+            name, dspex.signature("question -> answer"), module=f"tests.compat.configured:{name}", model=MODEL,
+            api_base=server.url,
+        )  # fmt: skip
+        run, _ = memory_run(program, {"question": "Where?"})
+        await adapter.execute(run)
+        (request,) = server.requests()
+        assert (request["model"], request["response_format"]["type"]) == ("gpt-4o-mini", "json_schema")
+    assert "tests.compat.configured calls dspy.configure(lm=" in caplog.text
+    assert "JSONAdapter" not in type(dspy.settings.adapter).__name__  # other programs have their own
 
 
 async def test_runs_at_once_do_not_see_each_other(server: CompatServer, adapter: DspyAdapter) -> None:

@@ -128,6 +128,9 @@ def test_an_agent_that_was_killed_pays_for_no_step_twice(
     assert (done.attempts, done.metrics.replayed_lm_calls, done.metrics.lm_calls) == (2, 3, 5)
     # Only the call that nobody had answered was made again.
     assert sorted(model_server.calls()["by_hash"].values()) == [1, 1, 1, 1, 2]
+    # No tool that had answered was called again.
+    again = [event for event in done.audit_trail if event.kind == "tool_call" and event.attempt == 2]
+    assert [event.data.get("replayed") for event in again] == [True] * 3
     assert done.audit_trail.verify()
 
 

@@ -227,6 +227,7 @@ _taking("images_by_name_in", dict[str, dspy.Image], {"a": dspy.Image(PIXEL)}, "s
 _taking("optional_image_in", Optional[dspy.Image], dspy.Image(PIXEL), "type(value).__name__")
 _taking("audio_in", dspy.Audio, dspy.Audio(data="UklGRg==", audio_format="wav"), "value.audio_format")
 _taking("file_in", dspy.File, dspy.File(file_data="data:text/plain;base64,aGk=", filename="a.txt"), "value.filename")
+_taking("nameless_file_in", dspy.File, dspy.File(file_data="data:text/plain;base64,aGk="), "value.file_id")
 _taking("code_in", dspy.Code, dspy.Code(code="print(1)"), "value.code")
 
 

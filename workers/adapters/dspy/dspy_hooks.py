@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -21,20 +22,25 @@ from dspy.dsp.utils.settings import Settings, dotdict, main_thread_config, threa
 from dspy.streaming.streaming_listener import StreamListener
 from dspy.utils import parallelizer
 
+from dspex.program.modules import is_within
 from dspex.program.program import Program
 from workers.adapters.dspy.engine_bridge import BlockingEngine, DspyEngine, current_run
 from workers.adapters.dspy.run_loop import running_loop
+from workers.adapters.dspy.run_tools import acall_tool, call_tool
 from workers.adapters.dspy.thread_context import hand_on_context
-from workers.adapters.dspy.tool_calls import acall_tool, call_tool
 from workers.lm.connect.endpoint import NamedModel
 
-__all__ = ["configured_by", "install", "named_models"]
+__all__ = ["configured_at_import", "configured_by", "install", "named_models"]
 
 log = logging.getLogger("dspex.workers")
 
 #: The attribute of an LM with its name among the program's models.
 NAME = "_dspex_name"
 
+#: What was passed to ``dspy.configure`` when these modules were imported.
+_of_modules: dict[str, dict[str, Any]] = {}
+#: The program's module that is imported now.
+_importing: ContextVar[str | None] = ContextVar("importing", default=None)
 #: What the code that is imported or built now has passed to ``dspy.configure``.
 _configured: ContextVar[dict[str, Any] | None] = ContextVar("configured", default=None)
 
@@ -93,6 +99,33 @@ def configured_by() -> Iterator[dict[str, Any]]:
         _configured.reset(token)
 
 
+@contextmanager
+def configured_at_import(module: str) -> Iterator[None]:
+    """The import of a program's module, and what modules pass to ``dspy.configure`` while they are imported, which
+    happens once: it holds for the programs of those modules and of the packages that they are.
+
+    The language model does not: it is the program's.
+    """
+    token = _importing.set(module)
+    try:
+        yield
+    finally:
+        _importing.reset(token)
+    for home, settings in _of_modules.items():
+        if is_within(module, [home]):
+            _configure_here(dspy.settings, **settings)
+
+
+def _note_import(importing: str, caller: str, settings: dict[str, Any]) -> None:
+    kept = {name: value for name, value in settings.items() if name != "lm"}
+    if len(kept) < len(settings):
+        log.warning(
+            "%s calls dspy.configure(lm=…) when it is imported: programs run on the models that they name", caller
+        )
+    for module in {importing, caller}:
+        _of_modules.setdefault(module, {}).update(kept)
+
+
 def _engine(lm: Any, call: Any, asynchronous: bool) -> tuple[Any, Any, Any]:
     """The engine of an LM that a program made itself: the run's, so that its calls are journaled and counted."""
     hosted = current_run.get()
@@ -112,7 +145,10 @@ def _engine(lm: Any, call: Any, asynchronous: bool) -> tuple[Any, Any, Any]:
 
 def _configure_here(self: Any, **kwargs: Any) -> None:
     """``dspy.configure``: in a run as ``dspy.context`` until the run ends; in code that is built, for its program."""
-    made = _configured.get()
+    made, importing = _configured.get(), _importing.get()
+    if importing is not None:
+        _note_import(importing, str(sys._getframe(1).f_globals.get("__name__")), kwargs)
+        return
     if current_run.get() is None and made is None:
         _configure(self, **kwargs)
         return

@@ -16,7 +16,7 @@ from lm15.serde import request_from_dict
 from dspex.errors import ModelError
 from dspex.program.program import LOCAL_MODEL, Program
 from dspex.settings import Settings
-from workers.lm.connect import litellm, providers
+from workers.lm.connect import chat_media, litellm, providers
 from workers.lm.connect.http_transport import HttpTransport
 from workers.lm.connect.provider_keys import AskedModel, Keys
 from workers.lm.connect.providers import Route
@@ -97,6 +97,7 @@ class Endpoints:
 
     def __init__(self, local_model_url: LocalModelUrl) -> None:
         self._local_model_url = local_model_url
+        chat_media.install()
         self._transport = HttpTransport()
         self._keys = Keys()
         self._longest_wait = Settings.load().max_retry_after_seconds

@@ -19,7 +19,7 @@ from dspex.program.models import find_model
 from dspex.program.models import model as find_named
 from dspex.program.modules import is_custom
 from dspex.program.program import Program
-from workers.adapters.dspy.dspy_hooks import configured_by, named_models
+from workers.adapters.dspy.dspy_hooks import configured_at_import, configured_by, named_models
 from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
 from workers.adapters.dspy.given_values import InputTypes
 from workers.adapters.dspy.modules.agents import MultiChainComparison, ProgramOfThought, ReAct
@@ -202,7 +202,8 @@ def _chain_of_thought(program: Program, signature: type[dspy.Signature]) -> dspy
 
 def _custom(program: Program, signature: type[dspy.Signature], packages: Collection[str]) -> dspy.Module:
     """The module that the user's factory makes of the options; a parameter ``signature`` gets the program's."""
-    factory = load(program, program.module, packages)
+    with configured_at_import(program.module.partition(":")[0]):
+        factory = load(program, program.module, packages)
     options = dict(program.module_options)
     # DSPy's metaclass hides the parameters of a module's class.
     made_by = vars(factory).get("__init__", factory) if isinstance(factory, type) else factory

@@ -1,0 +1,52 @@
+"""Audio and files in OpenAI's chat API, which lm15 sends over its other protocols only.
+
+Servers that do not take them refuse the request. A file's name has no place in lm15's requests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lm15.providers import openai_chat
+from lm15.providers.common import media_data_uri
+from lm15.types import AudioPart, DocumentPart, Message
+
+__all__ = ["install"]
+
+_content_parts = openai_chat._chat_content_parts
+
+
+def install() -> None:
+    """Send these parts from now on, in this process."""
+    openai_chat._chat_content_parts = _with_media  # type: ignore[assignment]
+
+
+def _with_media(msg: Message, *, force_array: bool = False, provider: str = "openai-chat") -> Any:
+    if msg.role != "user" or not any(_is_ours(part) for part in msg.parts):
+        return _content_parts(msg, force_array=force_array, provider=provider)
+    content: list[dict[str, Any]] = []
+    for part in msg.parts:
+        if _is_ours(part):
+            content.append(_block(part))
+        else:
+            alone = Message(role="user", parts=(part,))
+            content += _content_parts(alone, force_array=True, provider=provider)  # type: ignore[arg-type]
+    return content
+
+
+def _is_ours(part: Any) -> bool:
+    return isinstance(part, AudioPart | DocumentPart) and part.data is not None
+
+
+def _block(part: Any) -> dict[str, Any]:
+    if isinstance(part, AudioPart):
+        kind = part.media_type.partition("/")[2].removeprefix("x-")
+        return {"type": "input_audio", "input_audio": {"data": _base64(part), "format": _FORMATS.get(kind, kind)}}
+    return {"type": "file", "file": {"file_data": media_data_uri(part)}}
+
+
+def _base64(part: AudioPart) -> str:
+    return media_data_uri(part).partition("base64,")[2]
+
+
+_FORMATS = {"mpeg": "mp3"}
