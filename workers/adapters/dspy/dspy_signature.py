@@ -51,6 +51,7 @@ _SCHEMA = "dspex_schema"
 _PARTS = "dspex_parts"
 _IS_TEXT = "dspex_is_text"
 _HOLDS_TEXT = "dspex_holds_text"
+_FILE_KEYS = frozenset({"file_data", "file_id", "filename"})
 _MEDIA: Mapping[str, Any] = {"image": dspy.Image, "audio": dspy.Audio, "history": dspy.History}
 
 
@@ -140,7 +141,7 @@ def dspy_inputs(signature: Signature, inputs: Mapping[str, Any], *, is_own: bool
 
 
 def _input(field: Field, schema: dict[str, Any]) -> tuple[Any, FieldInfo]:
-    annotation = _MEDIA.get(field.type.name) or _annotation(field.type, schema)
+    annotation = _media_annotation(field.type) or _annotation(field.type, schema)
     return _marked(field, annotation, dspy.InputField(**_described(field, [*described_parts(field)])), schema)
 
 
@@ -247,6 +248,8 @@ def _given(kind: Type, value: Any) -> Any:
         return value
     if kind.name == "history":
         return dspy.History(messages=value["messages"])
+    if _is_file(kind):
+        return dspy.File(**{name: part for name, part in value.items() if part is not None})
     return _media(kind.name, value) if kind.name in _MEDIA else _with_media(expand(kind), value)
 
 
@@ -265,7 +268,23 @@ def _with_media(primitive: Type, value: Any) -> Any:
 
 @lru_cache(maxsize=1024)
 def _holds_media(kind: Type) -> bool:
-    return kind.name in _MEDIA or any(map(_holds_media, expand(kind).args))
+    return kind.name in _MEDIA or _is_file(kind) or any(map(_holds_media, expand(kind).args))
+
+
+def _is_file(kind: Type) -> bool:
+    """Whether it is ``dspy.File``, an object of these keys."""
+    primitive = expand(kind)
+    return primitive.name == "object" and {key for key, _, _ in primitive.object_keys()} == _FILE_KEYS
+
+
+def _media_annotation(kind: Type) -> Any:
+    """DSPy's own type for media, files and histories, and for lists of them; None for all other types."""
+    primitive = expand(kind)
+    if kind.name in _MEDIA:
+        return _MEDIA[kind.name]
+    if primitive.name == "list" and (item := _media_annotation(primitive.args[0])) is not None:
+        return list[item]  # type: ignore[valid-type]
+    return dspy.File if _is_file(kind) else None
 
 
 def _media(name: str, value: Mapping[str, Any]) -> Any:

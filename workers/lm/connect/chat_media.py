@@ -1,6 +1,6 @@
 """Audio and files in OpenAI's chat API, which lm15 sends over its other protocols only.
 
-Servers that do not take them refuse the request. A file's name has no place in lm15's requests.
+Servers that do not take them refuse the request. A file's own name has no place in lm15's requests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _content_parts = openai_chat._chat_content_parts
 
 def install() -> None:
     """Send these parts from now on, in this process."""
-    openai_chat._chat_content_parts = _with_media  # type: ignore[assignment]
+    openai_chat._chat_content_parts = _with_media
 
 
 def _with_media(msg: Message, *, force_array: bool = False, provider: str = "openai-chat") -> Any:
@@ -42,11 +42,13 @@ def _block(part: Any) -> dict[str, Any]:
     if isinstance(part, AudioPart):
         kind = part.media_type.partition("/")[2].removeprefix("x-")
         return {"type": "input_audio", "input_audio": {"data": _base64(part), "format": _FORMATS.get(kind, kind)}}
-    return {"type": "file", "file": {"file_data": media_data_uri(part)}}
+    return {"type": "file", "file": {"file_data": media_data_uri(part), "filename": _FILE_NAME}}
 
 
 def _base64(part: AudioPart) -> str:
     return media_data_uri(part).partition("base64,")[2]
 
 
+#: OpenAI wants one; LiteLLM, over which DSPy sends files, says this.
+_FILE_NAME = "my_file.pdf"
 _FORMATS = {"mpeg": "mp3"}

@@ -120,7 +120,7 @@ class Endpoints:
         model = str(program.model)
         address = await self._address(program)
         key = await self._keys.named(program) if program.api_key_env else None
-        return await self._at(model, address, key)
+        return await self._at(model, address, key, bundled=_is_bundled(program))
 
     async def of_code(self, program: Program, named: NamedModel) -> Endpoint:
         """The endpoint of a model that the program's own code names.
@@ -142,14 +142,16 @@ class Endpoints:
     async def _key_at_own_address(self, program: Program) -> str | None:
         return await self._keys.named(program) if program.api_key_env else None
 
-    async def _at(self, model: str, address: str | None, key: str | None) -> Endpoint:
+    async def _at(
+        self, model: str, address: str | None, key: str | None, *, bundled: bool = False
+    ) -> Endpoint:
         try:
             if address is None and key is None and not model.startswith(litellm.PREFIX):
                 key = await self._keys.own(model)
             known = self._built.get((model, address, key))
             if known is None:
                 # Finding credentials may read files or ask a cloud's metadata service; so may finding prices.
-                known = await asyncio.to_thread(self._build, model, address, key, bundled=_is_bundled(program))
+                known = await asyncio.to_thread(self._build, model, address, key, bundled=bundled)
                 self._built[model, address, key] = known
                 if len(self._built) > _ENDPOINTS_KEPT:  # keys rotate, and the local model moves
                     del self._built[next(iter(self._built))]
