@@ -142,9 +142,7 @@ class Endpoints:
     async def _key_at_own_address(self, program: Program) -> str | None:
         return await self._keys.named(program) if program.api_key_env else None
 
-    async def _at(
-        self, model: str, address: str | None, key: str | None, *, bundled: bool = False
-    ) -> Endpoint:
+    async def _at(self, model: str, address: str | None, key: str | None, *, bundled: bool = False) -> Endpoint:
         try:
             if address is None and key is None and not model.startswith(litellm.PREFIX):
                 key = await self._keys.own(model)
