@@ -1,21 +1,43 @@
-"""Models of a program: its own, and those that it names for parts of it."""
+"""Models of a program: its own, its fallback, and those that it names for parts of it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspex.errors import FieldError
+from dspex.program.addresses import address_fault
 
-__all__ = ["Model", "find_model", "model", "option_faults"]
+__all__ = [
+    "ENVIRONMENT",
+    "LOCAL_MODEL",
+    "Model",
+    "address_faults",
+    "find_model",
+    "is_model",
+    "model",
+    "model_faults",
+    "option_faults",
+    "sampling_faults",
+]
+
+#: The bundled model: SmolLM2-135M-Instruct, served on this machine.
+LOCAL_MODEL = "smollm2"
+#: A reference to a variable of the worker's environment in a header: ``"Bearer ${GATEWAY_TOKEN}"``.
+ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}")
 
 #: Options that are fields of their own, or belong to the worker.
 _OWN = frozenset(
     {"model", "model_type", "temperature", "max_tokens", "api_key", "api_base", "base_url", "cache", "num_retries"}
     | {"engine", "async_engine", "callbacks", "messages", "prompt"}
 )
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+# It becomes part of HTTP requests, which a line break would split.
+_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]*/[^\x00-\x1f\x7f-\x9f]*")
+_EXPECTED = "'provider/model', 'smollm2' or a dspex.Model"
 
 
 @dataclass(frozen=True)
@@ -28,7 +50,8 @@ class Model:
     ``temperature``     0 to 2; the provider's default when ``None``
     ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
     ``options``         whatever else ``dspy.LM`` takes: ``{"reasoning_effort": "low", "top_p": 0.9, "seed": 7,
-                        "stop": ["END"], "extra_headers": {"X-Title": "support"}}``
+                        "stop": ["END"], "extra_headers": {"X-Title": "support"}}``. A secret in a header is named by
+                        its variable in the worker's environment: ``{"Authorization": "Bearer ${GATEWAY_TOKEN}"}``
     """
 
     model: str
@@ -44,6 +67,38 @@ class Model:
         if isinstance(given, str):
             return cls(given)
         return cls(**given) if isinstance(given, Mapping) and "model" in given else given
+
+
+def is_model(value: object) -> bool:
+    """Whether it has the form of a DSPy model string, or names the bundled model."""
+    return isinstance(value, str) and (value == LOCAL_MODEL or _NAME.fullmatch(value) is not None)
+
+
+def model_faults(path: str, given: Any) -> Iterator[FieldError]:
+    """The faults of a model that a program names at ``path``."""
+    if not isinstance(given, Model) or not is_model(given.model):
+        yield FieldError(path, _EXPECTED, repr(given)[:80])
+        return
+    yield from option_faults(f"{path}.options", given.options)
+    for fault in (*sampling_faults(given), *address_faults(given)):
+        yield replace(fault, path=f"{path}.{fault.path}")
+
+
+def sampling_faults(given: Any) -> Iterator[FieldError]:
+    """The faults of ``temperature`` and ``max_tokens``, of a program or a model."""
+    warmth, most = given.temperature, given.max_tokens
+    if warmth is not None and not (type(warmth) in (int, float) and 0 <= warmth <= 2):
+        yield FieldError("temperature", "a number from 0 to 2", repr(warmth))
+    if most is not None and not (type(most) is int and most >= 1):
+        yield FieldError("max_tokens", "a positive integer", repr(most))
+
+
+def address_faults(given: Any) -> Iterator[FieldError]:
+    """The faults of ``api_key_env`` and ``api_base``, of a program or a model."""
+    if given.api_key_env is not None and not _ENV_NAME.fullmatch(given.api_key_env):
+        yield FieldError("api_key_env", "the name of an environment variable")
+    if given.api_base is not None and (fault := address_fault(given.api_base)):
+        yield fault
 
 
 def option_faults(path: str, options: Any) -> Iterator[FieldError]:

@@ -14,19 +14,30 @@ from typing import Any
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
 from dspex.program.actions import Action
 from dspex.program.adapters import AdapterInfo, adapters, unloadable
-from dspex.program.addresses import address_fault
 from dspex.program.limits import Limits
-from dspex.program.models import Model, option_faults
+from dspex.program.models import (
+    ENVIRONMENT,
+    LOCAL_MODEL,
+    Model,
+    address_faults,
+    is_model,
+    model_faults,
+    option_faults,
+    sampling_faults,
+)
 from dspex.program.modules import is_custom, is_reference, module_faults
 from dspex.program.nesting import depth_fault, is_deeper
 from dspex.program.storable_text import STORABLE
 from dspex.signatures import Signature, signature
 
-__all__ = ["LOCAL_MODEL", "ON_CUT", "PROMPTS", "RECORDS", "Program", "Retry"]
+__all__ = ["EXTRACTION", "LOCAL_MODEL", "ON_CUT", "PROMPTS", "RECORDS", "Program", "Retry"]
 
 #: How a program's signature becomes a prompt: DSPy's default, DSPy's JSON, DSPex's (short, examples as chat turns,
-#: structured outputs), DSPy's XML, or DSPy's with BAML's schemas.
-PROMPTS = ("chat", "json", "compact", "xml", "baml")
+#: structured outputs), DSPy's XML, DSPy's with BAML's schemas, or DSPy's two steps: one model answers freely, another
+#: one reads the outputs from that.
+PROMPTS = ("chat", "json", "compact", "xml", "baml", "two_step")
+#: Which of the program's ``models`` reads the answers of the prompt ``two_step``.
+EXTRACTION = "extraction"
 #: What is kept of each model call: its answer; its request as well; or nothing.
 RECORDS = ("responses", "full", "none")
 #: What becomes of an answer that was cut off.
@@ -34,22 +45,21 @@ ON_CUT = ("retry", "accept")
 # Fields that programs did not always have, and their defaults.
 _LATER: Mapping[str, Any] = {
     "record": RECORDS[0], "on_cut": ON_CUT[0], "model_options": {}, "models": {}, "predictors": {},
+    "fallback": (),
 }  # fmt: skip
-#: The bundled model: SmolLM2-135M-Instruct, served on this machine.
-LOCAL_MODEL = "smollm2"
 
 #: The maximum depth of its options and state; DSPy's states are about ten deep.
 DEPTH_MOST = 100
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-# Both become part of HTTP requests, which a line break would split.
-_MODEL = re.compile(r"[^\x00-\x1f\x7f-\x9f]*/[^\x00-\x1f\x7f-\x9f]*")
 _SECRET_KEY = re.compile(r"(?i)(api_?key|secret|access_?token|auth_?token|password|passwd|authorization|credentials?)$")
 _SECRET_VALUE = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|Bearer\s+\S{16,})"
     r"|://[^/\s:@]+:[^/\s:@]+@"
 )
+
+#: What may stand before a secret in a header, such as ``Bearer``.
+_SCHEME = re.compile(r"[A-Za-z]{0,16}\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +104,17 @@ class Program:
     ``models``          other models of the program by name, each as ``model`` is: in its code, ``dspex.model("judge")``
     ``predictors``      which predictor runs on which of ``models``: ``{"verify.predict": "judge"}``; ``"*"`` means all
                         that are not named
+    ``fallback``        models that are asked, in this order, when the one before is out of reach: it cannot be reached or
+                        does not answer, limits the rate, or refuses the credentials or the account. The audit trail has
+                        the model that answered, and why
     ``temperature``     0 to 2; the provider's default when ``None``
     ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
     ``on_cut``          what becomes of an answer that was cut off at a limit of tokens: ``"retry"`` sends it back, with
                         twice the ``max_tokens`` if that is set; ``"accept"`` uses it if it fits the signature
                         nevertheless, and records that in the audit trail
     ``timeout``         seconds an attempt may take
-    ``prompt``          ``"chat"``, ``"json"``, ``"compact"``, ``"xml"``, ``"baml"``, or
-                        ``"package.module:AdapterClass"`` for an adapter of your own; by default compact for
+    ``prompt``          ``"chat"``, ``"json"``, ``"compact"``, ``"xml"``, ``"baml"``, ``"two_step"`` (which needs
+                        ``models={"extraction": …}``), or ``"package.module:AdapterClass"`` for an adapter of your own; by default compact for
                         ``smollm2``, chat otherwise
     ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it
     ``api_key_env``     the *name* of the environment variable, in the worker, that holds the key
@@ -144,6 +157,7 @@ class Program:
     model_options: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, str | Model] = field(default_factory=dict)
     predictors: Mapping[str, str] = field(default_factory=dict)
+    fallback: Sequence[str | Model] = ()
     api_key: InitVar[object] = None
 
     def __post_init__(self, api_key: object) -> None:
@@ -158,6 +172,8 @@ class Program:
         _expand_model(self)
         if isinstance(self.models, Mapping):
             object.__setattr__(self, "models", {name: Model.read(given) for name, given in self.models.items()})
+        if isinstance(self.fallback, list | tuple):
+            object.__setattr__(self, "fallback", tuple(map(Model.read, self.fallback)))
         if isinstance(self.actions, tuple):
             object.__setattr__(self, "actions", tuple(map(Action.read, self.actions)))
         if errors := list(_depth_faults(self)):
@@ -195,6 +211,17 @@ class Program:
         actions = (action.name for action in self.manual_actions)
         named = (self.module, self.prompt, self.module_options.get("reward"), *self.tools, *actions)
         return frozenset(str(each).partition(":")[0] for each in named if is_reference(each))
+
+    @property
+    def main_model(self) -> Model:
+        """``model`` and its settings, as a :class:`dspex.Model`."""
+        settings = (self.api_key_env, self.api_base, self.temperature, self.max_tokens, self.model_options)
+        return Model(str(self.model), *settings)
+
+    @property
+    def fallback_models(self) -> Sequence[Model]:
+        """``fallback``, each as a :class:`dspex.Model`."""
+        return tuple(map(Model.read, self.fallback))
 
     @property
     def named_models(self) -> Mapping[str, Model]:
@@ -312,17 +339,11 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
     if program.prompt is not None and program.prompt not in PROMPTS and not is_reference(program.prompt):
         expected = f"one of {', '.join(PROMPTS)}, or 'package.module:AdapterClass'"
         yield FieldError("prompt", expected, repr(program.prompt)[:80])
-    if program.temperature is not None and not (_is_number(program.temperature) and 0 <= program.temperature <= 2):
-        yield FieldError("temperature", "a number from 0 to 2", repr(program.temperature))
-    if program.max_tokens is not None and not (_is_int(program.max_tokens) and program.max_tokens >= 1):
-        yield FieldError("max_tokens", "a positive integer", repr(program.max_tokens))
+    yield from sampling_faults(program)
     if program.on_cut not in ON_CUT:
         yield FieldError("on_cut", f"one of {', '.join(ON_CUT)}", repr(program.on_cut)[:80])
-    if program.api_key_env is not None and not _ENV_NAME.fullmatch(program.api_key_env):
-        yield FieldError("api_key_env", "the name of an environment variable")
-    if program.api_base is not None and (fault := address_fault(program.api_base)):
-        yield fault
-    if program.model is not None and not _is_model(program.model):
+    yield from address_faults(program)
+    if program.model is not None and not is_model(program.model):
         yield FieldError("model", "'provider/model', 'smollm2' or a dspex.Model", repr(program.model)[:80])
     yield from option_faults("model_options", program.model_options)
     yield from _named_model_faults(program)
@@ -333,19 +354,19 @@ def _named_model_faults(program: Program) -> Iterator[FieldError]:
         yield FieldError("models", "a mapping from names to models, and predictors one to their names")
         return
     for name, given in program.models.items():
-        path = f"models.{name}"
-        if not isinstance(given, Model) or not _is_model(given.model):
-            yield FieldError(path, "'provider/model', 'smollm2' or a dspex.Model", repr(given)[:80])
-            continue
-        yield from option_faults(f"{path}.options", given.options)
-        if given.api_key_env is not None and not _ENV_NAME.fullmatch(given.api_key_env):
-            yield FieldError(f"{path}.api_key_env", "the name of an environment variable")
-        if given.api_base is not None and (fault := address_fault(given.api_base)):
-            yield replace(fault, path=f"{path}.api_base")
+        yield from model_faults(f"models.{name}", given)
     for predictor, name in program.predictors.items():
         if name not in program.models:
             known = ", ".join(sorted(program.models)) or "none"
             yield FieldError(f"predictors.{predictor}", f"the name of one of its models: {known}", repr(name)[:80])
+    if not isinstance(program.fallback, tuple):
+        yield FieldError("fallback", "a list of models", repr(program.fallback)[:80])
+        return
+    for place, given in enumerate(program.fallback):
+        yield from model_faults(f"fallback[{place}]", given)
+    if program.prompt == "two_step" and EXTRACTION not in program.models:
+        expected = "the model that reads the answers of prompt 'two_step'"
+        yield FieldError(f"models.{EXTRACTION}", expected, "nothing")
 
 
 def _adapter_faults(program: Program) -> Iterator[FieldError]:
@@ -395,7 +416,7 @@ def _refuse_secrets(program: Program) -> None:
 
 
 def _secret_paths(path: str, value: object) -> Iterator[str]:
-    if isinstance(value, str) and _SECRET_VALUE.search(value):
+    if isinstance(value, str) and _SECRET_VALUE.search(ENVIRONMENT.sub("", value)):
         yield path
     elif isinstance(value, Model):
         yield from _secret_paths(path, asdict(value))
@@ -404,12 +425,17 @@ def _secret_paths(path: str, value: object) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             inner = f"{path}.{key}"
-            if _SECRET_KEY.search(str(key)) and isinstance(item, str) and item:
+            if _SECRET_KEY.search(str(key)) and isinstance(item, str) and not _is_reference_to_secret(item):
                 yield inner
             yield from _secret_paths(inner, item)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from _secret_paths(f"{path}[{index}]", item)
+
+
+def _is_reference_to_secret(text: str) -> bool:
+    """Whether it only names variables, perhaps after a scheme: ``Bearer ${GATEWAY_TOKEN}``; or is empty."""
+    return not text or (ENVIRONMENT.search(text) is not None and _SCHEME.fullmatch(ENVIRONMENT.sub("", text)) is not None)
 
 
 def _plain(value: Any) -> Any:
@@ -433,6 +459,3 @@ def _is_int(value: object) -> bool:
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
-
-def _is_model(given: object) -> bool:
-    return isinstance(given, str) and (given == LOCAL_MODEL or _MODEL.fullmatch(given) is not None)

@@ -14,6 +14,7 @@ from workers.adapters.unrunnable import LACKS_KEY, RUNS_ELSEWHERE
 
 __all__ = [
     "LONGEST_PAUSE_SECONDS",
+    "OUT_OF_REACH",
     "TRANSIENT",
     "WITHIN_ATTEMPT",
     "Deferred",
@@ -26,6 +27,8 @@ __all__ = [
 
 #: Failures of a model call that pass by themselves: unless marked otherwise, the call is made again in the attempt.
 TRANSIENT = frozenset({"provider_unavailable", "rate_limited", "model_timeout"})
+#: Failures of a model that another provider's model may not have: the program's next model is asked.
+OUT_OF_REACH = TRANSIENT | {"authentication", "billing"}
 #: How often, and how soon, a call is made within one attempt.
 WITHIN_ATTEMPT = Retry(max_attempts=3, backoff=0.5, max_backoff=4.0)
 #: How soon an execution is dispatched again whose program this worker cannot run.

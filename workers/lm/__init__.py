@@ -3,7 +3,7 @@
 An adapter that calls models needs two objects and one method::
 
     endpoints = Endpoints(local_model_url)              # one per adapter: it holds the connections
-    engine = RunEngine(run, await endpoints.of(run.program))
+    engine = await engine_of(run, endpoints)            # its model, and the models of its fallback
     answer = await engine.answer(lm15.serde.request_to_dict(request))
     response = lm15.serde.response_from_dict(answer)
 

@@ -7,7 +7,8 @@ Its callers keep no cache and make no retries. A call is replayed, or permitted,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -15,8 +16,10 @@ import lm15
 from lm15 import Response
 from lm15.serde import response_to_dict
 
+from dspex.errors import ModelError
 from workers.adapters.contract import Answer, Estimate, Run
 from workers.answers.candidates import AnswerReading
+from workers.attempt.retry_policy import OUT_OF_REACH
 from workers.lm.call_retries import CallRetries
 from workers.lm.connect.endpoint import Endpoint
 from workers.lm.connect.http_transport import extra_headers, last_request_id
@@ -35,6 +38,9 @@ __all__ = ["RunEngine"]
 # What an endpoint may raise for its own failures; anything else is a bug here, and is reported as one.
 _UPSTREAM = (lm15.LM15Error, aiohttp.ClientError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError)
 
+#: A response, and what followers see of it.
+_Answered = tuple[dict[str, Any], Preview | None]
+
 #: A member of responses in the journal, beside lm15's: the provider did not say why the answer ended.
 _END_UNKNOWN = "is_end_unknown"
 
@@ -43,15 +49,26 @@ class RunEngine:
     """The calls of one model in one run. ``was_cut``: the last answer ended at a limit of tokens.
 
     ``api_base`` is the address that the model is declared with: the program's, unless its code names another model.
+    ``fallback`` make the engines of the models that are asked when the one before is out of reach; ``adapt`` turns a
+    request to the first model into one to this model.
     """
 
     def __init__(
-        self, run: Run, endpoint: Endpoint, api_base: str | None = None, headers: Sequence[tuple[str, str]] = ()
+        self,
+        run: Run,
+        endpoint: Endpoint,
+        api_base: str | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        *,
+        fallback: Sequence[Callable[[], Awaitable[RunEngine]]] = (),
+        adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     ) -> None:
         self.run = run
         self.endpoint = endpoint
         self._api_base = api_base or run.program.api_base
         self._headers = headers
+        self._fallback = fallback
+        self._adapt = adapt
         self.was_cut = False
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,22 +80,58 @@ class RunEngine:
         exchange = current_exchange.get()
         if exchange is not None:
             exchange.requests.append(digest)
-        preview = Preview.of(self.run.stream, exchange)
-        response = await self.run.journal.perform(
-            digest,
-            self.endpoint.model,
-            lambda: self._ask(request, preview),
-            tries=CallRetries(self.run.deadline),
-            repair=exchange is not None and exchange.is_repair,
-            estimate=lambda: Estimate(*estimate(request, self.endpoint.rates)),
-            request=request,
-        )
+        response, preview = await self._first_answer(digest, request, exchange)
         is_end_unknown = response.get(_END_UNKNOWN, False)
         self.was_cut = response["finish_reason"] == "length" and not is_end_unknown
         if exchange is not None:
             exchange.is_end_unknown = is_end_unknown
             self._read(exchange, preview, answer_text(response))
         return response
+
+    async def _first_answer(self, digest: str, request: Mapping[str, Any], exchange: Exchange | None) -> _Answered:
+        """The answer of the first model in reach.
+
+        All of them are journaled as answers to the request to the first model, so that a later attempt replays what any
+        of them answered. When none answers, raises an error that another attempt may not have, else the last.
+        """
+        try:
+            return await self._perform(digest, request, exchange)
+        except ModelError as error:
+            if not self._fallback or error.code not in OUT_OF_REACH:
+                raise
+            errors = [error]
+        for next_engine in self._fallback:
+            try:
+                engine = await next_engine()
+                noted = {"instead_of": self.endpoint.model, "because": errors[0].code}
+                return await engine._perform(digest, request, exchange, noted)
+            except ModelError as error:
+                errors.append(error)
+                if error.code not in OUT_OF_REACH:
+                    break
+        raise next((error for error in errors if error.retryable), errors[-1])
+
+    async def _perform(
+        self,
+        digest: str,
+        request: Mapping[str, Any],
+        exchange: Exchange | None,
+        noted: Mapping[str, Any] = MappingProxyType({}),
+    ) -> _Answered:
+        """This model's answer, replayed or new; ``noted`` is recorded with a new one."""
+        if self._adapt is not None:
+            request = self._adapt(request)
+        preview = Preview.of(self.run.stream, exchange)
+        response = await self.run.journal.perform(
+            digest,
+            self.endpoint.model,
+            lambda: self._ask(request, preview, noted),
+            tries=CallRetries(self.run.deadline),
+            repair=exchange is not None and exchange.is_repair,
+            estimate=lambda: Estimate(*estimate(request, self.endpoint.rates)),
+            request=request,
+        )
+        return response, preview
 
     @property
     def cut_words(self) -> str:
@@ -106,7 +159,7 @@ class RunEngine:
             is_end_unknown=exchange.is_end_unknown,
         )
 
-    async def _ask(self, request: Mapping[str, Any], preview: Preview | None) -> Answer:
+    async def _ask(self, request: Mapping[str, Any], preview: Preview | None, noted: Mapping[str, Any]) -> Answer:
         """Ask once: a call that is paid for."""
         endpoint = self.endpoint
         last_request_id.set(None)
@@ -121,7 +174,7 @@ class RunEngine:
                 error,
                 model=endpoint.model,
                 address=notes.url or endpoint.address,
-                key_variable=self.run.program.api_key_env,
+                key_variable=self.run.program.api_key_env if endpoint.model == self.run.program.model else None,
                 longest_wait=endpoint.longest_wait,
             ) from None
         provider = endpoint.route.provider
@@ -133,7 +186,7 @@ class RunEngine:
             completion_tokens=completion_tokens,
             cost_usd=cost_usd(response, provider, await endpoint.rates_of(response.model)),
             request_id=_request_id(response),
-            notes=notes.as_data(),
+            notes={**notes.as_data(), **noted},
         )
 
     async def _complete(self, request: Mapping[str, Any], preview: Preview | None, notes: CallNotes) -> Response:

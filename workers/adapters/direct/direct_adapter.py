@@ -22,6 +22,7 @@ from workers.lm.connect.local_model import LocalModelAddress
 from workers.lm.engine import RunEngine
 from workers.lm.exchange import Exchange, begin_exchange
 from workers.lm.replay import answer_text
+from workers.lm.run_engines import engine_of
 from workers.observe.redact import fields_at_fault
 
 __all__ = ["DirectAdapter"]
@@ -45,11 +46,11 @@ class DirectAdapter:
 
     async def execute(self, run: Run) -> Mapping[str, Any]:
         """The outputs as the model wrote them, not validated; see :meth:`workers.adapters.contract.Adapter.execute`."""
-        endpoint = await self._endpoints.of(run.program)
-        prompt = self._prompt(run.program, endpoint)
+        engine = await engine_of(run, self._endpoints)
+        prompt = self._prompt(run.program, engine.endpoint)
         expected = expected_outputs(run.program.signature)
         with begin_exchange(expected, is_followed=True) as exchange:
-            return await _Conversation(run, prompt, RunEngine(run, endpoint), exchange, expected).outputs()
+            return await _Conversation(run, prompt, engine, exchange, expected).outputs()
 
     async def close(self) -> None:
         """Close the connections to models."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,7 @@ from dspex.signatures.fields import Field, Type
 from dspex.signatures.values.validators import build_validator
 from workers.answers.expected import Expected, Output
 from workers.lm.connect.endpoint import Endpoint
+from workers.lm.request_settings import request_settings
 
 __all__ = ["DirectPrompt", "check_state", "declared", "expected_outputs"]
 
@@ -114,6 +116,7 @@ def _dialect(endpoint: Endpoint) -> str:
 
 def _config(program: Program, endpoint: Endpoint) -> Iterator[tuple[str, Any]]:
     """The settings that the program makes. Raises ModelError for one that the model does not take."""
+    yield from request_settings(replace(program.main_model, temperature=None, max_tokens=None)).items()
     for name in ("temperature", "max_tokens"):
         value = getattr(program, name)
         if value is None:

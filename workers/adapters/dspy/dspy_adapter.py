@@ -41,6 +41,7 @@ from workers.lm.connect.endpoint import Endpoints, LocalModelUrl
 from workers.lm.connect.local_model import LocalModelAddress
 from workers.lm.connect.providers import SchemaDialect, schema_dialect
 from workers.lm.engine import RunEngine
+from workers.lm.run_engines import engine_of
 
 __all__ = ["DspyAdapter"]
 
@@ -101,7 +102,7 @@ class DspyAdapter:
         the journaled answer has them. Declare an output named ``reasoning`` to have it in the result.
         """
         hosted = await self._host(run.program)
-        engine = RunEngine(run, await self._endpoints.of(run.program), headers=_headers(run.program))
+        engine = await engine_of(run, self._endpoints)
         try:
             with hosted_run(engine, self._endpoints) as current:
                 outputs = outputs_of(run.program, await self._predict(hosted, current), is_own=hosted.module.is_own)
@@ -194,10 +195,6 @@ def _prompt_of(program: Program) -> Callable[[RunEngine], dspy.Adapter]:
         return _PROMPTS[style]
     made = _DSPY_PROMPTS.get(style) or load(program, style, allowed_packages())
     return lambda _: made()
-
-
-def _headers(program: Program) -> tuple[tuple[str, str], ...]:
-    return tuple(program.model_options.get("extra_headers", {}).items())
 
 
 def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexError:

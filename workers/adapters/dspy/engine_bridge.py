@@ -87,7 +87,8 @@ class HostedRun:
             if self._endpoints is None:
                 raise RuntimeError("a run without endpoints has one model")
             endpoint = await self._endpoints.of_code(self.run.program, model)
-            known = RunEngine(self.run, endpoint, model.api_base, model.headers)
+            headers = await self._endpoints.headers_of_code(model)
+            known = RunEngine(self.run, endpoint, model.api_base, headers)
             self._others[model] = known
         return known
 

@@ -14,7 +14,8 @@ from lm15 import LM15Error, Response
 from lm15.serde import request_from_dict
 
 from dspex.errors import ModelError
-from dspex.program.program import LOCAL_MODEL, Program
+from dspex.program.models import LOCAL_MODEL, Model
+from dspex.program.program import Program
 from dspex.settings import Settings
 from workers.lm.connect import chat_media, litellm, providers
 from workers.lm.connect.http_transport import HttpTransport
@@ -121,6 +122,14 @@ class Endpoints:
         address = await self._address(program)
         key = await self._keys.named(program) if program.api_key_env else None
         return await self._at(model, address, key, bundled=_is_bundled(program))
+
+    async def headers(self, model: Model) -> tuple[tuple[str, str], ...]:
+        """The extra headers of a model, with the secrets that they name. Raises ModelError ``authentication``."""
+        return await self._keys.headers(model.model, model.options.get("extra_headers", {}))
+
+    async def headers_of_code(self, named: NamedModel) -> tuple[tuple[str, str], ...]:
+        """The extra headers of a model that the program's own code names. Raises as :meth:`headers` does."""
+        return await self._keys.headers(named.model, dict(named.headers))
 
     async def of_code(self, program: Program, named: NamedModel) -> Endpoint:
         """The endpoint of a model that the program's own code names.

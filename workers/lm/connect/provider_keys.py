@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from dspex.errors import ConfigurationError, ModelError
+from dspex.program.models import ENVIRONMENT
 from dspex.settings import Secrets, Settings, variable
 from dspex.settings.secrets import FILE_SUFFIX
 from workers.lm.connect.providers import key_names
@@ -43,17 +44,24 @@ class Keys:
     async def named(self, program: AskedModel) -> str:
         """The key that a program names. Raises ModelError ``authentication`` when there is none, or when the name is
         a setting of DSPex: a program must not send those to its own address."""
-        name = str(program.api_key_env)
+        return await self._named(str(program.api_key_env), program.model, "for its API key")
+
+    async def headers(self, model: Any, given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """The headers of a model, with the values of the variables that they name. Raises as :meth:`named` does."""
+        names = {name for text in given.values() for name in ENVIRONMENT.findall(text)}
+        values = {name: await self._named(name, model, "in a header") for name in sorted(names)}
+        return tuple((header, ENVIRONMENT.sub(lambda found: values[found[1]], text)) for header, text in given.items())
+
+    async def _named(self, name: str, model: Any, use: str) -> str:
         if name.removesuffix(FILE_SUFFIX) in self._own_settings:
-            raise _no_key(program, f"{name} is a setting of DSPex, not an API key")
+            raise _no_key(name, model, use, f"{name} is a setting of DSPex, not an API key")
         try:
             value = await self._first([name])
         except ConfigurationError as error:
-            raise _no_key(program, str(error)) from error
+            raise _no_key(name, model, use, str(error)) from error
         if value is None:
-            raise _no_key(
-                program, f"the worker has no environment variable {name} and no {name}_FILE; set one and restart it"
-            )
+            missing = f"the worker has no environment variable {name} and no {name}_FILE; set one and restart it"
+            raise _no_key(name, model, use, missing)
         return value
 
     async def own(self, model: str) -> str | None:
@@ -84,10 +92,10 @@ def _sendable(name: str, value: str) -> str:
     return key
 
 
-def _no_key(program: AskedModel, reason: str) -> ModelError:
+def _no_key(name: str, model: Any, use: str, reason: str) -> ModelError:
     return ModelError(
-        f"model {program.model!r} names {program.api_key_env} for its API key: {reason}",
+        f"model {model!r} names {name} {use}: {reason}",
         code="authentication",
         retryable=False,
-        variable=program.api_key_env,
+        variable=name,
     )
