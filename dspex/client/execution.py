@@ -17,6 +17,7 @@ from dspex.client.result import Result, recorded_result
 from dspex.client.session import Session
 from dspex.errors import DspexError, ResultNotReady
 from dspex.program.internal_programs import is_internal
+from dspex.store.lifecycle.executions import EXTRA
 from dspex.store.lifecycle.status import Status
 from dspex.wait.blocking_driver import complete, iterate
 from dspex.wait.completion import any_final
@@ -123,12 +124,26 @@ class ExecutionSnapshot:
     @property
     def action_results(self) -> dict[str, Any]:
         """The results of the program's actions in the last attempt, by name; without a key no sealed ones."""
+        return _without_extra(self._results)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What a completed program gave besides its outputs, by name: the ``reasoning`` of ``chain_of_thought``, the
+        ``trajectory`` of an agent, further values of a prediction. Empty where it is sealed and there is no key.
+
+        Values that JSON cannot hold are left out, and the longest ones where together they are larger than 256 KiB.
+        Nothing is kept of a program with ``record="none"``.
+        """
+        return dict(self._results.get(EXTRA, {}))
+
+    @property
+    def _results(self) -> dict[str, Any]:
         return self._opened(self._row["action_results"] or {}, "action_results")
 
     @property
     def shown_action_results(self) -> dict[str, Any]:
         """The results of actions without sealed values, for logs and screens."""
-        return self._session.sealing.shown_whole(self._row["action_results"] or {})
+        return _without_extra(self._session.sealing.shown_whole(self._row["action_results"] or {}))
 
     @property
     def metadata(self) -> dict[str, Any] | None:
@@ -187,6 +202,10 @@ class ExecutionSnapshot:
         if timeout == 0:
             raise ResultNotReady(f"execution {self.id} is {self.status}", execution_id=str(self.id))
         raise await driver.call(partial(self._session.timed_out, self._row, timeout))
+
+
+def _without_extra(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in results.items() if name != EXTRA}
 
 
 async def _final_row(driver: Driver, id: UUID, seconds: float | None) -> Row | None:

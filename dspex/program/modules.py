@@ -10,7 +10,7 @@ from typing import Any
 
 from dspex.errors import FieldError
 
-__all__ = ["MODULES", "is_custom", "is_reference", "is_within", "module_faults"]
+__all__ = ["MODULES", "is_custom", "is_reference", "is_within", "module_faults", "runs_code"]
 
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
@@ -30,6 +30,11 @@ def is_custom(module: str) -> bool:
     return ":" in module
 
 
+def runs_code(module: str) -> bool:
+    """Whether it is one of :data:`MODULES` that runs code which the model writes."""
+    return module in MODULES and MODULES[module].runs_code
+
+
 @dataclass(frozen=True, slots=True)
 class _Option:
     """An argument of a module: a description of the expected value, and a test for it."""
@@ -41,12 +46,18 @@ class _Option:
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """``own_fields`` are fields that the module adds to a signature; ``own_inputs`` are reserved in the inputs only."""
+    """``own_fields`` are fields that the module adds to a signature; ``own_inputs`` are reserved in the inputs only, and
+    ``own_outputs`` in the outputs. ``own_tools`` are names that no tool may have. ``runs_code``: it runs code that the
+    model writes, in the worker's interpreter."""
 
     options: Mapping[str, _Option] = field(default_factory=dict)
     calls_tools: bool = False
+    needs_tools: bool = True
+    runs_code: bool = False
     own_fields: Collection[str] = ()
     own_inputs: Collection[str] = ()
+    own_outputs: Collection[str] = ()
+    own_tools: Collection[str] = ()
 
 
 def _integer(least: int, most: int, *, required: bool = False) -> _Option:
@@ -81,8 +92,40 @@ MODULES: Mapping[str, _Module] = {
         calls_tools=True,
         own_fields=(*_STEP, "reasoning"),
         own_inputs=("max_iters",),
+        own_tools=("finish",),
     ),
-    "program_of_thought": _Module({"max_iters": _integer(1, 100)}, own_fields=(*_CODE, "reasoning")),
+    "react_v2": _Module(
+        {"max_iters": _integer(1, 100)},
+        calls_tools=True,
+        own_inputs=("history", "max_iters", "next_thought", "tool_calls", "tools"),
+        own_outputs=("history", "termination_reason"),
+        own_tools=("submit",),
+    ),
+    "program_of_thought": _Module(
+        {"max_iters": _integer(1, 100)}, runs_code=True, own_fields=(*_CODE, "reasoning")
+    ),
+    "code_act": _Module(
+        {"max_iters": _integer(1, 100)},
+        calls_tools=True,
+        needs_tools=False,
+        runs_code=True,
+        own_fields=("finished", "generated_code", "reasoning", "trajectory"),
+        own_inputs=("interpreter", "max_iters"),
+    ),
+    "rlm": _Module(
+        {
+            "max_iters": _integer(1, 100),
+            "max_llm_calls": _integer(1, 10_000),
+            "max_output_chars": _integer(100, 10_000_000),
+            "sub_model": _Option("the name of one of the program's models", lambda value: isinstance(value, str)),
+        },
+        calls_tools=True,
+        needs_tools=False,
+        runs_code=True,
+        own_inputs=("SUBMIT", "interpreter_factory", "llm_query", "llm_query_batched", "print"),
+        own_outputs=("final_reasoning", "trajectory"),
+        own_tools=("SUBMIT", "llm_query", "llm_query_batched", "print"),
+    ),
     "best_of_n": _Module(_REWARDED),
     "refine": _Module(_REWARDED, own_fields=("hint_",)),
     "multi_chain_comparison": _Module(
@@ -107,7 +150,8 @@ def module_faults(
         taken = {*spec.own_inputs}
         if options.get("module") == "chain_of_thought":
             taken |= {*MODULES["chain_of_thought"].own_inputs}
-        for name in sorted(taken.intersection(inputs) | set(spec.own_fields).intersection([*inputs, *outputs])):
+        clashes = taken.intersection(inputs) | set(spec.own_outputs).intersection(outputs)
+        for name in sorted(clashes | set(spec.own_fields).intersection([*inputs, *outputs])):
             yield FieldError("signature", f"another name for {name!r}, which module {module!r} reserves")
 
 
@@ -136,7 +180,7 @@ def _tool_faults(module: str, spec: _Module, tools: Collection[Any]) -> Iterator
         if tools:
             yield FieldError("tools", f"none, since module {module!r} calls no tools", f"{len(tools)}")
         return
-    if not tools:
+    if not tools and spec.needs_tools:
         yield FieldError(
             "tools", f"functions that module {module!r} may call: ['package.module:function', …]", "nothing"
         )
@@ -144,6 +188,7 @@ def _tool_faults(module: str, spec: _Module, tools: Collection[Any]) -> Iterator
         if not is_reference(tool):
             yield FieldError("tools", "'package.module:function'", repr(tool)[:80])
     names = [str(tool).rpartition(":")[2] for tool in tools]
-    for name in sorted({name for name in names if names.count(name) > 1 or name == "finish"}):
-        why = "react ends with a tool of this name" if name == "finish" else "two tools have this name"
-        yield FieldError("tools", "functions of different names, none of them 'finish'", f"{name!r}: {why}")
+    for name in sorted({name for name in names if names.count(name) > 1 or name in spec.own_tools}):
+        why = f"module {module!r} has a tool of this name" if name in spec.own_tools else "two tools have this name"
+        expected = "functions of different names" + "".join(f", none of them {own!r}" for own in spec.own_tools)
+        yield FieldError("tools", expected, f"{name!r}: {why}")

@@ -364,6 +364,9 @@ def _named_model_faults(program: Program) -> Iterator[FieldError]:
         return
     for place, given in enumerate(program.fallback):
         yield from model_faults(f"fallback[{place}]", given)
+    sub_model = program.module_options.get("sub_model")
+    if program.module == "rlm" and sub_model is not None and sub_model not in program.models:
+        yield FieldError("module_options.sub_model", "the name of one of its models", repr(sub_model)[:80])
     if program.prompt == "two_step" and EXTRACTION not in program.models:
         expected = "the model that reads the answers of prompt 'two_step'"
         yield FieldError(f"models.{EXTRACTION}", expected, "nothing")

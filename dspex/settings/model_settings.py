@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FilePath
@@ -20,6 +21,12 @@ def _packages(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _factory(reference: str | None) -> str | None:
+    if reference is not None and not re.fullmatch(r"\w+(\.\w+)*:\w+", reference):
+        raise ValueError("not of the form package.module:factory")
+    return reference
+
+
 class ModelLimits(BaseModel):
     """The limits of a model for all workers together: concurrent calls, and calls and tokens per minute."""
 
@@ -35,6 +42,11 @@ class ModelSettings(BaseModel):
 
     program_packages: Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed), AfterValidator(_packages)] = Field(
         (), description="The packages that programs may load code from, separated by commas: acme.programs,tools."
+    )
+    code_interpreter: Annotated[str | None, AfterValidator(_factory)] = Field(
+        None,
+        description="What runs the code that models write, on workers: package.module:factory, which makes a DSPy "
+        "interpreter. Not set: Deno's sandbox (the extra `code`).",
     )
     model_limits: dict[str, ModelLimits] = Field(
         default_factory=dict,

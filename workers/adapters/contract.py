@@ -164,7 +164,8 @@ class Stream(Protocol):
 class Run:
     """One attempt: ``inputs`` are validated; ``attempt`` counts from 1; it is over at ``deadline``, a moment of
     ``time.monotonic()``. ``stream`` is None unless the execution was submitted to be streamed. An adapter adds to
-    ``repairs`` what it did to read the answers that it uses: the name of an output or "", and the repair."""
+    ``repairs`` what it did to read the answers that it uses: the name of an output or "", and the repair; and to
+    ``extra`` what the program gave besides its outputs, such as its reasoning, as JSON-friendly data."""
 
     execution_id: UUID
     attempt: int
@@ -175,6 +176,7 @@ class Run:
     deadline: float = math.inf
     stream: Stream | None = None
     repairs: list[tuple[str, str]] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Adapter(Protocol):

@@ -55,6 +55,8 @@ class Attempt:
         self.deadline = time.monotonic() + claimed.timeout_seconds
         #: The results of the program's actions, by name.
         self.action_results: dict[str, Any] = {}
+        #: What the program gave besides its outputs, by name.
+        self.extra: dict[str, Any] = {}
         self._calls: ModelCalls | None = None
         self.work = Supervised(host(self))
 
@@ -75,7 +77,10 @@ class Attempt:
             keeps=program.keeps_answers,
             keeps_requests=program.record == "full",
         )
-        return Run(claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, self._visible())
+        stream = self._visible()
+        return Run(
+            claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, stream, extra=self.extra
+        )
 
     @property
     def deferral(self) -> Deferred | None:

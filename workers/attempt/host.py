@@ -195,6 +195,7 @@ class Host:
         noted: dict[str, Any] = {"adapter": name, "module": run.program.module}
         try:
             run.repairs.clear()
+            run.extra.clear()
             raw = await (await self._adapters.get(name)).execute(run)
             return _validated(run, raw, trail)
         except DspexError as error:

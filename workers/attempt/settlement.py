@@ -13,10 +13,11 @@ from dspex.errors import DspexError
 from dspex.program.program import Retry
 from dspex.sealing.values import SealedAttempt
 from dspex.store.audit_chain import encode_events
-from dspex.store.lifecycle.executions import Settlement
+from dspex.store.lifecycle.executions import EXTRA, Settlement
 from dspex.store.lifecycle.status import Status
 from dspex.store.workers import Owned
 from workers.attempt.attempt import Attempt, Hosted
+from workers.attempt.extra_outputs import kept_extra
 from workers.attempt.retry_policy import Fail, after_failure
 
 __all__ = ["broken_off", "cancelled", "completed", "failed", "handed_back", "stored_error"]
@@ -108,10 +109,18 @@ def _settlement(attempt: Attempt, status: Status, **values: Any) -> Settlement:
         status.value,
         events=trail.encode(),
         metrics=_metrics(attempt),
-        action_results=json.dumps(attempt.action_results) if attempt.action_results else None,
+        action_results=_results(attempt, status),
         **values,
     )
     return settlement if attempt.sealed is None else _sealed(settlement, attempt.sealed)
+
+
+def _results(attempt: Attempt, status: Status) -> str | None:
+    """The results of actions, and what a completed program gave besides its outputs."""
+    results = dict(attempt.action_results)
+    if status is Status.COMPLETED and (extra := kept_extra(attempt.extra)):
+        results[EXTRA] = extra
+    return _NUL.sub(r"\1\\ufffd", json.dumps(results)) if results else None
 
 
 def _sealed(settlement: Settlement, sealed: SealedAttempt) -> Settlement:

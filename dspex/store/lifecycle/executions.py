@@ -28,6 +28,7 @@ from dspex.store.tables import executions
 __all__ = [
     "ADOPT",
     "CLAIM",
+    "EXTRA",
     "HOLD_SUSPECT",
     "SETTLE",
     "SETTLED",
@@ -327,6 +328,10 @@ WITH given AS (
 )
 SELECT id, status FROM settled, logged
 """
+
+
+#: The member of stored ``action_results`` that has what the program gave besides its outputs. No action has such a name.
+EXTRA = "dspex:extra"
 
 
 class Settlement(NamedTuple):

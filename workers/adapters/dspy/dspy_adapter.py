@@ -32,7 +32,7 @@ from workers.adapters.dspy.dspy_hooks import install, named_models
 from workers.adapters.dspy.dspy_signature import dspy_inputs
 from workers.adapters.dspy.engine_bridge import HostedRun, hosted_run, program_failure
 from workers.adapters.dspy.modules import HostedModule, host_module
-from workers.adapters.dspy.modules.returned_values import outputs_of, refuse_unfit
+from workers.adapters.dspy.modules.returned_values import extra_of, outputs_of, refuse_unfit
 from workers.adapters.dspy.prompts import UnreadableAnswer
 from workers.adapters.dspy.run_loop import BlocksLoop
 from workers.adapters.user_code import allowed_packages, load
@@ -98,16 +98,19 @@ class DspyAdapter:
     async def execute(self, run: Run) -> Mapping[str, Any]:
         """The outputs that the signature declares. The caller validates them.
 
-        Fields that DSPy adds (the ``reasoning`` of ``chain_of_thought``) are not part of the contract and are left out;
-        the journaled answer has them. Declare an output named ``reasoning`` to have it in the result.
+        Fields that DSPy adds (the ``reasoning`` of ``chain_of_thought``) are not part of the contract: they are in
+        ``run.extra``. Declare an output named ``reasoning`` to have it in the result.
         """
         hosted = await self._host(run.program)
         engine = await engine_of(run, self._endpoints)
         try:
             with hosted_run(engine, self._endpoints) as current:
-                outputs = outputs_of(run.program, await self._predict(hosted, current), is_own=hosted.module.is_own)
+                returned = await self._predict(hosted, current)
+                outputs = outputs_of(run.program, returned, is_own=hosted.module.is_own)
                 if hosted.module.is_own:
                     refuse_unfit(run.program, outputs, current.trace)
+                if run.program.record != "none":
+                    run.extra.update(extra_of(run.program, returned))
         except BlocksLoop:
             return await self._again_in_a_thread(run)
         except Exception as error:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import Any
 
 import dspy
@@ -17,7 +15,7 @@ from dspy.primitives.code_interpreter import CodeInterpreterError
 from dspex.errors import ProgramError
 from workers.adapters.dspy.linear_readers import code_of_program
 
-__all__ = ["MultiChainComparison", "ProgramOfThought", "ReAct"]
+__all__ = ["RLM", "CodeAct", "MultiChainComparison", "ProgramOfThought", "ReAct", "needs_interpreter"]
 
 
 class ReAct(dspy.ReAct):  # type: ignore[misc]
@@ -67,39 +65,71 @@ def _in_order(chains: list[dspy.Prediction]) -> list[dspy.Prediction]:
     return sorted(chains, key=lambda chain: sorted((name, str(value)) for name, value in chain.items()))
 
 
-class ProgramOfThought(getattr(dspy, "ProgramOfThought", dspy.Module)):  # type: ignore[misc]
+def _of_dspy(name: str) -> type[dspy.Module]:
+    """A module of DSPy's; one that raises ProgramError ``module_missing`` where DSPy has none of this name: 3.5 removes
+    ProgramOfThought and CodeAct."""
+    found: type[dspy.Module] | None = getattr(dspy, name, None)
+    return found or type(name, (_Missing,), {})
+
+
+class _Missing(dspy.Module):  # type: ignore[misc]
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise ProgramError(
+            f"DSPy {dspy.__version__} has no {type(self).__name__}: use module 'rlm'", code="module_missing"
+        )
+
+
+class _RunsCode(dspy.Module):  # type: ignore[misc]
+    """What fails in the interpreter fails the attempt, and another attempt may succeed."""
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        """Raises ProgramError ``interpreter_failed``."""
+        try:
+            return super().forward(**inputs)
+        except CodeInterpreterError as error:
+            raise ProgramError(
+                f"the interpreter of module {type(self).__name__!r} could not be started, or broke: Deno fetches its "
+                "Python runtime from npm and deno.land on first use, into DENO_DIR",
+                code="interpreter_failed",
+                retryable=True,
+            ) from error
+
+
+class ProgramOfThought(_RunsCode, _of_dspy("ProgramOfThought")):  # type: ignore[misc]
     """``dspy.ProgramOfThought``; it is synchronous, so it runs in a thread of the worker's."""
 
     def __init__(self, signature: type[dspy.Signature], *, max_iters: int) -> None:
-        """Raises ProgramError ``module_missing`` where DSPy has no such module: 3.5 removes it."""
-        if not hasattr(dspy, "ProgramOfThought"):
-            raise ProgramError(
-                f"DSPy {dspy.__version__} has no ProgramOfThought: use a module of your own with dspy.RLM",
-                code="module_missing",
-            )
         with _no_deprecation():
             super().__init__(signature, max_iters=max_iters)
 
     def _parse_code(self, code_data: Any) -> tuple[str, str | None]:
         return code_of_program(code_data.get("generated_code", ""))
 
-    def forward(self, **inputs: Any) -> dspy.Prediction:
-        """Raises ProgramError ``interpreter_missing`` before any call is paid for, or ``interpreter_failed``."""
-        if find_spec("deno") is None and shutil.which("deno") is None:
-            raise ProgramError(
-                "module 'program_of_thought' runs the code that the model writes in Deno's sandbox, which this worker "
-                'does not have: install it there with `pip install "dspex[code]"`',
-                code="interpreter_missing",
-            )
-        try:
-            return super().forward(**inputs)
-        except CodeInterpreterError as error:
-            raise ProgramError(
-                "the sandbox of module 'program_of_thought' could not be started, or broke: Deno fetches its Python "
-                "runtime from npm and deno.land on first use, into DENO_DIR",
-                code="interpreter_failed",
-                retryable=True,
-            ) from error
+
+class CodeAct(_RunsCode, _of_dspy("CodeAct")):  # type: ignore[misc]
+    """``dspy.CodeAct``, in a thread of the worker's: its tools are functions whose source runs in the interpreter."""
+
+    def __init__(self, signature: type[dspy.Signature], *, tools: list[Any], max_iters: int) -> None:
+        with _no_deprecation():
+            super().__init__(signature, tools=tools, max_iters=max_iters)
+
+    def _parse_code(self, code_data: Any) -> tuple[str, str | None]:
+        return code_of_program(code_data.get("generated_code", ""))
+
+
+class RLM(_RunsCode, _of_dspy("RLM")):  # type: ignore[misc]
+    """``dspy.RLM``, in a thread of the worker's."""
+
+    def __init__(self, signature: type[dspy.Signature], **options: Any) -> None:
+        with _no_deprecation():
+            super().__init__(signature, **options)
+
+
+def needs_interpreter(module: dspy.Module) -> bool:
+    """Whether it, or a module within it, runs code in DSPy's default interpreter."""
+    default = getattr(dspy, "PythonInterpreter", None)
+    factories = (getattr(part, "_interpreter_factory", None) for _, part in module.named_sub_modules())
+    return any(factory is not None and factory is default for factory in factories)
 
 
 @contextmanager

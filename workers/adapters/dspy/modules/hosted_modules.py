@@ -19,10 +19,18 @@ from dspex.program.models import find_model
 from dspex.program.models import model as find_named
 from dspex.program.modules import is_custom
 from dspex.program.program import Program
+from workers.adapters.code_interpreter import interpreter_name, missing_interpreter
 from workers.adapters.dspy.dspy_hooks import configured_at_import, configured_by, named_models
 from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
 from workers.adapters.dspy.given_values import InputTypes
-from workers.adapters.dspy.modules.agents import MultiChainComparison, ProgramOfThought, ReAct
+from workers.adapters.dspy.modules.agents import (
+    RLM,
+    CodeAct,
+    MultiChainComparison,
+    ProgramOfThought,
+    ReAct,
+    needs_interpreter,
+)
 from workers.adapters.dspy.modules.rewards import BestOfN, Refine
 from workers.adapters.dspy.modules.state import apply_state
 from workers.adapters.dspy.modules.tools import tools_of
@@ -39,6 +47,7 @@ REASONING = "reasoning"
 
 _REACT_STEPS = 20
 _CODE_TRIES = 3
+_CODE_STEPS = 5
 _CHAINS = 3
 _CHAINS_TEMPERATURE = 0.7
 
@@ -111,7 +120,8 @@ def _on_own_loop(module: dspy.Module, arguments: Mapping[str, Any]) -> Any:
 def host_module(program: Program, flavour: Flavour) -> HostedModule:
     """The program's module for a worker. It may import the user's code, which takes as long as it takes.
 
-    Raises ModuleNotAllowed, and ProgramError when the code cannot be found or the state does not fit.
+    Raises ModuleNotAllowed, and ProgramError when the code cannot be found, the state does not fit, or the module needs
+    an interpreter that this worker does not have.
     """
     is_own = is_custom(program.module)
     found = find_model.set(named_models(program))
@@ -121,6 +131,8 @@ def host_module(program: Program, flavour: Flavour) -> HostedModule:
             _give_models(program, module)
     finally:
         find_model.reset(found)
+    if needs_interpreter(module) and interpreter_name() is None:
+        raise missing_interpreter(program.name)
     return HostedModule(module, is_own=is_own, settings=settings)
 
 
@@ -166,6 +178,13 @@ def _module(program: Program, signature: type[dspy.Signature], packages: Collect
         case "react":
             tools = tools_of(program, packages)
             return ReAct(signature, tools=tools, max_iters=options.get("max_iters", _REACT_STEPS))
+        case "react_v2":
+            return dspy.ReActV2(signature, tools=tools_of(program, packages), max_iters=options.get("max_iters", _REACT_STEPS))
+        case "code_act":
+            tools = tools_of(program, packages)
+            return CodeAct(signature, tools=tools, max_iters=options.get("max_iters", _CODE_STEPS))
+        case "rlm":
+            return RLM(signature, tools=tools_of(program, packages), **_rlm_options(options))
         case "program_of_thought":
             return ProgramOfThought(signature, max_iters=options.get("max_iters", _CODE_TRIES))
         case "best_of_n" | "refine" as kind:
@@ -184,6 +203,12 @@ def _module(program: Program, signature: type[dspy.Signature], packages: Collect
             )
         case other:
             raise ProgramError(f"program {program.name!r}: the dspy adapter does not host module {other!r}")
+
+
+def _rlm_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``dspy.RLM``; another of the program's models may answer its own questions."""
+    given = {name: value for name, value in options.items() if name != "sub_model"}
+    return given | ({"sub_lm": find_named(options["sub_model"])} if "sub_model" in options else {})
 
 
 def _inner(program: Program, signature: type[dspy.Signature]) -> dspy.Module:

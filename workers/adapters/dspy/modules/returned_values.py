@@ -15,7 +15,7 @@ from workers.adapters.dspy.answer_repair import declared_outputs
 from workers.adapters.dspy.dspy_signature import dspy_names
 from workers.adapters.dspy.stored_values import stored
 
-__all__ = ["outputs_of", "refuse_unfit"]
+__all__ = ["extra_of", "outputs_of", "refuse_unfit"]
 
 
 def outputs_of(program: Program, returned: Any, *, is_own: bool) -> dict[str, Any]:
@@ -37,6 +37,16 @@ def outputs_of(program: Program, returned: Any, *, is_own: bool) -> dict[str, An
     if len(names) == 1:
         return {names[0]: stored(returned)}
     raise _not_outputs(program, returned)
+
+
+def extra_of(program: Program, returned: Any) -> dict[str, Any]:
+    """What a prediction or a mapping has besides the declared outputs, in its stored form: ``reasoning``, the
+    ``trajectory`` of an agent."""
+    if not isinstance(returned, dspy.Prediction | Mapping):
+        return {}
+    outputs = {field.name for field in program.signature.output_fields}
+    declared = {*outputs, *(ours for name, ours in dspy_names(program.signature).items() if name in outputs)}
+    return {name: stored(value) for name, value in returned.items() if name not in declared and isinstance(name, str)}
 
 
 def refuse_unfit(program: Program, outputs: Mapping[str, Any], trace: Sequence[tuple[Any, Any, Any]]) -> None:
