@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from dspex.program.limits import Limits
     from dspex.program.models import Model, model
     from dspex.program.program import Program, Retry
+    from dspex.program.setup_functions import setup
+    from dspex.program.tools import tool
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
     from dspex.store.lifecycle.status import Status
@@ -72,6 +74,8 @@ _MODULES = (
     "program.actions",
     "program.models",
     "program.program",
+    "program.setup_functions",
+    "program.tools",
     "submit.batch_rows",
     "settings",
     "operations.health.conditions",
@@ -151,7 +155,9 @@ __all__ = [
     "adapters",
     "model",
     "register_type",
+    "setup",
     "signature",
+    "tool",
 ]
 
 

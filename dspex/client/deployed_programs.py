@@ -6,9 +6,12 @@ import difflib
 import json
 import logging
 import threading
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
-from dspex.errors import FieldError, ProgramNotFound, ProgramVersionMismatch, ValidationError
+from dspex.errors import FieldError, ProgramError, ProgramNotFound, ProgramVersionMismatch, ValidationError
+from dspex.program.modules import runs_code
 from dspex.program.program import Program
 from dspex.program.storable_text import STORABLE, is_storable
 from dspex.store import programs, workers
@@ -35,9 +38,15 @@ class Catalogue:
         self._versions: dict[tuple[str, str], Program] = {}
 
     def deploy(self, program: Program, bounds: Bounds) -> Deployed:
-        """Store the program and make this version the current one. Raises ValidationError when it is too large."""
+        """Store the program and make this version the current one.
+
+        Raises ValidationError when it is too large, ProgramError ``interpreter_missing`` when it runs code that the
+        model writes and no live worker has an interpreter.
+        """
         if faults := list(bounds.program_faults(json.dumps(program.content, ensure_ascii=False).encode())):
             raise ValidationError.of(f"program {program.name!r}", faults)
+        if runs_code(program.module):
+            self._require_interpreter(program)
         deployed = self._database.run(
             partial(programs.deploy, program=program), saved=f"program {program.name!r} was not deployed"
         )
@@ -48,7 +57,7 @@ class Catalogue:
 
     def _warn_of_refusals(self, program: Program) -> None:
         """Log a warning if live workers do not allow the program's own code."""
-        live = [worker for worker in self._database.run(workers.listing) if worker["live"]]
+        live = self._live_workers()
         refusing = [worker for worker in live if refused_modules(program, worker)]
         if refusing:
             log.warning(
@@ -58,6 +67,20 @@ class Catalogue:
                 ", ".join(f"process {worker['pid']} on {worker['host']}" for worker in refusing[:MOST_NAMED]),
                 ", ".join(sorted({name for worker in refusing for name in refused_modules(program, worker)})),
             )  # fmt: skip
+
+    def _require_interpreter(self, program: Program) -> None:
+        live = self._live_workers()
+        if live and not any(worker["code_interpreter"] for worker in live):
+            raise ProgramError(
+                f"program {program.name!r} was not deployed: module {program.module!r} runs code that the model writes, "
+                f"and none of the {len(live)} live workers has an interpreter for it: install Deno's sandbox there with "
+                '`pip install "dspex[code]"`, or name another interpreter in DSPEX_CODE_INTERPRETER',
+                code="interpreter_missing",
+                program=program.name,
+            )
+
+    def _live_workers(self) -> list[Mapping[str, Any]]:
+        return [worker for worker in self._database.run(workers.listing) if worker["live"]]
 
     def version(self, name: str, version: str) -> Program:
         """This version of the program. Raises ProgramNotFound."""

@@ -254,6 +254,10 @@ workers = Table(
     Column("unrunnable", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     # The packages from which it loads users' code.
     Column("program_packages", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    # What runs the code that models write: "deno", a reference to a factory, or nothing.
+    Column("code_interpreter", Text),
+    # The functions that load what is heavy, each with its time and memory.
+    Column("setups", JSON, nullable=False, server_default=text("'[]'")),
     # The memory of its process, and the share of a core that it used since the last heartbeat.
     Column("memory_bytes", BigInteger),
     Column("cpu", Double),

@@ -46,14 +46,14 @@ LIVE = f"""(w.stopped_at IS NULL AND (
 
 _REGISTER = text("""
 INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, unrunnable,
-    program_packages, started_at, heartbeat_at)
+    program_packages, code_interpreter, setups, started_at, heartbeat_at)
 VALUES (:id, :host, :pid, :version, 'running', :concurrency, 0, :lease_seconds, CAST(:unrunnable AS text[]),
-    CAST(:program_packages AS text[]), clock_timestamp(), clock_timestamp())
+    CAST(:program_packages AS text[]), :code_interpreter, CAST(:setups AS json), clock_timestamp(), clock_timestamp())
 """)
 _BEAT = text("""
 UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, concurrency = :concurrency,
     state = :state, trouble = :trouble, memory_bytes = :memory_bytes, cpu = :cpu,
-    unrunnable = CAST(:unrunnable AS text[])
+    unrunnable = CAST(:unrunnable AS text[]), setups = CAST(:setups AS json)
 WHERE id = :id AND stopped_at IS NULL
 """)
 _OWNED = text("""
@@ -110,7 +110,8 @@ class UnrunnableVersion(NamedTuple):
 class Vitals(NamedTuple):
     """The state of a live worker: how many executions it runs, and how many it can; ``state`` is running or stopping;
     ``trouble`` describes what keeps it from working; ``cpu`` is the share of a core that it used lately;
-    ``unrunnable``: the versions that it cannot run, encoded."""
+    ``unrunnable``: the versions that it cannot run, encoded; ``setups``: the setup functions that have run in it, as JSON
+    text."""
 
     running: int
     concurrency: int
@@ -119,6 +120,7 @@ class Vitals(NamedTuple):
     memory_bytes: int | None = None
     cpu: float | None = None
     unrunnable: Sequence[str] = ()
+    setups: str = "[]"
 
 
 class Owned(NamedTuple):
@@ -144,8 +146,11 @@ def register(
     lease_seconds: float,
     unrunnable: Sequence[str] = (),
     program_packages: Sequence[str] = (),
+    code_interpreter: str | None = None,
+    setups: str = "[]",
 ) -> None:
-    """Insert the row of a worker; ``program_packages`` are those from which it loads users' code."""
+    """Insert the row of a worker; ``program_packages`` are those from which it loads users' code, ``code_interpreter``
+    runs code that models write, ``setups`` is as in :class:`Vitals`."""
     connection.execute(
         _REGISTER,
         {
@@ -157,6 +162,8 @@ def register(
             "lease_seconds": lease_seconds,
             "unrunnable": list(unrunnable),
             "program_packages": list(program_packages),
+            "code_interpreter": code_interpreter,
+            "setups": setups,
         },
     )
 

@@ -18,6 +18,7 @@ from dspex.program.modules import is_reference, is_within
 from dspex.program.program import Program
 from dspex.settings import Settings
 from workers.adapters.import_record import ended_processes, recorded
+from workers.adapters.setups import run_setups
 
 __all__ = ["allow_packages", "allowed_packages", "load"]
 
@@ -42,8 +43,10 @@ def allowed_packages() -> Collection[str]:
 def load(program: Program, reference: str, packages: Collection[str]) -> Callable[..., Any]:
     """The function or class that ``package.module:name`` names.
 
-    Raises ModuleNotAllowed for one from outside ``packages``, and ProgramError ``code_not_found`` when there is none or
-    its module cannot be imported: another worker may have it.
+    What the module loads once per process (:func:`dspex.setup`) is loaded then.
+
+    Raises ModuleNotAllowed for one from outside ``packages``, and ProgramError ``code_not_found`` when there is none,
+    its module cannot be imported or its setup fails: another worker may have it.
     """
     module, _, name = reference.partition(":")
     if not is_reference(reference) or not is_within(module, packages):
@@ -65,6 +68,7 @@ def load(program: Program, reference: str, packages: Collection[str]) -> Callabl
         raise ProgramError(f"program {program.name!r}: {reference!r} is a {type(found).__name__}, not a function")
     if not is_within(_home(found), packages):
         raise _refused(program, reference, packages, of=_home(found))
+    run_setups(program.name, packages)
     return found  # type: ignore[no-any-return]
 
 

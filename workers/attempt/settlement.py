@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import to_json
@@ -17,11 +18,12 @@ from dspex.store.lifecycle.executions import EXTRA, Settlement
 from dspex.store.lifecycle.status import Status
 from dspex.store.workers import Owned
 from workers.attempt.attempt import Attempt, Hosted
-from workers.attempt.extra_outputs import kept_extra
 from workers.attempt.retry_policy import Fail, after_failure
 
 __all__ = ["broken_off", "cancelled", "completed", "failed", "handed_back", "stored_error"]
 
+#: The most bytes of JSON that are kept of what a program gave besides its outputs: an agent may make many steps.
+EXTRA_BYTES_MOST = 256 * 1024
 #: The policy of an execution whose program cannot be read.
 NO_RETRY = Retry(max_attempts=1)
 #: U+0000 as JSON writes it, after an even number of backslashes.
@@ -118,9 +120,25 @@ def _settlement(attempt: Attempt, status: Status, **values: Any) -> Settlement:
 def _results(attempt: Attempt, status: Status) -> str | None:
     """The results of actions, and what a completed program gave besides its outputs."""
     results = dict(attempt.action_results)
-    if status is Status.COMPLETED and (extra := kept_extra(attempt.extra)):
+    if status is Status.COMPLETED and (extra := _kept(attempt.extra)):
         results[EXTRA] = extra
     return _NUL.sub(r"\1\\ufffd", json.dumps(results)) if results else None
+
+
+def _kept(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON can hold of it, without the longest values if together they are too long."""
+    sizes = {name: size for name, value in extra.items() if (size := _size(value)) is not None}
+    while sum(sizes.values()) > EXTRA_BYTES_MOST:
+        del sizes[max(sizes, key=sizes.__getitem__)]
+    return {name: extra[name] for name in sizes}
+
+
+def _size(value: Any) -> int | None:
+    """The length as JSON; None for what is none."""
+    try:
+        return len(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def _sealed(settlement: Settlement, sealed: SealedAttempt) -> Settlement:

@@ -40,6 +40,7 @@ class Lease(Periodic):
         *,
         lease_seconds: float,
         program_packages: Sequence[str],
+        code_interpreter: str | None,
         vitals: Callable[[], workers.Vitals],
         on_lost: Callable[[], None],
         on_renewed: Callable[[Sequence[workers.Owned]], None],
@@ -49,6 +50,7 @@ class Lease(Periodic):
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._program_packages = program_packages
+        self._code_interpreter = code_interpreter
         self._vitals = vitals
         self._on_lost = on_lost
         self._on_renewed = on_renewed
@@ -87,6 +89,8 @@ class Lease(Periodic):
                 lease_seconds=self._lease_seconds,
                 unrunnable=vitals.unrunnable,
                 program_packages=self._program_packages,
+                code_interpreter=self._code_interpreter,
+                setups=vitals.setups,
             )
         )
         self._renewed_at = time.monotonic()

@@ -17,6 +17,7 @@ from dspex.settings.failpoints import arm
 from dspex.store import migrate, programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import control
+from workers.adapters.code_interpreter import interpreter_name
 from workers.adapters.user_code import allow_packages
 from workers.attempt import sync_threads
 from workers.attempt.executor import OnEnd, OnStart, Received
@@ -81,7 +82,8 @@ class Runtime:
         self._vital_signs = VitalSigns(worker, executor, loop_watch, threads, self._executions.unrunnable)
         self._lease = Lease(
             connections.lease_database, worker, lease_seconds=settings.lease_seconds,
-            program_packages=settings.program_packages, vitals=self._vital_signs.read,
+            program_packages=settings.program_packages, code_interpreter=interpreter_name(),
+            vitals=self._vital_signs.read,
             on_lost=partial(loop.call_soon, executor.abandon),
             on_renewed=partial(loop.call_soon, executor.take_up),
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,6 +11,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from dspex.store.workers import Vitals
+from workers.adapters.setups import finished_setups
 from workers.adapters.unrunnable import UnrunnablePrograms
 from workers.attempt.executor import Executor
 from workers.attempt.sync_threads import SyncThreads
@@ -69,6 +71,7 @@ class VitalSigns:
             memory_bytes=int(resident_mb() * 2**20),
             cpu=self._cpu.since_last_call(),
             unrunnable=self.unrunnable(),
+            setups=json.dumps(finished_setups()),
         )
 
     def unrunnable(self) -> Sequence[str]:

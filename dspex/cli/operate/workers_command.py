@@ -16,7 +16,7 @@ __all__ = ["workers"]
 @click.command()
 @json_option
 def workers(as_json: bool) -> None:
-    """List the live workers: id, host, pid, state, running, last heartbeat; and their problems.
+    """List the live workers: id, host, pid, state, running, last heartbeat; what they loaded, and their problems.
 
     Example: dspex workers
     """
@@ -41,5 +41,8 @@ def workers(as_json: bool) -> None:
         ],
     )  # fmt: skip
     for row in rows:
+        for each in row["setups"]:
+            size = each["memory_bytes"] / 2**20
+            echo(f"{row['id']}: {each['function']} took {each['seconds']:.1f} s and {size:.0f} MB")
         if row["trouble"]:
             echo(f"{row['id']}: {row['trouble']}", fg="red")

@@ -18,8 +18,10 @@ from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.utils.exceptions import AdapterParseError
 
 from dspex.errors import DspexError, ModelError, ProgramError
-from dspex.program.models import find_model
-from dspex.program.program import LOCAL_MODEL, Program
+from dspex.program.models import LOCAL_MODEL, find_model
+from dspex.program.program import EXTRACTION, Program
+from dspex.settings import Settings
+from workers.adapters.code_interpreter import interpreter_factory
 from workers.adapters.contract import Run
 from workers.adapters.dspy import linear_readers
 from workers.adapters.dspy.answer_repair import (
@@ -80,6 +82,7 @@ class DspyAdapter:
         self._endpoints = Endpoints(local_model_url or self._local_model)
         self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
         self._making_ready = asyncio.Lock()
+        self._interpreter = Settings.load().code_interpreter
         linear_readers.install()
         install()
         # DSPy logs and quotes truncated answers, odd inputs and failing code, without naming the execution; our errors
@@ -129,6 +132,8 @@ class DspyAdapter:
             "send_stream": None,
             "max_history_size": HISTORY_KEPT,
         }
+        if self._interpreter is not None:
+            settings["interpreter_factory"] = interpreter_factory(self._interpreter)
         chosen = hosted.module.settings
         if run.program.prompt is not None:
             chosen = {name: value for name, value in chosen.items() if name != "adapter"}
@@ -196,6 +201,9 @@ def _prompt_of(program: Program) -> Callable[[RunEngine], dspy.Adapter]:
     style = program.prompt_style
     if style in _PROMPTS:
         return _PROMPTS[style]
+    if style == "two_step":
+        extraction = named_models(program)
+        return lambda _: dspy.TwoStepAdapter(extraction(EXTRACTION))
     made = _DSPY_PROMPTS.get(style) or load(program, style, allowed_packages())
     return lambda _: made()
 

@@ -157,6 +157,8 @@ CREATE TABLE dspex.workers (
     trouble text,
     unrunnable text[] NOT NULL DEFAULT '{}',
     program_packages text[] NOT NULL DEFAULT '{}',
+    code_interpreter text,
+    setups json NOT NULL DEFAULT '[]',
     memory_bytes bigint,
     cpu double precision,
     started_at timestamptz NOT NULL,

@@ -1,0 +1,52 @@
+"""Runs the setup functions of users' code in a worker process, and measures them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from dspex.errors import ProgramError
+from dspex.program.modules import is_within
+from dspex.program.setup_functions import registered
+from workers.process.recycling import resident_mb
+
+__all__ = ["finished_setups", "run_setups"]
+
+log = logging.getLogger("dspex.workers")
+
+#: One at a time, so that the memory that each of them takes is its own.
+_running = threading.Lock()
+_finished: list[Mapping[str, Any]] = []
+
+
+def run_setups(program: str, packages: Collection[str]) -> None:
+    """Run those of the imported ones in ``packages`` that have not run, in the order of their definition.
+
+    Raises ProgramError ``code_not_found`` for one that fails: another worker may be able to run it.
+    """
+    with _running:
+        for setup in registered():
+            if setup.is_done or not is_within(setup.name.partition(":")[0], packages):
+                continue
+            before, began = resident_mb(), time.monotonic()
+            try:
+                setup()
+            except (Exception, SystemExit) as error:  # the boundary to the user's code
+                raise ProgramError(
+                    f"program {program!r}: its setup function {setup.name} raised {type(error).__name__} in this worker",
+                    code="code_not_found",
+                    retryable=True,
+                    program=program,
+                    reference=setup.name,
+                ) from error
+            seconds, taken = time.monotonic() - began, max(resident_mb() - before, 0.0)
+            _finished.append({"function": setup.name, "seconds": round(seconds, 3), "memory_bytes": int(taken * 2**20)})
+            log.info("%s has run: %.1f s, %.0f MB", setup.name, seconds, taken)
+
+
+def finished_setups() -> Sequence[Mapping[str, Any]]:
+    """The setup functions that have run in this process: function, seconds, memory in bytes."""
+    return tuple(_finished)
