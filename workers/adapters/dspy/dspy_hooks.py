@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
@@ -27,7 +26,7 @@ from dspex.program.program import Program
 from workers.adapters.dspy.engine_bridge import BlockingEngine, DspyEngine, current_run
 from workers.adapters.dspy.run_loop import running_loop
 from workers.adapters.dspy.run_tools import acall_tool, call_tool
-from workers.adapters.dspy.thread_context import hand_on_context
+from workers.adapters.dspy.thread_context import call_in_thread, hand_on_context
 from workers.lm.connect.endpoint import NamedModel
 
 __all__ = ["configured_at_import", "configured_by", "install", "named_models"]
@@ -168,18 +167,7 @@ def _run_async_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
         hosted.loop.refuse_to_block()
     if running_loop() is None:
         return asyncio.run(coroutine)
-    return _in_thread(lambda: asyncio.run(coroutine))
-
-
-def _in_thread(function: Callable[[], Any]) -> Any:
-    result: list[Any] = []
-    context = copy_context()
-    thread = threading.Thread(target=lambda: result.append(context.run(function)), name="dspex-syncify")
-    thread.start()
-    thread.join()
-    if not result:
-        raise RuntimeError("the coroutine that dspy.syncify ran has failed")
-    return result[0]
+    return call_in_thread(lambda: asyncio.run(coroutine))
 
 
 def _execute_here(self: Any, *arguments: Any) -> Any:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
 __all__ = ["BlocksLoop", "RunLoop", "running_loop"]
 
 T = TypeVar("T")
 Ask = Callable[[], Coroutine[Any, Any, T]]
+
+#: A thread that has waited so long for the loop to begin with its call looks at what the loop does.
+BLOCKED_SECONDS = 0.2
 
 
 class BlocksLoop(BaseException):
@@ -26,8 +32,13 @@ class RunLoop:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._asked: set[Future[Any]] = set()
+        self._thread = threading.get_ident()
+        self._asked: set[_Asked[Any]] = set()
         self._under_way = 0
+        #: The program's own code runs on the loop, rather than in a thread.
+        self.hosts_code = False
+        #: That code was found to wait for a thread that waits for the loop: what it returns is void.
+        self.is_blocked = False
         self._ended = False
         self._idle = asyncio.Event()
 
@@ -46,7 +57,9 @@ class RunLoop:
         self.refuse_to_block()
         asked = self._handed_over(ask)
         try:
-            return asked.result()
+            while not asked.ends_within(BLOCKED_SECONDS):
+                self._refuse_to_be_waited_for(asked)
+            return asked.future.result()
         except CancelledError:  # an Exception, which DSPy would take for the model's failure; asyncio's is none
             raise asyncio.CancelledError from None
         finally:
@@ -57,8 +70,11 @@ class RunLoop:
         if self.is_here:
             return await self._while_it_lasts(ask)
         asked = self._handed_over(ask)
+        result = asyncio.wrap_future(asked.future)
         try:
-            return await asyncio.wrap_future(asked)
+            while not asked.is_begun and not (await asyncio.wait([result], timeout=BLOCKED_SECONDS))[0]:
+                self._refuse_to_be_waited_for(asked)
+            return await result
         finally:
             self._asked.discard(asked)
 
@@ -72,12 +88,21 @@ class RunLoop:
         """The run is over: cancel the calls of threads and other loops that are under way, and refuse new ones."""
         self._ended = True
         for asked in tuple(self._asked):
-            asked.cancel()
+            asked.future.cancel()
 
-    def _handed_over(self, ask: Ask[T]) -> Future[T]:
-        asked = asyncio.run_coroutine_threadsafe(self._while_it_lasts(ask), self._loop)
+    def _handed_over(self, ask: Ask[T]) -> _Asked[T]:
+        asked = _Asked(self._while_it_lasts, ask, self._loop)
         self._asked.add(asked)
         return asked
+
+    def _refuse_to_be_waited_for(self, asked: _Asked[Any]) -> None:
+        """Raises BlocksLoop if the loop has not begun with the call because it waits for a thread itself."""
+        frame = sys._current_frames().get(self._thread)
+        if not self.hosts_code or asked.is_begun or frame is None or frame.f_code.co_filename != threading.__file__:
+            return
+        self.is_blocked = True
+        asked.future.cancel()
+        raise BlocksLoop
 
     async def _while_it_lasts(self, ask: Ask[T]) -> T:
         if self._ended:
@@ -89,6 +114,28 @@ class RunLoop:
             self._under_way -= 1
             if self._ended and not self._under_way:
                 self._idle.set()
+
+
+class _Asked(Generic[T]):
+    """A call handed over to the loop."""
+
+    def __init__(
+        self, perform: Callable[[Ask[T]], Coroutine[Any, Any, T]], ask: Ask[T], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.is_begun = False
+        self._perform = perform
+        self._ask = ask
+        self.future: Future[T] = asyncio.run_coroutine_threadsafe(self._begin(), loop)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for its end: so long, or without limit once it has begun."""
+        with suppress(CancelledError, TimeoutError):
+            self.future.exception(None if self.is_begun else seconds)
+        return self.future.done()
+
+    async def _begin(self) -> T:
+        self.is_begun = True
+        return await self._perform(self._ask)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -5,18 +5,22 @@ A result that JSON cannot hold, and an error, are not kept: such a tool is calle
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import dspy
 from dspy.utils.callback import with_callbacks
 
+from dspex.program.tools import tool_options
 from workers.adapters.contract import ToolResult
 from workers.adapters.dspy.engine_bridge import HostedRun, current_run
+from workers.adapters.dspy.thread_context import call_in_thread
 from workers.attempt.sync_threads import run_sync
 from workers.observe.tracing import tool_call
 
@@ -38,11 +42,7 @@ async def acall_tool(self: dspy.Tool, **arguments: Any) -> Any:
         return known.value
     with tool_call(self.name), call:
         parsed = self._validate_and_parse_args(**arguments)
-        if _is_async(self.func) or not hosted.loop.is_here:
-            result = self.func(**parsed)
-        else:
-            result = await run_sync(self.func, **parsed)
-        result = await result if inspect.isawaitable(result) else result
+        result = await _result(self.func, parsed, in_thread=hosted.loop.is_here)
     await hosted.loop.acall(lambda: call.keep(result))
     return result
 
@@ -59,9 +59,27 @@ def call_tool(self: dspy.Tool, **arguments: Any) -> Any:
     if known is not None:
         return known.value
     with tool_call(self.name), call:
-        result = inspect.unwrap(_call_plain)(self, **arguments)
+        seconds = tool_options(self.func).timeout
+        call_plain = partial(inspect.unwrap(_call_plain), self, **arguments)
+        result = call_plain() if seconds is None else call_in_thread(call_plain, seconds)
     hosted.loop.call(lambda: call.keep(result))
     return result
+
+
+async def _result(function: Callable[..., Any], arguments: Mapping[str, Any], *, in_thread: bool) -> Any:
+    """Raises TimeoutError when the call takes longer than the function's own options allow."""
+    seconds = tool_options(function).timeout
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            if _is_async(function) or not in_thread:
+                result = function(**arguments)
+            else:
+                result = await run_sync(function, **arguments)
+            return await result if inspect.isawaitable(result) else result
+    except TimeoutError:
+        if limit.expired():
+            raise TimeoutError(f"no result within {seconds:g} s") from None
+        raise
 
 
 class _ToolCall:

@@ -11,9 +11,11 @@ import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["hand_on_context", "is_handed_on"]
+__all__ = ["call_in_thread", "hand_on_context", "is_handed_on"]
+
+T = TypeVar("T")
 
 #: Set while an execution's code runs.
 is_handed_on: contextvars.ContextVar[bool] = contextvars.ContextVar("is_handed_on", default=False)
@@ -24,6 +26,29 @@ def hand_on_context() -> None:
     if threading.Thread.start is not _start:
         threading.Thread.start = _start  # type: ignore[method-assign]
         ThreadPoolExecutor.submit = _submit  # type: ignore[method-assign, assignment]
+
+
+def call_in_thread(function: Callable[[], T], seconds: float | None = None) -> T:
+    """The function's result, from a thread of its own with this context; raises what the function raises.
+
+    Raises TimeoutError after ``seconds``; the thread goes on, but does not keep a stopping worker alive.
+    """
+    called: Future[T] = Future()
+    context = contextvars.copy_context()
+
+    def call() -> None:
+        try:
+            called.set_result(context.run(function))
+        except BaseException as error:  # handed on
+            called.set_exception(error)
+
+    threading.Thread(target=call, name="program", daemon=True).start()
+    try:
+        return called.result(seconds)
+    except TimeoutError:
+        if called.done():
+            raise
+        raise TimeoutError(f"no result within {seconds:g} s") from None
 
 
 _plain_start = threading.Thread.start

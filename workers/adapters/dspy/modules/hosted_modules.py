@@ -22,6 +22,7 @@ from dspex.program.program import Program
 from workers.adapters.code_interpreter import interpreter_name, missing_interpreter
 from workers.adapters.dspy.dspy_hooks import configured_at_import, configured_by, named_models
 from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
+from workers.adapters.dspy.engine_bridge import current_run
 from workers.adapters.dspy.given_values import InputTypes
 from workers.adapters.dspy.modules.agents import (
     RLM,
@@ -79,7 +80,7 @@ class HostedModule:
             if self._needs_thread:
                 return await run_sync(_on_own_loop, module, arguments)
             try:
-                return await module.acall(**arguments)
+                return await _on_loop(module, arguments)
             except BlocksLoop:
                 self._needs_thread = True
                 raise
@@ -111,6 +112,22 @@ def is_async(module: dspy.Module) -> bool:
 
 def _entry(module: dspy.Module, is_awaited: bool) -> Callable[..., Any]:
     return object.__getattribute__(module, "aforward" if is_awaited else "forward")  # type: ignore[no-any-return]
+
+
+async def _on_loop(module: dspy.Module, arguments: Mapping[str, Any]) -> Any:
+    """What the module returns. Raises BlocksLoop also where its code waited for a thread that waits for the loop."""
+    hosted = current_run.get()
+    assert hosted is not None
+    hosted.loop.hosts_code = True
+    try:
+        returned = await module.acall(**arguments)
+    except Exception:
+        if hosted.loop.is_blocked:
+            raise BlocksLoop from None
+        raise
+    if hosted.loop.is_blocked:
+        raise BlocksLoop
+    return returned
 
 
 def _on_own_loop(module: dspy.Module, arguments: Mapping[str, Any]) -> Any:
