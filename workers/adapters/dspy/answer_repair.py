@@ -127,8 +127,8 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
 
     @contextmanager
     def _exchange(self, signature: type[dspy.Signature]) -> Iterator[Exchange]:
-        """An exchange. Its answers are followed if they have the program's outputs."""
-        is_followed = _has_outputs(self._engine.run.program.signature, signature)
+        """An exchange. Its answers are followed if they have the program's outputs, by a step of the user's own, too."""
+        is_followed = _names_outputs(self._engine.run.program.signature, signature)
         with begin_exchange(self._expected(signature), is_followed=is_followed) as exchange:
             yield exchange
 
@@ -234,6 +234,11 @@ def _judge(program: Signature, signature: type[dspy.Signature], values: Mapping[
 def _has_outputs(program: Signature, signature: type[dspy.Signature]) -> bool:
     """Whether an answer by this signature has all outputs of the program."""
     return all(_is_programs(signature, name) for name in _output_names(program))
+
+
+def _names_outputs(program: Signature, signature: type[dspy.Signature]) -> bool:
+    """Whether a signature, which may be one of the user's own code, has outputs with the names of the program's."""
+    return all(name in signature.output_fields for name in _output_names(program))
 
 
 def _output_names(program: Signature) -> list[str]:

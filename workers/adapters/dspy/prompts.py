@@ -88,11 +88,16 @@ def _outputs(signature: type[dspy.Signature], names: tuple[tuple[str, str], ...]
             is_text=is_text(field) or not is_ours(field),
             is_required=name not in defaults,
             is_nullable=is_ours(field) and annotation_allows_none(field.annotation),
-            name=dict(names).get(name),
+            name=dict(names).get(name) if is_ours(field) or _is_plain_text(field.annotation) else None,
             holds_text=holds_only_text(field),
         )
         for name, field in signature.output_fields.items()
     }
+
+
+def _is_plain_text(annotation: Any) -> bool:
+    """Whether a field of a user's own signature is text. Only those are followed: of others the text is no value."""
+    return annotation is str or annotation is dspy.Reasoning or set(get_args(annotation)) == {str, type(None)}
 
 
 def answer_fields(

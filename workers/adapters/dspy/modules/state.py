@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,13 @@ from dspy.signatures.signature import infer_prefix
 
 from dspex.errors import ProgramError
 from dspex.program.program import Program
+from workers.adapters.dspy.dspy_hooks import named_models
 from workers.adapters.dspy.dspy_signature import dspy_names
 from workers.adapters.dspy.user_text import stored_media
 
 __all__ = ["apply_state"]
+
+log = logging.getLogger("dspex.workers")
 
 # What a predictor's state holds besides its signature, demos and model; none of it matters to a run.
 _BOOKKEEPING: Mapping[str, Any] = {"traces": [], "train": []}
@@ -25,8 +29,9 @@ _NOTED = frozenset({"reasoning", "rationale", "augmented"})
 def apply_state(program: Program, module: dspy.Module, state: Mapping[str, Any]) -> None:
     """Load what ``dspy.Module.dump_state()`` gave: instructions, field descriptions and demos of each predictor.
 
-    The model named in a state is left out: the program names its own, and only that one is journaled. Parts may be
-    missing, so that ``state={"demos": [...]}`` gives examples to a single predictor.
+    A predictor whose state names a model runs on it if it is one of the program's ``models``; on the program's own
+    otherwise, since a state has neither its address nor its key. Parts may be missing, so that
+    ``state={"demos": [...]}`` gives examples to a single predictor.
 
     Raises ProgramError ``state_mismatch``.
     """
@@ -38,6 +43,22 @@ def apply_state(program: Program, module: dspy.Module, state: Mapping[str, Any])
     checked = {name: _checked(program, name, predictors[name], states[name]) for name in predictors}
     for name, predictor in predictors.items():
         predictor.load_state(checked[name])
+        predictor.lm = _model(program, name, states[name].get("lm"))
+
+
+def _model(program: Program, predictor: str, state: Any) -> dspy.LM | None:
+    """The one of the program's ``models`` that the state of a predictor names; None for the program's own."""
+    named = state.get("model") if isinstance(state, Mapping) else None
+    if named is None or named == program.model:
+        return None
+    for name, model in program.named_models.items():
+        if model.model == named:
+            return named_models(program)(name)
+    log.warning(
+        "the state of program %r has model %.100r for predictor %r, which is none of its models: it runs on %s",
+        program.name, named, predictor, program.model,
+    )  # fmt: skip
+    return None
 
 
 def _is_single(state: Mapping[str, Any]) -> bool:
