@@ -68,6 +68,13 @@ class Model:
             return cls(given)
         return cls(**given) if isinstance(given, Mapping) and "model" in given else given
 
+    @property
+    def secret_names(self) -> frozenset[str]:
+        """The variables of the worker's environment that hold its key and the secrets in its headers."""
+        headers = self.options.get("extra_headers", {}).values()
+        in_headers = {name for text in headers for name in ENVIRONMENT.findall(text)}
+        return frozenset(in_headers if self.api_key_env is None else {self.api_key_env, *in_headers})
+
 
 def is_model(value: object) -> bool:
     """Whether it has the form of a DSPy model string, or names the bundled model."""

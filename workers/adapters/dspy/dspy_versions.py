@@ -1,0 +1,32 @@
+"""What differs between versions of DSPy: all of it is here.
+
+DSPy 3.5 removes ProgramOfThought, CodeAct and its copy of LiteLLM's way, and makes XML the default prompt. DSPex names
+the prompt of each program itself, so that the default does not matter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+
+from dspex.errors import ProgramError
+
+__all__ = ["MissingModule", "of_dspy"]
+
+
+class MissingModule(dspy.Module):  # type: ignore[misc]
+    """Stands for a module that this version of DSPy does not have."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Raises ProgramError ``module_missing``."""
+        raise ProgramError(
+            f"DSPy {dspy.__version__} has no {type(self).__name__}: use module 'rlm', or an older DSPy in the workers",
+            code="module_missing",
+        )
+
+
+def of_dspy(name: str) -> type[dspy.Module]:
+    """The module of this name, to derive from; where DSPy has none, one that cannot be made."""
+    found: type[dspy.Module] | None = getattr(dspy, name, None)
+    return found or type(name, (MissingModule,), {})
