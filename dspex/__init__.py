@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dspex.client.client import Client
     from dspex.client.execution import AsyncExecution, Execution, Metrics
     from dspex.client.follow import StreamEvent
-    from dspex.client.model_call import ModelCall
+    from dspex.client.model_call import ModelCall, ToolCall
     from dspex.client.result import Result
     from dspex.errors import (
         ActionFailed,
@@ -150,6 +150,7 @@ __all__ = [
     "SignatureTypeError",
     "Status",
     "StreamEvent",
+    "ToolCall",
     "TransitionRefused",
     "ValidationError",
     "adapters",

@@ -52,8 +52,13 @@ class MemoryJournal:
         waiting = self.tools.get(digest)
         return ToolResult(waiting.pop(0)) if waiting else None
 
-    async def keep_tool_result(self, digest: str, tool: str, value: Any, began_at: datetime) -> None:
+    async def keep_tool_result(
+        self, digest: str, tool: str, value: Any, began_at: datetime, arguments: Mapping[str, Any] | None = None
+    ) -> None:
         """No later attempt of a test asks for it."""
+
+    def show_tool(self, arguments: Mapping[str, Any], result: Any) -> None:
+        """Nothing is traced."""
 
     def rewind(self) -> None:
         for digest, answer in zip(self.hashes, self.answers, strict=True):

@@ -26,9 +26,9 @@ _SECTIONS = {
     "Signatures": (
         "signature", "Signature", "Field", "SignatureModel", "InputField", "OutputField", "register_type",
     ),
-    "Programs": ("Program", "Retry", "Model", "model", "Limits", "Action", "ProgramSummary"),
+    "Programs": ("Program", "Retry", "Model", "model", "tool", "setup", "Limits", "Action", "ProgramSummary"),
     "Clients": ("Client", "AsyncClient"),
-    "Executions": ("Execution", "AsyncExecution", "Status", "Result", "Metrics", "ModelCall", "StreamEvent"),
+    "Executions": ("Execution", "AsyncExecution", "Status", "Result", "Metrics", "ModelCall", "ToolCall", "StreamEvent"),
     "Audit trail": ("AuditTrail", "AuditEvent"),
     "Batches": ("Batch", "AsyncBatch", "Progress", "BatchSummary", "Rejected"),
     "Health": ("HealthReport", "Component", "Condition"),
@@ -38,7 +38,11 @@ _SECTIONS = {
 #: Members that other modules of DSPex call, and users do not need.
 _INNER = {
     "Action": {"faults", "read"},
-    "Program": {"content", "from_content", "keeps_answers", "manual_actions"},
+    "Model": {"read", "secret_names"},
+    "Program": {
+        "content", "fallback_models", "from_content", "keeps_answers", "main_model", "manual_actions", "named_models",
+        "own_modules", "secret_names",
+    },
     "Retry": {"faults"},
     "Limits": {"faults"},
     "Settings": {"model_post_init", "sections"},
@@ -46,7 +50,7 @@ _INNER = {
 #: Classes that only DSPex instantiates.
 _GIVEN = {
     "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Execution", "ModelCall", "ProgramSummary",
-    "Result", "Settings", "Signature",
+    "Result", "Settings", "Signature", "ToolCall",
 }  # fmt: skip
 
 

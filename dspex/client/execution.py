@@ -12,7 +12,7 @@ from uuid import UUID
 
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.follow import StreamEvent, follow
-from dspex.client.model_call import ModelCall
+from dspex.client.model_call import ModelCall, ToolCall
 from dspex.client.result import Result, recorded_result
 from dspex.client.session import Session
 from dspex.errors import DspexError, ResultNotReady
@@ -218,8 +218,8 @@ class Execution(ExecutionSnapshot):
     """One execution: a snapshot of its row, and a handle on it.
 
     ``status``, ``error``, ``metrics`` and the other attributes are as of the last read: by the submit, by
-    :meth:`refresh`, or by :meth:`result`. Only ``inputs`` (the program's signature, once), ``audit_trail`` and
-    ``calls`` query the database.
+    :meth:`refresh`, or by :meth:`result`. Only ``inputs`` (the program's signature, once), ``audit_trail``,
+    ``calls`` and ``tool_calls`` query the database.
     """
 
     @property
@@ -236,6 +236,11 @@ class Execution(ExecutionSnapshot):
     def calls(self) -> Sequence[ModelCall]:
         """The model calls that it paid for, in order of time, with their answers; read at each use."""
         return self._session.model_calls(self.id)
+
+    @property
+    def tool_calls(self) -> Sequence[ToolCall]:
+        """The calls of tools that returned a result, in order of time; read at each use."""
+        return self._session.tool_calls(self.id)
 
     def refresh(self) -> Self:
         """Read the row again, and return this execution. Raises ExecutionNotFound."""
@@ -272,8 +277,8 @@ class Execution(ExecutionSnapshot):
 
 
 class AsyncExecution(ExecutionSnapshot):
-    """:class:`Execution` with ``await``: also for ``inputs``, ``audit_trail`` and ``calls``, as in
-    ``await execution.inputs``."""
+    """:class:`Execution` with ``await``: also for ``inputs``, ``audit_trail``, ``calls`` and ``tool_calls``, as
+    in ``await execution.inputs``."""
 
     @property
     def inputs(self) -> Awaitable[dict[str, Any]]:
@@ -289,6 +294,11 @@ class AsyncExecution(ExecutionSnapshot):
     def calls(self) -> Awaitable[Sequence[ModelCall]]:
         """As :attr:`Execution.calls`."""
         return self._session.driver.call(partial(self._session.model_calls, self.id))
+
+    @property
+    def tool_calls(self) -> Awaitable[Sequence[ToolCall]]:
+        """As :attr:`Execution.tool_calls`."""
+        return self._driver.call(partial(self._session.tool_calls, self.id))
 
     async def refresh(self) -> Self:
         """As :meth:`Execution.refresh`."""

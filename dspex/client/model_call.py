@@ -12,9 +12,9 @@ from typing import Any
 from dspex.client.audit_trail import AuditEvent
 from dspex.errors import EncryptionError
 from dspex.sealing.values import PLACEHOLDER, SEALED, Sealing
-from dspex.store.lifecycle.lm_calls import REQUEST, LMCall
+from dspex.store.lifecycle.lm_calls import REQUEST, TOOL, LMCall
 
-__all__ = ["ModelCall", "model_calls"]
+__all__ = ["ModelCall", "ToolCall", "model_calls", "tool_calls"]
 
 #: The characters of a request's hash in the events of a trail.
 _HASH_LENGTH = 16
@@ -51,12 +51,40 @@ class ModelCall:
         return None if self.request is None else _prompt(self.request)
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that returned a result, which later attempts were given without a call.
+
+    ``attempt`` made it, from ``at`` on (UTC). ``arguments`` are None unless the program was deployed with
+    ``record="full"``. Both are ``"<secret>"`` where they are sealed and the client has no key. A tool that raised, and
+    one whose result JSON cannot hold, is only in the audit trail.
+    """
+
+    tool: str
+    attempt: int
+    at: datetime
+    duration_ms: float
+    arguments: Any
+    result: Any
+
+
 def model_calls(
     stored: Sequence[tuple[LMCall, datetime]], trail: Iterable[AuditEvent], sealing: Sealing
 ) -> list[ModelCall]:
     """The calls of an execution in order of time. A ``sealing`` without a key opens no sealed answer."""
     replays = _replays([call for call, _ in stored], trail)
     return [_model_call(call, at, replays[call.place], sealing) for call, at in stored]
+
+
+def tool_calls(stored: Iterable[tuple[LMCall, datetime]], sealing: Sealing) -> list[ToolCall]:
+    """The calls of tools of an execution in order of time. A ``sealing`` without a key opens nothing sealed."""
+    return [_tool_call(call, at, sealing) for call, at in stored if call.is_tool]
+
+
+def _tool_call(call: LMCall, at: datetime, sealing: Sealing) -> ToolCall:
+    stored = _stored(call, sealing)
+    arguments, result = (stored.get(REQUEST), stored.get("result")) if stored is not None else (PLACEHOLDER,) * 2
+    return ToolCall(call.model.removeprefix(TOOL), call.attempt, at, call.duration_ms, arguments, result)
 
 
 def _model_call(call: LMCall, at: datetime, replayed: Sequence[int], sealing: Sealing) -> ModelCall:

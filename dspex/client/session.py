@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.deployed_programs import Catalogue
 from dspex.client.lookup import not_found
-from dspex.client.model_call import ModelCall, model_calls
+from dspex.client.model_call import ModelCall, ToolCall, model_calls, tool_calls
 from dspex.client.operator import Control
 from dspex.client.shared.connections import ClientConnections, connect
 from dspex.errors import ExecutionNotFound, ExecutionTimedOut
@@ -145,6 +145,10 @@ class Session:
         stored = self.database.run(partial(lm_calls.of_execution, execution_id=id))
         asked = [(call, at) for call, at in stored if not call.is_tool]
         return model_calls(asked, trail, self.sealing if sealing is None else sealing)
+
+    def tool_calls(self, id: UUID) -> list[ToolCall]:
+        """The calls of tools of an execution that returned a result."""
+        return tool_calls(self.database.run(partial(lm_calls.of_execution, execution_id=id)), self.sealing)
 
     def timed_out(self, row: Row, timeout: float | None) -> ExecutionTimedOut:
         """The error for a wait that ended too early, with the reason as far as it is known."""

@@ -110,8 +110,15 @@ class Journal(Protocol):
         one digest gets the n-th result."""
         ...
 
-    async def keep_tool_result(self, digest: str, tool: str, value: Any, began_at: datetime) -> None:
-        """Store what a tool returned, which JSON can hold, so that a later attempt does not call it again."""
+    async def keep_tool_result(
+        self, digest: str, tool: str, value: Any, began_at: datetime, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store what a tool returned, which JSON can hold, so that a later attempt does not call it again. The
+        arguments are kept with it if the program's ``record`` is ``"full"``."""
+        ...
+
+    def show_tool(self, arguments: Mapping[str, Any], result: Any) -> None:
+        """Add a call of a tool to the current span, where traces are to have such content."""
         ...
 
     def rewind(self) -> None:

@@ -76,6 +76,7 @@ class Attempt:
             sealed=self.sealed,
             keeps=program.keeps_answers,
             keeps_requests=program.record == "full",
+            shows_content=program.keeps_answers and self.sealed is None,
         )
         stream = self._visible()
         return Run(

@@ -21,6 +21,7 @@ from workers.attempt.retry_policy import Deferred
 from workers.lm.journal import AttemptJournal
 from workers.lm.limits.permits import CallLimits
 from workers.observe import metrics, tracing
+from workers.observe.tracing.message_content import call_content, tool_content
 
 __all__ = ["ModelCalls"]
 
@@ -32,8 +33,8 @@ TimedAnswer = tuple[Answer, datetime]
 class ModelCalls:
     """The model calls of one attempt: see :class:`workers.adapters.contract.Journal`.
 
-    ``keeps``: whether answers are stored, ``keeps_requests``: with their requests. ``deferral`` is set once a limit has
-    refused a call.
+    ``keeps``: whether answers are stored, ``keeps_requests``: with their requests; ``shows_content``: whether traces may
+    have both. ``deferral`` is set once a limit has refused a call.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ModelCalls:
         sealed: SealedAttempt | None = None,
         keeps: bool = True,
         keeps_requests: bool = False,
+        shows_content: bool = False,
     ) -> None:
         self.deferral: Deferred | None = None
         self._journal = journal
@@ -53,6 +55,7 @@ class ModelCalls:
         self._sealed = sealed
         self._keeps = keeps
         self._keeps_requests = keeps_requests
+        self._shows_content = shows_content
 
     async def perform(
         self,
@@ -73,7 +76,7 @@ class ModelCalls:
             if known is not None:
                 self._trail.record("lm_call", model=known.model, replayed=True, **data)
                 metrics.lm_call_replayed(known.model)
-                return self._response(known)
+                return self._shown(request, self._response(known))
             occurrence = self._journal.begin(digest)
             answer, began_at = await tries(lambda: self._ask(model, call, estimate, data))
             made = self._made(digest, occurrence, model, answer, began_at, request)
@@ -84,7 +87,7 @@ class ModelCalls:
             if self._keeps:
                 await self._journal.store(made)
             failpoint(AFTER_JOURNAL)
-            return answer.response
+            return self._shown(request, answer.response)
 
     def tool_result(self, digest: str, tool: str) -> ToolResult | None:
         """See :class:`workers.adapters.contract.Journal`."""
@@ -94,11 +97,13 @@ class ModelCalls:
         self._trail.record("tool_call", tool=tool, ok=True, replayed=True)
         return ToolResult(self._response(known)["result"])
 
-    async def keep_tool_result(self, digest: str, tool: str, value: Any, began_at: datetime) -> None:
+    async def keep_tool_result(
+        self, digest: str, tool: str, value: Any, began_at: datetime, arguments: Mapping[str, Any] | None = None
+    ) -> None:
         """See :class:`workers.adapters.contract.Journal`."""
         hashed = self._digest(digest)
         occurrence = self._journal.begin(hashed)
-        made = self._made(hashed, occurrence, f"{TOOL}{tool}", Answer({"result": value}), began_at, None)
+        made = self._made(hashed, occurrence, f"{TOOL}{tool}", Answer({"result": value}), began_at, arguments)
         self._journal.add(made)
         if self._keeps:
             await self._journal.store(made)
@@ -106,6 +111,11 @@ class ModelCalls:
     def rewind(self) -> None:
         """See :class:`workers.adapters.contract.Journal`."""
         self._journal.rewind()
+
+    def show_tool(self, arguments: Mapping[str, Any], result: Any) -> None:
+        """See :class:`workers.adapters.contract.Journal`."""
+        if self._shows_content:
+            tracing.add_content(lambda: tool_content(arguments, result))
 
     def reject(self, request_hashes: Collection[str]) -> None:
         """See :class:`workers.adapters.contract.Journal`."""
@@ -137,6 +147,11 @@ class ModelCalls:
             self._trail.record("lm_call", began_at=began_at, model=model, **failure, **data)
             metrics.lm_call_failed(model, time.monotonic() - began, error.code)
             raise
+
+    def _shown(self, request: Mapping[str, Any] | None, response: dict[str, Any]) -> dict[str, Any]:
+        if self._shows_content:
+            tracing.add_content(lambda: call_content(request, response))
+        return response
 
     def _digest(self, request_hash: str) -> bytes:
         digest = bytes.fromhex(request_hash)

@@ -49,8 +49,13 @@ class NoJournal:
     def tool_result(self, digest: str, tool: str) -> None:
         """No tool is called."""
 
-    async def keep_tool_result(self, digest: str, tool: str, value: Any, began_at: datetime) -> None:
+    async def keep_tool_result(
+        self, digest: str, tool: str, value: Any, began_at: datetime, arguments: Mapping[str, Any] | None = None
+    ) -> None:
         """No tool is called."""
+
+    def show_tool(self, arguments: Mapping[str, Any], result: Any) -> None:
+        """Nothing is traced."""
 
     def rewind(self) -> None:
         """No program begins again."""

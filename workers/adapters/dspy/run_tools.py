@@ -43,6 +43,7 @@ async def acall_tool(self: dspy.Tool, **arguments: Any) -> Any:
     with tool_call(self.name), call:
         parsed = self._validate_and_parse_args(**arguments)
         result = await _result(self.func, parsed, in_thread=hosted.loop.is_here)
+        call.show(result)
     await hosted.loop.acall(lambda: call.keep(result))
     return result
 
@@ -62,6 +63,7 @@ def call_tool(self: dspy.Tool, **arguments: Any) -> Any:
         seconds = tool_options(self.func).timeout
         call_plain = partial(inspect.unwrap(_call_plain), self, **arguments)
         result = call_plain() if seconds is None else call_in_thread(call_plain, seconds)
+        call.show(result)
     hosted.loop.call(lambda: call.keep(result))
     return result
 
@@ -88,6 +90,7 @@ class _ToolCall:
     def __init__(self, hosted: HostedRun, tool: dspy.Tool, arguments: Mapping[str, Any]) -> None:
         self._run = hosted.run
         self._name = str(tool.name)
+        self._arguments = arguments
         self._digest = _digest(self._name, arguments)
         self._began_at: datetime | None = None
 
@@ -100,7 +103,13 @@ class _ToolCall:
     async def keep(self, result: Any) -> None:
         assert self._began_at is not None
         if self._digest is not None and _is_plain(result):
-            await self._run.journal.keep_tool_result(self._digest, self._name, result, self._began_at)
+            await self._run.journal.keep_tool_result(
+                self._digest, self._name, result, self._began_at, self._arguments
+            )
+
+    def show(self, result: Any) -> None:
+        """In the span of the call, where traces have such content."""
+        self._run.journal.show_tool(self._arguments, result)
 
     def __enter__(self) -> None:
         self._began_at = self._run.trail.now()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workers.observe.tracing.spans import Spans
 
-__all__ = ["ENDPOINTS", "active", "lm_call", "start", "stop", "tool_call", "traceparent"]
+__all__ = ["ENDPOINTS", "active", "add_content", "lm_call", "start", "stop", "tool_call", "traceparent"]
 
 log = logging.getLogger("dspex.workers")
 
@@ -74,6 +75,13 @@ def lm_call(model: str) -> AbstractContextManager[object]:
 def tool_call(tool: str | None) -> AbstractContextManager[object]:
     """The span of one call of a tool, current until the block ends."""
     return _NOTHING if _active is None else _active.tool_call(tool)
+
+
+def add_content(content: Callable[[], Mapping[str, Any]]) -> None:
+    """Add attributes with a prompt, an answer, arguments or a result to the current span, where they are wanted: see
+    :func:`workers.observe.tracing.message_content.is_content_wanted`."""
+    if _active is not None:
+        _active.add_content(content)
 
 
 def traceparent() -> str | None:

@@ -1,6 +1,7 @@
 """The spans of attempts, by OpenTelemetry's conventions for messaging and for generative AI.
 
-They hold what the audit trail holds: names, numbers and codes; no inputs, prompts, outputs or error messages.
+They hold what the audit trail holds: names, numbers and codes; no inputs, prompts, outputs or error messages, unless
+OpenTelemetry's variable asks for prompts and answers, of programs that keep them and seal nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dspex.errors import DspexError
 from dspex.store.lifecycle.executions import Claimed
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.observe import metrics
+from workers.observe.tracing.message_content import is_content_wanted
 
 if TYPE_CHECKING:
     from workers.attempt.executor import Outcome
@@ -52,6 +54,7 @@ class Spans:
 
     def __init__(self) -> None:
         self._tracer = trace.get_tracer("dspex", version("dspex"))
+        self._wants_content = is_content_wanted()
 
     async def attempt(self, claimed: Claimed, run: Callable[[Claimed, AttemptTrail], Awaitable[Outcome]]) -> Outcome:
         """Make the attempt with ``run``, within a span that is current meanwhile. Returns its outcome."""
@@ -85,6 +88,11 @@ class Spans:
         attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": str(tool)}
         with _current(self._tracer.start_span(f"execute_tool {tool}", attributes=attributes)):
             yield
+
+    def add_content(self, content: Callable[[], Mapping[str, Any]]) -> None:
+        """See :func:`workers.observe.tracing.add_content`."""
+        if self._wants_content and (span := trace.get_current_span()).is_recording():
+            span.set_attributes(content())
 
     def traceparent(self) -> str | None:
         """See :func:`workers.observe.tracing.traceparent`."""
