@@ -23,9 +23,11 @@ from pydantic_core import to_jsonable_python
 
 from tests.compat.pattern import PATTERNS, Pattern
 
-__all__ = ["MODEL", "Side", "program_of", "run_hosted", "run_plain"]
+__all__ = ["INTERPRETER", "MODEL", "Side", "program_of", "run_hosted", "run_plain"]
 
 MODEL = "openai/gpt-4o-mini"
+#: What runs the code of models on the hosted side: the same as on the plain one.
+INTERPRETER = "tests.compat.patterns.agents:SubmittingInterpreter"
 #: A pattern that hangs is given up.
 LONGEST_SECONDS = 20.0
 
@@ -206,7 +208,7 @@ def main() -> None:
     chosen = [found for name, found in PATTERNS.items() if not names or name in names]
     ask = _asker(url)
     if which == "hosted":
-        os.environ["COMPAT_HOSTED"] = "1"
+        os.environ |= {"COMPAT_HOSTED": "1", "DSPEX_CODE_INTERPRETER": INTERPRETER}
     if which == "plain":
         for found in chosen:
             print(json.dumps(asdict(run_plain(ask, url, found))), flush=True)

@@ -20,7 +20,7 @@ from tests.compat import patterns  # noqa: F401 - registers them
 from tests.compat.memory import MemoryCalls, memory_run
 from tests.compat.pattern import PATTERNS, Pattern
 from tests.compat.server import CompatServer
-from tests.compat.sides import MODEL, program_of, run_hosted, stored_form
+from tests.compat.sides import INTERPRETER, MODEL, program_of, run_hosted, stored_form
 from tests.compat.table import digests
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
@@ -49,6 +49,10 @@ LONG = [
     "code_act",
     "nested_parallel",
     "two_step",
+    "program_two_step",
+    "joined_threads",
+    "joined_loop",
+    "builtin_rlm",
 ]
 KINDS = [
     "single",
@@ -119,6 +123,9 @@ KINDS = [
     "program_own_adapter",
     "state_chain",
     "state_react",
+    "builtin_react_v2",
+    "builtin_code_act",
+    "joined_pool",
 ]
 
 
@@ -133,6 +140,7 @@ async def adapter(server: CompatServer, monkeypatch: pytest.MonkeyPatch) -> Asyn
     monkeypatch.setenv("COMPAT_API_BASE", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "test")
     monkeypatch.setenv("COMPAT_HOSTED", "1")
+    monkeypatch.setenv("DSPEX_CODE_INTERPRETER", INTERPRETER)
     monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", "tests.compat")
     made = DspyAdapter()
     yield made

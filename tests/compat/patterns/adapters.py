@@ -7,6 +7,7 @@ from typing import Any
 import dspy
 from dspy.adapters.baml_adapter import BAMLAdapter
 
+import dspex
 from tests.compat.pattern import pattern
 from tests.compat.patterns.models import lm
 from tests.compat.patterns.values import ADA, BOB, Person
@@ -191,3 +192,21 @@ class Mixed(dspy.Module):
         with dspy.context(adapter=dspy.JSONAdapter()):
             draft = self.draft(question=question).draft
         return self.answer(draft=draft)
+
+
+@pattern(
+    "question -> answer, score: float",
+    ASK,
+    adapter=lambda: dspy.TwoStepAdapter(lm()),
+    prompt="two_step",
+    models={"extraction": dspex.Model("openai/gpt-4.1-mini", api_base="COMPAT")},
+)
+class ProgramTwoStep(dspy.Module):
+    """Two steps, by the program's setting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer, score: float")
+
+    def forward(self, question):
+        return self.ask(question=question)

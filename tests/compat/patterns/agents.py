@@ -289,12 +289,13 @@ class CodeActInside(dspy.Module):
 
 
 class SubmittingInterpreter(LocalInterpreter):
-    """It submits whatever the code prints."""
+    """It submits whatever the code of an RLM prints."""
 
     def execute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
         from dspy.primitives.code_interpreter import FinalOutput
 
-        return FinalOutput({"answer": str(super().execute(code, variables))})
+        printed = super().execute(code, variables)
+        return FinalOutput({"answer": str(printed)}) if "llm_query" in self.tools else printed
 
 
 @pattern(QA, ASK, answers={"code": "print(len(question))", "reasoning": "Count."})

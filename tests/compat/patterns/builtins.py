@@ -8,7 +8,7 @@ import json
 import dspy
 
 from tests.compat.pattern import builtin
-from tests.compat.patterns.agents import STEPS, weather
+from tests.compat.patterns.agents import CODE, STEPS, LocalInterpreter, SubmittingInterpreter, weather
 from tests.compat.patterns.several import length
 from tests.compat.patterns.values import ADA, BOB, PIXEL, Circle, Colour, Person, Point, Square
 
@@ -58,6 +58,17 @@ _FILE = dspy.Signature({"file": (dspy.File, dspy.InputField()), "text": (str, ds
 builtin("builtin_file", _FILE, {"file": dspy.File(file_data="data:text/plain;base64,aGk=", filename="a.txt")},
         lambda: dspy.Predict(_FILE), module="predict")  # fmt: skip
 builtin("builtin_react", QA, ASK, lambda: dspy.ReAct(QA, tools=[weather]), steps=STEPS, module="react", tools=TOOL)
+_SUBMIT = {"tool_calls": [{"name": "submit", "args": {"answer": "warm"}}]}
+builtin("builtin_react_v2", QA, ASK, lambda: dspy.ReActV2(QA, tools=[weather], max_iters=2), module="react_v2", tools=TOOL,
+        module_options={"max_iters": 2}, answers={"tool_calls": _SUBMIT})  # fmt: skip
+builtin("builtin_code_act", QA, ASK, lambda: dspy.CodeAct(QA, tools=[weather], max_iters=2,
+        interpreter_factory=LocalInterpreter), module="code_act", tools=TOOL, module_options={"max_iters": 2},
+        answers=CODE)  # fmt: skip
+builtin("builtin_program_of_thought", QA, ASK, lambda: dspy.ProgramOfThought(QA, max_iters=2,
+        interpreter_factory=LocalInterpreter), module="program_of_thought", module_options={"max_iters": 2},
+        answers=CODE)  # fmt: skip
+builtin("builtin_rlm", QA, ASK, lambda: dspy.RLM(QA, max_iters=2, interpreter_factory=SubmittingInterpreter), module="rlm",
+        module_options={"max_iters": 2}, answers={"code": "print(llm_query('How many?'))", "reasoning": "Ask."})  # fmt: skip
 builtin("builtin_best_of_n", QA, ASK, lambda: dspy.BestOfN(dspy.Predict(QA), N=2, reward_fn=length, threshold=1.0),
         module="best_of_n", module_options={"n": 2, "reward": REWARD, "threshold": 1.0})  # fmt: skip
 builtin("builtin_refine", QA, ASK, lambda: dspy.Refine(dspy.Predict(QA), N=2, reward_fn=length, threshold=1.0),

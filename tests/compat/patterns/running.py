@@ -312,3 +312,40 @@ class AsCompleted(_Asking):
             (await each).answer for each in asyncio.as_completed([self.ask.acall(question=q) for q in questions])
         ]
         return dspy.Prediction(answers=sorted(answers))
+
+
+@pattern(ALL, MANY)
+class JoinedThreads(_Asking):
+    """A coroutine that waits for its own threads: no other coroutine of the process runs meanwhile."""
+
+    async def aforward(self, questions):
+        found = [None] * len(questions)
+
+        def one(place):
+            found[place] = self.ask(question=questions[place])
+
+        threads = [threading.Thread(target=one, args=(place,)) for place in range(len(questions))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return _answers(found)
+
+
+@pattern(ALL, MANY)
+class JoinedPool(_Asking):
+    """The same with a pool."""
+
+    async def aforward(self, questions):
+        with ThreadPoolExecutor(3) as pool:
+            return _answers(pool.map(lambda question: self.ask(question=question), questions))
+
+
+@pattern(QA, ASK)
+class JoinedLoop(_Asking):
+    """The same with a loop of the thread's own, after an awaited call."""
+
+    async def aforward(self, question):
+        first = await self.ask.acall(question=question)
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, self.ask.acall(question=first.answer)).result()

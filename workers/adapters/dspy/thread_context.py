@@ -11,7 +11,11 @@ import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
+
+from workers.adapters.dspy.run_loop import BlocksLoop
 
 __all__ = ["call_in_thread", "hand_on_context", "is_handed_on"]
 
@@ -58,9 +62,13 @@ _plain_submit = ThreadPoolExecutor.submit
 def _start(self: threading.Thread) -> None:
     # A pool's own threads serve many callers: each call brings its context.
     if is_handed_on.get() and not _is_of_pool(self):
-        context, run = contextvars.copy_context(), self.run
-        self.run = lambda: context.run(run)  # type: ignore[method-assign]
+        self.run = partial(_run_within, contextvars.copy_context(), self.run)  # type: ignore[method-assign]
     _plain_start(self)
+
+
+def _run_within(context: contextvars.Context, run: Callable[[], None]) -> None:
+    with suppress(BlocksLoop):  # what waits for this thread is started again
+        context.run(run)
 
 
 def _submit(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
