@@ -8,10 +8,14 @@ from typing import Any
 
 import dspy
 
+import dspex
+
 __all__ = [
     "Counting",
+    "Lookup",
     "Support",
     "broken_factory",
+    "capitals",
     "concise",
     "look_up",
     "no_module",
@@ -82,3 +86,20 @@ def broken_factory() -> Any:
 
 def no_module() -> Any:
     return "not a module"
+
+
+LOADED: list[str] = []
+
+
+@dspex.setup
+def capitals() -> dict[str, str]:
+    """What is heavy: loaded once in each process."""
+    LOADED.append("capitals")
+    return dict(CAPITALS)
+
+
+class Lookup(dspy.Module):  # type: ignore[misc]
+    """It needs what was loaded, and gives more than its output."""
+
+    def forward(self, question: str) -> dict[str, Any]:
+        return {"answer": capitals()["France"], "sources": ["atlas"], "loaded": len(LOADED), "handle": object()}

@@ -327,3 +327,25 @@ def test_an_optimised_state_of_several_predictors(
     assert "Answer like a guide." in answer
     del state["topic"]
     assert ask(module=module, state=state).error.code == "state_mismatch"  # type: ignore[union-attr]
+
+
+def test_what_a_program_gives_besides_its_outputs_is_kept(ask: Ask, model_server: ModelServer) -> None:
+    model_server.script(Step(outputs={"reasoning": "It is known.", "answer": "Paris"}))
+    assert ask(module="chain_of_thought").extra == {"reasoning": "It is known."}
+    model_server.script(step("look_up", country="France"), step("finish"), Step(outputs={"reasoning": "So.", "answer": "P"}))
+    execution = ask(module="react", tools=TOOLS, record="full")
+    assert execution.extra["trajectory"]["observation_0"] == "Paris"
+    (looked_up,) = execution.tool_calls
+    assert (looked_up.tool, looked_up.arguments, looked_up.result) == ("look_up", {"country": "France"}, "Paris")
+    assert all(not call.model.startswith("tool:") for call in execution.calls)
+    assert ask(module="chain_of_thought", record="none").extra == {}
+
+
+def test_what_is_heavy_is_loaded_once_in_a_worker_and_shown(ask: Ask, desk: Client) -> None:
+    for _ in range(2):
+        execution = ask(module=f"{OWN}:Lookup")
+        assert (execution.result().answer, execution.extra) == ("Paris", {"sources": ["atlas"], "loaded": 1})
+    wait_for(lambda: [dict(each) for each in desk.workers()[0]["setups"]] != [], "the next heartbeat")
+    (shown,) = desk.workers()[0]["setups"]
+    assert shown["function"] == f"{OWN}:capitals"
+    assert shown.keys() == {"function", "seconds", "memory_bytes"}

@@ -168,6 +168,12 @@ def test_a_model_is_a_short_form_or_all_of_its_settings() -> None:
         ({"model_options": {"extra_headers": {"a": 1}}}, "model_options.extra_headers"),
         ({"predictors": {"ask": "judge"}}, "predictors.ask"),
         ({"prompt": "yaml"}, "prompt"),
+        ({"fallback": ["no provider"]}, "fallback[0]"),
+        ({"fallback": "smollm2"}, "fallback"),
+        ({"fallback": [dspex.Model("a/b", max_tokens=0)]}, "fallback[0].max_tokens"),
+        ({"models": {"judge": dspex.Model("a/b", temperature=3)}}, "models.judge.temperature"),
+        ({"prompt": "two_step"}, "models.extraction"),
+        ({"module": "rlm", "module_options": {"sub_model": "draft"}}, "module_options.sub_model"),
     ],
 )
 def test_faults_of_models_name_their_place(settings: dict[str, Any], path: str) -> None:
@@ -186,3 +192,24 @@ def test_secrets_in_models_are_refused() -> None:
 def test_named_models_are_for_code_that_a_worker_runs() -> None:
     with pytest.raises(RuntimeError, match="a worker runs"):
         dspex.model("judge")
+
+
+def test_fallback_models_are_part_of_a_program() -> None:
+    given = dspex.Model("smollm2", temperature=0.2)
+    program = dspex.Program("p", QA, model="openai/test", fallback=["anthropic/claude-haiku-4-5", given])
+    assert program.fallback == (dspex.Model("anthropic/claude-haiku-4-5"), given)
+    again = dspex.Program.from_content("p", json.loads(json.dumps(program.content)))
+    assert (again.version, again.fallback_models) == (program.version, program.fallback)
+    assert "fallback" not in dspex.Program("p", QA, model="openai/test").content
+
+
+def test_secrets_in_headers_are_named_by_their_variables() -> None:
+    headers = {"Authorization": "Bearer ${GATEWAY_TOKEN}", "X-Api-Key": "${TEAM_KEY}"}
+    judge = dspex.Model("a/b", api_key_env="JUDGE_KEY", options={"extra_headers": headers})
+    program = dspex.Program(
+        "p", QA, model="openai/test", model_options={"extra_headers": headers}, models={"judge": judge}
+    )
+    assert program.secret_names == {"GATEWAY_TOKEN", "TEAM_KEY", "JUDGE_KEY"}
+    for text in ("Bearer 0123456789abcdef ${GATEWAY_TOKEN}", "0123456789 ${TEAM_KEY}"):
+        with pytest.raises(dspex.SecretInProgram):
+            dspex.Program("p", QA, model="openai/test", model_options={"extra_headers": {"Authorization": text}})

@@ -46,6 +46,8 @@ def extra_of(program: Program, returned: Any) -> dict[str, Any]:
         return {}
     outputs = {field.name for field in program.signature.output_fields}
     declared = {*outputs, *(ours for name, ours in dspy_names(program.signature).items() if name in outputs)}
+    if declared.isdisjoint(returned.keys()):  # it is the value of the only output
+        return {}
     return {name: stored(value) for name, value in returned.items() if name not in declared and isinstance(name, str)}
 
 

@@ -1,0 +1,181 @@
+"""What a program says about its models: fallback, headers, models in states; and tools with limits of their own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import dspy
+import pytest
+
+import dspex
+from dspex.errors import ModelError
+from tests.compat.memory import MemoryCalls, memory_run
+from tests.compat.server import CompatServer
+from tests.model_server import ModelServer, Step, model_server
+from tests.recording import MemoryTrail
+from workers.adapters.contract import Run
+from workers.adapters.dspy.dspy_adapter import DspyAdapter
+
+__all__ = ["model_server"]
+
+QA = dspex.signature("question -> answer")
+ASKED = {"question": "Where?"}
+REFUSED = Step(status=401, error={"code": "invalid_api_key"})
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[CompatServer]:
+    with CompatServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def adapter(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DspyAdapter]:
+    monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", "tests.integration")
+    made = DspyAdapter()
+    yield made
+    await made.close()
+
+
+def calls_of(run: Run) -> list[dict[str, Any]]:
+    assert isinstance(run.trail, MemoryTrail)
+    return [data for kind, data in run.trail.events if kind == "lm_call"]
+
+
+def program(server: ModelServer, **settings: Any) -> dspex.Program:
+    settings = {"model": "openai/first", "temperature": 0.5, "fallback": [second(server)], **settings}
+    return dspex.Program("p", QA, api_base=server.url, **settings)
+
+
+def second(server: ModelServer, **settings: Any) -> dspex.Model:
+    return dspex.Model("openai/second", api_base=server.url, **settings)
+
+
+async def test_the_next_model_answers_for_one_that_is_out_of_reach(
+    model_server: ModelServer, adapter: DspyAdapter
+) -> None:
+    model_server.script(REFUSED)
+    other = second(model_server, max_tokens=50, options={"seed": 3})
+    of = program(model_server, fallback=[other], model_options={"service_tier": "flex", "top_p": 0.9})
+    calls = MemoryCalls()
+    run, _ = memory_run(of, ASKED, calls)
+    outputs = await adapter.execute(run)
+    first, asked = model_server.calls()["requests"]
+    assert (first["model"], first["service_tier"], asked["model"]) == ("first", "flex", "second")
+    assert (asked["temperature"], asked["top_p"], asked["max_tokens"], asked["seed"]) == (0.5, 0.9, 50, 3)
+    assert "service_tier" not in asked  # another provider's
+    failed, answered = calls_of(run)
+    assert (failed["model"], failed["error"]) == ("openai/first", "authentication")
+    assert (answered["model"], answered["instead_of"], answered["because"]) == (
+        "openai/second", "openai/first", "authentication",
+    )  # fmt: skip
+
+    again, journal = memory_run(of, ASKED, calls, attempt=2)  # the first model is in reach again, and is not asked
+    assert await adapter.execute(again) == outputs
+    assert (model_server.calls()["total"], journal.replayed) == (2, 1)
+    assert calls_of(again)[0]["model"] == "openai/second"
+
+
+async def test_a_request_that_is_at_fault_is_not_sent_to_another_model(
+    model_server: ModelServer, adapter: DspyAdapter
+) -> None:
+    model_server.script(default=Step(status=400, error={"code": "bad"}))
+    run, _ = memory_run(program(model_server), ASKED)
+    with pytest.raises(ModelError) as refused:
+        await adapter.execute(run)
+    assert (refused.value.code, model_server.calls()["total"]) == ("invalid_request", 1)
+
+
+async def test_when_no_model_answers_another_attempt_may(model_server: ModelServer, adapter: DspyAdapter) -> None:
+    model_server.script(Step(status=429, retry_after=60), default=REFUSED)
+    run, _ = memory_run(program(model_server), ASKED)
+    with pytest.raises(ModelError) as failed:
+        await adapter.execute(run)
+    assert (failed.value.code, failed.value.retryable) == ("rate_limited", True)
+    assert [request["model"] for request in model_server.calls()["requests"]] == ["first", "second"]
+
+
+async def test_the_direct_adapter_has_the_same_models(model_server: ModelServer) -> None:
+    from workers.adapters.direct.direct_adapter import DirectAdapter
+
+    direct = DirectAdapter()
+    model_server.script(REFUSED)
+    run, _ = memory_run(program(model_server, adapter="direct", model_options={"seed": 1}), ASKED)
+    assert (await direct.execute(run))["answer"]
+    first, asked = model_server.calls()["requests"]
+    assert (first["seed"], asked["model"], asked["seed"]) == (1, "second", 1)
+    await direct.close()
+
+
+async def test_a_secret_in_a_header_comes_from_the_environment(
+    gateway: CompatServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(text: str) -> dspex.Program:
+        options = {"extra_headers": {"X-Title": text}}
+        return dspex.Program("p", QA, model="openai/test", api_base=gateway.url, model_options=options)
+
+    monkeypatch.setenv("GATEWAY_TOKEN", "t0ken")
+    gateway.begin({}, [])
+    await adapter.execute(memory_run(of("Bearer ${GATEWAY_TOKEN}"), ASKED)[0])
+    assert gateway.requests()[0]["title"] == "Bearer t0ken"
+    for text in ("${NOT_THERE}", "${DSPEX_DATABASE_URL}"):
+        with pytest.raises(ModelError) as refused:
+            await adapter.execute(memory_run(of(text), ASKED)[0])
+        assert refused.value.code == "authentication"
+        assert "in a header" in str(refused.value)
+
+
+async def test_a_state_keeps_the_model_that_the_program_has_too(model_server: ModelServer, adapter: DspyAdapter) -> None:
+    optimised = dspy.Predict("question -> answer")
+    for named, asked in (("openai/second", "second"), ("openai/first", "first"), ("openai/other", "first")):
+        optimised.set_lm(dspy.LM(named))
+        state = json.loads(json.dumps(optimised.dump_state()))
+        of = program(model_server, fallback=(), state=state, models={"judge": second(model_server)})
+        await adapter.execute(memory_run(of, ASKED)[0])
+        assert model_server.calls()["requests"][-1]["model"] == asked
+
+
+RELEASED = threading.Event()
+
+
+@dspex.tool(timeout=0.05)
+def slow(question: str) -> str:
+    """Takes long."""
+    RELEASED.wait(30)
+    return "too late"
+
+
+class Awaiting(dspy.Module):  # type: ignore[misc]
+    async def aforward(self, question: str) -> str:
+        return await _observed(dspy.Tool(slow).acall(question=question))
+
+
+class Calling(dspy.Module):  # type: ignore[misc]
+    def forward(self, question: str) -> str:
+        try:
+            return str(dspy.Tool(slow)(question=question))
+        except TimeoutError as error:
+            return str(error)
+
+
+async def _observed(call: Any) -> str:
+    try:
+        return str(await call)
+    except TimeoutError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("module", ["Awaiting", "Calling"])
+async def test_a_tool_has_the_time_that_it_says(module: str, model_server: ModelServer, adapter: DspyAdapter) -> None:
+    RELEASED.clear()
+    of = program(model_server, module=f"{__name__}:{module}")
+    run, _ = memory_run(of, ASKED)
+    try:
+        assert (await adapter.execute(run))["answer"] == "no result within 0.05 s"
+    finally:
+        RELEASED.set()
+    assert isinstance(run.trail, MemoryTrail)
+    assert [data["ok"] for kind, data in run.trail.events if kind == "tool_call"] == [False]
