@@ -19,6 +19,7 @@ from dspex.operations.report.markdown import markdown, sparkline
 from dspex.operations.report.monitoring_report import BUCKETS, MonitoringReport, gather
 from dspex.store import programs
 from dspex.store.database import Database
+from dspex.store.lifecycle.lm_calls import TOOL
 from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submit, triggers
 
 METRICS = '{"cost_usd": 0.25, "prompt_tokens": 10, "completion_tokens": 5}'
@@ -48,6 +49,7 @@ def report(database: Database) -> MonitoringReport:
                     VALUES ('error_rate', 'qa', 'firing', 1, 0, 'all failed', now(), now(), now())"""),
         )  # fmt: skip
     record_call(database, ids[0], "openai/a", 0.25)
+    record_call(database, ids[1], f"{TOOL}weather", None)  # a tool of an agent, which is no model
     return gather(database, since=timedelta(hours=1))
 
 

@@ -178,7 +178,6 @@ SELECT c.model, count(*)::int AS calls, avg(c.duration_ms)::float8 AS average_ms
 WHERE c.execution_id = ANY(ARRAY(
     SELECT id FROM dspex.executions WHERE finished_at > now() - interval '{RECENT_SECONDS} s'
     ORDER BY finished_at DESC LIMIT {RECENT_ROWS}))
-    AND NOT starts_with(c.model, 'tool:')
 GROUP BY c.model
 """  # noqa: S608
 

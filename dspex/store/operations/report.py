@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from dspex.store.lifecycle.lm_calls import TOOL
 from dspex.store.lifecycle.selection import CAUSE, EXTERNAL
 from dspex.store.partitions import first_id
 
@@ -82,7 +83,7 @@ SELECT model, count(*)::int AS calls, sum(prompt_tokens)::bigint AS prompt_token
     percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p50_seconds,
     percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p95_seconds
 FROM dspex.lm_calls WHERE execution_id >= :first AND execution_id < :last {_LEFT_OUT}
-    AND NOT starts_with(model, 'tool:')
+    AND NOT starts_with(model, '{TOOL}')
 GROUP BY 1 ORDER BY 2 DESC, 1
 """  # noqa: S608
 _WORKERS = """
