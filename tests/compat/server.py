@@ -28,6 +28,10 @@ class CompatServer:
         self._asked: list[dict[str, Any]] = []
         self._answers: Mapping[str, Any] = {}
         self._steps: list[tuple[str, dict[str, Any]]] = []
+        self._answered_most: int | None = None
+        self._released = threading.Event()
+        #: The requests that wait for an answer.
+        self.held = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="compat-server")
@@ -47,6 +51,17 @@ class CompatServer:
 
     def begin(self, answers: Mapping[str, Any], steps: list[tuple[str, dict[str, Any]]]) -> None:
         self._asked, self._answers, self._steps = [], answers, steps
+        self._answered_most = None
+
+    def hold_after(self, most: int) -> None:
+        """Answer so many requests; the others wait until :meth:`release`, and are not answered then."""
+        self._answered_most, self.held = most, 0
+        self._released.clear()
+
+    def release(self) -> None:
+        """Give up the requests that wait, and answer those that come from now on."""
+        self._answered_most = None
+        self._released.set()
 
     def requests(self) -> list[dict[str, Any]]:
         return list(self._asked)
@@ -70,6 +85,11 @@ class CompatServer:
             def _complete(self, body: dict[str, Any]) -> None:
                 asked = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
                 server._asked.append({**asked, "path": self.path, "title": self.headers.get("X-Title")})
+                if server._answered_most is not None and len(server._asked) > server._answered_most:
+                    server.held += 1
+                    server._released.wait()
+                    self.close_connection = True
+                    return
                 completion = server._completion(body)
                 if body.get("stream"):
                     self._stream(completion)
