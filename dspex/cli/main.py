@@ -33,7 +33,12 @@ COMMANDS = {
         "dspex.cli.programs.compile_command:compile_command",
         "Compile a signature and show its fields and schemas.",
     ),
+    "init": ("dspex.cli.programs.init_command:init", "Make a project: a program, a metric, a test and the settings."),
     "deploy": ("dspex.cli.programs.deploy_command:deploy", "Deploy the programs of a Python or JSON file."),
+    "import": (
+        "dspex.cli.programs.import_command:import_command",
+        "Deploy an existing dspy.Module, and print what was derived from it.",
+    ),
     "programs": (
         "dspex.cli.programs.programs_command:programs",
         "List the deployed programs, with their queued and running executions.",
