@@ -126,6 +126,9 @@ KINDS = [
     "builtin_react_v2",
     "builtin_code_act",
     "joined_pool",
+    "tree_out",
+    "tree_in",
+    "builtin_tree",
 ]
 
 

@@ -46,6 +46,9 @@ _LIMITS = (
     "ge", "gt", "le", "lt", "multiple_of", "min_length", "max_length", "pattern", "max_digits", "decimal_places",
 )  # fmt: skip
 
+#: How often a class that contains itself is written out. Values within the last one may be anything.
+LEVELS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -170,8 +173,8 @@ def _from_class(cls: type, scope: Scope) -> Type:
         return constrain(kind, class_notes(cls) | {"names": enum_names(cls)})
     if (known := _from_pydantic(cls)) is not None:
         return known
-    if cls in scope.classes:
-        raise TypeFaultError(f"{cls.__name__} contains itself", code="invalid_type", expected="a type of finite depth")
+    if scope.classes.count(cls) >= LEVELS:  # it contains itself
+        return build("any")
     inside = scope.within(cls)
     members = list(members_of(cls, inside.local))
     if not members:

@@ -10,7 +10,7 @@ import dspy
 from tests.compat.pattern import builtin
 from tests.compat.patterns.agents import CODE, STEPS, LocalInterpreter, SubmittingInterpreter, weather
 from tests.compat.patterns.several import length
-from tests.compat.patterns.values import ADA, BOB, PIXEL, Circle, Colour, Person, Point, Square
+from tests.compat.patterns.values import ADA, BOB, PIXEL, TREE, Circle, Colour, Person, Point, Square, Tree
 
 QA = "question -> answer"
 ASK = {"question": "What is the capital of France?"}
@@ -40,7 +40,7 @@ for _name, _kind, _answer in (
     ("model", Person, ADA), ("models", list[Person], [ADA, BOB]), ("dataclass", Point, {"x": 1, "y": 2}),
     ("date", dt.date, "2026-01-02"), ("tuple", tuple[str, int], ["Ada", 36]), ("shapes", Circle | Square,
     {"kind": "circle", "radius": 1.0}), ("ints", list[int], [1, 2]), ("code", dspy.Code, "```python\nprint(1)\n```"),
-    ("optional", str | None, "x"), ("bool", bool, True), ("set", set[str], ["a"]),
+    ("optional", str | None, "x"), ("tree", Tree, TREE), ("bool", bool, True), ("set", set[str], ["a"]),
 ):  # fmt: skip
     _signature = _of(_kind)
     builtin(f"builtin_{_name}", _signature, TEXT, lambda of=_signature: dspy.Predict(of), module="predict",

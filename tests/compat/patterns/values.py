@@ -60,6 +60,15 @@ class Square(BaseModel):
     side: float
 
 
+class Tree(BaseModel):
+    label: str
+    children: list["Tree"] = []
+
+
+TREE = {"label": "a", "children": [{"label": "b", "children": [{"label": "c", "children": [{"label": "d", "children": [
+    {"label": "e", "children": []}]}]}]}, {"label": "f", "children": []}]}  # fmt: skip
+
+
 ADA = {"name": "Ada", "age": 36, "address": {"street": "Main St 1", "zip": None}, "tags": ["maths"]}
 BOB = {"name": "Bob", "age": None, "address": None, "tags": []}
 
@@ -89,6 +98,8 @@ def _typed(name: str, kind: Any, answer: Any, *, doc: str = "Read the text.") ->
 _typed("model_out", Person, ADA)
 _typed("models_out", list[Person], [ADA, BOB])
 _typed("models_by_name_out", dict[str, Person], {"ada": ADA})
+_typed("tree_out", Tree, TREE)
+_typed("trees_out", list[Tree], [TREE, TREE])
 _typed("optional_model_out", Optional[Person], ADA)
 _typed("optional_model_none", Optional[Person], None)
 _typed("dataclass_out", Point, {"x": 1, "y": 2})
@@ -209,6 +220,7 @@ def _taking(name: str, kind: Any, value: Any, use: str) -> None:
 _taking("model_in", Person, Person(**ADA), "value.name")
 _taking("models_by_name_in", dict[str, Person], {"ada": Person(**ADA)}, "value['ada'].age")
 _taking("optional_model_in", Optional[Person], Person(**ADA), "value.name")
+_taking("tree_in", Tree, Tree(**TREE), "value.children[0].children[0].children[0].children[0].label")
 _taking("dataclass_in", Point, Point(1, 2), "value.x + value.y")
 _taking("enum_in", Colour, Colour.RED, "value.name")
 _taking("int_enum_in", Level, Level.HIGH, "value.name")
