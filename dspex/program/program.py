@@ -28,7 +28,7 @@ from dspex.program.models import (
 from dspex.program.modules import is_custom, is_reference, module_faults
 from dspex.program.nesting import depth_fault, is_deeper
 from dspex.program.storable_text import STORABLE
-from dspex.signatures import Signature, signature
+from dspex.signatures import Signature, Type, signature
 
 __all__ = ["EXTRACTION", "LOCAL_MODEL", "ON_CUT", "PROMPTS", "RECORDS", "Program", "Retry"]
 
@@ -52,6 +52,8 @@ _LATER: Mapping[str, Any] = {
 DEPTH_MOST = 100
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+#: Providers whose API takes no audio.
+_WITHOUT_AUDIO = frozenset({"anthropic"})
 _SECRET_KEY = re.compile(r"(?i)(api_?key|secret|access_?token|auth_?token|password|passwd|authorization|credentials?)$")
 _SECRET_VALUE = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|Bearer\s+\S{16,})"
@@ -352,7 +354,22 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
     if program.model is not None and not is_model(program.model):
         yield FieldError("model", "'provider/model', 'smollm2' or a dspex.Model", repr(program.model)[:80])
     yield from option_faults("model_options", program.model_options)
+    yield from _media_faults(program)
     yield from _named_model_faults(program)
+
+
+def _media_faults(program: Program) -> Iterator[FieldError]:
+    """Inputs that no model of the provider takes. A custom module may give them to another model."""
+    provider = str(program.model).partition("/")[0]
+    if provider not in _WITHOUT_AUDIO or is_custom(program.module):
+        return
+    for field in program.signature.input_fields:
+        if _holds_audio(field.type):
+            yield FieldError(f"signature.{field.name}", f"no audio, which {provider}'s API does not take", str(field.type))
+
+
+def _holds_audio(kind: Type) -> bool:
+    return kind.name == "audio" or any(map(_holds_audio, kind.args))
 
 
 def _named_model_faults(program: Program) -> Iterator[FieldError]:

@@ -168,6 +168,7 @@ def test_a_model_is_a_short_form_or_all_of_its_settings() -> None:
         ({"model_options": {"extra_headers": {"a": 1}}}, "model_options.extra_headers"),
         ({"predictors": {"ask": "judge"}}, "predictors.ask"),
         ({"prompt": "yaml"}, "prompt"),
+        ({"model": "anthropic/claude", "signature": ":list(:audio) calls -> :string text"}, "signature.calls"),
         ({"fallback": ["no provider"]}, "fallback[0]"),
         ({"fallback": "smollm2"}, "fallback"),
         ({"fallback": [dspex.Model("a/b", max_tokens=0)]}, "fallback[0].max_tokens"),
@@ -178,7 +179,7 @@ def test_a_model_is_a_short_form_or_all_of_its_settings() -> None:
 )
 def test_faults_of_models_name_their_place(settings: dict[str, Any], path: str) -> None:
     with pytest.raises(dspex.ValidationError) as refused:
-        dspex.Program("p", QA, model="openai/test", **settings)
+        dspex.Program("p", **{"signature": QA, "model": "openai/test", **settings})
     assert [fault.path for fault in refused.value.errors] == [path]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from lm15 import Response
 from lm15.result import AsyncResponseStream
-from lm15.serde import request_from_dict
 
 from workers.adapters.contract import Stream
 from workers.answers.answer_reader import AnswerReader
@@ -48,7 +47,7 @@ class Preview:
 
 async def complete_streamed(endpoint: Endpoint, request: Mapping[str, Any], preview: Preview) -> Response:
     """As :meth:`Endpoint.complete`, with the answer published as it comes."""
-    sent = request_from_dict({**request, "model": endpoint.wire_model})
+    sent = endpoint.sent(request)
     reader = preview.begin()
     async with AsyncResponseStream(endpoint.client.stream(sent), sent) as events:
         async for text in events:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +28,7 @@ from workers.adapters.dspy.engine_bridge import BlockingEngine, DspyEngine, curr
 from workers.adapters.dspy.run_loop import running_loop
 from workers.adapters.dspy.run_tools import acall_tool, call_tool
 from workers.adapters.dspy.thread_context import call_in_thread, hand_on_context
+from workers.lm.connect.chat_media import FILE_NAMES
 from workers.lm.connect.endpoint import NamedModel
 
 __all__ = ["configured_at_import", "configured_by", "install", "named_models"]
@@ -47,6 +49,7 @@ _configured: ContextVar[dict[str, Any] | None] = ContextVar("configured", defaul
 syncify: Any = import_module("dspy.utils.syncify")
 
 _select_engine = execution._engine
+_canonical = execution._canonical
 _configure = Settings.configure
 _run_async = syncify.run_async
 _listen_plain = StreamListener.__init__
@@ -56,6 +59,7 @@ _execute = parallelizer.ParallelExecutor.execute
 def install() -> None:
     """Change DSPy, once per process."""
     execution._engine = _engine
+    execution._canonical = _canonical_here
     Settings.configure = _configure_here
     dspy.configure = dspy.settings.configure
     syncify.run_async = _run_async_here
@@ -140,6 +144,38 @@ def _engine(lm: Any, call: Any, asynchronous: bool) -> tuple[Any, Any, Any]:
     )
     made = DspyEngine(hosted, address) if asynchronous else BlockingEngine(hosted, address)
     return made, execution._canonical(call), None
+
+
+def _canonical_here(call: Any, *, compat: Any = None) -> Any:
+    """The request of a call; the names of its files, for which lm15 has no place, are an extension of it."""
+    messages = call.legacy.get("messages")
+    names = [str(part["file"].get("filename") or "") for part in _file_parts(messages)]
+    if current_run.get() is None or not any(names):
+        return _canonical(call, compat=compat)
+    nameless = replace(call, legacy={**call.legacy, "messages": [_without_file_names(each) for each in messages]})
+    request = _canonical(nameless, compat=compat)
+    extensions = {**(request.config.extensions or {}), FILE_NAMES: names}
+    return replace(request, config=replace(request.config, extensions=extensions))
+
+
+def _file_parts(messages: Any) -> Iterator[dict[str, Any]]:
+    for message in messages or ():
+        content = message.get("content") if isinstance(message, dict) else None
+        yield from (part for part in content or () if _is_file(part)) if isinstance(content, list) else ()
+
+
+def _is_file(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "file" and isinstance(part.get("file"), dict)
+
+
+def _without_file_names(message: Any) -> Any:
+    if not any(_file_parts([message])):
+        return message
+    return {**message, "content": [_nameless(part) if _is_file(part) else part for part in message["content"]]}
+
+
+def _nameless(part: dict[str, Any]) -> dict[str, Any]:
+    return {**part, "file": {name: value for name, value in part["file"].items() if name != "filename"}}
 
 
 def _configure_here(self: Any, **kwargs: Any) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
-from lm15 import LM15Error, Response
+from lm15 import LM15Error, Request, Response
 from lm15.serde import request_from_dict
 
 from dspex.errors import ModelError
@@ -82,8 +82,12 @@ class Endpoint:
 
     async def complete(self, request: Mapping[str, Any]) -> Response:
         """Ask once. Raises upstream errors, which the engine turns into ModelErrors."""
-        answer: Response = await self.route.client.complete(request_from_dict({**request, "model": self.wire_model}))
+        answer: Response = await self.route.client.complete(self.sent(request))
         return answer
+
+    def sent(self, request: Mapping[str, Any]) -> Request:
+        """The request as lm15's clients take it, with the server's name for the model."""
+        return request_from_dict({**chat_media.without_names(request), "model": self.wire_model})
 
     async def rates_of(self, answered_by: str) -> Mapping[str, float]:
         """The prices of the model that answered, which may be named more closely than the one that was asked."""
