@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import dspy
@@ -179,3 +180,34 @@ async def test_a_tool_has_the_time_that_it_says(module: str, model_server: Model
         RELEASED.set()
     assert isinstance(run.trail, MemoryTrail)
     assert [data["ok"] for kind, data in run.trail.events if kind == "tool_call"] == [False]
+
+
+class Seen:
+    """What a follower of a run sees."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.fields: dict[str, Any] = {}
+
+    def answer(self) -> Seen:
+        self.texts, self.fields = {}, {}
+        return self
+
+    def text(self, field: str, more: str) -> None:
+        self.texts[field] = self.texts.get(field, "") + more
+
+    def field(self, name: str, value: Any) -> None:
+        self.fields[name] = value
+
+
+async def test_a_module_of_ones_own_streams_the_outputs_of_its_last_step(
+    gateway: CompatServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSPEX_PROGRAM_PACKAGES", "tests.compat")
+    of = dspex.Program(
+        "p", QA, module="tests.compat.patterns.composition:Pipeline", model="openai/test", api_base=gateway.url
+    )
+    gateway.begin({}, [])
+    seen = Seen()
+    outputs = await adapter.execute(replace(memory_run(of, ASKED)[0], stream=seen))
+    assert seen.texts == seen.fields == dict(outputs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -67,7 +68,7 @@ def _start(self: threading.Thread) -> None:
 
 
 def _run_within(context: contextvars.Context, run: Callable[[], None]) -> None:
-    with suppress(BlocksLoop):  # what waits for this thread is started again
+    with suppress(BlocksLoop, CancelledError):  # what waits for this thread is started again, or over
         context.run(run)
 
 

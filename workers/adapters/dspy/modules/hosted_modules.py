@@ -196,7 +196,8 @@ def _module(program: Program, signature: type[dspy.Signature], packages: Collect
             tools = tools_of(program, packages)
             return ReAct(signature, tools=tools, max_iters=options.get("max_iters", _REACT_STEPS))
         case "react_v2":
-            return dspy.ReActV2(signature, tools=tools_of(program, packages), max_iters=options.get("max_iters", _REACT_STEPS))
+            tools = tools_of(program, packages)
+            return dspy.ReActV2(signature, tools=tools, max_iters=options.get("max_iters", _REACT_STEPS))
         case "code_act":
             tools = tools_of(program, packages)
             return CodeAct(signature, tools=tools, max_iters=options.get("max_iters", _CODE_STEPS))
