@@ -49,7 +49,7 @@ _CODES = {
         "worker_failed": "a bug of its worker ended the attempt, and the worker lives on",
         "not_storable": "the outcome contains a value that Postgres cannot store",
         "adapter_unavailable": "this worker lacks the adapter; the execution waits for one that has it",
-        "interpreter_missing": "no worker has an interpreter for the code that the model writes; executions wait for one",
+        "interpreter_missing": "no worker has an interpreter for code that the model writes; executions wait for one",
         "interpreter_failed": "the interpreter for the code that the model writes did not start or broke",
         "action_failed": "a manual action failed the attempt",
         "action_error": "a manual action raised an exception, or returned a value that is not JSON",

@@ -72,8 +72,8 @@ class Catalogue:
         live = self._live_workers()
         if live and not any(worker["code_interpreter"] for worker in live):
             raise ProgramError(
-                f"program {program.name!r} was not deployed: module {program.module!r} runs code that the model writes, "
-                f"and none of the {len(live)} live workers has an interpreter for it: install Deno's sandbox there with "
+                f"program {program.name!r} was not deployed: module {program.module!r} runs code that the model "
+                f"writes, and none of the {len(live)} live workers has an interpreter: install Deno's sandbox there with "
                 '`pip install "dspex[code]"`, or name another interpreter in DSPEX_CODE_INTERPRETER',
                 code="interpreter_missing",
                 program=program.name,

@@ -46,7 +46,7 @@ class _Option:
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """``own_fields`` are fields that the module adds to a signature; ``own_inputs`` are reserved in the inputs only, and
+    """``own_fields`` are fields that the module adds to a signature; ``own_inputs`` are reserved in the inputs only,
     ``own_outputs`` in the outputs. ``own_tools`` are names that no tool may have. ``runs_code``: it runs code that the
     model writes, in the worker's interpreter."""
 

@@ -106,9 +106,9 @@ class Program:
     ``models``          other models of the program by name, each as ``model`` is: in its code, ``dspex.model("judge")``
     ``predictors``      which predictor runs on which of ``models``: ``{"verify.predict": "judge"}``; ``"*"`` means all
                         that are not named
-    ``fallback``        models that are asked, in this order, when the one before is out of reach: it cannot be reached or
-                        does not answer, limits the rate, or refuses the credentials or the account. The audit trail has
-                        the model that answered, and why
+    ``fallback``        models that are asked, in this order, when the one before is out of reach: it cannot be reached
+                        or does not answer, limits the rate, or refuses the credentials or the account. The audit trail
+                        has the model that answered, and why
     ``temperature``     0 to 2; the provider's default when ``None``
     ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
     ``on_cut``          what becomes of an answer that was cut off at a limit of tokens: ``"retry"`` sends it back, with
@@ -116,8 +116,8 @@ class Program:
                         nevertheless, and records that in the audit trail
     ``timeout``         seconds an attempt may take
     ``prompt``          ``"chat"``, ``"json"``, ``"compact"``, ``"xml"``, ``"baml"``, ``"two_step"`` (which needs
-                        ``models={"extraction": …}``), or ``"package.module:AdapterClass"`` for an adapter of your own; by default compact for
-                        ``smollm2``, chat otherwise
+                        ``models={"extraction": …}``), or ``"package.module:AdapterClass"`` for an adapter of your own;
+                        by default compact for ``smollm2``, chat otherwise
     ``state``           an optimised program's JSON state, as ``dspy.Module.dump_state()`` gives it
     ``api_key_env``     the *name* of the environment variable, in the worker, that holds the key
     ``api_base``        the address of an OpenAI-compatible server
@@ -365,7 +365,8 @@ def _media_faults(program: Program) -> Iterator[FieldError]:
         return
     for field in program.signature.input_fields:
         if _holds_audio(field.type):
-            yield FieldError(f"signature.{field.name}", f"no audio, which {provider}'s API does not take", str(field.type))
+            expected = f"no audio, which {provider}'s API does not take"
+            yield FieldError(f"signature.{field.name}", expected, str(field.type))
 
 
 def _holds_audio(kind: Type) -> bool:
@@ -461,7 +462,8 @@ def _secret_paths(path: str, value: object) -> Iterator[str]:
 
 def _is_reference_to_secret(text: str) -> bool:
     """Whether it only names variables, perhaps after a scheme: ``Bearer ${GATEWAY_TOKEN}``; or is empty."""
-    return not text or (ENVIRONMENT.search(text) is not None and _SCHEME.fullmatch(ENVIRONMENT.sub("", text)) is not None)
+    has_names = ENVIRONMENT.search(text) is not None
+    return not text or (has_names and _SCHEME.fullmatch(ENVIRONMENT.sub("", text)) is not None)
 
 
 def _plain(value: Any) -> Any:

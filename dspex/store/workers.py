@@ -110,8 +110,8 @@ class UnrunnableVersion(NamedTuple):
 class Vitals(NamedTuple):
     """The state of a live worker: how many executions it runs, and how many it can; ``state`` is running or stopping;
     ``trouble`` describes what keeps it from working; ``cpu`` is the share of a core that it used lately;
-    ``unrunnable``: the versions that it cannot run, encoded; ``setups``: the setup functions that have run in it, as JSON
-    text."""
+    ``unrunnable``: the versions that it cannot run, encoded; ``setups``: the setup functions that have run in it, as
+    JSON text."""
 
     running: int
     concurrency: int

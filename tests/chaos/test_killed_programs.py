@@ -1,4 +1,4 @@
-"""A worker is killed in the middle of programs of many calls: only the calls in flight are made, and paid for, again."""
+"""A worker is killed in the middle of programs of many calls: only those in flight are made, and paid for, again."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ async def test_a_secret_in_a_header_comes_from_the_environment(
         assert "in a header" in str(refused.value)
 
 
-async def test_a_state_keeps_the_model_that_the_program_has_too(model_server: ModelServer, adapter: DspyAdapter) -> None:
+async def test_a_state_keeps_the_model_that_the_program_has(model_server: ModelServer, adapter: DspyAdapter) -> None:
     optimised = dspy.Predict("question -> answer")
     for named, asked in (("openai/second", "second"), ("openai/first", "first"), ("openai/other", "first")):
         optimised.set_lm(dspy.LM(named))

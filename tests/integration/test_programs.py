@@ -332,7 +332,8 @@ def test_an_optimised_state_of_several_predictors(
 def test_what_a_program_gives_besides_its_outputs_is_kept(ask: Ask, model_server: ModelServer) -> None:
     model_server.script(Step(outputs={"reasoning": "It is known.", "answer": "Paris"}))
     assert ask(module="chain_of_thought").extra == {"reasoning": "It is known."}
-    model_server.script(step("look_up", country="France"), step("finish"), Step(outputs={"reasoning": "So.", "answer": "P"}))
+    last = Step(outputs={"reasoning": "So.", "answer": "P"})
+    model_server.script(step("look_up", country="France"), step("finish"), last)
     execution = ask(module="react", tools=TOOLS, record="full")
     assert execution.extra["trajectory"]["observation_0"] == "Paris"
     (looked_up,) = execution.tool_calls

@@ -36,7 +36,7 @@ def run_setups(program: str, packages: Collection[str]) -> None:
                 setup()
             except (Exception, SystemExit) as error:  # the boundary to the user's code
                 raise ProgramError(
-                    f"program {program!r}: its setup function {setup.name} raised {type(error).__name__} in this worker",
+                    f"program {program!r}: its setup function {setup.name} raised {type(error).__name__} here",
                     code="code_not_found",
                     retryable=True,
                     program=program,

@@ -33,8 +33,8 @@ TimedAnswer = tuple[Answer, datetime]
 class ModelCalls:
     """The model calls of one attempt: see :class:`workers.adapters.contract.Journal`.
 
-    ``keeps``: whether answers are stored, ``keeps_requests``: with their requests; ``shows_content``: whether traces may
-    have both. ``deferral`` is set once a limit has refused a call.
+    ``keeps``: whether answers are stored, ``keeps_requests``: with their requests; ``shows_content``: whether traces
+    may have both. ``deferral`` is set once a limit has refused a call.
     """
 
     def __init__(

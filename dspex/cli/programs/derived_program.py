@@ -44,7 +44,7 @@ def derive(reference: str) -> Derived:
     inputs, outputs = _inputs(made, predictors), _outputs(predictors)
     if both := sorted(inputs.keys() & outputs.keys()):
         raise click.UsageError(
-            f"{', '.join(both)} is an input and an output of {reference}: declare the program in a file, with its signature"
+            f"{', '.join(both)} is an input and an output of {reference}: declare the program in a file"
         )
     fields = {**inputs, **outputs}
     name = reference.partition(":")[2]
@@ -79,7 +79,7 @@ def _made(reference: str) -> Any:
         raise click.UsageError(f"{reference} cannot be imported: {error}") from error
     except TypeError as error:
         raise click.UsageError(
-            f"{reference} cannot be made without arguments ({error}): declare the program in a file, with module_options"
+            f"{reference} cannot be made without arguments ({error}): declare it in a file, with module_options"
         ) from error
     if not callable(getattr(made, "named_predictors", None)):
         raise click.UsageError(f"{reference} made a {type(made).__name__}, which is no dspy.Module")
@@ -122,7 +122,8 @@ def _outputs(predictors: Mapping[str, Any]) -> dict[str, _Field]:
     last, predictor = list(predictors.items())[-1]
     fields = predictor.signature.output_fields
     own = {name: field for name, field in fields.items() if name not in _ADDED} or fields
-    return {name: (field.annotation, OutputField(desc=_words(field)), f"output of {last}") for name, field in own.items()}
+    source = f"output of {last}"
+    return {name: (field.annotation, OutputField(desc=_words(field)), source) for name, field in own.items()}
 
 
 def _input(annotation: Any, field: Any, source: str) -> _Field:

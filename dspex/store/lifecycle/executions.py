@@ -330,7 +330,7 @@ SELECT id, status FROM settled, logged
 """
 
 
-#: The member of stored ``action_results`` that has what the program gave besides its outputs. No action has such a name.
+#: The member of stored ``action_results`` with what the program gave besides its outputs. No action has such a name.
 EXTRA = "dspex:extra"
 
 

@@ -1,7 +1,7 @@
 """What differs between versions of DSPy: all of it is here.
 
-DSPy 3.5 removes ProgramOfThought and CodeAct, and makes XML the default prompt. DSPex gives each run its prompt itself, so
-that the default does not matter.
+DSPy 3.5 removes ProgramOfThought and CodeAct, and makes XML the default prompt. DSPex gives each run its prompt itself,
+so that the default does not matter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Audio and files in OpenAI's chat API, which lm15 sends over its other protocols only.
 
-Servers that do not take them refuse the request. A file's own name has no place in lm15's parts: names are an extension of
-the request, which :func:`without_names` takes out before it is sent.
+Servers that do not take them refuse the request. A file's own name has no place in lm15's parts: names are an
+extension of the request, which :func:`without_names` takes out before it is sent.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def _block(part: Any) -> dict[str, Any]:
     if isinstance(part, AudioPart):
         kind = part.media_type.partition("/")[2].removeprefix("x-")
         return {"type": "input_audio", "input_audio": {"data": _base64(part), "format": _FORMATS.get(kind, kind)}}
-    return {"type": "file", "file": {"file_data": media_data_uri(part), "filename": next(_names.get(), "") or _FILE_NAME}}
+    name = next(_names.get(), "") or _FILE_NAME
+    return {"type": "file", "file": {"file_data": media_data_uri(part), "filename": name}}
 
 
 def _base64(part: AudioPart) -> str:

@@ -49,8 +49,8 @@ def reachable(deployment: Deployment) -> Finding:
 
 @check("Workers have the programs' keys", Need.SCHEMA, fix="set the variable where the workers run, and restart them")
 def keys(deployment: Deployment) -> Finding:
-    """Each variable that a program names for a key or a header of its models is set for the workers of this machine, as far as can be seen, and
-    no execution failed for lack of a key within a day. Values are not read."""
+    """Each variable that a program names for a key or a header of its models is set for the workers of this machine, as
+    far as can be seen, and no execution failed for lack of a key within a day. Values are not read."""
     wanted = {name: program.name for program in _calling(deployment) for name in program.secret_names}
     if not wanted:
         return not_applicable("no program names a key")
