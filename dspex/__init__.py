@@ -53,10 +53,9 @@ if TYPE_CHECKING:
     from dspex.program.actions import Action
     from dspex.program.adapters import AdapterInfo, Capabilities, adapters
     from dspex.program.limits import Limits
+    from dspex.program.marked_functions import setup, tool
     from dspex.program.models import Model, model
     from dspex.program.program import Program, Retry
-    from dspex.program.setup_functions import setup
-    from dspex.program.tools import tool
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
     from dspex.store.lifecycle.status import Status
@@ -73,9 +72,8 @@ _MODULES = (
     "program.limits",
     "program.actions",
     "program.models",
+    "program.marked_functions",
     "program.program",
-    "program.setup_functions",
-    "program.tools",
     "submit.batch_rows",
     "settings",
     "operations.health.conditions",

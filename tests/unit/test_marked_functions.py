@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 import dspex
-from dspex.program.setup_functions import registered
-from dspex.program.tools import tool_options
+from dspex.program.marked_functions import registered_setups, tool_options
 
 
 def test_a_setup_function_runs_once_whoever_calls_it_first() -> None:
@@ -34,7 +33,7 @@ def test_a_setup_function_runs_once_whoever_calls_it_first() -> None:
     for thread in threads:
         thread.join()
     assert (len(runs), len(set(map(id, found)))) == (1, 1)
-    assert (heavy.__doc__, heavy in registered()) == ("Heavy.", True)
+    assert (heavy.__doc__, heavy in registered_setups()) == ("Heavy.", True)
 
 
 def test_one_that_fails_is_run_again() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dspex.errors import ProgramError
+from dspex.program.marked_functions import registered_setups
 from dspex.program.modules import is_within
-from dspex.program.setup_functions import registered
 from workers.process.recycling import resident_mb
 
 __all__ = ["finished_setups", "run_setups"]
@@ -28,7 +28,7 @@ def run_setups(program: str, packages: Collection[str]) -> None:
     Raises ProgramError ``code_not_found`` for one that fails: another worker may be able to run it.
     """
     with _running:
-        for setup in registered():
+        for setup in registered_setups():
             if setup.is_done or not is_within(setup.name.partition(":")[0], packages):
                 continue
             before, began = resident_mb(), time.monotonic()

@@ -17,7 +17,7 @@ from typing import Any
 import dspy
 from dspy.utils.callback import with_callbacks
 
-from dspex.program.tools import tool_options
+from dspex.program.marked_functions import tool_options
 from workers.adapters.contract import ToolResult
 from workers.adapters.dspy.engine_bridge import HostedRun, current_run
 from workers.adapters.dspy.thread_context import call_in_thread
