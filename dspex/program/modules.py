@@ -10,14 +10,21 @@ from typing import Any
 
 from dspex.errors import FieldError
 
-__all__ = ["MODULES", "is_custom", "is_reference", "is_within", "module_faults", "runs_code"]
+__all__ = ["MODULES", "is_custom", "is_mcp", "is_reference", "is_within", "module_faults", "runs_code"]
 
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_MCP = re.compile(r"mcp\+(?:stdio://[\w.-]+|https?://[^\s#]+)(?:#[\w.-]+(?:,[\w.-]+)*)?", re.ASCII)
 
 
 def is_reference(text: object) -> bool:
     """Whether it has the form ``package.module:name``, with one name after the colon, so without attribute access."""
     return isinstance(text, str) and len(text) <= 200 and _REFERENCE.fullmatch(text) is not None
+
+
+def is_mcp(text: object) -> bool:
+    """Whether it names an MCP server, ``mcp+https://host/path`` or ``mcp+stdio://name``, perhaps with the tools to take
+    from it: ``#search,read``."""
+    return isinstance(text, str) and len(text) <= 500 and _MCP.fullmatch(text) is not None
 
 
 def is_within(module: str, packages: Iterable[str]) -> bool:
@@ -53,6 +60,7 @@ class _Module:
     options: Mapping[str, _Option] = field(default_factory=dict)
     calls_tools: bool = False
     needs_tools: bool = True
+    takes_mcp: bool = True
     runs_code: bool = False
     own_fields: Collection[str] = ()
     own_inputs: Collection[str] = ()
@@ -108,6 +116,7 @@ MODULES: Mapping[str, _Module] = {
         {"max_iters": _integer(1, 100)},
         calls_tools=True,
         needs_tools=False,
+        takes_mcp=False,  # the source of its tools runs in the interpreter
         runs_code=True,
         own_fields=("finished", "generated_code", "reasoning", "trajectory"),
         own_inputs=("interpreter", "max_iters"),
@@ -185,9 +194,10 @@ def _tool_faults(module: str, spec: _Module, tools: Collection[Any]) -> Iterator
             "tools", f"functions that module {module!r} may call: ['package.module:function', …]", "nothing"
         )
     for tool in tools:
-        if not is_reference(tool):
-            yield FieldError("tools", "'package.module:function'", repr(tool)[:80])
-    names = [str(tool).rpartition(":")[2] for tool in tools]
+        if not is_reference(tool) and not (is_mcp(tool) and spec.takes_mcp):
+            servers = ", 'mcp+https://host/path' or 'mcp+stdio://name'" if spec.takes_mcp else ""
+            yield FieldError("tools", f"'package.module:function'{servers}", repr(tool)[:80])
+    names = [str(tool).rpartition(":")[2] for tool in tools if is_reference(tool)]
     for name in sorted({name for name in names if names.count(name) > 1 or name in spec.own_tools}):
         why = f"module {module!r} has a tool of this name" if name in spec.own_tools else "two tools have this name"
         expected = "functions of different names" + "".join(f", none of them {own!r}" for own in spec.own_tools)

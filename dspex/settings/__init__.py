@@ -6,7 +6,7 @@ a description to its section. A secret is a ``pydantic.SecretStr``.
 
 from dspex.settings.connection_settings import Backends, connection_warnings
 from dspex.settings.loading import Settings, unknown_variables
-from dspex.settings.model_settings import ModelLimits
+from dspex.settings.model_settings import McpServer, ModelLimits
 from dspex.settings.secrets import Secrets
 from dspex.settings.setting_names import PREFIX, variable
 from dspex.settings.urls import without_password
@@ -14,6 +14,7 @@ from dspex.settings.urls import without_password
 __all__ = [
     "PREFIX",
     "Backends",
+    "McpServer",
     "ModelLimits",
     "Secrets",
     "Settings",

@@ -10,7 +10,7 @@ from pydantic_settings import NoDecode
 
 from dspex.settings.setting_names import listed
 
-__all__ = ["ModelLimits", "ModelSettings"]
+__all__ = ["McpServer", "ModelLimits", "ModelSettings"]
 
 
 def _packages(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -37,6 +37,25 @@ class ModelLimits(BaseModel):
     tokens_per_minute: int | None = Field(default=None, ge=1)
 
 
+class McpServer(BaseModel):
+    """An MCP server that programs may take tools from: the command that starts it, or the headers for its address."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+def _mcp_servers(servers: dict[str, McpServer]) -> dict[str, McpServer]:
+    for name, server in servers.items():
+        if not re.fullmatch(r"mcp\+(stdio://[\w.-]+|https?://[^\s#]+)", name):
+            raise ValueError(f"{name!r} is not of the form mcp+https://host/path or mcp+stdio://name")
+        if name.startswith("mcp+stdio:") != bool(server.command):
+            raise ValueError(f"{name!r}: a stdio server has a command, and no other server has one")
+    return servers
+
+
 class ModelSettings(BaseModel):
     """Programs and models."""
 
@@ -47,6 +66,12 @@ class ModelSettings(BaseModel):
         None,
         description="What runs the code that models write, on workers: package.module:factory, which makes a DSPy "
         "interpreter. Not set: Deno's sandbox (the extra `code`).",
+    )
+    mcp_servers: Annotated[dict[str, McpServer], AfterValidator(_mcp_servers)] = Field(
+        default_factory=dict,
+        description="The MCP servers whose tools programs may name, on workers, as JSON: "
+        '{"mcp+stdio://time": {"command": ["uvx", "mcp-server-time"], "environment": ["TZ"]}, '
+        '"mcp+https://mcp.example.com/mcp": {"headers": {"Authorization": "Bearer ${MCP_TOKEN}"}}}.',
     )
     model_limits: dict[str, ModelLimits] = Field(
         default_factory=dict,

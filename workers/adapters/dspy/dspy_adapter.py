@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from workers.adapters.dspy.dspy_hooks import install, named_models
 from workers.adapters.dspy.dspy_signature import dspy_inputs
 from workers.adapters.dspy.engine_bridge import HostedRun, hosted_run, program_failure
 from workers.adapters.dspy.modules import HostedModule, host_module
+from workers.adapters.dspy.modules.mcp_tools import McpServers, found_tools
 from workers.adapters.dspy.modules.returned_values import extra_of, outputs_of, refuse_unfit
 from workers.adapters.dspy.prompts import UnreadableAnswer
 from workers.adapters.dspy.run_loop import BlocksLoop
@@ -83,6 +84,7 @@ class DspyAdapter:
         self._hosted: OrderedDict[str, _Hosted] = OrderedDict()
         self._making_ready = asyncio.Lock()
         self._interpreter = Settings.load().code_interpreter
+        self._mcp_servers = McpServers()
         linear_readers.install()
         install()
         # DSPy logs and quotes truncated answers, odd inputs and failing code, without naming the execution; our errors
@@ -157,6 +159,7 @@ class DspyAdapter:
         """Close the connections to models."""
         self._hosted.clear()
         self._local_model.close()
+        await self._mcp_servers.aclose()
         await self._endpoints.aclose()
 
     async def _host(self, program: Program) -> _Hosted:
@@ -167,14 +170,16 @@ class DspyAdapter:
         async with self._making_ready:
             hosted = self._hosted.get(program.version)
             if hosted is None:
-                hosted = self._hosted[program.version] = await _made_ready(program)
+                tools = await self._mcp_servers.tools_of(program)
+                hosted = self._hosted[program.version] = await _made_ready(program, tools)
                 if len(self._hosted) > _MODULES_KEPT:
                     self._hosted.popitem(last=False)
         return hosted
 
 
-async def _made_ready(program: Program) -> _Hosted:
+async def _made_ready(program: Program, tools: Mapping[str, Sequence[dspy.Tool]]) -> _Hosted:
     """It may import the user's code: the loop goes on meanwhile, and does not wait for ever."""
+    found = found_tools.set(tools)
     try:
         async with asyncio.timeout(LOAD_SECONDS):
             return await asyncio.to_thread(_make_ready, program)
@@ -185,6 +190,8 @@ async def _made_ready(program: Program) -> _Hosted:
             retryable=True,
             program=program.name,
         ) from None
+    finally:
+        found_tools.reset(found)
 
 
 def _make_ready(program: Program) -> _Hosted:

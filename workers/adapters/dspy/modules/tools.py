@@ -1,13 +1,16 @@
-"""Tools: the user's functions that an agent may call."""
+"""Tools: the user's functions, and those of MCP servers, that an agent may call."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import dspy
 
+from dspex.errors import ProgramError
+from dspex.program.modules import is_mcp
 from dspex.program.program import Program
+from workers.adapters.dspy.modules.mcp_tools import found_tools
 from workers.adapters.user_code import load
 
 __all__ = ["ObservedTool", "tools_of"]
@@ -15,7 +18,19 @@ __all__ = ["ObservedTool", "tools_of"]
 
 def tools_of(program: Program, packages: Collection[str]) -> list[dspy.Tool]:
     """The program's tools. Raises ModuleNotAllowed and ProgramError."""
-    return [ObservedTool(load(program, reference, packages)) for reference in program.tools]
+    return [tool for reference in program.tools for tool in _tools(program, reference, packages)]
+
+
+def _tools(program: Program, reference: str, packages: Collection[str]) -> Iterator[dspy.Tool]:
+    if not is_mcp(reference):
+        yield ObservedTool(load(program, reference, packages))
+        return
+    if reference not in found_tools.get():
+        raise ProgramError(f"program {program.name!r}: only a worker opens sessions with MCP servers: {reference!r}")
+    for tool in found_tools.get()[reference]:
+        yield ObservedTool(
+            tool.func, name=tool.name, desc=tool.desc, args=tool.args, arg_types=tool.arg_types, arg_desc=tool.arg_desc
+        )
 
 
 class ObservedTool(dspy.Tool):  # type: ignore[misc]

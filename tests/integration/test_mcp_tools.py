@@ -1,0 +1,99 @@
+"""Tools of MCP servers: a real server of the protocol's own SDK, started by the worker's setting."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import dspex
+from dspex.errors import ModuleNotAllowed, ProgramError
+from tests.compat.memory import MemoryCalls, memory_run
+from tests.compat.server import CompatServer
+from workers.adapters.dspy.dspy_adapter import DspyAdapter
+
+pytest.importorskip("mcp", reason="the extra mcp is not installed")
+
+QA = dspex.signature("question -> answer")
+ASKED = {"question": "How warm is Paris?"}
+WEATHER = "mcp+stdio://weather"
+SERVER = """
+import os, sys
+from pathlib import Path
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("weather")
+
+@server.tool()
+def weather(city: str) -> str:
+    "The weather of a city."
+    with Path(sys.argv[1]).open("a") as calls:
+        calls.write(f"{city} {os.environ['UNIT']}\\n")
+    return f"20 degrees in {city}"
+
+@server.tool()
+def broken(city: str) -> str:
+    "Never works."
+    raise ValueError("no weather")
+
+server.run("stdio")
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[CompatServer]:
+    with CompatServer() as running:
+        yield running
+
+
+@pytest.fixture
+def called(tmp_path: Path) -> Path:
+    return tmp_path / "calls.txt"
+
+
+@pytest.fixture
+async def adapter(
+    tmp_path: Path, called: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[DspyAdapter]:
+    script = tmp_path / "weather_server.py"
+    script.write_text(SERVER)
+    server = {"command": [sys.executable, str(script), str(called)], "environment": ["UNIT"]}
+    monkeypatch.setenv("DSPEX_MCP_SERVERS", json.dumps({WEATHER: server}))
+    monkeypatch.setenv("UNIT", "celsius")
+    made = DspyAdapter()
+    yield made
+    await made.close()
+
+
+def agent(model: CompatServer, *tools: str) -> dspex.Program:
+    return dspex.Program("agent", QA, module="react", tools=tools, model="openai/test", api_base=model.url)
+
+
+async def test_an_agent_calls_the_tools_of_a_server_once(model: CompatServer, adapter: DspyAdapter, called: Path) -> None:
+    calls = MemoryCalls()
+    of = agent(model, f"{WEATHER}#weather")
+    model.begin({}, [("weather", {"city": "Paris"}), ("finish", {})])
+    run, _ = memory_run(of, ASKED, calls)
+    first = await adapter.execute(run)
+    assert run.extra["trajectory"]["observation_0"] == "20 degrees in Paris"
+    again, _ = memory_run(of, ASKED, calls, attempt=2)
+    assert await adapter.execute(again) == first
+    assert called.read_text() == "Paris celsius\n"
+
+
+async def test_an_error_of_a_server_is_an_observation(model: CompatServer, adapter: DspyAdapter) -> None:
+    model.begin({}, [("broken", {"city": "Paris"}), ("finish", {})])
+    run, _ = memory_run(agent(model, WEATHER), ASKED)
+    await adapter.execute(run)
+    assert run.extra["trajectory"]["observation_0"].startswith("Execution error in broken: ")
+
+
+async def test_servers_are_those_of_the_worker(model: CompatServer, adapter: DspyAdapter) -> None:
+    with pytest.raises(ModuleNotAllowed, match="DSPEX_MCP_SERVERS"):
+        await adapter.prepare(agent(model, "mcp+https://mcp.example.com/mcp"))
+    with pytest.raises(ProgramError, match="has no tool 'news'") as refused:
+        await adapter.prepare(agent(model, f"{WEATHER}#news"))
+    assert refused.value.code == "code_not_found"
