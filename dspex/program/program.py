@@ -126,7 +126,8 @@ class Program:
     ``limits``          what it may use, across all workers
     ``actions``         manual actions that the worker runs around it, outermost first: names, or
                         :class:`dspex.Action` with a policy and options
-    ``tools``           functions that ``react`` may call, as ``"package.module:function"``
+    ``tools``           what an agent may call: functions, as ``"package.module:function"``, and tools of MCP servers that
+                        the workers allow, as ``"mcp+https://host/path#tool"``
     ``journal``         whether finished model calls are kept and replayed by a later attempt; without, each attempt
                         pays for all of its calls, and the metrics cover the last attempt
     ``record``          what the journal keeps of a model call: its answer (``"responses"``), its request as well
