@@ -20,7 +20,7 @@ _OPTIONS = "__dspex_tool__"
 _LONGEST_SECONDS = 86_400.0
 
 class SetupFunction(Generic[T]):
-    """A function without arguments that runs once in a process, whoever calls it first; the others get its result."""
+    """A function without arguments that runs once in a process: at the first call. All calls return its result."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         if inspect.iscoroutinefunction(function) or inspect.signature(function).parameters:

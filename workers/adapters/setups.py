@@ -23,7 +23,7 @@ _finished: list[Mapping[str, Any]] = []
 
 
 def run_setups(program: str, packages: Collection[str]) -> None:
-    """Run those of the imported ones in ``packages`` that have not run, in the order of their definition.
+    """Run the imported ones in ``packages`` that have not run, in the order of their definition.
 
     Raises ProgramError ``code_not_found`` for one that fails: another worker may be able to run it.
     """

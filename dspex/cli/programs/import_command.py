@@ -38,7 +38,7 @@ def import_command(
     """Deploy an existing dspy.Module as it is, and print what was derived from it.
 
     MODULE:NAME is a class or a function that makes the module without arguments. Its inputs are the parameters of
-    forward, its outputs those of its last predictor.
+    forward, its outputs the outputs of its last predictor.
 
     Example: dspex import acme.answers:Answers --model openai/gpt-4o-mini
     """

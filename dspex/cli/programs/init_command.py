@@ -15,7 +15,7 @@ __all__ = ["init"]
 
 @click.command()
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--name", help="The name of the package; by default that of DIRECTORY.")
+@click.option("--name", help="The name of the package; by default DIRECTORY's.")
 @click.option("--model", default="smollm2", show_default=True, help="The model of the program.")
 def init(directory: Path, name: str | None, model: str) -> None:
     """Make a project in DIRECTORY: a program, a metric, a test and the settings.

@@ -1,4 +1,4 @@
-"""Tools: the user's functions, and those of MCP servers, that an agent may call."""
+"""Tools that an agent may call: the user's functions, and tools of MCP servers."""
 
 from __future__ import annotations
 
