@@ -18,7 +18,7 @@ __all__ = ["finished_setups", "run_setups"]
 log = logging.getLogger("dspex.workers")
 
 #: One at a time, so that the memory that each of them takes is its own.
-_running = threading.Lock()
+_running = threading.RLock()
 _finished: list[Mapping[str, Any]] = []
 
 
