@@ -146,6 +146,11 @@ class ExecutionSnapshot:
         return _without_extra(self._session.sealing.shown_whole(self._row["action_results"] or {}))
 
     @property
+    def shown_extra(self) -> dict[str, Any]:
+        """:attr:`extra` without sealed values, for logs and screens."""
+        return dict(self._session.sealing.shown_whole(self._row["action_results"] or {}).get(EXTRA, {}))
+
+    @property
     def metadata(self) -> dict[str, Any] | None:
         """The submitter's own data; DSPex does not read it."""
         return cast("dict[str, Any] | None", self._row["metadata"])

@@ -70,7 +70,13 @@ def show(id: str, calls: bool, as_json: bool) -> None:
         result = None if row["result"] is None else shown("outputs", row["result"])
         made = session.model_calls(execution.id, sealing=Sealing()) if calls else []
         if as_json:
-            data = {**execution_data(execution), "inputs": inputs, "result": result, "audit": _audit(trail)}
+            data = {
+                **execution_data(execution),
+                "inputs": inputs,
+                "result": result,
+                "extra": execution.shown_extra,
+                "audit": _audit(trail),
+            }
             echo_json(data | ({"calls": [asdict(call) for call in made]} if calls else {}))
             return
         screen = console()
@@ -80,6 +86,8 @@ def show(id: str, calls: bool, as_json: bool) -> None:
         screen.print(_values("inputs", inputs))
         if result is not None:
             screen.print(_values("outputs", result))
+        if extra := execution.shown_extra:
+            screen.print(_values("extra", extra))
         if (error := execution.shown_error) is not None:
             spent = f" ({error.code})" if execution.cause_code != error.code else ""
             screen.print(Text.assemble(("error   ", "bold"), (f"{execution.cause_code}{spent}", "red"), f"  {error}"))
