@@ -7,14 +7,18 @@ import json
 import shutil
 import urllib.request
 from collections.abc import AsyncIterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from uuid_utils.compat import uuid7
 
 import dspex
+from dspex.client.client import Client
 from dspex.errors import ProgramError
 from dspex.program.program import Program
+from dspex.store import workers
 from tests.model_server import ModelServer, Step, model_server
 from tests.recording import a_run
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
@@ -125,8 +129,24 @@ async def test_without_an_interpreter_nothing_is_paid_for(
     model_server: ModelServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("workers.adapters.dspy.modules.agents.find_spec", lambda _: None)
+    monkeypatch.setattr("workers.adapters.code_interpreter.find_spec", lambda _: None)
     with pytest.raises(ProgramError, match=r"dspex\[code\]") as refused:
         await adapter.execute(a_run(program(model_server), {"question": "How many ways?"}))
     assert refused.value.code == "interpreter_missing"
     assert model_server.calls()["total"] == 0
+
+
+def test_what_no_live_worker_can_run_is_not_deployed(client: Client) -> None:
+    asking = Program("asking", dspex.signature("question -> answer"), module="rlm", model="openai/test")
+    client.deploy(asking)  # no worker is alive: one with an interpreter may be started
+    register(client)
+    with pytest.raises(ProgramError, match="none of the 1 live workers has an interpreter") as refused:
+        client.deploy(asking)
+    assert refused.value.code == "interpreter_missing"
+    register(client, code_interpreter="deno")
+    assert client.deploy(asking).program == asking
+
+
+def register(client: Client, **options: str) -> None:
+    worker = partial(workers.register, id=uuid7(), host="h", pid=7, version="0", concurrency=1, lease_seconds=60)
+    client._session.database.run(partial(worker, **options))
