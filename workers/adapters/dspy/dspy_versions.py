@@ -28,5 +28,7 @@ class MissingModule(dspy.Module):  # type: ignore[misc]
 
 def of_dspy(name: str) -> type[dspy.Module]:
     """The module of this name, to derive from; where DSPy has none, one that cannot be made."""
+    if name == "ReActV2" and not hasattr(dspy, name):
+        name = "ReAct"  # its name since 3.5
     found: type[dspy.Module] | None = getattr(dspy, name, None)
     return found or type(name, (MissingModule,), {})

@@ -22,6 +22,7 @@ from dspex.program.program import Program
 from workers.adapters.code_interpreter import interpreter_name, missing_interpreter
 from workers.adapters.dspy.dspy_hooks import configured_at_import, configured_by, named_models
 from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
+from workers.adapters.dspy.dspy_versions import of_dspy
 from workers.adapters.dspy.engine_bridge import current_run
 from workers.adapters.dspy.given_values import InputTypes
 from workers.adapters.dspy.modules.agents import (
@@ -197,7 +198,7 @@ def _module(program: Program, signature: type[dspy.Signature], packages: Collect
             return ReAct(signature, tools=tools, max_iters=options.get("max_iters", _REACT_STEPS))
         case "react_v2":
             tools = tools_of(program, packages)
-            return dspy.ReActV2(signature, tools=tools, max_iters=options.get("max_iters", _REACT_STEPS))
+            return of_dspy("ReActV2")(signature, tools=tools, max_iters=options.get("max_iters", _REACT_STEPS))
         case "code_act":
             tools = tools_of(program, packages)
             return CodeAct(signature, tools=tools, max_iters=options.get("max_iters", _CODE_STEPS))
