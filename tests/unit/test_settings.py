@@ -52,6 +52,23 @@ def test_the_limits_of_models_come_from_the_environment_or_the_file(monkeypatch:
     assert Settings.load().model_limits["http://host/v1"].concurrency == 8
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("DSPEX_MCP_SERVERS", '{"mcp+stdio://time": {}}', "a stdio server has a command"),
+        ("DSPEX_MCP_SERVERS", '{"mcp+https://host/mcp": {"command": ["id"]}}', "a stdio server has a command"),
+        ("DSPEX_MCP_SERVERS", '{"https://host/mcp": {}}', "not of the form"),
+        ("DSPEX_CODE_INTERPRETER", "deno", "not of the form package.module:factory"),
+    ],
+)
+def test_what_workers_run_for_programs_is_checked(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=words):
+        Settings.load()
+
+
 def test_a_file_that_is_not_toml_is_one_mistake() -> None:
     Path("dspex.toml").write_text("= 7")
     with pytest.raises(ConfigurationError, match=r"dspex\.toml"):
