@@ -167,7 +167,8 @@ _FORMS: Mapping[Any, Callable[[Sequence[Any], Scope], Type]] = {
 def _from_class(cls: type, scope: Scope) -> Type:
     for base in cls.__mro__:  # Code["java"] is a class derived from Code
         if base.__module__.partition(".")[0] == "dspy" and base.__name__ in _DSPY:
-            return build(_DSPY[base.__name__])
+            kind = build(_DSPY[base.__name__])
+            return constrain(kind, {"language": str(cls.language)}) if base.__name__ == "Code" else kind  # type: ignore[attr-defined]
     if issubclass(cls, enum.Enum):
         kind = from_values([member.value for member in cls])
         return constrain(kind, class_notes(cls) | {"names": enum_names(cls)})

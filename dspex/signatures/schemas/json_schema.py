@@ -53,6 +53,8 @@ def type_schema(kind: Type) -> Schema:
     notes = dict(kind.notes)
     if "names" in notes:
         notes["description"] = "\n".join(filter(None, [notes.get("description"), named_values(notes.pop("names"))]))
+    if "language" in notes:
+        notes["description"] = "\n".join(filter(None, [notes.get("description"), f"{notes.pop('language')} code"]))
     return schema | {name: json.loads(text) if name == "examples" else text for name, text in notes.items()}
 
 

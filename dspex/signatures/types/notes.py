@@ -1,5 +1,5 @@
-"""Notes of types: a title, a description, examples, and names of values. They are for models; no value is checked
-against them. An answer may have the name of a value in its place."""
+"""Notes of types: a title, a description, examples, names of values, and the language of code. They are for models; no
+value is checked against them. An answer may have the name of a value in its place, and code in a fence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dspex.signatures.fields import literal
 
 __all__ = ["NAMES", "NoteError", "merge"]
 
-NAMES = ("title", "description", "examples", "names")
+NAMES = ("title", "description", "examples", "names", "language")
 """Every note, in the order in which a definition writes them."""
 
 
@@ -71,4 +71,4 @@ def _names(name: str, value: Any) -> str:
     return _storable(name, literal(dict(value))) if value else ""
 
 
-_READERS = {"title": _text, "description": _text, "examples": _examples, "names": _names}
+_READERS = {"title": _text, "description": _text, "examples": _examples, "names": _names, "language": _text}

@@ -38,6 +38,7 @@ __all__ = [
     "field_parts",
     "field_schema",
     "holds_only_text",
+    "is_code",
     "is_ours",
     "is_text",
 ]
@@ -188,6 +189,8 @@ def _spelled(value: Any) -> Any:
 
 def _annotation(kind: Type, schema: dict[str, Any]) -> Any:
     """The type that DSPy's prompts show; a structure without a short Python name is shown by its schema."""
+    if language := dict(kind.notes).get("language"):
+        return _code(language)
     primitive = expand(kind)
     match primitive.name:
         case "enum":
@@ -202,6 +205,17 @@ def _annotation(kind: Type, schema: dict[str, Any]) -> Any:
             return reduce(or_, [_annotation(arg, {}) for arg in primitive.args])
         case name:
             return _NAMED.get(name) or _shown_by_schema(kind.name, schema)
+
+
+@lru_cache(maxsize=64)
+def _code(language: str) -> Any:
+    """``dspy.Code`` of this language."""
+    return dspy.Code if language == dspy.Code.language else dspy.Code[language]
+
+
+def is_code(kind: Type) -> bool:
+    """Whether its values are code, of which an answer may have more than the code: a fence, and words around it."""
+    return "language" in dict(kind.notes)
 
 
 _NAMED: Mapping[str, Any] = {

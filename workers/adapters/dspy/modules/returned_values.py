@@ -11,8 +11,10 @@ from pydantic import BaseModel
 
 from dspex.errors import ProgramError, ValidationError
 from dspex.program.program import Program
+from dspex.signatures import Type
 from workers.adapters.dspy.answer_repair import declared_outputs
-from workers.adapters.dspy.dspy_signature import dspy_names
+from workers.adapters.dspy.dspy_signature import dspy_names, is_code
+from workers.adapters.dspy.linear_readers import code_in_fence
 from workers.adapters.dspy.stored_values import stored
 
 __all__ = ["extra_of", "outputs_of", "refuse_unfit"]
@@ -28,7 +30,8 @@ def outputs_of(program: Program, returned: Any, *, is_own: bool) -> dict[str, An
         values = dict(returned.items())
         if not is_own or not _is_only_value(program, values):
             declared = declared_outputs(program.signature, _named(program, values))
-            return {name: stored(value) for name, value in declared.items()}
+            kinds = {field.name: field.type for field in program.signature.output_fields}
+            return {name: _stored(None if is_own else kinds[name], value) for name, value in declared.items()}
     elif returned is None or not is_own:
         raise _not_outputs(program, returned)
     names = [field.name for field in program.signature.output_fields]
@@ -37,6 +40,12 @@ def outputs_of(program: Program, returned: Any, *, is_own: bool) -> dict[str, An
     if len(names) == 1:
         return {names[0]: stored(returned)}
     raise _not_outputs(program, returned)
+
+
+def _stored(written: Type | None, value: Any) -> Any:
+    """The stored form; of code as a model has ``written`` it, the code."""
+    plain = stored(value)
+    return code_in_fence(plain) if written is not None and is_code(written) and isinstance(plain, str) else plain
 
 
 def extra_of(program: Program, returned: Any) -> dict[str, Any]:
