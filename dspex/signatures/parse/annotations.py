@@ -168,7 +168,7 @@ def _from_class(cls: type, scope: Scope) -> Type:
     for base in cls.__mro__:  # Code["java"] is a class derived from Code
         if base.__module__.partition(".")[0] == "dspy" and base.__name__ in _DSPY:
             kind = build(_DSPY[base.__name__])
-            return constrain(kind, {"language": str(cls.language)}) if base.__name__ == "Code" else kind  # type: ignore[attr-defined]
+            return constrain(kind, {"language": getattr(cls, "language", "")}) if base.__name__ == "Code" else kind
     if issubclass(cls, enum.Enum):
         kind = from_values([member.value for member in cls])
         return constrain(kind, class_notes(cls) | {"names": enum_names(cls)})
