@@ -28,7 +28,9 @@ _SECTIONS = {
     ),
     "Programs": ("Program", "Retry", "Model", "model", "tool", "setup", "Limits", "Action", "ProgramSummary"),
     "Clients": ("Client", "AsyncClient"),
-    "Executions": ("Execution", "AsyncExecution", "Status", "Result", "Metrics", "ModelCall", "ToolCall", "StreamEvent"),
+    "Executions": (
+        "Execution", "AsyncExecution", "Status", "Result", "Metrics", "ModelCall", "ToolCall", "StreamEvent",
+    ),
     "Audit trail": ("AuditTrail", "AuditEvent"),
     "Batches": ("Batch", "AsyncBatch", "Progress", "BatchSummary", "Rejected"),
     "Health": ("HealthReport", "Component", "Condition"),

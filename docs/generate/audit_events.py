@@ -38,7 +38,10 @@ _KINDS = {
         "model, request, (duration_ms, prompt_tokens, completion_tokens, cost_usd, request_id, replayed, repair, "
         "usage, schema, finish_reason, instead_of, because, error)",
     ),
-    "tool_call": ("the program called a tool, or was given its earlier result", "tool, ok, (duration_ms, replayed, error)"),
+    "tool_call": (
+        "the program called a tool, or was given its earlier result",
+        "tool, ok, (duration_ms, replayed, error)",
+    ),
     "manual_action": ("an action around the program ended", "action, ok, (code, on_failure)"),
     "output_validation": (
         "the outputs were validated; a `repair` sends an answer that does not fit back to the model",

@@ -73,7 +73,7 @@ class Catalogue:
         if live and not any(worker["code_interpreter"] for worker in live):
             raise ProgramError(
                 f"program {program.name!r} was not deployed: module {program.module!r} runs code that the model "
-                f"writes, and none of the {len(live)} live workers has an interpreter: install Deno's sandbox there with "
+                f"writes, and none of the {len(live)} live workers has an interpreter: install Deno's sandbox with "
                 '`pip install "dspex[code]"`, or name another interpreter in DSPEX_CODE_INTERPRETER',
                 code="interpreter_missing",
                 program=program.name,

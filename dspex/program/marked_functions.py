@@ -19,6 +19,7 @@ _OPTIONS = "__dspex_tool__"
 #: The longest time that one call of a tool may have: a day.
 _LONGEST_SECONDS = 86_400.0
 
+
 class SetupFunction(Generic[T]):
     """A function without arguments that runs once in a process: at the first call. All calls return its result."""
 

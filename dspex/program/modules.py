@@ -109,9 +109,7 @@ MODULES: Mapping[str, _Module] = {
         own_outputs=("history", "termination_reason"),
         own_tools=("submit",),
     ),
-    "program_of_thought": _Module(
-        {"max_iters": _integer(1, 100)}, runs_code=True, own_fields=(*_CODE, "reasoning")
-    ),
+    "program_of_thought": _Module({"max_iters": _integer(1, 100)}, runs_code=True, own_fields=(*_CODE, "reasoning")),
     "code_act": _Module(
         {"max_iters": _integer(1, 100)},
         calls_tools=True,

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import InitVar, asdict, dataclass, field, fields, replace
+from dataclasses import InitVar, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -126,8 +126,8 @@ class Program:
     ``limits``          what it may use, across all workers
     ``actions``         manual actions that the worker runs around it, outermost first: names, or
                         :class:`dspex.Action` with a policy and options
-    ``tools``           what an agent may call: functions, as ``"package.module:function"``, and tools of MCP servers that
-                        the workers allow, as ``"mcp+https://host/path#tool"``
+    ``tools``           what an agent may call: functions, as ``"package.module:function"``, and tools of MCP servers
+                        that the workers allow, as ``"mcp+https://host/path#tool"``
     ``journal``         whether finished model calls are kept and replayed by a later attempt; without, each attempt
                         pays for all of its calls, and the metrics cover the last attempt
     ``record``          what the journal keeps of a model call: its answer (``"responses"``), its request as well
@@ -364,10 +364,10 @@ def _media_faults(program: Program) -> Iterator[FieldError]:
     provider = str(program.model).partition("/")[0]
     if provider not in _WITHOUT_AUDIO or is_custom(program.module):
         return
-    for field in program.signature.input_fields:
-        if _holds_audio(field.type):
+    for each in program.signature.input_fields:
+        if _holds_audio(each.type):
             expected = f"no audio, which {provider}'s API does not take"
-            yield FieldError(f"signature.{field.name}", expected, str(field.type))
+            yield FieldError(f"signature.{each.name}", expected, str(each.type))
 
 
 def _holds_audio(kind: Type) -> bool:
@@ -487,4 +487,3 @@ def _is_int(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-

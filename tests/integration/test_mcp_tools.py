@@ -55,9 +55,7 @@ def called(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def adapter(
-    tmp_path: Path, called: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[DspyAdapter]:
+async def adapter(tmp_path: Path, called: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DspyAdapter]:
     script = tmp_path / "weather_server.py"
     script.write_text(SERVER)
     server = {"command": [sys.executable, str(script), str(called)], "environment": ["UNIT"]}
@@ -72,7 +70,9 @@ def agent(model: CompatServer, *tools: str) -> dspex.Program:
     return dspex.Program("agent", QA, module="react", tools=tools, model="openai/test", api_base=model.url)
 
 
-async def test_an_agent_calls_the_tools_of_a_server_once(model: CompatServer, adapter: DspyAdapter, called: Path) -> None:
+async def test_an_agent_calls_the_tools_of_a_server_once(
+    model: CompatServer, adapter: DspyAdapter, called: Path
+) -> None:
     calls = MemoryCalls()
     of = agent(model, f"{WEATHER}#weather")
     model.begin({}, [("weather", {"city": "Paris"}), ("finish", {})])
@@ -81,7 +81,7 @@ async def test_an_agent_calls_the_tools_of_a_server_once(model: CompatServer, ad
     assert run.extra["trajectory"]["observation_0"] == "20 degrees in Paris"
     again, _ = memory_run(of, ASKED, calls, attempt=2)
     assert await adapter.execute(again) == first
-    assert called.read_text() == "Paris celsius\n"
+    assert called.read_text() == "Paris celsius\n"  # noqa: ASYNC240
 
 
 async def test_an_error_of_a_server_is_an_observation(model: CompatServer, adapter: DspyAdapter) -> None:

@@ -42,7 +42,14 @@ RESPONSE = {
 
 @pytest.mark.parametrize(
     ("value", "wanted"),
-    [("true", True), ("SPAN_ONLY", True), ("span_and_event", True), ("event_only", False), ("false", False), ("", False)],
+    [
+        ("true", True),
+        ("SPAN_ONLY", True),
+        ("span_and_event", True),
+        ("event_only", False),
+        ("false", False),
+        ("", False),
+    ],
 )
 def test_it_is_off_until_the_variable_asks_for_it(value: str, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, value)

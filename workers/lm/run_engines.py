@@ -41,13 +41,10 @@ async def _fallback(run: Run, endpoints: Endpoints, model: Model) -> RunEngine:
     )
 
 
-def _for_model(
-    model: Model, own: Mapping[str, Any], endpoint: Endpoint, request: Mapping[str, Any]
-) -> dict[str, Any]:
+def _for_model(model: Model, own: Mapping[str, Any], endpoint: Endpoint, request: Mapping[str, Any]) -> dict[str, Any]:
     """The request to the program's model, as one to this model: with its own settings where it has them."""
     shared = {name: value for name, value in request.get("config", {}).items() if name not in _OF_ONE_MODEL}
     if not endpoint.supports_response_schema:
         shared.pop("response_format", None)
     config = {**shared, **own}
     return {**request, "model": model.model, "config": config}
-

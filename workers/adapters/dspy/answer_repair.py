@@ -127,7 +127,7 @@ class RepairingPrompt(UserTextPrompt, dspy.Adapter):  # type: ignore[misc]
 
     @contextmanager
     def _exchange(self, signature: type[dspy.Signature]) -> Iterator[Exchange]:
-        """An exchange. Its answers are followed if they have the program's outputs, also in a step of the user's own."""
+        """An exchange. Its answers are followed if they have the program's outputs, also in a user's own step."""
         is_followed = _names_outputs(self._engine.run.program.signature, signature)
         with begin_exchange(self._expected(signature), is_followed=is_followed) as exchange:
             yield exchange

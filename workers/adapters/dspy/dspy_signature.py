@@ -187,12 +187,12 @@ def _spelled(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _annotation(kind: Type, schema: dict[str, Any]) -> Any:
+def _annotation(kind: Type, schema: dict[str, Any]) -> Any:  # noqa: PLR0911 - a type for each kind
     """The type that DSPy's prompts show; a structure without a short Python name is shown by its schema."""
-    if language := dict(kind.notes).get("language"):
-        return _code(language)
     primitive = expand(kind)
     match primitive.name:
+        case "string" if is_code(kind):
+            return _code(dict(kind.notes)["language"])
         case "enum":
             return Literal[primitive.labels]
         case "optional":

@@ -103,9 +103,7 @@ class _ToolCall:
     async def keep(self, result: Any) -> None:
         assert self._began_at is not None
         if self._digest is not None and _is_plain(result):
-            await self._run.journal.keep_tool_result(
-                self._digest, self._name, result, self._began_at, self._arguments
-            )
+            await self._run.journal.keep_tool_result(self._digest, self._name, result, self._began_at, self._arguments)
 
     def show(self, result: Any) -> None:
         """In the span of the call, where traces have such content."""

@@ -21,7 +21,7 @@ _content_parts = openai_chat._chat_content_parts
 #: The extension of a request with the names of its files, in order; "" for one without a name.
 FILE_NAMES = "dspex_file_names"
 #: The names that are left for the request of this context.
-_names: ContextVar[Iterator[str]] = ContextVar("file_names", default=iter(()))
+_names: ContextVar[Iterator[str] | None] = ContextVar("file_names", default=None)
 
 
 def install() -> None:
@@ -61,7 +61,7 @@ def _block(part: Any) -> dict[str, Any]:
     if isinstance(part, AudioPart):
         kind = part.media_type.partition("/")[2].removeprefix("x-")
         return {"type": "input_audio", "input_audio": {"data": _base64(part), "format": _FORMATS.get(kind, kind)}}
-    name = next(_names.get(), "") or _FILE_NAME
+    name = next(_names.get() or iter(()), "") or _FILE_NAME
     return {"type": "file", "file": {"file_data": media_data_uri(part), "filename": name}}
 
 

@@ -186,7 +186,9 @@ def _names_code(program: Program) -> bool:
     return is_custom(program.module) or bool(program.tools) or "reward" in program.module_options
 
 
-def _module(program: Program, signature: type[dspy.Signature], packages: Collection[str]) -> dspy.Module:
+def _module(  # noqa: PLR0911 - a module for each name
+    program: Program, signature: type[dspy.Signature], packages: Collection[str]
+) -> dspy.Module:
     options = program.module_options
     match program.module:
         case "predict":

@@ -1,4 +1,4 @@
-"""Tools of MCP servers, by the protocol's own SDK (the extra ``mcp``): one session with each server in a worker process.
+"""Tools of MCP servers, by the protocol's own SDK (the extra ``mcp``): one session with each server in a process.
 
 A server is one of DSPEX_MCP_SERVERS: a program is data that others may write, and must not start commands or send what
 it reads to any address.
@@ -11,6 +11,7 @@ import contextvars
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import dspy
@@ -31,7 +32,8 @@ OPEN_SECONDS = 30.0
 
 #: The tools of the program that is built, by the reference to their server.
 found_tools: contextvars.ContextVar[Mapping[str, Sequence[dspy.Tool]]] = contextvars.ContextVar(
-    "found_tools", default={}
+    "found_tools",
+    default=MappingProxyType({}),
 )
 
 
@@ -74,8 +76,8 @@ class McpServers:
         if server is None:
             listed = ", ".join(self._allowed) or "none"
             raise ModuleNotAllowed(
-                f"program {program.name!r} wants the tools of {address!r}, and this worker allows these servers: {listed}; "
-                "add it to DSPEX_MCP_SERVERS if you trust it, and start the worker again",
+                f"program {program.name!r} wants the tools of {address!r}, and this worker allows these: {listed}"
+                "; add it to DSPEX_MCP_SERVERS if you trust it, and start the worker again",
                 program=program.name,
                 reference=address,
             )
