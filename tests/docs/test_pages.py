@@ -88,7 +88,7 @@ def check_sealed(names: dict[str, Any], _printed: str) -> None:
 
 def check_addresses(names: dict[str, Any], _printed: str) -> None:
     programs = {name: value for name, value in names.items() if isinstance(value, Program)}
-    assert set(programs) == {*ASKED, "bedrock"}
+    assert set(programs) == {*ASKED, "bedrock", "checked", "answers"}
 
     async def asked() -> dict[str, str]:
         endpoints = Endpoints(lambda: "")
