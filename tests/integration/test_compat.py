@@ -125,10 +125,11 @@ KINDS = [
     "state_react",
     "builtin_react_v2",
     "builtin_code_act",
+    "builtin_code",
+    "file_in",
     "joined_pool",
     "tree_out",
     "tree_in",
-    "builtin_tree",
 ]
 
 
