@@ -12,7 +12,7 @@ from typing import Any
 from dspex.client.audit_trail import AuditEvent
 from dspex.errors import EncryptionError
 from dspex.sealing.values import PLACEHOLDER, SEALED, Sealing
-from dspex.store.lifecycle.lm_calls import REQUEST, TOOL, LMCall
+from dspex.store.lifecycle.lm_calls import CLASS, REQUEST, TOOL, VALUE, LMCall
 
 __all__ = ["ModelCall", "ToolCall", "model_calls", "tool_calls"]
 
@@ -56,8 +56,9 @@ class ToolCall:
     """A call of a tool that returned a result, which later attempts were given without a call.
 
     ``attempt`` made it, from ``at`` on (UTC). ``arguments`` are None unless the program was deployed with
-    ``record="full"``. Both are ``"<secret>"`` where they are sealed and the client has no key. A tool that raised, and
-    one whose result JSON cannot hold, is only in the audit trail.
+    ``record="full"``. Both are ``"<secret>"`` where they are sealed and the client has no key. Values of classes
+    are as JSON has them. A tool that raised, and one whose result is no data, such as an open file, is only in the
+    audit trail.
     """
 
     tool: str
@@ -84,7 +85,17 @@ def tool_calls(stored: Iterable[tuple[LMCall, datetime]], sealing: Sealing) -> l
 def _tool_call(call: LMCall, at: datetime, sealing: Sealing) -> ToolCall:
     stored = _stored(call, sealing)
     arguments, result = (stored.get(REQUEST), stored.get("result")) if stored is not None else (PLACEHOLDER,) * 2
-    return ToolCall(call.model.removeprefix(TOOL), call.attempt, at, call.duration_ms, arguments, result)
+    values = (_without_classes(arguments), _without_classes(result))
+    return ToolCall(call.model.removeprefix(TOOL), call.attempt, at, call.duration_ms, *values)
+
+
+def _without_classes(value: Any) -> Any:
+    """A value of a tool, without the names of the classes that a worker makes again from it."""
+    if isinstance(value, Mapping):
+        if CLASS in value:
+            return _without_classes(value[VALUE])
+        return {name: _without_classes(item) for name, item in value.items()}
+    return [_without_classes(item) for item in value] if isinstance(value, list) else value
 
 
 def _model_call(call: LMCall, at: datetime, replayed: Sequence[int], sealing: Sealing) -> ModelCall:

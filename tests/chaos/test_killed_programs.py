@@ -18,7 +18,8 @@ from tests.integration.test_compat import LONG, RECORDED
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.chaos
+#: These run with all other tests, the others with `make chaos`.
+REPRESENTATIVES = ("dspy_parallel", "react_inside")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,9 @@ def server() -> Iterator[CompatServer]:
         yield running
 
 
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in REPRESENTATIVES else pytest.mark.chaos) for name in LONG]
+)
 def test_what_was_answered_before_the_kill_is_not_paid_for_again(
     name: str, server: CompatServer, client: Client, start_worker: Callable[..., WorkerProcess]
 ) -> None:
@@ -53,6 +56,7 @@ def test_what_was_answered_before_the_kill_is_not_paid_for_again(
     execution.result(timeout=60)
     assert stored_result(client, execution) == plain["outputs"]
     assert len(server.requests()) == len(plain["requests"]) + in_flight
+    assert [call.tool for call in execution.tool_calls] == [tool for tool, _ in pattern.steps if tool != "finish"]
     assert execution.attempts == 2
     assert execution.audit_trail.verify()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tests.compat.patterns  # noqa: F401 - registers them
-from tests.compat.page import write
+from tests.compat.page import is_explained, word, write
 from tests.compat.table import Verdict, compare, counts, record, run_both
 
 
@@ -34,6 +35,8 @@ def main() -> None:
         record(sides)
         write(verdicts, version("dspy"))
     print(f"{len(verdicts)} patterns:", ", ".join(f"{count} {kind}" for kind, count in counts(verdicts).most_common()))
+    if unexplained := [f"{verdict.name} ({word(verdict)})" for verdict in verdicts if not is_explained(verdict)]:
+        sys.exit(f"not explained by the page: {', '.join(unexplained)}")
 
 
 def _line(verdict: Verdict) -> str:

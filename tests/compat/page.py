@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.compat.pattern import PATTERNS
 from tests.compat.table import Verdict, counts
 
-__all__ = ["PAGE", "write"]
+__all__ = ["PAGE", "is_explained", "word", "write"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "dspy-compatibility.md"
 
@@ -19,13 +19,33 @@ Each of these programs is run by plain DSPy {version} and by DSPex against the s
 `make compat`, which makes this page. They are compared by the result, the messages and the parameters of every request,
 the number of calls, and whether each call is in the journal.
 
-**Same**: no difference. **Own words**: the same, but that DSPex's own modules describe types and constraints in the
-prompt. **Fewer calls**: an answer that DSPy asks for a second time is read at the first. **Limits kept**: outputs break
-the signature's constraints, which DSPy does not check. **Unsupported**: refused before anything is paid for. **Fails**:
-plain DSPy fails, too.
-
 {figures}
 """
+_DIFFERENCES = """
+## What differs, and what to write instead
+
+| DSPex | programs | meaning | what to write instead |
+|---|---|---|---|"""
+#: What each word means, and what to write instead.
+_MEANINGS = {
+    "own words": (
+        "the same result; DSPex's own modules describe types and constraints in the prompt in words of their own, since "
+        "a deployed signature is data, without your classes",
+        'for DSPy\'s words, name the module yourself: `module="package.module:Class"`',
+    ),
+    "fewer calls": ("the same result; an answer that DSPy asks for a second time is read at the first", "nothing"),
+    "limits kept": (
+        "the outputs break the constraints of the program's signature, which DSPy does not check: `output_unfit` where "
+        "the code is to blame, another attempt where the model is",
+        "leave the constraint out of the program's signature; the signatures within the module may keep it",
+    ),
+    "unsupported": (
+        "refused before the model is asked: `model_not_allowed`",
+        "name the address as the program's `api_base` and the key by `api_key_env`, or another model in `models`, which "
+        'the code finds with `dspex.model("name")`',
+    ),
+    "fails": ("plain DSPy fails, too, with the same error", "nothing"),
+}
 _WORDS = {"same": "same", "both fail": "fails", "refused": "unsupported"}
 _GROUPS = {
     "composition": "Modules of one's own",
@@ -44,7 +64,17 @@ _CHECKED = re.compile("validation_error|constraint_violation|output_unfit")
 
 
 def write(verdicts: Sequence[Verdict], version: str) -> None:
-    PAGE.write_text("\n".join([_HEAD.format(version=version, figures=_figures(verdicts)), *_sections(verdicts)]) + "\n")
+    PAGE.write_text("\n".join([*_lines(verdicts, version)]) + "\n")
+
+
+def _lines(verdicts: Sequence[Verdict], version: str) -> Iterable[str]:
+    yield _HEAD.format(version=version, figures=_figures(verdicts)).rstrip()
+    yield _DIFFERENCES
+    for found, (meaning, instead) in _MEANINGS.items():
+        names = ", ".join(f"`{verdict.name}`" for verdict in verdicts if word(verdict) == found)
+        if names:
+            yield f"| {found} | {names} | {meaning} | {instead} |"
+    yield from _sections(verdicts)
 
 
 def _figures(verdicts: Sequence[Verdict]) -> str:
@@ -64,10 +94,17 @@ def _row(verdict: Verdict) -> str:
     return f"| `{verdict.name}` | {word(verdict)} | {verdict.calls[0]}, {verdict.calls[1]} |"
 
 
+def is_explained(verdict: Verdict) -> bool:
+    """Whether it is the same, or differs in a way that the page explains."""
+    return word(verdict) in ("same", *_MEANINGS)
+
+
 def word(verdict: Verdict) -> str:
-    """The verdict in one or two words."""
+    """The verdict in one or two words: ``same``, a key of :data:`_MEANINGS`, or ``differs``."""
+    if verdict.note.startswith("model_not_allowed") and verdict.calls[1] == 0:
+        return "unsupported"
     if verdict.kind == "fails":
-        return "unsupported" if verdict.calls[1] == 0 else "limits kept" if _CHECKED.match(verdict.note) else "fails"
+        return "limits kept" if _CHECKED.match(verdict.note) else "fails here"
     if verdict.kind != "differs":
         return _WORDS.get(verdict.kind, verdict.kind)
     if PATTERNS[verdict.name].group == "builtins":

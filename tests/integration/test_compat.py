@@ -174,10 +174,11 @@ async def test_a_later_attempt_pays_for_what_was_not_answered(
     assert len(server.requests()) == total - kept
 
 
-async def test_a_tool_that_answered_is_not_called_again(server: CompatServer, adapter: DspyAdapter) -> None:
+@pytest.mark.parametrize("name", ["booking_agent", "records_of_tools"])
+async def test_a_tool_that_answered_is_not_called_again(name: str, server: CompatServer, adapter: DspyAdapter) -> None:
     from tests.compat.patterns import agents
 
-    pattern, calls = PATTERNS["booking_agent"], MemoryCalls()
+    pattern, calls = PATTERNS[name], MemoryCalls()
     agents.BOOKED.clear()
     first = await _attempt(pattern, server, adapter, calls, 1)
     assert agents.BOOKED == ["Paris"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dspy
 import pytest
 from click.testing import CliRunner, Result
 
@@ -58,6 +59,15 @@ def test_types_and_descriptions_come_from_the_code() -> None:
     found = json.loads(done.stdout)
     assert not found["deployed"]
     assert ":object" in found["signature"]
+
+
+def test_a_model_that_the_code_configures_is_used_or_named_in_a_warning() -> None:
+    pipeline = "tests.compat.patterns.composition:Pipeline"
+    with dspy.context(lm=dspy.LM("openai/configured")):
+        taken = run("import", pipeline, "--dry-run")
+        replaced = run("import", pipeline, "--dry-run", "--model", "openai/other")
+    assert "openai/configured  (not deployed)" in taken.output
+    assert "configures DSPy with openai/configured; workers run it on openai/other" in replaced.output
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def import_command(
     if as_json:
         echo_json(_data(program, derived, deployed=not dry_run))
         return
+    if derived.model not in (None, model):
+        echo(f"{reference} configures DSPy with {derived.model}; workers run it on {model}", fg="yellow")
     _show(program, derived, used)
     echo(f"{program.name}  {program.version}  {model}{'  (not deployed)' if dry_run else ''}")
 

@@ -16,13 +16,27 @@ from sqlalchemy import Connection
 
 from dspex.store.array_text import array, text_array
 
-__all__ = ["INSERT", "REJECT", "REQUEST", "SELECT", "TOOL", "USE", "LMCall", "insert_parameters", "of_execution"]
+__all__ = [
+    "CLASS",
+    "INSERT",
+    "REJECT",
+    "REQUEST",
+    "SELECT",
+    "TOOL",
+    "USE",
+    "VALUE",
+    "LMCall",
+    "insert_parameters",
+    "of_execution",
+]
 
 
 #: The member of a stored response that has the request, where requests are kept. No answer has such a member.
 REQUEST = "dspex:request"
 #: What the model of a tool's call begins with.
 TOOL = "tool:"
+#: The members of a value of a tool that JSON does not have: its class, and what it is made from.
+CLASS, VALUE = "dspex:class", "value"
 
 
 @dataclass(frozen=True, slots=True)

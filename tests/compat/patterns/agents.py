@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import functools
 import io
 from typing import Any
@@ -321,3 +322,29 @@ def book(city: str) -> str:
 @pattern(QA, ASK, steps=(("book", {"city": "Paris"}), ("finish", {})))
 def booking_agent():
     return dspy.ReAct(QA, tools=[book], max_iters=3)
+
+
+class Trip(BaseModel):
+    number: int
+    place: Place
+    day: datetime.date
+
+
+def book_trip(place: Place) -> tuple[str, Trip]:
+    """Book a trip to a place."""
+    BOOKED.append(place.city)
+    return "booked", Trip(number=len(BOOKED), place=place, day=datetime.date(2026, 5, 1))
+
+
+@pattern(QA, ASK, steps=(("book_trip", {"place": {"city": "Paris"}}), ("finish", {})))
+class RecordsOfTools(dspy.Module):
+    """The program reads what the tool returned as the class that it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.agent = dspy.ReAct(QA, tools=[book_trip], max_iters=3)
+
+    def forward(self, question):
+        found = self.agent(question=question)
+        _, trip = found.trajectory["observation_0"]
+        return dspy.Prediction(answer=f"{found.answer}: {trip.place.country} on {trip.day:%A}")

@@ -153,6 +153,7 @@ class DspyAdapter:
     async def _again_in_a_thread(self, run: Run) -> Mapping[str, Any]:
         """The program turned out to make synchronous calls on the loop. What it has asked so far is replayed."""
         run.journal.rewind()
+        run.repairs.clear()
         return await self.execute(run)
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """Tool calls of a run: what a tool returned is in the journal, so that a later attempt does not call it again.
 
-A result that JSON cannot hold, and an error, are not kept: such a tool is called again.
+A result that is no data (see :mod:`workers.adapters.dspy.values.tool_values`), and an error, are not kept: such a tool is
+called again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dspex.program.marked_functions import tool_options
 from workers.adapters.contract import ToolResult
 from workers.adapters.dspy.engine_bridge import HostedRun, current_run
 from workers.adapters.dspy.thread_context import call_in_thread
+from workers.adapters.dspy.values.tool_values import NotKeptError, kept, made_again
 from workers.attempt.sync_threads import run_sync
 from workers.observe.tracing import tool_call
 
@@ -90,24 +92,31 @@ class _ToolCall:
     def __init__(self, hosted: HostedRun, tool: dspy.Tool, arguments: Mapping[str, Any]) -> None:
         self._run = hosted.run
         self._name = str(tool.name)
-        self._arguments = arguments
-        self._digest = _digest(self._name, arguments)
+        self._given = arguments
+        self._arguments = _kept(arguments)
+        self._digest = None if self._arguments is None else _digest(self._name, self._arguments.value)
         self._began_at: datetime | None = None
 
     async def find(self) -> ToolResult | None:
         """What an earlier attempt got from this call."""
-        if self._digest is None:
+        known = None if self._digest is None else self._run.journal.tool_result(self._digest, self._name)
+        try:
+            return None if known is None else ToolResult(made_again(known.value))
+        except NotKeptError:  # its class is not there any more
             return None
-        return self._run.journal.tool_result(self._digest, self._name)
 
     async def keep(self, result: Any) -> None:
+        value, arguments = _kept(result), self._arguments
+        if value is None or arguments is None or self._digest is None:
+            return
         assert self._began_at is not None
-        if self._digest is not None and _is_plain(result):
-            await self._run.journal.keep_tool_result(self._digest, self._name, result, self._began_at, self._arguments)
+        await self._run.journal.keep_tool_result(
+            self._digest, self._name, value.value, self._began_at, arguments.value
+        )
 
     def show(self, result: Any) -> None:
         """In the span of the call, where traces have such content."""
-        self._run.journal.show_tool(self._arguments, result)
+        self._run.journal.show_tool(self._given, result)
 
     def __enter__(self) -> None:
         self._began_at = self._run.trail.now()
@@ -123,25 +132,18 @@ def _is_dspys(tool: dspy.Tool) -> bool:
     return str(getattr(tool.func, "__module__", "")).startswith("dspy.predict.")
 
 
-def _digest(name: str, arguments: Mapping[str, Any]) -> str | None:
-    """Names the call by tool and arguments; None for arguments that are not plain data."""
+def _kept(value: Any) -> ToolResult | None:
+    """The value as the journal keeps it; None for one that is no data."""
     try:
-        text = json.dumps({"tool": name, "arguments": arguments}, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
+        return ToolResult(kept(value))
+    except NotKeptError:
         return None
+
+
+def _digest(name: str, arguments: Mapping[str, Any]) -> str:
+    """Names the call by tool and arguments."""
+    text = json.dumps({"tool": name, "arguments": arguments}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether JSON gives back the same value."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return type(value) in (type(None), bool, int, float, str)
-        case list():
-            return type(value) is list and all(map(_is_plain, value))
-        case dict():
-            return type(value) is dict and all(type(key) is str and _is_plain(item) for key, item in value.items())
-    return False
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -24,7 +24,7 @@ from workers.adapters.dspy.dspy_hooks import configured_at_import, configured_by
 from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
 from workers.adapters.dspy.dspy_versions import of_dspy
 from workers.adapters.dspy.engine_bridge import current_run
-from workers.adapters.dspy.given_values import InputTypes
+from workers.adapters.dspy.values.given_values import InputTypes
 from workers.adapters.dspy.modules.agents import (
     RLM,
     CodeAct,

@@ -15,7 +15,7 @@ from dspex.signatures import Type
 from workers.adapters.dspy.answer_repair import declared_outputs
 from workers.adapters.dspy.dspy_signature import dspy_names, is_code
 from workers.adapters.dspy.linear_readers import code_in_fence
-from workers.adapters.dspy.stored_values import stored
+from workers.adapters.dspy.values.stored_values import stored
 
 __all__ = ["extra_of", "outputs_of", "refuse_unfit"]
 

@@ -1,0 +1,1 @@
+"""Values between the journal, the user's code and DSPy."""
