@@ -26,7 +26,7 @@ from dspex.signatures.parse.class_members import (
     members_of,
 )
 from dspex.signatures.parse.class_scope import local_types, resolve
-from dspex.signatures.types.python_constraints import from_python, from_values
+from dspex.signatures.types.python_constraints import code, from_python, from_values, set_of, tuple_of
 from dspex.signatures.types.type_registry import SPECS, TypeFaultError, build, constrain, expand
 from dspex.signatures.values.validators import key_default
 
@@ -107,7 +107,7 @@ def _from_annotation(annotation: Any, scope: Scope) -> Type:
     if isinstance(annotation, collections.abc.Hashable) and annotation in _SCALARS:
         return build(_SCALARS[annotation])
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    form = _FORMS.get(origin or annotation if annotation is tuple else origin)
+    form = _FORMS.get(tuple if annotation is tuple else origin)
     if form is not None:
         return form(args, scope)
     if origin in _LISTS or annotation in (list, typing.List, typing.Sequence):  # noqa: UP006
@@ -115,7 +115,7 @@ def _from_annotation(annotation: Any, scope: Scope) -> Type:
     if origin in _DICTS and args:
         return build("dict", [from_annotation(arg, (), scope) for arg in args])
     if origin in _SETS or annotation in _SETS:
-        return build("list", [_item(args, scope)], given={"unique": True})
+        return set_of(_item(args, scope))
     return _from_name(annotation, scope)
 
 
@@ -127,9 +127,7 @@ def _from_tuple(args: Sequence[Any], scope: Scope) -> Type:
     """A tuple is a list in JSON: of one type if it has any length, else of as many values as it has types."""
     if not args or args[-1] is Ellipsis:
         return build("list", [_item(args, scope)])
-    kinds = list(dict.fromkeys(from_annotation(arg, (), scope) for arg in args))
-    items = kinds[0] if len(kinds) == 1 else build("union", kinds)
-    return build("list", [items], given={"min_size": len(args), "max_size": len(args)})
+    return tuple_of([from_annotation(arg, (), scope) for arg in args])
 
 
 def _from_name(annotation: Any, scope: Scope) -> Type:
@@ -165,10 +163,8 @@ _FORMS: Mapping[Any, Callable[[Sequence[Any], Scope], Type]] = {
 
 
 def _from_class(cls: type, scope: Scope) -> Type:
-    for base in cls.__mro__:  # Code["java"] is a class derived from Code
-        if base.__module__.partition(".")[0] == "dspy" and base.__name__ in _DSPY:
-            kind = build(_DSPY[base.__name__])
-            return constrain(kind, {"language": getattr(cls, "language", "")}) if base.__name__ == "Code" else kind
+    if (known := _from_dspy(cls)) is not None:
+        return known
     if issubclass(cls, enum.Enum):
         kind = from_values([member.value for member in cls])
         return constrain(kind, class_notes(cls) | {"names": enum_names(cls)})
@@ -186,6 +182,21 @@ def _from_class(cls: type, scope: Scope) -> Type:
     defaults = [_default(kind, member) for kind, member in zip(kinds, members, strict=True)]
     kind = build("object", kinds, [member.key for member in members], defaults=defaults)
     return constrain(kind, class_notes(cls))
+
+
+def _from_dspy(cls: type) -> Type | None:
+    """The types of DSPy that stand for media, text and code."""
+    names = [base.__name__ for base in cls.__mro__ if base.__module__.partition(".")[0] == "dspy"]
+    if "Tool" in names:
+        raise TypeFaultError(
+            "dspy.Tool is code, and no value of an execution",
+            code="invalid_type",
+            expected="tools that the program names in `tools`, or that a module of your own makes",
+        )
+    name = next((name for name in names if name in _DSPY), None)  # Code["java"] is a class derived from Code
+    if name is None:
+        return None
+    return code(getattr(cls, "language", "")) if name == "Code" else build(_DSPY[name])
 
 
 def _from_pydantic(cls: type) -> Type | None:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from dspex.signatures.fields import NO_DEFAULT, PLAIN_TEXT, Field, Type
 from dspex.signatures.parse.lexer import MAX_NESTING, PYTHON, Tokens
 from dspex.signatures.parse.source import Source
-from dspex.signatures.types.python_constraints import from_python, from_values
+from dspex.signatures.types.python_constraints import code, from_python, from_values, set_of, tuple_of
 from dspex.signatures.types.type_registry import TypeFaultError, build, nearest
 
 __all__ = ["parse"]
@@ -22,20 +22,22 @@ _PLAIN = {
     "Text": "string", "datetime": "datetime", "dict": "map", "Dict": "map", "Mapping": "map",
     "date": "date", "time": "time", "timedelta": "duration", "UUID": "uuid", "Decimal": "decimal",
     "IPv4Address": "ipv4", "IPv6Address": "ipv6", "AnyUrl": "url",
-    "Image": "image", "Audio": "audio", "History": "history",
+    "Image": "image", "Audio": "audio", "History": "history", "Reasoning": "string",
 }  # fmt: skip
-_LISTS = frozenset({"list", "List", "Sequence"})
+_LISTS = frozenset({"list", "List", "Sequence", "tuple", "Tuple"})
+_SETS = frozenset({"set", "Set", "frozenset", "FrozenSet"})
+_TUPLES = frozenset({"tuple", "Tuple"})
 _DICTS = frozenset({"dict", "Dict", "Mapping"})
 _MODULES = {
     "typing": None, "typing_extensions": None, "t": None,
     "datetime": frozenset({"datetime", "date", "time", "timedelta"}), "uuid": frozenset({"UUID"}),
     "decimal": frozenset({"Decimal"}), "ipaddress": frozenset({"IPv4Address", "IPv6Address"}),
-    "pydantic": frozenset({"AnyUrl"}), "dspy": frozenset({"Image", "Audio", "History"}),
+    "pydantic": frozenset({"AnyUrl"}), "dspy": frozenset({"Image", "Audio", "History", "Code", "Reasoning"}),
 }  # fmt: skip
-_BARE_ELSEWHERE = frozenset({"Image", "Audio", "History"})
+_BARE_ELSEWHERE = frozenset({"Image", "Audio", "History", "Code", "Reasoning"})
 _NULLS = frozenset({"None", "NoneType"})
 _GENERIC = frozenset({"Optional", "Union", "Literal", "Annotated"})
-_NAMES = sorted({*_PLAIN, *_LISTS, *_GENERIC, "dspy.Image", "dspy.Audio", "dspy.History"})
+_NAMES = sorted({*_PLAIN, *_LISTS, *_SETS, *_GENERIC, *(f"dspy.{name}" for name in _BARE_ELSEWHERE)})
 
 
 def parse(text: str) -> Source:
@@ -89,6 +91,10 @@ class _DspyStringParser(Tokens):
 
     def _atom(self, depth: int) -> Type:
         at = self.at
+        if self.skip("("):
+            kind = self._annotation(depth + 1)
+            self.expect(")", "'|' or ')'")
+            return kind
         if self.here[:1] in ("'", '"'):
             self.fail("a type without quotes", problem="a type in quotes is not supported")
         name = self._dotted()
@@ -98,6 +104,10 @@ class _DspyStringParser(Tokens):
             return self._generic(name, at, depth)
         if name in _LISTS:
             return build("list", [build("any")])
+        if name in _SETS:
+            return set_of(build("any"))
+        if name == "Code":
+            return code("python")
         if name in _PLAIN:
             return build(_PLAIN[name])
         self._unknown(name, at)
@@ -139,6 +149,10 @@ class _DspyStringParser(Tokens):
             return self._union(args, at)
         if name == "Optional" and len(args) == 1:
             return self._union([args[0], _NULL], at)
+        if name in _TUPLES:
+            return self._made(args, at, lambda: tuple_of(args))
+        if name in _SETS and len(args) == 1:
+            return self._made(args, at, lambda: set_of(args[0]))
         if name in _LISTS:
             return self._build("list", args, at)
         if name in _DICTS:
@@ -146,16 +160,20 @@ class _DspyStringParser(Tokens):
         self._unknown(f"{name}[…]", at)
 
     def _union(self, members: list[Type], at: int) -> Type:
-        kinds = [member for member in members if member is not _NULL]
+        parts = [part for member in members for part in _parts(member)]
+        kinds = [part for part in parts if part is not _NULL]
         if not kinds:
             return _NULL
         kind = kinds[0] if len(kinds) == 1 else self._build("union", kinds, at)
-        return kind if len(kinds) == len(members) else self._build("optional", [kind], at)
+        return kind if len(kinds) == len(parts) else self._build("optional", [kind], at)
 
     def _build(self, name: str, args: list[Type], at: int) -> Type:
+        return self._made(args, at, lambda: build(name, args))
+
+    def _made(self, args: list[Type], at: int, make: Callable[[], Type]) -> Type:
         if any(arg is _NULL for arg in args):
             self.fail_type(TypeFaultError("a value that is None only", code="invalid_type", expected="a type"), at)
-        return self._guard(at, lambda: build(name, args))
+        return self._guard(at, make)
 
     def _literal_type(self, at: int) -> Type:
         values = [self._python_literal(0)]
@@ -231,3 +249,10 @@ class _DspyStringParser(Tokens):
 
 
 _NULL = Type("null")
+
+
+def _parts(kind: Type) -> tuple[Type, ...]:
+    """The members of a union within a union, which are the outer one's."""
+    if kind.name == "optional":
+        return (*_parts(kind.args[0]), _NULL)
+    return kind.args if kind.name == "union" and not kind.notes else (kind,)

@@ -10,7 +10,7 @@ from typing import Any
 from dspex.signatures.fields import Type
 from dspex.signatures.types.type_registry import TypeFaultError, build, constrain, expand
 
-__all__ = ["IGNORED", "from_python", "from_values"]
+__all__ = ["IGNORED", "code", "from_python", "from_values", "set_of", "tuple_of"]
 
 IGNORED = frozenset({"alias", "strict", "json_schema_extra"})
 """Arguments of ``Field`` that are neither constraints nor notes."""
@@ -20,6 +20,23 @@ _SAME = {"ge": "min", "le": "max", "decimal_places": "precision", "desc": "descr
 _SMALLEST_STEP = Decimal("1E-20")
 _EXACT = Context(prec=400)
 _SIZES = {"min_length": "min_size", "max_length": "max_size"}
+
+
+def tuple_of(kinds: Sequence[Type]) -> Type:
+    """A tuple: a list in JSON, of as many values as it has types."""
+    different = list(dict.fromkeys(kinds))
+    items = different[0] if len(different) == 1 else build("union", different)
+    return build("list", [items], given={"min_size": len(kinds), "max_size": len(kinds)})
+
+
+def set_of(items: Type) -> Type:
+    """A set: a list in JSON."""
+    return build("list", [items], given={"unique": True})
+
+
+def code(language: str) -> Type:
+    """``dspy.Code`` of this language."""
+    return constrain(build("string"), {"language": language})
 
 
 def from_values(values: Sequence[Any]) -> Type:

@@ -44,12 +44,25 @@ def test_a_dspy_class_is_equal_to_its_text() -> None:
         "a: Annotated[int, Field(gt=3)] -> b: Union[int, str]",
         "image: dspy.Image, history: dspy.History -> text",
         "-> joke",
+        "a: (int | str) | None, b: list[(int | float)] -> c: (str), d: (int | None) | str",
+        "a: tuple[int, str], b: set[str] -> c: frozenset[int], d: tuple[str, str], e: tuple, f: set",
+        "code: dspy.Code -> thought: dspy.Reasoning",
     ],
 )
 def test_a_dspy_string_means_what_dspy_makes_of_it(text: str) -> None:
     ours = signature(text)
     theirs = signature(dspy.Signature(text))
     assert theirs.fingerprint == ours.fingerprint
+
+
+def test_tools_are_no_values() -> None:
+    class Agent(dspy.Signature):  # type: ignore[misc]
+        tools: list[dspy.Tool] = dspy.InputField()
+        calls: dspy.ToolCalls = dspy.OutputField()
+
+    with pytest.raises(SignatureTypeError, match="tools that the program names in `tools`, or that a module of your"):
+        signature(Agent)
+    assert [field.name for field in signature(Agent.delete("tools")).output_fields] == ["calls"]
 
 
 def test_types_that_json_cannot_hold_are_refused() -> None:

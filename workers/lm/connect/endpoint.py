@@ -149,11 +149,10 @@ class Endpoints:
             raise _not_allowed(program, named, "a key that is not in the worker's environment: read it from there")
         if named.model == program.model and named.api_base == program.api_base and named.api_key is None:
             return await self.of(program)
-        key = named.api_key if named.api_base is None else await self._key_at_own_address(program)
+        key = named.api_key
+        if key is None and named.api_base is not None and program.api_key_env:
+            key = await self._keys.named(program)
         return await self._at(named.model, named.api_base, key)
-
-    async def _key_at_own_address(self, program: Program) -> str | None:
-        return await self._keys.named(program) if program.api_key_env else None
 
     async def _at(self, model: str, address: str | None, key: str | None, *, bundled: bool = False) -> Endpoint:
         try:
