@@ -29,8 +29,8 @@ _DIFFERENCES = """
 #: What each word means, and what to write instead.
 _MEANINGS = {
     "own words": (
-        "the same result; DSPex's own modules describe types and constraints in the prompt in words of their own, since "
-        "a deployed signature is data, without your classes",
+        "answers are read alike; DSPex's own modules describe types and constraints in the prompt in words of their own, "
+        "since a deployed signature is data, without your classes",
         'for DSPy\'s words, name the module yourself: `module="package.module:Class"`',
     ),
     "fewer calls": ("the same result; an answer that DSPy asks for a second time is read at the first", "nothing"),
@@ -41,8 +41,8 @@ _MEANINGS = {
     ),
     "unsupported": (
         "refused before the model is asked: `model_not_allowed`",
-        "name the address as the program's `api_base` and the key by `api_key_env`, or another model in `models`, which "
-        'the code finds with `dspex.model("name")`',
+        "name the address as the program's `api_base` and the key by `api_key_env`, or another model in `models`, "
+        'which the code finds with `dspex.model("name")`',
     ),
     "fails": ("plain DSPy fails, too, with the same error", "nothing"),
 }

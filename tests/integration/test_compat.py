@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,27 +151,39 @@ async def adapter(server: CompatServer, monkeypatch: pytest.MonkeyPatch) -> Asyn
     await made.close()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("name", KINDS)
-async def test_a_program_does_what_it_does_without_dspex(name: str, server: CompatServer, adapter: DspyAdapter) -> None:
-    side = await run_hosted(_ask(server), server.url, PATTERNS[name], adapter)
-    assert (side.error, side.outputs) == (None, RECORDED[name]["outputs"])
-    assert digests(side.requests) == RECORDED[name]["requests"]
-    assert side.journaled == len(side.requests)
+def _groups(names: Iterable[str]) -> dict[str, list[str]]:
+    """The names by the groups of their patterns: an adapter serves a group, as one serves the programs of a worker."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(PATTERNS[name].group, []).append(name)
+    return groups
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("name", LONG)
-async def test_a_later_attempt_pays_for_what_was_not_answered(
-    name: str, server: CompatServer, adapter: DspyAdapter
+@pytest.mark.parametrize("names", _groups(KINDS).values(), ids=_groups(KINDS))
+async def test_programs_do_what_they_do_without_dspex(
+    names: list[str], server: CompatServer, adapter: DspyAdapter
 ) -> None:
-    pattern, calls = PATTERNS[name], MemoryCalls()
-    first = await _attempt(pattern, server, adapter, calls, 1)
-    total = len(server.requests())
-    del calls.calls[len(calls.calls) // 2 :]  # the attempt was killed here
-    kept = sum(not call.is_tool for call in calls.calls)
-    assert await _attempt(pattern, server, adapter, calls, 2) == first
-    assert len(server.requests()) == total - kept
+    for name in names:
+        side = await run_hosted(_ask(server), server.url, PATTERNS[name], adapter)
+        assert (name, side.error, side.outputs) == (name, None, RECORDED[name]["outputs"])
+        assert (name, digests(side.requests)) == (name, RECORDED[name]["requests"])
+        assert (name, side.journaled) == (name, len(side.requests))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("names", _groups(LONG).values(), ids=_groups(LONG))
+async def test_a_later_attempt_pays_for_what_was_not_answered(
+    names: list[str], server: CompatServer, adapter: DspyAdapter
+) -> None:
+    for name in names:
+        pattern, calls = PATTERNS[name], MemoryCalls()
+        first = await _attempt(pattern, server, adapter, calls, 1)
+        total = len(server.requests())
+        del calls.calls[len(calls.calls) // 2 :]  # the attempt was killed here
+        kept = sum(not call.is_tool for call in calls.calls)
+        assert (name, await _attempt(pattern, server, adapter, calls, 2)) == (name, first)
+        assert (name, len(server.requests())) == (name, total - kept)
 
 
 @pytest.mark.parametrize("name", ["booking_agent", "records_of_tools"])

@@ -6,7 +6,7 @@ Annotations are parsed token by token. Nothing in the string is evaluated or imp
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from dspex.signatures.fields import NO_DEFAULT, PLAIN_TEXT, Field, Type
@@ -102,14 +102,8 @@ class _DspyStringParser(Tokens):
             return _NULL
         if self.here == "[":
             return self._generic(name, at, depth)
-        if name in _LISTS:
-            return build("list", [build("any")])
-        if name in _SETS:
-            return set_of(build("any"))
-        if name == "Code":
-            return code("python")
-        if name in _PLAIN:
-            return build(_PLAIN[name])
+        if (bare := _bare(name)) is not None:
+            return bare
         self._unknown(name, at)
 
     def _dotted(self) -> str:
@@ -149,14 +143,8 @@ class _DspyStringParser(Tokens):
             return self._union(args, at)
         if name == "Optional" and len(args) == 1:
             return self._union([args[0], _NULL], at)
-        if name in _TUPLES:
-            return self._made(args, at, lambda: tuple_of(args))
-        if name in _SETS and len(args) == 1:
-            return self._made(args, at, lambda: set_of(args[0]))
-        if name in _LISTS:
-            return self._build("list", args, at)
-        if name in _DICTS:
-            return self._build("dict", args, at)
+        if (make := _maker(name, args)) is not None:
+            return self._made(args, at, make)
         self._unknown(f"{name}[…]", at)
 
     def _union(self, members: list[Type], at: int) -> Type:
@@ -164,11 +152,8 @@ class _DspyStringParser(Tokens):
         kinds = [part for part in parts if part is not _NULL]
         if not kinds:
             return _NULL
-        kind = kinds[0] if len(kinds) == 1 else self._build("union", kinds, at)
-        return kind if len(kinds) == len(parts) else self._build("optional", [kind], at)
-
-    def _build(self, name: str, args: list[Type], at: int) -> Type:
-        return self._made(args, at, lambda: build(name, args))
+        kind = kinds[0] if len(kinds) == 1 else self._made(kinds, at, lambda: build("union", kinds))
+        return kind if len(kinds) == len(parts) else self._made([kind], at, lambda: build("optional", [kind]))
 
     def _made(self, args: list[Type], at: int, make: Callable[[], Type]) -> Type:
         if any(arg is _NULL for arg in args):
@@ -249,6 +234,28 @@ class _DspyStringParser(Tokens):
 
 
 _NULL = Type("null")
+
+
+def _bare(name: str) -> Type | None:
+    """The type of a name without arguments."""
+    if name in _LISTS:
+        return build("list", [build("any")])
+    if name in _SETS:
+        return set_of(build("any"))
+    if name == "Code":
+        return code("python")
+    return build(_PLAIN[name]) if name in _PLAIN else None
+
+
+def _maker(name: str, args: Sequence[Type]) -> Callable[[], Type] | None:
+    """Makes the type of a container's name with arguments."""
+    if name in _TUPLES:
+        return lambda: tuple_of(args)
+    if name in _SETS and len(args) == 1:
+        return lambda: set_of(args[0])
+    if name in _LISTS:
+        return lambda: build("list", args)
+    return (lambda: build("dict", args)) if name in _DICTS else None
 
 
 def _parts(kind: Type) -> tuple[Type, ...]:

@@ -1,7 +1,7 @@
 """Tool calls of a run: what a tool returned is in the journal, so that a later attempt does not call it again.
 
-A result that is no data (see :mod:`workers.adapters.dspy.values.tool_values`), and an error, are not kept: such a tool is
-called again.
+A result that is no data (see :mod:`workers.adapters.dspy.values.tool_values`), and an error, are not kept: such a tool
+is called again.
 """
 
 from __future__ import annotations
@@ -110,9 +110,7 @@ class _ToolCall:
         if value is None or arguments is None or self._digest is None:
             return
         assert self._began_at is not None
-        await self._run.journal.keep_tool_result(
-            self._digest, self._name, value.value, self._began_at, arguments.value
-        )
+        await self._run.journal.keep_tool_result(self._digest, self._name, value.value, self._began_at, arguments.value)
 
     def show(self, result: Any) -> None:
         """In the span of the call, where traces have such content."""

@@ -24,7 +24,6 @@ from workers.adapters.dspy.dspy_hooks import configured_at_import, configured_by
 from workers.adapters.dspy.dspy_signature import Flavour, dspy_signature
 from workers.adapters.dspy.dspy_versions import of_dspy
 from workers.adapters.dspy.engine_bridge import current_run
-from workers.adapters.dspy.values.given_values import InputTypes
 from workers.adapters.dspy.modules.agents import (
     RLM,
     CodeAct,
@@ -37,6 +36,7 @@ from workers.adapters.dspy.modules.rewards import BestOfN, Refine
 from workers.adapters.dspy.modules.state import apply_state
 from workers.adapters.dspy.modules.tools import tools_of
 from workers.adapters.dspy.run_loop import BlocksLoop
+from workers.adapters.dspy.values.given_values import InputTypes
 from workers.adapters.user_code import allowed_packages, load
 from workers.attempt.sync_threads import run_sync
 

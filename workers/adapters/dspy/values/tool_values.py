@@ -10,6 +10,7 @@ import dataclasses
 import enum
 import math
 import sys
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -40,6 +41,8 @@ def kept(value: Any) -> Any:
         return [kept(item) for item in value]
     if kind is dict and CLASS not in value and all(type(key) is str for key in value):
         return {key: kept(item) for key, item in value.items()}
+    if kind is bytes:
+        return _named(kind, b64encode(value).decode())
     if kind in _CONTAINERS:
         return _named(kind, [kept(item) for item in _CONTAINERS[kind](value)])
     if not _holds_data(kind):
@@ -56,6 +59,8 @@ def made_again(plain: Any) -> Any:
     if CLASS not in plain:
         return {key: made_again(item) for key, item in plain.items()}
     kind, value = _found(plain[CLASS]), plain[VALUE]
+    if kind is bytes:
+        return b64decode(value)
     if kind in _CONTAINERS:
         items = made_again(value)
         return kind(dict(items)) if issubclass(kind, dspy.Example) else kind(items)
