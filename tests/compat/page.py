@@ -29,7 +29,7 @@ _DIFFERENCES = """
 #: What each word means, and what to write instead.
 _MEANINGS = {
     "own words": (
-        "answers are read alike; DSPex's own modules describe types and constraints in the prompt in words of their own, "
+        "answers are read alike; DSPex's own modules describe types and constraints in prompts in words of their own, "
         "since a deployed signature is data, without your classes",
         'for DSPy\'s words, name the module yourself: `module="package.module:Class"`',
     ),
