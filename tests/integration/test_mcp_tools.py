@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import dspex
+from dspex.embedded.ports import free_port
 from dspex.errors import ModuleNotAllowed, ProgramError
 from tests.compat.memory import MemoryCalls, memory_run
 from tests.compat.server import CompatServer
+from tests.waiting import wait_for
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
@@ -40,6 +44,31 @@ def broken(city: str) -> str:
     raise ValueError("no weather")
 
 server.run("stdio")
+"""
+
+#: Served over HTTP, to those who know the token.
+GUARDED = """
+import sys
+import uvicorn
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("weather")
+
+@server.tool()
+def weather(city: str) -> str:
+    "The weather of a city."
+    return f"20 degrees in {city}"
+
+app = server.streamable_http_app()
+
+async def guarded(scope, receive, send):
+    if scope["type"] == "http" and dict(scope["headers"]).get(b"authorization") != b"Bearer t0ken":
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body"})
+        return
+    await app(scope, receive, send)
+
+uvicorn.run(guarded, host="127.0.0.1", port=int(sys.argv[1]), log_level="critical")
 """
 
 
@@ -89,6 +118,35 @@ async def test_an_error_of_a_server_is_an_observation(model: CompatServer, adapt
     run, _ = memory_run(agent(model, WEATHER), ASKED)
     await adapter.execute(run)
     assert run.extra["trajectory"]["observation_0"].startswith("Execution error in broken: ")
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def guarded_server(tmp_path: Path) -> Iterator[str]:
+    script, port = tmp_path / "guarded_server.py", free_port()
+    script.write_text(GUARDED)
+    with subprocess.Popen([sys.executable, str(script), str(port)]) as process:
+        wait_for(lambda: is_open(port), "the server of tools")
+        yield f"mcp+http://127.0.0.1:{port}/mcp"
+        process.kill()
+
+
+async def test_the_header_of_a_server_has_a_secret_of_the_environment(
+    model: CompatServer, guarded_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MCP_TOKEN", "t0ken")
+    headers = {"Authorization": "Bearer ${MCP_TOKEN}"}
+    monkeypatch.setenv("DSPEX_MCP_SERVERS", json.dumps({guarded_server: {"headers": headers}}))
+    adapter = DspyAdapter()
+    model.begin({}, [("weather", {"city": "Paris"}), ("finish", {})])
+    run, _ = memory_run(agent(model, guarded_server), ASKED)
+    await adapter.execute(run)
+    assert run.extra["trajectory"]["observation_0"] == "20 degrees in Paris"
+    await adapter.close()
 
 
 async def test_servers_are_those_of_the_worker(model: CompatServer, adapter: DspyAdapter) -> None:
