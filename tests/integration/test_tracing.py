@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -199,6 +200,26 @@ def test_a_submit_without_a_trace_is_traced_from_the_worker_on(client: Client, c
     assert execution.result(15)
     assert execution.trace_id is None
     assert traced(execution) == [one(collector, "dspex.execute untraced").trace_id]
+
+
+def test_a_collector_gets_prompts_and_answers_once_the_variable_asks_for_them(
+    start_worker: Callable[..., WorkerProcess], client_alone: Client, collector: Collector, model_server: ModelServer
+) -> None:
+    """The attributes that Langfuse, Phoenix and MLflow show, by OpenTelemetry's conventions for generative AI."""
+    name = deployed(client_alone, "shown", model="openai/shown", api_base=model_server.url)
+    start_worker(
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY=50,
+        OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="true",
+    )
+    result = client_alone.execute(name, {"question": "Which tree is the tallest?"}, timeout=60)
+    found = one(collector, "chat shown").attributes
+    assert (found["gen_ai.operation.name"], found["gen_ai.request.model"]) == ("chat", "shown")
+    (asked,), (answered,) = (json.loads(found[f"gen_ai.{side}.messages"]) for side in ("input", "output"))
+    assert (asked["role"], answered["role"]) == ("user", "assistant")
+    assert "Which tree is the tallest?" in asked["parts"][0]["content"]
+    assert result["answer"] in answered["parts"][0]["content"]
+    assert "answer" in json.loads(found["gen_ai.system_instructions"])[0]["content"]
 
 
 def test_a_collector_that_is_away_costs_no_work(
