@@ -303,7 +303,7 @@ class AsyncExecution(ExecutionSnapshot):
     @property
     def tool_calls(self) -> Awaitable[Sequence[ToolCall]]:
         """As :attr:`Execution.tool_calls`."""
-        return self._driver.call(partial(self._session.tool_calls, self.id))
+        return self._session.driver.call(partial(self._session.tool_calls, self.id))
 
     async def refresh(self) -> Self:
         """As :meth:`Execution.refresh`."""
