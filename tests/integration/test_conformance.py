@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dspex.program.modules import runs_code
 from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step
@@ -62,12 +63,14 @@ class TestDspy(_WithServer):
 
     def fields_for(self, module: str) -> Mapping[str, Any] | None:
         rewarded = {"n": 1, "threshold": 0.0, "reward": "tests.own_programs:concise"}
+        agent = {"module_options": {"max_iters": 1}, "tools": ["tests.own_programs:look_up"]}
         needed: dict[str, dict[str, Any]] = {
             "best_of_n": {"module_options": rewarded},
             "refine": {"module_options": rewarded},
-            "react": {"module_options": {"max_iters": 1}, "tools": ["tests.own_programs:look_up"]},
+            "react": agent,
+            "react_v2": agent,
         }
-        return None if module == "program_of_thought" else needed.get(module, {})  # it needs Deno
+        return None if runs_code(module) else needed.get(module, {})  # it needs Deno
 
 
 class TestDirect(_WithServer):
