@@ -63,14 +63,14 @@ class TestDspy(_WithServer):
 
     def fields_for(self, module: str) -> Mapping[str, Any] | None:
         rewarded = {"n": 1, "threshold": 0.0, "reward": "tests.own_programs:concise"}
-        agent = {"module_options": {"max_iters": 1}, "tools": ["tests.own_programs:look_up"]}
         needed: dict[str, dict[str, Any]] = {
             "best_of_n": {"module_options": rewarded},
             "refine": {"module_options": rewarded},
-            "react": agent,
-            "react_v2": agent,
+            "react": {"module_options": {"max_iters": 1}, "tools": ["tests.own_programs:look_up"]},
         }
-        return None if runs_code(module) else needed.get(module, {})  # it needs Deno
+        if runs_code(module) or module == "react_v2":  # Deno is needed, or a model that calls tools
+            return None
+        return needed.get(module, {})
 
 
 class TestDirect(_WithServer):
