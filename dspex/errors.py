@@ -17,6 +17,8 @@
     ├── ExecutionNotFound        no such execution
     ├── TransitionRefused        the execution's status does not allow it
     ├── IdempotencyConflict      the idempotency key was used with other inputs
+    ├── AlreadyDecided           somebody else decided about the call first: .details has who
+    ├── ApprovalNotFound         nothing waits for a decision about this call
     ├── ExecutionFailed          the recorded failure of an execution: .execution_id .attempts .cause
     ├── ExecutionCancelled       the execution was cancelled
     ├── ExecutionTimedOut        waiting for a result took too long; the execution continues
@@ -44,6 +46,8 @@ from typing import Any
 __all__ = [
     "ActionFailed",
     "AlertNotDelivered",
+    "AlreadyDecided",
+    "ApprovalNotFound",
     "BackendUnavailable",
     "ConfigurationError",
     "ConstraintViolation",
@@ -274,6 +278,18 @@ class IdempotencyConflict(DspexError):
     """The idempotency key was used before with other inputs."""
 
     code = "idempotency_conflict"
+
+
+class AlreadyDecided(DspexError):
+    """Somebody else decided about the call first."""
+
+    code = "already_decided"
+
+
+class ApprovalNotFound(DspexError):
+    """No execution waits for a decision about this call."""
+
+    code = "approval_not_found"
 
 
 class ExecutionFailed(DspexError):

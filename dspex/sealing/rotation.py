@@ -19,6 +19,7 @@ from dspex.errors import EncryptionError
 from dspex.sealing.keyring import Keyring
 from dspex.sealing.values import reseal
 from dspex.store.database import Database
+from dspex.store.lifecycle.parked import parked_place
 from dspex.store.lifecycle.set_statements import for_each_row_within
 from dspex.store.operations import resealing
 
@@ -58,7 +59,11 @@ def rotate(
     """
     done = Rotated()
     total = database.run(partial(resealing.count, key=keyring.primary))
-    groups = chain(_executions(database, keyring, group_rows, done), _calls(database, keyring, group_rows, done))
+    groups = chain(
+        _executions(database, keyring, group_rows, done),
+        _calls(database, keyring, group_rows, done),
+        _parked(database, keyring, group_rows, done),
+    )
     for looked_at in groups:
         on_progress(looked_at, max(total, looked_at))
     return done
@@ -90,6 +95,21 @@ def _calls(database: Database, keyring: Keyring, most: int, done: Rotated) -> It
     while rows := _in_transaction(database, group):
         last = rows[-1]
         after = (last["execution_id"], bytes(last["request_hash"]), last["occurrence"], last["attempt"])
+        yield done.rows + done.unreadable
+
+
+def _parked(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
+    after: tuple[UUID, bytes, int] = (_FIRST, b"", -1)
+
+    def group(connection: Connection) -> Sequence[RowMapping]:
+        rows = resealing.stale_parked(connection, keyring.primary, after, most)
+        resealed = list(_resealed(rows, resealing.PARKED_COLUMNS, _place_of_parked, keyring, done))
+        _write(connection, resealing.write_parked, resealed, done)
+        return rows
+
+    while rows := _in_transaction(database, group):
+        last = rows[-1]
+        after = (last["execution_id"], bytes(last["request_hash"]), last["occurrence"])
         yield done.rows + done.unreadable
 
 
@@ -140,3 +160,7 @@ def _place(row: RowMapping, column: str) -> str:
 
 def _place_of_call(row: RowMapping, _column: str) -> str:
     return f"{row['execution_id']}:call:{bytes(row['request_hash']).hex()}:{row['occurrence']}:{row['attempt']}"
+
+
+def _place_of_parked(row: RowMapping, _column: str) -> str:
+    return f"{row['execution_id']}:call:{parked_place(bytes(row['request_hash']), row['occurrence'])}"

@@ -139,6 +139,10 @@ class Sealing:
             raise
         return SealedAttempt(self, program.signature, id, bytes.fromhex(opened.get(_SALT, "")))
 
+    def seal_call(self, text: str, id: UUID, place: str) -> str:
+        """The text to store for an answer of an execution, whose request was sealed; ``place`` is the call's."""
+        return _text({SEALED: self._ring.seal(text.encode(), f"{id}:call:{place}")})
+
     def _opened(self, stored: Mapping[str, Any], context: str) -> dict[str, Any]:
         plain = {name: value for name, value in stored.items() if name != SEALED}
         return plain | json.loads(self._ring.open(stored[SEALED], context)) if SEALED in stored else plain

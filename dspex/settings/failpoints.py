@@ -26,10 +26,16 @@ from dspex.errors import DspexError
 __all__ = [
     "AFTER_ANSWER",
     "AFTER_BATCH_LINE",
+    "AFTER_BUNDLE_ANSWERS",
+    "AFTER_BUNDLE_CREATED",
+    "AFTER_BUNDLE_SENT",
+    "AFTER_BUNDLE_STORED",
+    "AFTER_BUNDLE_UPLOADED",
     "AFTER_CLAIM",
     "AFTER_DISPATCH",
     "AFTER_HAND_BACK",
     "AFTER_INSERT",
+    "AFTER_INTENTION",
     "AFTER_JOURNAL",
     "AFTER_PUBLISH",
     "AFTER_RECOVER",
@@ -85,6 +91,24 @@ BEFORE_SETTLE = "before_settle"
 
 #: In the worker, once the outcome is committed: the message is not acknowledged, and no client is notified.
 AFTER_SETTLE = "after_settle"
+
+#: In the worker, once the intention to call a tool that is called once is committed, and before the call.
+AFTER_INTENTION = "after_intention"
+
+#: In the leader, once the requests of a bundle are chosen and nothing is sent to the provider.
+AFTER_BUNDLE_STORED = "after_bundle_stored"
+
+#: In the leader, once the provider has the file of a bundle, and before that is recorded.
+AFTER_BUNDLE_UPLOADED = "after_bundle_uploaded"
+
+#: In the leader, once the provider has created a batch, which is paid for, and before its id is recorded.
+AFTER_BUNDLE_SENT = "after_bundle_sent"
+
+#: In the leader, once the id of the provider's batch is recorded.
+AFTER_BUNDLE_CREATED = "after_bundle_created"
+
+#: In the leader, once some answers of a bundle are in the journal, and others are not.
+AFTER_BUNDLE_ANSWERS = "after_bundle_answers"
 
 #: In the reaper, before it looks for dead workers: their executions wait for the next leader.
 BEFORE_RECOVER = "before_recover"

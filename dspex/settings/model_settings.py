@@ -59,6 +59,27 @@ def _mcp_servers(servers: dict[str, McpServer]) -> dict[str, McpServer]:
 class ModelSettings(BaseModel):
     """Programs and models."""
 
+    batch_fill_seconds: float = Field(
+        30.0, ge=0, le=3600, description="How long requests for a provider's batch API wait for others."
+    )
+    batch_requests: int = Field(50_000, ge=1, le=100_000, description="The most requests of one bundle.")
+    batch_bytes: int = Field(
+        200_000_000, ge=1000, le=256_000_000, description="The most bytes of the requests of one bundle."
+    )
+    batch_poll_seconds: float = Field(
+        10.0,
+        ge=0.05,
+        le=300,
+        description="The first pause between two looks at a provider's batch; later ones are longer, up to 5 minutes.",
+    )
+    batch_settle_seconds: float = Field(
+        90.0,
+        ge=0.5,
+        le=3600,
+        description="After a leader died while it created a batch: how long the batch may take to be in the provider's "
+        "list. Then it counts as not created.",
+    )
+
     program_packages: Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed), AfterValidator(_packages)] = Field(
         (), description="The packages that programs may load code from, separated by commas: acme.programs,tools."
     )

@@ -33,6 +33,10 @@ class WorkerSettings(BaseModel):
     grace_seconds: float = Field(
         30.0, ge=0, le=3600, description="How long a stopping worker waits for its executions to finish."
     )
+    child_depth: int = Field(
+        5, ge=1, le=100, description="How deep executions may have children; one without a parent is at depth 0."
+    )
+    children_per_execution: int = Field(10_000, ge=1, le=1_000_000, description="Child executions of one execution.")
     watchdog_seconds: float = Field(
         30.0,
         ge=1,

@@ -122,6 +122,10 @@ BY_OPERATOR = "by an operator"
 
 #: For psycopg: the worker loads a version by name and version.
 LOAD = "SELECT content::text FROM dspex.program_versions WHERE name = %(name)s AND version = %(version)s"
+LOAD_CURRENT = """
+SELECT p.version, v.content::text FROM dspex.programs p JOIN dspex.program_versions v USING (name, version)
+WHERE p.name = %(name)s
+"""
 
 
 # Queued executions go back to the pump both ways: a pause makes room for other programs, and after a resume the

@@ -29,14 +29,19 @@ LOGIN_EXAMPLE = f"CREATE ROLE my_app LOGIN IN ROLE {PRODUCER};\n\\password my_ap
 #: The columns that a submit writes; workers write the others.
 _SUBMITTED = (
     "id, program, version, status, priority, attempt, max_attempts, timeout_seconds, batch_id, batch_index, "
-    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, audit_seq, audit_hash"
+    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, audit_seq, audit_hash"
 )
 #: The columns that change when an execution is cancelled, queued again, or taken back from the queue.
-_STEERED = "status, max_attempts, run_at, dispatched_at, cancel_requested_at, finished_at, audit_seq, audit_hash"
+_STEERED = (
+    "status, max_attempts, run_at, dispatched_at, cancel_requested_at, finished_at, waiting_for, waiting_since, "
+    "audit_seq, audit_hash"
+)
 _RUN = (
     "held_at, attempt, lost_attempts, worker_id, started_at, deadline_at, adapter_used, result, error, metrics, "
-    "action_results"
+    "action_results, expires_at"
 )
+#: What a child execution has besides.
+_CHILD = "parent_id, depth"
 
 #: Rights beyond reading. Each table is here or in OWNERS; a test fails when one is missing.
 WRITES: Mapping[str, Mapping[str, str]] = {
@@ -44,9 +49,10 @@ WRITES: Mapping[str, Mapping[str, str]] = {
         "programs": "INSERT, UPDATE",
         "program_versions": "INSERT",
         "budgets": "INSERT (program)",
-        "idempotency_keys": "INSERT",
+        "idempotency_keys": "INSERT, DELETE",
         "executions": f"INSERT ({_SUBMITTED}), UPDATE ({_STEERED})",
         "audit_events": "INSERT",
+        "parked_calls": "UPDATE (decision), DELETE",
     },
     WORKER: {
         "programs": "UPDATE (paused_at, paused_reason)",
@@ -54,7 +60,9 @@ WRITES: Mapping[str, Mapping[str, str]] = {
         "budget_reservations": "INSERT, DELETE",
         "program_starts": "INSERT, DELETE",
         "idempotency_keys": "DELETE",
-        "executions": f"UPDATE ({_STEERED}, {_RUN})",
+        "executions": f"INSERT ({_SUBMITTED}, {_CHILD}), UPDATE ({_STEERED}, {_RUN})",
+        "parked_calls": "INSERT, UPDATE, DELETE",
+        "bundles": "INSERT, UPDATE, DELETE",
         "lm_calls": "INSERT, UPDATE (rejected)",
         "audit_events": "INSERT",
         "workers": "INSERT, UPDATE, DELETE",

@@ -90,6 +90,16 @@ executions = Table(
     _at("deadline_at"),
     # A cancel was requested: it never runs again, and its worker ends it.
     _at("cancel_requested_at"),
+    # Parked: for a provider's batch, an approval or a child; and when it fails although it waits, if its timeout goes
+    # on while it does (parked.py).
+    Column("waiting_for", Text),
+    _at("waiting_since"),
+    _at("expires_at"),
+    # The execution whose program made this one, and how many there are above it.
+    Column("parent_id", UUID(as_uuid=True)),
+    Column("depth", SmallInteger, nullable=False, server_default=text("0")),
+    # How its model calls are made, where it is not as the program says (dspex/program/calls/routes.py).
+    Column("route", Text),
     _at("finished_at"),
     Column("audit_seq", Integer, nullable=False),
     Column("audit_hash", LargeBinary, nullable=False),
@@ -146,6 +156,14 @@ executions = Table(
         "worker_id",
         postgresql_where=text("status = 'running' AND cancel_requested_at IS NOT NULL"),
     ),
+    # Parked executions by reason, and those that time out meanwhile.
+    Index("executions_waiting", "waiting_for", "waiting_since", postgresql_where=text("status = 'waiting'")),
+    Index(
+        "executions_expiring",
+        "expires_at",
+        postgresql_where=text("status = 'waiting' AND expires_at IS NOT NULL"),
+    ),
+    Index("executions_children", "parent_id", "id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("executions_failed", "id", postgresql_where=text("status = 'failed'")),
     Index("executions_program", "program", "id"),
     # Executions that ended lately: alerts and reports read it.
@@ -214,12 +232,87 @@ lm_calls = Table(
     Column("prompt_tokens", Integer, nullable=False),
     Column("completion_tokens", Integer, nullable=False),
     Column("cost_usd", Numeric),
+    # What an ordinary call would have cost, where this one went through a batch API.
+    Column("list_cost_usd", Numeric),
     Column("duration_ms", Double, nullable=False),
     Column("request_id", Text),
     # The answer was rejected: it is never replayed.
     Column("rejected", Boolean, nullable=False, server_default=text("false")),
     _at("created_at", nullable=False, default=True),
     postgresql_partition_by="RANGE (execution_id)",
+)
+
+#: The calls that parked executions wait for (lifecycle/parked.py). ``target`` names the model and where it is asked,
+#: ``request`` is what is asked or decided about, sealed where values are. ``attempt`` is the last attempt that was
+#: parked for it; ``error`` is raised in the attempt ``error_attempt``.
+parked_calls = Table(
+    "parked_calls",
+    metadata,
+    Column("execution_id", UUID(as_uuid=True), primary_key=True),
+    Column("request_hash", LargeBinary, primary_key=True),
+    Column("occurrence", Integer, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    # batch, approval or child.
+    Column("kind", Text, nullable=False),
+    # The model, the tool or the program.
+    Column("subject", Text, nullable=False),
+    Column("target", Text),
+    Column("request", JSON),
+    Column("child_id", UUID(as_uuid=True)),
+    Column("bundle_id", UUID(as_uuid=True)),
+    _at("parked_at", nullable=False),
+    _at("expires_at"),
+    Column("error", JSON),
+    Column("error_attempt", Integer),
+    # Of an approval: who decided what, and when.
+    Column("decision", JSON),
+    Index(
+        "parked_calls_unbundled",
+        "target",
+        "parked_at",
+        postgresql_where=text("kind = 'batch' AND bundle_id IS NULL AND error IS NULL"),
+    ),
+    Index("parked_calls_bundle", "bundle_id", postgresql_where=text("bundle_id IS NOT NULL")),
+    Index("parked_calls_approvals", "parked_at", postgresql_where=text("kind = 'approval' AND decision IS NULL")),
+    Index("parked_calls_children", "child_id", postgresql_where=text("kind = 'child'")),
+    Index(
+        "parked_calls_expiring",
+        "expires_at",
+        postgresql_where=text("expires_at IS NOT NULL AND error IS NULL AND decision IS NULL"),
+    ),
+)
+
+#: Bundles of requests at a provider's batch API (lifecycle/bundles.py). A state names what was done last; ``creating``
+#: is the intention, stored before the request that creates the batch and costs money.
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("target", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("file_id", Text),
+    # The provider's id of the batch, and its own word for the state.
+    Column("provider_id", Text),
+    Column("provider_state", Text),
+    Column("answered", Integer, nullable=False, server_default=text("0")),
+    Column("failed", Integer, nullable=False, server_default=text("0")),
+    Column("cost_usd", Numeric, nullable=False, server_default=text("0")),
+    Column("list_cost_usd", Numeric, nullable=False, server_default=text("0")),
+    _at("created_at", nullable=False, default=True),
+    _at("intended_at"),
+    # When the leader looks at it again, and how often it has looked since the last change.
+    _at("next_at", nullable=False, default=True),
+    Column("looks", Integer, nullable=False, server_default=text("0")),
+    # How often its results were read and were not complete.
+    Column("reads", Integer, nullable=False, server_default=text("0")),
+    _at("expires_at"),
+    _at("cancel_requested_at"),
+    _at("ended_at"),
+    # Why the last step failed.
+    Column("trouble", Text),
+    Index("bundles_open", "next_at", postgresql_where=text("state <> 'ended'")),
 )
 
 audit_events = Table(

@@ -35,7 +35,7 @@ ORDER BY batch_index
 """)
 UNFINISHED = text("""
 SELECT batch_index FROM dspex.executions
-WHERE batch_id = :batch_id AND batch_index > :after AND status IN ('queued', 'running')
+WHERE batch_id = :batch_id AND batch_index > :after AND status IN ('queued', 'running', 'waiting')
 ORDER BY batch_index LIMIT :most
 """)
 _PROGRESS = text("""
@@ -46,6 +46,12 @@ SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
 FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status
 """)
 
+
+# Only asked for when some wait.
+_BUNDLED = text("""
+SELECT count(DISTINCT p.execution_id)::int FROM dspex.executions e JOIN dspex.parked_calls p ON p.execution_id = e.id
+WHERE e.batch_id = :batch_id AND e.status = 'waiting' AND p.bundle_id IS NOT NULL
+""")
 
 _FAILURES = text(f"""
 SELECT {CAUSE} AS cause, count(*)::int AS n FROM dspex.executions
@@ -91,16 +97,18 @@ def final_indexes(connection: Connection, batch_id: UUID, *, begin: int, end: in
 
 
 def unfinished_indexes(connection: Connection, batch_id: UUID, *, after: int, most: int) -> Sequence[int]:
-    """The numbers of the next ``most`` rows, after ``after``, whose executions are queued or running."""
+    """The numbers of the next ``most`` rows, after ``after``, whose executions are not final."""
     return list(connection.scalars(UNFINISHED, {"batch_id": batch_id, "after": after, "most": most}))
 
 
 def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
-    """How many executions are in each status, their cost so far, how many have an unknown cost, and how many finish
-    per second at present."""
+    """How many executions are in each status and how many wait for a provider's batch, their cost so far, how many have
+    an unknown cost, and how many finish per second at present."""
     rows = connection.execute(_PROGRESS, {"batch_id": batch_id, "recent_seconds": RECENT_SECONDS}).all()
+    counts = {row.status: row.n for row in rows}
     return {
-        "counts": {row.status: row.n for row in rows},
+        "counts": counts,
+        "bundled": int(connection.scalar(_BUNDLED, {"batch_id": batch_id}) or 0) if counts.get("waiting") else 0,
         "cost_usd": float(sum(row.cost_usd for row in rows)),
         "unpriced": sum(row.unpriced for row in rows),
         "per_second": _rate(connection, batch_id, sum(row.recent for row in rows), rows),

@@ -7,6 +7,7 @@ dead, because the provider's bill is then unknown.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,17 @@ __all__ = [
     "Budget",
     "Reservation",
     "charge_the_dead",
+    "charge_waits",
     "find",
+    "release_waits",
     "reserve_parameters",
     "settle_parameters",
+    "wait_reservation",
 ]
+
+
+#: In the place of a worker: the owner of reservations for calls that executions wait for.
+WAITS = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +48,25 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The most that a call may cost."""
+    """The most that a call may cost. ``is_of_wait``: its execution waits for the answer; no worker makes the call."""
 
     id: UUID
     program: str
     usd: float
+    is_of_wait: bool = False
 
 
 #: For psycopg: reserve for several calls, in their order. Each is ``granted`` or not; it is ``exhausted`` if it would
 #: exceed the budget even if all current calls cost nothing: then the program is paused, with the reason.
 RESERVE = """
 WITH asked AS (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(programs)s::text[], %(usds)s::numeric[]) WITH ORDINALITY
-        AS a (id, program, usd, place)
+    SELECT * FROM unnest(%(ids)s::uuid[], %(programs)s::text[], %(usds)s::numeric[], %(owners)s::uuid[])
+        WITH ORDINALITY AS a (id, program, usd, owner, place)
 ), budget AS MATERIALIZED (
     SELECT b.program, b.spent_usd, b.reserved_usd FROM dspex.budgets b
     WHERE b.program IN (SELECT program FROM asked) ORDER BY b.program FOR UPDATE
 ), judged AS MATERIALIZED (
-    SELECT a.id, a.program, a.usd, b.spent_usd, p.max_cost_usd::numeric AS limit_usd,
+    SELECT a.id, a.program, a.usd, a.owner, b.spent_usd, p.max_cost_usd::numeric AS limit_usd,
         EXISTS (SELECT FROM dspex.budget_reservations r WHERE r.id = a.id) -- by an earlier attempt of this statement
             OR p.max_cost_usd IS NULL OR b.spent_usd + b.reserved_usd
             + sum(a.usd) OVER (PARTITION BY a.program ORDER BY a.place) <= p.max_cost_usd::numeric AS granted,
@@ -65,7 +74,7 @@ WITH asked AS (
     FROM asked a JOIN budget b USING (program) JOIN dspex.programs p ON p.name = a.program
 ), reserved AS (
     INSERT INTO dspex.budget_reservations (id, program, worker_id, usd)
-    SELECT id, program, %(worker_id)s, usd FROM judged WHERE granted ON CONFLICT (id) DO NOTHING
+    SELECT id, program, owner, usd FROM judged WHERE granted ON CONFLICT (id) DO NOTHING
     RETURNING program, usd
 ), held AS (
     UPDATE dspex.budgets b SET reserved_usd = b.reserved_usd + r.usd
@@ -104,7 +113,7 @@ def reserve_parameters(reservations: Sequence[Reservation], worker_id: UUID) -> 
         "ids": [r.id for r in reservations],
         "programs": [r.program for r in reservations],
         "usds": array(r.usd for r in reservations),
-        "worker_id": worker_id,
+        "owners": [WAITS if r.is_of_wait else worker_id for r in reservations],
     }
 
 
@@ -117,7 +126,8 @@ def settle_parameters(ended: Sequence[tuple[UUID, float | None]]) -> dict[str, A
 _CHARGE_THE_DEAD = text("""
 WITH ended AS (
     DELETE FROM dspex.budget_reservations r
-    WHERE NOT EXISTS (SELECT FROM dspex.workers w WHERE w.id = r.worker_id AND w.stopped_at IS NULL)
+    WHERE r.worker_id <> :waits
+        AND NOT EXISTS (SELECT FROM dspex.workers w WHERE w.id = r.worker_id AND w.stopped_at IS NULL)
     RETURNING r.program, r.usd
 )
 UPDATE dspex.budgets b SET spent_usd = b.spent_usd + e.usd, reserved_usd = b.reserved_usd - e.usd
@@ -127,7 +137,59 @@ FROM (SELECT program, sum(usd) AS usd FROM ended GROUP BY program) e WHERE b.pro
 
 def charge_the_dead(connection: Connection) -> None:
     """Charge the reservations of dead workers."""
-    connection.execute(_CHARGE_THE_DEAD)
+    connection.execute(_CHARGE_THE_DEAD, {"waits": WAITS})
+
+
+# The answer may come after its reservation was released: the cost is charged in any case.
+_CHARGE_WAITS = """
+WITH given AS (
+    SELECT e.program, g.id, g.usd FROM unnest(%(ids)s::uuid[], %(execution_ids)s::uuid[], %(usds)s::numeric[])
+        AS g (id, execution_id, usd)
+    JOIN dspex.executions e ON e.id = g.execution_id
+), ended AS (
+    DELETE FROM dspex.budget_reservations r USING given g WHERE r.id = g.id RETURNING r.program, r.usd
+), changes AS (
+    SELECT program, sum(spent) AS spent, sum(released) AS released FROM (
+        SELECT program, usd AS spent, 0 AS released FROM given
+        UNION ALL SELECT program, 0, usd FROM ended) each GROUP BY program
+)
+UPDATE dspex.budgets b SET spent_usd = b.spent_usd + c.spent, reserved_usd = b.reserved_usd - c.released
+FROM changes c WHERE b.program = c.program
+"""
+
+
+def wait_reservation(execution_id: UUID, request_hash: bytes, occurrence: int) -> UUID:
+    """The id of the reservation of a call that its execution waits for."""
+    text = f"{execution_id}{request_hash.hex()}{occurrence}"
+    return UUID(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def charge_waits(connection: Connection, costs: Sequence[tuple[UUID, bytes, int, float]]) -> None:
+    """Charge what calls cost that executions waited for, 0 for those that were not answered, and release their
+    reservations."""
+    given = {
+        "ids": [wait_reservation(id, hashed, occurrence) for id, hashed, occurrence, _ in costs],
+        "execution_ids": [id for id, _, _, _ in costs],
+        "usds": array(usd for *_, usd in costs),
+    }
+    connection.exec_driver_sql(_CHARGE_WAITS, given)
+
+
+_RELEASE_WAITS = """
+WITH ended AS (
+    DELETE FROM dspex.budget_reservations r WHERE r.worker_id = %(waits)s AND NOT EXISTS (
+        SELECT FROM dspex.parked_calls p
+        WHERE md5(p.execution_id || encode(p.request_hash, 'hex') || p.occurrence)::uuid = r.id)
+    RETURNING r.program, r.usd
+)
+UPDATE dspex.budgets b SET reserved_usd = b.reserved_usd - e.usd
+FROM (SELECT program, sum(usd) AS usd FROM ended GROUP BY program) e WHERE b.program = e.program
+"""
+
+
+def release_waits(connection: Connection) -> None:
+    """Release the reservations of calls that are not waited for any more: they were cancelled before they were made."""
+    connection.exec_driver_sql(_RELEASE_WAITS, {"waits": WAITS})
 
 
 _FIND = text("""

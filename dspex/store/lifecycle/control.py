@@ -7,7 +7,7 @@ finds another status.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -15,20 +15,25 @@ from sqlalchemy import ColumnElement, Connection, func, literal_column, select, 
 
 from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.set_statements import RowFault, for_each_row
+from dspex.store.lifecycle.status import Status
 from dspex.store.programs import READABLE_CONTENT
 from dspex.store.tables import executions
 
 __all__ = ["CANCELLING", "POSTPONE", "UNDISPATCH", "Cancelled", "cancel", "cancel_each", "count_failed", "failed_ids",
            "now", "retry"]  # fmt: skip
 
+#: No worker has such an execution.
+_AT_REST = (Status.QUEUED, Status.WAITING)
+
 _CANCEL = """
 WITH wanted AS MATERIALIZED (
     SELECT id, status FROM dspex.executions WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 ), cancelled AS (
     UPDATE dspex.executions e
-    SET status = 'cancelled', finished_at = now(), dispatched_at = NULL, audit_seq = e.audit_seq + 1,
+    SET status = 'cancelled', finished_at = now(), dispatched_at = NULL, waiting_for = NULL, waiting_since = NULL,
+        audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, NULL, %(events)s)
-    FROM wanted w WHERE e.id = w.id AND w.status = 'queued'
+    FROM wanted w WHERE e.id = w.id AND w.status IN ('queued', 'waiting')
     RETURNING e.id, e.audit_seq, e.attempt, e.audit_hash
 ), requested AS (
     UPDATE dspex.executions e SET cancel_requested_at = coalesce(e.cancel_requested_at, now())
@@ -36,32 +41,47 @@ WITH wanted AS MATERIALIZED (
 ), logged AS (
     INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
     SELECT id, audit_seq, attempt, now(), %(events)s::json, audit_hash FROM cancelled
+), withdrawn AS (
+    DELETE FROM dspex.parked_calls p USING cancelled c WHERE p.execution_id = c.id AND p.bundle_id IS NULL
 )
 SELECT id, status FROM wanted
 """
+_CHILDREN = "SELECT id FROM dspex.executions WHERE parent_id = ANY(%(ids)s) AND finished_at IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
     """The result of a cancel: executions that ``ended`` at once, ``running`` ones whose workers have to end them, and
-    those that were already ``final``, by their status."""
+    those that were already ``final``, by their status. Children are listed apart."""
 
     ended: list[UUID]
     running: list[UUID]
     final: dict[UUID, str]
+    ended_children: list[UUID] = field(default_factory=list)
+    running_children: list[UUID] = field(default_factory=list)
 
 
 def cancel(connection: Connection, ids: Collection[UUID], *, running: bool = True) -> Cancelled:
-    """Cancel queued executions, and record the request for running ones if ``running``.
+    """Cancel queued and waiting executions and their children, and record the request for running ones if ``running``.
 
     Ids that do not exist are in no list.
     """
+    found = _cancel(connection, ids, running=running)
+    above = [*found.ended, *found.running, *(id for id, status in found.final.items() if status == "cancelled")]
+    while above := list(connection.exec_driver_sql(_CHILDREN, {"ids": above}).scalars()) if above else []:
+        below = _cancel(connection, above, running=True)
+        found.ended_children.extend(below.ended)
+        found.running_children.extend(below.running)
+    return found
+
+
+def _cancel(connection: Connection, ids: Collection[UUID], *, running: bool) -> Cancelled:
     parameters = {"ids": list(ids), "events": '[{"kind":"cancelled"}]', "running": running}
     rows = connection.exec_driver_sql(_CANCEL, parameters).all()
     return Cancelled(
-        ended=[row.id for row in rows if row.status == "queued"],
-        running=[row.id for row in rows if row.status == "running"],
-        final={row.id: row.status for row in rows if row.status not in ("queued", "running")},
+        ended=[row.id for row in rows if row.status in _AT_REST],
+        running=[row.id for row in rows if row.status == Status.RUNNING],
+        final={row.id: row.status for row in rows if Status(row.status).is_final},
     )
 
 
@@ -75,6 +95,8 @@ def cancel_each(
         merged.ended.extend(part.ended)
         merged.running.extend(part.running)
         merged.final.update(part.final)
+        merged.ended_children.extend(part.ended_children)
+        merged.running_children.extend(part.running_children)
     return merged, refused
 
 

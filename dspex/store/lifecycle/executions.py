@@ -1,9 +1,9 @@
 """Executions: the statements that store, claim, settle and read them.
 
 Each transition is one statement that changes the row and appends its audit entry, so neither can happen without
-the other. Operators' transitions are in control.py, the reaper's in recovery.py, and the pump's dispatch is in
-dispatch.py. ``now`` is the database's clock. The worker runs the statements written with ``%(name)s`` through psycopg,
-many executions at a time; the producer uses them, too.
+the other. Operators' transitions are in control.py, transitions of parked executions in parked.py, the reaper's in
+recovery.py, and the pump's dispatch is in dispatch.py. ``now`` is the database's clock. The worker runs the statements
+written with ``%(name)s`` through psycopg, many executions at a time; the producer uses them, too.
 
 A settling statement names the attempt and the worker: one that lost its lease finds no row (invariant 2).
 """
@@ -43,6 +43,7 @@ __all__ = [
     "insert_all",
     "known_key",
     "listing",
+    "release_key",
     "settle_parameters",
 ]
 
@@ -71,6 +72,7 @@ class Submission(NamedTuple):
     traceparent: str | None = None
     key: str | None = None
     inputs_hash: bytes = b""
+    route: str | None = None
 
 
 #: Rows that are written to a COPY at a time; Postgres reads them while the next ones are encoded.
@@ -91,9 +93,10 @@ WITH patience AS MATERIALIZED (
     FROM patience, unnest(%(ids)s::uuid[], %(programs)s::text[], %(versions)s::text[], %(inputs)s::text[],
         %(events)s::text[], %(priorities)s::int[], %(max_attempts)s::int[], %(timeouts)s::float8[],
         %(run_ats)s::timestamptz[], %(metadata)s::text[], %(publish)s::bool[], %(stream)s::bool[],
-        %(traceparents)s::text[], %(keys)s::text[], %(inputs_hashes)s::bytea[], %(submission_hashes)s::bytea[])
+        %(traceparents)s::text[], %(keys)s::text[], %(routes)s::text[], %(inputs_hashes)s::bytea[],
+        %(submission_hashes)s::bytea[])
         AS g (id, program, version, inputs, events, priority, max_attempts, timeout_seconds, run_at, metadata, publish,
-            stream, traceparent, key, inputs_hash, submission_hash)
+            stream, traceparent, key, route, inputs_hash, submission_hash)
     JOIN dspex.programs p ON p.name = g.program AND p.version = g.version
 ), keyed AS (
     INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
@@ -105,10 +108,10 @@ WITH patience AS MATERIALIZED (
     FROM (SELECT DISTINCT program FROM given WHERE direct) d
 ), inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
-        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, audit_seq, audit_hash)
+        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, audit_seq, audit_hash)
     SELECT g.id, g.program, g.version, 'queued', g.priority, 0, g.max_attempts, g.timeout_seconds,
         now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= {DIRECT_MOST} THEN now() END,
-        g.inputs::json, g.metadata::json, g.stream, g.traceparent,
+        g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.route,
         1, dspex.audit_hash('', g.id, 1, 0, now(), g.submission_hash, NULL, g.events)
     FROM given g LEFT JOIN waiting w ON w.program = g.program
     WHERE g.key IS NULL OR g.id IN (SELECT execution_id FROM keyed)
@@ -140,6 +143,14 @@ def insert_all(
     return {row.id: row for row in rows}
 
 
+def release_key(connection: Connection, program: str, key: str, execution_id: UUID) -> None:
+    """Take a key from this execution, if it still has it: another one may be stored with it."""
+    connection.execute(
+        text("DELETE FROM dspex.idempotency_keys WHERE program = :program AND key = :key AND execution_id = :id"),
+        {"program": program, "key": key, "id": execution_id},
+    )
+
+
 def insert(connection: Connection, submission: Submission) -> Row[Any] | None:
     """Store one, as :func:`insert_all` does."""
     return insert_all(connection, [submission]).get(submission.id)
@@ -152,7 +163,8 @@ def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str]:
     plain = {"ids": "id", "priorities": "priority", "max_attempts": "max_attempts", "timeouts": "timeout_seconds",
              "publish": "publish", "stream": "stream"}  # fmt: skip
     texts = {"programs": "program", "versions": "version", "inputs": "inputs", "events": "events",
-             "metadata": "metadata", "traceparents": "traceparent", "keys": "key"}  # fmt: skip
+             "metadata": "metadata", "traceparents": "traceparent", "keys": "key",
+             "routes": "route"}  # fmt: skip
     return {
         **{name: array(columns[column]) for name, column in plain.items()},
         **{name: text_array(columns[column]) for name, column in texts.items()},
@@ -188,7 +200,7 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
     try:
         with cursor.copy(
             "COPY dspex.executions (id, batch_index, inputs, audit_hash, program, version, priority, max_attempts,"
-            " timeout_seconds, run_at, metadata, traceparent, batch_id, created_at, status, attempt, audit_seq)"
+            " timeout_seconds, run_at, metadata, traceparent, route, batch_id, created_at, status, attempt, audit_seq)"
             " FROM STDIN"
         ) as rows:
             for begin in range(0, len(submissions), WRITE_ROWS):
@@ -214,7 +226,7 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
         digest = "\\\\x" + entry_hash(b"", id, 1, 0, now, s.events, submission_hash=submitted).hex()
         events.append(f"{id}\t{escaped(s.events)}\t\\\\x{submitted.hex()}\t{digest}\t1\t0\t{now}\n")
         own = (s.program, s.version, s.priority, s.max_attempts, s.timeout_seconds, s.run_at or now, s.metadata,
-               s.traceparent, s.batch_id, now, "queued", 0, 1)  # fmt: skip
+               s.traceparent, s.route, s.batch_id, now, "queued", 0, 1)  # fmt: skip
         if own != shared:
             shared, rest = own, "\t".join(map(field, own))
         yield f"{id}\t{field(s.batch_index)}\t{escaped(s.inputs)}\t{digest}\t{rest}\n"
@@ -237,7 +249,7 @@ WITH wanted AS MATERIALIZED (
 ), claimed AS (
     UPDATE dspex.executions e
     SET status = 'running', attempt = e.attempt + 1, worker_id = %(worker_id)s, started_at = now(),
-        deadline_at = now() + make_interval(secs => e.timeout_seconds),
+        deadline_at = least(now() + make_interval(secs => e.timeout_seconds), e.expires_at),
         audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt + 1, now(), NULL, NULL, %(events)s)
     FROM wanted w WHERE e.id = w.id
@@ -250,7 +262,7 @@ WITH wanted AS MATERIALIZED (
     WHERE p.per_minute IS NOT NULL GROUP BY c.program
 )
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route
 FROM claimed, logged
 """
 
@@ -265,13 +277,13 @@ WHERE id = %(id)s AND lost_attempts >= 2 AND dispatched_at IS NOT NULL
 # The executions of a claim whose reply was lost with the connection: they belong to this worker already.
 ADOPT = """
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route
 FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'running' AND worker_id = %(worker_id)s
 """
 
 
 class Claimed(NamedTuple):
-    """An execution that a worker claimed: a row that CLAIM returns."""
+    """An execution that a worker claimed: a row that CLAIM returns. ``depth`` counts the executions above a child."""
 
     id: UUID
     program: str
@@ -287,6 +299,17 @@ class Claimed(NamedTuple):
     stream: bool = False
     traceparent: str | None = None
     in_batch: bool = False
+    deadline_at: datetime | None = None
+    parent_id: UUID | None = None
+    depth: int = 0
+    route: str | None = None
+
+    @property
+    def allowed_seconds(self) -> float:
+        """How long the attempt may take: less than its timeout if its time went on while it was parked."""
+        if self.deadline_at is None:
+            return self.timeout_seconds
+        return max((self.deadline_at - self.started_at).total_seconds(), 0.0)
 
 
 # An execution for which a cancel was requested does not go back to the queue.
@@ -313,7 +336,7 @@ WITH given AS (
     UPDATE dspex.executions e
     SET status = g.next, result = g.result::json, error = g.error::json, metrics = g.metrics::json,
         adapter_used = g.adapter_used, action_results = g.action_results::json,
-        worker_id = NULL,
+        worker_id = NULL, expires_at = NULL,
         max_attempts = e.max_attempts + CASE WHEN g.counts THEN 0 ELSE 1 END,
         dispatched_at = CASE WHEN g.next = 'queued' THEN NULL ELSE e.dispatched_at END,
         run_at = CASE WHEN g.next = 'queued' THEN now() + make_interval(secs => g.delay_seconds) ELSE e.run_at END,
@@ -337,7 +360,8 @@ EXTRA = "dspex:extra"
 class Settlement(NamedTuple):
     """How an attempt ends. ``status`` is the execution's next: a terminal one, or ``queued`` for another attempt
     after ``delay_seconds``. ``result``, ``error``, ``metrics``, ``action_results`` and ``events`` are JSON text.
-    ``counts``: the attempt is one of ``max_attempts``; one that was handed back is not."""
+    ``counts``: the attempt is one of ``max_attempts``; one that was handed back is not. ``parent_id`` is the execution
+    that may wait for this one."""
 
     id: UUID
     attempt: int
@@ -351,6 +375,7 @@ class Settlement(NamedTuple):
     action_results: str | None = None
     delay_seconds: float = 0.0
     counts: bool = True
+    parent_id: UUID | None = None
 
 
 #: After a SETTLE whose answer was lost: the given settlements that are stored, and the status that each led to.

@@ -1,5 +1,5 @@
-"""The journal's table: model calls by execution, request, occurrence and attempt; and calls of tools, whose "model" is
-:data:`TOOL` and the tool's name.
+"""The journal's table: model calls by execution, request, occurrence and attempt; and what else a later attempt must
+not do again (:data:`OTHERS`), whose "model" begins with its kind.
 
 An attempt that is over, because its worker was frozen or cut off, may still bring an answer. It is kept under its own
 attempt: it was paid for, so it is counted, and it takes no later attempt's place.
@@ -17,8 +17,14 @@ from sqlalchemy import Connection
 from dspex.store.array_text import array, text_array
 
 __all__ = [
+    "BATCH",
+    "CHILD",
     "CLASS",
+    "DECISION",
     "INSERT",
+    "INTENT",
+    "KEPT",
+    "OTHERS_PATTERN",
     "REJECT",
     "REQUEST",
     "SELECT",
@@ -33,16 +39,23 @@ __all__ = [
 
 #: The member of a stored response that has the request, where requests are kept. No answer has such a member.
 REQUEST = "dspex:request"
-#: What the model of a tool's call begins with.
-TOOL = "tool:"
+#: The member of a stored response that came from a batch API.
+BATCH = "dspex:batch"
+#: The member of a waiting request that is kept with its answer.
+KEPT = "dspex:kept"
+#: What the model of other entries begins with: the result of a tool, the intention to call one that is called once, the
+#: decision about a call, the outcome of a child execution.
+TOOL, INTENT, DECISION, CHILD = OTHERS = ("tool:", "intent:", "decision:", "child:")
+#: The same as a pattern of Postgres.
+OTHERS_PATTERN = "^(tool|intent|decision|child):"
 #: The members of a value of a tool that JSON does not have: its class, and what it is made from.
 CLASS, VALUE = "dspex:class", "value"
 
 
 @dataclass(frozen=True, slots=True)
 class LMCall:
-    """A finished model call, or one of a tool. ``response`` is JSON text; ``occurrence`` counts equal requests from 0;
-    a ``rejected`` answer was invalid, and is never replayed."""
+    """A finished model call, or another entry of the journal. ``response`` is JSON text; ``occurrence`` counts equal
+    requests from 0; a ``rejected`` answer was invalid, and is never replayed."""
 
     execution_id: UUID
     request_hash: bytes
@@ -56,10 +69,18 @@ class LMCall:
     duration_ms: float
     request_id: str | None
     rejected: bool = False
+    #: What an ordinary call would have cost, where this one went through a batch API at its price.
+    list_cost_usd: float | None = None
 
     @property
     def is_tool(self) -> bool:
+        """Whether it is the result of a tool."""
         return self.model.startswith(TOOL)
+
+    @property
+    def is_of_model(self) -> bool:
+        """Whether a model was asked; else it is a tool's result, an intention, a decision or a child's outcome."""
+        return not self.model.startswith(OTHERS)
 
     @property
     def place(self) -> str:
@@ -92,7 +113,7 @@ WHERE e.attempt <> c.attempt OR e.status <> 'running'
 # came late, to requests that a later attempt made itself.
 SELECT = """
 SELECT execution_id, request_hash, occurrence, attempt, model, response::text, prompt_tokens, completion_tokens,
-    cost_usd::float8, duration_ms, request_id, rejected
+    cost_usd::float8, duration_ms, request_id, rejected, list_cost_usd::float8
 FROM dspex.lm_calls WHERE execution_id = %(execution_id)s
 ORDER BY row_number() OVER (PARTITION BY request_hash, occurrence ORDER BY attempt DESC), occurrence
 """
@@ -100,14 +121,15 @@ ORDER BY row_number() OVER (PARTITION BY request_hash, occurrence ORDER BY attem
 # The calls of an execution in the order in which they began, each with that time.
 _OF_EXECUTION = """
 SELECT execution_id, request_hash, occurrence, attempt, model, response::text, prompt_tokens, completion_tokens,
-    cost_usd::float8, duration_ms, request_id, rejected, created_at - make_interval(secs => duration_ms / 1000) AS at
+    cost_usd::float8, duration_ms, request_id, rejected, list_cost_usd::float8,
+    created_at - make_interval(secs => duration_ms / 1000) AS at
 FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY attempt, at, occurrence
 """
 
 # The calls of earlier attempts, without what was answered.
 USE = """
 SELECT execution_id, request_hash, occurrence, attempt, model, '', prompt_tokens, completion_tokens,
-    cost_usd::float8, duration_ms, request_id, rejected
+    cost_usd::float8, duration_ms, request_id, rejected, list_cost_usd::float8
 FROM dspex.lm_calls WHERE execution_id = %(execution_id)s AND attempt < %(attempt)s
 """
 

@@ -87,7 +87,7 @@ WITH lost AS MATERIALIZED (
     FROM judged j
 ), recovered AS (
     UPDATE dspex.executions e
-    SET status = n.next, worker_id = NULL, dispatched_at = NULL, error = n.error,
+    SET status = n.next, worker_id = NULL, dispatched_at = NULL, expires_at = NULL, error = n.error,
         lost_attempts = e.lost_attempts + n.expired::int,
         run_at = CASE WHEN n.next = 'queued' THEN now() ELSE e.run_at END,
         finished_at = CASE WHEN n.next <> 'queued' THEN now() END,

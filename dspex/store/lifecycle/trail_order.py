@@ -14,9 +14,11 @@ __all__ = ["TRANSITION_KINDS", "Life", "follow", "last_status"]
 #: The events that are transitions: the statuses before, and the status after.
 _TRANSITIONS = {
     "claimed": ({Status.QUEUED}, Status.RUNNING),
+    "parked": ({Status.RUNNING}, Status.WAITING),
+    "resumed": ({Status.WAITING}, Status.QUEUED),
     "completed": ({Status.RUNNING}, Status.COMPLETED),
-    "failed": ({Status.RUNNING}, Status.FAILED),
-    "cancelled": ({Status.QUEUED, Status.RUNNING}, Status.CANCELLED),
+    "failed": ({Status.RUNNING, Status.WAITING}, Status.FAILED),
+    "cancelled": ({Status.QUEUED, Status.RUNNING, Status.WAITING}, Status.CANCELLED),
     "recovered": ({Status.RUNNING}, Status.QUEUED),
     "retried": ({Status.RUNNING, Status.FAILED, Status.CANCELLED}, Status.QUEUED),
 }
@@ -24,8 +26,8 @@ _SUBMITTED = "submitted"
 #: Values were sealed again with another key: no transition.
 _RESEALED = "resealed"
 TRANSITION_KINDS = frozenset(_TRANSITIONS)
-#: Another attempt was to follow when the cancel came: the entry has both events.
-_CANCELLED_INSTEAD = ({"retried", "recovered"}, "cancelled")
+#: Another attempt, or a wait, was to follow when the cancel came: the entry has both events.
+_CANCELLED_INSTEAD = ({"retried", "recovered", "parked"}, "cancelled")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ __all__ = [
 
 #: The tables that a backup counts, and a restore counts again.
 TABLES = (
-    "programs", "program_versions", "executions", "idempotency_keys", "lm_calls", "audit_events", "budgets", "periods",
+    "programs", "program_versions", "executions", "idempotency_keys", "lm_calls", "audit_events", "parked_calls",
+    "bundles", "budgets", "periods",
 )  # fmt: skip
 
 

@@ -174,7 +174,9 @@ FROM recent WHERE status IN ('completed', 'failed') GROUP BY 1, 2
 """  # noqa: S608
 
 CALLS = f"""
-SELECT c.model, count(*)::int AS calls, avg(c.duration_ms)::float8 AS average_ms FROM dspex.lm_calls c
+SELECT c.model, count(*)::int AS calls,
+    coalesce(avg(c.duration_ms) FILTER (WHERE c.duration_ms > 0), 0)::float8 AS average_ms
+FROM dspex.lm_calls c
 WHERE c.execution_id = ANY(ARRAY(
     SELECT id FROM dspex.executions WHERE finished_at > now() - interval '{RECENT_SECONDS} s'
     ORDER BY finished_at DESC LIMIT {RECENT_ROWS}))

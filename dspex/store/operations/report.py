@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from dspex.store.lifecycle.lm_calls import TOOL
+from dspex.store.lifecycle.lm_calls import OTHERS_PATTERN
 from dspex.store.lifecycle.selection import CAUSE, EXTERNAL
 from dspex.store.partitions import first_id
 
@@ -80,10 +80,10 @@ WHERE execution_id >= :first AND execution_id < :last {_LEFT_OUT} GROUP BY 1 ORD
 _MODELS = f"""
 SELECT model, count(*)::int AS calls, sum(prompt_tokens)::bigint AS prompt_tokens,
     sum(completion_tokens)::bigint AS completion_tokens, {_CALL_COST},
-    percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p50_seconds,
-    percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) / 1000 AS p95_seconds
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE duration_ms > 0) / 1000 AS p50_seconds,
+    percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE duration_ms > 0) / 1000 AS p95_seconds
 FROM dspex.lm_calls WHERE execution_id >= :first AND execution_id < :last {_LEFT_OUT}
-    AND NOT starts_with(model, '{TOOL}')
+    AND model !~ '{OTHERS_PATTERN}'
 GROUP BY 1 ORDER BY 2 DESC, 1
 """  # noqa: S608
 _WORKERS = """

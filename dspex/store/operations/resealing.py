@@ -17,15 +17,20 @@ from dspex.store.audit_chain import encode_events
 __all__ = [
     "CALL_COLUMNS",
     "EXECUTION_COLUMNS",
+    "PARKED_COLUMNS",
     "count",
     "stale_calls",
     "stale_executions",
+    "stale_parked",
     "write_calls",
     "write_executions",
+    "write_parked",
 ]
 
 EXECUTION_COLUMNS = ("inputs", "result", "error", "action_results")
 CALL_COLUMNS = ("response",)
+PARKED_COLUMNS = ("request",)
+_PARKED_KEY = ("execution_id", "request_hash", "occurrence")
 _CALL_KEY = ("execution_id", "request_hash", "occurrence", "attempt")
 
 # Every token that does not name the current key.
@@ -35,6 +40,7 @@ _OF_EXECUTION = "concat_ws(' ', inputs::text, result::text, error::text, action_
 _COUNT = text(f"""
 SELECT (SELECT count(*) FROM dspex.executions WHERE {_OF_EXECUTION})
      + (SELECT count(*) FROM dspex.lm_calls WHERE response::text ~ :stale)
+     + (SELECT count(*) FROM dspex.parked_calls WHERE request::text ~ :stale)
 """)  # noqa: S608 - from this file only
 
 _EXECUTIONS = text(f"""
@@ -76,6 +82,19 @@ WHERE c.execution_id = g.execution_id AND c.request_hash = g.request_hash AND c.
     AND c.attempt = g.attempt
 """)
 
+_PARKED = text("""
+SELECT execution_id, request_hash, occurrence, request::text FROM dspex.parked_calls
+WHERE (execution_id, request_hash, occurrence) > (:execution_id, :request_hash, :occurrence)
+  AND request::text ~ :stale ORDER BY execution_id, request_hash, occurrence LIMIT :most FOR UPDATE
+""")
+
+_WRITE_PARKED = text("""
+UPDATE dspex.parked_calls p SET request = g.request::json
+FROM unnest(CAST(:execution_id AS uuid[]), CAST(:request_hash AS bytea[]), CAST(:occurrence AS int[]),
+    CAST(:request AS text[])) AS g (execution_id, request_hash, occurrence, request)
+WHERE p.execution_id = g.execution_id AND p.request_hash = g.request_hash AND p.occurrence = g.occurrence
+""")
+
 
 def count(connection: Connection, key: str) -> int:
     """How many executions and calls have a value sealed with a key other than this one."""
@@ -108,3 +127,16 @@ def write_calls(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> No
     """Store the answers of these rows again."""
     names = (*_CALL_KEY, *CALL_COLUMNS)
     connection.execute(_WRITE_CALLS, {name: [row[name] for row in rows] for name in names})
+
+
+def stale_parked(connection: Connection, key: str, after: tuple[UUID, bytes, int], most: int) -> Sequence[RowMapping]:
+    """The next of the calls that executions wait for, locked, in the order of their keys."""
+    where = dict(zip(_PARKED_KEY, after, strict=True))
+    parameters = {"stale": _STALE.format(key=key), "most": most, **where}
+    return connection.execute(_PARKED, parameters).mappings().all()
+
+
+def write_parked(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store the requests of these rows again."""
+    names = (*_PARKED_KEY, *PARKED_COLUMNS)
+    connection.execute(_WRITE_PARKED, {name: [row[name] for row in rows] for name in names})

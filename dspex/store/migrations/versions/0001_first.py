@@ -29,7 +29,7 @@ CREATE TABLE dspex.executions (
     id uuid PRIMARY KEY,
     program text NOT NULL,
     version text NOT NULL,
-    status text NOT NULL CHECK (status IN ('queued', 'running', 'completed', 'failed', 'cancelled')),
+    status text NOT NULL CHECK (status IN ('queued', 'running', 'waiting', 'completed', 'failed', 'cancelled')),
     priority smallint NOT NULL CHECK (priority BETWEEN 0 AND 9),
     attempt integer NOT NULL,
     max_attempts integer NOT NULL,
@@ -45,6 +45,12 @@ CREATE TABLE dspex.executions (
     started_at timestamptz,
     deadline_at timestamptz,
     cancel_requested_at timestamptz,
+    waiting_for text CHECK (waiting_for IN ('batch', 'approval', 'child')),
+    waiting_since timestamptz,
+    expires_at timestamptz,
+    parent_id uuid,
+    depth smallint NOT NULL DEFAULT 0,
+    route text,
     finished_at timestamptz,
     audit_seq integer NOT NULL,
     audit_hash bytea NOT NULL,
@@ -61,6 +67,7 @@ CREATE TABLE dspex.executions (
     stream boolean NOT NULL DEFAULT false,
     traceparent text,
     CHECK ((status = 'running') = (worker_id IS NOT NULL)),
+    CHECK ((status = 'waiting') = (waiting_for IS NOT NULL) AND (waiting_for IS NULL) = (waiting_since IS NULL)),
     CHECK ((status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
     CHECK (status <> 'queued' OR cancel_requested_at IS NULL),
     -- Values that no worker can read or compute with.
@@ -80,6 +87,9 @@ CREATE INDEX executions_suspects ON dspex.executions (priority, run_at)
 CREATE INDEX executions_running ON dspex.executions (worker_id) WHERE status = 'running';
 CREATE INDEX executions_cancelling ON dspex.executions (worker_id)
     WHERE status = 'running' AND cancel_requested_at IS NOT NULL;
+CREATE INDEX executions_waiting ON dspex.executions (waiting_for, waiting_since) WHERE status = 'waiting';
+CREATE INDEX executions_expiring ON dspex.executions (expires_at) WHERE status = 'waiting' AND expires_at IS NOT NULL;
+CREATE INDEX executions_children ON dspex.executions (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX executions_failed ON dspex.executions (id) WHERE status = 'failed';
 CREATE INDEX executions_program ON dspex.executions (program, id);
 CREATE INDEX executions_finished ON dspex.executions (finished_at) WHERE finished_at IS NOT NULL;
@@ -126,12 +136,71 @@ CREATE TABLE dspex.lm_calls (
     prompt_tokens integer NOT NULL,
     completion_tokens integer NOT NULL,
     cost_usd numeric,
+    list_cost_usd numeric,
     duration_ms double precision NOT NULL,
     request_id text,
     rejected boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (execution_id, request_hash, occurrence, attempt)
 ) PARTITION BY RANGE (execution_id);
+
+-- The calls that parked executions wait for: requests for a provider's batch API, approvals, child executions. A row
+-- goes when its answer is written to lm_calls.
+CREATE TABLE dspex.parked_calls (
+    execution_id uuid NOT NULL,
+    request_hash bytea NOT NULL,
+    occurrence integer NOT NULL,
+    attempt integer NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('batch', 'approval', 'child')),
+    subject text NOT NULL,
+    target text,
+    request json,
+    child_id uuid,
+    bundle_id uuid,
+    parked_at timestamptz NOT NULL,
+    expires_at timestamptz,
+    error json,
+    error_attempt integer,
+    decision json,
+    PRIMARY KEY (execution_id, request_hash, occurrence),
+    CHECK ((kind = 'child') = (child_id IS NOT NULL)),
+    CHECK ((kind = 'batch') = (target IS NOT NULL)),
+    CHECK ((error IS NULL) = (error_attempt IS NULL))
+);
+CREATE INDEX parked_calls_unbundled ON dspex.parked_calls (target, parked_at)
+    WHERE kind = 'batch' AND bundle_id IS NULL AND error IS NULL;
+CREATE INDEX parked_calls_bundle ON dspex.parked_calls (bundle_id) WHERE bundle_id IS NOT NULL;
+CREATE INDEX parked_calls_approvals ON dspex.parked_calls (parked_at) WHERE kind = 'approval' AND decision IS NULL;
+CREATE INDEX parked_calls_children ON dspex.parked_calls (child_id) WHERE kind = 'child';
+CREATE INDEX parked_calls_expiring ON dspex.parked_calls (expires_at)
+    WHERE expires_at IS NOT NULL AND error IS NULL AND decision IS NULL;
+
+-- The bundles of requests at providers' batch APIs. Which requests are in one never changes.
+CREATE TABLE dspex.bundles (
+    id uuid PRIMARY KEY,
+    target text NOT NULL,
+    state text NOT NULL CHECK (state IN ('created', 'uploaded', 'creating', 'running', 'ended')),
+    requests integer NOT NULL,
+    bytes bigint NOT NULL,
+    file_id text,
+    provider_id text,
+    provider_state text,
+    answered integer NOT NULL DEFAULT 0,
+    failed integer NOT NULL DEFAULT 0,
+    cost_usd numeric NOT NULL DEFAULT 0,
+    list_cost_usd numeric NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    intended_at timestamptz,
+    next_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    looks integer NOT NULL DEFAULT 0,
+    reads integer NOT NULL DEFAULT 0,
+    expires_at timestamptz,
+    cancel_requested_at timestamptz,
+    ended_at timestamptz,
+    trouble text,
+    CHECK ((state = 'ended') = (ended_at IS NOT NULL))
+);
+CREATE INDEX bundles_open ON dspex.bundles (next_at) WHERE state <> 'ended';
 
 CREATE TABLE dspex.audit_events (
     execution_id uuid NOT NULL,
@@ -343,7 +412,8 @@ TRANSITIONS = """
 CREATE FUNCTION dspex.is_transition(before text, after text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN before || ' ' || after = ANY (ARRAY[
     'queued running', 'queued cancelled',
-    'running queued', 'running completed', 'running failed', 'running cancelled',
+    'running queued', 'running waiting', 'running completed', 'running failed', 'running cancelled',
+    'waiting queued', 'waiting failed', 'waiting cancelled',
     'failed queued', 'cancelled queued']);
 
 -- Without a transition, a final execution does not change, and no trail grows. Only the owner of the table may seal
@@ -496,6 +566,7 @@ BEGIN
             SELECT id FROM dspex.%1$I WHERE status = ''queued'' AND dispatched_at IS NULL
             UNION ALL SELECT id FROM dspex.%1$I WHERE status = ''queued'' AND dispatched_at IS NOT NULL
             UNION ALL SELECT id FROM dspex.%1$I WHERE status = ''running''
+            UNION ALL SELECT id FROM dspex.%1$I WHERE status = ''waiting''
             UNION ALL SELECT id FROM dspex.%1$I WHERE finished_at >= $1
             LIMIT 1001) unsettled', executions) INTO kept USING settled_before;
     IF cardinality(kept) > 1000 THEN
