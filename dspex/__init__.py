@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from dspex.client.audit_trail import AuditEvent, AuditTrail
     from dspex.client.batch import AsyncBatch, Batch, BatchSummary, Progress
     from dspex.client.client import Client
-    from dspex.client.execution import AsyncExecution, Execution, Metrics
+    from dspex.client.execution import AsyncExecution, Execution, Metrics, Waiting
     from dspex.client.follow import StreamEvent
     from dspex.client.model_call import ModelCall, ToolCall
     from dspex.client.result import Result
+    from dspex.client.waits.approval import Approval
+    from dspex.client.waits.bundle import Bundle
     from dspex.errors import (
         ActionFailed,
         AlertNotDelivered,
+        AlreadyDecided,
+        ApprovalNotFound,
         BackendUnavailable,
         ConfigurationError,
         ConstraintViolation,
@@ -52,8 +56,10 @@ if TYPE_CHECKING:
     from dspex.operations.health.conditions import Component, Condition, HealthReport
     from dspex.program.actions import Action
     from dspex.program.adapters import AdapterInfo, Capabilities, adapters
+    from dspex.program.calls.remote import remote
+    from dspex.program.calls.tool_policy import idempotency_key, tool
     from dspex.program.limits import Limits
-    from dspex.program.marked_functions import setup, tool
+    from dspex.program.marked_functions import setup
     from dspex.program.models import Model, model
     from dspex.program.program import Program, Retry
     from dspex.settings import Settings
@@ -73,6 +79,8 @@ _MODULES = (
     "program.actions",
     "program.models",
     "program.marked_functions",
+    "program.calls.tool_policy",
+    "program.calls.remote",
     "program.program",
     "submit.batch_rows",
     "settings",
@@ -80,6 +88,8 @@ _MODULES = (
     "client.result",
     "store.programs",
     "client.model_call",
+    "client.waits.approval",
+    "client.waits.bundle",
     "client.follow",
     "client.execution",
     "client.batch",
@@ -92,6 +102,9 @@ __all__ = [
     "ActionFailed",
     "AdapterInfo",
     "AlertNotDelivered",
+    "AlreadyDecided",
+    "Approval",
+    "ApprovalNotFound",
     "AsyncBatch",
     "AsyncClient",
     "AsyncExecution",
@@ -100,6 +113,7 @@ __all__ = [
     "BackendUnavailable",
     "Batch",
     "BatchSummary",
+    "Bundle",
     "Capabilities",
     "Client",
     "Component",
@@ -151,9 +165,12 @@ __all__ = [
     "ToolCall",
     "TransitionRefused",
     "ValidationError",
+    "Waiting",
     "adapters",
+    "idempotency_key",
     "model",
     "register_type",
+    "remote",
     "setup",
     "signature",
     "tool",

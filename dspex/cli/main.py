@@ -56,6 +56,12 @@ COMMANDS = {
     "list": ("dspex.cli.executions.list_command:list_command", "List executions, newest first."),
     "batches": ("dspex.cli.executions.batches_command:batches", "List batches with their progress, newest first."),
     "cancel": ("dspex.cli.executions.cancel_command:cancel", "Cancel executions."),
+    "approvals": (
+        "dspex.cli.executions.approvals_commands:approvals",
+        "List calls of tools that wait for a decision.",
+    ),
+    "approve": ("dspex.cli.executions.approvals_commands:approve", "Let an execution make a call that it waits for."),
+    "reject": ("dspex.cli.executions.approvals_commands:reject", "Have an execution go on without such a call."),
     "retry": ("dspex.cli.executions.retry_command:retry", "Queue failed or cancelled executions again."),
     "pause": ("dspex.cli.executions.pause_commands:pause", "Start no more executions of a program."),
     "resume": ("dspex.cli.executions.pause_commands:resume", "Start executions of a paused program again."),
@@ -71,6 +77,7 @@ COMMANDS = {
         "Create and rotate the keys that encrypt secret fields.",
     ),
     "adapters": ("dspex.cli.programs.adapters_command:adapters_command", "List the adapters that can host programs."),
+    "bundles": ("dspex.cli.operate.bundles_command:bundles", "List bundles of requests at providers' batch APIs."),
     "workers": ("dspex.cli.operate.workers_command:workers", "List the live workers."),
     "health": (
         "dspex.cli.operate.health_command:health",

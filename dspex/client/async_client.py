@@ -21,7 +21,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
@@ -145,6 +145,10 @@ class AsyncClient:
     alerts = _in_thread(Client.alerts)
     report = _in_thread(Client.report)
     audit_trail = _awaited(Client.audit_trail)
+    approvals = _awaited(Client.approvals)
+    approve = _awaited(Client.approve)
+    reject = _awaited(Client.reject)
+    bundles = _awaited(Client.bundles)
     cancel = _awaited(Client.cancel)
     cancel_batch = _awaited(Client.cancel_batch)
     retry_failed = _awaited(Client.retry_failed)
@@ -169,11 +173,16 @@ class AsyncClient:
         metadata: Mapping[str, Any] | None = None,
         connection: AsyncConnection | None = None,
         stream: bool = False,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
+        dedup: bool | timedelta = False,
     ) -> AsyncExecution:
         """As :meth:`Client.submit`; ``connection`` is an AsyncConnection (psycopg) to the same database."""
         submit = partial(
             self._on_loop.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
-            timeout=timeout, metadata=metadata, stream=stream,
+            timeout=timeout, metadata=metadata, stream=stream, route=route, within=within, otherwise=otherwise,
+            dedup=dedup,
         )  # fmt: skip
         if connection is None:
             return self._of(await in_greenlet(submit))
@@ -222,9 +231,15 @@ class AsyncClient:
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         on_rejected: Callable[[Rejected], None] | None = None,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
     ) -> AsyncBatch:
         """As :meth:`Client.submit_many`; ``rows`` may be asynchronous, and other rows are iterated in a thread."""
-        begin = partial(self._client._submitter.begin, program, priority=priority, run_at=run_at, metadata=metadata)
+        begin = partial(
+            self._client._submitter.begin, program, priority=priority, run_at=run_at, metadata=metadata, route=route,
+            within=within, otherwise=otherwise,
+        )  # fmt: skip
         taken, intake = await self._session.threads.run(begin)
         await store_all(
             self._session.driver, intake, self._chunks(rows, BULK_ROWS), on_rejected or taken.rejected.append

@@ -49,6 +49,7 @@ class Progress:
     ``eta_seconds`` follows the rate of the last half minute; it is None until an execution has finished.
     ``cost_usd`` is the known part of the cost; ``unpriced`` is how many executions ended
     at a cost that is unknown, or known in part.
+    ``waiting`` are parked: ``bundled`` of them for requests that a provider's batch API has.
     """
 
     total: int
@@ -60,6 +61,8 @@ class Progress:
     cost_usd: float
     eta_seconds: float | None
     unpriced: int = 0
+    waiting: int = 0
+    bundled: int = 0
 
     @property
     def finished(self) -> int:
@@ -74,7 +77,8 @@ class Progress:
         left = total - sum(counts[status.value] for status in Status if status.is_final)
         rate = found["per_second"]
         eta = 0.0 if not left else left / rate if rate else None
-        return cls(total=total, cost_usd=found["cost_usd"], unpriced=found["unpriced"], eta_seconds=eta, **counts)
+        return cls(total=total, cost_usd=found["cost_usd"], unpriced=found["unpriced"], eta_seconds=eta,
+                   bundled=found.get("bundled", 0), **counts)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

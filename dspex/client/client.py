@@ -17,6 +17,8 @@ from dspex.client.execution import Execution
 from dspex.client.result import Result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
+from dspex.client.waits.approval import Approval, Approvals
+from dspex.client.waits.bundle import Bundle
 from dspex.errors import ExecutionNotFound, FieldError, ValidationError
 from dspex.operations.alerts.alert import Alert
 from dspex.operations.alerts.evaluation import list_alerts
@@ -29,7 +31,7 @@ from dspex.settings import Settings
 from dspex.store import programs, workers
 from dspex.store.audit_chain import Verdict
 from dspex.store.database import Database
-from dspex.store.lifecycle import batches, executions
+from dspex.store.lifecycle import batches, bundles, executions
 from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.status import Status
 from dspex.store.partitions import moment
@@ -114,6 +116,10 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         connection: Connection | None = None,
         stream: bool = False,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
+        dedup: bool | timedelta = False,
     ) -> Execution:
         """Store an execution and wake a worker for it. When this returns, it is in Postgres and will run.
 
@@ -127,6 +133,10 @@ class Client:
                              transaction. It can be read, and runs, after the commit; a rollback removes it
         ``stream``           :meth:`Execution.stream` yields the model's text while the model writes it. The text goes
                              through Redis and stays there for some minutes
+        ``route``            how its model calls are made, in place of the program's ``route``; also ``within`` and
+                             ``otherwise``: see :class:`dspex.Program`
+        ``dedup``            return an execution of the same program version with equal inputs that completed (within
+                             this time) or is under way, if there is one: see :attr:`Execution.deduplicated`
 
         Raises ValidationError (nothing was stored), RateLimited (nothing was stored: see
         DSPEX_RATE_LIMIT_PER_MINUTE), EncryptionError, ProgramNotFound, ProgramVersionMismatch, IdempotencyConflict, and
@@ -135,7 +145,8 @@ class Client:
         """
         row = self._submitter.submit(
             program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at, timeout=timeout,
-            metadata=metadata, connection=connection, stream=stream,
+            metadata=metadata, connection=connection, stream=stream, route=route, within=within, otherwise=otherwise,
+            dedup=dedup,
         )  # fmt: skip
         return Execution(self._session, row)
 
@@ -181,17 +192,25 @@ class Client:
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         on_rejected: Callable[[Rejected], None] | None = None,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
     ) -> Batch:
         """Store an execution for each row, a thousand at a time, however many there are; workers begin at once.
 
         A row that does not fit the signature is not stored and does not stop the others: it is added to
         ``batch.rejected`` with its index and its error, or passed to ``on_rejected`` if that is given. With a rate
         limit, each group of rows counts as one submit and waits for its turn.
+        ``route="batch"`` sends the model calls of all rows through the provider's batch API, for about half the price:
+        see :class:`dspex.Program`, also for ``within`` and ``otherwise``.
 
         Raises BackendUnavailable when the connection to Postgres is lost; its ``details`` have ``batch_id`` and how
         many rows were stored.
         """
-        taken, intake = self._submitter.begin(program, priority=priority, run_at=run_at, metadata=metadata)
+        taken, intake = self._submitter.begin(
+            program, priority=priority, run_at=run_at, metadata=metadata, route=route, within=within,
+            otherwise=otherwise,
+        )  # fmt: skip
         driver = self._session.driver
         complete(store_all(driver, intake, steps(driver, chunks(rows)), on_rejected or taken.rejected.append))
         return Batch(self._session, taken)
@@ -351,6 +370,32 @@ class Client:
         """
         selection = Selection(program=program, batch_id=None if batch is None else _uuid(batch, "a batch"), error=error)
         return self._session.control.retry_failed(selection, on_progress)
+
+    def approvals(
+        self, *, program: str | None = None, execution_id: UUID | str | None = None, limit: int = 100
+    ) -> Sequence[Approval]:
+        """The calls of tools that wait for a decision, those that have waited longest first."""
+        id = None if execution_id is None else _uuid(execution_id)
+        return Approvals(self._session).pending(program=program, execution_id=id, limit=limit)
+
+    def approve(
+        self, execution_id: UUID | str, call_id: str, *, note: str | None = None, by: str | None = None
+    ) -> None:
+        """Let the execution make the call; it goes on at once. ``by`` is who decides, by default this user of the
+        machine; it is in the audit trail.
+
+        Raises AlreadyDecided when somebody else decided first, ApprovalNotFound when nothing waits for it.
+        """
+        Approvals(self._session).decide(_uuid(execution_id), call_id, approved=True, note=note, by=by)
+
+    def reject(self, execution_id: UUID | str, call_id: str, *, note: str | None = None, by: str | None = None) -> None:
+        """Have the execution go on without the call: the model sees the rejection and its note in the place of the
+        tool's result. Raises as :meth:`approve` does."""
+        Approvals(self._session).decide(_uuid(execution_id), call_id, approved=False, note=note, by=by)
+
+    def bundles(self, *, ended: bool = True, limit: int = 50) -> Sequence[Bundle]:
+        """Bundles of requests at providers' batch APIs, the newest first; ``ended``: also those that are over."""
+        return [Bundle.of(each) for each in self._database.run(partial(bundles.listing, ended=ended, most=limit))]
 
     def pause(self, program: str) -> None:
         """Begin no execution of the program until :meth:`resume`, also of versions deployed meanwhile.

@@ -23,7 +23,7 @@ from dspex.wait.blocking_driver import complete, iterate
 from dspex.wait.completion import any_final
 from dspex.wait.driver import Driver, Row
 
-__all__ = ["AsyncExecution", "Execution", "Metrics", "cause_code"]
+__all__ = ["AsyncExecution", "Execution", "Metrics", "Waiting", "cause_code"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Metrics:
     ``execution_time_ms`` is the time of the last attempt, ``queue_time_ms`` the time from due to claimed. Calls that
     were replayed from the journal count in ``replayed_lm_calls`` only, so tokens and cost are counted once.
     ``cost_usd`` covers the calls whose price is known; ``unpriced_lm_calls`` is how many others there are.
+    ``saved_usd`` is how much more ordinary calls would have cost than those that went through batch APIs.
     """
 
     execution_time_ms: float = 0.0
@@ -43,12 +44,21 @@ class Metrics:
     cost_usd: float | None = None
     replayed_lm_calls: int = 0
     unpriced_lm_calls: int = 0
+    saved_usd: float = 0.0
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Metrics:
         """The metrics in a stored mapping; unknown names in it are ignored."""
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in (stored or {}).items() if name in known})
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a parked execution waits for: ``reason`` is ``batch`` (of a provider), ``approval`` or ``child``."""
+
+    reason: str
+    since: datetime
 
 
 class ExecutionSnapshot:
@@ -174,6 +184,22 @@ class ExecutionSnapshot:
     def finished_at(self) -> datetime | None:
         """When it became final."""
         return cast("datetime | None", self._row["finished_at"])
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """What it waits for and since when, while its status is ``waiting``; None otherwise."""
+        reason = self._row.get("waiting_for")
+        return None if reason is None else Waiting(reason, self._row["waiting_since"])
+
+    @property
+    def parent_id(self) -> UUID | None:
+        """The execution whose program made this one, for a child."""
+        return cast("UUID | None", self._row.get("parent_id"))
+
+    @property
+    def deduplicated(self) -> bool:
+        """Whether a submit with ``dedup`` returned this earlier execution in the place of a new one."""
+        return bool(self._row.get("deduplicated", False))
 
     @property
     def batch_id(self) -> UUID | None:

@@ -42,8 +42,11 @@ Kind = Literal["status", "partial", "field", "reset", "done", "error"]
 
 # The numbers of events of the row, in the place of the number of an entry.
 _RUNNING, _RESET, _FIELDS = 0, NUMBER_MOST, NUMBER_MOST + 1
-_STATUS, _END, _QUEUED = 2 * 10**9, 2 * 10**9 + 1, 2 * 10**9 + 2
+_STATUS, _END, _WAITING, _QUEUED = 2 * 10**9, 2 * 10**9 + 1, 2 * 10**9 + 2, 2 * 10**9 + 3
 _BEGIN: Position = (0, 0)
+#: The order of the statuses of one attempt that are not final, and their places in a cursor.
+_ORDER = {Status.RUNNING: 0, Status.WAITING: 1, Status.QUEUED: 2}
+_PLACES = {Status.RUNNING: _RUNNING, Status.WAITING: _WAITING, Status.QUEUED: _QUEUED}
 #: Statuses that end an attempt.
 _ENDS = frozenset(Status) - {Status.RUNNING}
 
@@ -142,7 +145,7 @@ class Reading:
                 yield from self._new("reset")
             self.at = max(self.at, (attempt, _RESET))
         else:
-            self.at = max(self.at, (attempt, _QUEUED if status is Status.QUEUED else _RUNNING))
+            self.at = max(self.at, (attempt, _PLACES[status]))
             yield from self._is(attempt, status)
 
     def recorded(
@@ -193,7 +196,7 @@ class Reading:
 
     def _is(self, attempt: int, status: Status) -> Iterator[StreamEvent]:
         """The event of a status that is not final, unless it is old."""
-        progress = (attempt, 1 if status is Status.QUEUED else 0)
+        progress = (attempt, _ORDER[status])
         if self._status is None or progress > self._status:
             self._status = progress
             yield from self._new("status", status=status)

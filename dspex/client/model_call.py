@@ -12,7 +12,7 @@ from typing import Any
 from dspex.client.audit_trail import AuditEvent
 from dspex.errors import EncryptionError
 from dspex.sealing.values import PLACEHOLDER, SEALED, Sealing
-from dspex.store.lifecycle.lm_calls import CLASS, REQUEST, TOOL, VALUE, LMCall
+from dspex.store.lifecycle.lm_calls import BATCH, CLASS, REQUEST, TOOL, VALUE, LMCall
 
 __all__ = ["ModelCall", "ToolCall", "model_calls", "tool_calls"]
 
@@ -100,7 +100,7 @@ def _without_classes(value: Any) -> Any:
 
 def _model_call(call: LMCall, at: datetime, replayed: Sequence[int], sealing: Sealing) -> ModelCall:
     stored = _stored(call, sealing)
-    response = {name: value for name, value in (stored or {}).items() if name != REQUEST}
+    response = {name: value for name, value in (stored or {}).items() if name not in (REQUEST, BATCH)}
     return ModelCall(
         model=call.model,
         attempt=call.attempt,

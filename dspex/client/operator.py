@@ -50,7 +50,7 @@ class Control:
         self._broker = broker
 
     def cancel(self, id: UUID) -> bool:
-        """Cancel a queued execution at once, and request its worker to end a running one.
+        """Cancel a queued or waiting execution and its children at once, and request workers to end running ones.
 
         True when it is cancelled or its cancellation was requested: it may still complete before that. False when it
         had completed or failed already. Raises ExecutionNotFound, TransitionRefused when Postgres refuses the change.
@@ -62,13 +62,13 @@ class Control:
         return found.final.get(id, Status.CANCELLED) == Status.CANCELLED
 
     def cancel_batch(self, batch_id: UUID, on_progress: Callable[[int, int], None] = _ignore) -> int:
-        """Cancel the queued and running executions of a batch, as :meth:`cancel` does. Returns how many.
+        """Cancel the unfinished executions of a batch, as :meth:`cancel` does. Returns how many.
 
         Raises TransitionRefused at the end, for those that Postgres refuses to change.
         """
         all_refused: list[RowFault[UUID]] = []
         counts = self._database.run(partial(batches.progress, batch_id=batch_id))["counts"]
-        left, count, after = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0), 0, -1
+        left, count, after = sum(n for status, n in counts.items() if not Status(status).is_final), 0, -1
         while indexes := self._database.run(
             partial(batches.unfinished_indexes, batch_id=batch_id, after=after, most=CANCEL_ROWS)
         ):
@@ -128,8 +128,8 @@ class Control:
         found, refused = control.cancel_each(
             lambda some: self._database.run(partial(control.cancel, ids=some), saved="nothing more is cancelled"), ids
         )
-        self._broker.publish_hint(DONE_CHANNEL, found.ended)
-        self._broker.publish_hint(CANCEL_CHANNEL, found.running)
+        self._broker.publish_hint(DONE_CHANNEL, [*found.ended, *found.ended_children])
+        self._broker.publish_hint(CANCEL_CHANNEL, [*found.running, *found.running_children])
         return found, refused
 
     def _retry(self, ids: Sequence[UUID]) -> tuple[list[UUID], list[RowFault[UUID]]]:

@@ -143,7 +143,7 @@ class Session:
         """The model calls of an execution; with a ``sealing`` in place of the session's. Raises ExecutionNotFound."""
         trail = self.audit_trail(id)
         stored = self.database.run(partial(lm_calls.of_execution, execution_id=id))
-        asked = [(call, at) for call, at in stored if not call.is_tool]
+        asked = [(call, at) for call, at in stored if call.is_of_model]
         return model_calls(asked, trail, self.sealing if sealing is None else sealing)
 
     def tool_calls(self, id: UUID) -> list[ToolCall]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -23,6 +24,7 @@ from dspex.store.lifecycle.executions import Submission
 from dspex.store.lifecycle.status import Status
 from dspex.submit.batch_rows import BatchRows
 from dspex.submit.bulk import Intake
+from dspex.submit.dedup import DEDUP_PREFIX, dedup_faults, dedup_key, is_of_use, refuse_dedup
 from dspex.submit.trace_context import submitting
 from dspex.wait.driver import Row
 
@@ -43,10 +45,13 @@ class Submitter:
         idempotency_key: str | None,
         connection: Connection | None,
         stream: bool,
+        dedup: bool | timedelta = False,
         **options: Any,
     ) -> Row:
         """The row of the execution: see :meth:`dspex.Client.submit`. ``options`` go to Preparer.prepare."""
-        faults = [*_key_faults(idempotency_key), *_connection_faults(connection)]
+        faults = [
+            *_key_faults(idempotency_key), *_connection_faults(connection), *dedup_faults(dedup, idempotency_key),
+        ]  # fmt: skip
         session = self._session
         session.connections.rate.take()
         with submitting(program if isinstance(program, str) else program.name) as traced:
@@ -58,7 +63,11 @@ class Submitter:
                     stream=stream, publish=connection is None, traceparent=traced.traceparent, key=idempotency_key,
                     inputs_hash=b"" if idempotency_key is None else _inputs_hash(submission.inputs),
                 )  # fmt: skip
-                stored = self._insert(submission, connection)
+                if dedup is False:
+                    stored = self._insert(submission, connection)
+                else:
+                    refuse_dedup(current, submission)
+                    stored = self._insert_unless_equal(submission, dedup, connection)
                 if stored is not None:
                     traced.stored(stored["id"])
                     return stored
@@ -81,21 +90,46 @@ class Submitter:
         priority: int = 5,
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
+        **way: Any,
     ) -> Intake:
-        """The intake of a batch. Raises ValidationError for options that no row could be submitted with."""
-        options = self._session.preparer.options(program, priority=priority, run_at=run_at, metadata=metadata)
+        """The intake of a batch; ``way`` are route, within and otherwise. Raises ValidationError for options that no
+        row could be submitted with."""
+        options = self._session.preparer.options(program, priority=priority, run_at=run_at, metadata=metadata, **way)
         return Intake(batch, options, self._store)
 
     def _insert(self, submission: Submission, connection: Connection | None) -> Row | None:
-        """The row of the execution, stored now or before; None when its version is not the current one.
+        """The row of the execution, stored now or before; None when its version is not the current one."""
+        row = self._stored(submission, connection)
+        return self._earlier(submission, connection) if row is None else _new_row(submission, row.created_at)
+
+    def _insert_unless_equal(
+        self, submission: Submission, dedup: bool | timedelta, connection: Connection | None
+    ) -> Row | None:
+        """The row of an equal execution that is of use, or of this one, stored now. None as for :meth:`_insert`."""
+        session, key = self._session, dedup_key(submission)
+        keyed = submission._replace(key=key, inputs_hash=_inputs_hash(submission.inputs))
+        find_key = partial(executions.known_key, program=submission.program, key=key)
+        while True:
+            if (known := session.run(find_key, connection)) is not None:
+                id: UUID = known.execution_id
+                found = session.run(partial(executions.find, id=id), connection)
+                if found is not None and is_of_use(found, dedup):
+                    return {**found, "deduplicated": True}
+                release = partial(executions.release_key, program=submission.program, key=key, execution_id=id)
+                session.run(release, connection)
+            if (row := self._stored(keyed, connection)) is not None:
+                return _new_row(keyed, row.created_at)
+            if session.run(find_key, connection) is None:
+                return None  # nobody has the key: the version is not the current one
+
+    def _stored(self, submission: Submission, connection: Connection | None) -> Any:
+        """What the insert returned; None when nothing was stored.
 
         It shares a statement with what is submitted at the same time, unless ``connection`` has a transaction.
         """
         if connection is None:
-            row = self._session.connections.submit(submission)
-        else:
-            row = self._session.run(partial(executions.insert, submission=submission), connection)
-        return self._earlier(submission, connection) if row is None else _new_row(submission, row.created_at)
+            return self._session.connections.submit(submission)
+        return self._session.run(partial(executions.insert, submission=submission), connection)
 
     def _earlier(self, submission: Submission, connection: Connection | None) -> Row | None:
         """The row that was stored before with this key or id, if any."""
@@ -191,6 +225,9 @@ def _connection_faults(connection: object) -> list[FieldError]:
 
 
 def _key_faults(key: str | None) -> list[FieldError]:
-    if key is None or (isinstance(key, str) and 1 <= len(key) <= 255 and is_storable(key)):
+    if key is None:
         return []
-    return [FieldError("idempotency_key", f"1 to 255 characters of {STORABLE}", repr(key)[:40])]
+    if isinstance(key, str) and 1 <= len(key) <= 255 and is_storable(key) and not key.startswith(DEDUP_PREFIX):
+        return []
+    expected = f"1 to 255 characters of {STORABLE}, which do not begin with {DEDUP_PREFIX!r}"
+    return [FieldError("idempotency_key", expected, repr(key)[:40])]

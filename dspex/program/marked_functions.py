@@ -1,4 +1,4 @@
-"""Functions of users' code that are marked: tools, and what loads what is heavy."""
+"""Functions of users' code that load what is heavy."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
-__all__ = ["SetupFunction", "ToolOptions", "registered_setups", "setup", "tool", "tool_options"]
+__all__ = ["SetupFunction", "registered_setups", "setup"]
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
-
-#: The attribute of a function that is marked as a tool.
-_OPTIONS = "__dspex_tool__"
-#: The longest time that one call of a tool may have: a day.
-_LONGEST_SECONDS = 86_400.0
 
 
 class SetupFunction(Generic[T]):
@@ -68,50 +61,3 @@ def setup(function: Callable[[], T]) -> SetupFunction[T]:
 def registered_setups() -> Sequence[SetupFunction[Any]]:
     """All of them that this process has imported."""
     return tuple(_registered)
-
-
-@dataclass(frozen=True, slots=True)
-class ToolOptions:
-    """``timeout``: the seconds that one call may take; without one, the attempt's time is the limit."""
-
-    timeout: float | None = None
-
-
-@overload
-def tool(function: F, /) -> F: ...
-
-
-@overload
-def tool(*, timeout: float | None = None) -> Callable[[F], F]: ...
-
-
-def tool(function: F | None = None, /, *, timeout: float | None = None) -> F | Callable[[F], F]:
-    """Mark a function as a tool, with options for its calls. A plain function is a tool, too::
-
-        @dspex.tool(timeout=30)
-        def weather(city: str) -> str:
-            "The weather of a city."
-
-    ``timeout``   the seconds that one call may take. The agent observes a longer one as an error, and goes on. A
-                  function that is not asynchronous goes on in its thread meanwhile.
-
-    What a tool returned is journaled: a later attempt does not call it again. The function stays as it is, so it can
-    be called and tested like any other.
-
-    Raises ValueError for a ``timeout`` that is no number of seconds.
-    """
-    if timeout is not None and not (type(timeout) in (int, float) and 0 < timeout <= _LONGEST_SECONDS):
-        raise ValueError(f"timeout: expected seconds, more than 0 and at most {_LONGEST_SECONDS:.0f}, got {timeout!r}")
-    options = ToolOptions(None if timeout is None else float(timeout))
-
-    def mark(marked: F) -> F:
-        setattr(marked, _OPTIONS, options)
-        return marked
-
-    return mark if function is None else mark(function)
-
-
-def tool_options(function: object) -> ToolOptions:
-    """The options of a function; the defaults if it is not marked."""
-    found = getattr(function, _OPTIONS, None)
-    return found if isinstance(found, ToolOptions) else ToolOptions()

@@ -14,6 +14,7 @@ from typing import Any
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
 from dspex.program.actions import Action
 from dspex.program.adapters import AdapterInfo, adapters, unloadable
+from dspex.program.calls.routes import DEFAULT_WITHIN, CallsRoute, read_span, route_faults
 from dspex.program.limits import Limits
 from dspex.program.models import (
     ENVIRONMENT,
@@ -46,6 +47,7 @@ ON_CUT = ("retry", "accept")
 _LATER: Mapping[str, Any] = {
     "record": RECORDS[0], "on_cut": ON_CUT[0], "model_options": {}, "models": {}, "predictors": {},
     "fallback": (),
+    "route": "standard", "within": DEFAULT_WITHIN, "otherwise": "standard", "timeout_includes_waiting": False,
 }  # fmt: skip
 
 #: The maximum depth of its options and state; DSPy's states are about ten deep.
@@ -133,6 +135,13 @@ class Program:
     ``record``          what the journal keeps of a model call: its answer (``"responses"``), its request as well
                         (``"full"``; see :attr:`Execution.calls`), or nothing (``"none"``, as without a journal).
                         Requests quote the inputs; they are sealed where the program has secret fields
+    ``route``           ``"standard"``, ``"batch"`` (each model call goes through the provider's batch API, for about
+                        half the price; the execution waits meanwhile and holds no worker), or ``"flex"`` (the
+                        provider's slower, cheaper tier)
+    ``within``          how long a call may wait in a batch: seconds, or ``"24h"``; after it the call is made the
+                        ordinary way, or fails, as ``otherwise`` says: ``"standard"`` or ``"fail"``
+    ``timeout_includes_waiting``  whether the timeout goes on while an execution waits for a batch, an approval or a
+                        child
 
     Raises ValidationError with every wrong field, and SecretInProgram when a secret is given.
     """
@@ -161,6 +170,10 @@ class Program:
     models: Mapping[str, str | Model] = field(default_factory=dict)
     predictors: Mapping[str, str] = field(default_factory=dict)
     fallback: Sequence[str | Model] = ()
+    route: str = "standard"
+    within: str | float = DEFAULT_WITHIN
+    otherwise: str = "standard"
+    timeout_includes_waiting: bool = False
     api_key: InitVar[object] = None
 
     def __post_init__(self, api_key: object) -> None:
@@ -237,6 +250,11 @@ class Program:
         """``models``, each as a :class:`dspex.Model`."""
         return {name: Model.read(given) for name, given in self.models.items()}
 
+    @property
+    def calls_route(self) -> CallsRoute:
+        """``route``, ``within`` and ``otherwise``."""
+        return CallsRoute(self.route, read_span(self.within) or 0.0, self.otherwise)
+
     @cached_property
     def content(self) -> dict[str, Any]:
         """The program as JSON-friendly data, which is stored, and from which the version is computed.
@@ -306,6 +324,11 @@ def _faults(program: Program) -> Iterator[FieldError]:
         yield FieldError("tools", "a list of 'package.module:function'", repr(program.tools)[:80])
     if not isinstance(program.journal, bool):
         yield FieldError("journal", "True or False", repr(program.journal)[:80])
+    yield from route_faults(program.route, program.within, program.otherwise)
+    if program.route == "batch" and not program.keeps_answers:
+        yield FieldError("route", "another route where no answer is kept (journal, record)", repr(program.route))
+    if not isinstance(program.timeout_includes_waiting, bool):
+        yield FieldError("timeout_includes_waiting", "True or False", repr(program.timeout_includes_waiting)[:80])
     if program.record not in RECORDS:
         yield FieldError("record", f"one of {', '.join(RECORDS)}", repr(program.record)[:80])
     yield from _text_faults(program)

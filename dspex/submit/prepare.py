@@ -13,6 +13,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from dspex.errors import FieldError, ValidationError
+from dspex.program.calls.routes import CallsRoute, read_span, route_faults
 from dspex.program.nesting import depth_fault
 from dspex.program.program import Program
 from dspex.program.storable_text import STORABLE
@@ -29,7 +30,8 @@ class RowOptions:
     """The validated options that all rows of one submit share.
 
     ``bounds`` limit the inputs of each row. ``sealing`` is None unless the program has sealed fields. ``metadata`` is
-    JSON text. ``events_around`` is the text of the first audit events, before and after the numbers that differ by row.
+    JSON text; ``route`` is None where it is the program's. ``events_around`` is the text of the first audit events,
+    before and after the numbers that differ by row.
     """
 
     program: Program
@@ -39,6 +41,7 @@ class RowOptions:
     run_at: datetime | None
     timeout_seconds: float
     metadata: str | None
+    route: str | None
     events_around: tuple[str, str]
 
 
@@ -76,6 +79,7 @@ def prepare_row(
         timeout_seconds=options.timeout_seconds,
         run_at=options.run_at,
         metadata=options.metadata,
+        route=options.route,
         batch_id=batch_id,
         batch_index=batch_index,
     )
@@ -97,6 +101,9 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
         faults: Sequence[FieldError] = (),
     ) -> Submission:
         """The submission. Raises ValidationError with all faults; ``faults`` were found by the caller."""
@@ -104,8 +111,9 @@ class Preparer:
         if not isinstance(inputs, Mapping):
             wrong.append(FieldError("inputs", "a mapping of field names to values", type(inputs).__name__))
         options = self.options(
-            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, faults=wrong
-        )
+            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, route=route, within=within,
+            otherwise=otherwise, faults=wrong,
+        )  # fmt: skip
         return prepare_row(options, inputs, uuid7())
 
     def options(
@@ -116,6 +124,9 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
         faults: Sequence[FieldError] = (),
     ) -> RowOptions:
         """The options that all rows of a submit share.
@@ -124,14 +135,15 @@ class Preparer:
         program with secret fields when no key is set.
         """
         self._sealing.require(program)
-        wrong = [*faults, *_option_faults(priority, run_at, timeout)]
+        own_route, route_errors = _own_route(program, route, within, otherwise)
+        wrong = [*faults, *_option_faults(priority, run_at, timeout), *route_errors]
         if wrong:
             raise ValidationError.of(f"submit to {program.name!r}", wrong)
         seconds = float(timeout if timeout is not None else program.timeout)
         kept = self._metadata(program, metadata)
         around = _events_around(program, priority)
         sealing = self._sealing if self._sealing.covers(program.signature) else None
-        return RowOptions(program, self.bounds, sealing, priority, run_at, seconds, kept, around)
+        return RowOptions(program, self.bounds, sealing, priority, run_at, seconds, kept, own_route, around)
 
     def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
         if metadata is None:
@@ -161,6 +173,23 @@ def _events_around(program: Program, priority: int) -> tuple[str, str]:
     )
     before, _, after = text.partition('"bytes":0,"duration_ms":0')
     return before, after
+
+
+def _own_route(
+    program: Program, route: str | None, within: str | float | None, otherwise: str | None
+) -> tuple[str | None, list[FieldError]]:
+    """The route to store, None where it is the program's, and the faults of what was given."""
+    if route is None and within is None and otherwise is None:
+        return None, []
+    way = (
+        program.route if route is None else route,
+        program.within if within is None else within,
+        program.otherwise if otherwise is None else otherwise,
+    )
+    faults = list(route_faults(*way))
+    if way[0] == "batch" and not program.keeps_answers:
+        faults.append(FieldError("route", "another route: the program keeps no answers (journal, record)", "'batch'"))
+    return (None if faults else str(CallsRoute(way[0], read_span(way[1]) or 0.0, way[2]))), faults
 
 
 def _option_faults(priority: object, run_at: object, timeout: object) -> list[FieldError]:

@@ -25,6 +25,7 @@ from dspex.client.client import Client
 from dspex.client.execution import Execution, cause_code
 from dspex.errors import DspexError, ExecutionNotFound, FieldError, ValidationError
 from dspex.operations.report.dollars import dollars
+from dspex.program.calls.routes import ROUTES
 from dspex.program.program import Program
 from dspex.settings.failpoints import AFTER_BATCH_LINE, failpoint
 from dspex.store.lifecycle.batch_ids import new_batch_id
@@ -45,10 +46,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--errors", type=_FILE, help="The file of failures; by default NAME.errors.jsonl beside the output.")
 @click.option("--ordered", is_flag=True, help="Write results in the order of the rows, not as they finish.")
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 runs first.")
+@click.option("--route", type=click.Choice(ROUTES), help="How model calls are made; batch costs about half the price.")
+@click.option("--within", metavar="TIME", help="How long a call may wait in a batch, such as 24h.")
 @click.option("--restart", is_flag=True, help="Discard the output of an earlier run and begin a new batch.")
 @json_option
 def batch(
-    name: str, source: Path, output: Path, errors: Path | None, ordered: bool, priority: int, restart: bool,
+    name: str, source: Path, output: Path, errors: Path | None, ordered: bool, priority: int, route: str | None,
+    within: str | None, restart: bool,
     as_json: bool,
 ) -> int:  # fmt: skip
     """Execute a program for every line of IN.jsonl, a JSON object with its inputs.
@@ -75,7 +79,7 @@ def batch(
         run = BatchRun(client, client.program(state.program, state.version), rows, state, results, failed)
         run.recover()
         if not state.submitted:
-            run.submit(bars, priority)
+            run.submit(bars, priority=priority, route=route, within=within)
             write_state(state_path, replace(state, submitted=True))
         try:
             run.collect(bars)
@@ -142,10 +146,10 @@ class BatchRun:
         if retried:
             self._failed.drop(retried)
 
-    def submit(self, bars: ProgressBars, priority: int) -> None:
+    def submit(self, bars: ProgressBars, **options: Any) -> None:
         """Store the remaining rows. A rejected row is written to the file of errors before later rows are stored."""
         batch = self._stored()
-        intake = self._client._submitter.intake(batch, self._program, priority=priority)
+        intake = self._client._submitter.intake(batch, self._program, **options)
         with bars.phase("submitting", self._rows.rows, done=batch.size) as on_progress:
             for chunk in chunks(map(self._parse, self._rows.lines(batch.size))):
                 prepared = intake.prepare(chunk)

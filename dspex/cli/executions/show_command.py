@@ -22,7 +22,7 @@ from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.one_line import one_line
 from dspex.client.audit_trail import AuditEvent, AuditTrail
 from dspex.client.client import Client
-from dspex.client.execution import Execution
+from dspex.client.execution import Execution, Waiting
 from dspex.operations.report.dollars import dollars
 from dspex.sealing.values import Sealing
 from dspex.store.lifecycle.status import Status
@@ -83,6 +83,8 @@ def show(id: str, calls: bool, as_json: bool) -> None:
         screen.print(_head(execution))
         if execution.status is Status.QUEUED and (why := client.paused().get(execution.program)):
             screen.print(Text(f"the program is paused ({why}): `dspex resume {execution.program}`", style="yellow"))
+        if execution.waiting is not None:
+            screen.print(Text(_waiting(execution.waiting), style="blue"))
         screen.print(_values("inputs", inputs))
         if result is not None:
             screen.print(_values("outputs", result))
@@ -97,6 +99,12 @@ def show(id: str, calls: bool, as_json: bool) -> None:
         screen.print(timeline(trail, width=screen.width))
         if calls:
             print_calls(screen, made, execution.metrics.lm_calls)
+
+
+def _waiting(waiting: Waiting) -> str:
+    """What it waits for, and the command that shows more."""
+    command = {"approval": "`dspex approvals`", "batch": "`dspex bundles`"}.get(waiting.reason)
+    return f"waits for its {waiting.reason} since {waiting.since:%F %T}" + (f": see {command}" if command else "")
 
 
 def timeline(trail: AuditTrail, *, width: int = 100) -> Panel:

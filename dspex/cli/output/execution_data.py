@@ -13,6 +13,7 @@ __all__ = ["STATUS_STYLES", "execution_data"]
 STATUS_STYLES = {
     Status.QUEUED: "yellow",
     Status.RUNNING: "cyan",
+    Status.WAITING: "blue",
     Status.COMPLETED: "green",
     Status.FAILED: "red",
     Status.CANCELLED: "magenta",
@@ -27,6 +28,8 @@ def execution_data(execution: Execution) -> dict[str, Any]:
         "program": execution.program,
         "version": execution.version,
         "status": str(execution.status),
+        "waiting_for": execution.waiting and execution.waiting.reason,
+        "waiting_since": _iso(execution.waiting.since if execution.waiting else None),
         "attempts": execution.attempts,
         "priority": execution.priority,
         "created_at": _iso(execution.created_at),
@@ -40,6 +43,7 @@ def execution_data(execution: Execution) -> dict[str, Any]:
         "action_results": execution.shown_action_results,
         "trace_id": execution.trace_id,
         "batch_id": execution.batch_id and str(execution.batch_id),
+        "parent_id": execution.parent_id and str(execution.parent_id),
         "internal": execution.internal,
     }
 

@@ -22,6 +22,7 @@ from dspex.settings import Backends
 from dspex.store import migrate, workers
 from dspex.store.database import Database
 from dspex.store.facts import program_facts, server_facts
+from dspex.store.lifecycle import parked
 from dspex.store.operations import health
 from dspex.store.operations.health import Backlog
 
@@ -251,6 +252,10 @@ def _queue(connection: Connection, facts: dict[str, Any]) -> CheckResult:
                 "paused": backlog.paused,
             }
             for backlog in backlogs[:MOST_PROGRAMS]
+        },
+        "waiting": {
+            wait.waiting_for: {"executions": wait.executions, "oldest_seconds": round(wait.oldest_seconds, 3)}
+            for wait in parked.waits(connection)
         },
     }
     if any(backlog.oldest_wait_seconds > LONG_WAIT_SECONDS for backlog in backlogs if not backlog.held_back):

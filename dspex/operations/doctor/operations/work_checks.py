@@ -11,11 +11,14 @@ from dspex.operations.doctor.deployment import Deployment
 from dspex.publish.broker import queue_depth
 from dspex.store.facts import program_facts, work_facts
 from dspex.store.facts.work_facts import FoundExecutions
+from dspex.store.lifecycle import parked
 
 #: Work that has waited so long although workers are alive is a sign, in seconds.
 LONG_WAIT = 300
 #: An attempt that runs so long past its deadline is not ended any more, in seconds.
 OVERDUE = 60
+#: Waits that are longer are a sign, in seconds: providers answer batches within a day.
+FORGOTTEN = {"approval": 86_400, "batch": 26 * 3600, "child": 86_400}
 #: Audit trails that are verified.
 TRAILS = 50
 
@@ -54,6 +57,24 @@ def runnable(deployment: Deployment) -> Finding:
     named = [f"{r.program} {r.version} cannot run in {r.where} ({r.held:,} wait): {r.reason}" for r in refused[:3]]
     verdict = not_met if any(each.by_all for each in refused) else warning
     return verdict("; ".join(named), versions=len(refused), waiting=sum(each.held for each in refused))
+
+
+@check(
+    "No wait is forgotten",
+    Need.SCHEMA,
+    fix="decide about calls: `dspex approvals`; see `dspex bundles --open`, and the children with `dspex list`",
+)
+def parked_work(deployment: Deployment) -> Finding:
+    """An execution that waits for an approval, a provider's batch or a child goes on within a day or so."""
+    waits = deployment.ask(parked.waits)
+    described = [
+        f"{wait.executions:,} for {wait.waiting_for}, the oldest for {wait.oldest_seconds / 3600:,.1f} h"
+        for wait in waits
+    ]
+    seen = {w.waiting_for: w.executions for w in waits}
+    if any(wait.oldest_seconds > FORGOTTEN[wait.waiting_for] for wait in waits):
+        return warning("; ".join(described), "", **seen)
+    return met("; ".join(described) or "none waits", **seen)
 
 
 @check("No dead worker holds executions", Need.SCHEMA, fix="start a worker: its pump recovers them within seconds")

@@ -1,0 +1,1 @@
+"""What executions wait for, as clients see it: decisions about calls, and bundles at providers."""

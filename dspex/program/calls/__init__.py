@@ -1,0 +1,1 @@
+"""How a program calls: models by their routes, tools, and other programs."""

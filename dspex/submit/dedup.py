@@ -1,0 +1,66 @@
+"""Dedup: a submit that returns an execution which does the same.
+
+Two executions do the same when they are of one version of a program and have equal inputs. Each such pair has a key
+among the program's idempotency keys, so that only one of many submits at once stores an execution; the others find it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dspex.errors import FieldError, ValidationError
+from dspex.program.program import Program
+from dspex.sealing.values import is_sealed
+from dspex.store.lifecycle.executions import Submission
+from dspex.store.lifecycle.status import Status
+
+__all__ = ["DEDUP_PREFIX", "dedup_faults", "dedup_key", "is_of_use", "refuse_dedup"]
+
+#: What the keys begin with. A user's idempotency key does not.
+DEDUP_PREFIX = "dspex:dedup:"
+
+
+def dedup_key(submission: Submission) -> str:
+    """The key of every execution that does what this one does; a program has its own keys."""
+    inputs = json.dumps(json.loads(submission.inputs), sort_keys=True, separators=(",", ":"))
+    return f"{DEDUP_PREFIX}{submission.version}:{hashlib.sha256(inputs.encode()).hexdigest()}"
+
+
+def is_of_use(row: Mapping[str, Any], dedup: bool | timedelta) -> bool:
+    """Whether an execution may be returned in the place of a new one: it is under way and not being cancelled, or it
+    completed within the time that ``dedup`` allows."""
+    status = Status(row["status"])
+    if not status.is_final:
+        return row["cancel_requested_at"] is None
+    if status is not Status.COMPLETED:
+        return False
+    finished_at: datetime = row["finished_at"]
+    return dedup is True or (isinstance(dedup, timedelta) and datetime.now(UTC) - finished_at <= dedup)
+
+
+def dedup_faults(dedup: object, idempotency_key: str | None) -> list[FieldError]:
+    """The faults of what a user gives."""
+    if not isinstance(dedup, bool | timedelta) or (isinstance(dedup, timedelta) and dedup <= timedelta(0)):
+        return [FieldError("dedup", "True, False or a timedelta above 0", repr(dedup)[:80])]
+    if dedup is not False and idempotency_key is not None:
+        return [FieldError("dedup", "no idempotency_key beside it: each of them chooses the execution")]
+    return []
+
+
+def refuse_dedup(program: Program, submission: Submission) -> None:
+    """Raise ValidationError where executions must not stand for each other.
+
+    Tools may act on the world, and which of them are called once is known to workers alone. A stored hash of sealed
+    inputs would let them be guessed.
+    """
+    fault = None
+    if program.tools:
+        fault = FieldError("dedup", "False: the program has tools, whose effects a second submit may want again")
+    elif is_sealed(submission.inputs):
+        fault = FieldError("dedup", "False: the inputs are sealed, and no hash of them is stored")
+    if fault is not None:
+        raise ValidationError.of(f"submit to {program.name!r}", [fault])
