@@ -9,7 +9,7 @@ from typing import Any
 
 from lm15 import Response
 
-__all__ = ["cost_usd", "estimate", "is_usage_known", "tokens"]
+__all__ = ["batch_rates", "cost_usd", "estimate", "is_usage_known", "tokens"]
 
 #: Completion tokens expected of a request that does not limit them.
 ASSUMED_COMPLETION_TOKENS = 1_000
@@ -17,6 +17,8 @@ _ASCII_PER_TOKEN = 4
 _OTHER_BYTES_PER_TOKEN = 2
 _MAX_COUNT = 2**31 - 1  # what the database can hold, whatever a server reports
 _ABOVE = re.compile(r"_above_(\d+)k_tokens")
+#: What the list appends to the name of a price through a batch API.
+_BATCHES = "_batches"
 _TIERS = {"priority": "_priority", "flex": "_flex"}
 # lm15 keeps each provider's own counts. These count reasoning apart from the output:
 _REASONING_APART = frozenset({"gemini", "vertex", "vertex-express", "xai"})
@@ -55,6 +57,13 @@ def cost_usd(response: Response, provider: str, rates: Mapping[str, float]) -> f
     if any(count < 0 or (count and price is None) for count, price in parts):
         return None
     return sum(count * price for count, price in parts if price is not None)
+
+
+def batch_rates(rates: Mapping[str, float]) -> Mapping[str, float]:
+    """The prices of a model through its provider's batch API: from the list, else half of the ordinary prices, as each
+    provider documents."""
+    ordinary = {name: price for name, price in rates.items() if not name.endswith(_BATCHES)}
+    return {name: rates.get(name + _BATCHES, price / 2) for name, price in ordinary.items()}
 
 
 def estimate(request: Mapping[str, Any], rates: Mapping[str, float]) -> tuple[int, float | None]:

@@ -46,7 +46,7 @@ MOST_PROGRAMS, MOST_MODELS, MOST_CODES = 200, 100, 100
 MOST_WAITING = 50
 OTHER = "other"
 #: How an attempt ends.
-OUTCOMES = ("completed", "failed", "cancelled", "retried", "deferred", "handed_back", "discarded")
+OUTCOMES = ("completed", "failed", "cancelled", "waiting", "retried", "deferred", "handed_back", "discarded")
 
 _ATTEMPT_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _QUEUE_SECONDS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 7200)
@@ -95,6 +95,10 @@ LM_TOKENS = Counter("dspex_lm_tokens_total", "Tokens. kind: prompt, completion",
 LM_COST = Counter(
     "dspex_lm_cost_usd_total", "Cost of model calls, where a price is known", ("model",), registry=REGISTRY
 )
+LM_SAVED = Counter(
+    "dspex_lm_saved_usd_total", "What calls through batch APIs cost less than ordinary ones, where prices are known",
+    ("model",), registry=REGISTRY,
+)  # fmt: skip
 REPAIRS = Counter(
     "dspex_answer_repairs_total", "Repairs of answers that became outputs. kind: what was done", ("model", "kind"),
     registry=REGISTRY,
@@ -144,6 +148,12 @@ DUTY_FAILURES = Counter(
     "Failures of the leader's duties, which are done again: recover, take_back, budgets, starts, measure, dispatch",
     ("duty",), registry=REGISTRY,
 )  # fmt: skip
+WAITING = Gauge(
+    "dspex_waiting",
+    "Parked executions, counted by the leader. for: batch, approval, child",
+    ("for",),
+    registry=REGISTRY,
+)
 SET_ASIDE = Gauge(
     "dspex_pump_set_aside", "Executions that Postgres refuses to change, which are tried again each minute",
     registry=REGISTRY,
@@ -237,6 +247,7 @@ class _Model:
         self.prompt_tokens = LM_TOKENS.labels(name, "prompt")
         self.completion_tokens = LM_TOKENS.labels(name, "completion")
         self.cost_usd = LM_COST.labels(name)
+        self.saved_usd = LM_SAVED.labels(name)
         self.replayed = LM_REPLAYED.labels(name)
         self.repairs = Bounded(MOST_CODES, lambda kind: REPAIRS.labels(name, kind))
 
@@ -283,11 +294,14 @@ def lm_call_ended(call: LMCall) -> None:
     """Count a model call that was answered."""
     series = _models[call.model]
     series.outcomes["ok"].inc()
-    series.duration.observe(call.duration_ms / 1000)
+    if call.duration_ms:  # through a batch API: how long it took is not known
+        series.duration.observe(call.duration_ms / 1000)
     series.prompt_tokens.inc(call.prompt_tokens)
     series.completion_tokens.inc(call.completion_tokens)
     if call.cost_usd:
         series.cost_usd.inc(call.cost_usd)
+    if call.cost_usd is not None and call.list_cost_usd is not None:
+        series.saved_usd.inc(max(call.list_cost_usd - call.cost_usd, 0.0))
 
 
 def lm_call_failed(model: str, seconds: float, code: str) -> None:

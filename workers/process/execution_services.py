@@ -16,6 +16,7 @@ from workers.attempt.host import Host
 from workers.attempt.ledger import Ledger
 from workers.attempt.slots import FairSlots
 from workers.attempt.stream import Streams
+from workers.attempt.waiting.children import Children
 from workers.consume.cancellation import Cancellation
 from workers.consume.refusal_counts import RefusalCounts
 from workers.lm.limits.buckets import Buckets
@@ -44,7 +45,8 @@ class ExecutionServices:
         slots = FairSlots(concurrency, throttled=permits.throttled)
         permits.on_freed(slots.wake)
         self.refusals = RefusalCounts(ledger)
-        self.host = Host(ledger, adapters, permits, Sealing.of(settings), unrunnable)
+        sealing = Sealing.of(settings)
+        self.host = Host(ledger, adapters, permits, sealing, unrunnable, Children(ledger, sealing, settings))
         self.executor = Executor(
             ledger, self.host, streams, slots, self.refusals, unrunnable, grace_seconds=settings.grace_seconds
         )

@@ -6,6 +6,7 @@ Every worker runs one; the one that holds the lead does the work. It
 * takes back what was dispatched but never claimed while Redis has no message for it;
 * holds back executions that no live worker can run, and releases them when a worker comes that can;
 * dispatches what is due, most urgent first and programs by turns, and keeps only a window of it in Redis;
+* ends what waits for too long, and resumes what was missed (leader/parked_upkeep.py);
 * charges programs with a budget for what the calls of dead workers may have cost.
 
 Each is a statement or a short transaction and harmless when done twice, so a leader that was paused and resumes does
@@ -50,6 +51,7 @@ from dspex.store.operations import health
 from workers.observe.metrics import BACKEND_FAILURES, DISPATCHED, PUMP_LEADER, QUEUE, TAKEN_BACK
 from workers.process.leader.duties import Duties, Duty, SetAside
 from workers.process.leader.observation import ClockWatch, LeadWatch
+from workers.process.leader.parked_upkeep import ParkedUpkeep
 from workers.process.leader.queue_guard import QueueGuard
 from workers.process.leader.reaper import Reaper
 from workers.process.periodic import Periodic
@@ -78,6 +80,8 @@ UNCLAIMED_BUSY_SECONDS = 60.0
 #: How often the leader looks for what was not claimed, for what was held back, for the calls of dead workers, and for
 #: old starts.
 CARE_INTERVAL_SECONDS = 1.0
+#: How often it looks after parked executions.
+PARKED_INTERVAL_SECONDS = 0.5
 #: How many executions of a version are released at once that were held back for lack of a worker.
 RELEASED_MOST = 10_000
 #: Suspects run alone, in one worker of so many at most, so that the others have workers, too.
@@ -105,11 +109,15 @@ class Pump(Periodic):
         self._aside = SetAside()
         self._clock = ClockWatch()
         self._reaper = Reaper(database, worker_id, self._clock, self._aside, self._announce)
+        self._parked = ParkedUpkeep(database, self._announce)
+        #: Whether this worker led when it last looked. Read by other threads.
+        self.leads = False
         self._duties = Duties(
             Duty("recover", self._reaper.run),
             Duty("key_types", self._guard.set_keys_aside, CARE_INTERVAL_SECONDS),
             Duty("take_back", self._take_back, CARE_INTERVAL_SECONDS),
             Duty("release", self._release, CARE_INTERVAL_SECONDS),
+            Duty("parked", self._parked.run, PARKED_INTERVAL_SECONDS),
             Duty("budgets", self._charge_the_dead, CARE_INTERVAL_SECONDS),
             Duty("starts", self._forget_starts, CARE_INTERVAL_SECONDS),
             Duty("measure", self._measure_queue, MEASURE_INTERVAL_SECONDS),
@@ -118,21 +126,26 @@ class Pump(Periodic):
 
     def run_once(self) -> float | None:
         if not self._leads():
+            self.leads = False
             PUMP_LEADER.set(0)
             QUEUE.forget()
             self._reaper.forget()
+            self._parked.forget()
             return LEAD_LOOK_SECONDS
+        self.leads = True
         PUMP_LEADER.set(1)
         self._duties.do()
         return self._pause
 
     def on_failure(self, error: Exception) -> None:
+        self.leads = False
         PUMP_LEADER.set(0)
         QUEUE.forget()
 
     def stop(self) -> None:
         """Stop and give up the lead. Raises BackendUnavailable; then the lead expires."""
         super().stop()
+        self.leads = False
         self._redis.close()
         self._database.run(lambda connection: workers.resign(connection, self._worker_id()))
 

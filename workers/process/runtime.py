@@ -28,6 +28,7 @@ from workers.observe.probe_server import ProbeServer
 from workers.observe.probes import Probes
 from workers.process import fleet_pipe
 from workers.process.execution_services import Drain, ExecutionServices
+from workers.process.leader.bundle_service import BundleService
 from workers.process.lease import Lease
 from workers.process.loop_thread import LoopThread
 from workers.process.loop_watch import LoopWatch
@@ -92,6 +93,7 @@ class Runtime:
         )
         self._probe_server = ProbeServer(settings, probes)
         pump = Pump(connections.pump_database, connections.broker, worker.current_id, refuse=self.refuse)
+        bundle_service = BundleService(connections.pump_database, settings, lambda: pump.leads)
         watchdog = Watchdog(
             connections.broker, worker, executor, threads, consumption,
             seconds=settings.watchdog_seconds, on_stuck=self._stop_and_exit,
@@ -114,6 +116,7 @@ class Runtime:
             FunctionService(worker.mark_running),
             self._lease,
             pump,
+            bundle_service,
             loop_watch,
             self._drain,
             watchdog,

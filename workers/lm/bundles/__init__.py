@@ -1,0 +1,1 @@
+"""Model calls through providers' batch APIs: bundles of requests of parked executions."""
