@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+from dspex.program.calls.routes import CallsRoute
 from dspex.program.program import Program
 
 __all__ = [
     "Adapter",
     "Answer",
+    "BatchAim",
+    "Decision",
     "Estimate",
     "Journal",
     "ModelUse",
@@ -23,6 +27,7 @@ __all__ = [
     "ToolResult",
     "Trail",
     "Tries",
+    "Waits",
     "once",
 ]
 
@@ -44,9 +49,31 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool returned, as JSON holds it."""
+    """What a tool returned, as JSON holds it; or the error that it raised, of a tool that is called once: ``type`` and
+    ``message``."""
 
     value: Any
+    error: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAim:
+    """A model call that may go through a provider's batch API. ``target`` is JSON text that names the model and where
+    it is asked (workers/lm/bundles/batch_target.py); ``within_seconds`` is how long the answer may take, ``falls_back``
+    whether the call is made the ordinary way then."""
+
+    target: str
+    within_seconds: float
+    falls_back: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What somebody decided about a call."""
+
+    approved: bool
+    by: str
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +118,7 @@ class Journal(Protocol):
         repair: bool = False,
         estimate: Callable[[], Estimate] | None = None,
         request: Mapping[str, Any] | None = None,
+        batch: BatchAim | None = None,
     ) -> dict[str, Any]:
         """The response to this request: replayed when an earlier attempt got one, else from ``call`` and stored.
 
@@ -98,7 +126,8 @@ class Journal(Protocol):
         hash replays the n-th answer to it. An ``lm_call`` event is recorded either way, and for each of ``tries`` that
         fails; ``repair`` marks there that a bad answer is sent back with this call. ``estimate`` is called, before each
         try, if the program or the model has limits of tokens or cost. ``request`` is the request as JSON-friendly data,
-        without keys: it is kept with the answer if the program's ``record`` is ``"full"``.
+        without keys: it is kept with the answer if the program's ``record`` is ``"full"``. With ``batch`` the call is
+        not made here: the program is left, and a later attempt finds the answer.
 
         Raises the error of ``call``. When a limit refuses the call, raises an error with the code of that limit: let it
         pass, and the attempt is queued again without being counted.
@@ -111,10 +140,19 @@ class Journal(Protocol):
         ...
 
     async def keep_tool_result(
-        self, digest: str, tool: str, value: Any, began_at: datetime, arguments: Mapping[str, Any] | None = None
+        self,
+        digest: str,
+        tool: str,
+        value: Any,
+        began_at: datetime,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        error: Mapping[str, str] | None = None,
+        always: bool = False,
     ) -> None:
-        """Store what a tool returned, which JSON can hold, so that a later attempt does not call it again. The
-        arguments are kept with it if the program's ``record`` is ``"full"``."""
+        """Store what a tool returned, which JSON can hold, or its error, so that a later attempt does not call it
+        again; ``always``: also if the program keeps no answers. The arguments are kept with it if the program's
+        ``record`` is ``"full"``."""
         ...
 
     def show_tool(self, arguments: Mapping[str, Any], result: Any) -> None:
@@ -131,6 +169,46 @@ class Journal(Protocol):
         If the attempt fails because of its outputs, a later one asks again for these and replays the others. If an
         adapter never calls this, a later attempt asks again for all of them.
         """
+        ...
+
+
+class Waits(Protocol):
+    """What an execution waits for besides model calls, and what it must not do twice. All methods belong to the
+    worker's loop. Those that wait do not return in this attempt: they raise asyncio's CancelledError, and the program
+    is left."""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the program was left: what it still returns or raises does not count."""
+        ...
+
+    def under_way(self) -> AbstractContextManager[None]:
+        """Around what the program awaits and must not be left in, such as a tool."""
+        ...
+
+    def tool_place(self, digest: str) -> int:
+        """Number a call of a tool among the equal ones of the execution, from 0: the same in every attempt."""
+        ...
+
+    async def decision(self, digest: str, tool: str, arguments: Mapping[str, Any], expires: float | None) -> Decision:
+        """What was decided about a call; waits until somebody decides."""
+        ...
+
+    async def intend(self, digest: str, tool: str) -> bool:
+        """Store the intention to make a call. False when an earlier attempt had it: what became of that call is not
+        known."""
+        ...
+
+    async def child(self, program: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The outputs of a program that runs as a child execution; waits until it is over.
+
+        Raises ProgramError ``child_failed`` or ``child_cancelled`` with its cause, ``child_limit`` for too many or too
+        deep children, ValidationError for inputs that do not fit, ProgramNotFound.
+        """
+        ...
+
+    def withdraw(self) -> None:
+        """The program runs again from its beginning, within this attempt: end the calls that wait."""
         ...
 
 
@@ -170,7 +248,8 @@ class Stream(Protocol):
 @dataclass(frozen=True, slots=True)
 class Run:
     """One attempt: ``inputs`` are validated; ``attempt`` counts from 1; it is over at ``deadline``, a moment of
-    ``time.monotonic()``. ``stream`` is None unless the execution was submitted to be streamed. An adapter adds to
+    ``time.monotonic()``. ``stream`` is None unless the execution was submitted to be streamed,
+    ``waits`` only outside of a worker; ``route`` is how its model calls are made. An adapter adds to
     ``repairs`` what it did to read the answers that it uses: the name of an output or "", and the repair; and to
     ``extra`` what the program gave besides its outputs, such as its reasoning, as JSON-friendly data."""
 
@@ -182,6 +261,8 @@ class Run:
     trail: Trail
     deadline: float = math.inf
     stream: Stream | None = None
+    waits: Waits | None = None
+    route: CallsRoute = field(default_factory=CallsRoute)
     repairs: list[tuple[str, str]] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 

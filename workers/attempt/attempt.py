@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from dspex.program.calls.routes import CallsRoute
 from dspex.program.program import Program
 from dspex.sealing.values import SealedAttempt, Sealing
 from dspex.store.lifecycle.executions import Claimed
@@ -15,6 +16,9 @@ from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.retry_policy import Deferred
 from workers.attempt.stream import AttemptStream, StreamWithout
 from workers.attempt.supervision import Ending, Supervised
+from workers.attempt.waiting.attempt_waits import AttemptWaits
+from workers.attempt.waiting.children import Children
+from workers.attempt.waiting.parking import Parking
 from workers.lm.journal import AttemptJournal, CallStore
 from workers.lm.limits.permits import CallLimits
 from workers.lm.model_calls import ModelCalls
@@ -52,7 +56,8 @@ class Attempt:
         self.stream = stream
         self.sealed: SealedAttempt | None = None
         self.journal = AttemptJournal(claimed.id, claimed.attempt, calls)
-        self.deadline = time.monotonic() + claimed.timeout_seconds
+        self.deadline = time.monotonic() + claimed.allowed_seconds
+        self.parking = Parking(self._end_parked)
         #: The results of the program's actions, by name.
         self.action_results: dict[str, Any] = {}
         #: What the program gave besides its outputs, by name.
@@ -60,7 +65,9 @@ class Attempt:
         self._calls: ModelCalls | None = None
         self.work = Supervised(host(self))
 
-    def open(self, program: Program, sealing: Sealing, limits: CallLimits | None) -> Run:
+    def open(
+        self, program: Program, sealing: Sealing, limits: CallLimits | None, children: Children | None = None
+    ) -> Run:
         """Open the inputs. Returns the attempt as adapters and actions see it.
 
         Raises EncryptionError for inputs that this worker cannot open.
@@ -74,14 +81,17 @@ class Attempt:
             self.trail,
             limits=limits,
             sealed=self.sealed,
+            parking=self.parking,
             keeps=program.keeps_answers,
             keeps_requests=program.record == "full",
             shows_content=program.keeps_answers and self.sealed is None,
         )
-        stream = self._visible()
+        waits = AttemptWaits(self.journal, self.trail, self.parking, children, depth=claimed.depth, sealed=self.sealed)
+        route = program.calls_route if claimed.route is None else CallsRoute.read(claimed.route)
         return Run(
-            claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, stream, extra=self.extra
-        )
+            claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, self._visible(), waits,
+            route, extra=self.extra,
+        )  # fmt: skip
 
     @property
     def deferral(self) -> Deferred | None:
@@ -89,8 +99,9 @@ class Attempt:
         return self._calls.deferral if self._calls else None
 
     async def discard_answers(self) -> None:
-        """The attempt fails because of its answers: those blamed are never replayed."""
-        if self.program is not None and self.program.keeps_answers:
+        """The attempt fails because of its answers: those blamed are never replayed. The answers that a
+        program had that was left are not at fault."""
+        if self.program is not None and self.program.keeps_answers and not self.parking.is_leaving:
             await self.journal.discard()
 
     def cancel(self, requested_at: datetime) -> None:
@@ -98,6 +109,9 @@ class Attempt:
         if not self.work.ending:
             self.trail.record("cancel_requested", requested_at=requested_at.isoformat())
             self.work.end(Ending.CANCELLED)
+
+    def _end_parked(self) -> None:
+        self.work.end(Ending.PARKED)
 
     def _visible(self) -> Stream | None:
         """The stream, without the outputs that are sealed."""

@@ -23,6 +23,7 @@ import psycopg
 from dspex.errors import DspexError, ExecutionCancelled, LeaseLost, ProgramError
 from dspex.settings.failpoints import AFTER_CLAIM, BEFORE_CLAIM, BEFORE_SETTLE, failpoint
 from dspex.store.lifecycle.executions import Claimed, Settlement
+from dspex.store.lifecycle.parked import Park
 from dspex.store.lifecycle.status import Status
 from dspex.store.workers import Owned
 from workers.adapters.unrunnable import UnrunnablePrograms
@@ -31,7 +32,7 @@ from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.current import CURRENT, Current
 from workers.attempt.host import Host
 from workers.attempt.ledger import Ledger
-from workers.attempt.settlement import broken_off, cancelled, completed, failed, handed_back
+from workers.attempt.settlement import broken_off, cancelled, completed, failed, handed_back, parked
 from workers.attempt.slots import FairSlots
 from workers.attempt.stream import Streams
 from workers.attempt.supervision import Ending
@@ -60,6 +61,7 @@ class Outcome:
     status: Status | None
     error: DspexError | None = None
     runtime_seconds: float = 0.0
+    waiting_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,18 +377,22 @@ class Executor:
         status, error = await self._settle(attempt, settlement, error)
         if attempt.stream is not None:
             attempt.stream.end(status)
-        return Outcome(status, error, trail.elapsed_ms / 1000)
+        waiting_for = attempt.parking.waiting_for if status is Status.WAITING else ""
+        return Outcome(status, error, trail.elapsed_ms / 1000, waiting_for)
 
     async def _settle(
-        self, attempt: Attempt, settlement: Settlement, error: DspexError | None
+        self, attempt: Attempt, settlement: Settlement | Park, error: DspexError | None
     ) -> tuple[Status | None, DspexError | None]:
         """Store how the attempt ended. Returns the execution's status, None when the lease was lost, and the error."""
         claimed = attempt.claimed
         try:
+            if isinstance(settlement, Park) and attempt.parking.children:
+                await self._ledger.submit_children(claimed.id, attempt.parking.children)
             status = await self._ledger.settle(settlement)
         except (psycopg.Error, UnicodeEncodeError) as refused:
             # Its data is at fault: the ledger keeps what Postgres refuses for another reason. So the attempt failed.
             attempt.trail.withdraw("completed")
+            attempt.trail.withdraw("parked")
             error = ProgramError(f"its outcome cannot be stored: {type(refused).__name__}", code="not_storable")
             log.error("%s of %s: %s", claimed.id, claimed.program, error)  # noqa: TRY400 - the text may quote an output
             status = await self._ledger.settle(failed(attempt, error))
@@ -398,22 +404,27 @@ class Executor:
         return status, error
 
 
-async def _hosted(attempt: Attempt) -> tuple[Settlement, DspexError | None]:
-    """The settlement of the outputs, of the failure, or of what ended the attempt from outside."""
+async def _hosted(attempt: Attempt) -> tuple[Settlement | Park, DspexError | None]:
+    """The settlement of the outputs, of the failure, or of what ended the attempt from outside; or how it is parked."""
     claimed = attempt.claimed
     try:
-        hosted = await attempt.work.outcome(claimed.timeout_seconds)
+        hosted = await attempt.work.outcome(claimed.allowed_seconds)
     except DspexError as caught:
         error = attempt.deferral or caught
     except Exception as caught:  # the boundary to code that is not ours: the attempt fails, the worker lives on
-        log.exception(
-            "%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught)
-        )
+        if not attempt.parking.is_leaving:
+            log.exception(
+                "%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught)
+            )
         error = ProgramError(redact(f"{type(caught).__name__}: {caught}"), code="program_error")
     else:
         await _count_late_calls(attempt)
+        if attempt.parking.is_leaving and hosted is not Ending.CANCELLED:
+            return parked(attempt), None
         return _ended(attempt, hosted) if isinstance(hosted, Ending) else (completed(attempt, hosted), None)
     await _count_late_calls(attempt)
+    if attempt.parking.is_leaving:  # whatever the program made of its end
+        return parked(attempt), None
     return failed(attempt, error), error
 
 
@@ -430,7 +441,7 @@ def _ended(attempt: Attempt, why: Ending) -> tuple[Settlement, DspexError | None
     if why is not Ending.DEADLINE:
         return handed_back(attempt), None
     error = DspexError(
-        f"the attempt took longer than its {attempt.claimed.timeout_seconds:g} s",
+        f"the attempt took longer than its {attempt.claimed.allowed_seconds:g} s",
         code="deadline_exceeded",
         retryable=True,
     )

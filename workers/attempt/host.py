@@ -22,6 +22,7 @@ from workers.attempt.attempt import Attempt, Hosted
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.fallback import BAD_ANSWERS, may_fall_back
 from workers.attempt.ledger import Ledger
+from workers.attempt.waiting.children import Children
 from workers.lm.limits.permits import Permits
 from workers.observe import metrics
 from workers.observe.redact import fields_at_fault
@@ -41,13 +42,20 @@ class Host:
     """
 
     def __init__(
-        self, ledger: Ledger, adapters: Adapters, permits: Permits, sealing: Sealing, unrunnable: UnrunnablePrograms
+        self,
+        ledger: Ledger,
+        adapters: Adapters,
+        permits: Permits,
+        sealing: Sealing,
+        unrunnable: UnrunnablePrograms,
+        children: Children | None = None,
     ) -> None:
         self._ledger = ledger
         self._unrunnable = unrunnable
         self._sealing = sealing
         self._permits = permits
         self._adapters = adapters
+        self._children = children
         self._programs: dict[tuple[str, str], Program] = {}
         self._retrying: asyncio.Task[None] | None = None
 
@@ -139,9 +147,13 @@ class Host:
     async def _hosted(self, attempt: Attempt) -> Hosted:
         claimed, trail = attempt.claimed, attempt.trail
         if claimed.attempt > 1:
-            attempt.journal.recall(await self._ledger.calls(claimed.id))
+            stored, waited_for = await asyncio.gather(
+                self._ledger.calls(claimed.id), self._ledger.waited_for(claimed.id)
+            )
+            attempt.journal.recall(stored)
+            attempt.journal.recall_waits(waited_for)
         program = await self._program(claimed.program, claimed.version)
-        run = attempt.open(program, self._sealing, self._permits.of(program))
+        run = attempt.open(program, self._sealing, self._permits.of(program), self._children)
         if program.actions:
             values, adapter = await self._with_actions(run, attempt)
         else:

@@ -25,14 +25,16 @@ from dspex.settings.failpoints import AFTER_SETTLE, failpoint
 from dspex.store import programs
 from dspex.store.array_text import array, text_array
 from dspex.store.audit_chain import encode_events
-from dspex.store.lifecycle import control, executions, lm_calls
+from dspex.store.lifecycle import control, executions, lm_calls, parked
 from dspex.store.lifecycle.executions import Claimed, Settlement
 from dspex.store.lifecycle.lm_calls import LMCall
+from dspex.store.lifecycle.parked import KnownCall, Park
 from dspex.store.lifecycle.status import Status
 from dspex.store.operations import refused_messages
 from dspex.store.sqlstates import reason
 from workers.adapters.unrunnable import UnrunnablePrograms
 from workers.attempt.batcher import Batcher, Connection
+from workers.attempt.waiting.parking import Child
 from workers.observe.metrics import BACKEND_FAILURES
 
 __all__ = ["Ledger"]
@@ -89,7 +91,7 @@ class Ledger:
         self._redis = async_client(broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS)
         self._announcing: set[asyncio.Task[None]] = set()
         self._claims: Batcher[WantedClaim, Claimed | None] = Batcher("claim", database_url, self._claim_all)
-        self._settlements: Batcher[Settlement, Status | None] = Batcher("settle", database_url, self._settle_all)
+        self._settlements: Batcher[Settlement | Park, Status | None] = Batcher("settle", database_url, self._settle_all)
         self._calls: Batcher[LMCall, bool] = Batcher("journal", database_url, _store_calls)
         self._reads: Batcher[_Read, Any] = Batcher("read", database_url, _read_all)
         self._batchers: tuple[Batcher[Any, Any], ...] = (self._claims, self._settlements, self._calls, self._reads)
@@ -139,8 +141,9 @@ class Ledger:
         """Let the next claim of this execution find it if it runs under this worker's lease already."""
         self._uncertain.add(id)
 
-    async def settle(self, settlement: Settlement) -> Status | None:
-        """Store how the attempt ended. None when this worker no longer owns it: nothing was changed.
+    async def settle(self, settlement: Settlement | Park) -> Status | None:
+        """Store how the attempt ended, or that it is parked. None when this worker no longer owns it: nothing was
+        changed.
 
         The status is the execution's: it may be cancelled although the settlement queues it again. The journal entries
         of the attempt are stored first, so that the next attempt finds them.
@@ -176,6 +179,16 @@ class Ledger:
         rows = await self._reads.add((lm_calls.SELECT, {"execution_id": execution_id}))
         return [LMCall(*row) for row in rows]
 
+    async def waited_for(self, execution_id: UUID) -> list[KnownCall]:
+        """The calls that the execution waited for, and that its journal does not have."""
+        rows = await self._reads.add((parked.OF_EXECUTION, {"execution_id": execution_id}))
+        return [KnownCall(bytes(row[0]), *row[1:]) for row in rows]
+
+    async def submit_children(self, parent_id: UUID, children: Sequence[Child]) -> None:
+        """Store the executions that a parent waits for, unless an earlier attempt did. The pump dispatches them."""
+        given = [(child.submission, child.hashed) for child in children]
+        await self._reads.add((parked.SUBMIT_CHILDREN, parked.children_parameters(parent_id, given)))
+
     async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None:
         """Never replay the answers to these requests that attempts up to this one were given."""
         parameters = {"execution_id": execution_id, "attempt": attempt, "request_hashes": list(request_hashes)}
@@ -190,6 +203,11 @@ class Ledger:
         """The version of a program as it is stored."""
         rows = await self._reads.add((programs.LOAD, {"name": name, "version": version}))
         return StoredProgram(name, version, rows[0][0]) if rows else None
+
+    async def current_program(self, name: str) -> StoredProgram | None:
+        """The current version of a program as it is stored."""
+        rows = await self._reads.add((programs.LOAD_CURRENT, {"name": name}))
+        return StoredProgram(name, *rows[0]) if rows else None
 
     async def cancelling(self) -> list[tuple[UUID, int, datetime]]:
         """Attempts of this worker whose cancel is requested: the execution, the attempt, and when it was requested."""
@@ -234,19 +252,32 @@ class Ledger:
             del self._refused_claims[id]
         return [claimed.get(id) for id in ids]
 
-    async def _settle_all(self, connection: Connection, settlements: Sequence[Settlement]) -> list[Status | None]:
-        parameters = executions.settle_parameters(settlements)
+    async def _settle_all(
+        self, connection: Connection, settlements: Sequence[Settlement | Park]
+    ) -> list[Status | None]:
         attempts = {(s.id, s.attempt) for s in settlements}
         sent_before = not self._unanswered.isdisjoint(attempts)
         self._unanswered |= attempts
+        parks = [each for each in settlements if isinstance(each, Park)]
+        ends = [each for each in settlements if not isinstance(each, Park)]
+        rows = []
         async with connection.cursor(row_factory=tuple_row) as cursor:
-            rows = await (await cursor.execute(executions.SETTLE, parameters)).fetchall()
-            if sent_before:
-                rows += await (await cursor.execute(executions.SETTLED, parameters)).fetchall()
+            for statement, parameters in (
+                (executions.SETTLE, executions.settle_parameters(ends) if ends else None),
+                (parked.PARK, parked.park_parameters(parks) if parks else None),
+            ):
+                if parameters is not None:
+                    rows += await (await cursor.execute(statement, parameters)).fetchall()
+                    if sent_before:
+                        rows += await (await cursor.execute(executions.SETTLED, parameters)).fetchall()
         self._unanswered -= attempts
         settled = {id: Status(status) for id, status in rows}
         failpoint(AFTER_SETTLE)
         final = [id for id, status in settled.items() if status.is_final]
+        parents = {each.parent_id for each in ends if each.parent_id is not None and each.id in final}
+        parents |= {park.id for park in parks if park.may_be_over}
+        if parents:
+            await _resume_ready(connection, sorted(parents))
         if final:
             task = asyncio.create_task(self._announce(final))
             self._announcing.add(task)
@@ -262,6 +293,20 @@ class Ledger:
 
 
 _Read = tuple[str, dict[str, Any]]
+
+
+async def _resume_ready(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Resume these executions, except those that still wait, with the outcomes of their children. The leader does it as
+    well, should this fail."""
+    parameters = {"ids": list(ids), "at_once": False, "event": None}
+    try:
+        async with connection.transaction(), connection.cursor() as cursor:
+            for statement in parked.RESUME_READY:
+                await cursor.execute(statement, parameters)
+    except psycopg.Error as error:
+        if connection.broken:
+            raise
+        log.warning("%s parents are not resumed yet: %s", len(ids), reason(error))
 
 
 async def _read_all(connection: Connection, reads: Sequence[_Read]) -> list[Any]:

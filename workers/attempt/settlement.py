@@ -15,12 +15,13 @@ from dspex.program.program import Retry
 from dspex.sealing.values import SealedAttempt
 from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle.executions import EXTRA, Settlement
+from dspex.store.lifecycle.parked import Park
 from dspex.store.lifecycle.status import Status
 from dspex.store.workers import Owned
 from workers.attempt.attempt import Attempt, Hosted
 from workers.attempt.retry_policy import Fail, after_failure
 
-__all__ = ["broken_off", "cancelled", "completed", "failed", "handed_back", "stored_error"]
+__all__ = ["broken_off", "cancelled", "completed", "failed", "handed_back", "parked", "stored_error"]
 
 #: The most bytes of JSON that are kept of what a program gave besides its outputs: an agent may make many steps.
 EXTRA_BYTES_MOST = 256 * 1024
@@ -75,6 +76,26 @@ def handed_back(attempt: Attempt) -> Settlement:
     return _settlement(attempt, Status.QUEUED, counts=False)
 
 
+def parked(attempt: Attempt) -> Park:
+    """The execution waits. What its journal has and the program did not ask for again is noted: it asks differently."""
+    claimed, parking = attempt.claimed, attempt.parking
+    unused = attempt.journal.unused
+    noted: dict[str, Any] = {"for": parking.waiting_for, "calls": len(parking.calls)}
+    if unused:
+        noted["unused_answers"] = unused
+    attempt.trail.record("parked", **noted)
+    return Park(
+        claimed.id,
+        claimed.attempt,
+        claimed.worker_id,
+        parking.waiting_for,
+        parking.calls,
+        events=attempt.trail.encode(),
+        metrics=_metrics(attempt),
+        expires=attempt.program is not None and attempt.program.timeout_includes_waiting,
+    )
+
+
 def broken_off(owned: Owned) -> Settlement:
     """The execution fails, or is queued again, because a bug of this worker ended the attempt without a settlement."""
     error = DspexError("a bug of its worker ended the attempt: see its log", code="worker_failed", retryable=True)
@@ -111,6 +132,7 @@ def _settlement(attempt: Attempt, status: Status, **values: Any) -> Settlement:
         status.value,
         events=trail.encode(),
         metrics=_metrics(attempt),
+        parent_id=claimed.parent_id,
         action_results=_results(attempt, status),
         **values,
     )

@@ -31,6 +31,7 @@ class Ending(Enum):
     CANCELLED = "its cancel was requested"
     HANDED_BACK = "its worker stops"
     LEASE_LOST = "its worker lost the lease"
+    PARKED = "it waits for something outside"
 
 
 class Supervised(Generic[T]):

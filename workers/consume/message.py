@@ -158,6 +158,8 @@ def _ending(outcome: Outcome) -> tuple[str, dict[str, Any]]:
         return "task-succeeded", {"result": "completed", "runtime": outcome.runtime_seconds}
     if outcome.status is Status.QUEUED:
         return "task-retried", {"exception": code, "traceback": ""}
+    if outcome.status is Status.WAITING:
+        return "task-retried", {"exception": f"waits for {outcome.waiting_for}", "traceback": ""}
     if outcome.status is Status.CANCELLED:
         return "task-revoked", {"terminated": True, "signum": None, "expired": False}
     return "task-failed", {"exception": code, "traceback": ""}
@@ -171,6 +173,8 @@ def _exception_info(outcome: Outcome) -> ExceptionInfo:
             raise Ignore
         if outcome.status is Status.QUEUED:
             raise Retry(exc=_Failed(code))
+        if outcome.status is Status.WAITING:
+            raise Retry(exc=_Failed(f"waits for {outcome.waiting_for}"))
         if outcome.status is Status.CANCELLED:
             raise Terminated(code)
         raise _Failed(code or str(outcome.status))

@@ -16,10 +16,12 @@ import lm15
 from lm15 import Response
 from lm15.serde import response_to_dict
 
-from dspex.errors import ModelError
-from workers.adapters.contract import Answer, Estimate, Run
+from dspex.errors import DspexError, ModelError
+from dspex.program.models import Model
+from workers.adapters.contract import Answer, BatchAim, Estimate, Run
 from workers.answers.candidates import AnswerReading
 from workers.attempt.retry_policy import OUT_OF_REACH
+from workers.lm.bundles.batch_target import batch_aim
 from workers.lm.call_retries import CallRetries
 from workers.lm.connect.endpoint import Endpoint
 from workers.lm.connect.http_transport import extra_headers, last_request_id
@@ -33,10 +35,10 @@ from workers.lm.replies.schema_keywords import with_reduced_schema
 from workers.lm.replies.tool_calls import refuse_broken_calls
 from workers.lm.streamed_call import Preview, complete_streamed
 
-__all__ = ["RunEngine"]
+__all__ = ["UPSTREAM", "RunEngine", "read_answer"]
 
 # What an endpoint may raise for its own failures; anything else is a bug here, and is reported as one.
-_UPSTREAM = (lm15.LM15Error, aiohttp.ClientError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError)
+UPSTREAM = (lm15.LM15Error, aiohttp.ClientError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError)
 
 #: A response, and what followers see of it.
 _Answered = tuple[dict[str, Any], Preview | None]
@@ -50,7 +52,8 @@ class RunEngine:
 
     ``api_base`` is the address that the model is declared with: the program's, unless its code names another model.
     ``fallback`` make the engines of the models that are asked when the one before is out of reach; ``adapt`` turns a
-    request to the first model into one to this model.
+    request to the first model into one to this model. ``declared`` is the model as the program declares it: without it,
+    calls go through no batch API.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class RunEngine:
         *,
         fallback: Sequence[Callable[[], Awaitable[RunEngine]]] = (),
         adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+        declared: Model | None = None,
     ) -> None:
         self.run = run
         self.endpoint = endpoint
@@ -69,7 +73,10 @@ class RunEngine:
         self._headers = headers
         self._fallback = fallback
         self._adapt = adapt
+        self._declared = declared
         self.was_cut = False
+        #: Why the program was ended, whatever it made of that.
+        self.failure: DspexError | None = None
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a request, replayed or new. Both are in lm15's canonical form.
@@ -130,8 +137,16 @@ class RunEngine:
             repair=exchange is not None and exchange.is_repair,
             estimate=lambda: Estimate(*estimate(request, self.endpoint.rates)),
             request=request,
+            batch=self._batch_aim(),
         )
         return response, preview
+
+    def _batch_aim(self) -> BatchAim | None:
+        """How the calls reach a batch API, if they do. Raises ModelError."""
+        route = self.run.route
+        if route.kind != "batch" or self._declared is None or self.run.waits is None:
+            return None
+        return batch_aim(self.endpoint, self._declared, route)
 
     @property
     def cut_words(self) -> str:
@@ -169,7 +184,7 @@ class RunEngine:
         try:
             response = await self._complete(request, preview, notes)
             refuse_broken_calls(response)
-        except _UPSTREAM as error:
+        except UPSTREAM as error:
             raise model_error(
                 error,
                 model=endpoint.model,
@@ -177,17 +192,7 @@ class RunEngine:
                 key_variable=self.run.program.api_key_env if endpoint.model == self.run.program.model else None,
                 longest_wait=endpoint.longest_wait,
             ) from None
-        provider = endpoint.route.provider
-        prompt_tokens, completion_tokens = tokens(response, provider)
-        notes.is_usage_unknown = not is_usage_known(response, provider)
-        return Answer(
-            response={**response_to_dict(response), **({_END_UNKNOWN: True} if notes.finish_reason else {})},
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            cost_usd=cost_usd(response, provider, await endpoint.rates_of(response.model)),
-            request_id=_request_id(response),
-            notes={**notes.as_data(), **noted},
-        )
+        return await read_answer(endpoint, response, notes, noted)
 
     async def _complete(self, request: Mapping[str, Any], preview: Preview | None, notes: CallNotes) -> Response:
         """The reply to the request; to one with a simpler schema, if the server does not know all of its keywords."""
@@ -208,6 +213,23 @@ class RunEngine:
         if preview is None:
             return await self.endpoint.complete(request)
         return await complete_streamed(self.endpoint, request, preview)
+
+
+async def read_answer(
+    endpoint: Endpoint, response: Response, notes: CallNotes, noted: Mapping[str, Any] = MappingProxyType({})
+) -> Answer:
+    """A response as it is stored, with its use and what it cost; ``noted`` is recorded with it."""
+    provider = endpoint.route.provider
+    prompt_tokens, completion_tokens = tokens(response, provider)
+    notes.is_usage_unknown = not is_usage_known(response, provider)
+    return Answer(
+        response={**response_to_dict(response), **({_END_UNKNOWN: True} if notes.finish_reason else {})},
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost_usd=cost_usd(response, provider, await endpoint.rates_of(response.model)),
+        request_id=_request_id(response),
+        notes={**notes.as_data(), **noted},
+    )
 
 
 def _request_id(response: Response) -> str | None:

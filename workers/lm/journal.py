@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from dspex.store.lifecycle.lm_calls import LMCall
+from dspex.store.lifecycle.parked import KnownCall
 from workers.adapters.contract import ModelUse
 
 __all__ = ["AttemptJournal", "CallStore"]
@@ -43,6 +44,10 @@ class AttemptJournal:
         # Numbers are given as calls begin, so that a replay keeps their order; a call that fails leaves a gap.
         self._next: defaultdict[bytes, int] = defaultdict(int)
         self._calls: list[LMCall] = []
+        #: The calls that earlier attempts waited for and that have no answer: all, and those not asked for again.
+        self._waits: list[KnownCall] = []
+        self._unasked: defaultdict[bytes, deque[KnownCall]] = defaultdict(deque)
+        self._current: dict[tuple[bytes, int], KnownCall] = {}
         self._given: set[bytes] = set()
         self._faulty: set[bytes] = set()
         self._blamed: set[bytes] = set()
@@ -55,6 +60,22 @@ class AttemptJournal:
             if not call.rejected:
                 self._known[call.request_hash].append(call)
 
+    def recall_waits(self, waits: Iterable[KnownCall]) -> None:
+        """Add the calls that earlier attempts waited for, and that are not answered."""
+        for wait in waits:
+            self._waits.append(wait)
+            self._unasked[wait.request_hash].append(wait)
+            self._next[wait.request_hash] = max(self._next[wait.request_hash], wait.occurrence + 1)
+
+    def wait_of(self, request_hash: bytes, occurrence: int) -> KnownCall | None:
+        """The wait of an earlier attempt for the call that was begun with this number, if there was one."""
+        return self._current.get((request_hash, occurrence))
+
+    @property
+    def unused(self) -> int:
+        """How many answers of models this attempt has not asked for."""
+        return sum(call.is_of_model for calls in self._known.values() for call in calls)
+
     def find(self, request_hash: bytes) -> LMCall | None:
         """The call to replay for this request; None when it has to be made."""
         self._given.add(request_hash)
@@ -65,21 +86,28 @@ class AttemptJournal:
         self.replayed += call.attempt < self.attempt
         return call
 
-    def find_tool(self, digest: bytes) -> LMCall | None:
-        """The tool call to replay; None when the tool is to be called. A bad answer is no fault of its result."""
+    def find_other(self, digest: bytes) -> LMCall | None:
+        """The entry to replay that is no model's: a tool's result, for example. A bad answer is no fault of it."""
         waiting = self._known.get(digest)
         return waiting.popleft() if waiting else None
 
     def rewind(self) -> None:
         """The program begins again: what is known, and what this attempt has asked, is found again in its order."""
         self._known.clear()
+        self._unasked.clear()
+        for wait in self._waits:
+            self._unasked[wait.request_hash].append(wait)
         self.replayed = 0
         for call in self._calls:
             if not call.rejected:
                 self._known[call.request_hash].append(call)
 
     def begin(self, request_hash: bytes) -> int:
-        """Number a call that is about to be made: its occurrence."""
+        """Number a call that is about to be made: its occurrence. A call that was waited for has its number already."""
+        if unasked := self._unasked.get(request_hash):
+            wait = unasked.popleft()
+            self._current[request_hash, wait.occurrence] = wait
+            return wait.occurrence
         occurrence = self._next[request_hash]
         self._next[request_hash] += 1
         return occurrence
@@ -129,11 +157,19 @@ class AttemptJournal:
             "cost_usd": sum(costs, 0.0) if costs or not calls else None,
             "replayed_lm_calls": self.replayed,
             "unpriced_lm_calls": len(calls) - len(costs),
+            **self._saved(calls),
         }
+
+    @staticmethod
+    def _saved(calls: Sequence[LMCall]) -> dict[str, float]:
+        """What the calls through batch APIs cost less than ordinary ones; nothing without such calls."""
+        priced = [(call.list_cost_usd, call.cost_usd) for call in calls]
+        saved = [listed - cost for listed, cost in priced if listed is not None and cost is not None]
+        return {"saved_usd": sum(saved)} if saved else {}
 
     @property
     def _model_calls(self) -> list[LMCall]:
-        return [call for call in self._calls if not call.is_tool]
+        return [call for call in self._calls if call.is_of_model]
 
 
 def _place(call: LMCall) -> tuple[bytes, int, int]:

@@ -25,12 +25,13 @@ async def engine_of(run: Run, endpoints: Endpoints) -> RunEngine:
         run,
         await endpoints.of(model),
         headers=await endpoints.headers(model),
+        declared=model,
         fallback=[partial(_fallback, run, endpoints, other) for other in run.program.fallback_models],
     )
 
 
 async def _fallback(run: Run, endpoints: Endpoints, model: Model) -> RunEngine:
-    """Raises ModelError."""
+    """Its calls go through no batch API: the execution has waited for the first model. Raises ModelError."""
     endpoint = await endpoints.of(model)
     return RunEngine(
         run,

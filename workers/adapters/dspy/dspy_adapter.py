@@ -18,6 +18,7 @@ from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.utils.exceptions import AdapterParseError
 
 from dspex.errors import DspexError, ModelError, ProgramError
+from dspex.program.calls.tool_policy import tool_caller
 from dspex.program.models import LOCAL_MODEL, find_model
 from dspex.program.program import EXTRACTION, Program
 from dspex.settings import Settings
@@ -37,7 +38,8 @@ from workers.adapters.dspy.modules import HostedModule, host_module
 from workers.adapters.dspy.modules.mcp_tools import McpServers, found_tools
 from workers.adapters.dspy.modules.returned_values import extra_of, outputs_of, refuse_unfit
 from workers.adapters.dspy.prompts import UnreadableAnswer
-from workers.adapters.dspy.run_loop import BlocksLoop
+from workers.adapters.dspy.run_loop import BlocksLoop, EndsProgram
+from workers.adapters.dspy.run_tools import call_as_tool
 from workers.adapters.user_code import allowed_packages, load
 from workers.answers.candidates import AnswerReading
 from workers.lm.connect.endpoint import Endpoints, LocalModelUrl
@@ -118,8 +120,16 @@ class DspyAdapter:
                     run.extra.update(extra_of(run.program, returned))
         except BlocksLoop:
             return await self._again_in_a_thread(run)
-        except Exception as error:
+        except (Exception, EndsProgram) as error:
+            if run.waits is not None and run.waits.is_left:
+                raise asyncio.CancelledError from None
+            if engine.failure is not None:
+                raise engine.failure from None
+            if isinstance(error, EndsProgram):
+                raise
             raise _failure(error, run.program, engine) from None
+        if engine.failure is not None:  # the program caught its end
+            raise engine.failure
         return outputs
 
     async def _predict(self, hosted: _Hosted, current: HostedRun) -> Any:
@@ -140,14 +150,17 @@ class DspyAdapter:
         if run.program.prompt is not None:
             chosen = {name: value for name, value in chosen.items() if name != "adapter"}
         inputs = dspy_inputs(run.program.signature, run.inputs, is_own=hosted.module.is_own)
-        found = find_model.set(named_models(run.program))
+        found, caller = find_model.set(named_models(run.program)), tool_caller.set(call_as_tool)
         with dspy.context(**settings | chosen):
             try:
                 return await hosted.module(**inputs)
             except BlocksLoop:
+                if run.waits is not None:
+                    run.waits.withdraw()
                 await current.loop.drain()
                 raise
             finally:
+                tool_caller.reset(caller)
                 find_model.reset(found)
 
     async def _again_in_a_thread(self, run: Run) -> Mapping[str, Any]:

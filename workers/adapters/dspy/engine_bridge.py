@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from dspy import lm15 as dspy_lm15
 from dspy.clients import call_result, execution
@@ -26,9 +26,10 @@ from dspy.utils.callback import with_callbacks
 
 from dspex.errors import DspexError, ModelError, ProgramError
 from dspex.program.modules import is_within
-from workers.adapters.dspy.run_loop import RunLoop
+from workers.adapters.dspy.run_loop import EndsProgram, RunLoop
 from workers.adapters.dspy.thread_context import is_handed_on
 from workers.adapters.user_code import allowed_packages
+from workers.lm.bundles.batch_target import declared_model, format_of
 from workers.lm.connect.endpoint import Endpoints, NamedModel
 from workers.lm.engine import RunEngine
 from workers.lm.model_errors import LM15_RULES, RULES, ErrorRule, model_error
@@ -57,6 +58,8 @@ class HostedRun:
         self.history: list[Any] = []
         options = dict(engine.run.program.model_options)
         options.pop("extra_headers", None)  # the engine's
+        if engine.run.route.kind == "flex" and format_of(engine.endpoint.route) == "openai":
+            options.setdefault("service_tier", "flex")
         self.lm = RunLM(
             engine.endpoint.model,
             **options,
@@ -69,6 +72,11 @@ class HostedRun:
         )
         self._endpoints = endpoints
         self._others: dict[NamedModel, RunEngine] = {}
+
+    def end_program(self, error: DspexError) -> NoReturn:
+        """End the program with this error, which it cannot catch. Raises EndsProgram."""
+        self.engine.failure = error
+        raise EndsProgram
 
     async def complete(self, request: dspy_lm15.Request, model: NamedModel | None) -> dspy_lm15.Response:
         """Raises ContextLengthError, which DSPy's agents handle by shortening their history, and ModelError."""
@@ -88,7 +96,8 @@ class HostedRun:
                 raise RuntimeError("a run without endpoints has one model")
             endpoint = await self._endpoints.of_code(self.run.program, model)
             headers = await self._endpoints.headers_of_code(model)
-            known = RunEngine(self.run, endpoint, model.api_base, headers)
+            asked = declared_model(self.run.program, model)
+            known = RunEngine(self.run, endpoint, model.api_base, headers, declared=asked)
             self._others[model] = known
         return known
 

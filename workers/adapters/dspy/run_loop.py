@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-__all__ = ["BlocksLoop", "RunLoop", "running_loop"]
+__all__ = ["BlocksLoop", "EndsProgram", "RunLoop", "running_loop"]
 
 T = TypeVar("T")
 Ask = Callable[[], Coroutine[Any, Any, T]]
@@ -24,6 +24,10 @@ class BlocksLoop(BaseException):
 
     No Exception, so that a program which catches those does not catch this.
     """
+
+
+class EndsProgram(BaseException):
+    """The program must not go on, whatever it catches: its failure is known."""
 
 
 class RunLoop:
@@ -77,6 +81,13 @@ class RunLoop:
             return await result
         finally:
             self._asked.discard(asked)
+
+    def post(self, do: Callable[[], None]) -> None:
+        """Have the loop do something that takes no time; from any thread."""
+        if self.is_here:
+            do()
+        else:
+            self._loop.call_soon_threadsafe(do)
 
     async def drain(self) -> None:
         """Make no new call, and wait for those under way. Their answers are in the journal then."""

@@ -1,7 +1,8 @@
 """Tool calls of a run: what a tool returned is in the journal, so that a later attempt does not call it again.
 
 A result that is no data (see :mod:`workers.adapters.dspy.values.tool_values`), and an error, are not kept: such a tool
-is called again.
+is called again. A tool that ``dspex.tool`` marks as called once, or only after an approval, is different: both are
+kept, and before the call its intention is.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import dspy
 from dspy.utils.callback import with_callbacks
 
-from dspex.program.marked_functions import tool_options
-from workers.adapters.contract import ToolResult
+from dspex.errors import ProgramError
+from dspex.program.calls.tool_policy import key_of_call, policy_of
+from workers.adapters.contract import Decision, ToolResult
 from workers.adapters.dspy.engine_bridge import HostedRun, current_run
 from workers.adapters.dspy.thread_context import call_in_thread
 from workers.adapters.dspy.values.tool_values import NotKeptError, kept, made_again
 from workers.attempt.sync_threads import run_sync
 from workers.observe.tracing import tool_call
 
-__all__ = ["acall_tool", "call_tool"]
+__all__ = ["acall_tool", "call_as_tool", "call_tool"]
 
 _acall_plain = dspy.Tool.acall
 _call_plain = dspy.Tool.__call__
@@ -39,13 +42,18 @@ async def acall_tool(self: dspy.Tool, **arguments: Any) -> Any:
     if hosted is None or _is_dspys(self):
         return await inspect.unwrap(_acall_plain)(self, **arguments)
     call = _ToolCall(hosted, self, arguments)
-    known = await hosted.loop.acall(call.find)
+    known = await hosted.loop.acall(call.begin)
     if known is not None:
-        return known.value
-    with tool_call(self.name), call:
-        parsed = self._validate_and_parse_args(**arguments)
-        result = await _result(self.func, parsed, in_thread=hosted.loop.is_here)
-        call.show(result)
+        return _known_value(known)
+    try:
+        with tool_call(self.name), key_of_call(call.key), call:
+            parsed = self._validate_and_parse_args(**arguments)
+            result = await _result(self.func, parsed, call.policy.timeout, in_thread=hosted.loop.is_here)
+            call.show(result)
+    except Exception as error:
+        failed = error
+        await hosted.loop.acall(lambda: call.keep_error(failed))
+        raise
     await hosted.loop.acall(lambda: call.keep(result))
     return result
 
@@ -58,21 +66,38 @@ def call_tool(self: dspy.Tool, **arguments: Any) -> Any:
         return inspect.unwrap(_call_plain)(self, **arguments)
     hosted.loop.refuse_to_block()
     call = _ToolCall(hosted, self, arguments)
-    known = hosted.loop.call(call.find)
+    known = hosted.loop.call(call.begin)
     if known is not None:
-        return known.value
-    with tool_call(self.name), call:
-        seconds = tool_options(self.func).timeout
-        call_plain = partial(inspect.unwrap(_call_plain), self, **arguments)
-        result = call_plain() if seconds is None else call_in_thread(call_plain, seconds)
-        call.show(result)
+        return _known_value(known)
+    try:
+        with tool_call(self.name), key_of_call(call.key), call:
+            seconds = call.policy.timeout
+            call_plain = partial(inspect.unwrap(_call_plain), self, **arguments)
+            result = call_plain() if seconds is None else call_in_thread(call_plain, seconds)
+            call.show(result)
+    except Exception as error:
+        failed = error
+        hosted.loop.call(lambda: call.keep_error(failed))
+        raise
     hosted.loop.call(lambda: call.keep(result))
     return result
 
 
-async def _result(function: Callable[..., Any], arguments: Mapping[str, Any], *, in_thread: bool) -> Any:
-    """Raises TimeoutError when the call takes longer than the function's own options allow."""
-    seconds = tool_options(function).timeout
+def call_as_tool(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """A call of a marked function by the code of a program: its result, or what is awaited for it."""
+    made = _tool_of(function)
+    return made.acall(**arguments) if _is_async(function) else made(**arguments)
+
+
+@lru_cache(maxsize=256)
+def _tool_of(function: Callable[..., Any]) -> dspy.Tool:
+    return dspy.Tool(function)
+
+
+async def _result(
+    function: Callable[..., Any], arguments: Mapping[str, Any], seconds: float | None, *, in_thread: bool
+) -> Any:
+    """Raises TimeoutError when the call takes longer than ``seconds``."""
     try:
         async with asyncio.timeout(seconds) as limit:
             if _is_async(function) or not in_thread:
@@ -87,42 +112,154 @@ async def _result(function: Callable[..., Any], arguments: Mapping[str, Any], *,
 
 
 class _ToolCall:
-    """One call, recorded in the trail when its block ends."""
+    """One call, recorded in the trail when its block ends. The program is not left within the block."""
 
     def __init__(self, hosted: HostedRun, tool: dspy.Tool, arguments: Mapping[str, Any]) -> None:
+        self._hosted = hosted
         self._run = hosted.run
-        self._name = str(tool.name)
+        self._loop = hosted.loop
+        self.name = str(tool.name)
+        self.policy = policy_of(tool.func)
         self._given = arguments
         self._arguments = _kept(arguments)
-        self._digest = None if self._arguments is None else _digest(self._name, self._arguments.value)
+        self._digest = None if self._arguments is None else _digest(self.name, self._arguments.value)
+        self._is_durable = self.policy.once or self.policy.approve
         self._began_at: datetime | None = None
+        self._under_way: AbstractContextManager[None] | None = None
+        #: What ``dspex.idempotency_key`` returns.
+        self.key = ""
 
-    async def find(self) -> ToolResult | None:
-        """What an earlier attempt got from this call."""
-        known = None if self._digest is None else self._run.journal.tool_result(self._digest, self._name)
+    async def begin(self) -> ToolResult | None:
+        """What an earlier attempt got from this call, or what stands in its place; None when it is to be made.
+
+        Raises ProgramError ``tool_outcome_unknown``, and for arguments that cannot be stored.
+        """
+        self._number()
+        known = self._known()
+        if known is None and self._is_durable:
+            known = await self._permitted()
+        if known is None and self._run.waits is not None:
+            self._under_way = self._run.waits.under_way()
+            self._under_way.__enter__()
+        return known
+
+    def _known(self) -> ToolResult | None:
+        """What an earlier attempt got; None as well if it is of a class that is not there any more.
+
+        Raises ProgramError for a durable tool then.
+        """
+        known = None if self._digest is None else self._run.journal.tool_result(self._digest, self.name)
         try:
-            return None if known is None else ToolResult(made_again(known.value))
-        except NotKeptError:  # its class is not there any more
+            return known and ToolResult(made_again(known.value), known.error)
+        except NotKeptError:
+            if self._is_durable:
+                raise ProgramError(
+                    f"the result of tool {self.name!r} is of a class that is not there any more", tool=self.name
+                ) from None
             return None
 
+    def _number(self) -> None:
+        """Name the call among equal ones: each durable one has its own result and intention."""
+        waits = self._run.waits
+        if self._digest is None and self._is_durable:
+            raise ProgramError(
+                f"tool {self.name!r} is called with arguments that cannot be stored: a tool with once or approve needs "
+                "data", tool=self.name,
+            )  # fmt: skip
+        digest = self._digest or self.name
+        place = 0 if waits is None else waits.tool_place(digest)
+        self.key = hashlib.sha256(f"{self._run.execution_id}:{digest}:{place}".encode()).hexdigest()[:32]
+        if self._is_durable:
+            self._digest = hashlib.sha256(f"{digest}:{place}".encode()).hexdigest()
+
+    async def _permitted(self) -> ToolResult | None:
+        """None when the call may be made; else what the agent observes in its place."""
+        waits, digest = self._run.waits, str(self._digest)
+        if waits is None:
+            return None
+        if self.policy.approve:
+            decision = await waits.decision(digest, self.name, self._stored_arguments, self.policy.expires)
+            if not decision.approved:
+                return await self._rejected(decision)
+        if self.policy.once and not await waits.intend(digest, self.name):
+            return await self._of_unknown_outcome()
+        return None
+
+    async def _of_unknown_outcome(self) -> ToolResult | None:
+        """An earlier attempt began this call, and its worker died before the result was stored."""
+        waits = self._run.waits
+        assert waits is not None
+        if self.policy.on_unknown == "fail":
+            self._hosted.end_program(ProgramError(
+                f"tool {self.name!r} was called in an earlier attempt, and its result is not known: find out what it "
+                'did; on_unknown="retry" or "approve" of dspex.tool calls it again',
+                code="tool_outcome_unknown", tool=self.name, key=self.key,
+            ))  # fmt: skip
+        if self.policy.on_unknown == "approve":
+            again = hashlib.sha256(f"{self._digest}:again".encode()).hexdigest()
+            decision = await waits.decision(again, self.name, self._stored_arguments, self.policy.expires)
+            if not decision.approved:
+                return await self._rejected(decision)
+        return None
+
+    async def _rejected(self, decision: Decision) -> ToolResult:
+        """The rejection, as the agent observes it."""
+        note = f": {decision.note}" if decision.note else ""
+        text = f"The call of {self.name} was rejected by {decision.by}{note}"
+        await self._store(text)
+        return ToolResult(text)
+
     async def keep(self, result: Any) -> None:
-        value, arguments = _kept(result), self._arguments
-        if value is None or arguments is None or self._digest is None:
-            return
-        assert self._began_at is not None
-        await self._run.journal.keep_tool_result(self._digest, self._name, value.value, self._began_at, arguments.value)
+        """Store what the tool returned."""
+        value = _kept(result)
+        if value is not None and self._digest is not None:
+            await self._store(value.value)
+        elif self._is_durable:
+            await self._store(str(result))  # known to have been called is what counts
+
+    async def keep_error(self, error: Exception) -> None:
+        """Store what a tool raised that must not be called again."""
+        if self._is_durable:
+            await self._store(None, error={"type": type(error).__name__, "message": str(error)})
 
     def show(self, result: Any) -> None:
         """In the span of the call, where traces have such content."""
         self._run.journal.show_tool(self._given, result)
 
+    async def _store(self, value: Any, error: Mapping[str, str] | None = None) -> None:
+        began_at = self._began_at or self._run.trail.now()
+        await self._run.journal.keep_tool_result(
+            str(self._digest), self.name, value, began_at, self._stored_arguments, error=error,
+            always=self._is_durable,
+        )  # fmt: skip
+
+    @property
+    def _stored_arguments(self) -> Mapping[str, Any]:
+        assert self._arguments is not None  # else the call has no digest, and is neither kept nor durable
+        stored: Mapping[str, Any] = self._arguments.value
+        return stored
+
     def __enter__(self) -> None:
         self._began_at = self._run.trail.now()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._under_way is not None:
+            self._loop.post(lambda: _exit(self._under_way))
         if kind is None or issubclass(kind, Exception):
             failed = {} if kind is None else {"error": kind.__name__}
-            self._run.trail.record("tool_call", began_at=self._began_at, tool=self._name, ok=kind is None, **failed)
+            self._run.trail.record("tool_call", began_at=self._began_at, tool=self.name, ok=kind is None, **failed)
+
+
+def _exit(entered: AbstractContextManager[None] | None) -> None:
+    if entered is not None:
+        entered.__exit__(None, None, None)
+
+
+def _known_value(known: ToolResult) -> Any:
+    """What an earlier attempt got; an error is raised again, under its name."""
+    if known.error is None:
+        return known.value
+    raise type(known.error["type"], (Exception,), {})(known.error["message"])
 
 
 def _is_dspys(tool: dspy.Tool) -> bool:

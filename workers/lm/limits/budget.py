@@ -25,6 +25,9 @@ log = logging.getLogger("dspex.workers")
 #: Failures after which a call may have been billed: the answer may have been on its way.
 UNCERTAIN = frozenset({"model_timeout"})
 
+#: The part of an ordinary call's price that a call through a batch API costs.
+BATCH_SHARE = 0.5
+
 #: A reservation, and the cost of its call; None: the reserved amount.
 _Ended = tuple[UUID, float | None]
 
@@ -61,11 +64,7 @@ class Budgets:
         known.
         """
         if expected.cost_usd is None:
-            raise ModelError(
-                f"program {program!r} has a budget, and the price of model {model!r} is not known: no call is made. "
-                "Use a model with a known price, or deploy it without limits.max_cost_usd",
-                code="price_unknown", retryable=False, model=model,
-            )  # fmt: skip
+            raise _price_unknown(program, model)
         reservation = Reservation(uuid7(), program, expected.cost_usd)
         reserving = self._reserve.add(reservation)
         cost: float | None = 0.0
@@ -84,6 +83,14 @@ class Budgets:
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
 
+    async def reserve_for_wait(self, id: UUID, program: str, model: str, expected: Estimate) -> None:
+        """Reserve what a call through a batch API may cost, until it is answered. Raises as :meth:`reserve` does."""
+        if expected.cost_usd is None:
+            raise _price_unknown(program, model)
+        usd = expected.cost_usd * BATCH_SHARE
+        if refused := await self._reserve.add(Reservation(id, program, usd, is_of_wait=True)):
+            raise Deferred(code=refused, delay_seconds=0.0)
+
     async def _end(self, reserving: asyncio.Future[str | None], id: UUID, cost: float | None) -> None:
         if await reserving is None:
             await self._settle.add((id, cost))
@@ -100,6 +107,14 @@ class Budgets:
                 name = next(r.program for r in reservations if r.id == id)
                 log.error("program %r is paused: %s", name, paused_reason)
         return [answers.get(r.id, "budget_exceeded") for r in reservations]
+
+
+def _price_unknown(program: str, model: str) -> ModelError:
+    return ModelError(
+        f"program {program!r} has a budget, and the price of model {model!r} is not known: no call is made. "
+        "Use a model with a known price, or deploy it without limits.max_cost_usd",
+        code="price_unknown", retryable=False, model=model,
+    )  # fmt: skip
 
 
 async def _settle_all(connection: Connection, ended: Sequence[_Ended]) -> list[None]:

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import redis
 
@@ -233,6 +233,19 @@ class CallLimits:
         finally:
             if permit is not None:
                 permit.give(call.answer)
+
+    async def reserve_for_wait(self, id: UUID, model: str, estimate: Callable[[], Estimate] | None) -> None:
+        """Reserve what a call through a batch API may cost. Limits of rate do not hold for it; the provider has some.
+
+        Raises Deferred, and ModelError (``price_unknown``).
+        """
+        if self._budgets is None:
+            return
+        expected = estimate() if estimate else UNKNOWN_ESTIMATE
+        try:
+            await self._budgets.reserve_for_wait(id, self._program.name, model, expected)
+        except Deferred as error:
+            raise self._permits.deferred(self._program.name, error.code, 0.0) from None
 
     @asynccontextmanager
     async def _within_budget(self, model: str, expected: Estimate, call: PermittedCall) -> AsyncIterator[None]:
