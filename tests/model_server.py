@@ -1,5 +1,5 @@
 """A scriptable model server: OpenAI's chat API over real HTTP, with every way a provider can misbehave; and Azure's,
-Anthropic's and Gemini's (tests/model_dialects.py).
+Anthropic's and Gemini's (tests/model_dialects.py), and their batch APIs (tests/batch_api.py).
 
 ``python -m tests.model_server --port 0`` prints ``{"url": ...}`` and serves until it is stopped; the fixture
 :func:`model_server` runs it in a thread. Without a script it answers what the request asks for: JSON that fits the
@@ -31,6 +31,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.batch_api import BatchScript, add_batch_api
 from tests.model_dialects import ANTHROPIC, GEMINI, OPENAI, Dialect
 from tests.model_streams import is_streamed, stream_completion
 
@@ -158,7 +159,19 @@ def application() -> web.Application:
 
     async def forget(_: web.Request) -> web.Response:
         state.forget()
+        forget_batches()
         return web.json_response({})
+
+    def batch_answer(dialect: Dialect, body: dict[str, Any], model: str) -> tuple[int, dict[str, Any]]:
+        text = json.dumps(body, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        state.by_hash[digest] += 1
+        step = state.step_for(text)
+        if step.status >= 400:
+            return step.status, dialect.error(step.status, step.error)
+        return 200, dialect.reply(_completion(dialect.asked(body, model), step, digest))
+
+    forget_batches = add_batch_api(app, batch_answer)
 
     for dialect in (OPENAI, ANTHROPIC, GEMINI):
         for path in dialect.paths:
@@ -346,6 +359,14 @@ class ModelServer:
 
     def calls(self) -> dict[str, Any]:
         return self._ask("GET", "/calls")
+
+    def script_batches(self, script: BatchScript) -> None:
+        """Serve batches so from now on."""
+        self._ask("POST", "/batches/script", asdict(script))
+
+    def batches(self) -> dict[str, Any]:
+        """What was uploaded, created and answered through the batch APIs."""
+        return self._ask("GET", "/batches/counts")
 
     def forget(self) -> None:
         self._ask("DELETE", "/calls")

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from dspex.program.program import Program
-from workers.adapters.contract import Answer, Estimate, Run, ToolResult, Tries, once
+from workers.adapters.contract import Answer, BatchAim, Estimate, Run, ToolResult, Tries, once
 
 __all__ = ["MemoryJournal", "MemoryTrail", "a_run", "until"]
 
@@ -37,6 +37,7 @@ class MemoryJournal:
         repair: bool = False,
         estimate: Callable[[], Estimate] | None = None,
         request: Mapping[str, Any] | None = None,
+        batch: BatchAim | None = None,
     ) -> dict[str, Any]:
         self.repairs += repair
         self.hashes.append(request_hash)
@@ -53,7 +54,15 @@ class MemoryJournal:
         return ToolResult(waiting.pop(0)) if waiting else None
 
     async def keep_tool_result(
-        self, digest: str, tool: str, value: Any, began_at: datetime, arguments: Mapping[str, Any] | None = None
+        self,
+        digest: str,
+        tool: str,
+        value: Any,
+        began_at: datetime,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        error: Mapping[str, str] | None = None,
+        always: bool = False,
     ) -> None:
         """No later attempt of a test asks for it."""
 

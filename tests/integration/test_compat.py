@@ -181,7 +181,7 @@ async def test_a_later_attempt_pays_for_what_was_not_answered(
         first = await _attempt(pattern, server, adapter, calls, 1)
         total = len(server.requests())
         del calls.calls[len(calls.calls) // 2 :]  # the attempt was killed here
-        kept = sum(not call.is_tool for call in calls.calls)
+        kept = sum(call.is_of_model for call in calls.calls)
         assert (name, await _attempt(pattern, server, adapter, calls, 2)) == (name, first)
         assert (name, len(server.requests())) == (name, total - kept)
 

@@ -130,6 +130,8 @@ def triggers(connection: Any, table: str, switch: str) -> None:
 def set_status(connection: Any, id: UUID, before: str, after: str) -> None:
     """Force a status past the triggers, then take the transition with them."""
     shape = """worker_id = CASE WHEN :status = 'running' THEN id END,
+               waiting_for = CASE WHEN :status = 'waiting' THEN 'batch' END,
+               waiting_since = CASE WHEN :status = 'waiting' THEN now() END,
                finished_at = CASE WHEN :status IN ('completed', 'failed', 'cancelled') THEN now() END"""
     triggers(connection, "executions", "DISABLE")
     connection.execute(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import dspex
-from dspex.program.marked_functions import registered_setups, tool_options
+from dspex.program.calls.tool_policy import policy_of
+from dspex.program.marked_functions import registered_setups
 
 
 def test_a_setup_function_runs_once_whoever_calls_it_first() -> None:
@@ -73,10 +74,10 @@ def test_a_marked_tool_stays_the_function_that_it_is() -> None:
         return city
 
     assert weather("Paris") == plain("Paris") == "Paris"
-    assert (tool_options(weather).timeout, tool_options(plain).timeout, tool_options(len).timeout) == (2.0, None, None)
+    assert (policy_of(weather).timeout, policy_of(plain).timeout, policy_of(len).timeout) == (2, None, None)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, "2", True, 1e9])
 def test_a_timeout_is_a_number_of_seconds(timeout: Any) -> None:
-    with pytest.raises(ValueError, match="timeout: expected seconds"):
+    with pytest.raises(dspex.ValidationError, match="timeout: expected"):
         dspex.tool(timeout=timeout)

@@ -29,6 +29,11 @@ def trail(*entries: tuple[int, Sequence[str]]) -> list[tuple[int, str]]:
         ([SUBMIT, CLAIM, (1, ["retried"]), (2, ["claimed"]), (2, ["cancelled"])], Life(Status.CANCELLED, 2)),
         ([SUBMIT, CLAIM, (1, ["retried", "cancelled"])], Life(Status.CANCELLED, 1)),
         ([SUBMIT, CLAIM, (1, ["lease_expired", "recovered"])], Life(Status.QUEUED, 1)),
+        ([SUBMIT, CLAIM, (1, ["lm_call", "parked"])], Life(Status.WAITING, 1)),
+        ([SUBMIT, CLAIM, (1, ["parked"]), (1, ["approved", "resumed"]), (2, ["claimed"])], Life(Status.RUNNING, 2)),
+        ([SUBMIT, CLAIM, (1, ["parked"]), (1, ["failed"]), (1, ["retried"])], Life(Status.QUEUED, 1)),
+        ([SUBMIT, CLAIM, (1, ["parked", "cancelled"])], Life(Status.CANCELLED, 1)),
+        ([SUBMIT, CLAIM, (1, ["parked"]), (1, ["cancelled"])], Life(Status.CANCELLED, 1)),
         ([SUBMIT, (0, ["resealed"]), CLAIM, (1, ["resealed"]), COMPLETE, (1, ["resealed"])], Life(Status.COMPLETED, 1)),
     ],
 )
@@ -57,6 +62,10 @@ def test_a_legal_trail_leads_to_a_status(entries: list[tuple[int, list[str]]], l
         [SUBMIT, CLAIM, COMPLETE, (1, ["retried"])],
         [SUBMIT, CLAIM, COMPLETE, COMPLETE],
         [SUBMIT, CLAIM, CLAIM],
+        [SUBMIT, (0, ["parked"])],
+        [SUBMIT, CLAIM, (1, ["resumed"])],
+        [SUBMIT, CLAIM, (1, ["parked"]), (1, ["completed"])],
+        [SUBMIT, CLAIM, (1, ["parked"]), (1, ["claimed"])],
     ],
 )
 def test_an_illegal_trail_is_named_by_its_first_fault(entries: list[tuple[int, list[str]]]) -> None:

@@ -20,8 +20,8 @@ __all__ = ["FINAL", "READER", "Evidence", "Sighting"]
 #: The process that reads everything once all faults are over.
 READER = "reader"
 FINAL = frozenset({"completed", "failed", "cancelled"})
-#: Within an attempt: it runs, then it is queued for another, or over.
-_ORDER = {"running": 0, "queued": 1, "completed": 2, "failed": 2, "cancelled": 2}
+#: Within an attempt: it runs, perhaps waits, then it is queued for another, or over.
+_ORDER = {"running": 0, "waiting": 1, "queued": 2, "completed": 3, "failed": 3, "cancelled": 3}
 
 
 @dataclass(frozen=True, slots=True)

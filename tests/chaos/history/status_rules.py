@@ -36,7 +36,7 @@ def impossible_statuses(evidence: Evidence) -> Iterator[str]:
     for sightings in evidence.sightings.values():
         for sighting in sightings:
             begun, status = sighting.snapshot["attempts"], sighting.status
-            if begun < (status in ("running", "completed", "failed")):
+            if begun < (status in ("running", "waiting", "completed", "failed")):
                 yield f"{sighting.snapshot['id']} was {sighting}"
             if (status == "completed") != (sighting.snapshot["answer"] is not None):
                 yield f"{sighting.snapshot['id']} was {status} with the answer {sighting.snapshot['answer']!r}"

@@ -52,6 +52,10 @@ def operator_retries(events: Sequence[Event]) -> int:
     return sum(_by_operator(event) for event in events)
 
 
+#: What may happen to a parked execution.
+_WAITING = {"approved": "waiting", "rejected": "waiting", "resumed": "queued", "failed": "failed"}
+
+
 def _next(now: str, event: Event) -> str | None:
     """The status after an event; None for one that cannot happen now."""
     kind = event["kind"]
@@ -60,11 +64,15 @@ def _next(now: str, event: Event) -> str | None:
     if kind == "retried" and _by_operator(event):
         return "queued" if now in ("failed", "cancelled") else None
     if kind == "cancelled":
-        return "cancelled" if now in ("queued", "running") else None
+        return "cancelled" if now in ("queued", "running", "waiting") else None
+    if now == "waiting":
+        return _WAITING.get(kind)
     if now != "running":
         return None
     if kind in _AGAIN:
         return "queued"
+    if kind == "parked":
+        return "waiting"
     return _OVER.get(kind, "running")
 
 

@@ -23,7 +23,7 @@ from uuid_utils.compat import uuid7
 
 import dspex
 from tests.performance.bench.model import SECTIONS
-from workers.adapters.contract import Answer, Estimate, Run, Tries, once
+from workers.adapters.contract import Answer, BatchAim, Estimate, Run, Tries, once
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
 IN_FLIGHT = 500
@@ -43,6 +43,7 @@ class NoJournal:
         repair: bool = False,
         estimate: Callable[[], Estimate] | None = None,
         request: Mapping[str, Any] | None = None,
+        batch: BatchAim | None = None,
     ) -> dict[str, Any]:
         return (await tries(call)).response
 
@@ -50,7 +51,15 @@ class NoJournal:
         """No tool is called."""
 
     async def keep_tool_result(
-        self, digest: str, tool: str, value: Any, began_at: datetime, arguments: Mapping[str, Any] | None = None
+        self,
+        digest: str,
+        tool: str,
+        value: Any,
+        began_at: datetime,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        error: Mapping[str, str] | None = None,
+        always: bool = False,
     ) -> None:
         """No tool is called."""
 

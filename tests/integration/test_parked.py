@@ -1,0 +1,186 @@
+"""Programs that wait, through real workers: batches of several steps, approvals, tools called once, children."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dspex
+from dspex.client.client import Client
+from dspex.client.execution import Execution
+from dspex.embedded.embedded_servers import EmbeddedServers
+from tests.batch_api import BatchScript
+from tests.conftest import fresh_backends
+from tests.model_server import ModelServer, Step, model_server
+from tests.processes import WorkerProcess
+from tests.waiting import wait_for
+
+__all__ = ["model_server"]
+
+QA = dspex.signature(":string question -> :string answer")
+OWN = "tests.waiting_programs"
+SETTINGS = {
+    "DSPEX_PROGRAM_PACKAGES": OWN,
+    "DSPEX_BATCH_FILL_SECONDS": "0.2",
+    "DSPEX_BATCH_POLL_SECONDS": "0.1",
+    "DSPEX_BATCH_SETTLE_SECONDS": "1",
+    "DSPEX_LEASE_SECONDS": "2",
+}
+
+
+@pytest.fixture(scope="module")
+def desk(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client, and one worker for the tests of this module."""
+    with fresh_backends(servers) as backends:
+        worker = WorkerProcess(backends, tmp_path_factory.mktemp("desk") / "worker.log", SETTINGS)
+        try:
+            worker.wait_until_ready()
+            with Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
+                yield client
+        finally:
+            worker.stop()
+
+
+def deploy(client: Client, server: ModelServer, name: str, **settings: Any) -> dspex.Program:
+    program = dspex.Program(name, QA, model="openai/test", api_base=server.api_base, **settings)
+    client.deploy(program)
+    return program
+
+
+def waits(execution: Execution, reason: str) -> bool:
+    waiting = execution.refresh().waiting
+    return waiting is not None and waiting.reason == reason
+
+
+@pytest.mark.parametrize("module", ["Steps", "SyncSteps", "Gathered", "Threads", "CatchesAll"])
+def test_programs_of_several_steps_go_through_batches(desk: Client, model_server: ModelServer, module: str) -> None:
+    deploy(desk, model_server, module.lower(), module=f"{OWN}:{module}", route="batch")
+    batch = desk.submit_many(module.lower(), [{"question": f"number {n}"} for n in range(4)])
+    done = list(batch.as_completed(timeout=60))
+    assert [each.status for each in done] == ["completed"] * 4, [str(each.error) for each in done]
+    seen, calls = model_server.batches(), model_server.calls()
+    assert (calls["total"], seen["asked_twice"]) == (seen["requests"], 0), "no call went the ordinary way"
+    assert seen["requests"] == 12
+    assert seen["batches"] <= 12
+    for each in done:
+        kinds = each.audit_trail.kinds
+        assert kinds.count("parked") == kinds.count("resumed") >= 1
+        assert each.audit_trail.verify()
+        assert each.metrics.lm_calls == 3
+
+
+def test_calls_that_are_made_at_once_wait_together(desk: Client, model_server: ModelServer) -> None:
+    deploy(desk, model_server, "gathered", module=f"{OWN}:Gathered", route="batch")
+    execution = desk.submit("gathered", {"question": "together"})
+    execution.result(60)
+    parked = [event.data for event in execution.audit_trail if event.kind == "parked"]
+    assert [each["calls"] for each in parked] == [3]
+
+
+def test_late_requests_are_made_the_ordinary_way_or_fail(desk: Client, model_server: ModelServer) -> None:
+    model_server.script_batches(BatchScript(leave_out=1))
+    deploy(desk, model_server, "late")
+    falls_back = desk.submit("late", {"question": "a"}, route="batch")
+    assert falls_back.result(60)
+    assert model_server.calls()["total"] == 1
+    fails = desk.submit("late", {"question": "b"}, route="batch", otherwise="fail")
+    with pytest.raises(dspex.ExecutionFailed):
+        fails.result(60)
+    assert fails.cause_code == "batch_late"
+
+
+def test_an_execution_is_cancelled_while_it_waits(desk: Client, model_server: ModelServer) -> None:
+    model_server.script_batches(BatchScript(looks=None))
+    deploy(desk, model_server, "cancelled", route="batch")
+    execution = desk.submit("cancelled", {"question": "a"})
+    wait_for(lambda: waits(execution, "batch"), "it to wait")
+    assert execution.cancel()
+    assert execution.refresh().status is dspex.Status.CANCELLED
+
+
+# ----------------------------------------------------------------------------------------------------- tools, approvals
+
+
+def react(*tools: tuple[str, str]) -> list[Step]:
+    """An agent's steps: it calls these tools, and answers."""
+    steps = [
+        Step(outputs={"next_thought": "t", "next_tool_name": name, "next_tool_args": arguments})
+        for name, arguments in tools
+    ]
+    finish = Step(outputs={"next_thought": "t", "next_tool_name": "finish", "next_tool_args": "{}"})
+    return [*steps, finish, Step(outputs={"reasoning": "r", "answer": "done"})]
+
+
+@pytest.mark.parametrize("approved", [True, False])
+def test_a_tool_waits_for_an_approval(desk: Client, model_server: ModelServer, tmp_path: Path, approved: bool) -> None:
+    made = tmp_path / "made"
+    model_server.script(*react(("refund", f'{{"order": "{made}"}}')))
+    deploy(desk, model_server, f"agent_{approved}".lower(), module="react", tools=[f"{OWN}:refund"])
+    execution = desk.submit(f"agent_{approved}".lower(), {"question": "refund it"})
+    wait_for(lambda: waits(execution, "approval"), "it to wait")
+    (approval,) = desk.approvals(execution_id=execution.id)
+    assert (approval.tool, approval.arguments) == ("refund", {"order": str(made)})
+    assert not made.exists()
+    (desk.approve if approved else desk.reject)(execution.id, approval.call_id, note="as agreed", by="anna")
+    assert execution.result(60).answer == "done"
+    assert made.exists() is approved
+    observed = str(model_server.calls()["requests"][-1])
+    assert ("rejected by anna: as agreed" in observed) is not approved
+    assert execution.audit_trail.verify()
+
+
+def test_a_tool_that_is_called_once_is_not_called_again(
+    model_server: ModelServer, tmp_path: Path, start_worker: Callable[..., WorkerProcess], client: Client
+) -> None:
+    """Its worker dies between the intention and the call: what became of the call is not known."""
+    made = tmp_path / "made"
+    model_server.script(*react(("charge", f'{{"order": "{made}"}}')))
+    deploy(client, model_server, "charging", module="react", tools=[f"{OWN}:charge"])
+    dying = start_worker(**SETTINGS, DSPEX_FAILPOINTS="after_intention=kill")
+    execution = client.submit("charging", {"question": "charge it"})
+    assert dying.process.wait(60) == -signal.SIGKILL
+    start_worker(**SETTINGS)
+    with pytest.raises(dspex.ExecutionFailed):
+        execution.result(60)
+    assert execution.cause_code == "tool_outcome_unknown"
+    assert not made.exists()
+
+
+def test_the_code_of_a_program_calls_tools_itself(desk: Client, model_server: ModelServer, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    deploy(desk, model_server, "charges", module=f"{OWN}:Charges")
+    execution = desk.submit("charges", {"question": str(made)})
+    assert execution.result(60).answer.endswith(": charged")
+    assert made.exists()
+    assert "tool_call" in execution.audit_trail.kinds
+
+
+# ------------------------------------------------------------------------------------------------------------- children
+
+
+def test_a_program_calls_others_as_children(desk: Client, model_server: ModelServer) -> None:
+    deploy(desk, model_server, "answering")
+    deploy(desk, model_server, "asking", module=f"{OWN}:Asks", module_options={"program": "answering", "count": 20})
+    parent = desk.submit("asking", {"question": "what"})
+    result = parent.result(60)
+    assert result.answer.count("|") == 19
+    children = [each for each in desk.list(program="answering") if each.parent_id == parent.id]
+    assert len(children) == 20
+    assert all(each.status is dspex.Status.COMPLETED for each in children)
+    named = {event.data["child"] for event in parent.audit_trail if event.kind == "child"}
+    assert named == {str(each.id) for each in children}
+    assert parent.audit_trail.verify()
+
+
+def test_children_have_limits_and_fail_their_parent(desk: Client, model_server: ModelServer) -> None:
+    deploy(desk, model_server, "deep", module=f"{OWN}:Asks", module_options={"program": "deep", "count": 1})
+    parent = desk.submit("deep", {"question": "what"})
+    with pytest.raises(dspex.ExecutionFailed):
+        parent.result(60)
+    assert parent.cause_code == "child_failed"
+    codes = {each.cause_code for each in desk.list(program="deep")}
+    assert codes == {"child_failed", "child_limit"}
