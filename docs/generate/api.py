@@ -26,10 +26,14 @@ _SECTIONS = {
     "Signatures": (
         "signature", "Signature", "Field", "SignatureModel", "InputField", "OutputField", "register_type",
     ),
-    "Programs": ("Program", "Retry", "Model", "model", "tool", "setup", "Limits", "Action", "ProgramSummary"),
+    "Programs": (
+        "Program", "Retry", "Model", "model", "tool", "idempotency_key", "remote", "setup", "Limits", "Action",
+        "ProgramSummary",
+    ),
     "Clients": ("Client", "AsyncClient"),
     "Executions": (
-        "Execution", "AsyncExecution", "Status", "Result", "Metrics", "ModelCall", "ToolCall", "StreamEvent",
+        "Execution", "AsyncExecution", "Status", "Result", "Metrics", "ModelCall", "ToolCall", "StreamEvent", "Waiting",
+        "Approval", "Bundle",
     ),
     "Audit trail": ("AuditTrail", "AuditEvent"),
     "Batches": ("Batch", "AsyncBatch", "Progress", "BatchSummary", "Rejected"),
@@ -42,17 +46,18 @@ _INNER = {
     "Action": {"faults", "read"},
     "Model": {"read", "secret_names"},
     "Program": {
-        "content", "fallback_models", "from_content", "keeps_answers", "main_model", "manual_actions", "named_models",
-        "own_modules", "secret_names",
+        "calls_route", "content", "fallback_models", "from_content", "keeps_answers", "main_model", "manual_actions",
+        "named_models", "own_modules", "secret_names",
     },
+    "Bundle": {"of"},
     "Retry": {"faults"},
     "Limits": {"faults"},
     "Settings": {"model_post_init", "sections"},
 }  # fmt: skip
 #: Classes that only DSPex instantiates.
 _GIVEN = {
-    "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Execution", "ModelCall", "ProgramSummary",
-    "Result", "Settings", "Signature", "ToolCall",
+    "Approval", "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Bundle", "Execution",
+    "ModelCall", "ProgramSummary", "Result", "Settings", "Signature", "ToolCall",
 }  # fmt: skip
 
 

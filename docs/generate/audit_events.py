@@ -26,7 +26,7 @@ its beginning. No event contains an input, an output, an argument of a tool or a
 _KINDS = {
     "signature_compilation": ("the inputs' signature was compiled", "fingerprint"),
     "input_validation": ("the inputs were validated", "bytes, duration_ms"),
-    "submitted": ("the execution was stored", "program, version, priority"),
+    "submitted": ("the execution was stored", "program, version, (priority, or parent and depth of a child)"),
     "claimed": ("a worker began an attempt", "worker"),
     "traced": ("the attempt is in this OpenTelemetry trace", "trace_id"),
     "adapter_execution": (
@@ -35,8 +35,8 @@ _KINDS = {
     ),
     "lm_call": (
         "a model was called, or its answer was replayed from the journal",
-        "model, request, (duration_ms, prompt_tokens, completion_tokens, cost_usd, request_id, replayed, repair, "
-        "usage, schema, finish_reason, instead_of, because, error)",
+        "model, request, (duration_ms, prompt_tokens, completion_tokens, cost_usd, request_id, replayed, batch, "
+        "repair, usage, schema, finish_reason, instead_of, because, error)",
     ),
     "tool_call": (
         "the program called a tool, or was given its earlier result",
@@ -69,6 +69,19 @@ _KINDS = {
         "worker, host, pid, attempt, last_heartbeat_at, deadline_at, found_at",
     ),
     "resealed": ("values were sealed again, with this key, and the trail has their new hashes", "key"),
+    "parked": (
+        "the program was left, and the execution waits; `unused_answers`: answers of models that the program did not "
+        "ask for again",
+        "for, calls, (unused_answers)",
+    ),
+    "resumed": ("what it waited for came, and the execution was queued again", "for, waited_seconds"),
+    "approved": ("a call of a tool was approved", "tool, call, by"),
+    "rejected": ("a call of a tool was rejected, or its time ran out", "tool, call, by"),
+    "decision": ("the program received the decision about a call", "tool, approved, by"),
+    "child": (
+        "the program ran another one as a child execution, or its outcome was replayed",
+        "program, child, (replayed)",
+    ),
     "recovered": ("the execution was queued again after a worker was lost or stopped", "reason, or by"),
 }  # fmt: skip
 _RECORDED = (
@@ -77,6 +90,9 @@ _RECORDED = (
     re.compile(r"ELSE '(\w+)' END AS kind"),
     re.compile(r"THEN '(\w+)' ELSE '\w+' END AS kind"),
     re.compile(r"THEN '(\w+)' ELSE j\.next END"),
+    re.compile(r"json_build_object\('kind', '(\w+)'"),
+    re.compile(r"kind = \"(\w+)\" if"),
+    re.compile(r"kind = \"\w+\" if .* else \"(\w+)\""),
 )
 
 
