@@ -36,7 +36,7 @@ _KINDS = {
     "lm_call": (
         "a model was called, or its answer was replayed from the journal",
         "model, request, (duration_ms, prompt_tokens, completion_tokens, cost_usd, request_id, replayed, batch, "
-        "repair, usage, schema, finish_reason, instead_of, because, error)",
+        "repair, usage, schema, finish_reason, tier, instead_of, because, error)",
     ),
     "tool_call": (
         "the program called a tool, or was given its earlier result",

@@ -80,6 +80,53 @@ async def test_the_next_model_answers_for_one_that_is_out_of_reach(
     assert calls_of(again)[0]["model"] == "openai/second"
 
 
+CROWDED = Step(status=429, error={"code": "resource_unavailable", "message": "Resource Unavailable"})
+BUSY = Step(status=503, error={"code": "UNAVAILABLE", "message": "The model is overloaded."})
+
+
+def flex_run(server: ModelServer, model: str, **settings: Any) -> Run:
+    of = dspex.Program("p", QA, model=model, api_base=server.url, route="flex", **settings)
+    return replace(memory_run(of, ASKED)[0], route=of.calls_route)
+
+
+@pytest.mark.parametrize(
+    ("model", "tier", "short"), [("openai/test", "service_tier", CROWDED), ("gemini/test", "serviceTier", BUSY)]
+)
+async def test_the_standard_tier_is_asked_when_the_flex_tier_has_no_capacity(
+    model_server: ModelServer, adapter: DspyAdapter, model: str, tier: str, short: Step
+) -> None:
+    run = flex_run(model_server, model)
+    assert await adapter.execute(run)
+    (asked,) = model_server.calls()["requests"]
+    assert (asked[tier], calls_of(run)[0]["tier"]) == ("flex", "flex")
+
+    model_server.script(short)
+    run = flex_run(model_server, model)
+    assert await adapter.execute(run)
+    refused, asked = model_server.calls()["requests"][-2:]
+    assert (refused[tier], tier in asked) == ("flex", False)
+    (call,) = calls_of(run)
+    assert (call["tier"], call["because"]) == (
+        "standard",
+        "rate_limited" if short is CROWDED else "provider_unavailable",
+    )
+
+
+async def test_limits_of_the_caller_are_no_want_of_capacity(model_server: ModelServer, adapter: DspyAdapter) -> None:
+    model_server.script(Step(status=429, error={"code": "rate_limit_exceeded"}, times=3))
+    with pytest.raises(ModelError) as refused:
+        await adapter.execute(flex_run(model_server, "openai/test"))
+    assert refused.value.code == "rate_limited"
+    assert {asked["service_tier"] for asked in model_server.calls()["requests"]} == {"flex"}
+
+
+async def test_a_program_may_wait_for_the_flex_tier(model_server: ModelServer, adapter: DspyAdapter) -> None:
+    model_server.script(CROWDED)
+    run = flex_run(model_server, "openai/test", otherwise="fail")
+    assert await adapter.execute(run)
+    assert [asked["service_tier"] for asked in model_server.calls()["requests"]] == ["flex", "flex"]
+
+
 async def test_a_request_that_is_at_fault_is_not_sent_to_another_model(
     model_server: ModelServer, adapter: DspyAdapter
 ) -> None:

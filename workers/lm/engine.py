@@ -27,6 +27,7 @@ from workers.lm.connect.endpoint import Endpoint
 from workers.lm.connect.http_transport import extra_headers, last_request_id
 from workers.lm.cost import cost_usd, estimate, is_usage_known, tokens
 from workers.lm.exchange import Exchange, current_exchange
+from workers.lm.flex_tier import ask_at_tier
 from workers.lm.model_errors import clean_request_id, model_error
 from workers.lm.replay import answer_text, request_hash
 from workers.lm.replies.call_notes import CallNotes, current_notes
@@ -129,10 +130,14 @@ class RunEngine:
         if self._adapt is not None:
             request = self._adapt(request)
         preview = Preview.of(self.run.stream, exchange)
+
+        def ask(sent: Mapping[str, Any], tier: Mapping[str, Any]) -> Awaitable[Answer]:
+            return self._ask(sent, preview, {**tier, **noted})
+
         response = await self.run.journal.perform(
             digest,
             self.endpoint.model,
-            lambda: self._ask(request, preview, noted),
+            lambda: ask_at_tier(request, ask, self.run.route, self.endpoint),
             tries=CallRetries(self.run.deadline),
             repair=exchange is not None and exchange.is_repair,
             estimate=lambda: Estimate(*estimate(request, self.endpoint.rates)),

@@ -29,7 +29,7 @@ from dspex.program.modules import is_within
 from workers.adapters.dspy.run_loop import EndsProgram, RunLoop
 from workers.adapters.dspy.thread_context import is_handed_on
 from workers.adapters.user_code import allowed_packages
-from workers.lm.bundles.batch_target import declared_model, format_of
+from workers.lm.bundles.batch_target import declared_model
 from workers.lm.connect.endpoint import Endpoints, NamedModel
 from workers.lm.engine import RunEngine
 from workers.lm.model_errors import LM15_RULES, RULES, ErrorRule, model_error
@@ -58,8 +58,6 @@ class HostedRun:
         self.history: list[Any] = []
         options = dict(engine.run.program.model_options)
         options.pop("extra_headers", None)  # the engine's
-        if engine.run.route.kind == "flex" and format_of(engine.endpoint.route) == "openai":
-            options.setdefault("service_tier", "flex")
         self.lm = RunLM(
             engine.endpoint.model,
             **options,
