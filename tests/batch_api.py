@@ -38,6 +38,8 @@ class BatchScript:
     ``lost``        looks at a batch find nothing
     ``status``      the HTTP status of every request to the batch API that is not 0
     ``drop_create``    so many requests that create a batch create it, and the connection is cut
+    ``create_status``  instead of being cut, they are answered with this HTTP status
+    ``keeps``       requests to cancel a batch are refused, because it ends
     """
 
     looks: int | None = 1
@@ -49,6 +51,8 @@ class BatchScript:
     lost: bool = False
     status: int = 0
     drop_create: int = 0
+    create_status: int = 0
+    keeps: bool = False
 
 
 @dataclass
@@ -156,6 +160,8 @@ async def _created(request: web.Request, state: _State, body: dict[str, Any]) ->
     """The reply to the request that created a batch; it may never arrive."""
     if state.script.drop_create:
         state.script.drop_create -= 1
+        if state.script.create_status:
+            return web.json_response({"error": {"message": "scripted"}}, status=state.script.create_status)
         assert request.transport is not None
         request.transport.abort()
     return web.json_response(body)
@@ -201,6 +207,8 @@ def _add_openai(app: web.Application, state: _State) -> None:
 
     async def cancel(request: web.Request) -> web.Response:
         batch = _of(state, request.match_info["id"])
+        if state.script.keeps:
+            return web.json_response({"error": {"message": "it ends"}}, status=400)
         batch.cancelled = True
         return web.json_response(_openai(batch))
 

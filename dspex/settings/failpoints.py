@@ -28,6 +28,7 @@ __all__ = [
     "AFTER_BATCH_LINE",
     "AFTER_BUNDLE_ANSWERS",
     "AFTER_BUNDLE_CREATED",
+    "AFTER_BUNDLE_INTENDED",
     "AFTER_BUNDLE_SENT",
     "AFTER_BUNDLE_STORED",
     "AFTER_BUNDLE_UPLOADED",
@@ -45,6 +46,7 @@ __all__ = [
     "BEFORE_PUBLISH",
     "BEFORE_RECOVER",
     "BEFORE_SETTLE",
+    "BETWEEN_BUNDLE_LINES",
     "BETWEEN_CHUNKS",
     "NAMES",
     "FailpointReached",
@@ -98,8 +100,14 @@ AFTER_INTENTION = "after_intention"
 #: In the leader, once the requests of a bundle are chosen and nothing is sent to the provider.
 AFTER_BUNDLE_STORED = "after_bundle_stored"
 
+#: In the leader, while it sends the requests of a bundle: some are sent, and others are not.
+BETWEEN_BUNDLE_LINES = "between_bundle_lines"
+
 #: In the leader, once the provider has the file of a bundle, and before that is recorded.
 AFTER_BUNDLE_UPLOADED = "after_bundle_uploaded"
+
+#: In the leader, once the intention to create a batch is committed, and before the request that creates it.
+AFTER_BUNDLE_INTENDED = "after_bundle_intended"
 
 #: In the leader, once the provider has created a batch, which is paid for, and before its id is recorded.
 AFTER_BUNDLE_SENT = "after_bundle_sent"

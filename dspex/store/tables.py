@@ -272,7 +272,14 @@ parked_calls = Table(
         "parked_at",
         postgresql_where=text("kind = 'batch' AND bundle_id IS NULL AND error IS NULL"),
     ),
-    Index("parked_calls_bundle", "bundle_id", postgresql_where=text("bundle_id IS NOT NULL")),
+    Index(
+        "parked_calls_bundle",
+        "bundle_id",
+        "execution_id",
+        "request_hash",
+        "occurrence",
+        postgresql_where=text("bundle_id IS NOT NULL"),
+    ),
     Index("parked_calls_approvals", "parked_at", postgresql_where=text("kind = 'approval' AND decision IS NULL")),
     Index("parked_calls_children", "child_id", postgresql_where=text("kind = 'child'")),
     Index(

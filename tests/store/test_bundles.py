@@ -170,6 +170,29 @@ async def test_a_batch_that_was_created_and_not_acknowledged_is_found(
     assert (seen["batches"], seen["requests"]) == (1, 3)
 
 
+@pytest.mark.parametrize("status", [408, 409, 500])
+async def test_an_answer_that_leaves_open_whether_a_batch_was_created_is_no_refusal(
+    database: Database, model_server: ModelServer, a_bundler: Opened, status: int
+) -> None:
+    model_server.script_batches(BatchScript(drop_create=1, create_status=status))
+    parked(database, target(model_server))
+    (ended,) = await run_until_ended(database, a_bundler(batch_settle_seconds=60))
+    assert (ended.answered, model_server.batches()["batches"]) == (3, 1)
+
+
+async def test_batches_without_names_are_created_one_after_the_other(
+    database: Database, model_server: ModelServer, a_bundler: Opened
+) -> None:
+    """The answer to the first creation is lost: the second waits until the first is known."""
+    model_server.script_batches(BatchScript(drop_create=2))
+    ids = parked(database, target(model_server, "anthropic"), 6)
+    made = a_bundler(batch_settle_seconds=60, batch_requests=3)
+    ended = await run_until_ended(database, made)
+    assert [each.answered for each in ended] == [3, 3]
+    assert len(answers(database, ids)) == 6
+    assert model_server.batches()["batches"] == 2
+
+
 async def test_a_file_that_was_uploaded_is_used(
     database: Database, model_server: ModelServer, a_bundler: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,18 +257,21 @@ async def test_a_provider_without_a_batch_api_leaves_the_requests_to_ordinary_ca
     assert {status(database, id) for id in ids} == {"queued"}
 
 
-async def test_a_revoked_key_is_waited_for(database: Database, model_server: ModelServer, a_bundler: Opened) -> None:
+@pytest.mark.parametrize("refusal", [401, 403, 429, 503])
+async def test_a_revoked_key_and_a_provider_that_is_away_are_waited_for(
+    database: Database, model_server: ModelServer, a_bundler: Opened, refusal: int
+) -> None:
     model_server.script_batches(BatchScript(looks=None))
     ids = parked(database, target(model_server))
     made = a_bundler()
     for _ in range(5):
         database.run(lambda c: c.execute(text("UPDATE dspex.bundles SET next_at = clock_timestamp()")))
         await made.run_once(lambda: True)
-    model_server.script_batches(BatchScript(status=401))
+    model_server.script_batches(BatchScript(status=refusal))
     database.run(lambda c: c.execute(text("UPDATE dspex.bundles SET next_at = clock_timestamp()")))
     await made.run_once(lambda: True)
     (troubled,) = all_bundles(database)
-    assert (troubled.state, str(troubled.trouble)[:8]) == ("running", "HTTP 401")
+    assert (troubled.state, str(troubled.trouble)[:8]) == ("running", f"HTTP {refusal}")
     model_server.script_batches(BatchScript())
     (ended,) = await run_until_ended(database, made)
     assert (ended.answered, ended.trouble) == (3, None)
@@ -266,6 +292,38 @@ async def test_a_batch_that_nobody_waits_for_is_cancelled(
     await run_until_ended(database, made)
     assert model_server.batches()["cancelled"] == 1
     assert {status(database, id) for id in ids} == {"cancelled"}
+
+
+async def test_a_bundle_that_nobody_waits_for_is_not_sent(
+    database: Database, model_server: ModelServer, a_bundler: Opened
+) -> None:
+    ids = parked(database, target(model_server))
+    made = a_bundler()
+    await made.run_once(lambda: True)
+    assert [each.state for each in all_bundles(database)] == ["uploaded"]
+    assert len(database.run(partial(control.cancel, ids=ids)).ended) == 3
+    await run_until_ended(database, made)
+    assert model_server.batches()["batches"] == 0
+    assert waits_of(database, ids[0]) == []
+
+
+async def test_a_batch_that_ends_while_it_is_to_be_cancelled_has_answers(
+    database: Database, model_server: ModelServer, a_bundler: Opened
+) -> None:
+    model_server.script_batches(BatchScript(looks=None))
+    ids = parked(database, target(model_server))
+    made = a_bundler()
+    for _ in range(4):
+        database.run(lambda c: c.execute(text("UPDATE dspex.bundles SET next_at = clock_timestamp()")))
+        await made.run_once(lambda: True)
+    past = "UPDATE dspex.bundles SET expires_at = clock_timestamp() - interval '1 second', next_at = clock_timestamp()"
+    database.run(lambda c: c.execute(text(past)))
+    model_server.script_batches(BatchScript(looks=None, keeps=True))
+    await made.run_once(lambda: True)
+    model_server.script_batches(BatchScript())
+    (ended,) = await run_until_ended(database, made)
+    assert (ended.answered, ended.failed) == (3, 0)
+    assert len(answers(database, ids)) == 3
 
 
 # --------------------------------------------------------------------------------------------- size, time and secrets

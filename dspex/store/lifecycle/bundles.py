@@ -28,6 +28,7 @@ __all__ = [
     "due",
     "forget_ended",
     "has_work",
+    "is_creating",
     "known_ids",
     "listing",
     "note_answers",
@@ -37,6 +38,7 @@ __all__ = [
     "request_cancel",
     "unbundled",
     "unneeded",
+    "unneeded_unsent",
     "waiting_calls",
 ]
 
@@ -66,14 +68,21 @@ def unbundled(connection: Connection) -> list[Unbundled]:
     return [Unbundled(*row) for row in connection.exec_driver_sql(_UNBUNDLED)]
 
 
-_HAS_WORK = """
+_UNNEEDED = """
+SELECT b.id FROM dspex.bundles b
+WHERE b.state = 'running' AND b.cancel_requested_at IS NULL AND NOT EXISTS (
+    SELECT FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
+    WHERE p.bundle_id = b.id AND e.finished_at IS NULL)
+"""
+_HAS_WORK = f"""
 SELECT EXISTS (SELECT FROM dspex.bundles WHERE state <> 'ended' AND next_at <= clock_timestamp())
     OR EXISTS (SELECT FROM dspex.parked_calls WHERE kind = 'batch' AND bundle_id IS NULL AND error IS NULL)
-"""
+    OR EXISTS ({_UNNEEDED})
+"""  # noqa: S608
 
 
 def has_work(connection: Connection) -> bool:
-    """Whether requests wait for a bundle, or bundles for their next step."""
+    """Whether requests wait for a bundle, bundles for their next step, or a provider for no execution."""
     return bool(connection.exec_driver_sql(_HAS_WORK).scalar())
 
 
@@ -294,12 +303,12 @@ def _call(row: Sequence[Any]) -> BundledCall:
     return BundledCall(row[0], bytes(row[1]), *row[2:])
 
 
-_UNNEEDED = """
-SELECT b.id FROM dspex.bundles b
-WHERE b.state = 'running' AND b.cancel_requested_at IS NULL AND NOT EXISTS (
+_UNNEEDED_UNSENT = f"""
+SELECT {_COLUMNS} FROM dspex.bundles b
+WHERE b.state IN ('created', 'uploaded') AND NOT EXISTS (
     SELECT FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
     WHERE p.bundle_id = b.id AND e.finished_at IS NULL)
-"""
+"""  # noqa: S608
 _REQUEST_CANCEL = """
 UPDATE dspex.bundles SET cancel_requested_at = clock_timestamp(), next_at = clock_timestamp()
 WHERE id = ANY(%(ids)s) AND state = 'running' AND cancel_requested_at IS NULL
@@ -309,6 +318,17 @@ WHERE id = ANY(%(ids)s) AND state = 'running' AND cancel_requested_at IS NULL
 def unneeded(connection: Connection) -> list[UUID]:
     """Running bundles that no unfinished execution waits for any more."""
     return list(connection.exec_driver_sql(_UNNEEDED).scalars())
+
+
+def unneeded_unsent(connection: Connection) -> list[StoredBundle]:
+    """Bundles that the provider does not have, and that no unfinished execution waits for any more."""
+    return [StoredBundle(*row) for row in connection.exec_driver_sql(_UNNEEDED_UNSENT)]
+
+
+def is_creating(connection: Connection, target: str) -> bool:
+    """Whether it is not known of a bundle for this target if the provider has it."""
+    asked = "SELECT EXISTS (SELECT FROM dspex.bundles WHERE state = 'creating' AND target = %(target)s)"
+    return bool(connection.exec_driver_sql(asked, {"target": target}).scalar())
 
 
 def request_cancel(connection: Connection, ids: Collection[UUID]) -> None:

@@ -30,6 +30,7 @@ class AnthropicBatches:
     most_requests = 100_000
     most_bytes = 256_000_000
     has_files = False
+    has_names = False
 
     def base(self, request: TransportRequest) -> str:
         return request.url.partition("?")[0].removesuffix("/messages")
@@ -63,11 +64,10 @@ class AnthropicBatches:
     async def cancel(self, http: BatchHttp, provider_id: str) -> None:
         await http.post(f"messages/batches/{provider_id}/cancel", {})
 
-    async def results(self, http: BatchHttp, state: ProviderBatch) -> AsyncIterator[BatchResult]:
+    async def results(self, http: BatchHttp, state: ProviderBatch) -> AsyncIterator[BatchResult | None]:
         url = state.body.get("results_url") or f"messages/batches/{state.provider_id}/results"
         async for line in http.lines(str(url)):
-            if (result := _result(line)) is not None:
-                yield result
+            yield _result(line)
 
 
 async def _body(lines: Lines) -> AsyncIterator[bytes]:

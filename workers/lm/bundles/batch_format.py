@@ -46,12 +46,14 @@ class BatchResult:
 class BatchFormat(Protocol):
     """A provider's batch API. Methods raise BatchRefused and BatchUnreachable.
 
-    ``has_files``: requests are uploaded before the batch is created, which costs nothing.
+    ``has_files``: requests are uploaded before the batch is created, which costs nothing. ``has_names``: a batch can be
+    found by the name that it was given.
     """
 
     most_requests: int
     most_bytes: int
     has_files: bool
+    has_names: bool
 
     def base(self, request: TransportRequest) -> str:
         """The address of the API, from the request of an ordinary call."""
@@ -81,6 +83,6 @@ class BatchFormat(Protocol):
 
     async def cancel(self, http: BatchHttp, provider_id: str) -> None: ...
 
-    def results(self, http: BatchHttp, state: ProviderBatch) -> AsyncIterator[BatchResult]:
-        """The results of a batch that is over. A line that cannot be read is left out."""
+    def results(self, http: BatchHttp, state: ProviderBatch) -> AsyncIterator[BatchResult | None]:
+        """The results of a batch that is over; None for one that cannot be read."""
         ...

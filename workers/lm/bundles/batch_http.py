@@ -32,7 +32,7 @@ class BatchRefused(Exception):
     @property
     def is_final(self) -> bool:
         """Whether the same request will be refused again."""
-        return self.status not in (401, 403, 408, 409, 425, 429)
+        return self.status not in (401, 403, 425, 429)
 
 
 class BatchUnreachable(Exception):
@@ -122,6 +122,8 @@ class BatchHttp:
 
 #: Headers of the captured request that belong to its body.
 _PER_REQUEST = frozenset({"content-type", "content-length", "accept", "host"})
+#: After these the request may have been carried out: the server gave up waiting, or an equal request is under way.
+_UNDECIDED = frozenset({408, 409})
 
 
 async def _refuse(response: aiohttp.ClientResponse) -> None:
@@ -129,6 +131,6 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
     if response.status < 300:
         return
     text = read_error(await response.content.read(64 * 1024)).text or ""
-    if 400 <= response.status < 500:
+    if 400 <= response.status < 500 and response.status not in _UNDECIDED:
         raise BatchRefused(response.status, text[:300])
     raise BatchUnreachable(f"HTTP {response.status}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from functools import partial
@@ -25,9 +27,11 @@ from dspex.settings import Settings
 from dspex.settings.failpoints import (
     AFTER_BUNDLE_ANSWERS,
     AFTER_BUNDLE_CREATED,
+    AFTER_BUNDLE_INTENDED,
     AFTER_BUNDLE_SENT,
     AFTER_BUNDLE_STORED,
     AFTER_BUNDLE_UPLOADED,
+    BETWEEN_BUNDLE_LINES,
     failpoint,
 )
 from dspex.store.database import Database
@@ -103,7 +107,7 @@ class Bundler:
 
     async def run_once(self, leads: Callable[[], bool]) -> None:
         """Do what is due, as long as this worker ``leads``. Raises BackendUnavailable."""
-        self._cancel_unneeded()
+        self._stop_unneeded()
         self._assemble()
         for bundle in self._database.run(bundles.due):
             if not leads():
@@ -129,9 +133,12 @@ class Bundler:
                 failpoint(AFTER_BUNDLE_STORED)
                 left -= taken
 
-    def _cancel_unneeded(self) -> None:
+    def _stop_unneeded(self) -> None:
+        """Have the provider cancel batches whose executions are all final, and send those not that it does not have."""
         if ids := self._database.run(bundles.unneeded):
             self._database.run(partial(bundles.request_cancel, ids=ids))
+        for bundle in self._database.run(bundles.unneeded_unsent):
+            self._end(bundle, "no execution waits for it")
 
     # ---------------------------------------------------------------------------------------------------------- steps
 
@@ -174,9 +181,16 @@ class Bundler:
 
     async def _create(self, bundle: StoredBundle, place: _Place, http: BatchHttp) -> None:
         """uploaded → creating → running."""
+        if not place.format.has_names and self._database.run(partial(bundles.is_creating, target=bundle.target)):
+            self._postpone(bundle, 1.0)  # of two batches without names, nobody knows which is which
+            return
+        asked_at = time.monotonic()
         if not self._record(bundle, "creating", seconds=self._settle_seconds):
             return
         intended = bundle._replace(state="creating")
+        if time.monotonic() - asked_at > self._settle_seconds / 2:
+            return  # the process was paused: another leader may be creating it
+        failpoint(AFTER_BUNDLE_INTENDED)
         try:
             made = await place.format.create(http, str(bundle.id), bundle.file_id, partial(self._lines, bundle, place))
         except BatchRefused:
@@ -195,7 +209,7 @@ class Bundler:
                 self._running(bundle, state)
                 return
         if (bundle.intended_seconds or 0.0) < self._settle_seconds:
-            self._database.run(partial(bundles.postpone, bundle=bundle, seconds=min(self._settle_seconds, 5.0)))
+            self._postpone(bundle, min(self._settle_seconds, 5.0))
         else:
             self._record(bundle, "uploaded")
 
@@ -207,27 +221,36 @@ class Bundler:
             return
         if bundle.is_expired and bundle.cancel_requested_at is None:
             self._database.run(partial(bundles.request_cancel, ids=[bundle.id]))
-            await place.format.cancel(http, state.provider_id)
+            await self._cancel(place, http, state)
         elif bundle.cancel_requested_at is not None and "cancel" not in state.state.lower():
-            await place.format.cancel(http, state.provider_id)
+            await self._cancel(place, http, state)
         pause = min(self._poll_seconds * PAUSE_GROWTH ** min(bundle.looks, 30), LONGEST_PAUSE_SECONDS)
         pause = self._poll_seconds if bundle.cancel_requested_at is not None else pause
-        postpone = partial(bundles.postpone, bundle=bundle, seconds=pause, provider_state=state.state)
-        self._database.run(postpone)
+        self._postpone(bundle, pause, state.state)
         if bundle.is_expired and (bundle.cancelling_seconds or 0.0) > CANCEL_SECONDS:
             self._end(bundle, "the provider did not end it in time")
+
+    @staticmethod
+    async def _cancel(place: _Place, http: BatchHttp, state: ProviderBatch) -> None:
+        """A provider refuses to cancel a batch that ended meanwhile."""
+        with suppress(BatchRefused):
+            await place.format.cancel(http, state.provider_id)
 
     async def _read(self, bundle: StoredBundle, place: _Place, http: BatchHttp, state: ProviderBatch) -> None:
         """Journal the answers. What is missing is looked for again, and then given up."""
         chunk: list[BatchResult] = []
+        is_whole = True
         async for result in place.format.results(http, state):
+            if result is None:
+                is_whole = False
+                continue
             chunk.append(result)
             if len(chunk) == ROWS:
                 await self._journal(bundle, place, chunk)
                 chunk = []
         await self._journal(bundle, place, chunk)
         missing = self._database.run(partial(bundles.calls_of, id=bundle.id, most=1))
-        if missing and bundle.reads < MOST_READS and state.state in _COMPLETE:
+        if missing and bundle.reads < MOST_READS and (state.state in _COMPLETE or not is_whole):
             self._database.run(partial(bundles.note_read, id=bundle.id))
             self._trouble(bundle, "results are missing")
         else:
@@ -330,6 +353,7 @@ class Bundler:
             for call in calls:
                 if call.is_waiting and (request := await self._wire(bundle, place, call)) is not None:
                     yield Line(call.custom_id, request)
+            failpoint(BETWEEN_BUNDLE_LINES)
             last = calls[-1]
             after = (last.execution_id, last.request_hash, last.occurrence)
 
@@ -345,11 +369,13 @@ class Bundler:
     # ----------------------------------------------------------------------------------------------------------- ends
 
     async def _refused(self, bundle: StoredBundle, error: BatchRefused) -> None:
-        """The provider refused a step: for good, so that its requests go another way, or for now."""
+        """The provider refused a step: for good, so that its requests go another way, or for now. A batch that runs is
+        given up only once the provider does not know it any more."""
         lost = bundle.state == "running" and error.status == 404
         if lost:
             self._database.run(partial(bundles.note_read, id=bundle.id))
-        if (error.is_final and not lost) or (lost and bundle.reads >= MOST_READS) or self._is_over_time(bundle):
+        ends = bundle.reads >= MOST_READS if lost else error.is_final and bundle.state != "running"
+        if ends or self._is_over_time(bundle):
             self._end(bundle, str(error))
         else:
             self._trouble(bundle, str(error))
@@ -380,6 +406,9 @@ class Bundler:
                 partial(bundles.note_answers, id=bundle.id, answered=0, failed=count, cost_usd=0.0, list_cost_usd=0.0)
             )
         self._record(bundle, "ended", provider_state=why[:200])
+
+    def _postpone(self, bundle: StoredBundle, seconds: float, provider_state: str | None = None) -> None:
+        self._database.run(partial(bundles.postpone, bundle=bundle, seconds=seconds, provider_state=provider_state))
 
     def _running(self, bundle: StoredBundle, state: ProviderBatch) -> None:
         self._record(

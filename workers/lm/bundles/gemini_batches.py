@@ -31,6 +31,7 @@ class GeminiBatches:
     most_requests = 50_000
     most_bytes = 20_000_000
     has_files = False
+    has_names = True
 
     def base(self, request: TransportRequest) -> str:
         return request.url.partition("/models/")[0]
@@ -69,14 +70,13 @@ class GeminiBatches:
     async def cancel(self, http: BatchHttp, provider_id: str) -> None:
         await http.post(f"{provider_id}:cancel", {})
 
-    async def results(self, http: BatchHttp, state: ProviderBatch) -> AsyncIterator[BatchResult]:
+    async def results(self, http: BatchHttp, state: ProviderBatch) -> AsyncIterator[BatchResult | None]:
         response = state.body.get("response") or {}
         inlined = response.get("inlinedResponses") or []
         if isinstance(inlined, dict):
             inlined = inlined.get("inlinedResponses") or []
         for item in inlined:
-            if isinstance(item, dict) and (result := _result(item)) is not None:
-                yield result
+            yield _result(item) if isinstance(item, dict) else None
 
 
 def _display_name(name: str) -> str:

@@ -32,6 +32,7 @@ class OpenAIBatches:
     most_requests = 50_000
     most_bytes = 200_000_000
     has_files = True
+    has_names = True
 
     def base(self, request: TransportRequest) -> str:
         return request.url.partition("?")[0].removesuffix("/chat/completions").removesuffix("/responses")
@@ -81,12 +82,11 @@ class OpenAIBatches:
     async def cancel(self, http: BatchHttp, provider_id: str) -> None:
         await http.post(f"batches/{provider_id}/cancel", {})
 
-    async def results(self, http: BatchHttp, state: ProviderBatch) -> AsyncIterator[BatchResult]:
+    async def results(self, http: BatchHttp, state: ProviderBatch) -> AsyncIterator[BatchResult | None]:
         for member in ("output_file_id", "error_file_id"):
             if file_id := state.body.get(member):
                 async for line in http.lines(f"files/{file_id}/content"):
-                    if (result := _result(line)) is not None:
-                        yield result
+                    yield _result(line)
 
 
 def _file_name(name: str) -> str:

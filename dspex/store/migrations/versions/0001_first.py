@@ -169,7 +169,8 @@ CREATE TABLE dspex.parked_calls (
 );
 CREATE INDEX parked_calls_unbundled ON dspex.parked_calls (target, parked_at)
     WHERE kind = 'batch' AND bundle_id IS NULL AND error IS NULL;
-CREATE INDEX parked_calls_bundle ON dspex.parked_calls (bundle_id) WHERE bundle_id IS NOT NULL;
+CREATE INDEX parked_calls_bundle ON dspex.parked_calls (bundle_id, execution_id, request_hash, occurrence)
+    WHERE bundle_id IS NOT NULL;
 CREATE INDEX parked_calls_approvals ON dspex.parked_calls (parked_at) WHERE kind = 'approval' AND decision IS NULL;
 CREATE INDEX parked_calls_children ON dspex.parked_calls (child_id) WHERE kind = 'child';
 CREATE INDEX parked_calls_expiring ON dspex.parked_calls (expires_at)
