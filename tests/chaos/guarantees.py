@@ -29,7 +29,7 @@ __all__ = ["assert_guarantees", "long", "paid_calls"]
 SUBMITTED = ["signature_compilation", "input_validation", "submitted"]
 TERMINAL = {"completed", "failed", "cancelled"}
 #: How an attempt may end.
-ENDINGS = TERMINAL | {"retried", "recovered"}
+ENDINGS = TERMINAL | {"retried", "recovered", "parked"}
 #: Endings that the reaper writes, in the place of a worker that is dead.
 BY_REAPER = "lease_expired"
 
@@ -78,7 +78,8 @@ def _faults(row: Mapping[str, Any], trail: AuditTrail, lives: Mapping[UUID, Mapp
 def _attempt_faults(
     row: Mapping[str, Any], entries: Sequence[Entry], lives: Mapping[UUID, Mapping[str, Any]]
 ) -> Iterable[str]:
-    """Entries come in pairs: an attempt is claimed, and it ends."""
+    """Entries come in pairs: an attempt is claimed, and it ends. A parked execution is resumed between two."""
+    entries = [entry for entry in entries if "resumed" not in _kinds(entry)]
     claims, ends = entries[::2], entries[1::2]
     if len(claims) != len(ends):
         yield f"attempt {claims[-1].attempt} never ended"

@@ -3,99 +3,116 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from functools import partial
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 import dspex
+from dspex.client.batch import Batch
 from dspex.client.client import Client
-from dspex.settings import failpoints
+from dspex.settings.failpoints import (
+    AFTER_BUNDLE_ANSWERS,
+    AFTER_BUNDLE_CREATED,
+    AFTER_BUNDLE_INTENDED,
+    AFTER_BUNDLE_SENT,
+    AFTER_BUNDLE_STORED,
+    AFTER_BUNDLE_UPLOADED,
+    BETWEEN_BUNDLE_LINES,
+)
 from tests.batch_api import BatchScript
+from tests.chaos.guarantees import assert_guarantees, long
 from tests.chaos.test_failpoints import dies
 from tests.model_server import ModelServer, model_server
 from tests.processes import WorkerProcess
-from tests.waiting import wait_for
 
-__all__ = ["model_server"]
+__all__ = ["SETTINGS", "assert_paid_once", "deploy", "model_server", "submit"]
 
-SETTINGS = {
+StartWorker = Callable[..., WorkerProcess]
+
+SETTINGS: dict[str, Any] = {
     "DSPEX_BATCH_FILL_SECONDS": "0.2",
     "DSPEX_BATCH_POLL_SECONDS": "0.1",
     "DSPEX_BATCH_SETTLE_SECONDS": "1",
     "DSPEX_LEASE_SECONDS": "1",
+    "DSPEX_PROGRAM_PACKAGES": "tests.waiting_programs",
 }
+SIGNATURE = dspex.signature(":string question -> :string answer")
+#: The model and the path of its server, by the format of the batch API.
+MODELS = {"openai": ("openai/test", "/v1"), "anthropic": ("anthropic/test", ""), "gemini": ("gemini/test", "")}
+#: More than are read from Postgres at a time.
 ROWS = 250
 
 
-@pytest.fixture
-def program(client: Client, model_server: ModelServer) -> str:
-    signature = dspex.signature(":string question -> :string answer")
+def deploy(client: Client, server: ModelServer, *, format: str = "openai", **settings: Any) -> None:
+    model, path = MODELS[format]
     client.deploy(
         dspex.Program(
-            "qa", signature, adapter="direct", model="openai/test", api_base=model_server.api_base, route="batch"
+            "qa", SIGNATURE, model=model, api_base=f"{server.url}{path}", route="batch",
+            retry=dspex.Retry(max_attempts=20), **settings,
         )
-    )
-    return "qa"
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        failpoints.AFTER_BUNDLE_STORED,
-        failpoints.AFTER_BUNDLE_UPLOADED,
-        failpoints.AFTER_BUNDLE_SENT,
-        failpoints.AFTER_BUNDLE_CREATED,
-        failpoints.AFTER_BUNDLE_ANSWERS,
-    ],
-)
+def submit(client: Client, rows: int) -> Batch:
+    return client.submit_many("qa", [{"question": f"number {n}"} for n in range(rows)])
+
+
+def assert_paid_once(client: Client, server: ModelServer, batch: Batch, requests: int) -> None:
+    """All are completed, and the ledger agrees with what the provider counted."""
+    done = list(batch.as_completed(timeout=240))
+    assert {each.status for each in done} == {dspex.Status.COMPLETED}, client.batch(batch.id).failures
+    seen = server.batches()
+    assert (seen["requests"], seen["asked_twice"], seen["answered"]) == (requests, 0, requests)
+    assert server.calls()["total"] == requests, "no call went the ordinary way"
+    assert sum(each.metrics.lm_calls for each in done) == requests
+    assert_guarantees(client, [each.id for each in done])
+
+
+def cases() -> Iterator[Any]:
+    """Two of them in each run of the tests, all in ``make chaos``."""
+    points = [
+        AFTER_BUNDLE_STORED, BETWEEN_BUNDLE_LINES, AFTER_BUNDLE_UPLOADED, AFTER_BUNDLE_INTENDED, AFTER_BUNDLE_SENT,
+        AFTER_BUNDLE_CREATED, AFTER_BUNDLE_ANSWERS,
+    ]  # fmt: skip
+    for format in MODELS:
+        for point in points:
+            if format == "openai" or point != AFTER_BUNDLE_UPLOADED:  # the others have no files
+                is_short = format == "openai" and point in (AFTER_BUNDLE_SENT, AFTER_BUNDLE_ANSWERS)
+                yield (format, point) if is_short else long(format, point)
+
+
+@pytest.mark.parametrize(("format", "point"), list(cases()))
 def test_a_bundle_is_paid_for_once(
-    client: Client, model_server: ModelServer, start_worker: Callable[..., WorkerProcess], program: str, point: str
+    client: Client, model_server: ModelServer, start_worker: StartWorker, format: str, point: str
 ) -> None:
     model_server.script_batches(BatchScript(looks=2))
+    deploy(client, model_server, format=format, adapter="direct")
     leader = start_worker(**SETTINGS, DSPEX_FAILPOINTS=f"{point}=kill")
-    batch = client.submit_many(program, [{"question": f"number {n}"} for n in range(ROWS)])
+    batch = submit(client, ROWS)
     dies(leader.process, point)
     start_worker(**SETTINGS)
-    done = list(batch.as_completed(timeout=90))
-    assert {each.status for each in done} == {dspex.Status.COMPLETED}
-    assert len(done) == ROWS
-    seen = model_server.batches()
-    assert (seen["requests"], seen["asked_twice"], seen["answered"]) == (ROWS, 0, ROWS)
-    assert model_server.calls()["total"] == ROWS, "no call went the ordinary way"
-    assert sum(each.metrics.lm_calls for each in done) == ROWS, "the ledger and the provider agree"
-    assert client.verify_audit() == {}
+    assert_paid_once(client, model_server, batch, ROWS)
 
 
-#: How many workers are killed.
-KILLS = 4
-
-
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("rows", "every_seconds"), [long(200, 2.0), long(2000, 5.0)])
 def test_programs_of_three_steps_survive_kill_after_kill(
-    client: Client, model_server: ModelServer, start_worker: Callable[..., WorkerProcess]
+    client: Client, model_server: ModelServer, start_worker: StartWorker, rows: int, every_seconds: float
 ) -> None:
     """The leader among them, at any moment. Every request is answered once."""
-    environment = {**SETTINGS, "DSPEX_PROGRAM_PACKAGES": "tests.waiting_programs"}
+    environment = {**SETTINGS, "DSPEX_BATCH_FILL_SECONDS": "2"}
     model_server.script_batches(BatchScript(looks=2))
-    signature = dspex.signature(":string question -> :string answer")
-    steps = dspex.Program(
-        "steps", signature, module="tests.waiting_programs:Steps", model="openai/test",
-        api_base=model_server.api_base, route="batch", retry=dspex.Retry(max_attempts=20),
-    )  # fmt: skip
-    client.deploy(steps)
+    deploy(client, model_server, module="tests.waiting_programs:Steps")
     workers = [start_worker(**environment), start_worker(**environment)]
-    batch = client.submit_many("steps", [{"question": f"number {n}"} for n in range(60)])
-
-    def is_under_way(number: int) -> bool:
-        return bool(model_server.batches()["answered"] > 30 * number)
-
-    for number in range(KILLS):
-        wait_for(partial(is_under_way, number), "some answers")
+    batch = submit(client, rows)
+    kills = 0
+    while batch.progress.finished < rows:
+        time.sleep(every_seconds)
         workers.pop(0).signal(signal.SIGKILL)
+        kills += 1
         workers.append(start_worker(**environment))
-    done = list(batch.as_completed(timeout=120))
-    assert {each.status for each in done} == {dspex.Status.COMPLETED}, client.batch(batch.id).failures
-    seen = model_server.batches()
-    assert (len(done), seen["requests"], seen["asked_twice"]) == (60, 180, 0)
-    assert sum(each.metrics.lm_calls for each in done) == 180
-    assert client.verify_audit() == {}
+    assert_paid_once(client, model_server, batch, 3 * rows)
+    sizes = model_server.batches()["sizes"]
+    print(f"{rows} rows, {3 * rows} requests in {len(sizes)} bundles {sizes}; {kills} workers killed")

@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store.database import Database
+from tests.batch_api import BatchScript
 from tests.chaos.guarantees import assert_guarantees, long
 from tests.chaos.history.paid import digest
 from tests.chaos.steps import body_of
@@ -37,6 +38,12 @@ __all__ = ["model_server"]
 DELAYS_MS = (50, 100, 200, 350, 500)
 WORKERS = 3
 KILL_SECONDS = 2.0
+SETTINGS = {
+    "DSPEX_LEASE_SECONDS": 3,
+    "DSPEX_BATCH_FILL_SECONDS": "0.5",
+    "DSPEX_BATCH_POLL_SECONDS": "0.2",
+    "DSPEX_BATCH_SETTLE_SECONDS": "2",
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Fleet:
 
     def _start(self) -> WorkerProcess:
         self._started += 1
-        return WorkerProcess(self._backends, self._logs / f"worker-{self._started}.log", {"DSPEX_LEASE_SECONDS": 3})
+        return WorkerProcess(self._backends, self._logs / f"worker-{self._started}.log", SETTINGS)
 
 
 @pytest.fixture
@@ -118,6 +125,14 @@ def test_everything_at_once(
             retry=dspex.Retry(max_attempts=100, backoff=0.05),
         )
     )
+    client.deploy(
+        dspex.Program(
+            "waits", dspex.signature(":string question, :integer calls -> :string answer"), adapter="direct",
+            model="openai/test", api_base=model_server.api_base, route="batch",
+            retry=dspex.Retry(max_attempts=100, backoff=0.05),
+        )
+    )  # fmt: skip
+    model_server.script_batches(BatchScript(looks=3))
     rows = [question(number, chance) for number in range(plan.executions)]
     wait_for(lambda: len(client.workers()) == WORKERS, "the fleet", timeout=60)
     with Producer(client, rows, plan.seconds * 0.9) as producer:
@@ -126,18 +141,27 @@ def test_everything_at_once(
     assert len(set(ids)) == plan.executions
     assert_guarantees(client, ids, timeout=240)
     assert {row["status"] for row in client._session.rows(ids)} == {"completed"}
-    needed = sum(row["calls"] for row in rows)
-    total, faults = payments(client, model_server, dict(zip(ids, rows, strict=True)))
+    asked = dict(zip(ids, rows, strict=True))
+    waited = {id: row for id, row in asked.items() if waits(row)}
+    called = {id: row for id, row in asked.items() if id not in waited}
+    needed = sum(row["calls"] for row in called.values())
+    total, faults = payments(client, model_server, called, waited)
     assert not faults, "\n".join(faults[:20])
     print(
         f"{plan.executions} executions completed once each; {fleet.kills} workers killed; {needed} calls needed, "
-        f"{total} made: {total - needed} were in flight at a kill; "
-        f"{sum(row['attempt'] for row in client._session.rows(ids)) - len(ids)} attempts were lost"
+        f"{total} made: {total - needed} were in flight at a kill; {len(waited)} calls through "
+        f"{model_server.batches()['batches']} bundles; "
+        f"{sum(row['attempt'] for row in client._session.rows(list(called))) - len(called)} attempts were lost"
     )
 
 
 def question(number: int, chance: random.Random) -> dict[str, Any]:
-    return {"question": f"number {number} takes {chance.choice(DELAYS_MS)} ms", "calls": chance.randint(1, 3)}
+    return {"question": f"number {number} takes {chance.choice(DELAYS_MS)} ms", "calls": chance.randint(0, 3)}
+
+
+def waits(row: dict[str, Any]) -> bool:
+    """Whether it goes to the program that waits for a provider's batches."""
+    return bool(row["calls"] == 0)
 
 
 def wreck(plan: Plan, servers: EmbeddedServers, fleet: Fleet) -> None:
@@ -187,21 +211,25 @@ class Producer:
 
     def _submit(self, number: int, row: dict[str, Any]) -> bool:
         try:
-            self.ids.append(self._client.submit("qa", row, idempotency_key=f"row {number}").id)
+            name = "waits" if waits(row) else "qa"
+            self.ids.append(self._client.submit(name, row, idempotency_key=f"row {number}").id)
         except dspex.BackendUnavailable:
             return False
         return True
 
 
-def payments(client: Client, server: ModelServer, rows: dict[UUID, dict[str, Any]]) -> tuple[int, list[str]]:
-    """How many calls the server saw, and what is wrong with them.
+def payments(
+    client: Client, server: ModelServer, rows: dict[UUID, dict[str, Any]], waited: dict[UUID, dict[str, Any]]
+) -> tuple[int, list[str]]:
+    """How many calls the server saw of those that do not wait, and what is wrong with all of them.
 
-    A lost attempt can take with it the one call that was in flight. Every other call is in the journal, and made once.
+    A lost attempt can take with it the one call that was in flight. Every other call is in the journal, and made once;
+    so is each that went through a batch.
     """
     seen: dict[str, int] = server.calls()["by_hash"]
-    total = sum(seen.values())
+    total = sum(seen.values()) - len(waited)
     attempts = {row["id"]: row["attempt"] for row in client._session.rows(list(rows))}
-    answers = journal(client)
+    answers = journal(client, rows)
     faults = []
     for id, row in rows.items():
         if len(answers[id]) != row["calls"]:
@@ -209,17 +237,23 @@ def payments(client: Client, server: ModelServer, rows: dict[UUID, dict[str, Any
         made = [seen.pop(digest(body), 0) for body in bodies(row["question"], answers[id])]
         if min(made) < 1 or sum(made) - len(made) > attempts[id] - 1:
             faults.append(f"{id}: its calls were made {made} times in {attempts[id]} attempts")
-    if seen:
-        faults.append(f"{len(seen)} requests that no journal knows")
+    batches = server.batches()
+    if len(seen) != len(waited) or set(seen.values()) - {1}:
+        faults.append(f"{len(seen)} requests that no journal knows, with {len(waited)} in batches: {seen.values()}")
+    if (batches["requests"], batches["asked_twice"], batches["answered"]) != (len(waited), 0, len(waited)):
+        faults.append(f"{len(waited)} requests wait, and the provider counts {batches}")
     return total, faults
 
 
-def journal(client: Client) -> dict[UUID, list[str]]:
+def journal(client: Client, ids: Collection[UUID]) -> dict[UUID, list[str]]:
     """The answers in the journal of each execution, in order."""
     database = Database(client.settings.backends().database_url, pool_size=1)
-    query = text("SELECT execution_id, response FROM dspex.lm_calls ORDER BY execution_id, created_at")
+    query = text(
+        "SELECT execution_id, response FROM dspex.lm_calls WHERE execution_id = ANY(:ids) "
+        "ORDER BY execution_id, created_at"
+    )
     found: dict[UUID, list[str]] = {}
-    for row in database.run(lambda connection: connection.execute(query).all()):
+    for row in database.run(lambda connection: connection.execute(query, {"ids": list(ids)}).all()):
         found.setdefault(row.execution_id, []).append(row.response["choices"][0]["message"]["content"])
     database.close()
     return found

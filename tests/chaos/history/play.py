@@ -116,7 +116,7 @@ def _read_all(recorder: Recorder, scene: Scene, patience_seconds: float) -> None
 
 
 def _is_unsettled(client: dspex.Client) -> bool:
-    return any(client.list(status=status, limit=1) for status in ("queued", "running"))
+    return any(client.list(status=status, limit=1) for status in ("queued", "running", "waiting"))
 
 
 def _read(client: dspex.Client, execution: dspex.Execution) -> dict[str, object]:
