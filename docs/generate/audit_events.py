@@ -78,6 +78,7 @@ _KINDS = {
     "approved": ("a call of a tool was approved", "tool, call, by"),
     "rejected": ("a call of a tool was rejected, or its time ran out", "tool, call, by"),
     "decision": ("the program received the decision about a call", "tool, approved, by"),
+    "deduplicated": ("a row of a batch took over the outputs of an execution with equal inputs", "execution"),
     "child": (
         "the program ran another one as a child execution, or its outcome was replayed",
         "program, child, (replayed)",

@@ -234,11 +234,12 @@ class AsyncClient:
         route: str | None = None,
         within: str | float | None = None,
         otherwise: str | None = None,
+        dedup: bool | timedelta = False,
     ) -> AsyncBatch:
         """As :meth:`Client.submit_many`; ``rows`` may be asynchronous, and other rows are iterated in a thread."""
         begin = partial(
             self._client._submitter.begin, program, priority=priority, run_at=run_at, metadata=metadata, route=route,
-            within=within, otherwise=otherwise,
+            within=within, otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         taken, intake = await self._session.threads.run(begin)
         await store_all(

@@ -195,6 +195,7 @@ class Client:
         route: str | None = None,
         within: str | float | None = None,
         otherwise: str | None = None,
+        dedup: bool | timedelta = False,
     ) -> Batch:
         """Store an execution for each row, a thousand at a time, however many there are; workers begin at once.
 
@@ -202,14 +203,16 @@ class Client:
         ``batch.rejected`` with its index and its error, or passed to ``on_rejected`` if that is given. With a rate
         limit, each group of rows counts as one submit and waits for its turn.
         ``route="batch"`` sends the model calls of all rows through the provider's batch API, for about half the price:
-        see :class:`dspex.Program`, also for ``within`` and ``otherwise``.
+        see :class:`dspex.Program`, also for ``within`` and ``otherwise``. With ``dedup`` the execution of a row takes
+        over the outputs of an execution of the same program version with equal inputs that completed (within this time)
+        or is under way, or of an earlier row; it runs itself if that one fails: see :attr:`Execution.deduplicated`.
 
         Raises BackendUnavailable when the connection to Postgres is lost; its ``details`` have ``batch_id`` and how
         many rows were stored.
         """
         taken, intake = self._submitter.begin(
             program, priority=priority, run_at=run_at, metadata=metadata, route=route, within=within,
-            otherwise=otherwise,
+            otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         driver = self._session.driver
         complete(store_all(driver, intake, steps(driver, chunks(rows)), on_rejected or taken.rejected.append))

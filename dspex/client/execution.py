@@ -198,8 +198,9 @@ class ExecutionSnapshot:
 
     @property
     def deduplicated(self) -> bool:
-        """Whether a submit with ``dedup`` returned this earlier execution in the place of a new one."""
-        return bool(self._row.get("deduplicated", False))
+        """Whether a submit with ``dedup`` returned this earlier execution in the place of a new one; of a row of a
+        batch, whether another execution had equal inputs, whose outputs it takes over."""
+        return bool(self._row.get("deduplicated", False)) or self._row.get("same_as") is not None
 
     @property
     def batch_id(self) -> UUID | None:

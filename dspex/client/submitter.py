@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from dspex.store.lifecycle.executions import Submission
 from dspex.store.lifecycle.status import Status
 from dspex.submit.batch_rows import BatchRows
 from dspex.submit.bulk import Intake
-from dspex.submit.dedup import DEDUP_PREFIX, dedup_faults, dedup_key, is_of_use, refuse_dedup
+from dspex.submit.dedup import DEDUP_PREFIX, dedup_faults, dedup_key, is_of_use, refuse_dedup, with_equals
 from dspex.submit.trace_context import submitting
 from dspex.wait.driver import Row
 
@@ -90,12 +90,18 @@ class Submitter:
         priority: int = 5,
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
+        dedup: bool | timedelta = False,
         **way: Any,
     ) -> Intake:
         """The intake of a batch; ``way`` are route, within and otherwise. Raises ValidationError for options that no
         row could be submitted with."""
-        options = self._session.preparer.options(program, priority=priority, run_at=run_at, metadata=metadata, **way)
-        return Intake(batch, options, self._store)
+        faults = dedup_faults(dedup, None)
+        options = self._session.preparer.options(
+            program, priority=priority, run_at=run_at, metadata=metadata, faults=faults, **way
+        )
+        if dedup is False:
+            return Intake(batch, options, self._store)
+        return Intake(batch, options, partial(self._store, equals=partial(with_equals, program=program, dedup=dedup)))
 
     def _insert(self, submission: Submission, connection: Connection | None) -> Row | None:
         """The row of the execution, stored now or before; None when its version is not the current one."""
@@ -169,7 +175,7 @@ class Submitter:
         session = self._session
         return _canonical(session.sealing.json_values(session.signature(row), "inputs", row["inputs"], row["id"]))
 
-    def _store(self, submissions: Sequence[Submission]) -> None:
+    def _store(self, submissions: Sequence[Submission], equals: Callable[..., list[Submission]] | None = None) -> None:
         """Store all of the submissions or none. A group waits until the rate limit lets it count as one submit.
 
         Tries once more when the connection breaks, as it may have been cut while it was idle.
@@ -182,6 +188,8 @@ class Submitter:
             for again in (False, True):
                 try:
                     with session.database.transaction(saved="these rows are not stored") as connection:
+                        if equals is not None:
+                            submissions = equals(connection, submissions=submissions)
                         executions.copy(connection, submissions, missing_only=again)
                     break
                 except (BackendUnavailable, executions.AlreadyStored):

@@ -29,7 +29,7 @@ LOGIN_EXAMPLE = f"CREATE ROLE my_app LOGIN IN ROLE {PRODUCER};\n\\password my_ap
 #: The columns that a submit writes; workers write the others.
 _SUBMITTED = (
     "id, program, version, status, priority, attempt, max_attempts, timeout_seconds, batch_id, batch_index, "
-    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, audit_seq, audit_hash"
+    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, same_as, audit_seq, audit_hash"
 )
 #: The columns that change when an execution is cancelled, queued again, or taken back from the queue.
 _STEERED = (

@@ -100,6 +100,8 @@ executions = Table(
     Column("depth", SmallInteger, nullable=False, server_default=text("0")),
     # How its model calls are made, where it is not as the program says (dspex/program/calls/routes.py).
     Column("route", Text),
+    # For a row of a batch: the execution with equal inputs whose outputs it takes over (submit/dedup.py).
+    Column("same_as", UUID(as_uuid=True)),
     _at("finished_at"),
     Column("audit_seq", Integer, nullable=False),
     Column("audit_hash", LargeBinary, nullable=False),

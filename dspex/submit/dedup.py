@@ -2,23 +2,30 @@
 
 Two executions do the same when they are of one version of a program and have equal inputs. Each such pair has a key
 among the program's idempotency keys, so that only one of many submits at once stores an execution; the others find it.
+
+A row of a batch has an execution in any case, since a batch is a range of ids. Where another execution does the same,
+that of the row names it: it waits for the other one and takes over its outputs, or runs itself if there are none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
 
 from dspex.errors import FieldError, ValidationError
 from dspex.program.program import Program
 from dspex.sealing.values import is_sealed
+from dspex.store.lifecycle.batches import take_keys
 from dspex.store.lifecycle.executions import Submission
 from dspex.store.lifecycle.status import Status
 
-__all__ = ["DEDUP_PREFIX", "dedup_faults", "dedup_key", "is_of_use", "refuse_dedup"]
+__all__ = ["DEDUP_PREFIX", "dedup_faults", "dedup_key", "is_of_use", "refuse_dedup", "with_equals"]
 
 #: What the keys begin with. A user's idempotency key does not.
 DEDUP_PREFIX = "dspex:dedup:"
@@ -64,3 +71,24 @@ def refuse_dedup(program: Program, submission: Submission) -> None:
         fault = FieldError("dedup", "False: the inputs are sealed, and no hash of them is stored")
     if fault is not None:
         raise ValidationError.of(f"submit to {program.name!r}", [fault])
+
+
+def with_equals(
+    connection: Connection, program: Program, submissions: Sequence[Submission], dedup: bool | timedelta
+) -> list[Submission]:
+    """The submissions of a batch, which name the executions that do the same. Needs the transaction that stores them.
+
+    Raises ValidationError as :func:`refuse_dedup` does.
+    """
+    wanted: dict[str, UUID] = {}
+    keys = []
+    for submission in submissions:
+        refuse_dedup(program, submission)
+        keys.append(dedup_key(submission))
+        wanted.setdefault(keys[-1], submission.id)
+    within = {"within_seconds": dedup.total_seconds()} if isinstance(dedup, timedelta) else {}
+    found = take_keys(connection, program.name, wanted, **within)
+    return [
+        each if found[key] == each.id else each._replace(same_as=found[key])
+        for key, each in zip(keys, submissions, strict=True)
+    ]

@@ -93,6 +93,28 @@ def test_late_requests_are_made_the_ordinary_way_or_fail(desk: Client, model_ser
     assert fails.cause_code == "batch_late"
 
 
+def test_equal_rows_of_a_batch_are_asked_once(desk: Client, model_server: ModelServer) -> None:
+    deploy(desk, model_server, "equal")
+    rows = [{"question": "same"}] * 4 + [{"question": "other"}]
+    batch = desk.submit_many("equal", rows, dedup=True)
+    done = {each.id: each for each in batch.as_completed(timeout=60)}
+    answers = [done[id].result().answer for id in batch.ids]
+    assert model_server.calls()["total"] == len(set(answers)) == 2
+    assert [done[id].deduplicated for id in batch.ids] == [False, True, True, True, False]
+    assert sum(each.metrics.lm_calls for each in done.values()) == 2
+    taken = done[batch.ids[1]].audit_trail
+    assert [event.data for event in taken if event.kind == "deduplicated"] == [{"execution": str(batch.ids[0])}]
+    assert taken.verify()
+
+
+def test_a_row_runs_itself_when_the_one_that_it_waits_for_fails(desk: Client, model_server: ModelServer) -> None:
+    model_server.script(Step(status=400, error={"code": "bad"}))
+    deploy(desk, model_server, "unlucky")
+    batch = desk.submit_many("unlucky", [{"question": "same"}] * 2, dedup=True)
+    done = {each.id: each.status for each in batch.as_completed(timeout=60)}
+    assert [done[id] for id in batch.ids] == ["failed", "completed"]
+
+
 def test_an_execution_is_cancelled_while_it_waits(desk: Client, model_server: ModelServer) -> None:
     model_server.script_batches(BatchScript(looks=None))
     deploy(desk, model_server, "cancelled", route="batch")

@@ -65,6 +65,45 @@ def test_other_inputs_and_other_versions_are_other_executions(client: Client) ->
     assert client.submit("other", ASKED, dedup=True).id != first.id
 
 
+def named(client: Client, batch: dspex.Batch) -> list[UUID | None]:
+    """For each row of a batch, the execution whose outputs it takes over."""
+    rows = sorted(client._session.rows(batch.ids), key=lambda row: row["id"])
+    return [row["same_as"] for row in rows]
+
+
+def test_rows_of_a_batch_name_the_executions_that_do_the_same(client: Client, database: Database) -> None:
+    known = client.submit("qa", ASKED, dedup=True)
+    failed = client.submit("qa", {"question": "failed"}, dedup=True)
+    end(database, failed.id, "failed")
+    rows = [{"question": "new"}, ASKED, {"question": "new"}, {"question": "failed"}, {"question": "failed"}]
+    batch = client.submit_many("qa", rows, dedup=True)
+    ids = batch.ids
+    assert named(client, batch) == [None, known.id, ids[0], None, ids[3]]
+    assert [client.get(id).deduplicated for id in ids] == [False, True, True, False, True]
+    again = client.submit_many("qa", rows, dedup=True)
+    assert named(client, again) == [ids[0], known.id, ids[0], ids[3], ids[3]]
+    assert client.submit("qa", {"question": "new"}, dedup=True).id == ids[0]
+    assert named(client, client.submit_many("qa", [ASKED])) == [None]
+
+
+def test_a_row_stands_only_for_what_completed_lately(client: Client, database: Database) -> None:
+    known = client.submit("qa", ASKED, dedup=True)
+    end(database, known.id, "completed")
+    assert named(client, client.submit_many("qa", [ASKED], dedup=timedelta(hours=1))) == [known.id]
+    assert named(client, client.submit_many("qa", [ASKED], dedup=timedelta(microseconds=1))) == [None]
+
+
+def test_of_many_batches_at_once_one_row_runs(client: Client) -> None:
+    rows = [{"question": f"number {number % 10}"} for number in range(40)]
+    with ThreadPoolExecutor(5) as threads:
+        batches = list(threads.map(lambda _: client.submit_many("qa", rows, dedup=True), range(5)))
+        singles = list(threads.map(lambda n: client.submit("qa", {"question": f"number {n}"}, dedup=True), range(10)))
+    running = {id for batch in batches for id, same_as in zip(batch.ids, named(client, batch), strict=True)
+               if same_as is None}  # fmt: skip
+    assert len(running) == 10
+    assert {each.id for each in singles} == running
+
+
 def test_what_must_not_stand_for_another_is_refused(client: Client) -> None:
     tools = ["tests.own_programs:look_up"]
     client.deploy(dspex.Program("agent", QA, module="react", model="openai/test", tools=tools))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
@@ -13,6 +15,8 @@ from dspex.errors import ActionFailed, ConfigurationError, DspexError, ProgramNo
 from dspex.program.program import Program
 from dspex.program.stored_program import StoredProgram
 from dspex.sealing.values import Sealing
+from dspex.store.lifecycle.parked import ParkedCall
+from dspex.store.lifecycle.status import Status
 from workers.actions import Actions
 from workers.actions.action_loading import load_actions
 from workers.adapters import Adapters
@@ -154,7 +158,9 @@ class Host:
             attempt.journal.recall_waits(waited_for)
         program = await self._program(claimed.program, claimed.version)
         run = attempt.open(program, self._sealing, self._permits.of(program), self._children)
-        if program.actions:
+        if claimed.same_as is not None and (taken := await self._taken_over(run, attempt, claimed.same_as)) is not None:
+            values, adapter = taken
+        elif program.actions:
             values, adapter = await self._with_actions(run, attempt)
         else:
             values, adapter = await self._outputs(run, attempt)
@@ -162,6 +168,20 @@ class Host:
         encoded = program.signature.encode("outputs", values)
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
         return Hosted(encoded.decode(), adapter)
+
+    async def _taken_over(self, run: Run, attempt: Attempt, id: UUID) -> tuple[Mapping[str, Any], str] | None:
+        """The outputs of the equal execution once it completed; None when it has none. Waits for it, and the attempt is
+        left."""
+        equal = await self._ledger.equal(id)
+        if equal is None or (equal.status.is_final and equal.status is not Status.COMPLETED) or equal.is_cancelling:
+            return None
+        if equal.result is None:
+            hashed = hashlib.sha256(f"equal:{id}".encode()).digest()
+            occurrence = attempt.journal.begin(hashed)
+            await attempt.parking.wait(ParkedCall(hashed, occurrence, "child", run.program.name, child_id=id))
+        attempt.trail.record("deduplicated", execution=str(id))
+        values = self._sealing.values(run.program.signature, "outputs", str(equal.result), id)
+        return values, equal.adapter_used or ""
 
     async def _with_actions(self, run: Run, attempt: Attempt) -> tuple[Mapping[str, Any], str]:
         """The same as :meth:`_outputs`, with the program's actions around it."""

@@ -26,7 +26,7 @@ from dspex.store import programs
 from dspex.store.array_text import array, text_array
 from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle import control, executions, lm_calls, parked
-from dspex.store.lifecycle.executions import Claimed, Settlement
+from dspex.store.lifecycle.executions import Claimed, Equal, Settlement
 from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.parked import KnownCall, Park
 from dspex.store.lifecycle.status import Status
@@ -183,6 +183,11 @@ class Ledger:
         """The calls that the execution waited for, and that its journal does not have."""
         rows = await self._reads.add((parked.OF_EXECUTION, {"execution_id": execution_id}))
         return [KnownCall(bytes(row[0]), *row[1:]) for row in rows]
+
+    async def equal(self, id: UUID) -> Equal | None:
+        """What has become of an execution that others take their outputs from."""
+        rows = await self._reads.add((executions.EQUAL, {"id": id}))
+        return Equal(Status(rows[0][0]), *rows[0][1:]) if rows else None
 
     async def submit_children(self, parent_id: UUID, children: Sequence[Child]) -> None:
         """Store the executions that a parent waits for, unless an earlier attempt did. The pump dispatches them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from dspex.store.lifecycle.selection import CAUSE, EXTERNAL
 
 __all__ = ["LISTING", "STATEMENTS", "UNFINISHED", "extent", "failures", "final_indexes", "last_index", "listing",
-           "progress", "unfinished_indexes"]  # fmt: skip
+           "progress", "take_keys", "unfinished_indexes"]  # fmt: skip
 
 #: The rate for the ETA covers so many seconds.
 RECENT_SECONDS = 30
@@ -125,6 +125,48 @@ def listing(connection: Connection, *, program: str | None, internal: bool, most
     """The ids of batches and their programs, the newest first."""
     given = {"program": program, "internal": internal, "most": most}
     return [(row.batch_id, row.program) for row in connection.execute(LISTING, given)]
+
+
+# The keys that nobody has; it waits for transactions that are about to have one of them.
+_TAKE_KEYS = """
+INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
+SELECT %(program)s, key, id, ''::bytea FROM unnest(%(keys)s::text[], %(ids)s::uuid[]) AS g (key, id) ORDER BY key
+ON CONFLICT (program, key) DO NOTHING
+"""
+_KNOWN_KEYS = """
+SELECT k.key, k.execution_id, k.execution_id = ANY(%(ids)s::uuid[]) OR CASE
+    WHEN e.finished_at IS NULL THEN e.id IS NOT NULL AND e.cancel_requested_at IS NULL
+    ELSE e.status || '' = 'completed'
+        AND e.finished_at > clock_timestamp() - make_interval(secs => %(within_seconds)s) END AS is_of_use
+FROM dspex.idempotency_keys k LEFT JOIN dspex.executions e ON e.id = k.execution_id
+WHERE k.program = %(program)s AND k.key = ANY(%(keys)s::text[])
+"""
+_RELEASE_KEYS = """
+DELETE FROM dspex.idempotency_keys k USING unnest(%(keys)s::text[], %(stale_ids)s::uuid[]) AS g (key, stale_id)
+WHERE k.program = %(program)s AND k.key = g.key AND k.execution_id = g.stale_id
+"""
+#: In seconds: no limit of the age of an execution that stands for others.
+FOR_EVER = 1e9
+
+
+def take_keys(
+    connection: Connection, program: str, wanted: Mapping[str, UUID], *, within_seconds: float = FOR_EVER
+) -> dict[str, UUID]:
+    """The execution that each key stands for: the one that has it, if it is under way or completed in so many seconds;
+    else the wanted one, which has it from now on. Needs the transaction that stores the executions."""
+    found: dict[str, UUID] = {}
+    left = dict(sorted(wanted.items()))
+    while left:
+        given = {"program": program, "keys": list(left), "ids": list(left.values()), "within_seconds": within_seconds}
+        connection.exec_driver_sql(_TAKE_KEYS, given)
+        known = connection.exec_driver_sql(_KNOWN_KEYS, given).all()
+        found |= {row.key: row.execution_id for row in known if row.is_of_use}
+        stale = {row.key: row.execution_id for row in known if not row.is_of_use}
+        left = {key: id for key, id in left.items() if key not in found}
+        if stale:  # the next round takes them, unless somebody is faster
+            released = {"program": program, "keys": list(stale), "stale_ids": list(stale.values())}
+            connection.exec_driver_sql(_RELEASE_KEYS, released)
+    return found
 
 
 def _rate(connection: Connection, batch_id: UUID, recent: int, rows: Sequence[Any]) -> float:

@@ -23,17 +23,20 @@ from dspex.store.array_text import array, bytes_array, text_array
 from dspex.store.audit_chain import entry_hash, hash_of_values
 from dspex.store.copy_text import escaped, field
 from dspex.store.lifecycle.selection import Selection
+from dspex.store.lifecycle.status import Status
 from dspex.store.tables import executions
 
 __all__ = [
     "ADOPT",
     "CLAIM",
+    "EQUAL",
     "EXTRA",
     "HOLD_SUSPECT",
     "SETTLE",
     "SETTLED",
     "AlreadyStored",
     "Claimed",
+    "Equal",
     "Settlement",
     "Submission",
     "copy",
@@ -73,6 +76,7 @@ class Submission(NamedTuple):
     key: str | None = None
     inputs_hash: bytes = b""
     route: str | None = None
+    same_as: UUID | None = None
 
 
 #: Rows that are written to a COPY at a time; Postgres reads them while the next ones are encoded.
@@ -199,9 +203,9 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
     events: list[str] = []
     try:
         with cursor.copy(
-            "COPY dspex.executions (id, batch_index, inputs, audit_hash, program, version, priority, max_attempts,"
-            " timeout_seconds, run_at, metadata, traceparent, route, batch_id, created_at, status, attempt, audit_seq)"
-            " FROM STDIN"
+            "COPY dspex.executions (id, batch_index, inputs, audit_hash, same_as, program, version, priority,"
+            " max_attempts, timeout_seconds, run_at, metadata, traceparent, route, batch_id, created_at, status, attempt,"
+            " audit_seq) FROM STDIN"
         ) as rows:
             for begin in range(0, len(submissions), WRITE_ROWS):
                 rows.write("".join(_lines(submissions[begin : begin + WRITE_ROWS], now, events)))
@@ -229,7 +233,7 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
                s.traceparent, s.route, s.batch_id, now, "queued", 0, 1)  # fmt: skip
         if own != shared:
             shared, rest = own, "\t".join(map(field, own))
-        yield f"{id}\t{field(s.batch_index)}\t{escaped(s.inputs)}\t{digest}\t{rest}\n"
+        yield f"{id}\t{field(s.batch_index)}\t{escaped(s.inputs)}\t{digest}\t{field(s.same_as)}\t{rest}\n"
 
 
 # ---------------------------------------------------------------------------------------------- claim and settle
@@ -262,7 +266,8 @@ WITH wanted AS MATERIALIZED (
     WHERE p.per_minute IS NOT NULL GROUP BY c.program
 )
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route,
+    same_as
 FROM claimed, logged
 """
 
@@ -277,13 +282,15 @@ WHERE id = %(id)s AND lost_attempts >= 2 AND dispatched_at IS NOT NULL
 # The executions of a claim whose reply was lost with the connection: they belong to this worker already.
 ADOPT = """
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route,
+    same_as
 FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'running' AND worker_id = %(worker_id)s
 """
 
 
 class Claimed(NamedTuple):
-    """An execution that a worker claimed: a row that CLAIM returns. ``depth`` counts the executions above a child."""
+    """An execution that a worker claimed: a row that CLAIM returns. ``depth`` counts the executions above a child;
+    ``same_as`` is the execution whose outputs it takes over, if that one completes."""
 
     id: UUID
     program: str
@@ -303,6 +310,7 @@ class Claimed(NamedTuple):
     parent_id: UUID | None = None
     depth: int = 0
     route: str | None = None
+    same_as: UUID | None = None
 
     @property
     def allowed_seconds(self) -> float:
@@ -310,6 +318,21 @@ class Claimed(NamedTuple):
         if self.deadline_at is None:
             return self.timeout_seconds
         return max((self.deadline_at - self.started_at).total_seconds(), 0.0)
+
+
+class Equal(NamedTuple):
+    """An execution that others take their outputs from: a row of EQUAL. ``result`` is JSON text."""
+
+    status: Status
+    result: str | None
+    adapter_used: str | None
+    is_cancelling: bool
+
+
+#: For psycopg.
+EQUAL = """
+SELECT status, result::text, adapter_used, cancel_requested_at IS NOT NULL FROM dspex.executions WHERE id = %(id)s
+"""
 
 
 # An execution for which a cancel was requested does not go back to the queue.

@@ -51,6 +51,7 @@ CREATE TABLE dspex.executions (
     parent_id uuid,
     depth smallint NOT NULL DEFAULT 0,
     route text,
+    same_as uuid,
     finished_at timestamptz,
     audit_seq integer NOT NULL,
     audit_hash bytea NOT NULL,
