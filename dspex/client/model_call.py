@@ -14,7 +14,7 @@ from dspex.errors import EncryptionError
 from dspex.sealing.values import PLACEHOLDER, SEALED, Sealing
 from dspex.store.lifecycle.lm_calls import BATCH, CLASS, REQUEST, TOOL, VALUE, LMCall
 
-__all__ = ["ModelCall", "ToolCall", "model_calls", "tool_calls"]
+__all__ = ["ModelCall", "ToolCall", "model_calls", "tool_calls", "without_classes"]
 
 #: The characters of a request's hash in the events of a trail.
 _HASH_LENGTH = 16
@@ -85,17 +85,17 @@ def tool_calls(stored: Iterable[tuple[LMCall, datetime]], sealing: Sealing) -> l
 def _tool_call(call: LMCall, at: datetime, sealing: Sealing) -> ToolCall:
     stored = _stored(call, sealing)
     arguments, result = (stored.get(REQUEST), stored.get("result")) if stored is not None else (PLACEHOLDER,) * 2
-    values = (_without_classes(arguments), _without_classes(result))
+    values = (without_classes(arguments), without_classes(result))
     return ToolCall(call.model.removeprefix(TOOL), call.attempt, at, call.duration_ms, *values)
 
 
-def _without_classes(value: Any) -> Any:
+def without_classes(value: Any) -> Any:
     """A value of a tool, without the names of the classes that a worker makes again from it."""
     if isinstance(value, Mapping):
         if CLASS in value:
-            return _without_classes(value[VALUE])
-        return {name: _without_classes(item) for name, item in value.items()}
-    return [_without_classes(item) for item in value] if isinstance(value, list) else value
+            return without_classes(value[VALUE])
+        return {name: without_classes(item) for name, item in value.items()}
+    return [without_classes(item) for item in value] if isinstance(value, list) else value
 
 
 def _model_call(call: LMCall, at: datetime, replayed: Sequence[int], sealing: Sealing) -> ModelCall:

@@ -16,7 +16,7 @@ import dspy
 import pytest
 from pydantic import BaseModel, Field
 
-from dspex.client.model_call import _without_classes
+from dspex.client.model_call import without_classes
 from workers.adapters.dspy.values.tool_values import NotKeptError, kept, made_again
 
 
@@ -71,6 +71,6 @@ def test_the_journal_makes_nothing_but_data(name: Any) -> None:
         made_again({"dspex:class": name, "value": ["true"]})
 
 
-def test_clients_see_values_without_classes() -> None:
+def test_clients_see_valueswithout_classes() -> None:
     value = {"trips": (Seat(1, "A"), date(2026, 1, 2))}
-    assert _without_classes(kept(value)) == {"trips": [{"row": 1, "letter": "A"}, "2026-01-02"]}
+    assert without_classes(kept(value)) == {"trips": [{"row": 1, "letter": "A"}, "2026-01-02"]}

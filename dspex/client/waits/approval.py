@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from dspex.client.model_call import without_classes
 from dspex.client.session import Session
 from dspex.errors import AlreadyDecided, ApprovalNotFound, FieldError, ValidationError
 from dspex.program.storable_text import STORABLE, is_storable
@@ -55,7 +57,7 @@ class Approvals:
         faults = [*_text_faults("note", note), *_text_faults("by", by)]
         if faults:
             raise ValidationError.of("a decision", faults)
-        who = by or getpass.getuser()
+        who = by or _user()
         decision = {"approved": approved, "by": who, "at": datetime.now(UTC).isoformat()}
         if note:
             decision["note"] = note
@@ -90,12 +92,20 @@ class Approvals:
     def _arguments(self, call: approvals.PendingCall) -> Mapping[str, Any] | str:
         stored: dict[str, Any] = json.loads(call.request)
         if SEALED not in stored:
-            return stored
+            return dict(without_classes(stored))
         sealing = self._session.sealing
         if sealing.keyring is None:
             return PLACEHOLDER
         place = parked_place(bytes(call.request_hash), call.occurrence)
-        return sealing.open_whole(stored, f"{call.execution_id}:call:{place}")
+        return dict(without_classes(sealing.open_whole(stored, f"{call.execution_id}:call:{place}")))
+
+
+def _user() -> str:
+    """This user of the machine; a container may have no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def _text_faults(name: str, text: object) -> list[FieldError]:

@@ -10,7 +10,7 @@ import dspy
 
 from dspex.client.client import Client
 from workers.adapters.dspy.engine_bridge import HostedRun, current_run
-from workers.adapters.dspy.stored_values import stored
+from workers.adapters.dspy.values.stored_values import stored
 
 __all__ = ["RemoteProgram"]
 
