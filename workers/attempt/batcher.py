@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 
-from dspex.store.batching.gathering import Gathering, Waiting
+from dspex.store.batching.gathering import Gathering, PendingItem
 from dspex.store.batching.loop_batcher import LoopBatcher, give
 from dspex.store.sessions import IN_UTC, connect_arguments, is_pooled, libpq_url
 from dspex.store.sqlstates import Refusal, is_disconnect, reason, refusal
@@ -57,7 +57,7 @@ class Batcher(LoopBatcher[T, R]):
         self._url = url
         self._flush_over = flush
         #: The items whose last try was refused, and why the last of them was.
-        self._refused: set[Waiting[T, R]] = set()
+        self._refused: set[PendingItem[T, R]] = set()
         self._why = ""
         self._connection: Connection | None = None
         self._lost = 0
@@ -76,7 +76,7 @@ class Batcher(LoopBatcher[T, R]):
             waiting.cancel()
         await self._disconnect()
 
-    async def deliver(self, batch: Sequence[Waiting[T, R]], *, aside: bool = False) -> None:
+    async def deliver(self, batch: Sequence[PendingItem[T, R]], *, aside: bool = False) -> None:
         try:
             results = await self._flush_connected([waiting.item for waiting in batch], aside)
         except psycopg.Error as error:
@@ -91,7 +91,7 @@ class Batcher(LoopBatcher[T, R]):
     async def _flush_connected(self, items: Sequence[T], _aside: bool) -> Sequence[R]:
         return await self._flush_over(await self._connected(), items)
 
-    async def _note_refusal(self, batch: Sequence[Waiting[T, R]], error: psycopg.Error) -> None:
+    async def _note_refusal(self, batch: Sequence[PendingItem[T, R]], error: psycopg.Error) -> None:
         kind = refusal(error)
         if is_disconnect(error) or self._connection is None or self._connection.closed:
             self._log(error, "Postgres is away, waiting for it")
@@ -107,7 +107,7 @@ class Batcher(LoopBatcher[T, R]):
             if kind is Refusal.OURS:
                 await self._disconnect()  # the session may have plans that were made before a migration
 
-    def _fail_each(self, batch: Sequence[Waiting[T, R]], error: Exception) -> None:
+    def _fail_each(self, batch: Sequence[PendingItem[T, R]], error: Exception) -> None:
         """Raise the error to those who wait; one bad item must not fail the others, so each of several goes alone."""
         if len(batch) == 1:
             self._refused.discard(batch[0])
@@ -115,7 +115,7 @@ class Batcher(LoopBatcher[T, R]):
         else:
             self._gathering.put_back(batch, alone=True)
 
-    def _try_later(self, waiting: Waiting[T, R], why: str) -> None:
+    def _try_later(self, waiting: PendingItem[T, R], why: str) -> None:
         self._refused.add(waiting)
         self._why = why
         pause = RETRY_PAUSES[min(waiting.refusals, len(RETRY_PAUSES) - 1)]

@@ -19,7 +19,7 @@ from typing import Generic, Protocol, TypeVar
 
 from dspex.errors import BackendUnavailable, ConfigurationError, DspexError, SchemaOutdated
 
-__all__ = ["Gathering", "Promise", "Waiting", "concerns_all", "copied"]
+__all__ = ["Gathering", "PendingItem", "Promise", "concerns_all", "copied"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,7 +39,7 @@ class Promise(Protocol[Given_contra]):
 
 
 @dataclass(slots=True, eq=False)
-class Waiting(Generic[T, R]):
+class PendingItem(Generic[T, R]):
     """An item and its outcome. ``refusals``: how often it was refused by itself; ``alone``: it is sent by itself."""
 
     item: T
@@ -70,7 +70,7 @@ class Gathering(Generic[T, R]):
         self._most = most
         self._weight = weight
         self._most_weight = most_weight
-        self._waiting: deque[Waiting[T, R]] = deque()
+        self._waiting: deque[PendingItem[T, R]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -79,18 +79,18 @@ class Gathering(Generic[T, R]):
         """Whether the item is too heavy to share a statement: it goes by itself, beside the others."""
         return self._weight(item) > self._most_weight
 
-    def add(self, waiting: Waiting[T, R]) -> None:
+    def add(self, waiting: PendingItem[T, R]) -> None:
         self._waiting.append(waiting)
 
-    def put_back(self, batch: Sequence[Waiting[T, R]], *, alone: bool = False) -> None:
+    def put_back(self, batch: Sequence[PendingItem[T, R]], *, alone: bool = False) -> None:
         """Have these be the next; ``alone``: each of them by itself."""
         for waiting in batch:
             waiting.alone = waiting.alone or alone
         self._waiting.extendleft(reversed(batch))
 
-    def take(self) -> list[Waiting[T, R]]:
+    def take(self) -> list[PendingItem[T, R]]:
         """The next items that share a statement, or one that goes by itself. Callers that left are dropped."""
-        batch: list[Waiting[T, R]] = []
+        batch: list[PendingItem[T, R]] = []
         weight = 0
         while self._waiting and len(batch) < self._most:
             waiting = self._waiting[0]
@@ -102,7 +102,7 @@ class Gathering(Generic[T, R]):
             self._waiting.popleft()
         return batch
 
-    def take_all(self) -> Sequence[Waiting[T, R]]:
+    def take_all(self) -> Sequence[PendingItem[T, R]]:
         """Everything that waits."""
         taken = list(self._waiting)
         self._waiting.clear()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from dspex.store.batching.gathering import Gathering, Waiting, concerns_all, copied
+from dspex.store.batching.gathering import Gathering, PendingItem, concerns_all, copied
 
 __all__ = ["LoopBatcher"]
 
@@ -44,7 +44,7 @@ class LoopBatcher(Generic[T, R]):
         """Flush the item together with the others that wait. Await its result; an item whose result is cancelled is
         not sent any more."""
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        waiting = Waiting[T, R](item, result)
+        waiting = PendingItem[T, R](item, result)
         if self._gathering.is_heavy(item):
             self._start(self._aside(waiting))
         else:
@@ -61,7 +61,7 @@ class LoopBatcher(Generic[T, R]):
         for waiting in self._gathering.take_all():
             waiting.cancel()
 
-    def send(self, waiting: Waiting[T, R]) -> None:
+    def send(self, waiting: PendingItem[T, R]) -> None:
         """Have it carried after those that wait."""
         if self._closed:
             waiting.cancel()
@@ -71,7 +71,7 @@ class LoopBatcher(Generic[T, R]):
             self._carrying = True
             self._start(self._carry())
 
-    async def deliver(self, batch: Sequence[Waiting[T, R]], *, aside: bool = False) -> None:
+    async def deliver(self, batch: Sequence[PendingItem[T, R]], *, aside: bool = False) -> None:
         """Flush the batch and set the outcomes, unless something follows: then another task sets them."""
         items = [waiting.item for waiting in batch]
         try:
@@ -91,7 +91,7 @@ class LoopBatcher(Generic[T, R]):
         finally:
             self._carrying = False
 
-    async def _deliver_or_cancel(self, batch: Sequence[Waiting[T, R]], *, aside: bool = False) -> None:
+    async def _deliver_or_cancel(self, batch: Sequence[PendingItem[T, R]], *, aside: bool = False) -> None:
         try:
             await self.deliver(batch, aside=aside)
         except asyncio.CancelledError:
@@ -99,11 +99,11 @@ class LoopBatcher(Generic[T, R]):
                 waiting.cancel()
             raise
 
-    async def _aside(self, waiting: Waiting[T, R]) -> None:
+    async def _aside(self, waiting: PendingItem[T, R]) -> None:
         if not waiting.outcome.done():
             await self._deliver_or_cancel([waiting], aside=True)
 
-    async def _finish(self, batch: Sequence[Waiting[T, R]], items: Sequence[T], results: Sequence[R]) -> None:
+    async def _finish(self, batch: Sequence[PendingItem[T, R]], items: Sequence[T], results: Sequence[R]) -> None:
         try:
             await self._then(items, results)
         except Exception as error:
@@ -112,7 +112,7 @@ class LoopBatcher(Generic[T, R]):
         else:
             give(batch, results)
 
-    def _fail(self, batch: Sequence[Waiting[T, R]], error: Exception, *, aside: bool) -> None:
+    def _fail(self, batch: Sequence[PendingItem[T, R]], error: Exception, *, aside: bool) -> None:
         """Raise the error to its callers. If it may be the fault of one of them, each item goes by itself."""
         if not aside and not concerns_all(error):
             for waiting in batch:
@@ -128,6 +128,6 @@ class LoopBatcher(Generic[T, R]):
         task.add_done_callback(self._tasks.discard)
 
 
-def give(batch: Sequence[Waiting[T, R]], results: Sequence[R]) -> None:
+def give(batch: Sequence[PendingItem[T, R]], results: Sequence[R]) -> None:
     for waiting, result in zip(batch, results, strict=True):
         waiting.give(result)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from dspex.store.batching.gathering import Gathering, Waiting, concerns_all, copied
+from dspex.store.batching.gathering import Gathering, PendingItem, concerns_all, copied
 
 __all__ = ["ThreadBatcher"]
 
@@ -25,7 +25,7 @@ R = TypeVar("R")
 class _Turn(Generic[T, R]):
     """The turn to carry a batch. ``aside``: beside the batches that follow each other."""
 
-    batch: Sequence[Waiting[T, R]]
+    batch: Sequence[PendingItem[T, R]]
     aside: bool = False
 
 
@@ -88,7 +88,7 @@ class ThreadBatcher(Generic[T, R]):
     def ask(self, item: T) -> R:
         """The result for the item, which shares a statement with the items that wait at the same time."""
         inbox = _Inbox[R]()
-        waiting = Waiting[T, R](item, inbox)
+        waiting = PendingItem[T, R](item, inbox)
         if self._gathering.is_heavy(item):
             self._carry(_Turn([waiting], aside=True))
             return inbox.value()
@@ -131,7 +131,7 @@ class ThreadBatcher(Generic[T, R]):
             self._end(turn)
             self._finish(turn.batch, items, results)
 
-    def _finish(self, batch: Sequence[Waiting[T, R]], items: Sequence[T], results: Sequence[R]) -> None:
+    def _finish(self, batch: Sequence[PendingItem[T, R]], items: Sequence[T], results: Sequence[R]) -> None:
         try:
             self._then(items, results)
         except Exception as error:
@@ -151,7 +151,7 @@ class ThreadBatcher(Generic[T, R]):
                     self._pass_on()
 
 
-def _give(waiting: Waiting[T, R], turn: _Turn[T, R]) -> None:
+def _give(waiting: PendingItem[T, R], turn: _Turn[T, R]) -> None:
     inbox = waiting.outcome
     assert isinstance(inbox, _Inbox)
     inbox.turns.put(turn)
@@ -166,6 +166,6 @@ def _fail(turn: _Turn[T, R], error: Exception) -> None:
         waiting.fail(error if len(turn.batch) == 1 else copied(error))
 
 
-def _each_alone(batch: Sequence[Waiting[T, R]]) -> None:
+def _each_alone(batch: Sequence[PendingItem[T, R]]) -> None:
     for waiting in batch:
         _give(waiting, _Turn([waiting], aside=True))
