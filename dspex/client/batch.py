@@ -49,7 +49,8 @@ class Progress:
     ``eta_seconds`` follows the rate of the last half minute; it is None until an execution has finished.
     ``cost_usd`` is the known part of the cost; ``unpriced`` is how many executions ended
     at a cost that is unknown, or known in part.
-    ``waiting`` are parked: ``bundled`` of them for requests that a provider's batch API has.
+    ``waiting`` are parked: ``bundled`` of them for requests that a provider's batch API has. ``saved_usd`` is how much
+    more ordinary calls would have cost than those that went through batch APIs.
     """
 
     total: int
@@ -63,6 +64,12 @@ class Progress:
     unpriced: int = 0
     waiting: int = 0
     bundled: int = 0
+    saved_usd: float = 0.0
+
+    @property
+    def list_cost_usd(self) -> float:
+        """What it would have cost so far with ordinary calls."""
+        return self.cost_usd + self.saved_usd
 
     @property
     def finished(self) -> int:
@@ -78,7 +85,7 @@ class Progress:
         rate = found["per_second"]
         eta = 0.0 if not left else left / rate if rate else None
         return cls(total=total, cost_usd=found["cost_usd"], unpriced=found["unpriced"], eta_seconds=eta,
-                   bundled=found.get("bundled", 0), **counts)  # fmt: skip
+                   bundled=found["bundled"], saved_usd=found["saved_usd"], **counts)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

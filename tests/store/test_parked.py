@@ -21,7 +21,7 @@ from dspex.errors import AlreadyDecided, ApprovalNotFound
 from dspex.store import programs, workers
 from dspex.store.audit_chain import hash_of_values
 from dspex.store.database import Database
-from dspex.store.lifecycle import approvals, batches, control, executions, lm_calls, parked
+from dspex.store.lifecycle import approvals, batches, bundles, control, executions, lm_calls, parked
 from dspex.store.lifecycle.executions import Claimed
 from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.parked import Park, ParkedCall, WaitingFor
@@ -255,6 +255,12 @@ def test_waits_are_counted_by_what_is_waited_for(database: Database, worker_id: 
     assert found == {"batch": 2, "approval": 1}
     progress = database.run(partial(batches.progress, batch_id=batch))
     assert (progress["counts"], progress["bundled"], progress["cost_usd"]) == ({"waiting": 1}, 0, 0.5)
+    saved = """UPDATE dspex.executions SET metrics = '{"cost_usd": 0.5, "saved_usd": 0.25}' WHERE id = :id"""
+    database.run(lambda c: c.execute(text(saved), {"id": made.id}))
+    with database.transaction() as connection:
+        assert bundles.assemble(connection, uuid7(), TARGET, most=10, most_bytes=10**6) == 2
+    progress = database.run(partial(batches.progress, batch_id=batch))
+    assert (progress["bundled"], progress["cost_usd"], progress["saved_usd"]) == (1, 0.5, 0.25)
     assert list(database.run(partial(batches.unfinished_indexes, batch_id=batch, after=-1, most=5))) == [0]
 
 

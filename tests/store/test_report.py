@@ -53,13 +53,15 @@ def report(database: Database) -> MonitoringReport:
     return gather(database, since=timedelta(hours=1))
 
 
-def record_call(database: Database, id: UUID, model: str, cost_usd: float | None) -> None:
+def record_call(
+    database: Database, id: UUID, model: str, cost_usd: float | None, list_cost_usd: float | None = None
+) -> None:
     with database.transaction() as connection:
         connection.execute(
             text("""INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response,
-                        prompt_tokens, completion_tokens, cost_usd, duration_ms)
-                    VALUES (:id, '', 0, 1, :model, '{}', 10, 5, :cost_usd, 1500)"""),
-            {"id": id, "model": model, "cost_usd": cost_usd},
+                        prompt_tokens, completion_tokens, cost_usd, list_cost_usd, duration_ms)
+                    VALUES (:id, '', 0, 1, :model, '{}', 10, 5, :cost_usd, :list_cost_usd, 1500)"""),
+            {"id": id, "model": model, "cost_usd": cost_usd, "list_cost_usd": list_cost_usd},
         )
 
 
@@ -132,16 +134,17 @@ def test_an_unknown_cost_is_not_written_as_nothing(database: Database) -> None:
     dispatch_due(database)
     for claimed, metrics in zip(sorted(claim(database, register(database), *ids)), costs.values(), strict=True):
         settle(database, claimed, metrics=json.dumps(metrics))
-    record_call(database, ids[0], "priced", 0.25)
+    record_call(database, ids[0], "priced", 0.25, list_cost_usd=0.75)
     record_call(database, ids[2], "unpriced", None)
     report = gather(database, since=timedelta(hours=1))
     assert (report.total.cost_usd, report.total.unpriced) == (0.75, 3)
-    assert [(m["model"], m["cost_usd"], m["unpriced"]) for m in report.models] == [
-        ("priced", 0.25, 0), ("unpriced", None, 1),
+    assert [(m["model"], m["cost_usd"], m["unpriced"], m["saved_usd"]) for m in report.models] == [
+        ("priced", 0.25, 0, 0.5), ("unpriced", None, 1, 0.0),
     ]  # fmt: skip
     written = markdown(report)
     assert "| cost | at least $0.7500 |" in written
-    assert re.search(r"\| unpriced .*\| unknown \|", written)
+    assert re.search(r"\| unpriced .*\| unknown \| – \|", written)
+    assert re.search(r"\| priced .*\| \$0.2500 \| \$0.5000 \|", written)
     assert "$0.0000" not in written + page(report)
 
 

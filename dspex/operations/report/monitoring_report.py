@@ -68,9 +68,10 @@ class MonitoringReport:
     """The report from ``since`` until ``until``.
 
     ``events``: the number of audit events by kind, for executions submitted within the period. ``errors``:
-    ``program code count``. ``models``: ``model calls prompt_tokens completion_tokens cost_usd unpriced p50_seconds
-    p95_seconds``, where ``unpriced`` counts calls. ``workers``: ``live started died most_memory_mb``. ``left_out`` is
-    how many of DSPex's own executions were submitted, which nothing else counts.
+    ``program code count``. ``models``: ``model calls prompt_tokens completion_tokens cost_usd unpriced saved_usd
+    p50_seconds p95_seconds``, where ``unpriced`` counts calls and ``saved_usd`` is what batch APIs saved. ``workers``:
+    ``live started died most_memory_mb``. ``left_out`` is how many of DSPex's own executions were submitted, which
+    nothing else counts.
     """
 
     since: datetime

@@ -73,10 +73,11 @@ def sections(report: MonitoringReport) -> Iterator[Section]:
     )
     yield Section(
         "Models",
-        ("model", "calls", "prompt tokens", "completion tokens", "cost", "median", "95 %"),
+        ("model", "calls", "prompt tokens", "completion tokens", "cost", "saved", "median", "95 %"),
         [
             (row["model"], f"{row['calls']:,}", f"{row['prompt_tokens']:,}", f"{row['completion_tokens']:,}",
-             dollars(row["cost_usd"], row["unpriced"]), duration(row["p50_seconds"]), duration(row["p95_seconds"]))
+             dollars(row["cost_usd"], row["unpriced"]), dollars(row["saved_usd"]) if row["saved_usd"] else "–",
+             duration(row["p50_seconds"]), duration(row["p95_seconds"]))
             for row in report.models
         ],
         "no model was called",

@@ -47,10 +47,14 @@ FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status
 """)
 
 
-# Only asked for when some wait.
+# Nothing is read in a deployment without bundles.
 _BUNDLED = text("""
-SELECT count(DISTINCT p.execution_id)::int FROM dspex.executions e JOIN dspex.parked_calls p ON p.execution_id = e.id
-WHERE e.batch_id = :batch_id AND e.status = 'waiting' AND p.bundle_id IS NOT NULL
+SELECT (SELECT count(DISTINCT p.execution_id)::int
+        FROM dspex.executions e JOIN dspex.parked_calls p ON p.execution_id = e.id
+        WHERE e.batch_id = :batch_id AND e.status = 'waiting' AND p.bundle_id IS NOT NULL) AS bundled,
+    (SELECT coalesce(sum((e.metrics ->> 'saved_usd')::float8), 0)::float8
+        FROM dspex.executions e WHERE e.batch_id = :batch_id) AS saved_usd
+WHERE EXISTS (SELECT FROM dspex.bundles)
 """)
 
 _FAILURES = text(f"""
@@ -102,13 +106,15 @@ def unfinished_indexes(connection: Connection, batch_id: UUID, *, after: int, mo
 
 
 def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
-    """How many executions are in each status and how many wait for a provider's batch, their cost so far, how many have
-    an unknown cost, and how many finish per second at present."""
+    """How many executions are in each status and how many wait for a provider's batch, their cost so far and what
+    batches saved, how many have an unknown cost, and how many finish per second at present."""
     rows = connection.execute(_PROGRESS, {"batch_id": batch_id, "recent_seconds": RECENT_SECONDS}).all()
     counts = {row.status: row.n for row in rows}
+    bundled = connection.execute(_BUNDLED, {"batch_id": batch_id}).one_or_none()
     return {
         "counts": counts,
-        "bundled": int(connection.scalar(_BUNDLED, {"batch_id": batch_id}) or 0) if counts.get("waiting") else 0,
+        "bundled": 0 if bundled is None else bundled.bundled,
+        "saved_usd": 0.0 if bundled is None else bundled.saved_usd,
         "cost_usd": float(sum(row.cost_usd for row in rows)),
         "unpriced": sum(row.unpriced for row in rows),
         "per_second": _rate(connection, batch_id, sum(row.recent for row in rows), rows),

@@ -80,6 +80,7 @@ WHERE execution_id >= :first AND execution_id < :last {_LEFT_OUT} GROUP BY 1 ORD
 _MODELS = f"""
 SELECT model, count(*)::int AS calls, sum(prompt_tokens)::bigint AS prompt_tokens,
     sum(completion_tokens)::bigint AS completion_tokens, {_CALL_COST},
+    coalesce(sum(list_cost_usd - cost_usd), 0)::float8 AS saved_usd,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE duration_ms > 0) / 1000 AS p50_seconds,
     percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE duration_ms > 0) / 1000 AS p95_seconds
 FROM dspex.lm_calls WHERE execution_id >= :first AND execution_id < :last {_LEFT_OUT}
