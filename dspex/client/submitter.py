@@ -126,7 +126,7 @@ class Submitter:
             if (row := self._stored(keyed, connection)) is not None:
                 return _new_row(keyed, row.created_at)
             if session.run(find_key, connection) is None:
-                return None  # nobody has the key: the version is not the current one
+                return None  # the key is free: the version is not the current one
 
     def _stored(self, submission: Submission, connection: Connection | None) -> Any:
         """What the insert returned; None when nothing was stored.

@@ -4,7 +4,7 @@ Two executions do the same when they are of one version of a program and have eq
 among the program's idempotency keys, so that only one of many submits at once stores an execution; the others find it.
 
 A row of a batch has an execution in any case, since a batch is a range of ids. Where another execution does the same,
-that of the row names it: it waits for the other one and takes over its outputs, or runs itself if there are none.
+the row's execution names it: it waits for the other one and takes over its outputs, or runs itself if there are none.
 """
 
 from __future__ import annotations

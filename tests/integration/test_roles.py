@@ -129,7 +129,7 @@ PRODUCER_MAY_NOT = (
     "SELECT dspex.make_period('2020_01_01', gen_random_uuid(), gen_random_uuid())",
 )
 WORKER_MAY_NOT = (
-    "INSERT INTO dspex.executions (id) VALUES (gen_random_uuid())",
+    "INSERT INTO dspex.executions (id, result) VALUES (gen_random_uuid(), '{}')",
     "UPDATE dspex.executions SET inputs = '{}'",
     "UPDATE dspex.executions SET program = 'other'",
     "DELETE FROM dspex.executions",

@@ -133,7 +133,7 @@ def listing(connection: Connection, *, program: str | None, internal: bool, most
     return [(row.batch_id, row.program) for row in connection.execute(LISTING, given)]
 
 
-# The keys that nobody has; it waits for transactions that are about to have one of them.
+# The keys that are free; it waits for transactions that are about to have one of them.
 _TAKE_KEYS = """
 INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
 SELECT %(program)s, key, id, ''::bytea FROM unnest(%(keys)s::text[], %(ids)s::uuid[]) AS g (key, id) ORDER BY key

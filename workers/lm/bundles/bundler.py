@@ -182,7 +182,7 @@ class Bundler:
     async def _create(self, bundle: StoredBundle, place: _Place, http: BatchHttp) -> None:
         """uploaded → creating → running."""
         if not place.format.has_names and self._database.run(partial(bundles.is_creating, target=bundle.target)):
-            self._postpone(bundle, 1.0)  # of two batches without names, nobody knows which is which
+            self._postpone(bundle, 1.0)  # of two batches without names, one could be taken for the other
             return
         asked_at = time.monotonic()
         if not self._record(bundle, "creating", seconds=self._settle_seconds):
