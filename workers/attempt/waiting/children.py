@@ -6,8 +6,10 @@ means the same child.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 from uuid import UUID
@@ -25,6 +27,9 @@ from dspex.submit.size_limits import Bounds
 from workers.attempt.waiting.parking import Child
 
 __all__ = ["Children", "child_id"]
+
+#: For so long a program's current version is taken for it: children that are made at once read it once.
+CURRENT_SECONDS = 1.0
 
 
 class Programs(Protocol):
@@ -46,6 +51,9 @@ class Children:
         self._most_deep = settings.child_depth
         self._most = settings.children_per_execution
         self._known: dict[tuple[str, str], Program] = {}
+        self._reading = asyncio.Lock()
+        #: By name, and until when each counts.
+        self._current: dict[str, tuple[Program, float]] = {}
 
     async def prepared(
         self,
@@ -66,10 +74,7 @@ class Children:
             raise _limit(name, f"it would be {depth} deep, and DSPEX_CHILD_DEPTH is {self._most_deep}")
         if count > self._most:
             raise _limit(name, f"the execution has {self._most} children, which is DSPEX_CHILDREN_PER_EXECUTION")
-        stored = await self._programs.current_program(name)
-        if stored is None:
-            raise ProgramNotFound(f"no program {name!r} is deployed", program=name)
-        program = self._read(stored)
+        program = await self._current_program(name)
         options = self._preparer.options(program)
         submission = prepare_row(options, inputs, child_id(parent_id, hashed, occurrence))
         hashes = hash_of_values(submission.program, submission.version, submission.inputs, submission.metadata)
@@ -93,6 +98,17 @@ class Children:
             program = self._read(stored)
         result = json.dumps(outcome["result"], ensure_ascii=False)
         return self._sealing.values(program.signature, "outputs", result, id)
+
+    async def _current_program(self, name: str) -> Program:
+        async with self._reading:
+            program, until = self._current.get(name, (None, 0.0))
+            if program is None or time.monotonic() > until:
+                stored = await self._programs.current_program(name)
+                if stored is None:
+                    raise ProgramNotFound(f"no program {name!r} is deployed", program=name)
+                program = self._read(stored)
+                self._current[name] = (program, time.monotonic() + CURRENT_SECONDS)
+        return program
 
     def _read(self, stored: StoredProgram) -> Program:
         known = self._known.get((stored.name, stored.version))
