@@ -227,7 +227,8 @@ class ExecutionSnapshot:
     async def _finish(self, driver: Driver, timeout: float | None) -> Result:  # noqa: ASYNC109 - in the errors' text
         """Wait, update the snapshot and return the result: see :meth:`Execution.result`."""
         if not self.status.is_final:
-            row = None if timeout == 0 else await _final_row(driver, self.id, timeout)
+            since = self._row.get("submitted_at")
+            row = None if timeout == 0 else await _final_row(driver, self.id, timeout, since)
             self._row = await driver.call(partial(self._session.row, self.id)) if row is None else row
         if self.status.is_final:
             return await driver.call(partial(recorded_result, self._session, self._row))
@@ -240,9 +241,9 @@ def _without_extra(results: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in results.items() if name != EXTRA}
 
 
-async def _final_row(driver: Driver, id: UUID, seconds: float | None) -> Row | None:
+async def _final_row(driver: Driver, id: UUID, seconds: float | None, since: float | None) -> Row | None:
     """The row once it is final; None when ``seconds`` pass first."""
-    async with aclosing(any_final(driver, [id], seconds)) as rows:
+    async with aclosing(any_final(driver, [id], seconds, since=since)) as rows:
         return await anext(rows, None)
 
 

@@ -20,19 +20,19 @@ __all__ = ["MAX_IDS", "VERSION", "message_size", "pack", "unpack"]
 VERSION = 1
 #: The most execution ids in one message.
 MAX_IDS = 100
-#: Besides, a message carries at most 1/SLOTS_PART of what the smallest worker runs at once, and only so much of what is
-#: published together that each worker gets MESSAGES_LEAST messages of it.
+#: Besides, a message carries at most 1/SLOTS_PART of what the smallest worker runs at once.
 SLOTS_PART = 2
-MESSAGES_LEAST = 2
 
 
-def message_size(count: int, *, workers: int, smallest: int) -> int:
+def message_size(count: int, *, workers: int, smallest: int, least: int) -> int:
     """How many of ``count`` executions travel in one message, to ``workers`` of which the smallest runs ``smallest``.
+
+    Of what is published together, each worker should get ``least`` messages.
 
     A message costs its worker as much CPU as several executions that do nothing, so larger messages are better; but no
     worker should receive what another has room for.
     """
-    share = math.ceil(count / (max(workers, 1) * MESSAGES_LEAST))
+    share = math.ceil(count / (max(workers, 1) * least))
     return max(min(share, smallest // SLOTS_PART, MAX_IDS), 1)
 
 

@@ -38,7 +38,14 @@ _UNTRACED = nullcontext(Submitting())
 def submitting(program: str, *, count: int | None = None) -> AbstractContextManager[Submitting]:
     """The span of a submit, or of ``count`` rows of a batch; it is the current span until the block ends."""
     api = sys.modules.get(_API)
-    return _UNTRACED if api is None else _span(api, program, count)
+    return _UNTRACED if api is None or not _traces(api) else _span(api, program, count)
+
+
+def _traces(api: Any) -> bool:
+    """Whether there is a tracer, or a span to continue: other libraries import OpenTelemetry for those that trace."""
+    if not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
+        return True
+    return bool(api.get_current_span().get_span_context().is_valid)
 
 
 @contextmanager

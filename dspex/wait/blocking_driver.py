@@ -45,8 +45,10 @@ class BlockingDriver:
     def signal(self) -> ThreadSignal:
         return ThreadSignal()
 
-    def watch(self, keys: Sequence[str], signal: Signal) -> AbstractContextManager[Watch]:
-        return self._waiter.watch(keys, signal.set)
+    def watch(
+        self, keys: Sequence[str], signal: Signal, *, since: float | None = None
+    ) -> AbstractContextManager[Watch]:
+        return self._waiter.watch(keys, signal.set, since=since)
 
     async def call(self, work: Callable[[], T]) -> T:
         return work()

@@ -96,10 +96,15 @@ def groups(items: Iterable[T], size: int = GROUP_ROWS) -> Iterator[list[T]]:
 # ------------------------------------------------------------------------------------------------------------- any
 
 
-async def any_final(driver: Driver, ids: Collection[UUID], seconds: float | None) -> AsyncGenerator[Row, None]:
-    """The row of each of these executions as it becomes final; ends with the last, or after so many ``seconds``."""
+async def any_final(
+    driver: Driver, ids: Collection[UUID], seconds: float | None, *, since: float | None = None
+) -> AsyncGenerator[Row, None]:
+    """The row of each of these executions as it becomes final; ends with the last, or after so many ``seconds``.
+
+    ``since``: none of them was final at this time of the monotonic clock.
+    """
     deadline, waiting, signal = Deadline(seconds), set(ids), driver.signal()
-    with driver.watch([str(id) for id in waiting], signal) as watch:
+    with driver.watch([str(id) for id in waiting], signal, since=since) as watch:
         while waiting:
             for group in groups(_asked(waiting, watch.take())):
                 for row in await driver.finals(group):

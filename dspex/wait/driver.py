@@ -63,7 +63,9 @@ class Driver(Protocol):
 
     def signal(self) -> Signal: ...
 
-    def watch(self, keys: Sequence[str], signal: Signal) -> AbstractContextManager[Watch]: ...
+    def watch(
+        self, keys: Sequence[str], signal: Signal, *, since: float | None = None
+    ) -> AbstractContextManager[Watch]: ...
 
     async def call(self, work: Callable[[], T]) -> T:
         """The return value of ``work``, which waits for nothing but the connections of the client's session."""

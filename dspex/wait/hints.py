@@ -2,13 +2,15 @@
 
 Workers publish the ids of finished executions on ``dspex:done``. An id is only a hint: a watch collects ids to look up
 in Postgres. Hints can be lost, so every few seconds, and after each new subscription, every watch is marked stale:
-its caller then looks up all its executions. Two threads do this: one listens to Redis, and the other marks watches
+its caller then looks up all its executions. The latest ids are remembered: a wait for what this client has just
+submitted needs no look-up before its hint. Two threads do this: one listens to Redis, and the other marks watches
 stale, whatever happens to the first. In the asynchronous client two tasks do it (loop_waiter.py).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import defaultdict
@@ -34,6 +36,8 @@ POLL_SECONDS_WITHOUT_REDIS = 0.5
 RECONNECT_SECONDS = 5.0
 #: The most hints a watch keeps for a slow caller. Beyond that it drops them and is marked stale.
 HINTS_MOST = 10_000
+#: The most ids that are remembered for watches that begin after their hint.
+REMEMBERED_MOST = 10_000
 
 log = logging.getLogger("dspex")
 
@@ -48,19 +52,20 @@ class Hints(NamedTuple):
 class Watch:
     """The hints for one waiting caller.
 
-    ``keys`` are ids as text, or :func:`batch_prefix` for a whole batch. ``wake`` is called at each hint.
+    ``keys`` are ids as text, or :func:`batch_prefix` for a whole batch. ``wake`` is called at each hint. It is stale
+    at first, unless it begins with ``hinted``, the hints that came before it.
     """
 
-    def __init__(self, keys: Iterable[str], wake: Callable[[], None]) -> None:
+    def __init__(self, keys: Iterable[str], wake: Callable[[], None], hinted: Sequence[UUID] | None = None) -> None:
         self.keys = tuple(keys)
         self._wake = wake
         self._lock = threading.Lock()
-        self._hinted: list[UUID] = []
-        self._stale = True
+        self._hinted = list(hinted or ())
+        self._stale = hinted is None
         self._ended = False
 
     def take(self) -> Hints:
-        """The hints since the last call; the first is stale. Raises DspexError once the client is closed."""
+        """The hints since the last call. Raises DspexError once the client is closed."""
         with self._lock:
             if self._ended:
                 raise DspexError("the client was closed while it waited; the executions go on", code="client_closed")
@@ -97,14 +102,20 @@ class Watches:
         self._begun = False
         self._ended = False
         self._subscribed = False
+        #: The latest ids of the channel, each with its time, and since when they are all of them.
+        self._remembered: dict[UUID, float] = {}
+        self._complete_since = math.inf
         #: The messages of the channel that are not ids.
         self.refused = RefusedData(DONE_CHANNEL, log)
 
     @contextmanager
-    def watch(self, keys: Iterable[str], wake: Callable[[], None]) -> Iterator[Watch]:
-        """A watch over these keys, until the end of the block."""
-        watch = Watch(keys, wake)
+    def watch(self, keys: Sequence[str], wake: Callable[[], None], *, since: float | None = None) -> Iterator[Watch]:
+        """A watch over these keys, until the end of the block.
+
+        ``since``: none of its executions, whose ids the keys are, was final at this time of the monotonic clock.
+        """
         with self._lock:
+            watch = Watch(keys, wake, self._hints_since(since, keys))
             for key in watch.keys:
                 self._watches[key].append(watch)
             if self._ended:
@@ -121,6 +132,27 @@ class Watches:
                     if not self._watches[key]:
                         del self._watches[key]
 
+    def _hints_since(self, since: float | None, ids: Sequence[str]) -> list[UUID] | None:
+        """The hints for these ids since then; None if some may have been lost or forgotten. With the lock."""
+        if since is None or since < self._complete_since:
+            return None
+        return [id for id in map(UUID, ids) if id in self._remembered]
+
+    def _remember(self, ids: Sequence[UUID]) -> None:
+        """With the lock."""
+        now = time.monotonic()
+        for id in ids:
+            self._remembered.pop(id, None)  # in the order of their times
+            self._remembered[id] = now
+        while len(self._remembered) > REMEMBERED_MOST:
+            self._complete_since = self._remembered.pop(next(iter(self._remembered)))
+
+    def _forget(self, since: float) -> None:
+        """Forget the hints so far; they are complete ``since`` then."""
+        with self._lock:
+            self._remembered.clear()
+            self._complete_since = since
+
     def end(self) -> None:
         """End every wait."""
         with self._lock:
@@ -136,6 +168,7 @@ class Watches:
         """Take a message of the subscription."""
         if kind == "subscribe":
             self._subscribed = True
+            self._forget(time.monotonic())
             self._poll()  # hints published before the subscription were lost
         elif kind == "message":
             try:
@@ -148,6 +181,7 @@ class Watches:
     def _lose(self, error: Exception) -> None:
         """The subscription ended."""
         self._subscribed = False
+        self._forget(math.inf)
         if isinstance(error, redis.RedisError | OSError):
             log.warning("waiting without Redis, by asking Postgres: %s", error)
         else:  # the server does not keep to Redis' protocol
@@ -164,6 +198,7 @@ class Watches:
     def _hint(self, ids: Sequence[UUID]) -> None:
         hints: defaultdict[Watch, list[UUID]] = defaultdict(list)
         with self._lock:
+            self._remember(ids)
             for id in ids:
                 for key in (str(id), batch_prefix(id)):
                     for watch in self._watches.get(key, ()):

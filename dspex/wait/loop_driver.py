@@ -82,8 +82,10 @@ class LoopDriver:
     def signal(self) -> LoopSignal:
         return LoopSignal()
 
-    def watch(self, keys: Sequence[str], signal: Signal) -> AbstractContextManager[Watch]:
-        return self._waiter.watch(keys, signal.set)
+    def watch(
+        self, keys: Sequence[str], signal: Signal, *, since: float | None = None
+    ) -> AbstractContextManager[Watch]:
+        return self._waiter.watch(keys, signal.set, since=since)
 
     async def call(self, work: Callable[[], T]) -> T:
         return await in_greenlet(work)

@@ -32,7 +32,7 @@ from dspex.store.lifecycle.dispatch import (
     release,
     shares,
 )
-from dspex.store.lifecycle.executions import DIRECT_MOST
+from dspex.store.lifecycle.executions import UNSERVED_MOST
 from dspex.store.operations.health import backlogs
 from dspex.store.workers import UnrunnableVersion
 from tests.store.test_executions import (
@@ -132,9 +132,9 @@ def rows_read(plan: dict[str, Any]) -> Iterator[float]:
 
 
 def test_many_direct_submits_of_one_program_are_left_to_the_pump(database: Database) -> None:
-    rows = [database.run(partial(executions.insert, submission=submission())) for _ in range(DIRECT_MOST + 5)]
+    rows = [database.run(partial(executions.insert, submission=submission())) for _ in range(UNSERVED_MOST + 5)]
     direct = [row is not None and row.dispatched_at is not None for row in rows]
-    assert direct == [True] * DIRECT_MOST + [False] * 5
+    assert direct == [True] * UNSERVED_MOST + [False] * 5
     other = database.run(partial(executions.insert, submission=submission(program="small", version=SMALL.version)))
     assert other is not None
     assert other.dispatched_at is not None

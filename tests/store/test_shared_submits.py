@@ -111,12 +111,13 @@ def test_they_travel_together_by_program_and_urgency(deployed: Client, database:
     by_kind = {kind: {e.id for e, of in zip(executions, kinds, strict=True) if of == kind} for kind in kinds}
     urgent, first, *others = messages(backends)
     assert (urgent, first[0], len(first[1])) == (("qa", [*by_kind["qa", 0]]), "qa", 1)
-    assert sorted((name, len(ids)) for name, ids in others) == [("other", 2), ("qa", 1), ("qa", 5)]
+    assert sorted((name, len(ids)) for name, ids in others) == [("other", 2), ("qa", 6)]
     assert {id for name, ids in others if name == "qa" for id in ids} == by_kind["qa", 5]
 
 
 def test_no_worker_receives_what_another_has_room_for(deployed: Client, database: Database, backends: Backends) -> None:
-    register_worker(database, 4)
+    for concurrency in (4, 12):
+        register_worker(database, concurrency)
     submits = [partial(deployed.submit, "qa", {"question": "?"})] * 8
     for each in submitted_together(deployed, database, submits):
         each.result()
@@ -181,14 +182,19 @@ def test_a_key_that_an_open_transaction_holds_delays_only_its_own_submit(deploye
         assert held.result().id == mine.id
 
 
-def test_only_as_many_are_dispatched_as_without_sharing(deployed: Client, database: Database) -> None:
-    submits = [partial(deployed.submit, "qa", {"question": "?"})] * 90
-    with ThreadPoolExecutor(90) as threads:
+@pytest.mark.parametrize(("fleet", "direct"), [([], 100), ([3], 3), ([100, 30], 130)], ids=str)
+def test_only_so_many_of_a_program_are_not_left_to_the_pump(
+    deployed: Client, database: Database, fleet: list[int], direct: int
+) -> None:
+    for concurrency in fleet:
+        register_worker(database, concurrency)
+    submits = [partial(deployed.submit, "qa", {"question": "?"})] * 70
+    with ThreadPoolExecutor(70) as threads:
         for _ in range(2):
             for each in [threads.submit(submit) for submit in submits]:
                 each.result()
     count = "SELECT count(*) FROM dspex.executions WHERE dispatched_at IS NOT NULL"
-    assert database.run(lambda connection: connection.exec_driver_sql(count).scalar_one()) == 100
+    assert database.run(lambda connection: connection.exec_driver_sql(count).scalar_one()) == direct
 
 
 @pytest.mark.parametrize("priority", [0, 5, 9])

@@ -20,4 +20,4 @@ from dspex.store.workers import FleetCapacity
     ids=["a full window", "a round of it", "each worker gets some", "small workers", "one"],
 )
 def test_messages_are_large_but_leave_no_worker_without(count: int, fleet: FleetCapacity, size: int) -> None:
-    assert message_size(count, workers=fleet.count, smallest=fleet.smallest) == size
+    assert message_size(count, workers=fleet.count, smallest=fleet.smallest, least=2) == size

@@ -228,7 +228,7 @@ class Pump(Periodic):
         for row in rows:
             groups[row.priority, row.turn > RESERVE, row.program, row.suspect].append(row.id)
         for (priority, bulk, program, alone), ids in sorted(groups.items()):
-            size = 1 if alone else message_size(len(ids), workers=fleet.count, smallest=fleet.smallest)
+            size = 1 if alone else message_size(len(ids), workers=fleet.count, smallest=fleet.smallest, least=2)
             messages = [ids[begin : begin + size] for begin in range(0, len(ids), size)]
             self._publish(messages, program, priority, bulk, alone)
         if len(found) >= BUSY_ROWS:

@@ -69,7 +69,7 @@ class SharedSubmits:
         for submission, row in zip(submissions, rows, strict=True):
             if row is not None and row.dispatched_at is not None:
                 groups[lane(submission.priority, bulk=False), submission.program].append(submission)
-                size = message_size(len(submissions), workers=row.workers, smallest=row.smallest)
+                size = message_size(len(submissions), workers=row.workers, smallest=row.smallest, least=1)
         for (_, program), group in sorted(groups.items()):
             for begin in range(0, len(group), size):
                 self._publish_one(program, group[begin : begin + size])

@@ -81,15 +81,21 @@ class Submission(NamedTuple):
 
 #: Rows that are written to a COPY at a time; Postgres reads them while the next ones are encoded.
 WRITE_ROWS = 50
-#: A program's submits are left to the pump, which is fair to other programs, once so many of its executions are in
-#: Redis. Submits of programs with a limited concurrency or rate are always left to the pump, which counts them.
-DIRECT_MOST = 100
+#: A program's submits are left to the pump, which is fair to other programs and serves the oldest first, once as many
+#: of its executions are in Redis as the workers run at once, up to DIRECT_MOST: half of the pump's window, so that what
+#: is left to the pump has room in the other half. Without a worker, it is UNSERVED_MOST. Submits of programs with a
+#: limited concurrency or rate are always left to the pump, which counts them.
+DIRECT_MOST, UNSERVED_MOST = 1000, 100
 
-# Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock. Of each
-# program at most DIRECT_MOST executions are dispatched and not claimed, including what this statement dispatches.
+# Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock.
+# ``direct_most`` of each program may be dispatched and not claimed, including what this statement dispatches.
 _INSERT = f"""
 WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(%(lock_timeout)s, current_setting('lock_timeout')), true)
+), fleet AS MATERIALIZED (
+    SELECT count(*)::int AS workers, coalesce(min(concurrency), 0) AS smallest,
+        CASE count(*) WHEN 0 THEN {UNSERVED_MOST} ELSE least(sum(concurrency), {DIRECT_MOST}) END AS direct_most
+    FROM dspex.workers WHERE stopped_at IS NULL AND state = 'running'
 ), given AS MATERIALIZED (
     SELECT g.*, g.publish AND coalesce(g.run_at, now()) <= now() AND p.paused_at IS NULL AND p.concurrency IS NULL
             AND p.per_minute IS NULL AS direct,
@@ -108,16 +114,16 @@ WITH patience AS MATERIALIZED (
     ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
 ), waiting AS (
     SELECT d.program, (SELECT count(*) FROM (SELECT FROM dspex.executions e WHERE e.program = d.program
-        AND e.status = 'queued' AND e.dispatched_at IS NOT NULL LIMIT {DIRECT_MOST}) w) AS count
+        AND e.status = 'queued' AND e.dispatched_at IS NOT NULL LIMIT (SELECT direct_most FROM fleet)) w) AS count
     FROM (SELECT DISTINCT program FROM given WHERE direct) d
 ), inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
         created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, audit_seq, audit_hash)
     SELECT g.id, g.program, g.version, 'queued', g.priority, 0, g.max_attempts, g.timeout_seconds,
-        now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= {DIRECT_MOST} THEN now() END,
+        now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= f.direct_most THEN now() END,
         g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.route,
         1, dspex.audit_hash('', g.id, 1, 0, now(), g.submission_hash, NULL, g.events)
-    FROM given g LEFT JOIN waiting w ON w.program = g.program
+    FROM given g CROSS JOIN fleet f LEFT JOIN waiting w ON w.program = g.program
     WHERE g.key IS NULL OR g.id IN (SELECT execution_id FROM keyed)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at, dispatched_at, audit_hash
@@ -125,9 +131,6 @@ WITH patience AS MATERIALIZED (
     INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, submission_hash, events, hash)
     SELECT i.id, 1, 0, i.created_at, g.submission_hash, g.events::json, i.audit_hash
     FROM inserted i JOIN given g ON g.id = i.id
-), fleet AS MATERIALIZED (
-    SELECT count(*)::int AS workers, coalesce(min(concurrency), 0) AS smallest FROM dspex.workers
-    WHERE stopped_at IS NULL AND state = 'running'
 )
 SELECT id, created_at, dispatched_at, workers, smallest FROM inserted, fleet
 """  # noqa: S608
@@ -435,10 +438,14 @@ _COLUMNS = [
     if column.name
     not in ("audit_seq", "audit_hash", "dispatched_at", "held_at", "cost_usd", "unpriced", "lost_attempts")
 ]
+# Made once: SQLAlchemy would take longer to make them than Postgres to carry them out.
+_ONE = select(*_COLUMNS).where(executions.c.id == bindparam("id"))
+_MANY = select(*_COLUMNS).where(executions.c.id == func.any(bindparam("ids", type_=UUIDS)))
+_FINAL = _MANY.where(executions.c.finished_at.is_not(None))
 
 
 def find(connection: Connection, id: UUID) -> Mapping[str, Any] | None:
-    row = connection.execute(select(*_COLUMNS).where(executions.c.id == id)).mappings().one_or_none()
+    row = connection.execute(_ONE, {"id": id}).mappings().one_or_none()
     return dict(row) if row else None
 
 
@@ -450,7 +457,6 @@ def listing(connection: Connection, selection: Selection, *, limit: int) -> list
 
 def find_many(connection: Connection, ids: Collection[UUID], *, final: bool = False) -> list[Mapping[str, Any]]:
     """The rows of these executions, or only of the final ones, in any order; unknown ids have none."""
-    query = select(*_COLUMNS).where(executions.c.id == func.any(bindparam("ids", list(ids), UUIDS)))
-    if final:
-        query = query.where(executions.c.finished_at.is_not(None))
-    return [dict(row) for row in connection.execute(query).mappings()]
+    rows = connection.execute(_FINAL if final else _MANY, {"ids": list(ids)})
+    names = tuple(rows.keys())
+    return [dict(zip(names, row, strict=True)) for row in rows]
