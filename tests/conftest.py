@@ -22,7 +22,8 @@ from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store.database import Database
 from tests.databases import TestDatabases
-from tests.fork_server import load_libraries
+from tests.forked import ForkServerProcess
+from tests.homes import RUN_DIRECTORY, migrated_servers
 from tests.left_open import LeftOpen
 from tests.processes import WorkerProcess, forked_workers
 from tests.run_times import RunTimes
@@ -37,6 +38,9 @@ hypothesis.settings.load_profile("dspex")
 _redis_databases = deque(range(1, 14))
 
 
+#: In the directory of a run of several processes, the address of the server of forks for all of them.
+FORK_SERVER = "fork-server"
+
 #: Their tests compute for a minute on the bundled model: at the end, the other processes would have nothing left to do.
 BEGUN_FIRST = {"test_embedded.py", "test_examples.py", "test_pages.py", "test_tutorial.py"}
 
@@ -50,8 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(LeftOpen())
     if not hasattr(config, "workerinput"):  # not in a process of xdist
         config.pluginmanager.register(RunTimes())
+        directory = tempfile.TemporaryDirectory(prefix="dspex-run-")
+        config.add_cleanup(directory.cleanup)
+        os.environ[RUN_DIRECTORY] = directory.name
         if config.getoption("numprocesses", None):
-            load_libraries()  # in a fresh checkout they are compiled once, rather than by every process at once
+            server = ForkServerProcess(Path(directory.name) / FORK_SERVER)
+            config.add_cleanup(server.close)
+            server.wait_until_ready()  # in a fresh checkout libraries are compiled once, not by every process at once
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,16 +78,14 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[None]:
     """Workers begin with their libraries imported."""
-    with forked_workers():
+    shared = Path(os.environ[RUN_DIRECTORY]) / FORK_SERVER
+    with forked_workers(shared if shared.exists() else None):
         yield
 
 
 @pytest.fixture(scope="session")
 def servers(fork_server: None) -> Iterator[EmbeddedServers]:
-    with (
-        tempfile.TemporaryDirectory(prefix="dspex-test-") as home,
-        EmbeddedServers(Path(home), durable=False) as running,
-    ):
+    with tempfile.TemporaryDirectory(prefix="dspex-test-") as home, migrated_servers(Path(home)) as running:
         yield running
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
-from psycopg import sql
 
 from dspex.embedded.embedded_servers import EmbeddedServers
-from dspex.store import migrate
-from dspex.store.database import Database
+from tests.homes import superuser
+from tests.left_open import keep
 
 __all__ = ["TestDatabases"]
 
-TEMPLATE = "dspex_template"
+#: The servers' own database, which is migrated. Nobody connects to it.
+TEMPLATE = "dspex"
 #: A database that grew by more bytes is dropped: its tables would be slow to read, and their statistics are wrong.
 MOST_GROWTH = 1024 * 1024
 #: Ends the sessions of workers that a test killed, which may be in the middle of a statement.
@@ -59,12 +58,9 @@ class TestDatabases:
         self._servers = servers
         self._numbers = itertools.count(1)
         self._free: list[str] = []
-        self._hash_passwords_once()
-        self._administer(f"CREATE DATABASE {TEMPLATE}")
-        template = Database(self.url(TEMPLATE))
-        migrate.upgrade(template.engine)
-        template.close()
-        with self._superuser(TEMPLATE) as connection:
+        #: A session for each database, and one to make and drop them: a new one costs 15 ms.
+        self._sessions: dict[str, psycopg.Connection] = {}
+        with superuser(servers, TEMPLATE) as connection:
             self._seeded = _tables_with_rows(connection)
             self._fingerprint, self._seeds = _row(connection, FINGERPRINT), self._seeds_of(connection)
             self._size = _size(connection)
@@ -74,26 +70,24 @@ class TestDatabases:
         if self._free:
             return self._free.pop()
         name = f"test_{next(self._numbers)}"
-        self._administer(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+        create = f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER dspex STRATEGY FILE_COPY"
+        self._session("postgres").execute(create.encode())
         return name
 
     def give_back(self, name: str) -> None:
         """Empty the database for another test, or drop it if more than rows was changed."""
-        with self._superuser(name) as connection:
-            connection.execute(END_SESSIONS)
-            again = (
-                _row(connection, FINGERPRINT) == self._fingerprint
-                and self._seeds_of(connection) == self._seeds
-                and _size(connection) - self._size < MOST_GROWTH
-            )
-            if again:
-                self._empty(connection)
-        if again:
+        session = self._session(name)
+        session.execute(END_SESSIONS)
+        if (
+            _row(session, FINGERPRINT) == self._fingerprint
+            and self._seeds_of(session) == self._seeds
+            and _size(session) - self._size < MOST_GROWTH
+        ):
+            self._empty(session)
             self._free.append(name)
         else:
-            # Only a superuser may end the sessions of superusers: the one above may still be closing.
-            with self._superuser("postgres") as connection:
-                connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+            self._sessions.pop(name).close()
+            self._session("postgres").execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
     def url(self, name: str) -> str:
         return f"{self._servers.database_url.rsplit('/', 1)[0]}/{name}"
@@ -109,28 +103,12 @@ class TestDatabases:
         counted = "SELECT count(*), sum(xmin::text::bigint) FROM"
         return [_row(connection, f"{counted} {table}") for table in self._seeded]
 
-    def _hash_passwords_once(self) -> None:
-        """By default both sides hash a password 4,096 times with every connection, which is half of its time."""
-        with self._superuser("postgres") as connection:
-            connection.execute("SET scram_iterations = 1")
-            for role, password in (("dspex", "postgres"), ("postgres", "superuser")):
-                statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
-                connection.execute(statement.format(sql.Identifier(role), self._servers.home.password(password)))
-
-    def _administer(self, statement: str) -> None:
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(statement.encode())
-
-    def _superuser(self, name: str) -> psycopg.Connection:
-        server = urlsplit(self._servers.database_url)
-        return psycopg.connect(
-            host=server.hostname,
-            port=server.port,
-            user="postgres",
-            password=self._servers.home.password("superuser"),
-            dbname=name,
-            autocommit=True,
-        )
+    def _session(self, name: str) -> psycopg.Connection:
+        """A superuser's, open until the database is dropped."""
+        if name not in self._sessions:
+            self._sessions[name] = superuser(self._servers, name)
+            keep(self._sessions[name].fileno())
+        return self._sessions[name]
 
 
 def _tables_with_rows(connection: psycopg.Connection) -> list[str]:

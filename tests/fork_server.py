@@ -1,13 +1,14 @@
 """Forks worker processes for tests. Each begins with the libraries of a worker imported, which takes 3 s of CPU.
 
-``python -m tests.fork_server DESCRIPTOR`` reads requests from a socket: a module to run as a program, its arguments
-and its environment, and with them the descriptors of its standard output, of its standard error and of a socket for
-its process id and its exit code.
-The tests' end of it is :mod:`tests.forked`.
+``python -m tests.fork_server DESCRIPTOR`` listens on a socket until its standard input ends. A request is a module to
+run as a program, or ``-c`` and code, with its arguments and its environment, and with them the descriptors of its
+standard output, of its standard error and of a socket for its process id and its exit code. The server prints a line
+when its libraries are imported. The tests' end of it is :mod:`tests.forked`.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import json
@@ -17,12 +18,13 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn
 
-__all__ = ["LARGEST_REQUEST", "load_libraries"]
+__all__ = ["LARGEST_REQUEST"]
 
 LARGEST_REQUEST = 128 * 1024
 PR_SET_PDEATHSIG = 1
@@ -65,36 +67,57 @@ class Replaced(BaseException):
 
 @dataclass(frozen=True)
 class Program:
-    """A module and its arguments."""
+    """A module and its arguments, or ``-c`` and code."""
 
     arguments: list[str]
 
     def run(self) -> None:
-        """Run it as ``python -m`` does."""
+        """Run it as ``python -m`` or ``python -c`` does."""
+        if self.arguments[0] == "-c":
+            sys.argv = ["-c", *self.arguments[2:]]
+            exec(compile(self.arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+            return
         sys.argv = list(self.arguments)
         runpy.run_module(self.arguments[0], run_name="__main__", alter_sys=True)
 
 
 class ForkServer:
-    """Serves requests until their socket is closed; in each process that it forks, returns the program to run."""
+    """Serves its clients until its owner is gone; in each process that it forks, returns the program to run."""
 
-    def __init__(self, requests: socket.socket) -> None:
-        self._requests = requests
+    def __init__(self, listener: socket.socket, owner: int) -> None:
+        self._listener = listener
+        self._owner = owner
+        self._clients: set[socket.socket] = set()
         self._selector = selectors.DefaultSelector()
-        self._selector.register(requests, selectors.EVENT_READ)
+        for each in (listener, owner):
+            self._selector.register(each, selectors.EVENT_READ)
 
     def serve(self) -> Program | None:
         while True:
             for key, _ in self._selector.select():
-                if key.fileobj is not self._requests:
-                    self._report_end(key)
-                    continue
-                message, descriptors, _, _ = socket.recv_fds(self._requests, LARGEST_REQUEST, 3)
-                if not message:
+                if key.fd == self._owner:
                     self._forget_all()
                     return None
-                if program := self._fork(json.loads(message), *descriptors):
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.data:
+                    self._report_end(key)
+                elif program := self._answer(key.fileobj):  # type: ignore[arg-type]
                     return program
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        self._clients.add(client)
+        self._selector.register(client, selectors.EVENT_READ)
+
+    def _answer(self, client: socket.socket) -> Program | None:
+        message, descriptors, _, _ = socket.recv_fds(client, LARGEST_REQUEST, 3)
+        if message:
+            return self._fork(json.loads(message), *descriptors)
+        self._selector.unregister(client)
+        self._clients.remove(client)
+        client.close()
+        return None
 
     def _fork(self, request: dict[str, Any], output: int, errors: int, status: int) -> Program | None:
         server = os.getpid()
@@ -126,7 +149,8 @@ class ForkServer:
                 os.close(key.fd)
                 key.data[1].close()
         self._selector.close()
-        self._requests.close()
+        for each in (self._listener, *self._clients):
+            each.close()
 
 
 def _die_with(server: int) -> None:
@@ -138,7 +162,8 @@ def _die_with(server: int) -> None:
 def _take_on(request: dict[str, Any], output: int, errors: int) -> None:
     """The environment, the working directory and the output of the request, in a session of its own."""
     os.setsid()
-    for given, standard in ((output, 1), (errors, 2)):
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for given, standard in ((nothing, 0), (output, 1), (errors, 2)):
         os.dup2(given, standard)
         os.close(given)
     os.environ.clear()
@@ -158,25 +183,44 @@ def _replace(path: str, command: list[str], environment: Mapping[str, str]) -> N
     raise Replaced(command[2:])
 
 
-def load_libraries() -> None:
-    for name in LIBRARIES:
-        import_module(name)
+def _end(code: int) -> NoReturn:
+    """End as an interpreter does, but free no memory: that would touch, and so copy, all that the server imported."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # the interpreter reports it
+        sys.exit(code)
+    os._exit(code)
+
+
+def _run(program: Program) -> None:
+    """Run the program, and what it may become; an error or a text that it ends with is left to the interpreter."""
+    code = 0
+    try:
+        try:
+            program.run()
+        except Replaced as replaced:
+            Program(replaced.command).run()
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            raise
+        code = ended.code or 0
+    _end(code)
 
 
 def main() -> None:
-    load_libraries()
+    for name in LIBRARIES:
+        import_module(name)
     gc.collect()
     gc.freeze()
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        program = ForkServer(requests).serve()
-    if program is None:
-        return
-    os.execve = _replace  # type: ignore[assignment]
-    try:
-        program.run()
-    except Replaced as replaced:
-        program = Program(replaced.command)
-    program.run()
+    print("ready", flush=True)
+    with socket.socket(fileno=int(sys.argv[1])) as listener:
+        program = ForkServer(listener, sys.stdin.fileno()).serve()
+    if program is not None:
+        os.execve = _replace  # type: ignore[assignment]
+        _run(program)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-__all__ = ["ForkServer", "Forked"]
+__all__ = ["ForkServer", "ForkServerProcess", "Forked", "own_fork_server"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,20 +63,52 @@ class Forked:
         self.returncode = int(code) if code else -signal.SIGKILL  # the server is gone, and its children with it
 
 
-class ForkServer:
-    """The server's process, for as long as a ``with`` block lasts."""
+class ForkServerProcess:
+    """The server's process. Processes of tests connect to its ``address``, a path."""
 
-    def __init__(self) -> None:
-        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, address: Path) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        with theirs:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(str(address))
+            listener.listen()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.fork_server", str(listener.fileno())],
                 cwd=ROOT,
                 env={**environment, "PYTHONWARNINGS": "default"},
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=[listener.fileno()],
             )
+
+    def wait_until_ready(self) -> None:
+        """Wait until its libraries are imported."""
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def close(self) -> None:
+        """End it, and its forks."""
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+
+@contextmanager
+def own_fork_server() -> Iterator[Path]:
+    """The address of a server that serves until the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="dspex-fork-") as directory:
+        server = ForkServerProcess(address := Path(directory) / "requests")
+        try:
+            yield address
+        finally:
+            server.close()
+
+
+class ForkServer:
+    """A connection with the server at an address, for as long as a ``with`` block lasts."""
+
+    def __init__(self, address: Path) -> None:
+        self._requests = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._requests.connect(str(address))
 
     def start(
         self,
@@ -84,7 +118,7 @@ class ForkServer:
         errors: BinaryIO | None = None,
         directory: Path | None = None,
     ) -> Forked:
-        """Run the module and its arguments as ``python -m`` does, in a session of its own.
+        """Run the module and its arguments as ``python -m`` does, or ``-c`` and code, in a session of its own.
 
         Of Python's own variables, ``environment`` may set PYTHONPATH. ``errors`` go to the ``output`` if not given.
         """
@@ -106,4 +140,3 @@ class ForkServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._requests.close()
-        self._process.wait()

@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 import pytest
 
-__all__ = ["LeftOpen", "describe", "resources"]
+__all__ = ["LeftOpen", "describe", "keep", "resources"]
 
 #: Opened by a library at its first use, once for the whole process: files by path, threads by name.
 ONCE_PER_PROCESS = ("/dev/urandom", "/dev/null", "tqdm_monitor", "dspex-spawner_0")
@@ -32,6 +32,13 @@ SELECTOR = "anon_inode:[eventpoll]"
 
 Resource = tuple[str, Any, str]
 """Its kind, its number or the thread itself, and what it is."""
+
+_shared_by_tests: set[Resource] = set()
+
+
+def keep(descriptor: int) -> None:
+    """Let tests share it: it may be left open."""
+    _shared_by_tests.add(("file", descriptor, os.readlink(f"/proc/self/fd/{descriptor}")))
 
 
 class LeftOpen:
@@ -71,22 +78,21 @@ class LeftOpen:
         try:
             yield
         finally:
-            if not self._shared:
-                left, self._before = self._left(), None
-                if left:
-                    pytest.fail(f"left open: {'; '.join(map(describe, left))}", pytrace=False)
+            if not self._shared and (left := self._left()):
+                pytest.fail(f"left open: {'; '.join(map(describe, left))}", pytrace=False)
 
     def _left(self) -> list[Resource]:
         """What was opened and neither closed nor kept for the session."""
-        known = (self._before or set()) | self._kept
+        known = (self._before or set()) | self._kept | _shared_by_tests
         deadline = time.monotonic() + self._patience_seconds
         while {*_threads(), *_children()} - known and time.monotonic() < deadline:
             time.sleep(0.005)
-        left = resources() - known
-        if left and all(target == SELECTOR for _, _, target in left):
+        now = resources()
+        if now - known and all(target == SELECTOR for _, _, target in now - known):
             gc.collect()
-            left = resources() - known
-        return sorted(left, key=str)
+            now = resources()
+        self._before = now  # the next test's
+        return sorted(now - known, key=str)
 
 
 def resources() -> set[Resource]:
@@ -111,7 +117,8 @@ def _threads() -> Iterator[Resource]:
 def _children() -> Iterator[Resource]:
     for task in os.listdir("/proc/self/task"):
         try:
-            children = Path(f"/proc/self/task/{task}/children").read_text().split()
+            with open(f"/proc/self/task/{task}/children") as file:
+                children = file.read().split()
         except FileNotFoundError:  # a thread that ended meanwhile
             continue
         for pid in children:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +16,7 @@ from dspex.embedded import child_launcher
 from dspex.settings import Backends
 from dspex.store import workers
 from dspex.store.database import Database
-from tests.forked import Forked, ForkServer
+from tests.forked import Forked, ForkServer, own_fork_server
 from tests.waiting import wait_for
 
 #: A process of the tests.
@@ -26,10 +26,10 @@ _fork_server: ForkServer | None = None
 
 
 @contextmanager
-def forked_workers() -> Iterator[None]:
-    """Meanwhile worker processes are forks of one that has imported their libraries."""
+def forked_workers(server: Path | None = None) -> Iterator[None]:
+    """Meanwhile worker processes are forks of one that has imported their libraries: of this ``server``, if given."""
     global _fork_server  # noqa: PLW0603
-    with ForkServer() as _fork_server:
+    with nullcontext(server) if server else own_fork_server() as address, ForkServer(address) as _fork_server:
         yield
     _fork_server = None
 
@@ -87,8 +87,8 @@ def run_dspex(
 def run_module(
     *arguments: str, environment: Mapping[str, str], directory: Path, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
-    """A module of the ``directory`` or of a library with its arguments, as :func:`run_dspex`."""
-    command = mortal("-m", *arguments)
+    """A module of the ``directory`` or of a library with its arguments, or ``-c`` and code, as :func:`run_dspex`."""
+    command = _python(*arguments)
     if _fork_server is None:
         return subprocess.run(
             command, env=environment, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False
@@ -174,10 +174,14 @@ def _text(file: BinaryIO) -> str:
 
 
 def start(*arguments: str, environment: Mapping[str, str], output: BinaryIO) -> Process:
-    """A module and its arguments as a :func:`mortal` process; a fork where :func:`forked_workers` holds."""
+    """A module and its arguments, or ``-c`` and code; a fork where :func:`forked_workers` holds, or :func:`mortal`."""
     if _fork_server is not None:
         return _fork_server.start(*arguments, environment=environment, output=output)
-    return _popen(mortal("-m", *arguments), environment, output)
+    return _popen(_python(*arguments), environment, output)
+
+
+def _python(*arguments: str) -> list[str]:
+    return mortal(*arguments) if arguments[0] == "-c" else mortal("-m", *arguments)
 
 
 def _popen(command: Sequence[str], environment: Mapping[str, str], output: BinaryIO) -> subprocess.Popen[bytes]:

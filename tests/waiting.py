@@ -8,15 +8,22 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+#: A pause lasts so many times as long as the look before it, up to so many seconds.
+PAUSE_PER_LOOK, LONGEST_PAUSE = 8, 0.2
+
 
 def wait_for(condition: Callable[[], T], what: str, timeout: float = 30.0, *, every: float = 0.02) -> T:
     """The condition's first true value, looked for ``every`` so many seconds.
 
-    Fails the test, saying what was waited for, after ``timeout`` seconds.
+    Less often if the condition itself takes long, such as a query: the processes that are waited for need the
+    processors. Fails the test, saying what was waited for, after ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > deadline:
+    while True:
+        began = time.monotonic()
+        if value := condition():
+            return value
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"waited {timeout:g} s in vain for {what}")
-        time.sleep(every)
-    return value
+        time.sleep(max(every, min(PAUSE_PER_LOOK * (now - began), LONGEST_PAUSE)))

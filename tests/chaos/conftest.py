@@ -10,8 +10,7 @@ import pytest
 
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.program.adapters import look_again
-from dspex.store import migrate
-from dspex.store.database import Database
+from tests.homes import migrated_servers
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,8 +29,5 @@ def steps_adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def own_servers(tmp_path: Path, fork_server: None) -> Iterator[EmbeddedServers]:
     """Servers of this test's own, to be restarted and emptied."""
-    with EmbeddedServers(tmp_path / "home", durable=False) as running:
-        database = Database(running.database_url)
-        migrate.upgrade(database.engine)
-        database.close()
+    with migrated_servers(tmp_path / "home") as running:
         yield running

@@ -21,7 +21,6 @@ from dspex.client.audit_trail import AuditTrail, events_of
 from dspex.client.client import Client
 from dspex.store import workers
 from dspex.store.audit_chain import Entry
-from dspex.store.database import Database
 from dspex.store.lifecycle.status import Status
 
 __all__ = ["assert_guarantees", "long", "paid_calls"]
@@ -44,23 +43,17 @@ def assert_guarantees(client: Client, ids: Collection[UUID], *, timeout: float =
     finals = {row["id"]: row for row in client.wait_any(ids, timeout)}
     missing = [id for id in ids if id not in finals]
     assert not missing, f"{len(missing)} of {len(ids)} not final after {timeout} s: {_states(client, missing[:5])}"
-    database = Database(client.settings.backends().database_url, pool_size=1)
-    try:
-        lives = {row["id"]: row for row in database.run(lambda c: workers.listing(c, live_only=False))}
-    finally:
-        database.close()
+    lives = {row["id"]: row for row in client._database.run(lambda c: workers.listing(c, live_only=False))}
     faults = [f"{id}: {fault}" for id in ids for fault in _faults(finals[id], client.audit_trail(id), lives)]
     assert not faults, "\n".join(faults[:20])
 
 
-def paid_calls(client: Client, id: UUID) -> int:
-    """How many model calls of the execution are in the journal: each was paid for once."""
-    database = Database(client.settings.backends().database_url, pool_size=1)
-    try:
-        query = text("SELECT count(*) FROM dspex.lm_calls WHERE execution_id = :id")
-        return int(database.run(lambda c: c.scalar(query, {"id": id})) or 0)
-    finally:
-        database.close()
+def paid_calls(client: Client, ids: Sequence[UUID]) -> list[int]:
+    """How many model calls of each execution are in the journal: each was paid for once."""
+    query = text("SELECT execution_id, count(*) FROM dspex.lm_calls WHERE execution_id = ANY(:ids) GROUP BY 1")
+    rows = client._database.run(lambda c: c.execute(query, {"ids": list(ids)}).all())
+    counts = {id: int(count) for id, count in rows}
+    return [counts.get(id, 0) for id in ids]
 
 
 def _faults(row: Mapping[str, Any], trail: AuditTrail, lives: Mapping[UUID, Mapping[str, Any]]) -> Iterable[str]:

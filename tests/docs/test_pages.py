@@ -24,6 +24,7 @@ from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.program.program import Program
 from dspex.settings.security_settings import new_key
 from tests.docs.pages import ROOT, Block, blocks, pages
+from tests.homes import copy_home
 from workers.lm.connect.endpoint import Endpoints
 
 EXAMPLE = ROOT / "examples" / "support_desk"
@@ -47,6 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("DSPEX_HOME", str(place / "home"))
         patch.setenv("DSPEX_PROGRAM_PACKAGES", "shop,support_desk")
         patch.setenv("DSPEX_ENCRYPTION_KEY", new_key())
+        copy_home(place / "home")
         with EmbeddedStack(place / "home", flower=False, beat=False, durable=False, worker_grace=5):
             yield place
 

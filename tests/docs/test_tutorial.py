@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from dspex.embedded.embedded_stack import EmbeddedStack
 from tests.docs.pages import ROOT, Block, blocks
+from tests.homes import copy_home
 from tests.processes import run_module
 
 PAGE = ROOT / "docs" / "tutorial" / "first-execution.md"
@@ -24,41 +24,30 @@ def stack(fork_server: None, tmp_path: Path) -> Iterator[Path]:
     """The directory of the tutorial, and the stack that ``dspex up`` would start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DSPEX_LEASE_SECONDS", "2")  # recovery takes less time
+        copy_home(tmp_path / "home")
         with EmbeddedStack(tmp_path / "home", flower=False, beat=False, durable=False, worker_grace=5):
             yield tmp_path
 
 
 def typed(block: Block, place: Path) -> str:
-    """What a terminal shows when the block's commands are typed.
-
-    A block of ``dspex`` and ``python`` alone runs in forks, which need not import the libraries: 0.3 s of CPU a command
-    rather than 2. One that needs a shell has one.
-    """
-    commands = [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
+    """What a terminal shows when the block's commands are typed, one after the other."""
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     environment["DSPEX_HOME"] = str(place / "home")
-    if all(command.startswith(("dspex ", "python ")) for command in commands):
-        return "".join(_forked(shlex.split(command), environment, place) for command in commands)
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(commands)],
-        env=environment,
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    return done.stdout
+    shown, code = "", 0
+    for command in (line[2:] for line in block.text.splitlines() if line.startswith("$ ")):
+        done = _run(command, code, environment, place)
+        shown, code = shown + done.stdout + done.stderr, done.returncode
+    return shown
 
 
-def _forked(command: list[str], environment: dict[str, str], place: Path) -> str:
-    """What ``dspex …`` or ``python FILE.py`` prints."""
-    program, *arguments = command
-    module = ["dspex.cli", *arguments] if program == "dspex" else [arguments[0].removesuffix(".py")]
-    done = run_module(*module, environment=environment, directory=place)
-    return done.stdout + done.stderr
+def _run(command: str, last_code: int, environment: dict[str, str], place: Path) -> subprocess.CompletedProcess[str]:
+    """``dspex …`` and ``python FILE.py`` run in forks, which need not import libraries: 0.1 s of CPU rather than 2."""
+    if command.startswith(("dspex ", "python ")):
+        program, *arguments = shlex.split(command)
+        module = ["dspex.cli", *arguments] if program == "dspex" else [arguments[0].removesuffix(".py")]
+        return run_module(*module, environment=environment, directory=place)
+    shell = ["bash", "-c", f"(exit {last_code})\n{command}"]
+    return subprocess.run(shell, env=environment, cwd=place, capture_output=True, text=True, timeout=60, check=False)
 
 
 def promised(block: Block) -> Iterator[str]:

@@ -17,8 +17,8 @@ from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.publish.broker import QUEUE, Broker
 from dspex.settings import Backends
-from dspex.store import migrate
-from dspex.store.database import Database
+from tests.conftest import fresh_backends
+from tests.homes import migrated_servers
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
 
@@ -28,16 +28,19 @@ QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripte
 @pytest.fixture
 def own_servers(tmp_path: Path, fork_server: None) -> Iterator[EmbeddedServers]:
     """Servers of this test's own, to be taken away."""
-    with EmbeddedServers(tmp_path / "home", durable=False) as running:
-        database = Database(running.database_url)
-        migrate.upgrade(database.engine)
-        database.close()
+    with migrated_servers(tmp_path / "home") as running:
         yield running
 
 
 @pytest.fixture
-def backends(own_servers: EmbeddedServers) -> Backends:
-    return Backends((own_servers.database_url, own_servers.broker_url))
+def backends(request: pytest.FixtureRequest) -> Iterator[Backends]:
+    """Those of the test's own servers, where it has some."""
+    if "own_servers" in request.fixturenames:
+        own = request.getfixturevalue("own_servers")
+        yield Backends((own.database_url, own.broker_url))
+    else:
+        with fresh_backends(request.getfixturevalue("servers")) as fresh:
+            yield fresh
 
 
 def test_redis_down_at_submit_stores_the_execution_and_it_runs_once_redis_is_back(
@@ -70,7 +73,7 @@ def test_an_emptied_redis_loses_nothing(
     executions = [client.submit("qa", {"question": f"number {n}"}) for n in range(20)]
     with redis.Redis.from_url(backends.broker_url) as connection:
         assert connection.llen(f"{QUEUE}\x06\x162") == 20
-        connection.flushall()
+        connection.flushdb()
     start_worker()
     for execution in executions:
         execution.result(timeout=60)
@@ -215,9 +218,9 @@ def test_an_idempotency_key_stands_for_one_execution(client: Client) -> None:
     assert len(client.list()) == 1
 
 
-def test_a_database_without_the_schema_says_so(own_servers: EmbeddedServers) -> None:
-    bare = f"{own_servers.database_url.rsplit('/', 1)[0]}/postgres"
-    with Client(database_url=bare, broker_url=own_servers.broker_url) as client:
+def test_a_database_without_the_schema_says_so(servers: EmbeddedServers) -> None:
+    bare = f"{servers.database_url.rsplit('/', 1)[0]}/postgres"
+    with Client(database_url=bare, broker_url=servers.broker_url) as client:
         for call in (partial(client.submit, "qa", {}), client.list, client._session.check_schema):
             with pytest.raises(dspex.SchemaOutdated, match="dspex migrate"):
                 call()

@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from dspex.client.client import Client
 from dspex.settings import Backends
 from dspex.store.database import Database
 from dspex.submit.batch_rows import BatchRows
-from tests.processes import WorkerProcess, environment_of, run_dspex
+from tests.processes import WorkerProcess, environment_of, run_dspex, run_module
 from tests.waiting import wait_for
 
 StartWorker = Callable[..., WorkerProcess]
@@ -255,14 +254,12 @@ asyncio.run(asynchronous.close())
 
 
 def test_forked_children_have_connections_of_their_own(
-    client: Client, backends: Backends, start_worker: StartWorker
+    client: Client, backends: Backends, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     start_worker()
     client.deploy(scripted())
-    run = subprocess.run(
-        [sys.executable, "-c", FORKING], env=environment_of(backends, {}), capture_output=True, timeout=240, check=False
-    )
-    assert run.returncode == 0, run.stderr.decode()
+    run = run_module("-c", FORKING, environment=environment_of(backends, {}), directory=tmp_path)
+    assert run.returncode == 0, run.stderr
 
 
 # ---------------------------------------------------------------------------------------------------- dspex batch

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,16 +125,9 @@ def test_backends_out_of_reach_are_exit_code_3(shell: Shell, backends: Backends)
         assert "hunter22" not in done.stdout + done.stderr
 
 
-def test_without_a_stack_it_says_how_to_get_one(tmp_path: Path) -> None:
+def test_without_a_stack_it_says_how_to_get_one(fork_server: None, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "dspex.cli", "list"],
-        env=environment | {"DSPEX_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_dspex("list", environment=environment | {"DSPEX_HOME": str(tmp_path)}, directory=tmp_path)
     assert done.returncode == 3
     assert "dspex up" in done.stderr
 

@@ -7,7 +7,6 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,12 +27,13 @@ from dspex.embedded.ports import free_port
 from dspex.operations.doctor import GROUPS, CheckVerdict, Report, examine
 from dspex.operations.doctor.groups import Wave
 from dspex.settings import Backends
-from dspex.store import migrate, programs, roles
+from dspex.store import programs, roles
 from dspex.store.database import Database
 from dspex.store.partitions import first_id
+from tests.homes import migrated_servers
 from tests.integration.test_cli import Shell
 from tests.integration.test_roles import Login, login
-from tests.processes import WorkerProcess, mortal
+from tests.processes import WorkerProcess, mortal, run_dspex
 
 __all__ = ["login"]
 
@@ -198,7 +198,7 @@ def sick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
     """What is said of a deployment in production with all of these faults."""
     place = tmp_path_factory.mktemp("sick")
     with (
-        EmbeddedServers(place, durable=False) as servers,
+        migrated_servers(place) as servers,
         pytest.MonkeyPatch.context() as patch,
         _bystander() as pid,
     ):
@@ -265,9 +265,7 @@ def _superuser(servers: EmbeddedServers) -> Database:
     with admin.begin() as connection:
         connection.exec_driver_sql("ALTER ROLE postgres PASSWORD 'postgres'")
     admin.dispose()
-    database = Database(f"postgresql://postgres:postgres@{where}")
-    migrate.upgrade(database.engine)
-    return database
+    return Database(f"postgresql://postgres:postgres@{where}")
 
 
 def _spoil_servers(servers: EmbeddedServers, database: Database) -> None:
@@ -388,10 +386,8 @@ def _spoil_monitoring(connection: Connection) -> None:
     )
 
 
-def test_unknown_groups_are_refused(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dspex.cli", "doctor", "--only", "telepathy"],
-        cwd=tmp_path, env=os.environ | {"DSPEX_HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_unknown_groups_are_refused(fork_server: None, tmp_path: Path) -> None:
+    environment = os.environ | {"DSPEX_HOME": str(tmp_path)}
+    done = run_dspex("doctor", "--only", "telepathy", environment=environment, directory=tmp_path)
     assert done.returncode == 2
     assert "postgres" in done.stderr

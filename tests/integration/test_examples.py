@@ -56,9 +56,9 @@ def test_the_support_desk_on_the_bundled_model(tmp_path: Path) -> None:
     # One after the other: then the model reads what their prompts have in common once rather than four times.
     one_by_one = {"DSPEX_WORKER_CONCURRENCY": "1"}
     environment = {**os.environ, **FINDS_IT, **one_by_one, "DSPEX_HOME": str(home)}
-    command = [sys.executable, "-m", "support_desk", "desk_answers", "desk_triage"]  # the agent takes a minute
+    programs = ["desk_answers", "desk_triage"]  # the agent takes a minute
+    command = [sys.executable, "-m", "support_desk", "--first", "2", *programs]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
-    assert " of 4 right" in done.stdout
-    assert " of 9 right" in done.stdout
+    assert done.stdout.count(" of 2 right") == 2
     assert "failed:" not in done.stdout

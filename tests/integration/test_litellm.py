@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +13,13 @@ from dspex.errors import ModelError
 from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.model_server import ModelServer, Step, model_server
+from tests.processes import run_module
 from workers.lm.connect import litellm
 from workers.lm.connect.endpoint import Endpoints
 
 __all__ = ["model_server"]
+
+ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
 import asyncio, json
@@ -59,7 +62,7 @@ asyncio.run(main())
 """
 
 
-def test_models_through_litellm(model_server: ModelServer) -> None:
+def test_models_through_litellm(model_server: ModelServer, fork_server: None) -> None:
     """In a process of its own: it is never loaded in one that did not ask for it."""
     model_server.script(
         Step(status=401, match="failing 0"),
@@ -69,7 +72,7 @@ def test_models_through_litellm(model_server: ModelServer) -> None:
         Step(status=500, match="failing 4"),
     )
     script = f"ADDRESS = {model_server.api_base!r}\n" + textwrap.dedent(SCRIPT)
-    run = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    run = run_module("-c", script, environment=os.environ, directory=ROOT)
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout.splitlines()[-1])
     assert not told["held_up"], "the worker is ready before LiteLLM is; what needs it waits"

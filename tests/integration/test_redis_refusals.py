@@ -16,8 +16,7 @@ from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.publish.broker import queue_keys
 from dspex.settings import Backends
-from dspex.store import migrate
-from dspex.store.database import Database
+from tests.homes import migrated_servers
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
 
@@ -29,10 +28,7 @@ USER = "default"
 @pytest.fixture(scope="module")
 def own_servers(tmp_path_factory: pytest.TempPathFactory, fork_server: None) -> Iterator[EmbeddedServers]:
     """Servers of these tests' own, to be spoiled."""
-    with EmbeddedServers(tmp_path_factory.mktemp("refusals"), durable=False) as running:
-        database = Database(running.database_url)
-        migrate.upgrade(database.engine)
-        database.close()
+    with migrated_servers(tmp_path_factory.mktemp("refusals")) as running:
         yield running
 
 

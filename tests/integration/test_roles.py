@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,7 +24,7 @@ from dspex.store.database import Database
 from dspex.store.migrate import make_roles, upgrade
 from dspex.store.operations import retention
 from dspex.store.tables import metadata
-from tests.processes import WorkerProcess, environment_of
+from tests.processes import WorkerProcess, environment_of, run_module
 from tests.waiting import wait_for
 
 QA = dspex.signature("question -> answer")
@@ -213,22 +211,18 @@ def test_the_command_makes_the_roles_and_a_later_migration_keeps_their_rights(
             run(login(roles.READER), statement)
 
 
-def test_what_beat_asks_for_runs_with_a_workers_rights(login: Login, backends: Backends) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "from workers import tasks as t; print(t.health(), t.alerts(), t.upkeep())"],
-        env=environment_of(Backends((login(roles.WORKER), backends.broker_url)), {"DSPEX_RETENTION_DAYS": 1}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_what_beat_asks_for_runs_with_a_workers_rights(login: Login, backends: Backends, tmp_path: Path) -> None:
+    code = "from workers import tasks as t; print(t.health(), t.alerts(), t.upkeep())"
+    as_worker = environment_of(Backends((login(roles.WORKER), backends.broker_url)), {"DSPEX_RETENTION_DAYS": 1})
+    done = run_module("-c", code, environment=as_worker, directory=tmp_path)
     assert done.returncode == 0, done.stderr
     with psycopg.connect(login(roles.READER)) as connection:
         (report,) = connection.execute("SELECT report::text FROM dspex.health_checks").fetchall()
     assert "permission" not in done.stderr + done.stdout + str(report)
-    as_worker = Database(login(roles.WORKER), pool_size=1)
+    worker = Database(login(roles.WORKER), pool_size=1)
     for name in retention.PRUNED:
-        as_worker.run(partial(retention.prune, name=name))
-    as_worker.close()
+        worker.run(partial(retention.prune, name=name))
+    worker.close()
 
 
 def test_a_worker_makes_partitions_and_owns_none(login: Login, backends: Backends) -> None:

@@ -12,7 +12,7 @@ from dspex.settings import Backends
 from dspex.store import workers
 from dspex.store.database import Database
 from tests.model_server import ModelServer, model_server
-from tests.processes import dspex_command, environment_of
+from tests.processes import dspex_command, environment_of, run_module
 from tests.waiting import wait_for
 
 __all__ = ["model_server"]
@@ -50,8 +50,9 @@ def test_secrets_of_files_and_a_provider_are_used_and_never_shown(
     log = tmp_path / "worker.log"
     with log.open("wb") as output:
         worker = subprocess.Popen(
-            dspex_command("worker", "--loglevel", "DEBUG"), env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+            dspex_command("worker", "--processes", "1", "--loglevel", "DEBUG"),
+            env=environment, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
     database = Database(backends.database_url, pool_size=1)
     try:
         wait_for(lambda: database.run(workers.listing), "the worker to register", timeout=60)
@@ -66,10 +67,10 @@ def test_secrets_of_files_and_a_provider_are_used_and_never_shown(
         assert API_KEY in model_server.calls()["keys"]
         arguments = Path(f"/proc/{worker.pid}/cmdline").read_text()
         shown = [
-            subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            run_module(*command, environment=environment, directory=tmp_path)
             for command in (
-                dspex_command("config", "--json"),
-                [*dspex_command()[:-2], "-m", "celery", "-A", "workers.app", "inspect", "conf"],
+                ("dspex.cli", "config", "--json"),
+                ("celery", "-A", "workers.app", "inspect", "conf"),
             )
         ]
     finally:

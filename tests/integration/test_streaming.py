@@ -26,8 +26,7 @@ from dspex.client.follow import StreamEvent
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.publish.channels import stream_key
 from dspex.settings import Backends
-from dspex.store import migrate
-from dspex.store.database import Database
+from tests.homes import migrated_servers
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess, environment_of
 from tests.recording import MemoryJournal, a_run
@@ -66,10 +65,7 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     home = tmp_path_factory.mktemp("stream")
-    with EmbeddedServers(home / "home", durable=False) as servers:
-        database = Database(servers.database_url)
-        migrate.upgrade(database.engine)
-        database.close()
+    with migrated_servers(home / "home") as servers:
         opened = Place(servers, home)
         yield opened
         opened.worker.stop()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +18,7 @@ from dspex.publish.broker import Broker
 from dspex.settings import Backends
 from dspex.store.database import Database
 from dspex.store.operations import health
-from tests.processes import WorkerProcess, command, environment_of
+from tests.processes import WorkerProcess, command, environment_of, run_module
 from tests.tls_proxy import TlsProxy
 from tests.waiting import wait_for
 
@@ -88,7 +86,7 @@ def test_producer_worker_and_beat_work_over_tls(over_tls: Backends, tmp_path: Pa
         database.close()
 
 
-def test_flower_reads_the_queues_over_tls(over_tls: Backends) -> None:
+def test_flower_reads_the_queues_over_tls(over_tls: Backends, tmp_path: Path) -> None:
     ask = (
         "import asyncio; from flower.utils.broker import Broker; from workers.app import app; c = app.conf; "
         "broker = Broker(c.broker_url, broker_options=c.broker_transport_options, broker_use_ssl=c.broker_use_ssl); "
@@ -96,9 +94,7 @@ def test_flower_reads_the_queues_over_tls(over_tls: Backends) -> None:
     )
     with Broker(over_tls.broker_url).client() as redis:
         redis.lpush("dspex", "one", "two")
-    done = subprocess.run(
-        [sys.executable, "-c", ask], env=environment_of(over_tls, {}), capture_output=True, text=True, check=False
-    )
+    done = run_module("-c", ask, environment=environment_of(over_tls, {}), directory=tmp_path)
     assert "'messages': 2" in done.stdout, done.stderr
 
 

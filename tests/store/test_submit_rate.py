@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from dspex.client.client import Client
 from dspex.publish.broker import Broker
 from dspex.settings import Backends, Settings
 from dspex.submit.rate_limit import SubmitRate
+from tests.processes import start
 
 NOW = 1_800_000_000_000
 QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
@@ -112,7 +112,7 @@ def test_a_batch_waits_for_its_turn_instead_of_being_cut_short(backends: Backend
         assert waits  # a second for each thousand rows, but for the first
 
 
-def test_processes_of_one_name_share_the_count(backends: Backends) -> None:
+def test_processes_of_one_name_share_the_count(backends: Backends, tmp_path: Path) -> None:
     script = (
         "import dspex, sys\n"
         "client, stored = dspex.Client(), 0\n"
@@ -127,11 +127,11 @@ def test_processes_of_one_name_share_the_count(backends: Backends) -> None:
         "DSPEX_DATABASE_URL": backends.database_url, "DSPEX_BROKER_URL": backends.broker_url, "DSPEX_CLIENT": "app",
         "DSPEX_RATE_LIMIT_PER_MINUTE": "1", "DSPEX_RATE_LIMIT_BURST": "10", "PATH": "",
     }  # fmt: skip
-    started = [
-        subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    assert sum(int(process.communicate(timeout=60)[0]) for process in started) == 10
+    with ExitStack() as files:
+        outputs = [files.enter_context((tmp_path / str(n)).open("w+b")) for n in range(2)]
+        processes = [start("-c", script, environment=environment, output=output) for output in outputs]
+        assert [process.wait(60) for process in processes] == [0, 0]
+        assert sum(int(Path(output.name).read_text()) for output in outputs) == 10
 
 
 @pytest.mark.parametrize(

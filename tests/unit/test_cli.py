@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from dspex.cli.output.json_output import echo_json
 from dspex.cli.output.plain_text import echo, printable
 from dspex.cli.output.time_options import TimeParameter
 from dspex.errors import BackendUnavailable, ProgramNotFound, SignatureSyntaxError
+from tests.processes import run_dspex
 
 ROWS = [("01a20684-4602-7256-ba0f-22bc2071ca3c", "a_program_with_a_long_name", "failed", "3", "billing_refused")]
 COLUMNS = ("id", "program", "status", "try", "error")
@@ -163,21 +164,17 @@ def test_a_time_can_be_a_duration_before_now() -> None:
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
-    own: Mapping[str, str] = os.environ | environment
-    command = [sys.executable, "-m", "dspex.cli", *arguments]
-    return subprocess.run(command, env=own, capture_output=True, text=True, check=False, timeout=60)
+    return run_dspex(*arguments, environment=os.environ | environment, directory=Path.cwd())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completion_script_is_printed(shell: str) -> None:
+def test_a_completion_script_is_printed(shell: str, fork_server: None) -> None:
     done = run("completion", shell)
     assert done.returncode == 0
     assert f"_DSPEX_COMPLETE={shell}_complete" in done.stdout
 
 
-def test_completion_never_says_an_error(tmp_path: Path) -> None:
+def test_completion_never_says_an_error(tmp_path: Path, fork_server: None) -> None:
     nowhere = {"DSPEX_HOME": str(tmp_path), "COMP_CWORD": "2", "_DSPEX_COMPLETE": "bash_complete"}
     done = run(COMP_WORDS="dspex run qa", **nowhere)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")

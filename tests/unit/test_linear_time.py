@@ -2,7 +2,7 @@
 
 A reader that takes quadratic time holds the interpreter's lock for minutes on an answer of a megabyte, and with it the
 lease, the pump and the watchdog of its worker. Each reader gets texts that make backtracking patterns and repeated
-scans slow, in sizes that are doubled.
+scans slow, in sizes that are doubled twice at a time.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from workers.observe.redact import fields_at_fault, redact
 
 Read = Callable[[str], object]
 
-SMALLEST, LARGEST = 2**11, 2**20
+SMALLEST, LARGEST = 2**11, 2**19
 #: Growth when the length is doubled twice: 4 is linear, 16 quadratic.
 MOST_GROWTH = 9
-#: A shorter time is noise, and is not compared. After a longer time, no larger text is read.
-LEAST_SECONDS, ENOUGH_SECONDS = 0.0005, 0.01
+#: A shorter time is noise, and is not compared. After a longer time that was compared, no larger text is read.
+LEAST_SECONDS, ENOUGH_SECONDS = 0.0003, 0.005
 
 #: Texts: the part before, the part that is repeated, the part after.
 FENCES = [
@@ -109,17 +109,16 @@ def check_growth(read: Read, text: tuple[str, str, str], largest: int) -> None:
 
     One step of the time, as where a text outgrows a cache, is not enough: the time must go on to grow after it.
     """
-    seconds: list[float] = []
+    seconds = [0.0, 0.0]
     size = SMALLEST
-    while size <= largest and (not seconds or seconds[-1] < ENOUGH_SECONDS):
-        known = seconds[-2] if len(seconds) > 1 else 0.0
-        most = known * MOST_GROWTH if known >= LEAST_SECONDS else float("inf")
+    while size <= largest and (seconds[-1] < ENOUGH_SECONDS or seconds[-2] < LEAST_SECONDS):
+        most = seconds[-1] * MOST_GROWTH if seconds[-1] >= LEAST_SECONDS else float("inf")
         seconds.append(_best(read, _content(text, size), most))
         if seconds[-1] > most:
             most = seconds[-1] * MOST_GROWTH
             seconds.append(_best(read, _content(text, 4 * size), most))
-            assert seconds[-1] <= most, f"up to {size} and {4 * size} characters: {seconds}"
-        size *= 2
+            assert seconds[-1] <= most, f"up to {size} and {4 * size} characters: {seconds[2:]}"
+        size *= 4
 
 
 def _content(text: tuple[str, str, str], size: int) -> str:

@@ -1,4 +1,4 @@
-"""Run the programs and count the right answers: ``make example``, or ``python -m support_desk [PROGRAM ...]``.
+"""Run the programs and count right answers: ``make example``, or ``python -m support_desk [--first N] [PROGRAM ...]``.
 
 The script uses the embedded stack of DSPEX_HOME that `dspex up` runs, or starts one. The worker must find this package
 and must be allowed to use it, so the script sets DSPEX_PROGRAM_PACKAGES and PYTHONPATH for it.
@@ -6,8 +6,8 @@ and must be allowed to use it, so the script sets DSPEX_PROGRAM_PACKAGES and PYT
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,16 +34,20 @@ REQUESTS = [
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["desk_answers", "desk_agent", "desk_triage"]
+    parser = argparse.ArgumentParser("support_desk")
+    parser.add_argument("programs", nargs="*", default=["desk_answers", "desk_agent", "desk_triage"])
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N texts of each program")
+    options = parser.parse_args()
+    wanted, first = options.programs, options.first
     with stop_on_signals(), _stack(), dspex.Client() as client:
         for program in (programs.answers, programs.agent, programs.triage):
             client.deploy(program)
         if "desk_answers" in wanted:
-            _show(client, "desk_answers", "question", [row[0] for row in QUESTIONS], _judge_answers)
+            _show(client, "desk_answers", "question", [row[0] for row in QUESTIONS[:first]], _judge_answers)
         if "desk_agent" in wanted:
-            _show(client, "desk_agent", "request", [row[0] for row in REQUESTS], _judge_replies)
+            _show(client, "desk_agent", "request", [row[0] for row in REQUESTS[:first]], _judge_replies)
         if "desk_triage" in wanted:
-            _show(client, "desk_triage", "ticket", [row[0] for row in HELD_OUT], _judge_queues)
+            _show(client, "desk_triage", "ticket", [row[0] for row in HELD_OUT[:first]], _judge_queues)
 
 
 @contextmanager
