@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dspex.client.execution import AsyncExecution, Execution, Metrics, Waiting
     from dspex.client.follow import StreamEvent
     from dspex.client.model_call import ModelCall, ToolCall
+    from dspex.client.recurring.schedule import Schedule
     from dspex.client.result import Result
     from dspex.client.waits.approval import Approval
     from dspex.client.waits.bundle import Bundle
@@ -93,6 +94,7 @@ _MODULES = (
     "client.follow",
     "client.execution",
     "client.batch",
+    "client.recurring.schedule",
     "client.client",
     "client.async_client",
 )
@@ -153,6 +155,7 @@ __all__ = [
     "Result",
     "ResultNotReady",
     "Retry",
+    "Schedule",
     "SchemaOutdated",
     "SecretInProgram",
     "Settings",

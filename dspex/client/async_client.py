@@ -157,6 +157,9 @@ class AsyncClient:
     paused = _awaited(Client.paused)
     verify_audit = _in_thread(Client.verify_audit)
     progress = _awaited(Client.progress)
+    schedule = _awaited(Client.schedule)
+    schedules = _awaited(Client.schedules)
+    unschedule = _awaited(Client.unschedule)
     get = _execution(Client.get)
     retry = _execution(Client.retry)
     list = _executions(Client.list)
@@ -173,6 +176,8 @@ class AsyncClient:
         metadata: Mapping[str, Any] | None = None,
         connection: AsyncConnection | None = None,
         stream: bool = False,
+        tenant: str | None = None,
+        webhook: str | None = None,
         route: str | None = None,
         within: str | float | None = None,
         otherwise: str | None = None,
@@ -181,8 +186,8 @@ class AsyncClient:
         """As :meth:`Client.submit`; ``connection`` is an AsyncConnection (psycopg) to the same database."""
         submit = partial(
             self._on_loop.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
-            timeout=timeout, metadata=metadata, stream=stream, route=route, within=within, otherwise=otherwise,
-            dedup=dedup,
+            timeout=timeout, metadata=metadata, stream=stream, tenant=tenant, webhook=webhook, route=route,
+            within=within, otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         if connection is None:
             return self._of(await in_greenlet(submit))
@@ -230,6 +235,7 @@ class AsyncClient:
         priority: int = 5,
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tenant: str | None = None,
         on_rejected: Callable[[Rejected], None] | None = None,
         route: str | None = None,
         within: str | float | None = None,
@@ -238,8 +244,8 @@ class AsyncClient:
     ) -> AsyncBatch:
         """As :meth:`Client.submit_many`; ``rows`` may be asynchronous, and other rows are iterated in a thread."""
         begin = partial(
-            self._client._submitter.begin, program, priority=priority, run_at=run_at, metadata=metadata, route=route,
-            within=within, otherwise=otherwise, dedup=dedup,
+            self._client._submitter.begin, program, priority=priority, run_at=run_at, metadata=metadata, tenant=tenant,
+            route=route, within=within, otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         taken, intake = await self._session.threads.run(begin)
         await store_all(

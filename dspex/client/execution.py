@@ -166,6 +166,11 @@ class ExecutionSnapshot:
         return cast("dict[str, Any] | None", self._row["metadata"])
 
     @property
+    def tenant(self) -> str | None:
+        """Whose it is; None when the submit named no tenant."""
+        return cast("str | None", self._row.get("tenant"))
+
+    @property
     def priority(self) -> int:
         """0 to 9; 0 runs first."""
         return int(self._row["priority"])

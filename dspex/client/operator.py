@@ -23,6 +23,8 @@ __all__ = ["Control"]
 
 #: Executions per statement of :meth:`Control.cancel_batch` and :meth:`Control.retry_failed`.
 CANCEL_ROWS = RETRY_ROWS = 1000
+#: Who retried an execution, where nothing else is known.
+OPERATOR = "operator"
 _FIRST_ID = UUID(int=0)
 
 
@@ -49,19 +51,23 @@ class Control:
         self._database = database
         self._broker = broker
 
-    def cancel(self, id: UUID) -> bool:
+    def cancel(self, id: UUID, *, by: str | None = None) -> bool:
         """Cancel a queued or waiting execution and its children at once, and request workers to end running ones.
+
+        ``by`` is in the audit event.
 
         True when it is cancelled or its cancellation was requested: it may still complete before that. False when it
         had completed or failed already. Raises ExecutionNotFound, TransitionRefused when Postgres refuses the change.
         """
-        found, refused = self._cancel([id])
+        found, refused = self._cancel([id], by)
         _raise_refused("cancelled", refused)
         if not (found.ended or found.running or found.final):
             raise not_found(self._database, id)
         return found.final.get(id, Status.CANCELLED) == Status.CANCELLED
 
-    def cancel_batch(self, batch_id: UUID, on_progress: Callable[[int, int], None] = _ignore) -> int:
+    def cancel_batch(
+        self, batch_id: UUID, on_progress: Callable[[int, int], None] = _ignore, *, by: str | None = None
+    ) -> int:
         """Cancel the unfinished executions of a batch, as :meth:`cancel` does. Returns how many.
 
         Raises TransitionRefused at the end, for those that Postgres refuses to change.
@@ -72,7 +78,7 @@ class Control:
         while indexes := self._database.run(
             partial(batches.unfinished_indexes, batch_id=batch_id, after=after, most=CANCEL_ROWS)
         ):
-            found, refused = self._cancel([execution_id(batch_id, index) for index in indexes])
+            found, refused = self._cancel([execution_id(batch_id, index) for index in indexes], by)
             all_refused += refused
             count += len(found.ended) + len(found.running)
             after = indexes[-1]
@@ -80,9 +86,9 @@ class Control:
         _raise_refused("cancelled", all_refused)
         return count
 
-    def retry(self, id: UUID) -> None:
+    def retry(self, id: UUID, *, by: str = OPERATOR) -> None:
         """Queue a failed or cancelled execution again. Raises TransitionRefused for any other, ExecutionNotFound."""
-        retried, refused = self._retry([id])
+        retried, refused = self._retry([id], by)
         _raise_refused("retried", refused)
         if retried:
             return
@@ -94,7 +100,9 @@ class Control:
             execution_id=str(id), status=row["status"],
         )  # fmt: skip
 
-    def retry_failed(self, selection: Selection, on_progress: Callable[[int, int], None] = _ignore) -> int:
+    def retry_failed(
+        self, selection: Selection, on_progress: Callable[[int, int], None] = _ignore, *, by: str = OPERATOR
+    ) -> int:
         """Queue every selected execution that has failed by now again. Returns how many.
 
         Raises TransitionRefused at the end, for those that Postgres refuses to change.
@@ -104,7 +112,7 @@ class Control:
         count, after = 0, _FIRST_ID
         total = self._database.run(partial(control.count_failed, selection=selection, after=after, before=before))
         while ids := self._failed(selection, after, before):
-            retried, refused = self._retry(ids)
+            retried, refused = self._retry(ids, by)
             all_refused += refused
             count += len(retried)
             after = ids[-1]
@@ -112,9 +120,9 @@ class Control:
         _raise_refused("retried", all_refused)
         return count
 
-    def pause(self, program: str) -> None:
+    def pause(self, program: str, *, reason: str = programs.BY_OPERATOR) -> None:
         """Begin no execution of the program until it is resumed; running ones go on. Raises ProgramNotFound."""
-        self._set_pause(program, paused=True)
+        self._set_pause(program, paused=True, reason=reason)
 
     def resume(self, program: str) -> None:
         """Begin executions of the program again. Raises ProgramNotFound."""
@@ -124,21 +132,25 @@ class Control:
         """The paused programs by name, each with the reason."""
         return self._database.run(programs.paused)
 
-    def _cancel(self, ids: Sequence[UUID]) -> tuple[control.Cancelled, list[RowFault[UUID]]]:
+    def _cancel(self, ids: Sequence[UUID], by: str | None) -> tuple[control.Cancelled, list[RowFault[UUID]]]:
         found, refused = control.cancel_each(
-            lambda some: self._database.run(partial(control.cancel, ids=some), saved="nothing more is cancelled"), ids
+            lambda some: self._database.run(
+                partial(control.cancel, ids=some, by=by), saved="nothing more is cancelled"
+            ),
+            ids,
         )
         self._broker.publish_hint(DONE_CHANNEL, [*found.ended, *found.ended_children])
         self._broker.publish_hint(CANCEL_CHANNEL, [*found.running, *found.running_children])
         return found, refused
 
-    def _retry(self, ids: Sequence[UUID]) -> tuple[list[UUID], list[RowFault[UUID]]]:
-        return for_each_row(lambda some: self._database.run(partial(control.retry, ids=some)), ids)
+    def _retry(self, ids: Sequence[UUID], by: str) -> tuple[list[UUID], list[RowFault[UUID]]]:
+        return for_each_row(lambda some: self._database.run(partial(control.retry, ids=some, by=by)), ids)
 
     def _failed(self, selection: Selection, after: UUID, before: datetime) -> list[UUID]:
         find = partial(control.failed_ids, selection=selection, after=after, before=before, most=RETRY_ROWS)
         return self._database.run(find)
 
-    def _set_pause(self, program: str, *, paused: bool) -> None:
-        if not self._database.run(partial(programs.set_pause, name=program, paused=paused)):
+    def _set_pause(self, program: str, *, paused: bool, reason: str = programs.BY_OPERATOR) -> None:
+        change = partial(programs.set_pause, name=program, paused=paused, reason=reason)
+        if not self._database.run(change):
             raise ProgramNotFound(f"no program {program!r} is deployed", program=program)

@@ -23,7 +23,6 @@ from pydantic_settings import (
 
 from dspex.errors import BackendUnavailable, ConfigurationError
 from dspex.settings.connection_settings import Backends, ConnectionSettings, connection_warnings
-from dspex.settings.flower_settings import FlowerSettings
 from dspex.settings.model_settings import ModelSettings
 from dspex.settings.monitoring_settings import AlertSettings, MonitoringSettings, alert_faults
 from dspex.settings.secrets import FoundSecret, Secrets, is_secret, provider
@@ -31,6 +30,7 @@ from dspex.settings.security_settings import SecuritySettings, security_faults
 from dspex.settings.setting_faults import configuration_error, describe, profile_faults, unknown
 from dspex.settings.setting_names import PREFIX, TOML, variable
 from dspex.settings.storage_settings import StorageSettings, storage_faults
+from dspex.settings.web_settings import FlowerSettings, ServeSettings, serve_faults
 from dspex.settings.worker_settings import TrialSettings, WorkerSettings
 
 __all__ = ["Sections", "Settings", "unknown_variables"]
@@ -44,6 +44,7 @@ class Sections(
     MonitoringSettings,
     AlertSettings,
     FlowerSettings,
+    ServeSettings,
     StorageSettings,
     TrialSettings,
 ):
@@ -98,6 +99,7 @@ class Settings(Sections, BaseSettings):
             *alert_faults(settings),
             *storage_faults(settings),
             *security_faults(settings),
+            *serve_faults(settings),
         )
         faults += [fault for fault in together if not any(name in fault for name in wrong)]
         if faults or not isinstance(settings, cls):

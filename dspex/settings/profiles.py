@@ -19,6 +19,7 @@ class Profile:
     ``plain_text``      connections to Postgres and Redis on other hosts may be unencrypted
     ``failpoints``      DSPEX_FAILPOINTS may be set
     ``open_flower``     Flower may run without a password, on this machine only
+    ``open_gateway``    `dspex serve` needs no key, on this machine only
     """
 
     embedded_stack: bool
@@ -26,10 +27,17 @@ class Profile:
     plain_text: bool
     failpoints: bool
     open_flower: bool
+    open_gateway: bool
 
 
 PROFILES: dict[ProfileName, Profile] = {
-    "development": Profile(embedded_stack=True, durable=True, plain_text=True, failpoints=True, open_flower=True),
-    "test": Profile(embedded_stack=True, durable=False, plain_text=True, failpoints=True, open_flower=True),
-    "production": Profile(embedded_stack=False, durable=True, plain_text=False, failpoints=False, open_flower=False),
+    "development": Profile(
+        embedded_stack=True, durable=True, plain_text=True, failpoints=True, open_flower=True, open_gateway=True
+    ),
+    "test": Profile(
+        embedded_stack=True, durable=False, plain_text=True, failpoints=True, open_flower=True, open_gateway=True
+    ),
+    "production": Profile(
+        embedded_stack=False, durable=True, plain_text=False, failpoints=False, open_flower=False, open_gateway=False
+    ),
 }

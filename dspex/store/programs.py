@@ -18,6 +18,7 @@ from dspex.store.lifecycle.dispatch import held
 from dspex.store.lifecycle.selection import EXTERNAL
 
 __all__ = [
+    "BY_OPERATOR",
     "READABLE_CONTENT",
     "Deployed",
     "ProgramSummary",

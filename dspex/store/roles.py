@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import psycopg
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Table, text
 from sqlalchemy.exc import ProgrammingError
 
 from dspex.errors import ConfigurationError
-from dspex.store.tables import lm_calls, metadata
+from dspex.store.tables import api_keys, lm_calls, metadata
 
 __all__ = ["LOGIN_EXAMPLE", "OWNERS", "ROLES", "WRITES", "ensure", "grant", "in_use"]
 
@@ -29,7 +29,8 @@ LOGIN_EXAMPLE = f"CREATE ROLE my_app LOGIN IN ROLE {PRODUCER};\n\\password my_ap
 #: The columns that a submit writes; workers write the others.
 _SUBMITTED = (
     "id, program, version, status, priority, attempt, max_attempts, timeout_seconds, batch_id, batch_index, "
-    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, same_as, audit_seq, audit_hash"
+    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, same_as, tenant, audit_seq, "
+    "audit_hash"
 )
 #: The columns that change when an execution is cancelled, queued again, or taken back from the queue.
 _STEERED = (
@@ -50,6 +51,8 @@ WRITES: Mapping[str, Mapping[str, str]] = {
         "program_versions": "INSERT",
         "budgets": "INSERT (program)",
         "idempotency_keys": "INSERT, DELETE",
+        "schedules": "INSERT, UPDATE, DELETE",
+        "webhook_deliveries": "INSERT, UPDATE, DELETE",
         "executions": f"INSERT ({_SUBMITTED}), UPDATE ({_STEERED})",
         "audit_events": "INSERT",
         "parked_calls": "UPDATE (decision), DELETE",
@@ -75,11 +78,13 @@ WRITES: Mapping[str, Mapping[str, str]] = {
     },
     READER: {},
 }
-#: Tables that only functions with their owner's rights write, and the owner.
-OWNERS = frozenset({"periods"})
+#: Tables that only functions with their owner's rights write, and the owner: `dspex keys` runs as the owner.
+OWNERS = frozenset({"api_keys", "periods"})
 
-#: Only workers read models' answers; the other roles read the results.
-_READ_BY_OTHERS = f"SELECT ({', '.join(column.name for column in lm_calls.c if column.name != 'response')})"
+#: Only workers read models' answers; the other roles read the results. Only producers read the hashes of keys: with one
+#: a session of the console can be forged.
+_UNREAD = {(PRODUCER, lm_calls): "response", (READER, lm_calls): "response", (WORKER, api_keys): "hash",
+           (READER, api_keys): "hash"}  # fmt: skip
 
 
 def ensure(connection: Connection) -> list[str]:
@@ -124,8 +129,15 @@ def grant(connection: Connection) -> None:
         connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA dspex TO {role}")
         connection.exec_driver_sql(f"GRANT SELECT ON dspex.schema_version TO {role}")
         for table in metadata.tables.values():
-            select = _READ_BY_OTHERS if table is lm_calls and role != WORKER else "SELECT"
-            granted = ", ".join(filter(None, (select, WRITES[role].get(table.name))))
+            granted = ", ".join(filter(None, (_select(role, table), WRITES[role].get(table.name))))
             connection.exec_driver_sql(f"GRANT {granted} ON {table} TO {role}")
     if functions:
         connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {WORKER}")
+
+
+def _select(role: str, table: Table) -> str:
+    """The right of a role to read a table: all of it, or all but a column."""
+    unread = _UNREAD.get((role, table))
+    if unread is None:
+        return "SELECT"
+    return f"SELECT ({', '.join(column.name for column in table.c if column.name != unread)})"

@@ -70,6 +70,8 @@ executions = Table(
     Column("id", UUID(as_uuid=True), primary_key=True),
     Column("program", Text, nullable=False),
     Column("version", Text, nullable=False),
+    # Whose it is: given by the key that submitted it over HTTP, or by the producer.
+    Column("tenant", Text),
     Column("status", Text, nullable=False),
     Column("priority", SmallInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
@@ -135,6 +137,15 @@ executions = Table(
         "run_at",
         postgresql_where=text("status = 'queued' AND dispatched_at IS NULL AND held_at IS NULL"),
     ),
+    # Due executions that have a tenant, by tenant: tenants of a program take turns.
+    Index(
+        "executions_due_tenant",
+        "program",
+        "priority",
+        "tenant",
+        "run_at",
+        postgresql_where=text("status = 'queued' AND dispatched_at IS NULL AND held_at IS NULL AND tenant IS NOT NULL"),
+    ),
     Index("executions_held", "program", "version", postgresql_where=text("status = 'queued' AND held_at IS NOT NULL")),
     # Dispatched but not yet claimed: the pump's window.
     Index(
@@ -168,6 +179,15 @@ executions = Table(
     Index("executions_children", "parent_id", "id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("executions_failed", "id", postgresql_where=text("status = 'failed'")),
     Index("executions_program", "program", "id"),
+    Index("executions_tenant", "tenant", "id", postgresql_where=text("tenant IS NOT NULL")),
+    # What a tenant's executions cost, for its budget.
+    Index(
+        "executions_tenant_finished",
+        "tenant",
+        "finished_at",
+        postgresql_include=["cost_usd"],
+        postgresql_where=text("tenant IS NOT NULL AND finished_at IS NOT NULL"),
+    ),
     # Executions that ended lately: alerts and reports read it.
     Index("executions_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     # A batch's executions by row, with the columns that its progress needs.
@@ -220,6 +240,27 @@ budget_reservations = Table(
     Column("program", Text, nullable=False),
     Column("worker_id", UUID(as_uuid=True), nullable=False),
     Column("usd", Numeric, nullable=False),
+)
+
+#: The keys of `dspex keys`: what a request over HTTP may do. Only the hash of a key is stored (api_keys.py).
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    # The programs that it may use; NULL: all.
+    Column("programs", ARRAY(Text)),
+    Column("tenant", Text),
+    Column("per_minute", Integer),
+    # What executions of its tenant may cost in a calendar month.
+    Column("budget_usd", Double),
+    _at("created_at", nullable=False, default=True),
+    _at("expires_at"),
+    _at("revoked_at"),
+    Index("api_keys_hash", "hash", unique=True),
+    Index("api_keys_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
 )
 
 lm_calls = Table(
@@ -367,6 +408,48 @@ workers = Table(
     _at("heartbeat_at", nullable=False),
     _at("stopped_at"),
     Index("workers_live", "heartbeat_at", postgresql_where=text("stopped_at IS NULL")),
+)
+
+#: What is submitted again and again (schedules.py): ``next_at`` is NULL when no time is left.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("program", Text, nullable=False),
+    Column("inputs", JSON, nullable=False),
+    Column("cron", Text, nullable=False),
+    Column("timezone", Text, nullable=False),
+    Column("missed", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("metadata", JSON),
+    Column("tenant", Text),
+    _at("next_at"),
+    _at("last_at"),
+    Column("last_execution_id", UUID(as_uuid=True)),
+    Column("error", Text),
+    Index("schedules_due", "next_at"),
+)
+
+#: Outcomes that are posted to an address: a row for each execution that was submitted with one.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("execution_id", UUID(as_uuid=True), nullable=False),
+    Column("url", Text, nullable=False),
+    _at("created_at", nullable=False, default=True),
+    # When it is looked at next: whether the execution is final, or whether the address accepts it now.
+    _at("next_at", nullable=False, default=True),
+    # When it was first sent, in vain or not: it is given up a day later.
+    _at("first_at"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _at("claimed_until"),
+    _at("delivered_at"),
+    # It was given up.
+    _at("dead_at"),
+    Column("error", Text),
+    Index("webhook_deliveries_open", "next_at", postgresql_where=text("delivered_at IS NULL AND dead_at IS NULL")),
+    Index("webhook_deliveries_execution", "execution_id"),
 )
 
 #: Messages from the queue that were not DSPex's: how many on a day, by reason; nothing of their content.

@@ -32,9 +32,10 @@ DEDUP_PREFIX = "dspex:dedup:"
 
 
 def dedup_key(submission: Submission) -> str:
-    """The key of every execution that does what this one does; a program has its own keys."""
+    """The key of every execution of its tenant that does what this one does; a program has its own keys."""
     inputs = json.dumps(json.loads(submission.inputs), sort_keys=True, separators=(",", ":"))
-    return f"{DEDUP_PREFIX}{submission.version}:{hashlib.sha256(inputs.encode()).hexdigest()}"
+    owner = "" if submission.tenant is None else f"{submission.tenant}:"
+    return f"{DEDUP_PREFIX}{submission.version}:{owner}{hashlib.sha256(inputs.encode()).hexdigest()}"
 
 
 def is_of_use(row: Mapping[str, Any], dedup: bool | timedelta) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -23,6 +25,9 @@ from dspex.store.lifecycle.executions import Submission
 from dspex.submit.size_limits import DEPTH_SETTING, Bounds
 
 __all__ = ["Preparer", "RowOptions", "prepare_row"]
+
+_TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ADDRESS = re.compile(r"https?://[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class RowOptions:
     run_at: datetime | None
     timeout_seconds: float
     metadata: str | None
+    tenant: str | None
+    webhook: str | None
     route: str | None
     events_around: tuple[str, str]
 
@@ -79,6 +86,8 @@ def prepare_row(
         timeout_seconds=options.timeout_seconds,
         run_at=options.run_at,
         metadata=options.metadata,
+        tenant=options.tenant,
+        webhook=options.webhook,
         route=options.route,
         batch_id=batch_id,
         batch_index=batch_index,
@@ -101,6 +110,8 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tenant: str | None = None,
+        webhook: str | None = None,
         route: str | None = None,
         within: str | float | None = None,
         otherwise: str | None = None,
@@ -111,8 +122,8 @@ class Preparer:
         if not isinstance(inputs, Mapping):
             wrong.append(FieldError("inputs", "a mapping of field names to values", type(inputs).__name__))
         options = self.options(
-            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, route=route, within=within,
-            otherwise=otherwise, faults=wrong,
+            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, tenant=tenant,
+            webhook=webhook, route=route, within=within, otherwise=otherwise, faults=wrong,
         )  # fmt: skip
         return prepare_row(options, inputs, uuid7())
 
@@ -124,6 +135,8 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tenant: str | None = None,
+        webhook: str | None = None,
         route: str | None = None,
         within: str | float | None = None,
         otherwise: str | None = None,
@@ -136,14 +149,22 @@ class Preparer:
         """
         self._sealing.require(program)
         own_route, route_errors = _own_route(program, route, within, otherwise)
-        wrong = [*faults, *_option_faults(priority, run_at, timeout), *route_errors]
+        wrong = [
+            *faults,
+            *_option_faults(priority, run_at, timeout),
+            *_tenant_faults(tenant),
+            *_webhook_faults(webhook),
+            *route_errors,
+        ]
         if wrong:
             raise ValidationError.of(f"submit to {program.name!r}", wrong)
         seconds = float(timeout if timeout is not None else program.timeout)
         kept = self._metadata(program, metadata)
-        around = _events_around(program, priority)
+        around = _events_around(program, priority, tenant)
         sealing = self._sealing if self._sealing.covers(program.signature) else None
-        return RowOptions(program, self.bounds, sealing, priority, run_at, seconds, kept, own_route, around)
+        return RowOptions(
+            program, self.bounds, sealing, priority, run_at, seconds, kept, tenant, webhook, own_route, around
+        )
 
     def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
         if metadata is None:
@@ -162,13 +183,16 @@ class Preparer:
         return text
 
 
-def _events_around(program: Program, priority: int) -> tuple[str, str]:
+def _events_around(program: Program, priority: int, tenant: str | None) -> tuple[str, str]:
     """The first audit events of an execution, as the text before its own two numbers and the text after them."""
+    submitted: dict[str, Any] = {"program": program.name, "version": program.version, "priority": priority}
+    if tenant is not None:
+        submitted["tenant"] = tenant
     text = encode_events(
         [
             {"kind": "signature_compilation", "data": {"fingerprint": program.signature.fingerprint}},
             {"kind": "input_validation", "data": {"bytes": 0, "duration_ms": 0}},
-            {"kind": "submitted", "data": {"program": program.name, "version": program.version, "priority": priority}},
+            {"kind": "submitted", "data": submitted},
         ]
     )
     before, _, after = text.partition('"bytes":0,"duration_ms":0')
@@ -203,3 +227,26 @@ def _option_faults(priority: object, run_at: object, timeout: object) -> list[Fi
     ):
         faults.append(FieldError("timeout", "seconds, more than 0 and at most 86400", repr(timeout)))
     return faults
+
+
+def _tenant_faults(tenant: object) -> list[FieldError]:
+    if tenant is None or (isinstance(tenant, str) and _TENANT.fullmatch(tenant)):
+        return []
+    return [FieldError("tenant", "1 to 64 of the characters A-Z a-z 0-9 _ . -", repr(tenant)[:80])]
+
+
+def _webhook_faults(webhook: object) -> list[FieldError]:
+    if webhook is None or (isinstance(webhook, str) and len(webhook) <= 2000 and _is_address(webhook)):
+        return []
+    return [FieldError("webhook", "an https:// address of at most 2000 characters, without a user and a fragment")]
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text is an address that a webhook can be sent to. Whose it is, is decided when it is sent."""
+    if not _ADDRESS.fullmatch(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0 and not (parts.username or parts.password or parts.fragment)
+    except ValueError:
+        return False

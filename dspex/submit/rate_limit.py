@@ -57,12 +57,17 @@ return '0'
 
 
 class SubmitRate:
-    """Counts the submits of this client. Safe to share between threads; costs nothing without a limit."""
+    """Counts the submits of this client. Safe to share between threads; costs nothing without a limit.
 
-    def __init__(self, settings: Settings, broker: Broker) -> None:
-        self.per_minute = settings.rate_limit_per_minute
-        self.burst = settings.rate_limit_burst
-        self.client = settings.client or f"{getpass.getuser()}@{socket.gethostname()}"
+    With a ``client`` it counts the submits that this process makes for that one, with a limit of its own.
+    """
+
+    def __init__(
+        self, settings: Settings, broker: Broker, *, client: str | None = None, per_minute: int | None = None
+    ) -> None:
+        self.per_minute = settings.rate_limit_per_minute if client is None else per_minute
+        self.burst = settings.rate_limit_burst if per_minute is None else min(settings.rate_limit_burst, per_minute)
+        self.client = client or settings.client or f"{getpass.getuser()}@{socket.gethostname()}"
         self._interval_ms = 60_000 / self.per_minute if self.per_minute else 0.0
         self._script = broker.script(_SCRIPT, seconds=TIMEOUT_SECONDS)
         self._lock = threading.Lock()

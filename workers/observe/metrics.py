@@ -8,15 +8,15 @@ Label values are names of programs, models and codes; never ids, inputs or outpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import version
-from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dspex.errors import DspexError
+from dspex.operations.bounded_labels import OTHER, Bounded
 from dspex.store.lifecycle.executions import Claimed
 from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.status import Status
@@ -44,7 +44,6 @@ REGISTRY = CollectorRegistry()
 MOST_PROGRAMS, MOST_MODELS, MOST_CODES = 200, 100, 100
 #: How many programs have their own labels in the queue, those that wait longest; the others are "other".
 MOST_WAITING = 50
-OTHER = "other"
 #: How an attempt ends.
 OUTCOMES = ("completed", "failed", "cancelled", "waiting", "retried", "deferred", "handed_back", "discarded")
 
@@ -208,25 +207,6 @@ QUEUE = Queue()
 REGISTRY.register(QUEUE)
 
 # ------------------------------------------------------------------------------------------------------- recording
-
-
-T = TypeVar("T")
-
-
-class Bounded(dict[str, T]):
-    """A value for each of the first ``most`` names; all later names share the value of "other"."""
-
-    def __init__(self, most: int, make: Callable[[str], T]) -> None:
-        super().__init__()
-        self._most = most
-        self._make = make
-
-    def __missing__(self, name: str) -> T:
-        label = name if len(self) < self._most else OTHER
-        if label == OTHER and OTHER in self:
-            return self[OTHER]
-        made = self[label] = self._make(label)
-        return made
 
 
 class _Program:

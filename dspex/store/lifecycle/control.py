@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, func, literal_column, select, text
 
+from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.set_statements import RowFault, for_each_row
 from dspex.store.lifecycle.status import Status
@@ -61,22 +62,23 @@ class Cancelled:
     running_children: list[UUID] = field(default_factory=list)
 
 
-def cancel(connection: Connection, ids: Collection[UUID], *, running: bool = True) -> Cancelled:
+def cancel(connection: Connection, ids: Collection[UUID], *, running: bool = True, by: str | None = None) -> Cancelled:
     """Cancel queued and waiting executions and their children, and record the request for running ones if ``running``.
 
-    Ids that do not exist are in no list.
+    ``by`` is in the audit event. Ids that do not exist are in no list.
     """
-    found = _cancel(connection, ids, running=running)
+    found = _cancel(connection, ids, running=running, by=by)
     above = [*found.ended, *found.running, *(id for id, status in found.final.items() if status == "cancelled")]
     while above := list(connection.exec_driver_sql(_CHILDREN, {"ids": above}).scalars()) if above else []:
-        below = _cancel(connection, above, running=True)
+        below = _cancel(connection, above, running=True, by=by)
         found.ended_children.extend(below.ended)
         found.running_children.extend(below.running)
     return found
 
 
-def _cancel(connection: Connection, ids: Collection[UUID], *, running: bool) -> Cancelled:
-    parameters = {"ids": list(ids), "events": '[{"kind":"cancelled"}]', "running": running}
+def _cancel(connection: Connection, ids: Collection[UUID], *, running: bool, by: str | None) -> Cancelled:
+    event = {"kind": "cancelled", **({} if by is None else {"data": {"by": by}})}
+    parameters = {"ids": list(ids), "events": encode_events([event]), "running": running}
     rows = connection.exec_driver_sql(_CANCEL, parameters).all()
     return Cancelled(
         ended=[row.id for row in rows if row.status in _AT_REST],
@@ -139,14 +141,18 @@ WITH wanted AS MATERIALIZED (
 ), logged AS (
     INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
     SELECT id, audit_seq, attempt, now(), %(events)s::json, audit_hash FROM retried
+), hooked AS ( -- the next outcome is sent, too
+    UPDATE dspex.webhook_deliveries d SET delivered_at = NULL, dead_at = NULL, first_at = NULL, error = NULL,
+        attempts = 0, next_at = now(), claimed_until = NULL
+    FROM retried r WHERE d.execution_id = r.id
 )
 SELECT id FROM retried
 """  # noqa: S608
 
 
-def retry(connection: Connection, ids: Collection[UUID]) -> list[UUID]:
+def retry(connection: Connection, ids: Collection[UUID], *, by: str = "operator") -> list[UUID]:
     """Queue failed and cancelled executions again, with fresh attempts; the pump dispatches them. Returns which."""
-    events = '[{"kind":"retried","data":{"by":"operator"}}]'
+    events = encode_events([{"kind": "retried", "data": {"by": by}}])
     return [row.id for row in connection.exec_driver_sql(_RETRY, {"ids": list(ids), "events": events})]
 
 

@@ -24,7 +24,9 @@ from sqlalchemy import Connection, Row, text
 from dspex.store.lifecycle.set_statements import RowFault, for_each_row
 
 __all__ = [
+    "EACH_TENANT",
     "RESERVE",
+    "TENANTS_MOST",
     "DispatchBacklog",
     "HeldVersion",
     "Share",
@@ -47,6 +49,8 @@ RESERVE = 10
 HELD_COUNTED = 5_000
 #: Executions of each program's backlog that one round reads at least.
 LEAST_SHARE = 20
+#: Beside the oldest executions of a program, a round reads the oldest ones of each of so many tenants.
+TENANTS_MOST, EACH_TENANT = 100, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,34 +145,64 @@ LEFT JOIN begun b ON b.program = p.name
 WHERE p.paused_at IS NULL AND ((p.concurrency IS NULL AND p.per_minute IS NULL) OR p.name = ANY(:limited))
 """)
 
-# Within a priority the program with the fewest executions in Redis is next. Each priority is looked up separately, so
-# that neither executions scheduled for later nor a backlog of less urgent ones are read. The array keeps Postgres,
-# which cannot know how few are chosen, from scanning the whole table for the join.
+# Within a priority the program with the fewest executions in Redis is next; tenants of a program take turns, and
+# executions without a tenant are in the order of time with the executions of all tenants. Each priority is looked up
+# separately, so that neither executions scheduled for later nor a backlog of less urgent ones are read. The array keeps
+# Postgres, which cannot know how few are chosen, from scanning the whole table for the join.
 DISPATCH = text("""
 WITH share AS (
     SELECT * FROM unnest(CAST(:programs AS text[]), CAST(:most AS int[]), CAST(:dispatched AS int[]),
         CAST(:reserves AS int[])) AS s (program, most, dispatched, reserve)
 ), due AS MATERIALIZED (
-    SELECT s.program, s.most, s.dispatched, s.reserve, d.id, d.priority, d.run_at, d.held
+    SELECT s.program, s.most, s.dispatched, s.reserve, d.id, d.priority, d.run_at, d.tenant, d.held
     FROM share s CROSS JOIN generate_series(0, 9) AS p (priority) CROSS JOIN LATERAL (
-        SELECT e.id, e.priority, e.run_at, e.program || ' ' || e.version = ANY(CAST(:unrunnable AS text[])) AS held
+        SELECT e.id, e.priority, e.run_at, e.tenant,
+            e.program || ' ' || e.version = ANY(CAST(:unrunnable AS text[])) AS held
         FROM dspex.executions e
         WHERE e.program = s.program AND e.priority = p.priority AND e.status = 'queued' AND e.dispatched_at IS NULL
             AND e.held_at IS NULL AND e.run_at <= now() AND e.lost_attempts < 2
             AND e.id <> ALL(CAST(:aside AS uuid[]))
         ORDER BY e.run_at LIMIT s.most FOR UPDATE SKIP LOCKED) d
+), tenants AS MATERIALIZED (
+    SELECT s.program, s.most, s.dispatched, s.reserve, p.priority, t.tenant
+    FROM share s CROSS JOIN generate_series(0, 9) AS p (priority) CROSS JOIN LATERAL (
+        WITH RECURSIVE found AS (
+            (SELECT e.tenant FROM dspex.executions e
+             WHERE e.program = s.program AND e.priority = p.priority AND e.status = 'queued'
+                AND e.dispatched_at IS NULL AND e.held_at IS NULL AND e.tenant IS NOT NULL
+             ORDER BY e.tenant LIMIT 1)
+            UNION ALL
+            SELECT next.tenant FROM found f CROSS JOIN LATERAL (
+                SELECT e.tenant FROM dspex.executions e
+                WHERE e.program = s.program AND e.priority = p.priority AND e.status = 'queued'
+                    AND e.dispatched_at IS NULL AND e.held_at IS NULL AND e.tenant IS NOT NULL AND e.tenant > f.tenant
+                ORDER BY e.tenant LIMIT 1) next
+        ) SELECT tenant FROM found LIMIT :tenants_most) t
+), of_tenants AS MATERIALIZED (
+    SELECT t.program, t.most, t.dispatched, t.reserve, d.id, d.priority, d.run_at, d.tenant, d.held
+    FROM tenants t CROSS JOIN LATERAL (
+        SELECT e.id, e.priority, e.run_at, e.tenant,
+            e.program || ' ' || e.version = ANY(CAST(:unrunnable AS text[])) AS held
+        FROM dspex.executions e
+        WHERE e.program = t.program AND e.priority = t.priority AND e.tenant = t.tenant AND e.tenant IS NOT NULL
+            AND e.status = 'queued' AND e.dispatched_at IS NULL AND e.held_at IS NULL AND e.run_at <= now()
+            AND e.lost_attempts < 2 AND e.id <> ALL(CAST(:aside AS uuid[]))
+        ORDER BY e.run_at LIMIT :each_tenant FOR UPDATE SKIP LOCKED) d
 ), suspects AS MATERIALIZED (
-    SELECT s.program, s.most, s.dispatched, s.reserve, e.id, e.priority, e.run_at,
+    SELECT s.program, s.most, s.dispatched, s.reserve, e.id, e.priority, e.run_at, e.tenant,
         e.program || ' ' || e.version = ANY(CAST(:unrunnable AS text[])) AS held
     FROM share s JOIN dspex.executions e ON e.program = s.program
     WHERE e.lost_attempts >= 2 AND e.finished_at IS NULL AND e.status = 'queued' AND e.dispatched_at IS NULL
         AND e.held_at IS NULL AND e.run_at <= now() AND e.id <> ALL(CAST(:aside AS uuid[]))
     ORDER BY e.priority, e.run_at LIMIT :suspects FOR UPDATE OF e SKIP LOCKED
+), ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY program, held, priority, tenant ORDER BY run_at, id) AS tenant_turn
+    FROM (SELECT * FROM due UNION SELECT * FROM of_tenants UNION SELECT * FROM suspects) AS found
 ), turns AS (
     SELECT id, priority, run_at, most, reserve, held,
-        row_number() OVER (PARTITION BY program, held ORDER BY priority, run_at) AS number,
-        dispatched + row_number() OVER (PARTITION BY program, held, priority ORDER BY run_at) AS turn
-    FROM (SELECT * FROM due UNION ALL SELECT * FROM suspects) AS found
+        row_number() OVER (PARTITION BY program, held ORDER BY priority, tenant_turn, run_at) AS number,
+        dispatched + row_number() OVER (PARTITION BY program, held, priority ORDER BY tenant_turn, run_at) AS turn
+    FROM ranked
 ), chosen AS (
     SELECT id, turn, reserve, held,
         row_number() OVER (PARTITION BY held ORDER BY priority, turn, run_at) AS place
@@ -220,6 +254,8 @@ def dispatch(
         "aside": list(aside),
         "unrunnable": list(unrunnable),
         "suspects": max(suspects_most - found[0].suspects, 0),
+        "tenants_most": TENANTS_MOST,
+        "each_tenant": EACH_TENANT,
     }
     rows = connection.execute(DISPATCH, parameters).all()
     return sorted(rows, key=lambda row: (row.priority, row.run_at, row.id))

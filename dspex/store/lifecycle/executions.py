@@ -75,6 +75,8 @@ class Submission(NamedTuple):
     traceparent: str | None = None
     key: str | None = None
     inputs_hash: bytes = b""
+    tenant: str | None = None
+    webhook: str | None = None
     route: str | None = None
     same_as: UUID | None = None
 
@@ -89,7 +91,7 @@ DIRECT_MOST, UNSERVED_MOST = 1000, 100
 
 # Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock.
 # ``direct_most`` of each program may be dispatched and not claimed, including what this statement dispatches.
-_INSERT = f"""
+_STORE = f"""
 WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(%(lock_timeout)s, current_setting('lock_timeout')), true)
 ), fleet AS MATERIALIZED (
@@ -104,9 +106,9 @@ WITH patience AS MATERIALIZED (
         %(events)s::text[], %(priorities)s::int[], %(max_attempts)s::int[], %(timeouts)s::float8[],
         %(run_ats)s::timestamptz[], %(metadata)s::text[], %(publish)s::bool[], %(stream)s::bool[],
         %(traceparents)s::text[], %(keys)s::text[], %(routes)s::text[], %(inputs_hashes)s::bytea[],
-        %(submission_hashes)s::bytea[])
+        %(submission_hashes)s::bytea[], %(tenants)s::text[])
         AS g (id, program, version, inputs, events, priority, max_attempts, timeout_seconds, run_at, metadata, publish,
-            stream, traceparent, key, route, inputs_hash, submission_hash)
+            stream, traceparent, key, route, inputs_hash, submission_hash, tenant)
     JOIN dspex.programs p ON p.name = g.program AND p.version = g.version
 ), keyed AS (
     INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
@@ -118,10 +120,10 @@ WITH patience AS MATERIALIZED (
     FROM (SELECT DISTINCT program FROM given WHERE direct) d
 ), inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
-        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, audit_seq, audit_hash)
+        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, tenant, audit_seq, audit_hash)
     SELECT g.id, g.program, g.version, 'queued', g.priority, 0, g.max_attempts, g.timeout_seconds,
         now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= f.direct_most THEN now() END,
-        g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.route,
+        g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.route, g.tenant,
         1, dspex.audit_hash('', g.id, 1, 0, now(), g.submission_hash, NULL, g.events)
     FROM given g CROSS JOIN fleet f LEFT JOIN waiting w ON w.program = g.program
     WHERE g.key IS NULL OR g.id IN (SELECT execution_id FROM keyed)
@@ -131,9 +133,14 @@ WITH patience AS MATERIALIZED (
     INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, submission_hash, events, hash)
     SELECT i.id, 1, 0, i.created_at, g.submission_hash, g.events::json, i.audit_hash
     FROM inserted i JOIN given g ON g.id = i.id
-)
-SELECT id, created_at, dispatched_at, workers, smallest FROM inserted, fleet
-"""  # noqa: S608
+)"""  # noqa: S608
+_HOOK = """, hooked AS (
+    INSERT INTO dspex.webhook_deliveries (execution_id, url)
+    SELECT i.id, w.url FROM inserted i JOIN unnest(%(ids)s::uuid[], %(webhooks)s::text[]) AS w (id, url) ON w.id = i.id
+    WHERE w.url IS NOT NULL
+)"""
+_FOUND = " SELECT id, created_at, dispatched_at, workers, smallest FROM inserted, fleet"
+_INSERT, _INSERT_HOOKED = _STORE + _FOUND, _STORE + _HOOK + _FOUND
 
 
 def insert_all(
@@ -146,7 +153,8 @@ def insert_all(
     is stored already. The statement is refused if one of them is at fault, or waits for a lock, as for a key that an
     open transaction has, longer than ``lock_timeout``.
     """
-    rows = connection.exec_driver_sql(_INSERT, {**_insert_parameters(submissions), "lock_timeout": lock_timeout})
+    statement = _INSERT if all(submission.webhook is None for submission in submissions) else _INSERT_HOOKED
+    rows = connection.exec_driver_sql(statement, {**_insert_parameters(submissions), "lock_timeout": lock_timeout})
     return {row.id: row for row in rows}
 
 
@@ -170,8 +178,8 @@ def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str]:
     plain = {"ids": "id", "priorities": "priority", "max_attempts": "max_attempts", "timeouts": "timeout_seconds",
              "publish": "publish", "stream": "stream"}  # fmt: skip
     texts = {"programs": "program", "versions": "version", "inputs": "inputs", "events": "events",
-             "metadata": "metadata", "traceparents": "traceparent", "keys": "key",
-             "routes": "route"}  # fmt: skip
+             "metadata": "metadata", "traceparents": "traceparent", "keys": "key", "routes": "route",
+             "tenants": "tenant", "webhooks": "webhook"}  # fmt: skip
     return {
         **{name: array(columns[column]) for name, column in plain.items()},
         **{name: text_array(columns[column]) for name, column in texts.items()},
@@ -207,8 +215,8 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
     try:
         with cursor.copy(
             "COPY dspex.executions (id, batch_index, inputs, audit_hash, same_as, program, version, priority,"
-            " max_attempts, timeout_seconds, run_at, metadata, traceparent, route, batch_id, created_at, status,"
-            " attempt, audit_seq) FROM STDIN"
+            " max_attempts, timeout_seconds, run_at, metadata, traceparent, route, tenant, batch_id, created_at,"
+            " status, attempt, audit_seq) FROM STDIN"
         ) as rows:
             for begin in range(0, len(submissions), WRITE_ROWS):
                 rows.write("".join(_lines(submissions[begin : begin + WRITE_ROWS], now, events)))
@@ -233,7 +241,7 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
         digest = "\\\\x" + entry_hash(b"", id, 1, 0, now, s.events, submission_hash=submitted).hex()
         events.append(f"{id}\t{escaped(s.events)}\t\\\\x{submitted.hex()}\t{digest}\t1\t0\t{now}\n")
         own = (s.program, s.version, s.priority, s.max_attempts, s.timeout_seconds, s.run_at or now, s.metadata,
-               s.traceparent, s.route, s.batch_id, now, "queued", 0, 1)  # fmt: skip
+               s.traceparent, s.route, s.tenant, s.batch_id, now, "queued", 0, 1)  # fmt: skip
         if own != shared:
             shared, rest = own, "\t".join(map(field, own))
         yield f"{id}\t{field(s.batch_index)}\t{escaped(s.inputs)}\t{digest}\t{field(s.same_as)}\t{rest}\n"

@@ -351,7 +351,7 @@ def _answer_parameters(answers: Sequence[LMCall]) -> dict[str, str]:
 # A child is there already when an earlier attempt made it: its id depends on its parent and the call alone.
 SUBMIT_CHILDREN = """
 WITH given AS (
-    SELECT n.*, e.priority, (e.depth + 1)::smallint AS depth, e.traceparent
+    SELECT n.*, e.priority, (e.depth + 1)::smallint AS depth, e.traceparent, e.tenant
     FROM unnest(%(ids)s::uuid[], %(programs)s::text[], %(versions)s::text[], %(inputs)s::text[], %(events)s::text[],
         %(max_attempts)s::int[], %(timeouts)s::float8[], %(hashes)s::bytea[])
         AS n (id, program, version, inputs, events, max_attempts, timeout_seconds, submission_hash)
@@ -359,9 +359,10 @@ WITH given AS (
     JOIN dspex.program_versions v ON v.name = n.program AND v.version = n.version
 ), inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
-        created_at, run_at, inputs, traceparent, parent_id, depth, audit_seq, audit_hash)
+        created_at, run_at, inputs, traceparent, tenant, parent_id, depth, audit_seq, audit_hash)
     SELECT id, program, version, 'queued', priority, 0, max_attempts, timeout_seconds, now(), now(), inputs::json,
-        traceparent, %(parent_id)s, depth, 1, dspex.audit_hash('', id, 1, 0, now(), submission_hash, NULL, events)
+        traceparent, tenant, %(parent_id)s, depth, 1,
+        dspex.audit_hash('', id, 1, 0, now(), submission_hash, NULL, events)
     FROM given ORDER BY id
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at, audit_hash

@@ -30,6 +30,8 @@ class Selection:
 
     ``error``  the code of a failure, or of its cause; of failed executions unless another ``status`` is given
     ``metadata``  values as text, by the name of the member
+    ``programs``  executions of any of these programs
+    ``before``    executions with an id below this one: they were submitted before it
     ``internal``  DSPex's own as well; they are also selected by their ``program`` and their ``batch_id``
     """
 
@@ -39,16 +41,20 @@ class Selection:
     batch_id: UUID | None = None
     error: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    tenant: str | None = None
+    programs: Sequence[str] | None = None
+    before: UUID | None = None
     internal: bool = False
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:
         """The conditions on the table of executions."""
         columns = executions.c
-        found = [
-            columns[name] == value
-            for name, value in (("program", self.program), ("status", self._status), ("batch_id", self.batch_id))
-            if value is not None
-        ]
+        given = {"program": self.program, "status": self._status, "batch_id": self.batch_id, "tenant": self.tenant}
+        found = [columns[name] == value for name, value in given.items() if value is not None]
+        if self.programs is not None:
+            found.append(columns.program.in_(self.programs))
+        if self.before is not None:
+            found.append(columns.id < self.before)
         if self.since is not None:
             found.append(columns.created_at >= self.since)
         if self.error is not None:

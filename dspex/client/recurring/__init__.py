@@ -1,0 +1,1 @@
+"""What is submitted again and again."""

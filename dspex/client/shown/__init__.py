@@ -1,0 +1,1 @@
+"""What is shown of executions and their events: JSON-friendly data, without secrets."""
