@@ -27,6 +27,7 @@ COMMANDS = {
     "worker": ("dspex.cli.processes.worker_command:worker", "Run a worker."),
     "beat": ("dspex.cli.processes.beat_command:beat", "Run beat, which schedules health checks, alerts and upkeep."),
     "flower": ("dspex.cli.processes.flower_command:flower", "Run the Flower dashboard."),
+    "serve": ("dspex.cli.processes.serve_command:serve", "Run the HTTP gateway and the console."),
     "config": ("dspex.cli.operate.config_command:config", "Show the settings in force and where each comes from."),
     "migrate": ("dspex.cli.operate.migrate_command:migrate", "Bring the database's schema up to date."),
     "compile": (
@@ -76,6 +77,7 @@ COMMANDS = {
         "dspex.cli.operate.encryption_command:encryption",
         "Create and rotate the keys that encrypt secret fields.",
     ),
+    "keys": ("dspex.cli.operate.keys_command:keys", "Create, list and revoke keys for requests over HTTP."),
     "adapters": ("dspex.cli.programs.adapters_command:adapters_command", "List the adapters that can host programs."),
     "bundles": ("dspex.cli.operate.bundles_command:bundles", "List bundles of requests at providers' batch APIs."),
     "workers": ("dspex.cli.operate.workers_command:workers", "List the live workers."),

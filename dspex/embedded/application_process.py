@@ -1,4 +1,4 @@
-"""A worker, beat or Flower as a process of the stack."""
+"""A worker, beat, Flower or the gateway as a process of the stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspex.embedded.child_process import ChildProcess
 from dspex.embedded.home import Home, Stack
 from dspex.errors import BackendUnavailable
 
-__all__ = ["ApplicationProcess", "ReadyCheck", "beat", "flower", "worker", "worker_is_live"]
+__all__ = ["ApplicationProcess", "ReadyCheck", "beat", "flower", "gateway", "worker", "worker_is_live"]
 
 #: Whether the process with this id is ready. It is called several times a second while the process starts.
 ReadyCheck = Callable[[Stack, int], bool]
@@ -100,6 +100,18 @@ def flower(home: Home, stack: Stack, port: int) -> ApplicationProcess:
     )
 
 
+def gateway(home: Home, stack: Stack, port: int) -> ApplicationProcess:
+    """The HTTP gateway with the console: ready once it answers."""
+
+    def answers(_stack: Stack, _pid: int) -> bool:
+        return _answers(port, "/ready")
+
+    command = ["serve", "--port", str(port)]
+    return ApplicationProcess(
+        "console", command, home=home, stack=stack, check=answers, address=f"http://127.0.0.1:{port}"
+    )
+
+
 def worker_is_live(stack: Stack, pid: int) -> bool:
     """Whether a worker process of this machine has registered and renews its lease."""
     from dspex.store import workers
@@ -121,10 +133,10 @@ def _environment(home: Path, stack: Stack) -> Mapping[str, str]:
     return {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in own} | own
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, path: str = "/") -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", "/")
+        connection.request("GET", path)
         return connection.getresponse().status < 500
     except (OSError, http.client.HTTPException):
         return False

@@ -75,9 +75,11 @@ class EmbeddedServers:
             self.stop()
             raise
 
-    def announce(self, *, flower_url: str | None = None, serves_model: bool = False) -> None:
+    def announce(
+        self, *, flower_url: str | None = None, serves_model: bool = False, console_url: str | None = None
+    ) -> None:
         """Write ``stack.json``, so that clients with the same home find the servers."""
-        self._info = replace(self.info, flower_url=flower_url, serves_model=serves_model)
+        self._info = replace(self.info, flower_url=flower_url, serves_model=serves_model, console_url=console_url)
         write_stack(self.home, self._info)
 
     def stop(self) -> None:

@@ -33,7 +33,8 @@ class EmbeddedStack:
         with stop_on_signals(), EmbeddedStack(home, on_progress=print) as stack:
             stack.wait()  # until Ctrl-C
 
-    A process that dies is started again, a server on the same port. ``flower_port`` is chosen when it is None. A worker
+    A process that dies is started again, a server on the same port. ``flower_port`` is chosen when it is None.
+    Without a ``console_port`` no gateway is started. A worker
     is ready when ``worker_check`` returns true, by default once it has registered in Postgres and renews its lease.
     Workers have the variables of ``worker_environment``, too. ``before_workers`` is called before they start, when
     clients can connect already. The local model starts when it is first asked for, or at once with ``serve_model``.
@@ -49,6 +50,7 @@ class EmbeddedStack:
         flower: bool = True,
         beat: bool = True,
         flower_port: int | None = None,
+        console_port: int | None = None,
         durable: bool = True,
         start_timeout: float = 120.0,
         worker_grace: float = 30.0,
@@ -64,6 +66,7 @@ class EmbeddedStack:
         self._workers = workers
         self._beat = beat
         self._flower_port = (flower_port or free_port()) if flower else None
+        self._console_port = console_port
         self._start_timeout = start_timeout
         self._worker_grace = worker_grace
         self._worker_check = worker_check
@@ -88,7 +91,7 @@ class EmbeddedStack:
                 self._monitor.launch(self._model)
             with step(self._report, "schema"):
                 _migrate(self.home, self.servers.database_url)
-            self.servers.announce(flower_url=self._flower_url, serves_model=True)
+            self.servers.announce(flower_url=self._flower_url, serves_model=True, console_url=self._console_url)
             self._before_workers()
             for server in (self.servers.postgres, self.servers.redis):
                 self._monitor.adopt(server)
@@ -122,6 +125,10 @@ class EmbeddedStack:
     def _flower_url(self) -> str | None:
         return f"http://127.0.0.1:{self._flower_port}" if self._flower_port else None
 
+    @property
+    def _console_url(self) -> str | None:
+        return f"http://127.0.0.1:{self._console_port}" if self._console_port else None
+
     def _build_applications(self) -> list[ApplicationProcess]:
         home, info = self.home, self.info
         found = [
@@ -139,6 +146,8 @@ class EmbeddedStack:
             found.append(application_process.beat(home, info))
         if self._flower_port:
             found.append(application_process.flower(home, info, self._flower_port))
+        if self._console_port:
+            found.append(application_process.gateway(home, info, self._console_port))
         return found
 
     def _serve_model_when_wanted(self) -> None:

@@ -57,6 +57,7 @@ class Stack:
     started_at: str
     flower_url: str | None = None
     serves_model: bool = False
+    console_url: str | None = None
 
     def __repr__(self) -> str:  # the URLs hold passwords
         return f"Stack(pid={self.pid}, started_at={self.started_at!r}, flower_url={self.flower_url!r})"

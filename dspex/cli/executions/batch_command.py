@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,7 +24,7 @@ from dspex.cli.shell_completion import program_names
 from dspex.client.batch import Batch
 from dspex.client.client import Client
 from dspex.client.execution import Execution, cause_code
-from dspex.errors import DspexError, ExecutionNotFound, FieldError, ValidationError
+from dspex.errors import DspexError, ExecutionNotFound
 from dspex.operations.report.dollars import dollars
 from dspex.program.calls.routes import ROUTES
 from dspex.program.program import Program
@@ -31,7 +32,8 @@ from dspex.settings.failpoints import AFTER_BATCH_LINE, failpoint
 from dspex.store.lifecycle.batch_ids import new_batch_id
 from dspex.store.lifecycle.status import Status
 from dspex.submit.batch_rows import BatchRows, Rejected
-from dspex.submit.bulk import Row, chunks
+from dspex.submit.bulk import chunks
+from dspex.submit.json_rows import read_row
 from dspex.wait.completion import IndexSet, groups
 
 __all__ = ["batch"]
@@ -149,9 +151,10 @@ class BatchRun:
     def submit(self, bars: ProgressBars, **options: Any) -> None:
         """Store the remaining rows. A rejected row is written to the file of errors before later rows are stored."""
         batch = self._stored()
+        read = partial(read_row, self._program.signature)
         intake = self._client._submitter.intake(batch, self._program, **options)
         with bars.phase("submitting", self._rows.rows, done=batch.size) as on_progress:
-            for chunk in chunks(map(self._parse, self._rows.lines(batch.size))):
+            for chunk in chunks(map(read, self._rows.lines(batch.size))):
                 prepared = intake.prepare(chunk)
                 for rejected in prepared.rejected:
                     self._reject(rejected)
@@ -201,16 +204,6 @@ class BatchRun:
             return self._client._session.batch_rows(id)
         except ExecutionNotFound:
             return BatchRows(id, self._program.name)
-
-    def _parse(self, line: bytes) -> Row:
-        try:
-            row: Row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            return ValidationError.of("the line", [FieldError("line", f"a JSON object ({error})")])
-        try:
-            return self._program.signature.decode("inputs", line)
-        except (ValueError, TypeError, AttributeError):
-            return row  # the validator has a clearer error
 
     def _reject(self, rejected: Rejected) -> None:
         self._put_failure({"index": rejected.index, "id": None, "error": rejected.error.as_dict()})

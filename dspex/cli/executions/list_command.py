@@ -9,15 +9,16 @@ import click
 from rich.text import Text
 
 from dspex.cli.output.console_tables import console, print_table
-from dspex.cli.output.execution_data import STATUS_STYLES, execution_data
 from dspex.cli.output.failure_causes import causes_of, causes_text
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.selection_options import error_option, internal_option, metadata_option
+from dspex.cli.output.status_styles import STATUS_STYLES
 from dspex.cli.output.time_options import since_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.client.execution import Execution
+from dspex.client.shown.execution_data import execution_data
 from dspex.store.lifecycle.status import Status
 
 __all__ = ["list_command"]

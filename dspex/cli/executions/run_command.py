@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from dspex.cli.executions.stream_command import print_stream
-from dspex.cli.output.execution_data import execution_data
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
+from dspex.client.shown.execution_data import execution_data
 from dspex.signatures import Signature
 from dspex.signatures.types.type_registry import is_text
 

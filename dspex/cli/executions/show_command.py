@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import click
@@ -17,12 +16,13 @@ from rich.text import Text
 
 from dspex.cli.executions.shown_calls import print_calls
 from dspex.cli.output.console_tables import console
-from dspex.cli.output.execution_data import STATUS_STYLES, execution_data
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.one_line import one_line
+from dspex.cli.output.status_styles import STATUS_STYLES
 from dspex.client.audit_trail import AuditEvent, AuditTrail
 from dspex.client.client import Client
 from dspex.client.execution import Execution, Waiting
+from dspex.client.shown.execution_data import execution_data, shown_values
 from dspex.operations.report.dollars import dollars
 from dspex.sealing.values import Sealing
 from dspex.store.lifecycle.status import Status
@@ -65,9 +65,7 @@ def show(id: str, calls: bool, as_json: bool) -> None:
         trail = execution.audit_trail
         signature = client.program(execution.program, execution.version).signature
         session = client._session
-        row, shown = session.row(execution.id), partial(session.sealing.shown, signature, id=execution.id)
-        inputs = shown("inputs", row["inputs"])
-        result = None if row["result"] is None else shown("outputs", row["result"])
+        inputs, result = shown_values(session, session.row(execution.id))
         made = session.model_calls(execution.id, sealing=Sealing()) if calls else []
         if as_json:
             data = {

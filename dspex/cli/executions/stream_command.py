@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from functools import partial
 
 import click
@@ -13,6 +12,7 @@ from dspex.cli.output.plain_text import echo
 from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.client.follow import StreamEvent
+from dspex.client.shown.event_data import event_data
 from dspex.signatures import Signature
 
 __all__ = ["print_stream", "stream"]
@@ -98,12 +98,4 @@ class _Printer:
 
 
 def _print_json(event: StreamEvent, signature: Signature) -> None:
-    data = {field.name: getattr(event, field.name) for field in fields(event)}
-    data["error"] = event.error and event.error.as_dict()
-    if event.kind == "done":
-        data["value"] = json.loads(signature.encode("outputs", dict(event.value)))
-    elif event.validated and event.field is not None:
-        data["value"] = json.loads(signature.encode("outputs", {event.field: event.value}))[event.field]
-    own = ("value", "validated") if event.kind == "field" else ()
-    kept = {name: value for name, value in data.items() if name in own or not (value is None or value is False)}
-    click.echo(json.dumps(kept, ensure_ascii=False))
+    click.echo(json.dumps(event_data(event, signature), ensure_ascii=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -17,6 +18,7 @@ from rich.text import Text
 from dspex.cli.executions.show_command import timeline
 from dspex.cli.output.console_tables import console as new_console
 from dspex.cli.output.one_line import one_line
+from dspex.cli.processes.serve_command import SERVE_PORT
 from dspex.cli.processes.stack_display import StackProgress
 from dspex.client.batch import Batch
 from dspex.client.client import Client
@@ -174,8 +176,11 @@ class DemoRun:
         if module.is_relative_to(Path.cwd()):
             module = module.relative_to(Path.cwd())
         self._console.print("\n[bold]Next[/]")
+        home = self._settings.home
+        home = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
+        up = f"DSPEX_HOME={shlex.quote(str(home))} DSPEX_PROGRAM_PACKAGES={PACKAGE} {dspex} up"
         for what, where in (
-            (f"{dspex} up", "the stack for your own programs, with Flower, its dashboard"),
+            (up, f"the same stack again: see them all at http://127.0.0.1:{SERVE_PORT}"),
             ("docs/tutorial/first-execution.md", "a program of your own, in 15 minutes"),
             (str(module), "the program of this demo"),
         ):

@@ -7,7 +7,7 @@ import click
 from dspex.cli.processes.replace_process import replace_process
 from dspex.errors import ConfigurationError
 from dspex.settings import Settings
-from dspex.settings.flower_settings import flower_faults
+from dspex.settings.web_settings import flower_faults
 
 __all__ = ["flower"]
 

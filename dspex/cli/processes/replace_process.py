@@ -16,6 +16,9 @@ from dspex.settings.secrets import without_model_keys
 
 __all__ = ["replace_process"]
 
+#: The package of each extra that the process imports first.
+_PACKAGES = {"worker": "celery", "flower": "flower", "serve": "uvicorn"}
+
 
 def replace_process(arguments: Sequence[str], settings: Settings, *, extra: str, calls_models: bool) -> NoReturn:
     """Replace this process with Python and these arguments: ``-m``, a module and its arguments.
@@ -25,7 +28,7 @@ def replace_process(arguments: Sequence[str], settings: Settings, *, extra: str,
     it is not installed, and BackendUnavailable if no backends are configured: earlier and clearer than the process
     would.
     """
-    package = "flower" if extra == "flower" else "celery"
+    package = _PACKAGES[extra]
     if find_spec(package) is None:
         raise ConfigurationError(f"{package} is not installed: pip install 'dspex[{extra}]'")
     settings.backends()

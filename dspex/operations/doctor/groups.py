@@ -10,6 +10,7 @@ from dspex.operations.doctor.check import Check
 from dspex.operations.doctor.operations import (
     backup_checks,
     clock_checks,
+    gateway_checks,
     model_checks,
     monitoring_checks,
     postgres_checks,
@@ -83,6 +84,7 @@ GROUPS = (
     _group("workers", worker_checks, "Workers and their duties"),
     _group("models", model_checks, "Programs and models"),
     _group("work", work_checks, "Work under way"),
+    _group("gateway", gateway_checks, "Schedules and webhooks"),
     _group("storage", storage_checks, "Partitions, growth and retention"),
     _group("backups", backup_checks, "Backups"),
     _group("monitoring", monitoring_checks, "Monitoring and alerts"),

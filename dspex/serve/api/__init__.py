@@ -1,0 +1,1 @@
+"""The HTTP interface: JSON, server-sent events and JSON lines under ``/v1``."""

@@ -1,0 +1,241 @@
+"""Routes of batches: rows are streamed in, and results are streamed out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any, cast
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dspex.client.batch import AsyncBatch, Progress, slots
+from dspex.client.execution import AsyncExecution
+from dspex.client.lookup import not_found
+from dspex.client.shown.execution_data import shown_values
+from dspex.errors import DspexError
+from dspex.serve import gateway_metrics
+from dspex.serve.access.principal import Principal
+from dspex.serve.api.bounded_stream import BoundedStream
+from dspex.serve.api.json_replies import json_bytes, json_reply
+from dspex.serve.api.problem_details import HttpRefusal
+from dspex.serve.api.request_bodies import chunks_within, filters_of, media_type
+from dspex.serve.api.row_upload import CSV_TYPES, JSON_LINE_TYPES, csv_rows, json_line_rows, lines_of
+from dspex.serve.gateway import Gateway, gateway_of
+from dspex.store.lifecycle.selection import Selection
+from dspex.store.lifecycle.status import Status
+from dspex.submit.batch_rows import Rejected
+from dspex.submit.bulk import Row
+
+__all__ = ["FIRST_REJECTED", "ROUTES", "batch_data", "errors_of", "output_of", "seen_batch", "upload"]
+
+#: How many rejected rows a response describes; all of them are counted.
+FIRST_REJECTED = 100
+#: The most bytes of a row beside its values: names of fields, brackets, escapes of a few characters.
+ROW_SLACK = 64 * 1024
+JSON_LINES = "application/jsonl"
+
+
+class _Upload:
+    """The rows of an upload. A fault of the upload itself ends the rows, and is kept in ``fault``."""
+
+    def __init__(self, rows: AsyncIterator[Row]) -> None:
+        self._rows = rows
+        self.fault: HttpRefusal | DspexError | None = None
+        self.rejected: list[Rejected] = []
+        self.rejected_count = 0
+
+    async def __aiter__(self) -> AsyncIterator[Row]:
+        try:
+            async for row in self._rows:
+                yield row
+        except (HttpRefusal, DspexError) as fault:
+            self.fault = fault
+
+    def reject(self, rejected: Rejected) -> None:
+        """Note a row that does not fit the signature."""
+        self.rejected_count += 1
+        if len(self.rejected) < FIRST_REJECTED:
+            self.rejected.append(rejected)
+
+
+async def post_batch(request: Request) -> Response:
+    """Submit a row for each line of the body."""
+    gateway = gateway_of(request)
+    principal = await gateway.access.of_request(request)
+    kind = media_type(request)
+    if kind not in JSON_LINE_TYPES | CSV_TYPES:
+        raise HttpRefusal(415, "unsupported_media_type", "send the rows as application/jsonl or text/csv")
+    settings = gateway.settings
+    parts = chunks_within(request, settings.serve_upload_bytes, settings.serve_read_seconds)
+    data = await upload(gateway, principal, request.path_params["name"], parts, is_csv=kind in CSV_TYPES)
+    location = f"{request.scope.get('root_path', '')}/v1/batches/{data['id']}"
+    return json_reply(data, 202, {"Location": location})
+
+
+async def upload(
+    gateway: Gateway, principal: Principal, name: str, parts: AsyncIterator[bytes], *, is_csv: bool
+) -> Mapping[str, Any]:
+    """Submit the rows of a body. Returns the batch with the rows that were rejected, as JSON-friendly data.
+
+    An upload that breaks off is cancelled: its sender knows no batch, and sends all rows again. Raises HttpRefusal and
+    the errors of Client.submit_many.
+    """
+    principal.require("submit")
+    principal.require_program(name)
+    await gateway.limits.count(principal)
+    program = await gateway.client.program(name)
+    most = gateway.settings.max_input_bytes + ROW_SLACK
+    lines = lines_of(parts, most)
+    rows = csv_rows(lines, program.signature, most) if is_csv else json_line_rows(lines, program.signature)
+    taken = _Upload(rows)
+    batch = await gateway.client.submit_many(
+        name, cast("AsyncIterable[Mapping[str, Any]]", taken), tenant=principal.tenant, on_rejected=taken.reject
+    )
+    if taken.fault is not None:
+        await batch.cancel()
+        raise taken.fault
+    gateway_metrics.submitted(principal.tenant, len(batch))
+    rejected = [
+        {"index": each.index, "errors": [asdict(fault) for fault in each.error.errors]} for each in taken.rejected
+    ]
+    return {
+        "id": str(batch.id), "program": batch.program, "rows": batch.size, "stored": len(batch),
+        "rejected": {"count": taken.rejected_count, "first": rejected},
+    }  # fmt: skip
+
+
+async def get_batches(request: Request) -> Response:
+    """The latest batches."""
+    gateway = gateway_of(request)
+    principal = await gateway.access.of_request(request)
+    principal.require("read")
+    principal.require_whole("list executions with batch=ID")
+    filters = filters_of(request.query_params)
+    found = await gateway.client.batches(program=filters.program, limit=filters.limit)
+    shown = [
+        {"id": str(b.id), "program": b.program, "begun_at": b.begun_at, "progress": progress_data(b.progress)}
+        for b in found
+    ]
+    return json_reply({"batches": shown})
+
+
+async def get_batch(request: Request) -> Response:
+    """The progress of a batch, and its failures by cause."""
+    _, _, batch = await _seen(request, "read")
+    return json_reply(await batch_data(batch))
+
+
+async def get_output(request: Request) -> Response:
+    """A JSON line for each completed row, in the order of the rows; with ``follow=true`` also for those to come."""
+    gateway, _, batch = await _seen(request, "read")
+    follow = request.query_params.get("follow", "").lower() in ("true", "1")
+    return BoundedStream(gateway, output_of(gateway, batch, follow=follow), JSON_LINES)
+
+
+async def get_errors(request: Request) -> Response:
+    """A JSON line for each row that was rejected, failed or was cancelled."""
+    gateway, _, batch = await _seen(request, "read")
+    return BoundedStream(gateway, errors_of(gateway, batch), JSON_LINES)
+
+
+async def post_cancel(request: Request) -> Response:
+    """Cancel the queued and running executions of a batch."""
+    gateway, principal, batch = await _seen(request, "operate")
+    cancelled = await gateway.cancel_batch(principal, batch.id)
+    return json_reply({"id": str(batch.id), "cancelled": cancelled}, 202)
+
+
+async def post_retry(request: Request) -> Response:
+    """Queue the failed executions of a batch again."""
+    gateway, principal, batch = await _seen(request, "operate")
+    retried = await gateway.retry_failed(principal, Selection(batch_id=batch.id))
+    return json_reply({"id": str(batch.id), "retried": retried}, 202)
+
+
+ROUTES = (
+    Route("/v1/programs/{name}/batches", post_batch, methods=["POST"]),
+    Route("/v1/batches", get_batches, methods=["GET"]),
+    Route("/v1/batches/{id}", get_batch, methods=["GET"]),
+    Route("/v1/batches/{id}/output", get_output, methods=["GET"]),
+    Route("/v1/batches/{id}/errors", get_errors, methods=["GET"]),
+    Route("/v1/batches/{id}/cancel", post_cancel, methods=["POST"]),
+    Route("/v1/batches/{id}/retry", post_retry, methods=["POST"]),
+)
+
+
+def progress_data(progress: Progress) -> dict[str, Any]:
+    """The progress as JSON-friendly data."""
+    return {**asdict(progress), "finished": progress.finished}
+
+
+async def batch_data(batch: AsyncBatch) -> dict[str, Any]:
+    """A batch as JSON-friendly data."""
+    return {
+        "id": str(batch.id), "program": batch.program, "rows": batch.size, "stored": len(batch),
+        "progress": progress_data(await batch.progress), "failures": dict(await batch.failures),
+    }  # fmt: skip
+
+
+async def seen_batch(gateway: Gateway, principal: Principal, id: str) -> AsyncBatch:
+    """The batch with this id. Raises ExecutionNotFound, also for one that this principal may not see."""
+    batch = await gateway.client.batch(id)
+    if principal.tenant is not None or principal.programs is not None:
+        first = await gateway.call(gateway.session.row, batch.ids[0])  # all rows have one tenant and program
+        if not principal.sees(first):
+            raise await gateway.call(not_found, gateway.session.database, UUID(id))
+    return batch
+
+
+async def _seen(request: Request, scope: str) -> tuple[Gateway, Principal, AsyncBatch]:
+    gateway = gateway_of(request)
+    principal = await gateway.access.of_request(request)
+    principal.require(scope)
+    return gateway, principal, await seen_batch(gateway, principal, request.path_params["id"])
+
+
+async def output_of(gateway: Gateway, batch: AsyncBatch, *, follow: bool) -> AsyncGenerator[bytes, None]:
+    async with aclosing(_executions(gateway, batch, follow=follow)) as executions:
+        async for execution in executions:
+            if execution.status is Status.COMPLETED:
+                _, result = await gateway.call(shown_values, gateway.session, execution._row)
+                yield _line(execution.batch_index, str(execution.id), "result", result)
+
+
+async def errors_of(gateway: Gateway, batch: AsyncBatch) -> AsyncGenerator[bytes, None]:
+    for index in batch.missing:
+        yield _line(index, None, "error", {"code": "rejected", "message": "the row did not fit the signature"})
+    async with aclosing(_executions(gateway, batch, follow=False)) as executions:
+        async for execution in executions:
+            if (failure := _failure(execution)) is not None:
+                yield _line(execution.batch_index, str(execution.id), "error", failure)
+
+
+async def _executions(gateway: Gateway, batch: AsyncBatch, *, follow: bool) -> AsyncGenerator[AsyncExecution, None]:
+    """The executions of a batch in the order of its rows: those that are final now, or each once it is."""
+    if follow:
+        async with aclosing(batch.in_order()) as executions:
+            async for execution in executions:
+                yield execution
+        return
+    for group in slots(batch._rows):
+        rows = await gateway.call(gateway.session.rows, [slot.id for slot in group if slot.id is not None])
+        for row in sorted(rows, key=lambda row: row["batch_index"]):
+            if Status(row["status"]).is_final:
+                yield gateway.of_row(row)
+
+
+def _failure(execution: AsyncExecution) -> dict[str, Any] | None:
+    """Why an execution has no result; None for one that has, or may still get one."""
+    if execution.status is Status.CANCELLED:
+        return DspexError(f"execution {execution.id} was cancelled", code="cancelled").as_dict()
+    error = execution.shown_error if execution.status is Status.FAILED else None
+    return None if error is None else error.as_dict()
+
+
+def _line(index: int | None, id: str | None, name: str, value: Any) -> bytes:
+    """A line in the form of the files of ``dspex batch``."""
+    return json_bytes({"index": index, "id": id, name: value}) + b"\n"

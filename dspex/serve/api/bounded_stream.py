@@ -1,0 +1,49 @@
+"""A response that is sent part by part. How many there are at a time is bounded, and so is the wait for a reader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from dspex.serve.gateway import Gateway
+
+__all__ = ["BoundedStream"]
+
+
+class BoundedStream(StreamingResponse):
+    """Sends the parts of a generator, and closes it. A reader that takes nothing for too long is disconnected."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        parts: AsyncGenerator[bytes, None],
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        gateway.streams.require()
+        super().__init__(parts, headers=headers, media_type=media_type)
+        self._gateway = gateway
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seconds = self._gateway.settings.serve_read_seconds
+
+        async def send_soon(message: Message) -> None:
+            """Send within bounds: a reader that takes nothing would hold its slot for ever."""
+            try:
+                async with asyncio.timeout(seconds):
+                    await send(message)
+            except TimeoutError:
+                raise ClientDisconnect from None
+
+        try:
+            with self._gateway.streams.take():
+                await super().__call__(scope, receive, send_soon)
+        except ClientDisconnect:
+            return
+        finally:
+            await self._parts.aclose()

@@ -1,0 +1,104 @@
+// What is live, and the keyboard. Every page works without this script.
+"use strict";
+(() => {
+  const $ = (selector, within = document) => within.querySelector(selector);
+
+  // ------------------------------------------------------------------ parts of a page that are loaded again
+  async function reloadMain() {
+    const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (!response.ok || response.redirected) return false;
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+    const open = [...document.querySelectorAll("main details")].map((each) => each.open);
+    const scroll = window.scrollY, current = $("tr.current"), focused = document.activeElement && document.activeElement.closest("tr.current");
+    $("main").replaceWith($("main", fresh));
+    const again = current && document.querySelector(`tr[data-href="${CSS.escape(current.dataset.href)}"]`);
+    if (again) { again.classList.add("current"); if (focused) { const link = $("a.whole", again); if (link) link.focus({ preventScroll: true }); } }
+    document.querySelectorAll("main details").forEach((each, index) => { if (open[index]) each.open = true; });
+    window.scrollTo(0, scroll);
+    document.title = fresh.title;
+    return true;
+  }
+
+  function repeat() {
+    const part = $("[data-reload]");
+    if (!part) return;
+    setTimeout(async () => {
+      const busy = document.hidden || (document.activeElement && document.activeElement.matches("main input, main textarea, main select"));
+      if (!busy) { try { await reloadMain(); } catch { /* out of reach: try again */ } }
+      repeat();
+    }, Number(part.dataset.reload) * 1000);
+  }
+
+  // --------------------------------------------------------------------------------- an execution that runs
+  function follow() {
+    const article = $("[data-live]");
+    if (!article || !window.EventSource) return;
+    const source = new EventSource(article.dataset.live);
+    const texts = new Map();
+
+    function field(name) {
+      if (!texts.has(name)) {
+        const partial = $("[data-partial]");
+        if (!partial) return null;
+        if (!texts.size) partial.replaceChildren();
+        const title = document.createElement("h3"), text = document.createElement("pre");
+        title.textContent = name;
+        partial.append(title, text);
+        texts.set(name, text);
+      }
+      return texts.get(name);
+    }
+    const data = (event) => JSON.parse(event.data);
+    source.addEventListener("partial", (event) => { const text = field(data(event).field); if (text) text.append(data(event).text); });
+    source.addEventListener("field", (event) => {
+      const { field: name, value } = data(event), text = field(name);
+      if (text) text.textContent = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+    });
+    source.addEventListener("reset", () => { texts.clear(); const partial = $("[data-partial]"); if (partial) partial.replaceChildren(); });
+    source.addEventListener("status", async (event) => {
+      if (texts.size || !["running", "queued", "waiting"].includes(data(event).status)) return;
+      const shown = $("main .status");
+      if (shown && shown.textContent !== data(event).status) await reloadMain();
+    });
+    const end = async () => { source.close(); await reloadMain(); };
+    for (const kind of ["done", "closed"]) source.addEventListener(kind, end);
+    source.addEventListener("error", (event) => { if (event.data) end(); });  // without data the connection was lost: it reconnects
+  }
+
+  // ------------------------------------------------------------------------------------------ mouse and keys
+  document.addEventListener("submit", (event) => {
+    const question = event.target.dataset.confirm;
+    if (question && !window.confirm(question)) { event.preventDefault(); return; }
+    const button = $("button", event.target);
+    if (button && event.target.method === "post") setTimeout(() => { button.disabled = true; }, 0);
+  });
+  window.addEventListener("pageshow", () => document.querySelectorAll("button:disabled").forEach((each) => { each.disabled = false; }));
+  document.addEventListener("click", (event) => {
+    const row = event.target.closest("tr[data-href]");
+    if (row && !event.target.closest("a, button, form, code") && !String(getSelection())) location.assign(row.dataset.href);
+  });
+
+  function move(step) {
+    const rows = [...document.querySelectorAll("tr[data-href]")];
+    if (!rows.length) return;
+    const at = rows.findIndex((row) => row.classList.contains("current"));
+    const next = Math.min(Math.max(at + step, 0), rows.length - 1);
+    rows.forEach((row, index) => row.classList.toggle("current", index === next));
+    const link = $("a.whole", rows[next]);
+    if (link) link.focus();
+    rows[next].scrollIntoView({ block: "nearest" });
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea, select")) return;
+    if (event.key === "/") { const search = $("[data-search]"); if (search) { event.preventDefault(); search.focus(); search.select(); } }
+    else if (event.key === "j") move(1);
+    else if (event.key === "k") move(-1);
+    else if (event.key === "n") { const next = $("a[rel=next]"); if (next) next.click(); }
+    else if (event.key === "r") { const retry = $("button.retry"); if (retry) retry.click(); }
+  });
+
+  const here = $("nav a[aria-current]");
+  if (here) here.scrollIntoView({ block: "nearest", inline: "center" });
+  follow();
+  repeat();
+})();

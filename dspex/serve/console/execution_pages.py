@@ -1,0 +1,155 @@
+"""The pages of executions: the list with its filters, one execution, and what can be done with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dspex.client.execution import AsyncExecution
+from dspex.client.shown.execution_data import shown_values
+from dspex.errors import ConfigurationError, ExecutionNotFound
+from dspex.sealing.values import Sealing
+from dspex.serve.access.principal import Principal
+from dspex.serve.api.batch_routes import seen_batch
+from dspex.serve.api.event_stream import event_stream
+from dspex.serve.api.program_routes import summaries
+from dspex.serve.api.request_bodies import filters_of
+from dspex.serve.console.page_access import act, go_to, open_page
+from dspex.serve.console.page_rendering import page
+from dspex.serve.console.waterfall import waterfall
+from dspex.serve.gateway import Gateway
+from dspex.store.lifecycle.status import Status
+
+__all__ = ["ROUTES", "rows_of"]
+
+#: Failures whose cause the operator can do something about, and what.
+HINTS: Mapping[str, str] = {
+    "authentication": "The provider refused the key: set it where the workers run, and restart them.",
+    "billing": "The provider's account has no credit left.",
+    "rate_limited": "The provider's limit was reached for longer than the retries took: limit the program.",
+    "provider_unavailable": "The provider was out of reach for longer than the retries took: retry later.",
+    "budget_exceeded": "The program's budget is spent: deploy it with a larger max_cost_usd, and resume it.",
+    "context_window_exceeded": "The prompt is longer than the model accepts: shorten it, or choose another model.",
+    "output_unparseable": "The model's answer could not be read: its text is below.",
+    "poisoned": "It ended its worker in every attempt: look for memory, or for native code, in the program.",
+}
+_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_CODE = re.compile(r"[a-z][a-z_]{2,40}")
+
+
+async def list_page(request: Request) -> Response:
+    """Executions, the newest first."""
+    gateway, principal = await open_page(request)
+    words = request.query_params.get("q", "").strip()
+    if _ID.fullmatch(words):
+        return go_to(request, await _place_of(gateway, principal, words))
+    programs = [each.name for each in await summaries(gateway, principal)]
+    query = _searched(request.query_params, words, programs)
+    filters = filters_of(query)
+    found, after = await gateway.executions(principal, filters)
+    kept = [pair for pair in query.multi_items() if pair[0] != "cursor"]
+    next_page = None if after is None else "?" + urlencode([*kept, ("cursor", str(after))])
+    is_first = filters.before is None
+    return page(
+        request, "executions.html", principal, title="Executions", rows=await rows_of(gateway, found), words=words,
+        filters=filters, programs=programs, statuses=list(Status), next_page=next_page, is_filtered=bool(kept),
+        is_live=is_first and not all(each.status.is_final for each in found), is_first=is_first,
+    )  # fmt: skip
+
+
+async def execution_page(request: Request) -> Response:
+    """One execution: its values, its waterfall, its model calls and its audit trail."""
+    gateway, principal = await open_page(request)
+    execution = await gateway.execution(principal, request.path_params["id"])
+    inputs, result = await gateway.call(shown_values, gateway.session, execution._row)
+    trail = await execution.audit_trail
+    bars, left_out = waterfall(trail, datetime.now(UTC), is_final=execution.status.is_final)
+    verdict = await gateway.in_thread(trail.verify)
+    calls, no_calls = await _calls(gateway, execution)
+    paused = (await gateway.client.paused()).get(execution.program) if execution.status is Status.QUEUED else None
+    return page(
+        request, "execution.html", principal, title=f"{execution.program} {execution.status}", execution=execution,
+        inputs=inputs, result=result, bars=bars, left_out=left_out, trail=trail, verdict=verdict, calls=calls,
+        no_calls=no_calls, paused=paused, hint=HINTS.get(execution.cause_code or "", ""), Status=Status,
+    )  # fmt: skip
+
+
+async def live(request: Request) -> Response:
+    """The events of an execution, for its page."""
+    gateway, principal = await open_page(request)
+    execution = await gateway.execution(principal, request.path_params["id"])
+    return await event_stream(gateway, principal, execution, request.headers.get("last-event-id"))
+
+
+async def cancel(request: Request) -> Response:
+    """Cancel an execution."""
+    gateway, principal, _ = await act(request, "operate")
+    execution = await gateway.execution(principal, request.path_params["id"])
+    await gateway.cancel(principal, execution)
+    return go_to(request, f"/executions/{execution.id}")
+
+
+async def retry(request: Request) -> Response:
+    """Queue an execution again."""
+    gateway, principal, _ = await act(request, "operate")
+    execution = await gateway.execution(principal, request.path_params["id"])
+    await gateway.retry(principal, execution)
+    return go_to(request, f"/executions/{execution.id}")
+
+
+ROUTES = (
+    Route("/", list_page, methods=["GET"]),
+    Route("/executions/{id}", execution_page, methods=["GET"]),
+    Route("/executions/{id}/live", live, methods=["GET"]),
+    Route("/executions/{id}/cancel", cancel, methods=["POST"]),
+    Route("/executions/{id}/retry", retry, methods=["POST"]),
+)
+
+
+async def rows_of(gateway: Gateway, found: Any) -> list[tuple[AsyncExecution, dict[str, Any]]]:
+    """The executions of a list, each with its inputs."""
+
+    def shown() -> list[tuple[AsyncExecution, dict[str, Any]]]:
+        return [(each, shown_values(gateway.session, each._row)[0]) for each in found]
+
+    return await gateway.call(shown)
+
+
+async def _place_of(gateway: Gateway, principal: Principal, id: str) -> str:
+    """The page of the execution or the batch with this id. Raises ExecutionNotFound."""
+    try:
+        return f"/executions/{(await gateway.execution(principal, id)).id}"
+    except ExecutionNotFound:
+        return f"/batches/{(await seen_batch(gateway, principal, id)).id}"
+
+
+def _searched(query: QueryParams, words: str, programs: list[str]) -> QueryParams:
+    """The query with the words of a search as filters: NAME=VALUE of metadata, a program, or an error code."""
+    pairs = [(name, value) for name, value in query.multi_items() if name != "q" and value]
+    name, separator, value = words.partition("=")
+    if separator and name.strip():
+        pairs.append((f"metadata.{name.strip()}", value.strip()))
+    elif words in programs:
+        pairs.append(("program", words))
+    elif _CODE.fullmatch(words):
+        pairs.append(("error", words))
+    elif words:
+        pairs.append(("batch", str(UUID(int=0))))  # nothing has this id: what is searched is none of these
+    return QueryParams(pairs)
+
+
+async def _calls(gateway: Gateway, execution: AsyncExecution) -> tuple[list[Any], str]:
+    """The model calls of an execution without sealed answers; else why they cannot be shown."""
+    try:
+        return await gateway.call(gateway.session.model_calls, execution.id, sealing=Sealing()), ""
+    except ConfigurationError:
+        return [], "The database's role of this gateway may not read the answers of models."

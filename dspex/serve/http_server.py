@@ -1,0 +1,73 @@
+"""The server of ``dspex serve``: uvicorn with bounds, which ends streams before it waits for requests to finish."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.applications import Starlette
+
+from dspex.client.async_client import AsyncClient
+from dspex.serve.application import application
+from dspex.serve.gateway import Gateway
+from dspex.settings import Settings
+
+__all__ = ["GatewayServer", "serve"]
+
+#: The most connections of one process, streams among them.
+CONNECTIONS_BESIDE_STREAMS = 2000
+#: How long an idle connection is kept for the next request.
+KEEP_ALIVE_SECONDS = 20
+#: The largest request line and headers.
+HEADER_BYTES = 64 * 1024
+
+
+class GatewayServer(uvicorn.Server):
+    """A server whose gateway ends its streams first when it stops."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, whose clients reconnect to another process, and wait for the other requests."""
+        self._gateway.stopping = True
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings, *, host: str, port: int, root_path: str, is_open: bool) -> None:
+    """Serve until SIGTERM or Ctrl-C. ``root_path`` is the path under which a proxy serves it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn handles them while it serves, and sends them again once it has stopped: then they end nothing more.
+        signal.signal(number, lambda _number, _frame: None)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(settings, host, port, root_path, is_open=is_open))
+
+
+async def _serve(settings: Settings, host: str, port: int, root_path: str, *, is_open: bool) -> None:
+    async with AsyncClient(settings) as client:
+        app = application(client, is_open=is_open)
+        gateway: Gateway = app.state.gateway
+        await GatewayServer(_config(app, settings, host, port, root_path), gateway).serve()
+
+
+def _config(app: Starlette, settings: Settings, host: str, port: int, root_path: str) -> uvicorn.Config:
+    return uvicorn.Config(
+        app, host=host, port=port, root_path=root_path, lifespan="on", server_header=False, date_header=True,
+        access_log=False, log_level="warning", timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.grace_seconds),
+        limit_concurrency=settings.serve_max_streams + CONNECTIONS_BESIDE_STREAMS,
+        h11_max_incomplete_event_size=HEADER_BYTES, proxy_headers=False,
+    )  # fmt: skip
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loops where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,1 @@
+"""Webhooks: outcomes of executions, posted to the addresses that their submits named."""
