@@ -58,6 +58,9 @@ bench-compile: setup ## measure how fast signatures compile and validate, beside
 bench-answers: setup ## measure how fast answers are read, whole and streamed, beside dspy's parsers
 	@$(BIN)/python -m tests.performance.bench_answers
 
+screenshots: setup ## take pictures of every page of the console, for a look and for the documentation
+	@$(BIN)/python -m tests.screenshots build/screenshots docs/how-to/console
+
 wheel: setup ## build the wheel into dist/
 	@$(UV) build --wheel --quiet --out-dir dist
 
@@ -121,7 +124,7 @@ check-deploy: setup ## check the image, compose file, manifests and workflow aga
 lock: setup ## resolve and lock the requirements
 	@$(UV) pip compile --quiet --universal --all-extras --group dev --generate-hashes --no-emit-index-url \
 		--no-header pyproject.toml --output-file requirements.lock
-	@$(UV) pip compile --quiet --universal --extra worker --extra flower --extra encryption --constraint requirements.lock \
+	@$(UV) pip compile --quiet --universal --extra worker --extra flower --extra serve --extra encryption --constraint requirements.lock \
 		--overrides deploy/image-overrides.txt --generate-hashes --no-annotate --no-emit-index-url \
 		--no-header pyproject.toml --output-file deploy/requirements.lock
 	@$(UV) pip compile --quiet --universal --group docs --generate-hashes --no-annotate --no-emit-index-url \

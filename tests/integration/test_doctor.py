@@ -44,6 +44,7 @@ EXPECTED_WARNINGS = {"postgres.durable", "workers.beat", "monitoring.health"}
 NOT_APPLICABLE = {
     "backups.recent", "backups.whole", "security.rate_limit", "security.postgres_tls", "security.redis_tls",
     "storage.retention", "monitoring.http", "models.readable",
+    "gateway.schedules", "gateway.webhooks", "gateway.signed",
 }  # fmt: skip
 #: Checks that measure this machine, which other tests use at the same time.
 MEASURED = {
@@ -190,6 +191,9 @@ FAULTS: dict[str, tuple[CheckVerdict, str]] = {
     "security.encryption": (NOT_MET, "secretive"),
     "wire.refused": (WARNING, "3 × checksum"),
     "monitoring.http": (WARNING, "not set"),
+    "gateway.schedules": (NOT_MET, "1 of 1 are due"),
+    "gateway.webhooks": (NOT_MET, "one has been due for"),
+    "gateway.signed": (WARNING, "not signed"),
 }
 
 
@@ -210,6 +214,7 @@ def sick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
             _spoil_work(connection)
             _spoil_storage(connection)
             _spoil_monitoring(connection)
+            _spoil_gateway(connection)
         database.close()
         elsewhere = place / "elsewhere"
         elsewhere.mkdir()
@@ -362,6 +367,22 @@ def _spoil_storage(connection: Connection) -> None:
     connection.execute(
         text("""INSERT INTO dspex.backups (at, ok, host, path, error) VALUES
              (now() - interval '3 days', true, 'h', '/b', NULL), (now(), false, 'h', '/b', 'no space left on it')""")
+    )
+
+
+def _spoil_gateway(connection: Connection) -> None:
+    """No gateway runs: a schedule is late, and so is a webhook."""
+    connection.execute(
+        text("""
+        INSERT INTO dspex.schedules (name, program, inputs, cron, timezone, missed, priority, next_at)
+        VALUES ('late', 'fine', '{}', '0 7 * * *', 'UTC', 'skip', 5, now() - interval '1 h')
+    """)
+    )
+    connection.execute(
+        text("""
+        INSERT INTO dspex.webhook_deliveries (execution_id, url, next_at)
+        VALUES (gen_random_uuid(), 'https://example.com', now() - interval '1 h')
+    """)
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
+from tests.browser import chromium
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess, command
 from tests.waiting import wait_for
@@ -175,23 +175,7 @@ def test_a_browser_shows_workers_and_tasks_and_no_inputs(flower: Flower, browser
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
     """A headless Chromium that knows the password."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "window-size=1400,900", f"user-data-dir={tmp_path}",
-    ):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    try:
+    with chromium(tmp_path) as opened:
         opened.execute_cdp_cmd("Network.enable", {})
         opened.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": CREDENTIALS})
         yield opened
-    finally:
-        opened.quit()

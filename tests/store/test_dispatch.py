@@ -86,6 +86,16 @@ def test_programs_take_turns_and_a_full_window_delays_no_other_program(database:
     assert dispatched(database, 165) == {"small": 10, "qa": 5}, "who has less in Redis comes first"
 
 
+def test_a_tenant_with_a_long_backlog_delays_no_other_tenant_of_the_program(database: Database) -> None:
+    large = backlog(database, PROGRAM, 3000, tenant="large")
+    assert dispatched(database, 40) == {"qa": 40}
+    (single,) = backlog(database, PROGRAM, 1, tenant="small")
+    assert dispatched(database, 40) == {}, "the window is full"
+    rows = [row.id for row in dispatch_due(database, 44)]
+    assert len(rows) == 4
+    assert set(rows) - set(large) == {single}
+
+
 def test_the_urgent_come_before_the_turns(database: Database) -> None:
     backlog(database, PROGRAM, 50)
     urgent = backlog(database, PROGRAM, 20, priority=0)
@@ -115,7 +125,7 @@ def test_what_a_round_reads_does_not_grow_with_the_backlog(database: Database) -
         connection.execute(text("VACUUM ANALYZE dspex.executions"))
     submit(database, program="small", version=SMALL.version, publish=False)
     given = {"programs": ["qa", "small"], "most": [400, 400], "dispatched": [0, 0], "reserves": [0, 0], "room": 400,
-             "aside": [], "unrunnable": [], "suspects": 1}  # fmt: skip
+             "aside": [], "unrunnable": [], "suspects": 1, "tenants_most": 100, "each_tenant": 5}  # fmt: skip
     for statement, parameters in ((BACKLOGS, {"limited": ["qa"]}), (DISPATCH, given)):
         with database.engine.connect() as connection:
             explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}")

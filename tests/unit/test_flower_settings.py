@@ -6,7 +6,7 @@ import pytest
 
 from dspex.errors import ConfigurationError
 from dspex.settings import Settings
-from dspex.settings.flower_settings import flower_faults
+from dspex.settings.web_settings import flower_faults
 
 OPEN = "127.0.0.1"
 

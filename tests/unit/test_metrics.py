@@ -8,12 +8,13 @@ from uuid import uuid4
 import pytest
 
 from dspex.errors import DspexError, LeaseLost
+from dspex.operations.bounded_labels import OTHER, Bounded
 from dspex.store.lifecycle.executions import Claimed
 from dspex.store.lifecycle.status import Status
 from dspex.store.operations.health import Backlog
 from workers.attempt.retry_policy import Deferred
 from workers.observe import metrics
-from workers.observe.metrics import MOST_WAITING, OTHER, OUTCOMES, REGISTRY, Bounded, Queue
+from workers.observe.metrics import MOST_WAITING, OUTCOMES, REGISTRY, Queue
 
 
 def value(name: str, **labels: str) -> float:

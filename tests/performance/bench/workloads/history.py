@@ -1,4 +1,4 @@
-"""How throughput and latency move with 0, 1 and 5 million finished executions in the database.
+"""How throughput, latency and the console move with 0, 1 and 5 million finished executions in the database.
 
 They are copies of one that was run, with its audit entries and its model call, under ids of their own in this month's
 partitions, where the live ones are too. Copies have the chain of hashes of the original, so they do not verify.
@@ -11,16 +11,22 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
+import httpx
 from sqlalchemy import Connection, text
 
 from dspex.client.client import Client
 from dspex.store import tables
 from tests.performance.bench.context import Context
-from tests.performance.bench.figures import Figure, percentile
+from tests.performance.bench.figures import Figure, at_most, percentile
+from tests.performance.bench.workloads.http import gateway
 from tests.performance.bench.workloads.latency import latencies
 from tests.performance.bench.workloads.noop import program, settle_rate, warm_up
 
 AT_ONCE = 50_000
+#: Pages of the console, and how often each is asked for.
+PAGES = ("/", "/?program=noop", "/?status=failed", "/?q=rate_limited", "/failed", "/programs", "/programs/noop",
+         "/batches", "/schedules", "/workers", "/health", "/webhooks", "/alerts", "/docs")  # fmt: skip
+PAGE_LOADS = 20
 #: On the disk, with its indexes, audit entries and model call; and once more for what Postgres writes ahead.
 BYTES_EACH = 2 * 2_600
 #: The table, and the column that holds the execution's id.
@@ -54,10 +60,30 @@ def measured(context: Context, client: Client, level: int) -> list[Figure]:
     rates = [settle_rate(client, count) for _ in range(context.repeats)]
     waits = [percentile(latencies(client, context.size(200, 100)), 50) for _ in range(context.repeats)]
     system = f"{level:,} finished"
+    slowest = [max(page_times(context, client).values()) for _ in range(context.repeats)]
     return [
         Figure("no-op executions/s by history", system, "/s", rates, at=level),
         Figure("idle latency p50 by history", system, "ms", waits, at=level),
+        Figure("slowest page of the console, p95, by history", system, "ms", slowest, at_most(150), at=level),
     ]
+
+
+def page_times(context: Context, client: Client) -> dict[str, float]:
+    """The 95th percentile of the milliseconds that each page takes, asked one after the other."""
+    latest = client.list(limit=1)[0]
+    paths = [*PAGES, f"/executions/{latest.id}"]
+    with gateway(context, client) as (url, _), httpx.Client(base_url=url, headers={"Accept": "text/html"}) as browser:
+        times = {path: [_milliseconds(browser, path) for _ in range(PAGE_LOADS)] for path in paths}
+    found = {path: percentile(taken, 95) for path, taken in times.items()}
+    context.told(", ".join(f"{path} {ms:.0f} ms" for path, ms in found.items()))
+    return found
+
+
+def _milliseconds(browser: httpx.Client, path: str) -> float:
+    began = time.perf_counter()
+    response = browser.get(path)
+    assert response.status_code == 200, f"{path}: {response.status_code}"
+    return (time.perf_counter() - began) * 1000
 
 
 def fill(client: Client, model: UUID, begin: int, end: int) -> None:

@@ -1,0 +1,312 @@
+"""The console: its pages over a real server, and in a browser as a person would use it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import dspex
+from dspex.client.client import Client
+from dspex.embedded.embedded_servers import EmbeddedServers
+from dspex.serve.access.access_keys import AccessKeys
+from dspex.settings import Backends
+from tests.browser import chromium
+from tests.conftest import fresh_backends
+from tests.processes import WorkerProcess
+from tests.serving import Served, serving
+from tests.waiting import wait_for
+
+MARKUP = "<script>window.hacked = 1</script><img src=x onerror=window.hacked=1>"
+SIGNATURE = dspex.signature(
+    ':string question "what to ask", :enum("a", "b") kind, :integer(max=9) count = 1 -> :string answer'
+)
+INPUTS = {"question": MARKUP, "kind": "a"}
+PROGRAMS = (
+    dspex.Program("good", SIGNATURE, adapter="scripted", module_options={"outputs": {"answer": MARKUP}}),
+    dspex.Program(
+        "bad", SIGNATURE, adapter="scripted", retry=dspex.Retry(1),
+        module_options={"fail": {"code": "authentication", "times": 1}},
+    ),
+    dspex.Program("slow", SIGNATURE, adapter="scripted", module_options={"sleep_ms": 60_000}),
+)  # fmt: skip
+#: A script or a style within the page, or an address of another host.
+INLINE = r"<script(?![^>]*src=)|<style|<[^>]*\son\w+=|<[^>]*\sstyle=|(?:src|href)=.https?:"
+PAGES = (
+    "/", "/failed", "/programs", "/programs/good", "/batches", "/schedules", "/workers", "/health", "/webhooks",
+    "/alerts", "/docs",
+)  # fmt: skip
+
+
+class Place:
+    """A gateway with a worker and executions that are over."""
+
+    def __init__(self, served: Served, backends: Backends, client: Client) -> None:
+        self.served = served
+        self.backends = backends
+        self.client = client
+        self.good = client.submit("good", INPUTS)
+        self.bad = client.submit("bad", INPUTS)
+        self.batch = client.submit_many("good", [INPUTS] * 3)
+        self.good.result(timeout=60)
+        assert len(list(self.batch.as_completed(timeout=60))) == 3
+        wait_for(lambda: self.bad.refresh().status.is_final, "the bad one to fail")
+
+
+@pytest.fixture(scope="module")
+def place(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    log: Path = tmp_path_factory.mktemp("console") / "worker.log"
+    with fresh_backends(servers) as backends, Client(
+        database_url=backends.database_url, broker_url=backends.broker_url
+    ) as client:  # fmt: skip
+        for program in PROGRAMS:
+            client.deploy(program)
+        worker = WorkerProcess(backends, log, {})
+        try:
+            worker.wait_until_ready()
+            with serving(backends) as served:
+                yield Place(served, backends, client)
+        finally:
+            worker.stop()
+
+
+@pytest.fixture
+def http(place: Place) -> Iterator[httpx.Client]:
+    """A browser's requests: it keeps cookies, and names the page it comes from."""
+    headers = {"Accept": "text/html", "Origin": place.served.url}
+    with httpx.Client(base_url=place.served.url, headers=headers, follow_redirects=True, timeout=30) as opened:
+        yield opened
+
+
+def token_of(page: httpx.Response) -> str:
+    found = re.search(r'name="token" value="(\w+)"', page.text)
+    assert found is not None
+    return found[1]
+
+
+def test_every_page_is_small_and_has_nothing_inline(place: Place, http: httpx.Client) -> None:
+    pages = [*PAGES, f"/executions/{place.good.id}", f"/executions/{place.bad.id}", f"/batches/{place.batch.id}"]
+    for path in pages:
+        page = http.get(path)
+        assert page.status_code == 200, path
+        assert page.headers["content-type"].startswith("text/html")
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        assert len(page.content) < 200_000
+        assert not re.search(INLINE, page.text), path
+
+
+def test_markup_in_values_is_text(place: Place, http: httpx.Client) -> None:
+    for path in ("/", f"/executions/{place.good.id}", "/?q=%3Cscript%3E"):
+        page = http.get(path).text
+        assert "<script>window" not in page
+        assert "&lt;script&gt;" in page
+
+
+def test_one_execution_shows_all_that_is_known(place: Place, http: httpx.Client) -> None:
+    page = http.get(f"/executions/{place.bad.id}").text
+    for expected in (
+        "authentication",
+        "The provider refused the key",
+        "attempt 1",
+        "intact",
+        "Retry",
+        str(place.bad.id),
+    ):
+        assert expected in page, expected
+
+
+@pytest.mark.parametrize(
+    ("query", "is_found"),
+    [
+        ("q=authentication", True),
+        ("q=bad", True),
+        ("status=completed&program=bad", False),
+        ("q=customer%3D42", False),
+        ("q=no+such", False),
+    ],
+)
+def test_a_search_finds(place: Place, http: httpx.Client, query: str, is_found: bool) -> None:
+    page = http.get(f"/?{query}").text
+    assert (f"/executions/{place.bad.id}" in page) == is_found
+    assert is_found or "No execution fits" in page
+
+
+def test_a_search_for_an_id_opens_it(place: Place, http: httpx.Client) -> None:
+    assert http.get(f"/?q={place.bad.id}").url.path == f"/executions/{place.bad.id}"
+    assert http.get(f"/?q={place.batch.id}").url.path == f"/batches/{place.batch.id}"
+    missing = http.get("/?q=00000000-0000-7000-8000-000000000000")
+    assert (missing.status_code, "Not found" in missing.text) == (404, True)
+
+
+def test_a_form_submits_and_names_its_faults(http: httpx.Client) -> None:
+    token = token_of(http.get("/programs/good"))
+    wrong = http.post(
+        "/programs/good/submit", data={"token": token, "input.question": "?", "input.kind": "a", "input.count": "10"}
+    )
+    assert wrong.status_code == 422
+    assert 'class="fault"' in wrong.text
+    sent = http.post(
+        "/programs/good/submit", data={"token": token, "input.question": "?", "input.kind": "b", "input.count": ""}
+    )
+    assert sent.url.path.startswith("/executions/")
+
+
+def test_a_file_with_rows_becomes_a_batch(http: httpx.Client) -> None:
+    token = token_of(http.get("/programs/good"))
+    file = {"file": ("rows.jsonl", b'{"question": "1", "kind": "a"}\n{"question": "2", "kind": "b"}\n')}
+    sent = http.post("/programs/good/upload", data={"token": token}, files=file)
+    assert sent.url.path.startswith("/batches/")
+    assert "2 rows" in sent.text
+    none = http.post(
+        "/programs/good/upload", data={"token": token}, files={"file": ("rows.jsonl", b'{"question": 1}\n')}
+    )
+    assert (none.status_code, "no row of" in none.text) == (422, True)
+
+
+def test_actions(place: Place, http: httpx.Client) -> None:
+    execution = place.client.submit("slow", INPUTS)
+    token = token_of(http.get(f"/executions/{execution.id}"))
+    http.post(f"/executions/{execution.id}/cancel", data={"token": token})
+    wait_for(lambda: execution.refresh().status == "cancelled", "the execution to be cancelled")
+    assert "Paused" in http.post("/programs/slow/pause", data={"token": token}).text
+    assert "slow" in place.client.paused()
+    http.post("/programs/slow/resume", data={"token": token})
+    assert "slow" not in place.client.paused()
+    again = place.client.submit("bad", INPUTS)
+    wait_for(lambda: again.refresh().status.is_final, "it to fail")
+    http.post("/failed/retry", data={"token": token, "program": "bad", "error": "authentication"})
+    wait_for(lambda: again.refresh().status == "completed", "it to complete in its second attempt")
+
+
+@pytest.mark.parametrize("sent", [{}, {"token": "x" * 48}])
+def test_a_form_of_another_site_is_refused(place: Place, http: httpx.Client, sent: dict[str, str]) -> None:
+    http.get("/programs/good")
+    refused = http.post("/programs/slow/pause", data=sent)
+    assert (refused.status_code, "expired" in refused.text) == (403, True)
+    token = token_of(http.get("/programs/good"))
+    foreign = http.post("/programs/slow/pause", data={"token": token}, headers={"Origin": "https://evil.example"})
+    assert foreign.status_code == 403
+    assert "slow" not in place.client.paused()
+
+
+def test_who_signs_in_with_a_key_sees_what_it_may(place: Place) -> None:
+    with serving(place.backends, is_open=False) as locked, httpx.Client(
+        base_url=locked.url, headers={"Accept": "text/html", "Origin": locked.url}, follow_redirects=True
+    ) as http:  # fmt: skip
+        keys = AccessKeys(locked.gateway.blocking._session.database)
+        _, text = keys.create("reader", scopes=["read"], tenant="acme")
+        form = http.get(f"/executions/{place.good.id}")
+        assert form.url.path == "/sign-in"
+        wrong = http.post("/sign-in", data={"token": token_of(form), "key": "dspex_wrong", "next": "/"})
+        assert (wrong.status_code, "unknown" in wrong.text) == (403, True)
+        home = http.post("/sign-in", data={"token": token_of(form), "key": text, "next": "/"})
+        assert (home.status_code, home.url.path) == (200, "/")
+        assert str(place.good.id) not in home.text
+        assert "Workers" not in home.text
+        assert http.get(f"/executions/{place.good.id}").status_code == 404
+        assert http.get("/workers").status_code == 403
+        assert http.get("/v1/executions").status_code == 401, "the cookie is the console's alone"
+        refused = http.post("/programs/slow/pause", data={"token": token_of(home)})
+        assert refused.status_code == 403
+        assert keys.revoke("reader")
+        wait_for(lambda: http.get("/").url.path == "/sign-in", "the session to end with its key")
+
+
+def test_a_page_while_postgres_is_away_says_so_and_loads_again(place: Place) -> None:
+    away = Backends(("postgresql://127.0.0.1:1/none", place.backends.broker_url))
+    with serving(away) as served:
+        page = served.http.get("/", headers={"Accept": "text/html"})
+        assert (page.status_code, page.headers["refresh"]) == (503, "5")
+        assert "safe in Postgres" in page.text
+        answer = served.http.get("/v1/executions")
+        assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
+        assert served.http.get("/ready").status_code == 503
+        assert served.http.get("/health/live").status_code == 200
+
+
+# --------------------------------------------------------------------------------------------------- in a browser
+
+
+def test_a_person_finds_a_failure_reads_it_and_retries_it(place: Place, browser: Any) -> None:
+    failed = place.client.submit("bad", INPUTS)
+    wait_for(lambda: failed.refresh().status.is_final, "it to fail")
+    browser.get(f"{place.served.url}/")
+    search = browser.find_element("css selector", "[data-search]")
+    search.send_keys("authentication\n")
+    _shown(browser, str(failed.id)[-8:])
+    browser.find_element("css selector", f"a[href='/executions/{failed.id}']").click()
+    _shown(browser, "The provider refused the key")
+    browser.find_element("css selector", "button.retry").click()
+    _shown(browser, "completed", within="main h1")
+    _is_clean(browser)
+
+
+def test_a_person_runs_a_program_and_watches_it_complete(place: Place, browser: Any) -> None:
+    browser.get(f"{place.served.url}/programs/good")
+    browser.find_element("css selector", "[name='input.question']").send_keys("Is it live?")
+    browser.find_element("css selector", "form.inputs button").click()
+    _shown(browser, "completed", within="main h1")
+    _shown(browser, MARKUP)
+    _is_clean(browser)
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_no_page_is_wider_than_the_window(place: Place, browser: Any, width: int) -> None:
+    # A window has a least width; the size of the page within it has none.
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    for path in (*PAGES, f"/executions/{place.bad.id}", f"/batches/{place.batch.id}"):
+        browser.get(place.served.url + path)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width, path
+    _is_clean(browser)
+
+
+def test_no_page_keeps_out_who_cannot_see_or_use_a_mouse(place: Place, browser: Any) -> None:
+    """What axe-core calls serious or critical; and the contrast of the dark theme, which has the same elements."""
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+    failed, batch = f"/executions/{place.bad.id}", f"/batches/{place.batch.id}"
+    contrast = {"runOnly": ["color-contrast"]}
+    for theme, options, paths in (
+        ("light", {}, (*PAGES, failed, batch, "/sign-in")),
+        ("dark", contrast, ("/", failed, "/programs/good", "/docs")),
+    ):  # fmt: skip
+        feature = {"name": "prefers-color-scheme", "value": theme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        for path in paths:
+            browser.get(place.served.url + path)
+            browser.execute_script(axe)
+            script = "axe.run(document, arguments[0]).then(arguments[1])"
+            found = browser.execute_async_script(script, {"resultTypes": ["violations"], **options})
+            serious = [
+                (each["id"], each["help"], [node["html"][:200] for node in each["nodes"]])
+                for each in found["violations"]
+                if each["impact"] in ("serious", "critical")
+            ]
+            assert serious == [], (theme, path)
+
+
+def _shown(browser: Any, text: str, *, within: str = "body") -> None:
+    def found() -> bool:
+        script = "const part = document.querySelector(arguments[0]); return part ? part.textContent : ''"
+        return text in browser.execute_script(script, within)
+
+    wait_for(found, f"{text!r} to be shown")
+
+
+def _is_clean(browser: Any) -> None:
+    assert browser.execute_script("return window.hacked") is None
+    severe = [line["message"] for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+    assert severe == []
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """A headless Chromium."""
+    with chromium(tmp_path) as opened:
+        yield opened

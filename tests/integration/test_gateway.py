@@ -1,0 +1,504 @@
+"""The HTTP interface over a real server and a real worker."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import openapi_spec_validator
+import pytest
+from jsonschema import Draft202012Validator
+
+import dspex
+from dspex.client.client import Client
+from dspex.embedded.embedded_servers import EmbeddedServers
+from dspex.embedded.ports import free_port
+from dspex.serve.access.access_keys import AccessKeys
+from dspex.settings import Backends
+from tests.conftest import fresh_backends
+from tests.processes import WorkerProcess, command, mortal
+from tests.serving import Served, events_of, serving
+from tests.store.test_executions import triggers
+from tests.waiting import wait_for
+
+TRIAGE = dspex.signature(
+    'signature triage "Route a ticket": :string(max_length=80) ticket, :integer(min=1, max=10) max_words = 5, '
+    ':optional(:datetime) due -> :enum("billing", "bug") queue, :string note'
+)
+PROGRAMS = (
+    dspex.Program(
+        "triage", TRIAGE, adapter="scripted", module_options={"outputs": {"queue": "bug", "note": "<b>x</b>"}}
+    ),
+    dspex.Program(
+        "slow", dspex.signature("question -> answer"), adapter="scripted", module_options={"sleep_ms": 60_000}
+    ),
+    dspex.Program(
+        "doomed", dspex.signature("question -> answer"), adapter="scripted", retry=dspex.Retry(1),
+        module_options={"fail": {"code": "authentication", "times": 9}},
+    ),
+)  # fmt: skip
+SUBMIT, UPLOAD = "/v1/programs/triage/executions", "/v1/programs/triage/batches"
+JSON = {"Content-Type": "application/json"}
+#: For openapi-python-client, which knows these media types under other names only.
+GENERATOR = {
+    "package_name_override": "generated_client", "post_hooks": [],
+    "content_type_overrides": {
+        "application/jsonl": "application/octet-stream", "application/x-ndjson": "application/octet-stream",
+        "text/csv": "application/octet-stream", "text/event-stream": "text/plain",
+    },
+}  # fmt: skip
+TICKET = {"inputs": {"ticket": "It does not start"}}
+
+
+@pytest.fixture(scope="module")
+def place(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
+    """Backends with the programs deployed, and a worker."""
+    with fresh_backends(servers) as backends:
+        with Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
+            for program in PROGRAMS:
+                client.deploy(program)
+        log: Path = tmp_path_factory.mktemp("gateway") / "worker.log"
+        worker = WorkerProcess(backends, log, {})
+        try:
+            worker.wait_until_ready()
+            yield backends
+        finally:
+            worker.stop()
+
+
+@pytest.fixture(scope="module")
+def served(place: Backends) -> Iterator[Served]:
+    with serving(place) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def locked(place: Backends) -> Iterator[Served]:
+    """A gateway that needs keys."""
+    with serving(place, is_open=False) as running:
+        yield running
+
+
+@pytest.fixture
+def keys(locked: Served) -> AccessKeys:
+    return AccessKeys(locked.gateway.blocking._session.database)
+
+
+def test_a_submit_is_stored_at_once_and_its_result_can_be_waited_for(served: Served) -> None:
+    answer = served.http.post("/v1/programs/triage/executions", json=TICKET)
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/v1/executions/{answer.json()['id']}"
+    done = served.http.get(answer.headers["location"], headers={"Prefer": "wait=30"}).json()
+    assert (done["status"], done["result"]) == ("completed", {"queue": "bug", "note": "<b>x</b>"})
+    assert done["inputs"] == {"ticket": "It does not start", "max_words": 5, "due": None}
+    waited = served.http.post("/v1/programs/triage/executions", json=TICKET, headers={"Prefer": "wait=30"})
+    assert (waited.status_code, waited.json()["status"]) == (200, "completed")
+    assert waited.headers["preference-applied"] == "wait=30"
+
+
+def test_a_wait_that_ends_first_answers_202(served: Served) -> None:
+    question = {"inputs": {"question": "?"}}
+    answer = served.http.post("/v1/programs/slow/executions", json=question, headers={"Prefer": "wait=0.1"})
+    assert (answer.status_code, answer.json()["status"] in ("queued", "running")) == (202, True)
+    cancelled = served.http.post(f"{answer.headers['location']}/cancel")
+    assert cancelled.status_code in (200, 202)
+    ended = served.http.get(answer.headers["location"], headers={"Prefer": "wait=30"}).json()
+    assert ended["status"] == "cancelled"
+    again = served.http.post(f"{answer.headers['location']}/retry")
+    assert (again.status_code, again.json()["status"]) == (202, "queued")
+    served.http.post(f"{answer.headers['location']}/cancel")
+    trail = served.gateway.blocking._session.audit_trail(UUID(answer.json()["id"]))
+    assert trail["retried"].data["by"] == "this machine"
+    assert trail.verify()
+
+
+def test_a_failure_is_part_of_the_answer(served: Served) -> None:
+    failed = served.http.post(
+        "/v1/programs/doomed/executions", json={"inputs": {"question": "?"}}, headers={"Prefer": "wait=30"}
+    )
+    assert (failed.status_code, failed.json()["status"], failed.json()["cause_code"]) == (
+        200,
+        "failed",
+        "authentication",
+    )
+    found = served.http.get("/v1/executions", params={"error": "authentication", "program": "doomed"}).json()
+    assert failed.json()["id"] in [each["id"] for each in found["executions"]]
+    assert served.http.post("/v1/retry-failed", json={"program": "triage"}).json() == {"retried": 0}
+
+
+def test_values_that_are_text_in_json_become_values(served: Served) -> None:
+    body = {"inputs": {"ticket": "late", "due": "2026-01-31T08:00:00Z"}}
+    done = served.http.post("/v1/programs/triage/executions", json=body, headers={"Prefer": "wait=30"}).json()
+    assert done["inputs"]["due"].startswith("2026-01-31T08:00:00")
+
+
+def test_a_key_of_the_client_makes_a_submit_safe_to_repeat(served: Served) -> None:
+    headers = {"Idempotency-Key": "order-7"}
+    first = served.http.post("/v1/programs/triage/executions", json=TICKET, headers=headers).json()
+    second = served.http.post("/v1/programs/triage/executions", json=TICKET, headers=headers).json()
+    assert first["id"] == second["id"]
+    other = served.http.post("/v1/programs/triage/executions", json={"inputs": {"ticket": "else"}}, headers=headers)
+    assert (other.status_code, other.json()["code"], other.json()["execution_id"]) == (
+        409,
+        "idempotency_conflict",
+        first["id"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "pointers"),
+    [
+        ({"inputs": {"ticket": 5, "max_words": 11}}, 422, {"/inputs/ticket", "/inputs/max_words"}),
+        ({"inputs": {}}, 422, {"/inputs/ticket"}),
+        ({"inputs": {"ticket": "x", "tickets": "y"}}, 422, {"/inputs/tickets"}),
+        ({"inputs": [], "extra": 1, "run_at": "tomorrow"}, 422, {"/inputs", "/extra", "/run_at"}),
+        ({"inputs": {"ticket": "x"}, "priority": 12, "timeout": -1}, 422, {"/priority", "/timeout"}),
+        ([], 422, {"/"}),
+    ],
+)
+def test_every_fault_of_a_body_has_its_pointer(served: Served, body: Any, status: int, pointers: set[str]) -> None:
+    answer = served.http.post("/v1/programs/triage/executions", json=body)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert {fault["pointer"] for fault in answer.json()["errors"]} == pointers
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "status", "code"),
+    [
+        (SUBMIT, {"content": b"{", "headers": JSON}, 400, "malformed_json"),
+        (SUBMIT, {"content": b'{"inputs": {"ticket": NaN}}', "headers": JSON}, 400, "malformed_json"),
+        (SUBMIT, {"content": b"{}", "headers": {"Content-Type": "text/plain"}}, 415, "unsupported_media_type"),
+        ("/v1/programs/triag/executions", {"json": TICKET}, 404, "program_not_found"),
+        (SUBMIT, {"json": {"inputs": {"ticket": "x" * 11_000_000}}}, 413, "body_too_large"),
+        (UPLOAD, {"content": b"", "headers": {"Content-Type": "application/pdf"}}, 415, "unsupported_media_type"),
+        ("/v1/executions/x/cancel", {}, 404, "execution_not_found"),
+        ("/v1/nothing", {}, 404, "not_found"),
+        ("/v1/executions", {}, 405, "method_not_allowed"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_served_is_a_problem(
+    served: Served, path: str, options: dict[str, Any], status: int, code: str
+) -> None:
+    answer = served.http.post(path, **options)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_a_list_goes_on_at_its_cursor_and_every_execution_comes_once(served: Served) -> None:
+    tag = {"inputs": {"ticket": "paged"}, "metadata": {"list": "paged"}}
+    sent = [served.http.post("/v1/programs/triage/executions", json=tag).json()["id"] for _ in range(5)]
+    path: str | None = "/v1/executions?metadata.list=paged&limit=2"
+    pages = []
+    while path is not None:
+        answer = served.http.get(path)
+        pages.append([each["id"] for each in answer.json()["executions"]])
+        path = answer.links["next"]["url"] if "next" in answer.links else None
+    assert pages == [sent[:-3:-1], sent[2:0:-1], sent[:1]]
+    wrong = served.http.get("/v1/executions", params={"limit": "many", "status": "lost", "colour": "red"})
+    assert {fault["pointer"] for fault in wrong.json()["errors"]} == {"/limit", "/status", "/colour"}
+
+
+def test_events_end_with_the_result_and_resume_after_a_cursor(served: Served) -> None:
+    execution = served.http.post("/v1/programs/triage/executions", json={**TICKET, "stream": True}).json()
+    path = f"/v1/executions/{execution['id']}/events"
+    with served.http.stream("GET", path) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        events = list(events_of(answer.iter_lines()))
+    assert events[-1][1] == "done"
+    assert events[-1][2]["value"] == {"queue": "bug", "note": "<b>x</b>"}
+    cursor = events[-3][0]
+    with served.http.stream("GET", path, headers={"Last-Event-ID": cursor}) as answer:
+        resumed = list(events_of(answer.iter_lines()))
+    assert [(id, kind) for id, kind, _ in resumed] == [(id, kind) for id, kind, _ in events[-2:]]
+    assert served.http.get(path, params={"after": "x"}).status_code == 422
+
+
+def test_streams_are_refused_past_their_bound(place: Backends) -> None:
+    with serving(place, serve_max_streams=1) as narrow:
+        execution = narrow.http.post("/v1/programs/slow/executions", json={"inputs": {"question": "?"}}).json()
+        path = f"/v1/executions/{execution['id']}/events"
+        with narrow.http.stream("GET", path) as answer:
+            events = events_of(answer.iter_lines())  # closed with its last reference, and the stream with it
+            next(events)
+            refused = narrow.http.get(path)
+            assert (refused.status_code, refused.json()["code"]) == (503, "too_many_streams")
+        wait_for(lambda: narrow.gateway.streams.used == 0, "the slot to be free again")
+        narrow.http.post(f"/v1/executions/{execution['id']}/cancel")
+
+
+def test_without_redis_submits_are_stored_and_run(place: Backends) -> None:
+    with serving(Backends((place.database_url, "redis://127.0.0.1:1/0"))) as alone:
+        done = alone.http.post(SUBMIT, json=TICKET, headers={"Prefer": "wait=30"})
+        assert (done.status_code, done.json()["status"]) == (200, "completed")
+        assert alone.http.get("/ready").status_code == 200
+
+
+def test_rows_are_streamed_in_and_results_out(served: Served) -> None:
+    lines = [json.dumps({"ticket": f"number {n}"}) for n in range(22)]
+    lines[3], lines[7] = "{", json.dumps({"ticket": 5})
+    answer = served.http.post(
+        "/v1/programs/triage/batches", content="\n".join(lines), headers={"Content-Type": "application/jsonl"}
+    )
+    batch = answer.json()
+    assert (answer.status_code, batch["rows"], batch["stored"]) == (202, 22, 20)
+    assert (batch["rejected"]["count"], [each["index"] for each in batch["rejected"]["first"]]) == (2, [3, 7])
+    with served.http.stream("GET", f"{answer.headers['location']}/output?follow=true") as output:
+        results = [json.loads(line) for line in output.iter_lines()]
+    assert [line["index"] for line in results] == [n for n in range(22) if n not in (3, 7)]
+    assert results[3]["result"] == {"queue": "bug", "note": "<b>x</b>"}
+    errors = [json.loads(line) for line in served.http.get(f"{answer.headers['location']}/errors").text.splitlines()]
+    assert [(line["index"], line["error"]["code"]) for line in errors] == [(3, "rejected"), (7, "rejected")]
+    progress = served.http.get(answer.headers["location"]).json()["progress"]
+    assert (progress["completed"], progress["finished"]) == (20, 20)
+
+
+def test_rows_of_csv(served: Served) -> None:
+    text = 'ticket,max_words\n"two\nlines, and ""quotes""",3\nplain,\n'
+    headers = {"Content-Type": "text/csv; charset=utf-8"}
+    batch = served.http.post("/v1/programs/triage/batches", content=text, headers=headers).json()
+    assert (batch["stored"], batch["rejected"]["count"]) == (2, 0)
+    rows = served.http.get("/v1/executions", params={"batch": batch["id"]}).json()["executions"]
+    inputs = [served.http.get(f"/v1/executions/{each['id']}").json()["inputs"] for each in reversed(rows)]
+    assert [(each["ticket"], each["max_words"]) for each in inputs] == [('two\nlines, and "quotes"', 3), ("plain", 5)]
+    wrong = served.http.post("/v1/programs/triage/batches", content="tickets\nx\n", headers=headers)
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "validation_error")
+
+
+def test_the_description_is_valid_and_types_each_program(served: Served) -> None:
+    document = served.http.get("/openapi.json").json()
+    openapi_spec_validator.validate(document)
+    schemas = document["components"]["schemas"]
+    assert schemas["TriageInputs"]["required"] == ["ticket"]
+    assert schemas["TriageOutputs"]["properties"]["queue"]["enum"] == ["billing", "bug"]
+    assert document["paths"]["/v1/programs/triage/executions"]["post"]["operationId"] == "submitTriage"
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(names) == len(set(names))
+    used = {ref.rsplit("/", 1)[1] for ref in _references(document)}
+    assert used <= set(schemas)
+
+
+def test_every_answer_has_the_documented_shape(served: Served) -> None:
+    document = served.http.get("/openapi.json").json()
+    done = served.http.post("/v1/programs/triage/executions", json=TICKET, headers={"Prefer": "wait=30"}).json()
+    paths = {
+        "/v1/executions": "/v1/executions", "/v1/executions/{id}": f"/v1/executions/{done['id']}",
+        "/v1/programs": "/v1/programs", "/v1/programs/{name}": "/v1/programs/triage", "/v1/batches": "/v1/batches",
+        "/v1/health": "/v1/health", "/v1/workers": "/v1/workers", "/v1/alerts": "/v1/alerts",
+    }  # fmt: skip
+    for path, sent in paths.items():
+        answer = served.http.get(sent)
+        assert answer.status_code == 200, sent
+        schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        Draft202012Validator({**schema, "components": document["components"]}).validate(answer.json())
+
+
+def test_a_generated_client_works(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = tmp_path / "openapi.json"
+    document.write_bytes(served.http.get("/openapi.json").content)
+    (tmp_path / "config.yaml").write_text(json.dumps(GENERATOR))
+    generate = ("generate", "--path", "openapi.json", "--config", "config.yaml", "--output-path", "generated")
+    made = subprocess.run(
+        mortal("-m", "openapi_python_client", *generate), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (made.returncode, made.stderr) == (0, ""), made.stdout
+    monkeypatch.syspath_prepend(tmp_path / "generated")
+    models = importlib.import_module("generated_client.models")
+    submit = importlib.import_module("generated_client.api.executions.submit_triage")
+    with importlib.import_module("generated_client").Client(base_url=served.url) as client:
+        body = models.TriageSubmit(inputs=models.TriageInputs(ticket="It does not start"))
+        done = submit.sync(client=client, body=body, prefer="wait=30")
+        assert isinstance(done, models.TriageExecution)
+        assert (done.status, done.result) == ("completed", models.TriageOutputs(queue="bug", note="<b>x</b>"))
+        wrong = submit.sync(client=client, body=models.TriageSubmit(inputs=models.TriageInputs(ticket="x" * 81)))
+        assert isinstance(wrong, models.Problem)
+        assert wrong.errors[0].pointer == "/inputs/ticket"
+
+
+def _references(data: Any) -> Iterator[str]:
+    if isinstance(data, dict):
+        if isinstance(data.get("$ref"), str):
+            yield data["$ref"]
+        for value in data.values():
+            yield from _references(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _references(value)
+
+
+def test_probes_need_no_key(locked: Served) -> None:
+    assert locked.http.get("/health/live").json() == {"status": "live"}
+    assert locked.http.get("/ready").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("path", ["/v1/executions", "/v1/programs", "/v1/health", "/v1/workers", "/openapi.json"])
+def test_without_a_key_there_is_nothing(locked: Served, path: str) -> None:
+    for headers in ({}, {"Authorization": "Bearer dspex_wrong"}, {"Authorization": "Basic eDp5"}):
+        answer = locked.http.get(path, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+
+
+def test_a_key_does_what_its_scopes_say(locked: Served, keys: AccessKeys) -> None:
+    _, text = keys.create("reader", scopes=["read"])
+    with locked.bearer(text) as http:
+        assert http.get("/v1/executions").status_code == 200
+        refused = http.post("/v1/programs/triage/executions", json=TICKET)
+        assert (refused.status_code, refused.json()["code"], refused.json()["needed"]) == (403, "not_allowed", "submit")
+        assert http.post("/v1/programs/triage/pause").status_code == 403
+
+
+def test_a_tenant_sees_its_own_executions_only(locked: Served, keys: AccessKeys) -> None:
+    (_, acme), (_, other), (_, all_of_them) = (
+        keys.create("acme", tenant="acme"), keys.create("other", tenant="other"), keys.create("ops", scopes=["admin"]),
+    )  # fmt: skip
+    with locked.bearer(acme) as mine, locked.bearer(other) as theirs, locked.bearer(all_of_them) as operator:
+        headers = {"Idempotency-Key": "the same"}
+        sent = mine.post("/v1/programs/triage/executions", json=TICKET, headers=headers).json()
+        second = theirs.post("/v1/programs/triage/executions", json=TICKET, headers=headers).json()
+        assert sent["id"] != second["id"]
+        assert (sent["tenant"], second["tenant"]) == ("acme", "other")
+        assert theirs.get(f"/v1/executions/{sent['id']}").status_code == 404
+        assert theirs.get(f"/v1/executions/{sent['id']}/events").status_code == 404
+        assert [each["id"] for each in theirs.get("/v1/executions").json()["executions"]] == [second["id"]]
+        assert theirs.get("/v1/executions", params={"tenant": "acme"}).status_code == 403
+        assert theirs.get("/v1/workers").status_code == 403
+        assert "queued" not in theirs.get("/v1/programs").json()["programs"][0]
+        assert operator.get(f"/v1/executions/{sent['id']}").json()["tenant"] == "acme"
+        rows = mine.post(
+            "/v1/programs/triage/batches", content='{"ticket": "x"}', headers={"Content-Type": "application/jsonl"}
+        )
+        assert mine.get(rows.headers["location"]).status_code == 200
+        assert theirs.get(rows.headers["location"]).status_code == 404
+    trail = locked.gateway.blocking._session.audit_trail(UUID(sent["id"]))
+    assert trail["submitted"].data["tenant"] == "acme"
+    assert trail.verify()
+
+
+def test_a_key_of_one_program(locked: Served, keys: AccessKeys) -> None:
+    _, text = keys.create("one", programs=["triage"])
+    with locked.bearer(text) as http:
+        assert http.post("/v1/programs/triage/executions", json=TICKET).status_code == 202
+        assert http.post("/v1/programs/slow/executions", json={"inputs": {"question": "?"}}).status_code == 403
+        assert {each["name"] for each in http.get("/v1/programs").json()["programs"]} == {"triage"}
+        assert {each["program"] for each in http.get("/v1/executions").json()["executions"]} == {"triage"}
+        assert "SlowInputs" not in http.get("/openapi.json").json()["components"]["schemas"]
+
+
+def test_a_key_with_a_rate(locked: Served, keys: AccessKeys) -> None:
+    _, text = keys.create("slowly", per_minute=2)
+    with locked.bearer(text) as http:
+        found = [http.post("/v1/programs/triage/executions", json=TICKET) for _ in range(3)]
+    assert [each.status_code for each in found] == [202, 202, 429]
+    assert int(found[2].headers["retry-after"]) >= 1
+
+
+def test_a_tenant_with_a_budget(locked: Served, keys: AccessKeys) -> None:
+    _, text = keys.create("thrifty", tenant="thrifty", budget_usd=0.5)
+    with locked.bearer(text) as http:
+        sent = http.post(SUBMIT, json=TICKET, headers={"Prefer": "wait=30"})
+        assert (sent.status_code, sent.json()["status"]) == (200, "completed")
+        with locked.gateway.blocking._session.database.transaction() as connection:
+            triggers(connection, "executions", "DISABLE")
+            connection.exec_driver_sql(
+                "UPDATE dspex.executions SET metrics = '{\"cost_usd\": 0.6}' WHERE tenant = 'thrifty'"
+            )
+            triggers(connection, "executions", "ENABLE")
+        wait_for(lambda: http.post(SUBMIT, json=TICKET).is_error, "the budget to be spent", every=1)
+        refused = http.post(SUBMIT, json=TICKET)
+        assert (refused.status_code, refused.json()["code"], refused.json()["spent_usd"]) == (402, "budget_spent", 0.6)
+        assert int(refused.headers["retry-after"]) >= 1
+        rows = http.post(UPLOAD, content='{"ticket": "x"}', headers={"Content-Type": "application/jsonl"})
+        assert rows.status_code == 402
+    metrics = locked.http.get("/metrics", headers={"Authorization": f"Bearer {keys.create('scraper')[1]}"}).text
+    assert 'dspex_http_submitted_total{tenant="thrifty"}' in metrics
+    assert 'dspex_http_refused_total{code="budget_spent",tenant="thrifty"} 3.0' in metrics
+    assert 'route="/v1/programs/{name}/executions",status="4xx"' in metrics
+
+
+def test_a_key_that_is_revoked_ends_its_streams(locked: Served, keys: AccessKeys) -> None:
+    _, text = keys.create("leaving")
+    with locked.bearer(text) as http:
+        execution = http.post("/v1/programs/slow/executions", json={"inputs": {"question": "?"}}).json()
+        with http.stream("GET", f"/v1/executions/{execution['id']}/events") as answer:
+            events = events_of(answer.iter_lines())
+            next(events)
+            assert keys.revoke("leaving")
+            assert list(events)[-1][1] == "closed"
+        assert http.get("/v1/executions").status_code == 401
+    locked.gateway.blocking._session.control.cancel(UUID(execution["id"]))
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [({"Origin": "https://evil.example"}, "foreign_origin"), ({"Host": "evil.example"}, "foreign_host")],
+)
+def test_pages_of_other_sites_cannot_use_a_gateway_without_keys(
+    served: Served, headers: dict[str, str], code: str
+) -> None:
+    answer = served.http.post("/v1/programs/triage/pause", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, code)
+
+
+def test_the_command_serves_and_ends_its_streams_when_it_stops(place: Backends, tmp_path: Path) -> None:
+    port = free_port()
+    url, log = f"http://127.0.0.1:{port}", tmp_path / "serve.log"
+    with command(place, log, "serve", "--port", str(port)) as process, httpx.Client(base_url=url, timeout=30) as http:
+
+        def is_ready() -> bool:
+            try:
+                return http.get("/ready").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_for(is_ready, "the gateway to listen", timeout=60)
+        execution = http.post("/v1/programs/slow/executions", json={"inputs": {"question": "?"}}).json()
+        with http.stream("GET", f"/v1/executions/{execution['id']}/events") as answer:
+            events = events_of(answer.iter_lines())
+            next(events)
+            http.post(f"/v1/executions/{execution['id']}/cancel")
+            process.terminate()
+            list(events)  # it ends, and no error is raised
+        assert process.wait(20) == 0
+    assert f"The console: {url}/" in log.read_text()
+
+
+@pytest.mark.parametrize(("proxies", "status"), [(("127.0.0.1", "::1"), 200), (("10.0.0.0/8",), 401)])
+def test_a_user_that_a_proxy_names_is_believed_from_that_proxy_only(
+    place: Backends, proxies: tuple[str, ...], status: int
+) -> None:
+    settings = {
+        "serve_user_header": "X-User",
+        "serve_trusted_proxies": proxies,
+        "serve_user_scopes": ("read", "operate"),
+    }
+    with serving(place, is_open=False, **settings) as behind:
+        headers = {"X-User": "ann@example.com"}
+        assert behind.http.get("/v1/executions", headers=headers).status_code == status
+        assert behind.http.get("/v1/executions").status_code == 401
+        if status == 200:
+            assert behind.http.post("/v1/programs/slow/pause", headers=headers).json()["paused_reason"] == (
+                "by user ann@example.com"
+            )
+            assert behind.http.post("/v1/programs/slow/resume", headers=headers).status_code == 200
+            assert behind.http.post("/v1/programs/triage/executions", json=TICKET, headers=headers).status_code == 403
+
+
+def test_browsers_of_other_origins_are_served_where_they_are_named(place: Backends) -> None:
+    with serving(place, is_open=False, serve_cors_origins=("https://app.example",)) as shared:
+        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        for origin, is_allowed in (("https://app.example", True), ("https://evil.example", False)):
+            answer = shared.http.options("/v1/programs/triage/executions", headers={"Origin": origin, **asked})
+            assert ("access-control-allow-origin" in answer.headers) == is_allowed
+
+
+def test_long_answers_are_compressed_and_events_are_not(served: Served) -> None:
+    answer = served.http.get("/openapi.json", headers={"Accept-Encoding": "gzip"})
+    assert answer.headers["content-encoding"] == "gzip"
+    execution = served.http.post("/v1/programs/triage/executions", json=TICKET, headers={"Prefer": "wait=30"}).json()
+    with served.http.stream("GET", f"/v1/executions/{execution['id']}/events") as stream:
+        assert "content-encoding" not in stream.headers
+        assert list(events_of(stream.iter_lines()))[-1][1] == "done"

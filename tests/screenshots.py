@@ -1,0 +1,162 @@
+"""Pictures of every page of the console, for people who look at it: ``python -m tests.screenshots FOLDER [DOCS]``.
+
+Each page with a little data, at 1400 and 390 pixels, light and dark; the pages without any data; and lists with much.
+The folder DOCS gets one picture of each page, for the documentation.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dspex
+from dspex.client.client import Client
+from dspex.embedded.embedded_servers import EmbeddedServers
+from tests.browser import chromium
+from tests.conftest import fresh_backends
+from tests.processes import WorkerProcess
+from tests.serving import serving
+from tests.waiting import wait_for
+
+WIDTHS = (1400, 390)
+THEMES = ("light", "dark")
+TRIAGE = dspex.signature(
+    'signature triage "Route a support ticket to the team that can answer it": '
+    ':string ticket "the customer\'s message", :enum("low", "normal", "high") urgency = "normal", '
+    ':integer(min=1, max=10) max_words = 5 -> :enum("billing", "bug", "other") queue, :confidence_score confidence, '
+    ":string reply"
+)
+TICKETS = (
+    "The app closes as soon as I open a photo. I have an old phone, and it worked before the update last week.",
+    "I was charged twice in March. Please refund one of them.", "Is there a version for the TV?",
+)  # fmt: skip
+OUTPUTS = {"queue": "bug", "confidence": 0.93, "reply": "Thank you for the report. We are looking into it."}
+PROGRAMS = (
+    dspex.Program(
+        "triage", TRIAGE, adapter="scripted", module_options={"calls": 3, "sleep_ms": 120, "outputs": OUTPUTS}
+    ),
+    dspex.Program(
+        "summarise", dspex.signature('signature summarise "Summarise a document": :string document -> :string summary'),
+        adapter="scripted", retry=dspex.Retry(2, backoff=0.2),
+        module_options={"fail": {"code": "rate_limited", "times": 9}},
+    ),
+    dspex.Program(
+        "research", dspex.signature("question -> answer"), adapter="scripted", module_options={"sleep_ms": 120_000}
+    ),
+)  # fmt: skip
+
+
+#: Pages that say something without data.
+EMPTY = ("/", "/failed", "/programs", "/batches", "/schedules", "/workers", "/webhooks", "/alerts")
+LONG = "Ein sehr langer Text über Überläufe, 長い入力, and a_word_without_any_break_" + "x" * 300
+
+
+def main() -> None:
+    """Take the pictures."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/screenshots")
+    docs = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as home, EmbeddedServers(Path(home), durable=False) as servers:  # noqa: SIM117
+        with _browser() as browser:
+            with fresh_backends(servers) as backends, serving(backends) as served:
+                _take(browser, served.url, folder, {f"empty{path.replace('/', '-')}": path for path in EMPTY})
+            with fresh_backends(servers) as backends, serving(backends) as served, Client(
+                database_url=backends.database_url, broker_url=backends.broker_url
+            ) as client:  # fmt: skip
+                worker = WorkerProcess(backends, folder / "worker.log", {})
+                try:
+                    worker.wait_until_ready()
+                    pages = _filled(client)
+                    _take(browser, served.url, folder, pages)
+                    if docs is not None:
+                        _take_for_docs(browser, served.url, docs, pages)
+                    _take(browser, served.url, folder, _crowded(client))
+                finally:
+                    worker.kill()
+
+
+def _filled(client: Client) -> Mapping[str, str]:
+    """The pages to take, after some executions."""
+    for program in PROGRAMS:
+        client.deploy(program)
+    done = [client.submit("triage", {"ticket": ticket}, metadata={"customer": 42}) for ticket in TICKETS]
+    failed = client.submit("summarise", {"document": "A long document. " * 400})
+    running = client.submit("research", {"question": "What changed in the last year?"})
+    batch = client.submit_many("triage", [{"ticket": f"Ticket number {n}"} for n in range(200)])
+    client.schedule(
+        "nightly", program="triage", inputs={"ticket": "Is it up?"}, cron="0 7 * * 1-5", timezone="Europe/Berlin"
+    )
+    client.pause("summarise")
+    client.resume("summarise")
+    for each in done:
+        each.result(timeout=60)
+    wait_for(lambda: failed.refresh().status.is_final, "a failure", timeout=60)
+    wait_for(lambda: running.refresh().status == "running", "an execution that runs")
+    wait_for(lambda: batch.progress.finished > 50, "a part of a batch")
+    return {
+        "executions": "/", "completed": f"/executions/{done[0].id}", "failed-one": f"/executions/{failed.id}",
+        "running": f"/executions/{running.id}", "programs": "/programs", "program": "/programs/triage",
+        "batches": "/batches", "batch": f"/batches/{batch.id}", "failed": "/failed", "schedules": "/schedules",
+        "workers": "/workers", "health": "/health", "webhooks": "/webhooks", "alerts": "/alerts", "docs": "/docs",
+        "missing": "/executions/00000000-0000-7000-8000-000000000000", "sign-in": "/sign-in",
+    }  # fmt: skip
+
+
+def _crowded(client: Client) -> Mapping[str, str]:
+    """Lists with much in them, and long texts."""
+    for number in range(60):
+        signature = dspex.signature("question -> answer", description=f"The program number {number}. {LONG}")
+        client.deploy(
+            dspex.Program(f"a_program_with_a_rather_long_name_number_{number}", signature, adapter="scripted")
+        )
+        client.schedule(f"nightly-{number}", program="triage", inputs={"ticket": LONG}, cron="0 7 * * 1-5")
+    long = client.submit("triage", {"ticket": LONG * 20}, metadata={"a_long_name_of_metadata": LONG}, tenant="acme",
+                         webhook="https://example.com/" + "x" * 200)  # fmt: skip
+    client.submit_many("summarise", [{"document": f"{n} {LONG}"} for n in range(300)])
+    long.result(timeout=60)
+    wait_for(lambda: len(client.list(status="failed", limit=200)) == 200, "many to fail", timeout=120)
+    return {
+        "much-executions": "/?program=triage&status=completed", "much-one": f"/executions/{long.id}",
+        "much-programs": "/programs", "much-failed": "/failed", "much-schedules": "/schedules", "much-docs": "/docs",
+        "much-webhooks": "/webhooks",
+    }  # fmt: skip
+
+
+def _take_for_docs(browser: Any, url: str, folder: Path, pages: Mapping[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _look_like(browser, 1200, "light", height=760)
+    for name, path in pages.items():
+        browser.get(url + path)
+        picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "webp", "quality": 55})
+        (folder / f"{name}.webp").write_bytes(base64.b64decode(picture["data"]))
+
+
+def _look_like(browser: Any, width: int, theme: str, *, height: int = 900) -> None:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    feature = {"name": "prefers-color-scheme", "value": theme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def _take(browser: Any, url: str, folder: Path, pages: Mapping[str, str]) -> None:
+    for name, path in pages.items():
+        for width in WIDTHS:
+            for theme in THEMES:
+                _look_like(browser, width, theme)
+                browser.get(url + path)
+                browser.save_screenshot(str(folder / f"{name}-{width}-{theme}.png"))
+
+
+@contextmanager
+def _browser() -> Iterator[Any]:
+    with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as opened:
+        yield opened
+
+
+if __name__ == "__main__":
+    main()

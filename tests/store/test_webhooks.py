@@ -1,0 +1,184 @@
+"""Webhooks of executions: sent once they are final, signed, tried again, and never to a private network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+import dspex
+from dspex.client.client import Client
+from dspex.errors import ValidationError
+from dspex.serve.webhooks.public_address import NotPublic, public_addresses
+from dspex.serve.webhooks.webhook_sender import WebhookSender
+from dspex.settings import Backends, Settings
+from dspex.store.database import Database
+from dspex.store.operations import webhook_deliveries
+
+SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef").decode()
+Received = list[tuple[dict[str, str], bytes]]
+
+
+@contextmanager
+def receiver(status: int = 204) -> Iterator[tuple[str, Received]]:
+    """An address that answers with a status, and what it received."""
+    received: Received = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            received.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hook?a=b", received
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def client(backends: Backends) -> Iterator[Client]:
+    settings = Settings.load(
+        database_url=backends.database_url, broker_url=backends.broker_url, webhook_private=True, webhook_secret=SECRET
+    )
+    with Client(settings) as opened:
+        opened.deploy(dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted"))
+        yield opened
+
+
+@pytest.fixture
+def sender(client: Client) -> Iterator[WebhookSender]:
+    made = WebhookSender(client._session)
+    yield made
+    made.close()
+
+
+def due_now(database: Database) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE dspex.webhook_deliveries SET next_at = clock_timestamp()"))
+
+
+def listed(database: Database, *, trouble: bool = False) -> Any:
+    return database.run(partial(webhook_deliveries.listing, trouble=trouble, most=10))
+
+
+def test_an_outcome_is_posted_once_it_is_final(client: Client, sender: WebhookSender, database: Database) -> None:
+    with receiver() as (url, received):
+        execution = client.submit("qa", {"question": "?"}, webhook=url, tenant="acme")
+        assert sender.send_due() == 0, "it is not final"
+        client.cancel(execution.id)
+        due_now(database)
+        assert sender.send_due() == 1
+        assert sender.send_due() == 0, "it was delivered"
+    ((headers, body),) = received
+    data = json.loads(body)
+    assert (data["type"], data["data"]["id"], data["data"]["tenant"]) == (
+        "execution.cancelled",
+        str(execution.id),
+        "acme",
+    )
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.new(b"0123456789abcdef", signed, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    (delivery,) = listed(database)
+    assert (delivery.attempts, delivery.delivered_at is None) == (1, False)
+
+
+def test_each_outcome_of_an_execution_that_is_retried_is_posted(
+    client: Client, sender: WebhookSender, database: Database
+) -> None:
+    with receiver() as (url, received):
+        execution = client.submit("qa", {"question": "?"}, webhook=url)
+        client.cancel(execution.id)
+        (claimed,) = database.run(partial(webhook_deliveries.claim, most=1))
+        client.retry(execution.id)  # while the first outcome is being sent
+        database.run(partial(webhook_deliveries.delivered, claimed=claimed))
+        client.cancel(execution.id)
+        assert sender.send_due() == 1
+        client.retry(execution.id)
+        assert sender.send_due() == 0, "it is queued again"
+        client.cancel(execution.id)
+        due_now(database)
+        assert sender.send_due() == 1
+    assert len({headers["webhook-id"] for headers, _ in received}) == 2
+
+
+def test_one_that_is_not_accepted_is_tried_again_and_can_be_sent_by_hand(
+    client: Client, sender: WebhookSender, database: Database
+) -> None:
+    with receiver(500) as (url, received):
+        execution = client.submit("qa", {"question": "?"}, webhook=url)
+        client.cancel(execution.id)
+        assert sender.send_due() == 0
+        (failed,) = listed(database, trouble=True)
+        assert (failed.error, failed.dead_at) == ("127.0.0.1: it responded with 500", None)
+        assert sender.send_due() == 0
+        assert len(received) == 1, "it waits for its backoff"
+        with database.transaction() as connection:
+            connection.execute(
+                text("UPDATE dspex.webhook_deliveries SET next_at = now(), first_at = now() - interval '25 h'")
+            )
+        assert sender.send_due() == 0
+        (dead,) = listed(database, trouble=True)
+        assert dead.dead_at is not None
+        ids = {headers["webhook-id"] for headers, _ in received}
+        assert (len(received), len(ids)) == (2, 1)
+    assert database.run(partial(webhook_deliveries.send_again, id=dead.id))
+    (again,) = listed(database)
+    assert (again.attempts, again.dead_at, again.error) == (0, None, None)
+
+
+def test_none_is_sent_to_a_private_network(backends: Backends, client: Client, database: Database) -> None:
+    settings = Settings.load(database_url=backends.database_url, broker_url=backends.broker_url)
+    with receiver() as (url, received), Client(settings) as strict:
+        for address in (url, url.replace("http://127.0.0.1", "https://localhost"), "https://169.254.169.254/latest"):
+            client.cancel(client.submit("qa", {"question": "?"}, webhook=address).id)
+        sender = WebhookSender(strict._session)
+        assert sender.send_due() == 0
+        sender.close()
+        assert received == []
+    assert all(each.dead_at is not None for each in listed(database, trouble=True))
+    assert len(listed(database, trouble=True)) == 3
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "0.0.0.0", "::1", "fe80::1", "fc00::1",
+             "::ffff:10.0.0.1", "2002:0a00:0001::", "100.64.0.1", "224.0.0.1"],
+)  # fmt: skip
+def test_addresses_that_are_not_of_the_internet(host: str) -> None:
+    with pytest.raises(NotPublic):
+        public_addresses(host, 443, private=False)
+    assert public_addresses(host, 443, private=True)
+
+
+def test_addresses_of_the_internet() -> None:
+    assert public_addresses("93.184.216.34", 443, private=False) == ["93.184.216.34"]
+    assert public_addresses("2606:2800:220:1:248:1893:25c8:1946", 443, private=False)
+
+
+@pytest.mark.parametrize(
+    "webhook", ["ftp://example.com", "example.com", "https://", "https://user:word@example.com", "https://a b", "https://x/#y",
+                "https://example.com:0/", "https://example.com/" + "x" * 2000],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused(client: Client, webhook: str) -> None:
+    with pytest.raises(ValidationError, match="webhook"):
+        client.submit("qa", {"question": "?"}, webhook=webhook)

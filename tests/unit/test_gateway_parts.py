@@ -1,0 +1,173 @@
+"""Parts of the gateway that need no server: pointers, uploads, forms, the waterfall, sessions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from starlette.datastructures import FormData
+
+import dspex
+from dspex.client.audit_trail import AuditEvent
+from dspex.errors import DspexError, ExecutionNotFound, ValidationError
+from dspex.serve.api.open_api import component_name, description
+from dspex.serve.api.problem_details import STATUSES, HttpRefusal, pointer, problem_of
+from dspex.serve.api.row_upload import csv_rows, json_line_rows, lines_of
+from dspex.serve.console.console_routes import _own_path
+from dspex.serve.console.input_form import PREFIX, controls, inputs_of_form
+from dspex.serve.console.shown_text import brief, milliseconds
+from dspex.serve.console.waterfall import MOST_BARS, waterfall
+
+SIGNATURE = dspex.signature(
+    ":string text, :integer(min=1) count = 2, :boolean flag = false, :list(:string) tags = [] -> :string answer"
+)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("text", "/text"), ("history[2].text", "/history/2/text"), ("scores['a/b']", "/scores/a~1b"),
+        ("", ""), ("/inputs", "/inputs"), ("rows[0][1]", "/rows/0/1"),
+    ],
+)  # fmt: skip
+def test_the_path_of_a_fault_as_a_pointer(path: str, expected: str) -> None:
+    assert pointer(path) == expected
+
+
+def test_a_problem_names_no_address_of_the_deployment() -> None:
+    error = dspex.BackendUnavailable(
+        "Postgres at postgresql://db.internal/x is out of reach (nothing was saved): no", backend="postgres"
+    )
+    answer = problem_of(error)
+    assert (answer.status_code, b"internal" in bytes(answer.body)) == (503, False)
+    assert answer.headers["retry-after"]
+
+
+def test_each_status_belongs_to_a_code_that_exists() -> None:
+    known = {kind.code for kind in _kinds(DspexError)}
+    assert set(STATUSES) <= known
+    assert problem_of(ExecutionNotFound("no execution 'x'", execution_id="x")).status_code == 404
+
+
+def _kinds(kind: type[DspexError]) -> set[type[DspexError]]:
+    return {kind, *(found for each in kind.__subclasses__() for found in _kinds(each))}
+
+
+async def parts(text: bytes, size: int) -> AsyncIterator[bytes]:
+    for begin in range(0, len(text), size):
+        yield text[begin : begin + size]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+async def test_lines_do_not_depend_on_how_they_arrive(size: int) -> None:
+    text = b"one\r\n\ntwo words\nthree"
+    assert [line async for line in lines_of(parts(text, size), 100)] == [b"one", b"", b"two words", b"three"]
+
+
+async def test_a_line_that_is_too_long_is_refused_before_it_is_whole() -> None:
+    with pytest.raises(HttpRefusal, match="more than 10 bytes"):
+        [line async for line in lines_of(parts(b"x" * 1000, 4), 10)]
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+async def test_rows_of_json_lines(size: int) -> None:
+    text = b'{"text": "a"}\n\n  \n[]\n{"text": \n{"text": "b", "count": 3}'
+    rows: list[Any] = [row async for row in json_line_rows(lines_of(parts(text, size), 100), SIGNATURE)]
+    assert rows[0] == {"text": "a"}
+    assert rows[1] == []
+    assert isinstance(rows[2], ValidationError)
+    assert rows[3] == {"text": "b", "count": 3}
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+async def test_rows_of_csv(size: int) -> None:
+    text = '\ufefftext,count,tags\r\n"a ""b""\nc",3,"[""x""]"\r\n\r\nd,,\r\ne,1\r\n5,1,[]'.encode()
+    rows: list[Any] = [row async for row in csv_rows(lines_of(parts(text, size), 1000), SIGNATURE, 1000)]
+    assert rows[0] == {"text": 'a "b"\nc', "count": 3, "tags": ["x"]}
+    assert rows[1] == {"text": "d"}
+    assert isinstance(rows[2], ValidationError)
+    assert rows[3] == {"text": "5", "count": 1, "tags": []}
+
+
+async def test_a_quote_that_is_never_closed_does_not_fill_memory() -> None:
+    with pytest.raises(HttpRefusal):
+        [row async for row in csv_rows(lines_of(parts(b'text\n"' + b"x\n" * 1000, 64), 100), SIGNATURE, 100)]
+
+
+def test_a_form_has_a_control_for_each_input_and_gives_the_inputs_back() -> None:
+    made = {control.field: control for control in controls(SIGNATURE)}
+    assert {name: control.kind for name, control in made.items()} == {
+        "text": "text", "count": "number", "flag": "choice", "tags": "json"
+    }  # fmt: skip
+    assert (made["count"].value, made["flag"].choices, made["text"].required) == ("2", ["true", "false"], True)
+    sent = FormData(
+        [(PREFIX + "text", "a\r\nb"), (PREFIX + "count", "3"), (PREFIX + "flag", ""), (PREFIX + "tags", '["x"]')]
+    )
+    inputs, given = inputs_of_form(SIGNATURE, sent)
+    assert inputs == {"text": "a\nb", "count": 3, "tags": ["x"]}
+    with pytest.raises(ValidationError) as found:
+        SIGNATURE.validate_inputs({"text": "x", "count": 0})
+    (fault,) = [control for control in controls(SIGNATURE, given, found.value) if control.fault]
+    assert (fault.field, fault.value) == ("count", "3")
+
+
+def event(kind: str, seconds: float, attempt: int, **data: Any) -> AuditEvent:
+    return AuditEvent(kind, NOW + timedelta(seconds=seconds), attempt, data)
+
+
+def test_the_waterfall_shows_waits_attempts_and_calls() -> None:
+    trail = [
+        event("submitted", 0, 0), event("claimed", 1, 1, worker="w"),
+        event("lm_call", 2, 1, duration_ms=3000, model="m"),
+        event("retried", 6, 1, cause="rate_limited"), event("claimed", 8, 2), event("completed", 10, 2),
+    ]  # fmt: skip
+    bars, left_out = waterfall(trail, NOW, is_final=True)
+    assert left_out == 0
+    wide = [(bar.label, bar.kind, bar.begin, bar.width) for bar in bars if bar.width > 1]
+    assert wide == [
+        ("waiting", "queue", 0.0, 10.0), ("attempt 1", "bad", 10.0, 50.0), ("model call", "call", 20.0, 30.0),
+        ("waiting", "queue", 60.0, 20.0), ("attempt 2", "attempt", 80.0, 20.0),
+    ]  # fmt: skip
+
+
+def test_an_execution_that_runs_ends_now_and_a_long_one_is_cut() -> None:
+    running, _ = waterfall(
+        [event("submitted", 0, 0), event("claimed", 1, 1)], NOW + timedelta(seconds=3), is_final=False
+    )
+    assert [(bar.kind, bar.took) for bar in running if bar.label == "attempt 1"] == [("live", "2.00 s")]
+    many = [event("submitted", 0, 0), *(event("lm_call", n, 1, duration_ms=1) for n in range(1000))]
+    bars, left_out = waterfall(many, NOW, is_final=True)
+    assert (len(bars), left_out) == (MOST_BARS, 1001 - MOST_BARS)
+    assert waterfall([], NOW, is_final=True) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/executions/1?a=b", "/executions/1?a=b"), ("", "/"), ("https://evil.example/", "/"), ("//evil.example", "/"),
+        ("/\\evil.example", "/"), ("javascript:alert(1)", "/"), ("/a\nb", "/"),
+    ],
+)  # fmt: skip
+def test_signing_in_leads_to_pages_of_the_console_only(text: str, expected: str) -> None:
+    assert _own_path(text) == expected
+
+
+def test_values_in_lists_are_short() -> None:
+    assert brief("a\n b") == "a b"
+    assert len(brief("x" * 10_000)) <= 110
+    assert brief({"a": 1}) == '{"a": 1}'
+    assert [milliseconds(value) for value in (1.23, 850, 4200, 90_000, 600_000)] == [
+        "1.2 ms", "850 ms", "4.20 s", "90.0 s", "10.0 min"
+    ]  # fmt: skip
+
+
+def test_programs_whose_names_meet_have_names_of_their_own() -> None:
+    assert (component_name("simple_qa"), component_name("a.b-c")) == ("SimpleQa", "ABC")
+    programs = [dspex.Program(name, SIGNATURE, adapter="scripted") for name in ("a_b", "a.b", "Execution")]
+    schemas = description(programs, version="1")["components"]["schemas"]
+    assert {"ABInputs", "AB2Inputs", "ExecutionInputs"} <= set(schemas)
+    json.dumps(schemas)
