@@ -37,6 +37,7 @@ _SECTIONS = {
     ),
     "Audit trail": ("AuditTrail", "AuditEvent"),
     "Batches": ("Batch", "AsyncBatch", "Progress", "BatchSummary", "Rejected"),
+    "Schedules": ("Schedule",),
     "Health": ("HealthReport", "Component", "Condition"),
     "Adapters": ("adapters", "AdapterInfo", "Capabilities"),
     "Settings": ("Settings",),
@@ -57,7 +58,7 @@ _INNER = {
 #: Classes that only DSPex instantiates.
 _GIVEN = {
     "Approval", "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Bundle", "Execution",
-    "ModelCall", "ProgramSummary", "Result", "Settings", "Signature", "ToolCall",
+    "ModelCall", "ProgramSummary", "Result", "Schedule", "Settings", "Signature", "ToolCall",
 }  # fmt: skip
 
 

@@ -132,6 +132,7 @@ _CODES = {
         "audit_not_whole": "a trail does not verify, and is not exported",
         "export_failed": "the export cannot be written",
         "export_unreadable": "the file is not a complete export",
+        "key_not_found": "no key of this name is in force",
         "error": "the default of `DspexError`",
     },
 }
