@@ -42,9 +42,9 @@ audit: setup ## check dependencies for known vulnerabilities (AUDIT_REQUIRED=1: 
 format: setup ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-bench: setup ## measure performance beside peers: QUICK=1, ONLY=noop,latency, REPEATS=5, KEEP=docs/explanation/performance
+bench: setup ## measure performance beside peers: QUICK=1, ONLY=noop,latency, REPEATS=5, GIB=5, KEEP=docs/explanation/performance
 	@$(BIN)/python -m tests.performance.bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
-		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(KEEP),--keep $(KEEP))
+		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(GIB),--gib $(GIB)) $(if $(KEEP),--keep $(KEEP))
 
 load: setup ## run 50 clients at their rate limit for 5 minutes, with a health check every second: MINUTES=5 CLIENTS=50
 	@$(BIN)/python -m tests.performance.at_the_limit --minutes $(or $(MINUTES),5) --clients $(or $(CLIENTS),50)

@@ -46,16 +46,20 @@ COMMANDS = {
     ),
     "run": ("dspex.cli.executions.run_command:run", "Execute a program and print its result."),
     "batch": (
-        "dspex.cli.executions.batch_command:batch",
-        "Execute a program for every line of a file; an interrupted run can be continued.",
+        "dspex.cli.batches.batch_command:batch",
+        "Execute a program for every row of a file; an interrupted run can be continued.",
     ),
     "stream": (
         "dspex.cli.executions.stream_command:stream",
         "Follow an execution: its status, and its fields as the model writes them.",
     ),
     "show": ("dspex.cli.executions.show_command:show", "Show an execution, its timeline and its model calls."),
+    "export-test": (
+        "dspex.cli.executions.export_test_command:export_test",
+        "Print a test that runs a recorded execution again, for pytest.",
+    ),
     "list": ("dspex.cli.executions.list_command:list_command", "List executions, newest first."),
-    "batches": ("dspex.cli.executions.batches_command:batches", "List batches with their progress, newest first."),
+    "batches": ("dspex.cli.batches.batches_command:batches", "List batches with their progress, newest first."),
     "cancel": ("dspex.cli.executions.cancel_command:cancel", "Cancel executions."),
     "approvals": (
         "dspex.cli.executions.approvals_commands:approvals",

@@ -19,6 +19,7 @@ from collections.abc import (
     Iterable,
     Mapping,
     Sequence,
+    Sized,
 )
 from contextlib import aclosing
 from datetime import datetime, timedelta
@@ -29,13 +30,17 @@ from uuid import UUID
 from dspex.client.batch import AsyncBatch, map_result, mapped, store_all
 from dspex.client.client import Client, settings_of
 from dspex.client.execution import AsyncExecution, Execution
+from dspex.client.notebook.live_progress import shown_async
 from dspex.client.result import Result
 from dspex.client.shared.loop_session import LoopSession
+from dspex.client.tables.given_rows import given_rows, given_rows_async
+from dspex.data.frames import DataFrame, as_frame, beside
 from dspex.program.program import Program
 from dspex.settings import Settings
+from dspex.signatures import Signature
 from dspex.store.loop.loop_database import in_greenlet
-from dspex.submit.batch_rows import Rejected
-from dspex.submit.bulk import BULK_ROWS, MAP_ROWS, chunks, chunks_async
+from dspex.submit.batch_rows import BatchRows, Rejected
+from dspex.submit.bulk import BULK_ROWS, MAP_ROWS, Intake, chunks, chunks_async
 from dspex.wait.completion import any_final
 from dspex.wait.driver import Row, steps
 
@@ -47,7 +52,7 @@ __all__ = ["AsyncClient"]
 T = TypeVar("T")
 P = ParamSpec("P")
 
-Rows = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
+Rows = Iterable[Any] | AsyncIterable[Any]
 
 
 def _awaited(
@@ -248,29 +253,26 @@ class AsyncClient:
             route=route, within=within, otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         taken, intake = await self._session.threads.run(begin)
-        await store_all(
-            self._session.driver, intake, self._chunks(rows, BULK_ROWS), on_rejected or taken.rejected.append
-        )
+        source = self._chunks(rows, as_frame(rows), intake.signature, BULK_ROWS)
+        await store_all(self._session.driver, intake, source, on_rejected or taken.rejected.append)
         return AsyncBatch(self._session, taken)
 
-    async def map(
+    def map(
         self,
         program: str | Program,
         rows: Rows,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as in Client.map
+        timeout: float | None = None,
         return_exceptions: bool = False,
         priority: int = 5,
         metadata: Mapping[str, Any] | None = None,
-    ) -> AsyncGenerator[Any, None]:
-        """As :meth:`Client.map`."""
+    ) -> Any:
+        """As :meth:`Client.map`: ``async for`` over the results, or ``await`` for a frame."""
+        frame = as_frame(rows)
         begin = partial(self._client._submitter.begin, program, priority=priority, metadata=metadata)
-        taken, intake = await self._session.threads.run(begin)
-        source = self._chunks(rows, MAP_ROWS)
-        async with aclosing(mapped(self._session.driver, taken, intake, source, timeout)) as pairs:
-            async for slot, row in pairs:
-                # Waits for no query: the program is in the catalogue.
-                yield map_result(self._client._session, slot, row, return_exceptions=return_exceptions)
+        if frame is None:
+            return self._mapped(begin, rows, None, timeout, return_exceptions=return_exceptions)
+        return self._frame(begin, frame, timeout, return_exceptions=return_exceptions)
 
     async def batch(self, id: UUID | str) -> AsyncBatch:
         """As :meth:`Client.batch`."""
@@ -287,10 +289,47 @@ class AsyncClient:
             async for row in rows:
                 yield row
 
-    def _chunks(self, rows: Rows, most: int) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    async def _mapped(
+        self,
+        begin: Callable[[], tuple[BatchRows, Intake]],
+        rows: Rows,
+        frame: DataFrame | None,
+        seconds: float | None,
+        *,
+        return_exceptions: bool,
+    ) -> AsyncGenerator[Any, None]:
+        """The result of each row, in order."""
+        taken, intake = await self._session.threads.run(begin)
+        source = self._chunks(rows, frame, intake.signature, MAP_ROWS)
+        pairs = mapped(self._session.driver, taken, intake, source, seconds)
+        sized = rows if frame is None else frame
+        total = len(sized) if isinstance(sized, Sized) else None
+        async with aclosing(shown_async(pairs, f"{taken.program}, batch {taken.id}", total)) as watched:
+            async for slot, row in watched:
+                # Waits for no query: the program is in the catalogue.
+                yield map_result(self._client._session, slot, row, return_exceptions=return_exceptions)
+
+    async def _frame(
+        self,
+        begin: Callable[[], tuple[BatchRows, Intake]],
+        frame: DataFrame,
+        seconds: float | None,
+        *,
+        return_exceptions: bool,
+    ) -> Any:
+        """The frame with the outputs beside its columns."""
+        begun = await self._session.threads.run(begin)
+        results = self._mapped(lambda: begun, (), frame, seconds, return_exceptions=return_exceptions)
+        async with aclosing(results):
+            found = [result async for result in results]
+        return await self._session.threads.run(partial(beside, frame, begun[1].signature, found))
+
+    def _chunks(
+        self, rows: Rows, frame: DataFrame | None, signature: Signature, most: int
+    ) -> AsyncIterator[Sequence[Any]]:
         if isinstance(rows, AsyncIterable):
-            return chunks_async(rows, most)
-        return steps(self._session.driver, chunks(rows, most))
+            return chunks_async(given_rows_async(rows, signature), most)
+        return steps(self._session.driver, chunks(given_rows(rows, frame, signature), most))
 
     def _of(self, execution: Execution) -> AsyncExecution:
         return AsyncExecution(self._session, execution._row)

@@ -19,21 +19,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from dspex.client.execution import AsyncExecution, Execution
+from dspex.client.notebook.cards import batch_card
+from dspex.client.notebook.live_progress import shown, shown_async
 from dspex.client.result import recorded_result
 from dspex.client.session import Session
+from dspex.client.tables.batch_table import BatchTable, concatenated, parquet_file, to_pandas
 from dspex.errors import ExecutionCancelled, ExecutionFailed, ExecutionNotFound, ValidationError
+from dspex.signatures import Signature
 from dspex.store.lifecycle.batch_ids import execution_id
 from dspex.store.lifecycle.status import Status
 from dspex.submit.batch_rows import BatchRows, Rejected
 from dspex.submit.bulk import Intake
 from dspex.submit.bulk import Row as GivenRow
-from dspex.wait.blocking_driver import iterate
+from dspex.wait.blocking_driver import complete, iterate
 from dspex.wait.completion import IndexSet, Slot, batch_final, groups, in_order
 from dspex.wait.driver import Driver, Row
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
 
 __all__ = ["WINDOW", "AsyncBatch", "Batch", "BatchSummary", "Progress", "map_result", "mapped", "pending", "slots",
            "store_all"]  # fmt: skip
@@ -150,6 +159,29 @@ class _BatchHandle:
         """The indexes of the rows that were not stored, in order."""
         return self._rows.missing
 
+    def _label(self) -> str:
+        return f"{self.program}, batch {self.id}"
+
+    async def _tables(self, driver: Driver, seconds: float | None, on_group: Callable[[BatchTable], None]) -> None:
+        """Call ``on_group`` each time a group of final rows is in the table, and at the end."""
+        table: BatchTable | None = None
+        async with aclosing(self._in_order(driver, seconds, ())) as rows:
+            async for row in rows:
+                table = table or await self._table(driver, row)
+                if table.add(row):
+                    await driver.block(partial(on_group, table))
+        table = table or await self._table(driver, None)
+        await driver.block(partial(on_group, table))
+
+    async def _table(self, driver: Driver, row: Row | None) -> BatchTable:
+        """A table for rows like this one; without any row, for the program's current version."""
+
+        def signature() -> Signature:
+            session = self._session
+            return session.catalogue.current(self.program).signature if row is None else session.signature(row)
+
+        return BatchTable(self._session.sealing, await driver.call(signature))
+
     def _as_completed(self, driver: Driver, seconds: float | None, skip: Iterable[int]) -> AsyncGenerator[Row, None]:
         final_indexes = partial(self._session.final_indexes, self.id)
         return batch_final(driver, self.id, pending(self._rows, skip), final_indexes, seconds)
@@ -191,7 +223,8 @@ class Batch(_BatchHandle):
 
         ``skip`` are indexes of rows to leave out. Raises ExecutionTimedOut after ``timeout`` seconds.
         """
-        for row in iterate(self._as_completed(self._session.driver, timeout, skip)):
+        rows = iterate(self._as_completed(self._session.driver, timeout, skip))
+        for row in shown(rows, self._label(), len(self)):
             yield Execution(self._session, row)
 
     def in_order(self, timeout: float | None = None, *, skip: Collection[int] = ()) -> Iterator[Execution]:
@@ -199,8 +232,32 @@ class Batch(_BatchHandle):
 
         ``skip`` are indexes of rows to leave out. Raises ExecutionTimedOut after ``timeout`` seconds.
         """
-        for row in iterate(self._in_order(self._session.driver, timeout, skip)):
+        rows = iterate(self._in_order(self._session.driver, timeout, skip))
+        for row in shown(rows, self._label(), len(self)):
             yield Execution(self._session, row)
+
+    def to_arrow(self, timeout: float | None = None) -> pyarrow.Table:
+        """Wait until every execution is final, and return them as a table of pyarrow, in the order of the rows.
+
+        Its columns are ``index``, ``execution_id`` and ``status``, the inputs, the outputs (null where an execution has
+        not completed), ``error_code`` and ``error_message``. Lists are lists and objects are structs; a value without
+        a fixed shape is text with JSON. Raises ExecutionTimedOut, and ConfigurationError without pyarrow.
+        """
+        tables: list[pyarrow.Table] = []
+        complete(self._tables(self._session.driver, timeout, lambda table: tables.append(table.take())))
+        return concatenated(tables)
+
+    def to_pandas(self, timeout: float | None = None) -> pandas.DataFrame:
+        """:meth:`to_arrow` as a frame of pandas."""
+        return to_pandas(self.to_arrow(timeout))
+
+    def to_parquet(self, path: Path | str, timeout: float | None = None) -> None:
+        """:meth:`to_arrow` into a Parquet file, without holding all rows in memory; it appears when it is complete."""
+        with parquet_file(path) as write:
+            complete(self._tables(self._session.driver, timeout, write))
+
+    def _repr_html_(self) -> str:
+        return batch_card(self.id, self.program, self.progress, len(self.missing))
 
 
 class AsyncBatch(_BatchHandle):
@@ -228,7 +285,8 @@ class AsyncBatch(_BatchHandle):
         skip: Collection[int] = (),
     ) -> AsyncGenerator[AsyncExecution, None]:
         """As :meth:`Batch.as_completed`."""
-        async with aclosing(self._as_completed(self._session.driver, timeout, skip)) as rows:
+        rows = shown_async(self._as_completed(self._session.driver, timeout, skip), self._label(), len(self))
+        async with aclosing(rows):
             async for row in rows:
                 yield AsyncExecution(self._session, row)
 
@@ -239,9 +297,28 @@ class AsyncBatch(_BatchHandle):
         skip: Collection[int] = (),
     ) -> AsyncGenerator[AsyncExecution, None]:
         """As :meth:`Batch.in_order`."""
-        async with aclosing(self._in_order(self._session.driver, timeout, skip)) as rows:
+        rows = shown_async(self._in_order(self._session.driver, timeout, skip), self._label(), len(self))
+        async with aclosing(rows):
             async for row in rows:
                 yield AsyncExecution(self._session, row)
+
+    async def to_arrow(self, timeout: float | None = None) -> pyarrow.Table:  # noqa: ASYNC109 - as in Batch.to_arrow
+        """As :meth:`Batch.to_arrow`."""
+        tables: list[pyarrow.Table] = []
+        await self._tables(self._session.driver, timeout, lambda table: tables.append(table.take()))
+        return concatenated(tables)
+
+    async def to_pandas(self, timeout: float | None = None) -> pandas.DataFrame:  # noqa: ASYNC109
+        """As :meth:`Batch.to_pandas`."""
+        return to_pandas(await self.to_arrow(timeout))
+
+    async def to_parquet(self, path: Path | str, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """As :meth:`Batch.to_parquet`."""
+        with parquet_file(path) as write:
+            await self._tables(self._session.driver, timeout, write)
+
+    def _repr_html_(self) -> str:
+        return batch_card(self.id, self.program, None, len(self.missing))
 
 
 def pending(rows: BatchRows, skip: Iterable[int] = ()) -> IndexSet:

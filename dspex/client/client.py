@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import Connection
 
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.batch import Batch, BatchSummary, Progress, map_result, mapped, store_all
 from dspex.client.execution import Execution
+from dspex.client.notebook.live_progress import shown
 from dspex.client.recurring.schedule import Schedule, Schedules
 from dspex.client.result import Result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
+from dspex.client.tables.given_rows import given_rows
 from dspex.client.waits.approval import Approval, Approvals
 from dspex.client.waits.bundle import Bundle
+from dspex.data.frames import as_frame, beside
 from dspex.errors import ExecutionNotFound, FieldError, ValidationError
 from dspex.operations.alerts.alert import Alert
 from dspex.operations.alerts.evaluation import list_alerts
@@ -116,7 +120,7 @@ class Client:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
-        connection: Connection | None = None,
+        connection: Connection | psycopg.Connection[Any] | None = None,
         stream: bool = False,
         tenant: str | None = None,
         webhook: str | None = None,
@@ -133,8 +137,9 @@ class Client:
         ``run_at``           not before this moment (with a time zone)
         ``timeout``          seconds an attempt may take, in place of the program's timeout
         ``metadata``         JSON-friendly data to store with it
-        ``connection``       a SQLAlchemy connection (psycopg) to the same database: the submit is part of its
-                             transaction. It can be read, and runs, after the commit; a rollback removes it
+        ``connection``       a connection to the same database, of SQLAlchemy (with psycopg) or of psycopg, such as
+                             Django's: the submit is part of its transaction. It can be read, and runs, after the
+                             commit; a rollback removes it
         ``stream``           :meth:`Execution.stream` yields the model's text while the model writes it. The text goes
                              through Redis and stays there for some minutes
         ``tenant``           whose execution it is: 1 to 64 of the characters A-Z a-z 0-9 _ . -
@@ -193,7 +198,7 @@ class Client:
     def submit_many(
         self,
         program: str | Program,
-        rows: Iterable[Mapping[str, Any]],
+        rows: Iterable[Any],
         *,
         priority: int = 5,
         run_at: datetime | None = None,
@@ -206,6 +211,9 @@ class Client:
         dedup: bool | timedelta = False,
     ) -> Batch:
         """Store an execution for each row, a thousand at a time, however many there are; workers begin at once.
+
+        ``rows`` are mappings, ``dspy.Example``s, a data frame (pandas, Polars, Arrow) or a dataset of Hugging Face.
+        From a frame or a dataset, the columns with the names of the inputs are taken.
 
         A row that does not fit the signature is not stored and does not stop the others: it is added to
         ``batch.rejected`` with its index and its error, or passed to ``on_rejected`` if that is given. With a rate
@@ -223,31 +231,39 @@ class Client:
             otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         driver = self._session.driver
-        complete(store_all(driver, intake, steps(driver, chunks(rows)), on_rejected or taken.rejected.append))
+        given = chunks(given_rows(rows, as_frame(rows), intake.signature))
+        complete(store_all(driver, intake, steps(driver, given), on_rejected or taken.rejected.append))
         return Batch(self._session, taken)
 
     def map(
         self,
         program: str | Program,
-        rows: Iterable[Mapping[str, Any]],
+        rows: Iterable[Any],
         *,
         timeout: float | None = None,
         return_exceptions: bool = False,
         priority: int = 5,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Iterator[Any]:
+    ) -> Any:
         """The result of each row, in the order of the rows, while later rows are still being submitted.
 
         At most a few thousand rows are under way, so ``rows`` may be of any length. A row that was rejected or failed
         raises its error, which ends the iteration (submitted rows go on); with ``return_exceptions`` the error is
         yielded in place of the result. Raises ExecutionTimedOut when the whole iteration takes longer than ``timeout``
         seconds.
+
+        For a data frame (pandas, Polars, Arrow) or a dataset of Hugging Face, returns the same kind of frame, with a
+        column for each output beside the others, once all rows are final. With ``return_exceptions`` it also has
+        ``error_code`` and ``error_message`` if a row failed. An output whose name is taken becomes ``NAME_output``.
         """
-        session = self._session
+        session, frame = self._session, as_frame(rows)
         taken, intake = self._submitter.begin(program, priority=priority, metadata=metadata)
-        source = steps(session.driver, chunks(rows, MAP_ROWS))
+        source = steps(session.driver, chunks(given_rows(rows, frame, intake.signature), MAP_ROWS))
         pairs = iterate(mapped(session.driver, taken, intake, source, timeout))
-        return (map_result(session, slot, row, return_exceptions=return_exceptions) for slot, row in pairs)
+        results = (map_result(session, slot, row, return_exceptions=return_exceptions) for slot, row in pairs)
+        total = len(rows) if isinstance(rows, Sized) else None
+        watched = shown(results, f"{taken.program}, batch {taken.id}", total if frame is None else len(frame))
+        return watched if frame is None else beside(frame, intake.signature, watched)
 
     def batch(self, id: UUID | str) -> Batch:
         """A batch that was submitted before, by any process, with the rows stored so far.

@@ -13,6 +13,7 @@ from uuid import UUID
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.follow import StreamEvent, follow
 from dspex.client.model_call import ModelCall, ToolCall
+from dspex.client.notebook.cards import execution_card
 from dspex.client.result import Result, recorded_result
 from dspex.client.session import Session
 from dspex.errors import DspexError, ResultNotReady
@@ -70,6 +71,9 @@ class ExecutionSnapshot:
 
     def __repr__(self) -> str:
         return f"<Execution {self.id} of {self.program}: {self._row['status']}>"
+
+    def _repr_html_(self) -> str:
+        return execution_card(self)
 
     @property
     def id(self) -> UUID:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import Connection
 
 from dspex.client.session import Session
@@ -24,6 +25,7 @@ from dspex.store.lifecycle.batch_ids import new_batch_id
 from dspex.store.lifecycle.executions import Submission
 from dspex.store.lifecycle.status import Status
 from dspex.submit.batch_rows import BatchRows
+from dspex.submit.borrowed_connection import borrowed
 from dspex.submit.bulk import Intake
 from dspex.submit.dedup import DEDUP_PREFIX, dedup_faults, dedup_key, is_of_use, refuse_dedup, with_equals
 from dspex.submit.trace_context import submitting
@@ -44,12 +46,29 @@ class Submitter:
         inputs: Mapping[str, Any],
         *,
         idempotency_key: str | None,
-        connection: Connection | None,
+        connection: Connection | psycopg.Connection[Any] | None,
         stream: bool,
         dedup: bool | timedelta = False,
         **options: Any,
     ) -> Row:
         """The row of the execution: see :meth:`dspex.Client.submit`. ``options`` go to Preparer.prepare."""
+        given = (program, inputs, idempotency_key)
+        if isinstance(connection, psycopg.Connection):
+            with borrowed(connection) as shared:
+                return self._submit(*given, shared, stream=stream, dedup=dedup, **options)
+        return self._submit(*given, connection, stream=stream, dedup=dedup, **options)
+
+    def _submit(
+        self,
+        program: str | Program,
+        inputs: Mapping[str, Any],
+        idempotency_key: str | None,
+        connection: Connection | None,
+        *,
+        stream: bool,
+        dedup: bool | timedelta,
+        **options: Any,
+    ) -> Row:
         faults = [
             *_key_faults(idempotency_key), *_connection_faults(connection), *dedup_faults(dedup, idempotency_key),
         ]  # fmt: skip
@@ -235,7 +254,7 @@ def _connection_faults(connection: object) -> list[FieldError]:
     drivers = ("psycopg", "psycopg_async")
     if connection is None or (isinstance(connection, Connection) and connection.dialect.driver in drivers):
         return []
-    expected = "a SQLAlchemy Connection through psycopg (of a Session: session.connection())"
+    expected = "a SQLAlchemy Connection through psycopg (of a Session: session.connection()), or a psycopg.Connection"
     return [FieldError("connection", expected, type(connection).__name__)]
 
 

@@ -48,6 +48,7 @@ __all__ = [
     "BEFORE_SETTLE",
     "BETWEEN_BUNDLE_LINES",
     "BETWEEN_CHUNKS",
+    "DURING_TABLE",
     "NAMES",
     "FailpointReached",
     "arm",
@@ -72,6 +73,9 @@ BETWEEN_CHUNKS = "between_chunks"
 
 #: In ``dspex batch``, once a line is written, which the next flush brings to the file.
 AFTER_BATCH_LINE = "after_batch_line"
+
+#: In ``dspex batch``, with a part of a table in its draft: the output is not there yet, or is an earlier one.
+DURING_TABLE = "during_table"
 
 #: In the pump, once executions are marked as dispatched and before the first of them is published.
 AFTER_DISPATCH = "after_dispatch"

@@ -201,6 +201,13 @@ class Signature:
         )
         return f"<Signature {self.name}: {inputs} -> {outputs}>"
 
+    def _repr_html_(self) -> str:
+        from dspex.signatures.html_card import table  # only notebooks need it
+
+        sides = (("input", self.input_fields), ("output", self.output_fields))
+        rows = [(side, f.name, f.full_type, f.description) for side, fields in sides for f in fields]
+        return table(f"{self.name}: {self.description}", ("", "field", "type", "description"), rows)
+
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a Signature is immutable: compile a new one to change {name!r}")
 

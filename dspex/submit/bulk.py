@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dspex.errors import BackendUnavailable, ValidationError
+from dspex.signatures import Signature
 from dspex.store.lifecycle.batch_ids import execution_id
 from dspex.store.lifecycle.executions import Submission
 from dspex.submit.batch_rows import BatchRows, Rejected
@@ -33,6 +34,8 @@ BULK_ROWS = 1000
 MAP_ROWS = 500
 #: A group ends after this time, so that the rows of a slow source are stored soon.
 CHUNK_SECONDS = 0.5
+#: A group ends after so many characters, so that long texts need no more memory than short ones.
+CHUNK_CHARACTERS = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,11 @@ class Intake:
         self._batch = batch
         self._options = options
         self._store = store
+
+    @property
+    def signature(self) -> Signature:
+        """The signature that rows have to fit."""
+        return self._options.program.signature
 
     def add(self, rows: Sequence[Row]) -> Sequence[Rejected]:
         """Store the rows that fit the signature, and return the others. Raises as :meth:`store` does."""
@@ -90,27 +98,51 @@ class Intake:
         self._batch.extend(prepared.count, [rejected.index for rejected in prepared.rejected])
 
 
+class _Chunk:
+    """The rows of a group, until it is full or its rows come too slowly."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._begin()
+
+    def add(self, row: Any) -> bool:
+        """Add a row. Returns whether the group ends."""
+        self.rows.append(row)
+        if type(row) is dict:
+            self._characters += sum([len(value) for value in row.values() if type(value) is str])
+        return (
+            len(self.rows) == self._most
+            or self._characters >= CHUNK_CHARACTERS
+            or time.monotonic() - self._began > CHUNK_SECONDS
+        )
+
+    def take(self) -> list[Any]:
+        """The rows; the next group begins."""
+        rows = self.rows
+        self._begin()
+        return rows
+
+    def _begin(self) -> None:
+        self.rows: list[Any] = []
+        self._characters = 0
+        self._began = time.monotonic()
+
+
 def chunks(rows: Iterable[T], most: int = BULK_ROWS) -> Iterator[list[T]]:
-    """The rows in groups; a group ends early when its rows come slowly."""
-    chunk: list[T] = []
-    began = time.monotonic()
+    """The rows in groups; a group ends early when its rows come slowly, or are long."""
+    chunk = _Chunk(most)
     for row in rows:
-        chunk.append(row)
-        if len(chunk) == most or time.monotonic() - began > CHUNK_SECONDS:
-            yield chunk
-            chunk, began = [], time.monotonic()
-    if chunk:
-        yield chunk
+        if chunk.add(row):
+            yield chunk.take()
+    if chunk.rows:
+        yield chunk.take()
 
 
 async def chunks_async(rows: AsyncIterable[T], most: int = BULK_ROWS) -> AsyncIterator[list[T]]:
     """:func:`chunks` for an asynchronous source."""
-    chunk: list[T] = []
-    began = time.monotonic()
+    chunk = _Chunk(most)
     async for row in rows:
-        chunk.append(row)
-        if len(chunk) == most or time.monotonic() - began > CHUNK_SECONDS:
-            yield chunk
-            chunk, began = [], time.monotonic()
-    if chunk:
-        yield chunk
+        if chunk.add(row):
+            yield chunk.take()
+    if chunk.rows:
+        yield chunk.take()

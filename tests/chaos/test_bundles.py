@@ -21,7 +21,7 @@ from dspex.settings.failpoints import (
     AFTER_BUNDLE_UPLOADED,
     BETWEEN_BUNDLE_LINES,
 )
-from tests.batch_api import BatchScript
+from dspex.testing.model_batches import BatchScript
 from tests.chaos.guarantees import assert_guarantees, long
 from tests.chaos.test_failpoints import dies
 from tests.model_server import ModelServer, model_server

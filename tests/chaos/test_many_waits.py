@@ -10,7 +10,7 @@ import redis
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
-from tests.batch_api import BatchScript
+from dspex.testing.model_batches import BatchScript
 from tests.chaos.test_bundles import SETTINGS, StartWorker, assert_paid_once, deploy, submit
 from tests.model_server import ModelServer, model_server
 from tests.waiting import wait_for

@@ -25,7 +25,7 @@ from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store.database import Database
-from tests.batch_api import BatchScript
+from dspex.testing.model_batches import BatchScript
 from tests.chaos.guarantees import assert_guarantees, long
 from tests.chaos.history.paid import digest
 from tests.chaos.steps import body_of

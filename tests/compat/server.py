@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.model_server import schema_example
+from dspex.testing.scripted_model import schema_example
 
 __all__ = ["CompatServer"]
 

@@ -13,7 +13,7 @@ import dspex
 from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.embedded.embedded_servers import EmbeddedServers
-from tests.batch_api import BatchScript
+from dspex.testing.model_batches import BatchScript
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess

@@ -21,7 +21,7 @@ from dspex.store.database import Database
 from dspex.store.lifecycle import bundles, control, lm_calls
 from dspex.store.lifecycle.bundles import StoredBundle
 from dspex.store.lifecycle.parked import ParkedCall, parked_place
-from tests.batch_api import BatchScript
+from dspex.testing.model_batches import BatchScript
 from tests.model_server import ModelServer, Step, model_server
 from tests.store.test_executions import PROGRAM, claim, register, status, submit, trail
 from tests.store.test_parked import park, waits_of

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import dspex
-from dspex.cli.executions.batch_files import BatchInput, BatchState, read_state, write_state
-from dspex.cli.executions.line_file import LineFile
+from dspex.cli.batches.batch_files import BatchFiles, BatchState, read_state, write_state
+from dspex.cli.batches.line_file import LineFile, LineStream
+from dspex.data.formats import format_of
+from dspex.data.row_source import open_source
 from dspex.wait.completion import IndexSet
 
 
@@ -98,11 +101,15 @@ def test_a_file_that_is_in_order_is_not_replaced(tmp_path: Path) -> None:
 def test_an_input_is_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"a": 2}\n{"a": 3}\n\n  \n')
-    rows = BatchInput.survey(path)
-    assert rows.rows == 4
-    assert list(rows.lines(1)) == [b"\n", b'{"a": 2}\n', b'{"a": 3}\n']
+    source = open_source(path, format_of(path))
+    assert source.survey().rows == 4
+    (chunk,) = source.chunks(1)
+    blank, *others = chunk.rows()
+    assert isinstance(blank, dspex.ValidationError)
+    assert others == [{"a": 2}, {"a": 3}]
     path.write_bytes(b"")
-    assert BatchInput.survey(path).rows == 0
+    assert source.survey().rows == 0
+    assert list(source.chunks()) == []
 
 
 def test_the_state_comes_back_or_is_refused(tmp_path: Path) -> None:
@@ -113,3 +120,48 @@ def test_the_state_comes_back_or_is_refused(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(dspex.DspexError, match="--restart"):
         read_state(path)
+
+
+def files_of(tmp_path: Path, source: str, output: str, errors: str | None = None) -> BatchFiles:
+    return BatchFiles.of(
+        tmp_path / source, tmp_path / output, None if errors is None else tmp_path / errors, tmp_path / "temporary",
+        source_format=None, output_format=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "lines"),
+    [
+        ("out.jsonl", "out.errors.jsonl", "out.jsonl"),
+        ("out.jsonl.gz", "out.errors.jsonl", "out.jsonl.gz.batch.results"),
+        ("out.csv", "out.errors.csv", "out.csv.batch.results"),
+        ("out.parquet", "out.errors.parquet", "out.parquet.batch.results"),
+    ],
+)
+def test_every_output_has_lines_that_record_it(tmp_path: Path, output: str, errors: str, lines: str) -> None:
+    files = files_of(tmp_path, "in.csv", output)
+    assert files.output.lines == tmp_path / lines
+    assert files.errors.path == tmp_path / errors
+    assert files.output.is_table == (lines != output)
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "errors"),
+    [("a.csv", "a.csv", None), ("a.csv", "b.csv", "a.csv"), ("a.csv", "b.csv", "b.csv"), ("a.csv", "link.csv", None)],
+)
+def test_two_of_its_files_cannot_be_the_same(tmp_path: Path, source: str, output: str, errors: str | None) -> None:
+    (tmp_path / "a.csv").write_text("question\n?\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "a.csv")
+    with pytest.raises(dspex.DspexError, match="choose another file") as error:
+        files_of(tmp_path, source, output, errors)
+    assert error.value.code == "batch_refused"
+
+
+def test_a_full_disk_is_reported_with_the_name_of_the_file() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    stream = LineStream(Path("/dev/full"), Path("/dev/full").open("wb"))  # noqa: SIM115 - closing it fails, too
+    with pytest.raises(OSError, match="No space left"):
+        stream.write({"index": 0})
+    with suppress(OSError):
+        stream._file.close()

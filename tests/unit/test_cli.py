@@ -51,7 +51,7 @@ def test_the_examples_of_help_can_be_typed(
     for example in found:
         _, *arguments = shlex.split(example)
         for argument in arguments:  # files that have to be there
-            if re.fullmatch(r"[\w.-]+\.(py|json|jsonl|sig|dspex|txt|sql|toml|dump|tar|gz)", argument):
+            if re.fullmatch(r"[\w.-]+\.(py|json|jsonl|csv|parquet|sig|dspex|txt|sql|toml|dump|tar|gz)", argument):
                 Path(argument).touch()
         parse(cli, arguments)
 

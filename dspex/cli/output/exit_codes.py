@@ -22,6 +22,7 @@ INTERRUPTED, OUTPUT_CLOSED = 130, 141
 
 #: The user's input is invalid, as opposed to work that failed.
 _USAGE = (ConfigurationError, ValidationError, ProgramNotFound, ExecutionNotFound)
+_FILES = ("batch_refused", "data_refused")
 
 
 def exit_code(error: Exception) -> int:
@@ -29,8 +30,8 @@ def exit_code(error: Exception) -> int:
     if isinstance(error, BackendUnavailable | SchemaOutdated):
         return UNREACHABLE
     if isinstance(error, DspexError):
-        # batch_refused: the files given to `dspex batch` do not fit its arguments.
-        return WRONG_USAGE if isinstance(error, _USAGE) or error.code == "batch_refused" else FAILED
+        # The files given to `dspex batch` do not fit its arguments, or are no rows.
+        return WRONG_USAGE if isinstance(error, _USAGE) or error.code in _FILES else FAILED
     return WRONG_USAGE if isinstance(error, click.ClickException) or is_file_error(error) else FAILED
 
 

@@ -25,7 +25,7 @@ from tests.performance.bench.report import as_data, markdown, print_report, rene
 #: In the order in which they are run.
 WORKLOADS = (
     *("model_bound", "noop", "latency", "interactive", "submit", "cpu", "memory", "shapes", "processes"),
-    *("fairness", "adapters", "compile", "history", "parked", "http"),
+    *("fairness", "adapters", "compile", "history", "parked", "http", "data"),
 )
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         console.print(f"[dim]{time.monotonic() - began:6.0f} s[/]  {what}", highlight=False, soft_wrap=True)
 
     try:
-        with Context(quick=options.quick, repeats=options.repeats, told=told) as context:
+        with Context(quick=options.quick, repeats=options.repeats, gib=options.gib, told=told) as context:
             for name in options.only:
                 told(f"[bold]{name}[/]")
                 try:
@@ -81,8 +81,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes: for a look, not for figures to quote")
     parser.add_argument("--repeats", type=int, help="3; 1 when quick")
     parser.add_argument("--keep", type=Path, help="also write bench.json and the plots there; --only renews these")
+    parser.add_argument("--gib", type=float, help="the size of the files of data, in GiB: 1; 0.1 when quick")
     options = parser.parse_args()
     options.repeats = options.repeats or (1 if options.quick else 3)
+    options.gib = options.gib or (0.1 if options.quick else 1.0)
     return options
 
 

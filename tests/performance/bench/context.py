@@ -33,11 +33,15 @@ OURS, MESSAGES, RESULTS = 1, 2, 3
 
 
 class Context(AbstractContextManager["Context"]):
-    """The machine of a run. ``quick`` asks for sizes that do for a look; ``repeats`` for how often each is measured."""
+    """The machine of a run.
 
-    def __init__(self, *, quick: bool, repeats: int, told: Callable[[str], None]) -> None:
+    ``quick`` asks for sizes that do for a look; ``repeats`` is how often each is measured, ``gib`` the size of files.
+    """
+
+    def __init__(self, *, quick: bool, repeats: int, gib: float = 1.0, told: Callable[[str], None]) -> None:
         self.quick = quick
         self.repeats = repeats
+        self.gib = gib
         self.told = told
         self._stack = ExitStack()
         self._numbers = itertools.count(1)

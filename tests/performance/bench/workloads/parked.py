@@ -13,7 +13,7 @@ import psutil
 import dspex
 from dspex.client.batch import Batch
 from dspex.client.client import Client
-from tests.batch_api import BatchScript
+from dspex.testing.model_batches import BatchScript
 from tests.model_server import ModelServer
 from tests.performance.bench.context import Context
 from tests.performance.bench.figures import Figure, at_least, at_most, ratio

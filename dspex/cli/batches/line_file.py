@@ -13,14 +13,17 @@ import os
 import stat
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
+from dspex.data.cell_text import cell_text
+from dspex.data.replaced_file import naming, sync_directory
 from dspex.errors import DspexError
 from dspex.wait.completion import IndexSet
 
-__all__ = ["LineFile", "refuse", "sync_directory"]
+__all__ = ["LineFile", "LineStream", "Lines", "refuse"]
 
 #: Written lines are synced to disk after so many lines or seconds.
 SYNC_LINES = 1000
@@ -32,11 +35,73 @@ def refuse(message: str, **details: Any) -> DspexError:
     return DspexError(message, code="batch_refused", **details)
 
 
+class Lines(Protocol):
+    """Where the lines of a batch are written."""
+
+    def recover(self, written: IndexSet) -> int: ...
+    def lines(self) -> Iterator[dict[str, Any]]: ...
+    def write(self, line: Mapping[str, Any]) -> None: ...
+    def sync(self) -> None: ...
+    def drop(self, indexes: Container[int]) -> None: ...
+    def sort(self) -> None: ...
+    def clear(self) -> None: ...
+    def abandon(self) -> None: ...
+    def discard(self) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def is_empty(self) -> bool: ...
+    @property
+    def path(self) -> Path: ...
+
+
+class LineStream:
+    """Lines that are written to a pipe or to standard output, and cannot be read again."""
+
+    is_empty = True
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self._file = file
+
+    def recover(self, written: IndexSet) -> int:
+        return 0
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        return iter(())
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        with naming(self.path):
+            self._file.write(_encoded(line))
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Each line is written at once."""
+
+    def drop(self, indexes: Container[int]) -> None:
+        """Nothing was written before this run."""
+
+    def sort(self) -> None:
+        """Lines are written in order, or were not to be."""
+
+    def clear(self) -> None:
+        """Nothing was written before this run."""
+
+    def abandon(self) -> None:
+        """Nothing was created."""
+
+    def discard(self) -> None:
+        """Nothing was created."""
+
+    def close(self) -> None:
+        """Its opener closes the file."""
+
+
 class LineFile:
     """A file of JSON lines, each with the ``index`` of its row. Only one process can write it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._created = not path.exists()
         self._file = _locked(path)
         self._replaced: list[BinaryIO] = []  # they stay locked, for a process that opened one before
         self._last = -1
@@ -76,8 +141,8 @@ class LineFile:
         return map(json.loads, self._between(0, self._size()))
 
     def write(self, line: Mapping[str, Any]) -> None:
-        text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
-        self._file.write(text.encode(errors="backslashreplace") + b"\n")  # a lone surrogate as JSON escapes it
+        with naming(self.path):
+            self._file.write(_encoded(line))
         self._passed(line["index"])
         self._unsynced += 1
         if self._unsynced >= SYNC_LINES or time.monotonic() - self._synced_at > SYNC_SECONDS:
@@ -85,8 +150,9 @@ class LineFile:
 
     def sync(self) -> None:
         """Sync the written lines to disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._unsynced, self._synced_at = 0, time.monotonic()
 
     def drop(self, indexes: Container[int]) -> None:
@@ -101,10 +167,22 @@ class LineFile:
             self._replace(heapq.merge(*runs, key=_row))
             self._in_order = True
 
+    def discard(self) -> None:
+        """Remove the file: what it records is elsewhere."""
+        self.path.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Remove the file if this object created it and it is empty: no batch was begun."""
+        if self._created and self.is_empty:
+            self.path.unlink(missing_ok=True)
+
     def close(self) -> None:
-        self.sync()
-        for file in (self._file, *self._replaced):
-            file.close()
+        try:
+            self.sync()
+        finally:
+            for file in (self._file, *self._replaced):
+                with suppress(OSError):  # what could not be written is no longer tried
+                    file.close()
 
     def _passed(self, index: int) -> None:
         self._in_order = self._in_order and index > self._last
@@ -156,13 +234,9 @@ class LineFile:
             raise refuse(f"{self.path}, line {count + 1}: row {index} is there twice")
 
 
-def sync_directory(path: Path) -> None:
-    """Sync a directory to disk, with the names of its files."""
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    text = json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=cell_text)
+    return text.encode(errors="backslashreplace") + b"\n"  # a lone surrogate as JSON escapes it
 
 
 def _locked(path: Path) -> BinaryIO:

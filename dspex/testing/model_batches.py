@@ -17,12 +17,12 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.model_dialects import ANTHROPIC, GEMINI, OPENAI, Dialect
+from dspex.testing.model_dialects import ANTHROPIC, GEMINI, OPENAI, ServedProtocol
 
 __all__ = ["BatchScript", "add_batch_api"]
 
 #: Answers a request: the HTTP status and the reply.
-Answer = Callable[[Dialect, dict[str, Any], str], tuple[int, dict[str, Any]]]
+Answer = Callable[[ServedProtocol, dict[str, Any], str], tuple[int, dict[str, Any]]]
 
 
 @dataclass
@@ -58,7 +58,7 @@ class BatchScript:
 @dataclass
 class _Batch:
     id: str
-    dialect: Dialect
+    dialect: ServedProtocol
     name: str
     requests: list[tuple[str, dict[str, Any], str]]
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -79,7 +79,7 @@ class _State:
         self.asked: Counter[str] = Counter()
         self.answered = 0
 
-    def create(self, dialect: Dialect, name: str, requests: list[tuple[str, dict[str, Any], str]]) -> _Batch:
+    def create(self, dialect: ServedProtocol, name: str, requests: list[tuple[str, dict[str, Any], str]]) -> _Batch:
         prefix = {OPENAI: "batch_", ANTHROPIC: "msgbatch_", GEMINI: "batches/"}[dialect]
         made = _Batch(f"{prefix}{len(self.batches) + 1}", dialect, name, requests)
         self.batches[made.id] = made
@@ -94,7 +94,7 @@ class _State:
             answered = batch.requests[self.script.leave_out :] if not batch.cancelled else []
             batch.results = [(id, *self.answer(batch.dialect, body, model)) for id, body, model in answered]
             self.answered += len(answered)
-            random.Random(batch.id).shuffle(batch.results)
+            random.Random(batch.id).shuffle(batch.results)  # noqa: S311 - the same order for the same batch
         return batch.results is not None
 
     def read(self, batch: _Batch, line: Callable[[str, int, dict[str, Any]], dict[str, Any]]) -> bytes:

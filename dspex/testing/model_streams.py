@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.model_dialects import ANTHROPIC, GEMINI, OPENAI, Dialect
+from dspex.testing.model_dialects import ANTHROPIC, GEMINI, OPENAI, ServedProtocol
 
 __all__ = ["is_streamed", "stream_completion"]
 
@@ -21,7 +21,7 @@ def is_streamed(request: web.Request, body: dict[str, Any]) -> bool:
 
 async def stream_completion(
     request: web.Request,
-    dialect: Dialect,
+    dialect: ServedProtocol,
     completion: dict[str, Any],
     headers: dict[str, str],
     *,
@@ -99,7 +99,7 @@ def _gemini_end(reply: _Data) -> list[_Data]:
 
 
 #: What comes before the pieces, a piece, and what comes after them.
-_EVENTS: Mapping[Dialect, _Events] = {
+_EVENTS: Mapping[ServedProtocol, _Events] = {
     OPENAI: (lambda reply: [], _openai_more, _openai_end),
     ANTHROPIC: (_anthropic_begin, _anthropic_more, _anthropic_end),
     GEMINI: (lambda reply: [], _gemini_more, _gemini_end),

@@ -1,6 +1,6 @@
-"""The protocols that the model server speaks besides OpenAI's: requests are read as OpenAI's, replies written back.
+"""The protocols of the model server: requests are read as OpenAI's, and replies are written in the request's protocol.
 
-So a script serves a step the same way whatever is spoken. What the client sent stands in ``requests`` of ``/calls`` as
+So a script serves a step in the same way for each protocol. What the client sent is in ``requests`` of ``/calls``, as
 it came.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["ANTHROPIC", "GEMINI", "OPENAI", "Dialect"]
+__all__ = ["ANTHROPIC", "GEMINI", "OPENAI", "ServedProtocol"]
 
 
 _ANTHROPIC_ERRORS = {
@@ -31,7 +31,7 @@ _GOOGLE_ERRORS = {
 }
 
 
-class Dialect(Protocol):
+class ServedProtocol(Protocol):
     """``paths`` are served, as aiohttp writes them; ``key_header`` carries the credential."""
 
     @property
@@ -55,7 +55,7 @@ class Dialect(Protocol):
 
 
 @dataclass(frozen=True)
-class OpenAI:
+class ServedOpenAI:
     paths: tuple[str, ...] = (
         "/v1/chat/completions",
         "/openai/v1/chat/completions",
@@ -75,7 +75,7 @@ class OpenAI:
 
 
 @dataclass(frozen=True)
-class Anthropic:
+class ServedAnthropic:
     paths: tuple[str, ...] = ("/v1/messages",)
     key_header: str = "x-api-key"
     request_id_header: str = "request-id"
@@ -106,7 +106,7 @@ class Anthropic:
 
 
 @dataclass(frozen=True)
-class Gemini:
+class ServedGemini:
     paths: tuple[str, ...] = (
         r"/v1beta/models/{model:[^:/]+}:generateContent",
         r"/v1beta/models/{model:[^:/]+}:streamGenerateContent",
@@ -142,7 +142,7 @@ class Gemini:
         return {"error": {"code": status, "message": f"scripted status {status}", "status": named, **given}}
 
 
-OPENAI, ANTHROPIC, GEMINI = OpenAI(), Anthropic(), Gemini()
+OPENAI, ANTHROPIC, GEMINI = ServedOpenAI(), ServedAnthropic(), ServedGemini()
 
 
 def _text(content: Any) -> str:

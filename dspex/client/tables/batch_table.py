@@ -1,0 +1,133 @@
+"""The executions of a batch as an Arrow table: inputs, outputs and errors, with their types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dspex.data.arrow_types import arrow_type, arrow_value
+from dspex.data.cell_text import cell_text
+from dspex.data.parquet_file import need_pyarrow
+from dspex.data.replaced_file import replacing
+from dspex.errors import ConfigurationError
+from dspex.sealing.values import PLACEHOLDER, Sealing
+from dspex.signatures import Signature
+from dspex.signatures.compiled import Side
+from dspex.signatures.fields import Field
+from dspex.store.lifecycle.status import Status
+from dspex.wait.driver import Row
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+__all__ = ["BatchTable", "concatenated", "parquet_file", "to_pandas"]
+
+#: Rows that are converted together.
+GROUP_ROWS = 5_000
+
+
+class BatchTable:
+    """Gathers the final rows of a batch.
+
+    The columns are ``index``, ``execution_id`` and ``status``, the inputs, the outputs (null where an execution has not
+    completed), ``error_code`` and ``error_message``. Secret fields are text, ``"<secret>"`` without a key.
+    """
+
+    def __init__(self, sealing: Sealing, signature: Signature) -> None:
+        need_pyarrow()
+        self._sealing = sealing
+        self._signature = signature
+        self._rows: list[Row] = []
+
+    @property
+    def schema(self) -> pyarrow.Schema:
+        """The columns and their types."""
+        import pyarrow
+
+        text = pyarrow.string()
+        fields = [*self._signature.input_fields, *self._signature.output_fields]
+        own = [(field.name, text if field.secret else arrow_type(field.type)) for field in fields]
+        first = [("index", pyarrow.int64()), ("execution_id", text), ("status", text)]
+        return pyarrow.schema([*first, *own, ("error_code", text), ("error_message", text)])
+
+    def add(self, row: Row) -> bool:
+        """Add the final row of an execution. Returns whether a group of rows is complete."""
+        self._rows.append(row)
+        return len(self._rows) >= GROUP_ROWS
+
+    def take(self) -> pyarrow.Table:
+        """The rows that were added since the last call."""
+        import pyarrow
+
+        rows, self._rows = self._rows, []
+        signature = self._signature
+        inputs = [self._values("inputs", row, row["inputs"]) for row in rows]
+        outputs = [
+            self._values("outputs", row, row["result"]) if row["status"] == Status.COMPLETED else {} for row in rows
+        ]
+        errors = [row["error"] or {} for row in rows]
+        columns = [
+            [row["batch_index"] for row in rows],
+            [str(row["id"]) for row in rows],
+            [str(row["status"]) for row in rows],
+            *(list(map(_of(field), inputs)) for field in signature.input_fields),
+            *(list(map(_of(field), outputs)) for field in signature.output_fields),
+            [error.get("code") for error in errors],
+            [error.get("message") for error in errors],
+        ]
+        schema = self.schema
+        arrays = [pyarrow.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)]
+        return pyarrow.Table.from_arrays(arrays, schema=schema)
+
+    def _values(self, side: Side, row: Row, stored: Any) -> dict[str, Any]:
+        """The values of one side as JSON has them; a sealed one only where its column is text."""
+        values = self._sealing.json_values(self._signature, side, stored, row["id"])
+        secret = self._signature.secret_fields
+        return {name: value for name, value in values.items() if value != PLACEHOLDER or name in secret}
+
+
+@contextmanager
+def parquet_file(path: Path | str) -> Iterator[Callable[[BatchTable], None]]:
+    """A Parquet file that appears when the block ends. The function it yields writes the rows that a table gathered."""
+    need_pyarrow()
+    from pyarrow import parquet
+
+    with replacing(Path(path)) as file:
+        writer: Any = None
+
+        def write(table: BatchTable) -> None:
+            nonlocal writer
+            group = table.take()
+            writer = writer or parquet.ParquetWriter(file, group.schema, compression="zstd")
+            writer.write_table(group)
+
+        try:
+            yield write
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def to_pandas(table: pyarrow.Table) -> pandas.DataFrame:
+    """The table as a pandas frame. Raises ConfigurationError where pandas is not installed."""
+    try:
+        return table.to_pandas()
+    except ImportError:
+        raise ConfigurationError("to_pandas needs pandas: pip install pandas") from None
+
+
+def _of(field: Field) -> Callable[[dict[str, Any]], Any]:
+    if field.secret:
+        return lambda values: None if values.get(field.name) is None else cell_text(values[field.name])
+    shape = arrow_value(field.type)
+    return lambda values: shape(values.get(field.name))
+
+
+def concatenated(tables: Sequence[pyarrow.Table]) -> pyarrow.Table:
+    """The tables as one."""
+    import pyarrow
+
+    return pyarrow.concat_tables(tables)

@@ -1,0 +1,143 @@
+"""Values as the text of a cell, and the text of a cell as a value."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+from dspex.signatures.fields import Type
+from dspex.signatures.types.type_registry import expand, is_text, is_wire
+from dspex.signatures.values.codec import reader
+
+__all__ = ["cell_text", "is_missing", "json_cell", "json_value_reader", "python_value_reader", "text_value_reader"]
+
+Read = Callable[[Any], Any]
+_BOOLEANS = {"true": True, "false": False}
+
+
+def cell_text(value: Any) -> str:
+    """A value as the text of a cell: text as it is, nothing for null and NaN, lists and objects as JSON."""
+    if isinstance(value, str):
+        return value
+    if is_missing(value):
+        return ""
+    make: Callable[[Any], str] = next((make for kinds, make in _TEXTS if isinstance(value, kinds)), str)
+    return make(value)
+
+
+def json_cell(value: Any) -> Any:
+    """A cell for a line of JSON: NaN as null; what JSON does not have is left to :func:`cell_text`."""
+    return None if is_missing(value) else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell of a typed column has no value: None, NaN, and the missing values of pandas."""
+    if value is None:
+        return True
+    if isinstance(value, float):
+        return math.isnan(value)
+    return type(value).__name__ in ("NAType", "NaTType")
+
+
+def text_value_reader(kind: Type) -> Read:
+    """The function that makes a value of this type from the text of a cell.
+
+    What it cannot read it returns as it is: the signature's validator has a clearer error.
+    """
+    if is_text(kind):
+        return _or_as_it_is(reader(kind)) if is_wire(kind) else _same
+    read = _or_as_it_is(reader(kind)) if is_wire(kind) else _same
+    booleans = expand(kind).name == "boolean"
+
+    def value(text: str) -> Any:
+        if booleans and (found := _BOOLEANS.get(text.strip().lower())) is not None:
+            return found
+        try:
+            return read(json.loads(text, parse_constant=_no_constant))
+        except (ValueError, RecursionError):
+            return text
+
+    return value
+
+
+def json_value_reader(kind: Type) -> Read:
+    """The function that makes a value of this type from a value of JSON."""
+    return _or_as_it_is(reader(kind)) if is_wire(kind) else _same
+
+
+def python_value_reader(kind: Type) -> Read:
+    """The function that makes a value of this type from a cell of a typed column.
+
+    A number or a date becomes text for a field of text, and 5.0 becomes 5 for an integer: pandas has no integers in a
+    column with missing values. A number is never rounded. Text for a field of another type is read as in CSV.
+    """
+    name = expand(kind).name
+    if name in ("string", "enum"):
+        return _text_of
+    read = {"integer": _integer, "float": _number}.get(name, _plain)
+    read_text = text_value_reader(kind)
+    return lambda value: read_text(value) if isinstance(value, str) else read(value)
+
+
+_TEXTS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
+    (bool, lambda value: "true" if value else "false"),
+    (int | float, repr),
+    (bytes, lambda value: base64.b64encode(value).decode("ascii")),
+    (datetime | date | time, lambda value: value.isoformat()),
+    (dict | list | tuple, lambda value: json.dumps(value, ensure_ascii=False, default=cell_text)),
+)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _or_as_it_is(read: Read) -> Read:
+    def value(given: Any) -> Any:
+        try:
+            return read(given)
+        except (ValueError, TypeError, AttributeError, KeyError):
+            return given
+
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and numbers of NumPy as lists and numbers of Python."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _text_of(value: Any) -> Any:
+    value = _plain(value)
+    plain = isinstance(value, int | float | Decimal | date | time) and not isinstance(value, bool)
+    return cell_text(value) if plain else value
+
+
+def _integer(value: Any) -> Any:
+    value = _plain(value)
+    return int(value) if not isinstance(value, bool | int) and _is_whole(value) else value
+
+
+def _number(value: Any) -> Any:
+    value = _plain(value)
+    return float(value) if type(value).__name__ == "Decimal" else value
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        return bool(value == int(value))
+    except (TypeError, ValueError, OverflowError):
+        return False

@@ -1,0 +1,177 @@
+"""Data frames and datasets as rows of inputs, and outputs as columns beside them.
+
+A frame of any library is read through narwhals (pandas, Polars, PyArrow, Modin, cuDF) or, where narwhals does not know
+it, through Arrow's PyCapsule interface. It is recognised by its type's module, so none of them is imported before its
+user has imported it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from dspex.data.arrow_types import arrow_value
+from dspex.data.formats import data_refused
+from dspex.data.input_columns import InputColumns
+from dspex.data.parquet_file import need_pyarrow
+from dspex.data.row_source import CHUNK_ROWS
+from dspex.errors import ConfigurationError, DspexError, ValidationError
+from dspex.signatures import Signature
+from dspex.signatures.fields import Field, Type
+from dspex.signatures.types.type_registry import expand
+
+__all__ = ["DataFrame", "as_frame", "beside", "example_inputs", "input_rows"]
+
+Inputs = Mapping[str, Any] | ValidationError
+
+
+class DataFrame(Protocol):
+    """A table in memory, of any library."""
+
+    columns: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        """Each row, its cells by column."""
+
+    def with_columns(self, made: Mapping[str, Sequence[Any]]) -> Any:
+        """A frame of the same library with these columns added."""
+
+
+def as_frame(rows: object) -> DataFrame | None:
+    """The frame or dataset, or None for anything else that has rows. Raises DspexError for one that has none yet."""
+    kind = type(rows)
+    library, name = kind.__module__.partition(".")[0], kind.__name__
+    if library == "datasets":
+        return _dataset(rows, name)
+    if library == "polars" and name == "LazyFrame":
+        raise data_refused("a polars.LazyFrame has no rows yet: collect() it first")
+    if hasattr(kind, "__arrow_c_stream__") or (library in ("pandas", "modin", "cudf") and name == "DataFrame"):
+        return _NarwhalsFrame(rows)
+    return None
+
+
+def input_rows(frame: DataFrame, signature: Signature) -> Iterator[Inputs]:
+    """The inputs in each row of a frame: the columns with the names of the fields; others are left out.
+
+    Raises DspexError when the column of a required field is missing.
+    """
+    columns = InputColumns(signature.input_fields, "python", {})
+    columns.check(frame.columns, "the frame", fix="Rename the column of {}")
+    return map(columns.inputs, frame.rows())
+
+
+def example_inputs(row: Any, fields: Sequence[Field]) -> Any:
+    """The inputs of a ``dspy.Example``: those it names with ``with_inputs``, or else the program's own.
+
+    It is recognised by its shape; anything else is returned as it is.
+    """
+    if isinstance(row, Mapping) or not (hasattr(row, "toDict") and hasattr(row, "with_inputs")):
+        return row
+    if getattr(row, "_input_keys", None) is not None:
+        return dict(row.inputs().items())
+    names = {field.name for field in fields}
+    return {name: value for name, value in row.items() if name in names}
+
+
+def beside(frame: DataFrame, signature: Signature, results: Iterable[Any]) -> Any:
+    """The frame with a column for each output. With a result that is an error, also ``error_code`` and
+    ``error_message``."""
+    fields = signature.output_fields
+    made: dict[str, list[Any]] = {field.name: [] for field in fields}
+    errors: list[DspexError | None] = []
+    shapes = [(field.name, _frame_value(field.type)) for field in fields]
+    for result in results:
+        failed = isinstance(result, DspexError)
+        errors.append(result if failed else None)
+        values = {} if failed else json.loads(signature.encode("outputs", dict(result)))
+        for name, shape in shapes:
+            made[name].append(shape(values.get(name)))
+    columns: dict[str, Sequence[Any]] = {_free(name, frame.columns): column for name, column in made.items()}
+    if any(error is not None for error in errors):
+        columns[_free("error_code", frame.columns)] = [error and error.code for error in errors]
+        columns[_free("error_message", frame.columns)] = [error and str(error) for error in errors]
+    return frame.with_columns(columns)
+
+
+class _NarwhalsFrame:
+    def __init__(self, native: Any) -> None:
+        self._narwhals = _need_narwhals()
+        try:
+            self._frame = self._narwhals.from_native(native, eager_only=True)
+        except TypeError:
+            need_pyarrow()
+            import pyarrow
+
+            self._frame = self._narwhals.from_native(pyarrow.table(native), eager_only=True)
+        self.columns: Sequence[str] = list(self._frame.columns)
+
+    def __len__(self) -> int:
+        return len(self._frame)
+
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        rows: Iterator[Mapping[str, Any]] = self._frame.iter_rows(named=True, buffer_size=CHUNK_ROWS)
+        return rows
+
+    def with_columns(self, made: Mapping[str, Sequence[Any]]) -> Any:
+        backend = self._frame.implementation
+        series = [self._narwhals.new_series(name, list(values), backend=backend) for name, values in made.items()]
+        return self._frame.with_columns(*series).to_native()
+
+
+class _DatasetFrame:
+    """A ``datasets.Dataset`` of Hugging Face."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self.columns: Sequence[str] = list(dataset.column_names)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        return iter(self._dataset)
+
+    def with_columns(self, made: Mapping[str, Sequence[Any]]) -> Any:
+        dataset = self._dataset
+        for name, values in made.items():
+            dataset = dataset.add_column(name, list(values))
+        return dataset
+
+
+def _dataset(rows: Any, name: str) -> DataFrame | None:
+    if name in ("DatasetDict", "IterableDatasetDict"):
+        raise data_refused(f"a {name} has several splits: choose one, for example dataset['train']")
+    return _DatasetFrame(rows) if hasattr(rows, "add_column") and hasattr(rows, "__len__") else None
+
+
+def _need_narwhals() -> Any:
+    try:
+        import narwhals
+    except ImportError:
+        raise ConfigurationError('data frames need narwhals: pip install "dspex[frames]"') from None
+    return narwhals
+
+
+def _frame_value(kind: Type) -> Callable[[Any], Any]:
+    """The values of a column: as in Parquet, but maps are text with JSON, which every library has."""
+    return _json_or_none if _has_map(kind) else arrow_value(kind)
+
+
+def _json_or_none(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _has_map(kind: Type) -> bool:
+    primitive = expand(kind)
+    return primitive.name == "dict" or any(map(_has_map, primitive.args))
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    if name not in taken:
+        return name
+    if (other := f"{name}_output") in taken:
+        raise data_refused(f"the frame has the columns {name!r} and {other!r}: rename one of them")
+    return other

@@ -1,0 +1,179 @@
+"""Parquet, read by pyarrow a few megabytes at a time, whatever the size of the file's row groups."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dspex.data.formats import data_refused
+from dspex.data.row_source import CHUNK_BYTES, CHUNK_ROWS, CellKind, Cells, Survey
+from dspex.data.text_input import digest
+from dspex.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["ArrowChunk", "ParquetFile", "need_pyarrow", "python_rows"]
+
+#: Bytes that are read at once from each column of a row group.
+BUFFER_BYTES = 1024 * 1024
+
+
+def need_pyarrow() -> None:
+    """Raise ConfigurationError, with what to install, where pyarrow is missing."""
+    if find_spec("pyarrow") is None:
+        raise ConfigurationError('Parquet and Arrow need pyarrow: pip install "dspex[parquet]"')
+
+
+class ArrowChunk:
+    """A record batch as a chunk of rows."""
+
+    def __init__(self, begin: int, batch: pyarrow.RecordBatch) -> None:
+        self.begin = begin
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return int(self._batch.num_rows)
+
+    def rows(self) -> Sequence[Cells]:
+        return python_rows(self._batch)
+
+    def arrow(self, schema: pyarrow.Schema, positions: Sequence[int]) -> pyarrow.RecordBatch:
+        picked = self._batch.select(schema.names)
+        return picked if len(positions) == len(self) else picked.take(_indexes(positions))
+
+
+class ParquetFile:
+    """A Parquet file."""
+
+    has_header = True
+    cells: CellKind = "python"
+
+    def __init__(self, path: Path) -> None:
+        need_pyarrow()
+        self.path = path
+
+    def survey(self) -> Survey:
+        with self._opened() as file:
+            names = list(file.schema_arrow.names)
+            rows = int(file.metadata.num_rows)
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise data_refused(f"{self.path}: the column {twice[0]!r} is there twice; rename one of them")
+        return Survey(rows, tuple(names), digest(self.path))
+
+    def chunks(self, begin: int = 0, columns: Sequence[str] | None = None) -> Iterator[ArrowChunk]:
+        with self._opened() as file:
+            groups, index = _groups_from(file, begin)
+            for batch in self._each(file, groups, index, columns):
+                chunk = ArrowChunk(index, batch)
+                index += len(chunk)
+                if index > begin:
+                    skipped = max(begin - chunk.begin, 0)
+                    yield ArrowChunk(chunk.begin + skipped, batch.slice(skipped)) if skipped else chunk
+
+    def schema(self, columns: Sequence[str]) -> pyarrow.Schema:
+        import pyarrow
+
+        with self._opened() as file:
+            known = file.schema_arrow
+        return pyarrow.schema([known.field(name) for name in columns])
+
+    def _each(
+        self, file: Any, groups: list[int], index: int, columns: Sequence[str] | None
+    ) -> Iterator[pyarrow.RecordBatch]:
+        if not groups:
+            return
+        names = None if columns is None else list(columns)
+        rows = _chunk_rows(file.metadata.row_group(groups[0]), names)
+        batches = file.iter_batches(batch_size=rows, row_groups=groups, columns=names, use_threads=False)
+        while True:
+            with self._named(f"after row {index}"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            index += batch.num_rows
+            yield batch
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        from pyarrow import OSFile, parquet
+
+        with OSFile(str(self.path), "rb") as opened:
+            with self._named("its footer"):
+                file = parquet.ParquetFile(opened, buffer_size=BUFFER_BYTES, pre_buffer=False)
+            yield file
+
+    @contextmanager
+    def _named(self, where: str) -> Iterator[None]:
+        """Name the file, and the place in it, in what pyarrow raises for damaged data."""
+        from pyarrow import ArrowException
+
+        try:
+            yield
+        except (ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.filename:
+                raise
+            raise data_refused(f"{self.path}, {where}: this cannot be read as Parquet ({_first_line(error)})") from None
+
+
+def python_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a record batch as Python values; moments to the microsecond."""
+    if not batch.num_columns:
+        return [{} for _ in range(batch.num_rows)]
+    columns = [_python_values(column) for column in batch.columns]
+    names = batch.schema.names
+    return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+
+
+def _python_values(column: pyarrow.Array) -> Sequence[Any]:
+    from pyarrow import duration, time64, timestamp, types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        column = column.dictionary_decode()
+    elif types.is_timestamp(kind) and kind.unit == "ns":
+        column = column.cast(timestamp("us", kind.tz), safe=False)
+    elif types.is_duration(kind) and kind.unit == "ns":
+        column = column.cast(duration("us"), safe=False)
+    elif types.is_time64(kind) and kind.unit == "ns":
+        column = column.cast(time64("us"), safe=False)
+    values: Sequence[Any] = column.to_pylist()
+    if types.is_map(kind):
+        return [None if value is None else dict(value) for value in values]
+    return values
+
+
+def _chunk_rows(group: Any, names: Sequence[str] | None) -> int:
+    """How many rows of these columns are a chunk, by the sizes of a row group."""
+    columns = map(group.column, range(group.num_columns))
+    size = sum(
+        column.total_uncompressed_size
+        for column in columns
+        if names is None or column.path_in_schema.partition(".")[0] in names
+    )
+    return max(min(CHUNK_BYTES * int(group.num_rows) // max(int(size), 1), CHUNK_ROWS), 1)
+
+
+def _groups_from(file: Any, begin: int) -> tuple[list[int], int]:
+    """The row groups from the one that has the row ``begin`` on, and the index of the first row in them."""
+    index = 0
+    for group in range(file.num_row_groups):
+        rows = int(file.metadata.row_group(group).num_rows)
+        if index + rows > begin:
+            return list(range(group, file.num_row_groups)), index
+        index += rows
+    return [], index
+
+
+def _indexes(positions: Sequence[int]) -> Any:
+    import pyarrow
+
+    return pyarrow.array(positions, type=pyarrow.int64())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,202 @@
+"""Rows of a source with outputs, or with errors, beside them, written in any format.
+
+The outputs come from lines of ``dspex batch``: ``{"index", "id", "result"}`` or ``{"index", "id", "error"}``.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, BinaryIO, Protocol, cast
+
+from dspex.data.arrow_types import arrow_type, arrow_value
+from dspex.data.cell_text import cell_text, json_cell
+from dspex.data.formats import FileFormat, data_refused
+from dspex.data.row_source import RowChunk, cells_of
+from dspex.signatures.fields import PLAIN_TEXT, Field, Type
+
+__all__ = ["Line", "MadeColumn", "TableWriter", "error_columns", "open_writer", "result_columns"]
+
+#: A line of ``dspex batch``.
+Line = Mapping[str, Any]
+#: The most rows of a row group of a Parquet file, and about the most bytes.
+GROUP_ROWS, GROUP_BYTES = 20_000, 32 * 1024 * 1024
+_INTEGER = Type("integer")
+
+
+@dataclass(frozen=True, slots=True)
+class MadeColumn:
+    """A column that is made from lines: an output, or a part of an error."""
+
+    name: str
+    type: Type
+    of: Callable[[Line], Any]
+
+
+class TableWriter(Protocol):
+    """Writes a table in one format."""
+
+    def write(self, chunk: RowChunk, positions: Sequence[int], lines: Sequence[Line]) -> None:
+        """Write the rows at these positions of a chunk, each with what its line has."""
+
+    def close(self) -> None:
+        """Write the end of the file; the file itself stays open."""
+
+
+def result_columns(fields: Sequence[Field], taken: Sequence[str]) -> Sequence[MadeColumn]:
+    """A column for each output. One whose name is taken by a column of the input is called ``NAME_output``."""
+    return [MadeColumn(_free(field.name, taken, "output"), field.type, _result(field.name)) for field in fields]
+
+
+def error_columns(taken: Sequence[str]) -> Sequence[MadeColumn]:
+    """The columns of a failure: the number of its row, from 1; the code; the message; the id of its execution."""
+    made = (
+        ("row", _INTEGER, lambda line: line["index"] + 1),
+        ("code", PLAIN_TEXT, lambda line: line["error"]["code"]),
+        ("message", PLAIN_TEXT, lambda line: line["error"]["message"]),
+        ("execution_id", PLAIN_TEXT, lambda line: line["id"]),
+    )
+    return [MadeColumn(_free(name, taken, "error"), kind, of) for name, kind, of in made]
+
+
+def open_writer(
+    file: BinaryIO, format: FileFormat, carried: Sequence[str], made: Sequence[MadeColumn], *,
+    schema: Callable[[Sequence[str]], Any], made_first: bool = False,
+) -> TableWriter:  # fmt: skip
+    """The writer of a table with the columns ``carried`` from the source and those that are ``made``.
+
+    ``schema`` gives the Arrow types of carried columns.
+    """
+    match format.kind:
+        case "parquet":
+            return _ParquetTable(file, schema(carried), made, made_first=made_first)
+        case "jsonl":
+            return _JsonLines(file, carried, compressed=format.compressed)
+    return _Delimited(file, format, carried, made, made_first=made_first)
+
+
+class _Delimited:
+    """CSV and TSV as RFC 4180 has them, with line breaks of one character. Nothing is changed in a cell."""
+
+    def __init__(
+        self, file: BinaryIO, format: FileFormat, carried: Sequence[str], made: Sequence[MadeColumn], *,
+        made_first: bool,
+    ) -> None:  # fmt: skip
+        self._closing = _compressor(file) if format.compressed else None
+        self._text = io.TextIOWrapper(
+            self._closing or file, encoding="utf-8", errors="backslashreplace", newline="", write_through=False
+        )
+        self._writer = csv.writer(self._text, delimiter=format.delimiter, lineterminator="\n")
+        self._carried = carried
+        self._made = made
+        self._made_first = made_first
+        names = [column.name for column in made]
+        self._writer.writerow([*names, *carried] if made_first else [*carried, *names])
+
+    def write(self, chunk: RowChunk, positions: Sequence[int], lines: Sequence[Line]) -> None:
+        rows = chunk.rows()
+        self._writer.writerows(
+            self._record(cells_of(rows[at]), line) for at, line in zip(positions, lines, strict=True)
+        )
+
+    def close(self) -> None:
+        self._text.flush()
+        self._text.detach()
+        if self._closing is not None:
+            self._closing.close()
+
+    def _record(self, cells: Mapping[str, Any], line: Line) -> list[str]:
+        own = [cell_text(cells.get(name)) for name in self._carried]
+        made = [cell_text(column.of(line)) for column in self._made]
+        return made + own if self._made_first else own + made
+
+
+class _JsonLines:
+    """The lines as they are, each with the carried columns as ``row``, if there are any."""
+
+    def __init__(self, file: BinaryIO, carried: Sequence[str], *, compressed: bool) -> None:
+        self._closing = _compressor(file) if compressed else None
+        self._file = cast("IO[bytes]", self._closing or file)
+        self._carried = carried
+
+    def write(self, chunk: RowChunk, positions: Sequence[int], lines: Sequence[Line]) -> None:
+        rows = chunk.rows() if self._carried else ()
+        for at, line in zip(positions, lines, strict=True):
+            whole = {**line, "row": _picked(cells_of(rows[at]), self._carried)} if self._carried else line
+            text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"), default=cell_text)
+            self._file.write(text.encode(errors="backslashreplace") + b"\n")
+
+    def close(self) -> None:
+        if self._closing is not None:
+            self._closing.close()
+
+
+class _ParquetTable:
+    """Carried columns keep their types; outputs have the types of the signature."""
+
+    def __init__(self, file: BinaryIO, carried: Any, made: Sequence[MadeColumn], *, made_first: bool) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        own = pyarrow.schema([(column.name, arrow_type(column.type)) for column in made])
+        first, second = (own, carried) if made_first else (carried, own)
+        self._schema = pyarrow.schema([*first, *second])
+        self._carried = carried
+        self._own = own
+        self._made = [(column.of, arrow_value(column.type)) for column in made]
+        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
+        self._batches: list[pyarrow.RecordBatch] = []
+        self._rows = self._bytes = 0
+
+    def write(self, chunk: RowChunk, positions: Sequence[int], lines: Sequence[Line]) -> None:
+        import pyarrow
+
+        if not positions:
+            return
+        made = {
+            field.name: pyarrow.array([shape(of(line)) for line in lines], type=field.type)
+            for field, (of, shape) in zip(self._own, self._made, strict=True)
+        }
+        own: Any = chunk.arrow(self._carried, positions) if len(self._carried) else None
+        arrays = [made[name] if name in made else own.column(name) for name in self._schema.names]
+        batch = pyarrow.record_batch(arrays, schema=self._schema)
+        self._batches.append(batch)
+        self._rows += len(positions)
+        self._bytes += batch.nbytes
+        if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        if self._batches:
+            self._writer.write_table(pyarrow.Table.from_batches(self._batches, self._schema), row_group_size=self._rows)
+        self._batches, self._rows, self._bytes = [], 0, 0
+
+
+def _result(name: str) -> Callable[[Line], Any]:
+    return lambda line: line["result"].get(name)
+
+
+def _free(name: str, taken: Sequence[str], kind: str) -> str:
+    if name not in taken:
+        return name
+    if (other := f"{name}_{kind}") in taken:
+        raise data_refused(f"the input has the columns {name!r} and {other!r}: rename one of them")
+    return other
+
+
+def _picked(cells: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    return {name: json_cell(cells[name]) for name in names if name in cells}
+
+
+def _compressor(file: BinaryIO) -> gzip.GzipFile:
+    return gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0, filename="")

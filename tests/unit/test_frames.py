@@ -1,0 +1,103 @@
+"""Frames, datasets and examples as rows, and outputs beside them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import dspy
+import pyarrow
+import pytest
+
+import dspex
+from dspex.client.result import Result
+from dspex.data.frames import as_frame, beside, example_inputs, input_rows
+
+SIGNATURE = dspex.signature(
+    ":string ticket, :integer n = 5 -> :string queue, :list(:string) tags, :dict(:string, :integer) counts"
+)
+RESULTS = [
+    Result(queue="bug", tags=["a"], counts={"x": 1}),
+    dspex.ExecutionFailed("it failed", code="rate_limited", execution_id="1", attempts=1, cause={}),
+]
+COLUMNS: dict[str, Any] = {"ticket": ["one", "two"], "n": [1.0, None], "queue": ["expected", "expected"]}
+
+
+def frames() -> dict[str, Any]:
+    made = {"pyarrow": lambda: pyarrow.table(COLUMNS)}
+    for name in ("pandas", "polars"):
+        made[name] = lambda name=name: getattr(pytest.importorskip(name), "DataFrame")(COLUMNS)  # type: ignore[misc]  # noqa: B009
+    return made
+
+
+@pytest.fixture(scope="session")
+def used_polars() -> None:
+    """Polars opens descriptors for the whole process with its first frame."""
+    polars = pytest.importorskip("polars")
+    pytest.importorskip("narwhals")
+    frame = as_frame(polars.DataFrame(COLUMNS))
+    assert frame is not None
+    beside(frame, SIGNATURE, RESULTS).to_dicts()
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "pandas", "polars"])
+def test_a_frame_gets_the_outputs_beside_its_columns(library: str, request: pytest.FixtureRequest) -> None:
+    if library == "polars":
+        request.getfixturevalue("used_polars")
+    pytest.importorskip("narwhals")
+    native = frames()[library]()
+    frame = as_frame(native)
+    assert frame is not None
+    assert list(input_rows(frame, SIGNATURE)) == [{"ticket": "one", "n": 1}, {"ticket": "two"}]
+    made = beside(frame, SIGNATURE, RESULTS)
+    assert type(made) is type(native)
+    rows = (
+        made.to_pylist()
+        if library == "pyarrow"
+        else made.to_dict("records")
+        if library == "pandas"
+        else made.to_dicts()
+    )
+    assert [row["queue"] for row in rows] == ["expected", "expected"]
+    assert (rows[0]["queue_output"], list(rows[0]["tags"]), rows[0]["counts"]) == ("bug", ["a"], '{"x": 1}')
+    assert rows[1]["error_code"] == "rate_limited"
+
+
+def test_pandas_keeps_its_index() -> None:
+    pytest.importorskip("narwhals")
+    pandas = pytest.importorskip("pandas")
+    native = pandas.DataFrame({"ticket": ["one", "two"]}, index=[7, 3])
+    frame = as_frame(native)
+    assert frame is not None
+    made = beside(frame, SIGNATURE, [RESULTS[0], RESULTS[0]])
+    assert list(made.index) == [7, 3]
+    assert list(made["queue"]) == ["bug", "bug"]
+
+
+def test_a_frame_without_a_required_column_is_refused() -> None:
+    pytest.importorskip("narwhals")
+    frame = as_frame(pyarrow.table({"body": ["one"]}))
+    assert frame is not None
+    with pytest.raises(dspex.DspexError, match="no column for 'ticket': its columns are body"):
+        input_rows(frame, SIGNATURE)
+
+
+def test_other_rows_are_no_frame() -> None:
+    for rows in ([{"ticket": "one"}], ({"ticket": "one"} for _ in range(2)), {"ticket": ["one"]}, "text"):
+        assert as_frame(rows) is None
+
+
+def test_an_example_gives_its_inputs() -> None:
+    fields = SIGNATURE.input_fields
+    labelled = dspy.Example(ticket="one", queue="bug")
+    assert example_inputs(labelled, fields) == {"ticket": "one"}
+    assert example_inputs(labelled.with_inputs("ticket", "queue"), fields) == {"ticket": "one", "queue": "bug"}
+    assert example_inputs({"ticket": "one"}, fields) == {"ticket": "one"}
+    assert example_inputs("no mapping", fields) == "no mapping"
+
+
+def test_importing_dspex_imports_no_library_of_tables() -> None:
+    code = "import dspex.client.client, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"pyarrow", "narwhals", "pandas", "polars", "numpy", "IPython"} & set(done.stdout.split()) == set()

@@ -1,0 +1,58 @@
+"""What notebooks show: nothing that a user or a model wrote is markup, and nothing is drawn outside of them."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import dspex
+from dspex.client.batch import Progress
+from dspex.client.notebook.cards import batch_card
+from dspex.client.notebook.live_progress import in_notebook, shown
+from tests.unit.test_surface import ROW
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def test_a_signature_is_a_table() -> None:
+    signature = dspex.signature("question -> answer", description=HOSTILE)
+    text = signature._repr_html_()
+    assert "question" in text
+    assert "<script>" not in text
+
+
+def test_an_execution_is_a_card() -> None:
+    with dspex.Client(database_url="postgresql://127.0.0.1:1/d", broker_url="redis://127.0.0.1:1") as client:
+        row = {**ROW, "error": {**ROW["error"], "message": HOSTILE}}  # type: ignore[dict-item]
+        text = dspex.Execution(client._session, row)._repr_html_()
+    assert "rate_limited: " in text
+    assert "&lt;script&gt;" in text
+    assert "<script>" not in text
+
+
+def test_a_batch_is_a_card() -> None:
+    text = batch_card("id", HOSTILE, Progress(10, 3, 1, 0, 2, 4, 0.5, 12.0), 2)
+    assert "4 of 10, 12 s left" in text
+    assert "<script>" not in text
+
+
+def test_rows_are_counted_in_a_notebook_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not in_notebook()
+    assert list(shown(iter([1, 2, 3]), "qa", 3)) == [1, 2, 3]
+    drawn: list[str] = []
+    handle = SimpleNamespace(update=lambda item: drawn.append(item._repr_html_()))
+
+    def display(item: Any, *, display_id: bool) -> Any:
+        drawn.append(item._repr_html_())
+        return handle
+
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    assert in_notebook()
+    assert list(shown(iter([1, 2, 3]), HOSTILE, 3)) == [1, 2, 3]
+    assert "3 of 3" in drawn[-1]
+    assert "<script>" not in drawn[-1]

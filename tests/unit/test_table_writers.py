@@ -1,0 +1,151 @@
+"""Rows with outputs beside them, in every format, from every format."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+import dspex
+from dspex.cli.batches.batch_tables import write_beside
+from dspex.data import delimited_file, json_lines_file, parquet_file, table_writers
+from dspex.data.formats import FileFormat, format_of
+from dspex.data.row_source import RowSource, open_source
+from dspex.data.table_writers import error_columns, open_writer, result_columns
+
+SIGNATURE = dspex.signature(
+    ":string ticket -> :enum('bug', 'other') queue, :float score, :list(:string) tags, :reasoning_chain why, "
+    ":dict(:string, :integer) counts, :any rest, :date day, :boolean sure".replace("'", '"')
+)
+RESULT = {
+    "queue": "bug", "score": 0.5, "tags": ["a", "b,c"], "why": [{"step": "1", "reasoning": "so"}],
+    "counts": {"x": 1}, "rest": {"y": [1]}, "day": "2026-01-31", "sure": True,
+}  # fmt: skip
+LINES = [{"index": 0, "id": "id-0", "result": RESULT}, {"index": 2, "id": "id-2", "result": RESULT}]
+
+
+def source_of(path: Path) -> RowSource:
+    if path.suffix == ".parquet":
+        columns = {
+            "ticket": ["one", "two", "three"],
+            "at": [datetime(2026, 1, 1, tzinfo=UTC)] * 3,
+            "price": [Decimal("1.50")] * 3,
+        }  # fmt: skip
+        parquet.write_table(pyarrow.table(columns), path)
+    elif path.suffix == ".csv":
+        path.write_text('ticket,at,price\none,x,1.50\n"two, or more",x,1.50\nthree,"x\ny",1.50\n')
+    else:
+        path.write_text("".join(json.dumps({"ticket": each, "price": 1.5, "at": "x"}) + "\n" for each in "abc"))
+    return open_source(path, format_of(path))
+
+
+def written(source: RowSource, format: FileFormat, lines: list[Any] = LINES, *, errors: bool = False) -> bytes:
+    columns = source.survey().columns
+    made = error_columns(columns) if errors else result_columns(SIGNATURE.output_fields, columns)
+    file = io.BytesIO()
+    writer = open_writer(file, format, columns, made, schema=source.schema, made_first=errors)
+    write_beside(source, iter(lines), writer)
+    writer.close()
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("given", ["in.csv", "in.jsonl", "in.parquet"])
+def test_csv_has_the_columns_of_the_input_and_the_outputs(tmp_path: Path, given: str) -> None:
+    text = written(source_of(tmp_path / given), FileFormat("csv")).decode()
+    first, second = csv.DictReader(io.StringIO(text))
+    assert list(first) == [*source_of(tmp_path / given).survey().columns, *(f.name for f in SIGNATURE.output_fields)]
+    assert (first["queue"], first["score"], first["sure"], first["day"]) == ("bug", "0.5", "true", "2026-01-31")
+    for name in ("tags", "why", "counts", "rest"):
+        assert json.loads(second[name]) == RESULT[name]
+
+
+def test_csv_keeps_each_cell_as_it_is(tmp_path: Path) -> None:
+    source = source_of(tmp_path / "in.csv")
+    rows = list(csv.reader(io.StringIO(written(source, FileFormat("csv")).decode())))
+    assert [row[:3] for row in rows[1:]] == [["one", "x", "1.50"], ["three", "x\ny", "1.50"]]
+
+
+@pytest.mark.parametrize("given", ["in.csv", "in.jsonl", "in.parquet"])
+def test_parquet_has_types(tmp_path: Path, given: str) -> None:
+    table = parquet.read_table(io.BytesIO(written(source_of(tmp_path / given), FileFormat("parquet"))))
+    first = table.to_pylist()[0]
+    assert (first["queue"], first["score"], first["sure"], first["day"]) == ("bug", 0.5, True, date(2026, 1, 31))
+    assert (first["tags"], first["why"], dict(first["counts"])) == (RESULT["tags"], RESULT["why"], RESULT["counts"])
+    assert json.loads(first["rest"]) == RESULT["rest"]
+    if given == "in.parquet":
+        assert table.schema.field("price").type == source_of(tmp_path / given).schema(["price"]).field("price").type
+        assert first["price"] == Decimal("1.50")
+        assert [row["ticket"] for row in table.to_pylist()] == ["one", "three"]
+
+
+def test_compressed_json_lines_are_the_lines_with_the_other_columns(tmp_path: Path) -> None:
+    source = source_of(tmp_path / "in.jsonl")
+    lines = gzip.decompress(written(source, FileFormat("jsonl", compressed=True))).splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {**line, "row": {"ticket": ticket, "price": 1.5, "at": "x"}} for line, ticket in zip(LINES, "ac", strict=True)
+    ]
+
+
+@pytest.mark.parametrize("format", [FileFormat("csv"), FileFormat("parquet")], ids=str)
+def test_errors_have_their_row(tmp_path: Path, format: FileFormat) -> None:
+    error = {"code": "rate_limited", "message": "wait"}
+    lines = [{"index": 1, "id": None, "error": error}, {"index": 2, "id": "id-2", "error": error}]
+    found = written(source_of(tmp_path / "in.csv"), format, lines, errors=True)
+    if format.kind == "csv":
+        rows: list[Any] = list(csv.DictReader(io.StringIO(found.decode())))
+    else:
+        rows = parquet.read_table(io.BytesIO(found)).to_pylist()
+    assert [(int(row["row"]), row["code"], row["message"]) for row in rows] == [
+        (2, "rate_limited", "wait"), (3, "rate_limited", "wait"),
+    ]  # fmt: skip
+    assert [row["ticket"] for row in rows] == ["two, or more", "three"]
+
+
+def test_an_output_whose_name_is_taken_gets_another() -> None:
+    fields = dspex.signature("ticket -> queue").output_fields
+    assert [column.name for column in result_columns(fields, ["ticket", "queue"])] == ["queue_output"]
+    with pytest.raises(dspex.DspexError, match="rename one of them"):
+        result_columns(fields, ["queue", "queue_output"])
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl", "in.parquet"])
+def test_long_rows_are_read_and_written_few_at_a_time(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (delimited_file, json_lines_file, parquet_file):
+        monkeypatch.setattr(module, "CHUNK_BYTES", 2**19)
+    monkeypatch.setattr(table_writers, "GROUP_BYTES", 2**21)
+    texts = [f"{n}{'x' * 2**16}" for n in range(50)]
+    path = tmp_path / name
+    if name == "in.parquet":
+        parquet.write_table(pyarrow.table({"ticket": texts}), path)
+    elif name == "in.csv":
+        path.write_text("ticket\n" + "\n".join(texts))
+    else:
+        path.write_text("".join(f'{{"ticket": "{text}"}}\n' for text in texts))
+    source = open_source(path, format_of(path))
+    chunks = [(chunk.begin, len(chunk)) for chunk in source.chunks()]
+    assert max(length for _, length in chunks) <= 9
+    assert [begin for begin, _ in chunks] == [sum(length for _, length in chunks[:n]) for n in range(len(chunks))]
+    lines = [{"index": n, "id": "", "result": RESULT} for n in range(50)]
+    whole = parquet.ParquetFile(io.BytesIO(written(source, FileFormat("parquet"), lines)))
+    assert (whole.metadata.num_rows, whole.metadata.num_row_groups) == (50, 2)
+
+
+def test_parquet_can_begin_at_any_row(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    parquet.write_table(pyarrow.table({"n": list(range(2500))}), path, row_group_size=700)
+    source = open_source(path, format_of(path))
+    for begin in (0, 1, 699, 700, 1200, 2499, 2500):
+        chunks = list(source.chunks(begin))
+        assert [row["n"] for chunk in chunks for row in chunk.rows()] == list(range(begin, 2500))  # type: ignore[index]
+        assert [chunk.begin for chunk in chunks[:1]] == ([begin] if begin < 2500 else [])
