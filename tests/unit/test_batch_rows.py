@@ -68,7 +68,9 @@ def test_rows_are_taken_in_groups() -> None:
     ],
 )
 def test_progress(counts: dict[str, int], per_second: float, eta: float | None) -> None:
-    progress = Progress.of({"counts": counts, "cost_usd": 0.25, "unpriced": 2, "per_second": per_second})
+    progress = Progress.of(
+        {"counts": counts, "cost_usd": 0.25, "unpriced": 2, "bundled": 0, "saved_usd": 0.0, "per_second": per_second}
+    )
     assert progress.total == sum(counts.values())
     assert progress.eta_seconds == eta
     assert (progress.cost_usd, progress.unpriced) == (0.25, 2)
