@@ -40,8 +40,9 @@ def generate(path: Path, size: int, *, carried: int = 0) -> int:
     count = max(PIECE_BYTES // (carried or 1000), 1)
     rows = 0
     with path.open("wb") as file:
-        writer = parquet.ParquetWriter(file, _piece(0, 1, carried).schema, compression="none", use_dictionary=False)
-        writer = writer if path.suffix == ".parquet" else None
+        schema = _piece(0, 1, carried).schema
+        plain = {"compression": "none", "use_dictionary": False}
+        writer = parquet.ParquetWriter(file, schema, **plain) if path.suffix == ".parquet" else None
         while file.tell() < size:
             piece = _piece(rows, count, carried)
             if writer is not None:
