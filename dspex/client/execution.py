@@ -235,15 +235,19 @@ class ExecutionSnapshot:
 
     async def _finish(self, driver: Driver, timeout: float | None) -> Result:  # noqa: ASYNC109 - in the errors' text
         """Wait, update the snapshot and return the result: see :meth:`Execution.result`."""
-        if not self.status.is_final:
-            since = self._row.get("submitted_at")
-            row = None if timeout == 0 else await _final_row(driver, self.id, timeout, since)
-            self._row = await driver.call(partial(self._session.row, self.id)) if row is None else row
+        await self._settle(driver, timeout)
         if self.status.is_final:
             return await driver.call(partial(recorded_result, self._session, self._row))
         if timeout == 0:
             raise ResultNotReady(f"execution {self.id} is {self.status}", execution_id=str(self.id))
         raise await driver.call(partial(self._session.timed_out, self._row, timeout))
+
+    async def _settle(self, driver: Driver, timeout: float | None) -> None:  # noqa: ASYNC109 - it ends, and raises nothing
+        """Wait, and update the snapshot, which is not final when ``timeout`` seconds have passed."""
+        if not self.status.is_final:
+            since = self._row.get("submitted_at")
+            row = None if timeout == 0 else await _final_row(driver, self.id, timeout, since)
+            self._row = await driver.call(partial(self._session.row, self.id)) if row is None else row
 
 
 def _without_extra(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ __all__ = ["execution_data", "shown_values"]
 
 def execution_data(execution: ExecutionSnapshot) -> dict[str, Any]:
     """An execution without its inputs and result."""
-    error = execution.shown_error
+    error, metrics = execution.shown_error, execution.metrics
     return {
         "id": str(execution.id),
         "program": execution.program,
@@ -30,7 +30,7 @@ def execution_data(execution: ExecutionSnapshot) -> dict[str, Any]:
         "adapter_used": execution.adapter_used,
         "cause_code": execution.cause_code,
         "error": None if error is None else error.as_dict(),
-        "metrics": {name: getattr(execution.metrics, name) for name in execution.metrics.__slots__},
+        "metrics": {name: getattr(metrics, name) for name in metrics.__slots__},
         "metadata": execution.metadata,
         "action_results": execution.shown_action_results,
         "trace_id": execution.trace_id,

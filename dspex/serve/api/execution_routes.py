@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from dspex.client.execution import AsyncExecution
 from dspex.client.shown.execution_data import execution_data, shown_values
-from dspex.errors import DspexError, ExecutionTimedOut, FieldError, ResultNotReady, ValidationError
+from dspex.errors import FieldError, ValidationError
 from dspex.serve import gateway_metrics
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.event_stream import event_stream
@@ -40,7 +40,7 @@ async def post_execution(request: Request) -> Response:
     headers = {"Location": f"{request.scope.get('root_path', '')}/v1/executions/{execution.id}"}
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait:g}"
-        await _settle(execution, wait)
+        await execution._settle(gateway.session.driver, wait)
     if execution.status.is_final:
         return json_reply(await whole(gateway, execution), 200, headers)
     return json_reply(execution_data(execution), 202, headers)
@@ -66,7 +66,7 @@ async def get_execution(request: Request) -> Response:
     gateway, _, execution = await _seen(request, "read")
     wait = preferred_wait(request, gateway.settings.serve_max_wait_seconds)
     if wait is not None:
-        await _settle(execution, wait)
+        await execution._settle(gateway.session.driver, wait)
     return json_reply(await whole(gateway, execution))
 
 
@@ -143,17 +143,6 @@ async def whole(gateway: Gateway, execution: AsyncExecution) -> Mapping[str, Any
     """An execution as JSON-friendly data, with its inputs and its result."""
     inputs, result = await gateway.call(shown_values, gateway.session, execution._row)
     return {**execution_data(execution), "inputs": inputs, "result": result}
-
-
-async def _settle(execution: AsyncExecution, seconds: float) -> None:
-    """Wait until an execution is final, for so long at most. Its outcome is in its snapshot."""
-    try:
-        await execution.result(seconds)
-    except (ExecutionTimedOut, ResultNotReady):
-        return
-    except DspexError:
-        if not execution.status.is_final:  # not the execution's own failure
-            raise
 
 
 async def _seen(request: Request, scope: str) -> tuple[Gateway, Principal, AsyncExecution]:
