@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Self, cast
@@ -50,7 +50,7 @@ class Metrics:
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Metrics:
         """The metrics in a stored mapping; unknown names in it are ignored."""
-        known = {f.name for f in fields(cls)}
+        known = cls.__dataclass_fields__
         return cls(**{name: value for name, value in (stored or {}).items() if name in known})
 
 
