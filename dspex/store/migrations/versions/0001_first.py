@@ -448,7 +448,7 @@ CREATE TRIGGER audit_events_no_truncate BEFORE TRUNCATE ON dspex.audit_events_de
 -- owner's, so a role that may insert does not pass for this function by its setting.
 CREATE TRIGGER audit_events_of_transitions AFTER INSERT ON dspex.audit_events
     FOR EACH ROW WHEN (NEW.seq > 1 AND (current_setting('dspex.appending', true) IS DISTINCT FROM 'on'
-        OR NOT has_table_privilege('dspex.audit_events', 'TRIGGER')))
+        OR NOT has_table_privilege('dspex.audit_events'::regclass, 'TRIGGER')))
     EXECUTE FUNCTION dspex.check_entry();
 
 -- Append to the trails of these executions the entries that their rows end with since the transition that calls it. A

@@ -1,14 +1,22 @@
-"""Many users who each submit one no-op and wait for it, one producer process and one worker process."""
+"""Many users who each submit a no-op and wait, one producer process and one worker process; and submits alone."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import psycopg
+import redis
+from uuid_utils.compat import uuid7
+
+from dspex.client.client import Client
 from tests.performance.bench.context import ROOT, Context
 from tests.performance.bench.figures import Figure, Goal, at_least, at_most, percentile, ratio
 from tests.performance.bench.queues import QUEUES, Queue
@@ -17,6 +25,8 @@ from tests.processes import mortal
 
 TASKS, THREADS = "DSPex, tasks", "DSPex, threads"
 PEERS = ("taskiq", "DBOS", "Celery", "dramatiq")
+#: They lose queued work with Redis.
+FORGETFUL = ("taskiq", "Celery", "dramatiq")
 USERS = (1, 10, 50, 200)
 SECONDS = 5.0
 RATE = "results/s of users who wait"
@@ -27,12 +37,16 @@ Waits = Mapping[str, Any]
 def run(context: Context) -> list[Figure]:
     counts = (1, 50) if context.quick else USERS
     found: dict[tuple[str, int], list[Waits]] = {}
+    alone: dict[str, list[float]] = {}
     for _ in range(context.repeats):
         for name, measure in contenders(context).items():
             for users, waits in measure(counts).items():
                 found.setdefault((name, users), []).append(waits)
                 context.told(f"{name}, {users} users: {_rate(waits):,.0f}/s, p50 {_ms(waits, 50):.1f} ms")
-    return [*_curve(found), *_compared(found)]
+        for name, rate in submits_alone(context).items():
+            alone.setdefault(name, []).append(rate)
+            context.told(f"{name}: {rate:,.0f}/s")
+    return [*_curve(found), *_compared(found), *_submits(alone)]
 
 
 def contenders(context: Context) -> Mapping[str, Callable[[Sequence[int]], Mapping[int, Waits]]]:
@@ -92,21 +106,93 @@ def _curve(found: Mapping[tuple[str, int], Sequence[Waits]]) -> list[Figure]:
 
 
 def _compared(found: Mapping[tuple[str, int], Sequence[Waits]]) -> list[Figure]:
-    """The goals: results of users who wait, beside the fastest that forgets and beside DBOS."""
+    """The goals: users who wait, beside the fastest that forgets, beside DBOS and beside taskiq."""
+
+    def values(of: Callable[[Waits], float], name: str, users: int) -> list[float]:
+        return [of(waits) for waits in found[name, users]]
+
+    def best(of: Callable[[Waits], float], choose: Callable[..., float], names: Sequence[str], at: int) -> list[float]:
+        return [choose(each) for each in zip(*(values(of, name, at) for name in names), strict=True)]
+
+    def beside(
+        what: str, of: Callable[[Waits], float], ours: str, at: int, names: Sequence[str], choose: Callable[..., float],
+        goal: Goal,
+    ) -> Figure:  # fmt: skip
+        name = f"{what}, {ours}, {at}, to {'the best of ' if len(names) > 1 else ''}{', '.join(names)}"
+        return ratio(name, values(of, ours, at), best(of, choose, names, at), goal)
+
+    p50, p99 = partial(_ms, percent=50), partial(_ms, percent=99)
     figures = []
-    for ours, users in [key for key in found if key[0] in (TASKS, THREADS) and key[1] >= 50]:
-        mine = [_rate(waits) for waits in found[ours, users]]
-        others: Sequence[str] = ("taskiq", "Celery", "dramatiq") if ours == TASKS else ("DBOS", "dramatiq")
-        rates = [[_rate(waits) for waits in found[name, users]] for name in others]
-        fastest = [max(each) for each in zip(*rates, strict=True)]
-        figures.append(ratio(f"{RATE}, {ours}, {users}, to the fastest of {', '.join(others)}", mine, fastest, _TWICE))
-        if ours == TASKS:
-            durable = [_rate(waits) for waits in found["DBOS", users]]
-            figures.append(ratio(f"{RATE}, {ours}, {users}, to DBOS", mine, durable, at_least(4)))
-    if (TASKS, 50) in found:
-        cpu = [_cpu(waits) for waits in found[TASKS, 50]]
-        figures.append(Figure("client CPU of a result at 50 users", TASKS, "ms", cpu, at_most(1)))
+    for at in sorted({users for _, users in found if users >= 50}):
+        figures.append(beside(RATE, _rate, TASKS, at, FORGETFUL, max, at_least(2)))
+        figures.append(beside(RATE, _rate, TASKS, at, ("DBOS",), max, at_least(4)))
+    figures += [
+        beside("p50", p50, TASKS, 50, PEERS, min, at_most(1)),
+        beside("p99", p99, TASKS, 50, PEERS, min, at_most(1)),
+        beside("p50", p50, TASKS, 1, ("taskiq",), min, at_most(1.5)),
+        Figure("client CPU of a result at 50 users", TASKS, "ms", values(_cpu, TASKS, 50), at_most(1)),
+        beside("client CPU of a result", _cpu, TASKS, 50, ("taskiq",), min, at_most(1)),
+        beside(RATE, _rate, THREADS, 50, ("DBOS", "dramatiq"), max, at_least(2)),
+    ]
     return figures
 
 
-_TWICE: Goal = at_least(2)
+# --------------------------------------------------------------------------------------------- submits by themselves
+
+RAW, ONE, MANY = "INSERT, commit and LPUSH", "submit, one by one", "submit, 50 threads"
+
+
+def submits_alone(context: Context) -> dict[str, float]:
+    """Submits a second without a worker, beside what a producer without any promise does in the same process."""
+    seconds = context.size(3, 1)
+    with context.deployment() as client:
+        client.deploy(program())
+
+        def submit() -> None:
+            client.submit("noop", {"question": "?"})
+
+        with raw(client) as insert_and_push:
+            return {
+                RAW: rate(insert_and_push, seconds, threads=1),
+                ONE: rate(submit, seconds, threads=1),
+                MANY: rate(submit, seconds, threads=50),
+            }
+
+
+@contextmanager
+def raw(client: Client) -> Iterator[Callable[[], None]]:
+    backends = client.settings.backends()
+    url, broker_url = backends.database_url, backends.broker_url
+    with psycopg.connect(url, autocommit=True) as connection, redis.Redis.from_url(broker_url) as queue:
+        connection.execute("CREATE TABLE raw (id uuid PRIMARY KEY, inputs json NOT NULL)")
+
+        def insert_and_push() -> None:
+            id = uuid7()
+            connection.execute("INSERT INTO raw VALUES (%s, %s)", (id, '{"question": "?"}'))
+            queue.lpush("raw", str(id))
+
+        yield insert_and_push
+
+
+def rate(work: Callable[[], None], seconds: float, *, threads: int) -> float:
+    """How often a second the threads do the work."""
+    work()
+    ends = time.perf_counter() + seconds
+
+    def repeat() -> int:
+        count = 0
+        while time.perf_counter() < ends:
+            work()
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(each.result() for each in [pool.submit(repeat) for _ in range(threads)]) / seconds
+
+
+def _submits(alone: Mapping[str, Sequence[float]]) -> list[Figure]:
+    return [
+        *(Figure("submits alone", name, "/s", rates) for name, rates in alone.items()),
+        ratio(f"{ONE}, to {RAW}", alone[ONE], alone[RAW], at_least(0.6)),
+        ratio(f"{MANY}, to {RAW}", alone[MANY], alone[RAW], at_least(3)),
+    ]
