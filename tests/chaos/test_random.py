@@ -10,8 +10,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -37,6 +38,8 @@ __all__ = ["model_server"]
 
 DELAYS_MS = (50, 100, 200, 350, 500)
 WORKERS = 3
+#: The threads that submit at the same time.
+SUBMITTERS = 20
 KILL_SECONDS = 2.0
 SETTINGS = {
     "DSPEX_LEASE_SECONDS": 3,
@@ -188,12 +191,13 @@ def restart(servers: EmbeddedServers) -> None:
 
 
 class Producer:
-    """Submits the rows over ``seconds``, in a thread; what a backend refuses is submitted again under the same key."""
+    """Submits the rows over ``seconds``, so many threads at once; what a backend refuses is submitted again under the
+    same key. ``ids`` are in the order of the rows."""
 
     def __init__(self, client: Client, rows: Sequence[dict[str, Any]], seconds: float) -> None:
         self._client = client
         self._rows = rows
-        self._pause = seconds / len(rows)
+        self._pause = seconds / len(rows) * SUBMITTERS
         self._thread = threading.Thread(target=self._run, name="producer")
         self.ids: list[UUID] = []
 
@@ -205,17 +209,23 @@ class Producer:
         self._thread.join()
 
     def _run(self) -> None:
-        for number, row in enumerate(self._rows):
-            wait_for(partial(self._submit, number, row), "Postgres to be back", timeout=60)
-            time.sleep(self._pause)
+        numbers = range(len(self._rows))
+        with ThreadPoolExecutor(SUBMITTERS) as threads:
+            for begin in numbers[::SUBMITTERS]:
+                self.ids += threads.map(self._submit, numbers[begin : begin + SUBMITTERS])
+                time.sleep(self._pause)
 
-    def _submit(self, number: int, row: dict[str, Any]) -> bool:
-        try:
-            name = "waits" if waits(row) else "qa"
-            self.ids.append(self._client.submit(name, row, idempotency_key=f"row {number}").id)
-        except dspex.BackendUnavailable:
-            return False
-        return True
+    def _submit(self, number: int) -> UUID:
+        row, stored = self._rows[number], list[UUID]()
+
+        def submit() -> bool:
+            with suppress(dspex.BackendUnavailable):
+                name = "waits" if waits(row) else "qa"
+                stored.append(self._client.submit(name, row, idempotency_key=f"row {number}").id)
+            return bool(stored)
+
+        wait_for(submit, "Postgres to be back", timeout=60)
+        return stored[0]
 
 
 def payments(
