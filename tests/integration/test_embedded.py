@@ -169,6 +169,7 @@ def test_any_path_will_do(tmp_path: Path, name: str) -> None:
 
 
 def test_two_homes_do_not_meet(tmp_path: Path) -> None:
+    copy_home(tmp_path / "b")
     with EmbeddedServers(tmp_path / "a", durable=False) as a, EmbeddedServers(tmp_path / "b", durable=False) as b:
         assert len({a.postgres.port, a.redis.port, b.postgres.port, b.redis.port}) == 4
         write(a.database_url, a.broker_url)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,16 @@ from dspex.settings import Backends
 from tests.processes import WorkerProcess
 from tests.serving import serving
 
-mcp = pytest.importorskip("mcp")
+# It is imported in the test that needs it: an import takes a second, in each process of the tests.
+pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="the extra mcp is not installed")
+
 VERSION = "2025-06-18"
 QA = dspex.signature('signature qa "Answer a question": :string(max_length=40) question -> :string answer')
 PROGRAM = dspex.Program("qa", QA, adapter="scripted", module_options={"outputs": {"answer": "Paris"}})
 
 
 async def test_a_program_is_a_tool(backends: Backends, client: Client, tmp_path: Path) -> None:
+    mcp: Any = import_module("mcp")
     client.deploy(PROGRAM)
     worker = WorkerProcess(backends, tmp_path / "worker.log", {})
     try:

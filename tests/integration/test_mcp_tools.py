@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.compat.server import CompatServer
 from tests.waiting import wait_for
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
-pytest.importorskip("mcp", reason="the extra mcp is not installed")
+pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="the extra mcp is not installed")
 
 QA = dspex.signature("question -> answer")
 ASKED = {"question": "How warm is Paris?"}

@@ -44,7 +44,7 @@ def worker_id(database: Database) -> UUID:
 
 def register(database: Database) -> UUID:
     id: UUID = uuid7()
-    options: dict[str, Any] = {"host": "h", "pid": 1, "version": "0", "concurrency": 10, "lease_seconds": 5}
+    options: dict[str, Any] = {"host": "h", "pid": 1, "version": "0", "concurrency": 100, "lease_seconds": 5}
     database.run(lambda connection: workers.register(connection, id=id, **options))
     return id
 

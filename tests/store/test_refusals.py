@@ -35,7 +35,7 @@ ME = uuid7()
 def refusing(database: Database) -> Refusing:
     database.run(
         lambda connection: workers.register(
-            connection, id=ME, host="here", pid=1, version="0", concurrency=1, lease_seconds=60
+            connection, id=ME, host="here", pid=1, version="0", concurrency=100, lease_seconds=60
         )
     )
     return Refusing(database)
