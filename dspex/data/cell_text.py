@@ -58,7 +58,7 @@ def text_value_reader(kind: Type) -> Read:
         if booleans and (found := _BOOLEANS.get(text.strip().lower())) is not None:
             return found
         try:
-            return read(json.loads(text, parse_constant=_no_constant))
+            return read(_STRICT.decode(text))
         except (ValueError, RecursionError):
             return text
 
@@ -109,6 +109,10 @@ def _or_as_it_is(read: Read) -> Read:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+#: JSON without NaN and Infinity. It is made once: `json.loads` with options makes one for each text.
+_STRICT = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _plain(value: Any) -> Any:

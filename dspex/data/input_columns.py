@@ -78,7 +78,7 @@ class InputColumns:
 
     def inputs(self, row: Cells) -> Mapping[str, Any] | ValidationError:
         """The inputs in a row. What is not a row is returned as it is, for its error."""
-        if not isinstance(row, Mapping):
+        if type(row) is not dict and not isinstance(row, Mapping):
             return row
         if self._cells == "json":
             return {name: read(row[column]) for name, column, read in self._readers if column in row}

@@ -19,7 +19,8 @@ __all__ = ["run_batch"]  # a fixture
     ("source", "output"),
     [
         long("in.jsonl", "out.jsonl"),
-        long("in.csv", "out.parquet"),
+        long("in.csv", "out.csv"),
+        long("in.parquet", "out.parquet"),
         long("in.parquet", "out.csv"),
         long("in.csv", "out.jsonl"),
     ],

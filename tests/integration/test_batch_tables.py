@@ -91,7 +91,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [{**line["row"], **line["result"]} for line in lines]
 
 
-@pytest.mark.parametrize(("source", "output"), [("in.csv", "out.csv"), ("in.parquet", "out.parquet")])
+@pytest.mark.parametrize(("source", "output"), [("in.csv", "out.parquet")])
 def test_killed_again_and_again_it_has_each_row_once(
     client: Client, start_worker: StartWorker, run_batch: RunBatch, tmp_path: Path, source: str, output: str
 ) -> None:

@@ -20,7 +20,7 @@ from dspex.client.client import Client
 from dspex.data.text_input import digest
 from tests.performance.bench.context import ROOT, Context
 from tests.performance.bench.figures import Figure, alternate, at_least, at_most, ratio
-from tests.performance.bench_batch_files import RESULT, SIGNATURE, generate
+from tests.performance.bench_batch_files import RESULT, SIGNATURE, generate, most_mib
 from tests.processes import dspex_command, environment_of
 
 FORMATS = ("csv", "parquet")
@@ -106,10 +106,12 @@ def _until_done(client: Client, source: Path, kills: list[str]) -> Runs:
 
 def _ended(command: list[str], environment: dict[str, str]) -> tuple[int, float]:
     """The exit code of a command, and the most memory of its process."""
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss / 1024
+    most = 0.0
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            most = max(most, most_mib(process.pid))
+            time.sleep(0.02)
+    return process.returncode, most
 
 
 def _module() -> dict[str, str]:
