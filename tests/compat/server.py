@@ -12,12 +12,14 @@ import re
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from dspex.testing.scripted_model import schema_example
 
 __all__ = ["CompatServer"]
 
+ROOT = str(Path(__file__).parents[2])
 _NOTE = re.compile(r"\{(\w+)\}\s+# note: the value you produce (.*)")
 
 
@@ -73,7 +75,8 @@ class CompatServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                body = json.loads(sent.replace(ROOT, "<root>"))  # in the tracebacks that agents show
                 if self.path == "/begin":
                     server.begin(body["answers"], body["steps"])
                     self._reply({})

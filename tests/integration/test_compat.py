@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,18 @@ async def test_a_tool_that_answered_is_not_called_again(name: str, server: Compa
     assert agents.BOOKED == ["Paris"]
     assert await _attempt(pattern, server, adapter, calls, 2) == first
     assert (agents.BOOKED, server.requests()) == (["Paris"], [])
+
+
+@pytest.mark.parametrize("name", ["broken_tool", "broken_tool_awaited"])
+async def test_an_agent_shows_the_model_dspys_traceback_of_a_tool(
+    name: str, server: CompatServer, adapter: DspyAdapter
+) -> None:
+    await _attempt(PATTERNS[name], server, adapter, MemoryCalls(), 1)
+    shown = server.requests()[1]["messages"][-1]["content"]
+    files = [Path(file) for file in re.findall(r'File "([^"]+)"', shown)]
+    assert [file.name for file in files[-2:]] == ["tool.py", "agents.py"]
+    assert not [file for file in files if "workers" in file.parts]
+    assert "ValueError: no weather for Paris" in shown
 
 
 @pytest.mark.parametrize(

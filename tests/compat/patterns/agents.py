@@ -348,3 +348,41 @@ class RecordsOfTools(dspy.Module):
         found = self.agent(question=question)
         _, trip = found.trajectory["observation_0"]
         return dspy.Prediction(answer=f"{found.answer}: {trip.place.country} on {trip.day:%A}")
+
+
+@pattern(QA, ASK, steps=(("broken", {"city": "Paris"}), ("finish", {})))
+class BrokenTool(dspy.Module):
+    """The agent shows the model what a tool raised, with DSPy's traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.agent = dspy.ReAct(QA, tools=[broken], max_iters=3)
+
+    def forward(self, question):
+        return self.agent(question=question)
+
+
+@pattern(QA, ASK, steps=(("broken", {"city": "Paris"}), ("finish", {})))
+class BrokenToolAwaited(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.agent = dspy.ReAct(QA, tools=[broken], max_iters=3)
+
+    async def aforward(self, question):
+        return await self.agent.acall(question=question)
+
+
+async def broken_later(city: str) -> str:
+    """Never works, awaited."""
+    await asyncio.sleep(0)
+    return broken(city)
+
+
+@pattern(QA, ASK, steps=(("broken_later", {"city": "Paris"}), ("finish", {})))
+class BrokenAsyncTool(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.agent = dspy.ReAct(QA, tools=[broken_later], max_iters=3)
+
+    async def aforward(self, question):
+        return await self.agent.acall(question=question)

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
+from types import TracebackType
 from typing import Any
 
 import dspy
@@ -20,7 +22,7 @@ from dspy.clients import base_lm, execution
 from dspy.clients.lm import LM
 from dspy.dsp.utils.settings import Settings, dotdict, main_thread_config, thread_local_overrides
 from dspy.streaming.streaming_listener import StreamListener
-from dspy.utils import parallelizer
+from dspy.utils import exceptions, parallelizer
 
 from dspex.program.modules import is_within
 from dspex.program.program import Program
@@ -48,7 +50,11 @@ _configured: ContextVar[dict[str, Any] | None] = ContextVar("configured", defaul
 # DSPy's function of the same name hides the module.
 syncify: Any = import_module("dspy.utils.syncify")
 
+#: The modules of DSPy whose agents show the model the errors of tools.
+AGENTS = [import_module(name) for name in ("dspy.predict.react", "dspy.predict.react_v2") if find_spec(name)]
+
 _select_engine = execution._engine
+_format_error = exceptions.format_error_for_lm
 _canonical = execution._canonical
 _configure = Settings.configure
 _run_async = syncify.run_async
@@ -67,6 +73,8 @@ def install() -> None:
     dspy.Tool.acall = acall_tool
     dspy.Tool.__call__ = call_tool
     StreamListener.__init__ = _listen
+    for module in AGENTS:
+        module.format_error_for_lm = _error_for_model
     base_lm.GLOBAL_HISTORY = _History(base_lm.GLOBAL_HISTORY)
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     hand_on_context()
@@ -219,6 +227,27 @@ def _listen(self: Any, *arguments: Any, **named: Any) -> None:
     _listen_plain(self, *arguments, **named)
     known = self.adapter_identifiers
     known |= {"RepairingChat": known["ChatAdapter"], "RepairingJson": known["JSONAdapter"]}
+
+
+def _error_for_model(error: BaseException, *, traceback_frames: int = 0) -> str:
+    """An error as DSPy's agents show it to the model: without the lines of this package, which DSPy does not have."""
+    if current_run.get() is not None:
+        error = error.with_traceback(_without_ours(error.__traceback__))
+    return str(_format_error(error, traceback_frames=traceback_frames))
+
+
+def _without_ours(found: TracebackType | None) -> TracebackType | None:
+    if found is None:
+        return None
+    inner = _without_ours(found.tb_next)
+    module = str(found.tb_frame.f_globals.get("__name__"))
+    if is_within(module, _OURS):
+        return inner
+    return TracebackType(inner, found.tb_frame, found.tb_lasti, found.tb_lineno)
+
+
+#: What is between an agent of DSPy and a tool's function in a worker, and nowhere else.
+_OURS = ("workers", "asyncio.threads", "concurrent.futures")
 
 
 class _History(list[Any]):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import lru_cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 import dspy
@@ -47,8 +48,7 @@ async def acall_tool(self: dspy.Tool, **arguments: Any) -> Any:
         return _known_value(known)
     try:
         with tool_call(self.name), key_of_call(call.key), call:
-            parsed = self._validate_and_parse_args(**arguments)
-            result = await _result(self.func, parsed, call.policy.timeout, in_thread=hosted.loop.is_here)
+            result = await _result(self, arguments, call.policy.timeout, in_thread=hosted.loop.is_here)
             call.show(result)
     except Exception as error:
         failed = error
@@ -94,21 +94,32 @@ def _tool_of(function: Callable[..., Any]) -> dspy.Tool:
     return dspy.Tool(function)
 
 
-async def _result(
-    function: Callable[..., Any], arguments: Mapping[str, Any], seconds: float | None, *, in_thread: bool
-) -> Any:
+async def _result(tool: dspy.Tool, arguments: Mapping[str, Any], seconds: float | None, *, in_thread: bool) -> Any:
     """Raises TimeoutError when the call takes longer than ``seconds``."""
     try:
         async with asyncio.timeout(seconds) as limit:
-            if _is_async(function) or not in_thread:
-                result = function(**arguments)
-            else:
-                result = await run_sync(function, **arguments)
-            return await result if inspect.isawaitable(result) else result
+            if in_thread and not _is_async(tool.func):
+                return await _result_of_thread(tool, arguments)
+            return await inspect.unwrap(_acall_plain)(tool, **arguments)
     except TimeoutError:
         if limit.expired():
             raise TimeoutError(f"no result within {seconds:g} s") from None
         raise
+
+
+async def _result_of_thread(tool: dspy.Tool, arguments: Mapping[str, Any]) -> Any:
+    """An error is raised within DSPy's own call: agents show tracebacks to the model, and this one is DSPy's then."""
+    parsed = tool._validate_and_parse_args(**arguments)
+    try:
+        result = await run_sync(tool.func, **parsed)
+    except Exception as error:  # the boundary to the user's code
+        failed = SimpleNamespace(_validate_and_parse_args=dict, func=partial(_raise, error))
+        return await inspect.unwrap(_acall_plain)(failed)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 class _ToolCall:
