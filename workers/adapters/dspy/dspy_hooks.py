@@ -51,7 +51,7 @@ _configured: ContextVar[dict[str, Any] | None] = ContextVar("configured", defaul
 syncify: Any = import_module("dspy.utils.syncify")
 
 #: The modules of DSPy whose agents show the model the errors of tools.
-AGENTS = [import_module(name) for name in ("dspy.predict.react", "dspy.predict.react_v2") if find_spec(name)]
+AGENTS: list[Any] = [import_module(name) for name in ("dspy.predict.react", "dspy.predict.react_v2") if find_spec(name)]
 
 _select_engine = execution._engine
 _format_error = exceptions.format_error_for_lm
