@@ -22,7 +22,7 @@ from dspex.settings import Settings
 from dspex.store.audit_chain import encode_events, hash_of_values
 from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.status import Status
-from dspex.submit.prepare import Preparer, prepare_row
+from dspex.submit.prepare import Preparer, RowOptions, prepare_row
 from dspex.submit.size_limits import Bounds
 from workers.attempt.waiting.parking import Child
 
@@ -53,7 +53,7 @@ class Children:
         self._known: dict[tuple[str, str], Program] = {}
         self._reading = asyncio.Lock()
         #: By name, and until when each counts.
-        self._current: dict[str, tuple[Program, float]] = {}
+        self._current: dict[str, tuple[RowOptions, float]] = {}
 
     async def prepared(
         self,
@@ -74,9 +74,7 @@ class Children:
             raise _limit(name, f"it would be {depth} deep, and DSPEX_CHILD_DEPTH is {self._most_deep}")
         if count > self._most:
             raise _limit(name, f"the execution has {self._most} children, which is DSPEX_CHILDREN_PER_EXECUTION")
-        program = await self._current_program(name)
-        options = self._preparer.options(program)
-        submission = prepare_row(options, inputs, child_id(parent_id, hashed, occurrence))
+        submission = prepare_row(await self._options(name), inputs, child_id(parent_id, hashed, occurrence))
         hashes = hash_of_values(submission.program, submission.version, submission.inputs, submission.metadata)
         return Child(submission._replace(events=_with_parent(submission.events, parent_id, depth)), hashes)
 
@@ -99,16 +97,17 @@ class Children:
         result = json.dumps(outcome["result"], ensure_ascii=False)
         return self._sealing.values(program.signature, "outputs", result, id)
 
-    async def _current_program(self, name: str) -> Program:
+    async def _options(self, name: str) -> RowOptions:
+        """What all children of the current version of a program share."""
         async with self._reading:
-            program, until = self._current.get(name, (None, 0.0))
-            if program is None or time.monotonic() > until:
+            options, until = self._current.get(name, (None, 0.0))
+            if options is None or time.monotonic() > until:
                 stored = await self._programs.current_program(name)
                 if stored is None:
                     raise ProgramNotFound(f"no program {name!r} is deployed", program=name)
-                program = self._read(stored)
-                self._current[name] = (program, time.monotonic() + CURRENT_SECONDS)
-        return program
+                options = self._preparer.options(self._read(stored))
+                self._current[name] = (options, time.monotonic() + CURRENT_SECONDS)
+        return options
 
     def _read(self, stored: StoredProgram) -> Program:
         known = self._known.get((stored.name, stored.version))
