@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from dspex.testing.model_dialects import ANTHROPIC, GEMINI, OPENAI, ServedProtocol
 
@@ -179,11 +179,14 @@ def _of(state: _State, id: str) -> _Batch:
 
 def _add_openai(app: web.Application, state: _State) -> None:
     async def upload(request: web.Request) -> web.Response:
-        form = await request.post()
-        given: Any = form["file"]
+        parts: dict[str, tuple[str, bytes]] = {}
+        async for part in await request.multipart():  # in memory: an upload may be cut off
+            assert isinstance(part, BodyPartReader)
+            parts[str(part.name)] = (part.filename or "", bytes(await part.read()))
         id = f"file-{len(state.files) + 1}"
-        state.files[id] = (given.filename, given.file.read())
-        return web.json_response({"id": id, "object": "file", "filename": given.filename, "purpose": form["purpose"]})
+        state.files[id] = parts["file"]
+        purpose = parts["purpose"][1].decode()
+        return web.json_response({"id": id, "object": "file", "filename": parts["file"][0], "purpose": purpose})
 
     async def files(_: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": id, "filename": name} for id, (name, _) in state.files.items()]})
