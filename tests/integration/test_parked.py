@@ -14,6 +14,7 @@ from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.testing.model_batches import BatchScript
+from tests.chaos.guarantees import long
 from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
@@ -56,7 +57,7 @@ def waits(execution: Execution, reason: str) -> bool:
     return waiting is not None and waiting.reason == reason
 
 
-@pytest.mark.parametrize("module", ["Steps", "SyncSteps", "Gathered", "Threads", "CatchesAll"])
+@pytest.mark.parametrize("module", ["Steps", long("SyncSteps"), long("Gathered"), "Threads", "CatchesAll"])
 def test_programs_of_several_steps_go_through_batches(desk: Client, model_server: ModelServer, module: str) -> None:
     deploy(desk, model_server, module.lower(), module=f"{OWN}:{module}", route="batch")
     batch = desk.submit_many(module.lower(), [{"question": f"number {n}"} for n in range(4)])
