@@ -23,7 +23,7 @@ from dspex.store.lifecycle.bundles import StoredBundle
 from dspex.store.lifecycle.parked import ParkedCall, parked_place
 from dspex.testing.model_batches import BatchScript
 from tests.model_server import ModelServer, Step, model_server
-from tests.store.test_executions import PROGRAM, claim, register, status, submit, trail
+from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, status, submit, trail
 from tests.store.test_parked import park, waits_of
 from workers.lm.bundles.batch_target import BatchTarget
 from workers.lm.bundles.bundler import Bundler
@@ -73,6 +73,7 @@ def parked(database: Database, where: BatchTarget, count: int = 3, **values: Any
     """Executions, each of which waits for an answer to a request of its own."""
     worker_id = register(database)
     ids = [submit(database) for _ in range(count)]
+    dispatch_due(database, window=1000)
     for number, claimed in enumerate(claim(database, worker_id, *ids)):
         hashed = hashlib.sha256(str(number).encode()).digest()
         asked = {"target": str(where), "request": json.dumps(a_request(number)), **values}
