@@ -45,7 +45,7 @@ def _health_check() -> HealthCheck:
 @app.task(name="dspex.alerts")  # type: ignore[untyped-decorator]
 def alerts() -> str:
     """Evaluate alerts and send notifications. Returns how many were sent."""
-    from dspex.operations.alerts.evaluation import evaluate_and_notify
+    from dspex.operations.alerts.alert_evaluation import evaluate_and_notify
 
     done = evaluate_and_notify(settings)
     return "another evaluation is running" if done.skipped else f"{done.sent} sent"

@@ -26,7 +26,7 @@ its beginning. No event contains an input, an output, an argument of a tool or a
 _KINDS = {
     "signature_compilation": ("the inputs' signature was compiled", "fingerprint"),
     "input_validation": ("the inputs were validated", "bytes, duration_ms"),
-    "submitted": ("the execution was stored", "program, version, (priority, or parent and depth of a child)"),
+    "submitted": ("the execution was stored", "program, version, priority, (purpose)"),
     "claimed": ("a worker began an attempt", "worker"),
     "traced": ("the attempt is in this OpenTelemetry trace", "trace_id"),
     "adapter_execution": (
@@ -67,6 +67,10 @@ _KINDS = {
     "deadline_exceeded": (
         "the deadline passed and the worker did not end the attempt",
         "worker, host, pid, attempt, last_heartbeat_at, deadline_at, found_at",
+    ),
+    "feedback": (
+        "a user judged the final execution; `content` is a hash of the corrected outputs and the note",
+        "score, by, content",
     ),
     "resealed": ("values were sealed again, with this key, and the trail has their new hashes", "key"),
     "parked": (

@@ -44,6 +44,17 @@ COMMANDS = {
         "dspex.cli.programs.programs_command:programs",
         "List the deployed programs, with their queued and running executions.",
     ),
+    "versions": (
+        "dspex.cli.programs.version_commands:versions",
+        "List the deployed versions of a program, its aliases and its rollouts.",
+    ),
+    "diff": ("dspex.cli.programs.version_commands:diff", "Show two versions of a program side by side."),
+    "promote": ("dspex.cli.programs.version_commands:promote", "Make a deployed version the current one."),
+    "alias": ("dspex.cli.programs.version_commands:alias", "Give a version of a program a name."),
+    "rollout": (
+        "dspex.cli.programs.version_commands:rollout",
+        "Send a share of new submits to a version, or end that.",
+    ),
     "run": ("dspex.cli.executions.run_command:run", "Execute a program and print its result."),
     "batch": (
         "dspex.cli.batches.batch_command:batch",

@@ -143,6 +143,12 @@ class AsyncClient:
 
     deploy = _awaited(Client.deploy)
     program = _awaited(Client.program)
+    versions = _awaited(Client.versions)
+    promote = _awaited(Client.promote)
+    alias = _awaited(Client.alias)
+    rollout = _awaited(Client.rollout)
+    end_rollout = _awaited(Client.end_rollout)
+    rollouts = _awaited(Client.rollouts)
     programs = _awaited(Client.programs)
     batches = _awaited(Client.batches)
     workers = _awaited(Client.workers)
@@ -181,21 +187,23 @@ class AsyncClient:
         metadata: Mapping[str, Any] | None = None,
         connection: AsyncConnection | None = None,
         stream: bool = False,
-        tenant: str | None = None,
-        webhook: str | None = None,
-        route: str | None = None,
-        within: str | float | None = None,
-        otherwise: str | None = None,
-        dedup: bool | timedelta = False,
+        version: str | None = None,
     ) -> AsyncExecution:
         """As :meth:`Client.submit`; ``connection`` is an AsyncConnection (psycopg) to the same database."""
         submit = partial(
-            self._on_loop.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
-            timeout=timeout, metadata=metadata, stream=stream, tenant=tenant, webhook=webhook, route=route,
-            within=within, otherwise=otherwise, dedup=dedup,
+            self._client.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
+            timeout=timeout, metadata=metadata, stream=stream, version=version,
         )  # fmt: skip
         if connection is None:
-            return self._of(await in_greenlet(submit))
+            return self._of(await self._driver.call(submit))
+        # The program is read before, because the submit itself then runs in the event loop.
+        catalogue = self._client._session.catalogue
+        if version is None:
+            await self._driver.call(partial(catalogue.current, program))
+        else:
+            name = program if isinstance(program, str) else program.name
+            version = (await self._driver.call(partial(catalogue.named, name, version))).version
+            submit = partial(submit, version=version)
         return self._of(await connection.run_sync(lambda sync_connection: submit(connection=sync_connection)))
 
     @overload
@@ -242,20 +250,16 @@ class AsyncClient:
         metadata: Mapping[str, Any] | None = None,
         tenant: str | None = None,
         on_rejected: Callable[[Rejected], None] | None = None,
-        route: str | None = None,
-        within: str | float | None = None,
-        otherwise: str | None = None,
-        dedup: bool | timedelta = False,
+        version: str | None = None,
     ) -> AsyncBatch:
         """As :meth:`Client.submit_many`; ``rows`` may be asynchronous, and other rows are iterated in a thread."""
         begin = partial(
-            self._client._submitter.begin, program, priority=priority, run_at=run_at, metadata=metadata, tenant=tenant,
-            route=route, within=within, otherwise=otherwise, dedup=dedup,
+            self._client._submitter.begin, program, version=version, priority=priority, run_at=run_at,
+            metadata=metadata,
         )  # fmt: skip
-        taken, intake = await self._session.threads.run(begin)
-        source = self._chunks(rows, as_frame(rows), intake.signature, BULK_ROWS)
-        await store_all(self._session.driver, intake, source, on_rejected or taken.rejected.append)
-        return AsyncBatch(self._session, taken)
+        taken, intake = await self._driver.call(begin)
+        await store_all(self._driver, intake, self._chunks(rows, BULK_ROWS), on_rejected or taken.rejected.append)
+        return AsyncBatch(self._client._session, self._driver, taken)
 
     def map(
         self,
@@ -266,13 +270,17 @@ class AsyncClient:
         return_exceptions: bool = False,
         priority: int = 5,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """As :meth:`Client.map`: ``async for`` over the results, or ``await`` for a frame."""
-        frame = as_frame(rows)
-        begin = partial(self._client._submitter.begin, program, priority=priority, metadata=metadata)
-        if frame is None:
-            return self._mapped(begin, rows, None, timeout, return_exceptions=return_exceptions)
-        return self._frame(begin, frame, timeout, return_exceptions=return_exceptions)
+        version: str | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """As :meth:`Client.map`."""
+        begin = partial(
+            self._client._submitter.begin, program, version=version, priority=priority, metadata=metadata
+        )
+        taken, intake = await self._driver.call(begin)
+        async with aclosing(mapped(self._driver, taken, intake, self._chunks(rows, MAP_ROWS), timeout)) as pairs:
+            async for slot, row in pairs:
+                # Waits for no query: the program is in the catalogue.
+                yield map_result(self._client._session, slot, row, return_exceptions=return_exceptions)
 
     async def batch(self, id: UUID | str) -> AsyncBatch:
         """As :meth:`Client.batch`."""

@@ -26,17 +26,22 @@ from dspex.client.waits.bundle import Bundle
 from dspex.data.frames import as_frame, beside
 from dspex.errors import ExecutionNotFound, FieldError, ValidationError
 from dspex.operations.alerts.alert import Alert
-from dspex.operations.alerts.evaluation import list_alerts
+from dspex.operations.alerts.alert_evaluation import list_alerts
 from dspex.operations.audit.verify_audit import verify_trails
 from dspex.operations.health.conditions import HealthReport
 from dspex.operations.report.monitoring_report import MonitoringReport, gather
 from dspex.program.internal_programs import INTERNAL_PREFIXES, is_internal
 from dspex.program.program import Program
+from dspex.program.rollout_guard import Guard
+from dspex.program.storable_text import is_storable
 from dspex.settings import Settings
 from dspex.store import programs, workers
 from dspex.store.audit_chain import Verdict
 from dspex.store.database import Database
-from dspex.store.lifecycle import batches, bundles, executions
+from dspex.store.improvement import program_versions, rollouts
+from dspex.store.improvement.program_versions import Version
+from dspex.store.improvement.rollouts import Rollout
+from dspex.store.lifecycle import batches, executions
 from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.status import Status
 from dspex.store.partitions import moment
@@ -50,6 +55,9 @@ from dspex.wait.driver import Row, steps
 __all__ = ["Client", "settings_of"]
 
 T = TypeVar("T")
+
+#: The longest note of a version.
+NOTE_MOST = 1000
 
 
 class Client:
@@ -92,8 +100,12 @@ class Client:
 
     # ------------------------------------------------------------------------------------------------- programs
 
-    def deploy(self, program: Program) -> Deployed:
+    def deploy(self, program: Program, *, current: bool = True, note: str | None = None) -> Deployed:
         """Store the program and make this version the current one. The same content is the same version.
+
+        ``current``  false: submits go on with the version that is current now, until :meth:`promote`. The first version
+                     of a program is the current one in any case
+        ``note``     a text that :meth:`versions` shows with the version
 
         Raises EncryptionError for a program with secret fields when no key is set, ValidationError for a program that
         is larger than DSPEX_MAX_PROGRAM_BYTES or has the name of one of DSPex's own programs.
@@ -101,12 +113,58 @@ class Client:
         if is_internal(program.name):
             expected = f"a name that does not begin with {' or '.join(INTERNAL_PREFIXES)}: DSPex's own programs do"
             raise ValidationError.of(f"program {program.name!r}", [FieldError("name", expected, repr(program.name))])
-        return self._session.deploy(program)
+        if note is not None and not (isinstance(note, str) and len(note) <= NOTE_MOST and is_storable(note)):
+            expected = f"a text of {NOTE_MOST} characters at most, without NUL"
+            raise ValidationError.of(f"program {program.name!r}", [FieldError("note", expected, repr(note)[:80])])
+        return self._session.deploy(program, current=current, note=note)
 
     def program(self, name: str, version: str | None = None) -> Program:
-        """The deployed program: its current version, or the one named. Raises ProgramNotFound."""
+        """The deployed program: its current version, or the one that a version or an alias names.
+
+        Raises ProgramNotFound.
+        """
         catalogue = self._session.catalogue
-        return catalogue.current(name, fresh=True) if version is None else catalogue.version(name, version)
+        return catalogue.current(name, fresh=True) if version is None else catalogue.named(name, version)
+
+    def versions(self, name: str) -> Sequence[Version]:
+        """The deployed versions of a program, the newest first. Raises ProgramNotFound."""
+        self._session.catalogue.current(name, fresh=True)
+        return self._database.run(partial(program_versions.listing, name=name))
+
+    def promote(self, name: str, version: str) -> Deployed:
+        """Make a deployed version, or the one that an alias names, the current one: new submits go to it, with its
+        limits. Executions that were submitted before keep their version. A rollout under way ends.
+
+        Raises ProgramNotFound.
+        """
+        return self._session.deploy(self._session.catalogue.named(name, version))
+
+    def alias(self, name: str, alias: str, version: str) -> None:
+        """Let a name, such as ``"champion"``, stand for a version of a program in place of the one it stood for.
+
+        Raises ProgramNotFound, ValidationError.
+        """
+        self._session.catalogue.set_alias(name, alias, version)
+
+    def rollout(self, name: str, version: str, *, percent: float = 10, guard: Guard | None = None) -> Rollout:
+        """Send a share of the new submits by name to a version that is not the current one.
+
+        A submit with an idempotency key is always on one side. Batches are not divided: their rows are executed with
+        the current version, or with the one that is named. The rollout ends when its ``guard`` trips, which beat checks
+        each time that it evaluates alerts, when another version is made the current one, or with :meth:`end_rollout`.
+        A rollout under way is replaced.
+
+        Raises ProgramNotFound, and ValidationError for the current version, and for a wrong share or guard.
+        """
+        return self._session.begin_rollout(name, version, percent=percent, guard=guard or Guard())
+
+    def end_rollout(self, name: str) -> Rollout | None:
+        """End the rollout of a program: all new submits go to the current version. None when there is none."""
+        return self._database.run(partial(rollouts.end, program=name, reason="ended by an operator"))
+
+    def rollouts(self, name: str) -> Sequence[Rollout]:
+        """The rollouts of a program, the newest first: under way, or ended and why."""
+        return self._database.run(partial(rollouts.listing, program=name))
 
     # --------------------------------------------------------------------------------------------------- submit
 
@@ -122,12 +180,7 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         connection: Connection | psycopg.Connection[Any] | None = None,
         stream: bool = False,
-        tenant: str | None = None,
-        webhook: str | None = None,
-        route: str | None = None,
-        within: str | float | None = None,
-        otherwise: str | None = None,
-        dedup: bool | timedelta = False,
+        version: str | None = None,
     ) -> Execution:
         """Store an execution and wake a worker for it. When this returns, it is in Postgres and will run.
 
@@ -142,13 +195,7 @@ class Client:
                              commit; a rollback removes it
         ``stream``           :meth:`Execution.stream` yields the model's text while the model writes it. The text goes
                              through Redis and stays there for some minutes
-        ``tenant``           whose execution it is: 1 to 64 of the characters A-Z a-z 0-9 _ . -
-        ``webhook``          an address to which the outcome is posted, signed, once it is final: by a running
-                             `dspex serve`
-        ``route``            how its model calls are made, in place of the program's ``route``; also ``within`` and
-                             ``otherwise``: see :class:`dspex.Program`
-        ``dedup``            return an execution of the same program version with equal inputs that completed (within
-                             this time) or is under way, if there is one: see :attr:`Execution.deduplicated`
+        ``version``          a deployed version or an alias, in place of the current version
 
         Raises ValidationError (nothing was stored), RateLimited (nothing was stored: see
         DSPEX_RATE_LIMIT_PER_MINUTE), EncryptionError, ProgramNotFound, ProgramVersionMismatch, IdempotencyConflict, and
@@ -157,8 +204,7 @@ class Client:
         """
         row = self._submitter.submit(
             program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at, timeout=timeout,
-            metadata=metadata, connection=connection, stream=stream, tenant=tenant, webhook=webhook, route=route,
-            within=within, otherwise=otherwise, dedup=dedup,
+            metadata=metadata, connection=connection, stream=stream, version=version,
         )  # fmt: skip
         return Execution(self._session, row)
 
@@ -205,15 +251,11 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         tenant: str | None = None,
         on_rejected: Callable[[Rejected], None] | None = None,
-        route: str | None = None,
-        within: str | float | None = None,
-        otherwise: str | None = None,
-        dedup: bool | timedelta = False,
+        version: str | None = None,
     ) -> Batch:
         """Store an execution for each row, a thousand at a time, however many there are; workers begin at once.
 
-        ``rows`` are mappings, ``dspy.Example``s, a data frame (pandas, Polars, Arrow) or a dataset of Hugging Face.
-        From a frame or a dataset, the columns with the names of the inputs are taken.
+        All rows are executed with one version: the one that ``version`` names, or the one that is current now.
 
         A row that does not fit the signature is not stored and does not stop the others: it is added to
         ``batch.rejected`` with its index and its error, or passed to ``on_rejected`` if that is given. With a rate
@@ -227,9 +269,8 @@ class Client:
         many rows were stored.
         """
         taken, intake = self._submitter.begin(
-            program, priority=priority, run_at=run_at, metadata=metadata, tenant=tenant, route=route, within=within,
-            otherwise=otherwise, dedup=dedup,
-        )  # fmt: skip
+            program, version=version, priority=priority, run_at=run_at, metadata=metadata
+        )
         driver = self._session.driver
         given = chunks(given_rows(rows, as_frame(rows), intake.signature))
         complete(store_all(driver, intake, steps(driver, given), on_rejected or taken.rejected.append))
@@ -244,7 +285,8 @@ class Client:
         return_exceptions: bool = False,
         priority: int = 5,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Any:
+        version: str | None = None,
+    ) -> Iterator[Any]:
         """The result of each row, in the order of the rows, while later rows are still being submitted.
 
         At most a few thousand rows are under way, so ``rows`` may be of any length. A row that was rejected or failed
@@ -256,9 +298,9 @@ class Client:
         column for each output beside the others, once all rows are final. With ``return_exceptions`` it also has
         ``error_code`` and ``error_message`` if a row failed. An output whose name is taken becomes ``NAME_output``.
         """
-        session, frame = self._session, as_frame(rows)
-        taken, intake = self._submitter.begin(program, priority=priority, metadata=metadata)
-        source = steps(session.driver, chunks(given_rows(rows, frame, intake.signature), MAP_ROWS))
+        session = self._session
+        taken, intake = self._submitter.begin(program, version=version, priority=priority, metadata=metadata)
+        source = steps(session.driver, chunks(rows, MAP_ROWS))
         pairs = iterate(mapped(session.driver, taken, intake, source, timeout))
         results = (map_result(session, slot, row, return_exceptions=return_exceptions) for slot, row in pairs)
         total = len(rows) if isinstance(rows, Sized) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import re
 import threading
 from collections.abc import Mapping
 from functools import partial
@@ -16,6 +17,7 @@ from dspex.program.program import Program
 from dspex.program.storable_text import STORABLE, is_storable
 from dspex.store import programs, workers
 from dspex.store.database import Database
+from dspex.store.improvement import program_versions
 from dspex.store.programs import Deployed
 from dspex.store.workers import refused_modules
 from dspex.submit.size_limits import Bounds
@@ -26,6 +28,9 @@ log = logging.getLogger("dspex")
 
 #: The most workers that a warning names.
 MOST_NAMED = 5
+#: Anything else that stands for a version is an alias.
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 
 
 class Catalogue:
@@ -37,8 +42,10 @@ class Catalogue:
         self._current: dict[str, Deployed] = {}
         self._versions: dict[tuple[str, str], Program] = {}
 
-    def deploy(self, program: Program, bounds: Bounds) -> Deployed:
-        """Store the program and make this version the current one.
+    def deploy(
+        self, program: Program, bounds: Bounds, *, current: bool = True, note: str | None = None
+    ) -> Deployed:
+        """Store the program, and make this version the current one unless ``current`` is false.
 
         Raises ValidationError when it is too large, ProgramError ``interpreter_missing`` when it runs code that the
         model writes and no live worker has an interpreter.
@@ -48,9 +55,11 @@ class Catalogue:
         if runs_code(program.module):
             self._require_interpreter(program)
         deployed = self._database.run(
-            partial(programs.deploy, program=program), saved=f"program {program.name!r} was not deployed"
+            partial(programs.deploy, program=program, current=current, note=note),
+            saved=f"program {program.name!r} was not deployed",
         )
-        self._remember(deployed)
+        if current:
+            self._remember(deployed)
         if program.own_modules:
             self._warn_of_refusals(program)
         return deployed
@@ -92,21 +101,52 @@ class Catalogue:
             self._versions[name, version] = known
         return known
 
+    def named(self, name: str, version: str) -> Program:
+        """The version that a version or an alias names. Raises ProgramNotFound."""
+        if _VERSION.fullmatch(version):
+            return self.version(name, version)
+        found = self._database.run(partial(program_versions.aliased, name=name, alias=version))
+        if found is None:
+            self._deployed(name, fresh=True)  # raises the error for a program that is not there
+            known = ", ".join(self._database.run(partial(program_versions.aliases, name=name))) or "none"
+            raise ProgramNotFound(
+                f"program {name!r} has no version or alias {version!r}; its aliases are {known}, and "
+                f"`dspex versions {name}` shows its versions",
+                program=name, version=version,
+            )  # fmt: skip
+        return self.version(name, found)
+
+    def set_alias(self, name: str, alias: str, version: str) -> str:
+        """Let an alias stand for a version, which a version or an alias names; returns that version.
+
+        Raises ProgramNotFound, and ValidationError for an alias that is not a name or looks like a version.
+        """
+        if not _ALIAS.fullmatch(alias) or _VERSION.fullmatch(alias):
+            expected = "letters, digits, _ . and -, beginning with a letter, and not a version"
+            raise ValidationError.of(f"program {name!r}", [FieldError("alias", expected, repr(alias)[:80])])
+        found = self.named(name, version).version
+        self._database.run(partial(program_versions.set_alias, name=name, alias=alias, version=found))
+        return found
+
     def current(self, program: str | Program, *, fresh: bool = False) -> Program:
         """The deployed version of a program; ``fresh``: read even if it is cached.
 
         Raises ProgramNotFound, and ProgramVersionMismatch for a program in hand that is not the deployed version.
         """
+        return self.deployed(program, fresh=fresh).program
+
+    def deployed(self, program: str | Program, *, fresh: bool = False) -> Deployed:
+        """The deployed program with the rollout under way. ``fresh`` and errors as for :meth:`current`."""
         if isinstance(program, str):
-            return self._deployed(program, fresh=fresh).program
-        deployed = self._deployed(program.name, fresh=fresh).program
-        if deployed.version != program.version and not fresh:
-            deployed = self._deployed(program.name, fresh=True).program
-        if deployed.version != program.version:
+            return self._deployed(program, fresh=fresh)
+        deployed = self._deployed(program.name, fresh=fresh)
+        if deployed.program.version != program.version and not fresh:
+            deployed = self._deployed(program.name, fresh=True)
+        if deployed.program.version != program.version:
             raise ProgramVersionMismatch(
-                f"program {program.name!r} in hand is version {program.version}, deployed is {deployed.version}: "
-                "deploy it, or submit by name",
-                program=program.name, version=program.version, deployed=deployed.version,
+                f"program {program.name!r} in hand is version {program.version}, deployed is "
+                f"{deployed.program.version}: deploy it, or submit by name",
+                program=program.name, version=program.version, deployed=deployed.program.version,
             )  # fmt: skip
         return deployed
 

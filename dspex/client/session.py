@@ -10,16 +10,17 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
+from uuid_utils.compat import uuid7
 
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.deployed_programs import Catalogue
 from dspex.client.lookup import not_found
 from dspex.client.model_call import ModelCall, ToolCall, model_calls, tool_calls
 from dspex.client.operator import Control
-from dspex.client.shared.connections import ClientConnections, connect
-from dspex.errors import ExecutionNotFound, ExecutionTimedOut
+from dspex.errors import ExecutionNotFound, ExecutionTimedOut, FieldError, ValidationError
 from dspex.operations.health.backend_checks import client_check
 from dspex.program.program import Program
+from dspex.program.rollout_guard import Guard
 from dspex.publish.broker import Broker
 from dspex.sealing.values import Sealing
 from dspex.settings import Settings
@@ -27,6 +28,8 @@ from dspex.settings.failpoints import arm
 from dspex.signatures import Signature
 from dspex.store import migrate, programs, workers
 from dspex.store.database import Database
+from dspex.store.improvement import rollouts
+from dspex.store.improvement.rollouts import Rollout
 from dspex.store.lifecycle import batches, executions, lm_calls
 from dspex.store.operations import audit_pages
 from dspex.store.programs import Deployed
@@ -103,13 +106,28 @@ class Session:
         """Run ``work`` in the caller's transaction, or on a connection of this session."""
         return self.database.run(work) if connection is None else self.database.within(connection, work)
 
-    def deploy(self, program: Program) -> Deployed:
-        """Store a program, also one of DSPex's own, and make this version the current one.
+    def deploy(self, program: Program, *, current: bool = True, note: str | None = None) -> Deployed:
+        """Store a program, also one of DSPex's own, and make this version the current one unless ``current`` is false.
 
         Raises EncryptionError, ValidationError: see :meth:`dspex.Client.deploy`.
         """
         self.sealing.require(program)
-        return self.catalogue.deploy(program, self.preparer.bounds)
+        return self.catalogue.deploy(program, self.preparer.bounds, current=current, note=note)
+
+    def begin_rollout(self, name: str, version: str, *, percent: float, guard: Guard) -> Rollout:
+        """See :meth:`dspex.Client.rollout`."""
+        faults = list(guard.faults())
+        if not isinstance(percent, int | float) or isinstance(percent, bool) or not 0 < percent <= 100:
+            faults.append(FieldError("percent", "a number, more than 0 and at most 100", repr(percent)))
+        if faults:
+            raise ValidationError.of(f"rollout of {name!r}", faults)
+        program = self.catalogue.named(name, version)
+        given = {"id": uuid7(), "version": program.version, "percent": float(percent), "guard": guard}
+        begun = self.database.run(partial(rollouts.begin, program=name, **given))
+        if begun is None:
+            fault = FieldError("version", "a version that is not the current one", repr(version)[:80])
+            raise ValidationError.of(f"rollout of {name!r}", [fault])
+        return begun
 
     # ----------------------------------------------------------------------------------------------- executions
 

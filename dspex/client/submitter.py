@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -34,6 +34,15 @@ from dspex.wait.driver import Row
 __all__ = ["Submitter"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """The version that a submit goes to: ``pinned`` when it was named, else as of the rollout that is known here."""
+
+    program: Program
+    rollout_id: UUID | None = None
+    pinned: bool = False
+
+
 class Submitter:
     """Submits through a session. Safe to share between threads."""
 
@@ -48,7 +57,7 @@ class Submitter:
         idempotency_key: str | None,
         connection: Connection | psycopg.Connection[Any] | None,
         stream: bool,
-        dedup: bool | timedelta = False,
+        version: str | None = None,
         **options: Any,
     ) -> Row:
         """The row of the execution: see :meth:`dspex.Client.submit`. ``options`` go to Preparer.prepare."""
@@ -76,31 +85,47 @@ class Submitter:
         session.connections.rate.take()
         with submitting(program if isinstance(program, str) else program.name) as traced:
             for fresh in (False, True):
-                current = session.catalogue.current(program, fresh=fresh)
-                submission = session.preparer.prepare(current, inputs, faults=faults, **options)
+                route = self._route(program, version, idempotency_key, fresh=fresh)
+                submission = session.preparer.prepare(route.program, inputs, faults=faults, **options)
                 # An id must not be published before its transaction commits: then the pump publishes it.
                 submission = submission._replace(
-                    stream=stream, publish=connection is None, traceparent=traced.traceparent, key=idempotency_key,
-                    inputs_hash=b"" if idempotency_key is None else _inputs_hash(submission.inputs),
+                    stream=stream, publish=connection is None, traceparent=traced.traceparent,
+                    pinned=route.pinned, rollout_id=route.rollout_id,
                 )  # fmt: skip
-                if dedup is False:
-                    stored = self._insert(submission, connection)
-                else:
-                    refuse_dedup(current, submission)
-                    stored = self._insert_unless_equal(submission, dedup, connection)
+                stored = self._insert(submission, idempotency_key, connection)
                 if stored is not None:
                     traced.stored(stored["id"])
                     return stored
         why = "is being deployed again and again; try again"
         if connection is not None:
             why = "is not deployed in the connection's database"
-        raise ProgramNotFound(f"program {current.name!r} {why}", program=current.name, retryable=connection is None)
+        name = route.program.name
+        raise ProgramNotFound(f"program {name!r} {why}", program=name, retryable=connection is None)
 
-    def begin(self, program: str | Program, **options: Any) -> tuple[BatchRows, Intake]:
-        """A new batch without rows, and its intake; ``options`` go to :meth:`intake`."""
-        current = self._session.catalogue.current(program, fresh=True)
-        batch = BatchRows(new_batch_id(), current.name)
-        return batch, self.intake(batch, current, **options)
+    def _route(self, program: str | Program, version: str | None, key: str | None, *, fresh: bool) -> _Route:
+        """The version that the submit goes to: the named one, else the current one or the one of a rollout."""
+        catalogue = self._session.catalogue
+        if version is not None:
+            name = program if isinstance(program, str) else program.name
+            return _Route(catalogue.named(name, version), pinned=True)
+        deployed = catalogue.deployed(program, fresh=fresh)
+        chosen = deployed.chosen(key) if isinstance(program, str) else deployed.program
+        return _Route(chosen, rollout_id=deployed.rollout_id)
+
+    def begin(
+        self, program: str | Program, *, version: str | None = None, **options: Any
+    ) -> tuple[BatchRows, Intake]:
+        """A new batch without rows, and its intake; ``options`` go to :meth:`intake`.
+
+        All of its rows are executed with one version: the named one, else the one that is current now.
+        """
+        catalogue = self._session.catalogue
+        if version is None:
+            chosen = catalogue.current(program, fresh=True)
+        else:
+            chosen = catalogue.named(program if isinstance(program, str) else program.name, version)
+        batch = BatchRows(new_batch_id(), chosen.name)
+        return batch, self.intake(batch, chosen, **options)
 
     def intake(
         self,
@@ -110,19 +135,14 @@ class Submitter:
         priority: int = 5,
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
-        tenant: str | None = None,
-        dedup: bool | timedelta = False,
-        **way: Any,
+        timeout: float | None = None,
+        purpose: Mapping[str, Any] | None = None,
     ) -> Intake:
-        """The intake of a batch; ``way`` are route, within and otherwise. Raises ValidationError for options that no
-        row could be submitted with."""
-        faults = dedup_faults(dedup, None)
+        """The intake of a batch. Raises ValidationError for options that no row could be submitted with."""
         options = self._session.preparer.options(
-            program, priority=priority, run_at=run_at, metadata=metadata, tenant=tenant, faults=faults, **way
+            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, purpose=purpose
         )
-        if dedup is False:
-            return Intake(batch, options, self._store)
-        return Intake(batch, options, partial(self._store, equals=partial(with_equals, program=program, dedup=dedup)))
+        return Intake(batch, options, self._store)
 
     def _insert(self, submission: Submission, connection: Connection | None) -> Row | None:
         """The row of the execution, stored now or before; None when its version is not the current one."""
@@ -237,7 +257,7 @@ def _new_row(submission: Submission, created_at: datetime, submitted_at: float) 
         "metadata": None if submission.metadata is None else json.loads(submission.metadata),
         "error": None, "metrics": None, "adapter_used": None, "action_results": None,
         "started_at": None, "finished_at": None, "stream": submission.stream, "traceparent": submission.traceparent,
-        "tenant": submission.tenant,
+        "purpose": None if submission.purpose is None else json.loads(submission.purpose),
     }  # fmt: skip
 
 

@@ -8,12 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from dspex.errors import ProgramUnreadable
 from dspex.program.program import Program
 from dspex.program.stored_program import StoredProgram
+from dspex.store.improvement.rollouts import Share
 from dspex.store.lifecycle.dispatch import held
 from dspex.store.lifecycle.selection import EXTERNAL
 
@@ -37,12 +39,23 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A deployed program: its current version, and whether and why it is paused."""
+    """A deployed program: its current version, whether and why it is paused, and the rollout under way."""
 
     program: Program
     deployed_at: datetime
     paused_at: datetime | None
     paused_reason: str | None = None
+    rollout: Share | None = None
+
+    @property
+    def rollout_id(self) -> UUID | None:
+        """The rollout that new submits have to know of."""
+        return None if self.rollout is None else self.rollout.id
+
+    def chosen(self, key: str | None) -> Program:
+        """The version for a new submit: the rollout's for its share of them, always the same for one ``key``."""
+        chosen = None if self.rollout is None else self.rollout.chosen(key)
+        return self.program if chosen is None else chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +80,21 @@ class ProgramSummary:
 # The pump enforces limits: with limits, executions that submits put on the queue go back to the pump to be counted.
 _DEPLOY = text("""
 WITH stored AS (
-    INSERT INTO dspex.program_versions (name, version, content) VALUES (:name, :version, CAST(:content AS json))
-    ON CONFLICT (name, version) DO NOTHING
+    INSERT INTO dspex.program_versions (name, version, content, note)
+    VALUES (:name, :version, CAST(:content AS json), :note)
+    ON CONFLICT (name, version) DO UPDATE SET note = excluded.note WHERE excluded.note IS NOT NULL
+), ended AS (
+    UPDATE dspex.rollouts r SET ended_at = clock_timestamp(), reason = 'another version was made the current one'
+    FROM dspex.programs p WHERE p.name = :name AND p.version <> :version AND r.id = p.rollout_id
 ), deployed AS (
     INSERT INTO dspex.programs (name, version, concurrency, per_minute, max_cost_usd)
     VALUES (:name, :version, :concurrency, :per_minute, :max_cost_usd)
     ON CONFLICT (name) DO UPDATE SET version = excluded.version, concurrency = excluded.concurrency,
-        per_minute = excluded.per_minute, max_cost_usd = excluded.max_cost_usd, deployed_at = CASE
-        WHEN programs.version = excluded.version THEN programs.deployed_at ELSE clock_timestamp() END
+        per_minute = excluded.per_minute, max_cost_usd = excluded.max_cost_usd,
+        deployed_at = CASE WHEN programs.version = excluded.version THEN programs.deployed_at
+            ELSE clock_timestamp() END,
+        rollout_id = CASE WHEN programs.version = excluded.version THEN programs.rollout_id END,
+        rollout_version = CASE WHEN programs.version = excluded.version THEN programs.rollout_version END
     RETURNING name, concurrency, per_minute, deployed_at, paused_at, paused_reason
 ), budgeted AS (
     INSERT INTO dspex.budgets (program) SELECT :name WHERE CAST(:max_cost_usd AS float8) IS NOT NULL
@@ -87,9 +107,30 @@ WITH stored AS (
 SELECT deployed_at, paused_at, paused_reason FROM deployed
 """)
 
+# A version beside the current one; the first of a program is the current one in any case.
+_ADD = text("""
+WITH stored AS (
+    INSERT INTO dspex.program_versions (name, version, content, note)
+    VALUES (:name, :version, CAST(:content AS json), :note)
+    ON CONFLICT (name, version) DO UPDATE SET note = excluded.note WHERE excluded.note IS NOT NULL
+), deployed AS (
+    INSERT INTO dspex.programs (name, version, concurrency, per_minute, max_cost_usd)
+    VALUES (:name, :version, :concurrency, :per_minute, :max_cost_usd) ON CONFLICT (name) DO NOTHING
+    RETURNING name, deployed_at, paused_at, paused_reason, max_cost_usd
+), budgeted AS (
+    INSERT INTO dspex.budgets (program) SELECT name FROM deployed WHERE max_cost_usd IS NOT NULL
+    ON CONFLICT (program) DO NOTHING
+)
+SELECT deployed_at, paused_at, paused_reason FROM deployed
+UNION ALL SELECT deployed_at, paused_at, paused_reason FROM dspex.programs WHERE name = :name
+""")
+
 _CURRENT = text("""
-SELECT p.version, p.deployed_at, p.paused_at, p.paused_reason, v.content::text AS content
-FROM dspex.programs p JOIN dspex.program_versions v USING (name, version) WHERE p.name = :name
+SELECT p.version, p.deployed_at, p.paused_at, p.paused_reason, v.content::text AS content,
+    r.id AS rollout_id, r.percent, r.version AS rollout_version, o.content::text AS rollout_content
+FROM dspex.programs p JOIN dspex.program_versions v USING (name, version)
+LEFT JOIN dspex.rollouts r ON r.id = p.rollout_id
+LEFT JOIN dspex.program_versions o ON o.name = p.name AND o.version = r.version WHERE p.name = :name
 """)
 
 # The queued executions are counted in the three indexes that have them.
@@ -158,15 +199,16 @@ def paused(connection: Connection) -> dict[str, str]:
     return {row.name: row.paused_reason or BY_OPERATOR for row in rows}
 
 
-def deploy(connection: Connection, program: Program) -> Deployed:
-    """Store the version if it is new, and make it the current one."""
+def deploy(connection: Connection, program: Program, *, current: bool = True, note: str | None = None) -> Deployed:
+    """Store the version if it is new, and make it the current one, unless ``current`` is false."""
     content = json.dumps(program.content, ensure_ascii=False)
     limits = program.limits
     row = connection.execute(
-        _DEPLOY,
+        _DEPLOY if current else _ADD,
         {
             "name": program.name, "version": program.version, "content": content, "concurrency": limits.concurrency,
             "per_minute": limits.per_minute, "max_cost_usd": limits.max_cost_usd,
+            "note": note,
         },
     ).one()  # fmt: skip
     return Deployed(program, row.deployed_at, row.paused_at, row.paused_reason)
@@ -178,7 +220,15 @@ def current(connection: Connection, name: str) -> Deployed | None:
     if row is None:
         return None
     program = StoredProgram(name, row.version, row.content).read()
-    return Deployed(program, row.deployed_at, row.paused_at, row.paused_reason)
+    return Deployed(program, row.deployed_at, row.paused_at, row.paused_reason, _share(name, row))
+
+
+def _share(name: str, row: Any) -> Share | None:
+    """The rollout under way. One to a version that cannot be read here sends nothing from here."""
+    if row.rollout_id is None:
+        return None
+    found = readable([StoredProgram(name, row.rollout_version, row.rollout_content)])
+    return Share(row.rollout_id, row.percent, found[0] if found else None)
 
 
 def load(connection: Connection, name: str, version: str) -> Program | None:

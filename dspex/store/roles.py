@@ -29,8 +29,7 @@ LOGIN_EXAMPLE = f"CREATE ROLE my_app LOGIN IN ROLE {PRODUCER};\n\\password my_ap
 #: The columns that a submit writes; workers write the others.
 _SUBMITTED = (
     "id, program, version, status, priority, attempt, max_attempts, timeout_seconds, batch_id, batch_index, "
-    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, same_as, tenant, audit_seq, "
-    "audit_hash"
+    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, purpose, audit_seq, audit_hash"
 )
 #: The columns that change when an execution is cancelled, queued again, or taken back from the queue.
 _STEERED = (
@@ -48,7 +47,11 @@ _CHILD = "parent_id, depth"
 WRITES: Mapping[str, Mapping[str, str]] = {
     PRODUCER: {
         "programs": "INSERT, UPDATE",
-        "program_versions": "INSERT",
+        "program_versions": "INSERT, UPDATE (note)",
+        "program_aliases": "INSERT, UPDATE",
+        "rollouts": "INSERT, UPDATE (ended_at, reason, tripped)",
+        "datasets": "INSERT",
+        "dataset_rows": "INSERT",
         "budgets": "INSERT (program)",
         "idempotency_keys": "INSERT, DELETE",
         "schedules": "INSERT, UPDATE, DELETE",
@@ -58,7 +61,9 @@ WRITES: Mapping[str, Mapping[str, str]] = {
         "parked_calls": "UPDATE (decision), DELETE",
     },
     WORKER: {
-        "programs": "UPDATE (paused_at, paused_reason)",
+        "programs": "UPDATE (paused_at, paused_reason, rollout_id, rollout_version)",
+        "rollouts": "UPDATE (ended_at, reason, tripped)",
+        "feedback": "DELETE",
         "budgets": "UPDATE (spent_usd, reserved_usd)",
         "budget_reservations": "INSERT, DELETE",
         "program_starts": "INSERT, DELETE",
@@ -81,10 +86,11 @@ WRITES: Mapping[str, Mapping[str, str]] = {
 #: Tables that only functions with their owner's rights write, and the owner: `dspex keys` runs as the owner.
 OWNERS = frozenset({"api_keys", "periods"})
 
-#: Only workers read models' answers; the other roles read the results. Only producers read the hashes of keys: with one
-#: a session of the console can be forged.
-_UNREAD = {(PRODUCER, lm_calls): "response", (READER, lm_calls): "response", (WORKER, api_keys): "hash",
-           (READER, api_keys): "hash"}  # fmt: skip
+#: The function through which a producer appends feedback; the others are for workers.
+_FEEDBACK = "dspex.append_feedback"
+
+#: Only workers read models' answers; the other roles read the results.
+_READ_BY_OTHERS = f"SELECT ({', '.join(column.name for column in lm_calls.c if column.name != 'response')})"
 
 
 def ensure(connection: Connection) -> list[str]:
@@ -133,11 +139,6 @@ def grant(connection: Connection) -> None:
             connection.exec_driver_sql(f"GRANT {granted} ON {table} TO {role}")
     if functions:
         connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {WORKER}")
-
-
-def _select(role: str, table: Table) -> str:
-    """The right of a role to read a table: all of it, or all but a column."""
-    unread = _UNREAD.get((role, table))
-    if unread is None:
-        return "SELECT"
-    return f"SELECT ({', '.join(column.name for column in table.c if column.name != unread)})"
+    for function in functions:
+        if function.startswith(_FEEDBACK):
+            connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {function} TO {PRODUCER}")

@@ -27,6 +27,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, UUID
@@ -53,6 +54,9 @@ programs = Table(
     Column("per_minute", Integer),
     Column("max_cost_usd", Double),
     _at("deployed_at", nullable=False, default=True),
+    # The rollout under way, and the version that a share of new submits goes to (rollouts.py).
+    Column("rollout_id", UUID(as_uuid=True)),
+    Column("rollout_version", Text),
 )
 
 program_versions = Table(
@@ -62,6 +66,34 @@ program_versions = Table(
     Column("version", Text, primary_key=True),
     Column("content", JSON, nullable=False),
     _at("created_at", nullable=False, default=True),
+    Column("note", Text),
+)
+
+#: Names of versions, such as ``champion``.
+program_aliases = Table(
+    "program_aliases",
+    metadata,
+    Column("program", Text, primary_key=True),
+    Column("alias", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    _at("set_at", nullable=False, default=True),
+)
+
+#: Shares of new submits that go, or went, to a version which is not the current one, and why they ended. ``tripped`` is
+#: the part of the guard that ended it.
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("program", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("percent", Double, nullable=False),
+    Column("guard", JSON, nullable=False),
+    _at("begun_at", nullable=False, default=True),
+    _at("ended_at"),
+    Column("reason", Text),
+    Column("tripped", Text),
+    Index("rollouts_program", "program", "id"),
 )
 
 executions = Table(
@@ -129,6 +161,9 @@ executions = Table(
     Column("stream", Boolean, nullable=False, server_default=text("false")),
     # The trace it was submitted in, as a W3C traceparent; executions of a batch share their group's.
     Column("traceparent", Text),
+    # What is done with it besides running the program: its outputs are scored, or it replays another one
+    # (dspex/program/purpose.py). NULL for most.
+    Column("purpose", JSON),
     # Due executions by program, in the order of dispatch; small however many executions are finished.
     Index(
         "executions_due",
@@ -211,6 +246,45 @@ idempotency_keys = Table(
     _at("created_at", nullable=False, default=True),
     # Keys go with their executions (retention.py).
     Index("idempotency_keys_execution", "execution_id"),
+)
+
+#: Judgements of final executions, appended by users; the audit trail has the hash of each (feedback.py). ``outputs`` are
+#: corrected outputs. ``outputs`` and ``note`` are sealed where the execution is.
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("execution_id", UUID(as_uuid=True), nullable=False),
+    _at("at", nullable=False, default=True),
+    Column("score", Double),
+    Column("outputs", JSON),
+    Column("note", JSON),
+    Column("author", Text),
+    Index("feedback_execution", "execution_id"),
+)
+
+#: Datasets: the same rows are the same version. ``inputs`` and ``labels`` are the names of the columns.
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("inputs", ARRAY(Text), nullable=False),
+    Column("labels", ARRAY(Text), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    # The content of each row is sealed.
+    Column("sealed", Boolean, nullable=False, server_default=text("false")),
+    _at("created_at", nullable=False, default=True),
+    UniqueConstraint("name", "version"),
+)
+
+dataset_rows = Table(
+    "dataset_rows",
+    metadata,
+    Column("dataset_id", UUID(as_uuid=True), primary_key=True),
+    Column("index", BigInteger, primary_key=True),
+    Column("content", JSON, nullable=False),
 )
 
 #: When executions of programs with a limit per minute began; rows older than a minute are deleted (dispatch.py).

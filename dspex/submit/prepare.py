@@ -35,8 +35,7 @@ class RowOptions:
     """The validated options that all rows of one submit share.
 
     ``bounds`` limit the inputs of each row. ``sealing`` is None unless the program has sealed fields. ``metadata`` is
-    JSON text; ``route`` is None where it is the program's. ``events_around`` is the text of the first audit events,
-    before and after the numbers that differ by row.
+    JSON text, and so is ``purpose``. ``events_around`` is the text of the first audit events, before and after the numbers that differ by row.
     """
 
     program: Program
@@ -50,6 +49,7 @@ class RowOptions:
     webhook: str | None
     route: str | None
     events_around: tuple[str, str]
+    purpose: str | None = None
 
 
 def prepare_row(
@@ -91,6 +91,7 @@ def prepare_row(
         route=options.route,
         batch_id=batch_id,
         batch_index=batch_index,
+        purpose=options.purpose,
     )
 
 
@@ -135,11 +136,7 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
-        tenant: str | None = None,
-        webhook: str | None = None,
-        route: str | None = None,
-        within: str | float | None = None,
-        otherwise: str | None = None,
+        purpose: Mapping[str, Any] | None = None,
         faults: Sequence[FieldError] = (),
     ) -> RowOptions:
         """The options that all rows of a submit share.
@@ -160,11 +157,10 @@ class Preparer:
             raise ValidationError.of(f"submit to {program.name!r}", wrong)
         seconds = float(timeout if timeout is not None else program.timeout)
         kept = self._metadata(program, metadata)
-        around = _events_around(program, priority, tenant)
+        around = _events_around(program, priority, purpose)
         sealing = self._sealing if self._sealing.covers(program.signature) else None
-        return RowOptions(
-            program, self.bounds, sealing, priority, run_at, seconds, kept, tenant, webhook, own_route, around
-        )
+        stored = None if purpose is None else json.dumps(purpose)
+        return RowOptions(program, self.bounds, sealing, priority, run_at, seconds, kept, around, stored)
 
     def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
         if metadata is None:
@@ -183,16 +179,14 @@ class Preparer:
         return text
 
 
-def _events_around(program: Program, priority: int, tenant: str | None) -> tuple[str, str]:
+def _events_around(program: Program, priority: int, purpose: Mapping[str, Any] | None) -> tuple[str, str]:
     """The first audit events of an execution, as the text before its own two numbers and the text after them."""
-    submitted: dict[str, Any] = {"program": program.name, "version": program.version, "priority": priority}
-    if tenant is not None:
-        submitted["tenant"] = tenant
+    submitted = {"program": program.name, "version": program.version, "priority": priority}
     text = encode_events(
         [
             {"kind": "signature_compilation", "data": {"fingerprint": program.signature.fingerprint}},
             {"kind": "input_validation", "data": {"bytes": 0, "duration_ms": 0}},
-            {"kind": "submitted", "data": submitted},
+            {"kind": "submitted", "data": submitted if purpose is None else {**submitted, "purpose": dict(purpose)}},
         ]
     )
     before, _, after = text.partition('"bytes":0,"duration_ms":0')

@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 from dspex.errors import AlertNotDelivered
 from dspex.operations.alerts import evaluation
 from dspex.operations.alerts.alert import Notice
-from dspex.operations.alerts.evaluation import deliver, list_alerts
+from dspex.operations.alerts.alert_evaluation import deliver, list_alerts
 from dspex.settings import Settings
 from dspex.store import programs, workers
 from dspex.store.database import Database

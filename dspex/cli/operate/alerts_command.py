@@ -16,7 +16,7 @@ from dspex.client.client import Client
 from dspex.errors import AlertNotDelivered, ConfigurationError
 from dspex.operations.alerts.alert import Alert, Notice
 from dspex.operations.alerts.alert_channels import alert_channels, deployment
-from dspex.operations.alerts.evaluation import evaluate_and_notify
+from dspex.operations.alerts.alert_evaluation import evaluate_and_notify
 from dspex.settings import Settings
 
 __all__ = ["alerts"]

@@ -46,6 +46,11 @@ ALERT_RULES = {
         "these inputs kill workers: `dspex list --status failed --program {subject}`, then `dspex show ID`",
         sudden=True,
     ),
+    "rollout_ended": AlertRule(
+        "the version gets no more submits: `dspex versions {subject}` shows it, `dspex list --status failed --program "
+        "{subject}` its failures; fix it, and begin a new rollout",
+        sudden=True,
+    ),
     "unhealthy": AlertRule("run `dspex health`, which shows the problem and its fix"),
     "test": AlertRule("nothing to fix: this is a test of the notifications"),
 }

@@ -55,7 +55,8 @@ class Submission(NamedTuple):
     """An execution to be stored. ``inputs``, ``metadata`` and ``events`` are JSON text.
 
     ``run_at`` is None for now. ``publish``: the producer will put the id on the queue itself; otherwise the pump
-    does. ``key`` is its idempotency key, and ``inputs_hash`` what another submit with this key is compared with.
+    does. ``pinned``: its version was named; otherwise it is the current one, or of the rollout ``rollout_id``.
+    ``purpose`` is JSON text, too.
     """
 
     id: UUID
@@ -73,12 +74,9 @@ class Submission(NamedTuple):
     batch_index: int | None = None
     stream: bool = False
     traceparent: str | None = None
-    key: str | None = None
-    inputs_hash: bytes = b""
-    tenant: str | None = None
-    webhook: str | None = None
-    route: str | None = None
-    same_as: UUID | None = None
+    pinned: bool = False
+    rollout_id: UUID | None = None
+    purpose: str | None = None
 
 
 #: Rows that are written to a COPY at a time; Postgres reads them while the next ones are encoded.
@@ -89,44 +87,25 @@ WRITE_ROWS = 50
 #: limited concurrency or rate are always left to the pump, which counts them.
 DIRECT_MOST, UNSERVED_MOST = 1000, 100
 
-# Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock.
-# ``direct_most`` of each program may be dispatched and not claimed, including what this statement dispatches.
-_STORE = f"""
-WITH patience AS MATERIALIZED (
-    SELECT set_config('lock_timeout', coalesce(%(lock_timeout)s, current_setting('lock_timeout')), true)
-), fleet AS MATERIALIZED (
-    SELECT count(*)::int AS workers, coalesce(min(concurrency), 0) AS smallest,
-        CASE count(*) WHEN 0 THEN {UNSERVED_MOST} ELSE least(sum(concurrency), {DIRECT_MOST}) END AS direct_most
-    FROM dspex.workers WHERE stopped_at IS NULL AND state = 'running'
-), given AS MATERIALIZED (
-    SELECT g.*, g.publish AND coalesce(g.run_at, now()) <= now() AND p.paused_at IS NULL AND p.concurrency IS NULL
-            AND p.per_minute IS NULL AS direct,
-        row_number() OVER (PARTITION BY g.program ORDER BY g.priority, g.id) AS place
-    FROM patience, unnest(%(ids)s::uuid[], %(programs)s::text[], %(versions)s::text[], %(inputs)s::text[],
-        %(events)s::text[], %(priorities)s::int[], %(max_attempts)s::int[], %(timeouts)s::float8[],
-        %(run_ats)s::timestamptz[], %(metadata)s::text[], %(publish)s::bool[], %(stream)s::bool[],
-        %(traceparents)s::text[], %(keys)s::text[], %(routes)s::text[], %(inputs_hashes)s::bytea[],
-        %(submission_hashes)s::bytea[], %(tenants)s::text[])
-        AS g (id, program, version, inputs, events, priority, max_attempts, timeout_seconds, run_at, metadata, publish,
-            stream, traceparent, key, route, inputs_hash, submission_hash, tenant)
-    JOIN dspex.programs p ON p.name = g.program AND p.version = g.version
-), keyed AS (
-    INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
-    SELECT program, key, id, inputs_hash FROM given WHERE key IS NOT NULL ORDER BY program, key
-    ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
-), waiting AS (
-    SELECT d.program, (SELECT count(*) FROM (SELECT FROM dspex.executions e WHERE e.program = d.program
-        AND e.status = 'queued' AND e.dispatched_at IS NOT NULL LIMIT (SELECT direct_most FROM fleet)) w) AS count
-    FROM (SELECT DISTINCT program FROM given WHERE direct) d
-), inserted AS (
+# Whether the version is still the one that new submits go to. One that was named has to exist.
+_IS_ROUTED = """CASE WHEN %(pinned)s THEN EXISTS (
+            SELECT FROM dspex.program_versions v WHERE v.name = p.name AND v.version = %(version)s)
+        ELSE p.rollout_id IS NOT DISTINCT FROM %(rollout_id)s::uuid AND %(version)s IN (p.version, p.rollout_version)
+        END"""
+_INSERT = """
+WITH {key}inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
-        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, tenant, audit_seq, audit_hash)
-    SELECT g.id, g.program, g.version, 'queued', g.priority, 0, g.max_attempts, g.timeout_seconds,
-        now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= f.direct_most THEN now() END,
-        g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.route, g.tenant,
-        1, dspex.audit_hash('', g.id, 1, 0, now(), g.submission_hash, NULL, g.events)
-    FROM given g CROSS JOIN fleet f LEFT JOIN waiting w ON w.program = g.program
-    WHERE g.key IS NULL OR g.id IN (SELECT execution_id FROM keyed)
+        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, purpose, audit_seq, audit_hash)
+    SELECT %(id)s, p.name, %(version)s::text, 'queued', %(priority)s, 0, %(max_attempts)s, %(timeout_seconds)s,
+        now(), coalesce(%(run_at)s::timestamptz, now()),
+        CASE WHEN %(publish)s AND p.paused_at IS NULL AND coalesce(%(run_at)s::timestamptz, now()) <= now()
+                AND p.concurrency IS NULL AND p.per_minute IS NULL AND (
+                    SELECT count(*) FROM (SELECT FROM dspex.executions WHERE program = %(program)s
+                        AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT {most_waiting}) w) < {most_waiting}
+            THEN now() END,
+        %(inputs)s::json, %(metadata)s::json, %(stream)s, %(traceparent)s,
+        %(purpose)s::json, 1, dspex.audit_hash('', %(id)s, 1, 0, now(), %(submission_hash)s, NULL, %(events)s)
+    FROM dspex.programs p{key_table} WHERE p.name = %(program)s AND {is_routed}
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at, dispatched_at, audit_hash
 ), logged AS (
@@ -142,20 +121,19 @@ _HOOK = """, hooked AS (
 _FOUND = " SELECT id, created_at, dispatched_at, workers, smallest FROM inserted, fleet"
 _INSERT, _INSERT_HOOKED = _STORE + _FOUND, _STORE + _HOOK + _FOUND
 
-
-def insert_all(
-    connection: Connection, submissions: Sequence[Submission], *, lock_timeout: str | None = None
-) -> dict[UUID, Row[Any]]:
-    """Store them, in one statement. The rows have ``created_at`` and ``dispatched_at`` (None: left to the pump), and
-    for whom to publish them: how many ``workers`` there are, and how many executions the ``smallest`` runs at once.
-
-    There is none for a submission whose version is not the current one, whose key the program already has, or whose id
-    is stored already. The statement is refused if one of them is at fault, or waits for a lock, as for a key that an
-    open transaction has, longer than ``lock_timeout``.
-    """
-    statement = _INSERT if all(submission.webhook is None for submission in submissions) else _INSERT_HOOKED
-    rows = connection.exec_driver_sql(statement, {**_insert_parameters(submissions), "lock_timeout": lock_timeout})
-    return {row.id: row for row in rows}
+INSERT = _INSERT.format(key="", key_table="", is_routed=_IS_ROUTED, most_waiting=DIRECT_MOST)
+INSERT_ONCE = _INSERT.format(
+    key="""key AS (
+    INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
+    SELECT p.name, %(key)s, %(id)s, %(inputs_hash)s FROM dspex.programs p WHERE p.name = %(program)s AND """
+    + _IS_ROUTED
+    + """
+    ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
+), """,
+    key_table=" JOIN key ON key.execution_id = %(id)s",
+    is_routed=_IS_ROUTED,
+    most_waiting=DIRECT_MOST,
+)
 
 
 def release_key(connection: Connection, program: str, key: str, execution_id: UUID) -> None:
@@ -167,8 +145,11 @@ def release_key(connection: Connection, program: str, key: str, execution_id: UU
 
 
 def insert(connection: Connection, submission: Submission) -> Row[Any] | None:
-    """Store one, as :func:`insert_all` does."""
-    return insert_all(connection, [submission]).get(submission.id)
+    """Store it. The row has ``created_at`` and ``dispatched_at`` (None when it is left to the pump).
+
+    None when new submits do not go to this version any more, or when this id is stored already.
+    """
+    return connection.exec_driver_sql(INSERT, _insert_parameters(submission)).one_or_none()
 
 
 def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str]:
@@ -214,9 +195,9 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
     events: list[str] = []
     try:
         with cursor.copy(
-            "COPY dspex.executions (id, batch_index, inputs, audit_hash, same_as, program, version, priority,"
-            " max_attempts, timeout_seconds, run_at, metadata, traceparent, route, tenant, batch_id, created_at,"
-            " status, attempt, audit_seq) FROM STDIN"
+            "COPY dspex.executions (id, batch_index, inputs, audit_hash, program, version, priority, max_attempts,"
+            " timeout_seconds, run_at, metadata, traceparent, batch_id, created_at, status, attempt, audit_seq, purpose)"
+            " FROM STDIN"
         ) as rows:
             for begin in range(0, len(submissions), WRITE_ROWS):
                 rows.write("".join(_lines(submissions[begin : begin + WRITE_ROWS], now, events)))
@@ -241,7 +222,7 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
         digest = "\\\\x" + entry_hash(b"", id, 1, 0, now, s.events, submission_hash=submitted).hex()
         events.append(f"{id}\t{escaped(s.events)}\t\\\\x{submitted.hex()}\t{digest}\t1\t0\t{now}\n")
         own = (s.program, s.version, s.priority, s.max_attempts, s.timeout_seconds, s.run_at or now, s.metadata,
-               s.traceparent, s.route, s.tenant, s.batch_id, now, "queued", 0, 1)  # fmt: skip
+               s.traceparent, s.batch_id, now, "queued", 0, 1, s.purpose)  # fmt: skip
         if own != shared:
             shared, rest = own, "\t".join(map(field, own))
         yield f"{id}\t{field(s.batch_index)}\t{escaped(s.inputs)}\t{digest}\t{field(s.same_as)}\t{rest}\n"
@@ -277,8 +258,7 @@ WITH wanted AS MATERIALIZED (
     WHERE p.per_minute IS NOT NULL GROUP BY c.program
 )
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route,
-    same_as
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, purpose
 FROM claimed, logged
 """
 
@@ -293,8 +273,7 @@ WHERE id = %(id)s AND lost_attempts >= 2 AND dispatched_at IS NOT NULL
 # The executions of a claim whose reply was lost with the connection: they belong to this worker already.
 ADOPT = """
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route,
-    same_as
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, purpose
 FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'running' AND worker_id = %(worker_id)s
 """
 
@@ -317,33 +296,7 @@ class Claimed(NamedTuple):
     stream: bool = False
     traceparent: str | None = None
     in_batch: bool = False
-    deadline_at: datetime | None = None
-    parent_id: UUID | None = None
-    depth: int = 0
-    route: str | None = None
-    same_as: UUID | None = None
-
-    @property
-    def allowed_seconds(self) -> float:
-        """How long the attempt may take: less than its timeout if its time went on while it was parked."""
-        if self.deadline_at is None:
-            return self.timeout_seconds
-        return max((self.deadline_at - self.started_at).total_seconds(), 0.0)
-
-
-class Equal(NamedTuple):
-    """An execution that others take their outputs from: a row of EQUAL. ``result`` is JSON text."""
-
-    status: Status
-    result: str | None
-    adapter_used: str | None
-    is_cancelling: bool
-
-
-#: For psycopg.
-EQUAL = """
-SELECT status, result::text, adapter_used, cancel_requested_at IS NOT NULL FROM dspex.executions WHERE id = %(id)s
-"""
+    purpose: Mapping[str, Any] | None = None
 
 
 # An execution for which a cancel was requested does not go back to the queue.

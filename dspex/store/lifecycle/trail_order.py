@@ -25,6 +25,8 @@ _TRANSITIONS = {
 _SUBMITTED = "submitted"
 #: Values were sealed again with another key: no transition.
 _RESEALED = "resealed"
+#: A judgement of a final execution: no transition.
+_FEEDBACK = "feedback"
 TRANSITION_KINDS = frozenset(_TRANSITIONS)
 #: Another attempt, or a wait, was to follow when the cancel came: the entry has both events.
 _CANCELLED_INSTEAD = ({"retried", "recovered", "parked"}, "cancelled")
@@ -60,7 +62,7 @@ def last_status(events: Iterable[str]) -> Status | None:
     """The status that entries lead to, given from the last to the first; None without a transition."""
     for text in events:
         kinds = _kinds(text)
-        if kinds != [_RESEALED]:
+        if kinds not in ([_RESEALED], [_FEEDBACK]):
             last = kinds[-1] if kinds else ""
             return Status.QUEUED if last == _SUBMITTED else _TRANSITIONS[last][1] if last in _TRANSITIONS else None
     return None
@@ -68,7 +70,7 @@ def last_status(events: Iterable[str]) -> Status | None:
 
 def _after(life: Life, kinds: Sequence[str]) -> Life | None:
     """What follows from the events of one entry; None when they cannot happen now."""
-    if kinds == [_RESEALED]:
+    if kinds == [_RESEALED] or (kinds == [_FEEDBACK] and life.status.is_final):
         return life
     *earlier, last = _transitions(kinds) or [""]
     if last not in _TRANSITIONS or kinds[-1] != last or _SUBMITTED in kinds:

@@ -127,6 +127,11 @@ _EXPIRED = {
         "execution_id < (SELECT high FROM dspex.periods WHERE retired_at IS NOT NULL ORDER BY high DESC LIMIT 1) "
         "AND NOT EXISTS (SELECT FROM dspex.executions e WHERE e.id = execution_id)",
     ),
+    "feedback": (
+        "feedback",
+        "execution_id < (SELECT high FROM dspex.periods WHERE retired_at IS NOT NULL ORDER BY high DESC LIMIT 1) "
+        "AND NOT EXISTS (SELECT FROM dspex.executions e WHERE e.id = execution_id)",
+    ),
     "health checks": ("health_checks", "at < clock_timestamp() - interval '30 days'"),
     # Recovery reads the workers of running executions.
     "workers": (

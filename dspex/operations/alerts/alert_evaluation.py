@@ -13,17 +13,18 @@ from dspex.errors import AlertNotDelivered
 from dspex.operations.alerts.alert import Alert, Notice
 from dspex.operations.alerts.alert_channels import AlertChannel, alert_channels, deployment
 from dspex.operations.alerts.alert_rules import ALERT_RULES, breaches
+from dspex.operations.alerts.rollout_watch import end_tripped, ended_rollouts
 from dspex.settings import Settings
 from dspex.store.database import Database
 from dspex.store.operations import alerts, figures
 
-__all__ = ["Evaluation", "deliver", "evaluate", "evaluate_and_notify", "list_alerts"]
+__all__ = ["AlertEvaluation", "deliver", "evaluate", "evaluate_and_notify", "list_alerts"]
 
 log = logging.getLogger("dspex.alerts")
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class AlertEvaluation:
     """The result of an evaluation. ``skipped``: another one was running. ``failures``: errors by channel."""
 
     fired: int = 0
@@ -34,7 +35,7 @@ class Evaluation:
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
-def evaluate_and_notify(settings: Settings) -> Evaluation:
+def evaluate_and_notify(settings: Settings) -> AlertEvaluation:
     """Evaluate alerts and send notifications, on a new connection. Safe to run concurrently.
 
     Raises BackendUnavailable.
@@ -44,7 +45,7 @@ def evaluate_and_notify(settings: Settings) -> Evaluation:
     try:
         changes = evaluate(database, settings)
         sent, failures = deliver(database, alert_channels(settings, deployment(settings, backends)))
-        return Evaluation(**changes, skipped=not changes, sent=sent, failures=failures)
+        return AlertEvaluation(**changes, skipped=not changes, sent=sent, failures=failures)
     finally:
         database.close()
 
@@ -52,9 +53,11 @@ def evaluate_and_notify(settings: Settings) -> Evaluation:
 def evaluate(database: Database, settings: Settings, *, at: datetime | None = None) -> Mapping[str, int]:
     """Compare the current figures with the thresholds, and store the state of alerts as of ``at`` (default: now).
 
-    Returns the numbers of alerts that ``fired``, ``resolved`` and were ``reminded``; an empty mapping if another
-    evaluation is running.
+    Rollouts whose guard trips are ended first. Returns the numbers of alerts that ``fired``, ``resolved`` and were
+    ``reminded``; an empty mapping if another evaluation is running.
     """
+    end_tripped(database)
+    rolled_back = ended_rollouts(database, within_seconds=settings.alert_window_seconds)
     found = database.run(
         partial(
             figures.read,
@@ -67,7 +70,7 @@ def evaluate(database: Database, settings: Settings, *, at: datetime | None = No
             return {}
         return alerts.note(
             connection,
-            [asdict(breach) for breach in breaches(found, settings)],
+            [asdict(breach) for breach in (*breaches(found, settings), *rolled_back)],
             at=at or found.at,
             channels=settings.alerts,
             sudden=[name for name, rule in ALERT_RULES.items() if rule.sudden],

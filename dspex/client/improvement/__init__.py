@@ -1,0 +1,1 @@
+"""Improving programs: datasets, evaluations, comparisons, replays."""

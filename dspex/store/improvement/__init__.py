@@ -1,0 +1,1 @@
+"""What programs are improved with: their versions and rollouts, feedback and datasets."""

@@ -1,0 +1,70 @@
+"""The versions of a program, and their aliases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+__all__ = ["Version", "aliased", "aliases", "listing", "set_alias"]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A deployed version of a program.
+
+    ``current`` is the version that submits go to; ``rollout_percent`` is the share of them that a rollout sends to this
+    version instead, None without one.
+    """
+
+    version: str
+    deployed_at: datetime
+    current: bool
+    aliases: tuple[str, ...] = ()
+    note: str | None = None
+    rollout_percent: float | None = None
+
+
+_LISTING = text("""
+SELECT v.version, v.created_at AS deployed_at, v.version = p.version AS current,
+    ARRAY(SELECT alias FROM dspex.program_aliases a WHERE a.program = v.name AND a.version = v.version ORDER BY alias)
+        AS aliases,
+    v.note, r.percent AS rollout_percent
+FROM dspex.program_versions v JOIN dspex.programs p ON p.name = v.name
+LEFT JOIN dspex.rollouts r ON r.id = p.rollout_id AND r.version = v.version
+WHERE v.name = :name ORDER BY v.created_at DESC, v.version
+""")
+
+_SET_ALIAS = text("""
+INSERT INTO dspex.program_aliases (program, alias, version)
+SELECT name, :alias, version FROM dspex.program_versions WHERE name = :name AND version = :version
+ON CONFLICT (program, alias) DO UPDATE SET version = excluded.version, set_at = clock_timestamp()
+RETURNING version
+""")
+
+
+def listing(connection: Connection, name: str) -> list[Version]:
+    """The versions of a program, the newest first; none when there is no such program."""
+    rows = connection.execute(_LISTING, {"name": name}).mappings()
+    return [Version(**{**row, "aliases": tuple(row["aliases"])}) for row in rows]
+
+
+def aliased(connection: Connection, name: str, alias: str) -> str | None:
+    """The version that an alias stands for."""
+    found: str | None = connection.scalar(
+        text("SELECT version FROM dspex.program_aliases WHERE program = :name AND alias = :alias"),
+        {"name": name, "alias": alias},
+    )
+    return found
+
+
+def aliases(connection: Connection, name: str) -> list[str]:
+    """The aliases of a program."""
+    query = text("SELECT alias FROM dspex.program_aliases WHERE program = :name ORDER BY alias")
+    return list(connection.scalars(query, {"name": name}))
+
+
+def set_alias(connection: Connection, name: str, alias: str, version: str) -> bool:
+    """Let an alias stand for a version. False when there is no such version."""
+    return connection.scalar(_SET_ALIAS, {"name": name, "alias": alias, "version": version}) is not None
