@@ -366,7 +366,7 @@ class Client:
         batch: UUID | str | None = None,
         error: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        tenant: str | None = None,
+        feedback: str | None = None,
         internal: bool = False,
         before: UUID | str | None = None,
         limit: int = 100,
@@ -376,13 +376,17 @@ class Client:
         ``batch``     only executions of the batch with this id
         ``error``     only failed executions whose error, or its cause, has this code
         ``metadata``  only executions whose metadata has these members
-        ``tenant``    only executions of this tenant
+        ``feedback``  ``"any"``: only executions that were judged; ``"corrected"``: only those with corrected outputs
         ``internal``  DSPex's own executions, too, of `dspex doctor` and `dspex bench`. They are also listed when their
                       program or their batch is named
         ``before``    only executions that were submitted before the one with this id: the next page of a list
         """
+        if feedback not in (None, "any", "corrected"):
+            fault = FieldError("feedback", "'any' or 'corrected'", repr(feedback)[:80])
+            raise ValidationError.of("list", [fault])
         selection = Selection(
             program=program,
+            feedback=feedback,
             status=None if status is None else Status(status).value,
             since=since,
             batch_id=None if batch is None else _uuid(batch, "a batch"),

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.follow import StreamEvent, follow
+from dspex.client.improvement.feedback import Feedback, entries_of, give_feedback
 from dspex.client.model_call import ModelCall, ToolCall
 from dspex.client.notebook.cards import execution_card
 from dspex.client.result import Result, recorded_result
@@ -33,8 +34,8 @@ class Metrics:
 
     ``execution_time_ms`` is the time of the last attempt, ``queue_time_ms`` the time from due to claimed. Calls that
     were replayed from the journal count in ``replayed_lm_calls`` only, so tokens and cost are counted once.
-    ``cost_usd`` covers the calls whose price is known; ``unpriced_lm_calls`` is how many others there are.
-    ``saved_usd`` is how much more ordinary calls would have cost than those that went through batch APIs.
+    ``cost_usd`` covers the calls whose price is known; ``unpriced_lm_calls`` is how many others there are. ``score`` is
+    what the metric of an evaluation gave its outputs.
     """
 
     execution_time_ms: float = 0.0
@@ -45,7 +46,7 @@ class Metrics:
     cost_usd: float | None = None
     replayed_lm_calls: int = 0
     unpriced_lm_calls: int = 0
-    saved_usd: float = 0.0
+    score: float | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Metrics:
@@ -265,7 +266,7 @@ class Execution(ExecutionSnapshot):
 
     ``status``, ``error``, ``metrics`` and the other attributes are as of the last read: by the submit, by
     :meth:`refresh`, or by :meth:`result`. Only ``inputs`` (the program's signature, once), ``audit_trail``,
-    ``calls`` and ``tool_calls`` query the database.
+    ``calls``, ``tool_calls`` and ``feedback_entries`` query the database.
     """
 
     @property
@@ -303,6 +304,30 @@ class Execution(ExecutionSnapshot):
         the key that sealed the outputs.
         """
         return complete(self._finish(self._session.driver, timeout))
+
+    @property
+    def feedback_entries(self) -> Sequence[Feedback]:
+        """The feedback that was given on it, the oldest first; read at each use."""
+        return entries_of(self._session, self._row)
+
+    def feedback(
+        self,
+        score: float | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        note: str | None = None,
+        by: str | None = None,
+    ) -> Feedback:
+        """Append a judgement of this execution, which has to be final. Its result stays as it is.
+
+        ``score``    how good the outputs are; metrics of DSPy use 0 to 1
+        ``outputs``  corrected outputs, all or some of them: labels for a dataset
+        ``note``     a comment
+        ``by``       who judged
+
+        It is in the audit trail. ``outputs`` and ``note`` are sealed if the program has secret fields. Raises
+        ResultNotReady for an execution that is not final, ValidationError, ExecutionNotFound.
+        """
+        return give_feedback(self._session, self._row, score=score, outputs=outputs, note=note, by=by)
 
     def stream(self, *, after: str | None = None, timeout: float | None = None) -> Iterator[StreamEvent]:
         """Its events as they happen, until it is final: from the beginning, or ``after`` an event's cursor.
@@ -345,6 +370,22 @@ class AsyncExecution(ExecutionSnapshot):
     def tool_calls(self) -> Awaitable[Sequence[ToolCall]]:
         """As :attr:`Execution.tool_calls`."""
         return self._session.driver.call(partial(self._session.tool_calls, self.id))
+
+    @property
+    def feedback_entries(self) -> Awaitable[Sequence[Feedback]]:
+        """As :attr:`Execution.feedback_entries`."""
+        return self._driver.call(partial(entries_of, self._session, self._row))
+
+    async def feedback(
+        self,
+        score: float | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        note: str | None = None,
+        by: str | None = None,
+    ) -> Feedback:
+        """As :meth:`Execution.feedback`."""
+        give = partial(give_feedback, self._session, self._row, score=score, outputs=outputs, note=note, by=by)
+        return await self._driver.call(give)
 
     async def refresh(self) -> Self:
         """As :meth:`Execution.refresh`."""

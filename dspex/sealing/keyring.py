@@ -70,6 +70,10 @@ class Keyring:
                 code="sealed_data_damaged",
             ) from None
 
+    def digest(self, data: bytes) -> bytes:
+        """A hash that depends on the first key."""
+        return hmac.digest(self._keys[self.primary], b"dspex digest" + data, "sha256")
+
     def _of(self, key_id: str, salt: bytes) -> AESGCM:
         return self._cipher(hmac.digest(self._keys[key_id], salt, "sha256"))
 

@@ -120,6 +120,14 @@ class Sealing:
             {n: v for n, v in stored.items() if n != SEALED} if self.keyring is None else self._opened(stored, context)
         )
 
+    def seal_whole(self, document: Mapping[str, Any], context: str) -> str:
+        """The text to store for a document that is sealed as a whole; :meth:`open_whole` opens it."""
+        return _text({SEALED: self._ring.seal(_text(document).encode(), context)})
+
+    def digest(self, data: bytes) -> bytes:
+        """A hash of values that are sealed: without the key they cannot be found by trying."""
+        return self._ring.digest(data)
+
     def attempt(self, program: Program, inputs: str, id: UUID) -> SealedAttempt | None:
         """The sealing of an attempt with these stored inputs; None when nothing is sealed.
 

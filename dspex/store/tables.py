@@ -248,8 +248,8 @@ idempotency_keys = Table(
     Index("idempotency_keys_execution", "execution_id"),
 )
 
-#: Judgements of final executions, appended by users; the audit trail has the hash of each (feedback.py). ``outputs`` are
-#: corrected outputs. ``outputs`` and ``note`` are sealed where the execution is.
+#: Judgements of final executions, appended by users; the audit trail has the hash of each ``content``, which has the
+#: corrected outputs and the note, and is sealed where the execution is (feedback_entries.py).
 feedback = Table(
     "feedback",
     metadata,
@@ -257,8 +257,9 @@ feedback = Table(
     Column("execution_id", UUID(as_uuid=True), nullable=False),
     _at("at", nullable=False, default=True),
     Column("score", Double),
-    Column("outputs", JSON),
-    Column("note", JSON),
+    # It has corrected outputs.
+    Column("corrected", Boolean, nullable=False),
+    Column("content", JSON, nullable=False),
     Column("author", Text),
     Index("feedback_execution", "execution_id"),
 )
@@ -297,13 +298,15 @@ program_starts = Table(
     Index("program_starts_at", "program", "at"),
 )
 
-#: What programs with a budget have spent, and what their current calls may cost (budgets.py).
+#: What programs with a budget have spent, and what their current calls may cost (budgets.py). An evaluation with a
+#: budget has a row of its own, whose name no program can have, with its limit.
 budgets = Table(
     "budgets",
     metadata,
     Column("program", Text, primary_key=True),
     Column("spent_usd", Numeric, nullable=False, server_default=text("0")),
     Column("reserved_usd", Numeric, nullable=False, server_default=text("0")),
+    Column("limit_usd", Numeric),
 )
 
 #: A current model call and what it may cost; ``worker_id`` is the worker that makes it.

@@ -68,14 +68,22 @@ class Actions:
         self._trail = trail
         self._model_use = model_use
 
-    async def around(self, program: Proceed, functions: Mapping[str, ActionFunction]) -> Mapping[str, Any]:
-        """The program's outputs, with its actions run around it. ``functions`` are the actions' functions by name.
+    async def around(
+        self,
+        program: Proceed,
+        functions: Mapping[str, ActionFunction],
+        outermost: tuple[Action, ActionFunction] | None = None,
+    ) -> Mapping[str, Any]:
+        """The program's outputs, with its actions run around it. ``functions`` are the actions' functions by name;
+        ``outermost`` is an action that is not the program's own.
 
         Raises the error of the program or of an action.
         """
         proceed = program
         for action in reversed(self._run.program.manual_actions):
             proceed = self._layer(action, functions[action.name], proceed)
+        if outermost is not None:
+            proceed = self._layer(*outermost, proceed)
         return await proceed()
 
     def _layer(self, action: Action, function: ActionFunction, inner: Proceed) -> Proceed:

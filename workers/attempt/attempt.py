@@ -62,6 +62,8 @@ class Attempt:
         self.action_results: dict[str, Any] = {}
         #: What the program gave besides its outputs, by name.
         self.extra: dict[str, Any] = {}
+        #: What the metric of an evaluation gave its outputs.
+        self.score: float | None = None
         self._calls: ModelCalls | None = None
         self.work = Supervised(host(self))
 
@@ -97,6 +99,10 @@ class Attempt:
     def deferral(self) -> Deferred | None:
         """Why a limit refused a call of this attempt, if one did, whatever the program then made of that error."""
         return self._calls.deferral if self._calls else None
+
+    def note_score(self, score: float) -> None:
+        """Keep what a metric gave the outputs."""
+        self.score = score
 
     async def discard_answers(self) -> None:
         """The attempt fails because of its answers: those blamed are never replayed. The answers that a

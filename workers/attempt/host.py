@@ -6,19 +6,21 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
-from uuid import UUID
+from typing import Any, cast
 
 import psycopg
 
 from dspex.errors import ActionFailed, ConfigurationError, DspexError, ProgramNotFound, ValidationError
 from dspex.program.program import Program
+from dspex.program.purpose import Purpose
 from dspex.program.stored_program import StoredProgram
+from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
 from dspex.sealing.values import Sealing
 from dspex.store.lifecycle.parked import ParkedCall
 from dspex.store.lifecycle.status import Status
 from workers.actions import Actions
 from workers.actions.action_loading import load_actions
+from workers.actions.scoring import METRIC_ACTION, BoundMetric, MetricHost, built_in_metric, scored_row
 from workers.adapters import Adapters
 from workers.adapters.contract import Run
 from workers.adapters.unrunnable import LACKS_KEY, RUNS_ELSEWHERE, UnrunnablePrograms
@@ -150,18 +152,17 @@ class Host:
 
     async def _hosted(self, attempt: Attempt) -> Hosted:
         claimed, trail = attempt.claimed, attempt.trail
-        if claimed.attempt > 1:
-            stored, waited_for = await asyncio.gather(
-                self._ledger.calls(claimed.id), self._ledger.waited_for(claimed.id)
-            )
-            attempt.journal.recall(stored)
-            attempt.journal.recall_waits(waited_for)
+        purpose = Purpose.read(claimed.purpose)
         program = await self._program(claimed.program, claimed.version)
-        run = attempt.open(program, self._sealing, self._permits.of(program), self._children)
-        if claimed.same_as is not None and (taken := await self._taken_over(run, attempt, claimed.same_as)) is not None:
-            values, adapter = taken
-        elif program.actions:
-            values, adapter = await self._with_actions(run, attempt)
+        # The requests of sealed executions are hashed with a secret of their own, so that none finds an answer there.
+        if purpose.replay is not None and not self._sealing.covers(program.signature):
+            attempt.journal.lend(await self._ledger.calls(purpose.replay))
+        if claimed.attempt > 1:
+            attempt.journal.recall(await self._ledger.calls(claimed.id))
+        run = attempt.open(program, self._sealing, self._permits.of(program, purpose.budget))
+        metric = None if purpose.metric is None else await self._metric(run, purpose)
+        if program.actions or metric is not None:
+            values, adapter = await self._with_actions(run, attempt, metric)
         else:
             values, adapter = await self._outputs(run, attempt)
         began_at = trail.now()
@@ -169,22 +170,21 @@ class Host:
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
         return Hosted(encoded.decode(), adapter)
 
-    async def _taken_over(self, run: Run, attempt: Attempt, id: UUID) -> tuple[Mapping[str, Any], str] | None:
-        """The outputs of the equal execution once it completed; None when it has none. Waits for it, and the attempt is
-        left."""
-        equal = await self._ledger.equal(id)
-        if equal is None or (equal.status.is_final and equal.status is not Status.COMPLETED) or equal.is_cancelling:
-            return None
-        if equal.result is None:
-            hashed = hashlib.sha256(f"equal:{id}".encode()).digest()
-            occurrence = attempt.journal.begin(hashed)
-            await attempt.parking.wait(ParkedCall(hashed, occurrence, "child", run.program.name, child_id=id))
-        attempt.trail.record("deduplicated", execution=str(id))
-        values = self._sealing.values(run.program.signature, "outputs", str(equal.result), id)
-        return values, equal.adapter_used or ""
+    async def _metric(self, run: Run, purpose: Purpose) -> BoundMetric:
+        """The metric that scores the outputs, with its row of the dataset: all that can be missing is found before
+        the program runs."""
+        assert purpose.metric is not None
+        stored = None if purpose.dataset is None else await self._ledger.dataset_row(purpose.dataset, purpose.row)
+        row = scored_row(purpose, stored, self._sealing)
+        if purpose.metric in BUILT_IN_METRICS:
+            return BoundMetric(purpose, row, built_in_metric(purpose.metric))
+        host = cast("MetricHost", await self._adapters.get("dspy"))
+        return BoundMetric(purpose, row, await host.metric(run, purpose.metric))
 
-    async def _with_actions(self, run: Run, attempt: Attempt) -> tuple[Mapping[str, Any], str]:
-        """The same as :meth:`_outputs`, with the program's actions around it."""
+    async def _with_actions(
+        self, run: Run, attempt: Attempt, metric: BoundMetric | None
+    ) -> tuple[Mapping[str, Any], str]:
+        """The same as :meth:`_outputs`, with the program's actions around it, and a metric around all of them."""
         adapter = ""
 
         async def program() -> Mapping[str, Any]:
@@ -194,7 +194,8 @@ class Host:
 
         actions = Actions(run, attempt.trail, attempt.journal.model_use, attempt.action_results)
         try:
-            return await actions.around(program, await load_actions(run.program)), adapter
+            outermost = None if metric is None else (METRIC_ACTION, metric.action(attempt.note_score))
+            return await actions.around(program, await load_actions(run.program), outermost), adapter
         except ActionFailed as error:
             if error.retryable:  # the answers are at fault
                 attempt.journal.blame()

@@ -25,8 +25,9 @@ from dspex.settings.failpoints import AFTER_SETTLE, failpoint
 from dspex.store import programs
 from dspex.store.array_text import array, text_array
 from dspex.store.audit_chain import encode_events
-from dspex.store.lifecycle import control, executions, lm_calls, parked
-from dspex.store.lifecycle.executions import Claimed, Equal, Settlement
+from dspex.store.improvement import dataset_rows
+from dspex.store.lifecycle import control, executions, lm_calls
+from dspex.store.lifecycle.executions import Claimed, Settlement
 from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.parked import KnownCall, Park
 from dspex.store.lifecycle.status import Status
@@ -209,10 +210,10 @@ class Ledger:
         rows = await self._reads.add((programs.LOAD, {"name": name, "version": version}))
         return StoredProgram(name, version, rows[0][0]) if rows else None
 
-    async def current_program(self, name: str) -> StoredProgram | None:
-        """The current version of a program as it is stored."""
-        rows = await self._reads.add((programs.LOAD_CURRENT, {"name": name}))
-        return StoredProgram(name, *rows[0]) if rows else None
+    async def dataset_row(self, id: UUID, index: int) -> str | None:
+        """The content of a dataset's row as JSON text."""
+        rows = await self._reads.add((dataset_rows.ROW, {"id": id, "index": index}))
+        return rows[0][0] if rows else None
 
     async def cancelling(self) -> list[tuple[UUID, int, datetime]]:
         """Attempts of this worker whose cancel is requested: the execution, the attempt, and when it was requested."""

@@ -179,6 +179,7 @@ def _metrics(attempt: Attempt) -> str:
             "execution_time_ms": round(attempt.trail.elapsed_ms, 3),
             "queue_time_ms": round((claimed.started_at - due_at).total_seconds() * 1000, 3),
             **attempt.journal.totals(),
+            **({} if attempt.score is None else {"score": attempt.score}),
         }
     ).decode()
 

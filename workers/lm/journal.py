@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -44,21 +45,22 @@ class AttemptJournal:
         # Numbers are given as calls begin, so that a replay keeps their order; a call that fails leaves a gap.
         self._next: defaultdict[bytes, int] = defaultdict(int)
         self._calls: list[LMCall] = []
-        #: The calls that earlier attempts waited for and that have no answer: all, and those not asked for again.
-        self._waits: list[KnownCall] = []
-        self._unasked: defaultdict[bytes, deque[KnownCall]] = defaultdict(deque)
-        self._current: dict[tuple[bytes, int], KnownCall] = {}
+        self._lent: list[LMCall] = []
         self._given: set[bytes] = set()
         self._faulty: set[bytes] = set()
         self._blamed: set[bytes] = set()
+
+    def lend(self, calls: Iterable[LMCall]) -> None:
+        """Add the calls of another execution, whose answers are given to equal requests: they were paid for there."""
+        self._lent = [replace(call, attempt=0) for call in calls if not call.rejected]
+        self._know(self._lent)
 
     def recall(self, earlier: Iterable[LMCall]) -> None:
         """Add the calls of earlier attempts, in the order in which they are replayed."""
         for call in earlier:
             self._calls.append(call)
             self._next[call.request_hash] = max(self._next[call.request_hash], call.occurrence + 1)
-            if not call.rejected:
-                self._known[call.request_hash].append(call)
+            self._know([call])
 
     def recall_waits(self, waits: Iterable[KnownCall]) -> None:
         """Add the calls that earlier attempts waited for, and that are not answered."""
@@ -98,7 +100,10 @@ class AttemptJournal:
         for wait in self._waits:
             self._unasked[wait.request_hash].append(wait)
         self.replayed = 0
-        for call in self._calls:
+        self._know([*self._lent, *self._calls])
+
+    def _know(self, calls: Iterable[LMCall]) -> None:
+        for call in calls:
             if not call.rejected:
                 self._known[call.request_hash].append(call)
 

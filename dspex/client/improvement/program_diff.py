@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspex.program.program import Program
+from dspex.signatures.fields import NO_DEFAULT
 
 __all__ = ["Difference", "program_diff"]
 
@@ -43,7 +44,7 @@ def _field(program: Program, side: Any, name: str) -> str | None:
     found = {field.name: field for field in program.signature.fields(side)}.get(name)
     if found is None:
         return None
-    default = "" if found.default is None else f" = {found.default!r}"
+    default = "" if found.default is None or found.default is NO_DEFAULT else f" = {found.default!r}"
     return f"{found.full_type}{default}" + (f" ({found.description})" if found.description else "")
 
 

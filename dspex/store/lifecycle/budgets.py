@@ -25,10 +25,10 @@ __all__ = [
     "charge_the_dead",
     "charge_waits",
     "find",
-    "release_waits",
+    "open_budget",
     "reserve_parameters",
     "settle_parameters",
-    "wait_reservation",
+    "spent",
 ]
 
 
@@ -63,15 +63,16 @@ WITH asked AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(programs)s::text[], %(usds)s::numeric[], %(owners)s::uuid[])
         WITH ORDINALITY AS a (id, program, usd, owner, place)
 ), budget AS MATERIALIZED (
-    SELECT b.program, b.spent_usd, b.reserved_usd FROM dspex.budgets b
-    WHERE b.program IN (SELECT program FROM asked) ORDER BY b.program FOR UPDATE
+    SELECT b.program, b.spent_usd, b.reserved_usd, coalesce(b.limit_usd, p.max_cost_usd::numeric) AS limit_usd
+    FROM dspex.budgets b LEFT JOIN dspex.programs p ON p.name = b.program
+    WHERE b.program IN (SELECT program FROM asked) ORDER BY b.program FOR UPDATE OF b
 ), judged AS MATERIALIZED (
-    SELECT a.id, a.program, a.usd, a.owner, b.spent_usd, p.max_cost_usd::numeric AS limit_usd,
+    SELECT a.id, a.program, a.usd, b.spent_usd, b.limit_usd,
         EXISTS (SELECT FROM dspex.budget_reservations r WHERE r.id = a.id) -- by an earlier attempt of this statement
-            OR p.max_cost_usd IS NULL OR b.spent_usd + b.reserved_usd
-            + sum(a.usd) OVER (PARTITION BY a.program ORDER BY a.place) <= p.max_cost_usd::numeric AS granted,
-        b.spent_usd + a.usd > p.max_cost_usd::numeric AS exhausted
-    FROM asked a JOIN budget b USING (program) JOIN dspex.programs p ON p.name = a.program
+            OR b.limit_usd IS NULL OR b.spent_usd + b.reserved_usd
+            + sum(a.usd) OVER (PARTITION BY a.program ORDER BY a.place) <= b.limit_usd AS granted,
+        b.spent_usd + a.usd > b.limit_usd AS exhausted
+    FROM asked a JOIN budget b USING (program)
 ), reserved AS (
     INSERT INTO dspex.budget_reservations (id, program, worker_id, usd)
     SELECT id, program, owner, usd FROM judged WHERE granted ON CONFLICT (id) DO NOTHING
@@ -196,6 +197,21 @@ _FIND = text("""
 SELECT p.name, p.max_cost_usd, b.spent_usd, b.reserved_usd
 FROM dspex.programs p JOIN dspex.budgets b ON b.program = p.name WHERE p.name = :program
 """)
+
+
+_OPEN = text("INSERT INTO dspex.budgets (program, limit_usd) VALUES (:name, :limit_usd)")
+_SPENT = text("SELECT spent_usd FROM dspex.budgets WHERE program = :name")
+
+
+def open_budget(connection: Connection, name: str, limit_usd: float) -> None:
+    """A budget of its own, beside those of programs: ``name`` is one that no program can have."""
+    connection.execute(_OPEN, {"name": name, "limit_usd": limit_usd})
+
+
+def spent(connection: Connection, name: str) -> float | None:
+    """What was spent of a budget; None when there is none of this name."""
+    found = connection.scalar(_SPENT, {"name": name})
+    return None if found is None else float(found)
 
 
 def find(connection: Connection, program: str) -> Budget | None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, cast, func, literal_column
+from sqlalchemy import ColumnElement, Text, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSON
 
 from dspex.store.lifecycle.status import Status
-from dspex.store.tables import executions
+from dspex.store.tables import executions, feedback
 
 __all__ = ["CAUSE", "EXTERNAL", "Selection"]
 
@@ -30,8 +30,7 @@ class Selection:
 
     ``error``  the code of a failure, or of its cause; of failed executions unless another ``status`` is given
     ``metadata``  values as text, by the name of the member
-    ``programs``  executions of any of these programs
-    ``before``    executions with an id below this one: they were submitted before it
+    ``feedback``  only with feedback: ``"any"``, or ``"corrected"`` for corrected outputs
     ``internal``  DSPex's own as well; they are also selected by their ``program`` and their ``batch_id``
     """
 
@@ -41,9 +40,7 @@ class Selection:
     batch_id: UUID | None = None
     error: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    tenant: str | None = None
-    programs: Sequence[str] | None = None
-    before: UUID | None = None
+    feedback: str | None = None
     internal: bool = False
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:
@@ -59,6 +56,8 @@ class Selection:
             found.append(columns.created_at >= self.since)
         if self.error is not None:
             found.append(_failed_with(self.error))
+        if self.feedback is not None:
+            found.append(_judged(corrected=self.feedback == "corrected"))
         found += [_metadata(name) == value for name, value in self.metadata.items()]
         if not (self.internal or self.program or self.batch_id):
             found.append(literal_column(EXTERNAL))
@@ -71,6 +70,11 @@ class Selection:
 
 def _failed_with(code: str) -> ColumnElement[bool]:
     return (literal_column("error ->> 'code'", Text) == code) | (literal_column(CAUSE, Text) == code)
+
+
+def _judged(*, corrected: bool) -> ColumnElement[bool]:
+    conditions = [feedback.c.execution_id == executions.c.id, *([feedback.c.corrected] if corrected else [])]
+    return select(feedback.c.id).where(*conditions).exists()
 
 
 def _metadata(name: str) -> ColumnElement[str]:

@@ -22,6 +22,7 @@ from dspex.program.calls.tool_policy import tool_caller
 from dspex.program.models import LOCAL_MODEL, find_model
 from dspex.program.program import EXTRACTION, Program
 from dspex.settings import Settings
+from workers.actions.scoring import Metric, ScoredRow
 from workers.adapters.code_interpreter import interpreter_factory
 from workers.adapters.contract import Run
 from workers.adapters.dspy import linear_readers
@@ -34,6 +35,7 @@ from workers.adapters.dspy.answer_repair import (
 from workers.adapters.dspy.dspy_hooks import install, named_models
 from workers.adapters.dspy.dspy_signature import dspy_inputs
 from workers.adapters.dspy.engine_bridge import HostedRun, hosted_run, program_failure
+from workers.adapters.dspy.metric_calls import call_metric, load_metric
 from workers.adapters.dspy.modules import HostedModule, host_module
 from workers.adapters.dspy.modules.mcp_tools import McpServers, found_tools
 from workers.adapters.dspy.modules.returned_values import extra_of, outputs_of, refuse_unfit
@@ -132,6 +134,19 @@ class DspyAdapter:
             raise engine.failure
         return outputs
 
+    async def metric(self, run: Run, reference: str) -> Metric:
+        """See :class:`workers.actions.scoring.MetricHost`."""
+        function = await asyncio.to_thread(load_metric, run.program, reference)
+
+        async def score(row: ScoredRow, outputs: Mapping[str, Any]) -> Any:
+            if run.program.model is None:
+                return await call_metric(function, row.inputs, row.labels, outputs)
+            engine = RunEngine(run, await self._endpoints.of(run.program), headers=_headers(run.program))
+            with hosted_run(engine, self._endpoints) as current:
+                return await _scored(current, function, row, outputs)
+
+        return score
+
     async def _predict(self, hosted: _Hosted, current: HostedRun) -> Any:
         """What the module returned. Raises BlocksLoop when it has to run in a thread."""
         run = current.run
@@ -189,6 +204,26 @@ class DspyAdapter:
                 if len(self._hosted) > _MODULES_KEPT:
                     self._hosted.popitem(last=False)
         return hosted
+
+
+async def _scored(
+    current: HostedRun, metric: Callable[..., Any], row: ScoredRow, outputs: Mapping[str, Any]
+) -> Any:
+    """What the metric returns; the models that it asks are those of the program, and the program's is its default."""
+    program = current.run.program
+    found = find_model.set(named_models(program))
+    try:
+        with dspy.context(lm=current.lm, adapter=None, trace=[], track_usage=False, max_history_size=HISTORY_KEPT):
+            return await call_metric(metric, row.inputs, row.labels, outputs)
+    except DspexError:
+        raise
+    except Exception as error:
+        failure = program_failure(error, program=program.name, model=str(program.model))
+        if isinstance(failure, ModelError):
+            raise failure from None
+        raise
+    finally:
+        find_model.reset(found)
 
 
 async def _made_ready(program: Program, tools: Mapping[str, Sequence[dspy.Tool]]) -> _Hosted:

@@ -20,6 +20,7 @@ from uuid import UUID, uuid4
 
 import redis
 
+from dspex.errors import ModelError
 from dspex.program.program import Program
 from dspex.settings import ModelLimits
 from workers.adapters.contract import Answer, Estimate
@@ -80,15 +81,18 @@ class Permits:
                 await task
         await self._buckets.close()
 
-    def of(self, program: Program) -> CallLimits | None:
-        """The limits of this program's calls; None when there are none."""
+    def of(self, program: Program, budget: str | None = None) -> CallLimits | None:
+        """The limits of this program's calls; None when there are none. ``budget`` is the name of another budget that
+        they are paid from, beside the program's."""
         limits = program.limits
         own = [Bucket(f"program:{program.name}", tokens_per_minute=limits.tokens_per_minute)]
         if limits.tokens_per_minute is None:
             own = []
-        if not own and limits.max_cost_usd is None and not self._model_limits:
+        if not own and limits.max_cost_usd is None and not self._model_limits and budget is None:
             return None
-        return CallLimits(self, program, own, self._budgets if limits.max_cost_usd is not None else None)
+        of_program = self._budgets if limits.max_cost_usd is not None else None
+        of_other = None if budget is None else OtherBudget(budget, self._budgets)
+        return CallLimits(self, program, own, of_program, of_other)
 
     def throttled(self, program: str) -> bool:
         """Whether another execution of this program would only wait here."""
@@ -203,10 +207,40 @@ class Permit:
         self._permits.give(self, used - self.tokens)
 
 
+class OtherBudget:
+    """A budget that is not a program's: of an evaluation. When it is spent, what needs more of it fails for good."""
+
+    def __init__(self, name: str, budgets: Budgets) -> None:
+        self._name = name
+        self._budgets = budgets
+
+    @asynccontextmanager
+    async def reserve(self, model: str, expected: Estimate, call: PermittedCall) -> AsyncIterator[None]:
+        """As :meth:`Budgets.reserve`. Raises ModelError ``evaluation_budget_spent`` when it is spent."""
+        try:
+            async with self._budgets.reserve(self._name, model, expected, call):
+                yield
+        except Deferred as error:
+            if error.code == "budget_exceeded":
+                raise ModelError(
+                    f"{self._name}: its budget is spent, and the call is not made",
+                    code="evaluation_budget_spent", retryable=False, model=model,
+                ) from None  # fmt: skip
+            raise Deferred(WHY[error.code], code=error.code, delay_seconds=DELAY_SECONDS[0]) from None
+
+
 class CallLimits:
     """The limits of one program's calls."""
 
-    def __init__(self, permits: Permits, program: Program, own: Sequence[Bucket], budgets: Budgets | None) -> None:
+    def __init__(
+        self,
+        permits: Permits,
+        program: Program,
+        own: Sequence[Bucket],
+        budgets: Budgets | None,
+        other: OtherBudget | None = None,
+    ) -> None:
+        self._other = other
         self._permits = permits
         self._program = program
         self._own = own
@@ -228,7 +262,7 @@ class CallLimits:
             permit = await self._permits.take(self._program.name, buckets, expected.tokens, patience=patience)
         call = PermittedCall()
         try:
-            async with self._within_budget(model, expected, call):
+            async with self._within_budget(model, expected, call), self._within_other(model, expected, call):
                 yield call
         finally:
             if permit is not None:
@@ -257,6 +291,14 @@ class CallLimits:
                 yield
         except Deferred as error:
             raise self._permits.deferred(self._program.name, error.code, 0.0) from None
+
+    @asynccontextmanager
+    async def _within_other(self, model: str, expected: Estimate, call: PermittedCall) -> AsyncIterator[None]:
+        if self._other is None:
+            yield
+            return
+        async with self._other.reserve(model, expected, call):
+            yield
 
 
 async def _try(update: Callable[[], Awaitable[None]]) -> None:

@@ -143,8 +143,8 @@ CREATE TABLE dspex.feedback (
     execution_id uuid NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     score double precision,
-    outputs json,
-    note json,
+    corrected boolean NOT NULL,
+    content json NOT NULL,
     author text
 );
 CREATE INDEX feedback_execution ON dspex.feedback (execution_id);
@@ -178,7 +178,8 @@ CREATE INDEX program_starts_at ON dspex.program_starts (program, at);
 CREATE TABLE dspex.budgets (
     program text PRIMARY KEY,
     spent_usd numeric NOT NULL DEFAULT 0,
-    reserved_usd numeric NOT NULL DEFAULT 0
+    reserved_usd numeric NOT NULL DEFAULT 0,
+    limit_usd numeric
 );
 
 CREATE TABLE dspex.budget_reservations (
@@ -523,12 +524,12 @@ END $$;
 -- Append feedback on a final execution, with an entry of its trail that has a hash of it. The execution does not change
 -- otherwise. False when there is no such execution, or it is not final.
 CREATE FUNCTION dspex.append_feedback(
-    execution uuid, score double precision, outputs text, note text, author text
+    execution uuid, score double precision, corrected boolean, content text, author text
 ) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     entry text := format('[{"kind":"feedback","data":{"score":%s,"by":%s,"content":"%s"}}]',
         coalesce(to_json(score)::text, 'null'), coalesce(to_json(author)::text, 'null'),
-        encode(sha256(dspex.value_hash(outputs) || dspex.value_hash(note)), 'hex'));
+        encode(dspex.value_hash(content), 'hex'));
 BEGIN
     UPDATE dspex.executions e SET audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, NULL, entry)
@@ -536,8 +537,8 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    INSERT INTO dspex.feedback (execution_id, at, score, outputs, note, author)
-    VALUES (execution, now(), score, outputs::json, note::json, author);
+    INSERT INTO dspex.feedback (execution_id, at, score, corrected, content, author)
+    VALUES (execution, now(), score, corrected, content::json, author);
     PERFORM dspex.append_entries(ARRAY[execution], NULL, ARRAY[entry]);
     RETURN true;
 END $$;
@@ -791,7 +792,7 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION dspex.append_entries(uuid[], bytea[], text[]),
-    dspex.append_feedback(uuid, double precision, text, text, text), dspex.make_period(text, uuid, uuid),
+    dspex.append_feedback(uuid, double precision, boolean, text, text), dspex.make_period(text, uuid, uuid),
     dspex.unmake_period(text), dspex.put_back(text, text, uuid[]), dspex.retire_executions(text, timestamptz),
     dspex.digest_retired(text), dspex.retire_audit(text, text), dspex.drop_retired(text),
     dspex.delete_strays(uuid[], timestamptz) FROM PUBLIC;

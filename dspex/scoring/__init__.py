@@ -1,0 +1,1 @@
+"""Scoring: the metrics that DSPex brings, and the statistics of scores."""
