@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from dspex.client.client import Client
     from dspex.client.execution import AsyncExecution, Execution, Metrics, Waiting
     from dspex.client.follow import StreamEvent
+    from dspex.client.improvement.dataset import Dataset, DatasetRow
+    from dspex.client.improvement.evaluation import Evaluation, EvaluationRow
+    from dspex.client.improvement.feedback import Feedback
+    from dspex.client.improvement.replay import Replay, ReplayedRow, ReplayFigures
+    from dspex.client.improvement.score_comparison import RowDifference, ScoreComparison
     from dspex.client.model_call import ModelCall, ToolCall
     from dspex.client.recurring.schedule import Schedule
     from dspex.client.result import Result
@@ -63,8 +68,14 @@ if TYPE_CHECKING:
     from dspex.program.marked_functions import setup
     from dspex.program.models import Model, model
     from dspex.program.program import Program, Retry
+    from dspex.program.rollout_guard import Guard
+    from dspex.scoring import builtin_metrics as metrics
+    from dspex.scoring.score_statistics import PairedDifference
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
+    from dspex.store.improvement.evaluations import ScoreFigures
+    from dspex.store.improvement.program_versions import Version
+    from dspex.store.improvement.rollouts import Rollout
     from dspex.store.lifecycle.status import Status
     from dspex.store.programs import ProgramSummary
     from dspex.submit.batch_rows import Rejected
@@ -80,21 +91,28 @@ _MODULES = (
     "program.actions",
     "program.models",
     "program.marked_functions",
-    "program.calls.tool_policy",
-    "program.calls.remote",
+    "program.rollout_guard",
+    "scoring.score_statistics",
     "program.program",
     "submit.batch_rows",
     "settings",
     "operations.health.conditions",
     "client.result",
+    "store.improvement.program_versions",
+    "store.improvement.rollouts",
+    "store.improvement.evaluations",
     "store.programs",
     "client.model_call",
     "client.waits.approval",
     "client.waits.bundle",
     "client.follow",
+    "client.improvement.feedback",
     "client.execution",
     "client.batch",
-    "client.recurring.schedule",
+    "client.improvement.dataset",
+    "client.improvement.evaluation",
+    "client.improvement.score_comparison",
+    "client.improvement.replay",
     "client.client",
     "client.async_client",
 )
@@ -122,15 +140,21 @@ __all__ = [
     "Condition",
     "ConfigurationError",
     "ConstraintViolation",
+    "Dataset",
+    "DatasetRow",
     "DspexError",
     "EncryptionError",
+    "Evaluation",
+    "EvaluationRow",
     "Execution",
     "ExecutionCancelled",
     "ExecutionFailed",
     "ExecutionNotFound",
     "ExecutionTimedOut",
+    "Feedback",
     "Field",
     "FieldError",
+    "Guard",
     "HealthReport",
     "IdempotencyConflict",
     "InputField",
@@ -143,6 +167,7 @@ __all__ = [
     "ModelError",
     "ModuleNotAllowed",
     "OutputField",
+    "PairedDifference",
     "Program",
     "ProgramError",
     "ProgramNotFound",
@@ -152,11 +177,17 @@ __all__ = [
     "Progress",
     "RateLimited",
     "Rejected",
+    "Replay",
+    "ReplayFigures",
+    "ReplayedRow",
     "Result",
     "ResultNotReady",
     "Retry",
-    "Schedule",
+    "Rollout",
+    "RowDifference",
     "SchemaOutdated",
+    "ScoreComparison",
+    "ScoreFigures",
     "SecretInProgram",
     "Settings",
     "Signature",
@@ -168,9 +199,9 @@ __all__ = [
     "ToolCall",
     "TransitionRefused",
     "ValidationError",
-    "Waiting",
+    "Version",
     "adapters",
-    "idempotency_key",
+    "metrics",
     "model",
     "register_type",
     "remote",
@@ -181,6 +212,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return import_module("dspex.scoring.builtin_metrics")
     if name in __all__:
         for module in map(import_module, (f"dspex.{home}" for home in _MODULES)):
             if name in module.__all__:

@@ -15,8 +15,11 @@ from sqlalchemy import Connection
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.batch import Batch, BatchSummary, Progress, map_result, mapped, store_all
 from dspex.client.execution import Execution
-from dspex.client.notebook.live_progress import shown
-from dspex.client.recurring.schedule import Schedule, Schedules
+from dspex.client.improvement.dataset import Dataset
+from dspex.client.improvement.dataset_intake import dataset_of_executions, open_dataset, store_dataset
+from dspex.client.improvement.evaluation import Evaluation
+from dspex.client.improvement.evaluation_submit import find_evaluation, find_evaluations, submit_evaluation
+from dspex.client.improvement.replay import Replay, submit_replay
 from dspex.client.result import Result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
@@ -32,13 +35,14 @@ from dspex.operations.health.conditions import HealthReport
 from dspex.operations.report.monitoring_report import MonitoringReport, gather
 from dspex.program.internal_programs import INTERNAL_PREFIXES, is_internal
 from dspex.program.program import Program
+from dspex.program.purpose import METRIC_SECONDS
 from dspex.program.rollout_guard import Guard
 from dspex.program.storable_text import is_storable
 from dspex.settings import Settings
 from dspex.store import programs, workers
 from dspex.store.audit_chain import Verdict
 from dspex.store.database import Database
-from dspex.store.improvement import program_versions, rollouts
+from dspex.store.improvement import dataset_rows, program_versions, rollouts
 from dspex.store.improvement.program_versions import Version
 from dspex.store.improvement.rollouts import Rollout
 from dspex.store.lifecycle import batches, executions
@@ -315,41 +319,110 @@ class Client:
         """
         return Batch(self._session, self._session.batch_rows(_uuid(id, "a batch")))
 
-    def schedule(
+    # -------------------------------------------------------------------------------------------------- improve
+
+    def dataset(
         self,
         name: str,
+        source: Any = None,
         *,
-        program: str,
-        inputs: Mapping[str, Any],
-        cron: str,
-        timezone: str = "UTC",
-        missed: str = "run_once",
-        priority: int = 5,
-        metadata: Mapping[str, Any] | None = None,
-        tenant: str | None = None,
-    ) -> Schedule:
-        """Submit a program at the times of a cron expression; replaces the schedule of this name.
+        inputs: Collection[str] | None = None,
+        executions: Iterable[Execution] | None = None,
+        version: str | None = None,
+    ) -> Dataset:
+        """Store rows as a dataset, or open a stored one: without a source, its newest version or the one named.
 
-        ``cron``      minute, hour, day of the month, month, day of the week: ``"0 7 * * 1-5"``
-        ``timezone``  whose clock the times are read on, also when it is put forward or back: ``"Europe/Berlin"``
-        ``missed``    what becomes of due times that passed while no `dspex serve` ran: ``"run_once"``, one execution
-                      for all of them, or ``"skip"``
+        The same rows are the same version, which is stored once.
 
-        Each due time is submitted once, by any running `dspex serve`. Raises ValidationError, also for a program with
-        secret fields, and ProgramNotFound.
+        ``source``      rows (mappings), ``dspy.Example`` objects, a file (.jsonl .jsonl.gz .csv .tsv .parquet), or a
+                        frame of pandas, polars or arrow, or a dataset of Hugging Face: read a row at a time
+        ``inputs``      the names of the columns that are inputs; the others are labels. Examples have theirs
+        ``executions``  executions in place of a source. Their labels are corrected outputs where feedback has them, else
+                        the recorded ones; executions without either, and those whose last score is 0 or less, are left
+                        out. Sealed if the program has secret fields
+
+        Raises ValidationError with the numbers of the rows that do not fit; then nothing is stored.
         """
-        return self._schedules.set(
-            name, program=program, inputs=inputs, cron=cron, timezone=timezone, missed=missed, priority=priority,
-            metadata=metadata, tenant=tenant,
+        if executions is not None:
+            return dataset_of_executions(self._session, name, executions)
+        if source is None:
+            return open_dataset(self._session, name, version)
+        return store_dataset(self._session, name, source, inputs=inputs)
+
+    def datasets(self) -> Sequence[Dataset]:
+        """The stored datasets by name, each with its versions, the newest first."""
+        return [Dataset(self._session, stored) for stored in self._database.run(dataset_rows.listing)]
+
+    def evaluate(
+        self,
+        program: str | Program,
+        dataset: Dataset | str,
+        *,
+        metric: str | Callable[..., Any],
+        version: str | None = None,
+        repeats: int = 1,
+        budget_usd: float | None = None,
+        metric_timeout: float = METRIC_SECONDS,
+        priority: int = 7,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Evaluation:
+        """Execute a program for each row of a dataset, and have workers score the outputs. Returns at once.
+
+        ``dataset``         a dataset, a part of one, or the name of one
+        ``metric``          ``"package.module:function"`` of a package that the workers allow, with DSPy's arguments
+                            ``(example, prediction, trace=None)``, GEPA's five, or a coroutine function; or one of
+                            ``dspex.metrics``: ``"exact" "contains" "numeric" "f1"``. It returns a number, or an object
+                            with ``score`` and ``feedback``. Its model calls are part of the execution
+        ``version``         a deployed version or an alias, in place of the current version
+        ``repeats``         executions of each row
+        ``budget_usd``      what all model calls may cost: reserved before each. What is left when it is spent is not
+                            run, and has no score
+        ``metric_timeout``  seconds that the metric may take
+
+        All rows are checked first, and stored together: a row that does not fit is an error before anything is paid
+        for. The evaluation survives any process; :meth:`evaluation` finds it again. Raises ValidationError,
+        ProgramNotFound.
+        """
+        return submit_evaluation(
+            self._session, self._submitter, program, dataset, metric=metric, version=version, repeats=repeats,
+            budget_usd=budget_usd, metric_seconds=metric_timeout, priority=priority, metadata=metadata,
         )  # fmt: skip
 
-    def schedules(self) -> Sequence[Schedule]:
-        """The schedules by name, each with its next due time and its last execution."""
-        return self._schedules.all()
+    def evaluation(self, id: UUID | str) -> Evaluation:
+        """An evaluation that was begun before, by any process. Raises ExecutionNotFound."""
+        return find_evaluation(self._session, _uuid(id, "an evaluation"))
 
-    def unschedule(self, name: str) -> bool:
-        """Remove a schedule. Its executions stay. False when there is none of this name."""
-        return self._schedules.remove(name)
+    def evaluations(self, *, program: str | None = None, limit: int = 20) -> Sequence[Evaluation]:
+        """Evaluations, the newest first."""
+        return find_evaluations(self._session, program=program, limit=limit)
+
+    def replay(
+        self,
+        program: str,
+        *,
+        version: str,
+        since: datetime | None = None,
+        status: Status | str | None = "completed",
+        limit: int = 500,
+        budget_usd: float | None = None,
+        priority: int = 7,
+    ) -> Replay:
+        """Execute the recorded inputs of the latest executions with another version. Returns at once.
+
+        Each execution is given the answers that were recorded for the one it replays, so that equal requests are not
+        paid for; results of tools, too. A tool that the version calls with other arguments is called. Answers of
+        sealed executions are asked for again.
+
+        ``version``     a deployed version or an alias
+        ``since``, ``status``, ``limit``  which executions, as for :meth:`list`; only final ones
+        ``budget_usd``  what the new model calls may cost
+
+        Raises ProgramNotFound, and ValidationError when no execution fits or recorded inputs do not fit the version.
+        """
+        return submit_replay(
+            self._session, self._submitter, program, version=version, since=since, status=status, limit=limit,
+            budget_usd=budget_usd, priority=priority,
+        )  # fmt: skip
 
     # ----------------------------------------------------------------------------------------------------- read
 

@@ -119,13 +119,16 @@ class Submitter:
 
         All of its rows are executed with one version: the named one, else the one that is current now.
         """
-        catalogue = self._session.catalogue
-        if version is None:
-            chosen = catalogue.current(program, fresh=True)
-        else:
-            chosen = catalogue.named(program if isinstance(program, str) else program.name, version)
+        chosen = self.chosen(program, version)
         batch = BatchRows(new_batch_id(), chosen.name)
         return batch, self.intake(batch, chosen, **options)
+
+    def chosen(self, program: str | Program, version: str | None) -> Program:
+        """The version that is named, or the current one. Raises ProgramNotFound, ProgramVersionMismatch."""
+        catalogue = self._session.catalogue
+        if version is None:
+            return catalogue.current(program, fresh=True)
+        return catalogue.named(program if isinstance(program, str) else program.name, version)
 
     def intake(
         self,

@@ -46,6 +46,7 @@ class AttemptJournal:
         self._next: defaultdict[bytes, int] = defaultdict(int)
         self._calls: list[LMCall] = []
         self._lent: list[LMCall] = []
+        self._borrowed: list[LMCall] = []
         self._given: set[bytes] = set()
         self._faulty: set[bytes] = set()
         self._blamed: set[bytes] = set()
@@ -86,6 +87,8 @@ class AttemptJournal:
             return None
         call = waiting.popleft()
         self.replayed += call.attempt < self.attempt
+        if not call.attempt:
+            self._borrowed.append(call)
         return call
 
     def find_other(self, digest: bytes) -> LMCall | None:
@@ -100,6 +103,7 @@ class AttemptJournal:
         for wait in self._waits:
             self._unasked[wait.request_hash].append(wait)
         self.replayed = 0
+        self._borrowed = []
         self._know([*self._lent, *self._calls])
 
     def _know(self, calls: Iterable[LMCall]) -> None:
@@ -152,18 +156,11 @@ class AttemptJournal:
         return ModelUse(len(made), sum(call.duration_ms for call in made) / 1000)
 
     def totals(self) -> dict[str, Any]:
-        """The use of all attempts of the execution together. Replays count under their own name only."""
-        calls = self._model_calls
-        costs = [call.cost_usd for call in calls if call.cost_usd is not None]
-        return {
-            "lm_calls": len(calls),
-            "prompt_tokens": sum(call.prompt_tokens for call in calls),
-            "completion_tokens": sum(call.completion_tokens for call in calls),
-            "cost_usd": sum(costs, 0.0) if costs or not calls else None,
-            "replayed_lm_calls": self.replayed,
-            "unpriced_lm_calls": len(calls) - len(costs),
-            **self._saved(calls),
-        }
+        """The use of all attempts of the execution together. Replays count under their own name only; what the answers
+        of another execution cost there is ``lent``."""
+        own = _totals(self._model_calls)
+        lent = {"lent": _totals(self._borrowed)} if self._borrowed else {}
+        return {**own, "replayed_lm_calls": self.replayed, **lent}
 
     @staticmethod
     def _saved(calls: Sequence[LMCall]) -> dict[str, float]:
@@ -175,6 +172,17 @@ class AttemptJournal:
     @property
     def _model_calls(self) -> list[LMCall]:
         return [call for call in self._calls if call.is_of_model]
+
+
+def _totals(calls: Sequence[LMCall]) -> dict[str, Any]:
+    costs = [call.cost_usd for call in calls if call.cost_usd is not None]
+    return {
+        "lm_calls": len(calls),
+        "prompt_tokens": sum(call.prompt_tokens for call in calls),
+        "completion_tokens": sum(call.completion_tokens for call in calls),
+        "cost_usd": sum(costs, 0.0) if costs or not calls else None,
+        "unpriced_lm_calls": len(calls) - len(costs),
+    }
 
 
 def _place(call: LMCall) -> tuple[bytes, int, int]:

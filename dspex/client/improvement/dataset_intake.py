@@ -12,16 +12,20 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from dspex.client.execution import Execution
 from dspex.client.improvement.dataset import Dataset
 from dspex.client.improvement.dataset_sources import SourceRow, read_source
+from dspex.client.improvement.feedback import opened_content
 from dspex.client.session import Session
 from dspex.errors import FieldError, ValidationError
 from dspex.program.purpose import row_context
 from dspex.program.storable_text import STORABLE, is_storable
 from dspex.signatures.values.text_forms import to_text
 from dspex.store.improvement import dataset_rows
+from dspex.store.improvement.feedback_entries import FeedbackEntry, of_executions
+from dspex.store.lifecycle.status import Status
 
-__all__ = ["open_dataset", "store_dataset"]
+__all__ = ["dataset_of_executions", "open_dataset", "store_dataset"]
 
 #: Rows that are written to Postgres at a time.
 WRITE_ROWS = 200
@@ -64,6 +68,36 @@ def store_dataset(
     except _KnownVersion:
         pass
     return open_dataset(session, name, version)
+
+
+def dataset_of_executions(session: Session, name: str, executions: Iterable[Execution]) -> Dataset:
+    """See :meth:`dspex.Client.dataset`."""
+    chosen = list(executions)
+    entries: dict[UUID, list[FeedbackEntry]] = {}
+    for entry in session.database.run(partial(of_executions, ids=[each.id for each in chosen])):
+        entries.setdefault(entry.execution_id, []).append(entry)
+    sealed = any(session.sealing.covers(session.signature(each._row)) for each in chosen)
+    rows = (row for each in chosen if (row := _labelled(session, each, entries.get(each.id, []))) is not None)
+    return store_dataset(session, name, rows, inputs=None, sealed=sealed)
+
+
+def _labelled(session: Session, execution: Execution, entries: Sequence[FeedbackEntry]) -> SourceRow | None:
+    """The row of an execution: its inputs, and its outputs as feedback corrected them; None without known outputs."""
+    row, signature = execution._row, session.signature(execution._row)
+    corrected: dict[str, Any] = {}
+    for entry in entries:
+        corrected |= opened_content(session, entry).get("outputs") or {}
+    scores = [entry.score for entry in entries if entry.score is not None]
+    if not corrected and (execution.status is not Status.COMPLETED or (scores and scores[-1] <= 0)):
+        return None
+    opened = session.sealing.json_values(signature, "inputs", row["inputs"], execution.id)
+    recorded: dict[str, Any] = {}
+    if execution.status is Status.COMPLETED:
+        stored = row["result"] if row.get("result") is not None else session.row(execution.id)["result"]
+        recorded = session.sealing.json_values(signature, "outputs", stored, execution.id)
+    inputs = {field.name: opened.get(field.name) for field in signature.input_fields}
+    labels = {field.name: {**recorded, **corrected}.get(field.name) for field in signature.output_fields}
+    return SourceRow({**inputs, **labels}, frozenset(inputs))
 
 
 class _KnownVersion(Exception):

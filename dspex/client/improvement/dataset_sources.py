@@ -49,7 +49,9 @@ def read_source(source: Any) -> Iterator[SourceRow]:
 
 def _given_rows(source: Iterable[Any]) -> Iterator[SourceRow]:
     for number, row in enumerate(source):
-        if isinstance(row, Mapping):
+        if isinstance(row, SourceRow):
+            yield row
+        elif isinstance(row, Mapping):
             yield SourceRow(row)
         elif hasattr(row, "toDict"):  # dspy.Example
             inputs = getattr(row, "_input_keys", None)

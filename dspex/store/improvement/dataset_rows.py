@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from dspex.store.copy_text import escaped
 
-__all__ = ["ROW", "DatasetVersion", "add_rows", "find", "listing", "register", "rows"]
+__all__ = ["ROW", "DatasetVersion", "add_rows", "find", "find_by_id", "listing", "register", "rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,13 @@ def register(
 def find(connection: Connection, name: str, version: str | None = None) -> DatasetVersion | None:
     """A version of a dataset; the newest if none is named."""
     row = connection.execute(_FIND, {"name": name, "version": version}).mappings().one_or_none()
+    return None if row is None else _version(dict(row))
+
+
+def find_by_id(connection: Connection, id: UUID) -> DatasetVersion | None:
+    """The version of a dataset that has this id."""
+    query = text(f"SELECT {_COLUMNS} FROM dspex.datasets WHERE id = :id")  # noqa: S608
+    row = connection.execute(query, {"id": id}).mappings().one_or_none()
     return None if row is None else _version(dict(row))
 
 

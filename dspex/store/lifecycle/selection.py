@@ -31,6 +31,7 @@ class Selection:
     ``error``  the code of a failure, or of its cause; of failed executions unless another ``status`` is given
     ``metadata``  values as text, by the name of the member
     ``feedback``  only with feedback: ``"any"``, or ``"corrected"`` for corrected outputs
+    ``purposeless``  without those of evaluations and replays
     ``internal``  DSPex's own as well; they are also selected by their ``program`` and their ``batch_id``
     """
 
@@ -41,6 +42,7 @@ class Selection:
     error: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     feedback: str | None = None
+    purposeless: bool = False
     internal: bool = False
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:
@@ -58,6 +60,8 @@ class Selection:
             found.append(_failed_with(self.error))
         if self.feedback is not None:
             found.append(_judged(corrected=self.feedback == "corrected"))
+        if self.purposeless:
+            found.append(columns.purpose.is_(None))
         found += [_metadata(name) == value for name, value in self.metadata.items()]
         if not (self.internal or self.program or self.batch_id):
             found.append(literal_column(EXTERNAL))

@@ -1,0 +1,183 @@
+"""An evaluation, or two of them, as a self-contained HTML file with plots."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from dspex.client.improvement.evaluation import Evaluation, EvaluationRow
+from dspex.client.improvement.score_comparison import RowDifference, ScoreComparison
+from dspex.operations.report.dollars import dollars
+from dspex.operations.report.html_page import STYLE
+from dspex.store.lifecycle.status import Status
+
+__all__ = ["comparison_page", "evaluation_page"]
+
+#: The bars of the plot of scores, and the most rows of a table.
+BARS, MOST_ROWS = 10, 500
+WIDTH, HEIGHT, LEFT, BOTTOM = 500, 170, 44, 34
+#: The most characters of a value in a table.
+VALUE_MOST = 300
+
+_OWN_STYLE = """
+td { vertical-align: top } td.text { text-align: left; white-space: pre-wrap; max-width: 28rem }
+.worse { color: var(--bad) } .better { color: var(--good) } .verdict { font-size: 1.05rem; color: var(--ink) }
+rect.bar { fill: var(--plain) } rect.second { fill: var(--other) }
+"""
+
+
+def evaluation_page(evaluation: Evaluation) -> str:
+    """The evaluation as an HTML document: its score, plots, failures, and rows, those with the lowest score first."""
+    rows = list(evaluation.rows())
+    figures = evaluation.figures
+    title = f"{evaluation.program} {evaluation.version} on {evaluation.dataset.name}"
+    facts = {
+        "score": "–" if figures.score is None else f"{figures.score:.3f}",
+        "scored": f"{figures.scored:,} of {figures.total:,}",
+        "failed": f"{figures.failed:,}",
+        "without a score": f"{figures.unscored + figures.unpaid:,}",
+        "cost": dollars(_total(row.cost_usd for row in rows)),
+    }
+    plots = [
+        ("Scores", _histogram([_scores(rows)])),
+        ("Run time of an execution", _histogram([[row.execution_time_ms for row in rows]], _milliseconds)),
+    ]
+    lowest = sorted(rows, key=lambda row: (row.score is not None, row.score or 0.0, row.index))[:MOST_ROWS]
+    table = _table(("row", "score", "inputs", "labels", "outputs", "notes"), map(_row_cells, lowest))
+    note = f"Metric {evaluation.metric}; dataset version {evaluation.dataset.version}; evaluation {evaluation.id}."
+    return _document(title, note, facts, plots, _failures(rows) + f"<h2>Rows</h2>{table}")
+
+
+def comparison_page(comparison: ScoreComparison) -> str:
+    """The comparison as an HTML document: the result in words, plots, and rows, those that got worse first."""
+    before, after = comparison.before, comparison.after
+    title = f"{after.program} {after.version} beside {before.version}"
+    found = comparison.difference
+    facts = {
+        "before": "–" if before.score is None else f"{before.score:.3f}",
+        "after": "–" if after.score is None else f"{after.score:.3f}",
+        "better": f"{found.better if found else 0:,}",
+        "worse": f"{found.worse if found else 0:,}",
+        "left out": f"{comparison.left_out:,}",
+    }
+    sides = [[row.score_before for row in comparison.rows], [row.score_after for row in comparison.rows]]
+    plots = [
+        (f"Scores: {before.version} (grey), {after.version}", _histogram(list(reversed(sides)))),
+        ("Differences by row", _histogram([[row.difference for row in comparison.rows]])),
+    ]
+    changed = [row for row in comparison.rows if row.difference or row.fields][:MOST_ROWS]
+    table = _table(("row", "difference", "inputs", "labels", "outputs that differ"), map(_difference_cells, changed))
+    return _document(title, comparison.sentence, facts, plots, f"<h2>Rows that changed</h2>{table}")
+
+
+def _document(
+    title: str, note: str, facts: Mapping[str, str], plots: Sequence[tuple[str, str]], body: str
+) -> str:
+    shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    drawn = "".join(f"<div><h2>{escape(name)}</h2>{plot}</div>" for name, plot in plots)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{escape(title)}</title><style>{STYLE}{_OWN_STYLE}</style></head><body>
+<h1>{escape(title)}</h1><p class="verdict">{escape(note)}</p>
+<dl>{shown}</dl>
+<div class="plots">{drawn}</div>
+{body}
+</body></html>
+"""
+
+
+def _failures(rows: Sequence[EvaluationRow]) -> str:
+    """The errors of the program and of the metric, with how often each came."""
+    causes = Counter(
+        [("program", row.error.code) for row in rows if row.status is Status.FAILED and row.error is not None]
+        + [("metric", str(row.metric_error.get("code"))) for row in rows if row.metric_error is not None]
+    )
+    if not causes:
+        return ""
+    cells = ([whose, code, f"{count:,}"] for (whose, code), count in causes.most_common())
+    return f"<h2>Errors</h2>{_table(('of', 'code', 'executions'), cells)}"
+
+
+def _row_cells(row: EvaluationRow) -> list[str]:
+    score = "–" if row.score is None else f"{row.score:.3f}"
+    why = row.error.code if row.error is not None else str((row.metric_error or {}).get("message", ""))
+    place = f"{row.index}" + (f".{row.repeat}" if row.repeat else "")
+    return [place, score, _text(row.inputs), _text(row.labels), _text(row.outputs), row.feedback or why]
+
+
+def _difference_cells(row: RowDifference) -> list[str]:
+    fields = "\n".join(f"{name}: {_short(old)} → {_short(new)}" for name, (old, new) in row.fields.items())
+    return [f"{row.index}", f"{row.difference:+.3f}", _text(row.inputs), _text(row.labels), fields]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td{_kind(place, cell)}>{escape(cell)}</td>" for place, cell in enumerate(row)) + "</tr>"
+        for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _kind(place: int, cell: str) -> str:
+    if place == 1 and cell[:1] in "+-":
+        return ' class="worse"' if cell.startswith("-") else ' class="better"'
+    return ' class="text"' if place > 1 else ""
+
+
+def _text(values: Mapping[str, Any] | None) -> str:
+    return "" if values is None else "\n".join(f"{name}: {_short(value)}" for name, value in values.items())
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= VALUE_MOST else f"{text[: VALUE_MOST - 1]}…"
+
+
+def _scores(rows: Sequence[EvaluationRow]) -> list[float]:
+    return [row.score for row in rows if row.score is not None]
+
+
+def _total(costs: Iterable[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if known else None
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f} ms"
+
+
+def _plain_number(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _histogram(sides: Sequence[Sequence[float]], shown: Callable[[float], str] = _plain_number) -> str:
+    """An SVG: how many values of each side are in each of ten ranges, the first side in front."""
+    values = [value for side in sides for value in side]
+    if not values:
+        return "<p>no value</p>"
+    low, high = min(values), max(values)
+    step = (high - low) / BARS or 1.0
+    counts = [Counter(min(int((value - low) / step), BARS - 1) for value in side) for side in sides]
+    most = max(max(count.values(), default=1) for count in counts)
+    wide, tall = (WIDTH - LEFT - 8) / BARS, HEIGHT - BOTTOM - 10
+    drawn = []
+    for place, count in reversed(list(enumerate(counts))):
+        width = wide - 3 - place * 6 if place else wide - 3
+        for bar, number in sorted(count.items()):
+            height = number / most * tall
+            drawn.append(
+                f'<rect class="{"second" if place else "bar"}" x="{LEFT + bar * wide + place * 6:.1f}" '
+                f'y="{HEIGHT - BOTTOM - height:.1f}" width="{width:.1f}" height="{height:.1f}">'
+                f"<title>{shown(low + bar * step)} to {shown(low + (bar + 1) * step)}: {number:,}</title></rect>"
+            )
+    labels = "".join(
+        f'<text x="{LEFT + bar * wide:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">'
+        f"{shown(low + bar * step)}</text>"
+        for bar in range(0, BARS + 1, 5)
+    )
+    axis = f'<text x="{LEFT - 6}" y="18" text-anchor="end">{most:,}</text>'
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{axis}{labels}{"".join(drawn)}</svg>'

@@ -1,0 +1,70 @@
+"""Whether a difference between paired scores is more than noise: a bootstrap interval, and a sign test."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+__all__ = ["PairedDifference", "paired_difference", "sign_test"]
+
+#: The share of resamples within the interval.
+CONFIDENCE = 0.95
+#: A sign test below this counts as more than noise.
+SIGNIFICANT = 0.05
+#: Scores that are drawn for one interval, and the fewest and the most resamples that they are divided into.
+DRAWS, FEWEST, MOST = 2_000_000, 500, 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """The mean of differences between paired scores, second minus first.
+
+    ``low`` and ``high`` are the ends of its 95 % interval, by bootstrap: the pairs are drawn again and again, with
+    repeats. ``p_value`` is of the two-sided sign test: how often chance alone divides the pairs that differ into
+    ``better`` and ``worse`` at least as unevenly.
+    """
+
+    mean: float
+    low: float
+    high: float
+    better: int
+    worse: int
+    same: int
+    p_value: float
+
+    @property
+    def is_more_than_noise(self) -> bool:
+        """Whether both agree: the interval is on one side of zero, and the sign test is below 0.05."""
+        return (self.low > 0 or self.high < 0) and self.p_value < SIGNIFICANT
+
+
+def paired_difference(differences: Sequence[float]) -> PairedDifference:
+    """The statistics of these differences, of which there is at least one. The same differences give the same result.
+
+    Differences below a billionth count as none: they come from adding floating-point numbers.
+    """
+    values = [0.0 if abs(each) < 1e-9 else each for each in differences]
+    better, worse = sum(each > 0 for each in values), sum(each < 0 for each in values)
+    low, high = _interval(values)
+    same = len(values) - better - worse
+    return PairedDifference(sum(values) / len(values), low, high, better, worse, same, sign_test(better, worse))
+
+
+def sign_test(better: int, worse: int) -> float:
+    """The two-sided p-value for so many pairs better and worse, when both are as likely."""
+    count = better + worse
+    tail = sum(comb(count, few) for few in range(min(better, worse) + 1))
+    return min(1.0, 2 * tail / 2**count)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    count = len(values)
+    if min(values) == max(values):
+        return values[0], values[0]
+    resamples = max(FEWEST, min(MOST, DRAWS // count))
+    draw = random.Random(count)  # noqa: S311
+    means = sorted(sum(draw.choices(values, k=count)) / count for _ in range(resamples))
+    outside = round(resamples * (1 - CONFIDENCE) / 2)
+    return means[outside], means[resamples - 1 - outside]
