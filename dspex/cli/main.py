@@ -55,6 +55,19 @@ COMMANDS = {
         "dspex.cli.programs.version_commands:rollout",
         "Send a share of new submits to a version, or end that.",
     ),
+    "dataset": (
+        "dspex.cli.improve.dataset_command:dataset",
+        "Store a file, or executions with feedback, as a dataset; list datasets.",
+    ),
+    "evaluate": (
+        "dspex.cli.improve.evaluate_commands:evaluate",
+        "Execute a program for each row of a dataset, and score its outputs.",
+    ),
+    "compare": ("dspex.cli.improve.evaluate_commands:compare", "Compare two evaluations, regressions first."),
+    "replay": (
+        "dspex.cli.improve.replay_command:replay",
+        "Execute recorded inputs with another version, and show what changes.",
+    ),
     "run": ("dspex.cli.executions.run_command:run", "Execute a program and print its result."),
     "batch": (
         "dspex.cli.batches.batch_command:batch",

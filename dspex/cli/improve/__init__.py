@@ -1,0 +1,1 @@
+"""Commands that improve programs: datasets, evaluations, comparisons, replays."""
