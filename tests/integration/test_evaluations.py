@@ -1,0 +1,118 @@
+"""Evaluations and replays in a real worker: metrics that work, and metrics that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import dspex
+from dspex.client.client import Client
+from dspex.client.improvement.evaluation_page import comparison_page, evaluation_page
+from tests.integration.test_execution import scripted
+from tests.processes import WorkerProcess
+
+METRICS = """
+import asyncio, time
+import dspy
+
+def routed(example, prediction, trace=None):
+    assert example.inputs().keys() == ["ticket"]
+    return example.queue == prediction.queue
+
+async def routed_async(example, prediction, trace=None):
+    await asyncio.sleep(0)
+    return dspy.Prediction(score=0.5, feedback=f"{example.ticket} was sent to {prediction.queue}")
+
+def gepa_form(gold, pred, trace, pred_name, pred_trace):
+    return {"score": 1, "feedback": "fine"}
+
+def raising(example, prediction, trace=None):
+    raise KeyError(example.ticket)
+
+def nothing(example, prediction, trace=None):
+    pass
+
+def hanging(example, prediction, trace=None):
+    time.sleep(3)
+"""
+SIGNATURE = 'ticket -> :enum("bug", "other") queue'
+ROWS = [{"ticket": f"number {n}", "queue": "bug" if n % 2 else "other"} for n in range(8)]
+
+
+def test_metrics_score_in_the_worker_and_their_errors_are_their_own(
+    client: Client, start_worker: Callable[..., WorkerProcess], tmp_path: Path
+) -> None:
+    (tmp_path / "desk_metrics.py").write_text(METRICS)
+    start_worker(DSPEX_PROGRAM_PACKAGES="desk_metrics", PYTHONPATH=tmp_path)
+    client.deploy(scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "bug"}}))
+    dataset = client.dataset("tickets", ROWS, inputs=["ticket"])
+
+    def evaluated(metric: str, **options: float) -> dspex.Evaluation:
+        return client.evaluate("triage", dataset, metric=metric, **options).wait(60)  # type: ignore[arg-type]
+
+    before = evaluated("desk_metrics:routed")
+    assert before.score == evaluated("exact").score == 0.5
+    awaited = evaluated("desk_metrics:routed_async")
+    assert awaited.score == 0.5
+    assert {row.feedback for row in awaited.rows()} >= {"number 3 was sent to bug"}
+    assert evaluated("desk_metrics:gepa_form").score == 1.0
+    assert client.get(before.batch.ids[0]).audit_trail.verify()
+
+    for metric, code in (("raising", "metric_error"), ("nothing", "metric_no_score")):
+        found = evaluated(f"desk_metrics:{metric}")
+        assert found.score is None
+        assert found.figures.unscored == 8
+        assert {row.metric_error["code"] for row in found.rows() if row.metric_error} == {code}
+        assert {row.outputs["queue"] for row in found.rows() if row.outputs} == {"bug"}, "the program completed"
+    one = client.evaluate("triage", dataset[:1], metric="desk_metrics:hanging", metric_timeout=0.2).wait(60)
+    assert [row.metric_error["code"] for row in one.rows() if row.metric_error] == ["metric_timeout"]
+    refused = client.evaluate("triage", dataset[:1], metric="os:getcwd").wait(60)
+    assert [row.error.code for row in refused.rows() if row.error] == ["module_not_allowed"]
+    assert client.get(refused.batch.ids[0]).metrics.lm_calls == 0, "nothing was paid for"
+
+    better = scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "other"}})
+    client.deploy(better, current=False)
+    after = client.evaluate("triage", dataset, metric="exact", version=better.version).wait(60)
+    found_rows = after.compare(before)
+    assert {tuple(row.fields["queue"]) for row in found_rows.rows} == {("bug", "other")}
+    assert found_rows.verdict == "noise"
+    assert "<svg" in comparison_page(found_rows)
+    assert "number 3" in evaluation_page(after)
+
+
+def test_a_budget_is_hard_and_what_was_paid_counts(client: Client, start_worker: Callable[..., WorkerProcess]) -> None:
+    start_worker()
+    client.deploy(scripted("dear", SIGNATURE, module_options={"outputs": {"queue": "bug"}, "cost_usd": 0.25}))
+    dataset = client.dataset("tickets", ROWS, inputs=["ticket"])
+    evaluation = client.evaluate("dear", dataset, metric="exact", budget_usd=1.1).wait(60)
+    assert evaluation.spent_usd == pytest.approx(1.0)
+    figures = evaluation.figures
+    assert (figures.scored, figures.unpaid, figures.failed) == (4, 4, 0)
+    assert not figures.is_complete
+    assert client.execute("dear", {"ticket": "x"}, timeout=30).queue == "bug", "production is not limited by it"
+
+
+def test_a_replay_pays_for_nothing_that_was_recorded(
+    client: Client, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    start_worker()
+    client.deploy(scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "bug"}, "calls": 2, "cost_usd": 1.0}))
+    originals = [client.submit("triage", {"ticket": row["ticket"]}) for row in ROWS[:3]]
+    for original in originals:
+        original.result(timeout=30)
+    other = scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "other"}, "calls": 3, "cost_usd": 1.0})
+    client.deploy(other, current=False)
+    replay = client.replay("triage", version=other.version).wait(60)
+    rows = list(replay.rows())
+    assert [row.original_id for row in rows] == [original.id for original in originals]
+    assert {tuple(row.fields["queue"]) for row in rows} == {("bug", "other")}
+    figures = replay.figures
+    assert (figures.finished, figures.changed, figures.fails_now) == (3, 3, 0)
+    assert figures.by_field == {"queue": 3}
+    assert figures.cost_usd == (6.0, 9.0)
+    assert figures.paid_usd == 3.0, "one new call each"
+    assert client.get(rows[0].execution_id).metrics.replayed_lm_calls == 2
+
+

@@ -1,0 +1,138 @@
+"""Versions beside the current one: submits by version and alias, promotion, rollouts and their guards."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+import dspex
+from dspex.client.client import Client
+from dspex.operations.alerts.rollout_watch import end_tripped, ended_rollouts
+from dspex.settings import Backends
+from dspex.store.database import Database
+from dspex.store.improvement import rollouts
+from tests.store.test_executions import claim, dispatch_due, register, settle, submit
+
+A = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
+B = dspex.Program("qa", dspex.signature("question, language = 'en' -> answer"), adapter="scripted")
+INPUTS = {"question": "?"}
+
+
+@pytest.fixture(autouse=True)
+def _deployed(client: Client) -> None:
+    client.deploy(A, note="the first")
+    client.deploy(B, current=False)
+
+
+def versions(client: Client, count: int, **options: Any) -> list[str]:
+    return [client.submit("qa", INPUTS, **options).version for _ in range(count)]
+
+
+def test_a_version_beside_the_current_one_gets_the_submits_that_name_it(client: Client) -> None:
+    assert client.submit("qa", INPUTS).version == A.version
+    assert client.submit("qa", INPUTS, version=B.version).version == B.version
+    client.alias("qa", "challenger", B.version)
+    assert client.submit("qa", {**INPUTS, "language": "de"}, version="challenger").version == B.version
+    batch = client.submit_many("qa", [INPUTS] * 3, version="challenger")
+    assert {client.get(id).version for id in batch.ids} == {B.version}
+    with pytest.raises(dspex.ValidationError):
+        client.submit("qa", {**INPUTS, "language": "de"})
+    with pytest.raises(dspex.ProgramNotFound, match="its aliases are challenger"):
+        client.submit("qa", INPUTS, version="champion")
+    with pytest.raises(dspex.ProgramNotFound):
+        client.submit("qa", INPUTS, version="0" * 16)
+
+
+def test_promotion_changes_new_submits_and_no_old_one(client: Client) -> None:
+    before = client.submit("qa", INPUTS)
+    client.alias("qa", "best", B.version)
+    assert client.promote("qa", "best").program == B
+    assert client.submit("qa", INPUTS).version == B.version
+    assert before.refresh().version == A.version
+    found = {each.version: each for each in client.versions("qa")}
+    assert (found[A.version].current, found[A.version].note) == (False, "the first")
+    assert (found[B.version].current, found[B.version].aliases) == (True, ("best",))
+    assert client.program("qa", "best") == B
+
+
+def test_another_client_follows_a_promotion_at_once(client: Client, backends: Backends) -> None:
+    with Client(database_url=backends.database_url, broker_url=backends.broker_url) as other:
+        assert other.submit("qa", INPUTS).version == A.version
+        client.promote("qa", B.version)
+        assert other.submit("qa", INPUTS).version == B.version
+
+
+def test_an_alias_is_no_version_and_a_name(client: Client) -> None:
+    for alias in ("0123456789abcdef", "two words", ""):
+        with pytest.raises(dspex.ValidationError):
+            client.alias("qa", alias, A.version)
+
+
+def test_a_rollout_gets_its_share_until_it_ends_also_from_clients_that_do_not_know(
+    client: Client, backends: Backends
+) -> None:
+    with Client(database_url=backends.database_url, broker_url=backends.broker_url) as other:
+        assert versions(other, 1) == [A.version]
+        begun = client.rollout("qa", B.version, percent=50)
+        found = versions(other, 60)
+        assert 10 < found.count(B.version) < 50
+        keyed = {key: other.submit("qa", INPUTS, idempotency_key=key).version for key in map(str, range(40))}
+        assert set(keyed.values()) == {A.version, B.version}
+        assert {key: client.submit("qa", INPUTS, idempotency_key=key).version for key in keyed} == keyed
+        assert [each.rollout_percent for each in client.versions("qa")] == [50, None]
+        ended = client.end_rollout("qa")
+        assert ended is not None
+        assert ended.id == begun.id
+        assert set(versions(other, 20)) == {A.version}
+    assert client.end_rollout("qa") is None
+    assert [each.reason for each in client.rollouts("qa")] == ["ended by an operator"]
+
+
+def test_a_deploy_ends_a_rollout(client: Client) -> None:
+    client.rollout("qa", B.version, percent=100)
+    assert versions(client, 3) == [B.version] * 3
+    third = dspex.Program("qa", A.signature, adapter="scripted", timeout=7)
+    client.deploy(third)
+    assert versions(client, 3) == [third.version] * 3
+    (ended,) = client.rollouts("qa")
+    assert ended.reason == "another version was made the current one"
+
+
+def test_a_rollout_needs_another_version_and_a_share(client: Client) -> None:
+    for version, percent in ((A.version, 10.0), (B.version, 0.0), (B.version, 101.0)):
+        with pytest.raises(dspex.ValidationError):
+            client.rollout("qa", version, percent=percent)
+
+
+def test_a_rollout_ends_by_itself_when_its_guard_trips(client: Client, database: Database) -> None:
+    client.rollout("qa", B.version, percent=10, guard=dspex.Guard(max_error_rate=0.2, min_executions=5))
+    ids = [submit(database, program="qa", version=B.version, pinned=True) for _ in range(5)]
+    dispatch_due(database)
+    claimed = claim(database, register(database), *ids)
+    for each, status in zip(claimed, ["completed"] * 4 + ["failed"], strict=True):
+        settle(database, each, status, error='{"code": "x"}' if status == "failed" else None)
+    assert end_tripped(database) == [], "one of five is not more than a fifth"
+    (last,) = [submit(database, program="qa", version=B.version, pinned=True)]
+    dispatch_due(database)
+    settle(database, *claim(database, register(database), last), "failed", error='{"code": "x"}')
+    (ended,) = end_tripped(database)
+    assert ended.tripped == "max_error_rate"
+    assert "2 of its 6 executions failed" in str(ended.reason)
+    assert end_tripped(database) == []
+    assert versions(client, 5) == [A.version] * 5
+    (breach,) = ended_rollouts(database, within_seconds=60)
+    assert (breach.rule, breach.subject) == ("rollout_ended", "qa")
+    assert database.run(partial(rollouts.listing, program="qa"))[0].tripped == "max_error_rate"
+
+
+def test_the_score_of_feedback_guards_a_rollout(client: Client, database: Database) -> None:
+    client.rollout("qa", B.version, percent=10, guard=dspex.Guard(min_score=0.5, min_executions=2))
+    ids = [submit(database, program="qa", version=B.version, pinned=True) for _ in range(2)]
+    dispatch_due(database)
+    for each in claim(database, register(database), *ids):
+        settle(database, each, result='{"answer":"x"}')
+        client.get(each.id).feedback(score=0.25)
+    (ended,) = end_tripped(database)
+    assert ended.tripped == "min_score"
