@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dspex.client.improvement.dataset import Dataset, DatasetRow
     from dspex.client.improvement.evaluation import Evaluation, EvaluationRow
     from dspex.client.improvement.feedback import Feedback
+    from dspex.client.improvement.remote import remote
     from dspex.client.improvement.replay import Replay, ReplayedRow, ReplayFigures
     from dspex.client.improvement.score_comparison import RowDifference, ScoreComparison
     from dspex.client.model_call import ModelCall, ToolCall
@@ -114,6 +115,7 @@ _MODULES = (
     "client.improvement.score_comparison",
     "client.improvement.replay",
     "client.client",
+    "client.improvement.remote",
     "client.async_client",
 )
 

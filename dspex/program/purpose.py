@@ -1,4 +1,5 @@
-"""The purpose of an execution, beside its result: it is scored for an evaluation, or it replays another execution.
+"""The purpose of an execution, beside its result: it is scored for an evaluation, it replays another
+execution, or it is a call of ``dspex.remote``.
 
 It is stored with the execution as JSON, so that the worker that runs it needs nothing else to know what to do.
 """
@@ -25,6 +26,8 @@ class Purpose:
     ``dataset``, ``row``  the id of the dataset and the index of the row that it scores by
     ``repeat``          counts the executions of one row in one evaluation, from 0
     ``budget``          the name of a budget that its model calls are paid from, beside the program's
+    ``trace``           the calls of its predictors are kept with its results
+    ``temperature``     in place of the temperature of the program's model
     ``replay``          the execution whose inputs these are; its recorded answers are given to equal requests
     """
 
@@ -35,6 +38,8 @@ class Purpose:
     repeat: int = 0
     budget: str | None = None
     replay: UUID | None = None
+    trace: bool = False
+    temperature: float | None = None
 
     @property
     def content(self) -> dict[str, Any]:
@@ -55,7 +60,7 @@ class Purpose:
 
 _DEFAULTS: Mapping[str, Any] = {
     "metric": None, "metric_seconds": METRIC_SECONDS, "dataset": None, "row": 0, "repeat": 0, "budget": None,
-    "replay": None,
+    "replay": None, "trace": False, "temperature": None,
 }  # fmt: skip
 
 

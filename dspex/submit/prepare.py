@@ -111,11 +111,7 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
-        tenant: str | None = None,
-        webhook: str | None = None,
-        route: str | None = None,
-        within: str | float | None = None,
-        otherwise: str | None = None,
+        purpose: Mapping[str, Any] | None = None,
         faults: Sequence[FieldError] = (),
     ) -> Submission:
         """The submission. Raises ValidationError with all faults; ``faults`` were found by the caller."""
@@ -123,8 +119,8 @@ class Preparer:
         if not isinstance(inputs, Mapping):
             wrong.append(FieldError("inputs", "a mapping of field names to values", type(inputs).__name__))
         options = self.options(
-            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, tenant=tenant,
-            webhook=webhook, route=route, within=within, otherwise=otherwise, faults=wrong,
+            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, purpose=purpose,
+            faults=wrong,
         )  # fmt: skip
         return prepare_row(options, inputs, uuid7())
 

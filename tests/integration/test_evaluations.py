@@ -37,7 +37,7 @@ def nothing(example, prediction, trace=None):
 def hanging(example, prediction, trace=None):
     time.sleep(3)
 """
-SIGNATURE = 'ticket -> :enum("bug", "other") queue'
+SIGNATURE = ':string ticket -> :enum("bug", "other") queue'
 ROWS = [{"ticket": f"number {n}", "queue": "bug" if n % 2 else "other"} for n in range(8)]
 
 

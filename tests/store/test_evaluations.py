@@ -12,7 +12,7 @@ from dspex.client.client import Client
 from dspex.store.database import Database
 from tests.store.test_executions import claim, dispatch_due, register, settle
 
-PROGRAM = dspex.Program("triage", dspex.signature('ticket -> :enum("bug", "other") queue'), adapter="scripted")
+PROGRAM = dspex.Program("triage", dspex.signature(':string ticket -> :enum("bug", "other") queue'), adapter="scripted")
 ROWS = [{"ticket": f"number {n}", "queue": "bug" if n % 2 else "other"} for n in range(6)]
 
 

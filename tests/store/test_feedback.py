@@ -98,7 +98,7 @@ def test_feedback_of_secret_fields_is_sealed(backends: Backends, database: Datab
     settings = Settings.load(
         database_url=backends.database_url, broker_url=backends.broker_url, encryption_key=KEY
     )
-    secret = dspex.Program("vault", dspex.signature("question -> :string(secret=true) answer"), adapter="scripted")
+    secret = dspex.Program("vault", dspex.signature(":string question -> :string(secret=true) answer"), adapter="scripted")
     with Client(settings) as client:
         client.deploy(secret)
         execution = client.submit("vault", {"question": "?"})

@@ -16,7 +16,7 @@ from dspex.store.improvement import rollouts
 from tests.store.test_executions import claim, dispatch_due, register, settle, submit
 
 A = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
-B = dspex.Program("qa", dspex.signature("question, language = 'en' -> answer"), adapter="scripted")
+B = dspex.Program("qa", dspex.signature(':string question, :string language = "en" -> :string answer'), adapter="scripted")
 INPUTS = {"question": "?"}
 
 

@@ -251,7 +251,9 @@ class Run:
     ``time.monotonic()``. ``stream`` is None unless the execution was submitted to be streamed,
     ``waits`` only outside of a worker; ``route`` is how its model calls are made. An adapter adds to
     ``repairs`` what it did to read the answers that it uses: the name of an output or "", and the repair; and to
-    ``extra`` what the program gave besides its outputs, such as its reasoning, as JSON-friendly data."""
+    ``extra`` what the program gave besides its outputs, such as its reasoning, as JSON-friendly data. If ``traced`` is
+    a mapping, an adapter that can puts the calls of its program's predictors there. ``temperature`` replaces the
+    program's, if it is given."""
 
     execution_id: UUID
     attempt: int
@@ -265,6 +267,8 @@ class Run:
     route: CallsRoute = field(default_factory=CallsRoute)
     repairs: list[tuple[str, str]] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+    traced: dict[str, Any] | None = None
+    temperature: float | None = None
 
 
 class Adapter(Protocol):

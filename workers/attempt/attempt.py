@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from dspex.program.calls.routes import CallsRoute
 from dspex.program.program import Program
+from dspex.program.purpose import Purpose
 from dspex.sealing.values import SealedAttempt, Sealing
 from dspex.store.lifecycle.executions import Claimed
 from workers.adapters.contract import Run, Stream
@@ -24,6 +25,10 @@ from workers.lm.limits.permits import CallLimits
 from workers.lm.model_calls import ModelCalls
 
 __all__ = ["Attempt", "Hosted"]
+
+
+#: Most executions have none.
+NO_PURPOSE = Purpose()
 
 
 class Hosted(NamedTuple):
@@ -68,7 +73,7 @@ class Attempt:
         self.work = Supervised(host(self))
 
     def open(
-        self, program: Program, sealing: Sealing, limits: CallLimits | None, children: Children | None = None
+        self, program: Program, sealing: Sealing, limits: CallLimits | None, purpose: Purpose = NO_PURPOSE
     ) -> Run:
         """Open the inputs. Returns the attempt as adapters and actions see it.
 
@@ -88,11 +93,9 @@ class Attempt:
             keeps_requests=program.record == "full",
             shows_content=program.keeps_answers and self.sealed is None,
         )
-        waits = AttemptWaits(self.journal, self.trail, self.parking, children, depth=claimed.depth, sealed=self.sealed)
-        route = program.calls_route if claimed.route is None else CallsRoute.read(claimed.route)
         return Run(
-            claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, self._visible(), waits,
-            route, extra=self.extra,
+            claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, self._visible(),
+            extra=self.extra, traced={} if purpose.trace else None, temperature=purpose.temperature,
         )  # fmt: skip
 
     @property

@@ -37,6 +37,8 @@ __all__ = ["Host"]
 
 log = logging.getLogger("dspex.workers")
 
+#: Among the results of actions, the calls of the program's predictors.
+TRACE = "trace"
 #: How often a version is tried again that this worker cannot run.
 RETRY_SECONDS = 60.0
 
@@ -159,12 +161,14 @@ class Host:
             attempt.journal.lend(await self._ledger.calls(purpose.replay))
         if claimed.attempt > 1:
             attempt.journal.recall(await self._ledger.calls(claimed.id))
-        run = attempt.open(program, self._sealing, self._permits.of(program, purpose.budget))
+        run = attempt.open(program, self._sealing, self._permits.of(program, purpose.budget), purpose)
         metric = None if purpose.metric is None else await self._metric(run, purpose)
         if program.actions or metric is not None:
             values, adapter = await self._with_actions(run, attempt, metric)
         else:
             values, adapter = await self._outputs(run, attempt)
+        if run.traced:
+            attempt.action_results[TRACE] = {"ok": True, "result": run.traced}
         began_at = trail.now()
         encoded = program.signature.encode("outputs", values)
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))

@@ -38,7 +38,7 @@ from workers.adapters.dspy.engine_bridge import HostedRun, hosted_run, program_f
 from workers.adapters.dspy.metric_calls import call_metric, load_metric
 from workers.adapters.dspy.modules import HostedModule, host_module
 from workers.adapters.dspy.modules.mcp_tools import McpServers, found_tools
-from workers.adapters.dspy.modules.returned_values import extra_of, outputs_of, refuse_unfit
+from workers.adapters.dspy.modules.returned_values import extra_of, outputs_of, refuse_unfit, traced_calls
 from workers.adapters.dspy.prompts import UnreadableAnswer
 from workers.adapters.dspy.run_loop import BlocksLoop, EndsProgram
 from workers.adapters.dspy.run_tools import call_as_tool
@@ -116,6 +116,8 @@ class DspyAdapter:
             with hosted_run(engine, self._endpoints) as current:
                 returned = await self._predict(hosted, current)
                 outputs = outputs_of(run.program, returned, is_own=hosted.module.is_own)
+                if run.traced is not None:
+                    run.traced.update(traced_calls(current.trace, returned))
                 if hosted.module.is_own:
                     refuse_unfit(run.program, outputs, current.trace)
                 if run.program.record != "none":

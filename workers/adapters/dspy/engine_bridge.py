@@ -63,7 +63,7 @@ class HostedRun:
             **options,
             engine=BlockingEngine(self),
             async_engine=DspyEngine(self),
-            temperature=engine.run.program.temperature,
+            temperature=engine.run.program.temperature if engine.run.temperature is None else engine.run.temperature,
             max_tokens=engine.run.program.max_tokens,
             cache=False,
             num_retries=0,

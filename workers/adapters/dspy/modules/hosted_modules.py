@@ -32,6 +32,7 @@ from workers.adapters.dspy.modules.agents import (
     ReAct,
     needs_interpreter,
 )
+from workers.adapters.dspy.modules.returned_values import PREDICTOR_NAME
 from workers.adapters.dspy.modules.rewards import BestOfN, Refine
 from workers.adapters.dspy.modules.state import apply_state
 from workers.adapters.dspy.modules.tools import tools_of
@@ -66,6 +67,8 @@ class HostedModule:
         self.settings = dict(settings or {})
         self._is_async = is_async(module)
         self._needs_thread = False
+        for name, predictor in module.named_predictors():
+            setattr(predictor, PREDICTOR_NAME, name)
         self._inputs = InputTypes(module, _entry(module, self._is_async)) if is_own else None
 
     async def __call__(self, **inputs: Any) -> Any:

@@ -1,59 +1,148 @@
-"""A deployed program as a module: each call is an execution of its own."""
+"""``dspex.remote``: a deployed program as a ``dspy.Module``, each call of which is an execution on the workers.
+
+The module is the one that a worker would run, with its predictors, so that optimisers read and change it as any other;
+only its ``forward`` is another: it executes the *current* state of the predictors, and puts the calls that the worker
+made into ``dspy.settings.trace``, as if they had been made here. A state that is not the program's is deployed as a
+version of its own, which is not the current one: equal states are one version.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import threading
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import dspy
+from dspy.adapters.utils import parse_value
 
-from dspex.client.client import Client
-from workers.adapters.dspy.engine_bridge import HostedRun, current_run
-from workers.adapters.dspy.values.stored_values import stored
+from dspex.client.execution import Execution
+from dspex.program.modules import is_custom
+from dspex.program.program import Program
+from workers.adapters.dspy.dspy_signature import dspy_names
+from workers.adapters.dspy.modules.hosted_modules import build_module
+from workers.adapters.dspy.stored_values import stored
 
-__all__ = ["RemoteProgram"]
+if TYPE_CHECKING:
+    from dspex.client.client import Client
+
+__all__ = ["remote_module"]
+
+#: The note of a version that was made of a state.
+NOTE = "a state of dspex.remote"
 
 
-class RemoteProgram(dspy.Module):  # type: ignore[misc]
-    """See :func:`dspex.remote`."""
+def remote_module(client: Client, name: str, version: str | None = None) -> dspy.Module:
+    """The module of a deployed program. Raises ProgramNotFound, and as :func:`build_module` does."""
+    program = client.program(name, version)
+    module = build_module(program)
+    calls = _RemoteCalls(client, program, _state_text(module))
+    kind = type(module)
+    names = {"_dspex_calls": calls, "forward": _forward, "aforward": _aforward, "__module__": kind.__module__}
+    module.__class__ = type(kind)(f"Remote{kind.__name__}", (kind,), names)
+    return module
 
-    def __init__(self, program: str, client: Client | None = None) -> None:
-        super().__init__()
-        self.program = program
+
+def _forward(self: Any, **inputs: Any) -> dspy.Prediction:
+    return self._dspex_calls.call(self, inputs)
+
+
+async def _aforward(self: Any, **inputs: Any) -> dspy.Prediction:
+    return await asyncio.to_thread(self._dspex_calls.call, self, inputs)
+
+
+class _RemoteCalls:
+    """Executes states of one program. Safe to share between threads; copies of the module share it."""
+
+    def __init__(self, client: Client, program: Program, state: str) -> None:
         self._client = client
+        self._program = program
+        self._is_own = is_custom(program.module)
+        self._names = {} if self._is_own else {ours: name for name, ours in dspy_names(program.signature).items()}
+        #: The version of each state, by the hash of its text.
+        self._versions = {_hash(state): program.version}
+        self._deploying = threading.Lock()
 
-    def __deepcopy__(self, _memo: Any) -> RemoteProgram:
-        """A copy with the same client, which is safe to share."""
-        return RemoteProgram(self.program, self._client)
+    def __deepcopy__(self, memo: object) -> _RemoteCalls:
+        return self
 
-    async def aforward(self, **inputs: Any) -> dspy.Prediction:
-        """Run it as a child in a worker, else through the client, in a thread."""
-        values = {name: stored(value) for name, value in inputs.items()}
-        hosted = current_run.get()
-        if hosted is None:
-            return _prediction(dict(await asyncio.to_thread(self._executed, values)))
-        return _prediction(await hosted.loop.acall(lambda: _child(hosted, self.program, values)))
+    def call(self, module: dspy.Module, inputs: Mapping[str, Any]) -> dspy.Prediction:
+        """The prediction for these inputs. Raises ExecutionFailed, ValidationError and what a submit raises."""
+        version = self._version_of(module)
+        given = {self._names.get(name, name): stored(value) for name, value in inputs.items()}
+        purpose: dict[str, Any] = {"trace": True}
+        temperature = _temperature(module)
+        if temperature is not None:
+            purpose["temperature"] = temperature
+        client = self._client
+        row = client._submitter.submit(
+            self._program.name, given, version=version, purpose=purpose, idempotency_key=None, connection=None,
+            stream=False,
+        )  # fmt: skip
+        execution = Execution(client._session, row)
+        outputs = dict(execution.result())
+        traced = execution.action_results.get("trace", {}).get("result", {})
+        return self._traced(module, traced, outputs)
 
-    def forward(self, **inputs: Any) -> dspy.Prediction:
-        """As :meth:`aforward`, for code that is not asynchronous."""
-        values = {name: stored(value) for name, value in inputs.items()}
-        hosted = current_run.get()
-        if hosted is None:
-            return _prediction(self._executed(values))
-        return _prediction(hosted.loop.call(lambda: _child(hosted, self.program, values)))
+    def _version_of(self, module: dspy.Module) -> str:
+        text = _state_text(module)
+        digest = _hash(text)
+        if digest not in self._versions:
+            with self._deploying:
+                if digest not in self._versions:
+                    candidate = replace(self._program, state=json.loads(text))
+                    self._client.deploy(candidate, current=False, note=NOTE)
+                    self._versions[digest] = candidate.version
+        return self._versions[digest]
 
-    def _executed(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self._client is None:
-            self._client = Client()
-        return dict(self._client.execute(self.program, values))
+    def _traced(self, module: dspy.Module, traced: Mapping[str, Any], outputs: Mapping[str, Any]) -> dspy.Prediction:
+        """The prediction, after the calls of the worker's predictors were added to the current trace."""
+        predictors = dict(module.named_predictors())
+        trace = dspy.settings.trace
+        for name, given, answered in traced.get("calls", ()):
+            if name in predictors and trace is not None:
+                predictor = predictors[name]
+                trace.append((predictor, given, dspy.Prediction(**_typed(predictor.signature, answered))))
+        values = {**traced.get("prediction", {}), **_under_dspy_names(self._names, outputs)}
+        signature = getattr(module, "signature", None)
+        return dspy.Prediction(**(_typed(signature, values) if signature is not None else values))
 
 
-async def _child(hosted: HostedRun, program: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    if hosted.run.waits is None:
-        raise RuntimeError("a child execution needs a worker")
-    return await hosted.run.waits.child(program, values)
+def _under_dspy_names(names: Mapping[str, str], outputs: Mapping[str, Any]) -> dict[str, Any]:
+    ours = {name: dspy_name for dspy_name, name in names.items()}
+    return {ours.get(name, name): value for name, value in outputs.items()}
 
 
-def _prediction(outputs: Mapping[str, Any]) -> dspy.Prediction:
-    return dspy.Prediction(**outputs)
+def _typed(signature: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as the signature's types, as DSPy reads an answer; what does not fit stays as it is."""
+    found = dict(values)
+    for name, field in signature.output_fields.items():
+        if name in found and found[name] is not None:
+            try:
+                found[name] = parse_value(found[name], field.annotation)
+            except (ValueError, TypeError):
+                continue
+    return found
+
+
+def _state_text(module: dspy.Module) -> str:
+    """The state of the predictors as JSON text, without the models that they were put on here: the program names its
+    own."""
+    state = {name: predictor.dump_state() for name, predictor in module.named_predictors()}
+    kept = {name: {"demos": each["demos"], "signature": each["signature"]} for name, each in state.items()}
+    return json.dumps(kept, sort_keys=True, ensure_ascii=False, default=stored)
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _temperature(module: dspy.Module) -> float | None:
+    """The temperature of a rollout: optimisers ask again for other answers with a copy of the model."""
+    lms = [predictor.lm for _, predictor in module.named_predictors()] + [dspy.settings.lm]
+    options = next((getattr(lm, "kwargs", {}) for lm in lms if lm is not None), {})
+    found = options.get("temperature") if "rollout_id" in options else None
+    return None if found is None else float(found)

@@ -8,6 +8,7 @@ from typing import Any
 
 import dspy
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from dspex.errors import ProgramError, ValidationError
 from dspex.program.program import Program
@@ -17,7 +18,10 @@ from workers.adapters.dspy.dspy_signature import dspy_names, is_code
 from workers.adapters.dspy.linear_readers import code_in_fence
 from workers.adapters.dspy.values.stored_values import stored
 
-__all__ = ["extra_of", "outputs_of", "refuse_unfit"]
+__all__ = ["PREDICTOR_NAME", "extra_of", "outputs_of", "refuse_unfit", "traced_calls"]
+
+#: The attribute of a predictor with its name in the module; copies of the module have it, too.
+PREDICTOR_NAME = "_dspex_predictor"
 
 
 def outputs_of(program: Program, returned: Any, *, is_own: bool) -> dict[str, Any]:
@@ -58,6 +62,22 @@ def extra_of(program: Program, returned: Any) -> dict[str, Any]:
     if declared.isdisjoint(returned.keys()):  # it is the value of the only output
         return {}
     return {name: stored(value) for name, value in returned.items() if name not in declared and isinstance(name, str)}
+
+
+def traced_calls(trace: Sequence[tuple[Any, Any, Any]], returned: Any) -> dict[str, Any]:
+    """The calls of a program's predictors, each by its name with its inputs and outputs, and all that the module
+    returned, as JSON data. A call of a predictor that is not the module's own has no name, and is left out."""
+    calls = [
+        [name, _json_data(given), _json_data(dict(prediction.items()))]
+        for predictor, given, prediction in trace
+        if (name := getattr(predictor, PREDICTOR_NAME, None)) is not None
+    ]
+    prediction = dict(returned.items()) if isinstance(returned, dspy.Prediction) else {}
+    return {"calls": calls, "prediction": _json_data(prediction)}
+
+
+def _json_data(values: Mapping[str, Any]) -> Any:
+    return to_jsonable_python({name: stored(value) for name, value in values.items()}, fallback=str)
 
 
 def refuse_unfit(program: Program, outputs: Mapping[str, Any], trace: Sequence[tuple[Any, Any, Any]]) -> None:
