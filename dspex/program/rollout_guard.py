@@ -14,7 +14,7 @@ __all__ = ["Guard", "RolloutFigures"]
 
 @dataclass(frozen=True, slots=True)
 class RolloutFigures:
-    """What the executions of a rollout came to since it began, beside those of the current version.
+    """What the executions of a rollout came to since it began, beside the executions of the current version.
 
     ``ended`` counts completed and failed executions; costs are means in US dollars, None when unknown; ``score`` is the
     mean of the ``scored`` judgements that users gave as feedback.

@@ -167,7 +167,7 @@ class _Rows:
         self.labels = tuple(sorted(set(names) - set(inputs)))
 
     def _fault(self, number: int, values: Mapping[str, Any]) -> FieldError | None:
-        """A column that the row lacks or has beside those of the first row."""
+        """A column that the row lacks, or that the first row does not have."""
         columns = {*self.inputs, *self.labels}
         if len(values) == len(columns) and columns.issuperset(values):
             return None
