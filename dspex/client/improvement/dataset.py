@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from dspex.client.session import Session
 from dspex.program.purpose import row_context
@@ -51,7 +51,11 @@ class Dataset(Sequence[DatasetRow]):
     def __len__(self) -> int:
         return len(self._indexes)
 
-    def __getitem__(self, place: Any) -> Any:
+    @overload
+    def __getitem__(self, place: int) -> DatasetRow: ...
+    @overload
+    def __getitem__(self, place: slice) -> Dataset: ...
+    def __getitem__(self, place: int | slice) -> DatasetRow | Dataset:
         """The row at a place, or the part of the dataset that a slice names."""
         if isinstance(place, slice):
             return Dataset(self._session, self._stored, self._indexes[place])
@@ -104,8 +108,9 @@ class Dataset(Sequence[DatasetRow]):
             raise ValueError(f"a share is more than 0 and less than 1, not {share!r}")
         ranked = sorted((_content_hash(row), row.index) for row in self)
         first = {index for _, index in ranked[: round(len(ranked) * share)]}
-        parts = (array("q", (i for i in self._indexes if (i in first) is inside)) for inside in (True, False))
-        return tuple(Dataset(self._session, self._stored, part) for part in parts)  # type: ignore[return-value]
+        rest = array("q", (index for index in self._indexes if index not in first))
+        chosen = array("q", (index for index in self._indexes if index in first))
+        return Dataset(self._session, self._stored, chosen), Dataset(self._session, self._stored, rest)
 
     def examples(self) -> list[Any]:
         """The rows as ``dspy.Example`` objects with their inputs marked. DSPy has to be installed."""

@@ -123,8 +123,7 @@ class _Rows:
 
     def groups(self) -> Iterator[Sequence[str]]:
         """The contents to store. Raises ValidationError at the end, or after many faults."""
-        for group in _grouped(self._contents(), WRITE_ROWS):
-            yield group
+        yield from _grouped(self._contents(), WRITE_ROWS)
         if not self.size and not self._faults:
             self._faults.append(FieldError("source", "at least one row", "none"))
         self._refuse()

@@ -54,15 +54,15 @@ def submit_evaluation(
     metadata: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """See :meth:`dspex.Client.evaluate`."""
-    tickets = open_dataset(session, dataset, None) if isinstance(dataset, str) else dataset
+    scored_on = open_dataset(session, dataset, None) if isinstance(dataset, str) else dataset
     name = _metric_name(metric)
     faults = list(_faults(name, repeats, budget_usd, metric_seconds))
     if faults:
         raise ValidationError.of("evaluation", faults)
-    purpose = Purpose(metric=name, metric_seconds=float(metric_seconds), dataset=tickets.stored.id)
+    purpose = Purpose(metric=name, metric_seconds=float(metric_seconds), dataset=scored_on.stored.id)
     chosen = submitter.chosen(program, version)
     batch = BatchRows(new_batch_id(), chosen.name)
-    if faults := list(_column_faults(tickets, chosen, name)):
+    if faults := list(_column_faults(scored_on, chosen, name)):
         raise ValidationError.of(f"evaluation of {chosen.name!r}", faults)
     if budget_usd is not None:
         purpose = replace(purpose, budget=budget_name(batch.id))
@@ -72,8 +72,8 @@ def submit_evaluation(
         if purpose.budget is not None and budget_usd is not None:
             budgets.open_budget(connection, purpose.budget, float(budget_usd))
         for repeat in range(repeats):
-            _store(connection, intake, batch, tickets, replace(purpose, repeat=repeat))
-    return Evaluation(session, batch, version=chosen.version, purpose=purpose, dataset=tickets, repeats=repeats)
+            _store(connection, intake, batch, scored_on, replace(purpose, repeat=repeat))
+    return Evaluation(session, batch, version=chosen.version, purpose=purpose, dataset=scored_on, repeats=repeats)
 
 
 def _store(connection: Connection, intake: Intake, batch: BatchRows, dataset: Dataset, purpose: Purpose) -> None:
