@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dspex.client.improvement.dataset import Dataset, DatasetRow
     from dspex.client.improvement.evaluation import Evaluation, EvaluationRow
     from dspex.client.improvement.feedback import Feedback
+    from dspex.client.improvement.optimization import Optimization, OptimizationResult, TriedVersion
     from dspex.client.improvement.remote import remote
     from dspex.client.improvement.replay import Replay, ReplayedRow, ReplayFigures
     from dspex.client.improvement.score_comparison import RowDifference, ScoreComparison
@@ -114,6 +115,7 @@ _MODULES = (
     "client.improvement.evaluation",
     "client.improvement.score_comparison",
     "client.improvement.replay",
+    "client.improvement.optimization",
     "client.client",
     "client.improvement.remote",
     "client.async_client",
@@ -168,6 +170,8 @@ __all__ = [
     "ModelCall",
     "ModelError",
     "ModuleNotAllowed",
+    "Optimization",
+    "OptimizationResult",
     "OutputField",
     "PairedDifference",
     "Program",
@@ -200,6 +204,7 @@ __all__ = [
     "StreamEvent",
     "ToolCall",
     "TransitionRefused",
+    "TriedVersion",
     "ValidationError",
     "Version",
     "adapters",

@@ -64,6 +64,10 @@ COMMANDS = {
         "Execute a program for each row of a dataset, and score its outputs.",
     ),
     "compare": ("dspex.cli.improve.evaluate_commands:compare", "Compare two evaluations, regressions first."),
+    "optimize": (
+        "dspex.cli.improve.optimize_command:optimize",
+        "Have a worker look for a better state of a program.",
+    ),
     "replay": (
         "dspex.cli.improve.replay_command:replay",
         "Execute recorded inputs with another version, and show what changes.",

@@ -173,6 +173,8 @@ class AsyncClient:
     evaluate = _awaited(Client.evaluate)
     evaluation = _awaited(Client.evaluation)
     evaluations = _awaited(Client.evaluations)
+    optimize = _awaited(Client.optimize)
+    optimization = _awaited(Client.optimization)
     replay = _awaited(Client.replay)
     get = _execution(Client.get)
     retry = _execution(Client.retry)

@@ -19,6 +19,7 @@ from dspex.client.improvement.dataset import Dataset
 from dspex.client.improvement.dataset_intake import dataset_of_executions, open_dataset, store_dataset
 from dspex.client.improvement.evaluation import Evaluation
 from dspex.client.improvement.evaluation_submit import find_evaluation, find_evaluations, submit_evaluation
+from dspex.client.improvement.optimization import Optimization, find_optimization, submit_optimization
 from dspex.client.improvement.replay import Replay, submit_replay
 from dspex.client.result import Result
 from dspex.client.session import Session
@@ -34,6 +35,7 @@ from dspex.operations.audit.verify_audit import verify_trails
 from dspex.operations.health.conditions import HealthReport
 from dspex.operations.report.monitoring_report import MonitoringReport, gather
 from dspex.program.internal_programs import INTERNAL_PREFIXES, is_internal
+from dspex.program.models import Model
 from dspex.program.program import Program
 from dspex.program.purpose import METRIC_SECONDS
 from dspex.program.rollout_guard import Guard
@@ -395,6 +397,49 @@ class Client:
     def evaluations(self, *, program: str | None = None, limit: int = 20) -> Sequence[Evaluation]:
         """Evaluations, the newest first."""
         return find_evaluations(self._session, program=program, limit=limit)
+
+    def optimize(
+        self,
+        program: str,
+        *,
+        trainset: Dataset | str,
+        valset: Dataset | str | None = None,
+        metric: str | Callable[..., Any],
+        optimizer: str = "gepa",
+        options: Mapping[str, Any] | None = None,
+        models: Mapping[str, str | Model] | None = None,
+        budget_usd: float | None = None,
+        seed: int = 0,
+        version: str | None = None,
+    ) -> Optimization:
+        """Have a worker run an optimiser of DSPy on a program. Returns at once.
+
+        The job is an execution, and each rollout is an execution of the program. When a worker dies, the optimiser runs
+        again from its beginning, and is given what was paid for: its own model calls from the journal, and equal
+        rollouts from their executions.
+
+        ``trainset``, ``valset``  datasets, parts of them, or names
+        ``metric``     as for :meth:`evaluate`; it is called in the job
+        ``optimizer``  ``"bootstrap" "bootstrap_random_search" "copro" "gepa" "labeled" "mipro" "simba"``, or
+                       ``"package.module:factory"`` of a package that the workers allow
+        ``options``    arguments of the optimiser
+        ``models``     models that the job names: ``{"reflection": Model(...)}`` is what GEPA, MIPROv2 and COPRO ask for
+                       instructions; without, they ask the program's model
+        ``budget_usd`` what all calls may cost, of the optimiser and of the rollouts: reserved before each. When it is
+                       spent, the job ends with its best candidate so far
+        ``seed``       of what the optimiser draws by chance
+        ``version``    the version to begin with, in place of the current one
+
+        ``result().version`` is the best version: deployed, not current. Raises ValidationError, ProgramNotFound.
+        """
+        return submit_optimization(
+            self._session, self._submitter, program, trainset=trainset, valset=valset, metric=metric,
+            optimizer=optimizer, options=options, models=models, budget_usd=budget_usd, seed=seed, version=version,
+        )  # fmt: skip
+
+    def optimization(self, id: UUID | str) -> Optimization:
+        """An optimisation that was begun before, by any process. Raises ExecutionNotFound."""
+        return find_optimization(self._session, _uuid(id, "an optimisation"))
 
     def replay(
         self,

@@ -133,6 +133,8 @@ MODULES: Mapping[str, _Module] = {
         own_outputs=("final_reasoning", "trajectory"),
         own_tools=("SUBMIT", "llm_query", "llm_query_batched", "print"),
     ),
+    # Of the jobs of `client.optimize`.
+    "optimizer": _Module(),
     "best_of_n": _Module(_REWARDED),
     "refine": _Module(_REWARDED, own_fields=("hint_",)),
     "multi_chain_comparison": _Module(

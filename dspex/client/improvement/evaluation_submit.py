@@ -29,7 +29,7 @@ from dspex.store.lifecycle.batch_ids import new_batch_id
 from dspex.submit.batch_rows import BatchRows
 from dspex.submit.bulk import Intake
 
-__all__ = ["find_evaluation", "find_evaluations", "submit_evaluation"]
+__all__ = ["find_evaluation", "find_evaluations", "metric_name", "submit_evaluation"]
 
 #: Rows that are checked and stored at a time.
 GROUP_ROWS = 1000
@@ -55,7 +55,7 @@ def submit_evaluation(
 ) -> Evaluation:
     """See :meth:`dspex.Client.evaluate`."""
     scored_on = open_dataset(session, dataset, None) if isinstance(dataset, str) else dataset
-    name = _metric_name(metric)
+    name = metric_name(metric)
     faults = list(_faults(name, repeats, budget_usd, metric_seconds))
     if faults:
         raise ValidationError.of("evaluation", faults)
@@ -121,7 +121,7 @@ def find_evaluations(session: Session, *, program: str | None, limit: int) -> li
     return [find_evaluation(session, each.id) for each in found]
 
 
-def _metric_name(metric: str | Callable[..., Any]) -> str:
+def metric_name(metric: str | Callable[..., Any]) -> str:
     """The name of a metric; of a function, the name by which a worker finds it."""
     if isinstance(metric, str):
         return metric

@@ -218,6 +218,10 @@ def _module(  # noqa: PLR0911 - a module for each name
                 reward_fn=load(program, options["reward"], packages),
                 threshold=options["threshold"],
             )
+        case "optimizer":
+            from workers.adapters.dspy.modules.optimizer_module import OptimizerModule  # it builds modules here
+
+            return OptimizerModule(program)
         case "multi_chain_comparison":
             return MultiChainComparison(
                 dspy.ChainOfThought(signature),

@@ -13,13 +13,15 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dspy
 from dspy.adapters.utils import parse_value
 
 from dspex.client.execution import Execution
+from dspex.client.improvement.evaluation import BUDGET_SPENT
+from dspex.errors import ExecutionFailed
 from dspex.program.modules import is_custom
 from dspex.program.program import Program
 from workers.adapters.dspy.dspy_signature import dspy_names
@@ -29,17 +31,36 @@ from workers.adapters.dspy.stored_values import stored
 if TYPE_CHECKING:
     from dspex.client.client import Client
 
-__all__ = ["remote_module"]
+__all__ = ["BudgetSpent", "Rollouts", "remote_module"]
 
 #: The note of a version that was made of a state.
 NOTE = "a state of dspex.remote"
 
 
-def remote_module(client: Client, name: str, version: str | None = None) -> dspy.Module:
+class BudgetSpent(BaseException):
+    """The budget of an optimisation is spent. No Exception, so that an optimiser which catches those ends, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """The calls of an optimisation: equal ones are one execution, paid from ``budget`` if there is one."""
+
+    job: str
+    budget: str | None = None
+
+    def key(self, version: str, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+        """The idempotency key of a call: of the same version, inputs and rollout."""
+        text = json.dumps([version, inputs, options], sort_keys=True, default=str)
+        return f"{self.job}:{_hash(text).hex()}"
+
+
+def remote_module(
+    client: Client, name: str, version: str | None = None, rollouts: Rollouts | None = None
+) -> dspy.Module:
     """The module of a deployed program. Raises ProgramNotFound, and as :func:`build_module` does."""
     program = client.program(name, version)
     module = build_module(program)
-    calls = _RemoteCalls(client, program, _state_text(module))
+    calls = _RemoteCalls(client, program, _state_text(module), rollouts)
     kind = type(module)
     names = {"_dspex_calls": calls, "forward": _forward, "aforward": _aforward, "__module__": kind.__module__}
     module.__class__ = type(kind)(f"Remote{kind.__name__}", (kind,), names)
@@ -57,8 +78,9 @@ async def _aforward(self: Any, **inputs: Any) -> dspy.Prediction:
 class _RemoteCalls:
     """Executes states of one program. Safe to share between threads; copies of the module share it."""
 
-    def __init__(self, client: Client, program: Program, state: str) -> None:
+    def __init__(self, client: Client, program: Program, state: str, rollouts: Rollouts | None) -> None:
         self._client = client
+        self._rollouts = rollouts
         self._program = program
         self._is_own = is_custom(program.module)
         self._names = {} if self._is_own else {ours: name for name, ours in dspy_names(program.signature).items()}
@@ -70,24 +92,37 @@ class _RemoteCalls:
         return self
 
     def call(self, module: dspy.Module, inputs: Mapping[str, Any]) -> dspy.Prediction:
-        """The prediction for these inputs. Raises ExecutionFailed, ValidationError and what a submit raises."""
-        version = self._version_of(module)
+        """The prediction for these inputs. Raises ExecutionFailed, ValidationError, what a submit raises, and
+        BudgetSpent."""
+        version = self.version_of(module)
         given = {self._names.get(name, name): stored(value) for name, value in inputs.items()}
+        options = _rollout_options(module)
         purpose: dict[str, Any] = {"trace": True}
-        temperature = _temperature(module)
-        if temperature is not None:
-            purpose["temperature"] = temperature
+        if options.get("temperature") is not None:
+            purpose["temperature"] = float(options["temperature"])
+        key = None
+        if self._rollouts is not None:
+            key = self._rollouts.key(version, given, options)
+            purpose |= {"job": self._rollouts.job, "budget": self._rollouts.budget}
         client = self._client
         row = client._submitter.submit(
-            self._program.name, given, version=version, purpose=purpose, idempotency_key=None, connection=None,
+            self._program.name, given, version=version, purpose=purpose, idempotency_key=key, connection=None,
             stream=False,
         )  # fmt: skip
         execution = Execution(client._session, row)
-        outputs = dict(execution.result())
+        try:
+            outputs = dict(execution.result())
+        except ExecutionFailed as error:
+            if self._rollouts is not None and error.code == BUDGET_SPENT:
+                raise BudgetSpent from error
+            raise
         traced = execution.action_results.get("trace", {}).get("result", {})
-        return self._traced(module, traced, outputs)
+        prediction = self._traced(module, traced, outputs)
+        prediction._dspex_version = version
+        return prediction
 
-    def _version_of(self, module: dspy.Module) -> str:
+    def version_of(self, module: dspy.Module) -> str:
+        """The version with the current state of the module, deployed if it is new."""
         text = _state_text(module)
         digest = _hash(text)
         if digest not in self._versions:
@@ -140,9 +175,10 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _temperature(module: dspy.Module) -> float | None:
-    """The temperature of a rollout: optimisers ask again for other answers with a copy of the model."""
+def _rollout_options(module: dspy.Module) -> Mapping[str, Any]:
+    """The id and the temperature of a rollout: optimisers ask again for other answers with a copy of the model."""
     lms = [predictor.lm for _, predictor in module.named_predictors()] + [dspy.settings.lm]
     options = next((getattr(lm, "kwargs", {}) for lm in lms if lm is not None), {})
-    found = options.get("temperature") if "rollout_id" in options else None
-    return None if found is None else float(found)
+    if options.get("rollout_id") is None:
+        return {}
+    return {name: options.get(name) for name in ("rollout_id", "temperature")}

@@ -1,0 +1,228 @@
+"""Optimisations: jobs that look for a better state of a program, as one execution whose rollouts are executions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from dspex.client.execution import Execution
+from dspex.client.improvement.dataset import Dataset
+from dspex.client.improvement.dataset_intake import open_dataset
+from dspex.client.improvement.evaluation_submit import metric_name
+from dspex.client.session import Session
+from dspex.client.submitter import Submitter
+from dspex.errors import ExecutionNotFound, FieldError, ValidationError
+from dspex.program.models import Model
+from dspex.program.modules import is_reference
+from dspex.program.program import Program, Retry
+from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
+from dspex.signatures import signature
+from dspex.store.improvement import optimizations
+from dspex.store.improvement.optimizations import CandidateUse
+from dspex.store.lifecycle import budgets
+from dspex.store.lifecycle.status import Status
+
+__all__ = ["OPTIMIZERS", "Optimization", "OptimizationResult", "TriedVersion", "find_optimization", "submit_optimization"]
+
+#: DSPy's optimisers by their short names (workers/adapters/dspy/modules/optimizer_module.py).
+OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "copro", "gepa", "labeled", "mipro", "simba")
+#: The program of the jobs of a program, whose name ends so; its models are those that the jobs name.
+SUFFIX = ".optimizer"
+#: A job may take a day; what it has paid for is replayed when its worker dies.
+JOB_SECONDS, JOB_ATTEMPTS = 86_400.0, 20
+
+
+@dataclass(frozen=True, slots=True)
+class TriedVersion:
+    """A version that was tried: the mean of its scores as far as they are known, and what its executions took."""
+
+    version: str
+    score: float | None
+    executions: int
+    failed: int
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationResult:
+    """The best version, which is deployed and not current, and its score. ``ended`` is ``"complete"`` or
+    ``"budget spent"``."""
+
+    version: str
+    score: float | None
+    ended: str
+
+
+class Optimization:
+    """The job of one ``client.optimize``: an execution, whose rollouts are executions of the program."""
+
+    def __init__(self, session: Session, execution: Execution, *, program: str, job: str, budget: str | None) -> None:
+        self._session = session
+        self._execution = execution
+        self._program = program
+        self._job = job
+        self._budget = budget
+
+    def __repr__(self) -> str:
+        return f"<Optimization {self.id} of {self._program}: {self._execution.status}>"
+
+    @property
+    def id(self) -> UUID:
+        """The id of the job's execution."""
+        return self._execution.id
+
+    @property
+    def program(self) -> str:
+        """The name of the program that is optimised."""
+        return self._program
+
+    @property
+    def execution(self) -> Execution:
+        """The job as an execution: its status, its error, the calls that the optimiser made itself."""
+        return self._execution
+
+    @property
+    def spent_usd(self) -> float | None:
+        """What was spent of its budget; None without one."""
+        if self._budget is None:
+            return None
+        return self._session.database.run(partial(budgets.spent, name=self._budget))
+
+    def candidates(self) -> Sequence[TriedVersion]:
+        """The versions that were tried, in the order of their first execution. Scores are known at the end."""
+        report = self._execution.refresh()
+        scores: dict[str, float | None] = {}
+        if report.status is Status.COMPLETED:
+            scores = {each["version"]: each["score"] for each in report.result(timeout=0)["report"]["candidates"]}
+        return [_tried(use, scores.get(use.version)) for use in self._uses()]
+
+    def result(self, timeout: float | None = None) -> OptimizationResult:
+        """Wait for the best version. Raises what :meth:`Execution.result` raises."""
+        found = self._execution.result(timeout)
+        return OptimizationResult(found["version"], found["score"], found["report"]["ended"])
+
+    def cancel(self) -> int:
+        """Cancel the job, and its executions that are queued or running. Returns how many executions were cancelled."""
+        self._session.control.cancel(self.id)
+        cancelled = 0
+        while ids := self._session.database.run(partial(optimizations.unfinished, **self._place)):
+            cancelled += self._session.control.cancel_all(ids)
+        return cancelled
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"program": self._program, "job": self._job, "since": self.id}
+
+    def _uses(self) -> Sequence[CandidateUse]:
+        return self._session.database.run(partial(optimizations.candidates, **self._place))
+
+
+def _tried(use: CandidateUse, score: float | None) -> TriedVersion:
+    return TriedVersion(use.version, score, use.executions, use.failed, use.cost_usd)
+
+
+def submit_optimization(
+    session: Session,
+    submitter: Submitter,
+    program: str,
+    *,
+    trainset: Dataset | str,
+    valset: Dataset | str | None,
+    metric: str | Callable[..., Any],
+    optimizer: str,
+    options: Mapping[str, Any] | None,
+    models: Mapping[str, str | Model] | None,
+    budget_usd: float | None,
+    seed: int,
+    version: str | None,
+) -> Optimization:
+    """See :meth:`dspex.Client.optimize`."""
+    name = metric_name(metric)
+    chosen = submitter.chosen(program, version)
+    sets = [open_dataset(session, each, None) if isinstance(each, str) else each for each in (trainset, valset) if each]
+    faults = [*_faults(name, optimizer, budget_usd, seed), *_set_faults(chosen, sets)]
+    if faults:
+        raise ValidationError.of(f"optimisation of {program!r}", faults)
+    job = str(uuid7())
+    budget = None if budget_usd is None else f"optimization {job}"
+    own = _job_program(chosen, models or {})
+    session.deploy(own)
+    task = {
+        "program": chosen.name, "version": chosen.version, "trainset": _part(sets[0]),
+        "valset": _part(sets[1]) if len(sets) > 1 else None, "metric": name, "optimizer": optimizer,
+        "options": dict(options or {}), "seed": seed, "job": job, "budget": budget,
+    }  # fmt: skip
+    if budget is not None and budget_usd is not None:
+        session.database.run(partial(budgets.open_budget, name=budget, limit_usd=float(budget_usd)))
+    row = submitter.submit(
+        own.name, {"task": task}, version=own.version, idempotency_key=job, connection=None, stream=False,
+        purpose={"optimizes": chosen.name, "job_of": job, **({} if budget is None else {"budget": budget})},
+    )  # fmt: skip
+    return Optimization(session, Execution(session, row), program=chosen.name, job=job, budget=budget)
+
+
+def find_optimization(session: Session, id: UUID) -> Optimization:
+    """A job that was begun before, by any process. Raises ExecutionNotFound."""
+    row = session.row(id)
+    purpose = row.get("purpose") or {}
+    if "optimizes" not in purpose:
+        raise ExecutionNotFound(f"no optimisation {str(id)!r}", execution_id=str(id))
+    return Optimization(
+        session, Execution(session, row), program=purpose["optimizes"], job=purpose["job_of"],
+        budget=purpose.get("budget"),
+    )  # fmt: skip
+
+
+def _job_program(program: Program, models: Mapping[str, str | Model]) -> Program:
+    """The program of a job: the optimiser asks the program's model, or the models that the job names."""
+    return Program(
+        f"{program.name}{SUFFIX}",
+        signature(":map task -> :string version, :optional(:float) score, :map report"),
+        module="optimizer",
+        model=program.model,
+        model_options=program.model_options,
+        api_base=program.api_base,
+        api_key_env=program.api_key_env,
+        temperature=program.temperature,
+        max_tokens=program.max_tokens,
+        models=models,
+        prompt="chat",
+        timeout=JOB_SECONDS,
+        retry=Retry(max_attempts=JOB_ATTEMPTS),
+    )
+
+
+def _part(dataset: Dataset) -> dict[str, Any]:
+    whole = len(dataset) == dataset.stored.size
+    return {"name": dataset.name, "version": dataset.version, **({} if whole else {"indexes": list(dataset.indexes)})}
+
+
+def _faults(metric: str, optimizer: str, budget_usd: object, seed: object) -> Iterator[FieldError]:
+    if metric not in BUILT_IN_METRICS and not is_reference(metric):
+        expected = f"one of {', '.join(BUILT_IN_METRICS)}, or 'package.module:function'"
+        yield FieldError("metric", expected, repr(metric)[:80])
+    if optimizer not in OPTIMIZERS and not is_reference(optimizer):
+        expected = f"one of {', '.join(OPTIMIZERS)}, or 'package.module:factory'"
+        yield FieldError("optimizer", expected, repr(optimizer)[:80])
+    is_number = isinstance(budget_usd, int | float) and not isinstance(budget_usd, bool) and math.isfinite(budget_usd)
+    if budget_usd is not None and not (is_number and budget_usd > 0):  # type: ignore[operator]
+        yield FieldError("budget_usd", "US dollars, more than 0", repr(budget_usd))
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        yield FieldError("seed", "an integer", repr(seed))
+
+
+def _set_faults(program: Program, sets: Sequence[Dataset]) -> Iterator[FieldError]:
+    if program.model is None:
+        yield FieldError("program", "a program with a model", repr(program.name))
+    inputs = {field.name for field in program.signature.input_fields}
+    for dataset in sets:
+        for column in dataset.inputs:
+            if column not in inputs:
+                expected = f"inputs of the program: {', '.join(sorted(inputs))}"
+                yield FieldError(f"{dataset.name}.inputs.{column}", expected)

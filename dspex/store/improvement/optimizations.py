@@ -1,0 +1,50 @@
+"""The executions of an optimisation, found by the job in their purpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+__all__ = ["CandidateUse", "candidates", "unfinished"]
+
+#: Executions that are cancelled by one statement.
+CANCEL_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateUse:
+    """What the executions of one candidate took."""
+
+    version: str
+    executions: int
+    failed: int
+    cost_usd: float | None
+
+
+# A job's executions are newer than the job, and of its program: the index on both finds them.
+_CANDIDATES = text("""
+SELECT version, count(*)::int AS executions, count(*) FILTER (WHERE status = 'failed')::int AS failed,
+    sum(cost_usd)::float8 AS cost_usd
+FROM dspex.executions WHERE program = :program AND id > :since AND purpose ->> 'job' = :job
+GROUP BY version ORDER BY min(id)
+""")
+
+_UNFINISHED = text("""
+SELECT id FROM dspex.executions
+WHERE program = :program AND id > :since AND purpose ->> 'job' = :job AND status IN ('queued', 'running')
+    AND cancel_requested_at IS NULL ORDER BY id LIMIT :most
+""")
+
+
+def candidates(connection: Connection, *, program: str, job: str, since: UUID) -> list[CandidateUse]:
+    """The versions that a job has tried, in the order of their first execution."""
+    rows = connection.execute(_CANDIDATES, {"program": program, "job": job, "since": since})
+    return [CandidateUse(*row) for row in rows]
+
+
+def unfinished(connection: Connection, *, program: str, job: str, since: UUID) -> list[UUID]:
+    """The next executions of a job that are neither final nor being cancelled."""
+    given = {"program": program, "job": job, "since": since, "most": CANCEL_ROWS}
+    return list(connection.scalars(_UNFINISHED, given))
