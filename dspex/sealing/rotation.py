@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, RowMapping
 
 from dspex.errors import EncryptionError
+from dspex.program.purpose import row_context
 from dspex.sealing.keyring import Keyring
 from dspex.sealing.values import reseal
 from dspex.store.database import Database
@@ -62,7 +63,8 @@ def rotate(
     groups = chain(
         _executions(database, keyring, group_rows, done),
         _calls(database, keyring, group_rows, done),
-        _parked(database, keyring, group_rows, done),
+        _feedback(database, keyring, group_rows, done),
+        _dataset_rows(database, keyring, group_rows, done),
     )
     for looked_at in groups:
         on_progress(looked_at, max(total, looked_at))
@@ -98,18 +100,31 @@ def _calls(database: Database, keyring: Keyring, most: int, done: Rotated) -> It
         yield done.rows + done.unreadable
 
 
-def _parked(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
-    after: tuple[UUID, bytes, int] = (_FIRST, b"", -1)
+def _feedback(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
+    after = 0
 
     def group(connection: Connection) -> Sequence[RowMapping]:
-        rows = resealing.stale_parked(connection, keyring.primary, after, most)
-        resealed = list(_resealed(rows, resealing.PARKED_COLUMNS, _place_of_parked, keyring, done))
-        _write(connection, resealing.write_parked, resealed, done)
+        rows = resealing.stale_feedback(connection, keyring.primary, after, most)
+        resealed = list(_resealed(rows, resealing.CONTENT_COLUMNS, _place_of_feedback, keyring, done))
+        _write(connection, resealing.write_feedback, resealed, done)
         return rows
 
     while rows := _in_transaction(database, group):
-        last = rows[-1]
-        after = (last["execution_id"], bytes(last["request_hash"]), last["occurrence"])
+        after = rows[-1]["id"]
+        yield done.rows + done.unreadable
+
+
+def _dataset_rows(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
+    after = (_FIRST, -1)
+
+    def group(connection: Connection) -> Sequence[RowMapping]:
+        rows = resealing.stale_dataset_rows(connection, keyring.primary, after, most)
+        resealed = list(_resealed(rows, resealing.CONTENT_COLUMNS, _place_of_dataset_row, keyring, done))
+        _write(connection, resealing.write_dataset_rows, resealed, done)
+        return rows
+
+    while rows := _in_transaction(database, group):
+        after = (rows[-1]["dataset_id"], rows[-1]["index"])
         yield done.rows + done.unreadable
 
 
@@ -150,12 +165,21 @@ def _write(
     written, faults = for_each_row_within(connection, write_some, rows)
     done.rows += len(written)
     for fault in faults:
-        id = fault.row.get("id") or fault.row["execution_id"]
-        done.refuse(f"execution {str(id)!r}: Postgres refuses the change: {fault.reason}")
+        id = fault.row.get("execution_id") or fault.row.get("dataset_id") or fault.row["id"]
+        what = "dataset" if "dataset_id" in fault.row else "execution"
+        done.refuse(f"{what} {str(id)!r}: Postgres refuses the change: {fault.reason}")
 
 
 def _place(row: RowMapping, column: str) -> str:
     return f"{row['id']}:{column}"
+
+
+def _place_of_feedback(row: RowMapping, _column: str) -> str:
+    return f"{row['execution_id']}:feedback"
+
+
+def _place_of_dataset_row(row: RowMapping, _column: str) -> str:
+    return row_context(row["dataset_id"], row["index"])
 
 
 def _place_of_call(row: RowMapping, _column: str) -> str:

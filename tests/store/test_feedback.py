@@ -10,12 +10,15 @@ from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
+from dspex.sealing.keyring import Keyring
+from dspex.sealing.rotation import rotate
 from dspex.settings import Backends, Settings
+from dspex.settings.security_settings import new_key, read_keys
 from dspex.store import programs
 from dspex.store.database import Database
 from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submit
 
-KEY = "cGFzc3dvcmRwYXNzd29yZHBhc3N3b3JkcGFzc3dvcmQ="
+OLD, NEW = new_key(), new_key()
 
 
 @pytest.fixture(autouse=True)
@@ -95,11 +98,9 @@ def test_a_dataset_of_executions_has_the_corrected_outputs(client: Client, datab
 
 
 def test_feedback_of_secret_fields_is_sealed(backends: Backends, database: Database) -> None:
-    settings = Settings.load(
-        database_url=backends.database_url, broker_url=backends.broker_url, encryption_key=KEY
-    )
+    urls = {"database_url": backends.database_url, "broker_url": backends.broker_url}
     secret = dspex.Program("vault", dspex.signature(":string question -> :string(secret=true) answer"), adapter="scripted")
-    with Client(settings) as client:
+    with Client(Settings.load(**urls, encryption_key=OLD)) as client:
         client.deploy(secret)
         execution = client.submit("vault", {"question": "?"})
         dispatch_due(database)
@@ -113,3 +114,8 @@ def test_feedback_of_secret_fields_is_sealed(backends: Backends, database: Datab
         rows = database.run(lambda connection: connection.scalar(text("SELECT content::text FROM dspex.dataset_rows")))
         assert "swordfish" not in str(rows)
         assert dataset[0].labels == {"answer": "swordfish"}
+        done = rotate(database, Keyring(read_keys(f"{NEW},{OLD}")))
+        assert (done.unreadable, done.rows >= 2) == (0, True)
+    with Client(Settings.load(**urls, encryption_key=NEW)) as client:
+        assert client.get(execution.id).feedback_entries[0].note == "swordfish"
+        assert client.dataset("vault")[0].labels == {"answer": "swordfish"}

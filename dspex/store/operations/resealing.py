@@ -16,21 +16,24 @@ from dspex.store.audit_chain import encode_events
 
 __all__ = [
     "CALL_COLUMNS",
+    "CONTENT_COLUMNS",
     "EXECUTION_COLUMNS",
     "PARKED_COLUMNS",
     "count",
     "stale_calls",
+    "stale_dataset_rows",
     "stale_executions",
-    "stale_parked",
+    "stale_feedback",
     "write_calls",
+    "write_dataset_rows",
     "write_executions",
-    "write_parked",
+    "write_feedback",
 ]
 
 EXECUTION_COLUMNS = ("inputs", "result", "error", "action_results")
 CALL_COLUMNS = ("response",)
-PARKED_COLUMNS = ("request",)
-_PARKED_KEY = ("execution_id", "request_hash", "occurrence")
+#: Of feedback and of rows of datasets.
+CONTENT_COLUMNS = ("content",)
 _CALL_KEY = ("execution_id", "request_hash", "occurrence", "attempt")
 
 # Every token that does not name the current key.
@@ -40,7 +43,8 @@ _OF_EXECUTION = "concat_ws(' ', inputs::text, result::text, error::text, action_
 _COUNT = text(f"""
 SELECT (SELECT count(*) FROM dspex.executions WHERE {_OF_EXECUTION})
      + (SELECT count(*) FROM dspex.lm_calls WHERE response::text ~ :stale)
-     + (SELECT count(*) FROM dspex.parked_calls WHERE request::text ~ :stale)
+     + (SELECT count(*) FROM dspex.feedback WHERE content::text ~ :stale)
+     + (SELECT count(*) FROM dspex.dataset_rows WHERE content::text ~ :stale)
 """)  # noqa: S608 - from this file only
 
 _EXECUTIONS = text(f"""
@@ -66,6 +70,28 @@ WITH given AS MATERIALIZED (
 )
 INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, submission_hash, outcome_hash, events, hash)
 SELECT id, audit_seq, attempt, now(), submission_hash, outcome_hash, CAST(:events AS json), audit_hash FROM resealed
+""")
+
+_FEEDBACK = text("""
+SELECT id, execution_id, content::text FROM dspex.feedback
+WHERE id > :after AND content::text ~ :stale ORDER BY id LIMIT :most FOR UPDATE
+""")
+
+_WRITE_FEEDBACK = text("""
+UPDATE dspex.feedback f SET content = g.content::json
+FROM unnest(CAST(:id AS bigint[]), CAST(:content AS text[])) AS g (id, content) WHERE f.id = g.id
+""")
+
+_DATASET_ROWS = text("""
+SELECT dataset_id, index, content::text FROM dspex.dataset_rows
+WHERE (dataset_id, index) > (:dataset_id, :index) AND content::text ~ :stale
+ORDER BY dataset_id, index LIMIT :most FOR UPDATE
+""")
+
+_WRITE_DATASET_ROWS = text("""
+UPDATE dspex.dataset_rows r SET content = g.content::json
+FROM unnest(CAST(:dataset_id AS uuid[]), CAST(:index AS bigint[]), CAST(:content AS text[]))
+    AS g (dataset_id, index, content) WHERE r.dataset_id = g.dataset_id AND r.index = g.index
 """)
 
 _CALLS = text("""
@@ -97,7 +123,7 @@ WHERE p.execution_id = g.execution_id AND p.request_hash = g.request_hash AND p.
 
 
 def count(connection: Connection, key: str) -> int:
-    """How many executions and calls have a value sealed with a key other than this one."""
+    """How many executions, calls, judgements and rows of datasets have a value sealed with a key other than this one."""
     return int(connection.execute(_COUNT, {"stale": _STALE.format(key=key)}).scalar_one())
 
 
@@ -121,6 +147,30 @@ def stale_calls(
     where = dict(zip(_CALL_KEY, after, strict=True))
     parameters = {"stale": _STALE.format(key=key), "most": most, **where}
     return connection.execute(_CALLS, parameters).mappings().all()
+
+
+def stale_feedback(connection: Connection, key: str, after: int, most: int) -> Sequence[RowMapping]:
+    """The next of this feedback, locked, in the order of its ids."""
+    return connection.execute(_FEEDBACK, {"stale": _STALE.format(key=key), "after": after, "most": most}).mappings().all()
+
+
+def write_feedback(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store this feedback again. The hash in the audit trail is of what was stored first."""
+    connection.execute(_WRITE_FEEDBACK, {name: [row[name] for row in rows] for name in ("id", *CONTENT_COLUMNS)})
+
+
+def stale_dataset_rows(
+    connection: Connection, key: str, after: tuple[UUID, int], most: int
+) -> Sequence[RowMapping]:
+    """The next of these rows of datasets, locked, in the order of their keys."""
+    parameters = {"stale": _STALE.format(key=key), "most": most, "dataset_id": after[0], "index": after[1]}
+    return connection.execute(_DATASET_ROWS, parameters).mappings().all()
+
+
+def write_dataset_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store these rows of datasets again."""
+    names = ("dataset_id", "index", *CONTENT_COLUMNS)
+    connection.execute(_WRITE_DATASET_ROWS, {name: [row[name] for row in rows] for name in names})
 
 
 def write_calls(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
