@@ -34,12 +34,8 @@ REQUESTS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("support_desk")
-    parser.add_argument("programs", nargs="*", default=["desk_answers", "desk_agent", "desk_triage"])
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N texts of each program")
-    options = parser.parse_args()
-    wanted, first = options.programs, options.first
-    with stop_on_signals(), _stack(), dspex.Client() as client:
+    wanted = sys.argv[1:] or ["desk_answers", "desk_agent", "desk_triage"]
+    with stop_on_signals(), stack(), dspex.Client() as client:
         for program in (programs.answers, programs.agent, programs.triage):
             client.deploy(program)
         if "desk_answers" in wanted:
@@ -51,7 +47,7 @@ def main() -> None:
 
 
 @contextmanager
-def _stack() -> Iterator[None]:
+def stack() -> Iterator[None]:
     home = Settings.load(database_url=None, broker_url=None).home
     if read_stack(home) is not None:
         print(f"Using the running stack at {home}. Its worker must have been started with")
