@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dspex.client.improvement.feedback import Feedback
     from dspex.client.improvement.optimization import Optimization, OptimizationResult, TriedVersion
     from dspex.client.improvement.remote import remote
-    from dspex.client.improvement.replay import Replay, ReplayedRow, ReplayFigures
+    from dspex.client.improvement.replayed_executions import Replay, ReplayedRow, ReplayFigures
     from dspex.client.improvement.score_comparison import RowDifference, ScoreComparison
     from dspex.client.model_call import ModelCall, ToolCall
     from dspex.client.recurring.schedule import Schedule
@@ -114,7 +114,7 @@ _MODULES = (
     "client.improvement.dataset",
     "client.improvement.evaluation",
     "client.improvement.score_comparison",
-    "client.improvement.replay",
+    "client.improvement.replayed_executions",
     "client.improvement.optimization",
     "client.client",
     "client.improvement.remote",

@@ -20,7 +20,7 @@ from dspex.client.improvement.dataset_intake import dataset_of_executions, open_
 from dspex.client.improvement.evaluation import Evaluation
 from dspex.client.improvement.evaluation_submit import find_evaluation, find_evaluations, submit_evaluation
 from dspex.client.improvement.optimization import Optimization, find_optimization, submit_optimization
-from dspex.client.improvement.replay import Replay, submit_replay
+from dspex.client.improvement.replayed_executions import Replay, submit_replay
 from dspex.client.result import Result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter

@@ -44,8 +44,7 @@ class Purpose:
     @property
     def content(self) -> dict[str, Any]:
         """The purpose as JSON-friendly data, without what has its default."""
-        found = {name: getattr(self, name) for name in self.__slots__}
-        kept = {name: value for name, value in found.items() if value != _DEFAULTS[name]}
+        kept = {name: value for name in _DEFAULTS if (value := getattr(self, name)) != _DEFAULTS[name]}
         return {name: str(value) if isinstance(value, UUID) else value for name, value in kept.items()}
 
     @classmethod

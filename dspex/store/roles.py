@@ -10,7 +10,7 @@ may not write that column, nor results. No role may change or delete an entry of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import psycopg
 from sqlalchemy import Connection, Table, text
@@ -137,6 +137,9 @@ def grant(connection: Connection) -> None:
             connection.exec_driver_sql(f"GRANT {granted} ON {table} TO {role}")
     if functions:
         connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {WORKER}")
-    for function in functions:
-        if function.startswith(_FEEDBACK):
-            connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {function} TO {PRODUCER}")
+    _grant_feedback(connection, [name for name in functions if name.startswith(_FEEDBACK)])
+
+
+def _grant_feedback(connection: Connection, functions: Sequence[str]) -> None:
+    if functions:
+        connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {PRODUCER}")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +86,23 @@ def test_what_is_printed_has_its_shape(
     ]  # fmt: skip
     for arguments in then:
         check(arguments[0] if arguments[1:] != ("check",) else "alerts check", json.loads(json_of(*arguments)))
-    for arguments in (
-        ("create", "k", "--scope", "read", "--tenant", "acme", "--expires", "1d"),
-        ("list",),
-        ("revoke", "k"),
-    ):
-        check(f"keys {arguments[0]}", json.loads(json_of("keys", *arguments)))
+    check_improvements(json_of, client, str(done.id))
     check("audit verify", json.loads(json_of("audit", "verify")))
     check("audit anchor", json.loads(json_of("audit", "anchor", "--file", "anchors.jsonl")))
     check("audit verify", json.loads(json_of("audit", "verify", "--anchor", "anchors.jsonl")))
+
+
+def check_improvements(json_of: Callable[..., str], client: Client, judged: str) -> None:
+    client.get(judged).feedback(score=1)
+    other = client.deploy(replace(client.program("qa"), timeout=7), current=False).program.version
+    for arguments in (("versions", "qa"), ("diff", "qa", client.program("qa").version, other),
+                      ("rollout", "qa", other), ("rollout", "qa", "--end"), ("dataset", "judged", "--from", "qa", "--feedback", "any"),
+                      ("dataset",), ("replay", "qa", other, "--limit", "2"), ("promote", "qa", other)):  # fmt: skip
+        check(arguments[0], json.loads(json_of(*arguments)))
+    evaluations = [json.loads(json_of("evaluate", "qa", "judged", "--metric", "exact")) for _ in range(2)]
+    for evaluation in evaluations:
+        check("evaluate", evaluation)
+    check("compare", json.loads(json_of("compare", *(evaluation["id"] for evaluation in evaluations))))
 
 
 @pytest.mark.parametrize(

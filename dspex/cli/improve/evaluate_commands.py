@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def compare(before: str, after: str, output: Path | None, as_json: bool) -> None
                 {
                     "verdict": found.verdict,
                     "sentence": found.sentence,
-                    "difference": difference and {n: getattr(difference, n) for n in difference.__slots__},
+                    "difference": None if difference is None else asdict(difference),
                     "left_out": found.left_out,
                     "rows": [_row_data(row) for row in found.rows if row.difference or row.fields],
                 }
@@ -128,6 +129,6 @@ def _data(found: Evaluation) -> dict[str, Any]:
         "dataset": found.dataset.name,
         "dataset_version": found.dataset.version,
         "metric": found.metric,
-        **{name: getattr(figures, name) for name in figures.__slots__},
+        **asdict(figures),
         "cost_usd": found.progress.cost_usd,
     }

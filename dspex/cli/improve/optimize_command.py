@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -50,7 +51,7 @@ def optimize(
         candidates = job.candidates()
         if as_json:
             echo_json({"id": job.id, "version": result.version, "score": result.score, "ended": result.ended,
-                       "candidates": [{n: getattr(each, n) for n in each.__slots__} for each in candidates]})  # fmt: skip
+                       "candidates": list(map(asdict, candidates))})  # fmt: skip
             return
         print_table(console(), ("version", "score", "executions", "failed", "cost"), map(_row, candidates))
         echo(f"best: {result.version}, score {_score(result.score)} ({result.ended}); `dspex promote {name} "

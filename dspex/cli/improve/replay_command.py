@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 
 import click
@@ -12,7 +13,7 @@ from dspex.cli.output.plain_text import echo
 from dspex.cli.output.time_options import since_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
-from dspex.client.improvement.replay import ReplayFigures
+from dspex.client.improvement.replayed_executions import ReplayFigures
 from dspex.operations.report.dollars import dollars
 
 __all__ = ["replay"]
@@ -39,7 +40,7 @@ def replay(
         echo(f"replay {found.id}: {len(found):,} executions", dim=True, err=True)
         figures = found.wait().figures
     if as_json:
-        echo_json({"id": found.id, **{name: getattr(figures, name) for name in figures.__slots__}})
+        echo_json({"id": found.id, **asdict(figures)})
     else:
         print_table(console(), ("figure", "recorded", version), _rows(figures))
         for field, count in figures.by_field.items():

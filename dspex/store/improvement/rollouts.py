@@ -74,6 +74,7 @@ class Watched:
 
 
 _COLUMNS = "id, program, version, percent, guard, begun_at, ended_at, reason, tripped"
+_OF_ROLLOUT = ", ".join(f"o.{name}" for name in _COLUMNS.split(", "))
 
 _BEGIN = text(f"""
 WITH ended AS (
@@ -95,7 +96,7 @@ WITH routed AS (
     UPDATE dspex.programs p SET rollout_id = NULL, rollout_version = NULL FROM routed r WHERE p.name = r.name
 )
 UPDATE dspex.rollouts o SET ended_at = clock_timestamp(), reason = :reason, tripped = :tripped
-FROM routed r WHERE o.id = r.rollout_id RETURNING {", ".join(f"o.{name}" for name in _COLUMNS.split(", "))}
+FROM routed r WHERE o.id = r.rollout_id RETURNING {_OF_ROLLOUT}
 """)  # noqa: S608
 
 _LISTING = text(f"""
