@@ -57,10 +57,17 @@ _CODES = {
         "interpreter_failed": "the interpreter for the code that the model writes did not start or broke",
         "action_failed": "a manual action failed the attempt",
         "action_error": "a manual action raised an exception, or returned a value that is not JSON",
+        "metric_not_found": "this worker cannot import the metric of the evaluation",
+        "dataset_row_missing": "the row of the dataset that the metric needs is not stored",
         "rule_violated": "a rule between fields is violated",
         "resource_exceeded": "the attempt took more than `resource_management` allows",
         "failed": "the default of `ExecutionFailed`",
         "cancelled": "it was cancelled",
+    },
+    "Of a metric, recorded with the result": {
+        "metric_error": "the metric raised an exception",
+        "metric_no_score": "the metric returned neither a number nor an object with a score",
+        "metric_timeout": "the metric took too long",
     },
     "Of a model call": {
         "provider_unavailable": "the server is away, failed, or broke off its reply",
@@ -75,6 +82,7 @@ _CODES = {
         "context_window_exceeded": "the prompt is too long for the model",
         "content_filtered": "the provider withheld the answer",
         "price_unknown": "the program has a budget and the model has no known price",
+        "evaluation_budget_spent": "the budget of the evaluation, replay or optimisation is spent; nothing was paid for",
         "model_error": "any other failure of the provider",
     },
     "Of an attempt that is made later": {

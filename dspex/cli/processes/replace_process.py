@@ -34,5 +34,7 @@ def replace_process(arguments: Sequence[str], settings: Settings, *, extra: str,
     settings.backends()
     if warning := hidden_warning():
         echo(f"warning: {warning}", err=True)
+    # Programs that order by hashes, as optimisers may, do the same again in another process.
+    os.environ.setdefault("PYTHONHASHSEED", "0")
     environment = os.environ if calls_models else without_model_keys(os.environ, has_provider=bool(settings.secrets))
     os.execve(sys.executable, [sys.executable, *LAUNCH, *arguments], environment)  # noqa: S606
