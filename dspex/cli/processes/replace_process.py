@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -31,10 +32,16 @@ def replace_process(arguments: Sequence[str], settings: Settings, *, extra: str,
     package = _PACKAGES[extra]
     if find_spec(package) is None:
         raise ConfigurationError(f"{package} is not installed: pip install 'dspex[{extra}]'")
-    settings.backends()
+    backends = settings.backends()
     if warning := hidden_warning():
         echo(f"warning: {warning}", err=True)
-    # Programs that order by hashes, as optimisers may, do the same again in another process.
-    os.environ.setdefault("PYTHONHASHSEED", "0")
+    os.environ.setdefault("PYTHONHASHSEED", _hash_seed(backends.database_url))
     environment = os.environ if calls_models else without_model_keys(os.environ, has_provider=bool(settings.secrets))
     os.execve(sys.executable, [sys.executable, *LAUNCH, *arguments], environment)  # noqa: S606
+
+
+def _hash_seed(database_url: str) -> str:
+    """The seed of Python's hashes: one for all processes of a deployment, so that code which depends on the order of a
+    set, as an optimiser may, does the same again in another process; and unknown outside, so that keys which collide
+    cannot be made up."""
+    return str(int.from_bytes(hashlib.sha256(database_url.encode()).digest()[:4]))
