@@ -265,3 +265,21 @@ def test_a_role_that_may_not_create_roles_gets_the_statements(tmp_path: Path) ->
 def test_every_table_has_its_rights_stated() -> None:
     stated = {table for writes in roles.WRITES.values() for table in writes} | roles.OWNERS
     assert stated == {table.name for table in metadata.tables.values()}
+
+
+def test_a_producer_gives_feedback_through_the_function_alone(
+    backends: Backends, database: Database, login: Login
+) -> None:
+    url = login("dspex_producer")
+    with dspex.Client(database_url=url, broker_url=backends.broker_url) as producer:
+        producer.deploy(dspex.Program("qa", QA, adapter="scripted"))
+        execution = producer.submit("qa", {"question": "?"})
+        producer.cancel(execution.id)
+        execution.refresh().feedback(score=0.5, note="late")
+        assert producer.audit_trail(execution.id).verify()
+        assert [entry.score for entry in execution.feedback_entries] == [0.5]
+    insert = "INSERT INTO dspex.feedback (execution_id, corrected, content) VALUES (gen_random_uuid(), false, '{}')"
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        run(url, insert)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        run(login("dspex_reader"), "SELECT dspex.append_feedback(gen_random_uuid(), 1, false, '{}', 'me')")

@@ -204,3 +204,19 @@ async def test_calls_of_an_unknown_price_are_counted() -> None:
     assert (made.journal.totals()["cost_usd"], made.journal.totals()["unpriced_lm_calls"]) == (None, 1)
     await made.calls.perform(S, "m", says("priced"))
     assert (made.journal.totals()["cost_usd"], made.journal.totals()["unpriced_lm_calls"]) == (0.25, 1)
+
+
+async def test_answers_of_another_execution_are_lent_and_not_paid_for_again() -> None:
+    original, replay = Table(), Table()
+    await original.attempt(1).calls.perform(R, "m", says("a"))
+    for number in (1, 2):
+        attempt = replay.attempt(number)
+        attempt.journal.lend(original.calls.values())
+        assert (await attempt.calls.perform(R, "m", never))["text"] == "a"
+        assert (await attempt.calls.perform(S, "m", says("b") if number == 1 else never))["text"] == "b"
+        totals = attempt.journal.totals()
+        assert (totals["lm_calls"], totals["cost_usd"], totals["replayed_lm_calls"]) == (1, 0.25, number)
+        assert (totals["lent"]["lm_calls"], totals["lent"]["cost_usd"]) == (1, 0.25)
+    attempt.calls.rewind()
+    assert "lent" not in attempt.journal.totals()
+    assert (await attempt.calls.perform(R, "m", never))["text"] == "a"

@@ -113,13 +113,14 @@ class BoundMetric:
         """What the metric gave. Raises DspexError: of a model that it called, or ActionFailed."""
         left = min(self.purpose.metric_seconds, run.deadline - time.monotonic() - SETTLE_SECONDS)
         try:
-            async with asyncio.timeout(max(left, 0.0)):
+            async with asyncio.timeout(max(left, 0.0)) as timer:
                 return await self.metric(self.row, outputs)
-        except TimeoutError:
-            raise ActionFailed(f"the metric took longer than {max(left, 0.0):.3g} s", code="metric_timeout") from None
         except DspexError:
             raise
         except Exception as error:  # the boundary to code that is not ours: its text may quote values
+            if timer.expired():
+                why = f"the metric took longer than {max(left, 0.0):.3g} s"
+                raise ActionFailed(why, code="metric_timeout") from None
             raise ActionFailed(f"the metric raised {type(error).__name__}", code="metric_error") from error
 
 
