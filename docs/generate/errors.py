@@ -68,6 +68,8 @@ _CODES = {
         "metric_error": "the metric raised an exception",
         "metric_no_score": "the metric returned neither a number nor an object with a score",
         "metric_timeout": "the metric took too long",
+        "judge_input": "the row does not have what the judge takes",
+        "judge_output": "the judge's answer does not fit its signature",
     },
     "Of a model call": {
         "provider_unavailable": "the server is away, failed, or broke off its reply",

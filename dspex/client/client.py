@@ -373,7 +373,8 @@ class Client:
         ``dataset``         a dataset, a part of one, or the name of one
         ``metric``          ``"package.module:function"`` of a package that the workers allow, with DSPy's arguments
                             ``(example, prediction, trace=None)``, GEPA's five, or a coroutine function; or one of
-                            ``dspex.metrics``: ``"exact" "contains" "numeric" "f1"``. It returns a number, or an object
+                            ``dspex.metrics``: ``"exact" "contains" "numeric" "f1"``, or
+                            ``dspex.metrics.judge("program")``, a deployed program with an output ``score``. It returns a number, or an object
                             with ``score`` and ``feedback``. Its model calls are part of the execution
         ``version``         a deployed version or an alias, in place of the current version
         ``repeats``         executions of each row

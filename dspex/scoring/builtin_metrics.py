@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["BUILT_IN_METRICS", "contains", "exact", "f1", "numeric"]
+from dspex.scoring.judges import judge
+
+__all__ = ["BUILT_IN_METRICS", "contains", "exact", "f1", "judge", "numeric"]
 
 _WORD = re.compile(r"\w+")
 #: The relative difference up to which two numbers are the same.

@@ -116,3 +116,21 @@ def test_a_replay_pays_for_nothing_that_was_recorded(
     assert client.get(rows[0].execution_id).metrics.replayed_lm_calls == 2
 
 
+
+
+def test_a_program_judges_another_within_its_execution(
+    client: Client, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    start_worker()
+    client.deploy(scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "bug"}}))
+    judge = ":string ticket, :string predicted_queue, :string expected_queue -> :float score, :string feedback"
+    client.deploy(scripted("judge", judge, module_options={"outputs": {"score": 0.75, "feedback": "nearly"}}))
+    dataset = client.dataset("tickets", ROWS[:2], inputs=["ticket"])
+    evaluation = client.evaluate("triage", dataset, metric=dspex.metrics.judge("judge")).wait(60)
+    assert evaluation.score == 0.75
+    assert {row.feedback for row in evaluation.rows()} == {"nearly"}
+    assert client.get(evaluation.batch.ids[0]).metrics.lm_calls == 2, "its own call, and the judge's"
+    assert evaluation.metric.startswith("judge:judge@"), "the version is fixed"
+    client.deploy(scripted("mute", SIGNATURE))
+    with pytest.raises(dspex.ValidationError):
+        client.evaluate("triage", dataset, metric=dspex.metrics.judge("mute"))

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import psycopg
@@ -15,11 +16,13 @@ from dspex.program.program import Program
 from dspex.program.purpose import Purpose
 from dspex.program.stored_program import StoredProgram
 from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
+from dspex.scoring.judges import judge_of
 from dspex.sealing.values import Sealing
 from dspex.store.lifecycle.parked import ParkedCall
 from dspex.store.lifecycle.status import Status
 from workers.actions import Actions
 from workers.actions.action_loading import load_actions
+from workers.actions.judging import judge_metric
 from workers.actions.scoring import METRIC_ACTION, BoundMetric, MetricHost, built_in_metric, scored_row
 from workers.adapters import Adapters
 from workers.adapters.contract import Run
@@ -182,6 +185,9 @@ class Host:
         row = scored_row(purpose, stored, self._sealing)
         if purpose.metric in BUILT_IN_METRICS:
             return BoundMetric(purpose, row, built_in_metric(purpose.metric))
+        if (named := judge_of(purpose.metric)) is not None:
+            judge = await self._program(named[0], named[1] or "")
+            return BoundMetric(purpose, row, judge_metric(run, judge, partial(self._adapters.get, judge.adapters[0])))
         host = cast("MetricHost", await self._adapters.get("dspy"))
         return BoundMetric(purpose, row, await host.metric(run, purpose.metric))
 

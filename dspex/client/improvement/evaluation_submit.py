@@ -23,6 +23,7 @@ from dspex.program.modules import is_reference
 from dspex.program.program import Program
 from dspex.program.purpose import METRIC_SECONDS, Purpose
 from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
+from dspex.scoring.judges import judge, judge_of
 from dspex.store.improvement import dataset_rows, evaluations
 from dspex.store.lifecycle import budgets, executions
 from dspex.store.lifecycle.batch_ids import new_batch_id
@@ -55,7 +56,7 @@ def submit_evaluation(
 ) -> Evaluation:
     """See :meth:`dspex.Client.evaluate`."""
     scored_on = open_dataset(session, dataset, None) if isinstance(dataset, str) else dataset
-    name = metric_name(metric)
+    name = _with_judge_version(session, metric_name(metric))
     faults = list(_faults(name, repeats, budget_usd, metric_seconds))
     if faults:
         raise ValidationError.of("evaluation", faults)
@@ -121,6 +122,21 @@ def find_evaluations(session: Session, *, program: str | None, limit: int) -> li
     return [find_evaluation(session, each.id) for each in found]
 
 
+def _with_judge_version(session: Session, metric: str) -> str:
+    """The metric; of a judge, with the version that is meant now. Raises ProgramNotFound, and ValidationError for one
+    that gives no score."""
+    named = judge_of(metric)
+    if named is None:
+        return metric
+    name, version = named
+    catalogue = session.catalogue
+    program = catalogue.current(name, fresh=True) if version is None else catalogue.named(name, version)
+    if "score" not in {field.name for field in program.signature.output_fields}:
+        fault = FieldError("metric", "a judge with an output named score", repr(name)[:80])
+        raise ValidationError.of("evaluation", [fault])
+    return judge(name, program.version)
+
+
 def metric_name(metric: str | Callable[..., Any]) -> str:
     """The name of a metric; of a function, the name by which a worker finds it."""
     if isinstance(metric, str):
@@ -132,7 +148,7 @@ def metric_name(metric: str | Callable[..., Any]) -> str:
 
 
 def _faults(metric: str, repeats: object, budget_usd: object, metric_seconds: object) -> Iterator[FieldError]:
-    if metric not in BUILT_IN_METRICS and not is_reference(metric):
+    if metric not in BUILT_IN_METRICS and not is_reference(metric) and judge_of(metric) is None:
         expected = f"one of {', '.join(BUILT_IN_METRICS)}, or a function of a module: 'package.module:function'"
         yield FieldError("metric", expected, repr(metric)[:80])
     if not isinstance(repeats, int) or isinstance(repeats, bool) or not 1 <= repeats <= REPEATS_MOST:
