@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["JUDGE", "judge", "judge_inputs", "judge_of"]
+__all__ = ["judge", "judge_inputs", "judge_of"]
 
-#: What the name of a metric begins with that is a program.
-JUDGE = "judge:"
+#: The name of a metric that is a program. No function of a module can be named so.
+_JUDGE = re.compile(r"judge\((?P<program>[A-Za-z_][A-Za-z0-9_.-]*)(@(?P<version>[A-Za-z0-9_.-]+))?\)")
 
 
 def judge(program: str, version: str | None = None) -> str:
@@ -18,15 +19,13 @@ def judge(program: str, version: str | None = None) -> str:
     Its inputs are found by name: an output, an input or a label of the row with the name, in this order;
     ``expected_NAME`` is the label NAME, ``predicted_NAME`` the output NAME. Its model calls are part of the execution.
     """
-    return f"{JUDGE}{program}" if version is None else f"{JUDGE}{program}@{version}"
+    return f"judge({program})" if version is None else f"judge({program}@{version})"
 
 
 def judge_of(metric: str) -> tuple[str, str | None] | None:
     """The program and the version that a metric names; None for another metric."""
-    if not metric.startswith(JUDGE):
-        return None
-    name, _, version = metric.removeprefix(JUDGE).partition("@")
-    return name, version or None
+    found = _JUDGE.fullmatch(metric)
+    return None if found is None else (found["program"], found["version"])
 
 
 def judge_inputs(

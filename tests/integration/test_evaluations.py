@@ -130,7 +130,7 @@ def test_a_program_judges_another_within_its_execution(
     assert evaluation.score == 0.75
     assert {row.feedback for row in evaluation.rows()} == {"nearly"}
     assert client.get(evaluation.batch.ids[0]).metrics.lm_calls == 2, "its own call, and the judge's"
-    assert evaluation.metric.startswith("judge:judge@"), "the version is fixed"
+    assert evaluation.metric.startswith("judge(judge@"), "the version is fixed"
     client.deploy(scripted("mute", SIGNATURE))
     with pytest.raises(dspex.ValidationError):
         client.evaluate("triage", dataset, metric=dspex.metrics.judge("mute"))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import dspex
+from dspex.scoring.judges import judge_inputs, judge_of
 from dspex.scoring.score_statistics import paired_difference, sign_test
 from workers.actions.scoring import score_of
 
@@ -71,3 +72,12 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_claims() -
         found = paired_difference([chance.gauss(0.1, 0.5) for _ in range(400)])
         covered += found.low <= 0.1 <= found.high
     assert 50 <= covered <= 60
+
+
+def test_a_judge_is_named_by_its_program_and_finds_its_inputs_by_name() -> None:
+    assert judge_of(dspex.metrics.judge("fair")) == ("fair", None)
+    assert judge_of(dspex.metrics.judge("fair", "0123456789abcdef")) == ("fair", "0123456789abcdef")
+    assert judge_of("judge:fair") is None, "a function of a module named judge"
+    names = ["ticket", "queue", "expected_queue", "missing"]
+    given = judge_inputs(names, {"ticket": "t"}, {"queue": "bug"}, {"queue": "other"})
+    assert given == {"ticket": "t", "queue": "other", "expected_queue": "bug"}
