@@ -10,6 +10,7 @@ import pytest
 
 import dspex
 from dspex.client.client import Client
+from dspex.client.improvement.optimization_page import optimization_page
 from tests.model_server import ModelServer, model_server
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
@@ -72,6 +73,9 @@ def test_a_killed_optimisation_finds_the_same_state_and_pays_for_nothing_twice(
     rollouts = len({row["question"] for row in ROWS})
     assert model_server.calls()["total"] <= rollouts + 2, "only those in flight at the kill, and the last submit"
     assert job.candidates()[0].executions >= 2
+    notes = {each.version: each.note for each in client.versions("sums")}
+    assert str(notes[result.version]).startswith(f"bootstrap from {program.version} on sums ")
+    assert "<svg" in optimization_page(job)
     assert client.optimization(job.id).result(timeout=0).version == result.version
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from dspex.cli.output.plain_text import echo
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.client.improvement.optimization import OPTIMIZERS, TriedVersion
+from dspex.client.improvement.optimization_page import optimization_page
 from dspex.operations.report.dollars import dollars
 
 __all__ = ["optimize"]
@@ -29,10 +31,12 @@ __all__ = ["optimize"]
 @click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What all calls may cost.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what the optimiser draws by chance.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end; it goes on without.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write a page with plots to an .html file.")
 @json_option
 def optimize(
     name: str, trainset: str, valset: str | None, metric: str, optimizer: str, options: tuple[str, ...],
-    budget: float | None, seed: int, wait: bool, as_json: bool,
+    budget: float | None, seed: int, wait: bool, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Have a worker look for a better state of program NAME with an optimiser of DSPy, on dataset TRAINSET. The best
     version is deployed, and not the current one: `dspex promote` makes it so.
@@ -49,6 +53,8 @@ def optimize(
             return
         result = job.result()
         candidates = job.candidates()
+        if output is not None:
+            output.write_text(optimization_page(job), encoding="utf-8")
         if as_json:
             echo_json({"id": job.id, "version": result.version, "score": result.score, "ended": result.ended,
                        "candidates": list(map(asdict, candidates))})  # fmt: skip

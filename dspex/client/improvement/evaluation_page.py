@@ -14,7 +14,7 @@ from dspex.operations.report.dollars import dollars
 from dspex.operations.report.html_page import STYLE
 from dspex.store.lifecycle.status import Status
 
-__all__ = ["comparison_page", "evaluation_page"]
+__all__ = ["comparison_page", "document", "evaluation_page", "table"]
 
 #: The bars of the plot of scores, and the most rows of a table.
 BARS, MOST_ROWS = 10, 500
@@ -46,9 +46,9 @@ def evaluation_page(evaluation: Evaluation) -> str:
         ("Run time of an execution", _histogram([[row.execution_time_ms for row in rows]], _milliseconds)),
     ]
     lowest = sorted(rows, key=lambda row: (row.score is not None, row.score or 0.0, row.index))[:MOST_ROWS]
-    table = _table(("row", "score", "inputs", "labels", "outputs", "notes"), map(_row_cells, lowest))
+    rows_table = table(("row", "score", "inputs", "labels", "outputs", "notes"), map(_row_cells, lowest))
     note = f"Metric {evaluation.metric}; dataset version {evaluation.dataset.version}; evaluation {evaluation.id}."
-    return _document(title, note, facts, plots, _failures(rows) + f"<h2>Rows</h2>{table}")
+    return document(title, note, facts, plots, _failures(rows) + f"<h2>Rows</h2>{rows_table}")
 
 
 def comparison_page(comparison: ScoreComparison) -> str:
@@ -69,13 +69,14 @@ def comparison_page(comparison: ScoreComparison) -> str:
         ("Differences by row", _histogram([[row.difference for row in comparison.rows]])),
     ]
     changed = [row for row in comparison.rows if row.difference or row.fields][:MOST_ROWS]
-    table = _table(("row", "difference", "inputs", "labels", "outputs that differ"), map(_difference_cells, changed))
-    return _document(title, comparison.sentence, facts, plots, f"<h2>Rows that changed</h2>{table}")
+    rows_table = table(("row", "difference", "inputs", "labels", "outputs that differ"), map(_difference_cells, changed))
+    return document(title, comparison.sentence, facts, plots, f"<h2>Rows that changed</h2>{rows_table}")
 
 
-def _document(
+def document(
     title: str, note: str, facts: Mapping[str, str], plots: Sequence[tuple[str, str]], body: str
 ) -> str:
+    """An HTML document: a sentence, facts by name, plots by title, and what follows."""
     shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     drawn = "".join(f"<div><h2>{escape(name)}</h2>{plot}</div>" for name, plot in plots)
     return f"""<!doctype html>
@@ -98,7 +99,7 @@ def _failures(rows: Sequence[EvaluationRow]) -> str:
     if not causes:
         return ""
     cells = ([whose, code, f"{count:,}"] for (whose, code), count in causes.most_common())
-    return f"<h2>Errors</h2>{_table(('of', 'code', 'executions'), cells)}"
+    return f"<h2>Errors</h2>{table(('of', 'code', 'executions'), cells)}"
 
 
 def _row_cells(row: EvaluationRow) -> list[str]:
@@ -113,7 +114,8 @@ def _difference_cells(row: RowDifference) -> list[str]:
     return [f"{row.index}", f"{row.difference:+.3f}", _text(row.inputs), _text(row.labels), fields]
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts as HTML."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(
         "<tr>" + "".join(f"<td{_kind(place, cell)}>{escape(cell)}</td>" for place, cell in enumerate(row)) + "</tr>"

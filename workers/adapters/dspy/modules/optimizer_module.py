@@ -66,6 +66,9 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
                 ended = "complete"
             except BudgetSpent:
                 version, ended = tried.best(len(valset or trainset)) or task["version"], "budget spent"
+            if version != task["version"]:
+                best_program = client.program(task["program"], version)
+                client.deploy(best_program, current=False, note=_lineage(task, tried.score(version), ended))
         return dspy.Prediction(
             version=version, score=tried.score(version), report={"ended": ended, "candidates": tried.listing()}
         )
@@ -90,6 +93,16 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
 
     def _metric(self, name: str) -> Callable[..., Any]:
         return BUILT_IN_METRICS[name] if name in BUILT_IN_METRICS else load_metric(self._program, name)
+
+
+def _lineage(task: Mapping[str, Any], score: float | None, ended: str) -> str:
+    """Where a version comes from, as its note."""
+    trainset = task["trainset"]
+    return (
+        f"{task['optimizer']} from {task['version']} on {trainset['name']} {trainset['version']}, metric "
+        f"{task['metric']}, seed {task['seed']}, score {'unknown' if score is None else format(score, '.4f')}, {ended}, "
+        f"job {task['job']}"
+    )
 
 
 def _fitting(
