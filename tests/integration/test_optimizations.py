@@ -7,11 +7,12 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.utils import DummyLM
 
 import dspex
 from dspex.client.client import Client
 from dspex.client.improvement.optimization_page import optimization_page
-from tests.model_server import ModelServer, model_server
+from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
 from workers.adapters.dspy.modules import build_module
@@ -19,6 +20,8 @@ from workers.adapters.dspy.modules import build_module
 __all__ = ["model_server"]
 
 ROWS = [{"question": f"What is {n} and {n}?", "answer": str(2 * n)} for n in range(8)]
+#: What both the server and DSPy's own dummy answer.
+ANSWER = {"answer": "42"}
 OPTIONS = {"max_bootstrapped_demos": 3, "max_labeled_demos": 3}
 METRICS = """
 def is_fine(example, prediction, trace=None):
@@ -41,10 +44,9 @@ def deploy(client: Client, model_server: ModelServer) -> dspex.Program:
     return program
 
 
-def found_here(program: dspex.Program, model_server: ModelServer) -> dict[str, Any]:
-    lm = dspy.LM("openai/test", api_base=model_server.api_base, api_key="none", cache=False, engine="lm15")
+def found_here(program: dspex.Program) -> dict[str, Any]:
     examples = [dspy.Example(**row).with_inputs("question") for row in ROWS]
-    with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
+    with dspy.context(lm=DummyLM([ANSWER] * 20), adapter=dspy.ChatAdapter()):
         optimiser = dspy.BootstrapFewShot(metric=lambda e, p, trace=None: int(e.answer) % 4 == 0, **OPTIONS)
         state: dict[str, Any] = optimiser.compile(build_module(program), trainset=examples).dump_state()
     return state
@@ -54,8 +56,8 @@ def test_a_killed_optimisation_finds_the_same_state_and_pays_for_nothing_twice(
     client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer, allowed: dict[str, Any]
 ) -> None:
     program = deploy(client, model_server)
-    here = found_here(program, model_server)
-    model_server.forget()
+    here = found_here(program)
+    model_server.script(default=Step(outputs=ANSWER))
     first = start_worker(**allowed)
     client.dataset("sums", ROWS, inputs=["question"])
     job = client.optimize(

@@ -7,10 +7,11 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.utils import DummyLM
 
 import dspex
 from dspex.client.client import Client
-from tests.model_server import ModelServer, model_server
+from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from workers.adapters.dspy.modules import build_module
 
@@ -33,7 +34,11 @@ def is_fine(example: dspy.Example, prediction: dspy.Prediction, trace: object = 
     return int(example.answer) % 4 == 0 and bool(prediction.answer)
 
 
-@pytest.mark.parametrize("module", ["predict", "chain_of_thought"])
+#: What both the server and DSPy's own dummy answer.
+ANSWERS = {"predict": {"answer": "42"}, "chain_of_thought": {"reasoning": "So.", "answer": "42"}}
+
+
+@pytest.mark.parametrize("module", list(ANSWERS))
 def test_an_optimiser_finds_the_same_state_as_here(
     client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer, module: str
 ) -> None:
@@ -45,8 +50,8 @@ def test_an_optimiser_finds_the_same_state_as_here(
     assert [name for name, _ in remote.named_predictors()] == [name for name, _ in local.named_predictors()]
     assert remote.dump_state() == local.dump_state()
 
-    lm = dspy.LM("openai/test", api_base=model_server.api_base, api_key="none", cache=False, engine="lm15")
-    with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
+    model_server.script(default=Step(outputs=ANSWERS[module]))
+    with dspy.context(lm=DummyLM([ANSWERS[module]] * 50), adapter=dspy.ChatAdapter()):
         here = dspy.BootstrapFewShot(metric=is_fine, max_bootstrapped_demos=2).compile(local, trainset=TRAINSET)
         there = dspy.BootstrapFewShot(metric=is_fine, max_bootstrapped_demos=2).compile(remote, trainset=TRAINSET)
         assert there.dump_state() == here.dump_state()
