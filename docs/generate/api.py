@@ -37,7 +37,12 @@ _SECTIONS = {
     ),
     "Audit trail": ("AuditTrail", "AuditEvent"),
     "Batches": ("Batch", "AsyncBatch", "Progress", "BatchSummary", "Rejected"),
-    "Schedules": ("Schedule",),
+    "Versions": ("Version", "Rollout", "Guard"),
+    "Datasets and evaluations": (
+        "Dataset", "DatasetRow", "Feedback", "metrics", "Evaluation", "EvaluationRow", "ScoreFigures", "ScoreComparison",
+        "RowDifference", "PairedDifference", "Replay", "ReplayedRow", "ReplayFigures",
+    ),
+    "Optimisation": ("remote", "Optimization", "OptimizationResult", "TriedVersion"),
     "Health": ("HealthReport", "Component", "Condition"),
     "Adapters": ("adapters", "AdapterInfo", "Capabilities"),
     "Settings": ("Settings",),
@@ -53,12 +58,17 @@ _INNER = {
     "Bundle": {"of"},
     "Retry": {"faults"},
     "Limits": {"faults"},
+    "Guard": {"content", "faults", "tripped_by"},
+    "Rollout": {"of"},
+    "Dataset": {"indexes", "stored"},
     "Settings": {"model_post_init", "sections"},
 }  # fmt: skip
 #: Classes that only DSPex instantiates.
 _GIVEN = {
-    "Approval", "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Bundle", "Execution",
-    "ModelCall", "ProgramSummary", "Result", "Schedule", "Settings", "Signature", "ToolCall",
+    "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Dataset", "DatasetRow", "Evaluation",
+    "EvaluationRow", "Execution", "Feedback", "ModelCall", "Optimization", "OptimizationResult", "PairedDifference",
+    "ProgramSummary", "Replay", "ReplayFigures", "ReplayedRow", "Result", "Rollout", "RowDifference", "ScoreComparison",
+    "ScoreFigures", "Settings", "Signature", "ToolCall", "TriedVersion", "Version",
 }  # fmt: skip
 
 
@@ -80,6 +90,12 @@ def _name(name: str) -> Iterator[str]:
     yield f"### {name}\n"
     if isinstance(made, type):
         yield from _class(name, made)
+    elif inspect.ismodule(made):
+        yield f"{markdown(made)}\n"
+        for member in sorted(made.__all__):
+            if inspect.isfunction(value := getattr(made, member)):
+                shown = signature(value, f"dspex.{name}.{member}")
+                yield f"#### {name}.{member}\n\n```{CODE}\n{shown}\n```\n\n{markdown(value)}\n"
     else:
         yield f"```{CODE}\n{signature(made, f'dspex.{name}')}\n```\n\n{markdown(made)}\n"
 

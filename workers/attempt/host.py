@@ -158,12 +158,12 @@ class Host:
     async def _hosted(self, attempt: Attempt) -> Hosted:
         claimed, trail = attempt.claimed, attempt.trail
         purpose = Purpose.read(claimed.purpose)
+        if claimed.attempt > 1:
+            attempt.journal.recall(await self._ledger.calls(claimed.id))
         program = await self._program(claimed.program, claimed.version)
         # The requests of sealed executions are hashed with a secret of their own, so that none finds an answer there.
         if purpose.replay is not None and not self._sealing.covers(program.signature):
             attempt.journal.lend(await self._ledger.calls(purpose.replay))
-        if claimed.attempt > 1:
-            attempt.journal.recall(await self._ledger.calls(claimed.id))
         run = attempt.open(program, self._sealing, self._permits.of(program, purpose.budget), purpose)
         metric = None if purpose.metric is None else await self._metric(run, purpose)
         if program.actions or metric is not None:

@@ -52,9 +52,13 @@ class AttemptJournal:
         self._blamed: set[bytes] = set()
 
     def lend(self, calls: Iterable[LMCall]) -> None:
-        """Add the calls of another execution, whose answers are given to equal requests: they were paid for there."""
+        """Add the calls of another execution, whose answers are given to equal requests first: they were paid for
+        there."""
         self._lent = [replace(call, attempt=0) for call in calls if not call.rejected]
+        own, self._known = self._known, defaultdict(deque)
         self._know(self._lent)
+        for request_hash, known in own.items():
+            self._known[request_hash].extend(known)
 
     def recall(self, earlier: Iterable[LMCall]) -> None:
         """Add the calls of earlier attempts, in the order in which they are replayed."""
