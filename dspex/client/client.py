@@ -134,8 +134,10 @@ class Client:
 
     def versions(self, name: str) -> Sequence[Version]:
         """The deployed versions of a program, the newest first. Raises ProgramNotFound."""
-        self._session.catalogue.current(name, fresh=True)
-        return self._database.run(partial(program_versions.listing, name=name))
+        found = self._database.run(partial(program_versions.listing, name=name))
+        if not found:
+            self._session.catalogue.current(name, fresh=True)  # raises the error, with a name that is near
+        return found
 
     def promote(self, name: str, version: str) -> Deployed:
         """Make a deployed version, or the one that an alias names, the current one: new submits go to it, with its
@@ -374,8 +376,9 @@ class Client:
         ``metric``          ``"package.module:function"`` of a package that the workers allow, with DSPy's arguments
                             ``(example, prediction, trace=None)``, GEPA's five, or a coroutine function; or one of
                             ``dspex.metrics``: ``"exact" "contains" "numeric" "f1"``, or
-                            ``dspex.metrics.judge("program")``, a deployed program with an output ``score``. It returns a number, or an object
-                            with ``score`` and ``feedback``. Its model calls are part of the execution
+                            ``dspex.metrics.judge("program")``, a deployed program with an output ``score``. It
+                            returns a number, or an object with ``score`` and ``feedback``. Its model calls are part of
+                            the execution
         ``version``         a deployed version or an alias, in place of the current version
         ``repeats``         executions of each row
         ``budget_usd``      what all model calls may cost: reserved before each. What is left when it is spent is not
