@@ -39,8 +39,8 @@ _SECTIONS = {
     "Batches": ("Batch", "AsyncBatch", "Progress", "BatchSummary", "Rejected"),
     "Versions": ("Version", "Rollout", "Guard"),
     "Datasets and evaluations": (
-        "Dataset", "DatasetRow", "Feedback", "metrics", "Evaluation", "EvaluationRow", "ScoreFigures", "ScoreComparison",
-        "RowDifference", "PairedDifference", "Replay", "ReplayedRow", "ReplayFigures",
+        "Dataset", "DatasetRow", "Feedback", "metrics", "Evaluation", "EvaluationRow", "ScoreFigures",
+        "ScoreComparison", "RowDifference", "PairedDifference", "Replay", "ReplayedRow", "ReplayFigures",
     ),
     "Optimisation": ("remote", "Optimization", "OptimizationResult", "TriedVersion"),
     "Health": ("HealthReport", "Component", "Condition"),

@@ -84,7 +84,7 @@ _CODES = {
         "context_window_exceeded": "the prompt is too long for the model",
         "content_filtered": "the provider withheld the answer",
         "price_unknown": "the program has a budget and the model has no known price",
-        "evaluation_budget_spent": "the budget of the evaluation, replay or optimisation is spent; nothing was paid for",
+        "evaluation_budget_spent": "the budget of the evaluation, replay or optimisation is spent",
         "model_error": "any other failure of the provider",
     },
     "Of an attempt that is made later": {

@@ -341,8 +341,8 @@ class Client:
         ``source``      rows (mappings), ``dspy.Example`` objects, a file (.jsonl .jsonl.gz .csv .tsv .parquet), or a
                         frame of pandas, polars or arrow, or a dataset of Hugging Face: read a row at a time
         ``inputs``      the names of the columns that are inputs; the others are labels. Examples have theirs
-        ``executions``  executions in place of a source. Their labels are corrected outputs where feedback has them, else
-                        the recorded ones; executions without either, and those whose last score is 0 or less, are left
+        ``executions``  executions in place of a source. Their labels are the corrected outputs of feedback, else the
+                        recorded ones; executions without either, and those whose last score is 0 or less, are left
                         out. Sealed if the program has secret fields
 
         Raises ValidationError with the numbers of the rows that do not fit; then nothing is stored.

@@ -35,7 +35,8 @@ class RowOptions:
     """The validated options that all rows of one submit share.
 
     ``bounds`` limit the inputs of each row. ``sealing`` is None unless the program has sealed fields. ``metadata`` is
-    JSON text, and so is ``purpose``. ``events_around`` is the text of the first audit events, before and after the numbers that differ by row.
+    JSON text, and so is ``purpose``. ``events_around`` is the text of the first audit events, before and
+    after the numbers that differ by row.
     """
 
     program: Program

@@ -24,7 +24,8 @@ def judge_metric(run: Run, judge: Program, adapter: Callable[[], Awaitable[Adapt
         try:
             inputs = judge.signature.validate_inputs(given)
         except ValidationError as error:
-            raise ActionFailed(f"the judge {judge.name!r} cannot be given this row: {error}", code="judge_input") from None
+            why = f"the judge {judge.name!r} cannot be given this row: {error}"
+            raise ActionFailed(why, code="judge_input") from None
         judged = replace(run, program=judge, inputs=inputs, repairs=[], stream=None, traced=None, temperature=None)
         raw = await (await adapter()).execute(judged)
         try:

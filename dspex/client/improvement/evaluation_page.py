@@ -69,7 +69,8 @@ def comparison_page(comparison: ScoreComparison) -> str:
         ("Differences by row", _histogram([[row.difference for row in comparison.rows]])),
     ]
     changed = [row for row in comparison.rows if row.difference or row.fields][:MOST_ROWS]
-    rows_table = table(("row", "difference", "inputs", "labels", "outputs that differ"), map(_difference_cells, changed))
+    columns = ("row", "difference", "inputs", "labels", "outputs that differ")
+    rows_table = table(columns, map(_difference_cells, changed))
     return document(title, comparison.sentence, facts, plots, f"<h2>Rows that changed</h2>{rows_table}")
 
 

@@ -42,7 +42,8 @@ def optimization_page(job: Optimization) -> str:
     ]
     columns = ("version", "score", "executions", "failed", "cost", "")
     body = f"<h2>Versions</h2>{table(columns, cells)}"
-    return document(f"{job.program}: optimisation {job.id}", f"The best version is {result.version}.", facts, plots, body)
+    title = f"{job.program}: optimisation {job.id}"
+    return document(title, f"The best version is {result.version}.", facts, plots, body)
 
 
 def pareto_front(tried: Sequence[TriedVersion]) -> list[TriedVersion]:

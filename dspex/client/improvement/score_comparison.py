@@ -74,7 +74,7 @@ class ScoreComparison:
         found = self.difference
         if found is None:
             return "No row has a score in both evaluations."
-        before, after = (_mean(each) for each in zip(*((r.score_before, r.score_after) for r in self.rows), strict=True))
+        before, after = _mean([r.score_before for r in self.rows]), _mean([r.score_after for r in self.rows])
         change = f"{abs(found.mean):.3f} {'more' if found.mean >= 0 else 'less'}"
         meaning = {
             "better": "It is better, and that is more than noise.",

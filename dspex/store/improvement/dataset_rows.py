@@ -44,7 +44,8 @@ ORDER BY created_at DESC LIMIT 1
 _LISTING = text(f"SELECT {_COLUMNS} FROM dspex.datasets ORDER BY name, created_at DESC")  # noqa: S608
 
 _ROWS = text("""
-SELECT index, content::text AS content FROM dspex.dataset_rows WHERE dataset_id = :id AND index = ANY(:indexes) ORDER BY index
+SELECT index, content::text AS content FROM dspex.dataset_rows
+WHERE dataset_id = :id AND index = ANY(:indexes) ORDER BY index
 """)
 
 #: For psycopg: a worker reads the row that an execution is scored by.

@@ -18,8 +18,8 @@ __all__ = ["EvaluationSummary", "ScoreFigures", "figures", "find", "listing", "p
 class ScoreFigures:
     """The score of an evaluation so far.
 
-    ``score`` is the mean over ``scored`` and ``failed`` executions, where a failure counts as 0. ``unscored`` completed,
-    and the metric gave no score. ``unpaid`` were not run because the budget was spent.
+    ``score`` is the mean over ``scored`` and ``failed`` executions, where a failure counts as 0. ``unscored``
+    completed, and the metric gave no score. ``unpaid`` were not run because the budget was spent.
     """
 
     score: float | None

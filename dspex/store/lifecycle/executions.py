@@ -196,8 +196,8 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
     try:
         with cursor.copy(
             "COPY dspex.executions (id, batch_index, inputs, audit_hash, program, version, priority, max_attempts,"
-            " timeout_seconds, run_at, metadata, traceparent, batch_id, created_at, status, attempt, audit_seq, purpose)"
-            " FROM STDIN"
+            " timeout_seconds, run_at, metadata, traceparent, batch_id, created_at, status, attempt, audit_seq,"
+            " purpose) FROM STDIN"
         ) as rows:
             for begin in range(0, len(submissions), WRITE_ROWS):
                 rows.write("".join(_lines(submissions[begin : begin + WRITE_ROWS], now, events)))

@@ -123,7 +123,7 @@ WHERE p.execution_id = g.execution_id AND p.request_hash = g.request_hash AND p.
 
 
 def count(connection: Connection, key: str) -> int:
-    """How many executions, calls, judgements and rows of datasets have a value sealed with a key other than this one."""
+    """How many executions, calls, judgements and rows of datasets have a value sealed with another key."""
     return int(connection.execute(_COUNT, {"stale": _STALE.format(key=key)}).scalar_one())
 
 
@@ -151,7 +151,8 @@ def stale_calls(
 
 def stale_feedback(connection: Connection, key: str, after: int, most: int) -> Sequence[RowMapping]:
     """The next of this feedback, locked, in the order of its ids."""
-    return connection.execute(_FEEDBACK, {"stale": _STALE.format(key=key), "after": after, "most": most}).mappings().all()
+    parameters = {"stale": _STALE.format(key=key), "after": after, "most": most}
+    return connection.execute(_FEEDBACK, parameters).mappings().all()
 
 
 def write_feedback(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,8 +1,8 @@
 """An optimisation as a program: DSPy's own optimiser, whose rollouts are child executions.
 
 There is no checkpoint. The calls that the optimiser makes itself are in the journal of its execution; a rollout is an
-execution with a key made of the job, the version, the inputs and the rollout. So a later attempt runs the optimiser from
-its beginning, and gets at once what was paid for. What it draws by chance depends on its seed.
+execution with a key made of the job, the version, the inputs and the rollout. So a later attempt runs the optimiser
+from its beginning, and gets at once what was paid for. What it draws by chance depends on its seed.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
 
 def _lineage(task: Mapping[str, Any], score: float | None, ended: str) -> str:
     """Where a version comes from, as its note."""
-    trainset = task["trainset"]
+    trainset, shown = task["trainset"], "unknown" if score is None else format(score, ".4f")
     return (
         f"{task['optimizer']} from {task['version']} on {trainset['name']} {trainset['version']}, metric "
-        f"{task['metric']}, seed {task['seed']}, score {'unknown' if score is None else format(score, '.4f')}, {ended}, "
+        f"{task['metric']}, seed {task['seed']}, score {shown}, {ended}, "
         f"job {task['job']}"
     )
 
