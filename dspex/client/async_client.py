@@ -278,9 +278,7 @@ class AsyncClient:
         version: str | None = None,
     ) -> AsyncGenerator[Any, None]:
         """As :meth:`Client.map`."""
-        begin = partial(
-            self._client._submitter.begin, program, version=version, priority=priority, metadata=metadata
-        )
+        begin = partial(self._client._submitter.begin, program, version=version, priority=priority, metadata=metadata)
         taken, intake = await self._driver.call(begin)
         async with aclosing(mapped(self._driver, taken, intake, self._chunks(rows, MAP_ROWS), timeout)) as pairs:
             async for slot, row in pairs:

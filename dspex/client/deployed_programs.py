@@ -42,9 +42,7 @@ class Catalogue:
         self._current: dict[str, Deployed] = {}
         self._versions: dict[tuple[str, str], Program] = {}
 
-    def deploy(
-        self, program: Program, bounds: Bounds, *, current: bool = True, note: str | None = None
-    ) -> Deployed:
+    def deploy(self, program: Program, bounds: Bounds, *, current: bool = True, note: str | None = None) -> Deployed:
         """Store the program, and make this version the current one unless ``current`` is false.
 
         Raises ValidationError when it is too large, ProgramError ``interpreter_missing`` when it runs code that the

@@ -122,8 +122,10 @@ class Session:
         if faults:
             raise ValidationError.of(f"rollout of {name!r}", faults)
         program = self.catalogue.named(name, version)
-        given = {"id": uuid7(), "version": program.version, "percent": float(percent), "guard": guard}
-        begun = self.database.run(partial(rollouts.begin, program=name, **given))
+        begin = partial(
+            rollouts.begin, id=uuid7(), program=name, version=program.version, percent=float(percent), guard=guard
+        )
+        begun = self.database.run(begin)
         if begun is None:
             fault = FieldError("version", "a version that is not the current one", repr(version)[:80])
             raise ValidationError.of(f"rollout of {name!r}", [fault])

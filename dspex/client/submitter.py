@@ -15,7 +15,14 @@ import psycopg
 from sqlalchemy import Connection
 
 from dspex.client.session import Session
-from dspex.errors import BackendUnavailable, ExecutionNotFound, FieldError, IdempotencyConflict, ProgramNotFound
+from dspex.errors import (
+    BackendUnavailable,
+    ExecutionNotFound,
+    FieldError,
+    IdempotencyConflict,
+    ProgramNotFound,
+    ValidationError,
+)
 from dspex.program.program import Program
 from dspex.program.storable_text import STORABLE, is_storable
 from dspex.sealing.values import is_sealed
@@ -92,7 +99,7 @@ class Submitter:
                     stream=stream, publish=connection is None, traceparent=traced.traceparent,
                     pinned=route.pinned, rollout_id=route.rollout_id,
                 )  # fmt: skip
-                stored = self._insert(submission, idempotency_key, connection)
+                stored = self._insert(submission, idempotency_key, connection, inputs)
                 if stored is not None:
                     traced.stored(stored["id"])
                     return stored
@@ -112,9 +119,7 @@ class Submitter:
         chosen = deployed.chosen(key) if isinstance(program, str) else deployed.program
         return _Route(chosen, rollout_id=deployed.rollout_id)
 
-    def begin(
-        self, program: str | Program, *, version: str | None = None, **options: Any
-    ) -> tuple[BatchRows, Intake]:
+    def begin(self, program: str | Program, *, version: str | None = None, **options: Any) -> tuple[BatchRows, Intake]:
         """A new batch without rows, and its intake; ``options`` go to :meth:`intake`.
 
         All of its rows are executed with one version: the named one, else the one that is current now.
@@ -147,55 +152,38 @@ class Submitter:
         )
         return Intake(batch, options, self._store)
 
-    def _insert(self, submission: Submission, connection: Connection | None) -> Row | None:
-        """The row of the execution, stored now or before; None when its version is not the current one."""
-        row = self._stored(submission, connection)
-        return self._earlier(submission, connection) if row is None else row
-
-    def _insert_unless_equal(
-        self, submission: Submission, dedup: bool | timedelta, connection: Connection | None
+    def _insert(
+        self, submission: Submission, key: str | None, connection: Connection | None, inputs: Mapping[str, Any]
     ) -> Row | None:
-        """The row of an equal execution that is of use, or of this one, stored now. None as for :meth:`_insert`."""
-        session, key = self._session, dedup_key(submission)
-        keyed = submission._replace(key=key, inputs_hash=_inputs_hash(submission.inputs))
-        find_key = partial(executions.known_key, program=submission.program, key=key)
-        while True:
-            if (known := session.run(find_key, connection)) is not None:
-                id: UUID = known.execution_id
-                found = session.run(partial(executions.find, id=id), connection)
-                if found is not None and is_of_use(found, dedup):
-                    return {**found, "deduplicated": True}
-                release = partial(executions.release_key, program=submission.program, key=key, execution_id=id)
-                session.run(release, connection)
-            if (row := self._stored(keyed, connection)) is not None:
-                return row
-            if session.run(find_key, connection) is None:
-                return None  # the key is free: the version is not the current one
-
-    def _stored(self, submission: Submission, connection: Connection | None) -> Row | None:
-        """The row of the execution, stored now; None when nothing was stored.
-
-        It shares a statement with what is submitted at the same time, unless ``connection`` has a transaction.
-        """
-        submitted_at = time.monotonic()
-        if connection is None:
-            row = self._session.connections.submit(submission)
+        """The row of the execution, stored now or before; None when its version is not the current one."""
+        if key is None:
+            insert = partial(executions.insert, submission=submission)
         else:
-            row = self._session.run(partial(executions.insert, submission=submission), connection)
-        return None if row is None else _new_row(submission, row.created_at, submitted_at)
+            digest = _inputs_hash(submission.inputs)
+            insert = partial(executions.insert_once, submission=submission, key=key, inputs_hash=digest)
+        if (row := self._session.run(insert, connection)) is None:
+            return self._earlier(submission, key, connection, inputs)
+        failpoint(AFTER_INSERT)
+        if row.dispatched_at is not None:
+            self._publish(submission)
+        return _new_row(submission, row.created_at)
 
-    def _earlier(self, submission: Submission, connection: Connection | None) -> Row | None:
+    def _earlier(
+        self, submission: Submission, key: str | None, connection: Connection | None, inputs: Mapping[str, Any]
+    ) -> Row | None:
         """The row that was stored before with this key or id, if any."""
         session = self._session
         if (key := submission.key) is not None:
             known = session.run(partial(executions.known_key, program=submission.program, key=key), connection)
             if known is not None:
-                return self._keyed(submission, key, known, connection)
+                return self._keyed(submission, key, known, connection, inputs)
         return session.run(partial(executions.find, id=submission.id), connection)
 
-    def _keyed(self, submission: Submission, key: str, known: Any, connection: Connection | None) -> Row:
+    def _keyed(
+        self, submission: Submission, key: str, known: Any, connection: Connection | None, inputs: Mapping[str, Any]
+    ) -> Row:
         """The row of the execution that has the idempotency key. Raises IdempotencyConflict, ExecutionNotFound."""
-        if not self._same_inputs(submission, known, connection):
+        if not self._same_inputs(submission, known, connection, inputs):
             raise IdempotencyConflict(
                 f"idempotency key {key!r} of program {submission.program!r} belongs to execution "
                 f"{known.execution_id}, which has other inputs",
@@ -210,13 +198,33 @@ class Submitter:
             )  # fmt: skip
         return row
 
-    def _same_inputs(self, submission: Submission, known: Any, connection: Connection | None) -> bool:
-        """Whether the known execution has these inputs. Sealed inputs are opened, as no hash of them is stored."""
-        if known.inputs_hash and not is_sealed(submission.inputs):
-            return bool(known.inputs_hash == _inputs_hash(submission.inputs))
-        given = {"id": submission.id, "program": submission.program, "version": submission.version}
+    def _same_inputs(
+        self, submission: Submission, known: Any, connection: Connection | None, inputs: Mapping[str, Any]
+    ) -> bool:
+        """Whether the known execution has these inputs. Sealed inputs are opened, as no hash of them is stored; inputs
+        of another version are compared as that version has them, with its defaults."""
+        if (
+            known.inputs_hash
+            and not is_sealed(submission.inputs)
+            and known.inputs_hash == _inputs_hash(submission.inputs)
+        ):
+            return True
         stored = self._session.row(known.execution_id, connection)
+        if stored["version"] != submission.version:
+            return self._fits_as(stored, inputs)
+        if known.inputs_hash and not is_sealed(submission.inputs):
+            return False
+        given = {"id": submission.id, "program": submission.program, "version": submission.version}
         return self._opened({**given, "inputs": submission.inputs}) == self._opened(stored)
+
+    def _fits_as(self, stored: Row, inputs: Mapping[str, Any]) -> bool:
+        """Whether these are the inputs of a stored execution, read by its version's signature."""
+        signature = self._session.signature(stored)
+        try:
+            encoded = signature.encode("inputs", signature.validate_inputs(inputs))
+        except ValidationError:
+            return False
+        return self._opened({**stored, "inputs": encoded.decode()}) == self._opened(stored)
 
     def _opened(self, row: Row) -> bytes:
         session = self._session

@@ -56,7 +56,7 @@ def sign_test(better: int, worse: int) -> float:
     """The two-sided p-value for so many pairs better and worse, when both are as likely."""
     count = better + worse
     tail = sum(comb(count, few) for few in range(min(better, worse) + 1))
-    return min(1.0, 2 * tail / 2**count)
+    return float(min(1.0, 2 * tail / 2**count))
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from dspex.errors import ProgramUnreadable
 from dspex.program.program import Program
 from dspex.program.stored_program import StoredProgram
-from dspex.store.improvement.rollouts import Share
+from dspex.store.improvement.rollouts import RolloutShare
 from dspex.store.lifecycle.dispatch import held
 from dspex.store.lifecycle.selection import EXTERNAL
 
@@ -45,7 +45,7 @@ class Deployed:
     deployed_at: datetime
     paused_at: datetime | None
     paused_reason: str | None = None
-    rollout: Share | None = None
+    rollout: RolloutShare | None = None
 
     @property
     def rollout_id(self) -> UUID | None:
@@ -223,12 +223,12 @@ def current(connection: Connection, name: str) -> Deployed | None:
     return Deployed(program, row.deployed_at, row.paused_at, row.paused_reason, _share(name, row))
 
 
-def _share(name: str, row: Any) -> Share | None:
+def _share(name: str, row: Any) -> RolloutShare | None:
     """The rollout under way. One to a version that cannot be read here sends nothing from here."""
     if row.rollout_id is None:
         return None
     found = readable([StoredProgram(name, row.rollout_version, row.rollout_content)])
-    return Share(row.rollout_id, row.percent, found[0] if found else None)
+    return RolloutShare(row.rollout_id, row.percent, found[0] if found else None)
 
 
 def load(connection: Connection, name: str, version: str) -> Program | None:

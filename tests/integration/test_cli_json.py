@@ -95,9 +95,12 @@ def test_what_is_printed_has_its_shape(
 def check_improvements(json_of: Callable[..., str], client: Client, judged: str) -> None:
     client.get(judged).feedback(score=1)
     other = client.deploy(replace(client.program("qa"), timeout=7), current=False).program.version
-    for arguments in (("versions", "qa"), ("diff", "qa", client.program("qa").version, other),
-                      ("rollout", "qa", other), ("rollout", "qa", "--end"),
-                      ("dataset", "judged", "--from", "qa", "--feedback", "any"), ("dataset",), ("replay", "qa", other, "--limit", "2"), ("promote", "qa", other)):  # fmt: skip
+    arguments: tuple[str, ...]
+    for arguments in (
+        ("versions", "qa"), ("diff", "qa", client.program("qa").version, other), ("rollout", "qa", other),
+        ("rollout", "qa", "--end"), ("dataset", "judged", "--from", "qa", "--feedback", "any"), ("dataset",),
+        ("replay", "qa", other, "--limit", "2"), ("promote", "qa", other),
+    ):  # fmt: skip
         check(arguments[0], json.loads(json_of(*arguments)))
     evaluations = [json.loads(json_of("evaluate", "qa", "judged", "--metric", "exact")) for _ in range(2)]
     for evaluation in evaluations:

@@ -98,7 +98,9 @@ def test_a_replay_pays_for_nothing_that_was_recorded(
     client: Client, start_worker: Callable[..., WorkerProcess]
 ) -> None:
     start_worker()
-    client.deploy(scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "bug"}, "calls": 2, "cost_usd": 1.0}))
+    client.deploy(
+        scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "bug"}, "calls": 2, "cost_usd": 1.0})
+    )
     originals = [client.submit("triage", {"ticket": row["ticket"]}) for row in ROWS[:3]]
     for original in originals:
         original.result(timeout=30)
@@ -114,8 +116,6 @@ def test_a_replay_pays_for_nothing_that_was_recorded(
     assert figures.cost_usd == (6.0, 9.0)
     assert figures.paid_usd == 3.0, "one new call each"
     assert client.get(rows[0].execution_id).metrics.replayed_lm_calls == 2
-
-
 
 
 def test_a_program_judges_another_within_its_execution(

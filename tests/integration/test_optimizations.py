@@ -60,9 +60,7 @@ def test_a_killed_optimisation_finds_the_same_state_and_pays_for_nothing_twice(
     model_server.script(default=Step(outputs=ANSWER))
     first = start_worker(**allowed)
     client.dataset("sums", ROWS, inputs=["question"])
-    job = client.optimize(
-        "sums", trainset="sums", metric="sum_metrics:is_fine", optimizer="bootstrap", options=OPTIONS
-    )
+    job = client.optimize("sums", trainset="sums", metric="sum_metrics:is_fine", optimizer="bootstrap", options=OPTIONS)
     wait_for(lambda: model_server.calls()["answered"] >= 2, "two rollouts")
     first.kill()
     start_worker(**allowed)

@@ -17,9 +17,7 @@ from workers.adapters.dspy.modules import build_module
 
 __all__ = ["model_server"]
 
-TRAINSET = [
-    dspy.Example(question=f"What is {n} and {n}?", answer=str(2 * n)).with_inputs("question") for n in range(6)
-]
+TRAINSET = [dspy.Example(question=f"What is {n} and {n}?", answer=str(2 * n)).with_inputs("question") for n in range(6)]
 
 
 def program(model_server: ModelServer, **settings: Any) -> dspex.Program:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from dspex.errors import AlertNotDelivered
-from dspex.operations.alerts import evaluation
+from dspex.operations.alerts import alert_evaluation
 from dspex.operations.alerts.alert import Notice
 from dspex.operations.alerts.alert_evaluation import deliver, list_alerts
 from dspex.settings import Settings
@@ -161,7 +161,7 @@ def test_evaluations_at_once_fire_and_notify_once(database: Database) -> None:
     told = RecordingChannel()
 
     def once(_: int) -> None:
-        evaluation.evaluate(database, settings)
+        alert_evaluation.evaluate(database, settings)
         deliver(database, {"log": told})
 
     with ThreadPoolExecutor(4) as threads:

@@ -62,9 +62,9 @@ def test_rows_that_do_not_fit_are_named_and_nothing_is_stored(client: Client, da
     with pytest.raises(dspex.ValidationError) as refused:
         client.dataset("tickets", rows, inputs=["ticket"])
     assert [fault.path for fault in refused.value.errors] == ["rows[5]", "rows[6]", "rows[7]"]
-    for wrong in ({"inputs": None}, {"inputs": ["nothing"]}, {"inputs": []}):
+    for inputs in (None, ["nothing"], []):
         with pytest.raises(dspex.ValidationError):
-            client.dataset("tickets", ROWS, **wrong)
+            client.dataset("tickets", ROWS, inputs=inputs)
     for name in ("two words", ""):
         with pytest.raises(dspex.ValidationError):
             client.dataset(name, ROWS, inputs=["ticket"])

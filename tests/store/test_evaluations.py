@@ -40,7 +40,7 @@ def test_every_execution_knows_its_metric_and_its_row(client: Client, dataset: d
     assert [purpose["row"] for purpose in purposes] == [1, 2, 3, 1, 2, 3]
     assert {purpose["metric"] for purpose in purposes} == {"exact"}
     trail = client.get(evaluation.batch.ids[0]).audit_trail
-    assert trail["submitted"][0].data["purpose"]["metric"] == "exact"
+    assert trail["submitted"].data["purpose"]["metric"] == "exact"
     assert trail.verify()
     found = client.evaluation(evaluation.id)
     assert (found.repeats, list(found.dataset.indexes), found.metric) == (2, [1, 2, 3], "exact")

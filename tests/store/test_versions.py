@@ -16,7 +16,9 @@ from dspex.store.improvement import rollouts
 from tests.store.test_executions import claim, dispatch_due, register, settle, submit
 
 A = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
-B = dspex.Program("qa", dspex.signature(':string question, :string language = "en" -> :string answer'), adapter="scripted")
+B = dspex.Program(
+    "qa", dspex.signature(':string question, :string language = "en" -> :string answer'), adapter="scripted"
+)
 INPUTS = {"question": "?"}
 
 
@@ -116,7 +118,7 @@ def test_a_rollout_ends_by_itself_when_its_guard_trips(client: Client, database:
     assert end_tripped(database) == [], "one of five is not more than a fifth"
     (last,) = [submit(database, program="qa", version=B.version, pinned=True)]
     dispatch_due(database)
-    settle(database, *claim(database, register(database), last), "failed", error='{"code": "x"}')
+    settle(database, claim(database, register(database), last)[0], "failed", error='{"code": "x"}')
     (ended,) = end_tripped(database)
     assert ended.tripped == "max_error_rate"
     assert "2 of its 6 executions failed" in str(ended.reason)

@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 
 import dspex
 from dspex.program.rollout_guard import Guard, RolloutFigures
-from dspex.store.improvement.rollouts import Share
+from dspex.store.improvement.rollouts import RolloutShare
 
 PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
 
@@ -45,13 +45,13 @@ def test_wrong_values_of_a_guard_are_faults() -> None:
 
 
 def test_a_share_is_exact_and_one_key_is_always_on_one_side() -> None:
-    share = Share(uuid7(), 10.0, PROGRAM)
+    share = RolloutShare(uuid7(), 10.0, PROGRAM)
     keys = [f"order-{number}" for number in range(10_000)]
     chosen = {key for key in keys if share.chosen(key) is not None}
     assert 900 < len(chosen) < 1100, "six standard errors are 180"
     assert chosen == {key for key in keys if share.chosen(key) is not None}
     assert 900 < sum(share.chosen(None) is not None for _ in range(10_000)) < 1100
-    other = Share(UUID(int=7), 10.0, PROGRAM)
+    other = RolloutShare(UUID(int=7), 10.0, PROGRAM)
     assert chosen != {key for key in keys if other.chosen(key) is not None}, "not the same customers each time"
-    assert all(Share(uuid7(), 100.0, PROGRAM).chosen(key) for key in keys[:100])
-    assert Share(uuid7(), 100.0, None).chosen("x") is None
+    assert all(RolloutShare(uuid7(), 100.0, PROGRAM).chosen(key) for key in keys[:100])
+    assert RolloutShare(uuid7(), 100.0, None).chosen("x") is None

@@ -24,7 +24,16 @@ from workers.actions import ActionFunction, ActionRun, Proceed
 from workers.adapters.contract import Run
 from workers.attempt.retry_policy import Deferred
 
-__all__ = ["METRIC_ACTION", "BoundMetric", "Metric", "MetricHost", "ScoredRow", "built_in_metric", "score_of", "scored_row"]
+__all__ = [
+    "METRIC_ACTION",
+    "BoundMetric",
+    "Metric",
+    "MetricHost",
+    "ScoredRow",
+    "built_in_metric",
+    "score_of",
+    "scored_row",
+]
 
 #: Its name is no name of a program's own action.
 METRIC_ACTION = Action("metric")
@@ -69,9 +78,7 @@ def built_in_metric(name: str) -> Metric:
 def scored_row(purpose: Purpose, stored: str | None, sealing: Sealing) -> ScoredRow:
     """The row of the dataset, opened. Raises ProgramError when it is gone, EncryptionError without its key."""
     if stored is None:
-        raise ProgramError(
-            f"row {purpose.row} of dataset {purpose.dataset} is not stored", code="dataset_row_missing"
-        )
+        raise ProgramError(f"row {purpose.row} of dataset {purpose.dataset} is not stored", code="dataset_row_missing")
     content = json.loads(stored)
     if SEALED in content:
         if sealing.keyring is None:

@@ -72,9 +72,7 @@ class Attempt:
         self._calls: ModelCalls | None = None
         self.work = Supervised(host(self))
 
-    def open(
-        self, program: Program, sealing: Sealing, limits: CallLimits | None, purpose: Purpose = NO_PURPOSE
-    ) -> Run:
+    def open(self, program: Program, sealing: Sealing, limits: CallLimits | None, purpose: Purpose = NO_PURPOSE) -> Run:
         """Open the inputs. Returns the attempt as adapters and actions see it.
 
         Raises EncryptionError for inputs that this worker cannot open.

@@ -24,13 +24,25 @@ COLUMNS = ("dataset", "version", "rows", "stored", "inputs", "labels")
 @click.command()
 @click.argument("name", required=False)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
-@click.option("--input", "inputs", multiple=True, metavar="COLUMN", help="A column that is an input; others are labels.")
-@click.option("--from", "program", metavar="PROGRAM", shell_complete=program_names,
-              help="Make it of this program's executions, with corrected outputs as labels.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="COLUMN", help="A column that is an input; others are labels."
+)
+@click.option(
+    "--from",
+    "program",
+    metavar="PROGRAM",
+    shell_complete=program_names,
+    help="Make it of this program's executions, with corrected outputs as labels.",
+)
 @click.option("--feedback", type=click.Choice(["any", "corrected"]), help="With --from: only executions with feedback.")
 @since_option
-@click.option("--limit", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True,
-              help="With --from: the largest number of executions.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1_000_000),
+    default=10_000,
+    show_default=True,
+    help="With --from: the largest number of executions.",
+)
 @click.option("--version", metavar="VERSION", help="A version of the dataset, in place of the newest.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows to .jsonl.")
 @json_option

@@ -106,8 +106,11 @@ def compare(before: str, after: str, output: Path | None, as_json: bool) -> None
 
 
 def _row(row: RowDifference) -> tuple[str, ...]:
-    return str(row.index), f"{row.score_before:.3f}", f"{row.score_after:.3f}", json.dumps(
-        {name: list(values) for name, values in row.fields.items()}, ensure_ascii=False, default=str
+    return (
+        str(row.index),
+        f"{row.score_before:.3f}",
+        f"{row.score_after:.3f}",
+        json.dumps({name: list(values) for name, values in row.fields.items()}, ensure_ascii=False, default=str),
     )
 
 

@@ -26,14 +26,16 @@ __all__ = ["optimize"]
 @click.argument("trainset")
 @click.option("--valset", metavar="DATASET", help="A dataset to choose the best candidate by.")
 @click.option("--metric", required=True, help="exact, contains, numeric, f1, or package.module:function.")
-@click.option("--optimizer", default="gepa", show_default=True,
-              help=f"{', '.join(OPTIMIZERS)}, or package.module:factory.")
+@click.option(
+    "--optimizer", default="gepa", show_default=True, help=f"{', '.join(OPTIMIZERS)}, or package.module:factory."
+)
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An argument of the optimiser, as JSON.")
 @click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What all calls may cost.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what the optimiser draws by chance.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end; it goes on without.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write a page with plots to an .html file.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots to an .html file."
+)
 @json_option
 def optimize(
     name: str, trainset: str, valset: str | None, metric: str, optimizer: str, options: tuple[str, ...],

@@ -23,13 +23,12 @@ __all__ = ["replay"]
 @click.argument("name", shell_complete=program_names)
 @click.argument("version")
 @since_option
-@click.option("--limit", type=click.IntRange(1, 100_000), default=500, show_default=True,
-              help="The largest number of executions.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=500, show_default=True, help="The largest number of executions."
+)
 @click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What new model calls may cost.")
 @json_option
-def replay(
-    name: str, version: str, since: datetime | None, limit: int, budget: float | None, as_json: bool
-) -> None:
+def replay(name: str, version: str, since: datetime | None, limit: int, budget: float | None, as_json: bool) -> None:
     """Execute the recorded inputs of completed executions of program NAME with VERSION, a version or an alias, and show
     what changes. Recorded answers to equal requests are used, and not paid for again.
 

@@ -103,12 +103,20 @@ def alias(name: str, alias: str, version: str) -> None:
 @click.command()
 @_name
 @click.argument("version", required=False)
-@click.option("--percent", type=click.FloatRange(0, 100, min_open=True), default=10, show_default=True,
-              help="The share of new submits that goes to the version.")
+@click.option(
+    "--percent",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=10,
+    show_default=True,
+    help="The share of new submits that goes to the version.",
+)
 @click.option("--max-error-rate", type=click.FloatRange(0, 1), help="End it when a larger share of executions fails.")
 @click.option("--min-score", type=float, help="End it when the mean score of feedback is lower.")
-@click.option("--max-cost-ratio", type=click.FloatRange(0, min_open=True),
-              help="End it when an execution costs more than this multiple of one with the current version.")
+@click.option(
+    "--max-cost-ratio",
+    type=click.FloatRange(0, min_open=True),
+    help="End it when an execution costs more than this multiple of one with the current version.",
+)
 @click.option("--end", is_flag=True, help="End the rollout that is under way.")
 @json_option
 def rollout(

@@ -90,8 +90,8 @@ def _file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    opened = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
-    with io.TextIOWrapper(opened, encoding="utf-8-sig") as lines:  # type: ignore[type-var]
+    opened = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")  # noqa: SIM115 - below
+    with io.TextIOWrapper(opened, encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines):
             if line.isspace():
                 continue

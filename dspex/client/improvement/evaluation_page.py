@@ -74,9 +74,7 @@ def comparison_page(comparison: ScoreComparison) -> str:
     return document(title, comparison.sentence, facts, plots, f"<h2>Rows that changed</h2>{rows_table}")
 
 
-def document(
-    title: str, note: str, facts: Mapping[str, str], plots: Sequence[tuple[str, str]], body: str
-) -> str:
+def document(title: str, note: str, facts: Mapping[str, str], plots: Sequence[tuple[str, str]], body: str) -> str:
     """An HTML document: a sentence, facts by name, plots by title, and what follows."""
     shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     drawn = "".join(f"<div><h2>{escape(name)}</h2>{plot}</div>" for name, plot in plots)

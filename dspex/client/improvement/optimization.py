@@ -28,7 +28,14 @@ from dspex.store.improvement.optimizations import CandidateUse
 from dspex.store.lifecycle import budgets
 from dspex.store.lifecycle.status import Status
 
-__all__ = ["OPTIMIZERS", "Optimization", "OptimizationResult", "TriedVersion", "find_optimization", "submit_optimization"]
+__all__ = [
+    "OPTIMIZERS",
+    "Optimization",
+    "OptimizationResult",
+    "TriedVersion",
+    "find_optimization",
+    "submit_optimization",
+]
 
 #: DSPy's optimisers by their short names (workers/adapters/dspy/modules/optimizer_module.py).
 OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "copro", "gepa", "labeled", "mipro", "simba")

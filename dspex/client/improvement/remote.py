@@ -18,8 +18,8 @@ def remote(name: str, client: Client | None = None, *, version: str | None = Non
     """A deployed program as a ``dspy.Module``: each call runs as an execution on the workers.
 
     It has the predictors of the program's module. Copies, ``dump_state``, ``load_state``, ``named_predictors`` and
-    traces work as in the module itself, so ``dspy.Evaluate``, ``dspy.Parallel`` and DSPy's optimisers take it in place of
-    the module: a state that they try is deployed as a version that is not the current one. The module asks no model
+    traces work as in the module itself, so ``dspy.Evaluate``, ``dspy.Parallel`` and DSPy's optimisers take it in place
+    of the module: a state that they try is deployed as a version that is not the current one. The module asks no model
     here; predictors' models that are set here are not used, but for the temperature of a rollout.
 
     ``client``   the client to submit with; a new one if none is given

@@ -23,8 +23,9 @@ def end_tripped(database: Database) -> list[Rollout]:
         if found is None:
             continue
         limit, why = found
-        given = {"id": watched.rollout.id, "reason": why, "tripped": limit}
-        over = database.run(partial(rollouts.end, program=watched.rollout.program, **given))
+        under_way = watched.rollout
+        end = partial(rollouts.end, program=under_way.program, id=under_way.id, reason=why, tripped=limit)
+        over = database.run(end)
         if over is not None:
             log.error("the rollout of %s to version %s ended: %s", over.program, over.version, why)
             ended.append(over)

@@ -101,7 +101,8 @@ def listing(connection: Connection) -> list[DatasetVersion]:
 
 def rows(connection: Connection, id: UUID, indexes: Sequence[int]) -> list[tuple[int, str]]:
     """These rows: their indexes and the JSON text of their content."""
-    return [(row.index, row.content) for row in connection.execute(_ROWS, {"id": id, "indexes": list(indexes)})]
+    found = connection.execute(_ROWS, {"id": id, "indexes": list(indexes)})
+    return [(index, content) for index, content in found]
 
 
 def _version(row: dict[str, Any]) -> DatasetVersion:

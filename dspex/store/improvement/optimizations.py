@@ -28,7 +28,7 @@ _CANDIDATES = text("""
 SELECT version, count(*)::int AS executions, count(*) FILTER (WHERE status = 'failed')::int AS failed,
     sum(cost_usd)::float8 AS cost_usd
 FROM dspex.executions WHERE program = :program AND id > :since AND purpose ->> 'job' = :job
-GROUP BY version ORDER BY min(id)
+GROUP BY version ORDER BY min(id::text)
 """)
 
 _UNFINISHED = text("""

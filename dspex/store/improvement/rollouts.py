@@ -20,11 +20,11 @@ from sqlalchemy import Connection, text
 from dspex.program.program import Program
 from dspex.program.rollout_guard import Guard, RolloutFigures
 
-__all__ = ["Rollout", "Share", "Watched", "begin", "end", "listing", "tripped", "watched"]
+__all__ = ["Rollout", "RolloutShare", "Watched", "begin", "end", "listing", "tripped", "watched"]
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class RolloutShare:
     """The rollout under way, for a submit. ``program`` is None when this installation cannot read the version."""
 
     id: UUID
@@ -136,7 +136,7 @@ def begin(
     """Begin a rollout; one under way ends. None when there is no such program, or this is its current version."""
     given = {"id": id, "program": program, "version": version, "percent": percent, "guard": json.dumps(guard.content)}
     row = connection.execute(_BEGIN, given).mappings().one_or_none()
-    return None if row is None else Rollout.of(row)
+    return None if row is None else Rollout.of(dict(row))
 
 
 def end(
@@ -145,12 +145,14 @@ def end(
     """End the rollout of a program, if it is ``id`` in case that is given. None when there is none."""
     given = {"program": program, "id": id, "reason": reason, "tripped": tripped}
     row = connection.execute(_END, given).mappings().one_or_none()
-    return None if row is None else Rollout.of(row)
+    return None if row is None else Rollout.of(dict(row))
 
 
 def listing(connection: Connection, program: str, *, most: int = 50) -> list[Rollout]:
     """The rollouts of a program, the newest first."""
-    return [Rollout.of(row) for row in connection.execute(_LISTING, {"program": program, "most": most}).mappings()]
+    return [
+        Rollout.of(dict(row)) for row in connection.execute(_LISTING, {"program": program, "most": most}).mappings()
+    ]
 
 
 def watched(connection: Connection) -> list[Watched]:
@@ -160,7 +162,7 @@ def watched(connection: Connection) -> list[Watched]:
 
 def tripped(connection: Connection, *, within_seconds: float) -> Sequence[Rollout]:
     """The rollouts that their guard ended within this time."""
-    return [Rollout.of(row) for row in connection.execute(_TRIPPED, {"seconds": within_seconds}).mappings()]
+    return [Rollout.of(dict(row)) for row in connection.execute(_TRIPPED, {"seconds": within_seconds}).mappings()]
 
 
 def _watched(row: dict[str, Any]) -> Watched:

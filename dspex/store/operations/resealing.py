@@ -160,9 +160,7 @@ def write_feedback(connection: Connection, rows: Sequence[Mapping[str, Any]]) ->
     connection.execute(_WRITE_FEEDBACK, {name: [row[name] for row in rows] for name in ("id", *CONTENT_COLUMNS)})
 
 
-def stale_dataset_rows(
-    connection: Connection, key: str, after: tuple[UUID, int], most: int
-) -> Sequence[RowMapping]:
+def stale_dataset_rows(connection: Connection, key: str, after: tuple[UUID, int], most: int) -> Sequence[RowMapping]:
     """The next of these rows of datasets, locked, in the order of their keys."""
     parameters = {"stale": _STALE.format(key=key), "most": most, "dataset_id": after[0], "index": after[1]}
     return connection.execute(_DATASET_ROWS, parameters).mappings().all()

@@ -208,9 +208,7 @@ class DspyAdapter:
         return hosted
 
 
-async def _scored(
-    current: HostedRun, metric: Callable[..., Any], row: ScoredRow, outputs: Mapping[str, Any]
-) -> Any:
+async def _scored(current: HostedRun, metric: Callable[..., Any], row: ScoredRow, outputs: Mapping[str, Any]) -> Any:
     """What the metric returns; the models that it asks are those of the program, and the program's is its default."""
     program = current.run.program
     found = find_model.set(named_models(program))

@@ -63,7 +63,8 @@ def remote_module(
     calls = _RemoteCalls(client, program, _state_text(module), rollouts)
     kind = type(module)
     names = {"_dspex_calls": calls, "forward": _forward, "aforward": _aforward, "__module__": kind.__module__}
-    module.__class__ = type(kind)(f"Remote{kind.__name__}", (kind,), names)
+    meta: Any = type(kind)  # of DSPy's modules, whose classes have one of their own
+    module.__class__ = meta(f"Remote{kind.__name__}", (kind,), names)
     return module
 
 
