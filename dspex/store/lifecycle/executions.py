@@ -122,14 +122,13 @@ _FOUND = " SELECT id, created_at, dispatched_at, workers, smallest FROM inserted
 _INSERT, _INSERT_HOOKED = _STORE + _FOUND, _STORE + _HOOK + _FOUND
 
 INSERT = _INSERT.format(key="", key_table="", is_routed=_IS_ROUTED, most_waiting=DIRECT_MOST)
-INSERT_ONCE = _INSERT.format(
-    key="""key AS (
+_KEY = f"""key AS (
     INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
-    SELECT p.name, %(key)s, %(id)s, %(inputs_hash)s FROM dspex.programs p WHERE p.name = %(program)s AND """
-    + _IS_ROUTED
-    + """
+    SELECT p.name, %(key)s, %(id)s, %(inputs_hash)s FROM dspex.programs p WHERE p.name = %(program)s AND {_IS_ROUTED}
     ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
-), """,
+), """  # noqa: S608
+INSERT_ONCE = _INSERT.format(
+    key=_KEY,
     key_table=" JOIN key ON key.execution_id = %(id)s",
     is_routed=_IS_ROUTED,
     most_waiting=DIRECT_MOST,
