@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -69,6 +70,7 @@ def test_only_final_executions_are_judged(client: Client, database: Database) ->
 
 def test_feedback_that_does_not_fit_is_refused(client: Client, database: Database) -> None:
     execution = client.get(completed(database))
+    wrong: dict[str, Any]
     for wrong in ({}, {"score": float("nan")}, {"outputs": {"answr": "y"}}, {"outputs": {}},
                   {"note": "x" * 20_000}, {"score": 1, "by": "\0"}):  # fmt: skip
         with pytest.raises(dspex.ValidationError):
@@ -107,7 +109,7 @@ def test_feedback_of_secret_fields_is_sealed(backends: Backends, database: Datab
         execution = client.submit("vault", {"question": "?"})
         dispatch_due(database)
         settle(
-            database, *claim(database, register(database), execution.id), "failed", error='{"code":"x","message":""}'
+            database, claim(database, register(database), execution.id)[0], "failed", error='{"code":"x","message":""}'
         )
         execution.refresh().feedback(outputs={"answer": "swordfish"}, note="swordfish")
         stored = database.run(lambda connection: connection.scalar(text("SELECT content::text FROM dspex.feedback")))
