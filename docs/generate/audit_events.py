@@ -90,6 +90,7 @@ _KINDS = {
     "recovered": ("the execution was queued again after a worker was lost or stopped", "reason, or by"),
 }  # fmt: skip
 _RECORDED = (
+    re.compile(r"_FEEDBACK = \"(\w+)\""),  # by a function of the database
     re.compile(r"\.record\(\s*\"(\w+)\""),
     re.compile(r"\{\"kind\" ?: ?\"(\w+)\""),
     re.compile(r"ELSE '(\w+)' END AS kind"),

@@ -98,7 +98,7 @@ def _failures(rows: Sequence[EvaluationRow]) -> str:
     if not causes:
         return ""
     cells = ([whose, code, f"{count:,}"] for (whose, code), count in causes.most_common())
-    return f"<h2>Errors</h2>{table(('of', 'code', 'executions'), cells)}"
+    return f"<h2>Errors</h2>{table(('of', 'error', 'executions'), cells)}"
 
 
 def _row_cells(row: EvaluationRow) -> list[str]:
