@@ -204,7 +204,7 @@ _SPENT = text("SELECT spent_usd FROM dspex.budgets WHERE program = :name")
 
 
 def open_budget(connection: Connection, name: str, limit_usd: float) -> None:
-    """A budget of its own, beside those of programs: ``name`` is one that no program can have."""
+    """A budget of its own, beside the budgets of programs: ``name`` is one that no program can have."""
     connection.execute(_OPEN, {"name": name, "limit_usd": limit_usd})
 
 

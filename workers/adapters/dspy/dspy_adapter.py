@@ -209,7 +209,7 @@ class DspyAdapter:
 
 
 async def _scored(current: HostedRun, metric: Callable[..., Any], row: ScoredRow, outputs: Mapping[str, Any]) -> Any:
-    """What the metric returns; the models that it asks are those of the program, and the program's is its default."""
+    """What the metric returns; it asks the program's models, the first of them by default."""
     program = current.run.program
     found = find_model.set(named_models(program))
     try:
