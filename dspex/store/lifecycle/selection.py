@@ -31,7 +31,7 @@ class Selection:
     ``error``  the code of a failure, or of its cause; of failed executions unless another ``status`` is given
     ``metadata``  values as text, by the name of the member
     ``feedback``  only with feedback: ``"any"``, or ``"corrected"`` for corrected outputs
-    ``purposeless``  without those of evaluations and replays
+    ``purposeless``  without the executions of evaluations and replays
     ``internal``  DSPex's own as well; they are also selected by their ``program`` and their ``batch_id``
     """
 
