@@ -83,7 +83,7 @@ WRITES: Mapping[str, Mapping[str, str]] = {
 OWNERS = frozenset({"api_keys", "periods"})
 
 #: The function through which a producer appends feedback; the others are for workers.
-_FEEDBACK = "dspex.append_feedback"
+_FEEDBACK = "append_feedback("
 
 #: Only workers read models' answers; the other roles read the results.
 _READ_BY_OTHERS = f"SELECT ({', '.join(column.name for column in lm_calls.c if column.name != 'response')})"
@@ -135,7 +135,7 @@ def grant(connection: Connection) -> None:
             connection.exec_driver_sql(f"GRANT {granted} ON {table} TO {role}")
     if functions:
         connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {WORKER}")
-    _grant_feedback(connection, [name for name in functions if name.startswith(_FEEDBACK)])
+    _grant_feedback(connection, [name for name in functions if _FEEDBACK in name])
 
 
 def _grant_feedback(connection: Connection, functions: Sequence[str]) -> None:
