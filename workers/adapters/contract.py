@@ -253,7 +253,8 @@ class Run:
     ``repairs`` what it did to read the answers that it uses: the name of an output or "", and the repair; and to
     ``extra`` what the program gave besides its outputs, such as its reasoning, as JSON-friendly data. If ``traced`` is
     a mapping, an adapter that can puts the calls of its program's predictors there. ``temperature`` replaces the
-    program's, if it is given."""
+    program's, if it is given. ``leave_slot`` gives the slot of the execution to another one: for a run that from now on
+    mostly waits for other executions."""
 
     execution_id: UUID
     attempt: int
@@ -269,6 +270,7 @@ class Run:
     extra: dict[str, Any] = field(default_factory=dict)
     traced: dict[str, Any] | None = None
     temperature: float | None = None
+    leave_slot: Callable[[], None] = lambda: None
 
 
 class Adapter(Protocol):

@@ -54,6 +54,7 @@ class Attempt:
         stream: AttemptStream | None,
         calls: CallStore,
         host: Callable[[Attempt], Coroutine[Any, Any, Hosted]],
+        leave_slot: Callable[[], None],
     ) -> None:
         self.claimed = claimed
         self.trail = trail
@@ -70,6 +71,7 @@ class Attempt:
         #: What the metric of an evaluation gave its outputs.
         self.score: float | None = None
         self._calls: ModelCalls | None = None
+        self._leave_slot = leave_slot
         self.work = Supervised(host(self))
 
     def open(self, program: Program, sealing: Sealing, limits: CallLimits | None, purpose: Purpose = NO_PURPOSE) -> Run:
@@ -94,6 +96,7 @@ class Attempt:
         return Run(
             claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, self._visible(),
             extra=self.extra, traced={} if purpose.trace else None, temperature=purpose.temperature,
+            leave_slot=self._leave_slot,
         )  # fmt: skip
 
     @property

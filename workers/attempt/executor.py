@@ -364,6 +364,7 @@ class Executor:
             stream=self._streams.open(claimed.id, claimed.attempt) if claimed.stream else None,
             calls=self._ledger,
             host=self._host.run,
+            leave_slot=partial(self._leave_slot, claimed.id, claimed.program),
         )
         self._running[claimed.id] = attempt
         try:

@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 from workers.attempt.cpu_meter import METER
 from workers.attempt.current import CURRENT
 
-__all__ = ["SyncThreads", "install", "run_sync"]
+__all__ = ["SyncThreads", "install", "run_apart", "run_sync"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -164,3 +164,13 @@ async def run_sync(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
     if _installed is None:
         return await asyncio.to_thread(function, *args, **kwargs)
     return await _installed.run(function, *args, **kwargs)
+
+
+async def run_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call code that mostly waits for other executions, in a thread of its own: those may need the threads of
+    :func:`run_sync`. Raises the code's error. When the awaiting task is cancelled the thread goes on."""
+    call = _Call(lambda: function(*args, **kwargs), getattr(function, "__qualname__", type(function).__name__))
+    call.future.set_running_or_notify_cancel()
+    threading.Thread(target=call.make, name="apart", daemon=True).start()
+    result: T = await asyncio.wrap_future(call.future)
+    return result

@@ -36,6 +36,7 @@ def replace_process(arguments: Sequence[str], settings: Settings, *, extra: str,
     if warning := hidden_warning():
         echo(f"warning: {warning}", err=True)
     os.environ.setdefault("PYTHONHASHSEED", _hash_seed(backends.database_url))
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the progress bars of DSPy's optimisers are no lines of a log
     environment = os.environ if calls_models else without_model_keys(os.environ, has_provider=bool(settings.secrets))
     os.execve(sys.executable, [sys.executable, *LAUNCH, *arguments], environment)  # noqa: S606
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -31,6 +31,7 @@ from dspex.store.lifecycle.status import Status
 __all__ = [
     "OPTIMIZERS",
     "Optimization",
+    "OptimizationProgress",
     "OptimizationResult",
     "TriedVersion",
     "find_optimization",
@@ -43,15 +44,36 @@ OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "copro", "gepa", "labeled"
 SUFFIX = ".optimizer"
 #: A job may take a day; what it has paid for is replayed when its worker dies.
 JOB_SECONDS, JOB_ATTEMPTS = 86_400.0, 20
+#: How far the clocks of two hosts may be apart.
+CLOCKS_APART_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
 class TriedVersion:
-    """A version that was tried: the mean of its scores as far as they are known, and what its executions took."""
+    """A version that was tried: the mean of its scores as far as they are known, and what its executions took.
+
+    ``parents`` are the versions that it was made from, where the optimiser says so. ``instructions`` and ``demos`` are
+    those of each predictor, by its name.
+    """
 
     version: str
     score: float | None
     executions: int
+    failed: int
+    cost_usd: float | None
+    parents: Sequence[str] = ()
+    instructions: Mapping[str, str] = field(default_factory=dict)
+    demos: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationProgress:
+    """A job so far: the versions that it tried, its rollouts, and what they and its own calls cost."""
+
+    status: Status
+    candidates: int
+    executions: int
+    finished: int
     failed: int
     cost_usd: float | None
 
@@ -59,11 +81,13 @@ class TriedVersion:
 @dataclass(frozen=True, slots=True)
 class OptimizationResult:
     """The best version, which is deployed and not current, and its score. ``ended`` is ``"complete"`` or
-    ``"budget spent"``."""
+    ``"budget spent"``. ``unrepeated`` counts the rollouts of earlier attempts that the last one did not ask for: more
+    than a few show an optimiser that does not do the same again."""
 
     version: str
     score: float | None
     ended: str
+    unrepeated: int = 0
 
 
 class Optimization:
@@ -101,18 +125,44 @@ class Optimization:
             return None
         return self._session.database.run(partial(budgets.spent, name=self._budget))
 
+    @property
+    def progress(self) -> OptimizationProgress:
+        """How far the job is, as of now."""
+        job, uses = self._execution.refresh(), self._uses()
+        costs = [cost for cost in (*(use.cost_usd for use in uses), job.metrics.cost_usd) if cost is not None]
+        return OptimizationProgress(
+            status=job.status,
+            candidates=len(uses),
+            executions=sum(use.executions for use in uses),
+            finished=sum(use.finished for use in uses),
+            failed=sum(use.failed for use in uses),
+            cost_usd=sum(costs) if costs else None,
+        )
+
     def candidates(self) -> Sequence[TriedVersion]:
-        """The versions that were tried, in the order of their first execution. Scores are known at the end."""
-        report = self._execution.refresh()
-        scores: dict[str, float | None] = {}
-        if report.status is Status.COMPLETED:
-            scores = {each["version"]: each["score"] for each in report.result(timeout=0)["report"]["candidates"]}
-        return [_tried(use, scores.get(use.version)) for use in self._uses()]
+        """The versions that were tried, in the order of their first execution. Scores and parents are known at the
+        end."""
+        job = self._execution.refresh()
+        reported: dict[str, Mapping[str, Any]] = {}
+        if job.status is Status.COMPLETED:
+            reported = {each["version"]: each for each in job.result(timeout=0)["report"]["candidates"]}
+        return [self._tried(use, reported.get(use.version, {})) for use in self._uses()]
+
+    def _tried(self, use: CandidateUse, reported: Mapping[str, Any]) -> TriedVersion:
+        program = self._session.catalogue.version(self._program, use.version)
+        predictors = _predictors(program)
+        return TriedVersion(
+            use.version, reported.get("score"), use.executions, use.failed, use.cost_usd,
+            parents=tuple(reported.get("parents", ())),
+            instructions={name: each["signature"]["instructions"] for name, each in predictors.items()},
+            demos={name: each["demos"] for name, each in predictors.items()},
+        )  # fmt: skip
 
     def result(self, timeout: float | None = None) -> OptimizationResult:
         """Wait for the best version. Raises what :meth:`Execution.result` raises."""
         found = self._execution.result(timeout)
-        return OptimizationResult(found["version"], found["score"], found["report"]["ended"])
+        report = found["report"]
+        return OptimizationResult(found["version"], found["score"], report["ended"], report["unrepeated"])
 
     def cancel(self) -> int:
         """Cancel the job, and its executions that are queued or running. Returns how many executions were cancelled."""
@@ -123,15 +173,32 @@ class Optimization:
         return cancelled
 
     @property
+    def is_cancelled(self) -> bool:
+        """Whether the job was cancelled, or will be."""
+        row = self._session.row(self.id)
+        return row["status"] == Status.CANCELLED or row["cancel_requested_at"] is not None
+
+    def unrepeated(self, ids: Collection[UUID]) -> int:
+        """How many executions the job has besides these."""
+        return self._session.database.run(partial(optimizations.count_others, ids=ids, **self._place))
+
+    @property
     def _place(self) -> dict[str, Any]:
-        return {"program": self._program, "job": self._job, "since": self.id}
+        return {"program": self._program, "job": self._job, "since": _earliest(self.id)}
 
     def _uses(self) -> Sequence[CandidateUse]:
         return self._session.database.run(partial(optimizations.candidates, **self._place))
 
 
-def _tried(use: CandidateUse, score: float | None) -> TriedVersion:
-    return TriedVersion(use.version, score, use.executions, use.failed, use.cost_usd)
+def _earliest(id: UUID) -> UUID:
+    """The least id that an execution of the job can have: the clock of its worker may be behind."""
+    return UUID(int=max((id.int >> 80) - CLOCKS_APART_MS, 0) << 80)
+
+
+def _predictors(program: Program) -> Mapping[str, Mapping[str, Any]]:
+    """The state of each predictor; none in a program without a state."""
+    state = program.state or {}
+    return {name: each for name, each in state.items() if isinstance(each, Mapping) and "signature" in each}
 
 
 def submit_optimization(

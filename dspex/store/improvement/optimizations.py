@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["CandidateUse", "candidates", "unfinished"]
+__all__ = ["CandidateUse", "candidates", "count_others", "unfinished"]
 
 #: Executions that are cancelled by one statement.
 CANCEL_ROWS = 1000
@@ -19,13 +20,14 @@ class CandidateUse:
 
     version: str
     executions: int
+    finished: int
     failed: int
     cost_usd: float | None
 
 
-# A job's executions are newer than the job, and of its program: the index on both finds them.
+# The index on the program and the id finds them.
 _CANDIDATES = text("""
-SELECT version, count(*)::int AS executions, count(*) FILTER (WHERE status = 'failed')::int AS failed,
+SELECT version, count(*)::int AS executions, count(finished_at)::int AS finished, count(*) FILTER (WHERE status = 'failed')::int AS failed,
     sum(cost_usd)::float8 AS cost_usd
 FROM dspex.executions WHERE program = :program AND id > :since AND purpose ->> 'job' = :job
 GROUP BY version ORDER BY min(id::text)
@@ -35,6 +37,12 @@ _UNFINISHED = text("""
 SELECT id FROM dspex.executions
 WHERE program = :program AND id > :since AND purpose ->> 'job' = :job AND status IN ('queued', 'running')
     AND cancel_requested_at IS NULL ORDER BY id LIMIT :most
+""")
+
+
+_OTHERS = text("""
+SELECT count(*)::int FROM dspex.executions
+WHERE program = :program AND id > :since AND purpose ->> 'job' = :job AND id <> ALL(:ids)
 """)
 
 
@@ -48,3 +56,9 @@ def unfinished(connection: Connection, *, program: str, job: str, since: UUID) -
     """The next executions of a job that are neither final nor being cancelled."""
     given = {"program": program, "job": job, "since": since, "most": CANCEL_ROWS}
     return list(connection.scalars(_UNFINISHED, given))
+
+
+def count_others(connection: Connection, *, program: str, job: str, since: UUID, ids: Collection[UUID]) -> int:
+    """How many executions of a job there are besides these."""
+    given = {"program": program, "job": job, "since": since, "ids": list(ids)}
+    return int(connection.execute(_OTHERS, given).scalar_one())

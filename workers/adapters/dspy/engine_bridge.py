@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -68,6 +68,8 @@ class HostedRun:
             cache=False,
             num_retries=0,
         )
+        #: What ends the program's code in place of an error of a model call, if that gives anything.
+        self.ends: Callable[[DspexError], BaseException | None] = lambda _: None
         self._endpoints = endpoints
         self._others: dict[NamedModel, RunEngine] = {}
 
@@ -81,7 +83,9 @@ class HostedRun:
         engine = self.engine if model is None else await self._other(model)
         try:
             answer = await engine.answer(execution.request_to_dict(request))
-        except ModelError as error:
+        except DspexError as error:
+            if (end := self.ends(error)) is not None:
+                raise end from error
             if error.code == "context_window_exceeded":
                 raise dspy_lm15.ContextLengthError(str(error)) from error
             raise

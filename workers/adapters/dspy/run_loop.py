@@ -82,12 +82,10 @@ class RunLoop:
         finally:
             self._asked.discard(asked)
 
-    def post(self, do: Callable[[], None]) -> None:
-        """Have the loop do something that takes no time; from any thread."""
-        if self.is_here:
-            do()
-        else:
-            self._loop.call_soon_threadsafe(do)
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is over, and makes no call any more."""
+        return self._ended
 
     async def drain(self) -> None:
         """Make no new call, and wait for those under way. Their answers are in the journal then."""

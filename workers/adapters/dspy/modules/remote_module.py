@@ -12,16 +12,17 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import dspy
 from dspy.adapters.utils import parse_value
 
 from dspex.client.execution import Execution
 from dspex.client.improvement.evaluation import BUDGET_SPENT
-from dspex.errors import ExecutionFailed
+from dspex.errors import DspexError, ExecutionFailed, ExecutionTimedOut
 from dspex.program.modules import is_custom
 from dspex.program.program import Program
 from workers.adapters.dspy.dspy_signature import dspy_names
@@ -31,8 +32,12 @@ from workers.adapters.dspy.stored_values import stored
 if TYPE_CHECKING:
     from dspex.client.client import Client
 
-__all__ = ["BudgetSpent", "Rollouts", "remote_module"]
+__all__ = ["BudgetSpent", "JobEnds", "Rollouts", "remote_module"]
 
+#: How often a thread that waits for an execution looks whether the attempt that it works for is over.
+LOOK_SECONDS = 2.0
+#: What ``inspect.getsource`` finds a class by.
+_OF_SOURCE = ("__module__", "__doc__", "__firstlineno__")
 #: The note of a version that was made of a state.
 NOTE = "a state of dspex.remote"
 
@@ -41,12 +46,44 @@ class BudgetSpent(BaseException):
     """The budget of an optimisation is spent. No Exception, so that an optimiser which catches those ends, too."""
 
 
+class JobEnds(BaseException):
+    """This attempt of an optimisation is over, or ends with ``error``. No Exception, as :class:`BudgetSpent`."""
+
+    def __init__(self, error: DspexError | None = None) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """The calls of an optimisation: equal ones are one execution, paid from ``budget`` if there is one."""
+    """The calls of an optimisation: equal ones are one execution, paid from ``budget`` if there is one.
+
+    ``execution_id`` is the job's own execution. ``is_over`` says whether the attempt is; ``ids`` are the executions that it has asked for.
+    """
 
     job: str
+    execution_id: UUID
     budget: str | None = None
+    is_over: Callable[[], bool] = lambda: False
+    ids: set[UUID] = field(default_factory=set)
+
+    def require(self) -> None:
+        """Raises JobEnds when the attempt is over."""
+        if self.is_over():
+            raise JobEnds
+
+    def outputs(self, execution: Execution) -> dict[str, Any]:
+        """Wait for the outputs of an execution. Raises ExecutionFailed, ExecutionCancelled, BudgetSpent, JobEnds."""
+        self.ids.add(execution.id)
+        while True:
+            try:
+                return dict(execution.result(LOOK_SECONDS))
+            except ExecutionTimedOut:
+                self.require()
+            except ExecutionFailed as error:
+                if error.code == BUDGET_SPENT:
+                    raise BudgetSpent from error
+                raise
 
     def key(self, version: str, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> str:
         """The idempotency key of a call: of the same version, inputs and rollout."""
@@ -62,9 +99,11 @@ def remote_module(
     module = build_module(program)
     calls = _RemoteCalls(client, program, _state_text(module), rollouts)
     kind = type(module)
-    names = {"_dspex_calls": calls, "forward": _forward, "aforward": _aforward, "__module__": kind.__module__}
+    # Optimisers read the name and the source of the class: they find those of the module.
+    like = {name: vars(kind)[name] for name in _OF_SOURCE if name in vars(kind)}
+    names = {**like, "_dspex_calls": calls, "forward": _forward, "aforward": _aforward}
     meta: Any = type(kind)  # of DSPy's modules, whose classes have one of their own
-    module.__class__ = meta(f"Remote{kind.__name__}", (kind,), names)
+    module.__class__ = meta(kind.__name__, (kind,), {**names, "__qualname__": kind.__qualname__})
     return module
 
 
@@ -93,8 +132,8 @@ class _RemoteCalls:
         return self
 
     def call(self, module: dspy.Module, inputs: Mapping[str, Any]) -> dspy.Prediction:
-        """The prediction for these inputs. Raises ExecutionFailed, ValidationError, what a submit raises, and
-        BudgetSpent."""
+        """The prediction for these inputs. Raises what a submit raises, ExecutionFailed, ExecutionCancelled, and as
+        :meth:`Rollouts.outputs`."""
         version = self.version_of(module)
         given = {self._names.get(name, name): stored(value) for name, value in inputs.items()}
         options = _rollout_options(module)
@@ -103,6 +142,7 @@ class _RemoteCalls:
             purpose["temperature"] = float(options["temperature"])
         key = None
         if self._rollouts is not None:
+            self._rollouts.require()
             key = self._rollouts.key(version, given, options)
             purpose |= {"job": self._rollouts.job, "budget": self._rollouts.budget}
         client = self._client
@@ -111,12 +151,7 @@ class _RemoteCalls:
             stream=False,
         )  # fmt: skip
         execution = Execution(client._session, row)
-        try:
-            outputs = dict(execution.result())
-        except ExecutionFailed as error:
-            if self._rollouts is not None and error.code == BUDGET_SPENT:
-                raise BudgetSpent from error
-            raise
+        outputs = dict(execution.result()) if self._rollouts is None else self._rollouts.outputs(execution)
         traced = execution.action_results.get("trace", {}).get("result", {})
         prediction = self._traced(module, traced, outputs)
         prediction._dspex_version = version
@@ -129,10 +164,16 @@ class _RemoteCalls:
         if digest not in self._versions:
             with self._deploying:
                 if digest not in self._versions:
-                    candidate = replace(self._program, state=json.loads(text))
+                    candidate = replace(self._program, state=self._with_models(json.loads(text)))
                     self._client.deploy(candidate, current=False, note=NOTE)
                     self._versions[digest] = candidate.version
         return self._versions[digest]
+
+    def _with_models(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The state of the predictors, with the models that the program's own state names for them."""
+        known = self._program.state or {}
+        models = {name: each["lm"] for name, each in known.items() if isinstance(each, Mapping) and each.get("lm")}
+        return {name: {**each, "lm": models[name]} if name in models else each for name, each in state.items()}
 
     def _traced(self, module: dspy.Module, traced: Mapping[str, Any], outputs: Mapping[str, Any]) -> dspy.Prediction:
         """The prediction, after the calls of the worker's predictors were added to the current trace."""
