@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import dspy
@@ -33,6 +34,7 @@ class Desk(NamedTuple):
 
 @pytest.fixture(scope="module")
 def desk(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     with fresh_backends(servers) as backends, ModelServer() as server:
         worker = WorkerProcess(backends, tmp_path_factory.mktemp("worker") / "log", {"OPENAI_API_KEY": "none"})
         program = dspex.Program(
@@ -92,23 +94,24 @@ def knn(student: Any) -> Any:
         return np.array([[len(text), text.count("3"), text.count("5")] for text in texts])
 
     found = dspy.KNNFewShot(
-        k=2, trainset=EXAMPLES, vectorizer=dspy.Embedder(vectors), metric=graded, max_bootstrapped_demos=2
+        k=2, trainset=EXAMPLES, vectorizer=dspy.Embedder(vectors, caching=False), metric=graded, max_bootstrapped_demos=2
     )
     return found.compile(student)
 
 
+@pytest.mark.filterwarnings("ignore:Argument ``multivariate``")  # of Optuna, for what MIPROv2 passes
 @pytest.mark.parametrize("optimize", [bootstrap, random_search, mipro, simba, copro, gepa, knn])
 def test_an_optimiser_finds_what_it_finds_here(optimize: Callable[[Any], Any], desk: Desk) -> None:
     lm = dspy.LM(
         "openai/test", api_base=desk.server.api_base, api_key="none", cache=False, temperature=None, max_tokens=None
     )
-    with dspy.context(lm=lm, adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)):
+    with closing(lm), dspy.context(lm=lm, adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)):
+        desk.server.forget()
         here = optimize(build_module(desk.program))
         asked_here = desk.server.calls()["by_hash"]
         desk.server.forget()
         there = optimize(dspex.remote("sums", desk.client))
         asked_there = desk.server.calls()["by_hash"]
-        desk.server.forget()
         assert there.dump_state() == here.dump_state()
         assert asked_there == asked_here
         assert there(question="What is 3 and 5?").toDict() == here(question="What is 3 and 5?").toDict()
