@@ -1,88 +1,167 @@
-"""Optimisations as executions: the same best state as here, also when their workers are killed."""
+"""Optimisations as executions: what they find, when they end, and what is left when they are cancelled or killed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import dspy
 import pytest
-from dspy.utils import DummyLM
 
 import dspex
 from dspex.client.client import Client
 from dspex.client.improvement.optimization_page import optimization_page
+from dspex.embedded.embedded_servers import EmbeddedServers
+from tests.conftest import fresh_backends
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
-from workers.adapters.dspy.modules import build_module
 
 __all__ = ["model_server"]
 
 ROWS = [{"question": f"What is {n} and {n}?", "answer": str(2 * n)} for n in range(8)]
-#: What both the server and DSPy's own dummy answer.
-ANSWER = {"answer": "42"}
-OPTIONS = {"max_bootstrapped_demos": 3, "max_labeled_demos": 3}
-METRICS = """
-def is_fine(example, prediction, trace=None):
-    return int(example.answer) % 4 == 0 and bool(prediction.answer)
-"""
+METRIC = "tests.optimizer_metrics:graded"
+SEARCH = {"max_bootstrapped_demos": 2, "max_labeled_demos": 2, "num_candidate_programs": 2, "num_threads": 4}
+GEPA = {"max_metric_calls": 30, "num_threads": 4}
+ALLOWED = {"OPENAI_API_KEY": "none", "DSPEX_PROGRAM_PACKAGES": "tests.optimizer_metrics"}
+
+
+class Desk(NamedTuple):
+    """A client, and where its worker, which runs one execution at once, asks for answers."""
+
+    client: Client
+    server: ModelServer
+
+
+@pytest.fixture(scope="module")
+def stack(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with fresh_backends(servers) as backends, ModelServer() as server:
+        log = tmp_path_factory.mktemp("worker") / "log"
+        worker = WorkerProcess(backends, log, {**ALLOWED, "DSPEX_WORKER_CONCURRENCY": 1})
+        with Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
+            worker.wait_until_ready()
+            deploy(client, server, "sums")
+            client.dataset("sums", ROWS, inputs=["question"])
+            yield Desk(client, server)
+        worker.stop()
 
 
 @pytest.fixture
-def allowed(tmp_path: Any) -> dict[str, Any]:
-    (tmp_path / "sum_metrics.py").write_text(METRICS)
-    return {"OPENAI_API_KEY": "none", "DSPEX_PROGRAM_PACKAGES": "sum_metrics", "PYTHONPATH": tmp_path}
+def desk(stack: Desk) -> Desk:
+    stack.server.forget()
+    return stack
 
 
-def deploy(client: Client, model_server: ModelServer) -> dspex.Program:
+def deploy(client: Client, server: ModelServer, name: str, model: str = "openai/test") -> dspex.Program:
     program = dspex.Program(
-        "sums", dspex.signature(":string question -> :string answer"), model="openai/test", prompt="chat",
-        api_base=model_server.api_base,
+        name, dspex.signature(":string question -> :string answer"), model=model, prompt="chat",
+        api_base=server.api_base,
     )  # fmt: skip
     client.deploy(program)
     return program
 
 
-def found_here(program: dspex.Program) -> dict[str, Any]:
-    examples = [dspy.Example(**row).with_inputs("question") for row in ROWS]
-    with dspy.context(lm=DummyLM([ANSWER] * 20), adapter=dspy.ChatAdapter()):
-        optimiser = dspy.BootstrapFewShot(metric=lambda e, p, trace=None: int(e.answer) % 4 == 0, **OPTIONS)
-        state: dict[str, Any] = optimiser.compile(build_module(program), trainset=examples).dump_state()
-    return state
+def optimize(client: Client, name: str = "sums", **given: Any) -> dspex.Optimization:
+    chosen: dict[str, Any] = {"trainset": "sums", "metric": METRIC, "optimizer": "gepa", "options": GEPA, **given}
+    return client.optimize(name, **chosen)
 
 
-def test_a_killed_optimisation_finds_the_same_state_and_pays_for_nothing_twice(
-    client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer, allowed: dict[str, Any]
-) -> None:
-    program = deploy(client, model_server)
-    here = found_here(program)
-    model_server.script(default=Step(outputs=ANSWER))
-    first = start_worker(**allowed)
-    client.dataset("sums", ROWS, inputs=["question"])
-    job = client.optimize("sums", trainset="sums", metric="sum_metrics:is_fine", optimizer="bootstrap", options=OPTIONS)
-    wait_for(lambda: model_server.calls()["answered"] >= 2, "two rollouts")
-    first.kill()
-    start_worker(**allowed)
-    result = job.result(timeout=60)
-    assert result.ended == "complete"
-    best = client.program("sums", result.version)
-    assert best.state is not None
-    assert best.state["self"]["demos"] == here["demos"]
-    assert client.submit("sums", {"question": "?"}).version == program.version, "deployed, and not the current one"
-    repeated = sum(count - 1 for count in model_server.calls()["by_hash"].values())
-    assert repeated <= 1, "only the call in flight at the kill"
-    assert job.candidates()[0].executions >= 2
-    notes = {each.version: each.note for each in client.versions("sums")}
-    assert str(notes[result.version]).startswith(f"bootstrap from {program.version} on sums ")
-    assert "<svg" in optimization_page(job)
-    assert client.optimization(job.id).result(timeout=0).version == result.version
+def test_gepa_finds_a_better_version_where_one_execution_runs_at_once(desk: Desk) -> None:
+    first = desk.client.program("sums")
+    job = optimize(desk.client)
+    result = job.result(timeout=120)
+    assert (result.ended, result.unrepeated) == ("complete", 0)
+    candidates = {each.version: each for each in job.candidates()}
+    best = candidates[result.version]
+    assert result.version != first.version
+    assert best.score == result.score == max(each.score or 0.0 for each in candidates.values())
+    assert best.parents, "GEPA says what a candidate was made from"
+    assert set(best.parents) <= candidates.keys()
+    assert set(best.instructions) == {"self"}
+    assert best.instructions["self"].startswith("answer "), "what the model proposed"
+    progress = job.progress
+    assert (progress.status, progress.candidates) == ("completed", len(candidates))
+    assert progress.executions == progress.finished == sum(each.executions for each in candidates.values())
+    notes = {each.version: str(each.note) for each in desk.client.versions("sums")}
+    assert notes[result.version].startswith(f"gepa from {first.version} on sums ")
+    assert desk.client.submit("sums", {"question": "?"}).version == first.version, "deployed, and not the current one"
+    page = optimization_page(job)
+    assert "<svg" in page
+    assert result.version in page
+    assert desk.client.optimization(job.id).result(timeout=0) == result
 
 
-def test_wrong_arguments_are_refused_before_anything_is_stored(client: Client, model_server: ModelServer) -> None:
-    deploy(client, model_server)
-    client.dataset("sums", ROWS, inputs=["question"])
+def test_a_job_ends_with_its_best_candidate_when_its_budget_is_spent(desk: Desk) -> None:
+    first = deploy(desk.client, desk.server, "priced", "openai/gpt-4o-mini")
+    nothing = optimize(desk.client, "priced", budget_usd=1e-7)
+    assert nothing.result(timeout=60) == dspex.OptimizationResult(first.version, None, "budget spent")
+    assert desk.server.calls()["total"] == 0, "a budget smaller than one call"
+    some = optimize(desk.client, "priced", budget_usd=0.02)
+    result = some.result(timeout=60)
+    assert result.ended == "budget spent"
+    assert result.score is not None
+    assert desk.server.calls()["total"] > len(ROWS)
+    assert (some.spent_usd or 0.0) <= 0.02
+
+
+def test_the_executions_of_a_cancelled_job_are_cancelled(desk: Desk) -> None:
+    desk.server.script(default=Step(fault="hang"))
+    many = desk.client.dataset("many", ({"question": str(n), "answer": "1"} for n in range(150)), inputs=["question"])
+    options = {**SEARCH, "num_threads": 150}
+    job = optimize(desk.client, trainset=many, optimizer="bootstrap_random_search", options=options)
+    wait_for(lambda: job.progress.executions == 150, "its first evaluation to be submitted")
+    assert job.execution.cancel(), "as any execution, through any client"
+    wait_for(lambda: job.progress.finished == 150, "its executions to be cancelled", timeout=20)
+    assert job.progress.status == "cancelled"
+    assert job.progress.executions == 150, "and no more were submitted"
+
+
+def test_an_optimiser_asks_no_model_that_its_program_does_not_name(desk: Desk) -> None:
+    job = optimize(desk.client, optimizer="tests.optimizer_metrics:Nosy", options={})
+    with pytest.raises(dspex.ExecutionFailed) as failed:
+        job.result(timeout=60)
+    assert failed.value.code == "model_not_allowed"
+
+
+def test_wrong_arguments_are_refused_before_anything_is_stored(desk: Desk) -> None:
+    before = len(desk.client.list())
     with pytest.raises(dspex.ValidationError) as refused:
-        client.optimize("sums", trainset="sums", metric="no", optimizer="luck", budget_usd=0, seed="x")  # type: ignore[arg-type]
+        optimize(desk.client, metric="no", optimizer="luck", budget_usd=0, seed="x")
     assert [fault.path for fault in refused.value.errors] == ["metric", "optimizer", "budget_usd", "seed"]
-    assert client.list() == []
+    assert len(desk.client.list()) == before
+
+
+def test_a_killed_job_finds_the_same_version_and_pays_for_nothing_twice(
+    client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer
+) -> None:
+    deploy(client, model_server, "sums")
+    client.dataset("sums", ROWS, inputs=["question"])
+    environment = {**ALLOWED, "DSPEX_LEASE_SECONDS": 1}
+    doomed = start_worker(**environment)
+    undisturbed = optimize(client, optimizer="bootstrap_random_search", options=SEARCH).result(timeout=60)
+    asked = model_server.calls()["by_hash"]
+    model_server.forget()
+    job = optimize(client, optimizer="bootstrap_random_search", options=SEARCH)
+    wait_for(lambda: model_server.calls()["answered"] >= sum(asked.values()) // 2, "half of its calls")
+    doomed.kill()
+    start_worker(**environment)
+    assert job.result(timeout=60) == undisturbed
+    again = model_server.calls()["by_hash"]
+    assert again.keys() == asked.keys()
+    repeated = sum(again[each] - asked[each] for each in asked)
+    assert 0 <= repeated <= SEARCH["num_threads"], "the calls in flight at the kill"
+    assert job.execution.refresh().attempts == 2
+
+
+def test_an_optimiser_that_does_something_else_each_time_is_found_out(
+    client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer, tmp_path: Path
+) -> None:
+    deploy(client, model_server, "sums")
+    client.dataset("sums", ROWS, inputs=["question"])
+    environment = {**ALLOWED, "DSPEX_LEASE_SECONDS": 1}
+    doomed = start_worker(**environment)
+    options = {"marker": str(tmp_path / "marker")}
+    job = optimize(client, optimizer="tests.optimizer_metrics:Fickle", options=options)
+    doomed.process.wait(60)
+    start_worker(**environment)
+    assert job.result(timeout=60).unrepeated == 1

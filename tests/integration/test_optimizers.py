@@ -1,4 +1,4 @@
-"""DSPy's optimisers through ``dspex.remote``: what they find here, state for state, on a model that answers by request."""
+"""DSPy's optimisers through ``dspex.remote`` find what they find here, state for state and request for request."""
 
 from __future__ import annotations
 
@@ -94,7 +94,11 @@ def knn(student: Any) -> Any:
         return np.array([[len(text), text.count("3"), text.count("5")] for text in texts])
 
     found = dspy.KNNFewShot(
-        k=2, trainset=EXAMPLES, vectorizer=dspy.Embedder(vectors, caching=False), metric=graded, max_bootstrapped_demos=2
+        k=2,
+        trainset=EXAMPLES,
+        vectorizer=dspy.Embedder(vectors, caching=False),
+        metric=graded,
+        max_bootstrapped_demos=2,
     )
     return found.compile(student)
 

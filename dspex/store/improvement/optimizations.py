@@ -27,8 +27,8 @@ class CandidateUse:
 
 # The index on the program and the id finds them.
 _CANDIDATES = text("""
-SELECT version, count(*)::int AS executions, count(finished_at)::int AS finished, count(*) FILTER (WHERE status = 'failed')::int AS failed,
-    sum(cost_usd)::float8 AS cost_usd
+SELECT version, count(*)::int AS executions, count(finished_at)::int AS finished,
+    count(*) FILTER (WHERE status = 'failed')::int AS failed, sum(cost_usd)::float8 AS cost_usd
 FROM dspex.executions WHERE program = :program AND id > :since AND purpose ->> 'job' = :job
 GROUP BY version ORDER BY min(id::text)
 """)

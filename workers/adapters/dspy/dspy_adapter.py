@@ -143,7 +143,7 @@ class DspyAdapter:
         async def score(row: ScoredRow, outputs: Mapping[str, Any]) -> Any:
             if run.program.model is None:
                 return await call_metric(function, row.inputs, row.labels, outputs)
-            engine = RunEngine(run, await self._endpoints.of(run.program), headers=_headers(run.program))
+            engine = await engine_of(run, self._endpoints)
             with hosted_run(engine, self._endpoints) as current:
                 return await _scored(current, function, row, outputs)
 

@@ -24,7 +24,7 @@ from dspy.dsp.utils.settings import settings
 from dspy.utils import exceptions as upstream
 from dspy.utils.callback import with_callbacks
 
-from dspex.errors import DspexError, ModelError, ProgramError
+from dspex.errors import DspexError, ProgramError
 from dspex.program.modules import is_within
 from workers.adapters.dspy.run_loop import EndsProgram, RunLoop
 from workers.adapters.dspy.thread_context import is_handed_on

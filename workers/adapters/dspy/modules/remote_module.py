@@ -58,7 +58,8 @@ class JobEnds(BaseException):
 class Rollouts:
     """The calls of an optimisation: equal ones are one execution, paid from ``budget`` if there is one.
 
-    ``execution_id`` is the job's own execution. ``is_over`` says whether the attempt is; ``ids`` are the executions that it has asked for.
+    ``execution_id`` is the job's own execution. ``is_over`` says whether the attempt is. ``ids`` are the executions
+    that it has asked for.
     """
 
     job: str
@@ -196,10 +197,10 @@ def _under_dspy_names(names: Mapping[str, str], outputs: Mapping[str, Any]) -> d
 def _typed(signature: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as the signature's types, as DSPy reads an answer; what does not fit stays as it is."""
     found = dict(values)
-    for name, field in signature.output_fields.items():
+    for name, output in signature.output_fields.items():
         if name in found and found[name] is not None:
             try:
-                found[name] = parse_value(found[name], field.annotation)
+                found[name] = parse_value(found[name], output.annotation)
             except (ValueError, TypeError):
                 continue
     return found
