@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ __all__ = ["model_server"]
 ROWS = [{"question": f"What is {n} and {n}?", "answer": str(2 * n)} for n in range(8)]
 METRIC = "tests.optimizer_metrics:graded"
 SEARCH = {"max_bootstrapped_demos": 2, "max_labeled_demos": 2, "num_candidate_programs": 2, "num_threads": 4}
-GEPA = {"max_metric_calls": 30, "num_threads": 4}
+GEPA = {"max_metric_calls": 60, "num_threads": 4}
 ALLOWED = {"OPENAI_API_KEY": "none", "DSPEX_PROGRAM_PACKAGES": "tests.optimizer_metrics"}
 
 
@@ -92,16 +93,28 @@ def test_gepa_finds_a_better_version_where_one_execution_runs_at_once(desk: Desk
 
 
 def test_a_job_ends_with_its_best_candidate_when_its_budget_is_spent(desk: Desk) -> None:
-    first = deploy(desk.client, desk.server, "priced", "openai/gpt-4o-mini")
-    nothing = optimize(desk.client, "priced", budget_usd=1e-7)
-    assert nothing.result(timeout=60) == dspex.OptimizationResult(first.version, None, "budget spent")
-    assert desk.server.calls()["total"] == 0, "a budget smaller than one call"
-    some = optimize(desk.client, "priced", budget_usd=0.02)
+    """Each call of the scripted adapter costs a cent."""
+    priced = replace(desk.client.program("sums"), name="priced", adapter="scripted", module_options={"cost_usd": 0.01})
+    desk.client.deploy(priced)
+    given = {"optimizer": "bootstrap_random_search", "options": SEARCH}
+    nothing = optimize(desk.client, "priced", budget_usd=0.005, **given)
+    assert nothing.result(timeout=60) == dspex.OptimizationResult(priced.version, None, "budget spent")
+    assert nothing.spent_usd == 0, "a budget smaller than one call"
+    some = optimize(desk.client, "priced", budget_usd=0.055, **given)
     result = some.result(timeout=60)
-    assert result.ended == "budget spent"
+    assert (result.version, result.ended) == (priced.version, "budget spent")
     assert result.score is not None
-    assert desk.server.calls()["total"] > len(ROWS)
-    assert (some.spent_usd or 0.0) <= 0.02
+    assert some.spent_usd == pytest.approx(0.05)
+    progress = some.progress
+    assert progress.executions - progress.failed == 5
+
+
+def test_a_job_fails_with_what_every_rollout_would_fail_with(desk: Desk) -> None:
+    job = optimize(desk.client, budget_usd=1.0)
+    with pytest.raises(dspex.ExecutionFailed) as failed:
+        job.result(timeout=60)
+    assert failed.value.code == "price_unknown", "and it goes on with no rollout"
+    assert job.progress.executions <= GEPA["num_threads"]
 
 
 def test_the_executions_of_a_cancelled_job_are_cancelled(desk: Desk) -> None:

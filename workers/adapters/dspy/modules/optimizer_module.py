@@ -27,7 +27,7 @@ from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
 from workers.actions.scoring import score_of
 from workers.adapters.dspy.engine_bridge import HostedRun, current_run
 from workers.adapters.dspy.metric_calls import load_metric
-from workers.adapters.dspy.modules.remote_module import BudgetSpent, JobEnds, Rollouts, remote_module
+from workers.adapters.dspy.modules.remote_module import HOPELESS, BudgetSpent, JobEnds, Rollouts, remote_module
 from workers.adapters.user_code import allowed_packages, load
 from workers.attempt.sync_threads import run_apart
 
@@ -147,7 +147,7 @@ def _end(error: DspexError) -> BaseException | None:
     """What ends an optimiser whose own model call failed: many go on without the answer. None where they may."""
     if error.code == BUDGET_SPENT:
         return BudgetSpent()
-    return JobEnds(error) if error.retryable else None
+    return JobEnds(error) if error.retryable or error.code in HOPELESS else None
 
 
 def _cancel_if_cancelled(client: Client, id: UUID) -> None:

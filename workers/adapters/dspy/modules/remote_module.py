@@ -32,10 +32,12 @@ from workers.adapters.dspy.stored_values import stored
 if TYPE_CHECKING:
     from dspex.client.client import Client
 
-__all__ = ["BudgetSpent", "JobEnds", "Rollouts", "remote_module"]
+__all__ = ["HOPELESS", "BudgetSpent", "JobEnds", "Rollouts", "remote_module"]
 
 #: How often a thread that waits for an execution looks whether the attempt that it works for is over.
 LOOK_SECONDS = 2.0
+#: The codes of failures that every rollout would have, whatever its candidate: the job fails with them, too.
+HOPELESS = frozenset({"authentication", "billing", "code_not_found", "model_not_allowed", "price_unknown"})
 #: What ``inspect.getsource`` finds a class by.
 _OF_SOURCE = ("__module__", "__doc__", "__firstlineno__")
 #: The note of a version that was made of a state.
@@ -84,6 +86,8 @@ class Rollouts:
             except ExecutionFailed as error:
                 if error.code == BUDGET_SPENT:
                     raise BudgetSpent from error
+                if error.code in HOPELESS:
+                    raise JobEnds(error.cause) from error
                 raise
 
     def key(self, version: str, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> str:
