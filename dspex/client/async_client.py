@@ -168,14 +168,14 @@ class AsyncClient:
     paused = _awaited(Client.paused)
     verify_audit = _in_thread(Client.verify_audit)
     progress = _awaited(Client.progress)
-    dataset = _awaited(Client.dataset)
-    datasets = _awaited(Client.datasets)
-    evaluate = _awaited(Client.evaluate)
-    evaluation = _awaited(Client.evaluation)
-    evaluations = _awaited(Client.evaluations)
-    optimize = _awaited(Client.optimize)
-    optimization = _awaited(Client.optimization)
-    replay = _awaited(Client.replay)
+    dataset = _in_thread(Client.dataset)
+    datasets = _in_thread(Client.datasets)
+    evaluate = _in_thread(Client.evaluate)
+    evaluation = _in_thread(Client.evaluation)
+    evaluations = _in_thread(Client.evaluations)
+    optimize = _in_thread(Client.optimize)
+    optimization = _in_thread(Client.optimization)
+    replay = _in_thread(Client.replay)
     get = _execution(Client.get)
     retry = _execution(Client.retry)
     list = _executions(Client.list)
@@ -196,19 +196,11 @@ class AsyncClient:
     ) -> AsyncExecution:
         """As :meth:`Client.submit`; ``connection`` is an AsyncConnection (psycopg) to the same database."""
         submit = partial(
-            self._client.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
+            self._on_loop.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
             timeout=timeout, metadata=metadata, stream=stream, version=version,
         )  # fmt: skip
         if connection is None:
-            return self._of(await self._driver.call(submit))
-        # The program is read before, because the submit itself then runs in the event loop.
-        catalogue = self._client._session.catalogue
-        if version is None:
-            await self._driver.call(partial(catalogue.current, program))
-        else:
-            name = program if isinstance(program, str) else program.name
-            version = (await self._driver.call(partial(catalogue.named, name, version))).version
-            submit = partial(submit, version=version)
+            return self._of(await in_greenlet(submit))
         return self._of(await connection.run_sync(lambda sync_connection: submit(connection=sync_connection)))
 
     @overload
@@ -262,9 +254,11 @@ class AsyncClient:
             self._client._submitter.begin, program, version=version, priority=priority, run_at=run_at,
             metadata=metadata,
         )  # fmt: skip
-        taken, intake = await self._driver.call(begin)
-        await store_all(self._driver, intake, self._chunks(rows, BULK_ROWS), on_rejected or taken.rejected.append)
-        return AsyncBatch(self._client._session, self._driver, taken)
+        taken, intake = await self._session.threads.run(begin)
+        await store_all(
+            self._session.driver, intake, self._chunks(rows, BULK_ROWS), on_rejected or taken.rejected.append
+        )
+        return AsyncBatch(self._session, taken)
 
     def map(
         self,
@@ -279,8 +273,9 @@ class AsyncClient:
     ) -> AsyncGenerator[Any, None]:
         """As :meth:`Client.map`."""
         begin = partial(self._client._submitter.begin, program, version=version, priority=priority, metadata=metadata)
-        taken, intake = await self._driver.call(begin)
-        async with aclosing(mapped(self._driver, taken, intake, self._chunks(rows, MAP_ROWS), timeout)) as pairs:
+        taken, intake = await self._session.threads.run(begin)
+        source = self._chunks(rows, MAP_ROWS)
+        async with aclosing(mapped(self._session.driver, taken, intake, source, timeout)) as pairs:
             async for slot, row in pairs:
                 # Waits for no query: the program is in the catalogue.
                 yield map_result(self._client._session, slot, row, return_exceptions=return_exceptions)

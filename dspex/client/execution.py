@@ -374,7 +374,7 @@ class AsyncExecution(ExecutionSnapshot):
     @property
     def feedback_entries(self) -> Awaitable[Sequence[Feedback]]:
         """As :attr:`Execution.feedback_entries`."""
-        return self._driver.call(partial(entries_of, self._session, self._row))
+        return self._session.driver.call(partial(entries_of, self._session, self._row))
 
     async def feedback(
         self,
@@ -385,7 +385,7 @@ class AsyncExecution(ExecutionSnapshot):
     ) -> Feedback:
         """As :meth:`Execution.feedback`."""
         give = partial(give_feedback, self._session, self._row, score=score, outputs=outputs, note=note, by=by)
-        return await self._driver.call(give)
+        return await self._session.driver.call(give)
 
     async def refresh(self) -> Self:
         """As :meth:`Execution.refresh`."""

@@ -17,6 +17,7 @@ from dspex.client.deployed_programs import Catalogue
 from dspex.client.lookup import not_found
 from dspex.client.model_call import ModelCall, ToolCall, model_calls, tool_calls
 from dspex.client.operator import Control
+from dspex.client.shared.connections import ClientConnections, connect
 from dspex.errors import ExecutionNotFound, ExecutionTimedOut, FieldError, ValidationError
 from dspex.operations.health.backend_checks import client_check
 from dspex.program.program import Program

@@ -96,10 +96,11 @@ class Submitter:
                 submission = session.preparer.prepare(route.program, inputs, faults=faults, **options)
                 # An id must not be published before its transaction commits: then the pump publishes it.
                 submission = submission._replace(
-                    stream=stream, publish=connection is None, traceparent=traced.traceparent,
+                    stream=stream, publish=connection is None, traceparent=traced.traceparent, key=idempotency_key,
+                    inputs_hash=b"" if idempotency_key is None else _inputs_hash(submission.inputs),
                     pinned=route.pinned, rollout_id=route.rollout_id,
                 )  # fmt: skip
-                stored = self._insert(submission, idempotency_key, connection, inputs)
+                stored = self._insert(submission, connection, inputs)
                 if stored is not None:
                     traced.stored(stored["id"])
                     return stored
@@ -152,25 +153,18 @@ class Submitter:
         )
         return Intake(batch, options, self._store)
 
-    def _insert(
-        self, submission: Submission, key: str | None, connection: Connection | None, inputs: Mapping[str, Any]
-    ) -> Row | None:
-        """The row of the execution, stored now or before; None when its version is not the current one."""
-        if key is None:
-            insert = partial(executions.insert, submission=submission)
-        else:
-            digest = _inputs_hash(submission.inputs)
-            insert = partial(executions.insert_once, submission=submission, key=key, inputs_hash=digest)
-        if (row := self._session.run(insert, connection)) is None:
-            return self._earlier(submission, key, connection, inputs)
-        failpoint(AFTER_INSERT)
-        if row.dispatched_at is not None:
-            self._publish(submission)
-        return _new_row(submission, row.created_at)
+    def _insert(self, submission: Submission, connection: Connection | None, inputs: Mapping[str, Any]) -> Row | None:
+        """The row of the execution, stored now or before; None when new submits do not go to its version any more.
 
-    def _earlier(
-        self, submission: Submission, key: str | None, connection: Connection | None, inputs: Mapping[str, Any]
-    ) -> Row | None:
+        It shares a statement with what is submitted at the same time, unless ``connection`` has a transaction.
+        """
+        if connection is None:
+            row = self._session.connections.submit(submission)
+        else:
+            row = self._session.run(partial(executions.insert, submission=submission), connection)
+        return self._earlier(submission, connection, inputs) if row is None else _new_row(submission, row.created_at)
+
+    def _earlier(self, submission: Submission, connection: Connection | None, inputs: Mapping[str, Any]) -> Row | None:
         """The row that was stored before with this key or id, if any."""
         session = self._session
         if (key := submission.key) is not None:

@@ -68,7 +68,7 @@ def submit_evaluation(
     if budget_usd is not None:
         purpose = replace(purpose, budget=budget_name(batch.id))
     intake = submitter.intake(batch, chosen, priority=priority, metadata=metadata, purpose=purpose.content)
-    session.rate.take()
+    session.connections.rate.take()
     with session.database.transaction(saved="the evaluation was not begun") as connection:
         if purpose.budget is not None and budget_usd is not None:
             budgets.open_budget(connection, purpose.budget, float(budget_usd))

@@ -203,7 +203,7 @@ def submit_replay(
         made._replace(purpose=json.dumps(replace(purpose, replay=original["id"]).content))
         for made, original in zip(prepared.submissions, originals, strict=True)
     ]
-    session.rate.take()
+    session.connections.rate.take()
     with session.database.transaction(saved="the replay was not begun") as connection:
         if purpose.budget is not None and budget_usd is not None:
             budgets.open_budget(connection, purpose.budget, float(budget_usd))

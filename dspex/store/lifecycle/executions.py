@@ -55,8 +55,9 @@ class Submission(NamedTuple):
     """An execution to be stored. ``inputs``, ``metadata`` and ``events`` are JSON text.
 
     ``run_at`` is None for now. ``publish``: the producer will put the id on the queue itself; otherwise the pump
-    does. ``pinned``: its version was named; otherwise it is the current one, or of the rollout ``rollout_id``.
-    ``purpose`` is JSON text, too.
+    does. ``key`` is its idempotency key, and ``inputs_hash`` what another submit with this key is compared with.
+    ``pinned``: its version was named; otherwise it is the current one, or of the rollout ``rollout_id``. ``purpose`` is
+    JSON text, too.
     """
 
     id: UUID
@@ -74,6 +75,8 @@ class Submission(NamedTuple):
     batch_index: int | None = None
     stream: bool = False
     traceparent: str | None = None
+    key: str | None = None
+    inputs_hash: bytes = b""
     pinned: bool = False
     rollout_id: UUID | None = None
     purpose: str | None = None
@@ -87,25 +90,44 @@ WRITE_ROWS = 50
 #: limited concurrency or rate are always left to the pump, which counts them.
 DIRECT_MOST, UNSERVED_MOST = 1000, 100
 
-# Whether the version is still the one that new submits go to. One that was named has to exist.
-_IS_ROUTED = """CASE WHEN %(pinned)s THEN EXISTS (
-            SELECT FROM dspex.program_versions v WHERE v.name = p.name AND v.version = %(version)s)
-        ELSE p.rollout_id IS NOT DISTINCT FROM %(rollout_id)s::uuid AND %(version)s IN (p.version, p.rollout_version)
-        END"""
-_INSERT = """
-WITH {key}inserted AS (
+# Whether the version is still one that new submits go to. One that was named has to exist.
+_IS_ROUTED = """CASE WHEN g.pinned THEN EXISTS (
+            SELECT FROM dspex.program_versions v WHERE v.name = g.program AND v.version = g.version)
+        ELSE p.rollout_id IS NOT DISTINCT FROM g.rollout_id AND g.version IN (p.version, p.rollout_version) END"""
+# Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock. Of each
+# program at most DIRECT_MOST executions are dispatched and not claimed, including what this statement dispatches.
+_INSERT = f"""
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', coalesce(%(lock_timeout)s, current_setting('lock_timeout')), true)
+), given AS MATERIALIZED (
+    SELECT g.*, g.publish AND coalesce(g.run_at, now()) <= now() AND p.paused_at IS NULL AND p.concurrency IS NULL
+            AND p.per_minute IS NULL AS direct,
+        row_number() OVER (PARTITION BY g.program ORDER BY g.priority, g.id) AS place
+    FROM patience, unnest(%(ids)s::uuid[], %(programs)s::text[], %(versions)s::text[], %(inputs)s::text[],
+        %(events)s::text[], %(priorities)s::int[], %(max_attempts)s::int[], %(timeouts)s::float8[],
+        %(run_ats)s::timestamptz[], %(metadata)s::text[], %(publish)s::bool[], %(stream)s::bool[],
+        %(traceparents)s::text[], %(keys)s::text[], %(inputs_hashes)s::bytea[], %(submission_hashes)s::bytea[],
+        %(pinned)s::bool[], %(rollout_ids)s::uuid[], %(purposes)s::text[])
+        AS g (id, program, version, inputs, events, priority, max_attempts, timeout_seconds, run_at, metadata, publish,
+            stream, traceparent, key, inputs_hash, submission_hash, pinned, rollout_id, purpose)
+    JOIN dspex.programs p ON p.name = g.program AND {_IS_ROUTED}
+), keyed AS (
+    INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
+    SELECT program, key, id, inputs_hash FROM given WHERE key IS NOT NULL ORDER BY program, key
+    ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
+), waiting AS (
+    SELECT d.program, (SELECT count(*) FROM (SELECT FROM dspex.executions e WHERE e.program = d.program
+        AND e.status = 'queued' AND e.dispatched_at IS NOT NULL LIMIT {DIRECT_MOST}) w) AS count
+    FROM (SELECT DISTINCT program FROM given WHERE direct) d
+), inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
         created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, purpose, audit_seq, audit_hash)
-    SELECT %(id)s, p.name, %(version)s::text, 'queued', %(priority)s, 0, %(max_attempts)s, %(timeout_seconds)s,
-        now(), coalesce(%(run_at)s::timestamptz, now()),
-        CASE WHEN %(publish)s AND p.paused_at IS NULL AND coalesce(%(run_at)s::timestamptz, now()) <= now()
-                AND p.concurrency IS NULL AND p.per_minute IS NULL AND (
-                    SELECT count(*) FROM (SELECT FROM dspex.executions WHERE program = %(program)s
-                        AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT {most_waiting}) w) < {most_waiting}
-            THEN now() END,
-        %(inputs)s::json, %(metadata)s::json, %(stream)s, %(traceparent)s,
-        %(purpose)s::json, 1, dspex.audit_hash('', %(id)s, 1, 0, now(), %(submission_hash)s, NULL, %(events)s)
-    FROM dspex.programs p{key_table} WHERE p.name = %(program)s AND {is_routed}
+    SELECT g.id, g.program, g.version, 'queued', g.priority, 0, g.max_attempts, g.timeout_seconds,
+        now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= {DIRECT_MOST} THEN now() END,
+        g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.purpose::json,
+        1, dspex.audit_hash('', g.id, 1, 0, now(), g.submission_hash, NULL, g.events)
+    FROM given g LEFT JOIN waiting w ON w.program = g.program
+    WHERE g.key IS NULL OR g.id IN (SELECT execution_id FROM keyed)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at, dispatched_at, audit_hash
 ), logged AS (
@@ -121,18 +143,19 @@ _HOOK = """, hooked AS (
 _FOUND = " SELECT id, created_at, dispatched_at, workers, smallest FROM inserted, fleet"
 _INSERT, _INSERT_HOOKED = _STORE + _FOUND, _STORE + _HOOK + _FOUND
 
-INSERT = _INSERT.format(key="", key_table="", is_routed=_IS_ROUTED, most_waiting=DIRECT_MOST)
-_KEY = f"""key AS (
-    INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
-    SELECT p.name, %(key)s, %(id)s, %(inputs_hash)s FROM dspex.programs p WHERE p.name = %(program)s AND {_IS_ROUTED}
-    ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
-), """  # noqa: S608
-INSERT_ONCE = _INSERT.format(
-    key=_KEY,
-    key_table=" JOIN key ON key.execution_id = %(id)s",
-    is_routed=_IS_ROUTED,
-    most_waiting=DIRECT_MOST,
-)
+
+def insert_all(
+    connection: Connection, submissions: Sequence[Submission], *, lock_timeout: str | None = None
+) -> dict[UUID, Row[Any]]:
+    """Store them, in one statement. The rows have ``created_at`` and ``dispatched_at`` (None: left to the pump), and
+    for whom to publish them: how many ``workers`` there are, and how many executions the ``smallest`` runs at once.
+
+    There is none for a submission whose version new submits do not go to any more, whose key the program already has, or whose id
+    is stored already. The statement is refused if one of them is at fault, or waits for a lock, as for a key that an
+    open transaction has, longer than ``lock_timeout``.
+    """
+    rows = connection.exec_driver_sql(_INSERT, {**_insert_parameters(submissions), "lock_timeout": lock_timeout})
+    return {row.id: row for row in rows}
 
 
 def release_key(connection: Connection, program: str, key: str, execution_id: UUID) -> None:
@@ -144,11 +167,8 @@ def release_key(connection: Connection, program: str, key: str, execution_id: UU
 
 
 def insert(connection: Connection, submission: Submission) -> Row[Any] | None:
-    """Store it. The row has ``created_at`` and ``dispatched_at`` (None when it is left to the pump).
-
-    None when new submits do not go to this version any more, or when this id is stored already.
-    """
-    return connection.exec_driver_sql(INSERT, _insert_parameters(submission)).one_or_none()
+    """Store one, as :func:`insert_all` does."""
+    return insert_all(connection, [submission]).get(submission.id)
 
 
 def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str]:
@@ -156,14 +176,14 @@ def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str]:
     columns = dict(zip(Submission._fields, zip(*submissions, strict=True), strict=True))
     hashes = [hash_of_values(s.program, s.version, s.inputs, s.metadata) for s in submissions]
     plain = {"ids": "id", "priorities": "priority", "max_attempts": "max_attempts", "timeouts": "timeout_seconds",
-             "publish": "publish", "stream": "stream"}  # fmt: skip
+             "publish": "publish", "stream": "stream", "pinned": "pinned"}  # fmt: skip
     texts = {"programs": "program", "versions": "version", "inputs": "inputs", "events": "events",
-             "metadata": "metadata", "traceparents": "traceparent", "keys": "key", "routes": "route",
-             "tenants": "tenant", "webhooks": "webhook"}  # fmt: skip
+             "metadata": "metadata", "traceparents": "traceparent", "keys": "key", "purposes": "purpose"}  # fmt: skip
     return {
         **{name: array(columns[column]) for name, column in plain.items()},
         **{name: text_array(columns[column]) for name, column in texts.items()},
         "run_ats": text_array(None if at is None else at.isoformat() for at in columns["run_at"]),
+        "rollout_ids": text_array(None if id is None else str(id) for id in columns["rollout_id"]),
         "inputs_hashes": bytes_array(columns["inputs_hash"]),
         "submission_hashes": bytes_array(hashes),
     }
