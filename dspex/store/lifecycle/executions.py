@@ -150,9 +150,9 @@ def insert_all(
     """Store them, in one statement. The rows have ``created_at`` and ``dispatched_at`` (None: left to the pump), and
     for whom to publish them: how many ``workers`` there are, and how many executions the ``smallest`` runs at once.
 
-    There is none for a submission whose version new submits do not go to any more, whose key the program already has, or whose id
-    is stored already. The statement is refused if one of them is at fault, or waits for a lock, as for a key that an
-    open transaction has, longer than ``lock_timeout``.
+    There is none for a submission whose version new submits do not go to any more, whose key the program already has,
+    or whose id is stored already. The statement is refused if one of them is at fault, or waits for a lock, as for a
+    key that an open transaction has, longer than ``lock_timeout``.
     """
     rows = connection.exec_driver_sql(_INSERT, {**_insert_parameters(submissions), "lock_timeout": lock_timeout})
     return {row.id: row for row in rows}

@@ -25,20 +25,24 @@ PLAIN = replace(triage, name="desk_triage_improved", state=None)
 def main() -> None:
     page = Path(sys.argv[1] if len(sys.argv) > 1 else "improvement.html")
     with stop_on_signals(), stack(), dspex.Client() as client:
-        client.deploy(PLAIN, note="without examples")
-        tickets = _a_day(client)
-        held_out = client.dataset(
-            "desk_held_out", [{"ticket": ticket, "queue": queue} for ticket, queue in HELD_OUT], inputs=["ticket"]
-        )
-        before = client.evaluate(PLAIN.name, held_out, metric=METRIC).wait(timeout=600)
-        print(f"as it is: {before.score:.2f} of the held-out tickets")
-        best = _optimised(client, tickets)
-        after = client.evaluate(PLAIN.name, held_out, metric=METRIC, version=best).wait(timeout=600)
-        comparison = after.compare(before)
-        page.write_text(comparison_page(comparison), encoding="utf-8")
-        print(comparison.sentence)
-        print(f"the plots are in {page}")
-        _roll_out(client, best)
+        walk(client, page)
+
+
+def walk(client: dspex.Client, page: Path) -> None:
+    client.deploy(PLAIN, note="without examples")
+    tickets = _a_day(client)
+    held_out = client.dataset(
+        "desk_held_out", [{"ticket": ticket, "queue": queue} for ticket, queue in HELD_OUT], inputs=["ticket"]
+    )
+    before = client.evaluate(PLAIN.name, held_out, metric=METRIC).wait(timeout=600)
+    print(f"as it is: {before.score:.2f} of the held-out tickets")
+    best = _optimised(client, tickets)
+    after = client.evaluate(PLAIN.name, held_out, metric=METRIC, version=best).wait(timeout=600)
+    comparison = after.compare(before)
+    page.write_text(comparison_page(comparison), encoding="utf-8")
+    print(comparison.sentence)
+    print(f"the plots are in {page}")
+    _roll_out(client, best)
 
 
 def _a_day(client: dspex.Client) -> dspex.Dataset:
@@ -59,7 +63,8 @@ def _optimised(client: dspex.Client, tickets: dspex.Dataset) -> str:
     job = client.optimize(PLAIN.name, trainset=tickets, metric=METRIC, optimizer="bootstrap", options=options)
     result = job.result(timeout=1200)
     for candidate in job.candidates():
-        print(f"tried {candidate.version}: {candidate.executions} executions")
+        demos = sum(map(len, candidate.demos.values()))
+        print(f"tried {candidate.version}: {demos} examples, {candidate.executions} executions")
     return result.version
 
 
