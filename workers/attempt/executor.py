@@ -111,6 +111,8 @@ class Executor:
         #: The pipelines of suspects, and the right of one of them to have the worker for itself.
         self._suspects: set[asyncio.Task[Any]] = set()
         self._whole_worker = asyncio.Lock()
+        #: The suspect that has it.
+        self._alone: UUID | None = None
         self._clearing_seconds = min(grace_seconds, LONGEST_CLEARING_SECONDS)
         self._unbegun: set[UUID] = set()
         #: The executions whose pipeline a bug ended after the claim.
@@ -182,18 +184,31 @@ class Executor:
 
     async def _run_alone(self, id: UUID, program: str, on_start: OnStart) -> Outcome:
         """Run a suspect while nothing else runs here: if it kills this worker, no other execution loses an attempt."""
-        async with self._whole_worker:
+        await self._whole_worker.acquire()
+        self._alone = id
+        try:
             if not await self._ledger.hold_suspect(id):  # a late or forged message
                 metrics.missed()
                 self._refusals.unclaimed(id)
                 return Outcome(None)
             log.warning("execution %s lost two attempts with their workers: it runs alone now", id)
             self._slots.close()
-            try:
-                await self._end_others(id)
-                return await self._pipeline(id, program, on_start, alone=True)
-            finally:
-                self._slots.open()
+            await self._end_others(id)
+            return await self._pipeline(id, program, on_start, alone=True)
+        finally:
+            self._share_worker(id)
+
+    def _share_worker(self, suspect: UUID) -> None:
+        """Let others run again beside a suspect; nothing when that was done already."""
+        if self._alone == suspect:
+            self._alone = None
+            self._slots.open()
+            self._whole_worker.release()
+
+    def _make_room(self, id: UUID, program: str) -> None:
+        """An execution waits for others from now on: they may have its slot, or the worker that it has for itself."""
+        self._share_worker(id)
+        self._leave_slot(id, program)
 
     async def _end_others(self, suspect: UUID) -> None:
         """Let what runs here end within the grace period; then hand back the rest."""
@@ -364,7 +379,7 @@ class Executor:
             stream=self._streams.open(claimed.id, claimed.attempt) if claimed.stream else None,
             calls=self._ledger,
             host=self._host.run,
-            leave_slot=partial(self._leave_slot, claimed.id, claimed.program),
+            leave_slot=partial(self._make_room, claimed.id, claimed.program),
         )
         self._running[claimed.id] = attempt
         try:
