@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from dspex.client.improvement.dataset import Dataset, DatasetRow
     from dspex.client.improvement.evaluation import Evaluation, EvaluationRow
     from dspex.client.improvement.feedback import Feedback
-    from dspex.client.improvement.optimization import Optimization, OptimizationResult, TriedVersion
+    from dspex.client.improvement.optimization import (
+        Optimization,
+        OptimizationProgress,
+        OptimizationResult,
+        TriedVersion,
+    )
     from dspex.client.improvement.remote import remote
     from dspex.client.improvement.replayed_executions import Replay, ReplayedRow, ReplayFigures
     from dspex.client.improvement.score_comparison import RowDifference, ScoreComparison
@@ -171,6 +176,7 @@ __all__ = [
     "ModelError",
     "ModuleNotAllowed",
     "Optimization",
+    "OptimizationProgress",
     "OptimizationResult",
     "OutputField",
     "PairedDifference",

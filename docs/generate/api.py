@@ -42,7 +42,7 @@ _SECTIONS = {
         "Dataset", "DatasetRow", "Feedback", "metrics", "Evaluation", "EvaluationRow", "ScoreFigures",
         "ScoreComparison", "RowDifference", "PairedDifference", "Replay", "ReplayedRow", "ReplayFigures",
     ),
-    "Optimisation": ("remote", "Optimization", "OptimizationResult", "TriedVersion"),
+    "Optimisation": ("remote", "Optimization", "OptimizationProgress", "OptimizationResult", "TriedVersion"),
     "Health": ("HealthReport", "Component", "Condition"),
     "Adapters": ("adapters", "AdapterInfo", "Capabilities"),
     "Settings": ("Settings",),
@@ -66,7 +66,7 @@ _INNER = {
 #: Classes that only DSPex instantiates.
 _GIVEN = {
     "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Dataset", "DatasetRow", "Evaluation",
-    "EvaluationRow", "Execution", "Feedback", "ModelCall", "Optimization", "OptimizationResult", "PairedDifference",
+    "EvaluationRow", "Execution", "Feedback", "ModelCall", "Optimization", "OptimizationProgress", "OptimizationResult", "PairedDifference",
     "ProgramSummary", "Replay", "ReplayFigures", "ReplayedRow", "Result", "Rollout", "RowDifference", "ScoreComparison",
     "ScoreFigures", "Settings", "Signature", "ToolCall", "TriedVersion", "Version",
 }  # fmt: skip

@@ -30,6 +30,7 @@ __all__ = ["optimize"]
     "--optimizer", default="gepa", show_default=True, help=f"{', '.join(OPTIMIZERS)}, or package.module:factory."
 )
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An argument of the optimiser, as JSON.")
+@click.option("--reflection", metavar="MODEL", help="The model that is asked for new instructions; the program's own.")
 @click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What all calls may cost.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what the optimiser draws by chance.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end; it goes on without.")
@@ -39,7 +40,7 @@ __all__ = ["optimize"]
 @json_option
 def optimize(
     name: str, trainset: str, valset: str | None, metric: str, optimizer: str, options: tuple[str, ...],
-    budget: float | None, seed: int, wait: bool, output: Path | None, as_json: bool,
+    reflection: str | None, budget: float | None, seed: int, wait: bool, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Have a worker look for a better state of program NAME with an optimiser of DSPy, on dataset TRAINSET. The best
     version is deployed, and not the current one: `dspex promote` makes it so.
@@ -49,7 +50,7 @@ def optimize(
     with Client() as client:
         job = client.optimize(
             name, trainset=trainset, valset=valset, metric=metric, optimizer=optimizer, budget_usd=budget, seed=seed,
-            options=dict(map(_option, options)),
+            options=dict(map(_option, options)), models=None if reflection is None else {"reflection": reflection},
         )  # fmt: skip
         echo(f"optimisation {job.id}", dim=True, err=True)
         if not wait:
@@ -60,9 +61,12 @@ def optimize(
             output.write_text(optimization_page(job), encoding="utf-8")
         if as_json:
             echo_json({"id": job.id, "version": result.version, "score": result.score, "ended": result.ended,
-                       "candidates": list(map(asdict, candidates))})  # fmt: skip
+                       "unrepeated": result.unrepeated, "candidates": list(map(asdict, candidates))})  # fmt: skip
             return
         print_table(console(), ("version", "score", "executions", "failed", "cost"), map(_row, candidates))
+        if result.unrepeated:
+            echo(f"{result.unrepeated} executions of earlier attempts were not asked for again: does the optimiser do "
+                 "the same again?", err=True)  # fmt: skip
         echo(f"best: {result.version}, score {_score(result.score)} ({result.ended}); `dspex promote {name} "
              f"{result.version}` makes it the current version", bold=True)  # fmt: skip
 
