@@ -66,9 +66,9 @@ _INNER = {
 #: Classes that only DSPex instantiates.
 _GIVEN = {
     "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Dataset", "DatasetRow", "Evaluation",
-    "EvaluationRow", "Execution", "Feedback", "ModelCall", "Optimization", "OptimizationProgress", "OptimizationResult", "PairedDifference",
-    "ProgramSummary", "Replay", "ReplayFigures", "ReplayedRow", "Result", "Rollout", "RowDifference", "ScoreComparison",
-    "ScoreFigures", "Settings", "Signature", "ToolCall", "TriedVersion", "Version",
+    "EvaluationRow", "Execution", "Feedback", "ModelCall", "Optimization", "OptimizationProgress", "OptimizationResult",
+    "PairedDifference", "ProgramSummary", "Replay", "ReplayFigures", "ReplayedRow", "Result", "Rollout",
+    "RowDifference", "ScoreComparison", "ScoreFigures", "Settings", "Signature", "ToolCall", "TriedVersion", "Version",
 }  # fmt: skip
 
 
