@@ -69,13 +69,11 @@ if TYPE_CHECKING:
     from dspex.operations.health.conditions import Component, Condition, HealthReport
     from dspex.program.actions import Action
     from dspex.program.adapters import AdapterInfo, Capabilities, adapters
-    from dspex.program.calls.remote import remote
-    from dspex.program.calls.tool_policy import idempotency_key, tool
+    from dspex.program.improvement.rollout_guard import Guard
     from dspex.program.limits import Limits
     from dspex.program.marked_functions import setup
     from dspex.program.models import Model, model
     from dspex.program.program import Program, Retry
-    from dspex.program.rollout_guard import Guard
     from dspex.scoring import builtin_metrics as metrics
     from dspex.scoring.score_statistics import PairedDifference
     from dspex.settings import Settings
@@ -98,7 +96,7 @@ _MODULES = (
     "program.actions",
     "program.models",
     "program.marked_functions",
-    "program.rollout_guard",
+    "program.improvement.rollout_guard",
     "scoring.score_statistics",
     "program.program",
     "submit.batch_rows",

@@ -34,11 +34,11 @@ from dspex.operations.alerts.alert_evaluation import list_alerts
 from dspex.operations.audit.verify_audit import verify_trails
 from dspex.operations.health.conditions import HealthReport
 from dspex.operations.report.monitoring_report import MonitoringReport, gather
+from dspex.program.improvement.purpose import METRIC_SECONDS
+from dspex.program.improvement.rollout_guard import Guard
 from dspex.program.internal_programs import INTERNAL_PREFIXES, is_internal
 from dspex.program.models import Model
 from dspex.program.program import Program
-from dspex.program.purpose import METRIC_SECONDS
-from dspex.program.rollout_guard import Guard
 from dspex.program.storable_text import is_storable
 from dspex.settings import Settings
 from dspex.store import programs, workers

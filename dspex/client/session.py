@@ -20,8 +20,8 @@ from dspex.client.operator import Control
 from dspex.client.shared.connections import ClientConnections, connect
 from dspex.errors import ExecutionNotFound, ExecutionTimedOut, FieldError, ValidationError
 from dspex.operations.health.backend_checks import client_check
+from dspex.program.improvement.rollout_guard import Guard
 from dspex.program.program import Program
-from dspex.program.rollout_guard import Guard
 from dspex.publish.broker import Broker
 from dspex.sealing.values import Sealing
 from dspex.settings import Settings

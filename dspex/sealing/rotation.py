@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, RowMapping
 
 from dspex.errors import EncryptionError
-from dspex.program.purpose import row_context
+from dspex.program.improvement.purpose import row_context
 from dspex.sealing.keyring import Keyring
 from dspex.sealing.values import reseal
 from dspex.store.database import Database

@@ -162,7 +162,7 @@ executions = Table(
     # The trace it was submitted in, as a W3C traceparent; executions of a batch share their group's.
     Column("traceparent", Text),
     # What is done with it besides running the program: its outputs are scored, or it replays another one
-    # (dspex/program/purpose.py). NULL for most.
+    # (dspex/program/improvement/purpose.py). NULL for most.
     Column("purpose", JSON),
     # Due executions by program, in the order of dispatch; small however many executions are finished.
     Index(

@@ -69,6 +69,7 @@ def test_the_support_desk_makes_its_classifier_better(
     assert "<svg" in (tmp_path / "page.html").read_text()
     current = client.program(plain.name)
     assert current.version != plain.version
+    assert current.state is not None
     assert current.state["self"]["demos"]
     assert [each.note for each in client.versions(plain.name)][-1] == "without examples"
 

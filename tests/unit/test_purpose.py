@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from dspex.program.purpose import Purpose
+from dspex.program.improvement.purpose import Purpose
 
 
 def test_a_purpose_is_read_as_it_was_stored() -> None:

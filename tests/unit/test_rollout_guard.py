@@ -8,7 +8,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 import dspex
-from dspex.program.rollout_guard import Guard, RolloutFigures
+from dspex.program.improvement.rollout_guard import Guard, RolloutFigures
 from dspex.store.improvement.rollouts import RolloutShare
 
 PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from dspex.errors import ActionFailed, DspexError, EncryptionError, ProgramError
 from dspex.program.actions import Action
-from dspex.program.purpose import Purpose, row_context
+from dspex.program.improvement.purpose import Purpose, row_context
 from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
 from dspex.sealing.values import SEALED, Sealing
 from workers.actions import ActionFunction, ActionRun, Proceed

@@ -7,9 +7,8 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from dspex.program.calls.routes import CallsRoute
+from dspex.program.improvement.purpose import Purpose
 from dspex.program.program import Program
-from dspex.program.purpose import Purpose
 from dspex.sealing.values import SealedAttempt, Sealing
 from dspex.store.lifecycle.executions import Claimed
 from workers.adapters.contract import Run, Stream

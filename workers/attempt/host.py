@@ -12,8 +12,8 @@ from typing import Any, cast
 import psycopg
 
 from dspex.errors import ActionFailed, ConfigurationError, DspexError, ProgramNotFound, ValidationError
+from dspex.program.improvement.purpose import Purpose
 from dspex.program.program import Program
-from dspex.program.purpose import Purpose
 from dspex.program.stored_program import StoredProgram
 from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
 from dspex.scoring.judges import judge_of

@@ -15,7 +15,7 @@ from dspex.cli.output.plain_text import echo
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.client.improvement.program_diff import Difference, program_diff
-from dspex.program.rollout_guard import Guard
+from dspex.program.improvement.rollout_guard import Guard
 from dspex.store.improvement.program_versions import Version
 from dspex.store.improvement.rollouts import Rollout
 

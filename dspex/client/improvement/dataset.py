@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from dspex.client.session import Session
-from dspex.program.purpose import row_context
+from dspex.program.improvement.purpose import row_context
 from dspex.store.improvement import dataset_rows
 from dspex.store.improvement.dataset_rows import DatasetVersion
 

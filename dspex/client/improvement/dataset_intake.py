@@ -18,7 +18,7 @@ from dspex.client.improvement.dataset_sources import SourceRow, read_source
 from dspex.client.improvement.feedback import opened_content
 from dspex.client.session import Session
 from dspex.errors import FieldError, ValidationError
-from dspex.program.purpose import row_context
+from dspex.program.improvement.purpose import row_context
 from dspex.program.storable_text import STORABLE, is_storable
 from dspex.signatures.values.text_forms import to_text
 from dspex.store.improvement import dataset_rows

@@ -15,7 +15,7 @@ from dspex.client.improvement.dataset import Dataset, DatasetRow
 from dspex.client.result import recorded_result
 from dspex.client.session import Session
 from dspex.errors import DspexError
-from dspex.program.purpose import Purpose
+from dspex.program.improvement.purpose import Purpose
 from dspex.store.improvement import evaluations
 from dspex.store.improvement.evaluations import ScoreFigures
 from dspex.store.lifecycle import budgets

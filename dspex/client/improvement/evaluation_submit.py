@@ -19,9 +19,9 @@ from dspex.client.improvement.evaluation import Evaluation, budget_name
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
 from dspex.errors import ExecutionNotFound, FieldError, ValidationError
+from dspex.program.improvement.purpose import METRIC_SECONDS, Purpose
 from dspex.program.modules import is_reference
 from dspex.program.program import Program
-from dspex.program.purpose import METRIC_SECONDS, Purpose
 from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
 from dspex.scoring.judges import judge, judge_of
 from dspex.store.improvement import dataset_rows, evaluations

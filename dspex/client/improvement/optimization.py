@@ -38,7 +38,7 @@ __all__ = [
     "submit_optimization",
 ]
 
-#: DSPy's optimisers by their short names (workers/adapters/dspy/modules/optimizer_module.py).
+#: DSPy's optimisers by their short names (workers/adapters/dspy/improvement/optimizer_module.py).
 OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "copro", "gepa", "labeled", "mipro", "simba")
 #: The program of the jobs of a program, whose name ends so; its models are those that the jobs name.
 SUFFIX = ".optimizer"

@@ -11,7 +11,7 @@ from dspex.errors import ConfigurationError
 __all__ = ["remote"]
 
 #: It imports DSPy, which a producer does not need otherwise.
-_IMPLEMENTATION = "workers.adapters.dspy.modules.remote_module"
+_IMPLEMENTATION = "workers.adapters.dspy.improvement.remote_module"
 
 
 def remote(name: str, client: Client | None = None, *, version: str | None = None) -> Any:

@@ -22,7 +22,7 @@ from dspex.client.result import recorded_result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
 from dspex.errors import DspexError, ExecutionNotFound, FieldError, ValidationError
-from dspex.program.purpose import Purpose
+from dspex.program.improvement.purpose import Purpose
 from dspex.store.improvement import evaluations
 from dspex.store.lifecycle import budgets, executions
 from dspex.store.lifecycle.batch_ids import new_batch_id

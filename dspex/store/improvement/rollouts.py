@@ -17,8 +17,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from dspex.program.improvement.rollout_guard import Guard, RolloutFigures
 from dspex.program.program import Program
-from dspex.program.rollout_guard import Guard, RolloutFigures
 
 __all__ = ["Rollout", "RolloutShare", "Watched", "begin", "end", "listing", "tripped", "watched"]
 

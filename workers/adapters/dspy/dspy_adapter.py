@@ -35,7 +35,7 @@ from workers.adapters.dspy.answer_repair import (
 from workers.adapters.dspy.dspy_hooks import install, named_models
 from workers.adapters.dspy.dspy_signature import dspy_inputs
 from workers.adapters.dspy.engine_bridge import HostedRun, hosted_run, program_failure
-from workers.adapters.dspy.metric_calls import call_metric, load_metric
+from workers.adapters.dspy.improvement.metric_calls import call_metric, load_metric
 from workers.adapters.dspy.modules import HostedModule, host_module
 from workers.adapters.dspy.modules.mcp_tools import McpServers, found_tools
 from workers.adapters.dspy.modules.returned_values import extra_of, outputs_of, refuse_unfit, traced_calls

@@ -219,6 +219,7 @@ def _execute_here(self: Any, *arguments: Any) -> Any:
     hosted = current_run.get()
     if hosted is not None:
         hosted.loop.refuse_to_block()
+        self.disable_progress_bar = True  # it is no line of a worker's log
     return _execute(self, *arguments)
 
 

@@ -93,7 +93,7 @@ def loaded(context: Context) -> list[Figure]:
         with context.deployment() as client:
             client.dataset("warm_up", wide_rows(1_000), inputs=["question"])
             before = psutil.Process().memory_info().rss
-            taken.append(seconds(lambda c=client: c.dataset("rows", wide_rows(count), inputs=["question"])))
+            taken.append(seconds(partial(client.dataset, "rows", wide_rows(count), inputs=["question"])))
             grown.append((psutil.Process().memory_info().rss - before) / 1e6)
             context.told(f"{count:,} rows of {ROW_BYTES} bytes in {taken[-1]:.1f} s, {grown[-1]:.0f} MB more")
     note = f"{count:,} rows of {ROW_BYTES} bytes"

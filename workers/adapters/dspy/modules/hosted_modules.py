@@ -219,7 +219,7 @@ def _module(  # noqa: PLR0911 - a module for each name
                 threshold=options["threshold"],
             )
         case "optimizer":
-            from workers.adapters.dspy.modules.optimizer_module import OptimizerModule  # it builds modules here
+            from workers.adapters.dspy.improvement.optimizer_module import OptimizerModule  # it builds modules here
 
             return OptimizerModule(program)
         case "multi_chain_comparison":

@@ -27,7 +27,7 @@ from dspex.program.modules import is_custom
 from dspex.program.program import Program
 from workers.adapters.dspy.dspy_signature import dspy_names
 from workers.adapters.dspy.modules.hosted_modules import build_module
-from workers.adapters.dspy.stored_values import stored
+from workers.adapters.dspy.values.stored_values import stored
 
 if TYPE_CHECKING:
     from dspex.client.client import Client

@@ -26,8 +26,8 @@ from dspex.program.program import Program
 from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
 from workers.actions.scoring import score_of
 from workers.adapters.dspy.engine_bridge import HostedRun, current_run
-from workers.adapters.dspy.metric_calls import load_metric
-from workers.adapters.dspy.modules.remote_module import HOPELESS, BudgetSpent, JobEnds, Rollouts, remote_module
+from workers.adapters.dspy.improvement.metric_calls import load_metric
+from workers.adapters.dspy.improvement.remote_module import HOPELESS, BudgetSpent, JobEnds, Rollouts, remote_module
 from workers.adapters.user_code import allowed_packages, load
 from workers.attempt.sync_threads import run_apart
 

@@ -1,0 +1,1 @@
+"""What executions are for besides their results, and what ends a rollout."""

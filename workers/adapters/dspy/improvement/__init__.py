@@ -1,0 +1,1 @@
+"""How programs are scored, called from other code, and optimised, through DSPy."""
