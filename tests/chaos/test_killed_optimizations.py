@@ -20,7 +20,7 @@ __all__ = ["model_server"]
 pytestmark = pytest.mark.chaos
 
 KILLS = 5
-ROWS = [{"question": f"What is {n} and {n}?", "answer": str(2 * n)} for n in range(16)]
+ROWS = [{"question": f"{n} and {n} is?", "answer": str(2 * n)} for n in range(16)]
 MIPRO = {"auto": None, "num_candidates": 4, "num_trials": 8, "minibatch": False, "num_threads": 4}
 OPTIONS: dict[str, dict[str, Any]] = {"gepa": {**GEPA, "max_metric_calls": 160}, "mipro": MIPRO}
 

@@ -65,12 +65,7 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
         assert hosted is not None
         hosted.ends = _end
         hosted.run.leave_slot()
-        try:
-            return await run_apart(self._optimized, task, hosted)
-        except JobEnds as end:
-            if end.error is None:
-                raise asyncio.CancelledError from None
-            raise end.error from None
+        return await run_apart(self._optimized, task, hosted)
 
     def _optimized(self, task: Mapping[str, Any], hosted: HostedRun) -> dspy.Prediction:
         with Client() as client:
@@ -79,7 +74,9 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
             )
             try:
                 return self._best(client, task, rollouts)
-            except JobEnds:
+            except JobEnds as end:
+                if end.error is not None:
+                    raise end.error from None
                 _cancel_if_cancelled(client, hosted.run.execution_id)
                 raise
 
