@@ -11,13 +11,18 @@ from typing import Any
 
 import dspy
 
-__all__ = ["Fickle", "Nosy", "graded"]
+__all__ = ["Fickle", "Nosy", "graded", "is_right"]
 
 
 def graded(example: Any, prediction: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> float:
     """Half of the answers are right, as if by chance, and always the same ones."""
     digest = hashlib.sha256(f"{example.question} {prediction.answer}".encode()).digest()
     return float(digest[0] % 2)
+
+
+def is_right(example: Any, prediction: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> bool:
+    """Whether the answer is "right"."""
+    return bool(prediction.answer == "right")
 
 
 class Fickle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
+from math import exp, lgamma, log
 
 __all__ = ["PairedDifference", "paired_difference", "sign_test"]
 
@@ -55,8 +55,10 @@ def paired_difference(differences: Sequence[float]) -> PairedDifference:
 def sign_test(better: int, worse: int) -> float:
     """The two-sided p-value for so many pairs better and worse, when both are as likely."""
     count = better + worse
-    tail = sum(comb(count, few) for few in range(min(better, worse) + 1))
-    return float(min(1.0, 2 * tail / 2**count))
+    # By logarithms: the binomial coefficients of many pairs have thousands of digits.
+    whole = lgamma(count + 1) - count * log(2)
+    tail = sum(exp(whole - lgamma(few + 1) - lgamma(count - few + 1)) for few in range(min(better, worse) + 1))
+    return min(1.0, 2 * tail)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:

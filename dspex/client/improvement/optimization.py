@@ -53,7 +53,7 @@ class TriedVersion:
     """A version that was tried: the mean of its scores as far as they are known, and what its executions took.
 
     ``parents`` are the versions that it was made from, where the optimiser says so. ``instructions`` and ``demos`` are
-    those of each predictor, by its name.
+    the ones of each predictor, by its name.
     """
 
     version: str

@@ -104,7 +104,7 @@ def remote_module(
     module = build_module(program)
     calls = _RemoteCalls(client, program, _state_text(module), rollouts)
     kind = type(module)
-    # Optimisers read the name and the source of the class: they find those of the module.
+    # Optimisers read the name and the source of the class: they find what the module has.
     like = {name: vars(kind)[name] for name in _OF_SOURCE if name in vars(kind)}
     names = {**like, "_dspex_calls": calls, "forward": _forward, "aforward": _aforward}
     meta: Any = type(kind)  # of DSPy's modules, whose classes have one of their own
