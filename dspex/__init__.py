@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         OptimizationResult,
         TriedVersion,
     )
-    from dspex.client.improvement.remote import remote
     from dspex.client.improvement.replayed_executions import Replay, ReplayedRow, ReplayFigures
     from dspex.client.improvement.score_comparison import RowDifference, ScoreComparison
     from dspex.client.model_call import ModelCall, ToolCall
@@ -69,6 +68,8 @@ if TYPE_CHECKING:
     from dspex.operations.health.conditions import Component, Condition, HealthReport
     from dspex.program.actions import Action
     from dspex.program.adapters import AdapterInfo, Capabilities, adapters
+    from dspex.program.calls.remote import remote
+    from dspex.program.calls.tool_policy import idempotency_key, tool
     from dspex.program.improvement.rollout_guard import Guard
     from dspex.program.limits import Limits
     from dspex.program.marked_functions import setup
@@ -96,6 +97,8 @@ _MODULES = (
     "program.actions",
     "program.models",
     "program.marked_functions",
+    "program.calls.tool_policy",
+    "program.calls.remote",
     "program.improvement.rollout_guard",
     "scoring.score_statistics",
     "program.program",
@@ -120,7 +123,6 @@ _MODULES = (
     "client.improvement.replayed_executions",
     "client.improvement.optimization",
     "client.client",
-    "client.improvement.remote",
     "client.async_client",
 )
 
@@ -211,7 +213,9 @@ __all__ = [
     "TriedVersion",
     "ValidationError",
     "Version",
+    "Waiting",
     "adapters",
+    "idempotency_key",
     "metrics",
     "model",
     "register_type",

@@ -42,7 +42,7 @@ _SECTIONS = {
         "Dataset", "DatasetRow", "Feedback", "metrics", "Evaluation", "EvaluationRow", "ScoreFigures",
         "ScoreComparison", "RowDifference", "PairedDifference", "Replay", "ReplayedRow", "ReplayFigures",
     ),
-    "Optimisation": ("remote", "Optimization", "OptimizationProgress", "OptimizationResult", "TriedVersion"),
+    "Optimisation": ("Optimization", "OptimizationProgress", "OptimizationResult", "TriedVersion"),
     "Health": ("HealthReport", "Component", "Condition"),
     "Adapters": ("adapters", "AdapterInfo", "Capabilities"),
     "Settings": ("Settings",),
@@ -65,10 +65,11 @@ _INNER = {
 }  # fmt: skip
 #: Classes that only DSPex instantiates.
 _GIVEN = {
-    "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Dataset", "DatasetRow", "Evaluation",
-    "EvaluationRow", "Execution", "Feedback", "ModelCall", "Optimization", "OptimizationProgress", "OptimizationResult",
-    "PairedDifference", "ProgramSummary", "Replay", "ReplayFigures", "ReplayedRow", "Result", "Rollout",
-    "RowDifference", "ScoreComparison", "ScoreFigures", "Settings", "Signature", "ToolCall", "TriedVersion", "Version",
+    "Approval", "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Bundle", "Dataset",
+    "DatasetRow", "Evaluation", "EvaluationRow", "Execution", "Feedback", "ModelCall", "Optimization",
+    "OptimizationProgress", "OptimizationResult", "PairedDifference", "ProgramSummary", "Replay", "ReplayFigures",
+    "ReplayedRow", "Result", "Rollout", "RowDifference", "ScoreComparison", "ScoreFigures", "Settings", "Signature",
+    "ToolCall", "TriedVersion", "Version",
 }  # fmt: skip
 
 

@@ -26,7 +26,9 @@ its beginning. No event contains an input, an output, an argument of a tool or a
 _KINDS = {
     "signature_compilation": ("the inputs' signature was compiled", "fingerprint"),
     "input_validation": ("the inputs were validated", "bytes, duration_ms"),
-    "submitted": ("the execution was stored", "program, version, priority, (purpose)"),
+    "submitted": (
+        "the execution was stored", "program, version, (priority, or parent and depth of a child), (purpose)",
+    ),
     "claimed": ("a worker began an attempt", "worker"),
     "traced": ("the attempt is in this OpenTelemetry trace", "trace_id"),
     "adapter_execution": (

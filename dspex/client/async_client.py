@@ -192,12 +192,17 @@ class AsyncClient:
         metadata: Mapping[str, Any] | None = None,
         connection: AsyncConnection | None = None,
         stream: bool = False,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
+        dedup: bool | timedelta = False,
         version: str | None = None,
     ) -> AsyncExecution:
         """As :meth:`Client.submit`; ``connection`` is an AsyncConnection (psycopg) to the same database."""
         submit = partial(
             self._on_loop.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
-            timeout=timeout, metadata=metadata, stream=stream, version=version,
+            timeout=timeout, metadata=metadata, stream=stream, route=route, within=within, otherwise=otherwise,
+            dedup=dedup, version=version,
         )  # fmt: skip
         if connection is None:
             return self._of(await in_greenlet(submit))
@@ -247,12 +252,16 @@ class AsyncClient:
         metadata: Mapping[str, Any] | None = None,
         tenant: str | None = None,
         on_rejected: Callable[[Rejected], None] | None = None,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
+        dedup: bool | timedelta = False,
         version: str | None = None,
     ) -> AsyncBatch:
         """As :meth:`Client.submit_many`; ``rows`` may be asynchronous, and other rows are iterated in a thread."""
         begin = partial(
             self._client._submitter.begin, program, version=version, priority=priority, run_at=run_at,
-            metadata=metadata,
+            metadata=metadata, route=route, within=within, otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         taken, intake = await self._session.threads.run(begin)
         await store_all(

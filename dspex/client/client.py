@@ -47,7 +47,7 @@ from dspex.store.database import Database
 from dspex.store.improvement import dataset_rows, program_versions, rollouts
 from dspex.store.improvement.program_versions import Version
 from dspex.store.improvement.rollouts import Rollout
-from dspex.store.lifecycle import batches, executions
+from dspex.store.lifecycle import batches, bundles, executions
 from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.status import Status
 from dspex.store.partitions import moment
@@ -188,6 +188,10 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         connection: Connection | psycopg.Connection[Any] | None = None,
         stream: bool = False,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
+        dedup: bool | timedelta = False,
         version: str | None = None,
     ) -> Execution:
         """Store an execution and wake a worker for it. When this returns, it is in Postgres and will run.
@@ -203,6 +207,10 @@ class Client:
                              commit; a rollback removes it
         ``stream``           :meth:`Execution.stream` yields the model's text while the model writes it. The text goes
                              through Redis and stays there for some minutes
+        ``route``            how its model calls are made, in place of the program's ``route``; also ``within`` and
+                             ``otherwise``: see :class:`dspex.Program`
+        ``dedup``            return an execution of the same program version with equal inputs that completed (within
+                             this time) or is under way, if there is one: see :attr:`Execution.deduplicated`
         ``version``          a deployed version or an alias, in place of the current version
 
         Raises ValidationError (nothing was stored), RateLimited (nothing was stored: see
@@ -212,7 +220,8 @@ class Client:
         """
         row = self._submitter.submit(
             program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at, timeout=timeout,
-            metadata=metadata, connection=connection, stream=stream, version=version,
+            metadata=metadata, connection=connection, stream=stream, route=route, within=within, otherwise=otherwise,
+            dedup=dedup, version=version,
         )  # fmt: skip
         return Execution(self._session, row)
 
@@ -259,6 +268,10 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         tenant: str | None = None,
         on_rejected: Callable[[Rejected], None] | None = None,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
+        dedup: bool | timedelta = False,
         version: str | None = None,
     ) -> Batch:
         """Store an execution for each row, a thousand at a time, however many there are; workers begin at once.
@@ -277,8 +290,9 @@ class Client:
         many rows were stored.
         """
         taken, intake = self._submitter.begin(
-            program, version=version, priority=priority, run_at=run_at, metadata=metadata
-        )
+            program, version=version, priority=priority, run_at=run_at, metadata=metadata, route=route, within=within,
+            otherwise=otherwise, dedup=dedup,
+        )  # fmt: skip
         driver = self._session.driver
         given = chunks(given_rows(rows, as_frame(rows), intake.signature))
         complete(store_all(driver, intake, steps(driver, given), on_rejected or taken.rejected.append))

@@ -34,7 +34,8 @@ class Metrics:
 
     ``execution_time_ms`` is the time of the last attempt, ``queue_time_ms`` the time from due to claimed. Calls that
     were replayed from the journal count in ``replayed_lm_calls`` only, so tokens and cost are counted once.
-    ``cost_usd`` covers the calls whose price is known; ``unpriced_lm_calls`` is how many others there are. ``score`` is
+    ``cost_usd`` covers the calls whose price is known; ``unpriced_lm_calls`` is how many others there are.
+    ``saved_usd`` is how much more ordinary calls would have cost than those that went through batch APIs. ``score`` is
     what the metric of an evaluation gave its outputs.
     """
 
@@ -46,6 +47,7 @@ class Metrics:
     cost_usd: float | None = None
     replayed_lm_calls: int = 0
     unpriced_lm_calls: int = 0
+    saved_usd: float = 0.0
     score: float | None = None
 
     @classmethod

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -64,6 +64,7 @@ class Submitter:
         idempotency_key: str | None,
         connection: Connection | psycopg.Connection[Any] | None,
         stream: bool,
+        dedup: bool | timedelta = False,
         version: str | None = None,
         **options: Any,
     ) -> Row:
@@ -100,7 +101,11 @@ class Submitter:
                     inputs_hash=b"" if idempotency_key is None else _inputs_hash(submission.inputs),
                     pinned=route.pinned, rollout_id=route.rollout_id,
                 )  # fmt: skip
-                stored = self._insert(submission, connection, inputs)
+                if dedup is False:
+                    stored = self._insert(submission, connection, inputs)
+                else:
+                    refuse_dedup(route.program, submission)
+                    stored = self._insert_unless_equal(submission, dedup, connection)
                 if stored is not None:
                     traced.stored(stored["id"])
                     return stored
@@ -144,25 +149,52 @@ class Submitter:
         priority: int = 5,
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        purpose: Mapping[str, Any] | None = None,
+        dedup: bool | timedelta = False,
+        **given: Any,
     ) -> Intake:
-        """The intake of a batch. Raises ValidationError for options that no row could be submitted with."""
+        """The intake of a batch; ``given`` are timeout, purpose, route, within and otherwise. Raises ValidationError
+        for options that no row could be submitted with."""
+        faults = dedup_faults(dedup, None)
         options = self._session.preparer.options(
-            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, purpose=purpose
+            program, priority=priority, run_at=run_at, metadata=metadata, faults=faults, **given
         )
-        return Intake(batch, options, self._store)
+        if dedup is False:
+            return Intake(batch, options, self._store)
+        return Intake(batch, options, partial(self._store, equals=partial(with_equals, program=program, dedup=dedup)))
 
     def _insert(self, submission: Submission, connection: Connection | None, inputs: Mapping[str, Any]) -> Row | None:
-        """The row of the execution, stored now or before; None when new submits do not go to its version any more.
+        """The row of the execution, stored now or before; None when new submits do not go to its version any more."""
+        row = self._stored(submission, connection)
+        return self._earlier(submission, connection, inputs) if row is None else _new_row(submission, row.created_at)
+
+    def _insert_unless_equal(
+        self, submission: Submission, dedup: bool | timedelta, connection: Connection | None
+    ) -> Row | None:
+        """The row of an equal execution that is of use, or of this one, stored now. None as for :meth:`_insert`."""
+        session, key = self._session, dedup_key(submission)
+        keyed = submission._replace(key=key, inputs_hash=_inputs_hash(submission.inputs))
+        find_key = partial(executions.known_key, program=submission.program, key=key)
+        while True:
+            if (known := session.run(find_key, connection)) is not None:
+                id: UUID = known.execution_id
+                found = session.run(partial(executions.find, id=id), connection)
+                if found is not None and is_of_use(found, dedup):
+                    return {**found, "deduplicated": True}
+                release = partial(executions.release_key, program=submission.program, key=key, execution_id=id)
+                session.run(release, connection)
+            if (row := self._stored(keyed, connection)) is not None:
+                return _new_row(keyed, row.created_at)
+            if session.run(find_key, connection) is None:
+                return None  # the key is free: new submits do not go to this version any more
+
+    def _stored(self, submission: Submission, connection: Connection | None) -> Any:
+        """What the insert returned; None when nothing was stored.
 
         It shares a statement with what is submitted at the same time, unless ``connection`` has a transaction.
         """
         if connection is None:
-            row = self._session.connections.submit(submission)
-        else:
-            row = self._session.run(partial(executions.insert, submission=submission), connection)
-        return self._earlier(submission, connection, inputs) if row is None else _new_row(submission, row.created_at)
+            return self._session.connections.submit(submission)
+        return self._session.run(partial(executions.insert, submission=submission), connection)
 
     def _earlier(self, submission: Submission, connection: Connection | None, inputs: Mapping[str, Any]) -> Row | None:
         """The row that was stored before with this key or id, if any."""

@@ -63,6 +63,7 @@ def rotate(
     groups = chain(
         _executions(database, keyring, group_rows, done),
         _calls(database, keyring, group_rows, done),
+        _parked(database, keyring, group_rows, done),
         _feedback(database, keyring, group_rows, done),
         _dataset_rows(database, keyring, group_rows, done),
     )
@@ -97,6 +98,21 @@ def _calls(database: Database, keyring: Keyring, most: int, done: Rotated) -> It
     while rows := _in_transaction(database, group):
         last = rows[-1]
         after = (last["execution_id"], bytes(last["request_hash"]), last["occurrence"], last["attempt"])
+        yield done.rows + done.unreadable
+
+
+def _parked(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
+    after: tuple[UUID, bytes, int] = (_FIRST, b"", -1)
+
+    def group(connection: Connection) -> Sequence[RowMapping]:
+        rows = resealing.stale_parked(connection, keyring.primary, after, most)
+        resealed = list(_resealed(rows, resealing.PARKED_COLUMNS, _place_of_parked, keyring, done))
+        _write(connection, resealing.write_parked, resealed, done)
+        return rows
+
+    while rows := _in_transaction(database, group):
+        last = rows[-1]
+        after = (last["execution_id"], bytes(last["request_hash"]), last["occurrence"])
         yield done.rows + done.unreadable
 
 

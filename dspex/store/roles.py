@@ -29,7 +29,8 @@ LOGIN_EXAMPLE = f"CREATE ROLE my_app LOGIN IN ROLE {PRODUCER};\n\\password my_ap
 #: The columns that a submit writes; workers write the others.
 _SUBMITTED = (
     "id, program, version, status, priority, attempt, max_attempts, timeout_seconds, batch_id, batch_index, "
-    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, purpose, audit_seq, audit_hash"
+    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, same_as, purpose, audit_seq, "
+    "audit_hash"
 )
 #: The columns that change when an execution is cancelled, queued again, or taken back from the queue.
 _STEERED = (
@@ -53,7 +54,7 @@ WRITES: Mapping[str, Mapping[str, str]] = {
         "datasets": "INSERT",
         "dataset_rows": "INSERT",
         "budgets": "INSERT (program, limit_usd)",
-        "idempotency_keys": "INSERT",
+        "idempotency_keys": "INSERT, DELETE",
         "executions": f"INSERT ({_SUBMITTED}), UPDATE ({_STEERED})",
         "audit_events": "INSERT",
         "parked_calls": "UPDATE (decision), DELETE",
@@ -66,7 +67,9 @@ WRITES: Mapping[str, Mapping[str, str]] = {
         "budget_reservations": "INSERT, DELETE",
         "program_starts": "INSERT, DELETE",
         "idempotency_keys": "DELETE",
-        "executions": f"UPDATE ({_STEERED}, {_RUN})",
+        "executions": f"INSERT ({_SUBMITTED}, {_CHILD}), UPDATE ({_STEERED}, {_RUN})",
+        "parked_calls": "INSERT, UPDATE, DELETE",
+        "bundles": "INSERT, UPDATE, DELETE",
         "lm_calls": "INSERT, UPDATE (rejected)",
         "audit_events": "INSERT",
         "workers": "INSERT, UPDATE, DELETE",

@@ -35,8 +35,8 @@ class RowOptions:
     """The validated options that all rows of one submit share.
 
     ``bounds`` limit the inputs of each row. ``sealing`` is None unless the program has sealed fields. ``metadata`` is
-    JSON text, and so is ``purpose``. ``events_around`` is the text of the first audit events, before and
-    after the numbers that differ by row.
+    JSON text, and so is ``purpose``; ``route`` is None where it is the program's. ``events_around`` is the text of the
+    first audit events, before and after the numbers that differ by row.
     """
 
     program: Program
@@ -112,6 +112,9 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
         purpose: Mapping[str, Any] | None = None,
         faults: Sequence[FieldError] = (),
     ) -> Submission:
@@ -120,8 +123,8 @@ class Preparer:
         if not isinstance(inputs, Mapping):
             wrong.append(FieldError("inputs", "a mapping of field names to values", type(inputs).__name__))
         options = self.options(
-            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, purpose=purpose,
-            faults=wrong,
+            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, route=route, within=within,
+            otherwise=otherwise, purpose=purpose, faults=wrong,
         )  # fmt: skip
         return prepare_row(options, inputs, uuid7())
 
@@ -133,6 +136,9 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        route: str | None = None,
+        within: str | float | None = None,
+        otherwise: str | None = None,
         purpose: Mapping[str, Any] | None = None,
         faults: Sequence[FieldError] = (),
     ) -> RowOptions:
@@ -157,7 +163,7 @@ class Preparer:
         around = _events_around(program, priority, purpose)
         sealing = self._sealing if self._sealing.covers(program.signature) else None
         stored = None if purpose is None else json.dumps(purpose)
-        return RowOptions(program, self.bounds, sealing, priority, run_at, seconds, kept, around, stored)
+        return RowOptions(program, self.bounds, sealing, priority, run_at, seconds, kept, own_route, around, stored)
 
     def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
         if metadata is None:

@@ -20,7 +20,7 @@ from dspex.settings import Settings
 from workers.adapters.import_record import ended_processes, recorded
 from workers.adapters.setups import run_setups
 
-__all__ = ["allow_packages", "allowed_packages", "load"]
+__all__ = ["allow_packages", "allowed_packages", "is_worker", "load"]
 
 #: A version whose import ended so many processes is not imported any more. One may have ended by chance.
 DEATHS_MOST = 2
@@ -33,6 +33,11 @@ def allow_packages(packages: Collection[str]) -> None:
     """From now on this process allows code from these packages, and from no other."""
     global _allowed  # noqa: PLW0603
     _allowed = tuple(packages)
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker."""
+    return _allowed is not None
 
 
 def allowed_packages() -> Collection[str]:

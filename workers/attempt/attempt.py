@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from dspex.program.calls.routes import CallsRoute
 from dspex.program.improvement.purpose import Purpose
 from dspex.program.program import Program
 from dspex.sealing.values import SealedAttempt, Sealing
@@ -73,7 +74,10 @@ class Attempt:
         self._leave_slot = leave_slot
         self.work = Supervised(host(self))
 
-    def open(self, program: Program, sealing: Sealing, limits: CallLimits | None, purpose: Purpose = NO_PURPOSE) -> Run:
+    def open(
+        self, program: Program, sealing: Sealing, limits: CallLimits | None, children: Children | None = None,
+        purpose: Purpose = NO_PURPOSE,
+    ) -> Run:  # fmt: skip
         """Open the inputs. Returns the attempt as adapters and actions see it.
 
         Raises EncryptionError for inputs that this worker cannot open.
@@ -92,9 +96,11 @@ class Attempt:
             keeps_requests=program.record == "full",
             shows_content=program.keeps_answers and self.sealed is None,
         )
+        waits = AttemptWaits(self.journal, self.trail, self.parking, children, depth=claimed.depth, sealed=self.sealed)
+        route = program.calls_route if claimed.route is None else CallsRoute.read(claimed.route)
         return Run(
-            claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, self._visible(),
-            extra=self.extra, traced={} if purpose.trace else None, temperature=purpose.temperature,
+            claimed.id, claimed.attempt, program, inputs, calls, self.trail, self.deadline, self._visible(), waits,
+            route, extra=self.extra, traced={} if purpose.trace else None, temperature=purpose.temperature,
             leave_slot=self._leave_slot,
         )  # fmt: skip
 

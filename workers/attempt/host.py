@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, cast
+from uuid import UUID
 
 import psycopg
 
@@ -159,14 +160,21 @@ class Host:
         claimed, trail = attempt.claimed, attempt.trail
         purpose = Purpose.read(claimed.purpose)
         if claimed.attempt > 1:
-            attempt.journal.recall(await self._ledger.calls(claimed.id))
+            stored, waited_for = await asyncio.gather(
+                self._ledger.calls(claimed.id), self._ledger.waited_for(claimed.id)
+            )
+            attempt.journal.recall(stored)
+            attempt.journal.recall_waits(waited_for)
         program = await self._program(claimed.program, claimed.version)
         # The requests of sealed executions are hashed with a secret of their own, so that none finds an answer there.
         if purpose.replay is not None and not self._sealing.covers(program.signature):
             attempt.journal.lend(await self._ledger.calls(purpose.replay))
-        run = attempt.open(program, self._sealing, self._permits.of(program, purpose.budget), purpose)
+        limits = self._permits.of(program, purpose.budget)
+        run = attempt.open(program, self._sealing, limits, self._children, purpose)
         metric = None if purpose.metric is None else await self._metric(run, purpose)
-        if program.actions or metric is not None:
+        if claimed.same_as is not None and (taken := await self._taken_over(run, attempt, claimed.same_as)) is not None:
+            values, adapter = taken
+        elif program.actions or metric is not None:
             values, adapter = await self._with_actions(run, attempt, metric)
         else:
             values, adapter = await self._outputs(run, attempt)
@@ -176,6 +184,20 @@ class Host:
         encoded = program.signature.encode("outputs", values)
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
         return Hosted(encoded.decode(), adapter)
+
+    async def _taken_over(self, run: Run, attempt: Attempt, id: UUID) -> tuple[Mapping[str, Any], str] | None:
+        """The outputs of the equal execution once it completed; None when it has none. Waits for it, and the attempt is
+        left."""
+        equal = await self._ledger.equal(id)
+        if equal is None or (equal.status.is_final and equal.status is not Status.COMPLETED) or equal.is_cancelling:
+            return None
+        if equal.result is None:
+            hashed = hashlib.sha256(f"equal:{id}".encode()).digest()
+            occurrence = attempt.journal.begin(hashed)
+            await attempt.parking.wait(ParkedCall(hashed, occurrence, "child", run.program.name, child_id=id))
+        attempt.trail.record("deduplicated", execution=str(id))
+        values = self._sealing.values(run.program.signature, "outputs", str(equal.result), id)
+        return values, equal.adapter_used or ""
 
     async def _metric(self, run: Run, purpose: Purpose) -> BoundMetric:
         """The metric that scores the outputs, with its row of the dataset: all that can be missing is found before

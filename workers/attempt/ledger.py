@@ -26,8 +26,8 @@ from dspex.store import programs
 from dspex.store.array_text import array, text_array
 from dspex.store.audit_chain import encode_events
 from dspex.store.improvement import dataset_rows
-from dspex.store.lifecycle import control, executions, lm_calls
-from dspex.store.lifecycle.executions import Claimed, Settlement
+from dspex.store.lifecycle import control, executions, lm_calls, parked
+from dspex.store.lifecycle.executions import Claimed, Equal, Settlement
 from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.parked import KnownCall, Park
 from dspex.store.lifecycle.status import Status
@@ -209,6 +209,11 @@ class Ledger:
         """The version of a program as it is stored."""
         rows = await self._reads.add((programs.LOAD, {"name": name, "version": version}))
         return StoredProgram(name, version, rows[0][0]) if rows else None
+
+    async def current_program(self, name: str) -> StoredProgram | None:
+        """The current version of a program as it is stored."""
+        rows = await self._reads.add((programs.LOAD_CURRENT, {"name": name}))
+        return StoredProgram(name, *rows[0]) if rows else None
 
     async def dataset_row(self, id: UUID, index: int) -> str | None:
         """The content of a dataset's row as JSON text."""

@@ -45,6 +45,10 @@ class AttemptJournal:
         # Numbers are given as calls begin, so that a replay keeps their order; a call that fails leaves a gap.
         self._next: defaultdict[bytes, int] = defaultdict(int)
         self._calls: list[LMCall] = []
+        #: The calls that earlier attempts waited for and that have no answer: all, and those not asked for again.
+        self._waits: list[KnownCall] = []
+        self._unasked: defaultdict[bytes, deque[KnownCall]] = defaultdict(deque)
+        self._current: dict[tuple[bytes, int], KnownCall] = {}
         self._lent: list[LMCall] = []
         self._borrowed: list[LMCall] = []
         self._given: set[bytes] = set()
@@ -162,9 +166,9 @@ class AttemptJournal:
     def totals(self) -> dict[str, Any]:
         """The use of all attempts of the execution together. Replays count under their own name only; what the answers
         of another execution cost there is ``lent``."""
-        own = _totals(self._model_calls)
+        calls = self._model_calls
         lent = {"lent": _totals(self._borrowed)} if self._borrowed else {}
-        return {**own, "replayed_lm_calls": self.replayed, **lent}
+        return {**_totals(calls), "replayed_lm_calls": self.replayed, **self._saved(calls), **lent}
 
     @staticmethod
     def _saved(calls: Sequence[LMCall]) -> dict[str, float]:

@@ -35,7 +35,7 @@ GROUP BY version ORDER BY min(id::text)
 
 _UNFINISHED = text("""
 SELECT id FROM dspex.executions
-WHERE program = :program AND id > :since AND purpose ->> 'job' = :job AND status IN ('queued', 'running')
+WHERE program = :program AND id > :since AND purpose ->> 'job' = :job AND status IN ('queued', 'running', 'waiting')
     AND cancel_requested_at IS NULL ORDER BY id LIMIT :most
 """)
 

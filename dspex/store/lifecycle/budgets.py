@@ -26,9 +26,11 @@ __all__ = [
     "charge_waits",
     "find",
     "open_budget",
+    "release_waits",
     "reserve_parameters",
     "settle_parameters",
     "spent",
+    "wait_reservation",
 ]
 
 
@@ -67,7 +69,7 @@ WITH asked AS (
     FROM dspex.budgets b LEFT JOIN dspex.programs p ON p.name = b.program
     WHERE b.program IN (SELECT program FROM asked) ORDER BY b.program FOR UPDATE OF b
 ), judged AS MATERIALIZED (
-    SELECT a.id, a.program, a.usd, b.spent_usd, b.limit_usd,
+    SELECT a.id, a.program, a.usd, a.owner, b.spent_usd, b.limit_usd,
         EXISTS (SELECT FROM dspex.budget_reservations r WHERE r.id = a.id) -- by an earlier attempt of this statement
             OR b.limit_usd IS NULL OR b.spent_usd + b.reserved_usd
             + sum(a.usd) OVER (PARTITION BY a.program ORDER BY a.place) <= b.limit_usd AS granted,

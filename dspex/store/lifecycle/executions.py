@@ -77,6 +77,8 @@ class Submission(NamedTuple):
     traceparent: str | None = None
     key: str | None = None
     inputs_hash: bytes = b""
+    route: str | None = None
+    same_as: UUID | None = None
     pinned: bool = False
     rollout_id: UUID | None = None
     purpose: str | None = None
@@ -106,10 +108,10 @@ WITH patience AS MATERIALIZED (
     FROM patience, unnest(%(ids)s::uuid[], %(programs)s::text[], %(versions)s::text[], %(inputs)s::text[],
         %(events)s::text[], %(priorities)s::int[], %(max_attempts)s::int[], %(timeouts)s::float8[],
         %(run_ats)s::timestamptz[], %(metadata)s::text[], %(publish)s::bool[], %(stream)s::bool[],
-        %(traceparents)s::text[], %(keys)s::text[], %(inputs_hashes)s::bytea[], %(submission_hashes)s::bytea[],
-        %(pinned)s::bool[], %(rollout_ids)s::uuid[], %(purposes)s::text[])
+        %(traceparents)s::text[], %(keys)s::text[], %(routes)s::text[], %(inputs_hashes)s::bytea[],
+        %(submission_hashes)s::bytea[], %(pinned)s::bool[], %(rollout_ids)s::uuid[], %(purposes)s::text[])
         AS g (id, program, version, inputs, events, priority, max_attempts, timeout_seconds, run_at, metadata, publish,
-            stream, traceparent, key, inputs_hash, submission_hash, pinned, rollout_id, purpose)
+            stream, traceparent, key, route, inputs_hash, submission_hash, pinned, rollout_id, purpose)
     JOIN dspex.programs p ON p.name = g.program AND {_IS_ROUTED}
 ), keyed AS (
     INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
@@ -121,10 +123,10 @@ WITH patience AS MATERIALIZED (
     FROM (SELECT DISTINCT program FROM given WHERE direct) d
 ), inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
-        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, purpose, audit_seq, audit_hash)
+        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, purpose, audit_seq, audit_hash)
     SELECT g.id, g.program, g.version, 'queued', g.priority, 0, g.max_attempts, g.timeout_seconds,
         now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= {DIRECT_MOST} THEN now() END,
-        g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.purpose::json,
+        g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.route, g.purpose::json,
         1, dspex.audit_hash('', g.id, 1, 0, now(), g.submission_hash, NULL, g.events)
     FROM given g LEFT JOIN waiting w ON w.program = g.program
     WHERE g.key IS NULL OR g.id IN (SELECT execution_id FROM keyed)
@@ -178,7 +180,8 @@ def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str]:
     plain = {"ids": "id", "priorities": "priority", "max_attempts": "max_attempts", "timeouts": "timeout_seconds",
              "publish": "publish", "stream": "stream", "pinned": "pinned"}  # fmt: skip
     texts = {"programs": "program", "versions": "version", "inputs": "inputs", "events": "events",
-             "metadata": "metadata", "traceparents": "traceparent", "keys": "key", "purposes": "purpose"}  # fmt: skip
+             "metadata": "metadata", "traceparents": "traceparent", "keys": "key",
+             "routes": "route", "purposes": "purpose"}  # fmt: skip
     return {
         **{name: array(columns[column]) for name, column in plain.items()},
         **{name: text_array(columns[column]) for name, column in texts.items()},
@@ -214,9 +217,9 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
     events: list[str] = []
     try:
         with cursor.copy(
-            "COPY dspex.executions (id, batch_index, inputs, audit_hash, program, version, priority, max_attempts,"
-            " timeout_seconds, run_at, metadata, traceparent, batch_id, created_at, status, attempt, audit_seq,"
-            " purpose) FROM STDIN"
+            "COPY dspex.executions (id, batch_index, inputs, audit_hash, same_as, program, version, priority,"
+            " max_attempts, timeout_seconds, run_at, metadata, traceparent, route, batch_id, created_at, status,"
+            " attempt, audit_seq, purpose) FROM STDIN"
         ) as rows:
             for begin in range(0, len(submissions), WRITE_ROWS):
                 rows.write("".join(_lines(submissions[begin : begin + WRITE_ROWS], now, events)))
@@ -241,7 +244,7 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
         digest = "\\\\x" + entry_hash(b"", id, 1, 0, now, s.events, submission_hash=submitted).hex()
         events.append(f"{id}\t{escaped(s.events)}\t\\\\x{submitted.hex()}\t{digest}\t1\t0\t{now}\n")
         own = (s.program, s.version, s.priority, s.max_attempts, s.timeout_seconds, s.run_at or now, s.metadata,
-               s.traceparent, s.batch_id, now, "queued", 0, 1, s.purpose)  # fmt: skip
+               s.traceparent, s.route, s.batch_id, now, "queued", 0, 1, s.purpose)  # fmt: skip
         if own != shared:
             shared, rest = own, "\t".join(map(field, own))
         yield f"{id}\t{field(s.batch_index)}\t{escaped(s.inputs)}\t{digest}\t{field(s.same_as)}\t{rest}\n"
@@ -277,7 +280,8 @@ WITH wanted AS MATERIALIZED (
     WHERE p.per_minute IS NOT NULL GROUP BY c.program
 )
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, purpose
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route,
+    same_as, purpose
 FROM claimed, logged
 """
 
@@ -292,7 +296,8 @@ WHERE id = %(id)s AND lost_attempts >= 2 AND dispatched_at IS NOT NULL
 # The executions of a claim whose reply was lost with the connection: they belong to this worker already.
 ADOPT = """
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
-    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, purpose
+    worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route,
+    same_as, purpose
 FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'running' AND worker_id = %(worker_id)s
 """
 
@@ -315,7 +320,34 @@ class Claimed(NamedTuple):
     stream: bool = False
     traceparent: str | None = None
     in_batch: bool = False
+    deadline_at: datetime | None = None
+    parent_id: UUID | None = None
+    depth: int = 0
+    route: str | None = None
+    same_as: UUID | None = None
     purpose: Mapping[str, Any] | None = None
+
+    @property
+    def allowed_seconds(self) -> float:
+        """How long the attempt may take: less than its timeout if its time went on while it was parked."""
+        if self.deadline_at is None:
+            return self.timeout_seconds
+        return max((self.deadline_at - self.started_at).total_seconds(), 0.0)
+
+
+class Equal(NamedTuple):
+    """An execution that others take their outputs from: a row of EQUAL. ``result`` is JSON text."""
+
+    status: Status
+    result: str | None
+    adapter_used: str | None
+    is_cancelling: bool
+
+
+#: For psycopg.
+EQUAL = """
+SELECT status, result::text, adapter_used, cancel_requested_at IS NOT NULL FROM dspex.executions WHERE id = %(id)s
+"""
 
 
 # An execution for which a cancel was requested does not go back to the queue.

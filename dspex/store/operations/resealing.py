@@ -24,14 +24,18 @@ __all__ = [
     "stale_dataset_rows",
     "stale_executions",
     "stale_feedback",
+    "stale_parked",
     "write_calls",
     "write_dataset_rows",
     "write_executions",
     "write_feedback",
+    "write_parked",
 ]
 
 EXECUTION_COLUMNS = ("inputs", "result", "error", "action_results")
 CALL_COLUMNS = ("response",)
+PARKED_COLUMNS = ("request",)
+_PARKED_KEY = ("execution_id", "request_hash", "occurrence")
 #: Of feedback and of rows of datasets.
 CONTENT_COLUMNS = ("content",)
 _CALL_KEY = ("execution_id", "request_hash", "occurrence", "attempt")
@@ -43,6 +47,7 @@ _OF_EXECUTION = "concat_ws(' ', inputs::text, result::text, error::text, action_
 _COUNT = text(f"""
 SELECT (SELECT count(*) FROM dspex.executions WHERE {_OF_EXECUTION})
      + (SELECT count(*) FROM dspex.lm_calls WHERE response::text ~ :stale)
+     + (SELECT count(*) FROM dspex.parked_calls WHERE request::text ~ :stale)
      + (SELECT count(*) FROM dspex.feedback WHERE content::text ~ :stale)
      + (SELECT count(*) FROM dspex.dataset_rows WHERE content::text ~ :stale)
 """)  # noqa: S608 - from this file only

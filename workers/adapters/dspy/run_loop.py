@@ -82,6 +82,13 @@ class RunLoop:
         finally:
             self._asked.discard(asked)
 
+    def post(self, do: Callable[[], None]) -> None:
+        """Have the loop do something that takes no time; from any thread."""
+        if self.is_here:
+            do()
+        else:
+            self._loop.call_soon_threadsafe(do)
+
     @property
     def is_over(self) -> bool:
         """Whether the run is over, and makes no call any more."""

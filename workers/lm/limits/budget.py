@@ -64,11 +64,7 @@ class Budgets:
         known.
         """
         if expected.cost_usd is None:
-            raise ModelError(
-                f"{program!r} has a budget, and the price of model {model!r} is not known: no call is made. "
-                "Use a model with a known price, or no budget (limits.max_cost_usd, budget_usd)",
-                code="price_unknown", retryable=False, model=model,
-            )  # fmt: skip
+            raise _price_unknown(program, model)
         reservation = Reservation(uuid7(), program, expected.cost_usd)
         reserving = self._reserve.add(reservation)
         cost: float | None = 0.0
@@ -115,8 +111,8 @@ class Budgets:
 
 def _price_unknown(program: str, model: str) -> ModelError:
     return ModelError(
-        f"program {program!r} has a budget, and the price of model {model!r} is not known: no call is made. "
-        "Use a model with a known price, or deploy it without limits.max_cost_usd",
+        f"{program!r} has a budget, and the price of model {model!r} is not known: no call is made. "
+        "Use a model with a known price, or no budget (limits.max_cost_usd, budget_usd)",
         code="price_unknown", retryable=False, model=model,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
 from workers.actions.scoring import score_of
 from workers.adapters.dspy.engine_bridge import HostedRun, current_run
 from workers.adapters.dspy.improvement.metric_calls import load_metric
-from workers.adapters.dspy.improvement.remote_module import HOPELESS, BudgetSpent, JobEnds, Rollouts, remote_module
+from workers.adapters.dspy.improvement.remote_states import HOPELESS, BudgetSpent, JobEnds, Rollouts, remote_module
 from workers.adapters.user_code import allowed_packages, load
 from workers.attempt.sync_threads import run_apart
 
