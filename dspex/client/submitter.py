@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -165,7 +166,7 @@ class Submitter:
     def _insert(self, submission: Submission, connection: Connection | None, inputs: Mapping[str, Any]) -> Row | None:
         """The row of the execution, stored now or before; None when new submits do not go to its version any more."""
         row = self._stored(submission, connection)
-        return self._earlier(submission, connection, inputs) if row is None else _new_row(submission, row.created_at)
+        return self._earlier(submission, connection, inputs) if row is None else row
 
     def _insert_unless_equal(
         self, submission: Submission, dedup: bool | timedelta, connection: Connection | None
@@ -183,18 +184,21 @@ class Submitter:
                 release = partial(executions.release_key, program=submission.program, key=key, execution_id=id)
                 session.run(release, connection)
             if (row := self._stored(keyed, connection)) is not None:
-                return _new_row(keyed, row.created_at)
+                return row
             if session.run(find_key, connection) is None:
                 return None  # the key is free: new submits do not go to this version any more
 
-    def _stored(self, submission: Submission, connection: Connection | None) -> Any:
-        """What the insert returned; None when nothing was stored.
+    def _stored(self, submission: Submission, connection: Connection | None) -> Row | None:
+        """The row of the execution, stored now; None when nothing was stored.
 
         It shares a statement with what is submitted at the same time, unless ``connection`` has a transaction.
         """
+        submitted_at = time.monotonic()
         if connection is None:
-            return self._session.connections.submit(submission)
-        return self._session.run(partial(executions.insert, submission=submission), connection)
+            row = self._session.connections.submit(submission)
+        else:
+            row = self._session.run(partial(executions.insert, submission=submission), connection)
+        return None if row is None else _new_row(submission, row.created_at, submitted_at)
 
     def _earlier(self, submission: Submission, connection: Connection | None, inputs: Mapping[str, Any]) -> Row | None:
         """The row that was stored before with this key or id, if any."""

@@ -96,11 +96,15 @@ DIRECT_MOST, UNSERVED_MOST = 1000, 100
 _IS_ROUTED = """CASE WHEN g.pinned THEN EXISTS (
             SELECT FROM dspex.program_versions v WHERE v.name = g.program AND v.version = g.version)
         ELSE p.rollout_id IS NOT DISTINCT FROM g.rollout_id AND g.version IN (p.version, p.rollout_version) END"""
-# Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock. Of each
-# program at most DIRECT_MOST executions are dispatched and not claimed, including what this statement dispatches.
+# Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock.
+# ``direct_most`` of each program may be dispatched and not claimed, including what this statement dispatches.
 _INSERT = f"""
 WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(%(lock_timeout)s, current_setting('lock_timeout')), true)
+), fleet AS MATERIALIZED (
+    SELECT count(*)::int AS workers, coalesce(min(concurrency), 0) AS smallest,
+        CASE count(*) WHEN 0 THEN {UNSERVED_MOST} ELSE least(sum(concurrency), {DIRECT_MOST}) END AS direct_most
+    FROM dspex.workers WHERE stopped_at IS NULL AND state = 'running'
 ), given AS MATERIALIZED (
     SELECT g.*, g.publish AND coalesce(g.run_at, now()) <= now() AND p.paused_at IS NULL AND p.concurrency IS NULL
             AND p.per_minute IS NULL AS direct,
@@ -119,16 +123,16 @@ WITH patience AS MATERIALIZED (
     ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
 ), waiting AS (
     SELECT d.program, (SELECT count(*) FROM (SELECT FROM dspex.executions e WHERE e.program = d.program
-        AND e.status = 'queued' AND e.dispatched_at IS NOT NULL LIMIT {DIRECT_MOST}) w) AS count
+        AND e.status = 'queued' AND e.dispatched_at IS NOT NULL LIMIT (SELECT direct_most FROM fleet)) w) AS count
     FROM (SELECT DISTINCT program FROM given WHERE direct) d
 ), inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
         created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, purpose, audit_seq, audit_hash)
     SELECT g.id, g.program, g.version, 'queued', g.priority, 0, g.max_attempts, g.timeout_seconds,
-        now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= {DIRECT_MOST} THEN now() END,
+        now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= f.direct_most THEN now() END,
         g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.route, g.purpose::json,
         1, dspex.audit_hash('', g.id, 1, 0, now(), g.submission_hash, NULL, g.events)
-    FROM given g LEFT JOIN waiting w ON w.program = g.program
+    FROM given g CROSS JOIN fleet f LEFT JOIN waiting w ON w.program = g.program
     WHERE g.key IS NULL OR g.id IN (SELECT execution_id FROM keyed)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at, dispatched_at, audit_hash

@@ -34,7 +34,11 @@ REQUESTS = [
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["desk_answers", "desk_agent", "desk_triage"]
+    parser = argparse.ArgumentParser("support_desk")
+    parser.add_argument("programs", nargs="*", default=["desk_answers", "desk_agent", "desk_triage"])
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N texts of each program")
+    options = parser.parse_args()
+    wanted, first = options.programs, options.first
     with stop_on_signals(), stack(), dspex.Client() as client:
         for program in (programs.answers, programs.agent, programs.triage):
             client.deploy(program)
