@@ -37,6 +37,7 @@ _SECTIONS = {
     ),
     "Audit trail": ("AuditTrail", "AuditEvent"),
     "Batches": ("Batch", "AsyncBatch", "Progress", "BatchSummary", "Rejected"),
+    "Schedules": ("Schedule",),
     "Versions": ("Version", "Rollout", "Guard"),
     "Datasets and evaluations": (
         "Dataset", "DatasetRow", "Feedback", "metrics", "Evaluation", "EvaluationRow", "ScoreFigures",
@@ -68,8 +69,8 @@ _GIVEN = {
     "Approval", "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Bundle", "Dataset",
     "DatasetRow", "Evaluation", "EvaluationRow", "Execution", "Feedback", "ModelCall", "Optimization",
     "OptimizationProgress", "OptimizationResult", "PairedDifference", "ProgramSummary", "Replay", "ReplayFigures",
-    "ReplayedRow", "Result", "Rollout", "RowDifference", "ScoreComparison", "ScoreFigures", "Settings", "Signature",
-    "ToolCall", "TriedVersion", "Version",
+    "ReplayedRow", "Result", "Rollout", "RowDifference", "Schedule", "ScoreComparison", "ScoreFigures", "Settings",
+    "Signature", "ToolCall", "TriedVersion", "Version",
 }  # fmt: skip
 
 

@@ -168,6 +168,9 @@ class AsyncClient:
     paused = _awaited(Client.paused)
     verify_audit = _in_thread(Client.verify_audit)
     progress = _awaited(Client.progress)
+    schedule = _awaited(Client.schedule)
+    schedules = _awaited(Client.schedules)
+    unschedule = _awaited(Client.unschedule)
     dataset = _in_thread(Client.dataset)
     datasets = _in_thread(Client.datasets)
     evaluate = _in_thread(Client.evaluate)
@@ -192,6 +195,8 @@ class AsyncClient:
         metadata: Mapping[str, Any] | None = None,
         connection: AsyncConnection | None = None,
         stream: bool = False,
+        tenant: str | None = None,
+        webhook: str | None = None,
         route: str | None = None,
         within: str | float | None = None,
         otherwise: str | None = None,
@@ -201,8 +206,8 @@ class AsyncClient:
         """As :meth:`Client.submit`; ``connection`` is an AsyncConnection (psycopg) to the same database."""
         submit = partial(
             self._on_loop.submit, program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at,
-            timeout=timeout, metadata=metadata, stream=stream, route=route, within=within, otherwise=otherwise,
-            dedup=dedup, version=version,
+            timeout=timeout, metadata=metadata, stream=stream, tenant=tenant, webhook=webhook, route=route,
+            within=within, otherwise=otherwise, dedup=dedup, version=version,
         )  # fmt: skip
         if connection is None:
             return self._of(await in_greenlet(submit))
@@ -261,7 +266,7 @@ class AsyncClient:
         """As :meth:`Client.submit_many`; ``rows`` may be asynchronous, and other rows are iterated in a thread."""
         begin = partial(
             self._client._submitter.begin, program, version=version, priority=priority, run_at=run_at,
-            metadata=metadata, route=route, within=within, otherwise=otherwise, dedup=dedup,
+            metadata=metadata, tenant=tenant, route=route, within=within, otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         taken, intake = await self._session.threads.run(begin)
         await store_all(

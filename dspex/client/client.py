@@ -21,6 +21,7 @@ from dspex.client.improvement.evaluation import Evaluation
 from dspex.client.improvement.evaluation_submit import find_evaluation, find_evaluations, submit_evaluation
 from dspex.client.improvement.optimization import Optimization, find_optimization, submit_optimization
 from dspex.client.improvement.replayed_executions import Replay, submit_replay
+from dspex.client.recurring.schedule import Schedule, Schedules
 from dspex.client.result import Result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
@@ -188,6 +189,8 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         connection: Connection | psycopg.Connection[Any] | None = None,
         stream: bool = False,
+        tenant: str | None = None,
+        webhook: str | None = None,
         route: str | None = None,
         within: str | float | None = None,
         otherwise: str | None = None,
@@ -207,6 +210,9 @@ class Client:
                              commit; a rollback removes it
         ``stream``           :meth:`Execution.stream` yields the model's text while the model writes it. The text goes
                              through Redis and stays there for some minutes
+        ``tenant``           whose execution it is: 1 to 64 of the characters A-Z a-z 0-9 _ . -
+        ``webhook``          an address to which the outcome is posted, signed, once it is final: by a running
+                             `dspex serve`
         ``route``            how its model calls are made, in place of the program's ``route``; also ``within`` and
                              ``otherwise``: see :class:`dspex.Program`
         ``dedup``            return an execution of the same program version with equal inputs that completed (within
@@ -220,8 +226,8 @@ class Client:
         """
         row = self._submitter.submit(
             program, inputs, idempotency_key=idempotency_key, priority=priority, run_at=run_at, timeout=timeout,
-            metadata=metadata, connection=connection, stream=stream, route=route, within=within, otherwise=otherwise,
-            dedup=dedup, version=version,
+            metadata=metadata, connection=connection, stream=stream, tenant=tenant, webhook=webhook, route=route,
+            within=within, otherwise=otherwise, dedup=dedup, version=version,
         )  # fmt: skip
         return Execution(self._session, row)
 
@@ -290,7 +296,8 @@ class Client:
         many rows were stored.
         """
         taken, intake = self._submitter.begin(
-            program, version=version, priority=priority, run_at=run_at, metadata=metadata, route=route, within=within,
+            program, version=version, priority=priority, run_at=run_at, metadata=metadata, tenant=tenant, route=route,
+            within=within,
             otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         driver = self._session.driver
@@ -336,6 +343,42 @@ class Client:
         row of the batch is stored.
         """
         return Batch(self._session, self._session.batch_rows(_uuid(id, "a batch")))
+
+    def schedule(
+        self,
+        name: str,
+        *,
+        program: str,
+        inputs: Mapping[str, Any],
+        cron: str,
+        timezone: str = "UTC",
+        missed: str = "run_once",
+        priority: int = 5,
+        metadata: Mapping[str, Any] | None = None,
+        tenant: str | None = None,
+    ) -> Schedule:
+        """Submit a program at the times of a cron expression; replaces the schedule of this name.
+
+        ``cron``      minute, hour, day of the month, month, day of the week: ``"0 7 * * 1-5"``
+        ``timezone``  whose clock the times are read on, also when it is put forward or back: ``"Europe/Berlin"``
+        ``missed``    what becomes of due times that passed while no `dspex serve` ran: ``"run_once"``, one execution
+                      for all of them, or ``"skip"``
+
+        Each due time is submitted once, by any running `dspex serve`. Raises ValidationError, also for a program with
+        secret fields, and ProgramNotFound.
+        """
+        return self._schedules.set(
+            name, program=program, inputs=inputs, cron=cron, timezone=timezone, missed=missed, priority=priority,
+            metadata=metadata, tenant=tenant,
+        )  # fmt: skip
+
+    def schedules(self) -> Sequence[Schedule]:
+        """The schedules by name, each with its next due time and its last execution."""
+        return self._schedules.all()
+
+    def unschedule(self, name: str) -> bool:
+        """Remove a schedule. Its executions stay. False when there is none of this name."""
+        return self._schedules.remove(name)
 
     # -------------------------------------------------------------------------------------------------- improve
 
@@ -502,6 +545,7 @@ class Client:
         batch: UUID | str | None = None,
         error: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tenant: str | None = None,
         feedback: str | None = None,
         internal: bool = False,
         before: UUID | str | None = None,
@@ -512,6 +556,7 @@ class Client:
         ``batch``     only executions of the batch with this id
         ``error``     only failed executions whose error, or its cause, has this code
         ``metadata``  only executions whose metadata has these members
+        ``tenant``    only executions of this tenant
         ``feedback``  ``"any"``: only executions that were judged; ``"corrected"``: only those with corrected outputs
         ``internal``  DSPex's own executions, too, of `dspex doctor` and `dspex bench`. They are also listed when their
                       program or their batch is named

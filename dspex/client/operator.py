@@ -89,11 +89,11 @@ class Control:
     def cancel_all(self, ids: Sequence[UUID]) -> int:
         """Cancel these executions, as :meth:`cancel` does. Returns how many. Raises TransitionRefused at the end, for
         those that Postgres refuses to change."""
-        found, refused = self._cancel(ids)
+        found, refused = self._cancel(ids, OPERATOR)
         _raise_refused("cancelled", refused)
         return len(found.ended) + len(found.running)
 
-    def retry(self, id: UUID) -> None:
+    def retry(self, id: UUID, *, by: str = OPERATOR) -> None:
         """Queue a failed or cancelled execution again. Raises TransitionRefused for any other, ExecutionNotFound."""
         retried, refused = self._retry([id], by)
         _raise_refused("retried", refused)

@@ -150,6 +150,7 @@ class Submitter:
         priority: int = 5,
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tenant: str | None = None,
         dedup: bool | timedelta = False,
         **given: Any,
     ) -> Intake:
@@ -157,7 +158,7 @@ class Submitter:
         for options that no row could be submitted with."""
         faults = dedup_faults(dedup, None)
         options = self._session.preparer.options(
-            program, priority=priority, run_at=run_at, metadata=metadata, faults=faults, **given
+            program, priority=priority, run_at=run_at, metadata=metadata, tenant=tenant, faults=faults, **given
         )
         if dedup is False:
             return Intake(batch, options, self._store)
@@ -298,6 +299,7 @@ def _new_row(submission: Submission, created_at: datetime, submitted_at: float) 
         "metadata": None if submission.metadata is None else json.loads(submission.metadata),
         "error": None, "metrics": None, "adapter_used": None, "action_results": None,
         "started_at": None, "finished_at": None, "stream": submission.stream, "traceparent": submission.traceparent,
+        "tenant": submission.tenant,
         "purpose": None if submission.purpose is None else json.loads(submission.purpose),
     }  # fmt: skip
 

@@ -29,8 +29,8 @@ LOGIN_EXAMPLE = f"CREATE ROLE my_app LOGIN IN ROLE {PRODUCER};\n\\password my_ap
 #: The columns that a submit writes; workers write the others.
 _SUBMITTED = (
     "id, program, version, status, priority, attempt, max_attempts, timeout_seconds, batch_id, batch_index, "
-    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, same_as, purpose, audit_seq, "
-    "audit_hash"
+    "created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, same_as, tenant, purpose, "
+    "audit_seq, audit_hash"
 )
 #: The columns that change when an execution is cancelled, queued again, or taken back from the queue.
 _STEERED = (
@@ -55,6 +55,8 @@ WRITES: Mapping[str, Mapping[str, str]] = {
         "dataset_rows": "INSERT",
         "budgets": "INSERT (program, limit_usd)",
         "idempotency_keys": "INSERT, DELETE",
+        "schedules": "INSERT, UPDATE, DELETE",
+        "webhook_deliveries": "INSERT, UPDATE, DELETE",
         "executions": f"INSERT ({_SUBMITTED}), UPDATE ({_STEERED})",
         "audit_events": "INSERT",
         "parked_calls": "UPDATE (decision), DELETE",
@@ -88,8 +90,10 @@ OWNERS = frozenset({"api_keys", "periods"})
 #: The function through which a producer appends feedback; the others are for workers.
 _FEEDBACK = "append_feedback("
 
-#: Only workers read models' answers; the other roles read the results.
-_READ_BY_OTHERS = f"SELECT ({', '.join(column.name for column in lm_calls.c if column.name != 'response')})"
+#: Only workers read models' answers; the other roles read the results. Only producers read the hashes of keys: with one
+#: a session of the console can be forged.
+_UNREAD = {(PRODUCER, lm_calls): "response", (READER, lm_calls): "response", (WORKER, api_keys): "hash",
+           (READER, api_keys): "hash"}  # fmt: skip
 
 
 def ensure(connection: Connection) -> list[str]:
@@ -139,6 +143,14 @@ def grant(connection: Connection) -> None:
     if functions:
         connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {WORKER}")
     _grant_feedback(connection, [name for name in functions if _FEEDBACK in name])
+
+
+def _select(role: str, table: Table) -> str:
+    """The right of a role to read a table: all of it, or all but a column."""
+    unread = _UNREAD.get((role, table))
+    if unread is None:
+        return "SELECT"
+    return f"SELECT ({', '.join(column.name for column in table.c if column.name != unread)})"
 
 
 def _grant_feedback(connection: Connection, functions: Sequence[str]) -> None:

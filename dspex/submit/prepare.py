@@ -112,6 +112,8 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tenant: str | None = None,
+        webhook: str | None = None,
         route: str | None = None,
         within: str | float | None = None,
         otherwise: str | None = None,
@@ -123,8 +125,8 @@ class Preparer:
         if not isinstance(inputs, Mapping):
             wrong.append(FieldError("inputs", "a mapping of field names to values", type(inputs).__name__))
         options = self.options(
-            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, route=route, within=within,
-            otherwise=otherwise, purpose=purpose, faults=wrong,
+            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, tenant=tenant,
+            webhook=webhook, route=route, within=within, otherwise=otherwise, purpose=purpose, faults=wrong,
         )  # fmt: skip
         return prepare_row(options, inputs, uuid7())
 
@@ -136,6 +138,8 @@ class Preparer:
         run_at: datetime | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tenant: str | None = None,
+        webhook: str | None = None,
         route: str | None = None,
         within: str | float | None = None,
         otherwise: str | None = None,
@@ -160,10 +164,12 @@ class Preparer:
             raise ValidationError.of(f"submit to {program.name!r}", wrong)
         seconds = float(timeout if timeout is not None else program.timeout)
         kept = self._metadata(program, metadata)
-        around = _events_around(program, priority, purpose)
+        around = _events_around(program, priority, tenant, purpose)
         sealing = self._sealing if self._sealing.covers(program.signature) else None
         stored = None if purpose is None else json.dumps(purpose)
-        return RowOptions(program, self.bounds, sealing, priority, run_at, seconds, kept, own_route, around, stored)
+        return RowOptions(
+            program, self.bounds, sealing, priority, run_at, seconds, kept, tenant, webhook, own_route, around, stored
+        )
 
     def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
         if metadata is None:
@@ -182,14 +188,20 @@ class Preparer:
         return text
 
 
-def _events_around(program: Program, priority: int, purpose: Mapping[str, Any] | None) -> tuple[str, str]:
+def _events_around(
+    program: Program, priority: int, tenant: str | None, purpose: Mapping[str, Any] | None
+) -> tuple[str, str]:
     """The first audit events of an execution, as the text before its own two numbers and the text after them."""
-    submitted = {"program": program.name, "version": program.version, "priority": priority}
+    submitted: dict[str, Any] = {"program": program.name, "version": program.version, "priority": priority}
+    if tenant is not None:
+        submitted["tenant"] = tenant
+    if purpose is not None:
+        submitted["purpose"] = dict(purpose)
     text = encode_events(
         [
             {"kind": "signature_compilation", "data": {"fingerprint": program.signature.fingerprint}},
             {"kind": "input_validation", "data": {"bytes": 0, "duration_ms": 0}},
-            {"kind": "submitted", "data": submitted if purpose is None else {**submitted, "purpose": dict(purpose)}},
+            {"kind": "submitted", "data": submitted},
         ]
     )
     before, _, after = text.partition('"bytes":0,"duration_ms":0')

@@ -86,6 +86,12 @@ def test_what_is_printed_has_its_shape(
     ]  # fmt: skip
     for arguments in then:
         check(arguments[0] if arguments[1:] != ("check",) else "alerts check", json.loads(json_of(*arguments)))
+    for arguments in (
+        ("create", "k", "--scope", "read", "--tenant", "acme", "--expires", "1d"),
+        ("list",),
+        ("revoke", "k"),
+    ):
+        check(f"keys {arguments[0]}", json.loads(json_of("keys", *arguments)))
     check_improvements(json_of, client, str(done.id))
     check("audit verify", json.loads(json_of("audit", "verify")))
     check("audit anchor", json.loads(json_of("audit", "anchor", "--file", "anchors.jsonl")))

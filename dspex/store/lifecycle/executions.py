@@ -77,6 +77,8 @@ class Submission(NamedTuple):
     traceparent: str | None = None
     key: str | None = None
     inputs_hash: bytes = b""
+    tenant: str | None = None
+    webhook: str | None = None
     route: str | None = None
     same_as: UUID | None = None
     pinned: bool = False
@@ -98,7 +100,7 @@ _IS_ROUTED = """CASE WHEN g.pinned THEN EXISTS (
         ELSE p.rollout_id IS NOT DISTINCT FROM g.rollout_id AND g.version IN (p.version, p.rollout_version) END"""
 # Keys are inserted in order, so that two statements with the same keys wait for each other without a deadlock.
 # ``direct_most`` of each program may be dispatched and not claimed, including what this statement dispatches.
-_INSERT = f"""
+_STORE = f"""
 WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(%(lock_timeout)s, current_setting('lock_timeout')), true)
 ), fleet AS MATERIALIZED (
@@ -113,9 +115,10 @@ WITH patience AS MATERIALIZED (
         %(events)s::text[], %(priorities)s::int[], %(max_attempts)s::int[], %(timeouts)s::float8[],
         %(run_ats)s::timestamptz[], %(metadata)s::text[], %(publish)s::bool[], %(stream)s::bool[],
         %(traceparents)s::text[], %(keys)s::text[], %(routes)s::text[], %(inputs_hashes)s::bytea[],
-        %(submission_hashes)s::bytea[], %(pinned)s::bool[], %(rollout_ids)s::uuid[], %(purposes)s::text[])
+        %(submission_hashes)s::bytea[], %(tenants)s::text[], %(pinned)s::bool[], %(rollout_ids)s::uuid[],
+        %(purposes)s::text[])
         AS g (id, program, version, inputs, events, priority, max_attempts, timeout_seconds, run_at, metadata, publish,
-            stream, traceparent, key, route, inputs_hash, submission_hash, pinned, rollout_id, purpose)
+            stream, traceparent, key, route, inputs_hash, submission_hash, tenant, pinned, rollout_id, purpose)
     JOIN dspex.programs p ON p.name = g.program AND {_IS_ROUTED}
 ), keyed AS (
     INSERT INTO dspex.idempotency_keys (program, key, execution_id, inputs_hash)
@@ -127,10 +130,11 @@ WITH patience AS MATERIALIZED (
     FROM (SELECT DISTINCT program FROM given WHERE direct) d
 ), inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
-        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, purpose, audit_seq, audit_hash)
+        created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, tenant, purpose, audit_seq,
+        audit_hash)
     SELECT g.id, g.program, g.version, 'queued', g.priority, 0, g.max_attempts, g.timeout_seconds,
         now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= f.direct_most THEN now() END,
-        g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.route, g.purpose::json,
+        g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.route, g.tenant, g.purpose::json,
         1, dspex.audit_hash('', g.id, 1, 0, now(), g.submission_hash, NULL, g.events)
     FROM given g CROSS JOIN fleet f LEFT JOIN waiting w ON w.program = g.program
     WHERE g.key IS NULL OR g.id IN (SELECT execution_id FROM keyed)
@@ -160,7 +164,8 @@ def insert_all(
     or whose id is stored already. The statement is refused if one of them is at fault, or waits for a lock, as for a
     key that an open transaction has, longer than ``lock_timeout``.
     """
-    rows = connection.exec_driver_sql(_INSERT, {**_insert_parameters(submissions), "lock_timeout": lock_timeout})
+    statement = _INSERT if all(submission.webhook is None for submission in submissions) else _INSERT_HOOKED
+    rows = connection.exec_driver_sql(statement, {**_insert_parameters(submissions), "lock_timeout": lock_timeout})
     return {row.id: row for row in rows}
 
 
@@ -184,8 +189,8 @@ def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str]:
     plain = {"ids": "id", "priorities": "priority", "max_attempts": "max_attempts", "timeouts": "timeout_seconds",
              "publish": "publish", "stream": "stream", "pinned": "pinned"}  # fmt: skip
     texts = {"programs": "program", "versions": "version", "inputs": "inputs", "events": "events",
-             "metadata": "metadata", "traceparents": "traceparent", "keys": "key",
-             "routes": "route", "purposes": "purpose"}  # fmt: skip
+             "metadata": "metadata", "traceparents": "traceparent", "keys": "key", "routes": "route",
+             "tenants": "tenant", "webhooks": "webhook", "purposes": "purpose"}  # fmt: skip
     return {
         **{name: array(columns[column]) for name, column in plain.items()},
         **{name: text_array(columns[column]) for name, column in texts.items()},
@@ -222,8 +227,8 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
     try:
         with cursor.copy(
             "COPY dspex.executions (id, batch_index, inputs, audit_hash, same_as, program, version, priority,"
-            " max_attempts, timeout_seconds, run_at, metadata, traceparent, route, batch_id, created_at, status,"
-            " attempt, audit_seq, purpose) FROM STDIN"
+            " max_attempts, timeout_seconds, run_at, metadata, traceparent, route, tenant, batch_id, created_at,"
+            " status, attempt, audit_seq, purpose) FROM STDIN"
         ) as rows:
             for begin in range(0, len(submissions), WRITE_ROWS):
                 rows.write("".join(_lines(submissions[begin : begin + WRITE_ROWS], now, events)))
@@ -248,7 +253,7 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
         digest = "\\\\x" + entry_hash(b"", id, 1, 0, now, s.events, submission_hash=submitted).hex()
         events.append(f"{id}\t{escaped(s.events)}\t\\\\x{submitted.hex()}\t{digest}\t1\t0\t{now}\n")
         own = (s.program, s.version, s.priority, s.max_attempts, s.timeout_seconds, s.run_at or now, s.metadata,
-               s.traceparent, s.route, s.batch_id, now, "queued", 0, 1, s.purpose)  # fmt: skip
+               s.traceparent, s.route, s.tenant, s.batch_id, now, "queued", 0, 1, s.purpose)  # fmt: skip
         if own != shared:
             shared, rest = own, "\t".join(map(field, own))
         yield f"{id}\t{field(s.batch_index)}\t{escaped(s.inputs)}\t{digest}\t{field(s.same_as)}\t{rest}\n"

@@ -30,6 +30,8 @@ class Selection:
 
     ``error``  the code of a failure, or of its cause; of failed executions unless another ``status`` is given
     ``metadata``  values as text, by the name of the member
+    ``programs``  executions of any of these programs
+    ``before``    executions with an id below this one: they were submitted before it
     ``feedback``  only with feedback: ``"any"``, or ``"corrected"`` for corrected outputs
     ``purposeless``  without the executions of evaluations and replays
     ``internal``  DSPex's own as well; they are also selected by their ``program`` and their ``batch_id``
@@ -41,6 +43,9 @@ class Selection:
     batch_id: UUID | None = None
     error: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    tenant: str | None = None
+    programs: Sequence[str] | None = None
+    before: UUID | None = None
     feedback: str | None = None
     purposeless: bool = False
     internal: bool = False
