@@ -89,7 +89,7 @@ class Control:
     def cancel_all(self, ids: Sequence[UUID]) -> int:
         """Cancel these executions, as :meth:`cancel` does. Returns how many. Raises TransitionRefused at the end, for
         those that Postgres refuses to change."""
-        found, refused = self._cancel(ids, OPERATOR)
+        found, refused = self._cancel(ids, None)
         _raise_refused("cancelled", refused)
         return len(found.ended) + len(found.running)
 
