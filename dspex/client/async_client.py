@@ -269,9 +269,8 @@ class AsyncClient:
             metadata=metadata, tenant=tenant, route=route, within=within, otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         taken, intake = await self._session.threads.run(begin)
-        await store_all(
-            self._session.driver, intake, self._chunks(rows, BULK_ROWS), on_rejected or taken.rejected.append
-        )
+        source = self._chunks(rows, as_frame(rows), intake.signature, BULK_ROWS)
+        await store_all(self._session.driver, intake, source, on_rejected or taken.rejected.append)
         return AsyncBatch(self._session, taken)
 
     def map(
@@ -284,15 +283,13 @@ class AsyncClient:
         priority: int = 5,
         metadata: Mapping[str, Any] | None = None,
         version: str | None = None,
-    ) -> AsyncGenerator[Any, None]:
-        """As :meth:`Client.map`."""
+    ) -> Any:
+        """As :meth:`Client.map`: ``async for`` over the results, or ``await`` for a frame."""
+        frame = as_frame(rows)
         begin = partial(self._client._submitter.begin, program, version=version, priority=priority, metadata=metadata)
-        taken, intake = await self._session.threads.run(begin)
-        source = self._chunks(rows, MAP_ROWS)
-        async with aclosing(mapped(self._session.driver, taken, intake, source, timeout)) as pairs:
-            async for slot, row in pairs:
-                # Waits for no query: the program is in the catalogue.
-                yield map_result(self._client._session, slot, row, return_exceptions=return_exceptions)
+        if frame is None:
+            return self._mapped(begin, rows, None, timeout, return_exceptions=return_exceptions)
+        return self._frame(begin, frame, timeout, return_exceptions=return_exceptions)
 
     async def batch(self, id: UUID | str) -> AsyncBatch:
         """As :meth:`Client.batch`."""

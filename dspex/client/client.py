@@ -21,6 +21,7 @@ from dspex.client.improvement.evaluation import Evaluation
 from dspex.client.improvement.evaluation_submit import find_evaluation, find_evaluations, submit_evaluation
 from dspex.client.improvement.optimization import Optimization, find_optimization, submit_optimization
 from dspex.client.improvement.replayed_executions import Replay, submit_replay
+from dspex.client.notebook.live_progress import shown
 from dspex.client.recurring.schedule import Schedule, Schedules
 from dspex.client.result import Result
 from dspex.client.session import Session
@@ -282,6 +283,9 @@ class Client:
     ) -> Batch:
         """Store an execution for each row, a thousand at a time, however many there are; workers begin at once.
 
+        ``rows`` are mappings, ``dspy.Example``s, a data frame (pandas, Polars, Arrow) or a dataset of Hugging Face.
+        From a frame or a dataset, the columns with the names of the inputs are taken.
+
         All rows are executed with one version: the one that ``version`` names, or the one that is current now.
 
         A row that does not fit the signature is not stored and does not stop the others: it is added to
@@ -315,7 +319,7 @@ class Client:
         priority: int = 5,
         metadata: Mapping[str, Any] | None = None,
         version: str | None = None,
-    ) -> Iterator[Any]:
+    ) -> Any:
         """The result of each row, in the order of the rows, while later rows are still being submitted.
 
         At most a few thousand rows are under way, so ``rows`` may be of any length. A row that was rejected or failed
@@ -327,9 +331,9 @@ class Client:
         column for each output beside the others, once all rows are final. With ``return_exceptions`` it also has
         ``error_code`` and ``error_message`` if a row failed. An output whose name is taken becomes ``NAME_output``.
         """
-        session = self._session
+        session, frame = self._session, as_frame(rows)
         taken, intake = self._submitter.begin(program, version=version, priority=priority, metadata=metadata)
-        source = steps(session.driver, chunks(rows, MAP_ROWS))
+        source = steps(session.driver, chunks(given_rows(rows, frame, intake.signature), MAP_ROWS))
         pairs = iterate(mapped(session.driver, taken, intake, source, timeout))
         results = (map_result(session, slot, row, return_exceptions=return_exceptions) for slot, row in pairs)
         total = len(rows) if isinstance(rows, Sized) else None

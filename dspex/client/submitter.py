@@ -73,8 +73,8 @@ class Submitter:
         given = (program, inputs, idempotency_key)
         if isinstance(connection, psycopg.Connection):
             with borrowed(connection) as shared:
-                return self._submit(*given, shared, stream=stream, dedup=dedup, **options)
-        return self._submit(*given, connection, stream=stream, dedup=dedup, **options)
+                return self._submit(*given, shared, stream=stream, dedup=dedup, version=version, **options)
+        return self._submit(*given, connection, stream=stream, dedup=dedup, version=version, **options)
 
     def _submit(
         self,
@@ -85,6 +85,7 @@ class Submitter:
         *,
         stream: bool,
         dedup: bool | timedelta,
+        version: str | None,
         **options: Any,
     ) -> Row:
         faults = [
