@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["VARIABLE", "Guard", "install"]
+__all__ = ["VARIABLE", "LoopbackGuard", "install"]
 
 #: The environment variable with the directory of a guard.
 VARIABLE = "DSPEX_TESTING_GUARD"
@@ -30,7 +30,7 @@ _STARTUP = "from dspex.testing.loopback_guard import install\n\ninstall()\n"
 _installed: dict[str, Callable[[object, object], None]] = {}
 
 
-class Guard:
+class LoopbackGuard:
     """The guard of a session, in the files of a directory."""
 
     def __init__(self, directory: Path) -> None:

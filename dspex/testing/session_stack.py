@@ -14,7 +14,7 @@ from typing import Self
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings.security_settings import new_key
 from dspex.testing import loopback_guard
-from dspex.testing.loopback_guard import Guard
+from dspex.testing.loopback_guard import LoopbackGuard
 from dspex.testing.model_double import KEY_ENV
 from dspex.testing.worker_handle import WorkerHandle
 
@@ -31,7 +31,7 @@ class SessionStack:
         self.home = home
         self._servers = EmbeddedServers(home, durable=False)
         self._environment = environment
-        self._guard = Guard(home)
+        self._guard = LoopbackGuard(home)
         self._encryption_key = environment.get("DSPEX_ENCRYPTION_KEY") or new_key()
 
     def __enter__(self) -> Self:
