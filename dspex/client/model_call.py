@@ -12,7 +12,7 @@ from typing import Any
 from dspex.client.audit_trail import AuditEvent
 from dspex.errors import EncryptionError
 from dspex.sealing.values import PLACEHOLDER, SEALED, Sealing
-from dspex.store.lifecycle.lm_calls import BATCH, CLASS, REQUEST, TOOL, VALUE, LMCall
+from dspex.store.lifecycle.lm_calls import BATCH, CLASS, TOOL, VALUE, LMCall
 
 __all__ = ["ModelCall", "ToolCall", "model_calls", "tool_calls", "without_classes"]
 
@@ -26,7 +26,8 @@ class ModelCall:
 
     ``attempt`` made it, from ``at`` on (UTC). ``answer`` is the text that the model wrote and ``response`` the whole
     stored answer; they are ``"<secret>"`` and empty where they are sealed and the client has no key. ``request`` is
-    None unless the program was deployed with ``record="full"``. ``cost_usd`` is None when the price is unknown.
+    None unless the program was deployed with ``record="full"``, and once DSPEX_REQUEST_RETENTION_DAYS have passed.
+    ``cost_usd`` is None when the price is unknown.
     ``replayed`` are the attempts that were given this answer without a call. ``rejected``: the answer did not fit, so
     it is never replayed.
     """
@@ -56,9 +57,9 @@ class ToolCall:
     """A call of a tool that returned a result, which later attempts were given without a call.
 
     ``attempt`` made it, from ``at`` on (UTC). ``arguments`` are None unless the program was deployed with
-    ``record="full"``. Both are ``"<secret>"`` where they are sealed and the client has no key. Values of classes
-    are as JSON has them. A tool that raised, and one whose result is no data, such as an open file, is only in the
-    audit trail.
+    ``record="full"``, and once DSPEX_REQUEST_RETENTION_DAYS have passed. Both are ``"<secret>"`` where they are sealed
+    and the client has no key. Values of classes are as JSON has them. A tool that raised, and one whose result is no
+    data, such as an open file, is only in the audit trail.
     """
 
     tool: str
@@ -83,10 +84,13 @@ def tool_calls(stored: Iterable[tuple[LMCall, datetime]], sealing: Sealing) -> l
 
 
 def _tool_call(call: LMCall, at: datetime, sealing: Sealing) -> ToolCall:
-    stored = _stored(call, sealing)
-    arguments, result = (stored.get(REQUEST), stored.get("result")) if stored is not None else (PLACEHOLDER,) * 2
-    values = (without_classes(arguments), without_classes(result))
-    return ToolCall(call.model.removeprefix(TOOL), call.attempt, at, call.duration_ms, *values)
+    stored = _opened(call, "call", call.response, sealing)
+    result = PLACEHOLDER if stored is None else without_classes(stored.get("result"))
+    arguments: Any = None
+    if call.request is not None:
+        asked = _opened(call, "request", call.request, sealing)
+        arguments = PLACEHOLDER if asked is None else without_classes(asked)
+    return ToolCall(call.model.removeprefix(TOOL), call.attempt, at, call.duration_ms, arguments, result)
 
 
 def without_classes(value: Any) -> Any:
@@ -99,8 +103,8 @@ def without_classes(value: Any) -> Any:
 
 
 def _model_call(call: LMCall, at: datetime, replayed: Sequence[int], sealing: Sealing) -> ModelCall:
-    stored = _stored(call, sealing)
-    response = {name: value for name, value in (stored or {}).items() if name not in (REQUEST, BATCH)}
+    stored = _opened(call, "call", call.response, sealing)
+    response = {name: value for name, value in (stored or {}).items() if name != BATCH}
     return ModelCall(
         model=call.model,
         attempt=call.attempt,
@@ -112,21 +116,21 @@ def _model_call(call: LMCall, at: datetime, replayed: Sequence[int], sealing: Se
         request_id=call.request_id,
         rejected=call.rejected,
         replayed=replayed,
-        request=None if stored is None else stored.get(REQUEST),
+        request=None if call.request is None else _opened(call, "request", call.request, sealing),
         answer=PLACEHOLDER if stored is None else _answer(response),
         response=response,
     )
 
 
-def _stored(call: LMCall, sealing: Sealing) -> dict[str, Any] | None:
-    """The stored answer; None when it is sealed and cannot be opened here."""
-    stored = json.loads(call.response)
+def _opened(call: LMCall, sealed_as: str, text: str, sealing: Sealing) -> dict[str, Any] | None:
+    """The stored answer or request; None when it is sealed and cannot be opened here."""
+    stored = json.loads(text)
     if SEALED not in stored:
         return dict(stored)
     if sealing.keyring is None:
         return None
     try:
-        return sealing.open_whole(stored, f"{call.execution_id}:call:{call.place}")
+        return sealing.open_whole(stored, f"{call.execution_id}:{sealed_as}:{call.place}")
     except EncryptionError:
         return None
 

@@ -28,6 +28,7 @@ class Capabilities:
     ``modules``: the values of ``Program(module=...)`` it hosts; ``custom_modules``: whether it hosts the user's own,
     too. ``options``: the keys of ``Program(module_options=...)`` it reads; ``None``: those that the module takes
     (dspex/program/modules.py). ``calls_models``: whether it needs ``Program(model=...)``.
+    ``takes_nested_media``: whether files, and images and audio within other values, reach the model as what they are.
     ``supports_functions``: whether it calls ``Program(tools=...)``. ``supports_streaming``: whether it streams the
     text of outputs while the model writes it. :class:`dspex.Program` refuses whatever the adapter lacks, except
     streaming: then outputs are published whole.
@@ -39,6 +40,7 @@ class Capabilities:
     supports_streaming: bool = False
     supports_functions: bool = False
     custom_modules: bool = False
+    takes_nested_media: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ BUILT_IN = (
         "direct",
         "One structured-output call made from the signature, without DSPy",
         "workers.adapters.direct.direct_adapter:DirectAdapter",
-        Capabilities(modules=frozenset({"predict"}), supports_streaming=True),
+        Capabilities(modules=frozenset({"predict"}), supports_streaming=True, takes_nested_media=False),
         requires=("lm15", "aiohttp"),
         install="dspex[worker]",
     ),

@@ -16,6 +16,7 @@ from dspex.program.actions import Action
 from dspex.program.adapters import AdapterInfo, adapters, unloadable
 from dspex.program.calls.routes import DEFAULT_WITHIN, CallsRoute, read_span, route_faults
 from dspex.program.limits import Limits
+from dspex.program.media import adapter_media_faults, model_media_faults
 from dspex.program.models import (
     ENVIRONMENT,
     LOCAL_MODEL,
@@ -29,7 +30,7 @@ from dspex.program.models import (
 from dspex.program.modules import is_custom, is_reference, module_faults
 from dspex.program.nesting import depth_fault, is_deeper
 from dspex.program.storable_text import STORABLE
-from dspex.signatures import Signature, Type, signature
+from dspex.signatures import Signature, signature
 
 __all__ = ["EXTRACTION", "LOCAL_MODEL", "ON_CUT", "PROMPTS", "RECORDS", "Program", "Retry"]
 
@@ -54,8 +55,6 @@ _LATER: Mapping[str, Any] = {
 DEPTH_MOST = 100
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
-#: Providers whose API takes no audio.
-_WITHOUT_AUDIO = frozenset({"anthropic"})
 _SECRET_KEY = re.compile(r"(?i)(api_?key|secret|access_?token|auth_?token|password|passwd|authorization|credentials?)$")
 _SECRET_VALUE = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|Bearer\s+\S{16,})"
@@ -109,8 +108,8 @@ class Program:
     ``predictors``      which predictor runs on which of ``models``: ``{"verify.predict": "judge"}``; ``"*"`` means all
                         that are not named
     ``fallback``        models that are asked, in this order, when the one before is out of reach: it cannot be reached
-                        or does not answer, limits the rate, or refuses the credentials or the account. The audit trail
-                        has the model that answered, and why
+                        or does not answer, limits the rate, refuses the credentials or the account, or its key is
+                        missing in the worker. The audit trail has the model that answered, and why
     ``temperature``     0 to 2; the provider's default when ``None``
     ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
     ``on_cut``          what becomes of an answer that was cut off at a limit of tokens: ``"retry"`` sends it back, with
@@ -378,23 +377,14 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
     if program.model is not None and not is_model(program.model):
         yield FieldError("model", "'provider/model', 'smollm2' or a dspex.Model", repr(program.model)[:80])
     yield from option_faults("model_options", program.model_options)
-    yield from _media_faults(program)
     yield from _named_model_faults(program)
 
 
-def _media_faults(program: Program) -> Iterator[FieldError]:
-    """Inputs that no model of the provider takes. A custom module may give them to another model."""
-    provider = str(program.model).partition("/")[0]
-    if provider not in _WITHOUT_AUDIO or is_custom(program.module):
-        return
-    for each in program.signature.input_fields:
-        if _holds_audio(each.type):
-            expected = f"no audio, which {provider}'s API does not take"
-            yield FieldError(f"signature.{each.name}", expected, str(each.type))
-
-
-def _holds_audio(kind: Type) -> bool:
-    return kind.name == "audio" or any(map(_holds_audio, kind.args))
+def _asked_models(program: Program) -> list[Model]:
+    """The models that its module's predictors run on, as far as they are valid."""
+    named = [program.models.get(name) for name in program.predictors.values()]
+    own = [] if "*" in program.predictors else [program.main_model, *program.fallback]
+    return [model for model in (*own, *named) if isinstance(model, Model) and is_model(model.model)]
 
 
 def _named_model_faults(program: Program) -> Iterator[FieldError]:
@@ -418,6 +408,8 @@ def _named_model_faults(program: Program) -> Iterator[FieldError]:
     if program.prompt == "two_step" and EXTRACTION not in program.models:
         expected = "the model that reads the answers of prompt 'two_step'"
         yield FieldError(f"models.{EXTRACTION}", expected, "nothing")
+    if not is_custom(program.module):  # whose code may give them to another model
+        yield from model_media_faults(_asked_models(program), program.signature.input_fields)
 
 
 def _adapter_faults(program: Program) -> Iterator[FieldError]:
@@ -443,6 +435,8 @@ def _unable(program: Program, info: AdapterInfo) -> Iterator[FieldError]:
         yield FieldError("model", f"a model, which adapter {info.name!r} needs", repr(program.model))
     if program.tools and not able.supports_functions:
         yield FieldError("tools", f"none, since adapter {info.name!r} calls no functions", f"{len(program.tools)}")
+    if not able.takes_nested_media:
+        yield from adapter_media_faults(info.name, program.signature.input_fields)
     if able.options is None:
         sides = (program.signature.input_fields, program.signature.output_fields)
         inputs, outputs = ([f.name for f in side] for side in sides)

@@ -30,6 +30,8 @@ __all__ = ["GROUP_ROWS", "Rotated", "rotate"]
 GROUP_ROWS = 100
 _FIRST = UUID(int=0)
 _MOST_REASONS = 20
+#: What a column of a call is sealed as.
+_SEALED_AS = {"response": "call", "request": "request"}
 
 
 @dataclass
@@ -198,8 +200,9 @@ def _place_of_dataset_row(row: RowMapping, _column: str) -> str:
     return row_context(row["dataset_id"], row["index"])
 
 
-def _place_of_call(row: RowMapping, _column: str) -> str:
-    return f"{row['execution_id']}:call:{bytes(row['request_hash']).hex()}:{row['occurrence']}:{row['attempt']}"
+def _place_of_call(row: RowMapping, column: str) -> str:
+    call = f"{bytes(row['request_hash']).hex()}:{row['occurrence']}:{row['attempt']}"
+    return f"{row['execution_id']}:{_SEALED_AS[column]}:{call}"
 
 
 def _place_of_parked(row: RowMapping, _column: str) -> str:

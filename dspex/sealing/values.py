@@ -151,6 +151,10 @@ class Sealing:
         """The text to store for an answer of an execution, whose request was sealed; ``place`` is the call's."""
         return _text({SEALED: self._ring.seal(text.encode(), f"{id}:call:{place}")})
 
+    def seal_request(self, text: str, id: UUID, place: str) -> str:
+        """As :meth:`seal_call`, for a request that is kept."""
+        return _text({SEALED: self._ring.seal(text.encode(), f"{id}:request:{place}")})
+
     def _opened(self, stored: Mapping[str, Any], context: str) -> dict[str, Any]:
         plain = {name: value for name, value in stored.items() if name != SEALED}
         return plain | json.loads(self._ring.open(stored[SEALED], context)) if SEALED in stored else plain
@@ -194,6 +198,9 @@ class SealedAttempt:
 
     def response(self, text: str, call: str) -> str:
         return self._whole(text, f"{self.id}:call:{call}")
+
+    def request(self, text: str, call: str) -> str:
+        return self._whole(text, f"{self.id}:request:{call}")
 
     def open_response(self, text: str, call: str) -> dict[str, Any]:
         return self.sealing.open_whole(json.loads(text), f"{self.id}:call:{call}")

@@ -21,6 +21,13 @@ class StorageSettings(BaseModel):
         le=36_500,
         description="After how many days audit trails are removed, if they are kept longer than executions.",
     )
+    request_retention_days: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="After how many days the requests to models and the arguments of tools are removed that programs "
+        'with `record="full"` keep, if sooner than executions.',
+    )
     retention_export: Path | None = Field(
         None, description="A directory. Audit trails are removed only after they are exported to a file in it."
     )
@@ -44,6 +51,12 @@ def storage_faults(settings: StorageSettings) -> list[str]:
         faults.append(
             f"DSPEX_AUDIT_RETENTION_DAYS ({audit}) is less than DSPEX_RETENTION_DAYS ({days}): "
             "audit trails are kept at least as long as executions"
+        )
+    requests = settings.request_retention_days
+    if requests is not None and days is not None and requests > days:
+        faults.append(
+            f"DSPEX_REQUEST_RETENTION_DAYS ({requests}) is more than DSPEX_RETENTION_DAYS ({days}): "
+            "requests are removed with their executions"
         )
     if settings.retention_export is not None and not settings.retention_export.is_absolute():
         faults.append(

@@ -90,10 +90,11 @@ OWNERS = frozenset({"api_keys", "periods"})
 #: The function through which a producer appends feedback; the others are for workers.
 _FEEDBACK = "append_feedback("
 
-#: Only workers read models' answers; the other roles read the results. Only producers read the hashes of keys: with one
-#: a session of the console can be forged.
-_UNREAD = {(PRODUCER, lm_calls): "response", (READER, lm_calls): "response", (WORKER, api_keys): "hash",
-           (READER, api_keys): "hash"}  # fmt: skip
+#: What models were asked and answered, and the hashes of keys: with one a session of the console can be forged.
+_CALLS, _HASH = frozenset({"request", "response"}), frozenset({"hash"})
+#: Only workers read the former, the other roles read inputs and results. Only producers read the latter.
+_UNREAD = {(PRODUCER, lm_calls): _CALLS, (READER, lm_calls): _CALLS, (WORKER, api_keys): _HASH,
+           (READER, api_keys): _HASH}  # fmt: skip
 
 
 def ensure(connection: Connection) -> list[str]:
@@ -150,7 +151,7 @@ def _select(role: str, table: Table) -> str:
     unread = _UNREAD.get((role, table))
     if unread is None:
         return "SELECT"
-    return f"SELECT ({', '.join(column.name for column in table.c if column.name != unread)})"
+    return f"SELECT ({', '.join(column.name for column in table.c if column.name not in unread)})"
 
 
 def _grant_feedback(connection: Connection, functions: Sequence[str]) -> None:

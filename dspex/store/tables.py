@@ -349,6 +349,8 @@ lm_calls = Table(
     Column("attempt", Integer, primary_key=True),
     Column("model", Text, nullable=False),
     Column("response", JSON, nullable=False),
+    # What was asked, of programs with record="full"; retention may remove it sooner than the answer.
+    Column("request", JSON),
     Column("prompt_tokens", Integer, nullable=False),
     Column("completion_tokens", Integer, nullable=False),
     Column("cost_usd", Numeric),
@@ -359,6 +361,7 @@ lm_calls = Table(
     # The answer was rejected: it is never replayed.
     Column("rejected", Boolean, nullable=False, server_default=text("false")),
     _at("created_at", nullable=False, default=True),
+    Index("lm_calls_requests", "created_at", postgresql_where=text("request IS NOT NULL")),
     postgresql_partition_by="RANGE (execution_id)",
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,28 +12,19 @@ from dspex.errors import ModelError
 from dspex.program.program import Program
 from dspex.signatures import signature
 from tests.answers import Followed, sections
+from tests.both_adapters import adapters
 from tests.model_server import ModelServer, Step, model_server
 from tests.raw_replies import chat
 from tests.recording import MemoryJournal, a_run
 from workers.adapters.contract import Adapter, Run
-from workers.adapters.direct.direct_adapter import DirectAdapter
-from workers.adapters.dspy.dspy_adapter import DspyAdapter
 from workers.attempt.fallback import may_fall_back
 
-__all__ = ["model_server"]
+__all__ = ["adapters", "model_server"]
 
 QA = signature("signature qa: :string question -> :string answer")
 ASKED = {"question": "What is the capital of France?"}
 WAYS = [("dspy", "chat"), ("dspy", "json"), ("direct", None)]
 case = pytest.mark.case
-
-
-@pytest.fixture
-async def adapters() -> AsyncIterator[dict[str, Adapter]]:
-    made: dict[str, Adapter] = {"dspy": DspyAdapter(), "direct": DirectAdapter()}
-    yield made
-    for adapter in made.values():
-        await adapter.close()
 
 
 def program(server: ModelServer, adapter: str, prompt: str | None, **changes: Any) -> Program:

@@ -47,8 +47,8 @@ def calls_of(run: Run) -> list[dict[str, Any]]:
 
 
 def program(server: ModelServer, **settings: Any) -> dspex.Program:
-    settings = {"model": "openai/first", "temperature": 0.5, "fallback": [second(server)], **settings}
-    return dspex.Program("p", QA, api_base=server.url, **settings)
+    given = {"model": "openai/first", "temperature": 0.5, "fallback": [second(server)], "api_base": server.url}
+    return dspex.Program("p", QA, **{**given, **settings})
 
 
 def second(server: ModelServer, **settings: Any) -> dspex.Model:
@@ -127,6 +127,42 @@ async def test_a_program_may_wait_for_the_flex_tier(model_server: ModelServer, a
     assert [asked["service_tier"] for asked in model_server.calls()["requests"]] == ["flex", "flex"]
 
 
+@pytest.mark.parametrize(
+    ("first", "key"),
+    [
+        ({"api_key_env": "FIRST_KEY"}, "FIRST_KEY"),
+        ({"api_base": None, "model": "openai/gpt-4o-mini"}, "OPENAI_API_KEY"),
+        ({"model_options": {"extra_headers": {"X-Key": "${FIRST_KEY}"}}}, "FIRST_KEY"),
+    ],
+)
+async def test_the_next_model_answers_where_the_key_of_the_first_is_missing(
+    first: dict[str, Any], key: str, model_server: ModelServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(key, raising=False)
+    of, calls = program(model_server, **first), MemoryCalls()
+    run, _ = memory_run(of, ASKED, calls)
+    outputs = await adapter.execute(run)
+    assert [asked["model"] for asked in model_server.calls()["requests"]] == ["second"]
+    failed, answered = calls_of(run)
+    assert (failed["model"], failed["error"]) == (of.model, "authentication")
+    assert (answered["instead_of"], answered["because"]) == (of.model, "authentication")
+
+    monkeypatch.setenv(key, "key")  # for a later attempt, which finds the answer under the same request
+    again, journal = memory_run(of, ASKED, calls, attempt=2)
+    assert await adapter.execute(again) == outputs
+    assert (model_server.calls()["total"], journal.replayed) == (1, 1)
+
+
+async def test_a_model_without_a_key_and_without_another_model_fails_before_it_is_asked(
+    model_server: ModelServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FIRST_KEY", raising=False)
+    run, _ = memory_run(program(model_server, api_key_env="FIRST_KEY", fallback=()), ASKED)
+    with pytest.raises(ModelError, match="FIRST_KEY") as refused:
+        await adapter.execute(run)
+    assert (refused.value.code, model_server.calls()["total"]) == ("authentication", 0)
+
+
 async def test_a_request_that_is_at_fault_is_not_sent_to_another_model(
     model_server: ModelServer, adapter: DspyAdapter
 ) -> None:
@@ -135,6 +171,29 @@ async def test_a_request_that_is_at_fault_is_not_sent_to_another_model(
     with pytest.raises(ModelError) as refused:
         await adapter.execute(run)
     assert (refused.value.code, model_server.calls()["total"]) == ("invalid_request", 1)
+
+
+class Listening(dspy.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.hear = dspy.Predict("call: dspy.Audio -> answer")
+
+    def forward(self, call: dspy.Audio) -> dspy.Prediction:
+        return self.hear(call=call)
+
+
+async def test_audio_is_not_sent_to_a_model_that_would_not_hear_it(
+    model_server: ModelServer, adapter: DspyAdapter
+) -> None:
+    model_server.script(default=REFUSED)
+    listens = dspex.Program(
+        "p", dspex.signature(":audio call -> :string answer"), module=f"{__name__}:Listening", model="openai/first",
+        api_base=model_server.url, fallback=[dspex.Model("anthropic/claude", api_base=model_server.url)],
+    )  # fmt: skip
+    run, _ = memory_run(listens, {"call": {"data": "AAAA", "media_type": "audio/wav"}})
+    with pytest.raises(ModelError, match="give a transcript as text") as refused:
+        await adapter.execute(run)
+    assert (refused.value.code, model_server.calls()["total"]) == ("unsupported", 1)
 
 
 async def test_when_no_model_answers_another_attempt_may(model_server: ModelServer, adapter: DspyAdapter) -> None:

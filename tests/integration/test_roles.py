@@ -121,9 +121,11 @@ PRODUCER_MAY_NOT = (
     "UPDATE dspex.budgets SET spent_usd = 0",
     "INSERT INTO dspex.lm_calls (execution_id) VALUES (gen_random_uuid())",
     "SELECT response FROM dspex.lm_calls",
+    "SELECT request FROM dspex.lm_calls",
     "UPDATE dspex.program_versions SET content = '{}'",
     "DELETE FROM dspex.programs",
     "SELECT dspex.retire_executions('2020_01_01', now())",
+    "SELECT dspex.remove_requests(now(), 1)",
     "SELECT dspex.make_period('2020_01_01', gen_random_uuid(), gen_random_uuid())",
 )
 WORKER_MAY_NOT = (
@@ -134,6 +136,7 @@ WORKER_MAY_NOT = (
     "INSERT INTO dspex.program_versions (name) VALUES ('x')",
     "UPDATE dspex.programs SET version = 'other'",
     "UPDATE dspex.lm_calls SET response = '{}'",
+    "UPDATE dspex.lm_calls SET request = '{}'",
     "DELETE FROM dspex.lm_calls",
     "UPDATE dspex.periods SET retired_at = NULL",
     "SELECT dspex.put_back('executions', 'executions', '{}')",
@@ -222,6 +225,7 @@ def test_what_beat_asks_for_runs_with_a_workers_rights(login: Login, backends: B
     worker = Database(login(roles.WORKER), pool_size=1)
     for name in retention.PRUNED:
         worker.run(partial(retention.prune, name=name))
+    worker.run(partial(retention.remove_requests, recorded_before=datetime.now(UTC)))
     worker.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import pytest
 
 from dspex.program.program import Program
 from dspex.signatures import signature
+from tests.both_adapters import adapters
 from tests.model_server import ModelServer, Step, model_server
 from tests.recording import a_run
 from workers.adapters.contract import Adapter
-from workers.adapters.direct.direct_adapter import DirectAdapter
-from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
-__all__ = ["model_server"]
+__all__ = ["adapters", "model_server"]
 
 #: The markers of which DSPy makes parts of a request, what they look like while they are escaped, and their ends.
 START, END = "<<CUSTOM-TYPE-START-IDENTIFIER>>", "<<CUSTOM-TYPE-END-IDENTIFIER>>"
@@ -42,14 +40,6 @@ def look(texts: tuple[str, ...]) -> dict[str, Any]:
         "more": {first: [first, {first: first}]},
         "before": {"messages": [turn, {"question": second, "answer": last}]},
     }
-
-
-@pytest.fixture
-async def adapters() -> AsyncIterator[dict[str, Adapter]]:
-    made: dict[str, Adapter] = {"dspy": DspyAdapter(), "direct": DirectAdapter()}
-    yield made
-    for adapter in made.values():
-        await adapter.close()
 
 
 def received(server: ModelServer) -> Any:

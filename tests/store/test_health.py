@@ -11,6 +11,9 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 import dspex
+from dspex.cli.operate.component_details import DETAILS
+from dspex.client.client import Client
+from dspex.settings import Backends
 from dspex.store import programs, workers
 from dspex.store.array_text import array
 from dspex.store.database import Database
@@ -79,6 +82,16 @@ def test_what_waits_is_counted_by_program(database: Database) -> None:
     assert 3600 <= first.undispatched_wait_seconds == first.oldest_wait_seconds < 7200
     assert 60 <= second.oldest_wait_seconds < 3600
     assert second.undispatched_wait_seconds < second.oldest_wait_seconds
+
+
+def test_health_says_when_no_program_is_deployed(client: Client, backends: Backends) -> None:
+    def shown(asked: Client) -> str:
+        return DETAILS["programs"](asked.health().components["programs"].details)
+
+    assert shown(client) == "none is deployed"
+    client.deploy(dspex.Program("qa", QA, adapter="scripted"))
+    with Client(database_url=backends.database_url, broker_url=backends.broker_url) as other:  # without a report yet
+        assert shown(other) == "every worker can run the deployed versions"
 
 
 def test_the_last_report_has_its_age(database: Database) -> None:

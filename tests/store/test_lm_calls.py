@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text as sql
 from uuid_utils.compat import uuid7
 
 import dspex
 from dspex.client.client import Client
 from dspex.errors import LeaseLost
-from dspex.settings import Backends
+from dspex.operations.retention.upkeep import upkeep
+from dspex.sealing.keyring import Keyring
+from dspex.sealing.rotation import rotate
+from dspex.sealing.values import SEALED, SealedAttempt, Sealing
+from dspex.settings import Backends, Settings
 from dspex.store import workers
 from dspex.store.database import Database
+from dspex.store.lifecycle.lm_calls import LMCall, of_execution
 from tests.store.test_control import recover
 from tests.store.test_executions import claim, register
 from workers.adapters.contract import Answer
@@ -42,12 +50,20 @@ async def attempt(ledger: Ledger, id: UUID, number: int) -> AttemptJournal:
     return journal
 
 
-async def ask(journal: AttemptJournal, request: str, text: str) -> str:
+async def ask(
+    journal: AttemptJournal, request: str, text: str, *, records: bool = False, sealed: SealedAttempt | None = None
+) -> str:
     async def call() -> Answer:
         return Answer({"text": text}, prompt_tokens=2**31 - 1, cost_usd=0.1, request_id="req-1")
 
-    calls = ModelCalls(journal, AttemptTrail(datetime.now(UTC)))
-    return str((await calls.perform(request, "openai/test", call))["text"])
+    calls = ModelCalls(journal, AttemptTrail(datetime.now(UTC)), keeps_requests=records, sealed=sealed)
+    return str((await calls.perform(request, "openai/test", call, request={"messages": [text]}))["text"])
+
+
+def stored(database: Database, id: UUID) -> dict[str, LMCall]:
+    """The calls of an execution by their answers or, where these are sealed, by "sealed"."""
+    found = database.run(partial(of_execution, execution_id=id))
+    return {json.loads(call.response).get("text", "sealed"): call for call, _ in found}
 
 
 @pytest.mark.parametrize(
@@ -127,3 +143,32 @@ async def test_an_attempt_that_is_over_rejects_no_answer(ledger: Ledger, client:
     stale.blame()
     await stale.discard()
     assert [call.rejected for call in await ledger.calls(id)] == [False]
+
+
+async def test_a_recorded_request_is_removed_in_its_own_time_and_its_answer_stays(
+    ledger: Ledger, database: Database
+) -> None:
+    id = uuid7()
+    journal = await attempt(ledger, id, 1)
+    await ask(journal, R, "old", records=True)
+    await ask(journal, S, "new", records=True)
+    aged = sql("UPDATE dspex.lm_calls SET created_at = now() - interval '8 days' WHERE request_hash = :hash")
+    database.run(lambda connection: connection.execute(aged, {"hash": bytes.fromhex(R)}))
+    assert list(upkeep(database, Settings.load())) == []
+    steps = [step.what for step in upkeep(database, Settings.load(request_retention_days=7))]
+    assert steps == ["removed 1 recorded requests"]
+    found = stored(database, id)
+    assert (found["old"].request, found["new"].request) == (None, '{"messages": ["new"]}')
+    assert await ask(await attempt(ledger, id, 2), R, "never asked") == "old"
+
+
+async def test_a_sealed_request_is_sealed_again_with_a_new_key(ledger: Ledger, database: Database) -> None:
+    old, new = os.urandom(32), os.urandom(32)
+    id = uuid7()
+    before = SealedAttempt(Sealing(Keyring([old])), dspex.signature("q -> a"), id, b"salt")
+    await ask(await attempt(ledger, id, 1), R, "secret", records=True, sealed=before)
+    assert rotate(database, Keyring([new, old])).rows == 1
+    call = stored(database, id)["sealed"]
+    assert call.request is not None
+    opened = Sealing(Keyring([new])).open_whole(json.loads(call.request), f"{id}:request:{call.place}")
+    assert (opened, list(json.loads(call.request))) == ({"messages": ["secret"]}, [SEALED])

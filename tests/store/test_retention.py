@@ -376,6 +376,8 @@ def test_a_file_that_was_changed_or_cut_is_found_out(database: Database, worker_
 def test_settings_that_cannot_be_kept_are_refused() -> None:
     with pytest.raises(DspexError, match="AUDIT_RETENTION_DAYS"):
         Settings.load(audit_retention_days=7, retention_days=30)
+    with pytest.raises(DspexError, match="REQUEST_RETENTION_DAYS"):
+        Settings.load(request_retention_days=31, retention_days=30)
     with pytest.raises(DspexError, match="absolute path"):
         Settings.load(retention_export=Path("here"))
 

@@ -10,6 +10,7 @@ import pytest
 from dspex.errors import DspexError, LeaseLost
 from dspex.operations.bounded_labels import OTHER, Bounded
 from dspex.store.lifecycle.executions import Claimed
+from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.status import Status
 from dspex.store.operations.health import Backlog
 from workers.attempt.retry_policy import Deferred
@@ -44,6 +45,14 @@ def test_an_attempt_is_counted_by_how_it_ended(status: Status | None, error: Dsp
     before = value("dspex_attempts_total", program="qa", outcome=outcome)
     metrics.attempt_ended("qa", status, error, 0.2)
     assert value("dspex_attempts_total", program="qa", outcome=outcome) == before + 1
+
+
+@pytest.mark.parametrize(("cost", "usd", "unpriced"), [(0.25, 0.25, 0), (0.0, 0.0, 0), (None, 0.0, 1)])
+def test_a_call_without_a_known_price_is_counted_beside_the_cost(cost: float | None, usd: float, unpriced: int) -> None:
+    names = ("dspex_lm_cost_usd_total", "dspex_lm_unpriced_calls_total")
+    before = [value(name, model="m") for name in names]
+    metrics.lm_call_ended(LMCall(uuid4(), b"", 0, 1, "m", "{}", 1, 1, cost, 5.0, None))
+    assert [value(name, model="m") - was for name, was in zip(names, before, strict=True)] == [usd, unpriced]
 
 
 def test_queue_time_is_from_when_it_was_due() -> None:

@@ -11,10 +11,10 @@ from uuid import UUID
 import pytest
 
 from dspex.client.audit_trail import AuditEvent
-from dspex.client.model_call import ModelCall, model_calls
+from dspex.client.model_call import ModelCall, model_calls, tool_calls
 from dspex.sealing.keyring import Keyring
 from dspex.sealing.values import SEALED, Sealing
-from dspex.store.lifecycle.lm_calls import REQUEST, LMCall
+from dspex.store.lifecycle.lm_calls import LMCall
 
 ID = UUID(int=7)
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -22,10 +22,13 @@ KEY = bytes(range(32))
 
 
 def call(
-    attempt: int, request: int = 0, occurrence: int = 0, *, rejected: bool = False, response: Any = None
-) -> LMCall:
+    attempt: int, request: int = 0, occurrence: int = 0, *, rejected: bool = False, response: Any = None,
+    asked: Any = None, model: str = "m",
+) -> LMCall:  # fmt: skip
     stored = json.dumps(response or {"text": f"of attempt {attempt}"})
-    return LMCall(ID, bytes([request] * 32), occurrence, attempt, "m", stored, 1, 2, 0.5, 3.0, "r", rejected)
+    kept = None if asked is None else json.dumps(asked)
+    place = (ID, bytes([request] * 32), occurrence, attempt)
+    return LMCall(*place, model, stored, 1, 2, 0.5, 3.0, "r", rejected, request=kept)
 
 
 def replay(attempt: int, request: int = 0) -> AuditEvent:
@@ -66,7 +69,7 @@ def test_a_call_has_its_request_where_that_is_kept() -> None:
         ],
     }
     kept, other, without = read(
-        [call(1, response={"text": "Bonjour", REQUEST: request}), call(1, 1, response={REQUEST: {"n": 1}}), call(1, 2)]
+        [call(1, response={"text": "Bonjour"}, asked=request), call(1, 1, asked={"n": 1}), call(1, 2)]
     )
     assert (kept.request, kept.answer, kept.response) == (request, "Bonjour", {"text": "Bonjour"})
     assert kept.prompt == "system: Answer in French.\nuser: Hello?\nassistant: add({})"
@@ -93,13 +96,27 @@ def test_a_rejected_answer_was_replayed_before_it_was_rejected() -> None:
     assert [each.rejected for each in found] == [True, False]
 
 
-def test_a_sealed_answer_is_shown_to_a_client_with_the_key_only() -> None:
+def test_a_sealed_call_is_shown_to_a_client_with_the_key_only() -> None:
     keyring = Keyring([KEY])
-    plain = call(1)
-    token = keyring.seal(json.dumps({"text": "a secret", REQUEST: {"n": 1}}).encode(), f"{ID}:call:{plain.place}")
-    sealed = call(1, response={SEALED: token})
+    place = call(1).place
+
+    def sealed_as(kind: str, content: Any) -> Any:
+        return {SEALED: keyring.seal(json.dumps(content).encode(), f"{ID}:{kind}:{place}")}
+
+    sealed = call(1, response=sealed_as("call", {"text": "a secret"}), asked=sealed_as("request", {"n": 1}))
     (opened,) = read([sealed], sealing=Sealing(keyring))
     assert (opened.answer, opened.request) == ("a secret", {"n": 1})
     for other in (Sealing(), Sealing(Keyring([KEY[::-1]]))):
         (found,) = read([sealed], sealing=other)
         assert (found.answer, found.response, found.request) == ("<secret>", {}, None)
+
+
+def test_a_call_of_a_tool_has_its_arguments_as_long_as_they_are_kept() -> None:
+    keyring = Keyring([KEY])
+    kept = call(1, response={"result": 3}, asked={"a": 1}, model="tool:add")
+    token = keyring.seal(b'{"a": 1}', f"{ID}:request:{kept.place}")
+    sealed = call(1, response={"result": 3}, asked={SEALED: token}, model="tool:add")
+    removed = call(1, response={"result": 3}, model="tool:add")
+    found = tool_calls([(each, AT) for each in (kept, sealed, removed, call(1))], Sealing())
+    assert [each.arguments for each in found] == [{"a": 1}, "<secret>", None]
+    assert [(each.tool, each.result) for each in found] == [("add", 3)] * 3

@@ -12,6 +12,12 @@ import dspex
 from dspex.program.program import Program
 
 QA = dspex.signature("question -> answer")
+#: A `dspy.File`, as a signature has it.
+FILED = (
+    ":object(file_data=:optional(:string), file_id=:optional(:string), filename=:optional(:string)) paper"
+    " -> :string text"
+)
+HEARD = ":audio call -> :string text"
 
 
 def program(**fields: Any) -> Program:
@@ -173,6 +179,14 @@ def test_a_model_is_a_short_form_or_all_of_its_settings() -> None:
         ({"predictors": {"ask": "judge"}}, "predictors.ask"),
         ({"prompt": "yaml"}, "prompt"),
         ({"model": "anthropic/claude", "signature": ":list(:audio) calls -> :string text"}, "signature.calls"),
+        ({"fallback": ["anthropic/claude"], "signature": HEARD}, "signature.call"),
+        (
+            {"models": {"ear": "anthropic/claude"}, "predictors": {"*": "ear"}, "signature": HEARD},
+            "signature.call",
+        ),
+        ({"model": "smollm2", "signature": ":optional(:image) picture -> :string text"}, "signature.picture"),
+        ({"adapter": "direct", "signature": ":list(:image) pictures -> :string text"}, "signature.pictures"),
+        ({"adapter": ["dspy", "direct"], "signature": FILED}, "signature.paper"),
         ({"fallback": ["no provider"]}, "fallback[0]"),
         ({"fallback": "smollm2"}, "fallback"),
         ({"fallback": [dspex.Model("a/b", max_tokens=0)]}, "fallback[0].max_tokens"),
@@ -185,6 +199,29 @@ def test_faults_of_models_name_their_place(settings: dict[str, Any], path: str) 
     with pytest.raises(dspex.ValidationError) as refused:
         dspex.Program("p", **{"signature": QA, "model": "openai/test", **settings})
     assert [fault.path for fault in refused.value.errors] == [path]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"signature": ":list(:image) pictures, :audio call -> :string text"},
+        {"signature": ":image picture, :audio call -> :string text", "adapter": "direct"},
+        {"signature": FILED},
+        {"signature": ":list(:audio) calls -> :string text", "model": "anthropic/claude", "module": "mine:Module"},
+        {"signature": HEARD, "model": "anthropic/c", "models": {"ear": "gemini/f"}, "predictors": {"*": "ear"}},
+    ],
+)
+def test_media_that_may_reach_a_model_are_accepted(settings: dict[str, Any]) -> None:
+    assert dspex.Program("p", **{"model": "openai/test", **settings}).signature.input_fields
+
+
+def test_a_refusal_of_media_says_what_to_write_instead() -> None:
+    for settings, words in (
+        ({"model": "anthropic/claude", "signature": HEARD}, "give a transcript as text"),
+        ({"adapter": "direct", "signature": FILED}, "or adapter 'dspy'"),
+    ):
+        with pytest.raises(dspex.ValidationError, match=words):
+            dspex.Program("p", **{"model": "openai/test", **settings})  # type: ignore[arg-type]
 
 
 def test_secrets_in_models_are_refused() -> None:

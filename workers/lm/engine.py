@@ -18,13 +18,14 @@ from lm15.serde import response_to_dict
 
 from dspex.errors import DspexError, ModelError
 from dspex.program.models import Model
-from workers.adapters.contract import Answer, BatchAim, Estimate, Run
+from workers.adapters.contract import Answer, BatchAim, Estimate, Run, once
 from workers.answers.candidates import AnswerReading
 from workers.attempt.retry_policy import OUT_OF_REACH
 from workers.lm.bundles.batch_target import batch_aim
 from workers.lm.call_retries import CallRetries
 from workers.lm.connect.endpoint import Endpoint
 from workers.lm.connect.http_transport import extra_headers, last_request_id
+from workers.lm.connect.request_media import refuse_untaken_media
 from workers.lm.cost import cost_usd, estimate, is_usage_known, tokens
 from workers.lm.exchange import Exchange, current_exchange
 from workers.lm.flex_tier import ask_at_tier
@@ -54,7 +55,8 @@ class RunEngine:
     ``api_base`` is the address that the model is declared with: the program's, unless its code names another model.
     ``fallback`` make the engines of the models that are asked when the one before is out of reach; ``adapt`` turns a
     request to the first model into one to this model. ``declared`` is the model as the program declares it: without it,
-    calls go through no batch API.
+    calls go through no batch API. ``refusal`` is why this model cannot be asked: its earlier answers are replayed all
+    the same.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class RunEngine:
         fallback: Sequence[Callable[[], Awaitable[RunEngine]]] = (),
         adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
         declared: Model | None = None,
+        refusal: ModelError | None = None,
     ) -> None:
         self.run = run
         self.endpoint = endpoint
@@ -75,6 +78,7 @@ class RunEngine:
         self._fallback = fallback
         self._adapt = adapt
         self._declared = declared
+        self._refusal = refusal
         self.was_cut = False
         #: Why the program was ended, whatever it made of that.
         self.failure: DspexError | None = None
@@ -129,6 +133,8 @@ class RunEngine:
         """This model's answer, replayed or new; ``noted`` is recorded with a new one."""
         if self._adapt is not None:
             request = self._adapt(request)
+        if self._refusal is None:
+            refuse_untaken_media(request, model=self.endpoint.model, dialect=self.endpoint.route.definition.dialect)
         preview = Preview.of(self.run.stream, exchange)
 
         def ask(sent: Mapping[str, Any], tier: Mapping[str, Any]) -> Awaitable[Answer]:
@@ -138,7 +144,7 @@ class RunEngine:
             digest,
             self.endpoint.model,
             lambda: ask_at_tier(request, ask, self.run.route, self.endpoint),
-            tries=CallRetries(self.run.deadline),
+            tries=CallRetries(self.run.deadline) if self._refusal is None else once,
             repair=exchange is not None and exchange.is_repair,
             estimate=lambda: Estimate(*estimate(request, self.endpoint.rates)),
             request=request,
@@ -180,7 +186,9 @@ class RunEngine:
         )
 
     async def _ask(self, request: Mapping[str, Any], preview: Preview | None, noted: Mapping[str, Any]) -> Answer:
-        """Ask once: a call that is paid for."""
+        """Ask once: a call that is paid for. Raises the refusal of a model that cannot be asked."""
+        if self._refusal is not None:
+            raise self._refusal
         endpoint = self.endpoint
         last_request_id.set(None)
         notes = CallNotes()

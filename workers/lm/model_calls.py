@@ -16,7 +16,7 @@ from dspex.errors import DspexError
 from dspex.sealing.values import SealedAttempt
 from dspex.settings.failpoints import AFTER_ANSWER, AFTER_JOURNAL, failpoint
 from dspex.store.lifecycle.budgets import wait_reservation
-from dspex.store.lifecycle.lm_calls import BATCH, KEPT, REQUEST, TOOL, LMCall
+from dspex.store.lifecycle.lm_calls import BATCH, KEPT, TOOL, LMCall
 from dspex.store.lifecycle.parked import ParkedCall, parked_place
 from workers.adapters.contract import Answer, BatchAim, Estimate, ToolResult, Trail, Tries, once
 from workers.attempt.retry_policy import Deferred
@@ -241,23 +241,24 @@ class ModelCalls:
         self, digest: bytes, occurrence: int, model: str, answer: Answer, began_at: datetime,
         request: Mapping[str, Any] | None,
     ) -> LMCall:  # fmt: skip
-        kept = {REQUEST: request} if self._keeps_requests and request is not None else {}
         made = LMCall(
             execution_id=self._journal.execution_id,
             request_hash=digest,
             occurrence=occurrence,
             attempt=self._journal.attempt,
             model=model,
-            response=_text({**answer.response, **kept} if kept else answer.response),
+            response=_text(answer.response),
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             cost_usd=answer.cost_usd,
             duration_ms=(self._trail.now() - began_at).total_seconds() * 1000,
             request_id=answer.request_id,
+            request=_text(request) if self._keeps_requests and request is not None else None,
         )
         if self._sealed is None:
             return made
-        return replace(made, response=self._sealed.response(made.response, made.place))
+        asked = made.request and self._sealed.request(made.request, made.place)
+        return replace(made, response=self._sealed.response(made.response, made.place), request=asked)
 
 
 def _nothing() -> None:
@@ -266,7 +267,7 @@ def _nothing() -> None:
 
 def _answer_of(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The response without what DSPex keeps with it."""
-    return {name: value for name, value in stored.items() if name not in (REQUEST, BATCH)}
+    return {name: value for name, value in stored.items() if name != BATCH}
 
 
 def _usage(call: LMCall) -> dict[str, Any]:
@@ -274,11 +275,11 @@ def _usage(call: LMCall) -> dict[str, Any]:
     return {name: getattr(call, name) for name in names}
 
 
-def _text(response: dict[str, Any]) -> str:
-    """The response as JSON, all ASCII if it has half of a surrogate pair, which cannot be encoded as UTF-8."""
-    text = json.dumps(response, ensure_ascii=False)
+def _text(content: Mapping[str, Any]) -> str:
+    """A response or request as JSON, all ASCII if it has half of a surrogate pair, which UTF-8 cannot encode."""
+    text = json.dumps(content, ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(response)
+        return json.dumps(content)
     return text

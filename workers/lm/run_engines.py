@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from dspex.errors import ModelError
 from dspex.program.models import Model
 from workers.adapters.contract import Run
+from workers.attempt.retry_policy import OUT_OF_REACH
 from workers.lm.connect.endpoint import Endpoint, Endpoints
 from workers.lm.engine import RunEngine
 from workers.lm.request_settings import request_settings
@@ -19,15 +21,16 @@ _OF_ONE_MODEL = frozenset({"cache", "extensions", "reasoning", "service_tier"})
 
 
 async def engine_of(run: Run, endpoints: Endpoints) -> RunEngine:
-    """The engine of the program's model. Raises as :meth:`Endpoints.of` does."""
+    """The engine of the program's model. Raises as :meth:`Endpoints.of` does, if the program has no other model."""
     model = run.program.main_model
-    return RunEngine(
-        run,
-        await endpoints.of(model),
-        headers=await endpoints.headers(model),
-        declared=model,
-        fallback=[partial(_fallback, run, endpoints, other) for other in run.program.fallback_models],
-    )
+    fallback = [partial(_fallback, run, endpoints, other) for other in run.program.fallback_models]
+    try:
+        endpoint, headers = await endpoints.of(model), await endpoints.headers(model)
+    except ModelError as error:
+        if not fallback or error.code not in OUT_OF_REACH:
+            raise
+        return RunEngine(run, await endpoints.without_key(model), fallback=fallback, refusal=error)
+    return RunEngine(run, endpoint, headers=headers, declared=model, fallback=fallback)
 
 
 async def _fallback(run: Run, endpoints: Endpoints, model: Model) -> RunEngine:

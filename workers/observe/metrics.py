@@ -98,6 +98,10 @@ LM_SAVED = Counter(
     "dspex_lm_saved_usd_total", "What calls through batch APIs cost less than ordinary ones, where prices are known",
     ("model",), registry=REGISTRY,
 )  # fmt: skip
+LM_UNPRICED = Counter(
+    "dspex_lm_unpriced_calls_total", "Model calls whose cost is not in dspex_lm_cost_usd_total: the price is unknown",
+    ("model",), registry=REGISTRY,
+)  # fmt: skip
 REPAIRS = Counter(
     "dspex_answer_repairs_total", "Repairs of answers that became outputs. kind: what was done", ("model", "kind"),
     registry=REGISTRY,
@@ -228,6 +232,7 @@ class _Model:
         self.completion_tokens = LM_TOKENS.labels(name, "completion")
         self.cost_usd = LM_COST.labels(name)
         self.saved_usd = LM_SAVED.labels(name)
+        self.unpriced = LM_UNPRICED.labels(name)
         self.replayed = LM_REPLAYED.labels(name)
         self.repairs = Bounded(MOST_CODES, lambda kind: REPAIRS.labels(name, kind))
 
@@ -278,7 +283,9 @@ def lm_call_ended(call: LMCall) -> None:
         series.duration.observe(call.duration_ms / 1000)
     series.prompt_tokens.inc(call.prompt_tokens)
     series.completion_tokens.inc(call.completion_tokens)
-    if call.cost_usd:
+    if call.cost_usd is None:
+        series.unpriced.inc()
+    else:
         series.cost_usd.inc(call.cost_usd)
     if call.cost_usd is not None and call.list_cost_usd is not None:
         series.saved_usd.inc(max(call.list_cost_usd - call.cost_usd, 0.0))

@@ -24,7 +24,7 @@ def _workers(found: Details) -> str:
 
 def _programs(found: Details) -> str:
     if not found["count"]:
-        return "every worker can run the deployed versions"
+        return "every worker can run the deployed versions" if found["deployed"] else "none is deployed"
     listed = "; ".join(
         f"{each['program']} {each['version']} cannot run in "
         f"{'any live worker' if each['workers'] == 'all' else ', '.join(each['workers'])} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from dspex.cli.open_database import open_database
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
-from dspex.operations.retention.upkeep import Plan, plan, upkeep
+from dspex.operations.retention.upkeep import Plan, plan, requests_expired_at, upkeep
 from dspex.settings import Settings
 from dspex.store.database import Database
 from dspex.store.operations import retention as store
@@ -28,8 +29,8 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 def retention(apply: bool, as_json: bool) -> int:
     """Show how long data is kept. Nothing is removed without --apply.
 
-    The settings are DSPEX_RETENTION_DAYS, DSPEX_AUDIT_RETENTION_DAYS and DSPEX_RETENTION_EXPORT. Exit code 1 if
-    expired data could not be removed.
+    The settings are DSPEX_RETENTION_DAYS, DSPEX_AUDIT_RETENTION_DAYS, DSPEX_REQUEST_RETENTION_DAYS and
+    DSPEX_RETENTION_EXPORT. Exit code 1 if expired data could not be removed.
 
     \b
     Examples:
@@ -56,9 +57,9 @@ def _apply(database: Database, settings: Settings, as_json: bool) -> int:
 
 
 def _show(database: Database, settings: Settings, as_json: bool) -> int:
-    planned, expired = plan(database, settings), database.run(store.prunable)
+    planned, expired = plan(database, settings), _expired_rows(database, settings)
     if as_json:
-        echo_json({"periods": [_as_data(each) for each in planned], "expired_rows": dict(expired)})
+        echo_json({"periods": [_as_data(each) for each in planned], "expired_rows": expired})
         return 0
     screen, now = console(), datetime.now(UTC)
     rows = [
@@ -77,6 +78,15 @@ def _show(database: Database, settings: Settings, as_json: bool) -> int:
         if count:
             echo(f"{count} {name} have expired and are removed by the next upkeep")
     return 0
+
+
+def _expired_rows(database: Database, settings: Settings) -> dict[str, int]:
+    """How many rows the next upkeep removes, by what they are."""
+    before = requests_expired_at(settings, datetime.now(UTC))
+    expired = dict(database.run(store.prunable))
+    if before is not None:
+        expired["recorded requests"] = database.run(partial(store.removable_requests, recorded_before=before))
+    return expired
 
 
 def _executions(planned: Plan, now: datetime) -> str:

@@ -179,6 +179,7 @@ def _programs(connection: Connection, facts: dict[str, Any]) -> CheckResult:
             for each in refused[:MOST_PROGRAMS]
         ],
         "count": len(refused),
+        "deployed": program_facts.deployed(connection),
     }
     return (
         CheckResult(Condition.DEGRADED, details, FIX_PROGRAMS) if refused else CheckResult(Condition.HEALTHY, details)

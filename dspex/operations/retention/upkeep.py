@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from dspex.errors import BackendUnavailable, DspexError, SchemaOutdated
@@ -26,11 +27,11 @@ from dspex.store.lifecycle.set_statements import for_each_row
 from dspex.store.operations import retention
 from dspex.store.operations.retention import Period
 
-__all__ = ["Plan", "Step", "plan", "upkeep"]
+__all__ = ["Plan", "Step", "plan", "requests_expired_at", "upkeep"]
 
 #: Executions outside their period are exported and deleted in chunks of this size.
 STRAY_ROWS = 1000
-#: The largest number of DELETE statements for a table in one upkeep; the next one continues.
+#: The largest number of statements that remove rows of one kind in one upkeep; the next one continues.
 PRUNE_ROUNDS = 200
 
 
@@ -72,8 +73,18 @@ def upkeep(database: Database, settings: StorageSettings) -> Iterator[Step]:
     if settings.audit_kept_days is not None:  # their trails go with them
         before = now - timedelta(days=settings.audit_kept_days)
         yield from _try("executions outside their period", lambda: _remove_strays(database, settings, before))
+    requests_go_before = requests_expired_at(settings, now)
+    if requests_go_before is not None:
+        remove = partial(retention.remove_requests, recorded_before=requests_go_before)
+        yield from _try("recorded requests", lambda: _remove_rows(database, "recorded requests", remove))
     for name in retention.PRUNED:
-        yield from _try(name, partial(_prune, database, name))
+        yield from _try(name, partial(_remove_rows, database, name, partial(retention.prune, name=name)))
+
+
+def requests_expired_at(settings: StorageSettings, now: datetime) -> datetime | None:
+    """Recorded requests from before this time are removed; None for never."""
+    days = settings.request_retention_days
+    return None if days is None else now - timedelta(days=days)
 
 
 def _try(what: str, work: Callable[[], Iterator[Step]]) -> Iterator[Step]:
@@ -175,10 +186,10 @@ def _delete_strays(database: Database, settled_before: datetime, ids: Sequence[U
     return range(database.run(partial(retention.delete_strays, ids=ids, settled_before=settled_before)))
 
 
-def _prune(database: Database, name: str) -> Iterator[Step]:
+def _remove_rows(database: Database, name: str, remove: Callable[[Connection], int]) -> Iterator[Step]:
     removed = 0
     for _ in range(PRUNE_ROUNDS):
-        count = database.run(partial(retention.prune, name=name))
+        count = database.run(remove)
         removed += count
         if count < retention.PRUNE_ROWS:
             break

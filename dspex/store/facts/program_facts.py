@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, text
 from dspex.store.lifecycle.dispatch import held
 from dspex.store.workers import LIVE, UnrunnableVersion
 
-__all__ = ["RefusedVersion", "refused_versions"]
+__all__ = ["RefusedVersion", "deployed", "refused_versions"]
 
 _LIVE = text(f"""
 SELECT w.host, w.pid, w.unrunnable FROM dspex.workers w WHERE w.state = 'running' AND {LIVE} ORDER BY w.host, w.pid
@@ -38,6 +38,11 @@ class RefusedVersion:
     def where(self) -> str:
         """The workers that cannot run it, as text."""
         return "any live worker" if self.by_all else ", ".join(self.workers)
+
+
+def deployed(connection: Connection) -> int:
+    """How many programs are deployed."""
+    return int(connection.scalar(text("SELECT count(*) FROM dspex.programs")) or 0)
 
 
 def refused_versions(connection: Connection) -> list[RefusedVersion]:

@@ -26,7 +26,6 @@ __all__ = [
     "KEPT",
     "OTHERS_PATTERN",
     "REJECT",
-    "REQUEST",
     "SELECT",
     "TOOL",
     "USE",
@@ -36,9 +35,6 @@ __all__ = [
     "of_execution",
 ]
 
-
-#: The member of a stored response that has the request, where requests are kept. No answer has such a member.
-REQUEST = "dspex:request"
 #: The member of a stored response that came from a batch API.
 BATCH = "dspex:batch"
 #: The member of a waiting request that is kept with its answer.
@@ -54,8 +50,9 @@ CLASS, VALUE = "dspex:class", "value"
 
 @dataclass(frozen=True, slots=True)
 class LMCall:
-    """A finished model call, or another entry of the journal. ``response`` is JSON text; ``occurrence`` counts equal
-    requests from 0; a ``rejected`` answer was invalid, and is never replayed."""
+    """A finished model call, or another entry of the journal. ``response`` and ``request`` are JSON text, ``request``
+    None unless it is kept; ``occurrence`` counts equal requests from 0; a ``rejected`` answer was invalid, and is never
+    replayed."""
 
     execution_id: UUID
     request_hash: bytes
@@ -71,6 +68,7 @@ class LMCall:
     rejected: bool = False
     #: What an ordinary call would have cost, where this one went through a batch API at its price.
     list_cost_usd: float | None = None
+    request: str | None = None
 
     @property
     def is_tool(self) -> bool:
@@ -94,14 +92,14 @@ INSERT = """
 WITH given AS (
     SELECT * FROM unnest(%(execution_id)s::uuid[], %(request_hash)s::bytea[], %(occurrence)s::int[], %(attempt)s::int[],
         %(model)s::text[], %(response)s::text[], %(prompt_tokens)s::int[], %(completion_tokens)s::int[],
-        %(cost_usd)s::float8[], %(duration_ms)s::float8[], %(request_id)s::text[])
+        %(cost_usd)s::float8[], %(duration_ms)s::float8[], %(request_id)s::text[], %(request)s::text[])
         AS c (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens, completion_tokens,
-        cost_usd, duration_ms, request_id)
+        cost_usd, duration_ms, request_id, request)
 ), stored AS (
     INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens,
-        completion_tokens, cost_usd, duration_ms, request_id)
+        completion_tokens, cost_usd, duration_ms, request_id, request)
     SELECT c.execution_id, c.request_hash, c.occurrence, c.attempt, c.model, c.response::json, c.prompt_tokens,
-        c.completion_tokens, c.cost_usd, c.duration_ms, c.request_id
+        c.completion_tokens, c.cost_usd, c.duration_ms, c.request_id, c.request::json
     FROM given c
     ON CONFLICT DO NOTHING
 )
@@ -118,10 +116,10 @@ FROM dspex.lm_calls WHERE execution_id = %(execution_id)s
 ORDER BY row_number() OVER (PARTITION BY request_hash, occurrence ORDER BY attempt DESC), occurrence
 """
 
-# The calls of an execution in the order in which they began, each with that time.
+# The calls of an execution in the order in which they began, each with its request and that time.
 _OF_EXECUTION = """
 SELECT execution_id, request_hash, occurrence, attempt, model, response::text, prompt_tokens, completion_tokens,
-    cost_usd::float8, duration_ms, request_id, rejected, list_cost_usd::float8,
+    cost_usd::float8, duration_ms, request_id, rejected, list_cost_usd::float8, request::text,
     created_at - make_interval(secs => duration_ms / 1000) AS at
 FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY attempt, at, occurrence
 """
@@ -152,7 +150,7 @@ def of_execution(connection: Connection, execution_id: UUID) -> list[tuple[LMCal
 def insert_parameters(calls: Sequence[LMCall]) -> dict[str, str]:
     """The arguments of INSERT."""
     plain = ("execution_id", "occurrence", "attempt", "prompt_tokens", "completion_tokens", "duration_ms")
-    texts = ("model", "response", "request_id")
+    texts = ("model", "response", "request_id", "request")
     return {
         **{name: array(getattr(call, name) for call in calls) for name in plain},
         **{name: text_array(getattr(call, name) for call in calls) for name in texts},

@@ -211,18 +211,18 @@ WITH given AS (
     SELECT * FROM unnest(%(execution_id)s::uuid[], %(request_hash)s::bytea[], %(occurrence)s::int[],
         %(attempt)s::int[], %(model)s::text[], %(response)s::text[], %(prompt_tokens)s::int[],
         %(completion_tokens)s::int[], %(cost_usd)s::float8[], %(list_cost_usd)s::float8[], %(duration_ms)s::float8[],
-        %(request_id)s::text[])
+        %(request_id)s::text[], %(request)s::text[])
         AS c (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens, completion_tokens,
-        cost_usd, list_cost_usd, duration_ms, request_id)
+        cost_usd, list_cost_usd, duration_ms, request_id, request)
 ), taken AS (
     DELETE FROM dspex.parked_calls p USING given c
     WHERE p.execution_id = c.execution_id AND p.request_hash = c.request_hash AND p.occurrence = c.occurrence
     RETURNING c.*
 ), stored AS (
     INSERT INTO dspex.lm_calls (execution_id, request_hash, occurrence, attempt, model, response, prompt_tokens,
-        completion_tokens, cost_usd, list_cost_usd, duration_ms, request_id)
+        completion_tokens, cost_usd, list_cost_usd, duration_ms, request_id, request)
     SELECT execution_id, request_hash, occurrence, attempt, model, response::json, prompt_tokens, completion_tokens,
-        cost_usd, list_cost_usd, duration_ms, request_id
+        cost_usd, list_cost_usd, duration_ms, request_id, request::json
     FROM taken
     ON CONFLICT DO NOTHING
 )
@@ -337,7 +337,7 @@ def _call_keys(calls: Sequence[tuple[UUID, bytes, int]]) -> dict[str, str]:
 
 def _answer_parameters(answers: Sequence[LMCall]) -> dict[str, str]:
     plain = ("execution_id", "occurrence", "attempt", "prompt_tokens", "completion_tokens", "duration_ms")
-    texts = ("model", "response", "request_id")
+    texts = ("model", "response", "request_id", "request")
     return {
         **{name: array(getattr(call, name) for call in answers) for name in plain},
         **{name: text_array(getattr(call, name) for call in answers) for name in texts},

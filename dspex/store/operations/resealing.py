@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 EXECUTION_COLUMNS = ("inputs", "result", "error", "action_results")
-CALL_COLUMNS = ("response",)
+CALL_COLUMNS = ("response", "request")
 PARKED_COLUMNS = ("request",)
 _PARKED_KEY = ("execution_id", "request_hash", "occurrence")
 #: Of feedback and of rows of datasets.
@@ -44,9 +44,11 @@ _CALL_KEY = ("execution_id", "request_hash", "occurrence", "attempt")
 _STALE = '"dspex:sealed"\\s*:\\s*"[0-9]+\\.(?!{key}\\.)'
 _OF_EXECUTION = "concat_ws(' ', inputs::text, result::text, error::text, action_results::text) ~ :stale"
 
+_OF_CALL = "concat_ws(' ', response::text, request::text) ~ :stale"
+
 _COUNT = text(f"""
 SELECT (SELECT count(*) FROM dspex.executions WHERE {_OF_EXECUTION})
-     + (SELECT count(*) FROM dspex.lm_calls WHERE response::text ~ :stale)
+     + (SELECT count(*) FROM dspex.lm_calls WHERE {_OF_CALL})
      + (SELECT count(*) FROM dspex.parked_calls WHERE request::text ~ :stale)
      + (SELECT count(*) FROM dspex.feedback WHERE content::text ~ :stale)
      + (SELECT count(*) FROM dspex.dataset_rows WHERE content::text ~ :stale)
@@ -99,16 +101,17 @@ FROM unnest(CAST(:dataset_id AS uuid[]), CAST(:index AS bigint[]), CAST(:content
     AS g (dataset_id, index, content) WHERE r.dataset_id = g.dataset_id AND r.index = g.index
 """)
 
-_CALLS = text("""
-SELECT execution_id, request_hash, occurrence, attempt, response::text FROM dspex.lm_calls
+_CALLS = text(f"""
+SELECT execution_id, request_hash, occurrence, attempt, response::text, request::text FROM dspex.lm_calls
 WHERE (execution_id, request_hash, occurrence, attempt) > (:execution_id, :request_hash, :occurrence, :attempt)
-  AND response::text ~ :stale ORDER BY execution_id, request_hash, occurrence, attempt LIMIT :most FOR UPDATE
-""")
+  AND {_OF_CALL} ORDER BY execution_id, request_hash, occurrence, attempt LIMIT :most FOR UPDATE
+""")  # noqa: S608 - from this file only
 
 _WRITE_CALLS = text("""
-UPDATE dspex.lm_calls c SET response = g.response::json
+UPDATE dspex.lm_calls c SET response = g.response::json, request = g.request::json
 FROM unnest(CAST(:execution_id AS uuid[]), CAST(:request_hash AS bytea[]), CAST(:occurrence AS int[]),
-    CAST(:attempt AS int[]), CAST(:response AS text[])) AS g (execution_id, request_hash, occurrence, attempt, response)
+    CAST(:attempt AS int[]), CAST(:response AS text[]), CAST(:request AS text[]))
+    AS g (execution_id, request_hash, occurrence, attempt, response, request)
 WHERE c.execution_id = g.execution_id AND c.request_hash = g.request_hash AND c.occurrence = g.occurrence
     AND c.attempt = g.attempt
 """)
@@ -178,7 +181,7 @@ def write_dataset_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]
 
 
 def write_calls(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Store the answers of these rows again."""
+    """Store the answers and requests of these rows again."""
     names = (*_CALL_KEY, *CALL_COLUMNS)
     connection.execute(_WRITE_CALLS, {name: [row[name] for row in rows] for name in names})
 

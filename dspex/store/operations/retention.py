@@ -22,6 +22,8 @@ __all__ = [
     "periods",
     "prunable",
     "prune",
+    "removable_requests",
+    "remove_requests",
     "retire_audit",
     "retire_executions",
     "strays",
@@ -116,6 +118,24 @@ def delete_strays(connection: Connection, ids: Sequence[UUID], settled_before: d
     """Delete these executions with their model calls and trails, unless they were retried. Returns how many."""
     statement = text("SELECT dspex.delete_strays(CAST(:ids AS uuid[]), :settled_before)")
     return int(connection.scalar(statement, {"ids": list(ids), "settled_before": settled_before}) or 0)
+
+
+# ------------------------------------------------------------------------------------------------ recorded requests
+
+_REMOVABLE_REQUESTS = text(
+    "SELECT count(*) FROM dspex.lm_calls WHERE request IS NOT NULL AND created_at < :recorded_before"
+)
+
+
+def removable_requests(connection: Connection, recorded_before: datetime) -> int:
+    """How many recorded requests are older than a time."""
+    return int(connection.scalar(_REMOVABLE_REQUESTS, {"recorded_before": recorded_before}) or 0)
+
+
+def remove_requests(connection: Connection, recorded_before: datetime) -> int:
+    """Remove recorded requests that are older than a time, :data:`PRUNE_ROWS` at most. Returns how many."""
+    parameters = {"recorded_before": recorded_before, "most": PRUNE_ROWS}
+    return int(connection.scalar(text("SELECT dspex.remove_requests(:recorded_before, :most)"), parameters) or 0)
 
 
 # ----------------------------------------------------------------------------------------------------- other tables

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from dspex.errors import ModelError
+from dspex.program.media import is_file
 from dspex.signatures import Signature
 from dspex.signatures.descriptions import described_parts, field_words
 from dspex.signatures.fields import Field, Type
@@ -52,7 +53,6 @@ _SCHEMA = "dspex_schema"
 _PARTS = "dspex_parts"
 _IS_TEXT = "dspex_is_text"
 _HOLDS_TEXT = "dspex_holds_text"
-_FILE_KEYS = frozenset({"file_data", "file_id", "filename"})
 _MEDIA: Mapping[str, Any] = {"image": dspy.Image, "audio": dspy.Audio, "history": dspy.History}
 
 
@@ -262,7 +262,7 @@ def _given(kind: Type, value: Any) -> Any:
         return value
     if kind.name == "history":
         return dspy.History(messages=value["messages"])
-    if _is_file(kind):
+    if is_file(kind):
         return dspy.File(**{name: part for name, part in value.items() if part is not None})
     return _media(kind.name, value) if kind.name in _MEDIA else _with_media(expand(kind), value)
 
@@ -282,13 +282,7 @@ def _with_media(primitive: Type, value: Any) -> Any:
 
 @lru_cache(maxsize=1024)
 def _holds_media(kind: Type) -> bool:
-    return kind.name in _MEDIA or _is_file(kind) or any(map(_holds_media, expand(kind).args))
-
-
-def _is_file(kind: Type) -> bool:
-    """Whether it is ``dspy.File``, an object of these keys."""
-    primitive = expand(kind)
-    return primitive.name == "object" and {key for key, _, _ in primitive.object_keys()} == _FILE_KEYS
+    return kind.name in _MEDIA or is_file(kind) or any(map(_holds_media, expand(kind).args))
 
 
 def _media_annotation(kind: Type) -> Any:
@@ -298,7 +292,7 @@ def _media_annotation(kind: Type) -> Any:
         return _MEDIA[kind.name]
     if primitive.name == "list" and (item := _media_annotation(primitive.args[0])) is not None:
         return list[item]  # type: ignore[valid-type]
-    return dspy.File if _is_file(kind) else None
+    return dspy.File if is_file(kind) else None
 
 
 def _media(name: str, value: Mapping[str, Any]) -> Any:

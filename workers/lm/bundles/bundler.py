@@ -37,7 +37,7 @@ from dspex.settings.failpoints import (
 from dspex.store.database import Database
 from dspex.store.lifecycle import budgets, bundles, parked
 from dspex.store.lifecycle.bundles import BundledCall, StoredBundle
-from dspex.store.lifecycle.lm_calls import BATCH, KEPT, REQUEST, LMCall
+from dspex.store.lifecycle.lm_calls import BATCH, KEPT, LMCall
 from dspex.store.lifecycle.parked import parked_place
 from workers.attempt.settlement import stored_error
 from workers.lm.bundles.anthropic_batches import AnthropicBatches
@@ -322,17 +322,20 @@ class Bundler:
             occurrence=call.occurrence,
             attempt=call.attempt,
             model=call.subject,
-            response=json.dumps({**answer.response, BATCH: True, **({REQUEST: request} if is_kept else {})}),
+            response=json.dumps({**answer.response, BATCH: True}),
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             cost_usd=cost_usd(response, endpoint.route.provider, rates),
             duration_ms=0.0,
             request_id=answer.request_id,
             list_cost_usd=answer.cost_usd,
+            request=json.dumps(request) if is_kept else None,
         )
         if not is_sealed(call.request):
             return made
-        return replace(made, response=self._sealing.seal_call(made.response, call.execution_id, made.place))
+        asked = made.request and self._sealing.seal_request(made.request, call.execution_id, made.place)
+        answered = self._sealing.seal_call(made.response, call.execution_id, made.place)
+        return replace(made, response=answered, request=asked)
 
     def _request(self, call: BundledCall) -> tuple[dict[str, Any], bool]:
         """The request of a call in lm15's canonical form, and whether it is kept with the answer.

@@ -31,6 +31,8 @@ __all__ = ["Endpoint", "Endpoints", "LocalModelUrl", "NamedModel"]
 LocalModelUrl = Callable[[], str | Awaitable[str]]
 
 _ENDPOINTS_KEPT = 256
+#: In place of a key that is missing, and of the address of the bundled model while it cannot be served.
+_NO_KEY, _NOWHERE = "none", "http://localhost"
 #: The prices of the bundled model, which this machine serves.
 _FREE = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
 
@@ -126,6 +128,14 @@ class Endpoints:
         address = await self._address(program)
         key = await self._keys.named(program) if program.api_key_env else None
         return await self._at(model, address, key, bundled=_is_bundled(program))
+
+    async def without_key(self, program: AskedModel) -> Endpoint:
+        """The endpoint of a model whose key is missing: for what it supports, and never to be asked.
+
+        Raises ModelError ``invalid_request`` for a model string that leads nowhere.
+        """
+        bundled = _is_bundled(program)
+        return await self._at(str(program.model), _NOWHERE if bundled else program.api_base, _NO_KEY, bundled=bundled)
 
     async def headers(self, model: Model) -> tuple[tuple[str, str], ...]:
         """The extra headers of a model, with the secrets that they name. Raises ModelError ``authentication``."""

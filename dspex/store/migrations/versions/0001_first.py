@@ -213,6 +213,7 @@ CREATE TABLE dspex.lm_calls (
     attempt integer NOT NULL,
     model text NOT NULL,
     response json NOT NULL,
+    request json,
     prompt_tokens integer NOT NULL,
     completion_tokens integer NOT NULL,
     cost_usd numeric,
@@ -223,6 +224,8 @@ CREATE TABLE dspex.lm_calls (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (execution_id, request_hash, occurrence, attempt)
 ) PARTITION BY RANGE (execution_id);
+
+CREATE INDEX lm_calls_requests ON dspex.lm_calls (created_at) WHERE request IS NOT NULL;
 
 -- The calls that parked executions wait for: requests for a provider's batch API, approvals, child executions. A row
 -- goes when its answer is written to lm_calls.
@@ -791,11 +794,29 @@ BEGIN
     RETURN coalesce(cardinality(gone), 0);
 END $$;
 
+-- Remove requests to models, and arguments of tools, that were recorded before a time. Returns how many.
+CREATE FUNCTION dspex.remove_requests(recorded_before timestamptz, most integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
+DECLARE
+    removed integer;
+BEGIN
+    WITH old AS (
+        SELECT execution_id, request_hash, occurrence, attempt FROM dspex.lm_calls
+        WHERE request IS NOT NULL AND created_at < recorded_before
+        ORDER BY created_at LIMIT most FOR UPDATE SKIP LOCKED
+    )
+    UPDATE dspex.lm_calls c SET request = NULL FROM old
+    WHERE c.execution_id = old.execution_id AND c.request_hash = old.request_hash
+        AND c.occurrence = old.occurrence AND c.attempt = old.attempt;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    RETURN removed;
+END $$;
+
 REVOKE ALL ON FUNCTION dspex.append_entries(uuid[], bytea[], text[]),
     dspex.append_feedback(uuid, double precision, boolean, text, text), dspex.make_period(text, uuid, uuid),
     dspex.unmake_period(text), dspex.put_back(text, text, uuid[]), dspex.retire_executions(text, timestamptz),
     dspex.digest_retired(text), dspex.retire_audit(text, text), dspex.drop_retired(text),
-    dspex.delete_strays(uuid[], timestamptz) FROM PUBLIC;
+    dspex.delete_strays(uuid[], timestamptz), dspex.remove_requests(timestamptz, integer) FROM PUBLIC;
 """
 
 
