@@ -80,11 +80,15 @@ cases: setup ## the verdict on each failure that users of this field reported
 compat: setup ## run DSPy programs of every kind by plain DSPy and by DSPex, and compare: NAMES="react rlm" SHOW=1
 	@$(BIN)/python -m tests.compat $(NAMES) $(if $(SHOW),--show)
 
-dspy-next: ## run the tests of DSPy programs with its newest release or pre-release, in an environment of its own
-	@deploy/bootstrap $(PYTHON) build/dspy-next
-	@$(UV) pip install --quiet --python build/dspy-next/bin/python --prerelease allow --upgrade dspy
-	@build/dspy-next/bin/python -m pytest -n $(JOBS) tests/unit/test_dspy_prompts.py tests/unit/test_dspy_readers.py \
-		tests/unit/test_dspy_signature.py tests/integration/test_compat.py tests/integration/test_program_models.py
+test-dspy: ## run the tests of DSPy programs with another release, in an environment of its own: DSPY=3.4.0; else the newest, or a newer pre-release
+	@deploy/bootstrap $(PYTHON) build/dspy-$(or $(DSPY),newest)
+	@$(UV) pip install --quiet --python build/dspy-$(or $(DSPY),newest)/bin/python \
+		$(if $(DSPY),dspy==$(DSPY),--prerelease allow --upgrade-package dspy dspy)
+	@build/dspy-$(or $(DSPY),newest)/bin/python -m pytest -n $(JOBS) \
+		tests/unit/test_dspy_*.py tests/unit/test_model_errors.py tests/unit/test_programs.py $(wildcard $(addprefix \
+		tests/integration/test_,answers.py compat.py mcp_tools.py models.py program_models.py program_of_thought.py \
+		programs.py retries.py user_text.py))
+	@build/dspy-$(or $(DSPY),newest)/bin/python -m tests.compat --keep
 
 fuzz-answers: setup ## fuzz the reader of answers for ten minutes, guided by coverage
 	@$(UV) pip install --quiet --python $(BIN)/python "atheris>=3"
@@ -133,4 +137,4 @@ lock: setup ## resolve and lock the requirements
 clean: ## remove all build products
 	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
 
-.PHONY: help setup demo example test check lint types audit format bench load linear bench-compile bench-answers wheel check-wheel check-monitoring check-deploy chaos history cases compat dspy-next fuzz fuzz-answers fuzz-seeds lock docs docs-serve docs-reference clean
+.PHONY: help setup demo example test check lint types audit format bench load linear bench-compile bench-answers wheel check-wheel check-monitoring check-deploy chaos history cases compat test-dspy fuzz fuzz-answers fuzz-seeds lock docs docs-serve docs-reference clean

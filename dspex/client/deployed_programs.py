@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from dspex.errors import FieldError, ProgramError, ProgramNotFound, ProgramVersionMismatch, ValidationError
+from dspex.program.dspy_releases import lacks
 from dspex.program.modules import runs_code
 from dspex.program.program import Program
 from dspex.program.storable_text import STORABLE, is_storable
@@ -45,13 +46,14 @@ class Catalogue:
     def deploy(self, program: Program, bounds: Bounds, *, current: bool = True, note: str | None = None) -> Deployed:
         """Store the program, and make this version the current one unless ``current`` is false.
 
-        Raises ValidationError when it is too large, ProgramError ``interpreter_missing`` when it runs code that the
-        model writes and no live worker has an interpreter.
+        Raises ValidationError when it is too large, and ProgramError when there are live workers and none of them can
+        run it: ``module_missing`` where their DSPy lacks its module, ``interpreter_missing`` where it runs code that
+        the model writes and they have no interpreter.
         """
         if faults := list(bounds.program_faults(json.dumps(program.content, ensure_ascii=False).encode())):
             raise ValidationError.of(f"program {program.name!r}", faults)
         if runs_code(program.module):
-            self._require_interpreter(program)
+            self._require_able_workers(program)
         deployed = self._database.run(
             partial(programs.deploy, program=program, current=current, note=note),
             saved=f"program {program.name!r} was not deployed",
@@ -75,8 +77,16 @@ class Catalogue:
                 ", ".join(sorted({name for worker in refusing for name in refused_modules(program, worker)})),
             )  # fmt: skip
 
-    def _require_interpreter(self, program: Program) -> None:
+    def _require_able_workers(self, program: Program) -> None:
         live = self._live_workers()
+        releases = {worker["dspy"] for worker in live}
+        if live and all(release is not None and lacks(release, program.module) for release in releases):
+            raise ProgramError(
+                f"program {program.name!r} was not deployed: DSPy {', '.join(sorted(releases))}, which the live workers "
+                f"have, has no module {program.module!r}: use module 'rlm', or a DSPy that has it in the workers",
+                code="module_missing",
+                program=program.name,
+            )
         if live and not any(worker["code_interpreter"] for worker in live):
             raise ProgramError(
                 f"program {program.name!r} was not deployed: module {program.module!r} runs code that the model "

@@ -477,6 +477,8 @@ workers = Table(
     Column("unrunnable", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     # The packages from which it loads users' code.
     Column("program_packages", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    # The release of DSPy that is installed there.
+    Column("dspy", Text),
     # What runs the code that models write: "deno", a reference to a factory, or nothing.
     Column("code_interpreter", Text),
     # The functions that load what is heavy, each with its time and memory.

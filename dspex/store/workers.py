@@ -46,9 +46,9 @@ LIVE = f"""(w.stopped_at IS NULL AND (
 
 _REGISTER = text("""
 INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, unrunnable,
-    program_packages, code_interpreter, setups, started_at, heartbeat_at)
+    program_packages, dspy, code_interpreter, setups, started_at, heartbeat_at)
 VALUES (:id, :host, :pid, :version, 'running', :concurrency, 0, :lease_seconds, CAST(:unrunnable AS text[]),
-    CAST(:program_packages AS text[]), :code_interpreter, CAST(:setups AS json), clock_timestamp(), clock_timestamp())
+    CAST(:program_packages AS text[]), :dspy, :code_interpreter, CAST(:setups AS json), clock_timestamp(), clock_timestamp())
 """)
 _BEAT = text("""
 UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, concurrency = :concurrency,
@@ -146,11 +146,13 @@ def register(
     lease_seconds: float,
     unrunnable: Sequence[str] = (),
     program_packages: Sequence[str] = (),
+    dspy: str | None = None,
     code_interpreter: str | None = None,
     setups: str = "[]",
 ) -> None:
-    """Insert the row of a worker; ``program_packages`` are those from which it loads users' code, ``code_interpreter``
-    runs code that models write, ``setups`` is as in :class:`Vitals`."""
+    """Insert the row of a worker; ``program_packages`` are those from which it loads users' code, ``dspy`` is the
+    release that is installed there, ``code_interpreter`` runs code that models write, ``setups`` is as in
+    :class:`Vitals`."""
     connection.execute(
         _REGISTER,
         {
@@ -162,6 +164,7 @@ def register(
             "lease_seconds": lease_seconds,
             "unrunnable": list(unrunnable),
             "program_packages": list(program_packages),
+            "dspy": dspy,
             "code_interpreter": code_interpreter,
             "setups": setups,
         },

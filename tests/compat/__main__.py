@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="patterns; all by default")
     parser.add_argument("--show", action="store_true", help="show what differs")
     parser.add_argument("--all", action="store_true", help="list the same ones, too")
+    parser.add_argument("--keep", action="store_true", help="change neither the page nor what the tests compare with")
     parser.add_argument("--recorded", type=Path, help="a file with plain DSPy's part, made if it is not there")
     chosen = parser.parse_args()
     verdicts, sides = [], []
@@ -31,7 +32,7 @@ def main() -> None:
             print(_line(verdict))
         if chosen.show and verdict.kind != "same":
             _show(plain, hosted)
-    if not chosen.names:
+    if not chosen.names and not chosen.keep:
         record(sides)
         write(verdicts, version("dspy"))
     print(f"{len(verdicts)} patterns:", ", ".join(f"{count} {kind}" for kind, count in counts(verdicts).most_common()))

@@ -149,6 +149,7 @@ FAULTS: dict[str, tuple[CheckVerdict, str]] = {
     "configuration.variables": (WARNING, "did you mean DSPEX_LEASE_SECONDS"),
     "configuration.file_mode": (NOT_MET, "0644"),
     "versions.workers": (NOT_MET, "0.0.9"),
+    "versions.dspy": (WARNING, "9.9.9 in worker "),
     "clocks.postgres": (NOT_MET, "3,6"),
     "clocks.redis": (NOT_MET, "3,6"),
     "postgres.durable": (NOT_MET, "fsync"),
@@ -282,11 +283,19 @@ def _spoil_servers(servers: EmbeddedServers, database: Database) -> None:
 
 def _worker(connection: Connection, *, host: str = "far-away", pid: int = 1, silent: int = 0, **fields: Any) -> UUID:
     id = uuid4()
-    values = {"version": "0.0.9", "state": "running", "trouble": None, "stopped": None, "lease": 300, **fields}
+    values = {
+        "version": "0.0.9",
+        "dspy": "9.9.9",
+        "state": "running",
+        "trouble": None,
+        "stopped": None,
+        "lease": 300,
+        **fields,
+    }
     connection.execute(
-        text("""INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, trouble,
-                started_at, heartbeat_at, stopped_at) VALUES (:id, :host, :pid, :version, :state, 10, 0, :lease,
-                :trouble, now() - interval '1 day', now() - make_interval(secs => :silent), :stopped)"""),
+        text("""INSERT INTO dspex.workers (id, host, pid, version, dspy, state, concurrency, running, lease_seconds,
+                trouble, started_at, heartbeat_at, stopped_at) VALUES (:id, :host, :pid, :version, :dspy, :state, 10, 0,
+                :lease, :trouble, now() - interval '1 day', now() - make_interval(secs => :silent), :stopped)"""),
         {"id": id, "host": host, "pid": pid, "silent": silent, **values},
     )
     return id

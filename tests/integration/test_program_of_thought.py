@@ -147,6 +147,16 @@ def test_what_no_live_worker_can_run_is_not_deployed(client: Client) -> None:
     assert client.deploy(asking).program == asking
 
 
+def test_a_module_that_the_workers_dspy_lacks_is_not_deployed(client: Client) -> None:
+    acting = Program("acting", dspex.signature("question -> answer"), module="code_act", model="openai/test")
+    register(client, dspy="3.5.0", code_interpreter="deno")
+    with pytest.raises(ProgramError, match=r"DSPy 3\.5\.0.* has no module 'code_act': use module 'rlm'") as refused:
+        client.deploy(acting)
+    assert refused.value.code == "module_missing"
+    register(client, dspy="3.4.1", code_interpreter="deno")
+    assert client.deploy(acting).program == acting
+
+
 def register(client: Client, **options: str) -> None:
     worker = partial(workers.register, id=uuid7(), host="h", pid=7, version="0", concurrency=1, lease_seconds=60)
     client._session.database.run(partial(worker, **options))

@@ -20,7 +20,9 @@ __all__ = ["LACKS_KEY", "RUNS_ELSEWHERE", "UnrunnablePrograms"]
 log = logging.getLogger("dspex.workers")
 
 #: The codes of errors that mean: this worker cannot run the program. No attempt has begun then.
-RUNS_ELSEWHERE = frozenset({"adapter_unavailable", "code_not_found", "interpreter_missing", "program_unreadable"})
+RUNS_ELSEWHERE = frozenset(
+    {"adapter_unavailable", "code_not_found", "interpreter_missing", "module_missing", "program_unreadable"}
+)
 #: The codes of errors that mean: this worker lacks the key of an execution's values. Other executions of the version
 #: may be sealed with a key that it has.
 LACKS_KEY = frozenset({"encryption_key_missing", "encryption_key_unknown"})

@@ -40,6 +40,7 @@ class Lease(Periodic):
         *,
         lease_seconds: float,
         program_packages: Sequence[str],
+        dspy: str | None,
         code_interpreter: str | None,
         vitals: Callable[[], workers.Vitals],
         on_lost: Callable[[], None],
@@ -50,6 +51,7 @@ class Lease(Periodic):
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._program_packages = program_packages
+        self._dspy = dspy
         self._code_interpreter = code_interpreter
         self._vitals = vitals
         self._on_lost = on_lost
@@ -89,6 +91,7 @@ class Lease(Periodic):
                 lease_seconds=self._lease_seconds,
                 unrunnable=vitals.unrunnable,
                 program_packages=self._program_packages,
+                dspy=self._dspy,
                 code_interpreter=self._code_interpreter,
                 setups=vitals.setups,
             )

@@ -21,8 +21,10 @@ class MissingModule(dspy.Module):  # type: ignore[misc]
     def __init__(self, *_: Any, **__: Any) -> None:
         """Raises ProgramError ``module_missing``."""
         raise ProgramError(
-            f"DSPy {dspy.__version__} has no {type(self).__name__}: use module 'rlm', or an older DSPy in the workers",
+            f"DSPy {dspy.__version__} in this worker has no {type(self).__name__}: use module 'rlm', or a DSPy that has "
+            "it",
             code="module_missing",
+            retryable=True,
         )
 
 

