@@ -45,7 +45,7 @@ _CODES = {
         "child_cancelled": "a child execution was cancelled",
         "child_limit": "children would be too many or too deep (`DSPEX_CHILDREN_PER_EXECUTION`, `DSPEX_CHILD_DEPTH`)",
         "predictor_unknown": "`predictors` names a predictor that the module does not have",
-        "module_missing": "the DSPy of the workers does not have the module; executions wait for a worker whose DSPy has it",
+        "module_missing": "the workers' DSPy does not have the module; executions wait for a worker whose DSPy has it",
         "not_a_module": "the factory did not return a `dspy.Module`",
         "code_not_found": "this worker cannot import `package.module:name`; the execution waits for one that can",
         "module_not_allowed": "the code is outside the packages that the worker allows (`DSPEX_PROGRAM_PACKAGES`)",

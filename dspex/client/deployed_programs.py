@@ -12,8 +12,7 @@ from functools import partial
 from typing import Any
 
 from dspex.errors import FieldError, ProgramError, ProgramNotFound, ProgramVersionMismatch, ValidationError
-from dspex.program.dspy_releases import lacks
-from dspex.program.modules import runs_code
+from dspex.program.modules import is_in_dspy, runs_code
 from dspex.program.program import Program
 from dspex.program.storable_text import STORABLE, is_storable
 from dspex.store import programs, workers
@@ -79,11 +78,11 @@ class Catalogue:
 
     def _require_able_workers(self, program: Program) -> None:
         live = self._live_workers()
-        releases = {worker["dspy"] for worker in live}
-        if live and all(release is not None and lacks(release, program.module) for release in releases):
+        releases = {worker["dspy"] or "" for worker in live}
+        if live and not any(is_in_dspy(program.module, release) for release in releases):
             raise ProgramError(
-                f"program {program.name!r} was not deployed: DSPy {', '.join(sorted(releases))}, which the live workers "
-                f"have, has no module {program.module!r}: use module 'rlm', or a DSPy that has it in the workers",
+                f"program {program.name!r} was not deployed: the live workers have DSPy {', '.join(sorted(releases))}, "
+                f"which has no module {program.module!r}: use module 'rlm', or a DSPy that has it in the workers",
                 code="module_missing",
                 program=program.name,
             )

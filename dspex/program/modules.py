@@ -10,9 +10,19 @@ from typing import Any
 
 from dspex.errors import FieldError
 
-__all__ = ["MODULES", "is_custom", "is_mcp", "is_reference", "is_within", "module_faults", "runs_code"]
+__all__ = [
+    "MODULES",
+    "is_custom",
+    "is_in_dspy",
+    "is_mcp",
+    "is_reference",
+    "is_within",
+    "module_faults",
+    "runs_code",
+]
 
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_NUMBERS = re.compile(r"(\d+)\.(\d+)")
 _MCP = re.compile(r"mcp\+(?:stdio://[\w.-]+|https?://[^\s#]+)(?:#[\w.-]+(?:,[\w.-]+)*)?", re.ASCII)
 
 
@@ -42,6 +52,12 @@ def runs_code(module: str) -> bool:
     return module in MODULES and MODULES[module].runs_code
 
 
+def is_in_dspy(module: str, release: str) -> bool:
+    """Whether a release of DSPy, or a pre-release of it, has what one of :data:`MODULES` is made from."""
+    removed_in, numbers = MODULES[module].removed_in if module in MODULES else None, _NUMBERS.match(release)
+    return removed_in is None or numbers is None or (int(numbers[1]), int(numbers[2])) < removed_in
+
+
 @dataclass(frozen=True, slots=True)
 class _Option:
     """An argument of a module: a description of the expected value, and a test for it."""
@@ -55,13 +71,14 @@ class _Option:
 class _Module:
     """``own_fields`` are fields that the module adds to a signature; ``own_inputs`` are reserved in the inputs only,
     ``own_outputs`` in the outputs. ``own_tools`` are names that no tool may have. ``runs_code``: it runs code that the
-    model writes, in the worker's interpreter."""
+    model writes, in the worker's interpreter. ``removed_in``: the release from which on DSPy does not have it."""
 
     options: Mapping[str, _Option] = field(default_factory=dict)
     calls_tools: bool = False
     needs_tools: bool = True
     takes_mcp: bool = True
     runs_code: bool = False
+    removed_in: tuple[int, int] | None = None
     own_fields: Collection[str] = ()
     own_inputs: Collection[str] = ()
     own_outputs: Collection[str] = ()
@@ -109,13 +126,16 @@ MODULES: Mapping[str, _Module] = {
         own_outputs=("history", "termination_reason"),
         own_tools=("submit",),
     ),
-    "program_of_thought": _Module({"max_iters": _integer(1, 100)}, runs_code=True, own_fields=(*_CODE, "reasoning")),
+    "program_of_thought": _Module(
+        {"max_iters": _integer(1, 100)}, runs_code=True, removed_in=(3, 5), own_fields=(*_CODE, "reasoning")
+    ),
     "code_act": _Module(
         {"max_iters": _integer(1, 100)},
         calls_tools=True,
         needs_tools=False,
         takes_mcp=False,  # the source of its tools runs in the interpreter
         runs_code=True,
+        removed_in=(3, 5),
         own_fields=("finished", "generated_code", "reasoning", "trajectory"),
         own_inputs=("interpreter", "max_iters"),
     ),

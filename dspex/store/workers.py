@@ -48,7 +48,8 @@ _REGISTER = text("""
 INSERT INTO dspex.workers (id, host, pid, version, state, concurrency, running, lease_seconds, unrunnable,
     program_packages, dspy, code_interpreter, setups, started_at, heartbeat_at)
 VALUES (:id, :host, :pid, :version, 'running', :concurrency, 0, :lease_seconds, CAST(:unrunnable AS text[]),
-    CAST(:program_packages AS text[]), :dspy, :code_interpreter, CAST(:setups AS json), clock_timestamp(), clock_timestamp())
+    CAST(:program_packages AS text[]), :dspy, :code_interpreter, CAST(:setups AS json),
+    clock_timestamp(), clock_timestamp())
 """)
 _BEAT = text("""
 UPDATE dspex.workers SET heartbeat_at = clock_timestamp(), running = :running, concurrency = :concurrency,

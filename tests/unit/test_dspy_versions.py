@@ -8,21 +8,21 @@ import dspy
 import pytest
 
 from dspex.errors import ProgramError
-from dspex.program import dspy_releases
-from dspex.program.modules import MODULES
+from dspex.operations.doctor.operations.version_checks import TESTED_DSPY
+from dspex.program.modules import MODULES, is_in_dspy
 from workers.adapters.dspy.dspy_versions import of_dspy
 from workers.adapters.dspy.modules import agents
 
 
 @pytest.mark.parametrize("release", ["3.5.0", "3.5.0b1", "3.6", "4.0.1"])
 def test_a_release_lacks_what_was_removed_before(release: str) -> None:
-    lacking = {module for module in MODULES if dspy_releases.lacks(release, module)}
+    lacking = {module for module in MODULES if not is_in_dspy(module, release)}
     assert lacking == {"program_of_thought", "code_act"}
 
 
 def test_tested_releases_lack_nothing() -> None:
-    assert not [module for module in MODULES for each in dspy_releases.TESTED if dspy_releases.lacks(each, module)]
-    assert dspy_releases.installed() == dspy.__version__
+    assert all(is_in_dspy(module, release) for module in MODULES for release in TESTED_DSPY)
+    assert dspy.__version__ in TESTED_DSPY
 
 
 def test_modules_that_this_dspy_lacks_cannot_be_made_and_the_others_can(monkeypatch: pytest.MonkeyPatch) -> None:

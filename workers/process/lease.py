@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from uuid_utils.compat import uuid7
 
@@ -40,7 +40,6 @@ class Lease(Periodic):
         *,
         lease_seconds: float,
         program_packages: Sequence[str],
-        dspy: str | None,
         code_interpreter: str | None,
         vitals: Callable[[], workers.Vitals],
         on_lost: Callable[[], None],
@@ -51,7 +50,6 @@ class Lease(Periodic):
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._program_packages = program_packages
-        self._dspy = dspy
         self._code_interpreter = code_interpreter
         self._vitals = vitals
         self._on_lost = on_lost
@@ -91,7 +89,7 @@ class Lease(Periodic):
                 lease_seconds=self._lease_seconds,
                 unrunnable=vitals.unrunnable,
                 program_packages=self._program_packages,
-                dspy=self._dspy,
+                dspy=_dspy_release(),
                 code_interpreter=self._code_interpreter,
                 setups=vitals.setups,
             )
@@ -112,4 +110,12 @@ class Lease(Periodic):
             self._register()
         self._renewed_at = asked_at
         self._on_renewed(self._database.run(lambda connection: workers.owned(connection, self._worker.id)))
+        return None
+
+
+def _dspy_release() -> str | None:
+    """Which DSPy is installed here, which is not imported to find out."""
+    try:
+        return version("dspy")
+    except PackageNotFoundError:
         return None

