@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.compat.pattern import PATTERNS
 from tests.compat.table import Verdict, counts
 
-__all__ = ["PAGE", "is_explained", "word", "write"]
+__all__ = ["PAGE", "is_explained", "recorded_release", "word", "write"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "dspy-compatibility.md"
 
@@ -65,6 +65,11 @@ _CHECKED = re.compile("validation_error|constraint_violation|output_unfit")
 
 def write(verdicts: Sequence[Verdict], version: str) -> None:
     PAGE.write_text("\n".join([*_lines(verdicts, version)]) + "\n")
+
+
+def recorded_release() -> str:
+    """The release of DSPy that the page is made with, and what plain DSPy did is recorded of."""
+    return PAGE.read_text().partition("plain DSPy ")[2].partition(" ")[0]
 
 
 def _lines(verdicts: Sequence[Verdict], version: str) -> Iterable[str]:
