@@ -99,7 +99,7 @@ class Intake:
 
 
 class _Chunk:
-    """The rows of a group, until it is full or its rows come too slowly."""
+    """The rows of a group, until it is full or its rows come too slowly. Its time begins with its first row."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -107,6 +107,8 @@ class _Chunk:
 
     def add(self, row: Any) -> bool:
         """Add a row. Returns whether the group ends."""
+        if not self.rows:
+            self._began = time.monotonic()
         self.rows.append(row)
         if type(row) is dict:
             self._characters += sum([len(value) for value in row.values() if type(value) is str])
@@ -125,7 +127,6 @@ class _Chunk:
     def _begin(self) -> None:
         self.rows: list[Any] = []
         self._characters = 0
-        self._began = time.monotonic()
 
 
 def chunks(rows: Iterable[T], most: int = BULK_ROWS) -> Iterator[list[T]]:

@@ -68,7 +68,8 @@ class TestDspy(_WithServer):
             "refine": {"module_options": rewarded},
             "react": {"module_options": {"max_iters": 1}, "tools": ["tests.own_programs:look_up"]},
         }
-        if runs_code(module) or module == "react_v2":  # Deno is needed, or a model that calls tools
+        # Deno is needed, a model that calls tools, or a dataset and a metric.
+        if runs_code(module) or module in {"react_v2", "optimizer"}:
             return None
         return needed.get(module, {})
 

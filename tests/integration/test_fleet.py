@@ -127,14 +127,14 @@ def test_worn_workers_are_replaced_under_load_and_nothing_is_lost_or_paid_twice(
     client: Client, start_fleet: Callable[..., FleetProcess]
 ) -> None:
     port = free_port()
-    fleet = start_fleet(DSPEX_WORKER_MAX_EXECUTIONS=40, DSPEX_GRACE_SECONDS=600, DSPEX_HTTP_PORT=port)
+    fleet = start_fleet(DSPEX_WORKER_MAX_EXECUTIONS=30, DSPEX_GRACE_SECONDS=600, DSPEX_HTTP_PORT=port)
     wait_for(lambda: len(listeners(port)) == 2, "both to listen", timeout=60)
     first = listeners(port)
     options = {"calls": 2, "sleep_ms": 150, "outputs": {"answer": "!"}}
     client.deploy(dspex.Program("qa", QA, adapter="scripted", retry=dspex.Retry(1), module_options=options))
-    batch = client.submit_many("qa", ({"question": f"number {n}"} for n in range(100)))
+    batch = client.submit_many("qa", ({"question": f"number {n}"} for n in range(140)))
     finished = list(batch.as_completed(timeout=180))
-    assert len(finished) == 100
+    assert len(finished) == 140
     assert {execution.status for execution in finished} == {dspex.Status.COMPLETED}
     assert {execution.attempts for execution in finished} == {1}, "what runs is finished, not handed back"
     assert {(e.metrics.lm_calls, e.metrics.replayed_lm_calls) for e in finished} == {(2, 0)}

@@ -109,7 +109,7 @@ def test_a_job_ends_with_its_best_candidate_when_its_budget_is_spent(desk: Desk)
     assert result.score is not None
     assert some.spent_usd == pytest.approx(0.05)
     progress = some.progress
-    assert progress.executions - progress.failed == 5
+    assert progress.finished - progress.failed == 5
 
 
 def test_a_job_fails_with_what_every_rollout_would_fail_with(desk: Desk) -> None:

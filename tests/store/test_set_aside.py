@@ -128,7 +128,8 @@ def test_a_duty_that_fails_delays_no_other_and_is_reported(database: Database, p
     )
     assert found is not None
     pump.run_once()
-    assert list(trouble(database)["duties"]) == ["budgets"]
+    # Both read the table; the others go on.
+    assert set(trouble(database)["duties"]) == {"budgets", "parked"}
 
 
 def test_a_row_that_cannot_be_sealed_again_is_named_and_the_others_are_sealed(database: Database) -> None:
