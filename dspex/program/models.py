@@ -14,18 +14,23 @@ from dspex.program.addresses import address_fault
 __all__ = [
     "ENVIRONMENT",
     "LOCAL_MODEL",
+    "OTHER_ENTRIES",
     "Model",
     "address_faults",
     "find_model",
     "is_model",
     "model",
     "model_faults",
+    "model_name_fault",
     "option_faults",
     "sampling_faults",
 ]
 
 #: The bundled model: SmolLM2-135M-Instruct, served on this machine.
 LOCAL_MODEL = "smollm2"
+#: What the journal's entries begin with that are no calls of models, where those have the model: the result of a tool,
+#: the intention to call one that is called once, the decision about a call, the outcome of a child execution.
+OTHER_ENTRIES = ("tool:", "intent:", "decision:", "child:")
 #: A reference to a variable of the worker's environment in a header: ``"Bearer ${GATEWAY_TOKEN}"``.
 ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}")
 
@@ -37,7 +42,7 @@ _OWN = frozenset(
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # It becomes part of HTTP requests, which a line break would split.
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]*/[^\x00-\x1f\x7f-\x9f]*")
-_EXPECTED = "'provider/model', 'smollm2' or a dspex.Model"
+EXPECTED = "'provider/model', 'smollm2' or a dspex.Model"
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,24 @@ class Model:
 
 def is_model(value: object) -> bool:
     """Whether it has the form of a DSPy model string, or names the bundled model."""
-    return isinstance(value, str) and (value == LOCAL_MODEL or _NAME.fullmatch(value) is not None)
+    if not isinstance(value, str) or value.startswith(OTHER_ENTRIES):
+        return False
+    return value == LOCAL_MODEL or _NAME.fullmatch(value) is not None
+
+
+def model_name_fault(path: str, given: Any, name: Any) -> FieldError:
+    """The fault of what is no model's name."""
+    if isinstance(name, str) and name.startswith(OTHER_ENTRIES):
+        kinds = ", ".join(OTHER_ENTRIES)
+        return FieldError(path, f"{EXPECTED}, beginning with none of {kinds}, which mark other entries of the journal",
+                          repr(given)[:80])  # fmt: skip
+    return FieldError(path, EXPECTED, repr(given)[:80])
 
 
 def model_faults(path: str, given: Any) -> Iterator[FieldError]:
     """The faults of a model that a program names at ``path``."""
     if not isinstance(given, Model) or not is_model(given.model):
-        yield FieldError(path, _EXPECTED, repr(given)[:80])
+        yield model_name_fault(path, given, getattr(given, "model", None))
         return
     yield from option_faults(f"{path}.options", given.options)
     for fault in (*sampling_faults(given), *address_faults(given)):

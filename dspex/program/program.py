@@ -24,6 +24,7 @@ from dspex.program.models import (
     address_faults,
     is_model,
     model_faults,
+    model_name_fault,
     option_faults,
     sampling_faults,
 )
@@ -109,7 +110,8 @@ class Program:
                         that are not named
     ``fallback``        models that are asked, in this order, when the one before is out of reach: it cannot be reached
                         or does not answer, limits the rate, refuses the credentials or the account, or its key is
-                        missing in the worker. The audit trail has the model that answered, and why
+                        missing in the worker. The audit trail has the model that answered, and why. They stand in for
+                        the program's own model, and not for ``models`` or a model that its code makes
     ``temperature``     0 to 2; the provider's default when ``None``
     ``max_tokens``      the most tokens of one answer; the provider's default when ``None``
     ``on_cut``          what becomes of an answer that was cut off at a limit of tokens: ``"retry"`` sends it back, with
@@ -375,7 +377,7 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
         yield FieldError("on_cut", f"one of {', '.join(ON_CUT)}", repr(program.on_cut)[:80])
     yield from address_faults(program)
     if program.model is not None and not is_model(program.model):
-        yield FieldError("model", "'provider/model', 'smollm2' or a dspex.Model", repr(program.model)[:80])
+        yield model_name_fault("model", program.model, program.model)
     yield from option_faults("model_options", program.model_options)
     yield from _named_model_faults(program)
 

@@ -20,6 +20,10 @@ Each of these programs is run by plain DSPy {version} and by DSPex against the s
 the number of calls, and whether each call is in the journal.
 
 {figures}
+
+Calls of `dspy.Embedder` to a provider are made as in DSPy, and are not in the journal, the limits and the costs. Calls
+of a subclass of `dspy.BaseLM`, or of an engine of a program's own, are: see
+[models whose calls are your own code](../how-to/reach-a-model.md#models-whose-calls-are-your-own-code).
 """
 _DIFFERENCES = """
 ## What differs, and what to write instead

@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import dspy
 import pytest
 
 import dspex
-from dspex.errors import DspexError, ModelError, ProgramError
+from dspex.errors import DspexError, ModelError, ProgramError, ValidationError
 from tests.compat import patterns  # noqa: F401 - registers them
 from tests.compat.memory import MemoryCalls, memory_run
 from tests.compat.page import recorded_release
@@ -25,6 +26,7 @@ from tests.compat.server import CompatServer
 from tests.compat.sides import INTERPRETER, MODEL, program_of, run_hosted, stored_form
 from tests.compat.table import digests
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
+from workers.adapters.signature_limits import unkept_limits
 
 RECORDED = json.loads((Path(__file__).parents[1] / "compat" / "plain.json").read_text())
 #: Patterns of several calls, whose answers a later attempt replays.
@@ -229,6 +231,7 @@ async def test_outputs_that_code_is_to_blame_for_are_final(server: CompatServer,
     with pytest.raises(ProgramError) as failed:
         await _attempt(PATTERNS["returns_too_much"], server, adapter, MemoryCalls(), 1)
     assert (failed.value.code, failed.value.retryable) == ("output_unfit", False)
+    assert "leave the limits of 'stars' out of the program's signature" in str(failed.value)
 
 
 async def test_outputs_that_a_model_is_to_blame_for_are_asked_for_again(
@@ -236,6 +239,11 @@ async def test_outputs_that_a_model_is_to_blame_for_are_asked_for_again(
 ) -> None:
     raw = await _attempt(PATTERNS["model_says_too_much"], server, adapter, MemoryCalls(), 1)
     assert raw == {"stars": 16}  # the host of the attempt refuses it, and another attempt asks again
+    program = program_of(PATTERNS["model_says_too_much"], server.url)
+    with pytest.raises(ValidationError) as refused:
+        program.signature.check_outputs(raw)
+    assert "leave the limits of 'stars' out" in unkept_limits(program, refused.value)
+    assert not unkept_limits(replace(program, module="predict"), refused.value)
 
 
 async def test_an_error_names_the_users_own_line(

@@ -82,6 +82,25 @@ def test_calls_that_are_made_at_once_wait_together(desk: Client, model_server: M
     assert [each["calls"] for each in parked] == [3]
 
 
+def test_requests_that_went_through_a_batch_are_kept_with_their_answers(
+    desk: Client, model_server: ModelServer
+) -> None:
+    made = []
+    for record in ("full", "responses"):
+        deploy(desk, model_server, f"kept-{record}", route="batch", record=record)
+        made.append(desk.submit(f"kept-{record}", {"question": f"Is it {record}?"}))
+    answers = [execution.result(60).answer for execution in made]
+    assert model_server.batches()["requests"] == 2
+    (full,), (plain,) = (execution.calls for execution in made)
+    assert full.request is not None
+    assert full.prompt is not None
+    assert "Is it full?" in full.prompt
+    assert "dspex:kept" not in full.request
+    assert answers[0] in full.answer
+    assert (plain.request, plain.prompt) == (None, None)
+    assert answers[1] in plain.answer
+
+
 def test_late_requests_are_made_the_ordinary_way_or_fail(desk: Client, model_server: ModelServer) -> None:
     model_server.script_batches(BatchScript(leave_out=1))
     deploy(desk, model_server, "late")

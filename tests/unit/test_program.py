@@ -245,6 +245,19 @@ def test_fallback_models_are_part_of_a_program() -> None:
     assert "fallback" not in dspex.Program("p", QA, model="openai/test").content
 
 
+@pytest.mark.parametrize("kind", ["tool", "intent", "decision", "child"])
+def test_no_model_is_called_as_another_entry_of_the_journal_is(kind: str) -> None:
+    name = f"{kind}:house/m"
+    for settings, path in (
+        ({"model": name}, "model"),
+        ({"models": {"judge": name}}, "models.judge"),
+        ({"fallback": [dspex.Model(name)]}, "fallback[0]"),
+    ):
+        with pytest.raises(dspex.ValidationError, match="other entries of the journal") as wrong:
+            dspex.Program("p", QA, **{"model": "openai/test", **settings})  # type: ignore[arg-type]
+        assert [error.path for error in wrong.value.errors] == [path]
+
+
 def test_secrets_in_headers_are_named_by_their_variables() -> None:
     headers = {"Authorization": "Bearer ${GATEWAY_TOKEN}", "X-Api-Key": "${TEAM_KEY}"}
     judge = dspex.Model("a/b", api_key_env="JUDGE_KEY", options={"extra_headers": headers})

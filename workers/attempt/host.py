@@ -27,6 +27,7 @@ from workers.actions.judging import judge_metric
 from workers.actions.scoring import METRIC_ACTION, BoundMetric, MetricHost, built_in_metric, scored_row
 from workers.adapters import Adapters
 from workers.adapters.contract import Run
+from workers.adapters.signature_limits import unkept_limits
 from workers.adapters.unrunnable import LACKS_KEY, RUNS_ELSEWHERE, UnrunnablePrograms
 from workers.attempt.attempt import Attempt, Hosted
 from workers.attempt.attempt_trail import AttemptTrail
@@ -285,7 +286,8 @@ def _validated(run: Run, raw: Mapping[str, Any], trail: AttemptTrail) -> dict[st
         checked = run.program.signature.check_outputs(raw)
     except ValidationError as error:
         trail.record("output_validation", began_at=began_at, fields=fields_at_fault(error.errors), valid=False)
-        raise ValidationError(str(error), code="output_invalid", retryable=True, **error.details) from None
+        text = f"{error}{unkept_limits(run.program, error)}"
+        raise ValidationError(text, code="output_invalid", retryable=True, **error.details) from None
     made = [*run.repairs, *((repair.path, repair.what) for repair in checked.repairs)]
     for _, what in made:
         metrics.answer_repaired(what, str(run.program.model))

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from dspex.program.models import OTHER_ENTRIES
 from dspex.store.array_text import array, text_array
 
 __all__ = [
@@ -39,9 +40,8 @@ __all__ = [
 BATCH = "dspex:batch"
 #: The member of a waiting request that is kept with its answer.
 KEPT = "dspex:kept"
-#: What the model of other entries begins with: the result of a tool, the intention to call one that is called once, the
-#: decision about a call, the outcome of a child execution.
-TOOL, INTENT, DECISION, CHILD = OTHERS = ("tool:", "intent:", "decision:", "child:")
+#: What the model of other entries begins with.
+TOOL, INTENT, DECISION, CHILD = OTHERS = OTHER_ENTRIES
 #: The same as a pattern of Postgres.
 OTHERS_PATTERN = "^(tool|intent|decision|child):"
 #: The members of a value of a tool that JSON does not have: its class, and what it is made from.

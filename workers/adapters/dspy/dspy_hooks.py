@@ -12,13 +12,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
 import dspy
-from dspy.clients import base_lm, execution
+from dspy.clients import base_lm, embedding, execution
 from dspy.clients.lm import LM
 from dspy.dsp.utils.settings import Settings, dotdict, main_thread_config, thread_local_overrides
 from dspy.streaming.streaming_listener import StreamListener
@@ -27,6 +28,7 @@ from dspy.utils import exceptions, parallelizer
 from dspex.program.modules import is_within
 from dspex.program.program import Program
 from workers.adapters.dspy.engine_bridge import BlockingEngine, DspyEngine, current_run
+from workers.adapters.dspy.own_models import own_engine
 from workers.adapters.dspy.run_loop import running_loop
 from workers.adapters.dspy.run_tools import acall_tool, call_tool
 from workers.adapters.dspy.thread_context import call_in_thread, hand_on_context
@@ -59,6 +61,7 @@ _canonical = execution._canonical
 _configure = Settings.configure
 _run_async = syncify.run_async
 _listen_plain = StreamListener.__init__
+_get_litellm = embedding._get_litellm
 _execute = parallelizer.ParallelExecutor.execute
 
 
@@ -70,6 +73,7 @@ def install() -> None:
     dspy.configure = dspy.settings.configure
     syncify.run_async = _run_async_here
     parallelizer.ParallelExecutor.execute = _execute_here
+    embedding._get_litellm = _litellm_of_embedder
     dspy.Tool.acall = acall_tool
     dspy.Tool.__call__ = call_tool
     StreamListener.__init__ = _listen
@@ -140,8 +144,11 @@ def _note_import(importing: str, caller: str, settings: dict[str, Any]) -> None:
 def _engine(lm: Any, call: Any, asynchronous: bool) -> tuple[Any, Any, Any]:
     """The engine of an LM that a program made itself: the run's, so that its calls are journaled and counted."""
     hosted = current_run.get()
-    if hosted is None or not call.managed or not isinstance(lm._engine_spec, str):
+    if hosted is None:
         return _select_engine(lm, call, asynchronous)  # type: ignore[no-any-return]
+    if not call.managed or not isinstance(lm._engine_spec, str):
+        backend, request, provider = _select_engine(lm, call, asynchronous)
+        return own_engine(hosted, lm, call, backend, asynchronous=asynchronous), request, provider
     options = {**lm.kwargs, **call.legacy}
     address = NamedModel(
         lm.model,
@@ -221,6 +228,23 @@ def _execute_here(self: Any, *arguments: Any) -> Any:
         hosted.loop.refuse_to_block()
         self.disable_progress_bar = True  # it is no line of a worker's log
     return _execute(self, *arguments)
+
+
+def _litellm_of_embedder() -> Any:
+    """What asks a provider for embeddings: DSPex does not see these calls."""
+    hosted = current_run.get()
+    if hosted is not None:
+        _warn_of_embedder(hosted.run.program.name)
+    return _get_litellm()
+
+
+@cache
+def _warn_of_embedder(program: str) -> None:
+    """Once per process and program."""
+    log.warning(
+        "program %r asks a provider through dspy.Embedder: these calls are not in the journal, the limits and the "
+        "costs; a tool (dspy.Tool) that returns the embeddings is replayed", program,
+    )  # fmt: skip
 
 
 def _listen(self: Any, *arguments: Any, **named: Any) -> None:

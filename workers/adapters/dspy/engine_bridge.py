@@ -10,11 +10,11 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from dspy import lm15 as dspy_lm15
 from dspy.clients import call_result, execution
@@ -34,10 +34,13 @@ from workers.lm.connect.endpoint import Endpoints, NamedModel
 from workers.lm.engine import RunEngine
 from workers.lm.model_errors import LM15_RULES, RULES, ErrorRule, model_error
 
-__all__ = ["BlockingEngine", "DspyEngine", "HostedRun", "current_run", "hosted_run", "program_failure", "run_lm"]
+__all__ = ["BlockingEngine", "DspyEngine", "HostedRun", "current_run", "events", "give_way", "gives_way", "hosted_run",
+           "program_failure", "run_lm"]  # fmt: skip
 
 
 log = logging.getLogger("dspex.workers")
+
+T = TypeVar("T")
 
 _PIECE = re.compile(r"\S+\s*|\s+")
 
@@ -80,16 +83,21 @@ class HostedRun:
 
     async def complete(self, request: dspy_lm15.Request, model: NamedModel | None) -> dspy_lm15.Response:
         """Raises ContextLengthError, which DSPy's agents handle by shortening their history, and ModelError."""
+        await give_way()
         engine = self.engine if model is None else await self._other(model)
+        answer = await self.asked(lambda: engine.answer(execution.request_to_dict(request)))
+        return call_result.response_from_dict(answer)
+
+    async def asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer of a model. Raises as :meth:`complete` does."""
         try:
-            answer = await engine.answer(execution.request_to_dict(request))
+            return await ask()
         except DspexError as error:
             if (end := self.ends(error)) is not None:
                 raise end from error
             if error.code == "context_window_exceeded":
                 raise dspy_lm15.ContextLengthError(str(error)) from error
             raise
-        return call_result.response_from_dict(answer)
 
     async def _other(self, model: NamedModel) -> RunEngine:
         known = self._others.get(model)
@@ -106,6 +114,15 @@ class HostedRun:
 
 #: The run that this task or thread works for.
 current_run: ContextVar[HostedRun | None] = ContextVar("current_run", default=None)
+#: Ends what the journal and the limits hold for the call of a model whose own code runs now.
+gives_way: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("gives_way", default=None)
+
+
+async def give_way() -> None:
+    """Another model of the run is asked, or something is waited for: where that is done by the code of a model
+    (:mod:`workers.adapters.dspy.own_models`), that model's own call holds nothing meanwhile."""
+    if (give := gives_way.get()) is not None:
+        await give()
 
 
 class DspyEngine:
@@ -121,7 +138,7 @@ class DspyEngine:
 
     async def stream(self, request: dspy_lm15.Request) -> AsyncIterator[Any]:
         """The events of a streamed answer, for a program that streams within itself: all of them at the end."""
-        for event in _events(await self.complete(request)):
+        for event in events(await self.complete(request)):
             yield event
 
 
@@ -144,10 +161,10 @@ class BlockingEngine:
 
     def stream(self, request: dspy_lm15.Request) -> Iterator[Any]:
         """As :meth:`DspyEngine.stream`."""
-        yield from _events(self.complete(request))
+        yield from events(self.complete(request))
 
 
-def _events(response: dspy_lm15.Response) -> Iterator[Any]:
+def events(response: dspy_lm15.Response) -> Iterator[Any]:
     """The answer as a stream, its text in pieces, since DSPy's listeners take a whole answer for one from a cache."""
     for event in dspy_lm15.response_to_events(response):
         if event.type != "delta" or event.delta.type != "text":

@@ -24,7 +24,7 @@ from dspy.utils.callback import with_callbacks
 from dspex.errors import ProgramError
 from dspex.program.calls.tool_policy import key_of_call, policy_of
 from workers.adapters.contract import Decision, ToolResult
-from workers.adapters.dspy.engine_bridge import HostedRun, current_run
+from workers.adapters.dspy.engine_bridge import HostedRun, current_run, give_way
 from workers.adapters.dspy.thread_context import call_in_thread
 from workers.adapters.dspy.values.tool_values import NotKeptError, kept, made_again
 from workers.attempt.sync_threads import run_sync
@@ -188,6 +188,7 @@ class _ToolCall:
         waits, digest = self._run.waits, str(self._digest)
         if waits is None:
             return None
+        await give_way()
         if self.policy.approve:
             decision = await waits.decision(digest, self.name, self._stored_arguments, self.policy.expires)
             if not decision.approved:

@@ -14,7 +14,7 @@ from lm15 import LM15Error, Request, Response
 from lm15.serde import request_from_dict
 
 from dspex.errors import ModelError
-from dspex.program.models import LOCAL_MODEL, Model
+from dspex.program.models import LOCAL_MODEL, OTHER_ENTRIES, Model
 from dspex.program.program import Program
 from dspex.settings import Settings
 from workers.lm.connect import chat_media, litellm, providers
@@ -153,6 +153,8 @@ class Endpoints:
         """
         if named.name is not None:
             return await self.of(program.named_models[named.name])
+        if named.model.startswith(OTHER_ENTRIES):
+            raise _not_allowed(program, named, "a name that marks another entry of the journal")
         if named.api_base is not None and named.api_base != program.api_base:
             raise _not_allowed(program, named, "an address that the program does not: give it as api_base")
         if named.api_key is not None and named.api_key not in os.environ.values():

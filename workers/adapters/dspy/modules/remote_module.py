@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 
 from dspex.client.client import Client
-from workers.adapters.dspy.engine_bridge import HostedRun, current_run
+from workers.adapters.dspy.engine_bridge import HostedRun, current_run, give_way
 from workers.adapters.dspy.values.stored_values import stored
 
 __all__ = ["RemoteProgram"]
@@ -52,6 +52,7 @@ class RemoteProgram(dspy.Module):  # type: ignore[misc]
 async def _child(hosted: HostedRun, program: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
     if hosted.run.waits is None:
         raise RuntimeError("a child execution needs a worker")
+    await give_way()
     return await hosted.run.waits.child(program, values)
 
 

@@ -17,6 +17,7 @@ from workers.adapters.dspy.answer_repair import declared_outputs
 from workers.adapters.dspy.dspy_signature import dspy_names, is_code
 from workers.adapters.dspy.linear_readers import code_in_fence
 from workers.adapters.dspy.values.stored_values import stored
+from workers.adapters.signature_limits import unkept_limits
 
 __all__ = ["PREDICTOR_NAME", "extra_of", "outputs_of", "refuse_unfit", "traced_calls"]
 
@@ -91,7 +92,7 @@ def refuse_unfit(program: Program, outputs: Mapping[str, Any], trace: Sequence[t
         if any(outputs.get(name) in answered for name in faulty if outputs.get(name) is not None):
             return
         raise ProgramError(
-            f"program {program.name!r}: what its module returned does not fit: {error}",
+            f"program {program.name!r}: what its module returned does not fit: {error}{unkept_limits(program, error)}",
             code="output_unfit",
             fields=sorted(faulty),
         ) from None
