@@ -108,7 +108,7 @@ executions = Table(
     Column("priority", SmallInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("max_attempts", Integer, nullable=False),
-    # Attempts that ended with the death of their worker. From two on the execution is a suspect: it runs alone.
+    # Attempts since its last wait that ended with the death of their worker. From two on it runs alone, as a suspect.
     Column("lost_attempts", SmallInteger, nullable=False, server_default=text("0")),
     Column("timeout_seconds", Double, nullable=False),
     Column("worker_id", UUID(as_uuid=True)),

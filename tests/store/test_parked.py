@@ -25,6 +25,7 @@ from dspex.store.lifecycle import approvals, batches, bundles, control, executio
 from dspex.store.lifecycle.executions import Claimed
 from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.parked import Park, ParkedCall, WaitingFor
+from tests.store.test_dispatch import lose
 from tests.store.test_executions import (
     PROGRAM,
     claim,
@@ -128,6 +129,17 @@ def test_a_parked_execution_waits_without_a_worker_and_goes_on_with_its_answer(
         "claimed", "parked", "resumed", "claimed", "completed",
     ]  # fmt: skip
     assert trail(database, first.id).verify()
+
+
+def test_an_attempt_that_comes_to_a_wait_ends_the_suspicion(database: Database, worker_id: UUID) -> None:
+    id = submit(database)
+    lose(database, id)
+    lose(database, id)
+    assert [row.suspect for row in dispatch_due(database)] == [True]
+    (claimed,) = claim(database, worker_id, id, alone=True)
+    assert park(database, claimed) == "waiting"
+    assert answer(database, an_answer(id)) == [id]
+    assert [row.suspect for row in dispatch_due(database)] == [False]
 
 
 def test_it_goes_on_once_all_that_it_waits_for_came(database: Database, worker_id: UUID) -> None:

@@ -99,7 +99,8 @@ class Park(NamedTuple):
 
 
 # An execution for which a cancel was requested does not wait. A call that is parked again after its error, or after it
-# was given up, is a new one. One that was answered while the attempt ran is not asked again.
+# was given up, is a new one. One that was answered while the attempt ran is not asked again. Its worker outlived the
+# attempt: the execution is no suspect any more.
 PARK = """
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::uuid[], %(reasons)s::text[],
@@ -119,7 +120,7 @@ WITH given AS (
     UPDATE dspex.executions e
     SET status = CASE WHEN g.cancelling THEN 'cancelled' ELSE 'waiting' END,
         result = NULL, error = NULL, metrics = g.metrics::json, adapter_used = NULL, action_results = NULL,
-        worker_id = NULL, dispatched_at = NULL, max_attempts = e.max_attempts + 1,
+        worker_id = NULL, dispatched_at = NULL, max_attempts = e.max_attempts + 1, lost_attempts = 0,
         waiting_for = CASE WHEN NOT g.cancelling THEN g.waiting_for END,
         waiting_since = CASE WHEN NOT g.cancelling THEN now() END,
         expires_at = CASE WHEN g.expires AND NOT g.cancelling THEN e.deadline_at END,
