@@ -178,9 +178,9 @@ class Optimization:
         row = self._session.row(self.id)
         return row["status"] == Status.CANCELLED or row["cancel_requested_at"] is not None
 
-    def unrepeated(self, ids: Collection[UUID]) -> int:
-        """How many executions the job has besides these."""
-        return self._session.database.run(partial(optimizations.count_others, ids=ids, **self._place))
+    def unrepeated(self, ids: Collection[UUID], before: UUID) -> int:
+        """How many executions the job has besides these that were submitted earlier than ``before``."""
+        return self._session.database.run(partial(optimizations.count_others, ids=ids, before=before, **self._place))
 
     @property
     def _place(self) -> dict[str, Any]:

@@ -42,7 +42,8 @@ WHERE program = :program AND id > :since AND purpose ->> 'job' = :job AND status
 
 _OTHERS = text("""
 SELECT count(*)::int FROM dspex.executions
-WHERE program = :program AND id > :since AND purpose ->> 'job' = :job AND id <> ALL(:ids)
+WHERE program = :program AND id > :since AND id < :before AND purpose ->> 'job' = :job
+    AND id <> ALL(:ids)
 """)
 
 
@@ -58,7 +59,9 @@ def unfinished(connection: Connection, *, program: str, job: str, since: UUID) -
     return list(connection.scalars(_UNFINISHED, given))
 
 
-def count_others(connection: Connection, *, program: str, job: str, since: UUID, ids: Collection[UUID]) -> int:
-    """How many executions of a job there are besides these."""
-    given = {"program": program, "job": job, "since": since, "ids": list(ids)}
+def count_others(
+    connection: Connection, *, program: str, job: str, since: UUID, before: UUID, ids: Collection[UUID]
+) -> int:
+    """How many executions of a job there are besides these, with ids below ``before``."""
+    given = {"program": program, "job": job, "since": since, "before": before, "ids": list(ids)}
     return int(connection.execute(_OTHERS, given).scalar_one())

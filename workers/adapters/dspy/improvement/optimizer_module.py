@@ -101,7 +101,7 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
         report = {
             "ended": ended,
             "candidates": tried.listing(parents),
-            "unrepeated": job.unrepeated(rollouts.ids),
+            "unrepeated": job.unrepeated(rollouts.ids, before=rollouts.began),
         }
         return dspy.Prediction(version=version, score=tried.score(version), report=report)
 

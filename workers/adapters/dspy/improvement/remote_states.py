@@ -19,6 +19,7 @@ from uuid import UUID
 
 import dspy
 from dspy.adapters.utils import parse_value
+from uuid_utils.compat import uuid7
 
 from dspex.client.execution import Execution
 from dspex.client.improvement.evaluation import BUDGET_SPENT
@@ -61,7 +62,7 @@ class Rollouts:
     """The calls of an optimisation: equal ones are one execution, paid from ``budget`` if there is one.
 
     ``execution_id`` is the job's own execution. ``is_over`` says whether the attempt is. ``ids`` are the executions
-    that it has asked for.
+    that it has asked for; the new ones among them are later than ``began``.
     """
 
     job: str
@@ -69,6 +70,7 @@ class Rollouts:
     budget: str | None = None
     is_over: Callable[[], bool] = lambda: False
     ids: set[UUID] = field(default_factory=set)
+    began: UUID = field(default_factory=uuid7)
 
     def require(self) -> None:
         """Raises JobEnds when the attempt is over."""
