@@ -252,8 +252,10 @@ TYPES = [
 
 
 def test_quadratic_time_is_found() -> None:
+    """What else the machine does may hide it from one run, and not from five."""
     with pytest.raises(AssertionError, match="characters"):
-        check_growth(lambda text: [text.find("x", at) for at in range(0, len(text), 16)], ("", "a", ""), LARGEST)
+        for _ in range(5):
+            check_growth(lambda text: [text.find("x", at) for at in range(0, len(text), 16)], ("", "a", ""), LARGEST)
 
 
 PAIRS = [
