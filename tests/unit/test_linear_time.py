@@ -254,8 +254,12 @@ TYPES = [
 def test_quadratic_time_is_found() -> None:
     """What else the machine does may hide it from one run, and not from five."""
     with pytest.raises(AssertionError, match="characters"):
-        for _ in range(5):
-            check_growth(lambda text: [text.find("x", at) for at in range(0, len(text), 16)], ("", "a", ""), LARGEST)
+        _check_five_times(lambda text: [text.find("x", at) for at in range(0, len(text), 16)])
+
+
+def _check_five_times(read: Read) -> None:
+    for _ in range(5):
+        check_growth(read, ("", "a", ""), LARGEST)
 
 
 PAIRS = [
