@@ -62,87 +62,66 @@ def rotate(
     """
     done = Rotated()
     total = database.run(partial(resealing.count, key=keyring.primary))
-    groups = chain(
-        _executions(database, keyring, group_rows, done),
-        _calls(database, keyring, group_rows, done),
-        _parked(database, keyring, group_rows, done),
-        _feedback(database, keyring, group_rows, done),
-        _dataset_rows(database, keyring, group_rows, done),
-    )
+    groups = chain.from_iterable(_groups(database, keyring, group_rows, kind, done) for kind in _kinds(keyring.primary))
     for looked_at in groups:
         on_progress(looked_at, max(total, looked_at))
     return done
 
 
-def _executions(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
-    after = _FIRST
+@dataclass(frozen=True)
+class _Kind:
+    """A table with sealed values: how its rows are read from a key on and stored again, and which key is the first."""
+
+    stale: Callable[[Connection, str, Any, int], Sequence[RowMapping]]
+    write: Callable[[Connection, Sequence[Mapping[str, Any]]], None]
+    columns: Sequence[str]
+    place: Callable[[RowMapping, str], str]
+    key: Sequence[str]
+    first: Any
+
+    def after(self, row: RowMapping) -> Any:
+        """The key of a row."""
+        values = tuple(row[name] for name in self.key)
+        return values if len(values) > 1 else values[0]
+
+
+def _kinds(primary: str) -> Sequence[_Kind]:
+    call = ("execution_id", "request_hash", "occurrence")
+    return [
+        _Kind(
+            resealing.stale_executions, partial(resealing.write_executions, key=primary),
+            resealing.EXECUTION_COLUMNS, _place, ("id",), _FIRST,
+        ),
+        _Kind(
+            resealing.stale_calls, resealing.write_calls,
+            resealing.CALL_COLUMNS, _place_of_call, (*call, "attempt"), (_FIRST, b"", 0, 0),
+        ),
+        _Kind(
+            resealing.stale_parked, resealing.write_parked,
+            resealing.PARKED_COLUMNS, _place_of_parked, call, (_FIRST, b"", -1),
+        ),
+        _Kind(
+            resealing.stale_feedback, resealing.write_feedback,
+            resealing.CONTENT_COLUMNS, _place_of_feedback, ("id",), 0,
+        ),
+        _Kind(
+            resealing.stale_dataset_rows, resealing.write_dataset_rows,
+            resealing.CONTENT_COLUMNS, _place_of_dataset_row, ("dataset_id", "index"), (_FIRST, -1),
+        ),
+    ]  # fmt: skip
+
+
+def _groups(database: Database, keyring: Keyring, most: int, kind: _Kind, done: Rotated) -> Iterator[int]:
+    """Seal the values of a table again, a group of rows at a time. Yields how many rows are done."""
+    after = kind.first
 
     def group(connection: Connection) -> Sequence[RowMapping]:
-        rows = resealing.stale_executions(connection, keyring.primary, after, most)
-        resealed = list(_resealed(rows, resealing.EXECUTION_COLUMNS, _place, keyring, done))
-        _write(connection, partial(resealing.write_executions, key=keyring.primary), resealed, done)
+        rows = kind.stale(connection, keyring.primary, after, most)
+        _write(connection, kind.write, list(_resealed(rows, kind.columns, kind.place, keyring, done)), done)
         return rows
 
     while rows := _in_transaction(database, group):
-        after = rows[-1]["id"]
-        yield done.rows + done.unreadable
-
-
-def _calls(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
-    after: tuple[UUID, bytes, int, int] = (_FIRST, b"", 0, 0)
-
-    def group(connection: Connection) -> Sequence[RowMapping]:
-        rows = resealing.stale_calls(connection, keyring.primary, after, most)
-        resealed = list(_resealed(rows, resealing.CALL_COLUMNS, _place_of_call, keyring, done))
-        _write(connection, resealing.write_calls, resealed, done)
-        return rows
-
-    while rows := _in_transaction(database, group):
-        last = rows[-1]
-        after = (last["execution_id"], bytes(last["request_hash"]), last["occurrence"], last["attempt"])
-        yield done.rows + done.unreadable
-
-
-def _parked(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
-    after: tuple[UUID, bytes, int] = (_FIRST, b"", -1)
-
-    def group(connection: Connection) -> Sequence[RowMapping]:
-        rows = resealing.stale_parked(connection, keyring.primary, after, most)
-        resealed = list(_resealed(rows, resealing.PARKED_COLUMNS, _place_of_parked, keyring, done))
-        _write(connection, resealing.write_parked, resealed, done)
-        return rows
-
-    while rows := _in_transaction(database, group):
-        last = rows[-1]
-        after = (last["execution_id"], bytes(last["request_hash"]), last["occurrence"])
-        yield done.rows + done.unreadable
-
-
-def _feedback(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
-    after = 0
-
-    def group(connection: Connection) -> Sequence[RowMapping]:
-        rows = resealing.stale_feedback(connection, keyring.primary, after, most)
-        resealed = list(_resealed(rows, resealing.CONTENT_COLUMNS, _place_of_feedback, keyring, done))
-        _write(connection, resealing.write_feedback, resealed, done)
-        return rows
-
-    while rows := _in_transaction(database, group):
-        after = rows[-1]["id"]
-        yield done.rows + done.unreadable
-
-
-def _dataset_rows(database: Database, keyring: Keyring, most: int, done: Rotated) -> Iterator[int]:
-    after = (_FIRST, -1)
-
-    def group(connection: Connection) -> Sequence[RowMapping]:
-        rows = resealing.stale_dataset_rows(connection, keyring.primary, after, most)
-        resealed = list(_resealed(rows, resealing.CONTENT_COLUMNS, _place_of_dataset_row, keyring, done))
-        _write(connection, resealing.write_dataset_rows, resealed, done)
-        return rows
-
-    while rows := _in_transaction(database, group):
-        after = (rows[-1]["dataset_id"], rows[-1]["index"])
+        after = kind.after(rows[-1])
         yield done.rows + done.unreadable
 
 
