@@ -37,10 +37,10 @@ LINES = (
      "No-op executions/s with a history"),
     ("users.png", "shapes", ("results/s by users",), "users at once", "Results/s by users at once"),
 )  # fmt: skip
-#: File, workload, the beginning of the figures' names, title: a line for each system, over users.
+#: File, workload, the beginning of the figures' names, title, scale: a line for each system, over users.
 CURVES = (
-    ("interactive.png", "interactive", "results/s of users who wait, ", "Results/s by users who wait"),
-    ("interactive-p50.png", "interactive", "p50 of users who wait, ", "Submit to result by users who wait: median, ms"),
+    ("interactive.png", "interactive", "results/s of users who wait, ", "Results/s by users who wait", "linear"),
+    ("interactive-p50.png", "interactive", "p50 of users who wait, ", "Submit to result by users: median, ms", "log"),
 )
 
 
@@ -56,10 +56,10 @@ def main() -> None:
     for file, workload, names, label, title in LINES:
         if workload in workloads:
             lines(directory / file, workloads[workload], names, label, title)
-    for file, workload, beginning, title in CURVES:
+    for file, workload, beginning, title, scale in CURVES:
         if workload in workloads:
             found = [f for f in workloads[workload] if f["name"].startswith(beginning) and f.get("at") is not None]
-            curves(directory / file, found, title)
+            curves(directory / file, found, title, scale)
 
 
 def bars(path: Path, figures: Figures, title: str) -> None:
@@ -95,7 +95,7 @@ def lines(path: Path, figures: Figures, names: Sequence[str], label: str, title:
     save(figure, path)
 
 
-def curves(path: Path, figures: Figures, title: str) -> None:
+def curves(path: Path, figures: Figures, title: str, scale: str) -> None:
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     users = sorted({f["at"] for f in figures})
     for system in dict.fromkeys(f["system"] for f in figures):
@@ -106,7 +106,10 @@ def curves(path: Path, figures: Figures, title: str) -> None:
             places, medians, yerr=spread(points), marker="o", ms=4, capsize=2, label=system, lw=2 if ours else 1
         )
     axes.set_xticks(range(len(users)), [f"{at:,g}" for at in users])
-    axes.set_ylim(bottom=0)
+    axes.set_yscale(scale)
+    axes.yaxis.set_major_formatter("{x:,g}")
+    if scale == "linear":
+        axes.set_ylim(bottom=0)
     axes.set_xlabel("users at once")
     axes.set_title(title, loc="left")
     axes.legend(frameon=False)
