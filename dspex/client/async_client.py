@@ -256,6 +256,7 @@ class AsyncClient:
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         tenant: str | None = None,
+        webhook: str | None = None,
         on_rejected: Callable[[Rejected], None] | None = None,
         route: str | None = None,
         within: str | float | None = None,
@@ -266,11 +267,13 @@ class AsyncClient:
         """As :meth:`Client.submit_many`; ``rows`` may be asynchronous, and other rows are iterated in a thread."""
         begin = partial(
             self._client._submitter.begin, program, version=version, priority=priority, run_at=run_at,
-            metadata=metadata, tenant=tenant, route=route, within=within, otherwise=otherwise, dedup=dedup,
+            metadata=metadata, tenant=tenant, webhook=webhook, route=route, within=within, otherwise=otherwise,
+            dedup=dedup,
         )  # fmt: skip
         taken, intake = await self._session.threads.run(begin)
         source = self._chunks(rows, as_frame(rows), intake.signature, BULK_ROWS)
         await store_all(self._session.driver, intake, source, on_rejected or taken.rejected.append)
+        await self._session.threads.run(intake.finish)
         return AsyncBatch(self._session, taken)
 
     def map(

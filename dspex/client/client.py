@@ -213,7 +213,7 @@ class Client:
                              through Redis and stays there for some minutes
         ``tenant``           whose execution it is: 1 to 64 of the characters A-Z a-z 0-9 _ . -
         ``webhook``          an address to which the outcome is posted, signed, once it is final: by a running
-                             `dspex serve`
+                             `dspex serve`. In place of the program's ``webhook``
         ``route``            how its model calls are made, in place of the program's ``route``; also ``within`` and
                              ``otherwise``: see :class:`dspex.Program`
         ``dedup``            return an execution of the same program version with equal inputs that completed (within
@@ -274,6 +274,7 @@ class Client:
         run_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         tenant: str | None = None,
+        webhook: str | None = None,
         on_rejected: Callable[[Rejected], None] | None = None,
         route: str | None = None,
         within: str | float | None = None,
@@ -295,18 +296,20 @@ class Client:
         see :class:`dspex.Program`, also for ``within`` and ``otherwise``. With ``dedup`` the execution of a row takes
         over the outputs of an execution of the same program version with equal inputs that completed (within this time)
         or is under way, or of an earlier row; it runs itself if that one fails: see :attr:`Execution.deduplicated`.
+        ``webhook`` is an address, in place of the program's, to which one message is posted, signed, once all rows are
+        stored and over: counts, cost and failures by cause; and another one each time that failed rows were retried.
 
         Raises BackendUnavailable when the connection to Postgres is lost; its ``details`` have ``batch_id`` and how
         many rows were stored.
         """
         taken, intake = self._submitter.begin(
-            program, version=version, priority=priority, run_at=run_at, metadata=metadata, tenant=tenant, route=route,
-            within=within,
-            otherwise=otherwise, dedup=dedup,
+            program, version=version, priority=priority, run_at=run_at, metadata=metadata, tenant=tenant,
+            webhook=webhook, route=route, within=within, otherwise=otherwise, dedup=dedup,
         )  # fmt: skip
         driver = self._session.driver
         given = chunks(given_rows(rows, as_frame(rows), intake.signature))
         complete(store_all(driver, intake, steps(driver, given), on_rejected or taken.rejected.append))
+        intake.finish()
         return Batch(self._session, taken)
 
     def map(

@@ -57,7 +57,7 @@ class Session:
         self.settings = settings
         self._backends = settings.backends()
         self.sealing = Sealing.of(settings)
-        self.preparer = Preparer(Bounds.of(settings), self.sealing)
+        self.preparer = Preparer(Bounds.of(settings), self.sealing, webhook_private=settings.webhook_private)
         self._connect()
         _sessions.add(self)
 
@@ -113,6 +113,7 @@ class Session:
         Raises EncryptionError, ValidationError: see :meth:`dspex.Client.deploy`.
         """
         self.sealing.require(program)
+        self.preparer.require_webhook(program)
         return self.catalogue.deploy(program, self.preparer.bounds, current=current, note=note)
 
     def begin_rollout(self, name: str, version: str, *, percent: float, guard: Guard) -> Rollout:

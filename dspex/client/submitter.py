@@ -32,6 +32,7 @@ from dspex.store.lifecycle import executions
 from dspex.store.lifecycle.batch_ids import new_batch_id
 from dspex.store.lifecycle.executions import Submission
 from dspex.store.lifecycle.status import Status
+from dspex.store.operations import webhook_deliveries
 from dspex.submit.batch_rows import BatchRows
 from dspex.submit.borrowed_connection import borrowed
 from dspex.submit.bulk import Intake
@@ -155,15 +156,16 @@ class Submitter:
         dedup: bool | timedelta = False,
         **given: Any,
     ) -> Intake:
-        """The intake of a batch; ``given`` are timeout, purpose, route, within and otherwise. Raises ValidationError
-        for options that no row could be submitted with."""
+        """The intake of a batch; ``given`` are timeout, purpose, webhook, route, within and otherwise. Raises
+        ValidationError for options that no row could be submitted with."""
         faults = dedup_faults(dedup, None)
         options = self._session.preparer.options(
             program, priority=priority, run_at=run_at, metadata=metadata, tenant=tenant, faults=faults, **given
         )
-        if dedup is False:
-            return Intake(batch, options, self._store)
-        return Intake(batch, options, partial(self._store, equals=partial(with_equals, program=program, dedup=dedup)))
+        store = self._store
+        if dedup is not False:
+            store = partial(store, equals=partial(with_equals, program=program, dedup=dedup))
+        return Intake(batch, options, store, self._announce)
 
     def _insert(self, submission: Submission, connection: Connection | None, inputs: Mapping[str, Any]) -> Row | None:
         """The row of the execution, stored now or before; None when new submits do not go to its version any more."""
@@ -283,6 +285,18 @@ class Submitter:
                     if again:
                         raise
         failpoint(BETWEEN_CHUNKS)
+
+    def _announce(self, batch: BatchRows, url: str, tenant: str | None) -> None:
+        """Store the webhook of a batch, once. Tries once more when the connection breaks, as for the rows."""
+        content = {"program": batch.program, "rows": batch.size, "stored": len(batch), "tenant": tenant}
+        add = partial(webhook_deliveries.add_batch, batch_id=batch.id, url=url, content=content)
+        for again in (False, True):
+            try:
+                self._session.database.run(add, saved="the rows are stored, the webhook is not")
+                return
+            except BackendUnavailable:
+                if again:
+                    raise
 
 
 def _new_row(submission: Submission, created_at: datetime, submitted_at: float) -> Row:

@@ -48,22 +48,28 @@ class ArrowChunk:
 
 
 class ParquetFile:
-    """A Parquet file."""
+    """A Parquet file, which errors name ``name`` in place of its path."""
 
     has_header = True
     cells: CellKind = "python"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str | None = None) -> None:
         need_pyarrow()
         self.path = path
+        self._name = name or str(path)
 
     def survey(self) -> Survey:
         with self._opened() as file:
-            names = list(file.schema_arrow.names)
             rows = int(file.metadata.num_rows)
+        return Survey(rows, self.columns(), digest(self.path))
+
+    def columns(self) -> tuple[str, ...]:
+        """The names of its columns. Raises DspexError for one that is there twice."""
+        with self._opened() as file:
+            names = tuple(file.schema_arrow.names)
         if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise data_refused(f"{self.path}: the column {twice[0]!r} is there twice; rename one of them")
-        return Survey(rows, tuple(names), digest(self.path))
+            raise data_refused(f"{self._name}: the column {twice[0]!r} is there twice; rename one of them")
+        return names
 
     def chunks(self, begin: int = 0, columns: Sequence[str] | None = None) -> Iterator[ArrowChunk]:
         with self._opened() as file:
@@ -117,7 +123,7 @@ class ParquetFile:
         except (ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.filename:
                 raise
-            raise data_refused(f"{self.path}, {where}: this cannot be read as Parquet ({_first_line(error)})") from None
+            raise data_refused(f"{self._name}, {where}: this cannot be read as Parquet ({_first_line(error)})") from None
 
 
 def python_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, Validatio
 from dspex.program.actions import Action
 from dspex.program.adapters import AdapterInfo, adapters, unloadable
 from dspex.program.calls.routes import DEFAULT_WITHIN, CallsRoute, read_span, route_faults
+from dspex.program.calls.webhook_address import webhook_faults
 from dspex.program.limits import Limits
 from dspex.program.media import adapter_media_faults, model_media_faults
 from dspex.program.models import (
@@ -50,6 +51,7 @@ _LATER: Mapping[str, Any] = {
     "record": RECORDS[0], "on_cut": ON_CUT[0], "model_options": {}, "models": {}, "predictors": {},
     "fallback": (),
     "route": "standard", "within": DEFAULT_WITHIN, "otherwise": "standard", "timeout_includes_waiting": False,
+    "webhook": None,
 }  # fmt: skip
 
 #: The maximum depth of its options and state; DSPy's states are about ten deep.
@@ -143,6 +145,8 @@ class Program:
                         ordinary way, or fails, as ``otherwise`` says: ``"standard"`` or ``"fail"``
     ``timeout_includes_waiting``  whether the timeout goes on while an execution waits for a batch, an approval or a
                         child
+    ``webhook``         an address to which outcomes are posted, where a submit names no other: of each execution that
+                        is submitted by itself, and of each batch once all of it is over
 
     Raises ValidationError with every wrong field, and SecretInProgram when a secret is given.
     """
@@ -175,6 +179,7 @@ class Program:
     within: str | float = DEFAULT_WITHIN
     otherwise: str = "standard"
     timeout_includes_waiting: bool = False
+    webhook: str | None = None
     api_key: InitVar[object] = None
 
     def __post_init__(self, api_key: object) -> None:
@@ -330,6 +335,7 @@ def _faults(program: Program) -> Iterator[FieldError]:
         yield FieldError("route", "another route where no answer is kept (journal, record)", repr(program.route))
     if not isinstance(program.timeout_includes_waiting, bool):
         yield FieldError("timeout_includes_waiting", "True or False", repr(program.timeout_includes_waiting)[:80])
+    yield from webhook_faults(program.webhook, private=True)  # whose it may be, is checked when it is deployed
     if program.record not in RECORDS:
         yield FieldError("record", f"one of {', '.join(RECORDS)}", repr(program.record)[:80])
     yield from _text_faults(program)

@@ -107,7 +107,8 @@ class ServeSettings(BaseModel):
     webhook_private: bool = Field(
         False,
         description="Whether webhooks of executions may be sent to addresses of private networks and without TLS: for "
-        "development, or where only trusted users submit.",
+        "development, or where only trusted users submit. Set it where programs are submitted and where `dspex serve` "
+        "runs.",
     )
     serve_trusted_proxies: Annotated[_Listed, AfterValidator(_networks)] = Field(
         (), description="The addresses or networks of the proxies whose DSPEX_SERVE_USER_HEADER is trusted."

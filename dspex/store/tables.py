@@ -512,15 +512,20 @@ schedules = Table(
     Index("schedules_due", "next_at"),
 )
 
-#: Outcomes that are posted to an address: a row for each execution that was submitted with one.
+#: Outcomes that are posted to an address: a row for each execution, or batch, that was submitted with one.
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
-    Column("execution_id", UUID(as_uuid=True), nullable=False),
+    Column("execution_id", UUID(as_uuid=True)),
+    Column("batch_id", UUID(as_uuid=True)),
+    # Of a batch: its program, rows, how many of them are stored, and tenant.
+    Column("content", JSON),
+    # Of a batch: all rows before this one are over.
+    Column("over_before", BigInteger, nullable=False, server_default=text("0")),
     Column("url", Text, nullable=False),
     _at("created_at", nullable=False, default=True),
-    # When it is looked at next: whether the execution is final, or whether the address accepts it now.
+    # When it is looked at next: whether the execution, or the batch, is over, or whether the address accepts it now.
     _at("next_at", nullable=False, default=True),
     # When it was first sent, in vain or not: it is given up a day later.
     _at("first_at"),
@@ -532,6 +537,7 @@ webhook_deliveries = Table(
     Column("error", Text),
     Index("webhook_deliveries_open", "next_at", postgresql_where=text("delivered_at IS NULL AND dead_at IS NULL")),
     Index("webhook_deliveries_execution", "execution_id"),
+    Index("webhook_deliveries_batch", "batch_id", unique=True),
 )
 
 #: Messages from the queue that were not DSPex's: how many on a day, by reason; nothing of their content.

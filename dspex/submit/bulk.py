@@ -12,6 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -48,12 +49,22 @@ class Prepared:
 
 
 class Intake:
-    """Takes rows into ``batch``, in order. ``store`` commits a group of submissions, all or none of them."""
+    """Takes rows into ``batch``, in order. ``store`` commits a group of submissions, all or none of them.
 
-    def __init__(self, batch: BatchRows, options: RowOptions, store: Callable[[Sequence[Submission]], None]) -> None:
+    ``announce`` stores that the outcome of the batch is to be posted to an address.
+    """
+
+    def __init__(
+        self,
+        batch: BatchRows,
+        options: RowOptions,
+        store: Callable[[Sequence[Submission]], None],
+        announce: Callable[[BatchRows, str, str | None], None],
+    ) -> None:
         self._batch = batch
         self._options = options
         self._store = store
+        self._announce = announce
 
     @property
     def signature(self) -> Signature:
@@ -89,13 +100,29 @@ class Intake:
 
         Raises BackendUnavailable with ``batch_id`` and ``stored`` in its details; then none of these rows is stored.
         """
-        try:
+        with self._named():
             if prepared.submissions:
                 self._store(prepared.submissions)
+        self._batch.extend(prepared.count, [rejected.index for rejected in prepared.rejected])
+
+    def finish(self) -> None:
+        """Note that the batch has all of its rows: from now on its webhook is sent once they are over.
+
+        Raises BackendUnavailable as :meth:`store` does.
+        """
+        options = self._options
+        if options.webhook is not None:
+            with self._named():
+                self._announce(self._batch, options.webhook, options.tenant)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the batch in what is raised."""
+        try:
+            yield
         except BackendUnavailable as error:
             error.details.update(batch_id=str(self._batch.id), stored=len(self._batch))
             raise
-        self._batch.extend(prepared.count, [rejected.index for rejected in prepared.rejected])
 
 
 class _Chunk:

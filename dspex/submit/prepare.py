@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from dspex.errors import FieldError, ValidationError
 from dspex.program.calls.routes import CallsRoute, read_span, route_faults
+from dspex.program.calls.webhook_address import webhook_faults
 from dspex.program.nesting import depth_fault
 from dspex.program.program import Program
 from dspex.program.storable_text import STORABLE
@@ -27,7 +27,6 @@ from dspex.submit.size_limits import DEPTH_SETTING, Bounds
 __all__ = ["Preparer", "RowOptions", "prepare_row"]
 
 _TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_ADDRESS = re.compile(r"https?://[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,8 @@ class RowOptions:
     """The validated options that all rows of one submit share.
 
     ``bounds`` limit the inputs of each row. ``sealing`` is None unless the program has sealed fields. ``metadata`` is
-    JSON text, and so is ``purpose``; ``route`` is None where it is the program's. ``events_around`` is the text of the
+    JSON text, and so is ``purpose``; ``route`` is None where it is the program's. ``webhook`` is where the outcome of
+    the execution, or of the batch, is posted. ``events_around`` is the text of the
     first audit events, before and after the numbers that differ by row.
     """
 
@@ -88,7 +88,7 @@ def prepare_row(
         run_at=options.run_at,
         metadata=options.metadata,
         tenant=options.tenant,
-        webhook=options.webhook,
+        webhook=options.webhook if batch_id is None else None,
         route=options.route,
         batch_id=batch_id,
         batch_index=batch_index,
@@ -97,11 +97,15 @@ def prepare_row(
 
 
 class Preparer:
-    """Makes submissions within ``bounds``, sealed as ``sealing`` requires."""
+    """Makes submissions within ``bounds``, sealed as ``sealing`` requires.
 
-    def __init__(self, bounds: Bounds, sealing: Sealing) -> None:
+    ``webhook_private``: webhooks may be sent to private networks.
+    """
+
+    def __init__(self, bounds: Bounds, sealing: Sealing, *, webhook_private: bool = False) -> None:
         self.bounds = bounds
         self._sealing = sealing
+        self._webhook_private = webhook_private
 
     def prepare(
         self,
@@ -148,6 +152,8 @@ class Preparer:
     ) -> RowOptions:
         """The options that all rows of a submit share.
 
+        Without a ``webhook`` it is the program's, except for what is submitted for an evaluation and the like.
+
         Raises ValidationError with all faults, of which ``faults`` were found by the caller, and EncryptionError for a
         program with secret fields when no key is set.
         """
@@ -157,11 +163,13 @@ class Preparer:
             *faults,
             *_option_faults(priority, run_at, timeout),
             *_tenant_faults(tenant),
-            *_webhook_faults(webhook),
+            *webhook_faults(webhook, private=self._webhook_private),
             *route_errors,
         ]
         if wrong:
             raise ValidationError.of(f"submit to {program.name!r}", wrong)
+        if webhook is None and purpose is None:
+            webhook = program.webhook
         seconds = float(timeout if timeout is not None else program.timeout)
         kept = self._metadata(program, metadata)
         around = _events_around(program, priority, tenant, purpose)
@@ -170,6 +178,11 @@ class Preparer:
         return RowOptions(
             program, self.bounds, sealing, priority, run_at, seconds, kept, tenant, webhook, own_route, around, stored
         )
+
+    def require_webhook(self, program: Program) -> None:
+        """Raise ValidationError unless the program's webhook may be sent."""
+        if faults := webhook_faults(program.webhook, private=self._webhook_private):
+            raise ValidationError.of(f"program {program.name!r}", faults)
 
     def _metadata(self, program: Program, metadata: Mapping[str, Any] | None) -> str | None:
         if metadata is None:
@@ -242,20 +255,3 @@ def _tenant_faults(tenant: object) -> list[FieldError]:
     if tenant is None or (isinstance(tenant, str) and _TENANT.fullmatch(tenant)):
         return []
     return [FieldError("tenant", "1 to 64 of the characters A-Z a-z 0-9 _ . -", repr(tenant)[:80])]
-
-
-def _webhook_faults(webhook: object) -> list[FieldError]:
-    if webhook is None or (isinstance(webhook, str) and len(webhook) <= 2000 and _is_address(webhook)):
-        return []
-    return [FieldError("webhook", "an https:// address of at most 2000 characters, without a user and a fragment")]
-
-
-def _is_address(text: str) -> bool:
-    """Whether a text is an address that a webhook can be sent to. Whose it is, is decided when it is sent."""
-    if not _ADDRESS.fullmatch(text):
-        return False
-    try:
-        parts = urlsplit(text)
-        return bool(parts.hostname) and parts.port != 0 and not (parts.username or parts.password or parts.fragment)
-    except ValueError:
-        return False

@@ -208,6 +208,7 @@ def test_who_signs_in_with_a_key_sees_what_it_may(place: Place) -> None:
         assert (home.status_code, home.url.path) == (200, "/")
         assert str(place.good.id) not in home.text
         assert "Workers" not in home.text
+        assert 'name="tenant"' not in home.text
         assert http.get(f"/executions/{place.good.id}").status_code == 404
         assert http.get("/workers").status_code == 403
         assert http.get("/v1/executions").status_code == 401, "the cookie is the console's alone"

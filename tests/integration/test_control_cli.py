@@ -78,6 +78,14 @@ def test_pause_and_resume(client: Client, shell: Shell) -> None:
     assert json.loads(shell("resume", "qa", "--json").stdout) == {"paused": [], "reasons": {}}
 
 
+def test_the_executions_of_a_tenant(client: Client, shell: Shell) -> None:
+    client.deploy(QA)
+    mine = client.submit("qa", {"question": "?"}, tenant="acme")
+    client.submit("qa", {"question": "?"})
+    listed = json.loads(shell("list", "--tenant", "acme", "--json").stdout)
+    assert [(each["id"], each["tenant"]) for each in listed] == [(str(mine.id), "acme")]
+
+
 def test_a_shell_completes_the_names_of_programs(client: Client, shell: Shell) -> None:
     client.deploy(QA)
     line = {"COMP_WORDS": "dspex run q", "COMP_CWORD": "2", "_DSPEX_COMPLETE": "bash_complete"}

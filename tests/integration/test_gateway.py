@@ -6,21 +6,27 @@ import importlib
 import json
 import subprocess
 from collections.abc import Iterator
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
 import openapi_spec_validator
+import pyarrow
 import pytest
 from jsonschema import Draft202012Validator
+from pyarrow import parquet
 
 import dspex
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
 from dspex.serve.access.access_keys import AccessKeys
+from dspex.serve.api.parquet_upload import PARQUET
 from dspex.settings import Backends
+from dspex.store.operations import webhook_deliveries
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess, command, mortal
 from tests.serving import Served, events_of, serving
@@ -50,7 +56,7 @@ GENERATOR = {
     "package_name_override": "generated_client", "post_hooks": [],
     "content_type_overrides": {
         "application/jsonl": "application/octet-stream", "application/x-ndjson": "application/octet-stream",
-        "text/csv": "application/octet-stream", "text/event-stream": "text/plain",
+        "text/csv": "application/octet-stream", "text/event-stream": "text/plain", PARQUET: "application/octet-stream",
     },
 }  # fmt: skip
 TICKET = {"inputs": {"ticket": "It does not start"}}
@@ -267,6 +273,46 @@ def test_rows_of_csv(served: Served) -> None:
     assert [(each["ticket"], each["max_words"]) for each in inputs] == [('two\nlines, and "quotes"', 3), ("plain", 5)]
     wrong = served.http.post("/v1/programs/triage/batches", content="tickets\nx\n", headers=headers)
     assert (wrong.status_code, wrong.json()["code"]) == (422, "validation_error")
+
+
+def test_rows_and_results_as_parquet(served: Served, tmp_path: Path) -> None:
+    rows = pyarrow.table({"ticket": ["one", "x" * 81, "three"], "max_words": [3, None, None], "other": [1, 2, 3]})
+    parquet.write_table(rows, tmp_path / "rows.parquet")
+    body, headers = (tmp_path / "rows.parquet").read_bytes(), {"Content-Type": PARQUET}
+    answer = served.http.post(UPLOAD, content=body, headers=headers)
+    batch = answer.json()
+    assert (answer.status_code, batch["rows"], batch["stored"]) == (202, 3, 2)
+    assert [each["index"] for each in batch["rejected"]["first"]] == [1]
+    output = served.http.get(
+        f"{answer.headers['location']}/output?follow=true", headers={"Accept": f"{PARQUET}, application/jsonl;q=0.5"}
+    )
+    assert output.headers["content-type"] == PARQUET
+    table = parquet.read_table(BytesIO(output.content)).to_pylist()
+    assert [(each["index"], each["ticket"], each["max_words"], each["queue"]) for each in table] == [
+        (0, "one", 3, "bug"), (2, "three", 5, "bug"),
+    ]  # fmt: skip
+    damaged = body[:60] + b"\xff" * 60 + body[120:]
+    for wrong, said in ((b"ticket\n", "its footer"), (damaged, "after row 0"), (body[:-8] + b"x" * 8, "its footer")):
+        refused = served.http.post(UPLOAD, content=wrong, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (422, "data_refused")
+        assert said in refused.json()["detail"]
+    parquet.write_table(pyarrow.table({"tickets": ["one"]}), tmp_path / "rows.parquet")
+    other = served.http.post(UPLOAD, content=(tmp_path / "rows.parquet").read_bytes(), headers=headers)
+    assert "the upload has no column for 'ticket': its columns are tickets" in other.json()["detail"]
+
+
+def test_a_batch_that_is_uploaded_with_a_webhook(served: Served) -> None:
+    def deliveries() -> list[tuple[UUID | None, str]]:
+        find = partial(webhook_deliveries.listing, trouble=False, most=10)
+        return [(each.batch_id, each.url) for each in served.gateway.blocking._session.database.run(find)]
+
+    lines, hook = {"Content-Type": "application/jsonl"}, {"webhook": "https://example.invalid/hook"}
+    refused = served.http.post(UPLOAD, content="", headers=lines, params={"webhook": "http://10.0.0.1/"})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/webhook")
+    broken = served.http.post(UPLOAD, content=b'{"ticket": "x"}\n' + b"x" * 11_000_000, headers=lines, params=hook)
+    assert (broken.status_code, deliveries()) == (413, [])
+    batch = served.http.post(UPLOAD, content='{"ticket": "x"}', headers=lines, params=hook).json()
+    assert deliveries() == [(UUID(batch["id"]), hook["webhook"])]
 
 
 def test_the_description_is_valid_and_types_each_program(served: Served) -> None:

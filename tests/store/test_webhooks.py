@@ -147,6 +147,76 @@ def test_one_that_is_not_accepted_is_tried_again_and_can_be_sent_by_hand(
     assert (again.attempts, again.dead_at, again.error) == (0, None, None)
 
 
+def test_a_batch_is_posted_once_when_all_of_it_is_over(
+    client: Client, sender: WebhookSender, database: Database
+) -> None:
+    with receiver() as (url, received):
+        rows = [{"question": "1"}, {"question": 2}, {"question": "3"}]
+        batch = client.submit_many("qa", rows, webhook=url, tenant="acme")
+        client.cancel(batch.ids[0])
+        assert sender.send_due() == 0, "one of its rows is not final"
+        client.cancel(batch.ids[1])
+        due_now(database)
+        assert sender.send_due() == 1
+        assert sender.send_due() == 0, "it was delivered"
+        client.retry(batch.ids[0])
+        assert sender.send_due() == 0, "a row is queued again, before those that were seen to be over"
+        client.cancel(batch.ids[0])
+        due_now(database)
+        assert sender.send_due() == 1
+    first, second = (json.loads(body) for _, body in received)
+    assert (first["type"], first["data"]["id"]) == ("batch.finished", str(batch.id))
+    counts = first["data"]["progress"]
+    assert (counts["total"], counts["finished"], counts["cancelled"]) == (2, 2, 2)
+    assert {name: first["data"][name] for name in ("program", "rows", "stored", "tenant")} == {
+        "program": "qa", "rows": 3, "stored": 2, "tenant": "acme",
+    }  # fmt: skip
+    assert second["data"]["finished_at"] > first["data"]["finished_at"]
+    assert len({headers["webhook-id"] for headers, _ in received}) == 2
+
+
+def test_a_batch_without_a_valid_row_is_over_at_once(client: Client, sender: WebhookSender) -> None:
+    with receiver() as (url, received):
+        client.submit_many("qa", [{"question": 1}], webhook=url)
+        assert sender.send_due() == 1
+    data = json.loads(received[0][1])["data"]
+    assert (data["rows"], data["stored"], data["progress"]["total"]) == (1, 0, 0)
+
+
+def test_a_batch_that_breaks_off_posts_nothing(client: Client, database: Database) -> None:
+    def rows() -> Iterator[dict[str, str]]:
+        yield {"question": "?"}
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        client.submit_many("qa", rows(), webhook="https://example.com/hook")
+    assert listed(database) == []
+
+
+def test_the_webhook_of_a_program_is_that_of_its_submits(client: Client, database: Database) -> None:
+    client.deploy(dspex.Program("qa", "question -> answer", adapter="scripted", webhook="https://example.com/program"))
+    execution = client.submit("qa", {"question": "?"})
+    other = client.submit("qa", {"question": "?"}, webhook="https://example.com/submit")
+    batch = client.submit_many("qa", [{"question": "?"}] * 3)
+    list(zip(client.map("qa", [{"question": "?"}] * 3, timeout=0.01), [], strict=False))
+    found = [(each.execution_id or each.batch_id, each.url.rpartition("/")[2]) for each in reversed(listed(database))]
+    assert found == [(execution.id, "program"), (other.id, "submit"), (batch.id, "program")]
+
+
+def test_what_no_webhook_may_be_sent_to_is_refused_by_submit_and_deploy(backends: Backends, client: Client) -> None:
+    settings = Settings.load(database_url=backends.database_url, broker_url=backends.broker_url)
+    with Client(settings) as strict:
+        for address in ("http://example.com", "https://10.1.2.3/", "https://[::1]/", "https://LOCALHOST/x"):
+            with pytest.raises(ValidationError, match="DSPEX_WEBHOOK_PRIVATE"):
+                strict.submit("qa", {"question": "?"}, webhook=address)
+            with pytest.raises(ValidationError, match="DSPEX_WEBHOOK_PRIVATE"):
+                strict.submit_many("qa", [], webhook=address)
+            with pytest.raises(ValidationError, match="DSPEX_WEBHOOK_PRIVATE"):
+                strict.deploy(dspex.Program("qa", "question -> answer", adapter="scripted", webhook=address))
+    with pytest.raises(ValidationError, match="without a user"):
+        dspex.Program("qa", "question -> answer", adapter="scripted", webhook="https://user:word@example.com")
+
+
 def test_none_is_sent_to_a_private_network(backends: Backends, client: Client, database: Database) -> None:
     settings = Settings.load(database_url=backends.database_url, broker_url=backends.broker_url)
     with receiver() as (url, received), Client(settings) as strict:

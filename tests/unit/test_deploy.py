@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 
 from dspex.cli.main import cli
 from dspex.program.program import Program
@@ -18,6 +20,7 @@ from dspex.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = sorted((ROOT / "deploy/kubernetes").rglob("*.yaml"))
+CHART = ROOT / "deploy/helm"
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "deploy/Dockerfile"
 #: Names in secrets that are not settings of a process, but of the one that is given it under another name.
@@ -27,7 +30,7 @@ ROLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, *MANIFESTS], ids=lambda file: str(file.name))
+@pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, *MANIFESTS, CHART / "values.yaml", *sorted(CHART.glob("templates/*"))], ids=lambda file: str(file.name))
 def test_every_variable_is_a_setting(file: Path) -> None:
     known = {f"DSPEX_{name.upper()}" for name in Settings.model_fields}
     for name in set(re.findall(r"\bDSPEX_[A-Z_]+", file.read_text())) - ROLES:
@@ -88,6 +91,17 @@ def test_the_command_line_sees_files_to_deploy() -> None:
     assert generated[volumes[mounts[directory]]["configMap"]["name"]] == [name]
     deployed = runpy.run_path(str(folder / name))
     assert any(isinstance(value, Program) for value in deployed.values())
+
+
+def test_the_chart_has_valid_values_and_the_version_of_the_manifests() -> None:
+    """`make check-deploy` renders it with Helm, and compares it with the manifests."""
+    chart, values = (yaml.safe_load((CHART / name).read_text()) for name in ("Chart.yaml", "values.yaml"))
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    Draft7Validator.check_schema(schema)
+    Draft7Validator(schema).validate(values)
+    assert schema["properties"].keys() - {"global"} == values.keys()
+    (image,) = yaml.safe_load((ROOT / "deploy/kubernetes/kustomization.yaml").read_text())["images"]
+    assert (chart["appVersion"], values["image"]["repository"]) == (image["newTag"], image["newName"])
 
 
 def test_the_image_has_the_versions_that_are_tested() -> None:

@@ -33,7 +33,7 @@ from dspex.cli.batches.line_file import LineFile, Lines, LineStream, refuse
 from dspex.cli.output.json_output import json_option
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
-from dspex.cli.output.selection_options import MemberParameter
+from dspex.cli.output.selection_options import MemberParameter, webhook_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.data.formats import FORMATS
@@ -100,6 +100,7 @@ class BatchOptions:
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 runs first.")
 @click.option("--route", type=click.Choice(ROUTES), help="How model calls are made; batch costs about half the price.")
 @click.option("--within", metavar="TIME", help="How long a call may wait in a batch, such as 24h.")
+@webhook_option
 @click.option("--restart", is_flag=True, help="Discard the output of an earlier run and begin a new batch.")
 @click.option(
     "--dry-run",
@@ -120,7 +121,7 @@ class BatchOptions:
 def batch(
     name: str, source: Path, output: Path | None, errors: Path | None, pairs: tuple[tuple[str, str], ...], empty: Any,
     encoding: str | None, input_format: str | None, output_format: str | None, ordered: bool, priority: int,
-    route: str | None, within: str | None, restart: bool, sample: int | None, max_cost: float | None, yes: bool,
+    route: str | None, within: str | None, webhook: str | None, restart: bool, sample: int | None, max_cost: float | None, yes: bool,
     as_json: bool,
 ) -> int:  # fmt: skip
     """Execute a program for every row of IN: .jsonl, .csv, .tsv, .parquet, also .gz of text, or - for standard input.
@@ -142,7 +143,7 @@ def batch(
       dspex batch triage tickets.parquet -o triaged.parquet --max-cost 20
       zcat questions.jsonl.gz | dspex batch simple_qa - -o - | jq .result
     """
-    intake = {"priority": priority, "route": route, "within": within}
+    intake = {"priority": priority, "route": route, "within": within, "webhook": webhook}
     reading = InputOptions(dict(pairs), empty, encoding)
     options = BatchOptions(name, reading, ordered, intake, restart, sample, max_cost, yes)
     only_sample = sample is not None and max_cost is None

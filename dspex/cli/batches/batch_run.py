@@ -126,7 +126,10 @@ class BatchRun:
                 intake.store(prepared)
                 on_progress(batch.size)
         self._taken = batch.size
-        return self._taken >= self._given.rows
+        if self._taken < self._given.rows:
+            return False
+        intake.finish()
+        return True
 
     def submit_within(self, bars: ProgressBars, options: Mapping[str, Any], limit: CostLimit) -> bool:
         """Submit and collect in groups until every row is stored or the limit is reached. Returns whether all are."""

@@ -12,7 +12,7 @@ from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.failure_causes import causes_of, causes_text
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
-from dspex.cli.output.selection_options import error_option, internal_option, metadata_option
+from dspex.cli.output.selection_options import error_option, internal_option, metadata_option, tenant_option
 from dspex.cli.output.status_styles import STATUS_STYLES
 from dspex.cli.output.time_options import since_option
 from dspex.cli.shell_completion import program_names
@@ -35,6 +35,7 @@ COLUMNS = ("id", "program", "status", "try", "submitted", "took", "cause")
 )
 @since_option
 @click.option("--batch", metavar="ID", help="Only executions of this batch.")
+@tenant_option
 @error_option
 @metadata_option
 @internal_option
@@ -43,8 +44,8 @@ COLUMNS = ("id", "program", "status", "try", "submitted", "took", "cause")
 )
 @json_option
 def list_command(
-    program: str | None, status: str | None, since: datetime | None, batch: str | None, error: str | None,
-    members: Sequence[tuple[str, str]], internal: bool, limit: int, as_json: bool,
+    program: str | None, status: str | None, since: datetime | None, batch: str | None, tenant: str | None,
+    error: str | None, members: Sequence[tuple[str, str]], internal: bool, limit: int, as_json: bool,
 ) -> None:  # fmt: skip
     """List executions, newest first, and count the listed failures by cause.
 
@@ -55,12 +56,13 @@ def list_command(
     Examples:
       dspex list --status failed --since 2h
       dspex list --program simple_qa --limit 1000 --json
+      dspex list --tenant acme --status failed
       dspex list --error rate_limited --metadata customer=42
     """
     with Client() as client:
         found = client.list(
-            program=program, status=status, since=since, batch=batch, error=error, metadata=dict(members),
-            internal=internal, limit=limit,
+            program=program, status=status, since=since, batch=batch, tenant=tenant, error=error,
+            metadata=dict(members), internal=internal, limit=limit,
         )  # fmt: skip
         if as_json:
             echo_json([execution_data(execution) for execution in found])

@@ -10,6 +10,7 @@ import click
 from dspex.cli.executions.stream_command import print_stream
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
+from dspex.cli.output.selection_options import webhook_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.client.shown.execution_data import execution_data
@@ -24,9 +25,13 @@ __all__ = ["run"]
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--timeout", type=float, default=None, help="How many seconds to wait; the execution continues after it.")
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 runs first.")
+@webhook_option
 @click.option("--stream", is_flag=True, help="Print each field while the model writes it; with --json, every event.")
 @json_option
-def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int, stream: bool, as_json: bool) -> None:
+def run(
+    name: str, pairs: tuple[str, ...], timeout: float | None, priority: int, webhook: str | None, stream: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Execute a program and print its result. The value of a text field is text, any other value is JSON.
 
     \b
@@ -37,7 +42,7 @@ def run(name: str, pairs: tuple[str, ...], timeout: float | None, priority: int,
     with Client() as client:
         signature = client.program(name).signature
         inputs = _inputs(signature, pairs)
-        execution = client.submit(name, inputs, priority=priority, stream=stream)
+        execution = client.submit(name, inputs, priority=priority, webhook=webhook, stream=stream)
         if stream:
             print_stream(execution, signature, timeout=timeout, as_json=as_json)
             return

@@ -1,4 +1,4 @@
-"""Command-line options that select executions."""
+"""Command-line options that several commands have: those that select executions, and those of submits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-__all__ = ["MemberParameter", "error_option", "internal_option", "metadata_option"]
+__all__ = ["MemberParameter", "error_option", "internal_option", "metadata_option", "tenant_option", "webhook_option"]
 
 internal_option: Callable[[Any], Any] = click.option(
     "--internal", is_flag=True, help="Also DSPex's own programs and executions, of dspex doctor and dspex bench."
@@ -35,3 +35,7 @@ metadata_option: Callable[[Any], Any] = click.option(
     "--metadata", "members", type=MemberParameter(), multiple=True, metavar="KEY=VALUE",
     help="Only executions with this member in their metadata. Can be repeated.",
 )  # fmt: skip
+tenant_option: Callable[[Any], Any] = click.option("--tenant", metavar="NAME", help="Only executions of this tenant.")
+webhook_option: Callable[[Any], Any] = click.option(
+    "--webhook", metavar="URL", help="Post the outcome to this address once it is over, by a running `dspex serve`."
+)

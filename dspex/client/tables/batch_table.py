@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,24 +24,28 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-__all__ = ["BatchTable", "concatenated", "parquet_file", "to_pandas"]
+__all__ = ["BatchTable", "ParquetParts", "concatenated", "parquet_file", "to_pandas"]
 
-#: Rows that are converted together.
+#: Rows that are converted together: so many, or fewer long ones.
 GROUP_ROWS = 5_000
+GROUP_CHARACTERS = 16 * 1024 * 1024
 
 
 class BatchTable:
     """Gathers the final rows of a batch.
 
     The columns are ``index``, ``execution_id`` and ``status``, the inputs, the outputs (null where an execution has not
-    completed), ``error_code`` and ``error_message``. Secret fields are text, ``"<secret>"`` without a key.
+    completed), ``error_code`` and ``error_message``. Secret fields are text, ``"<secret>"`` without a key, or if they are
+    ``hidden``.
     """
 
-    def __init__(self, sealing: Sealing, signature: Signature) -> None:
+    def __init__(self, sealing: Sealing, signature: Signature, *, hidden: bool = False) -> None:
         need_pyarrow()
         self._sealing = sealing
         self._signature = signature
+        self._hidden = hidden
         self._rows: list[Row] = []
+        self._characters = 0
 
     @property
     def schema(self) -> pyarrow.Schema:
@@ -56,13 +61,14 @@ class BatchTable:
     def add(self, row: Row) -> bool:
         """Add the final row of an execution. Returns whether a group of rows is complete."""
         self._rows.append(row)
-        return len(self._rows) >= GROUP_ROWS
+        self._characters += len(row["inputs"] or "") + len(row["result"] or "")
+        return len(self._rows) >= GROUP_ROWS or self._characters >= GROUP_CHARACTERS
 
     def take(self) -> pyarrow.Table:
         """The rows that were added since the last call."""
         import pyarrow
 
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._characters = self._rows, [], 0
         signature = self._signature
         inputs = [self._values("inputs", row, row["inputs"]) for row in rows]
         outputs = [
@@ -84,7 +90,8 @@ class BatchTable:
 
     def _values(self, side: Side, row: Row, stored: Any) -> dict[str, Any]:
         """The values of one side as JSON has them; a sealed one only where its column is text."""
-        values = self._sealing.json_values(self._signature, side, stored, row["id"])
+        read = self._sealing.shown if self._hidden else self._sealing.json_values
+        values = read(self._signature, side, stored, row["id"])
         secret = self._signature.secret_fields
         return {name: value for name, value in values.items() if value != PLACEHOLDER or name in secret}
 
@@ -93,7 +100,6 @@ class BatchTable:
 def parquet_file(path: Path | str) -> Iterator[Callable[[BatchTable], None]]:
     """A Parquet file that appears when the block ends. The function it yields writes the rows that a table gathered."""
     need_pyarrow()
-    from pyarrow import parquet
 
     with replacing(Path(path)) as file:
         writer: Any = None
@@ -101,7 +107,7 @@ def parquet_file(path: Path | str) -> Iterator[Callable[[BatchTable], None]]:
         def write(table: BatchTable) -> None:
             nonlocal writer
             group = table.take()
-            writer = writer or parquet.ParquetWriter(file, group.schema, compression="zstd")
+            writer = writer or _writer(file, group.schema)
             writer.write_table(group)
 
         try:
@@ -109,6 +115,56 @@ def parquet_file(path: Path | str) -> Iterator[Callable[[BatchTable], None]]:
         finally:
             if writer is not None:
                 writer.close()
+
+
+class ParquetParts:
+    """A Parquet file of the rows of a table, as bytes, a group at a time: no more than a group is in memory."""
+
+    def __init__(self, table: BatchTable) -> None:
+        self.table = table
+        self._sink = _Sink()
+        self._writer = _writer(self._sink, table.schema)
+
+    def take(self) -> bytes:
+        """The part with the rows that were added to the table since the last call."""
+        self._writer.write_table(self.table.take())
+        return self._sink.take()
+
+    def end(self) -> bytes:
+        """The last part, with the rows that were added since and the footer."""
+        self._writer.write_table(self.table.take())
+        self._writer.close()
+        return self._sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """What was written to it, to be taken away; it counts on as a file does."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, part: Any) -> int:
+        self._parts.append(bytes(part))
+        self._size += len(part)
+        return len(part)
+
+    def take(self) -> bytes:
+        """What was written since the last call."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+def _writer(file: Any, schema: pyarrow.Schema) -> Any:
+    from pyarrow import parquet
+
+    return parquet.ParquetWriter(file, schema, compression="zstd")
 
 
 def to_pandas(table: pyarrow.Table) -> pandas.DataFrame:

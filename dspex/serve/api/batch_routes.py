@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
-from typing import Any, cast
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dspex.client.batch import AsyncBatch, Progress, slots
+from dspex.client.batch import AsyncBatch, slots, store_all
 from dspex.client.execution import AsyncExecution
 from dspex.client.lookup import not_found
+from dspex.client.shown.batch_data import progress_data
 from dspex.client.shown.execution_data import shown_values
+from dspex.client.tables.batch_table import BatchTable, ParquetParts
+from dspex.client.tables.given_rows import given_rows_async
 from dspex.errors import DspexError
 from dspex.serve import gateway_metrics
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.bounded_stream import BoundedStream
 from dspex.serve.api.json_replies import json_bytes, json_reply
+from dspex.serve.api.parquet_upload import PARQUET, PARQUET_TYPES, parquet_rows, require_parquet, spooled
 from dspex.serve.api.problem_details import HttpRefusal
-from dspex.serve.api.request_bodies import chunks_within, filters_of, media_type
+from dspex.serve.api.request_bodies import accepted_types, chunks_within, filters_of, media_type
 from dspex.serve.api.row_upload import CSV_TYPES, JSON_LINE_TYPES, csv_rows, json_line_rows, lines_of
 from dspex.serve.gateway import Gateway, gateway_of
+from dspex.signatures import Signature
 from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.status import Status
 from dspex.submit.batch_rows import Rejected
-from dspex.submit.bulk import Row
+from dspex.submit.bulk import Row, chunks, chunks_async
+from dspex.wait.driver import Row as StoredRow
+from dspex.wait.driver import steps
 
-__all__ = ["FIRST_REJECTED", "ROUTES", "batch_data", "errors_of", "output_of", "seen_batch", "upload"]
+__all__ = ["FIRST_REJECTED", "ROUTES", "batch_data", "errors_of", "output_of", "parquet_of", "seen_batch", "upload"]
 
 #: How many rejected rows a response describes; all of them are counted.
 FIRST_REJECTED = 100
@@ -40,18 +48,18 @@ JSON_LINES = "application/jsonl"
 
 
 class _Upload:
-    """The rows of an upload. A fault of the upload itself ends the rows, and is kept in ``fault``."""
+    """Groups of rows of an upload. A fault of the upload itself ends them, and is kept in ``fault``."""
 
-    def __init__(self, rows: AsyncIterator[Row]) -> None:
-        self._rows = rows
+    def __init__(self, groups: AsyncIterator[Sequence[Row]]) -> None:
+        self._groups = groups
         self.fault: HttpRefusal | DspexError | None = None
         self.rejected: list[Rejected] = []
         self.rejected_count = 0
 
-    async def __aiter__(self) -> AsyncIterator[Row]:
+    async def __aiter__(self) -> AsyncIterator[Sequence[Row]]:
         try:
-            async for row in self._rows:
-                yield row
+            async for group in self._groups:
+                yield group
         except (HttpRefusal, DspexError) as fault:
             self.fault = fault
 
@@ -63,23 +71,33 @@ class _Upload:
 
 
 async def post_batch(request: Request) -> Response:
-    """Submit a row for each line of the body."""
+    """Submit each row of the body."""
     gateway = gateway_of(request)
     principal = await gateway.access.of_request(request)
     kind = media_type(request)
-    if kind not in JSON_LINE_TYPES | CSV_TYPES:
-        raise HttpRefusal(415, "unsupported_media_type", "send the rows as application/jsonl or text/csv")
+    if kind not in JSON_LINE_TYPES | CSV_TYPES | PARQUET_TYPES:
+        detail = f"send the rows as {JSON_LINES}, text/csv or {PARQUET}"
+        raise HttpRefusal(415, "unsupported_media_type", detail)
     settings = gateway.settings
     parts = chunks_within(request, settings.serve_upload_bytes, settings.serve_read_seconds)
-    data = await upload(gateway, principal, request.path_params["name"], parts, is_csv=kind in CSV_TYPES)
+    webhook = request.query_params.get("webhook")
+    data = await upload(gateway, principal, request.path_params["name"], parts, kind, webhook=webhook)
     location = f"{request.scope.get('root_path', '')}/v1/batches/{data['id']}"
     return json_reply(data, 202, {"Location": location})
 
 
 async def upload(
-    gateway: Gateway, principal: Principal, name: str, parts: AsyncIterator[bytes], *, is_csv: bool
+    gateway: Gateway,
+    principal: Principal,
+    name: str,
+    parts: AsyncIterator[bytes],
+    kind: str,
+    *,
+    webhook: str | None = None,
 ) -> Mapping[str, Any]:
     """Submit the rows of a body. Returns the batch with the rows that were rejected, as JSON-friendly data.
+
+    ``kind`` is the media type of the body; ``webhook`` the address that is posted to once the batch is over.
 
     An upload that breaks off is cancelled: its sender knows no batch, and sends all rows again. Raises HttpRefusal and
     the errors of Client.submit_many.
@@ -87,17 +105,18 @@ async def upload(
     principal.require("submit")
     principal.require_program(name)
     await gateway.limits.count(principal)
-    program = await gateway.client.program(name)
-    most = gateway.settings.max_input_bytes + ROW_SLACK
-    lines = lines_of(parts, most)
-    rows = csv_rows(lines, program.signature, most) if is_csv else json_line_rows(lines, program.signature)
-    taken = _Upload(rows)
-    batch = await gateway.client.submit_many(
-        name, cast("AsyncIterable[Mapping[str, Any]]", taken), tenant=principal.tenant, on_rejected=taken.reject
-    )
+    if kind in PARQUET_TYPES:
+        require_parquet(415, "unsupported_media_type")
+    begin = partial(gateway.blocking._submitter.begin, name, tenant=principal.tenant, webhook=webhook)
+    stored, intake = await gateway.in_thread(begin)
+    async with _row_groups(gateway, intake.signature, parts, kind) as groups:
+        taken = _Upload(groups)
+        await store_all(gateway.session.driver, intake, aiter(taken), taken.reject)
+    batch = AsyncBatch(gateway.session, stored)
     if taken.fault is not None:
         await batch.cancel()
         raise taken.fault
+    await gateway.in_thread(intake.finish)
     gateway_metrics.submitted(principal.tenant, len(batch))
     rejected = [
         {"index": each.index, "errors": [asdict(fault) for fault in each.error.errors]} for each in taken.rejected
@@ -106,6 +125,22 @@ async def upload(
         "id": str(batch.id), "program": batch.program, "rows": batch.size, "stored": len(batch),
         "rejected": {"count": taken.rejected_count, "first": rejected},
     }  # fmt: skip
+
+
+@asynccontextmanager
+async def _row_groups(
+    gateway: Gateway, signature: Signature, parts: AsyncIterator[bytes], kind: str
+) -> AsyncIterator[AsyncIterator[Sequence[Row]]]:
+    """The rows of a body, in groups that are stored together."""
+    if kind in PARQUET_TYPES:
+        driver = gateway.session.driver
+        async with spooled(driver, parts) as path, aclosing(steps(driver, chunks(parquet_rows(path, signature)))) as groups:
+            yield groups
+        return
+    most = gateway.settings.max_input_bytes + ROW_SLACK
+    lines = lines_of(parts, most)
+    rows = csv_rows(lines, signature, most) if kind in CSV_TYPES else json_line_rows(lines, signature)
+    yield chunks_async(given_rows_async(rows, signature))
 
 
 async def get_batches(request: Request) -> Response:
@@ -130,9 +165,16 @@ async def get_batch(request: Request) -> Response:
 
 
 async def get_output(request: Request) -> Response:
-    """A JSON line for each completed row, in the order of the rows; with ``follow=true`` also for those to come."""
+    """A JSON line for each completed row, in the order of the rows; with ``follow=true`` also for those to come.
+
+    A Parquet file with them, where ``Accept`` asks for one.
+    """
     gateway, _, batch = await _seen(request, "read")
     follow = request.query_params.get("follow", "").lower() in ("true", "1")
+    if PARQUET_TYPES.intersection(accepted_types(request)):
+        require_parquet(406, "not_acceptable")
+        headers = {"Content-Disposition": f'attachment; filename="{batch.id}.parquet"'}
+        return BoundedStream(gateway, parquet_of(gateway, batch, follow=follow), PARQUET, headers)
     return BoundedStream(gateway, output_of(gateway, batch, follow=follow), JSON_LINES)
 
 
@@ -167,11 +209,6 @@ ROUTES = (
 )
 
 
-def progress_data(progress: Progress) -> dict[str, Any]:
-    """The progress as JSON-friendly data."""
-    return {**asdict(progress), "finished": progress.finished}
-
-
 async def batch_data(batch: AsyncBatch) -> dict[str, Any]:
     """A batch as JSON-friendly data."""
     return {
@@ -203,6 +240,26 @@ async def output_of(gateway: Gateway, batch: AsyncBatch, *, follow: bool) -> Asy
             if execution.status is Status.COMPLETED:
                 _, result = await gateway.call(shown_values, gateway.session, execution._row)
                 yield _line(execution.batch_index, str(execution.id), "result", result)
+
+
+async def parquet_of(gateway: Gateway, batch: AsyncBatch, *, follow: bool) -> AsyncGenerator[bytes, None]:
+    """A Parquet file of the completed rows: their index, execution, inputs and outputs."""
+    file: ParquetParts | None = None
+    async with aclosing(_executions(gateway, batch, follow=follow)) as executions:
+        async for execution in executions:
+            if execution.status is Status.COMPLETED:
+                file = file or await gateway.call(_parquet, gateway, batch, execution._row)
+                if file.table.add(execution._row):
+                    yield await gateway.in_thread(file.take)
+    file = file or await gateway.call(_parquet, gateway, batch, None)
+    yield await gateway.in_thread(file.end)
+
+
+def _parquet(gateway: Gateway, batch: AsyncBatch, row: StoredRow | None) -> ParquetParts:
+    """A file for rows like this one; without any row, for the program's current version."""
+    session = gateway.session
+    signature = session.catalogue.current(batch.program).signature if row is None else session.signature(row)
+    return ParquetParts(BatchTable(session.sealing, signature, hidden=True))
 
 
 async def errors_of(gateway: Gateway, batch: AsyncBatch) -> AsyncGenerator[bytes, None]:

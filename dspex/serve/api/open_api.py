@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dspex.program.program import Program
+from dspex.serve.api.parquet_upload import PARQUET
 from dspex.serve.api.open_api_schemas import ERRORS, SCHEMAS, nullable, object_of, ref
 from dspex.settings.web_settings import SCOPES
 from dspex.store.lifecycle.status import Status
@@ -24,6 +25,10 @@ _EVENTS = (
     "ends with `done` or `error`."
 )
 _LINES = "JSON lines: an object with `index`, the number of the row from 0, `id`, and "
+_OUTPUT = (
+    _LINES + "`result`, for each completed row. With `Accept: application/vnd.apache.parquet` a Parquet file with the "
+    "columns `index`, `execution_id`, `status`, the inputs, the outputs, `error_code` and `error_message`."
+)
 
 
 def description(programs: Iterable[Program], *, version: str, root_path: str = "") -> Json:
@@ -171,8 +176,9 @@ def _paths() -> Json:
             "get": _get("getBatch", "batches", "A batch and its progress.", ref("Batch"), id, errors=(404,))
         },
         "/v1/batches/{id}/output": {"get": _streaming(
-            "getBatchOutput", "batches", _LINES + "`result`, for each completed row.", "application/jsonl",
+            "getBatchOutput", "batches", _OUTPUT, "application/jsonl",
             [*id, _in_query("follow", {"type": "boolean"}, "Also send the rows that complete later, until all have.")],
+            errors=(406,), other={PARQUET: {"schema": _BYTES}},
         )},
         "/v1/batches/{id}/errors": {"get": _streaming(
             "getBatchErrors", "batches", _LINES + "`error`, for each row without a result.", "application/jsonl", id
@@ -211,8 +217,12 @@ def _submitting(id: str, about: str, body: Json, execution: Json, *, parameters:
 
 def _uploading(id: str, about: str, parameters: Sequence[Json]) -> Json:
     rows = {kind: {"schema": {"type": "string"}} for kind in ("application/jsonl", "application/x-ndjson", "text/csv")}
+    rows[PARQUET] = {"schema": _BYTES}
+    webhook = _in_query("webhook", {"type": "string"}, "An address that is posted to once the batch is over.")
     return {
-        **_operation(id, "batches", f"{about} The body is streamed: it may have millions of rows.", parameters),
+        **_operation(
+            id, "batches", f"{about} The body is streamed: it may have millions of rows.", [*parameters, webhook]
+        ),
         "requestBody": {"required": True, "content": rows},
         "responses": {"202": _json(ref("Upload")), **_errors((400, 402, 404, 408, 409, 413, 415, 422, 429))},
     }
@@ -233,9 +243,10 @@ def _act(
 
 
 def _streaming(
-    id: str, tag: str, about: str, kind: str, parameters: Sequence[Json], errors: Sequence[int] = ()
-) -> Json:
-    response = {"description": about, "content": {kind: {"schema": {"type": "string"}}}}
+    id: str, tag: str, about: str, kind: str, parameters: Sequence[Json], errors: Sequence[int] = (),
+    other: Mapping[str, Json] = {},
+) -> Json:  # fmt: skip
+    response = {"description": about, "content": {kind: {"schema": {"type": "string"}}, **other}}
     return {**_operation(id, tag, about, parameters), "responses": {"200": response, **_errors((404, *errors))}}
 
 
@@ -288,6 +299,7 @@ def _in_header(name: str, about: str, schema: Json | None = None) -> Json:
 
 
 _INTEGER: Json = {"type": "integer"}
+_BYTES: Json = {"type": "string", "format": "binary"}
 _UUID: Json = {"type": "string", "format": "uuid"}
 _PREFER = _in_header("Prefer", "`wait=30`: wait up to so many seconds for the execution to end.")
 _IDEMPOTENCY = _in_header(

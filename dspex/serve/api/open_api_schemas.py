@@ -18,6 +18,7 @@ ERRORS: Mapping[int, str] = {
     402: "The budget of the key's tenant is spent for this month.",
     403: "The key may not do this.",
     404: "There is no such thing, or the key may not see it.",
+    406: "The gateway cannot make what is accepted.",
     408: "The body did not come in time.",
     409: "Its state, or an earlier request with the same key, does not allow it.",
     413: "The body is too large.",

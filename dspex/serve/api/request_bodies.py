@@ -18,8 +18,8 @@ from dspex.errors import FieldError, ValidationError
 from dspex.serve.api.problem_details import HttpRefusal
 from dspex.store.lifecycle.status import Status
 
-__all__ = ["PAGE_DEFAULT", "PAGE_MOST", "Filters", "SubmitBody", "body_within", "chunks_within", "filters_of",
-           "media_type", "preferred_wait", "read_json", "read_submit"]  # fmt: skip
+__all__ = ["PAGE_DEFAULT", "PAGE_MOST", "Filters", "SubmitBody", "accepted_types", "body_within", "chunks_within",
+           "filters_of", "media_type", "preferred_wait", "read_json", "read_submit"]  # fmt: skip
 
 #: The most executions of one page.
 PAGE_MOST = 500
@@ -57,6 +57,12 @@ class Filters:
 def media_type(request: Request) -> str:
     """The media type of a request's body, in lower case and without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def accepted_types(request: Request) -> list[str]:
+    """The media types that a request accepts by name, in lower case and without parameters."""
+    named = ",".join(request.headers.getlist("accept")).split(",")
+    return [each.partition(";")[0].strip().lower() for each in named]
 
 
 def preferred_wait(request: Request, most: float) -> float | None:

@@ -13,6 +13,7 @@ from dspex.errors import FieldError, ValidationError
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.batch_routes import upload
 from dspex.serve.api.execution_routes import submit
+from dspex.serve.api.parquet_upload import PARQUET
 from dspex.serve.api.program_routes import summaries
 from dspex.serve.api.request_bodies import Filters
 from dspex.serve.console.execution_pages import rows_of
@@ -26,6 +27,8 @@ __all__ = ["ROUTES"]
 #: How many of a program's latest executions its page lists.
 LATEST = 10
 PART_BYTES = 64 * 1024
+#: The media types of uploads by how their files' names end; others are JSON lines.
+KINDS = {"csv": "text/csv", "parquet": PARQUET}
 
 
 async def programs_page(request: Request) -> Response:
@@ -59,10 +62,10 @@ async def upload_form(request: Request) -> Response:
     gateway, principal, form = await act(request, "submit", most=most)
     name, file = request.path_params["name"], form.get("file")
     if not isinstance(file, UploadFile) or not file.filename:
-        raise ValidationError.of("the form", [FieldError("file", "a file of JSON lines, or CSV")])
-    is_csv = file.filename.lower().endswith(".csv")
+        raise ValidationError.of("the form", [FieldError("file", "a file of JSON lines, CSV, or Parquet")])
+    kind = KINDS.get(file.filename.lower().rpartition(".")[2], "application/jsonl")
     try:
-        data = await upload(gateway, principal, name, _parts(file), is_csv=is_csv)
+        data = await upload(gateway, principal, name, _parts(file), kind)
     finally:
         await form.close()
     if not data["stored"]:

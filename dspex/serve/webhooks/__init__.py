@@ -1,1 +1,1 @@
-"""Webhooks: outcomes of executions, posted to the addresses that their submits named."""
+"""Webhooks: outcomes of executions and batches, posted to the addresses that their submits named."""

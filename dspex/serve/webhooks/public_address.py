@@ -7,9 +7,10 @@ address a moment later changes nothing.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import socket
 import ssl
+
+from dspex.program.calls.webhook_address import is_public
 
 __all__ = ["NotPublic", "connection_to", "public_addresses"]
 
@@ -25,7 +26,7 @@ def public_addresses(host: str, port: int, *, private: bool) -> list[str]:
     """
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in found:
-        if not private and not _is_public(address):
+        if not private and not is_public(address):
             raise NotPublic(f"{host} is an address of a private network")
     return found
 
@@ -55,18 +56,3 @@ def _over(
         opened.close()
         raise
     return connection
-
-
-def _is_public(address: str) -> bool:
-    """Whether an address is one of the internet, also where it stands in another: in IPv6, of 6to4 or of Teredo."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
-        teredo = found.teredo
-        inner = [found.ipv4_mapped, found.sixtofour, None if teredo is None else teredo[1]]
-        if any(each is not None and not _is_global(each) for each in inner):
-            return False
-    return _is_global(found)
-
-
-def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return address.is_global and not address.is_multicast

@@ -10,15 +10,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from urllib.parse import urlsplit
+from uuid import UUID
 
+from dspex.client.batch import Progress
 from dspex.client.execution import ExecutionSnapshot
 from dspex.client.session import Session
+from dspex.client.shown.batch_data import progress_data
 from dspex.client.shown.execution_data import execution_data, shown_values
 from dspex.errors import DspexError
 from dspex.operations.alerts.webhook_channel import signature
 from dspex.serve import gateway_metrics
 from dspex.serve.api.json_replies import json_bytes
 from dspex.serve.webhooks.public_address import NotPublic, connection_to
+from dspex.store.lifecycle import batches
 from dspex.store.operations import webhook_deliveries
 from dspex.store.operations.webhook_deliveries import WebhookDelivery
 
@@ -79,7 +83,8 @@ class WebhookSender:
                 return True
             final, why = status == GONE, f"it responded with {status}"
         host = urlsplit(delivery.url).hostname
-        log.warning("the webhook of execution %s was not accepted by %s: %s", delivery.execution_id, host, why)
+        of = f"execution {delivery.execution_id}" if delivery.batch_id is None else f"batch {delivery.batch_id}"
+        log.warning("the webhook of %s was not accepted by %s: %s", of, host, why)
         record = partial(webhook_deliveries.undelivered, claimed=delivery, error=f"{host}: {why}"[:500], final=final)
         database.run(record)
         return False
@@ -102,12 +107,32 @@ class WebhookSender:
             return response.status
 
     def _outcome(self, delivery: WebhookDelivery) -> tuple[str, bytes] | None:
-        """The id of an outcome and its content; None when the execution was queued again: its next outcome is sent.
+        """The id of an outcome and its content; None when it was queued again: its next outcome is sent.
 
         The id is the same each time: a receiver that got an outcome twice can leave the second out.
         """
+        if delivery.execution_id is not None:
+            return self._execution(delivery.execution_id)
+        assert delivery.batch_id is not None
+        return self._batch(delivery.batch_id, delivery)
+
+    def _batch(self, id: UUID, delivery: WebhookDelivery) -> tuple[str, bytes] | None:
         session = self._session
-        row = session.row(delivery.execution_id)
+        progress = Progress.of(session.progress(id))
+        if progress.finished < progress.total:
+            return None
+        # A batch whose rows were all rejected is over at once.
+        at = session.database.run(partial(batches.finished_at, batch_id=id)) or delivery.created_at
+        data = {
+            "id": id, **(delivery.content or {}), "finished_at": at, "progress": progress_data(progress),
+            "failures": session.failures(id),
+        }  # fmt: skip
+        content = {"type": "batch.finished", "timestamp": at, "data": data}
+        return f"batch_{id}_{at:%Y%m%dT%H%M%S%f}", json_bytes(content)
+
+    def _execution(self, id: UUID) -> tuple[str, bytes] | None:
+        session = self._session
+        row = session.row(id)
         snapshot = ExecutionSnapshot(session, row)
         if snapshot.finished_at is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import chain
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from dspex.store.lifecycle.selection import CAUSE, EXTERNAL
 
-__all__ = ["LISTING", "STATEMENTS", "UNFINISHED", "extent", "failures", "final_indexes", "last_index", "listing",
+__all__ = ["LISTING", "STATEMENTS", "UNFINISHED", "extent", "failures", "final_indexes", "finished_at", "last_index", "listing",
            "progress", "take_keys", "unfinished_indexes"]  # fmt: skip
 
 #: The rate for the ETA covers so many seconds.
@@ -33,6 +34,7 @@ SELECT batch_index FROM dspex.executions
 WHERE batch_id = :batch_id AND batch_index >= :begin AND batch_index < :end AND finished_at IS NOT NULL
 ORDER BY batch_index
 """)
+_FINISHED_AT = text("SELECT max(finished_at) FROM dspex.executions WHERE batch_id = :batch_id")
 UNFINISHED = text("""
 SELECT batch_index FROM dspex.executions
 WHERE batch_id = :batch_id AND batch_index > :after AND status IN ('queued', 'running', 'waiting')
@@ -76,7 +78,7 @@ WHERE CASE WHEN CAST(:program AS text) IS NULL THEN :internal OR {EXTERNAL} ELSE
 
 
 #: All statements about a batch, for the test of their plans.
-STATEMENTS = (_FIRST, _LAST, _GAPS, _FINAL, UNFINISHED, _PROGRESS, _FAILURES)
+STATEMENTS = (_FIRST, _LAST, _GAPS, _FINAL, _FINISHED_AT, UNFINISHED, _PROGRESS, _FAILURES)
 
 
 def extent(connection: Connection, batch_id: UUID) -> tuple[str, int, Sequence[int]] | None:
@@ -98,6 +100,12 @@ def last_index(connection: Connection, batch_id: UUID) -> int:
 def final_indexes(connection: Connection, batch_id: UUID, *, begin: int, end: int) -> Sequence[int]:
     """The numbers, from ``begin`` to before ``end``, of the rows whose executions are final."""
     return list(connection.scalars(_FINAL, {"batch_id": batch_id, "begin": begin, "end": end}))
+
+
+def finished_at(connection: Connection, batch_id: UUID) -> datetime | None:
+    """When the last of its executions finished."""
+    found: datetime | None = connection.scalar(_FINISHED_AT, {"batch_id": batch_id})
+    return found
 
 
 def unfinished_indexes(connection: Connection, batch_id: UUID, *, after: int, most: int) -> Sequence[int]:

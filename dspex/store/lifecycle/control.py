@@ -137,14 +137,17 @@ WITH wanted AS MATERIALIZED (
         audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, NULL, %(events)s)
     FROM wanted w WHERE e.id = w.id
-    RETURNING e.id, e.audit_seq, e.attempt, e.audit_hash
+    RETURNING e.id, e.batch_id, e.audit_seq, e.attempt, e.audit_hash
 ), logged AS (
     INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
     SELECT id, audit_seq, attempt, now(), %(events)s::json, audit_hash FROM retried
 ), hooked AS ( -- the next outcome is sent, too
     UPDATE dspex.webhook_deliveries d SET delivered_at = NULL, dead_at = NULL, first_at = NULL, error = NULL,
-        attempts = 0, next_at = now(), claimed_until = NULL
-    FROM retried r WHERE d.execution_id = r.id
+        attempts = 0, next_at = now(), claimed_until = NULL, over_before = 0
+    WHERE d.id = ANY(ARRAY(
+        SELECT w.id FROM retried r JOIN dspex.webhook_deliveries w ON w.execution_id = r.id
+        UNION SELECT w.id FROM (SELECT DISTINCT batch_id FROM retried) r
+            JOIN dspex.webhook_deliveries w ON w.batch_id = r.batch_id))
 )
 SELECT id FROM retried
 """  # noqa: S608
