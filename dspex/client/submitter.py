@@ -293,7 +293,7 @@ class Submitter:
         for again in (False, True):
             try:
                 self._session.database.run(add, saved="the rows are stored, the webhook is not")
-                return
+                break
             except BackendUnavailable:
                 if again:
                     raise

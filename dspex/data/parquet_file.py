@@ -123,7 +123,9 @@ class ParquetFile:
         except (ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.filename:
                 raise
-            raise data_refused(f"{self._name}, {where}: this cannot be read as Parquet ({_first_line(error)})") from None
+            raise data_refused(
+                f"{self._name}, {where}: this cannot be read as Parquet ({_first_line(error)})"
+            ) from None
 
 
 def python_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any]]:

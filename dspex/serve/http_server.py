@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import struct
 from collections.abc import Callable
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from dspex.client.async_client import AsyncClient
 from dspex.serve.application import application
 from dspex.serve.gateway import Gateway
 from dspex.settings import Settings
 
-__all__ = ["GatewayServer", "serve"]
+__all__ = ["GatewayServer", "serve", "server_config"]
 
 #: The most connections of one process, streams among them.
 CONNECTIONS_BESIDE_STREAMS = 2000
@@ -51,17 +54,73 @@ async def _serve(settings: Settings, host: str, port: int, root_path: str, *, is
     async with AsyncClient(settings) as client:
         app = application(client, is_open=is_open)
         gateway: Gateway = app.state.gateway
-        await GatewayServer(_config(app, settings, host, port, root_path), gateway).serve()
+        await GatewayServer(server_config(app, settings, host, port, root_path), gateway).serve()
 
 
-def _config(app: Starlette, settings: Settings, host: str, port: int, root_path: str) -> uvicorn.Config:
+def server_config(app: Starlette, settings: Settings, host: str, port: int, root_path: str = "") -> uvicorn.Config:
+    """How the application is served."""
     return uvicorn.Config(
         app, host=host, port=port, root_path=root_path, lifespan="on", server_header=False, date_header=True,
         access_log=False, log_level="warning", timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.grace_seconds),
         limit_concurrency=settings.serve_max_streams + CONNECTIONS_BESIDE_STREAMS,
-        h11_max_incomplete_event_size=HEADER_BYTES, proxy_headers=False,
+        h11_max_incomplete_event_size=HEADER_BYTES, proxy_headers=False, http=_protocol(settings.serve_read_seconds),
     )  # fmt: skip
+
+
+def _protocol(seconds: float) -> type[asyncio.Protocol]:
+    """The protocol of connections whose clients pause for at most so long while they read a response.
+
+    What a client does not read stays in memory, and its connection would stay open for ever: also one that is closed,
+    as that waits for the rest to be sent.
+    """
+
+    class ReadInTime(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # the one that is installed
+        transport: asyncio.Transport
+        _look: asyncio.TimerHandle | None = None
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._look_later()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._look_no_more()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._look_no_more()
+
+        def timeout_keep_alive_handler(self) -> None:
+            super().timeout_keep_alive_handler()
+            if self.transport.get_write_buffer_size():
+                self._look_later()
+
+        def _look_later(self) -> None:
+            self._look_no_more()
+            left = self.transport.get_write_buffer_size()
+            self._look = self.loop.call_later(seconds, self._end_unless_less, left)
+
+        def _look_no_more(self) -> None:
+            if self._look is not None:
+                self._look.cancel()
+                self._look = None
+
+        def _end_unless_less(self, than: int) -> None:
+            if self.transport.get_write_buffer_size() >= than:
+                _reset(self.transport)
+            else:
+                self._look_later()
+
+    return ReadInTime
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """End a connection at once. Without a reset the kernel would go on to offer its client what it has not read."""
+    fd = transport.get_extra_info("socket").fileno()
+    with socket.socket(fileno=os.dup(fd)) as connection:  # uvloop's own socket sets no options
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

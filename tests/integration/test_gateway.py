@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,7 +30,7 @@ from dspex.settings import Backends
 from dspex.store.operations import webhook_deliveries
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess, command, mortal
-from tests.serving import Served, events_of, serving
+from tests.serving import Served, events_of, not_reading, peak_growth, serving
 from tests.store.test_executions import triggers
 from tests.waiting import wait_for
 
@@ -48,6 +49,10 @@ PROGRAMS = (
         "doomed", dspex.signature("question -> answer"), adapter="scripted", retry=dspex.Retry(1),
         module_options={"fail": {"code": "authentication", "times": 9}},
     ),
+    dspex.Program(
+        "long", dspex.signature("question -> answer"), adapter="scripted",
+        module_options={"outputs": {"answer": "x" * 6_000_000}},
+    ),
 )  # fmt: skip
 SUBMIT, UPLOAD = "/v1/programs/triage/executions", "/v1/programs/triage/batches"
 JSON = {"Content-Type": "application/json"}
@@ -60,6 +65,7 @@ GENERATOR = {
     },
 }  # fmt: skip
 TICKET = {"inputs": {"ticket": "It does not start"}}
+JSON_LINE = b'{"ticket": "It does not start"}\n'
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +241,28 @@ def test_streams_are_refused_past_their_bound(place: Backends) -> None:
             assert (refused.status_code, refused.json()["code"]) == (503, "too_many_streams")
         wait_for(lambda: narrow.gateway.streams.used == 0, "the slot to be free again")
         narrow.http.post(f"/v1/executions/{execution['id']}/cancel")
+
+
+def test_a_client_that_reads_nothing_is_disconnected_and_others_are_served(place: Backends) -> None:
+    with serving(place, serve_read_seconds=0.5) as served:
+        batch = served.gateway.blocking.submit_many("long", [{"question": "?"}] * 3)
+        assert len(list(batch.as_completed(timeout=60))) == 3
+
+        def held() -> int:
+            """The most bytes that wait in the gateway for a client."""
+            return max((each.transport.get_write_buffer_size() for each in served.server.server_state.connections
+                        if each.transport is not None), default=0)  # fmt: skip
+
+        # A stream is sent by pieces; any other response is in memory, and so is its rest.
+        paths = {f"/v1/batches/{batch.id}/output": 400_000, f"/v1/executions/{batch.ids[0]}/events": 400_000,
+                 f"/v1/executions/{batch.ids[0]}": 7_000_000}  # fmt: skip
+        for path, most in paths.items():
+            with not_reading(served.url, path) as is_reset:
+                wait_for(lambda: held() > 0, f"{path} to wait for its reader", every=0.01)
+                assert held() <= most, path
+                assert served.http.get("/v1/programs").status_code == 200
+                wait_for(is_reset, f"the connection of {path} to be reset", timeout=20)
+                wait_for(lambda: held() == 0 and not served.gateway.streams.used, "nothing to be left")
 
 
 def test_without_redis_submits_are_stored_and_run(place: Backends) -> None:
@@ -501,6 +529,15 @@ def test_the_command_serves_and_ends_its_streams_when_it_stops(place: Backends, 
                 return False
 
         wait_for(is_ready, "the gateway to listen", timeout=60)
+        rows = {"Content-Type": "application/jsonl"}
+        http.post(UPLOAD, content=JSON_LINE, headers=rows)  # so that all it needs is loaded
+        lines = (b"x" * 100_000 + b"\n" for _ in range(1000))  # no JSON, so that nothing is stored but the last
+        taken: list[Any] = []
+        grown = peak_growth(
+            process.pid, lambda: taken.append(http.post(UPLOAD, content=chain(lines, [JSON_LINE]), headers=rows).json())
+        )
+        assert (taken[0]["rows"], taken[0]["stored"]) == (1001, 1)
+        assert grown < 30_000_000, "an upload of 100 MB, by parts"
         execution = http.post("/v1/programs/slow/executions", json={"inputs": {"question": "?"}}).json()
         with http.stream("GET", f"/v1/executions/{execution['id']}/events") as answer:
             events = events_of(answer.iter_lines())

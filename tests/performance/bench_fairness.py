@@ -1,7 +1,9 @@
-"""Fairness: how long single executions of one program wait while another has 100,000 queued and holds every slot.
+"""Fairness: how long single executions wait while another program, or another tenant of the same program, has 100,000
+queued and holds every slot.
 
-``python -m tests.performance.bench_fairness`` prints the figures; ``measure`` returns them. Idle and busy take turns in
-one run, on one worker process: the bulk program is paused and resumed between them.
+``python -m tests.performance.bench_fairness`` prints the figures; ``measure`` and ``measure_tenants`` return them. Idle
+and busy take turns in one run, on one worker process: the bulk program is paused and resumed between them. Of tenants,
+idle comes first.
 """
 
 from __future__ import annotations
@@ -51,6 +53,28 @@ def measure(
                 waits["busy"] += claim_waits(client, singles)
                 client.pause("bulk")
                 context.told(f"busy p95 {percentile(waits['busy'], 95):.1f} ms")
+    return _figures(backlog, waits)
+
+
+def measure_tenants(
+    context: Context, *, backlog: int = 100_000, singles: int = 100, sleep_ms: tuple[int, int] = (1000, 3000)
+) -> dict[str, Any]:
+    """The same for the executions of one tenant, while another tenant of the program has the backlog."""
+    waits: dict[str, list[float]] = {}
+    with context.deployment() as client:
+        options = {"sleep_ms": list(sleep_ms), "outputs": {"answer": "!"}}
+        client.deploy(dspex.Program("shared", SIGNATURE, adapter="scripted", module_options=options))
+        with context.worker(client):
+            client.execute("shared", {"question": "warm"}, timeout=60)
+            waits["idle"] = claim_waits(client, singles, "shared", tenant="small")
+            client.submit_many("shared", ({"question": f"number {n}"} for n in range(backlog)), tenant="large")
+            wait_for(lambda: running(client) >= client.workers()[0]["concurrency"], "every slot to be taken")
+            waits["busy"] = claim_waits(client, singles, "shared", tenant="small")
+            context.told(f"tenants: busy p95 {percentile(waits['busy'], 95):.1f} ms")
+    return _figures(backlog, waits)
+
+
+def _figures(backlog: int, waits: dict[str, list[float]]) -> dict[str, Any]:
     figures = {
         f"{name}_p{percent}_ms": round(percentile(found, percent), 2)
         for name, found in waits.items()
@@ -65,11 +89,11 @@ def running(client: Client) -> int:
     return int(client._database.run(lambda c: c.exec_driver_sql(count).scalar_one()))
 
 
-def claim_waits(client: Client, count: int) -> list[float]:
+def claim_waits(client: Client, count: int, program: str = "single", *, tenant: str | None = None) -> list[float]:
     """Milliseconds that each of so many single executions waited for its claim."""
     made = []
     for number in range(count):
-        made.append(client.submit("single", {"question": str(number)}))
+        made.append(client.submit(program, {"question": str(number)}, tenant=tenant))
         time.sleep(PACE_SECONDS)
     for execution in made:
         execution.result(timeout=60)
@@ -78,7 +102,7 @@ def claim_waits(client: Client, count: int) -> list[float]:
 
 def main(told: Callable[[str], None] = print) -> None:
     with Context(quick=False, repeats=1, told=told) as context:
-        print(json.dumps(measure(context), indent=2))
+        print(json.dumps([measure(context), measure_tenants(context)], indent=2))
 
 
 if __name__ == "__main__":

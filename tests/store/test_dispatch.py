@@ -24,6 +24,7 @@ from dspex.store.lifecycle.dispatch import (
     BACKLOGS,
     DISPATCH,
     FIND_HELD,
+    RESERVE,
     DispatchBacklog,
     dispatch,
     find_held,
@@ -96,6 +97,23 @@ def test_a_tenant_with_a_long_backlog_delays_no_other_tenant_of_the_program(data
     assert set(rows) - set(large) == {single}
 
 
+def test_the_few_executions_of_a_tenant_come_first_in_redis(database: Database) -> None:
+    """Whoever submits them, and whichever way: of a batch, left to the pump; by themselves, published at once."""
+    backlog(database, PROGRAM, UNSERVED_MOST + 50, tenant="large")
+    large = dispatch_due(database, 1000)
+    assert max(row.turn for row in large) == UNSERVED_MOST + 50
+    single = database.run(partial(executions.insert, submission=submission(tenant="small")))
+    other = database.run(partial(executions.insert, submission=submission(tenant="large")))
+    nobodys = database.run(partial(executions.insert, submission=submission()))
+    assert [row is not None and row.dispatched_at is not None for row in (single, other, nobodys)] == [
+        True, False, False,
+    ]  # fmt: skip
+    few = backlog(database, PROGRAM, 6, tenant="small")
+    turns = {row.id: row.turn for row in dispatch_due(database, 1000)}
+    assert sorted(turns[id] for id in few)[:4] == [2, 3, 4, 5], "with the one that is there"
+    assert len([id for id in turns if turns[id] > RESERVE]) == len(turns) - 4
+
+
 def test_the_urgent_come_before_the_turns(database: Database) -> None:
     backlog(database, PROGRAM, 50)
     urgent = backlog(database, PROGRAM, 20, priority=0)
@@ -125,7 +143,8 @@ def test_what_a_round_reads_does_not_grow_with_the_backlog(database: Database) -
         connection.execute(text("VACUUM ANALYZE dspex.executions"))
     submit(database, program="small", version=SMALL.version, publish=False)
     given = {"programs": ["qa", "small"], "most": [400, 400], "dispatched": [0, 0], "reserves": [0, 0], "room": 400,
-             "aside": [], "unrunnable": [], "suspects": 1, "tenants_most": 100, "each_tenant": 5}  # fmt: skip
+             "aside": [], "unrunnable": [], "suspects": 1, "tenants_most": 100, "each_tenant": 5,
+             "tenant_reserve": 5}  # fmt: skip
     for statement, parameters in ((BACKLOGS, {"limited": ["qa"]}), (DISPATCH, given)):
         with database.engine.connect() as connection:
             explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}")

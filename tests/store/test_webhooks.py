@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
-from dspex.errors import ValidationError
+from dspex.errors import ExecutionTimedOut, ValidationError
 from dspex.serve.webhooks.public_address import NotPublic, public_addresses
 from dspex.serve.webhooks.webhook_sender import WebhookSender
 from dspex.settings import Backends, Settings
@@ -26,6 +26,7 @@ from dspex.store.database import Database
 from dspex.store.operations import webhook_deliveries
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef").decode()
+QA = dspex.signature("question -> answer")
 Received = list[tuple[dict[str, str], bytes]]
 
 
@@ -61,7 +62,7 @@ def client(backends: Backends) -> Iterator[Client]:
         database_url=backends.database_url, broker_url=backends.broker_url, webhook_private=True, webhook_secret=SECRET
     )
     with Client(settings) as opened:
-        opened.deploy(dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted"))
+        opened.deploy(dspex.Program("qa", QA, adapter="scripted"))
         yield opened
 
 
@@ -194,11 +195,12 @@ def test_a_batch_that_breaks_off_posts_nothing(client: Client, database: Databas
 
 
 def test_the_webhook_of_a_program_is_that_of_its_submits(client: Client, database: Database) -> None:
-    client.deploy(dspex.Program("qa", "question -> answer", adapter="scripted", webhook="https://example.com/program"))
+    client.deploy(dspex.Program("qa", QA, adapter="scripted", webhook="https://example.com/program"))
     execution = client.submit("qa", {"question": "?"})
     other = client.submit("qa", {"question": "?"}, webhook="https://example.com/submit")
     batch = client.submit_many("qa", [{"question": "?"}] * 3)
-    list(zip(client.map("qa", [{"question": "?"}] * 3, timeout=0.01), [], strict=False))
+    with pytest.raises(ExecutionTimedOut):
+        next(iter(client.map("qa", [{"question": "?"}], timeout=0.01)))
     found = [(each.execution_id or each.batch_id, each.url.rpartition("/")[2]) for each in reversed(listed(database))]
     assert found == [(execution.id, "program"), (other.id, "submit"), (batch.id, "program")]
 
@@ -212,9 +214,9 @@ def test_what_no_webhook_may_be_sent_to_is_refused_by_submit_and_deploy(backends
             with pytest.raises(ValidationError, match="DSPEX_WEBHOOK_PRIVATE"):
                 strict.submit_many("qa", [], webhook=address)
             with pytest.raises(ValidationError, match="DSPEX_WEBHOOK_PRIVATE"):
-                strict.deploy(dspex.Program("qa", "question -> answer", adapter="scripted", webhook=address))
+                strict.deploy(dspex.Program("qa", QA, adapter="scripted", webhook=address))
     with pytest.raises(ValidationError, match="without a user"):
-        dspex.Program("qa", "question -> answer", adapter="scripted", webhook="https://user:word@example.com")
+        dspex.Program("qa", QA, adapter="scripted", webhook="https://user:word@example.com")
 
 
 def test_none_is_sent_to_a_private_network(backends: Backends, client: Client, database: Database) -> None:

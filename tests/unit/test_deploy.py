@@ -23,6 +23,7 @@ MANIFESTS = sorted((ROOT / "deploy/kubernetes").rglob("*.yaml"))
 CHART = ROOT / "deploy/helm"
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "deploy/Dockerfile"
+FILES = [DOCKERFILE, COMPOSE, *MANIFESTS, CHART / "values.yaml", *sorted(CHART.glob("templates/*"))]
 #: Names in secrets that are not settings of a process, but of the one that is given it under another name.
 ROLES = {
     "DSPEX_MIGRATE_DATABASE_URL", "DSPEX_READER_DATABASE_URL", "DSPEX_READER_BROKER_URL", "DSPEX_PRODUCER_DATABASE_URL",
@@ -30,7 +31,7 @@ ROLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, *MANIFESTS, CHART / "values.yaml", *sorted(CHART.glob("templates/*"))], ids=lambda file: str(file.name))
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.name))
 def test_every_variable_is_a_setting(file: Path) -> None:
     known = {f"DSPEX_{name.upper()}" for name in Settings.model_fields}
     for name in set(re.findall(r"\bDSPEX_[A-Z_]+", file.read_text())) - ROLES:

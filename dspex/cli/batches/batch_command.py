@@ -121,8 +121,8 @@ class BatchOptions:
 def batch(
     name: str, source: Path, output: Path | None, errors: Path | None, pairs: tuple[tuple[str, str], ...], empty: Any,
     encoding: str | None, input_format: str | None, output_format: str | None, ordered: bool, priority: int,
-    route: str | None, within: str | None, webhook: str | None, restart: bool, sample: int | None, max_cost: float | None, yes: bool,
-    as_json: bool,
+    route: str | None, within: str | None, webhook: str | None, restart: bool, sample: int | None,
+    max_cost: float | None, yes: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Execute a program for every row of IN: .jsonl, .csv, .tsv, .parquet, also .gz of text, or - for standard input.
 

@@ -35,8 +35,8 @@ class BatchTable:
     """Gathers the final rows of a batch.
 
     The columns are ``index``, ``execution_id`` and ``status``, the inputs, the outputs (null where an execution has not
-    completed), ``error_code`` and ``error_message``. Secret fields are text, ``"<secret>"`` without a key, or if they are
-    ``hidden``.
+    completed), ``error_code`` and ``error_message``. Secret fields are text, ``"<secret>"`` without a key, or if they
+    are ``hidden``.
     """
 
     def __init__(self, sealing: Sealing, signature: Signature, *, hidden: bool = False) -> None:

@@ -134,7 +134,10 @@ async def _row_groups(
     """The rows of a body, in groups that are stored together."""
     if kind in PARQUET_TYPES:
         driver = gateway.session.driver
-        async with spooled(driver, parts) as path, aclosing(steps(driver, chunks(parquet_rows(path, signature)))) as groups:
+        async with (
+            spooled(driver, parts) as path,
+            aclosing(steps(driver, chunks(parquet_rows(path, signature)))) as groups,
+        ):
             yield groups
         return
     most = gateway.settings.max_input_bytes + ROW_SLACK
@@ -248,10 +251,12 @@ async def parquet_of(gateway: Gateway, batch: AsyncBatch, *, follow: bool) -> As
     async with aclosing(_executions(gateway, batch, follow=follow)) as executions:
         async for execution in executions:
             if execution.status is Status.COMPLETED:
-                file = file or await gateway.call(_parquet, gateway, batch, execution._row)
+                if file is None:
+                    file = await gateway.call(_parquet, gateway, batch, execution._row)
                 if file.table.add(execution._row):
                     yield await gateway.in_thread(file.take)
-    file = file or await gateway.call(_parquet, gateway, batch, None)
+    if file is None:
+        file = await gateway.call(_parquet, gateway, batch, None)
     yield await gateway.in_thread(file.end)
 
 

@@ -13,6 +13,9 @@ from dspex.serve.gateway import Gateway
 
 __all__ = ["BoundedStream"]
 
+#: The most that is sent at once, which a reader has to take in time.
+PIECE_BYTES = 256 * 1024
+
 
 class BoundedStream(StreamingResponse):
     """Sends the parts of a generator, and closes it. A reader that takes nothing for too long is disconnected."""
@@ -25,7 +28,7 @@ class BoundedStream(StreamingResponse):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         gateway.streams.require()
-        super().__init__(parts, headers=headers, media_type=media_type)
+        super().__init__(_pieces(parts), headers=headers, media_type=media_type)
         self._gateway = gateway
         self._parts = parts
 
@@ -47,3 +50,12 @@ class BoundedStream(StreamingResponse):
             return
         finally:
             await self._parts.aclose()
+
+
+async def _pieces(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async for part in parts:
+        if len(part) <= PIECE_BYTES:
+            yield part
+            continue
+        for begin in range(0, len(part), PIECE_BYTES):
+            yield part[begin : begin + PIECE_BYTES]

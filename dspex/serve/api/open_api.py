@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dspex.program.program import Program
-from dspex.serve.api.parquet_upload import PARQUET
 from dspex.serve.api.open_api_schemas import ERRORS, SCHEMAS, nullable, object_of, ref
+from dspex.serve.api.parquet_upload import PARQUET
 from dspex.settings.web_settings import SCOPES
 from dspex.store.lifecycle.status import Status
 

@@ -31,8 +31,9 @@ STATUSES: Mapping[str, int] = {
 DEPLOYMENT_FAULT = 503
 TITLES: Mapping[int, str] = {
     400: "Bad request", 401: "Not authenticated", 402: "Budget spent", 403: "Not allowed", 404: "Not found",
-    405: "Method not allowed", 406: "Not acceptable", 408: "Request timeout", 409: "Conflict", 413: "Too large", 415: "Unsupported media type",
-    422: "Invalid values", 429: "Too many requests", 500: "Internal error", 503: "Unavailable",
+    405: "Method not allowed", 406: "Not acceptable", 408: "Request timeout", 409: "Conflict", 413: "Too large",
+    415: "Unsupported media type", 422: "Invalid values", 429: "Too many requests", 500: "Internal error",
+    503: "Unavailable",
 }  # fmt: skip
 #: After how many seconds a client should try again when a backend is out of reach.
 RETRY_SECONDS = 2

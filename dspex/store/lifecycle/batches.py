@@ -12,8 +12,8 @@ from sqlalchemy import Connection, text
 
 from dspex.store.lifecycle.selection import CAUSE, EXTERNAL
 
-__all__ = ["LISTING", "STATEMENTS", "UNFINISHED", "extent", "failures", "final_indexes", "finished_at", "last_index", "listing",
-           "progress", "take_keys", "unfinished_indexes"]  # fmt: skip
+__all__ = ["LISTING", "STATEMENTS", "UNFINISHED", "extent", "failures", "final_indexes", "finished_at", "last_index",
+           "listing", "progress", "take_keys", "unfinished_indexes"]  # fmt: skip
 
 #: The rate for the ETA covers so many seconds.
 RECENT_SECONDS = 30

@@ -21,6 +21,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from dspex.store.lifecycle.executions import TENANT_RESERVE
 from dspex.store.lifecycle.set_statements import RowFault, for_each_row
 
 __all__ = [
@@ -195,16 +196,22 @@ WITH share AS (
     WHERE e.lost_attempts >= 2 AND e.finished_at IS NULL AND e.status = 'queued' AND e.dispatched_at IS NULL
         AND e.held_at IS NULL AND e.run_at <= now() AND e.id <> ALL(CAST(:aside AS uuid[]))
     ORDER BY e.priority, e.run_at LIMIT :suspects FOR UPDATE OF e SKIP LOCKED
+), in_redis AS MATERIALIZED (
+    SELECT e.program, e.tenant, count(*) AS count FROM share s JOIN dspex.executions e ON e.program = s.program
+    WHERE e.status = 'queued' AND e.dispatched_at IS NOT NULL AND e.tenant IS NOT NULL
+        AND EXISTS (SELECT FROM of_tenants)
+    GROUP BY e.program, e.tenant
 ), ranked AS (
     SELECT *, row_number() OVER (PARTITION BY program, held, priority, tenant ORDER BY run_at, id) AS tenant_turn
     FROM (SELECT * FROM due UNION SELECT * FROM of_tenants UNION SELECT * FROM suspects) AS found
 ), turns AS (
     SELECT id, priority, run_at, most, reserve, held,
         row_number() OVER (PARTITION BY program, held ORDER BY priority, tenant_turn, run_at) AS number,
-        dispatched + row_number() OVER (PARTITION BY program, held, priority ORDER BY tenant_turn, run_at) AS turn
-    FROM ranked
+        dispatched + row_number() OVER (PARTITION BY program, held, priority ORDER BY tenant_turn, run_at) AS turn,
+        CASE WHEN tenant IS NOT NULL THEN tenant_turn + coalesce(i.count, 0) END AS own_turn
+    FROM ranked LEFT JOIN in_redis i USING (program, tenant)
 ), chosen AS (
-    SELECT id, turn, reserve, held,
+    SELECT id, turn, own_turn, reserve, held,
         row_number() OVER (PARTITION BY held ORDER BY priority, turn, run_at) AS place
     FROM turns WHERE number <= most
 ), marked AS (
@@ -214,7 +221,8 @@ WITH share AS (
     WHERE id = ANY(ARRAY(SELECT id FROM chosen WHERE held OR place <= :room OR turn <= reserve))
     RETURNING id, priority, program, run_at, held_at IS NOT NULL AS held, lost_attempts >= 2 AS suspect
 )
-SELECT m.*, c.turn FROM marked m JOIN chosen c ON c.id = m.id
+SELECT m.*, CASE WHEN c.own_turn <= :tenant_reserve THEN least(c.turn, c.own_turn) ELSE c.turn END AS turn
+FROM marked m JOIN chosen c ON c.id = m.id
 """)
 
 
@@ -235,7 +243,8 @@ def dispatch(
     most ``suspects_most`` suspects are in Redis or run then.
 
     The rows have ``id``, ``priority``, ``program``, ``suspect``, ``turn`` (how many of the program, with this one,
-    are in Redis then) and ``held`` (it is not dispatched, but held back), the most urgent first.
+    are in Redis then; of its tenant, where those are few) and ``held`` (it is not dispatched, but held back), the most
+    urgent first.
     """
     limited = [row.name for row in connection.execute(_LOCK)]
     found = connection.execute(BACKLOGS, {"limited": limited}).all()
@@ -256,6 +265,7 @@ def dispatch(
         "suspects": max(suspects_most - found[0].suspects, 0),
         "tenants_most": TENANTS_MOST,
         "each_tenant": EACH_TENANT,
+        "tenant_reserve": TENANT_RESERVE,
     }
     rows = connection.execute(DISPATCH, parameters).all()
     return sorted(rows, key=lambda row: (row.priority, row.run_at, row.id))

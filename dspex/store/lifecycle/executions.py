@@ -34,6 +34,7 @@ __all__ = [
     "HOLD_SUSPECT",
     "SETTLE",
     "SETTLED",
+    "TENANT_RESERVE",
     "AlreadyStored",
     "Claimed",
     "Equal",
@@ -93,6 +94,9 @@ WRITE_ROWS = 50
 #: is left to the pump has room in the other half. Without a worker, it is UNSERVED_MOST. Submits of programs with a
 #: limited concurrency or rate are always left to the pump, which counts them.
 DIRECT_MOST, UNSERVED_MOST = 1000, 100
+#: A tenant with fewer of a program's executions in Redis does not wait for those of other tenants: its submits are
+#: published, up to twice the number above in all, and come first there.
+TENANT_RESERVE = 5
 
 # Whether the version is still one that new submits go to. One that was named has to exist.
 _IS_ROUTED = """CASE WHEN g.pinned THEN EXISTS (
@@ -126,17 +130,17 @@ WITH patience AS MATERIALIZED (
     ON CONFLICT (program, key) DO NOTHING RETURNING execution_id
 ), waiting AS (
     SELECT d.program, (SELECT count(*) FROM (SELECT FROM dspex.executions e WHERE e.program = d.program
-        AND e.status = 'queued' AND e.dispatched_at IS NOT NULL LIMIT (SELECT direct_most FROM fleet)) w) AS count
+        AND e.status = 'queued' AND e.dispatched_at IS NOT NULL LIMIT (SELECT {{most}} FROM fleet)) w) AS count
     FROM (SELECT DISTINCT program FROM given WHERE direct) d
-), inserted AS (
+){{few}}, inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,
         created_at, run_at, dispatched_at, inputs, metadata, stream, traceparent, route, tenant, purpose, audit_seq,
         audit_hash)
     SELECT g.id, g.program, g.version, 'queued', g.priority, 0, g.max_attempts, g.timeout_seconds,
-        now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND w.count + g.place <= f.direct_most THEN now() END,
+        now(), coalesce(g.run_at, now()), CASE WHEN g.direct AND ({{is_turn}}) THEN now() END,
         g.inputs::json, g.metadata::json, g.stream, g.traceparent, g.route, g.tenant, g.purpose::json,
         1, dspex.audit_hash('', g.id, 1, 0, now(), g.submission_hash, NULL, g.events)
-    FROM given g CROSS JOIN fleet f LEFT JOIN waiting w ON w.program = g.program
+    FROM given g CROSS JOIN fleet f LEFT JOIN waiting w ON w.program = g.program{{tenants}}
     WHERE g.key IS NULL OR g.id IN (SELECT execution_id FROM keyed)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at, dispatched_at, audit_hash
@@ -151,7 +155,27 @@ _HOOK = """, hooked AS (
     WHERE w.url IS NOT NULL
 )"""
 _FOUND = " SELECT id, created_at, dispatched_at, workers, smallest FROM inserted, fleet"
-_INSERT, _INSERT_HOOKED = _STORE + _FOUND, _STORE + _HOOK + _FOUND
+_IS_TURN = "w.count + g.place <= f.direct_most"
+_PLAIN = {"most": "direct_most", "few": "", "tenants": "", "is_turn": _IS_TURN}
+# Only of programs that have many executions in Redis, those of the tenants are counted.
+_WITH_TENANTS = {
+    "most": "2 * direct_most",
+    "few": f""", few AS (
+    SELECT g.id, row_number() OVER (PARTITION BY g.program, g.tenant ORDER BY g.priority, g.id) + (
+        SELECT count(*) FROM (SELECT FROM dspex.executions e WHERE e.program = g.program AND e.tenant = g.tenant
+            AND e.status = 'queued' AND e.dispatched_at IS NOT NULL LIMIT {TENANT_RESERVE}) t) AS turn
+    FROM given g CROSS JOIN fleet f JOIN waiting w ON w.program = g.program
+    WHERE g.direct AND g.tenant IS NOT NULL AND w.count + g.place > f.direct_most
+)""",  # noqa: S608
+    "tenants": " LEFT JOIN few ON few.id = g.id",
+    "is_turn": f"{_IS_TURN} OR (few.turn <= {TENANT_RESERVE} AND w.count + g.place <= 2 * f.direct_most)",
+}
+#: By whether there are webhooks, and tenants.
+_INSERTS = {
+    (hooks, tenants): _STORE.format_map(_WITH_TENANTS if tenants else _PLAIN) + (_HOOK if hooks else "") + _FOUND
+    for hooks in (False, True)
+    for tenants in (False, True)
+}
 
 
 def insert_all(
@@ -164,7 +188,9 @@ def insert_all(
     or whose id is stored already. The statement is refused if one of them is at fault, or waits for a lock, as for a
     key that an open transaction has, longer than ``lock_timeout``.
     """
-    statement = _INSERT if all(submission.webhook is None for submission in submissions) else _INSERT_HOOKED
+    hooks = any(submission.webhook is not None for submission in submissions)
+    tenants = any(submission.tenant is not None for submission in submissions)
+    statement = _INSERTS[hooks, tenants]
     rows = connection.exec_driver_sql(statement, {**_insert_parameters(submissions), "lock_timeout": lock_timeout})
     return {row.id: row for row in rows}
 

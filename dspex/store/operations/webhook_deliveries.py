@@ -1,10 +1,10 @@
 """Webhooks: which outcomes are to be posted, and what became of each.
 
 A delivery is stored with its execution, or after the last row of its batch. It is claimed once the execution is final,
-or all rows of the batch are, by one gateway at a time; one that dies holds it for a minute. Executions that finished within some seconds are found by the index of the time when they
-finished, all others by ``next_at``, which moves on as long as an execution runs: so a backlog of a million unfinished
-executions with webhooks costs little. Of a batch, its first unfinished row is looked up, from the one that was found
-before on. ``now`` is the database's clock.
+or all rows of the batch are, by one gateway at a time; one that dies holds it for a minute. Executions that finished
+within some seconds are found by the index of the time when they finished, all others by ``next_at``, which moves on as
+long as an execution runs: so a backlog of a million unfinished executions with webhooks costs little. Of a batch, its
+first unfinished row is looked up, from the one that was found before on. ``now`` is the database's clock.
 """
 
 from __future__ import annotations

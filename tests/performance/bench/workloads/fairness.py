@@ -1,4 +1,5 @@
-"""How long single executions wait while another program has a long queue and holds every slot."""
+"""How long single executions wait while another program, or another tenant of theirs, has a long queue and holds every
+slot."""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ from typing import Any
 
 from tests.performance.bench.context import Context
 from tests.performance.bench.figures import Figure, at_most, ratio
-from tests.performance.bench_fairness import measure
+from tests.performance.bench_fairness import measure, measure_tenants
 
 NAME = "p95 wait of single executions"
+OF_TENANTS = "p95 wait of single executions of a tenant"
 
 
 def run(context: Context) -> list[Figure]:
@@ -16,9 +18,17 @@ def run(context: Context) -> list[Figure]:
     found: list[dict[str, Any]] = [
         measure(context, backlog=backlog, singles=context.size(100, 40), rounds=1) for _ in range(context.repeats)
     ]
-    idle, busy = ([run[f"{when}_p95_ms"] for run in found] for when in ("idle", "busy"))
+    tenants = [measure_tenants(context, backlog=backlog, singles=context.size(100, 40)) for _ in range(context.repeats)]
     return [
-        Figure(NAME, "idle", "ms", idle),
-        Figure(NAME, f"{backlog:,} of another program queued", "ms", busy),
-        ratio(f"{NAME}, to idle", busy, idle, at_most(2)),
+        *_compared(NAME, f"{backlog:,} of another program queued", found),
+        *_compared(OF_TENANTS, f"{backlog:,} of another tenant queued", tenants),
+    ]
+
+
+def _compared(name: str, busy: str, found: list[dict[str, Any]]) -> list[Figure]:
+    waits = {when: [run[f"{when}_p95_ms"] for run in found] for when in ("idle", "busy")}
+    return [
+        Figure(name, "idle", "ms", waits["idle"]),
+        Figure(name, busy, "ms", waits["busy"]),
+        ratio(f"{name}, to idle", waits["busy"], waits["idle"], at_most(2)),
     ]

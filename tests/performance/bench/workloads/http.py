@@ -1,6 +1,7 @@
 """Over HTTP: 50 users who each ask and wait for the answer, beside FastAPI with DSPy in process and beside dspy-cli.
 
-All three ask the same model of 50 ms. What the gateway itself costs is measured with no-ops.
+All three ask the same model of 50 ms. What the gateway itself costs is measured with no-ops. And the memory that an
+upload of 200 MB of rows takes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import psutil
 
 from dspex.client.client import Client
@@ -25,12 +27,14 @@ from tests.performance.bench.figures import Figure, at_most, percentile
 from tests.performance.bench.workloads.model_bound import program as model_program
 from tests.performance.bench.workloads.noop import program, warm_up
 from tests.processes import command
+from tests.serving import peak_growth
 from tests.waiting import wait_for
 
 USERS = 50
 MODEL_MS = 50
 #: Milliseconds of CPU that the gateway may take for a request, submit and wait together.
 GOAL = at_most(1)
+UPLOAD_BYTES, ROW_BYTES = 200_000_000, 20_000
 NOOP, OURS, FASTAPI, DSPY_CLI = "DSPex, no-ops", "DSPex", "FastAPI + dspy (nothing stored)", "dspy-cli (nothing stored)"
 
 
@@ -74,6 +78,7 @@ def run(context: Context) -> list[Figure]:
             for name, found in rounds.items()
         ),
         Figure("CPU of the gateway a request", "DSPex", "ms", [each.cpu_ms for each in rounds[NOOP]], GOAL),
+        Figure("growth of the gateway, upload of 200 MB", "DSPex", "MB", [_upload_growth(context)], at_most(50)),
     ]
 
 
@@ -98,6 +103,26 @@ def _dspex(context: Context, model: str) -> Iterator[Served]:
             with gateway(context, client) as (url, pid):
                 path = "/v1/programs/noop/executions"
                 yield Served(url + path, pid, lambda number: {"inputs": {"question": str(number)}})
+
+
+def _upload_growth(context: Context) -> float:
+    """Megabytes by which the gateway's memory grows at most while it takes rows, all of which are stored."""
+    rows = UPLOAD_BYTES // ROW_BYTES
+    line = json.dumps({"question": "x" * ROW_BYTES}).encode() + b"\n"
+    headers = {"Content-Type": "application/jsonl"}
+    with context.deployment() as client:
+        client.deploy(program())
+        with gateway(context, client) as (url, pid), httpx.Client(base_url=url, timeout=300) as http:
+            stored: list[int] = []
+
+            def upload(count: int) -> None:
+                lines = (line for _ in range(count))
+                stored.append(http.post("/v1/programs/noop/batches", content=lines, headers=headers).json()["stored"])
+
+            upload(1)
+            grown = peak_growth(pid, lambda: upload(rows))
+            assert stored == [1, rows]
+    return grown / 1e6
 
 
 @contextmanager
