@@ -8,10 +8,8 @@ from typing import Literal, get_args
 
 from dspex.errors import DspexError
 
-__all__ = ["DATA_REFUSED", "FORMATS", "FileFormat", "Kind", "data_refused", "format_of"]
+__all__ = ["FORMATS", "FileFormat", "Kind", "data_refused", "format_of"]
 
-#: The code of what is no rows.
-DATA_REFUSED = "data_refused"
 Kind = Literal["jsonl", "csv", "tsv", "parquet"]
 #: The names by which a format is given where a file's name does not show it.
 FORMATS = ("jsonl", "jsonl.gz", "csv", "csv.gz", "tsv", "tsv.gz", "parquet")
@@ -46,4 +44,4 @@ def format_of(path: Path | str, given: str | None = None) -> FileFormat:
 
 def data_refused(message: str) -> DspexError:
     """The error for a file or a frame that cannot be read as rows, or cannot be written."""
-    return DspexError(message, code=DATA_REFUSED)
+    return DspexError(message, code="data_refused")

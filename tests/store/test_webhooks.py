@@ -216,7 +216,7 @@ def test_what_no_webhook_may_be_sent_to_is_refused_by_submit_and_deploy(backends
             with pytest.raises(ValidationError, match="DSPEX_WEBHOOK_PRIVATE"):
                 strict.deploy(dspex.Program("qa", QA, adapter="scripted", webhook=address))
     with pytest.raises(ValidationError, match="without a user"):
-        dspex.Program("qa", QA, adapter="scripted", webhook="https://user:word@example.com")
+        dspex.Program("qa", QA, adapter="scripted", webhook="https://example.com/#x")
 
 
 def test_none_is_sent_to_a_private_network(backends: Backends, client: Client, database: Database) -> None:

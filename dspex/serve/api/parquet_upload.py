@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dspex.data.formats import DATA_REFUSED
 from dspex.data.input_columns import InputColumns
 from dspex.data.parquet_file import ParquetFile, need_pyarrow
 from dspex.errors import ConfigurationError, DspexError
@@ -26,6 +25,8 @@ PARQUET_TYPES = frozenset({PARQUET, "application/x-parquet", "application/parque
 #: So many bytes are written at once.
 PART_BYTES = 1024 * 1024
 NAME = "the upload"
+#: The code of what is no rows.
+DATA_REFUSED = "data_refused"
 
 
 def require_parquet(status: int, code: str) -> None:
