@@ -1,4 +1,4 @@
-"""Command-line options that several commands have: those that select executions, and those of submits."""
+"""Command-line options of several commands: to select executions, and to submit them."""
 
 from __future__ import annotations
 

@@ -94,8 +94,8 @@ WRITE_ROWS = 50
 #: is left to the pump has room in the other half. Without a worker, it is UNSERVED_MOST. Submits of programs with a
 #: limited concurrency or rate are always left to the pump, which counts them.
 DIRECT_MOST, UNSERVED_MOST = 1000, 100
-#: A tenant with fewer of a program's executions in Redis does not wait for those of other tenants: its submits are
-#: published, up to twice the number above in all, and come first there.
+#: A tenant with fewer of a program's executions in Redis does not wait for the executions of other tenants: its submits
+#: are published, up to twice the number above in all, and come first there.
 TENANT_RESERVE = 5
 
 # Whether the version is still one that new submits go to. One that was named has to exist.
@@ -157,7 +157,7 @@ _HOOK = """, hooked AS (
 _FOUND = " SELECT id, created_at, dispatched_at, workers, smallest FROM inserted, fleet"
 _IS_TURN = "w.count + g.place <= f.direct_most"
 _PLAIN = {"most": "direct_most", "few": "", "tenants": "", "is_turn": _IS_TURN}
-# Only of programs that have many executions in Redis, those of the tenants are counted.
+# The executions of tenants are counted only where their program has many in Redis.
 _WITH_TENANTS = {
     "most": "2 * direct_most",
     "few": f""", few AS (
