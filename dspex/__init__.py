@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from dspex.settings import Settings
     from dspex.signatures import Field, InputField, OutputField, Signature, SignatureModel, register_type, signature
     from dspex.store.improvement.evaluations import ScoreFigures
+    from dspex.store.improvement.program_changes import ProgramChange
     from dspex.store.improvement.program_versions import Version
     from dspex.store.improvement.rollouts import Rollout
     from dspex.store.lifecycle.status import Status
@@ -106,6 +107,7 @@ _MODULES = (
     "settings",
     "operations.health.conditions",
     "client.result",
+    "store.improvement.program_changes",
     "store.improvement.program_versions",
     "store.improvement.rollouts",
     "store.improvement.evaluations",
@@ -182,6 +184,7 @@ __all__ = [
     "OutputField",
     "PairedDifference",
     "Program",
+    "ProgramChange",
     "ProgramError",
     "ProgramNotFound",
     "ProgramSummary",

@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+
 import dspex
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from tests.browser import chromium
 from tests.conftest import fresh_backends
+from tests.improvement_data import finished_job
 from tests.processes import WorkerProcess
 from tests.serving import serving
 from tests.waiting import wait_for
@@ -52,7 +55,10 @@ PROGRAMS = (
 
 
 #: Pages that say something without data.
-EMPTY = ("/", "/failed", "/programs", "/batches", "/schedules", "/workers", "/webhooks", "/alerts")
+EMPTY = (
+    "/", "/failed", "/programs", "/evaluations", "/optimizations", "/batches", "/schedules", "/workers", "/webhooks",
+    "/alerts",
+)  # fmt: skip
 LONG = "Ein sehr langer Text über Überläufe, 長い入力, and a_word_without_any_break_" + "x" * 300
 
 
@@ -68,10 +74,11 @@ def main() -> None:
             with fresh_backends(servers) as backends, serving(backends) as served, Client(
                 database_url=backends.database_url, broker_url=backends.broker_url
             ) as client:  # fmt: skip
+                optimized = _optimized(client)
                 worker = WorkerProcess(backends, folder / "worker.log", {})
                 try:
                     worker.wait_until_ready()
-                    pages = _filled(client)
+                    pages = {**_filled(client), **optimized}
                     _take(browser, served.url, folder, pages)
                     if docs is not None:
                         _take_for_docs(browser, served.url, docs, pages)
@@ -99,11 +106,60 @@ def _filled(client: Client) -> Mapping[str, str]:
     wait_for(lambda: running.refresh().status == "running", "an execution that runs")
     wait_for(lambda: batch.progress.finished > 50, "a part of a batch")
     return {
+        **_improved(client),
         "executions": "/", "completed": f"/executions/{done[0].id}", "failed-one": f"/executions/{failed.id}",
         "running": f"/executions/{running.id}", "programs": "/programs", "program": "/programs/triage",
         "batches": "/batches", "batch": f"/batches/{batch.id}", "failed": "/failed", "schedules": "/schedules",
         "workers": "/workers", "health": "/health", "webhooks": "/webhooks", "alerts": "/alerts", "docs": "/docs",
         "missing": "/executions/00000000-0000-7000-8000-000000000000", "sign-in": "/sign-in",
+    }  # fmt: skip
+
+
+#: Versions of one program, from the first to the best.
+ROUTES = tuple(
+    dspex.Program(
+        "route", TRIAGE, adapter="scripted", model="openai/gpt-5-mini", timeout=timeout,
+        module_options={"calls": 2, "sleep_ms": 15, "outputs": {**OUTPUTS, "queue": queue}},
+    )
+    for queue, timeout in (("other", 30), ("billing", 30), ("bug", 30), ("bug", 60))
+)  # fmt: skip
+LABELS = ("billing", "bug", "other", "billing")
+
+
+def _optimized(client: Client) -> Mapping[str, str]:
+    """The pages of an optimisation, which is settled before there is a worker."""
+    first, second, third, fourth = ROUTES
+    for each in ROUTES:
+        client.deploy(each, current=False, note=None if each is first else f"gepa from {first.version} on tickets")
+    rows = [{"ticket": TICKETS[n % 3], "queue": LABELS[n % 4], "reply": "Thank you."} for n in range(60)]
+    client.dataset("tickets", rows, inputs=["ticket"])
+    tried = [
+        (first.version, 0.25, None), (second.version, 0.5, first.version), (third.version, 0.45, second.version),
+        (fourth.version, 0.8125, second.version),
+    ]  # fmt: skip
+    job = finished_job(client, client._database, "route", "tickets", tried)
+    client._database.run(lambda connection: connection.execute(text("DELETE FROM dspex.workers")))
+    return {"optimizations": "/optimizations", "optimization": f"/optimizations/{job.id}"}
+
+
+def _improved(client: Client) -> Mapping[str, str]:
+    """The pages of evaluations and of versions."""
+    first, second, _, fourth = ROUTES
+    tickets = client.dataset("tickets")
+    client.alias("route", "champion", first.version)
+    before = client.evaluate("route", tickets, metric="exact", version=first.version).wait(120)
+    after = client.evaluate("route", tickets, metric="f1", version=second.version).wait(120)
+    refused = client.evaluate("route", tickets[:20], metric="os:getcwd", version=second.version).wait(120)
+    client.rollout(
+        "route", second.version, percent=10, guard=dspex.Guard(max_error_rate=0.02, min_score=0.8), by="key on-call"
+    )
+    compare = f"/evaluations/{after.id}/compare"
+    return {
+        "evaluations": "/evaluations", "evaluation": f"/evaluations/{after.id}",
+        "evaluation-errors": f"/evaluations/{refused.id}", "comparison": f"{compare}?with={before.id}",
+        "comparison-row": f"{compare}/row?with={before.id}&row=1", "versions": "/programs/route/versions",
+        "program-versions": "/programs/route",
+        "diff": f"/programs/route/diff?before={first.version}&after={fourth.version}",
     }  # fmt: skip
 
 

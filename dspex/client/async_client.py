@@ -149,6 +149,7 @@ class AsyncClient:
     rollout = _awaited(Client.rollout)
     end_rollout = _awaited(Client.end_rollout)
     rollouts = _awaited(Client.rollouts)
+    program_changes = _awaited(Client.program_changes)
     programs = _awaited(Client.programs)
     batches = _awaited(Client.batches)
     workers = _awaited(Client.workers)

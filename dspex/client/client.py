@@ -46,7 +46,8 @@ from dspex.settings import Settings
 from dspex.store import programs, workers
 from dspex.store.audit_chain import Verdict
 from dspex.store.database import Database
-from dspex.store.improvement import dataset_rows, program_versions, rollouts
+from dspex.store.improvement import dataset_rows, program_changes, program_versions, rollouts
+from dspex.store.improvement.program_changes import ProgramChange
 from dspex.store.improvement.program_versions import Version
 from dspex.store.improvement.rollouts import Rollout
 from dspex.store.lifecycle import batches, bundles, executions
@@ -141,22 +142,25 @@ class Client:
             self._session.catalogue.current(name, fresh=True)  # raises the error, with a name that is near
         return found
 
-    def promote(self, name: str, version: str) -> Deployed:
+    def promote(self, name: str, version: str, *, by: str | None = None) -> Deployed:
         """Make a deployed version, or the one that an alias names, the current one: new submits go to it, with its
-        limits. Executions that were submitted before keep their version. A rollout under way ends.
+        limits. Executions that were submitted before keep their version. A rollout under way ends. ``by`` is who does
+        it, for :meth:`program_changes`.
 
         Raises ProgramNotFound.
         """
-        return self._session.deploy(self._session.catalogue.named(name, version))
+        return self._session.deploy(self._session.catalogue.named(name, version), by=by)
 
-    def alias(self, name: str, alias: str, version: str) -> None:
+    def alias(self, name: str, alias: str, version: str, *, by: str | None = None) -> None:
         """Let a name, such as ``"champion"``, stand for a version of a program in place of the one it stood for.
 
         Raises ProgramNotFound, ValidationError.
         """
-        self._session.catalogue.set_alias(name, alias, version)
+        self._session.catalogue.set_alias(name, alias, version, by=by)
 
-    def rollout(self, name: str, version: str, *, percent: float = 10, guard: Guard | None = None) -> Rollout:
+    def rollout(
+        self, name: str, version: str, *, percent: float = 10, guard: Guard | None = None, by: str | None = None
+    ) -> Rollout:
         """Send a share of the new submits by name to a version that is not the current one.
 
         A submit with an idempotency key is always on one side. Batches are not divided: their rows are executed with
@@ -166,15 +170,19 @@ class Client:
 
         Raises ProgramNotFound, and ValidationError for the current version, and for a wrong share or guard.
         """
-        return self._session.begin_rollout(name, version, percent=percent, guard=guard or Guard())
+        return self._session.begin_rollout(name, version, percent=percent, guard=guard or Guard(), by=by)
 
-    def end_rollout(self, name: str) -> Rollout | None:
+    def end_rollout(self, name: str, *, by: str | None = None) -> Rollout | None:
         """End the rollout of a program: all new submits go to the current version. None when there is none."""
-        return self._database.run(partial(rollouts.end, program=name, reason="ended by an operator"))
+        return self._database.run(partial(rollouts.end, program=name, reason="ended by an operator", by=by))
 
     def rollouts(self, name: str) -> Sequence[Rollout]:
         """The rollouts of a program, the newest first: under way, or ended and why."""
         return self._database.run(partial(rollouts.listing, program=name))
+
+    def program_changes(self, name: str, *, limit: int = 50) -> Sequence[ProgramChange]:
+        """What was done to a program, the newest first: promotions, rollouts, pauses; when, and by whom."""
+        return self._database.run(partial(program_changes.listing, program=name, most=limit))
 
     # --------------------------------------------------------------------------------------------------- submit
 

@@ -42,7 +42,9 @@ class Catalogue:
         self._current: dict[str, Deployed] = {}
         self._versions: dict[tuple[str, str], Program] = {}
 
-    def deploy(self, program: Program, bounds: Bounds, *, current: bool = True, note: str | None = None) -> Deployed:
+    def deploy(
+        self, program: Program, bounds: Bounds, *, current: bool = True, note: str | None = None, by: str | None = None
+    ) -> Deployed:
         """Store the program, and make this version the current one unless ``current`` is false.
 
         Raises ValidationError when it is too large, and ProgramError when there are live workers and none of them can
@@ -54,7 +56,7 @@ class Catalogue:
         if runs_code(program.module):
             self._require_able_workers(program)
         deployed = self._database.run(
-            partial(programs.deploy, program=program, current=current, note=note),
+            partial(programs.deploy, program=program, current=current, note=note, by=by),
             saved=f"program {program.name!r} was not deployed",
         )
         if current:
@@ -123,7 +125,7 @@ class Catalogue:
             )  # fmt: skip
         return self.version(name, found)
 
-    def set_alias(self, name: str, alias: str, version: str) -> str:
+    def set_alias(self, name: str, alias: str, version: str, *, by: str | None = None) -> str:
         """Let an alias stand for a version, which a version or an alias names; returns that version.
 
         Raises ProgramNotFound, and ValidationError for an alias that is not a name or looks like a version.
@@ -132,7 +134,7 @@ class Catalogue:
             expected = "letters, digits, _ . and -, beginning with a letter, and not a version"
             raise ValidationError.of(f"program {name!r}", [FieldError("alias", expected, repr(alias)[:80])])
         found = self.named(name, version).version
-        self._database.run(partial(program_versions.set_alias, name=name, alias=alias, version=found))
+        self._database.run(partial(program_versions.set_alias, name=name, alias=alias, version=found, by=by))
         return found
 
     def current(self, program: str | Program, *, fresh: bool = False) -> Program:

@@ -127,13 +127,13 @@ class Control:
         _raise_refused("retried", all_refused)
         return count
 
-    def pause(self, program: str, *, reason: str = programs.BY_OPERATOR) -> None:
+    def pause(self, program: str, *, reason: str = programs.BY_OPERATOR, by: str | None = None) -> None:
         """Begin no execution of the program until it is resumed; running ones go on. Raises ProgramNotFound."""
-        self._set_pause(program, paused=True, reason=reason)
+        self._set_pause(program, paused=True, reason=reason, by=by)
 
-    def resume(self, program: str) -> None:
+    def resume(self, program: str, *, by: str | None = None) -> None:
         """Begin executions of the program again. Raises ProgramNotFound."""
-        self._set_pause(program, paused=False)
+        self._set_pause(program, paused=False, by=by)
 
     def paused(self) -> Mapping[str, str]:
         """The paused programs by name, each with the reason."""
@@ -157,7 +157,9 @@ class Control:
         find = partial(control.failed_ids, selection=selection, after=after, before=before, most=RETRY_ROWS)
         return self._database.run(find)
 
-    def _set_pause(self, program: str, *, paused: bool, reason: str = programs.BY_OPERATOR) -> None:
-        change = partial(programs.set_pause, name=program, paused=paused, reason=reason)
+    def _set_pause(
+        self, program: str, *, paused: bool, reason: str = programs.BY_OPERATOR, by: str | None = None
+    ) -> None:
+        change = partial(programs.set_pause, name=program, paused=paused, reason=reason, by=by)
         if not self._database.run(change):
             raise ProgramNotFound(f"no program {program!r} is deployed", program=program)

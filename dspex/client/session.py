@@ -107,16 +107,18 @@ class Session:
         """Run ``work`` in the caller's transaction, or on a connection of this session."""
         return self.database.run(work) if connection is None else self.database.within(connection, work)
 
-    def deploy(self, program: Program, *, current: bool = True, note: str | None = None) -> Deployed:
+    def deploy(
+        self, program: Program, *, current: bool = True, note: str | None = None, by: str | None = None
+    ) -> Deployed:
         """Store a program, also one of DSPex's own, and make this version the current one unless ``current`` is false.
 
         Raises EncryptionError, ValidationError: see :meth:`dspex.Client.deploy`.
         """
         self.sealing.require(program)
         self.preparer.require_webhook(program)
-        return self.catalogue.deploy(program, self.preparer.bounds, current=current, note=note)
+        return self.catalogue.deploy(program, self.preparer.bounds, current=current, note=note, by=by)
 
-    def begin_rollout(self, name: str, version: str, *, percent: float, guard: Guard) -> Rollout:
+    def begin_rollout(self, name: str, version: str, *, percent: float, guard: Guard, by: str | None = None) -> Rollout:
         """See :meth:`dspex.Client.rollout`."""
         faults = list(guard.faults())
         if not isinstance(percent, int | float) or isinstance(percent, bool) or not 0 < percent <= 100:
@@ -125,8 +127,9 @@ class Session:
             raise ValidationError.of(f"rollout of {name!r}", faults)
         program = self.catalogue.named(name, version)
         begin = partial(
-            rollouts.begin, id=uuid7(), program=name, version=program.version, percent=float(percent), guard=guard
-        )
+            rollouts.begin, id=uuid7(), program=name, version=program.version, percent=float(percent), guard=guard,
+            by=by,
+        )  # fmt: skip
         begun = self.database.run(begin)
         if begun is None:
             fault = FieldError("version", "a version that is not the current one", repr(version)[:80])

@@ -25,6 +25,7 @@ from dspex.serve.console import console_routes
 from dspex.serve.console.error_page import error_page, wants_page
 from dspex.serve.gateway import Gateway
 from dspex.serve.gateway_metrics import CountedRequests
+from dspex.serve.improvement import evaluation_pages, evaluation_routes, improvement_pages, version_routes
 from dspex.serve.mcp_endpoint import McpEndpoint, is_available
 
 __all__ = ["application"]
@@ -62,7 +63,11 @@ def application(client: AsyncClient, *, is_open: bool = False) -> Starlette:
             *execution_routes.ROUTES,
             *batch_routes.ROUTES,
             *program_routes.ROUTES,
+            *version_routes.ROUTES,
+            *evaluation_routes.ROUTES,
             *description_routes.ROUTES,
+            *evaluation_pages.ROUTES,
+            *improvement_pages.ROUTES,
             *console_routes.ROUTES,
         ],
         middleware=middleware,

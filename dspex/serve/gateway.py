@@ -121,7 +121,7 @@ class Gateway:
         if principal.tenant is not None:
             principal.require_whole("pausing a program")
         log.info("%s pauses program %s", principal.name, program)
-        await self.call(self.session.control.pause, program, reason=f"by {principal.name}")
+        await self.call(self.session.control.pause, program, reason=f"by {principal.name}", by=principal.name)
 
     async def resume(self, principal: Principal, program: str) -> None:
         """Begin executions of a paused program again."""
@@ -129,7 +129,7 @@ class Gateway:
         if principal.tenant is not None:
             principal.require_whole("resuming a program")
         log.info("%s resumes program %s", principal.name, program)
-        await self.call(self.session.control.resume, program)
+        await self.call(self.session.control.resume, program, by=principal.name)
 
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The return value of a function that waits for nothing but the connections of ``session``."""

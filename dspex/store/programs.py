@@ -103,6 +103,9 @@ WITH stored AS (
     UPDATE dspex.executions e SET dispatched_at = NULL FROM deployed d
     WHERE e.program = d.name AND e.status = 'queued' AND e.dispatched_at IS NOT NULL
       AND (d.concurrency IS NOT NULL OR d.per_minute IS NOT NULL)
+), noted AS (
+    INSERT INTO dspex.program_changes (program, kind, version, by) SELECT :name, 'promoted', :version, :by
+    WHERE (SELECT version FROM dspex.programs WHERE name = :name) IS DISTINCT FROM :version
 )
 SELECT deployed_at, paused_at, paused_reason FROM deployed
 """)
@@ -180,14 +183,20 @@ WITH changed AS (
 ), taken_back AS (
     UPDATE dspex.executions e SET dispatched_at = NULL FROM changed c
     WHERE e.program = c.name AND e.status = 'queued' AND e.dispatched_at IS NOT NULL
+), noted AS (
+    INSERT INTO dspex.program_changes (program, kind, about, by)
+    SELECT name, CASE WHEN :paused THEN 'paused' ELSE 'resumed' END, CASE WHEN :paused THEN :reason END, :by
+    FROM dspex.programs WHERE name = :name AND (paused_at IS NOT NULL) <> :paused
 )
 SELECT name FROM changed
 """)
 
 
-def set_pause(connection: Connection, name: str, *, paused: bool, reason: str = BY_OPERATOR) -> bool:
+def set_pause(
+    connection: Connection, name: str, *, paused: bool, reason: str = BY_OPERATOR, by: str | None = None
+) -> bool:
     """Pause or resume a program; a pause keeps its first reason. False when there is no program of this name."""
-    parameters = {"name": name, "paused": paused, "reason": reason}
+    parameters = {"name": name, "paused": paused, "reason": reason, "by": by}
     return connection.execute(_SET_PAUSE, parameters).one_or_none() is not None
 
 
@@ -199,7 +208,9 @@ def paused(connection: Connection) -> dict[str, str]:
     return {row.name: row.paused_reason or BY_OPERATOR for row in rows}
 
 
-def deploy(connection: Connection, program: Program, *, current: bool = True, note: str | None = None) -> Deployed:
+def deploy(
+    connection: Connection, program: Program, *, current: bool = True, note: str | None = None, by: str | None = None
+) -> Deployed:
     """Store the version if it is new, and make it the current one, unless ``current`` is false."""
     content = json.dumps(program.content, ensure_ascii=False)
     limits = program.limits
@@ -208,7 +219,7 @@ def deploy(connection: Connection, program: Program, *, current: bool = True, no
         {
             "name": program.name, "version": program.version, "content": content, "concurrency": limits.concurrency,
             "per_minute": limits.per_minute, "max_cost_usd": limits.max_cost_usd,
-            "note": note,
+            "note": note, **({"by": by} if current else {}),
         },
     ).one()  # fmt: skip
     return Deployed(program, row.deployed_at, row.paused_at, row.paused_reason)

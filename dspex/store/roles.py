@@ -51,6 +51,7 @@ WRITES: Mapping[str, Mapping[str, str]] = {
         "program_versions": "INSERT, UPDATE (note)",
         "program_aliases": "INSERT, UPDATE",
         "rollouts": "INSERT, UPDATE (ended_at, reason, tripped)",
+        "program_changes": "INSERT",
         "datasets": "INSERT",
         "dataset_rows": "INSERT",
         "budgets": "INSERT (program, limit_usd)",
@@ -64,6 +65,7 @@ WRITES: Mapping[str, Mapping[str, str]] = {
     WORKER: {
         "programs": "UPDATE (paused_at, paused_reason, rollout_id, rollout_version)",
         "rollouts": "UPDATE (ended_at, reason, tripped)",
+        "program_changes": "INSERT",
         "feedback": "DELETE",
         "budgets": "UPDATE (spent_usd, reserved_usd)",
         "budget_reservations": "INSERT, DELETE",

@@ -96,6 +96,21 @@ rollouts = Table(
     Index("rollouts_program", "program", "id"),
 )
 
+#: What was done to a program by operators and clients, in order of time (program_changes.py). ``by`` is NULL where a
+#: client did not say.
+program_changes = Table(
+    "program_changes",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("program", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("version", Text),
+    Column("about", Text),
+    Column("by", Text),
+    _at("at", nullable=False, default=True),
+    Index("program_changes_program", "program", "id"),
+)
+
 executions = Table(
     "executions",
     metadata,
@@ -233,6 +248,13 @@ executions = Table(
         postgresql_include=["status", "finished_at", "cost_usd", "unpriced"],
         postgresql_where=text("batch_id IS NOT NULL"),
     ),
+    # The first execution of each evaluation, and the executions of each optimisation.
+    Index(
+        "executions_evaluations",
+        "batch_id",
+        postgresql_where=text("batch_index = 0 AND purpose ->> 'metric' IS NOT NULL"),
+    ),
+    Index("executions_jobs", text("(purpose ->> 'job')"), "id", postgresql_where=text("purpose ->> 'job' IS NOT NULL")),
     postgresql_partition_by="RANGE (id)",
 )
 

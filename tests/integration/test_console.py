@@ -39,8 +39,15 @@ PROGRAMS = (
 INLINE = r"<script(?![^>]*src=)|<style|<[^>]*\son\w+=|<[^>]*\sstyle=|(?:src|href)=.https?:"
 PAGES = (
     "/", "/failed", "/programs", "/programs/good", "/batches", "/schedules", "/workers", "/health", "/webhooks",
-    "/alerts", "/docs",
+    "/alerts", "/docs", "/evaluations", "/optimizations", "/programs/graded/versions",
 )  # fmt: skip
+GRADED = tuple(
+    dspex.Program(
+        "graded", dspex.signature("ticket -> queue"), adapter="scripted", module_options={"outputs": {"queue": queue}}
+    )
+    for queue in ("other", "bug")
+)
+TICKETS = [{"ticket": f"{MARKUP} {n}", "queue": "bug" if n else "other"} for n in range(4)]
 
 
 class Place:
@@ -53,9 +60,25 @@ class Place:
         self.good = client.submit("good", INPUTS)
         self.bad = client.submit("bad", INPUTS)
         self.batch = client.submit_many("good", [INPUTS] * 3)
+        tickets = client.dataset("tickets", TICKETS, inputs=["ticket"])
+        self.worse, self.better = (
+            client.evaluate("graded", tickets, metric="exact", version=each.version) for each in GRADED
+        )
         self.good.result(timeout=60)
         assert len(list(self.batch.as_completed(timeout=60))) == 3
+        self.worse.wait(60)
+        self.better.wait(60)
         wait_for(lambda: self.bad.refresh().status.is_final, "the bad one to fail")
+
+    @property
+    def improvement(self) -> list[str]:
+        """The pages of two evaluations, and of two versions."""
+        compare = f"/evaluations/{self.better.id}/compare"
+        return [
+            f"/evaluations/{self.better.id}", f"{compare}?with={self.worse.id}",
+            f"{compare}/row?with={self.worse.id}&row=1",
+            f"/programs/graded/diff?before={self.worse.version}&after={self.better.version}",
+        ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +87,7 @@ def place(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) ->
     with fresh_backends(servers) as backends, Client(
         database_url=backends.database_url, broker_url=backends.broker_url
     ) as client:  # fmt: skip
-        for program in PROGRAMS:
+        for program in (*PROGRAMS, *GRADED):
             client.deploy(program)
         worker = WorkerProcess(backends, log, {})
         try:
@@ -90,7 +113,8 @@ def token_of(page: httpx.Response) -> str:
 
 
 def test_every_page_is_small_and_has_nothing_inline(place: Place, http: httpx.Client) -> None:
-    pages = [*PAGES, f"/executions/{place.good.id}", f"/executions/{place.bad.id}", f"/batches/{place.batch.id}"]
+    pages = [*PAGES, f"/executions/{place.good.id}", f"/executions/{place.bad.id}", f"/batches/{place.batch.id}",
+             *place.improvement]  # fmt: skip
     for path in pages:
         page = http.get(path)
         assert page.status_code == 200, path
@@ -256,13 +280,28 @@ def test_a_person_runs_a_program_and_watches_it_complete(place: Place, browser: 
     _is_clean(browser)
 
 
+def test_a_person_compares_two_evaluations(place: Place, browser: Any) -> None:
+    browser.get(f"{place.served.url}/evaluations")
+    browser.find_element("css selector", f"a[href='/evaluations/{place.better.id}']").click()
+    _shown(browser, "0.750", within=".facts")
+    browser.find_element("css selector", "form.filters button").click()
+    _shown(browser, "more than the 0.250", within=".verdict")
+    rows = browser.find_elements("css selector", "tr[data-href] b")
+    assert [row.text for row in rows] == ["−1.000", "+1.000", "+1.000", "+1.000"], "what got worse comes first"
+    browser.find_element("css selector", "tr[data-href] a.whole").click()
+    _shown(browser, "Row 0", within="main h1")
+    assert len(browser.find_elements("css selector", ".side .waterfall")) == 2
+    assert [each.text for each in browser.find_elements("css selector", ".changed pre")] == ["other", "bug"]
+    _is_clean(browser)
+
+
 @pytest.mark.parametrize("width", [1400, 390])
 def test_no_page_is_wider_than_the_window(place: Place, browser: Any, width: int) -> None:
     # A window has a least width; the size of the page within it has none.
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     )
-    for path in (*PAGES, f"/executions/{place.bad.id}", f"/batches/{place.batch.id}"):
+    for path in (*PAGES, f"/executions/{place.bad.id}", f"/batches/{place.batch.id}", *place.improvement):
         browser.get(place.served.url + path)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width, path
     _is_clean(browser)
@@ -274,8 +313,9 @@ def test_no_page_keeps_out_who_cannot_see_or_use_a_mouse(place: Place, browser: 
     failed, batch = f"/executions/{place.bad.id}", f"/batches/{place.batch.id}"
     contrast = {"runOnly": ["color-contrast"]}
     for theme, options, paths in (
-        ("light", {}, ("/", "/failed", "/programs/good", "/schedules", "/health", failed, batch, "/sign-in")),
-        ("dark", contrast, (failed, "/programs/good")),
+        ("light", {}, ("/", "/failed", "/programs/good", "/schedules", "/health", failed, batch, "/sign-in",
+                       "/programs/graded/versions", *place.improvement)),
+        ("dark", contrast, (failed, "/programs/good", *place.improvement)),
     ):  # fmt: skip
         feature = {"name": "prefers-color-scheme", "value": theme}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.dialects import postgresql
@@ -14,6 +16,7 @@ import dspex
 from dspex.store import programs, workers
 from dspex.store.array_text import array
 from dspex.store.database import Database
+from dspex.store.improvement import evaluations, optimizations
 from dspex.store.lifecycle import batches, executions
 from dspex.store.lifecycle.batch_ids import execution_id, new_batch_id
 from dspex.store.lifecycle.executions import Settlement
@@ -112,6 +115,31 @@ def test_what_a_batch_tells_reads_its_own_rows(database: Database) -> None:
         # Of a batch of any size, only so many rows as are asked for.
         given = {"batch_id": big, "after": 999, "most": 100}
         assert read_at_most(connection, *as_psycopg(batches.UNFINISHED, given)) <= 200
+
+
+def test_lists_of_evaluations_jobs_and_versions_read_what_they_show(database: Database) -> None:
+    """However many other executions, batches and versions there are."""
+    job_program = dspex.Program("qa.optimizer", PROGRAM.signature, adapter="scripted")
+    for program in (PROGRAM, job_program):
+        database.run(partial(programs.deploy, program=program))
+    scored = json.dumps({"metric": "exact", "dataset": str(uuid7()), "dataset_version": "0"})
+    evaluation, job = new_batch_id(), "the job"
+    with database.transaction() as connection:
+        executions.copy(connection, [SUBMISSION(id=uuid7()) for _ in range(3000)])
+        for id, purpose in [(new_batch_id(), None) for _ in range(300)] + [(evaluation, scored)]:
+            rows = [SUBMISSION(id=execution_id(id, n), batch_id=id, batch_index=n, purpose=purpose) for n in range(5)]
+            executions.copy(connection, rows)
+        executions.copy(connection, [SUBMISSION(id=uuid7(), purpose=json.dumps({"job": job})) for _ in range(5)])
+        executions.copy(
+            connection, [SUBMISSION(id=uuid7(), program="qa.optimizer", version=job_program.version) for _ in range(60)]
+        )
+        connection.execute(text("ANALYZE dspex.executions"))
+        given = {"before": None, "program": None, "programs": None, "dataset": None, "most": 20}
+        assert read_at_most(connection, *as_psycopg(evaluations.LISTING, given)) <= 20
+        assert read_at_most(connection, *as_psycopg(evaluations.LISTING, {**given, "program": "qa"})) <= 20
+        assert read_at_most(connection, *as_psycopg(optimizations.LISTING, given)) <= 20
+        of_job = {"program": "qa", "job": job, "since": UUID(int=0)}
+        assert read_at_most(connection, *as_psycopg(optimizations.CANDIDATES, of_job)) <= 20
 
 
 def as_psycopg(statement: TextClause, parameters: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -138,3 +138,28 @@ def test_the_score_of_feedback_guards_a_rollout(client: Client, database: Databa
         client.get(each.id).feedback(score=0.25)
     (ended,) = end_tripped(database)
     assert ended.tripped == "min_score"
+
+
+def test_what_is_done_to_a_program_is_kept_with_who_did_it(client: Client) -> None:
+    client.promote("qa", B.version, by="key ann")
+    client.deploy(A)
+    client.deploy(A)
+    client.rollout("qa", B.version, percent=25, by="key ann")
+    client.end_rollout("qa", by="key bob")
+    assert client.end_rollout("qa", by="key bob") is None
+    client.alias("qa", "best", B.version, by="key ann")
+    client.pause("qa")
+    client.pause("qa")
+    client.resume("qa")
+    found = [(each.kind, each.version, each.about, each.by) for each in reversed(client.program_changes("qa"))]
+    assert found == [
+        ("promoted", A.version, None, None),
+        ("promoted", B.version, None, "key ann"),
+        ("promoted", A.version, None, None),
+        ("rollout_begun", B.version, "25 % of submits", "key ann"),
+        ("rollout_ended", B.version, "ended by an operator", "key bob"),
+        ("alias_set", B.version, "best", "key ann"),
+        ("paused", None, "by an operator", None),
+        ("resumed", None, None, None),
+    ]
+    assert [each.kind for each in client.program_changes("qa", limit=1)] == ["resumed"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["BUDGET_SPENT", "Evaluation", "EvaluationRow", "budget_name"]
 
 #: The code of executions that were not run because the budget was spent.
-BUDGET_SPENT = "evaluation_budget_spent"
+BUDGET_SPENT = evaluations.UNPAID
 #: Rows of one query.
 READ_ROWS = 500
 

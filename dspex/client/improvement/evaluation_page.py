@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from dspex.client.improvement.evaluation import Evaluation, EvaluationRow
 from dspex.client.improvement.score_comparison import RowDifference, ScoreComparison
+from dspex.client.improvement.score_plots import histogram
 from dspex.operations.report.dollars import dollars
 from dspex.operations.report.html_page import STYLE
 from dspex.store.lifecycle.status import Status
 
 __all__ = ["comparison_page", "document", "evaluation_page", "table"]
 
-#: The bars of the plot of scores, and the most rows of a table.
-BARS, MOST_ROWS = 10, 500
-WIDTH, HEIGHT, LEFT, BOTTOM = 500, 170, 44, 34
+#: The most rows of a table.
+MOST_ROWS = 500
 #: The most characters of a value in a table.
 VALUE_MOST = 300
 
@@ -26,6 +26,7 @@ _OWN_STYLE = """
 td { vertical-align: top } td.text { text-align: left; white-space: pre-wrap; max-width: 28rem }
 .worse { color: var(--bad) } .better { color: var(--good) } .verdict { font-size: 1.05rem; color: var(--ink) }
 rect.bar { fill: var(--plain) } rect.second { fill: var(--other) }
+.line { fill: none; stroke: var(--good); stroke-width: 1.5 }
 """
 
 
@@ -42,8 +43,8 @@ def evaluation_page(evaluation: Evaluation) -> str:
         "cost": dollars(_total(row.cost_usd for row in rows)),
     }
     plots = [
-        ("Scores", _histogram([_scores(rows)])),
-        ("Run time of an execution", _histogram([[row.execution_time_ms for row in rows]], _milliseconds)),
+        ("Scores", histogram([_scores(rows)])),
+        ("Run time of an execution", histogram([[row.execution_time_ms for row in rows]], _milliseconds)),
     ]
     lowest = sorted(rows, key=lambda row: (row.score is not None, row.score or 0.0, row.index))[:MOST_ROWS]
     rows_table = table(("row", "score", "inputs", "labels", "outputs", "notes"), map(_row_cells, lowest))
@@ -65,8 +66,8 @@ def comparison_page(comparison: ScoreComparison) -> str:
     }
     sides = [[row.score_before for row in comparison.rows], [row.score_after for row in comparison.rows]]
     plots = [
-        (f"Scores: {before.version} (grey), {after.version}", _histogram(list(reversed(sides)))),
-        ("Differences by row", _histogram([[row.difference for row in comparison.rows]])),
+        (f"Scores: {before.version} (grey), {after.version}", histogram(list(reversed(sides)))),
+        ("Differences by row", histogram([[row.difference for row in comparison.rows]])),
     ]
     changed = [row for row in comparison.rows if row.difference or row.fields][:MOST_ROWS]
     columns = ("row", "difference", "inputs", "labels", "outputs that differ")
@@ -149,36 +150,3 @@ def _total(costs: Iterable[float | None]) -> float | None:
 
 def _milliseconds(value: float) -> str:
     return f"{value:,.0f} ms"
-
-
-def _plain_number(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _histogram(sides: Sequence[Sequence[float]], shown: Callable[[float], str] = _plain_number) -> str:
-    """An SVG: how many values of each side are in each of ten ranges, the first side in front."""
-    values = [value for side in sides for value in side]
-    if not values:
-        return "<p>no value</p>"
-    low, high = min(values), max(values)
-    step = (high - low) / BARS or 1.0
-    counts = [Counter(min(int((value - low) / step), BARS - 1) for value in side) for side in sides]
-    most = max(max(count.values(), default=1) for count in counts)
-    wide, tall = (WIDTH - LEFT - 8) / BARS, HEIGHT - BOTTOM - 10
-    drawn = []
-    for place, count in reversed(list(enumerate(counts))):
-        width = wide - 3 - place * 6 if place else wide - 3
-        for bar, number in sorted(count.items()):
-            height = number / most * tall
-            drawn.append(
-                f'<rect class="{"second" if place else "bar"}" x="{LEFT + bar * wide + place * 6:.1f}" '
-                f'y="{HEIGHT - BOTTOM - height:.1f}" width="{width:.1f}" height="{height:.1f}">'
-                f"<title>{shown(low + bar * step)} to {shown(low + (bar + 1) * step)}: {number:,}</title></rect>"
-            )
-    labels = "".join(
-        f'<text x="{LEFT + bar * wide:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">'
-        f"{shown(low + bar * step)}</text>"
-        for bar in range(0, BARS + 1, 5)
-    )
-    axis = f'<text x="{LEFT - 6}" y="18" text-anchor="end">{most:,}</text>'
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{axis}{labels}{"".join(drawn)}</svg>'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from dspex.client.execution import Execution
 from dspex.client.improvement.dataset import Dataset
 from dspex.client.improvement.dataset_intake import open_dataset
 from dspex.client.improvement.evaluation_submit import metric_name
+from dspex.client.result import recorded_result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
 from dspex.errors import ExecutionNotFound, FieldError, ValidationError
@@ -139,24 +140,24 @@ class Optimization:
             cost_usd=sum(costs) if costs else None,
         )
 
-    def candidates(self) -> Sequence[TriedVersion]:
+    def candidates(self, *, states: bool = True) -> Sequence[TriedVersion]:
         """The versions that were tried, in the order of their first execution. Scores and parents are known at the
-        end."""
+        end. ``states``: with the instructions and demos of each, which are read one by one."""
         job = self._execution.refresh()
         reported: dict[str, Mapping[str, Any]] = {}
         if job.status is Status.COMPLETED:
-            reported = {each["version"]: each for each in job.result(timeout=0)["report"]["candidates"]}
-        return [self._tried(use, reported.get(use.version, {})) for use in self._uses()]
+            report = recorded_result(self._session, job._row)["report"]
+            reported = {each["version"]: each for each in report["candidates"]}
+        tried = [_tried(use, reported.get(use.version, {})) for use in self._uses()]
+        return [self._with_state(each) for each in tried] if states else tried
 
-    def _tried(self, use: CandidateUse, reported: Mapping[str, Any]) -> TriedVersion:
-        program = self._session.catalogue.version(self._program, use.version)
-        predictors = _predictors(program)
-        return TriedVersion(
-            use.version, reported.get("score"), use.executions, use.failed, use.cost_usd,
-            parents=tuple(reported.get("parents", ())),
+    def _with_state(self, tried: TriedVersion) -> TriedVersion:
+        predictors = _predictors(self._session.catalogue.version(self._program, tried.version))
+        return replace(
+            tried,
             instructions={name: each["signature"]["instructions"] for name, each in predictors.items()},
             demos={name: each["demos"] for name, each in predictors.items()},
-        )  # fmt: skip
+        )
 
     def result(self, timeout: float | None = None) -> OptimizationResult:
         """Wait for the best version. Raises what :meth:`Execution.result` raises."""
@@ -188,6 +189,13 @@ class Optimization:
 
     def _uses(self) -> Sequence[CandidateUse]:
         return self._session.database.run(partial(optimizations.candidates, **self._place))
+
+
+def _tried(use: CandidateUse, reported: Mapping[str, Any]) -> TriedVersion:
+    return TriedVersion(
+        use.version, reported.get("score"), use.executions, use.failed, use.cost_usd,
+        parents=tuple(reported.get("parents", ())),
+    )  # fmt: skip
 
 
 def _earliest(id: UUID) -> UUID:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 
 from dspex.client.improvement.evaluation_page import document, table
 from dspex.client.improvement.optimization import Optimization, TriedVersion
+from dspex.client.improvement.score_plots import Point, points_plot
 from dspex.operations.report.dollars import dollars
 
-__all__ = ["optimization_page", "pareto_front"]
-
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 500, 170, 48, 30, 12, 12
-
-Point = tuple[float, float]
+__all__ = ["cost_plot", "curve_plot", "optimization_page", "pareto_front"]
 
 
 def optimization_page(job: Optimization) -> str:
@@ -37,8 +33,8 @@ def optimization_page(job: Optimization) -> str:
         for each in tried
     )  # fmt: skip
     plots = [
-        ("Scores in the order of the candidates, and the best so far", _curve(scored)),
-        ("Score beside the cost of an execution", _scatter(scored, front)),
+        ("Scores in the order of the candidates, and the best so far", curve_plot(scored)),
+        ("Score beside the cost of an execution", cost_plot(scored, front)),
     ]
     columns = ("version", "score", "executions", "failed", "cost", "")
     body = f"<h2>Versions</h2>{table(columns, cells)}"
@@ -65,41 +61,17 @@ def _score(each: TriedVersion) -> str:
     return "–" if each.score is None else f"{each.score:.3f}"
 
 
-def _curve(scored: Sequence[TriedVersion]) -> str:
+def curve_plot(scored: Sequence[TriedVersion]) -> str:
+    """An SVG: the scores in the order of the candidates, and the best so far as a line."""
     points = [(float(number), each.score or 0.0) for number, each in enumerate(scored, 1)]
     best = list(accumulate((score for _, score in points), max))
     line = [(number, score) for (number, _), score in zip(points, best, strict=True)]
-    return _plot(points, [each.version for each in scored], line)
+    return points_plot(points, [each.version for each in scored], line, "Scores by candidate, and the best so far")
 
 
-def _scatter(scored: Sequence[TriedVersion], front: set[str]) -> str:
+def cost_plot(scored: Sequence[TriedVersion], front: Collection[str]) -> str:
+    """An SVG: the score beside the cost of an execution, and a line through the versions that no other one beats."""
     points = [_point(each) for each in scored]
     line = sorted(_point(each) for each in scored if each.version in front)
-    return _plot(points, [f"{each.version}: {dollars(_point(each)[0])}" for each in scored], line)
-
-
-def _plot(points: Sequence[Point], names: Sequence[str], line: Sequence[Point]) -> str:
-    """An SVG with points, their names as tooltips, and a line through some of them."""
-    if not points:
-        return "<p>no score</p>"
-    wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM - TOP
-    low_x, high_x = min(x for x, _ in points), max(x for x, _ in points)
-    low_y, high_y = min(y for _, y in points), max(y for _, y in points)
-
-    def place(point: Point) -> Point:
-        x, y = ((value - low) / (high - low or 1) for value, low, high in
-                ((point[0], low_x, high_x), (point[1], low_y, high_y)))  # fmt: skip
-        return LEFT + x * wide, HEIGHT - BOTTOM - y * tall
-
-    drawn = [
-        f'<circle class="plain" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(name)}: {point[1]:.3f}</title></circle>'
-        for point, name in zip(points, names, strict=True)
-        for x, y in [place(point)]
-    ]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, line))
-    drawn.append(f'<polyline fill="none" stroke="var(--good)" stroke-width="1.5" points="{path}"/>')
-    drawn.append(f'<text x="{LEFT - 6}" y="{TOP + 4}" text-anchor="end">{high_y:.2f}</text>')
-    drawn.append(f'<text x="{LEFT - 6}" y="{HEIGHT - BOTTOM}" text-anchor="end">{low_y:.2f}</text>')
-    drawn.append(f'<text x="{LEFT}" y="{HEIGHT - 8}">{low_x:g}</text>')
-    drawn.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{high_x:g}</text>')
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(drawn)}</svg>'
+    names = [f"{each.version}: {dollars(_point(each)[0])}" for each in scored]
+    return points_plot(points, names, line, "Score beside the cost of an execution")

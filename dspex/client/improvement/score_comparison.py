@@ -11,7 +11,15 @@ from dspex.client.improvement.evaluation import Evaluation, EvaluationRow
 from dspex.errors import FieldError, ValidationError
 from dspex.scoring.score_statistics import CONFIDENCE, PairedDifference, paired_difference
 
-__all__ = ["RowDifference", "ScoreComparison", "compared", "side_by_side"]
+__all__ = [
+    "RowDifference",
+    "ScoreComparison",
+    "changed_fields",
+    "compared",
+    "sentence_of",
+    "side_by_side",
+    "verdict_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +71,39 @@ class ScoreComparison:
     @property
     def verdict(self) -> str:
         """``better``, ``worse``, ``noise`` or ``unknown``."""
-        found = self.difference
-        if found is None:
-            return "unknown"
-        return "noise" if not found.is_more_than_noise else "better" if found.mean > 0 else "worse"
+        return verdict_of(self.difference)
 
     @property
     def sentence(self) -> str:
         """The result in words."""
-        found = self.difference
-        if found is None:
-            return "No row has a score in both evaluations."
-        before, after = _mean([r.score_before for r in self.rows]), _mean([r.score_after for r in self.rows])
-        change = f"{abs(found.mean):.3f} {'more' if found.mean >= 0 else 'less'}"
-        meaning = {
-            "better": "It is better, and that is more than noise.",
-            "worse": "It is worse, and that is more than noise.",
-            "noise": "The difference may be noise.",
-        }[self.verdict]
-        return (
-            f"Version {self.after.version} scores {after:.3f}, {change} than the {before:.3f} of version "
-            f"{self.before.version} ({CONFIDENCE:.0%} interval {found.low:+.3f} to {found.high:+.3f}; {found.better} "
-            f"rows better, {found.worse} worse, {found.same} the same; sign test p = {found.p_value:.3g}). {meaning}"
-        )
+        before, after = ([getattr(row, name) for row in self.rows] for name in ("score_before", "score_after"))
+        return sentence_of(self.difference, (self.before.version, before), (self.after.version, after))
+
+
+def verdict_of(found: PairedDifference | None) -> str:
+    """``better``, ``worse``, ``noise`` or ``unknown``."""
+    if found is None:
+        return "unknown"
+    return "noise" if not found.is_more_than_noise else "better" if found.mean > 0 else "worse"
+
+
+def sentence_of(
+    found: PairedDifference | None, before: tuple[str, Sequence[float]], after: tuple[str, Sequence[float]]
+) -> str:
+    """A difference in words; ``before`` and ``after`` are versions with their scores."""
+    if found is None:
+        return "No row has a score in both evaluations."
+    change = f"{abs(found.mean):.3f} {'more' if found.mean >= 0 else 'less'}"
+    meaning = {
+        "better": "It is better, and that is more than noise.",
+        "worse": "It is worse, and that is more than noise.",
+        "noise": "The difference may be noise.",
+    }[verdict_of(found)]
+    return (
+        f"Version {after[0]} scores {_mean(after[1]):.3f}, {change} than the {_mean(before[1]):.3f} of version "
+        f"{before[0]} ({CONFIDENCE:.0%} interval {found.low:+.3f} to {found.high:+.3f}; {found.better} "
+        f"rows better, {found.worse} worse, {found.same} the same; sign test p = {found.p_value:.3g}). {meaning}"
+    )
 
 
 def compared(before: Evaluation, after: Evaluation) -> ScoreComparison:
@@ -122,12 +140,17 @@ def _difference(before: Sequence[EvaluationRow], after: Sequence[EvaluationRow])
     if not all(scores):
         return None
     first = before[0]
-    old, new = before[0].outputs or {}, after[0].outputs or {}
-    names = [*old, *(name for name in new if name not in old)]
-    fields = {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
+    fields = changed_fields(before[0].outputs, after[0].outputs)
     return RowDifference(
         first.index, first.inputs, first.labels, before, after, _mean(scores[0]), _mean(scores[1]), fields
     )
+
+
+def changed_fields(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Mapping[str, tuple[Any, Any]]:
+    """The outputs that differ, each with both values; None where a side does not have it."""
+    old, new = before or {}, after or {}
+    names = [*old, *(name for name in new if name not in old)]
+    return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -35,7 +35,7 @@ def description(programs: Iterable[Program], *, version: str, root_path: str = "
     """The whole description."""
     named = dict(zip(_names(known := list(programs)), known, strict=True))
     schemas: Json = dict(SCHEMAS)
-    paths = _paths()
+    paths = _paths() | _improvement_paths()
     for name, program in named.items():
         schemas |= _program_schemas(name, program)
         paths |= _program_paths(name, program)
@@ -49,7 +49,7 @@ def description(programs: Iterable[Program], *, version: str, root_path: str = "
         },
         "servers": [{"url": root_path or "/"}],
         "security": [{"key": []}],
-        "tags": [{"name": name} for name in ("executions", "batches", "programs", "operations")],
+        "tags": [{"name": name} for name in ("executions", "batches", "programs", "improvement", "operations")],
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -197,6 +197,95 @@ def _paths() -> Json:
             "listAlerts", "operations", "Alerts that fire, are pending, or were resolved within a day.", ref("Alerts")
         )},
     }  # fmt: skip
+
+
+def _improvement_paths() -> Json:
+    """Versions, evaluations and optimisations."""
+    name, id = [_in_path("name", "The name of a deployed program.")], [_in_path("id", "The id.")]
+    text: Json = {"type": "string"}
+    pages = [
+        _in_query("cursor", text, "The `next_cursor` of the page before."),
+        _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}, "The size of a page."),
+    ]
+    of_program = _in_query("program", text, "Only those of this program.")
+    return {
+        "/v1/programs/{name}/versions": {"get": _get(
+            "listVersions", "programs", "The versions of a program, the newest first.", ref("Versions"),
+            [*name, *pages], errors=(404, 422),
+        )},
+        "/v1/programs/{name}/diff": {"get": _get(
+            "diffVersions", "programs", "What differs between two versions of a program.", ref("VersionDiff"),
+            [
+                *name, _in_query("before", text, "A version or an alias. It is required."),
+                _in_query("after", text, "A version or an alias. It is required."),
+            ],
+            errors=(404, 422),
+        )},
+        "/v1/programs/{name}/promote": {"post": _steering(
+            "promoteVersion", "Make a version the current one. Executions submitted before keep their version.", name,
+            ref("Promotion"), {200: _json(ref("Promoted"))},
+        )},
+        "/v1/programs/{name}/aliases": {"post": _steering(
+            "setAlias", "Let an alias stand for a version.", name, ref("Alias"),
+            {200: _json(object_of({"name": text, "alias": text}))},
+        )},
+        "/v1/programs/{name}/rollouts": {
+            "get": _get(
+                "listRollouts", "programs", "The rollouts of a program, the newest first.",
+                object_of({"rollouts": {"type": "array", "items": ref("Rollout")}}), name, errors=(404, 422),
+            ),
+            "post": _steering(
+                "beginRollout", "Send a share of the new submits to a version, until the rollout is ended or its guard "
+                "ends it.", name, ref("RolloutBegin"), {201: _json(ref("Rollout"))},
+            ),
+        },
+        "/v1/programs/{name}/rollouts/end": {"post": _act(
+            "endRollout", "programs", "End the rollout of a program, if there is one.", name,
+            {200: _json(object_of({"ended": nullable(ref("Rollout"))}))}, errors=(404, 422),
+        )},
+        "/v1/programs/{name}/changes": {"get": _get(
+            "listChanges", "programs", "What was done to a program, when and by whom, the newest first.",
+            object_of({"changes": {"type": "array", "items": ref("ProgramChange")}}), name, errors=(404, 422),
+        )},
+        "/v1/evaluations": {"get": _get(
+            "listEvaluations", "improvement", "Evaluations, the newest first.", ref("Evaluations"),
+            [of_program, _in_query("dataset", _UUID, "Only those on this version of a dataset."), *pages],
+            errors=(422,),
+        )},
+        "/v1/evaluations/{id}": {"get": _get(
+            "getEvaluation", "improvement", "An evaluation with its score and its progress.", ref("Evaluation"), id,
+            errors=(404,),
+        )},
+        "/v1/evaluations/{id}/rows": {"get": _get(
+            "listEvaluationRows", "improvement", "The executions of an evaluation, the lowest score first.",
+            ref("EvaluationRows"),
+            [*id, _in_query("only", {"enum": ["program_errors", "metric_errors"]}, "Only rows with these."), *pages],
+            errors=(404, 422),
+        )},
+        "/v1/evaluations/{id}/comparison": {"get": _get(
+            "compareEvaluations", "improvement",
+            "An evaluation beside an earlier one on the same dataset. `sentence` says whether the difference is more "
+            "than noise; rows that got worse come first.",
+            ref("EvaluationComparison"),
+            [*id, _in_query("with", _UUID, "The id of the earlier evaluation. It is required."), *pages],
+            errors=(404, 422),
+        )},
+        "/v1/optimizations": {"get": _get(
+            "listOptimizations", "improvement", "Optimisations, the newest first.", ref("Optimizations"),
+            [of_program, *pages], errors=(422,),
+        )},
+        "/v1/optimizations/{id}": {"get": _get(
+            "getOptimization", "improvement", "An optimisation with the versions that it has tried.",
+            ref("Optimization"), id, errors=(404,),
+        )},
+    }  # fmt: skip
+
+
+def _steering(id: str, about: str, parameters: Sequence[Json], body: Json, responses: Mapping[int, Json]) -> Json:
+    """An action on a program with options in its body."""
+    errors = (400, 404, 408, 409, 413, 415, 422)
+    content = {"required": True, "content": {"application/json": {"schema": body}}}
+    return {**_act(id, "programs", about, parameters, responses, errors), "requestBody": content}
 
 
 def _submitting(id: str, about: str, body: Json, execution: Json, *, parameters: Sequence[Json]) -> Json:

@@ -93,7 +93,104 @@ _FAULT = object_of(
 _ROW_FAULT = object_of({"path": _TEXT, "expected": _TEXT, "got": _TEXT, "constraint": nullable(_TEXT)})
 
 
+_GUARD: Mapping[str, Json] = {
+    "max_error_rate": nullable({"type": "number", "minimum": 0, "maximum": 1}), "min_score": nullable(_NUMBER),
+    "max_cost_ratio": nullable({"type": "number", "minimum": 0}), "min_executions": {"type": "integer", "minimum": 1},
+}  # fmt: skip
+_EVALUATION: Mapping[str, Json] = {
+    "id": _UUID, "program": _TEXT, "version": _TEXT, "metric": _TEXT, "dataset": nullable(_TEXT),
+    "dataset_version": nullable(_TEXT), "executions": _INTEGER, "begun_at": _TIME,
+}  # fmt: skip
+_DATASET = nullable(object_of({"name": nullable(_TEXT), "version": nullable(_TEXT)}))
+_OPTIMIZATION: Mapping[str, Json] = {
+    "id": _UUID, "program": _TEXT, "status": _STATUS, "optimizer": nullable(_TEXT), "metric": nullable(_TEXT),
+    "from_version": nullable(_TEXT), "trainset": _DATASET, "valset": _DATASET, "begun_at": _TIME,
+    "finished_at": nullable(_TIME), "version": nullable(_TEXT), "score": nullable(_NUMBER), "ended": nullable(_TEXT),
+}  # fmt: skip
+_IMPROVEMENT: Mapping[str, Json] = {
+    "Version": object_of({
+        "version": _TEXT, "deployed_at": _TIME, "current": _BOOLEAN, "aliases": {"type": "array", "items": _TEXT},
+        "note": nullable(_TEXT), "rollout_percent": nullable(_NUMBER),
+    }),
+    "Versions": object_of({"versions": {"type": "array", "items": ref("Version")}, "next_cursor": nullable(_TEXT)}),
+    "VersionDiff": object_of({
+        "before": _TEXT, "after": _TEXT,
+        "differences": {"type": "array", "items": object_of({
+            "part": _TEXT, "before": {}, "after": {}, "breaks": nullable(_TEXT),
+        })},
+    }),
+    "Promotion": object_of({"version": {**_TEXT, "description": "A version or an alias."}}),
+    "Promoted": object_of({"name": _TEXT, "version": _TEXT}),
+    "Alias": object_of({"alias": _TEXT, "version": {**_TEXT, "description": "A version or an alias."}}),
+    "Guard": object_of(_GUARD, required=()),
+    "RolloutBegin": object_of(
+        {
+            "version": {**_TEXT, "description": "A version or an alias."},
+            "percent": {"type": "number", "exclusiveMinimum": 0, "maximum": 100,
+                        "description": "The share of new submits; 10 if left out."},
+            "guard": {**ref("Guard"), "description": "What ends the rollout by itself."},
+        },
+        required=("version",),
+    ),
+    "Rollout": object_of({
+        "id": _UUID, "program": _TEXT, "version": _TEXT, "percent": _NUMBER, "guard": ref("Guard"), "begun_at": _TIME,
+        "ended_at": nullable(_TIME), "reason": nullable(_TEXT), "tripped": nullable(_TEXT),
+    }),
+    "ProgramChange": object_of({
+        "kind": {"enum": ["promoted", "alias_set", "rollout_begun", "rollout_ended", "paused", "resumed"]},
+        "version": nullable(_TEXT), "about": nullable(_TEXT), "by": nullable(_TEXT), "at": _TIME,
+    }),
+    "Evaluations": object_of({
+        "evaluations": {"type": "array", "items": object_of(_EVALUATION)}, "next_cursor": nullable(_UUID)
+    }),
+    "Evaluation": object_of({
+        **_EVALUATION, "progress": ref("Progress"),
+        "figures": object_of({
+            "score": nullable(_NUMBER), "scored": _INTEGER, "failed": _INTEGER, "unscored": _INTEGER,
+            "unpaid": _INTEGER, "total": _INTEGER, "is_complete": _BOOLEAN,
+        }),
+    }),
+    "EvaluationRows": object_of({
+        "rows": {"type": "array", "items": object_of({
+            "row": _INTEGER, "repeat": _INTEGER, "execution_id": _UUID, "status": _STATUS, "score": nullable(_NUMBER),
+            "inputs": _ANY_OBJECT, "outputs": nullable(_ANY_OBJECT), "labels": _ANY_OBJECT,
+            "feedback": nullable(_TEXT), "error": nullable(ref("Failure")), "metric_error": nullable(_ANY_OBJECT),
+        })},
+        "next_cursor": nullable(_TEXT),
+    }),
+    "EvaluationComparison": object_of({
+        "before": object_of(_EVALUATION), "after": object_of(_EVALUATION),
+        "verdict": {"enum": ["better", "worse", "noise", "unknown"]}, "sentence": _TEXT, "left_out": _INTEGER,
+        "difference": nullable(object_of({
+            "mean": _NUMBER, "low": _NUMBER, "high": _NUMBER, "better": _INTEGER, "worse": _INTEGER, "same": _INTEGER,
+            "p_value": _NUMBER,
+        })),
+        "rows": {"type": "array", "items": object_of({
+            "row": _INTEGER, "score_before": _NUMBER, "score_after": _NUMBER, "execution_before": _UUID,
+            "execution_after": _UUID,
+            "fields": {"type": "object", "additionalProperties": object_of({"before": {}, "after": {}})},
+        })},
+        "next_cursor": nullable(_TEXT),
+    }),
+    "Optimizations": object_of({
+        "optimizations": {"type": "array", "items": object_of(_OPTIMIZATION)}, "next_cursor": nullable(_UUID)
+    }),
+    "Optimization": object_of({
+        **_OPTIMIZATION,
+        "candidates": {"type": "array", "items": object_of({
+            "version": _TEXT, "score": nullable(_NUMBER), "executions": _INTEGER, "failed": _INTEGER,
+            "cost_usd": nullable(_NUMBER), "parents": {"type": "array", "items": _TEXT},
+        })},
+        "progress": object_of({
+            "candidates": _INTEGER, "executions": _INTEGER, "finished": _INTEGER, "failed": _INTEGER,
+            "cost_usd": nullable(_NUMBER),
+        }),
+    }),
+}  # fmt: skip
+
+
 SCHEMAS: Mapping[str, Json] = {
+    **_IMPROVEMENT,
     "Problem": object_of(
         {
             "type": _TEXT, "title": _TEXT, "status": _INTEGER, "code": _TEXT, "detail": _TEXT, "retryable": _BOOLEAN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,8 @@ from dspex.serve.api.problem_details import HttpRefusal
 from dspex.store.lifecycle.status import Status
 
 __all__ = ["PAGE_DEFAULT", "PAGE_MOST", "Filters", "SubmitBody", "accepted_types", "body_within", "chunks_within",
-           "filters_of", "media_type", "preferred_wait", "read_json", "read_submit"]  # fmt: skip
+           "filters_of", "media_type", "page_size", "plain_text", "preferred_wait", "read_id", "read_json",
+           "read_query", "read_submit"]  # fmt: skip
 
 #: The most executions of one page.
 PAGE_MOST = 500
@@ -160,6 +161,23 @@ def filters_of(query: QueryParams, *, extra: Collection[str] = ()) -> Filters:
     return Filters(**found)
 
 
+def read_query(query: QueryParams, readers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """The values of a query string by name, as ``readers`` read them. Raises ValidationError with all faults."""
+    found: dict[str, Any] = {}
+    faults = []
+    for name, value in query.multi_items():
+        try:
+            if name not in readers:
+                faults.append(FieldError(name[:60], f"only {', '.join(readers)}", "unknown"))
+            elif value:
+                found[name] = readers[name](value)
+        except ValueError as error:
+            faults.append(FieldError(name, str(error), value[:60]))
+    if faults:
+        raise ValidationError.of("query", faults)
+    return found
+
+
 def _status(text: str) -> Status:
     try:
         return Status(text)
@@ -167,7 +185,8 @@ def _status(text: str) -> Status:
         raise ValueError(f"one of {', '.join(Status)}") from None
 
 
-def _id(text: str) -> UUID:
+def read_id(text: str) -> UUID:
+    """An id. Raises ValueError."""
     try:
         return UUID(text)
     except ValueError:
@@ -181,7 +200,8 @@ def _cursor(text: str) -> UUID:
         raise ValueError("the cursor of an earlier response") from None
 
 
-def _limit(text: str) -> int:
+def page_size(text: str) -> int:
+    """The size of a page. Raises ValueError."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_MOST):
         raise ValueError(f"an integer from 1 to {PAGE_MOST}")
     return int(text)
@@ -198,16 +218,17 @@ def _time(text: object) -> datetime:
         raise ValueError("a time of the years 1 to 9999") from None
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
+    """Text that Postgres can store. Raises ValueError."""
     if "\0" in text:
         raise ValueError("text without U+0000")
     return text
 
 
 _READERS: Mapping[str, tuple[str, Any]] = {
-    "program": ("program", _plain), "status": ("status", _status), "error": ("error", _plain),
-    "batch": ("batch", _id), "since": ("since", _time), "tenant": ("tenant", _plain),
-    "cursor": ("before", _cursor), "limit": ("limit", _limit),
+    "program": ("program", plain_text), "status": ("status", _status), "error": ("error", plain_text),
+    "batch": ("batch", read_id), "since": ("since", _time), "tenant": ("tenant", plain_text),
+    "cursor": ("before", _cursor), "limit": ("limit", page_size),
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from dspex.serve.console.waterfall import waterfall
 from dspex.serve.gateway import Gateway
 from dspex.store.lifecycle.status import Status
 
-__all__ = ["ROUTES", "rows_of"]
+__all__ = ["ROUTES", "calls_of", "rows_of"]
 
 #: Failures whose cause the operator can do something about, and what.
 HINTS: Mapping[str, str] = {
@@ -74,7 +74,7 @@ async def execution_page(request: Request) -> Response:
     trail = await execution.audit_trail
     bars, left_out = waterfall(trail, datetime.now(UTC), is_final=execution.status.is_final)
     verdict = await gateway.in_thread(trail.verify)
-    calls, no_calls = await _calls(gateway, execution)
+    calls, no_calls = await calls_of(gateway, execution)
     paused = (await gateway.client.paused()).get(execution.program) if execution.status is Status.QUEUED else None
     return page(
         request, "execution.html", principal, title=f"{execution.program} {execution.status}", execution=execution,
@@ -147,7 +147,7 @@ def _searched(query: QueryParams, words: str, programs: list[str]) -> QueryParam
     return QueryParams(pairs)
 
 
-async def _calls(gateway: Gateway, execution: AsyncExecution) -> tuple[list[Any], str]:
+async def calls_of(gateway: Gateway, execution: AsyncExecution) -> tuple[list[Any], str]:
     """The model calls of an execution without sealed answers; else why they cannot be shown."""
     try:
         return await gateway.call(gateway.session.model_calls, execution.id, sealing=Sealing()), ""

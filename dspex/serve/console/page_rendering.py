@@ -24,7 +24,8 @@ POLICY = (
 #: The pages of the navigation: path, name, and whether only a principal who sees everything has it.
 PAGES = (
     ("/", "Executions", False), ("/failed", "Failed", False), ("/programs", "Programs", False),
-    ("/batches", "Batches", True), ("/schedules", "Schedules", True), ("/workers", "Workers", True),
+    ("/evaluations", "Evaluations", False), ("/optimizations", "Optimisations", False), ("/batches", "Batches", True),
+    ("/schedules", "Schedules", True), ("/workers", "Workers", True),
     ("/health", "Health", True), ("/webhooks", "Webhooks", True), ("/alerts", "Alerts", True), ("/docs", "API", False),
 )  # fmt: skip
 

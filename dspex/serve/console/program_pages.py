@@ -21,11 +21,14 @@ from dspex.serve.console.input_form import controls, inputs_of_form
 from dspex.serve.console.page_access import act, go_to, open_page
 from dspex.serve.console.page_rendering import page
 from dspex.serve.gateway import Gateway, gateway_of
+from dspex.serve.improvement.program_history import versions_of
 
 __all__ = ["ROUTES"]
 
 #: How many of a program's latest executions its page lists.
 LATEST = 10
+#: How many of its latest versions.
+VERSIONS = 8
 PART_BYTES = 64 * 1024
 #: The media types of uploads by how their files' names end; others are JSON lines.
 KINDS = {"csv": "text/csv", "parquet": PARQUET}
@@ -110,10 +113,13 @@ async def _page(
     program = await gateway.client.program(name)
     summary = next(each for each in await gateway.client.programs(internal=True) if each.name == name)
     latest, _ = await gateway.executions(principal, Filters(program=name, limit=LATEST))
+    versions, _ = await versions_of(gateway, principal, name, limit=VERSIONS)
+    rollouts = await gateway.client.rollouts(name)
     return page(
         request, "program.html", principal, title=name, status=200 if error is None else 422, program=program,
         summary=summary, controls=controls(program.signature, given, error), error=error,
-        rows=await rows_of(gateway, latest),
+        rows=await rows_of(gateway, latest), versions=versions,
+        under_way=next((each for each in rollouts if each.ended_at is None), None),
     )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ __all__ = ["FILTERS", "ago", "brief", "milliseconds", "pretty"]
 
 #: How many characters of a value a page shows before it is folded.
 PREVIEW = 110
+#: How many characters a page with many long values shows of each.
+CUT = 6000
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 
 
@@ -67,6 +69,24 @@ def first_value(values: dict[str, Any]) -> str:
     return brief(next(iter(values.values()), ""))
 
 
+def score(value: float | None) -> str:
+    """A score with three digits; a dash without one."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    """A difference of scores, with its sign."""
+    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", "−")
+
+
+def cut(value: Any, most: int = CUT) -> Any:
+    """A value as it is; the beginning of its text if that is long."""
+    text = pretty(value)
+    if len(text) <= most:
+        return value
+    return f"{text[:most]}…\n({len(text):,} characters)"
+
+
 def short(id: object) -> str:
     """The end of an id, where ids of one moment differ."""
     return f"…{str(id)[-8:]}"
@@ -90,5 +110,5 @@ def with_code(text: str) -> Markup:
 FILTERS = {
     "ago": ago, "moment": moment, "milliseconds": milliseconds, "seconds": seconds, "brief": brief, "pretty": pretty,
     "first_value": first_value, "short": short, "dollars": dollars, "mebibytes": mebibytes,
-    "with_code": with_code,
+    "with_code": with_code, "score": score, "signed": signed, "cut": cut,
 }  # fmt: skip

@@ -11,7 +11,25 @@ from sqlalchemy import Connection, text
 
 from dspex.store.lifecycle.selection import CAUSE
 
-__all__ = ["EvaluationSummary", "ScoreFigures", "figures", "find", "listing", "places"]
+__all__ = [
+    "LISTING",
+    "UNPAID",
+    "BarCount",
+    "EvaluationSummary",
+    "RankedRow",
+    "ScoreFigures",
+    "distribution",
+    "figures",
+    "find",
+    "listing",
+    "lowest",
+    "of_rows",
+    "places",
+    "scores_by_row",
+]
+
+#: The cause of executions that were not run because the budget of their evaluation was spent.
+UNPAID = "evaluation_budget_spent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,44 +55,102 @@ class ScoreFigures:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSummary:
-    """An evaluation in a list: the id of its batch, and the purpose of its first execution."""
+    """An evaluation in a list: the id of its batch, the purpose of its first execution, and the dataset if it is
+    stored."""
 
     id: UUID
     program: str
     version: str
     purpose: Mapping[str, Any]
     size: int
+    dataset: str | None = None
+    dataset_version: str | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class RankedRow:
+    """An execution of an evaluation at its place in the order of :func:`lowest`."""
+
+    id: UUID
+    rank: float
+    batch_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class BarCount:
+    """How many scores are in a part of the range from ``low`` to ``high``; parts are counted from 0."""
+
+    bar: int
+    low: float
+    high: float
+    count: int
+
+
+_SCORED = f"""
+SELECT id, batch_index, status, purpose, status = 'failed' AND coalesce({CAUSE}, '') = :unpaid AS unpaid,
+    CASE WHEN status = 'completed' THEN (metrics ->> 'score')::float8
+        WHEN status = 'failed' AND coalesce({CAUSE}, '') <> :unpaid THEN 0.0 END AS score
+FROM dspex.executions WHERE batch_id = :batch_id
+"""  # noqa: S608
 
 _FIGURES = text(f"""
 SELECT avg(score) AS score, count(*) FILTER (WHERE status = 'completed' AND score IS NOT NULL)::int AS scored,
     count(*) FILTER (WHERE status = 'failed' AND NOT unpaid)::int AS failed,
     count(*) FILTER (WHERE status = 'completed' AND score IS NULL)::int AS unscored,
     count(*) FILTER (WHERE unpaid)::int AS unpaid, count(*)::int AS total
-FROM (
-    SELECT status, status = 'failed' AND coalesce({CAUSE}, '') = :unpaid AS unpaid,
-        CASE WHEN status = 'completed' THEN (metrics ->> 'score')::float8
-            WHEN status = 'failed' AND coalesce({CAUSE}, '') <> :unpaid THEN 0.0 END AS score
-    FROM dspex.executions WHERE batch_id = :batch_id) each
+FROM ({_SCORED}) each
 """)  # noqa: S608
 
-# From one batch to the one before it, as in batches.py; the first execution has the purpose of all.
-_LISTING = text("""
-WITH RECURSIVE found AS (
-    (SELECT batch_id FROM dspex.executions WHERE batch_id IS NOT NULL ORDER BY batch_id DESC LIMIT 1)
-    UNION ALL
-    SELECT earlier.batch_id FROM found f CROSS JOIN LATERAL (
-        SELECT e.batch_id FROM dspex.executions e WHERE e.batch_id < f.batch_id ORDER BY e.batch_id DESC LIMIT 1
-    ) earlier
-)
-SELECT f.batch_id AS id, e.program, e.version, e.purpose, last.batch_index + 1 AS size
-FROM found f CROSS JOIN LATERAL (
-    SELECT program, version, purpose FROM dspex.executions
-    WHERE batch_id = f.batch_id ORDER BY batch_index LIMIT 1) e
+# Metrics that gave no score come first, then the lowest scores; executions that have not ended, or were not run, last.
+_RANKED = f"""
+SELECT id, batch_index, status, unpaid, score, CASE WHEN status = 'completed' THEN coalesce(score, '-infinity')
+    ELSE coalesce(score, 'infinity') END AS rank FROM ({_SCORED}) each
+"""  # noqa: S608
+
+_LOWEST = text(f"""
+SELECT id, rank, batch_index FROM ({_RANKED}) ranked
+WHERE (CAST(:rank AS float8) IS NULL OR (rank, batch_index) > (:rank, :batch_index))
+  AND CASE :only WHEN 'program_errors' THEN status = 'failed' AND NOT unpaid
+      WHEN 'metric_errors' THEN status = 'completed' AND score IS NULL ELSE true END
+ORDER BY rank, batch_index LIMIT :most
+""")  # noqa: S608
+
+# A range from 0 to 1 shows most metrics as they are meant; scores outside of it widen it.
+_DISTRIBUTION = text(f"""
+WITH scores AS MATERIALIZED (SELECT score FROM ({_SCORED}) each WHERE score IS NOT NULL),
+ends AS (SELECT least(min(score), 0) AS low, greatest(max(score), 1) AS high FROM scores)
+SELECT least(floor((score - low) / (high - low) * :bars), :bars - 1)::int AS bar, low, high, count(*)::int AS count
+FROM scores, ends GROUP BY bar, low, high ORDER BY bar
+""")  # noqa: S608
+
+_BY_ROW = text(f"""
+SELECT coalesce((purpose ->> 'row')::bigint, 0) AS row, avg(score) AS score FROM ({_SCORED}) each
+GROUP BY 1 ORDER BY 1
+""")  # noqa: S608
+
+_OF_ROWS = text("""
+SELECT coalesce((purpose ->> 'row')::bigint, 0) AS row, id FROM dspex.executions
+WHERE batch_id = :batch_id AND coalesce((purpose ->> 'row')::bigint, 0) = ANY(:rows) ORDER BY batch_index
+""")
+
+# The first execution of an evaluation has the purpose of all; the index on these has nothing else. The size is found in
+# the index on the rows of batches.
+LISTING = text("""
+SELECT e.batch_id AS id, e.program, e.version, e.purpose, last.batch_index + 1 AS size, d.name AS dataset,
+    d.version AS dataset_version
+FROM (
+    SELECT batch_id, program, version, purpose FROM dspex.executions
+    WHERE batch_index = 0 AND purpose ->> 'metric' IS NOT NULL AND batch_id IS NOT NULL
+      AND (CAST(:before AS uuid) IS NULL OR batch_id < :before)
+      AND (CAST(:program AS text) IS NULL OR program = :program)
+      AND (CAST(:programs AS text[]) IS NULL OR program = ANY(CAST(:programs AS text[])))
+      AND (CAST(:dataset AS text) IS NULL OR purpose ->> 'dataset' = :dataset)
+    ORDER BY batch_id DESC LIMIT :most) e
 CROSS JOIN LATERAL (
-    SELECT batch_index FROM dspex.executions WHERE batch_id = f.batch_id ORDER BY batch_index DESC LIMIT 1) last
-WHERE e.purpose ->> 'metric' IS NOT NULL
-  AND (CAST(:program AS text) IS NULL OR e.program = :program) LIMIT :most
+    SELECT batch_index FROM dspex.executions
+    WHERE batch_id = e.batch_id ORDER BY batch_index DESC LIMIT 1) last
+LEFT JOIN dspex.datasets d ON d.id = CAST(e.purpose ->> 'dataset' AS uuid)
+ORDER BY e.batch_id DESC
 """)
 
 _PLACES = text("""
@@ -84,15 +160,45 @@ WHERE batch_id = :batch_id AND purpose ->> 'repeat' IS NULL ORDER BY batch_index
 
 _ONE = text("""
 SELECT e.batch_id AS id, e.program, e.version, e.purpose,
-    (SELECT max(batch_index) + 1 FROM dspex.executions WHERE batch_id = :id) AS size
-FROM dspex.executions e WHERE e.batch_id = :id AND e.purpose IS NOT NULL ORDER BY e.batch_index LIMIT 1
+    (SELECT max(batch_index) + 1 FROM dspex.executions WHERE batch_id = :id) AS size, d.name AS dataset,
+    d.version AS dataset_version
+FROM dspex.executions e LEFT JOIN dspex.datasets d ON d.id = CAST(e.purpose ->> 'dataset' AS uuid)
+WHERE e.batch_id = :id AND e.purpose IS NOT NULL ORDER BY e.batch_index LIMIT 1
 """)
 
 
-def figures(connection: Connection, batch_id: UUID, *, unpaid: str = "evaluation_budget_spent") -> ScoreFigures:
+def figures(connection: Connection, batch_id: UUID) -> ScoreFigures:
     """The score of an evaluation so far."""
-    row = connection.execute(_FIGURES, {"batch_id": batch_id, "unpaid": unpaid}).one()
+    row = connection.execute(_FIGURES, {"batch_id": batch_id, "unpaid": UNPAID}).one()
     return ScoreFigures(*row)
+
+
+def distribution(connection: Connection, batch_id: UUID, *, bars: int) -> list[BarCount]:
+    """How many scores of an evaluation are in each part of their range; parts without a score are left out."""
+    rows = connection.execute(_DISTRIBUTION, {"batch_id": batch_id, "unpaid": UNPAID, "bars": bars})
+    return [BarCount(*row) for row in rows]
+
+
+def lowest(
+    connection: Connection, batch_id: UUID, *, after: tuple[float, int] | None, only: str | None, most: int
+) -> list[RankedRow]:
+    """Executions of an evaluation, the lowest score first. ``after`` is the place of the last one of the page before;
+    ``only`` is ``"program_errors"`` or ``"metric_errors"``."""
+    rank, batch_index = after or (None, None)
+    given = {"batch_id": batch_id, "unpaid": UNPAID, "rank": rank, "batch_index": batch_index, "only": only,
+             "most": most}  # fmt: skip
+    return [RankedRow(*row) for row in connection.execute(_LOWEST, given)]
+
+
+def scores_by_row(connection: Connection, batch_id: UUID) -> dict[int, float | None]:
+    """The mean score of each row of the dataset; None without any."""
+    rows = connection.execute(_BY_ROW, {"batch_id": batch_id, "unpaid": UNPAID}).all()
+    return {each.row: each.score for each in rows}
+
+
+def of_rows(connection: Connection, batch_id: UUID, rows: Sequence[int]) -> list[tuple[int, UUID]]:
+    """The executions of these rows of the dataset, as rows and ids, the first repeat of each row first."""
+    return [(row, id) for row, id in connection.execute(_OF_ROWS, {"batch_id": batch_id, "rows": list(rows)})]
 
 
 def find(connection: Connection, id: UUID) -> EvaluationSummary | None:
@@ -106,7 +212,18 @@ def places(connection: Connection, batch_id: UUID) -> list[int]:
     return list(connection.scalars(_PLACES, {"batch_id": batch_id}))
 
 
-def listing(connection: Connection, *, program: str | None, most: int) -> Sequence[EvaluationSummary]:
-    """Evaluations, the newest first."""
-    rows = connection.execute(_LISTING, {"program": program, "most": most}).mappings()
-    return [EvaluationSummary(**row) for row in rows]
+def listing(
+    connection: Connection,
+    *,
+    program: str | None = None,
+    programs: Sequence[str] | None = None,
+    dataset: UUID | None = None,
+    before: UUID | None = None,
+    most: int,
+) -> Sequence[EvaluationSummary]:
+    """Evaluations, the newest first: of a program, of any of ``programs``, on a dataset, begun ``before`` another."""
+    given = {
+        "program": program, "programs": None if programs is None else list(programs), "before": before, "most": most,
+        "dataset": None if dataset is None else str(dataset),
+    }  # fmt: skip
+    return [EvaluationSummary(**row) for row in connection.execute(LISTING, given).mappings()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["CandidateUse", "candidates", "count_others", "unfinished"]
+__all__ = ["CANDIDATES", "LISTING", "CandidateUse", "candidates", "count_others", "listing", "unfinished"]
 
 #: Executions that are cancelled by one statement.
 CANCEL_ROWS = 1000
@@ -25,12 +25,22 @@ class CandidateUse:
     cost_usd: float | None
 
 
-# The index on the program and the id finds them.
-_CANDIDATES = text("""
+# The index on the job and the id finds them.
+CANDIDATES = text("""
 SELECT version, count(*)::int AS executions, count(finished_at)::int AS finished,
     count(*) FILTER (WHERE status = 'failed')::int AS failed, sum(cost_usd)::float8 AS cost_usd
 FROM dspex.executions WHERE program = :program AND id > :since AND purpose ->> 'job' = :job
 GROUP BY version ORDER BY min(id::text)
+""")
+
+# The jobs of a program are executions of a program of their own, so that its latest ones are the latest jobs.
+LISTING = text("""
+SELECT j.id FROM dspex.programs p CROSS JOIN LATERAL (
+    SELECT id FROM dspex.executions
+    WHERE program = p.name AND (CAST(:before AS uuid) IS NULL OR id < :before) ORDER BY id DESC LIMIT :most) j
+WHERE p.name LIKE '%.optimizer' AND (CAST(:program AS text) IS NULL OR p.name = :program || '.optimizer')
+  AND (CAST(:programs AS text[]) IS NULL OR left(p.name, -10) = ANY(CAST(:programs AS text[])))
+ORDER BY j.id DESC LIMIT :most
 """)
 
 _UNFINISHED = text("""
@@ -49,8 +59,23 @@ WHERE program = :program AND id > :since AND id < :before AND purpose ->> 'job' 
 
 def candidates(connection: Connection, *, program: str, job: str, since: UUID) -> list[CandidateUse]:
     """The versions that a job has tried, in the order of their first execution."""
-    rows = connection.execute(_CANDIDATES, {"program": program, "job": job, "since": since})
+    rows = connection.execute(CANDIDATES, {"program": program, "job": job, "since": since})
     return [CandidateUse(*row) for row in rows]
+
+
+def listing(
+    connection: Connection,
+    *,
+    program: str | None = None,
+    programs: Sequence[str] | None = None,
+    before: UUID | None = None,
+    most: int,
+) -> list[UUID]:
+    """The ids of jobs, the newest first: of a program, of any of ``programs``, begun ``before`` another."""
+    given = {
+        "program": program, "programs": None if programs is None else list(programs), "before": before, "most": most,
+    }  # fmt: skip
+    return list(connection.scalars(LISTING, given))
 
 
 def unfinished(connection: Connection, *, program: str, job: str, since: UUID) -> list[UUID]:

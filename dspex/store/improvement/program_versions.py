@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-__all__ = ["Version", "aliased", "aliases", "listing", "set_alias"]
+__all__ = ["LISTING", "Version", "aliased", "aliases", "listing", "set_alias"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,24 @@ class Version:
     rollout_percent: float | None = None
 
 
-_LISTING = text("""
+LISTING = text("""
 SELECT v.version, v.created_at AS deployed_at, v.version = p.version AS current,
     ARRAY(SELECT alias FROM dspex.program_aliases a WHERE a.program = v.name AND a.version = v.version ORDER BY alias)
         AS aliases,
     v.note, r.percent AS rollout_percent
 FROM dspex.program_versions v JOIN dspex.programs p ON p.name = v.name
 LEFT JOIN dspex.rollouts r ON r.id = p.rollout_id AND r.version = v.version
-WHERE v.name = :name ORDER BY v.created_at DESC, v.version
+WHERE v.name = :name AND (CAST(:after AS text) IS NULL OR (v.created_at, v.version) < (
+    SELECT created_at, version FROM dspex.program_versions WHERE name = :name AND version = :after))
+ORDER BY v.created_at DESC, v.version DESC LIMIT :most
 """)
 
 _SET_ALIAS = text("""
+WITH noted AS (
+    INSERT INTO dspex.program_changes (program, kind, version, about, by)
+    SELECT name, 'alias_set', version, :alias, :by FROM dspex.program_versions
+    WHERE name = :name AND version = :version
+)
 INSERT INTO dspex.program_aliases (program, alias, version)
 SELECT name, :alias, version FROM dspex.program_versions WHERE name = :name AND version = :version
 ON CONFLICT (program, alias) DO UPDATE SET version = excluded.version, set_at = clock_timestamp()
@@ -44,9 +51,10 @@ RETURNING version
 """)
 
 
-def listing(connection: Connection, name: str) -> list[Version]:
-    """The versions of a program, the newest first; none when there is no such program."""
-    rows = connection.execute(_LISTING, {"name": name}).mappings()
+def listing(connection: Connection, name: str, *, after: str | None = None, most: int | None = None) -> list[Version]:
+    """The versions of a program, the newest first; none when there is no such program. ``after`` is the last version of
+    the page before."""
+    rows = connection.execute(LISTING, {"name": name, "after": after, "most": most}).mappings()
     return [Version(**{**row, "aliases": tuple(row["aliases"])}) for row in rows]
 
 
@@ -65,6 +73,7 @@ def aliases(connection: Connection, name: str) -> list[str]:
     return list(connection.scalars(query, {"name": name}))
 
 
-def set_alias(connection: Connection, name: str, alias: str, version: str) -> bool:
+def set_alias(connection: Connection, name: str, alias: str, version: str, *, by: str | None = None) -> bool:
     """Let an alias stand for a version. False when there is no such version."""
-    return connection.scalar(_SET_ALIAS, {"name": name, "alias": alias, "version": version}) is not None
+    given = {"name": name, "alias": alias, "version": version, "by": by}
+    return connection.scalar(_SET_ALIAS, given) is not None

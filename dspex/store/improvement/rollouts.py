@@ -83,6 +83,9 @@ WITH ended AS (
 ), routed AS (
     UPDATE dspex.programs SET rollout_id = :id, rollout_version = :version
     WHERE name = :program AND version <> :version RETURNING name
+), noted AS (
+    INSERT INTO dspex.program_changes (program, kind, version, about, by)
+    SELECT name, 'rollout_begun', :version, CAST(:percent AS text) || ' % of submits', :by FROM routed
 )
 INSERT INTO dspex.rollouts (id, program, version, percent, guard)
 SELECT :id, name, :version, :percent, CAST(:guard AS json) FROM routed RETURNING {_COLUMNS}
@@ -94,6 +97,9 @@ WITH routed AS (
     FOR UPDATE
 ), cleared AS (
     UPDATE dspex.programs p SET rollout_id = NULL, rollout_version = NULL FROM routed r WHERE p.name = r.name
+), noted AS (
+    INSERT INTO dspex.program_changes (program, kind, version, about, by)
+    SELECT r.name, 'rollout_ended', o.version, :reason, :by FROM routed r JOIN dspex.rollouts o ON o.id = r.rollout_id
 )
 UPDATE dspex.rollouts o SET ended_at = clock_timestamp(), reason = :reason, tripped = :tripped
 FROM routed r WHERE o.id = r.rollout_id RETURNING {_OF_ROLLOUT}
@@ -131,19 +137,21 @@ WHERE tripped IS NOT NULL AND ended_at > clock_timestamp() - make_interval(secs 
 
 
 def begin(
-    connection: Connection, *, id: UUID, program: str, version: str, percent: float, guard: Guard
+    connection: Connection, *, id: UUID, program: str, version: str, percent: float, guard: Guard, by: str | None = None
 ) -> Rollout | None:
     """Begin a rollout; one under way ends. None when there is no such program, or this is its current version."""
-    given = {"id": id, "program": program, "version": version, "percent": percent, "guard": json.dumps(guard.content)}
+    given = {"id": id, "program": program, "version": version, "percent": percent, "guard": json.dumps(guard.content),
+             "by": by}  # fmt: skip
     row = connection.execute(_BEGIN, given).mappings().one_or_none()
     return None if row is None else Rollout.of(dict(row))
 
 
 def end(
-    connection: Connection, program: str, *, reason: str, id: UUID | None = None, tripped: str | None = None
-) -> Rollout | None:
+    connection: Connection, program: str, *, reason: str, id: UUID | None = None, tripped: str | None = None,
+    by: str | None = None,
+) -> Rollout | None:  # fmt: skip
     """End the rollout of a program, if it is ``id`` in case that is given. None when there is none."""
-    given = {"program": program, "id": id, "reason": reason, "tripped": tripped}
+    given = {"program": program, "id": id, "reason": reason, "tripped": tripped, "by": by}
     row = connection.execute(_END, given).mappings().one_or_none()
     return None if row is None else Rollout.of(dict(row))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -25,7 +26,10 @@ from tests.performance.bench.workloads.noop import program, settle_rate, warm_up
 AT_ONCE = 50_000
 #: Pages of the console, and how often each is asked for.
 PAGES = ("/", "/?program=noop", "/?status=failed", "/?q=rate_limited", "/failed", "/programs", "/programs/noop",
-         "/batches", "/schedules", "/workers", "/health", "/webhooks", "/alerts", "/docs")  # fmt: skip
+         "/programs/noop/versions", "/evaluations", "/evaluations?program=noop", "/optimizations", "/batches",
+         "/schedules", "/workers", "/health", "/webhooks", "/alerts", "/docs")  # fmt: skip
+#: The rows of each of two evaluations.
+EVALUATED = 10_000
 PAGE_LOADS = 20
 #: On the disk, with its indexes, audit entries and model call; and once more for what Postgres writes ahead.
 BYTES_EACH = 2 * 2_600
@@ -43,6 +47,7 @@ def run(context: Context) -> list[Figure]:
             model = client.submit_many("noop", [{"question": "the one that is copied"}])
             settle_rate(client, 500)
             there = 0
+            compared = evaluations(client, context.size(EVALUATED, 500))
             for level in levels:
                 if shutil.disk_usage(context.directory).free < BYTES_EACH * level:
                     context.told(f"{level:,} finished executions do not fit on the disk: left out")
@@ -51,16 +56,26 @@ def run(context: Context) -> list[Figure]:
                 fill(client, model.ids[0], there, level)
                 there = level
                 context.told(f"{level:,} finished executions, made in {time.monotonic() - began:.0f} s")
-                figures += measured(context, client, level)
+                figures += measured(context, client, level, compared)
     return figures
 
 
-def measured(context: Context, client: Client, level: int) -> list[Figure]:
+def evaluations(client: Client, rows: int) -> list[str]:
+    """The pages of two evaluations that are over, and of both compared."""
+    dataset = client.dataset("noop", [{"question": f"? {n}", "answer": "!"} for n in range(rows)], inputs=["question"])
+    before, after = (client.evaluate("noop", dataset, metric="exact") for _ in range(2))
+    before.wait(600)
+    after.wait(600)
+    compare = f"/evaluations/{after.id}/compare"
+    return [f"/evaluations/{after.id}", f"{compare}?with={before.id}", f"{compare}/row?with={before.id}&row=1"]
+
+
+def measured(context: Context, client: Client, level: int, compared: Sequence[str]) -> list[Figure]:
     count = context.size(5_000, 1_500)
     rates = [settle_rate(client, count) for _ in range(context.repeats)]
     waits = [percentile(latencies(client, context.size(200, 100)), 50) for _ in range(context.repeats)]
     system = f"{level:,} finished"
-    slowest = [max(page_times(context, client).values()) for _ in range(context.repeats)]
+    slowest = [max(page_times(context, client, compared).values()) for _ in range(context.repeats)]
     return [
         Figure("no-op executions/s by history", system, "/s", rates, at=level),
         Figure("idle latency p50 by history", system, "ms", waits, at=level),
@@ -68,10 +83,10 @@ def measured(context: Context, client: Client, level: int) -> list[Figure]:
     ]
 
 
-def page_times(context: Context, client: Client) -> dict[str, float]:
+def page_times(context: Context, client: Client, compared: Sequence[str]) -> dict[str, float]:
     """The 95th percentile of the milliseconds that each page takes, asked one after the other."""
     latest = client.list(limit=1)[0]
-    paths = [*PAGES, f"/executions/{latest.id}"]
+    paths = [*PAGES, f"/executions/{latest.id}", *compared]
     with gateway(context, client) as (url, _), httpx.Client(base_url=url, headers={"Accept": "text/html"}) as browser:
         times = {path: [_milliseconds(browser, path) for _ in range(PAGE_LOADS)] for path in paths}
     found = {path: percentile(taken, 95) for path, taken in times.items()}

@@ -1,0 +1,1 @@
+"""Evaluations, optimisations and versions over HTTP and in the console."""
