@@ -7,6 +7,7 @@ The folder DOCS gets one picture of each page, for the documentation.
 from __future__ import annotations
 
 import base64
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from tests.browser import chromium
 from tests.conftest import fresh_backends
+from tests.homes import RUN_DIRECTORY, migrated_servers
 from tests.improvement_data import finished_job
 from tests.processes import WorkerProcess
 from tests.serving import serving
@@ -67,7 +69,7 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/screenshots")
     docs = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as home, EmbeddedServers(Path(home), durable=False) as servers:  # noqa: SIM117
+    with tempfile.TemporaryDirectory() as home, _servers(Path(home)) as servers:  # noqa: SIM117
         with _browser() as browser:
             with fresh_backends(servers) as backends, serving(backends) as served:
                 _take(browser, served.url, folder, {f"empty{path.replace('/', '-')}": path for path in EMPTY})
@@ -206,6 +208,14 @@ def _take(browser: Any, url: str, folder: Path, pages: Mapping[str, str]) -> Non
                 _look_like(browser, width, theme)
                 browser.get(url + path)
                 browser.save_screenshot(str(folder / f"{name}-{width}-{theme}.png"))
+
+
+@contextmanager
+def _servers(folder: Path) -> Iterator[EmbeddedServers]:
+    """Servers whose databases are migrated: without, each page of the part without data is an error."""
+    os.environ.setdefault(RUN_DIRECTORY, str(folder))
+    with migrated_servers(folder / "servers") as servers:
+        yield servers
 
 
 @contextmanager

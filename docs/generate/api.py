@@ -38,7 +38,7 @@ _SECTIONS = {
     "Audit trail": ("AuditTrail", "AuditEvent"),
     "Batches": ("Batch", "AsyncBatch", "Progress", "BatchSummary", "Rejected"),
     "Schedules": ("Schedule",),
-    "Versions": ("Version", "Rollout", "Guard"),
+    "Versions": ("Version", "Rollout", "ProgramChange", "Guard"),
     "Datasets and evaluations": (
         "Dataset", "DatasetRow", "Feedback", "metrics", "Evaluation", "EvaluationRow", "ScoreFigures",
         "ScoreComparison", "RowDifference", "PairedDifference", "Replay", "ReplayedRow", "ReplayFigures",
@@ -69,7 +69,7 @@ _GIVEN = {
     "Approval", "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Bundle", "Dataset",
     "DatasetRow", "Evaluation", "EvaluationRow", "Execution", "Feedback", "ModelCall", "Optimization",
     "OptimizationProgress", "OptimizationResult", "PairedDifference", "ProgramSummary", "Replay", "ReplayFigures",
-    "ReplayedRow", "Result", "Rollout", "RowDifference", "Schedule", "ScoreComparison", "ScoreFigures", "Settings",
+    "ReplayedRow", "Result", "Rollout", "ProgramChange", "RowDifference", "Schedule", "ScoreComparison", "ScoreFigures", "Settings",
     "Signature", "ToolCall", "TriedVersion", "Version",
 }  # fmt: skip
 

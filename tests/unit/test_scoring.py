@@ -65,6 +65,13 @@ def test_a_large_difference_is_more_than_noise_and_a_small_one_is_not() -> None:
     assert paired_difference([0.1 + 0.2 - 0.3]).same == 1
 
 
+def test_the_interval_of_many_pairs_is_that_of_the_normal_distribution() -> None:
+    found = paired_difference([1.0, 0.0, 0.0, -0.5] * 300)
+    assert found.mean == 0.125
+    assert found.low == pytest.approx(0.125 - 1.96 * 0.5449 / 1200**0.5, abs=1e-4)
+    assert found.high == pytest.approx(0.125 + 1.96 * 0.5449 / 1200**0.5, abs=1e-4)
+
+
 def test_the_interval_covers_the_true_difference_about_as_often_as_it_claims() -> None:
     chance = random.Random(4)
     covered = 0

@@ -154,7 +154,8 @@ _SHOWN = (("", "All"), ("worse", "Worse"), ("better", "Better"), ("same", "Same"
 def _address(request: Request, query: Mapping[str, Any]) -> str:
     """The address of this page with another query."""
     given = {name: value for name, value in query.items() if value not in (None, "")}
-    return request.scope["path"] + ("?" + urlencode(given) if given else "")
+    path: str = request.scope["path"]
+    return path + ("?" + urlencode(given) if given else "")
 
 
 def _tabs(counted: Progressed) -> list[tuple[str, str, int]]:
