@@ -68,9 +68,9 @@ _INNER = {
 _GIVEN = {
     "Approval", "AsyncBatch", "AsyncExecution", "AuditTrail", "Batch", "BatchSummary", "Bundle", "Dataset",
     "DatasetRow", "Evaluation", "EvaluationRow", "Execution", "Feedback", "ModelCall", "Optimization",
-    "OptimizationProgress", "OptimizationResult", "PairedDifference", "ProgramSummary", "Replay", "ReplayFigures",
-    "ReplayedRow", "Result", "Rollout", "ProgramChange", "RowDifference", "Schedule", "ScoreComparison", "ScoreFigures", "Settings",
-    "Signature", "ToolCall", "TriedVersion", "Version",
+    "OptimizationProgress", "OptimizationResult", "PairedDifference", "ProgramChange", "ProgramSummary", "Replay",
+    "ReplayFigures", "ReplayedRow", "Result", "Rollout", "RowDifference", "Schedule", "ScoreComparison",
+    "ScoreFigures", "Settings", "Signature", "ToolCall", "TriedVersion", "Version",
 }  # fmt: skip
 
 
