@@ -29,6 +29,8 @@ from tests.serving import serving
 from tests.waiting import wait_for
 
 WIDTHS = (1400, 390)
+#: The part of a long page that is taken.
+TALLEST = 2600
 THEMES = ("light", "dark")
 TRIAGE = dspex.signature(
     'signature triage "Route a support ticket to the team that can answer it": '
@@ -121,7 +123,7 @@ def _filled(client: Client) -> Mapping[str, str]:
 ROUTES = tuple(
     dspex.Program(
         "route", TRIAGE, adapter="scripted", model="openai/gpt-5-mini", timeout=timeout,
-        module_options={"calls": 2, "sleep_ms": 15, "outputs": {**OUTPUTS, "queue": queue}},
+        module_options={"calls": 2, "sleep_ms": 15, "cost_usd": 0.0004, "outputs": {**OUTPUTS, "queue": queue}},
     )
     for queue, timeout in (("other", 30), ("billing", 30), ("bug", 30), ("bug", 60))
 )  # fmt: skip
@@ -133,7 +135,7 @@ def _optimized(client: Client) -> Mapping[str, str]:
     first, second, third, fourth = ROUTES
     for each in ROUTES:
         client.deploy(each, current=False, note=None if each is first else f"gepa from {first.version} on tickets")
-    rows = [{"ticket": TICKETS[n % 3], "queue": LABELS[n % 4], "reply": "Thank you."} for n in range(60)]
+    rows = [{"ticket": TICKETS[n % 3], "queue": LABELS[n % 4]} for n in range(60)]
     client.dataset("tickets", rows, inputs=["ticket"])
     tried = [
         (first.version, 0.25, None), (second.version, 0.5, first.version), (third.version, 0.45, second.version),
@@ -150,7 +152,7 @@ def _improved(client: Client) -> Mapping[str, str]:
     tickets = client.dataset("tickets")
     client.alias("route", "champion", first.version)
     before = client.evaluate("route", tickets, metric="exact", version=first.version).wait(120)
-    after = client.evaluate("route", tickets, metric="f1", version=second.version).wait(120)
+    after = client.evaluate("route", tickets, metric="exact", version=second.version).wait(120)
     refused = client.evaluate("route", tickets[:20], metric="os:getcwd", version=second.version).wait(120)
     client.rollout(
         "route", second.version, percent=10, guard=dspex.Guard(max_error_rate=0.02, min_score=0.8), by="key on-call"
@@ -207,6 +209,8 @@ def _take(browser: Any, url: str, folder: Path, pages: Mapping[str, str]) -> Non
             for theme in THEMES:
                 _look_like(browser, width, theme)
                 browser.get(url + path)
+                whole = browser.execute_script("return document.documentElement.scrollHeight")
+                _look_like(browser, width, theme, height=min(max(whole, 900), TALLEST))
                 browser.save_screenshot(str(folder / f"{name}-{width}-{theme}.png"))
 
 

@@ -25,7 +25,7 @@ VALUE_MOST = 300
 _OWN_STYLE = """
 td { vertical-align: top } td.text { text-align: left; white-space: pre-wrap; max-width: 28rem }
 .worse { color: var(--bad) } .better { color: var(--good) } .verdict { font-size: 1.05rem; color: var(--ink) }
-rect.bar { fill: var(--plain) } rect.second { fill: var(--other) }
+rect.first { fill: var(--plain) } rect.second { fill: var(--other) }
 .line { fill: none; stroke: var(--good); stroke-width: 1.5 }
 """
 

@@ -43,12 +43,12 @@ def histogram_of_counts(
         for bar, number in sorted(count.items()):
             height = number / most * tall
             drawn.append(
-                f'<rect class="{"second" if place else "bar"}" x="{LEFT + bar * wide + place * 6:.1f}" '
+                f'<rect class="{"second" if place else "first"}" x="{LEFT + bar * wide + place * 6:.1f}" '
                 f'y="{HEIGHT - BOTTOM - height:.1f}" width="{width:.1f}" height="{height:.1f}">'
                 f"<title>{shown(low + bar * step)} to {shown(low + (bar + 1) * step)}: {number:,}</title></rect>"
             )
     labels = "".join(
-        f'<text x="{LEFT + bar * wide:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">'
+        f'<text x="{LEFT + bar * wide:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{_anchor(bar)}">'
         f"{shown(low + bar * step)}</text>"
         for bar in range(0, BARS + 1, 5)
     )
@@ -96,6 +96,11 @@ def interval_plot(low: float, mean: float, high: float) -> str:
     )
     about = f"The mean difference {mean:+.3f} with its interval from {low:+.3f} to {high:+.3f}"
     return f'<svg viewBox="0 0 {WIDTH} 60" role="img" aria-label="{about}">{drawn}</svg>'
+
+
+def _anchor(bar: int) -> str:
+    """How the label of a place is aligned: the last one would be cut off."""
+    return "end" if bar == BARS else "middle"
 
 
 def _svg(drawn: str, about: str) -> str:

@@ -94,7 +94,7 @@ async def evaluation_page(request: Request) -> Response:
     return page(
         request, "evaluation.html", principal, title=f"Evaluation of {found.summary.program}", evaluation=found,
         counted=counted, rows=rows, only=only, tabs=_tabs(counted), plot=await _plot(gateway, [found]),
-        others=[each for each in others if each.id != found.id],
+        others=_with_same_metric_first([each for each in others if each.id != found.id], found.metric),
         first_page=_address(request, {"only": only}) if "cursor" in asked else None,
         next_page=after and _address(request, {"only": only, "cursor": place_text(after)}),
     )  # fmt: skip
@@ -164,6 +164,10 @@ def _tabs(counted: Progressed) -> list[tuple[str, str, int]]:
         ("", "All rows", figures.total), ("program_errors", "Program errors", figures.failed),
         ("metric_errors", "Metric errors", figures.unscored),
     ]  # fmt: skip
+
+
+def _with_same_metric_first(others: Sequence[SeenEvaluation], metric: str) -> Sequence[SeenEvaluation]:
+    return sorted(others, key=lambda each: each.metric != metric)
 
 
 async def _plot(gateway: Gateway, sides: Sequence[SeenEvaluation]) -> Markup:
