@@ -15,7 +15,8 @@ import dspex
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.serve.access.access_keys import AccessKeys
-from dspex.settings import Backends
+from dspex.settings import Backends, Settings
+from dspex.settings.security_settings import new_key
 from tests.conftest import fresh_backends
 from tests.improvement_data import METRIC_ERROR, finished_evaluation, finished_job
 from tests.serving import Served, serving
@@ -186,6 +187,21 @@ def test_keys_see_and_do_what_they_may(desk: Desk) -> None:
                 assert http.post("/v1/programs/triage/promote", json={"version": SECOND.version}).status_code == 403
                 assert http.post("/v1/programs/triage/rollouts/end").status_code == 403
     assert desk.client.program("triage").version == FIRST.version
+
+
+def test_secret_values_are_masked(servers: EmbeddedServers) -> None:
+    signature = dspex.signature(":string(secret=true) password -> :string(secret=true) token, :string note")
+    row = {"password": "open sesame", "token": "of the cave", "note": "plain"}
+    key = {"encryption_key": new_key()}
+    with fresh_backends(servers) as backends, serving(backends, **key) as served, Client(
+        Settings.load(database_url=backends.database_url, broker_url=backends.broker_url, **key)
+    ) as client:  # fmt: skip
+        client.deploy(dspex.Program("vault", signature, adapter="scripted"))
+        found = client.evaluate("vault", client.dataset("doors", [row], inputs=["password"]), metric="exact")
+        (shown,) = served.http.get(f"/v1/evaluations/{found.id}/rows").json()["rows"]
+        assert (shown["inputs"], shown["labels"]) == (
+            {"password": "<secret>"}, {"token": "<secret>", "note": "plain"},
+        )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------ the console

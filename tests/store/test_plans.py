@@ -125,14 +125,16 @@ def test_lists_of_evaluations_jobs_and_versions_read_what_they_show(database: Da
     scored = json.dumps({"metric": "exact", "dataset": str(uuid7()), "dataset_version": "0"})
     evaluation, job = new_batch_id(), "the job"
     with database.transaction() as connection:
-        executions.copy(connection, [SUBMISSION(id=uuid7()) for _ in range(3000)])
-        for id, purpose in [(new_batch_id(), None) for _ in range(300)] + [(evaluation, scored)]:
-            rows = [SUBMISSION(id=execution_id(id, n), batch_id=id, batch_index=n, purpose=purpose) for n in range(5)]
-            executions.copy(connection, rows)
-        executions.copy(connection, [SUBMISSION(id=uuid7(), purpose=json.dumps({"job": job})) for _ in range(5)])
-        executions.copy(
-            connection, [SUBMISSION(id=uuid7(), program="qa.optimizer", version=job_program.version) for _ in range(60)]
-        )
+        others = [SUBMISSION(id=uuid7()) for _ in range(3000)]
+        batches_before = [(new_batch_id(), None) for _ in range(300)]
+        rows = [
+            SUBMISSION(id=execution_id(id, n), batch_id=id, batch_index=n, purpose=purpose)
+            for id, purpose in (*batches_before, (evaluation, scored))
+            for n in range(2)
+        ]
+        of_jobs = [SUBMISSION(id=uuid7(), purpose=json.dumps({"job": job})) for _ in range(5)]
+        jobs = [SUBMISSION(id=uuid7(), program="qa.optimizer", version=job_program.version) for _ in range(60)]
+        executions.copy(connection, [*others, *rows, *of_jobs, *jobs])
         connection.execute(text("ANALYZE dspex.executions"))
         given = {"before": None, "program": None, "programs": None, "dataset": None, "most": 20}
         assert read_at_most(connection, *as_psycopg(evaluations.LISTING, given)) <= 20

@@ -23,6 +23,7 @@ from dspex.client.shown.execution_data import shown_values
 from dspex.errors import ExecutionNotFound, FieldError, ValidationError
 from dspex.program.improvement.purpose import Purpose
 from dspex.scoring.score_statistics import PairedDifference, paired_difference
+from dspex.sealing.values import PLACEHOLDER
 from dspex.serve.access.principal import Principal
 from dspex.serve.gateway import Gateway
 from dspex.store.improvement import dataset_rows, evaluations
@@ -50,8 +51,6 @@ __all__ = [
 COUNTED_AT_ONCE = 30_000
 #: The figures of an evaluation that is over are counted again after so long: its executions may be retried.
 KNOWN_SECONDS = 60.0
-#: What is shown of a dataset whose rows are sealed.
-SECRET = "<secret>"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,12 +373,18 @@ def _in_full(
 
 
 def _labels(session: Session, found: SeenEvaluation, rows: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
-    """What is expected of these rows of the dataset."""
+    """What is expected of these rows of the dataset, without sealed rows and without what the program calls secret."""
     id = found.purpose.dataset
     stored = None if id is None else session.database.run(partial(dataset_rows.find_by_id, id=id))
     if stored is None:
         return {}
     if stored.sealed:
-        return {row: dict.fromkeys(stored.labels, SECRET) for row in rows}
+        return {row: dict.fromkeys(stored.labels, PLACEHOLDER) for row in rows}
+    signature = session.catalogue.version(found.summary.program, found.summary.version).signature
+    secret = {field.name for field in (*signature.input_fields, *signature.output_fields) if field.secret}
     read = session.database.run(partial(dataset_rows.rows, id=stored.id, indexes=sorted(set(rows))))
-    return {row: json.loads(content).get("labels", {}) for row, content in read}
+    labels = {row: json.loads(content).get("labels", {}) for row, content in read}
+    return {
+        row: {name: PLACEHOLDER if name in secret else value for name, value in each.items()}
+        for row, each in labels.items()
+    }
