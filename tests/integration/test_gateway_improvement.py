@@ -192,7 +192,7 @@ def test_keys_see_and_do_what_they_may(desk: Desk) -> None:
 def test_secret_values_are_masked(servers: EmbeddedServers) -> None:
     signature = dspex.signature(":string(secret=true) password -> :string(secret=true) token, :string note")
     row = {"password": "open sesame", "token": "of the cave", "note": "plain"}
-    key = {"encryption_key": new_key()}
+    key: dict[str, Any] = {"encryption_key": new_key()}
     with fresh_backends(servers) as backends, serving(backends, **key) as served, Client(
         Settings.load(database_url=backends.database_url, broker_url=backends.broker_url, **key)
     ) as client:  # fmt: skip
