@@ -92,10 +92,15 @@ def interval_plot(low: float, mean: float, high: float) -> str:
         f'<line class="zero" x1="{zero:.1f}" y1="6" x2="{zero:.1f}" y2="38"/>'
         f'<line class="interval" x1="{left:.1f}" y1="22" x2="{right:.1f}" y2="22"/>'
         f'<circle class="mean" cx="{middle:.1f}" cy="22" r="6"/>'
-        f'<text x="{zero:.1f}" y="54" text-anchor="middle">no difference</text>'
+        f'<text x="{zero:.1f}" y="54" text-anchor="{_aligned(zero)}">no difference</text>'
     )
     about = f"The mean difference {mean:+.3f} with its interval from {low:+.3f} to {high:+.3f}"
     return f'<svg viewBox="0 0 {WIDTH} 60" role="img" aria-label="{about}">{drawn}</svg>'
+
+
+def _aligned(x: float) -> str:
+    """How a label at a place is aligned, so that neither end is cut off."""
+    return "start" if x < WIDTH / 3 else "end" if x > WIDTH * 2 / 3 else "middle"
 
 
 def _anchor(bar: int) -> str:
