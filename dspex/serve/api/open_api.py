@@ -207,7 +207,7 @@ def _improvement_paths() -> Json:
         _in_query("cursor", text, "The `next_cursor` of the page before."),
         _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}, "The size of a page."),
     ]
-    of_program = _in_query("program", text, "Only those of this program.")
+    of_program = _in_query("program", text, "Only of this program.")
     return {
         "/v1/programs/{name}/versions": {"get": _get(
             "listVersions", "programs", "The versions of a program, the newest first.", ref("Versions"),
@@ -249,7 +249,7 @@ def _improvement_paths() -> Json:
         )},
         "/v1/evaluations": {"get": _get(
             "listEvaluations", "improvement", "Evaluations, the newest first.", ref("Evaluations"),
-            [of_program, _in_query("dataset", _UUID, "Only those on this version of a dataset."), *pages],
+            [of_program, _in_query("dataset", _UUID, "Only on this version of a dataset."), *pages],
             errors=(422,),
         )},
         "/v1/evaluations/{id}": {"get": _get(
