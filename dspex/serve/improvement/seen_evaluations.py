@@ -1,7 +1,7 @@
 """Evaluations as a principal may see them: their figures, their rows, and two of them side by side.
 
-Secret values are masked, as on every page; an evaluation has as many rows as its dataset, so only those of a page are
-read in full.
+Secret values are masked, as on every page; an evaluation has as many rows as its dataset, so only the rows of a page
+are read in full.
 """
 
 from __future__ import annotations
