@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dspex.client.shown.batch_data import progress_data
 from dspex.errors import FieldError, ValidationError
 from dspex.serve.access.principal import Principal
-from dspex.serve.api.batch_routes import progress_data
 from dspex.serve.api.json_replies import json_reply
 from dspex.serve.api.request_bodies import PAGE_DEFAULT, page_size, plain_text, read_id, read_query
 from dspex.serve.gateway import Gateway, gateway_of
