@@ -46,6 +46,7 @@ class Desk:
         self.after = finished_evaluation(
             client, database, "triage", tickets, AFTER, version=SECOND.version, outputs={"queue": MARKUP}
         )
+        self.part = finished_evaluation(client, database, "triage", tickets[2:4], [1.0, 0.0, 0.0, 0.0], repeats=2)
         self.other = client.evaluate("triage", client.dataset("few", ROWS[:2], inputs=["ticket"]), metric="exact")
         tried = [(FIRST.version, 0.25, None), (SECOND.version, 0.75, FIRST.version)]
         self.job = finished_job(client, database, "triage", "tickets", tried)
@@ -104,7 +105,7 @@ def test_lists_go_on_at_their_cursors_and_every_item_comes_once(desk: Desk) -> N
             asked["cursor"] = answer["next_cursor"]
 
     ids = [each["id"] for each in all_of("/v1/evaluations", "evaluations")]
-    assert ids == [str(each.id) for each in (desk.other, desk.after, desk.before)]
+    assert ids == [str(each.id) for each in (desk.other, desk.part, desk.after, desk.before)]
     versions = [each["version"] for each in all_of("/v1/programs/triage/versions", "versions")]
     assert versions == [SECOND.version, FIRST.version]
     assert [each["id"] for each in all_of("/v1/optimizations", "optimizations")] == [str(desk.job.id)]
@@ -124,6 +125,19 @@ def test_the_comparison_is_that_of_the_client(desk: Desk) -> None:
     assert (found["sentence"], found["verdict"]) == (expected.sentence, expected.verdict)
     assert found["left_out"] == expected.left_out == 1
     assert found["rows"][0]["fields"] == {"queue": {"before": "bug", "after": MARKUP}}
+
+
+def test_a_part_of_a_dataset_is_compared_by_its_rows_and_the_means_of_their_repeats(desk: Desk) -> None:
+    path, ids = f"/v1/evaluations/{desk.part.id}/comparison?with={desk.before.id}", desk.part.batch.ids
+    found = desk.served.http.get(path).json()
+    assert [(each["row"], each["score_before"], each["score_after"]) for each in found["rows"]] == [
+        (3, 0.5, 0.0), (2, 0.0, 0.5),
+    ]  # fmt: skip
+    assert [each["execution_after"] for each in found["rows"]] == [str(ids[1]), str(ids[0])]
+    expected = desk.part.compare(desk.before)
+    assert (found["left_out"], found["sentence"]) == (expected.left_out, expected.sentence)
+    row = f"/evaluations/{desk.part.id}/compare/row?with={desk.part.id}&row=2&repeat=1"
+    assert f"/executions/{ids[2]}" in desk.served.http.get(row, headers={"Accept": "text/html"}).text
 
 
 @pytest.mark.parametrize(
@@ -176,7 +190,7 @@ def test_keys_see_and_do_what_they_may(desk: Desk) -> None:
         of_tenant = keys.create("of-tenant", scopes=["read", "operate"], tenant="acme")[1]
         of_other = keys.create("of-other", scopes=["read", "operate"], programs=["other"])[1]
         with locked.bearer(reader) as http:
-            assert len(http.get("/v1/evaluations").json()["evaluations"]) == 3
+            assert len(http.get("/v1/evaluations").json()["evaluations"]) == 4
             assert http.post("/v1/programs/triage/promote", json={"version": SECOND.version}).status_code == 403
         for key in (of_tenant, of_other):
             with locked.bearer(key) as http:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -35,6 +34,7 @@ from dspex.serve.improvement.seen_evaluations import (
     SeenEvaluation,
     TwoEvaluations,
     changed_rows,
+    distribution,
     lowest_rows,
     progressed,
     rows_in_both,
@@ -42,7 +42,7 @@ from dspex.serve.improvement.seen_evaluations import (
     seen_evaluations,
     side_by_side,
 )
-from dspex.store.improvement import evaluations
+from dspex.store.improvement.evaluations import BarCount
 
 __all__ = ["ROUTES"]
 
@@ -172,10 +172,7 @@ def _with_same_metric_first(others: Sequence[SeenEvaluation], metric: str) -> Se
 
 async def _plot(gateway: Gateway, sides: Sequence[SeenEvaluation]) -> Markup:
     """How the scores of one or two evaluations are distributed, the first in front."""
-    counted = []
-    for each in sides:
-        read = partial(evaluations.distribution, batch_id=each.id, bars=BARS)
-        counted.append(await gateway.call(gateway.session.database.run, read))
+    counted = [await distribution(gateway, each) for each in sides]
     every = [bar for side in counted for bar in side]
     if not every:
         return Markup('<p class="faint">No score yet.</p>')
@@ -184,7 +181,7 @@ async def _plot(gateway: Gateway, sides: Sequence[SeenEvaluation]) -> Markup:
     return Markup(histogram_of_counts(counts, low, high))  # noqa: S704
 
 
-def _in_bars(side: Sequence[evaluations.BarCount], low: float, high: float) -> Mapping[int, int]:
+def _in_bars(side: Sequence[BarCount], low: float, high: float) -> Mapping[int, int]:
     """The counts of a side in bars of a range that may be wider than its own."""
     counts: dict[int, int] = {}
     for each in side:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from dspex.client.batch import Progress
 from dspex.client.execution import AsyncExecution
 from dspex.client.improvement.score_comparison import changed_fields, sentence_of, verdict_of
+from dspex.client.improvement.score_plots import BARS
 from dspex.client.session import Session
 from dspex.client.shown.execution_data import shown_values
 from dspex.errors import ExecutionNotFound, FieldError, ValidationError
@@ -27,7 +28,8 @@ from dspex.sealing.values import PLACEHOLDER
 from dspex.serve.access.principal import Principal
 from dspex.serve.gateway import Gateway
 from dspex.store.improvement import dataset_rows, evaluations
-from dspex.store.improvement.evaluations import EvaluationSummary, RankedRow, ScoreFigures
+from dspex.store.improvement.evaluations import BarCount, EvaluationSummary, RankedRow, RowScore, ScoreFigures
+from dspex.store.lifecycle.batch_ids import execution_id
 from dspex.store.lifecycle.status import Status
 from dspex.store.partitions import moment
 
@@ -39,6 +41,7 @@ __all__ = [
     "SeenEvaluation",
     "TwoEvaluations",
     "changed_rows",
+    "distribution",
     "lowest_rows",
     "progressed",
     "rows_in_both",
@@ -49,8 +52,9 @@ __all__ = [
 
 #: What a list counts at a time, in executions: the figures of what is left are counted when it is asked for again.
 COUNTED_AT_ONCE = 30_000
-#: The figures of an evaluation that is over are counted again after so long: its executions may be retried.
-KNOWN_SECONDS = 60.0
+#: An evaluation that has ended is read again after so long: its executions may be retried. What is known of so many
+#: evaluations is kept.
+KNOWN_SECONDS, MOST_KNOWN = 60.0, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +128,12 @@ class EvaluatedRow:
 
 @dataclass(frozen=True, slots=True)
 class PairedRow:
-    """The mean scores of a row of the dataset in two evaluations."""
+    """The mean scores of a row of the dataset in two evaluations, and the ids of its first execution in each."""
 
     row: int
     before: float
     after: float
+    ids: tuple[UUID, UUID]
 
     @property
     def difference(self) -> float:
@@ -210,13 +215,14 @@ async def progressed(gateway: Gateway, found: Sequence[SeenEvaluation]) -> Mappi
     known: dict[UUID, Progressed] = {}
     left = COUNTED_AT_ONCE
     for each in found:
-        remembered = _KNOWN.get(each.id)
+        remembered: Progressed | None = _KNOWN.get("progress", each.id)
         if remembered is not None:
             known[each.id] = remembered
         elif not known or each.summary.size <= left:
             left -= each.summary.size
-            known[each.id] = await gateway.call(_count, gateway.session, each.id)
-            _KNOWN.keep(each.id, known[each.id])
+            known[each.id] = counted = await gateway.call(_count, gateway.session, each.id)
+            if counted.is_over:
+                _KNOWN.keep(counted, "progress", each.id)
     return known
 
 
@@ -235,38 +241,47 @@ async def lowest_rows(
     return await gateway.call(read)
 
 
+async def distribution(gateway: Gateway, found: SeenEvaluation) -> Sequence[BarCount]:
+    """How many scores of an evaluation are in each part of their range."""
+    known: Sequence[BarCount] | None = _KNOWN.get("distribution", found.id)
+    if known is None:
+        read = partial(evaluations.distribution, batch_id=found.id, bars=BARS)
+        known = await gateway.call(gateway.session.database.run, read)
+        if (await progressed(gateway, [found]))[found.id].is_over:
+            _KNOWN.keep(known, "distribution", found.id)
+    return known
+
+
 async def side_by_side(gateway: Gateway, before: SeenEvaluation, after: SeenEvaluation) -> TwoEvaluations:
     """Two evaluations compared as `dspex compare` does. Raises ValidationError for two of different datasets."""
     if before.purpose.dataset != after.purpose.dataset:
         expected = f"an evaluation on dataset {after.summary.dataset} {after.summary.dataset_version}"
         got = f"{before.summary.dataset} {before.summary.dataset_version}"
         raise ValidationError.of("comparison", [FieldError("with", expected, got)])
+    known: TwoEvaluations | None = _KNOWN.get("compared", before.id, after.id)
+    if known is not None:
+        return known
+    counted = [(await progressed(gateway, [each]))[each.id] for each in (before, after)]
     old, new = [
         await gateway.call(gateway.session.database.run, partial(evaluations.scores_by_row, batch_id=each.id))
         for each in (before, after)
     ]
-    pairs = [
-        PairedRow(row, old_score, new_score)
-        for row, old_score in old.items()
-        if old_score is not None and (new_score := new.get(row)) is not None
-    ]
-    pairs.sort(key=_worst_first)
-    differences = tuple(pair.difference for pair in sorted(pairs, key=lambda pair: (pair.difference, pair.row)))
-    found = await gateway.in_thread(_statistics, differences) if differences else None
-    return TwoEvaluations(before, after, pairs, len({*old, *new}) - len(pairs), found)
+    compared = await gateway.in_thread(_compared, before, after, old, new)
+    if all(each.is_over for each in counted):
+        _KNOWN.keep(compared, "compared", before.id, after.id)
+    return compared
 
 
 async def changed_rows(gateway: Gateway, two: TwoEvaluations, pairs: Sequence[PairedRow]) -> Sequence[ChangedRow]:
     """These rows in full, in this order."""
 
     def read() -> Sequence[ChangedRow]:
-        sides = [
-            _first_of_each(gateway.session, each, [pair.row for pair in pairs]) for each in (two.before, two.after)
-        ]
+        old = _by_row(gateway.session, two.before, [pair.ids[0] for pair in pairs])
+        new = _by_row(gateway.session, two.after, [pair.ids[1] for pair in pairs])
         return [
-            ChangedRow(pair, old, new, changed_fields(old.outputs, new.outputs))
+            ChangedRow(pair, old[pair.row], new[pair.row], changed_fields(old[pair.row].outputs, new[pair.row].outputs))
             for pair in pairs
-            if (old := sides[0].get(pair.row)) is not None and (new := sides[1].get(pair.row)) is not None
+            if pair.row in old and pair.row in new
         ]
 
     return await gateway.call(read)
@@ -290,24 +305,23 @@ async def rows_in_both(
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-class _KnownFigures:
-    """The figures of evaluations that are over, as they were counted last."""
+class _KnownOfEnded:
+    """What was read of evaluations that have ended, and what was computed from it."""
 
     def __init__(self) -> None:
-        self._known: dict[UUID, tuple[float, Progressed]] = {}
+        self._known: dict[tuple[object, ...], tuple[float, Any]] = {}
 
-    def get(self, id: UUID) -> Progressed | None:
-        at, found = self._known.get(id, (0.0, None))
-        return found if found is not None and time.monotonic() - at < KNOWN_SECONDS else None
+    def get(self, *key: object) -> Any:
+        at, found = self._known.get(key, (0.0, None))
+        return found if time.monotonic() - at < KNOWN_SECONDS else None
 
-    def keep(self, id: UUID, found: Progressed) -> None:
-        if found.is_over:
-            if len(self._known) >= 1000:
-                self._known.clear()
-            self._known[id] = time.monotonic(), found
+    def keep(self, value: Any, *key: object) -> None:
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = time.monotonic(), value
 
 
-_KNOWN = _KnownFigures()
+_KNOWN = _KnownOfEnded()
 
 
 def _find(session: Session, id: UUID) -> SeenEvaluation | None:
@@ -327,9 +341,19 @@ def _count(session: Session, id: UUID) -> Progressed:
     return Progressed(figures, Progress.of(session.progress(id)))
 
 
-@lru_cache(maxsize=32)
-def _statistics(differences: tuple[float, ...]) -> PairedDifference:
-    return paired_difference(differences)
+def _compared(
+    before: SeenEvaluation, after: SeenEvaluation, old: Mapping[int, RowScore], new: Mapping[int, RowScore]
+) -> TwoEvaluations:
+    """The comparison of these scores by row."""
+    pairs = [
+        PairedRow(row, was.score, now.score, (execution_id(before.id, was.first), execution_id(after.id, now.first)))
+        for row, was in old.items()
+        if was.score is not None and (now := new.get(row)) is not None and now.score is not None
+    ]
+    pairs.sort(key=_worst_first)
+    differences = [pair.difference for pair in sorted(pairs, key=lambda pair: (pair.difference, pair.row))]
+    found = paired_difference(differences) if differences else None
+    return TwoEvaluations(before, after, pairs, len({*old, *new}) - len(pairs), found)
 
 
 def _worst_first(pair: PairedRow) -> tuple[int, float, int]:
@@ -338,18 +362,13 @@ def _worst_first(pair: PairedRow) -> tuple[int, float, int]:
     return group, -abs(difference), pair.row
 
 
-def _first_of_each(session: Session, found: SeenEvaluation, rows: Sequence[int]) -> Mapping[int, EvaluatedRow]:
-    """The first execution of each of these rows."""
-    places = session.database.run(partial(evaluations.of_rows, batch_id=found.id, rows=rows))
-    first: dict[int, UUID] = {}
-    for row, id in places:
-        first.setdefault(row, id)
-    return {each.row: each for each in _in_full(session, found, dict.fromkeys(first.values()))}
+def _by_row(session: Session, found: SeenEvaluation, ids: Sequence[UUID]) -> Mapping[int, EvaluatedRow]:
+    return {each.row: each for each in _in_full(session, found, dict.fromkeys(ids))}
 
 
 def _of_row(session: Session, found: SeenEvaluation, row: int) -> Sequence[EvaluatedRow]:
-    places = session.database.run(partial(evaluations.of_rows, batch_id=found.id, rows=[row]))
-    return _in_full(session, found, dict.fromkeys(id for _, id in places))
+    ids = session.database.run(partial(evaluations.of_row, batch_id=found.id, row=row))
+    return _in_full(session, found, dict.fromkeys(ids))
 
 
 def _in_full(

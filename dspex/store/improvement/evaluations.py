@@ -17,13 +17,14 @@ __all__ = [
     "BarCount",
     "EvaluationSummary",
     "RankedRow",
+    "RowScore",
     "ScoreFigures",
     "distribution",
     "figures",
     "find",
     "listing",
     "lowest",
-    "of_rows",
+    "of_row",
     "places",
     "scores_by_row",
 ]
@@ -77,6 +78,14 @@ class RankedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RowScore:
+    """A row of the dataset: the mean score of its executions, None without any, and the index of the first of them."""
+
+    score: float | None
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
 class BarCount:
     """How many scores are in a part of the range from ``low`` to ``high``; parts are counted from 0."""
 
@@ -124,13 +133,13 @@ FROM scores, ends GROUP BY bar, low, high ORDER BY bar
 """)  # noqa: S608
 
 _BY_ROW = text(f"""
-SELECT coalesce((purpose ->> 'row')::bigint, 0) AS row, avg(score) AS score FROM ({_SCORED}) each
-GROUP BY 1 ORDER BY 1
+SELECT coalesce((purpose ->> 'row')::bigint, 0) AS row, avg(score) AS score, min(batch_index) AS first
+FROM ({_SCORED}) each GROUP BY 1 ORDER BY 1
 """)  # noqa: S608
 
-_OF_ROWS = text("""
-SELECT coalesce((purpose ->> 'row')::bigint, 0) AS row, id FROM dspex.executions
-WHERE batch_id = :batch_id AND coalesce((purpose ->> 'row')::bigint, 0) = ANY(:rows) ORDER BY batch_index
+_OF_ROW = text("""
+SELECT id FROM dspex.executions
+WHERE batch_id = :batch_id AND coalesce((purpose ->> 'row')::bigint, 0) = :row ORDER BY batch_index
 """)
 
 # The first execution of an evaluation has the purpose of all; the index on these has nothing else. The size is found in
@@ -190,15 +199,15 @@ def lowest(
     return [RankedRow(*row) for row in connection.execute(_LOWEST, given)]
 
 
-def scores_by_row(connection: Connection, batch_id: UUID) -> dict[int, float | None]:
-    """The mean score of each row of the dataset; None without any."""
+def scores_by_row(connection: Connection, batch_id: UUID) -> dict[int, RowScore]:
+    """The mean score of each row of the dataset."""
     rows = connection.execute(_BY_ROW, {"batch_id": batch_id, "unpaid": UNPAID}).all()
-    return {each.row: each.score for each in rows}
+    return {each.row: RowScore(each.score, each.first) for each in rows}
 
 
-def of_rows(connection: Connection, batch_id: UUID, rows: Sequence[int]) -> list[tuple[int, UUID]]:
-    """The executions of these rows of the dataset, as rows and ids, the first repeat of each row first."""
-    return [(row, id) for row, id in connection.execute(_OF_ROWS, {"batch_id": batch_id, "rows": list(rows)})]
+def of_row(connection: Connection, batch_id: UUID, row: int) -> list[UUID]:
+    """The executions of a row of the dataset, the first repeat first."""
+    return list(connection.scalars(_OF_ROW, {"batch_id": batch_id, "row": row}))
 
 
 def find(connection: Connection, id: UUID) -> EvaluationSummary | None:
