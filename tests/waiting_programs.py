@@ -12,7 +12,7 @@ import dspy
 
 import dspex
 
-__all__ = ["Asks", "CatchesAll", "Charges", "Gathered", "Steps", "SyncSteps", "Threads", "charge", "refund"]
+__all__ = ["Asks", "CatchesAll", "Charges", "Fickle", "Gathered", "Steps", "SyncSteps", "Threads", "charge", "refund"]
 
 
 @dspex.tool(approve=True)
@@ -102,6 +102,19 @@ class CatchesAll(Gathered):
             except BaseException:
                 answers.append(dspy.Prediction(answer="made up"))
         return answers[-1]
+
+
+class Fickle(Gathered):
+    """Its question is a file and a number: in its first so many runs, which the file counts, it asks something else."""
+
+    def __init__(self, signature: Any) -> None:
+        super().__init__(signature)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        path, most = question.split()
+        with Path(path).open("a") as runs:
+            runs.write("x")
+        return self.answer(question=f"run {min(Path(path).stat().st_size, int(most))}")
 
 
 class Asks(dspy.Module):  # type: ignore[misc]

@@ -41,6 +41,7 @@ _CODES = {
         "not_a_prediction": "the module did not return a `dspy.Prediction`",
         "output_unfit": "the module's own code returned outputs that do not fit the signature; no model is at fault",
         "tool_outcome_unknown": "a tool that is called once was begun before, and its result is not known",
+        "program_not_repeatable": "a program that waits asked its models something else in each of eleven runs",
         "child_failed": "a child execution failed; the details have its id and its cause",
         "child_cancelled": "a child execution was cancelled",
         "child_limit": "children would be too many or too deep (`DSPEX_CHILDREN_PER_EXECUTION`, `DSPEX_CHILD_DEPTH`)",

@@ -174,7 +174,7 @@ def _replays(calls: Sequence[LMCall], trail: Iterable[AuditEvent]) -> defaultdic
     """The attempts that each call was replayed in, by the call's place.
 
     The trail counts how often an attempt replayed equal requests. They were answered in the order in which the journal
-    gives them (lm_calls.SELECT), rejected answers last: these were replayed before they were rejected.
+    gives them (lm_calls.OF_EXECUTIONS), rejected answers last: these were replayed before they were rejected.
     """
     found: defaultdict[str, list[int]] = defaultdict(list)
     replayed = (event for event in trail if event.kind == "lm_call" and event.data.get("replayed"))

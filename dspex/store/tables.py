@@ -220,13 +220,14 @@ executions = Table(
         postgresql_where=text("status = 'running' AND cancel_requested_at IS NOT NULL"),
     ),
     # Parked executions by reason, and those that time out meanwhile.
-    Index("executions_waiting", "waiting_for", "waiting_since", postgresql_where=text("status = 'waiting'")),
+    Index("executions_waiting", "waiting_for", "waiting_since", "id", postgresql_where=text("status = 'waiting'")),
     Index(
         "executions_expiring",
         "expires_at",
         postgresql_where=text("status = 'waiting' AND expires_at IS NOT NULL"),
     ),
-    Index("executions_children", "parent_id", "id", postgresql_where=text("parent_id IS NOT NULL")),
+    # The children of an execution; those under way are found without reading the others.
+    Index("executions_children", "parent_id", "finished_at", postgresql_where=text("parent_id IS NOT NULL")),
     Index("executions_failed", "id", postgresql_where=text("status = 'failed'")),
     Index("executions_program", "program", "id"),
     Index("executions_tenant", "tenant", "id", postgresql_where=text("tenant IS NOT NULL")),
@@ -245,7 +246,7 @@ executions = Table(
         "executions_batch",
         "batch_id",
         "batch_index",
-        postgresql_include=["status", "finished_at", "cost_usd", "unpriced"],
+        postgresql_include=["status", "finished_at", "cost_usd", "unpriced", "waiting_for"],
         postgresql_where=text("batch_id IS NOT NULL"),
     ),
     # The first execution of each evaluation, and the executions of each optimisation.
@@ -331,7 +332,8 @@ budgets = Table(
     Column("limit_usd", Numeric),
 )
 
-#: A current model call and what it may cost; ``worker_id`` is the worker that makes it.
+#: A current model call and what it may cost; ``worker_id`` is the worker that makes it, ``execution_id`` the execution
+#: that waits for it, if no worker makes it.
 budget_reservations = Table(
     "budget_reservations",
     metadata,
@@ -339,6 +341,9 @@ budget_reservations = Table(
     Column("program", Text, nullable=False),
     Column("worker_id", UUID(as_uuid=True), nullable=False),
     Column("usd", Numeric, nullable=False),
+    Column("execution_id", UUID(as_uuid=True)),
+    # Those of workers, however many executions wait.
+    Index("budget_reservations_worker", "worker_id", postgresql_where=text("execution_id IS NULL")),
 )
 
 #: The keys of `dspex keys`: what a request over HTTP may do. Only the hash of a key is stored (api_keys.py).
@@ -427,10 +432,12 @@ parked_calls = Table(
     ),
     Index("parked_calls_approvals", "parked_at", postgresql_where=text("kind = 'approval' AND decision IS NULL")),
     Index("parked_calls_children", "child_id", postgresql_where=text("kind = 'child'")),
+    # A request in a bundle is late with its bundle.
     Index(
         "parked_calls_expiring",
+        "kind",
         "expires_at",
-        postgresql_where=text("expires_at IS NOT NULL AND error IS NULL AND decision IS NULL"),
+        postgresql_where=text("expires_at IS NOT NULL AND error IS NULL AND decision IS NULL AND bundle_id IS NULL"),
     ),
 )
 

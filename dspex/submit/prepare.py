@@ -24,8 +24,10 @@ from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle.executions import Submission
 from dspex.submit.size_limits import DEPTH_SETTING, Bounds
 
-__all__ = ["Preparer", "RowOptions", "prepare_row"]
+__all__ = ["NUMBERS", "Preparer", "RowOptions", "prepare_row"]
 
+#: What stands for the numbers that differ by row in the text of the first audit events.
+NUMBERS = '"bytes":0,"duration_ms":0'
 _TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -217,7 +219,7 @@ def _events_around(
             {"kind": "submitted", "data": submitted},
         ]
     )
-    before, _, after = text.partition('"bytes":0,"duration_ms":0')
+    before, _, after = text.partition(NUMBERS)
     return before, after
 
 

@@ -135,13 +135,31 @@ def test_a_row_runs_itself_when_the_one_that_it_waits_for_fails(desk: Client, mo
     assert [done[id] for id in batch.ids] == ["failed", "completed"]
 
 
-def test_an_execution_is_cancelled_while_it_waits(desk: Client, model_server: ModelServer) -> None:
+def test_cancelling_a_batch_cancels_its_bundles(desk: Client, model_server: ModelServer) -> None:
     model_server.script_batches(BatchScript(looks=None))
     deploy(desk, model_server, "cancelled", route="batch")
-    execution = desk.submit("cancelled", {"question": "a"})
-    wait_for(lambda: waits(execution, "batch"), "it to wait")
-    assert execution.cancel()
-    assert execution.refresh().status is dspex.Status.CANCELLED
+    batch = desk.submit_many("cancelled", [{"question": "a"}, {"question": "b"}])
+    wait_for(lambda: model_server.batches()["batches"] == 1, "the provider to have them")
+    assert batch.cancel() == 2
+    assert [desk.get(id).status for id in batch.ids] == ["cancelled", "cancelled"]
+    wait_for(lambda: model_server.batches()["cancelled"] == 1, "the provider to cancel its batch")
+
+
+def test_a_program_that_asks_something_else_each_time(desk: Client, model_server: ModelServer, tmp_path: Path) -> None:
+    """What it asked before is kept, and the trail says so; one that never asks the same again ends."""
+    deploy(desk, model_server, "fickle", module=f"{OWN}:Fickle", route="batch")
+    (settles, never) = (tmp_path / name for name in ("settles", "never"))
+    execution = desk.submit("fickle", {"question": f"{settles} 2"})
+    execution.result(60)
+    parked = [event.data for event in execution.audit_trail if event.kind == "parked"]
+    assert [each.get("unused_answers") for each in parked] == [None, 1]
+    assert (execution.metrics.lm_calls, len(execution.calls)) == (2, 2)
+    endless = desk.submit("fickle", {"question": f"{never} 1000"})
+    with pytest.raises(dspex.ExecutionFailed):
+        endless.result(60)
+    assert endless.cause_code == "program_not_repeatable"
+    assert len(endless.calls) == 10
+    assert endless.audit_trail.verify()
 
 
 # ----------------------------------------------------------------------------------------------------- tools, approvals

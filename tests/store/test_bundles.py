@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from dspex.sealing.keyring import Keyring
 from dspex.sealing.values import Sealing
@@ -277,6 +277,42 @@ async def test_a_revoked_key_and_a_provider_that_is_away_are_waited_for(
     (ended,) = await run_until_ended(database, made)
     assert (ended.answered, ended.trouble) == (3, None)
     assert {status(database, id) for id in ids} == {"queued"}
+
+
+def an_hour_later(database: Database, *, minutes: int = 60) -> Iterator[int]:
+    """Minute after minute passes for what Postgres has."""
+    for minute in range(minutes):
+        for column in ("bundles.next_at", "bundles.intended_at", "bundles.expires_at", "parked_calls.expires_at"):
+            table, name = column.split(".")
+            earlier = text(f"UPDATE dspex.{table} SET {name} = {name} - interval '1 minute'")
+            database.run(partial(Connection.execute, statement=earlier))
+        yield minute
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+async def test_a_provider_that_is_away_for_an_hour_is_asked_now_and_then(
+    database: Database, model_server: ModelServer, a_bundler: Opened, steps: int
+) -> None:
+    """Before the upload, before the creation, and while the batch runs."""
+    model_server.script_batches(BatchScript(looks=None))
+    ids = parked(database, target(model_server))
+    made = a_bundler()
+    for _ in range(steps):
+        await made.run_once(lambda: True)
+    model_server.script_batches(BatchScript(looks=None, status=503))
+    looks = 0
+    for _ in an_hour_later(database):
+        await made.run_once(lambda: True)
+        (bundle,) = all_bundles(database)
+        assert bundle.state != "ended"
+        looks = max(looks, bundle.looks)
+    assert 5 < looks < 40, "it is asked less and less often"
+    model_server.script_batches(BatchScript())
+    (ended,) = await run_until_ended(database, made)
+    assert (ended.answered, ended.failed, ended.trouble) == (3, 0, None)
+    assert len(answers(database, ids)) == 3
+    seen = model_server.batches()
+    assert (seen["batches"], seen["asked_twice"]) == (1, 0)
 
 
 async def test_a_batch_that_nobody_waits_for_is_cancelled(

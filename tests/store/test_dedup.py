@@ -65,6 +65,16 @@ def test_other_inputs_and_other_versions_are_other_executions(client: Client) ->
     assert client.submit("other", ASKED, dedup=True).id != first.id
 
 
+def test_an_execution_of_another_tenant_is_never_returned(client: Client) -> None:
+    own = client.submit("qa", ASKED, dedup=True)
+    tenants = {name: client.submit("qa", ASKED, tenant=name, dedup=True) for name in ("acme", "other")}
+    assert len({own.id, *(each.id for each in tenants.values())}) == 3
+    for name, first in tenants.items():
+        assert client.submit("qa", ASKED, tenant=name, dedup=True).id == first.id
+        assert named(client, client.submit_many("qa", [ASKED], tenant=name, dedup=True)) == [first.id]
+    assert named(client, client.submit_many("qa", [ASKED], dedup=True)) == [own.id]
+
+
 def named(client: Client, batch: dspex.Batch) -> list[UUID | None]:
     """For each row of a batch, the execution whose outputs it takes over."""
     rows = sorted(client._session.rows(batch.ids), key=lambda row: row["id"])

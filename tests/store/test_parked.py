@@ -38,6 +38,7 @@ from tests.store.test_executions import (
     trail,
 )
 from workers.attempt.waiting.children import child_id
+from workers.process.leader.parked_upkeep import ParkedUpkeep
 
 R, S = (hashlib.sha256(name.encode()).digest() for name in ("R", "S"))
 TARGET = json.dumps({"model": "openai/test"})
@@ -96,8 +97,18 @@ def parked_execution(database: Database, worker_id: UUID, *calls: ParkedCall, **
 
 
 def waits_of(database: Database, id: UUID) -> Sequence[parked.KnownCall]:
-    rows = database.run(lambda c: c.exec_driver_sql(parked.OF_EXECUTION, {"execution_id": id}).all())
-    return [parked.KnownCall(bytes(row[0]), *row[1:]) for row in rows]
+    rows = database.run(lambda c: c.exec_driver_sql(parked.OF_EXECUTIONS, {"ids": [id]}).all())
+    return [parked.KnownCall(bytes(row[1]), *row[2:]) for row in rows]
+
+
+def missed(database: Database, waiting_for: WaitingFor) -> list[UUID]:
+    """What the leader finds of those that wait for this, which it looks at two at a time."""
+    found: list[UUID] = []
+    last = None
+    while some := database.run(partial(parked.waiters, waiting_for=waiting_for, after=last, most=2)):
+        found += database.run(partial(parked.ready, ids=[each.id for each in some]))
+        last = some[-1]
+    return found
 
 
 def resume_ready(database: Database, *ids: UUID) -> list[UUID]:
@@ -140,6 +151,29 @@ def test_an_attempt_that_comes_to_a_wait_ends_the_suspicion(database: Database, 
     assert park(database, claimed) == "waiting"
     assert answer(database, an_answer(id)) == [id]
     assert [row.suspect for row in dispatch_due(database)] == [False]
+
+
+def test_attempts_that_are_lost_count_from_one_wait_to_the_next(database: Database, worker_id: UUID) -> None:
+    id = submit(database, max_attempts=3)
+    for step in range(10):
+        lose(database, id)
+        claimed = claimed_again(database, worker_id, id)
+        request = hashlib.sha256(str(step).encode()).digest()
+        assert park(database, claimed, a_call(request)) == "waiting"
+        assert answer(database, an_answer(id, request, attempt=claimed.attempt)) == [id]
+    claimed = claimed_again(database, worker_id, id)
+    assert claimed.max_attempts - claimed.attempt == 2, "it has its three attempts at this step"
+    assert settle(database, claimed, "queued"), "a failure counts, whatever it waits for later"
+    parking = claimed_again(database, worker_id, id)
+    assert park(database, parking, a_call(S)) == "waiting"
+    assert answer(database, an_answer(id, S, attempt=parking.attempt)) == [id]
+    lose(database, id)
+    assert status(database, id) == "queued"
+    lose(database, id)
+    row = database.run(partial(executions.find, id=id))
+    assert row is not None
+    assert (row["status"], row["error"]["code"]) == ("failed", "poisoned")
+    assert trail(database, id).verify()
 
 
 def test_it_goes_on_once_all_that_it_waits_for_came(database: Database, worker_id: UUID) -> None:
@@ -208,7 +242,7 @@ def test_what_was_answered_while_the_attempt_ran_is_not_asked_again(database: Da
     assert park(database, second, a_call(R, again=True)) == "waiting"
     assert [wait.kind for wait in waits_of(database, first.id)] == ["approval"]
     assert resume_ready(database, first.id) == [first.id]
-    assert database.run(partial(parked.ready, most=10)) == []
+    assert missed(database, "approval") == []
 
 
 def test_the_error_of_a_request_is_for_the_next_attempt_alone(database: Database, worker_id: UUID) -> None:
@@ -280,7 +314,12 @@ def test_calls_of_final_executions_are_forgotten(database: Database, worker_id: 
     first = parked_execution(database, worker_id, a_call(R), a_call(S, "approval"))
     decide(database, first.id, approved=True)
     assert settle(database, claimed_again(database, worker_id, first.id))
-    assert database.run(parked.forget) == 2
+    others = [parked_execution(database, worker_id, a_call(R), a_call(S)).id for _ in range(3)]
+    after, looks = parked.FIRST_CALL, 0
+    while (last := database.run(partial(parked.forget, after=after, most=3))) is not None:
+        after, looks = last, looks + 1
+    assert looks == 3, "three calls at a time"
+    assert [len(waits_of(database, id)) for id in others] == [2, 2, 2]
     assert waits_of(database, first.id) == []
 
 
@@ -340,6 +379,19 @@ def test_a_call_that_nobody_decided_about_in_time_is_found(database: Database, w
     assert database.run(partial(parked.late_calls, kind="batch", most=10)) == []
 
 
+def test_a_call_that_nobody_decided_about_in_time_is_rejected(database: Database, worker_id: UUID) -> None:
+    late = parked_execution(database, worker_id, a_call(S, "approval", expires_seconds=0.01))
+    waiting = parked_execution(database, worker_id, a_call(S, "approval", expires_seconds=3600))
+    database.run(lambda c: c.execute(text("SELECT pg_sleep(0.02)")))
+    ParkedUpkeep(database, lambda _ids: None).run()
+    assert [status(database, each.id) for each in (late, waiting)] == ["queued", "waiting"]
+    (wait,) = waits_of(database, late.id)
+    assert wait.decision is not None
+    assert (wait.decision["approved"], wait.decision["by"]) == (False, "expiry")
+    events = {event.kind: event.data for event in trail(database, late.id)}
+    assert events["rejected"]["by"] == "expiry"
+
+
 # ------------------------------------------------------------------------------------------------------------- children
 
 
@@ -372,7 +424,7 @@ def test_a_parent_goes_on_with_the_outcomes_of_all_its_children(database: Databa
             assert settle(database, claimed[id], "failed", error=error)
         else:
             assert settle(database, claimed[id], result='{"answer":"\\u0000 yes"}')
-    assert database.run(partial(parked.waiting_parents, most=10)) == [parent.id]
+    assert missed(database, "child") == [parent.id]
     assert resume_ready(database, parent.id) == [parent.id]
     found = database.run(partial(lm_calls.of_execution, execution_id=parent.id))
     outcomes = {json.loads(call.response)["child"]: json.loads(call.response) for call, _ in found}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from dspex.store import programs, workers
 from dspex.store.array_text import array
 from dspex.store.database import Database
 from dspex.store.improvement import evaluations, optimizations
-from dspex.store.lifecycle import batches, executions
+from dspex.store.lifecycle import batches, budgets, bundles, executions, parked
 from dspex.store.lifecycle.batch_ids import execution_id, new_batch_id
 from dspex.store.lifecycle.executions import Settlement
 from tests.store.test_dispatch import rows_read
@@ -142,6 +143,67 @@ def test_lists_of_evaluations_jobs_and_versions_read_what_they_show(database: Da
         assert read_at_most(connection, *as_psycopg(optimizations.LISTING, given)) <= 20
         of_job = {"program": "qa", "job": job, "since": UUID(int=0)}
         assert read_at_most(connection, *as_psycopg(optimizations.CANDIDATES, of_job)) <= 20
+
+
+def test_what_waits_is_looked_at_some_at_a_time(database: Database) -> None:
+    """However many wait: a parent of many children, and others of each reason."""
+    database.run(partial(programs.deploy, program=PROGRAM))
+    parent, ids = uuid7(), [uuid7() for _ in range(3000)]
+    with database.transaction() as connection:
+        executions.copy(connection, [SUBMISSION(id=id) for id in (parent, *ids)])
+        connection.execute(text("ALTER TABLE dspex.executions DISABLE TRIGGER USER"))
+        connection.execute(
+            text("UPDATE dspex.executions SET status = 'waiting', waiting_since = now(), attempt = 1, waiting_for = "
+                 "(ARRAY['batch', 'approval', 'child'])[1 + abs(hashtext(id::text)) % 3] WHERE id <> :parent"),
+            {"parent": parent},
+        )  # fmt: skip
+        bundle = uuid7()
+        connection.execute(text(PARKED_CALLS), {"parent": parent, "bundle": bundle})
+        connection.execute(
+            text("INSERT INTO dspex.bundles (id, target, state, requests, bytes, next_at) "
+                 "VALUES (:id, '{}', 'running', 1, 1, now() + interval '1 day')"), {"id": bundle},
+        )  # fmt: skip
+        connection.execute(
+            text("UPDATE dspex.executions SET parent_id = :parent, status = 'completed', finished_at = now(), "
+                 "waiting_for = NULL, waiting_since = NULL WHERE id = ANY(:ids)"),
+            {"parent": parent, "ids": ids[:1000]},
+        )  # fmt: skip
+        connection.execute(
+            text("UPDATE dspex.executions SET status = 'waiting', waiting_for = 'child', waiting_since = now(), "
+                 "attempt = 1 WHERE id = :parent"), {"parent": parent},
+        )  # fmt: skip
+        connection.execute(text("ALTER TABLE dspex.executions ENABLE TRIGGER USER"))
+        connection.execute(text("ANALYZE dspex.executions"))
+        connection.execute(text("ANALYZE dspex.parked_calls"))
+        nobody = {"since": datetime.min.replace(tzinfo=UTC), "id": UUID(int=0), "most": 50}
+        first = {"execution_id": UUID(int=0), "request_hash": b"", "occurrence": -1, "most": 50}
+        asked: list[tuple[str, Mapping[str, Any]]] = [
+            (parked._WAITERS, {"waiting_for": "batch", **nobody}),
+            (parked._GO_ON, {"ids": ids[-50:]}),
+            (parked._FORGET, first),
+            (parked._LATE, {"kind": "batch", "most": 50}),
+            (parked._EXPIRE, {"most": 50}),
+            (parked.MAY_GO_ON, {"ids": [parent], "over": []}),
+            (bundles._UNBUNDLED, {}),
+            (bundles._HAS_WORK, {}),
+            (budgets._RELEASE_WAITS, {"after": UUID(int=0), "most": 50}),
+        ]
+        for statement, given in asked:
+            assert read_at_most(connection, statement, given) <= 120, statement
+
+
+#: Each waits for a call of its own; the parent waits for all of them, of which the first thousand are over.
+PARKED_CALLS = """
+INSERT INTO dspex.parked_calls
+    (execution_id, request_hash, occurrence, attempt, kind, subject, target, child_id, bundle_id, parked_at, expires_at)
+SELECT id, CAST('\\x01' AS bytea), 0, 1, waiting_for, 'm', CASE waiting_for WHEN 'batch' THEN '{}' END,
+    CASE waiting_for WHEN 'child' THEN CAST(:parent AS uuid) END,
+    CASE waiting_for WHEN 'batch' THEN CAST(:bundle AS uuid) END, now(), now() + interval '1 day'
+FROM dspex.executions WHERE status = 'waiting'
+UNION ALL
+SELECT :parent, '\\x02', row_number() OVER (ORDER BY id), 1, 'child', 'm', NULL, id, NULL, now(), NULL
+FROM dspex.executions WHERE id <> :parent
+"""
 
 
 def as_psycopg(statement: TextClause, parameters: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -436,12 +436,19 @@ async def _hosted(attempt: Attempt) -> tuple[Settlement | Park, DspexError | Non
     else:
         await _count_late_calls(attempt)
         if attempt.parking.is_leaving and hosted is not Ending.CANCELLED:
-            return parked(attempt), None
+            return _parked(attempt)
         return _ended(attempt, hosted) if isinstance(hosted, Ending) else (completed(attempt, hosted), None)
     await _count_late_calls(attempt)
     if attempt.parking.is_leaving:  # whatever the program made of its end
-        return parked(attempt), None
+        return _parked(attempt)
     return failed(attempt, error), error
+
+
+def _parked(attempt: Attempt) -> tuple[Settlement | Park, DspexError | None]:
+    try:
+        return parked(attempt), None
+    except ProgramError as error:
+        return failed(attempt, error), error
 
 
 async def _count_late_calls(attempt: Attempt) -> None:

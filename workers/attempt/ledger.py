@@ -36,6 +36,7 @@ from dspex.store.sqlstates import reason
 from workers.adapters.unrunnable import UnrunnablePrograms
 from workers.attempt.batcher import Batcher, Connection
 from workers.attempt.waiting.parking import Child
+from workers.attempt.waiting.resuming import Resuming
 from workers.observe.metrics import BACKEND_FAILURES
 
 __all__ = ["Ledger"]
@@ -66,8 +67,18 @@ class WantedClaim(NamedTuple):
     alone: bool
 
 
+class _Read(NamedTuple):
+    """A query, and the execution that it is ``of`` when the same query reads those of many: rows begin with its id
+    then."""
+
+    query: str
+    parameters: Mapping[str, Any] = {}
+    of: UUID | None = None
+
+
 class Ledger:
-    """Four connections: claims, settlements, journal entries and reads do not wait for each other.
+    """Four connections: claims, settlements, journal entries and reads do not wait for each other; and one for
+    executions that wait for others.
 
     ``worker_id`` returns the id of the worker whose lease covers the claims. Executions of ``unrunnable`` versions are
     not claimed.
@@ -95,9 +106,16 @@ class Ledger:
         self._settlements: Batcher[Settlement | Park, Status | None] = Batcher("settle", database_url, self._settle_all)
         self._calls: Batcher[LMCall, bool] = Batcher("journal", database_url, _store_calls)
         self._reads: Batcher[_Read, Any] = Batcher("read", database_url, _read_all)
+        self._queued: Callable[[], None] = _nothing
+        self._resuming = Resuming(database_url)
         self._batchers: tuple[Batcher[Any, Any], ...] = (self._claims, self._settlements, self._calls, self._reads)
 
+    def on_queued(self, call: Callable[[], None]) -> None:
+        """Have this called whenever executions were queued that wait for the pump."""
+        self._queued = self._resuming.on_resumed = call
+
     async def close(self) -> None:
+        await self._resuming.close()
         for batcher in self._batchers:
             await batcher.close()
         await asyncio.gather(*self._announcing, return_exceptions=True)
@@ -136,7 +154,7 @@ class Ledger:
         self._refused_claims[id] = RefusedClaim(times + 1, reason(error), time.monotonic())
         seconds = min(POSTPONE_SECONDS * 2.0 ** min(times, 10), LONGEST_POSTPONE_SECONDS)
         with contextlib.suppress(psycopg.Error):  # the leader cannot take it back either, and sets it aside
-            await self._reads.add((control.POSTPONE, {"id": id, "seconds": seconds}))
+            await self._reads.add(_Read(control.POSTPONE, {"id": id, "seconds": seconds}))
 
     def note_owned(self, id: UUID) -> None:
         """Let the next claim of this execution find it if it runs under this worker's lease already."""
@@ -155,7 +173,7 @@ class Ledger:
 
     async def hold_suspect(self, id: UUID) -> bool:
         """Have the pump leave a suspect to this worker a little longer. False if it is not dispatched to run alone."""
-        return bool(await self._reads.add((executions.HOLD_SUSPECT, {"id": id, "worker_id": self._worker_id()})))
+        return bool(await self._reads.add(_Read(executions.HOLD_SUSPECT, {"id": id, "worker_id": self._worker_id()})))
 
     async def store_call(self, call: LMCall) -> None:
         """Returns once the call is committed. Raises LeaseLost when its attempt is over and must make no other call.
@@ -177,67 +195,70 @@ class Ledger:
 
     async def calls(self, execution_id: UUID) -> list[LMCall]:
         """The journal of the execution."""
-        rows = await self._reads.add((lm_calls.SELECT, {"execution_id": execution_id}))
-        return [LMCall(*row) for row in rows]
+        rows = await self._reads.add(_Read(lm_calls.OF_EXECUTIONS, of=execution_id))
+        return [LMCall(execution_id, *row) for row in rows]
 
     async def waited_for(self, execution_id: UUID) -> list[KnownCall]:
         """The calls that the execution waited for, and that its journal does not have."""
-        rows = await self._reads.add((parked.OF_EXECUTION, {"execution_id": execution_id}))
+        rows = await self._reads.add(_Read(parked.OF_EXECUTIONS, of=execution_id))
         return [KnownCall(bytes(row[0]), *row[1:]) for row in rows]
 
     async def equal(self, id: UUID) -> Equal | None:
         """What has become of an execution that others take their outputs from."""
-        rows = await self._reads.add((executions.EQUAL, {"id": id}))
+        rows = await self._reads.add(_Read(executions.EQUAL, {"id": id}))
         return Equal(Status(rows[0][0]), *rows[0][1:]) if rows else None
 
     async def submit_children(self, parent_id: UUID, children: Sequence[Child]) -> None:
         """Store the executions that a parent waits for, unless an earlier attempt did. The pump dispatches them."""
         given = [(child.submission, child.hashed) for child in children]
-        await self._reads.add((parked.SUBMIT_CHILDREN, parked.children_parameters(parent_id, given)))
+        await self._reads.add(_Read(parked.SUBMIT_CHILDREN, parked.children_parameters(parent_id, given)))
+        self._queued()
 
     async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None:
         """Never replay the answers to these requests that attempts up to this one were given."""
         parameters = {"execution_id": execution_id, "attempt": attempt, "request_hashes": list(request_hashes)}
-        await self._reads.add((lm_calls.REJECT, parameters))
+        await self._reads.add(_Read(lm_calls.REJECT, parameters))
 
     async def earlier_use(self, execution_id: UUID, attempt: int) -> list[LMCall]:
         """The calls of the attempts before this one, without their answers."""
-        rows = await self._reads.add((lm_calls.USE, {"execution_id": execution_id, "attempt": attempt}))
-        return [LMCall(*row) for row in rows]
+        rows = await self._reads.add(_Read(lm_calls.USE, of=execution_id))
+        calls = (LMCall(execution_id, *row) for row in rows)
+        return [call for call in calls if call.attempt < attempt]
 
     async def program(self, name: str, version: str) -> StoredProgram | None:
         """The version of a program as it is stored."""
-        rows = await self._reads.add((programs.LOAD, {"name": name, "version": version}))
+        rows = await self._reads.add(_Read(programs.LOAD, {"name": name, "version": version}))
         return StoredProgram(name, version, rows[0][0]) if rows else None
 
     async def current_program(self, name: str) -> StoredProgram | None:
         """The current version of a program as it is stored."""
-        rows = await self._reads.add((programs.LOAD_CURRENT, {"name": name}))
+        rows = await self._reads.add(_Read(programs.LOAD_CURRENT, {"name": name}))
         return StoredProgram(name, *rows[0]) if rows else None
 
     async def dataset_row(self, id: UUID, index: int) -> str | None:
         """The content of a dataset's row as JSON text."""
-        rows = await self._reads.add((dataset_rows.ROW, {"id": id, "index": index}))
+        rows = await self._reads.add(_Read(dataset_rows.ROW, {"id": id, "index": index}))
         return rows[0][0] if rows else None
 
     async def cancelling(self) -> list[tuple[UUID, int, datetime]]:
         """Attempts of this worker whose cancel is requested: the execution, the attempt, and when it was requested."""
         rows: list[tuple[UUID, int, datetime]] = await self._reads.add(
-            (control.CANCELLING, {"worker_id": self._worker_id()})
+            _Read(control.CANCELLING, {"worker_id": self._worker_id()})
         )
         return rows
 
     async def unknown(self, ids: Collection[UUID]) -> int:
         """The number of these ids that belong to no execution."""
-        return len(await self._reads.add((refused_messages.UNKNOWN, {"ids": list(ids)})))
+        return len(await self._reads.add(_Read(refused_messages.UNKNOWN, {"ids": list(ids)})))
 
     async def record_refusals(self, counts: Mapping[str, int]) -> None:
         """Add to the counts of refused messages, by reason."""
-        await self._reads.add((refused_messages.RECORD, refused_messages.record_parameters(counts, self._worker_id())))
+        parameters = refused_messages.record_parameters(counts, self._worker_id())
+        await self._reads.add(_Read(refused_messages.RECORD, parameters))
 
     async def give_back(self, ids: Collection[UUID]) -> None:
         """Return executions to the pump that will not be claimed here."""
-        await self._reads.add((control.UNDISPATCH, {"ids": list(ids)}))
+        await self._reads.add(_Read(control.UNDISPATCH, {"ids": list(ids)}))
 
     async def _claim_all(self, connection: Connection, wanted: Sequence[WantedClaim]) -> list[Claimed | None]:
         worker_id = self._worker_id()
@@ -282,13 +303,13 @@ class Ledger:
                     if sent_before:
                         rows += await (await cursor.execute(executions.SETTLED, parameters)).fetchall()
         self._unanswered -= attempts
-        settled = {id: Status(status) for id, status in rows}
+        settled = {id: Status(status) for id, status, _ in rows}
         failpoint(AFTER_SETTLE)
         final = [id for id, status in settled.items() if status.is_final]
-        parents = {each.parent_id for each in ends if each.parent_id is not None and each.id in final}
+        ended = set(final)
+        parents = {each.parent_id for each in ends if each.parent_id is not None and each.id in ended}
         parents |= {park.id for park in parks if park.may_be_over}
-        if parents:
-            await _resume_ready(connection, sorted(parents))
+        self._resuming.look(parents, {id for id, _, is_awaited in rows if is_awaited and id in ended})
         if final:
             task = asyncio.create_task(self._announce(final))
             self._announcing.add(task)
@@ -303,26 +324,26 @@ class Ledger:
             log.warning("%s executions are settled, but their ids could not be published in Redis: %s", len(ids), error)
 
 
-_Read = tuple[str, dict[str, Any]]
-
-
-async def _resume_ready(connection: Connection, ids: Sequence[UUID]) -> None:
-    """Resume these executions, except those that still wait, with the outcomes of their children. The leader does it as
-    well, should this fail."""
-    parameters = {"ids": list(ids), "at_once": False, "event": None}
-    try:
-        async with connection.transaction(), connection.cursor() as cursor:
-            for statement in parked.RESUME_READY:
-                await cursor.execute(statement, parameters)
-    except psycopg.Error as error:
-        if connection.broken:
-            raise
-        log.warning("%s parents are not resumed yet: %s", len(ids), reason(error))
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 async def _read_all(connection: Connection, reads: Sequence[_Read]) -> list[Any]:
+    """The rows of each read. Reads of several executions by one query share a statement."""
+    shared: defaultdict[str, dict[UUID, list[Any]]] = defaultdict(dict)
+    for read in reads:
+        if read.of is not None:
+            shared[read.query][read.of] = []
     async with connection.cursor(row_factory=tuple_row) as cursor:
-        return [await (await cursor.execute(query, parameters)).fetchall() for query, parameters in reads]
+        for query, found in shared.items():
+            for id, *row in await (await cursor.execute(query, {"ids": list(found)})).fetchall():
+                found[id].append(row)
+        return [
+            shared[read.query][read.of]
+            if read.of is not None
+            else await (await cursor.execute(read.query, read.parameters)).fetchall()
+            for read in reads
+        ]
 
 
 async def _store_calls(connection: Connection, calls: Sequence[LMCall]) -> list[bool]:

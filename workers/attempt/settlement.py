@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from dspex.errors import DspexError
+from dspex.errors import DspexError, ProgramError
 from dspex.program.program import Retry
 from dspex.sealing.values import SealedAttempt
 from dspex.store.audit_chain import encode_events
@@ -27,6 +27,8 @@ __all__ = ["broken_off", "cancelled", "completed", "failed", "handed_back", "par
 EXTRA_BYTES_MOST = 256 * 1024
 #: The policy of an execution whose program cannot be read.
 NO_RETRY = Retry(max_attempts=1)
+#: A program that waits may have been given answers in so many attempts that later ones do not ask for, but not more.
+MOST_RUNS_ASIDE = 10
 #: U+0000 as JSON writes it, after an even number of backslashes.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*+)\\u0000")
 
@@ -77,9 +79,19 @@ def handed_back(attempt: Attempt) -> Settlement:
 
 
 def parked(attempt: Attempt) -> Park:
-    """The execution waits. What its journal has and the program did not ask for again is noted: it asks differently."""
+    """The execution waits. What its journal has and the program did not ask for again is noted: it asks differently.
+
+    Raises ProgramError (``program_not_repeatable``) for one that does so again and again: it would be paid for without
+    end.
+    """
     claimed, parking = attempt.claimed, attempt.parking
-    unused = attempt.journal.unused
+    runs, unused = attempt.journal.unused_attempts, attempt.journal.unused
+    if runs >= MOST_RUNS_ASIDE:
+        raise ProgramError(
+            f"it waits, and has to ask its models the same when it runs again; but what it asked in {runs} attempts it "
+            "asked in no later one: its questions must not depend on the time or on chance",
+            code="program_not_repeatable",
+        )  # fmt: skip
     noted: dict[str, Any] = {"for": parking.waiting_for, "calls": len(parking.calls)}
     if unused:
         noted["unused_answers"] = unused

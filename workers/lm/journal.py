@@ -87,6 +87,11 @@ class AttemptJournal:
         """How many answers of models this attempt has not asked for."""
         return sum(call.is_of_model for calls in self._known.values() for call in calls)
 
+    @property
+    def unused_attempts(self) -> int:
+        """How many attempts were given answers of models that this one has not asked for."""
+        return len({call.attempt for calls in self._known.values() for call in calls if call.is_of_model})
+
     def find(self, request_hash: bytes) -> LMCall | None:
         """The call to replay for this request; None when it has to be made."""
         self._given.add(request_hash)

@@ -153,8 +153,9 @@ class ModelCalls:
         if self._limits is None:
             return
         try:
-            id = wait_reservation(self._journal.execution_id, digest, occurrence)
-            await self._limits.reserve_for_wait(id, model, estimate)
+            execution_id = self._journal.execution_id
+            id = wait_reservation(execution_id, digest, occurrence)
+            await self._limits.reserve_for_wait(id, execution_id, model, estimate)
         except Deferred as error:
             self.deferral = error
             raise

@@ -37,7 +37,7 @@ class ExecutionServices:
     def __init__(self, settings: Settings, worker: WorkerState, loop: LoopThread, *, concurrency: int) -> None:
         backends = settings.backends()
         self.unrunnable = unrunnable = UnrunnablePrograms()
-        ledger = Ledger(backends.database_url, backends.broker_url, worker.current_id, unrunnable)
+        self.ledger = ledger = Ledger(backends.database_url, backends.broker_url, worker.current_id, unrunnable)
         budgets = Budgets(backends.database_url, worker.current_id)
         permits = Permits(Buckets(backends.broker_url), budgets, settings.model_limits)
         adapters = Adapters()

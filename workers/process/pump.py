@@ -124,6 +124,11 @@ class Pump(Periodic):
             Duty("dispatch", self._dispatch),
         )
 
+    def wake(self) -> None:
+        """Dispatch at once what was just queued, if this worker leads. Another leader looks soon enough."""
+        if self.leads:
+            super().wake()
+
     def run_once(self) -> float | None:
         if not self._leads():
             self.leads = False

@@ -93,7 +93,8 @@ class Runtime:
         )
         self._probe_server = ProbeServer(settings, probes)
         pump = Pump(connections.pump_database, connections.broker, worker.current_id, refuse=self.refuse)
-        bundle_service = BundleService(connections.pump_database, settings, lambda: pump.leads)
+        self._executions.ledger.on_queued(pump.wake)
+        bundle_service = BundleService(connections.bundle_database, settings, lambda: pump.leads)
         watchdog = Watchdog(
             connections.broker, worker, executor, threads, consumption,
             seconds=settings.watchdog_seconds, on_stuck=self._stop_and_exit,
@@ -243,9 +244,10 @@ class BackendConnections:
     """The connections of a worker's threads. The service checks the schema when it starts."""
 
     def __init__(self, backends: Backends) -> None:
-        # Two, so that a renewal of the lease never waits for the pump's statements.
+        # Apart, so that a renewal of the lease never waits for the pump's statements, nor these for those of bundles.
         self.lease_database = Database(backends.database_url, pool_size=1, application_name="dspex worker lease")
         self.pump_database = Database(backends.database_url, pool_size=1, application_name="dspex worker pump")
+        self.bundle_database = Database(backends.database_url, pool_size=1, application_name="dspex worker bundles")
         self.broker = Broker(backends.broker_url, pool_size=1)
 
     def start(self) -> None:
@@ -255,6 +257,7 @@ class BackendConnections:
         self.broker.close()
         self.lease_database.close()
         self.pump_database.close()
+        self.bundle_database.close()
 
 
 def _exit_now() -> None:

@@ -44,16 +44,17 @@ _PROGRESS = text("""
 SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
     count(*) FILTER (WHERE unpriced AND finished_at IS NOT NULL) AS unpriced,
     count(*) FILTER (WHERE finished_at > now() - make_interval(secs => :recent_seconds)) AS recent,
-    extract(epoch FROM now() - min(finished_at))::float8 AS since_first
+    extract(epoch FROM now() - min(finished_at))::float8 AS since_first,
+    count(*) FILTER (WHERE waiting_for = 'batch') AS for_a_batch
 FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status
 """)
 
 
-# Nothing is read in a deployment without bundles.
+# Nothing is read in a deployment without bundles. What waits for a batch and is in no bundle yet is little.
 _BUNDLED = text("""
-SELECT (SELECT count(DISTINCT p.execution_id)::int
-        FROM dspex.executions e JOIN dspex.parked_calls p ON p.execution_id = e.id
-        WHERE e.batch_id = :batch_id AND e.status = 'waiting' AND p.bundle_id IS NOT NULL) AS bundled,
+SELECT (SELECT count(DISTINCT e.id)::int FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
+        WHERE p.kind = 'batch' AND p.bundle_id IS NULL AND p.error IS NULL AND e.batch_id = :batch_id
+            AND e.waiting_for = 'batch') AS unbundled,
     (SELECT coalesce(sum((e.metrics ->> 'saved_usd')::float8), 0)::float8
         FROM dspex.executions e WHERE e.batch_id = :batch_id) AS saved_usd
 WHERE EXISTS (SELECT FROM dspex.bundles)
@@ -121,7 +122,7 @@ def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
     bundled = connection.execute(_BUNDLED, {"batch_id": batch_id}).one_or_none()
     return {
         "counts": counts,
-        "bundled": 0 if bundled is None else bundled.bundled,
+        "bundled": 0 if bundled is None else max(sum(row.for_a_batch for row in rows) - bundled.unbundled, 0),
         "saved_usd": 0.0 if bundled is None else bundled.saved_usd,
         "cost_usd": float(sum(row.cost_usd for row in rows)),
         "unpriced": sum(row.unpriced for row in rows),

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text
 from dspex.store.array_text import array
 
 __all__ = [
+    "FIRST_RESERVATION",
     "RESERVE",
     "SETTLE",
     "Budget",
@@ -50,34 +51,35 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The most that a call may cost. ``is_of_wait``: its execution waits for the answer; no worker makes the call."""
+    """The most that a call may cost. ``waiting_id`` is the execution that waits for the answer, if no worker makes the
+    call."""
 
     id: UUID
     program: str
     usd: float
-    is_of_wait: bool = False
+    waiting_id: UUID | None = None
 
 
 #: For psycopg: reserve for several calls, in their order. Each is ``granted`` or not; it is ``exhausted`` if it would
 #: exceed the budget even if all current calls cost nothing: then the program is paused, with the reason.
 RESERVE = """
 WITH asked AS (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(programs)s::text[], %(usds)s::numeric[], %(owners)s::uuid[])
-        WITH ORDINALITY AS a (id, program, usd, owner, place)
+    SELECT * FROM unnest(%(ids)s::uuid[], %(programs)s::text[], %(usds)s::numeric[], %(owners)s::uuid[],
+        %(waiting_ids)s::uuid[]) WITH ORDINALITY AS a (id, program, usd, owner, execution_id, place)
 ), budget AS MATERIALIZED (
     SELECT b.program, b.spent_usd, b.reserved_usd, coalesce(b.limit_usd, p.max_cost_usd::numeric) AS limit_usd
     FROM dspex.budgets b LEFT JOIN dspex.programs p ON p.name = b.program
     WHERE b.program IN (SELECT program FROM asked) ORDER BY b.program FOR UPDATE OF b
 ), judged AS MATERIALIZED (
-    SELECT a.id, a.program, a.usd, a.owner, b.spent_usd, b.limit_usd,
+    SELECT a.id, a.program, a.usd, a.owner, a.execution_id, b.spent_usd, b.limit_usd,
         EXISTS (SELECT FROM dspex.budget_reservations r WHERE r.id = a.id) -- by an earlier attempt of this statement
             OR b.limit_usd IS NULL OR b.spent_usd + b.reserved_usd
             + sum(a.usd) OVER (PARTITION BY a.program ORDER BY a.place) <= b.limit_usd AS granted,
         b.spent_usd + a.usd > b.limit_usd AS exhausted
     FROM asked a JOIN budget b USING (program)
 ), reserved AS (
-    INSERT INTO dspex.budget_reservations (id, program, worker_id, usd)
-    SELECT id, program, owner, usd FROM judged WHERE granted ON CONFLICT (id) DO NOTHING
+    INSERT INTO dspex.budget_reservations (id, program, worker_id, usd, execution_id)
+    SELECT id, program, owner, usd, execution_id FROM judged WHERE granted ON CONFLICT (id) DO NOTHING
     RETURNING program, usd
 ), held AS (
     UPDATE dspex.budgets b SET reserved_usd = b.reserved_usd + r.usd
@@ -116,7 +118,8 @@ def reserve_parameters(reservations: Sequence[Reservation], worker_id: UUID) -> 
         "ids": [r.id for r in reservations],
         "programs": [r.program for r in reservations],
         "usds": array(r.usd for r in reservations),
-        "owners": [WAITS if r.is_of_wait else worker_id for r in reservations],
+        "owners": [worker_id if r.waiting_id is None else WAITS for r in reservations],
+        "waiting_ids": [r.waiting_id for r in reservations],
     }
 
 
@@ -129,7 +132,7 @@ def settle_parameters(ended: Sequence[tuple[UUID, float | None]]) -> dict[str, A
 _CHARGE_THE_DEAD = text("""
 WITH ended AS (
     DELETE FROM dspex.budget_reservations r
-    WHERE r.worker_id <> :waits
+    WHERE r.execution_id IS NULL
         AND NOT EXISTS (SELECT FROM dspex.workers w WHERE w.id = r.worker_id AND w.stopped_at IS NULL)
     RETURNING r.program, r.usd
 )
@@ -140,7 +143,7 @@ FROM (SELECT program, sum(usd) AS usd FROM ended GROUP BY program) e WHERE b.pro
 
 def charge_the_dead(connection: Connection) -> None:
     """Charge the reservations of dead workers."""
-    connection.execute(_CHARGE_THE_DEAD, {"waits": WAITS})
+    connection.execute(_CHARGE_THE_DEAD)
 
 
 # The answer may come after its reservation was released: the cost is charged in any case.
@@ -178,21 +181,33 @@ def charge_waits(connection: Connection, costs: Sequence[tuple[UUID, bytes, int,
     connection.exec_driver_sql(_CHARGE_WAITS, given)
 
 
+#: The id before those of all reservations.
+FIRST_RESERVATION = UUID(int=0)
+
+# An attempt that runs reserves before it is parked. A reservation without an execution is one of a worker.
 _RELEASE_WAITS = """
-WITH ended AS (
-    DELETE FROM dspex.budget_reservations r WHERE r.worker_id = %(waits)s AND NOT EXISTS (
-        SELECT FROM dspex.parked_calls p
-        WHERE md5(p.execution_id || encode(p.request_hash, 'hex') || p.occurrence)::uuid = r.id)
+WITH looked_at AS MATERIALIZED (
+    SELECT id, execution_id FROM dspex.budget_reservations WHERE id > %(after)s ORDER BY id LIMIT %(most)s
+), ended AS (
+    DELETE FROM dspex.budget_reservations r USING looked_at l
+    WHERE r.id = l.id AND l.execution_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM dspex.parked_calls p WHERE p.execution_id = l.execution_id
+            AND md5(p.execution_id || encode(p.request_hash, 'hex') || p.occurrence)::uuid = l.id)
+        AND NOT EXISTS (SELECT FROM dspex.executions e WHERE e.id = l.execution_id AND e.status || '' = 'running')
     RETURNING r.program, r.usd
+), released AS (
+    UPDATE dspex.budgets b SET reserved_usd = b.reserved_usd - e.usd
+    FROM (SELECT program, sum(usd) AS usd FROM ended GROUP BY program) e WHERE b.program = e.program
 )
-UPDATE dspex.budgets b SET reserved_usd = b.reserved_usd - e.usd
-FROM (SELECT program, sum(usd) AS usd FROM ended GROUP BY program) e WHERE b.program = e.program
+SELECT id FROM looked_at ORDER BY id DESC LIMIT 1
 """
 
 
-def release_waits(connection: Connection) -> None:
-    """Release the reservations of calls that are not waited for any more: they were cancelled before they were made."""
-    connection.exec_driver_sql(_RELEASE_WAITS, {"waits": WAITS})
+def release_waits(connection: Connection, *, after: UUID = FIRST_RESERVATION, most: int = 1000) -> UUID | None:
+    """Among the next ``most`` reservations, release those of calls that nothing waits for any more: they were cancelled
+    before they were made. Returns the last one that it looked at, None when there was none."""
+    found: UUID | None = connection.exec_driver_sql(_RELEASE_WAITS, {"after": after, "most": most}).scalar()
+    return found
 
 
 _FIND = text("""

@@ -68,15 +68,20 @@ def unbundled(connection: Connection) -> list[Unbundled]:
     return [Unbundled(*row) for row in connection.exec_driver_sql(_UNBUNDLED)]
 
 
-_UNNEEDED = """
-SELECT b.id FROM dspex.bundles b
-WHERE b.state = 'running' AND b.cancel_requested_at IS NULL AND NOT EXISTS (
-    SELECT FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
-    WHERE p.bundle_id = b.id AND e.finished_at IS NULL)
+# A subquery with a limit stops at the first that waits: a join would read all that wait.
+_NOBODY_WAITS = """
+(SELECT e.id FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
+ WHERE p.bundle_id = b.id AND e.finished_at IS NULL LIMIT 1) IS NULL
 """
+_UNNEEDED = f"""
+SELECT b.id FROM dspex.bundles b
+WHERE b.state = 'running' AND b.cancel_requested_at IS NULL AND {_NOBODY_WAITS}
+"""  # noqa: S608
+# With the ORDER BY Postgres uses the index; without it, it would read all calls for one that is in no bundle.
 _HAS_WORK = f"""
 SELECT EXISTS (SELECT FROM dspex.bundles WHERE state <> 'ended' AND next_at <= clock_timestamp())
-    OR EXISTS (SELECT FROM dspex.parked_calls WHERE kind = 'batch' AND bundle_id IS NULL AND error IS NULL)
+    OR (SELECT target FROM dspex.parked_calls WHERE kind = 'batch' AND bundle_id IS NULL AND error IS NULL
+        ORDER BY target, parked_at LIMIT 1) IS NOT NULL
     OR EXISTS ({_UNNEEDED})
 """  # noqa: S608
 
@@ -305,9 +310,7 @@ def _call(row: Sequence[Any]) -> BundledCall:
 
 _UNNEEDED_UNSENT = f"""
 SELECT {_COLUMNS} FROM dspex.bundles b
-WHERE b.state IN ('created', 'uploaded') AND NOT EXISTS (
-    SELECT FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
-    WHERE p.bundle_id = b.id AND e.finished_at IS NULL)
+WHERE b.state IN ('created', 'uploaded') AND {_NOBODY_WAITS}
 """  # noqa: S608
 _REQUEST_CANCEL = """
 UPDATE dspex.bundles SET cancel_requested_at = clock_timestamp(), next_at = clock_timestamp()

@@ -385,7 +385,8 @@ SELECT status, result::text, adapter_used, cancel_requested_at IS NOT NULL FROM 
 """
 
 
-# An execution for which a cancel was requested does not go back to the queue.
+# An execution for which a cancel was requested does not go back to the queue. ``is_awaited``: others than
+# its parent wait for it.
 SETTLE = """
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::uuid[], %(statuses)s::text[],
@@ -418,11 +419,14 @@ WITH given AS (
         audit_hash = dspex.audit_hash(
             e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, g.outcome_hash, g.entry)
     FROM outcome g WHERE e.id = g.id
-    RETURNING e.id, e.status, g.outcome_hash, g.entry
+    RETURNING e.id, e.status, e.parent_id, g.outcome_hash, g.entry
 ), logged AS (
     SELECT dspex.append_entries(array_agg(id), array_agg(outcome_hash), array_agg(entry)) FROM settled
 )
-SELECT id, status FROM settled, logged
+SELECT id, status, EXISTS (
+    SELECT FROM dspex.parked_calls p
+    WHERE p.kind = 'child' AND p.child_id = id AND p.execution_id IS DISTINCT FROM parent_id) AS is_awaited
+FROM settled, logged
 """
 
 
@@ -451,9 +455,10 @@ class Settlement(NamedTuple):
     parent_id: UUID | None = None
 
 
-#: After a SETTLE whose answer was lost: the given settlements that are stored, and the status that each led to.
+#: After a SETTLE whose answer was lost: the given settlements that are stored, the status that each led to, and that
+#: others may wait for it.
 SETTLED = """
-SELECT a.execution_id, CASE WHEN a.events::text = g.events THEN g.status ELSE 'cancelled' END
+SELECT a.execution_id, CASE WHEN a.events::text = g.events THEN g.status ELSE 'cancelled' END, true
 FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(statuses)s::text[], %(events)s::text[])
     AS g (id, attempt, status, events)
 JOIN dspex.audit_events a ON a.execution_id = g.id AND a.attempt = g.attempt

@@ -25,9 +25,9 @@ __all__ = [
     "INSERT",
     "INTENT",
     "KEPT",
+    "OF_EXECUTIONS",
     "OTHERS_PATTERN",
     "REJECT",
-    "SELECT",
     "TOOL",
     "USE",
     "VALUE",
@@ -109,11 +109,11 @@ WHERE e.attempt <> c.attempt OR e.status <> 'running'
 
 # In the order in which they are replayed: first the answer that the latest attempt had to each request, then those that
 # came late, to requests that a later attempt made itself.
-SELECT = """
+OF_EXECUTIONS = """
 SELECT execution_id, request_hash, occurrence, attempt, model, response::text, prompt_tokens, completion_tokens,
     cost_usd::float8, duration_ms, request_id, rejected, list_cost_usd::float8
-FROM dspex.lm_calls WHERE execution_id = %(execution_id)s
-ORDER BY row_number() OVER (PARTITION BY request_hash, occurrence ORDER BY attempt DESC), occurrence
+FROM dspex.lm_calls WHERE execution_id = ANY(%(ids)s)
+ORDER BY row_number() OVER (PARTITION BY execution_id, request_hash, occurrence ORDER BY attempt DESC), occurrence
 """
 
 # The calls of an execution in the order in which they began, each with its request and that time.
@@ -124,11 +124,11 @@ SELECT execution_id, request_hash, occurrence, attempt, model, response::text, p
 FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY attempt, at, occurrence
 """
 
-# The calls of earlier attempts, without what was answered.
+# The same without what was answered.
 USE = """
 SELECT execution_id, request_hash, occurrence, attempt, model, '', prompt_tokens, completion_tokens,
     cost_usd::float8, duration_ms, request_id, rejected, list_cost_usd::float8
-FROM dspex.lm_calls WHERE execution_id = %(execution_id)s AND attempt < %(attempt)s
+FROM dspex.lm_calls WHERE execution_id = ANY(%(ids)s)
 """
 
 # Only the attempt that runs rejects answers, and none of a later attempt: that attempt decides about them.

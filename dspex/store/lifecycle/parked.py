@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -25,13 +25,17 @@ from dspex.store.lifecycle.executions import Submission
 from dspex.store.lifecycle.lm_calls import CHILD, LMCall
 
 __all__ = [
-    "OF_EXECUTION",
+    "FIRST_CALL",
+    "MAY_GO_ON",
+    "OF_EXECUTIONS",
     "PARK",
     "RESUME_READY",
     "SUBMIT_CHILDREN",
+    "CallKey",
     "KnownCall",
     "Park",
     "ParkedCall",
+    "ParkedSince",
     "Wait",
     "WaitingFor",
     "answer",
@@ -46,7 +50,7 @@ __all__ = [
     "release",
     "resume",
     "resume_ready",
-    "waiting_parents",
+    "waiters",
     "waits",
 ]
 
@@ -99,8 +103,8 @@ class Park(NamedTuple):
 
 
 # An execution for which a cancel was requested does not wait. A call that is parked again after its error, or after it
-# was given up, is a new one. One that was answered while the attempt ran is not asked again. Its worker outlived the
-# attempt: the execution is no suspect any more.
+# was given up, is a new one. One that was answered while the attempt ran is not asked again. The attempt came to a
+# wait, so what it did before did not kill its worker: attempts that were lost on the way there do not count any more.
 PARK = """
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::uuid[], %(reasons)s::text[],
@@ -120,7 +124,7 @@ WITH given AS (
     UPDATE dspex.executions e
     SET status = CASE WHEN g.cancelling THEN 'cancelled' ELSE 'waiting' END,
         result = NULL, error = NULL, metrics = g.metrics::json, adapter_used = NULL, action_results = NULL,
-        worker_id = NULL, dispatched_at = NULL, max_attempts = e.max_attempts + 1, lost_attempts = 0,
+        worker_id = NULL, dispatched_at = NULL, max_attempts = e.max_attempts + 1 + e.lost_attempts, lost_attempts = 0,
         waiting_for = CASE WHEN NOT g.cancelling THEN g.waiting_for END,
         waiting_since = CASE WHEN NOT g.cancelling THEN now() END,
         expires_at = CASE WHEN g.expires AND NOT g.cancelling THEN e.deadline_at END,
@@ -150,7 +154,7 @@ WITH given AS (
         expires_at = CASE WHEN known.error IS NULL THEN known.expires_at ELSE excluded.expires_at END,
         error = NULL, error_attempt = NULL
 )
-SELECT id, status FROM parked, logged
+SELECT id, status, false AS is_awaited FROM parked, logged
 """
 
 
@@ -183,7 +187,7 @@ def _or_null(value: object) -> object:
 
 
 class KnownCall(NamedTuple):
-    """A row of a call as the next attempt finds it: a row of :data:`OF_EXECUTION`."""
+    """A row of a call as the next attempt finds it: a row of :data:`OF_EXECUTIONS`, without its execution."""
 
     request_hash: bytes
     occurrence: int
@@ -196,10 +200,10 @@ class KnownCall(NamedTuple):
     decision: Mapping[str, Any] | None
 
 
-#: For psycopg: the calls that an execution waited for, and that are not in its journal.
-OF_EXECUTION = """
-SELECT request_hash, occurrence, attempt, kind, subject, child_id, error, error_attempt, decision
-FROM dspex.parked_calls WHERE execution_id = %(execution_id)s ORDER BY request_hash, occurrence
+#: For psycopg: the calls that executions waited for, and that are not in their journals, each after its execution.
+OF_EXECUTIONS = """
+SELECT execution_id, request_hash, occurrence, attempt, kind, subject, child_id, error, error_attempt, decision
+FROM dspex.parked_calls WHERE execution_id = ANY(%(ids)s) ORDER BY execution_id, request_hash, occurrence
 """
 
 # ------------------------------------------------------------------------------------------------ answer and resume
@@ -392,14 +396,32 @@ def children_parameters(parent_id: UUID, children: Sequence[tuple[Submission, by
     }
 
 
+# A child that the last attempt waits for is under way. It is found by one look-up however many are over, so that it can
+# be asked again and again; subqueries in a list of columns keep the planner from joining all that is under way.
+_WAITS_FOR_A_CHILD = """
+(SELECT c.id FROM dspex.executions c WHERE c.parent_id = e.id AND c.finished_at IS NULL AND e.attempt = (
+    SELECT p.attempt FROM dspex.parked_calls p WHERE p.execution_id = e.id AND p.kind = 'child' AND p.child_id = c.id)
+ LIMIT 1) IS NOT NULL
+"""
+
+#: For psycopg: those of these executions, and of those that wait for executions that are ``over``, that may go on: they
+#: wait for no child of theirs that is under way. Nothing is locked, so that it can be asked whenever a child ends.
+MAY_GO_ON = f"""
+SELECT e.id FROM dspex.executions e
+WHERE e.id = ANY(%(ids)s::uuid[] || ARRAY(
+        SELECT p.execution_id FROM dspex.parked_calls p WHERE p.kind = 'child' AND p.child_id = ANY(%(over)s::uuid[])))
+    AND e.status || '' = 'waiting' AND NOT {_WAITS_FOR_A_CHILD}
+"""  # noqa: S608
+
 # Parents among these whose last attempt waits for no child that is under way. The outcomes of the children are written
 # to the parents' journals as they are stored; sealed values stay sealed for the child.
-_FINISHED_PARENTS = """
+_FINISHED_PARENTS = f"""
     SELECT e.id FROM dspex.executions e
-    WHERE e.id = ANY(%(ids)s) AND e.status || '' = 'waiting' AND NOT EXISTS (
-        SELECT FROM dspex.parked_calls p JOIN dspex.executions c ON c.id = p.child_id
-        WHERE p.execution_id = e.id AND p.attempt = e.attempt AND p.kind = 'child' AND c.finished_at IS NULL)
-"""
+    WHERE e.id = ANY(%(ids)s) AND e.status || '' = 'waiting' AND CASE WHEN {_WAITS_FOR_A_CHILD} THEN false
+        ELSE NOT EXISTS (
+            SELECT FROM dspex.parked_calls p JOIN dspex.executions c ON c.id = p.child_id
+            WHERE p.execution_id = e.id AND p.attempt = e.attempt AND p.kind = 'child' AND c.finished_at IS NULL) END
+"""  # noqa: S608
 _ANSWER_PARENTS = f"""
 WITH parents AS MATERIALIZED ({_FINISHED_PARENTS}), taken AS (
     DELETE FROM dspex.parked_calls p USING dspex.executions c
@@ -423,32 +445,42 @@ SELECT DISTINCT execution_id FROM taken
 #: those that wait for nothing else. The last returns those.
 RESUME_READY = (_LOCK, _ANSWER_PARENTS, _RESUME)
 
-_WAITING_PARENTS = """
-SELECT e.id FROM dspex.executions e
-WHERE e.status = 'waiting' AND e.waiting_for = 'child' AND NOT EXISTS (
-    SELECT FROM dspex.parked_calls p JOIN dspex.executions c ON c.id = p.child_id
-    WHERE p.execution_id = e.id AND p.attempt = e.attempt AND p.kind = 'child' AND c.finished_at IS NULL)
-ORDER BY e.waiting_since LIMIT %(most)s
+
+class ParkedSince(NamedTuple):
+    """A parked execution among those that wait for the same: the next ones come after it."""
+
+    since: datetime
+    id: UUID
+
+
+_WAITERS = """
+SELECT waiting_since, id FROM dspex.executions
+WHERE status = 'waiting' AND waiting_for = %(waiting_for)s AND (waiting_since, id) > (%(since)s, %(id)s)
+ORDER BY waiting_since, id LIMIT %(most)s
 """
-
-
-def waiting_parents(connection: Connection, *, most: int) -> list[UUID]:
-    """Executions that wait for children which are all final: a worker died, or a child ended without a worker."""
-    return list(connection.exec_driver_sql(_WAITING_PARENTS, {"most": most}).scalars())
-
-
-_READY = """
+_GO_ON = f"""
 SELECT e.id FROM dspex.executions e
-WHERE e.status = 'waiting' AND NOT EXISTS (
-    SELECT FROM dspex.parked_calls p WHERE p.execution_id = e.id AND p.attempt = e.attempt
-        AND p.error IS NULL AND p.decision IS NULL)
-LIMIT %(most)s
-"""
+WHERE e.id = ANY(%(ids)s) AND e.status || '' = 'waiting' AND CASE WHEN {_WAITS_FOR_A_CHILD} THEN false
+    ELSE NOT EXISTS (
+        SELECT FROM dspex.parked_calls p LEFT JOIN dspex.executions c ON c.id = p.child_id
+        WHERE p.execution_id = e.id AND p.attempt = e.attempt AND p.error IS NULL AND p.decision IS NULL
+            AND c.finished_at IS NULL) END
+"""  # noqa: S608
 
 
-def ready(connection: Connection, *, most: int) -> list[UUID]:
-    """Executions that wait for nothing any more, because what they waited for came while they were parked."""
-    return list(connection.exec_driver_sql(_READY, {"most": most}).scalars())
+def waiters(
+    connection: Connection, waiting_for: WaitingFor, *, after: ParkedSince | None, most: int
+) -> list[ParkedSince]:
+    """Executions that wait for this, those that have waited longest first, from ``after`` on."""
+    since, id = after or ParkedSince(datetime.min.replace(tzinfo=UTC), UUID(int=0))
+    given = {"waiting_for": waiting_for, "since": since, "id": id, "most": most}
+    return [ParkedSince(*row) for row in connection.exec_driver_sql(_WAITERS, given)]
+
+
+def ready(connection: Connection, ids: Collection[UUID]) -> list[UUID]:
+    """Those of these executions that wait for nothing any more: what they waited for came while they were parked, a
+    worker died, or a child ended without a worker."""
+    return list(connection.exec_driver_sql(_GO_ON, {"ids": list(ids)}).scalars())
 
 
 def resume_ready(connection: Connection, ids: Collection[UUID]) -> list[UUID]:
@@ -513,21 +545,35 @@ def late_calls(connection: Connection, kind: WaitingFor, *, most: int) -> list[R
     return list(connection.exec_driver_sql(_LATE, {"kind": kind, "most": most}).all())
 
 
+CallKey = tuple[UUID, bytes, int]
+#: The key before all others.
+FIRST_CALL: CallKey = (UUID(int=0), b"", -1)
+
 # What a final execution waited for is not asked for any more. A request that is in a bundle is kept until the bundle
 # has ended: it may be paid for.
 _FORGET = """
-DELETE FROM dspex.parked_calls WHERE (execution_id, request_hash, occurrence) IN (
-    SELECT p.execution_id, p.request_hash, p.occurrence FROM dspex.parked_calls p
-    LEFT JOIN dspex.executions e ON e.id = p.execution_id
-    LEFT JOIN dspex.bundles b ON b.id = p.bundle_id
-    WHERE (e.id IS NULL OR e.finished_at IS NOT NULL) AND (b.id IS NULL OR b.state = 'ended') LIMIT %(most)s)
-RETURNING execution_id
+WITH looked_at AS MATERIALIZED (
+    SELECT execution_id, request_hash, occurrence, bundle_id FROM dspex.parked_calls
+    WHERE (execution_id, request_hash, occurrence) > (%(execution_id)s::uuid, %(request_hash)s::bytea, %(occurrence)s)
+    ORDER BY execution_id, request_hash, occurrence LIMIT %(most)s
+), forgotten AS (
+    DELETE FROM dspex.parked_calls p USING looked_at l
+    LEFT JOIN dspex.executions e ON e.id = l.execution_id LEFT JOIN dspex.bundles b ON b.id = l.bundle_id
+    WHERE p.execution_id = l.execution_id AND p.request_hash = l.request_hash AND p.occurrence = l.occurrence
+        AND (e.id IS NULL OR e.finished_at IS NOT NULL) AND (b.id IS NULL OR b.state = 'ended')
+)
+SELECT execution_id, request_hash, occurrence FROM looked_at
+ORDER BY execution_id DESC, request_hash DESC, occurrence DESC LIMIT 1
 """
 
 
-def forget(connection: Connection, *, most: int = 1000) -> int:
-    """Delete the calls of executions that are final or removed. Returns how many."""
-    return len(connection.exec_driver_sql(_FORGET, {"most": most}).all())
+def forget(connection: Connection, *, after: CallKey = FIRST_CALL, most: int = 1000) -> CallKey | None:
+    """Among the next ``most`` calls, delete those of executions that are final or removed. Returns the last one that it
+    looked at, None when there was none."""
+    execution_id, request_hash, occurrence = after
+    given = {"execution_id": execution_id, "request_hash": request_hash, "occurrence": occurrence, "most": most}
+    row = connection.exec_driver_sql(_FORGET, given).one_or_none()
+    return None if row is None else (row[0], bytes(row[1]), row[2])
 
 
 # ------------------------------------------------------------------------------------------------------------- figures

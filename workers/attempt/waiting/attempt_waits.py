@@ -108,8 +108,9 @@ class AttemptWaits:
         self._child_count += 1
         known = self._journal.find_other(hashed)
         if known is not None:
-            self._trail.record("child", program=program, child=json.loads(known.response)["child"], replayed=True)
-            return await self._children.outputs(program, known)
+            outcome = json.loads(known.response)
+            self._trail.record("child", program=program, child=outcome["child"], replayed=True)
+            return await self._children.outputs(program, outcome)
         occurrence = self._journal.begin(hashed)
         with self._parking.under_way():
             child = await self._children.prepared(

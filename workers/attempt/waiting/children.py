@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -20,9 +21,8 @@ from dspex.program.stored_program import StoredProgram
 from dspex.sealing.values import Sealing
 from dspex.settings import Settings
 from dspex.store.audit_chain import encode_events, hash_of_values
-from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.status import Status
-from dspex.submit.prepare import Preparer, RowOptions, prepare_row
+from dspex.submit.prepare import NUMBERS, Preparer, RowOptions, prepare_row
 from dspex.submit.size_limits import Bounds
 from workers.attempt.waiting.parking import Child
 
@@ -54,6 +54,8 @@ class Children:
         self._reading = asyncio.Lock()
         #: By name, and until when each counts.
         self._current: dict[str, tuple[RowOptions, float]] = {}
+        #: The last options that became those of an execution's children.
+        self._last: tuple[RowOptions, UUID, RowOptions] | None = None
 
     async def prepared(
         self,
@@ -74,16 +76,16 @@ class Children:
             raise _limit(name, f"it would be {depth} deep, and DSPEX_CHILD_DEPTH is {self._most_deep}")
         if count > self._most:
             raise _limit(name, f"the execution has {self._most} children, which is DSPEX_CHILDREN_PER_EXECUTION")
-        submission = prepare_row(await self._options(name), inputs, child_id(parent_id, hashed, occurrence))
+        options = self._below(await self._options(name), parent_id, depth)
+        submission = prepare_row(options, inputs, child_id(parent_id, hashed, occurrence))
         hashes = hash_of_values(submission.program, submission.version, submission.inputs, submission.metadata)
-        return Child(submission._replace(events=_with_parent(submission.events, parent_id, depth)), hashes)
+        return Child(submission, hashes)
 
-    async def outputs(self, name: str, entry: LMCall) -> Mapping[str, Any]:
-        """The outputs of a child that is over, from the entry in its parent's journal.
+    async def outputs(self, name: str, outcome: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The outputs of a child that is over, from its outcome in its parent's journal.
 
         Raises ProgramError ``child_failed`` or ``child_cancelled``.
         """
-        outcome = json.loads(entry.response)
         id = UUID(outcome["child"])
         if outcome["status"] != Status.COMPLETED:
             raise _ended(name, id, outcome)
@@ -109,6 +111,11 @@ class Children:
                 self._current[name] = (options, time.monotonic() + CURRENT_SECONDS)
         return options
 
+    def _below(self, options: RowOptions, parent_id: UUID, depth: int) -> RowOptions:
+        if self._last is None or self._last[0] is not options or self._last[1] != parent_id:
+            self._last = options, parent_id, _below(options, parent_id, depth)
+        return self._last[2]
+
     def _read(self, stored: StoredProgram) -> Program:
         known = self._known.get((stored.name, stored.version))
         if known is None:
@@ -125,11 +132,13 @@ def child_id(parent_id: UUID, hashed: bytes, occurrence: int) -> UUID:
     return UUID(bytes=bytes(made))
 
 
-def _with_parent(events: str, parent_id: UUID, depth: int) -> str:
-    """The first audit events, which name the parent; the priority is the parent's, too."""
-    *others, submitted = json.loads(events)
+def _below(options: RowOptions, parent_id: UUID, depth: int) -> RowOptions:
+    """The options of the children of an execution: their first audit events name it; their priority is its, too."""
+    *others, submitted = json.loads(NUMBERS.join(options.events_around))
     data = {name: value for name, value in submitted["data"].items() if name != "priority"}
-    return encode_events([*others, {**submitted, "data": {**data, "parent": str(parent_id), "depth": depth}}])
+    events = encode_events([*others, {**submitted, "data": {**data, "parent": str(parent_id), "depth": depth}}])
+    before, _, after = events.partition(NUMBERS)
+    return replace(options, events_around=(before, after))
 
 
 def _limit(name: str, why: str) -> ProgramError:

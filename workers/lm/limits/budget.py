@@ -83,12 +83,14 @@ class Budgets:
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
 
-    async def reserve_for_wait(self, id: UUID, program: str, model: str, expected: Estimate) -> None:
+    async def reserve_for_wait(
+        self, id: UUID, execution_id: UUID, program: str, model: str, expected: Estimate
+    ) -> None:
         """Reserve what a call through a batch API may cost, until it is answered. Raises as :meth:`reserve` does."""
         if expected.cost_usd is None:
             raise _price_unknown(program, model)
         usd = expected.cost_usd * BATCH_SHARE
-        if refused := await self._reserve.add(Reservation(id, program, usd, is_of_wait=True)):
+        if refused := await self._reserve.add(Reservation(id, program, usd, execution_id)):
             raise Deferred(code=refused, delay_seconds=0.0)
 
     async def _end(self, reserving: asyncio.Future[str | None], id: UUID, cost: float | None) -> None:

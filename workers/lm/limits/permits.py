@@ -268,7 +268,9 @@ class CallLimits:
             if permit is not None:
                 permit.give(call.answer)
 
-    async def reserve_for_wait(self, id: UUID, model: str, estimate: Callable[[], Estimate] | None) -> None:
+    async def reserve_for_wait(
+        self, id: UUID, execution_id: UUID, model: str, estimate: Callable[[], Estimate] | None
+    ) -> None:
         """Reserve what a call through a batch API may cost. Limits of rate do not hold for it; the provider has some.
 
         Raises Deferred, and ModelError (``price_unknown``).
@@ -277,7 +279,7 @@ class CallLimits:
             return
         expected = estimate() if estimate else UNKNOWN_ESTIMATE
         try:
-            await self._budgets.reserve_for_wait(id, self._program.name, model, expected)
+            await self._budgets.reserve_for_wait(id, execution_id, self._program.name, model, expected)
         except Deferred as error:
             raise self._permits.deferred(self._program.name, error.code, 0.0) from None
 

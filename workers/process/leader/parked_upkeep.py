@@ -6,15 +6,16 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Row
 
 from dspex.errors import ModelError
 from dspex.store.database import Database
 from dspex.store.lifecycle import approvals, budgets, bundles, parked
 from dspex.store.lifecycle.approvals import call_id
+from dspex.store.lifecycle.parked import CallKey, ParkedSince, WaitingFor
 from workers.attempt.settlement import stored_error
 from workers.lm.model_calls import LATE
 from workers.observe.metrics import WAITING
@@ -24,8 +25,10 @@ __all__ = ["ParkedUpkeep"]
 log = logging.getLogger("dspex.workers")
 
 MOST = 1000
-#: Looking for executions that were missed reads all that wait: it takes this share of the time at most.
-SWEEP_SECONDS, SWEEP_SHARE = 1.0, 0.05
+#: How often the leader looks for executions that were missed, and at how many of what waits: the next ones each time,
+#: so that it takes no longer however many wait.
+SWEEP_SECONDS, SWEPT = 1.0, 2000
+REASONS: tuple[WaitingFor, ...] = get_args(WaitingFor)
 #: Ended bundles are listed for so long.
 BUNDLES_DAYS = 30.0
 MEASURE_SECONDS = 10.0
@@ -38,6 +41,10 @@ class ParkedUpkeep:
         self._database = database
         self._announce = announce
         self._sweep_at = 0.0
+        #: Where the next looks begin.
+        self._waiters: dict[WaitingFor, ParkedSince | None] = dict.fromkeys(REASONS)
+        self._call: CallKey = parked.FIRST_CALL
+        self._reservation = budgets.FIRST_RESERVATION
         self._measure_at = 0.0
 
     def run(self) -> None:
@@ -75,23 +82,28 @@ class ParkedUpkeep:
                 parked.give_up_calls(connection, given_up)
                 budgets.charge_waits(connection, [(*each[:3], 0.0) for each in given_up])
 
-    def _late(self, kind: parked.WaitingFor) -> list[Row[Any]]:
+    def _late(self, kind: WaitingFor) -> list[Row[Any]]:
         return self._database.run(partial(parked.late_calls, kind=kind, most=MOST))
 
     def _sweep(self) -> None:
         """Resume what was missed, and forget what nothing waits for."""
-        began = time.monotonic()
-        ids = self._database.run(self._missed)
+        for reason in REASONS:
+            self._resume_missed(reason)
+        self._call = self._database.run(partial(parked.forget, after=self._call, most=SWEPT)) or parked.FIRST_CALL
+        release = partial(budgets.release_waits, after=self._reservation, most=SWEPT)
+        self._reservation = self._database.run(release) or budgets.FIRST_RESERVATION
+        self._database.run(partial(bundles.forget_ended, days=BUNDLES_DAYS))
+        self._sweep_at = time.monotonic() + SWEEP_SECONDS
+
+    def _resume_missed(self, reason: WaitingFor) -> None:
+        """A worker died, or a child ended without a worker."""
+        after = self._waiters[reason]
+        found = self._database.run(partial(parked.waiters, waiting_for=reason, after=after, most=SWEPT))
+        self._waiters[reason] = found[-1] if len(found) == SWEPT else None
+        ids = self._database.run(partial(parked.ready, ids=[each.id for each in found])) if found else []
         if ids:
             with self._database.transaction() as connection:
-                parked.resume_ready(connection, ids)
-        self._database.run(partial(parked.forget, most=MOST))
-        self._database.run(budgets.release_waits)
-        self._database.run(partial(bundles.forget_ended, days=BUNDLES_DAYS))
-        self._sweep_at = time.monotonic() + max(SWEEP_SECONDS, (time.monotonic() - began) / SWEEP_SHARE)
-
-    def _missed(self, connection: Connection) -> list[UUID]:
-        return sorted({*parked.waiting_parents(connection, most=MOST), *parked.ready(connection, most=MOST)})
+                parked.resume_ready(connection, sorted(ids))
 
     def _measure(self) -> None:
         self._measure_at = time.monotonic() + MEASURE_SECONDS

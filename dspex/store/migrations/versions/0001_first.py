@@ -128,9 +128,9 @@ CREATE INDEX executions_suspects ON dspex.executions (priority, run_at)
 CREATE INDEX executions_running ON dspex.executions (worker_id) WHERE status = 'running';
 CREATE INDEX executions_cancelling ON dspex.executions (worker_id)
     WHERE status = 'running' AND cancel_requested_at IS NOT NULL;
-CREATE INDEX executions_waiting ON dspex.executions (waiting_for, waiting_since) WHERE status = 'waiting';
+CREATE INDEX executions_waiting ON dspex.executions (waiting_for, waiting_since, id) WHERE status = 'waiting';
 CREATE INDEX executions_expiring ON dspex.executions (expires_at) WHERE status = 'waiting' AND expires_at IS NOT NULL;
-CREATE INDEX executions_children ON dspex.executions (parent_id, id) WHERE parent_id IS NOT NULL;
+CREATE INDEX executions_children ON dspex.executions (parent_id, finished_at) WHERE parent_id IS NOT NULL;
 CREATE INDEX executions_failed ON dspex.executions (id) WHERE status = 'failed';
 CREATE INDEX executions_program ON dspex.executions (program, id);
 CREATE INDEX executions_tenant ON dspex.executions (tenant, id) WHERE tenant IS NOT NULL;
@@ -138,7 +138,7 @@ CREATE INDEX executions_tenant_finished ON dspex.executions (tenant, finished_at
     WHERE tenant IS NOT NULL AND finished_at IS NOT NULL;
 CREATE INDEX executions_finished ON dspex.executions (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX executions_batch ON dspex.executions (batch_id, batch_index)
-    INCLUDE (status, finished_at, cost_usd, unpriced) WHERE batch_id IS NOT NULL;
+    INCLUDE (status, finished_at, cost_usd, unpriced, waiting_for) WHERE batch_id IS NOT NULL;
 CREATE INDEX executions_evaluations ON dspex.executions (batch_id)
     WHERE batch_index = 0 AND purpose ->> 'metric' IS NOT NULL;
 CREATE INDEX executions_jobs ON dspex.executions ((purpose ->> 'job'), id) WHERE purpose ->> 'job' IS NOT NULL;
@@ -201,8 +201,10 @@ CREATE TABLE dspex.budget_reservations (
     id uuid PRIMARY KEY,
     program text NOT NULL,
     worker_id uuid NOT NULL,
-    usd numeric NOT NULL
+    usd numeric NOT NULL,
+    execution_id uuid
 );
+CREATE INDEX budget_reservations_worker ON dspex.budget_reservations (worker_id) WHERE execution_id IS NULL;
 
 CREATE TABLE dspex.api_keys (
     id uuid PRIMARY KEY,
@@ -271,8 +273,8 @@ CREATE INDEX parked_calls_bundle ON dspex.parked_calls (bundle_id, execution_id,
     WHERE bundle_id IS NOT NULL;
 CREATE INDEX parked_calls_approvals ON dspex.parked_calls (parked_at) WHERE kind = 'approval' AND decision IS NULL;
 CREATE INDEX parked_calls_children ON dspex.parked_calls (child_id) WHERE kind = 'child';
-CREATE INDEX parked_calls_expiring ON dspex.parked_calls (expires_at)
-    WHERE expires_at IS NOT NULL AND error IS NULL AND decision IS NULL;
+CREATE INDEX parked_calls_expiring ON dspex.parked_calls (kind, expires_at)
+    WHERE expires_at IS NOT NULL AND error IS NULL AND decision IS NULL AND bundle_id IS NULL;
 
 -- The bundles of requests at providers' batch APIs. Which requests are in one never changes.
 CREATE TABLE dspex.bundles (

@@ -85,13 +85,14 @@ def three_steps(context: Context, rows: int) -> dict[str, float]:
 def children_rate(context: Context) -> float:
     with context.deployment() as client, context.worker(client, **SETTINGS):
         client.deploy(noop())
-        client.deploy(
-            dspex.Program(
-                "parent", SIGNATURE, module="tests.waiting_programs:Asks", model="openai/none", api_base="http://127.0.0.1:9/v1",
-                module_options={"program": "noop", "count": FANNED_OUT},
-            )
-        )  # fmt: skip
-        client.execute("noop", {"question": "warm-up"}, timeout=60)
+        for name, count in (("warm-up", 1), ("parent", FANNED_OUT)):
+            client.deploy(
+                dspex.Program(
+                    name, SIGNATURE, module="tests.waiting_programs:Asks", model="openai/none",
+                    api_base="http://127.0.0.1:9/v1", module_options={"program": "noop", "count": count},
+                )
+            )  # fmt: skip
+        client.execute("warm-up", {"question": "all"}, timeout=60)  # it imports DSPy
         began = time.monotonic()
         client.execute("parent", {"question": "all"}, timeout=120)
         return FANNED_OUT / (time.monotonic() - began)

@@ -27,6 +27,13 @@ class RemoteProgram(dspy.Module):  # type: ignore[misc]
         """A copy with the same client, which is safe to share."""
         return RemoteProgram(self.program, self._client)
 
+    async def acall(self, *args: Any, **inputs: Any) -> dspy.Prediction:
+        """As DSPy's. What DSPy does around a call is for the models that a module asks itself: a child in a worker is
+        made without it, unless callbacks want to know."""
+        if args or current_run.get() is None or self.callbacks or dspy.settings.callbacks:
+            return await super().acall(*args, **inputs)
+        return await self.aforward(**inputs)
+
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
         """Run it as a child in a worker, else through the client, in a thread."""
         values = {name: stored(value) for name, value in inputs.items()}
