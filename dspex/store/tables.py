@@ -342,7 +342,7 @@ budget_reservations = Table(
     Column("worker_id", UUID(as_uuid=True), nullable=False),
     Column("usd", Numeric, nullable=False),
     Column("execution_id", UUID(as_uuid=True)),
-    # Those of workers, however many executions wait.
+    # The calls that workers make, however many executions wait.
     Index("budget_reservations_worker", "worker_id", postgresql_where=text("execution_id IS NULL")),
 )
 

@@ -52,6 +52,10 @@ REPORT_SECONDS, MOST_REFUSED = 900.0, 1000
 ANNOUNCE_SECONDS = 2.0
 
 
+#: So many children are stored by one statement.
+CHILDREN_AT_ONCE = 250
+
+
 class RefusedClaim(NamedTuple):
     """How often Postgres refused the claim of an execution, why, and when it did so last."""
 
@@ -68,8 +72,7 @@ class WantedClaim(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """A query, and the execution that it is ``of`` when the same query reads those of many: rows begin with its id
-    then."""
+    """A query, and the execution that it is ``of`` if one query reads the rows of many: each row begins with its id."""
 
     query: str
     parameters: Mapping[str, Any] = {}
@@ -209,10 +212,12 @@ class Ledger:
         return Equal(Status(rows[0][0]), *rows[0][1:]) if rows else None
 
     async def submit_children(self, parent_id: UUID, children: Sequence[Child]) -> None:
-        """Store the executions that a parent waits for, unless an earlier attempt did. The pump dispatches them."""
-        given = [(child.submission, child.hashed) for child in children]
-        await self._reads.add(_Read(parked.SUBMIT_CHILDREN, parked.children_parameters(parent_id, given)))
-        self._queued()
+        """Store the executions that a parent waits for, unless an earlier attempt did. The pump dispatches them: the
+        first run while the others are stored."""
+        for begin in range(0, len(children), CHILDREN_AT_ONCE):
+            given = [(child.submission, child.hashed) for child in children[begin : begin + CHILDREN_AT_ONCE]]
+            await self._reads.add(_Read(parked.SUBMIT_CHILDREN, parked.children_parameters(parent_id, given)))
+            self._queued()
 
     async def reject_calls(self, execution_id: UUID, attempt: int, request_hashes: Sequence[bytes]) -> None:
         """Never replay the answers to these requests that attempts up to this one were given."""
@@ -325,7 +330,7 @@ class Ledger:
 
 
 def _nothing() -> None:
-    """Nobody wants to know."""
+    """It is called until another function is given."""
 
 
 async def _read_all(connection: Connection, reads: Sequence[_Read]) -> list[Any]:

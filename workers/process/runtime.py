@@ -244,7 +244,7 @@ class BackendConnections:
     """The connections of a worker's threads. The service checks the schema when it starts."""
 
     def __init__(self, backends: Backends) -> None:
-        # Apart, so that a renewal of the lease never waits for the pump's statements, nor these for those of bundles.
+        # Apart, so that a renewal of the lease never waits for the pump's statements, nor the pump for bundles.
         self.lease_database = Database(backends.database_url, pool_size=1, application_name="dspex worker lease")
         self.pump_database = Database(backends.database_url, pool_size=1, application_name="dspex worker pump")
         self.bundle_database = Database(backends.database_url, pool_size=1, application_name="dspex worker bundles")

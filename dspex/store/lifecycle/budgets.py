@@ -181,7 +181,7 @@ def charge_waits(connection: Connection, costs: Sequence[tuple[UUID, bytes, int,
     connection.exec_driver_sql(_CHARGE_WAITS, given)
 
 
-#: The id before those of all reservations.
+#: The id before the ids of all reservations.
 FIRST_RESERVATION = UUID(int=0)
 
 # An attempt that runs reserves before it is parked. A reservation without an execution is one of a worker.
@@ -204,8 +204,8 @@ SELECT id FROM looked_at ORDER BY id DESC LIMIT 1
 
 
 def release_waits(connection: Connection, *, after: UUID = FIRST_RESERVATION, most: int = 1000) -> UUID | None:
-    """Among the next ``most`` reservations, release those of calls that nothing waits for any more: they were cancelled
-    before they were made. Returns the last one that it looked at, None when there was none."""
+    """Among the next ``most`` reservations, release the ones whose calls nothing waits for any more: they were
+    cancelled before they were made. Returns the last one that it looked at, None when there was none."""
     found: UUID | None = connection.exec_driver_sql(_RELEASE_WAITS, {"after": after, "most": most}).scalar()
     return found
 

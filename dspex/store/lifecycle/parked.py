@@ -404,8 +404,8 @@ _WAITS_FOR_A_CHILD = """
  LIMIT 1) IS NOT NULL
 """
 
-#: For psycopg: those of these executions, and of those that wait for executions that are ``over``, that may go on: they
-#: wait for no child of theirs that is under way. Nothing is locked, so that it can be asked whenever a child ends.
+#: For psycopg: of these executions, and of others that wait for executions that are ``over``, the ones that may go on:
+#: they wait for no child of theirs that is under way. Nothing is locked, so that it can be asked whenever a child ends.
 MAY_GO_ON = f"""
 SELECT e.id FROM dspex.executions e
 WHERE e.id = ANY(%(ids)s::uuid[] || ARRAY(
@@ -478,7 +478,7 @@ def waiters(
 
 
 def ready(connection: Connection, ids: Collection[UUID]) -> list[UUID]:
-    """Those of these executions that wait for nothing any more: what they waited for came while they were parked, a
+    """The ones of these executions that wait for nothing any more: what they waited for came while they were parked, a
     worker died, or a child ended without a worker."""
     return list(connection.exec_driver_sql(_GO_ON, {"ids": list(ids)}).scalars())
 
@@ -568,8 +568,8 @@ ORDER BY execution_id DESC, request_hash DESC, occurrence DESC LIMIT 1
 
 
 def forget(connection: Connection, *, after: CallKey = FIRST_CALL, most: int = 1000) -> CallKey | None:
-    """Among the next ``most`` calls, delete those of executions that are final or removed. Returns the last one that it
-    looked at, None when there was none."""
+    """Among the next ``most`` calls, delete the ones whose executions are final or removed. Returns the last one
+    that it looked at, None when there was none."""
     execution_id, request_hash, occurrence = after
     given = {"execution_id": execution_id, "request_hash": request_hash, "occurrence": occurrence, "most": most}
     row = connection.exec_driver_sql(_FORGET, given).one_or_none()

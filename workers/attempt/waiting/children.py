@@ -54,7 +54,7 @@ class Children:
         self._reading = asyncio.Lock()
         #: By name, and until when each counts.
         self._current: dict[str, tuple[RowOptions, float]] = {}
-        #: The last options that became those of an execution's children.
+        #: The last options, whose children they are for, and what they became.
         self._last: tuple[RowOptions, UUID, RowOptions] | None = None
 
     async def prepared(
