@@ -58,9 +58,9 @@ def application(client: AsyncClient, *, is_open: bool = False) -> Starlette:
     tools = McpEndpoint(gateway) if is_available() else None
     app = Starlette(
         routes=[
+            *execution_routes.ROUTES,  # first: they are tried in order
             *([tools.route] if tools is not None else []),
             *operator_routes.ROUTES,
-            *execution_routes.ROUTES,
             *batch_routes.ROUTES,
             *program_routes.ROUTES,
             *version_routes.ROUTES,

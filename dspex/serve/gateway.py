@@ -36,8 +36,8 @@ T = TypeVar("T")
 class Gateway:
     """A client, and who may use it. The client belongs to the caller.
 
-    What asks Postgres and Redis only runs in the event loop, by :meth:`call`. What computes or blocks otherwise runs in
-    a thread, with the client of ``blocking``.
+    What asks Postgres and Redis only runs in the event loop, by :meth:`call`, with the client ``on_loop``. What
+    computes or blocks otherwise runs in a thread, with the client of ``blocking``.
     """
 
     def __init__(self, client: AsyncClient, *, is_open: bool = False) -> None:
@@ -45,6 +45,7 @@ class Gateway:
         self.settings = client.settings
         self.session = client._session
         self.blocking = client._client
+        self.on_loop = client._on_loop
         self.access = AccessCheck(self.session, is_open=is_open)
         self.limits = SubmitLimits(self.session)
         self.webhooks = WebhookSender(self.blocking._session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -24,6 +25,8 @@ __all__ = ["GatewayServer", "serve", "server_config"]
 CONNECTIONS_BESIDE_STREAMS = 2000
 #: How long an idle connection is kept for the next request.
 KEEP_ALIVE_SECONDS = 20
+#: How many new objects there are before Python's collector looks for cycles: a few dozen requests have as many.
+YOUNG_OBJECTS = 20_000
 #: The largest request line and headers.
 HEADER_BYTES = 64 * 1024
 
@@ -54,6 +57,9 @@ async def _serve(settings: Settings, host: str, port: int, root_path: str, *, is
     async with AsyncClient(settings) as client:
         app = application(client, is_open=is_open)
         gateway: Gateway = app.state.gateway
+        gc.collect()
+        gc.freeze()  # what is there now stays: it need not be searched for cycles again and again
+        gc.set_threshold(YOUNG_OBJECTS)
         await GatewayServer(server_config(app, settings, host, port, root_path), gateway).serve()
 
 

@@ -23,6 +23,7 @@ from dspex.serve.gateway import Gateway, gateway_of
 from dspex.signatures import Signature
 from dspex.signatures.types.type_registry import is_wire
 from dspex.submit.json_rows import inputs_of_json
+from dspex.wait.driver import Row
 
 __all__ = ["ROUTES", "idempotency_key", "submit", "typed_inputs", "whole"]
 
@@ -111,14 +112,14 @@ async def submit(
     principal.require("submit")
     principal.require_program(name)
     await gateway.limits.count(principal)
-    program = await gateway.call(gateway.session.catalogue.current, name)
-    execution = await gateway.client.submit(
-        name,
-        typed_inputs(program.signature, inputs),
-        idempotency_key=None if key is None else idempotency_key(principal, key),
-        tenant=principal.tenant,
-        **options,
-    )
+    stored_key = None if key is None else idempotency_key(principal, key)
+
+    def work() -> Row:
+        program = gateway.session.catalogue.current(name)
+        values = typed_inputs(program.signature, inputs)
+        return gateway.on_loop.submit(name, values, idempotency_key=stored_key, tenant=principal.tenant, **options)._row
+
+    execution = gateway.of_row(await gateway.call(work))
     gateway_metrics.submitted(principal.tenant)
     return execution
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic_core import from_json
 from starlette.datastructures import QueryParams
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from dspex.errors import FieldError, ValidationError
 from dspex.serve.api.problem_details import HttpRefusal
@@ -74,23 +74,11 @@ def preferred_wait(request: Request, most: float) -> float | None:
 
 async def chunks_within(request: Request, most: int, pause_seconds: float) -> AsyncIterator[bytes]:
     """The parts of a body of at most ``most`` bytes, whose sender never pauses for longer. Raises HttpRefusal."""
-    declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and int(declared) > most:
-        raise _too_large(most)
-    size, parts = 0, aiter(request.stream())
-    while True:
-        try:
-            async with asyncio.timeout(pause_seconds):
-                part = await anext(parts)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            detail = f"no part of the body came within {pause_seconds:g} s"
-            raise HttpRefusal(408, "request_timeout", detail, headers={"Connection": "close"}) from None
-        except ClientDisconnect:
-            raise HttpRefusal(400, "body_incomplete", "the connection ended before the body did") from None
-        size += len(part)
-        if size > most:
+    left, goes_on = _declared(request, most), True
+    while goes_on:
+        part, goes_on = await _part(request, pause_seconds)
+        left -= len(part)
+        if left < 0:
             raise _too_large(most)
         if part:
             yield part
@@ -98,7 +86,35 @@ async def chunks_within(request: Request, most: int, pause_seconds: float) -> As
 
 async def body_within(request: Request, most: int, pause_seconds: float) -> bytes:
     """A body of at most ``most`` bytes. Raises HttpRefusal."""
-    return b"".join([part async for part in chunks_within(request, most, pause_seconds)])
+    left, parts, goes_on = _declared(request, most), [], True
+    while goes_on:  # a generator would cost more than all of it: most bodies have one part
+        part, goes_on = await _part(request, pause_seconds)
+        left -= len(part)
+        if left < 0:
+            raise _too_large(most)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _declared(request: Request, most: int) -> int:
+    """``most``. Raises HttpRefusal for a body that says that it has more bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared) > most:
+        raise _too_large(most)
+    return most
+
+
+async def _part(request: Request, pause_seconds: float) -> tuple[bytes, bool]:
+    """The next part of a body, and whether others follow. Raises HttpRefusal."""
+    try:
+        async with asyncio.timeout(pause_seconds):
+            message = await request.receive()
+    except TimeoutError:
+        detail = f"no part of the body came within {pause_seconds:g} s"
+        raise HttpRefusal(408, "request_timeout", detail, headers={"Connection": "close"}) from None
+    if message["type"] != "http.request":
+        raise HttpRefusal(400, "body_incomplete", "the connection ended before the body did")
+    return message.get("body", b""), message.get("more_body", False)
 
 
 async def read_json(request: Request, most: int, pause_seconds: float) -> Any:
