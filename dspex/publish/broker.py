@@ -49,6 +49,7 @@ __all__ = [
     "QUEUE",
     "TASK",
     "Broker",
+    "is_bulk",
     "queue_depth",
     "queue_keys",
     "step",
@@ -100,6 +101,11 @@ def lane(priority: int, *, bulk: bool) -> int:
 def step(lane: int) -> int:
     """The priority step of a lane, 0 for the most urgent."""
     return lane // 2
+
+
+def is_bulk(lane: int) -> bool:
+    """Whether a lane is for programs and tenants that have many executions in Redis."""
+    return lane % 2 == 1
 
 
 def tls_options(url: str) -> dict[str, Any] | None:

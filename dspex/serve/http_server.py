@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dspex.client.async_client import AsyncClient
 from dspex.serve.application import application
@@ -70,20 +70,51 @@ def server_config(app: Starlette, settings: Settings, host: str, port: int, root
         access_log=False, log_level="warning", timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.grace_seconds),
         limit_concurrency=settings.serve_max_streams + CONNECTIONS_BESIDE_STREAMS,
-        h11_max_incomplete_event_size=HEADER_BYTES, proxy_headers=False, http=_protocol(settings.serve_read_seconds),
+        proxy_headers=False, http=_protocol(settings.serve_read_seconds),
     )  # fmt: skip
 
 
 def _protocol(seconds: float) -> type[asyncio.Protocol]:
-    """The protocol of connections whose clients pause for at most so long while they read a response.
+    """The protocol of connections whose clients take at most so long for the head of a request, and pause for at most
+    so long while they read a response.
 
     What a client does not read stays in memory, and its connection would stay open for ever: also one that is closed,
     as that waits for the rest to be sent.
     """
 
-    class ReadInTime(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # the one that is installed
-        transport: asyncio.Transport
+    class Prompt(HttpToolsProtocol):
         _look: asyncio.TimerHandle | None = None
+        _patience: asyncio.TimerHandle | None = None
+        #: How many bytes of a head have come; None while a body is expected.
+        _head: int | None = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._patience = self.loop.call_later(seconds, transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            if self._head is not None:
+                self._head += len(data)
+            super().data_received(data)
+            if self._head and not self.transport.is_closing():  # it is not complete
+                if self._head > HEADER_BYTES:
+                    self.send_400_response(f"The head of a request may have {HEADER_BYTES} bytes.")
+                elif self._patience is None:
+                    self._patience = self.loop.call_later(seconds, self.transport.close)
+
+        def on_headers_complete(self) -> None:
+            super().on_headers_complete()
+            self._head = None
+            self._be_patient()
+
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            self._head = 0
+
+        def _be_patient(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -96,6 +127,7 @@ def _protocol(seconds: float) -> type[asyncio.Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
             self._look_no_more()
+            self._be_patient()
 
         def timeout_keep_alive_handler(self) -> None:
             super().timeout_keep_alive_handler()
@@ -118,7 +150,7 @@ def _protocol(seconds: float) -> type[asyncio.Protocol]:
             else:
                 self._look_later()
 
-    return ReadInTime
+    return Prompt
 
 
 def _reset(transport: asyncio.Transport) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from itertools import chain
@@ -263,6 +265,20 @@ def test_a_client_that_reads_nothing_is_disconnected_and_others_are_served(place
                 assert served.http.get("/v1/programs").status_code == 200
                 wait_for(is_reset, f"the connection of {path} to be reset", timeout=20)
                 wait_for(lambda: held() == 0 and not served.gateway.streams.used, "nothing to be left")
+
+
+def test_a_head_that_is_too_long_or_comes_too_slowly_ends_its_connection(place: Backends) -> None:
+    whole, part = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /ready HTTP/1.1\r\n"
+    with serving(place, serve_read_seconds=0.5) as served:
+        at = (httpx.URL(served.url).host, httpx.URL(served.url).port)
+        for sent in ([], [part], [whole, part], [part, b"X: " + b"x" * 70_000]):
+            with socket.create_connection(at, 20) as connection, suppress(ConnectionResetError):
+                for each in sent:
+                    connection.sendall(each)
+                    if each == whole:
+                        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+                while connection.recv(1000):  # until it ends, or this times out
+                    pass
 
 
 def test_without_redis_submits_are_stored_and_run(place: Backends) -> None:

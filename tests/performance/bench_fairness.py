@@ -68,7 +68,8 @@ def measure_tenants(
             client.execute("shared", {"question": "warm"}, timeout=60)
             waits["idle"] = claim_waits(client, singles, "shared", tenant="small")
             client.submit_many("shared", ({"question": f"number {n}"} for n in range(backlog)), tenant="large")
-            wait_for(lambda: running(client) >= client.workers()[0]["concurrency"], "every slot to be taken")
+            slots = client.workers()[0]["concurrency"]
+            wait_for(lambda: completed(client) >= 3 * slots, "slots to be taken and left one by one", timeout=120)
             waits["busy"] = claim_waits(client, singles, "shared", tenant="small")
             context.told(f"tenants: busy p95 {percentile(waits['busy'], 95):.1f} ms")
     return _figures(backlog, waits)
@@ -85,8 +86,16 @@ def _figures(backlog: int, waits: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def running(client: Client) -> int:
-    count = "SELECT count(*) FROM dspex.executions WHERE status = 'running'"
-    return int(client._database.run(lambda c: c.exec_driver_sql(count).scalar_one()))
+    return _count(client, "running")
+
+
+def completed(client: Client) -> int:
+    return _count(client, "completed")
+
+
+def _count(client: Client, status: str) -> int:
+    count = "SELECT count(*) FROM dspex.executions WHERE status = %(status)s"
+    return int(client._database.run(lambda c: c.exec_driver_sql(count, {"status": status}).scalar_one()))
 
 
 def claim_waits(client: Client, count: int, program: str = "single", *, tenant: str | None = None) -> list[float]:

@@ -62,6 +62,17 @@ async def test_a_single_one_does_not_wait_for_the_hundreds_of_another() -> None:
     assert Counter(crowd.running) == {"bulk": 33, "single": 5, "other": 1, "third": 1}, "the fewest running first"
 
 
+async def test_within_a_program_a_backlog_comes_last() -> None:
+    slots, begun = FairSlots(1), list[str]()
+    slots.ask("a", 5, [lambda: begun.append("runs")])
+    slots.ask("a", 5, [lambda: begun.append("backlog")], bulk=True)
+    slots.ask("a", 5, [lambda: begun.append("few")])
+    slots.ask("b", 5, [lambda: begun.append("other")], bulk=True)
+    for _ in range(3):
+        slots.release("a")
+    assert begun == ["runs", "other", "few", "backlog"]
+
+
 async def test_equals_take_turns_and_the_urgent_come_first() -> None:
     crowd = Crowd(FairSlots(6))
     await crowd.join("a", 9)

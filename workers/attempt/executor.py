@@ -76,6 +76,8 @@ class Received:
     priority: int
     #: They are suspects: each of them runs while the worker runs nothing else.
     alone: bool = False
+    #: They are of a backlog.
+    bulk: bool = False
 
 
 OnStart = Callable[[UUID], None]
@@ -166,7 +168,7 @@ class Executor:
             for begin in starts:
                 begin()
         else:
-            self._slots.ask(received.program, received.priority, starts)
+            self._slots.ask(received.program, received.priority, starts, bulk=received.bulk)
 
     def _start(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd) -> None:
         # An empty context: the current one may belong to the execution whose end made room for this one.

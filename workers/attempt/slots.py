@@ -1,8 +1,9 @@
 """Slots: how the executions that a worker received share what it can run at once.
 
 The most urgent go first. Among equals, the program with the fewest running goes first, so a program with hundreds
-waiting does not keep out a program with one. A program with nothing running does not wait for slots that others hold
-for long: a small reserve beyond the concurrency is for such programs.
+waiting does not keep out a program with one. Within a program, what is of a backlog goes last, so a tenant with
+hundreds waiting does not keep out a tenant with one. A program with nothing running does not wait for slots that others
+hold for long: a small reserve beyond the concurrency is for such programs.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ class FairSlots:
         self._running: Counter[str] = Counter()
         self._taken = 0
         self._closed = False
-        self._lines: defaultdict[tuple[int, str], deque[Start]] = defaultdict(deque)
+        self._lines: defaultdict[tuple[int, str, bool], deque[Start]] = defaultdict(deque)
 
-    def ask(self, program: str, priority: int, starts: Iterable[Start]) -> None:
-        """Call each of ``starts`` with a slot of its own, now or later; 0 is the most urgent priority.
+    def ask(self, program: str, priority: int, starts: Iterable[Start], *, bulk: bool = False) -> None:
+        """Call each of ``starts`` with a slot of its own, now or later; 0 is the most urgent priority, and ``bulk`` are
+        of a backlog.
 
         A slot is held until :meth:`release`.
         """
         waiting = [*starts]
         if waiting:
-            self._lines[priority, program].extend(waiting)
+            self._lines[priority, program, bulk].extend(waiting)
             self.wake()
 
     def release(self, program: str) -> None:
@@ -77,7 +79,7 @@ class FairSlots:
             self._running[line[1]] += 1
             start()
 
-    def _next(self) -> tuple[int, str] | None:
+    def _next(self) -> tuple[int, str, bool] | None:
         """The priority and the program to start next, if there is a slot for it."""
         if self._closed or not self._lines or self._taken >= self._most:
             return None
@@ -88,4 +90,4 @@ class FairSlots:
         if self._taken >= self.concurrency:
             lines = [line for line in lines if not self._running[line[1]]]
         # The lines are in the order in which they began to wait, so that equals take turns.
-        return min(lines, key=lambda line: (line[0], self._running[line[1]]), default=None)
+        return min(lines, key=lambda line: (line[0], self._running[line[1]], line[2]), default=None)

@@ -15,7 +15,7 @@ from billiard.exceptions import Terminated
 from celery.exceptions import Ignore, Retry
 
 from dspex.errors import MessageRefused
-from dspex.publish.broker import TASK, step
+from dspex.publish.broker import TASK, is_bulk, step
 from dspex.publish.envelope import unpack
 from dspex.store.lifecycle.status import Status
 from workers.attempt.executor import OnEnd, OnStart, Outcome, Received
@@ -67,7 +67,7 @@ class Message:
         self._pool = pool
         self._task_id = task_id.replace("-", "")
         self._name = str(request.get("shadow") or TASK)
-        self._priority = _priority(request)
+        self._priority, self._bulk = _priority(request)
         self._alone = request.get("alone") is True
         self._body = body
         self._content_type = content_type
@@ -91,7 +91,7 @@ class Message:
             if not self._is_task_id(id):
                 self._pool.send_event("task-received", id, name=self._name, args=str(id), kwargs="{}", retries=0)
         self._pool.submit(
-            Received(ids, self._name.removeprefix(f"{TASK} "), self._priority, self._alone),
+            Received(ids, self._name.removeprefix(f"{TASK} "), self._priority, self._alone, self._bulk),
             self._on_start,
             self._on_end,
         )
@@ -133,9 +133,10 @@ class Message:
             self._callback((1, _exception_info(outcome), outcome.runtime_seconds))
 
 
-def _priority(request: Mapping[str, Any]) -> int:
-    priority = (request.get("delivery_info") or {}).get("priority")
-    return step(priority) if isinstance(priority, int) else LAST_STEP
+def _priority(request: Mapping[str, Any]) -> tuple[int, bool]:
+    """The priority step of a message, and whether it is of a backlog."""
+    lane = (request.get("delivery_info") or {}).get("priority")
+    return (step(lane), is_bulk(lane)) if isinstance(lane, int) else (LAST_STEP, True)
 
 
 def read_message(body: bytes | str, content_type: str) -> list[UUID]:

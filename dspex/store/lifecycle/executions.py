@@ -95,7 +95,7 @@ WRITE_ROWS = 50
 #: limited concurrency or rate are always left to the pump, which counts them.
 DIRECT_MOST, UNSERVED_MOST = 1000, 100
 #: A tenant with fewer of a program's executions in Redis does not wait for the executions of other tenants: its submits
-#: are published, up to twice the number above in all, and come first there.
+#: are published, up to three times the number above in all (the window is twice that), and come first there.
 TENANT_RESERVE = 5
 
 # Whether the version is still one that new submits go to. One that was named has to exist.
@@ -159,7 +159,7 @@ _IS_TURN = "w.count + g.place <= f.direct_most"
 _PLAIN = {"most": "direct_most", "few": "", "tenants": "", "is_turn": _IS_TURN}
 # The executions of tenants are counted only where their program has many in Redis.
 _WITH_TENANTS = {
-    "most": "2 * direct_most",
+    "most": "3 * direct_most",
     "few": f""", few AS (
     SELECT g.id, row_number() OVER (PARTITION BY g.program, g.tenant ORDER BY g.priority, g.id) + (
         SELECT count(*) FROM (SELECT FROM dspex.executions e WHERE e.program = g.program AND e.tenant = g.tenant
@@ -168,7 +168,7 @@ _WITH_TENANTS = {
     WHERE g.direct AND g.tenant IS NOT NULL AND w.count + g.place > f.direct_most
 )""",  # noqa: S608
     "tenants": " LEFT JOIN few ON few.id = g.id",
-    "is_turn": f"{_IS_TURN} OR (few.turn <= {TENANT_RESERVE} AND w.count + g.place <= 2 * f.direct_most)",
+    "is_turn": f"{_IS_TURN} OR (few.turn <= {TENANT_RESERVE} AND w.count + g.place <= 3 * f.direct_most)",
 }
 #: By whether there are webhooks, and tenants.
 _INSERTS = {
