@@ -254,6 +254,7 @@ def test_forms_promote_and_begin_and_end_rollouts(desk: Desk, browser_requests: 
     begun = http.post(f"{path}/rollout", data=sent)
     assert "12.5 %" in begun.text
     assert "feedback is below 0.8" in begun.text
+    assert "Of its latest executions 0 have ended" in begun.text
     wrong = http.post(f"{path}/rollout", data={**sent, "percent": "many"})
     assert (wrong.status_code, "a number" in wrong.text) == (422, True)
     http.post(f"{path}/rollout/end", data={"token": token})

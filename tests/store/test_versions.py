@@ -136,6 +136,10 @@ def test_the_score_of_feedback_guards_a_rollout(client: Client, database: Databa
     for each in claim(database, register(database), *ids):
         settle(database, each, result='{"answer":"x"}')
         client.get(each.id).feedback(score=0.25)
+    (rollout,) = client.rollouts("qa")
+    figures = database.run(partial(rollouts.recent, rollout=rollout, current=A.version))
+    assert (figures.ended, figures.failed, figures.current_ended) == (2, 0, 0)
+    assert (figures.scored, figures.score) == (2, 0.25)
     (ended,) = end_tripped(database)
     assert ended.tripped == "min_score"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,6 +25,7 @@ from dspex.serve.improvement import program_history
 from dspex.serve.improvement.program_history import compared_versions, guard_of, parent_of, versions_of
 from dspex.serve.improvement.seen_optimizations import seen_optimization, seen_optimizations, tried_versions
 from dspex.store.improvement.program_versions import Version
+from dspex.store.improvement.rollouts import recent
 
 __all__ = ["ROUTES"]
 
@@ -71,13 +73,17 @@ async def versions_page(request: Request) -> Response:
     asked, name = read_query(request.query_params, {"cursor": plain_text}), request.path_params["name"]
     found, after = await versions_of(gateway, principal, name, after=asked.get("cursor"), limit=PAGE)
     current = (await gateway.client.program(name)).version
-    rollouts = await gateway.client.rollouts(name)
+    past = await gateway.client.rollouts(name)
+    under_way = next((each for each in past if each.ended_at is None), None)
+    figures = under_way and await gateway.call(
+        gateway.session.database.run, partial(recent, rollout=under_way, current=current)
+    )
     changes = [] if principal.tenant is not None else await gateway.client.program_changes(name, limit=CHANGES)
     return page(
         request, "versions.html", principal, title=f"Versions of {name}", name=name, versions=found, current=current,
         challenger=next((each.version for each in found if not each.current), ""), may_steer=_may_steer(principal),
         parents={each.version: _base(each, current) for each in found}, changes=changes, guard_text=guard_text,
-        under_way=next((each for each in rollouts if each.ended_at is None), None),
+        under_way=under_way, figures=None if principal.tenant is not None else figures,
         first_page=request.scope["path"] if "cursor" in asked else None,
         next_page=after and f"{request.scope['path']}?{urlencode({'cursor': after})}",
     )  # fmt: skip

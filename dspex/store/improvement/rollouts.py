@@ -20,7 +20,11 @@ from sqlalchemy import Connection, text
 from dspex.program.improvement.rollout_guard import Guard, RolloutFigures
 from dspex.program.program import Program
 
-__all__ = ["Rollout", "RolloutShare", "Watched", "begin", "end", "listing", "tripped", "watched"]
+__all__ = ["Rollout", "RolloutShare", "Watched", "begin", "end", "listing", "recent", "tripped", "watched"]
+
+
+#: The latest executions of a program that a page counts.
+RECENT = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,28 @@ CROSS JOIN LATERAL (
 ORDER BY r.program
 """)
 
+# For a page, which counts the latest executions and judgements only: a rollout may have had millions.
+_RECENT = text("""
+SELECT s.*, f.* FROM (
+    SELECT count(*) FILTER (WHERE e.version = :version)::int AS ended,
+        count(*) FILTER (WHERE e.version = :version AND e.status = 'failed')::int AS failed,
+        avg(e.cost_usd) FILTER (WHERE e.version = :version)::float8 AS cost_usd,
+        count(*) FILTER (WHERE e.version = :current)::int AS current_ended,
+        avg(e.cost_usd) FILTER (WHERE e.version = :current)::float8 AS current_cost_usd
+    FROM (
+        SELECT version, status, cost_usd, finished_at, purpose FROM dspex.executions
+        WHERE program = :program AND id >= dspex.first_id(:begun_at) ORDER BY id DESC LIMIT :most) e
+    WHERE e.finished_at IS NOT NULL AND e.status <> 'cancelled' AND e.purpose IS NULL) s
+CROSS JOIN (
+    SELECT count(*)::int AS scored, avg(b.score)::float8 AS score
+    FROM (
+        SELECT execution_id, score FROM dspex.feedback
+        WHERE execution_id >= dspex.first_id(:begun_at) AND score IS NOT NULL
+        ORDER BY execution_id DESC LIMIT :most) b
+    JOIN dspex.executions e ON e.id = b.execution_id
+    WHERE e.program = :program AND e.version = :version AND e.purpose IS NULL) f
+""")
+
 _TRIPPED = text(f"""
 SELECT {_COLUMNS} FROM dspex.rollouts
 WHERE tripped IS NOT NULL AND ended_at > clock_timestamp() - make_interval(secs => :seconds) ORDER BY program, id
@@ -166,6 +192,15 @@ def listing(connection: Connection, program: str, *, most: int = 50) -> list[Rol
 def watched(connection: Connection) -> list[Watched]:
     """The rollouts under way with their figures."""
     return [_watched(dict(row)) for row in connection.execute(_WATCHED).mappings()]
+
+
+def recent(connection: Connection, rollout: Rollout, *, current: str, most: int = RECENT) -> RolloutFigures:
+    """What the latest executions of a rollout came to, beside the executions of the ``current`` version."""
+    given = {
+        "program": rollout.program, "version": rollout.version, "current": current, "begun_at": rollout.begun_at,
+        "most": most,
+    }  # fmt: skip
+    return RolloutFigures(**connection.execute(_RECENT, given).mappings().one())
 
 
 def tripped(connection: Connection, *, within_seconds: float) -> Sequence[Rollout]:
