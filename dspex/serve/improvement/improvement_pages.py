@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,10 +21,15 @@ from dspex.serve.api.request_bodies import plain_text, read_id, read_query
 from dspex.serve.console.page_access import act, go_to, open_page, text_of
 from dspex.serve.console.page_rendering import page
 from dspex.serve.improvement import program_history
-from dspex.serve.improvement.program_history import compared_versions, guard_of, parent_of, versions_of
+from dspex.serve.improvement.program_history import (
+    compared_versions,
+    guard_of,
+    parent_of,
+    recent_figures,
+    versions_of,
+)
 from dspex.serve.improvement.seen_optimizations import seen_optimization, seen_optimizations, tried_versions
 from dspex.store.improvement.program_versions import Version
-from dspex.store.improvement.rollouts import recent
 
 __all__ = ["ROUTES"]
 
@@ -75,9 +79,7 @@ async def versions_page(request: Request) -> Response:
     current = (await gateway.client.program(name)).version
     past = await gateway.client.rollouts(name)
     under_way = next((each for each in past if each.ended_at is None), None)
-    figures = under_way and await gateway.call(
-        gateway.session.database.run, partial(recent, rollout=under_way, current=current)
-    )
+    figures = None if under_way is None else await recent_figures(gateway, under_way, current)
     changes = [] if principal.tenant is not None else await gateway.client.program_changes(name, limit=CHANGES)
     return page(
         request, "versions.html", principal, title=f"Versions of {name}", name=name, versions=found, current=current,

@@ -11,10 +11,10 @@ from typing import Any
 
 from dspex.client.improvement.program_diff import Difference, program_diff
 from dspex.errors import FieldError, ValidationError
-from dspex.program.improvement.rollout_guard import Guard
+from dspex.program.improvement.rollout_guard import Guard, RolloutFigures
 from dspex.serve.access.principal import Principal
 from dspex.serve.gateway import Gateway
-from dspex.store.improvement import program_versions
+from dspex.store.improvement import program_versions, rollouts
 from dspex.store.improvement.program_versions import Version
 from dspex.store.improvement.rollouts import Rollout
 
@@ -26,6 +26,7 @@ __all__ = [
     "guard_of",
     "parent_of",
     "promote",
+    "recent_figures",
     "set_alias",
     "versions_of",
 ]
@@ -97,6 +98,11 @@ async def end_rollout(gateway: Gateway, principal: Principal, name: str) -> Roll
     await gateway.client.program(name)
     log.info("%s ends the rollout of program %s", principal.name, name)
     return await gateway.client.end_rollout(name, by=principal.name)
+
+
+async def recent_figures(gateway: Gateway, rollout: Rollout, current: str) -> RolloutFigures:
+    """What the latest executions of a rollout came to, beside the executions of the ``current`` version."""
+    return await gateway.call(gateway.session.database.run, partial(rollouts.recent, rollout=rollout, current=current))
 
 
 def guard_of(values: Mapping[str, Any]) -> Guard:
