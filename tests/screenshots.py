@@ -53,15 +53,22 @@ PROGRAMS = (
         module_options={"fail": {"code": "rate_limited", "times": 9}},
     ),
     dspex.Program(
+        "refund_desk",
+        dspex.signature('signature refund_desk "Pay back what was charged twice": '
+                        ':string order_id, :string message -> :string answer'),
+        module="tests.waiting_programs:Desk", model="openai/gpt-5-mini", api_base="http://127.0.0.1:1/v1",
+    ),
+    dspex.Program(
         "research", dspex.signature("question -> answer"), adapter="scripted", module_options={"sleep_ms": 120_000}
     ),
 )  # fmt: skip
 
 
+PACKAGES = {"DSPEX_PROGRAM_PACKAGES": "tests.waiting_programs"}
 #: Pages that say something without data.
 EMPTY = (
-    "/", "/failed", "/programs", "/evaluations", "/optimizations", "/batches", "/schedules", "/workers", "/webhooks",
-    "/alerts",
+    "/", "/failed", "/approvals", "/programs", "/evaluations", "/optimizations", "/batches", "/schedules", "/workers",
+    "/webhooks", "/alerts",
 )  # fmt: skip
 LONG = "Ein sehr langer Text über Überläufe, 長い入力, and a_word_without_any_break_" + "x" * 300
 
@@ -78,8 +85,10 @@ def main() -> None:
             with fresh_backends(servers) as backends, serving(backends) as served, Client(
                 database_url=backends.database_url, broker_url=backends.broker_url
             ) as client:  # fmt: skip
+                for program in PROGRAMS:
+                    client.deploy(program)
                 optimized = _optimized(client)
-                worker = WorkerProcess(backends, folder / "worker.log", {})
+                worker = WorkerProcess(backends, folder / "worker.log", PACKAGES)
                 try:
                     worker.wait_until_ready()
                     pages = {**_filled(client), **optimized}
@@ -93,11 +102,14 @@ def main() -> None:
 
 def _filled(client: Client) -> Mapping[str, str]:
     """The pages to take, after some executions."""
-    for program in PROGRAMS:
-        client.deploy(program)
     done = [client.submit("triage", {"ticket": ticket}, metadata={"customer": 42}) for ticket in TICKETS]
     failed = client.submit("summarise", {"document": "A long document. " * 400})
     running = client.submit("research", {"question": "What changed in the last year?"})
+    refunds = [
+        client.submit("refund_desk", {"order_id": f"A-{number}", "message": message}, tenant=tenant)
+        for number, message, tenant in ((1001, TICKETS[1], None), (1002, "It broke on the first day.", "acme"),
+                                        (1003, "Charged twice in May. " * 30, "acme"))
+    ]  # fmt: skip
     batch = client.submit_many("triage", [{"ticket": f"Ticket number {n}"} for n in range(200)])
     client.schedule(
         "nightly", program="triage", inputs={"ticket": "Is it up?"}, cron="0 7 * * 1-5", timezone="Europe/Berlin"
@@ -109,10 +121,17 @@ def _filled(client: Client) -> Mapping[str, str]:
     wait_for(lambda: failed.refresh().status.is_final, "a failure", timeout=60)
     wait_for(lambda: running.refresh().status == "running", "an execution that runs")
     wait_for(lambda: batch.progress.finished > 50, "a part of a batch")
+    wait_for(lambda: len(client.approvals()) == len(refunds), "refunds to wait for a decision", timeout=60)
+    (call,) = client.approvals(execution_id=refunds[0].id)
+    client.approve(refunds[0].id, call.call_id, note="The order was charged twice indeed.", by="key anna")
+    refunds[0].result(timeout=60)
+    refunds[0].feedback(score=1.0, note="As it should be.", by="key anna")
+    refunds[0].feedback(score=0.25, outputs={"answer": "Paid back 24.50 EUR for A-1001."}, by="ada via key shop")
     return {
         **_improved(client),
         "executions": "/", "completed": f"/executions/{done[0].id}", "failed-one": f"/executions/{failed.id}",
-        "running": f"/executions/{running.id}", "programs": "/programs", "program": "/programs/triage",
+        "running": f"/executions/{running.id}", "approvals": "/approvals", "waiting": f"/executions/{refunds[1].id}",
+        "approved": f"/executions/{refunds[0].id}", "programs": "/programs", "program": "/programs/triage",
         "batches": "/batches", "batch": f"/batches/{batch.id}", "failed": "/failed", "schedules": "/schedules",
         "workers": "/workers", "health": "/health", "webhooks": "/webhooks", "alerts": "/alerts", "docs": "/docs",
         "missing": "/executions/00000000-0000-7000-8000-000000000000", "sign-in": "/sign-in",
@@ -177,13 +196,16 @@ def _crowded(client: Client) -> Mapping[str, str]:
         client.schedule(f"nightly-{number}", program="triage", inputs={"ticket": LONG}, cron="0 7 * * 1-5")
     long = client.submit("triage", {"ticket": LONG * 20}, metadata={"a_long_name_of_metadata": LONG}, tenant="acme",
                          webhook="https://example.com/" + "x" * 200)  # fmt: skip
+    for number in range(60):
+        client.submit("refund_desk", {"order_id": f"order-{number}", "message": LONG * (1 + number % 3)})
     client.submit_many("summarise", [{"document": f"{n} {LONG}"} for n in range(300)])
     long.result(timeout=60)
+    wait_for(lambda: len(client.approvals()) > 60, "many to wait for a decision", timeout=120)
     wait_for(lambda: len(client.list(status="failed", limit=200)) == 200, "many to fail", timeout=120)
     return {
         "much-executions": "/?program=triage&status=completed", "much-one": f"/executions/{long.id}",
         "much-programs": "/programs", "much-failed": "/failed", "much-schedules": "/schedules", "much-docs": "/docs",
-        "much-webhooks": "/webhooks",
+        "much-webhooks": "/webhooks", "much-approvals": "/approvals",
     }  # fmt: skip
 
 

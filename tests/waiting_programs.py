@@ -12,7 +12,8 @@ import dspy
 
 import dspex
 
-__all__ = ["Asks", "CatchesAll", "Charges", "Fickle", "Gathered", "Steps", "SyncSteps", "Threads", "charge", "refund"]
+__all__ = ["Asks", "CatchesAll", "Charges", "Desk", "Fickle", "Gathered", "Refunds", "Steps", "SyncSteps", "Threads",
+           "charge", "pay_back", "refund"]  # fmt: skip
 
 
 @dspex.tool(approve=True)
@@ -27,6 +28,12 @@ def charge(order: str) -> str:
     """Charge for an order: the path of a file that this makes."""
     Path(order).touch()
     return "charged"
+
+
+@dspex.tool(approve=True, expires=86_400)
+def pay_back(order_id: str, cents: int, reason: str) -> str:
+    """Pay back a part of an order."""
+    return f"paid {cents} cents back for {order_id}: {reason}"
 
 
 class Steps(dspy.Module):  # type: ignore[misc]
@@ -140,3 +147,23 @@ class Charges(dspy.Module):  # type: ignore[misc]
     async def aforward(self, question: str) -> dspy.Prediction:
         answer = (await self.answer.acall(question=question)).answer
         return dspy.Prediction(answer=f"{answer}: {charge(question)}")
+
+
+class Refunds(dspy.Module):  # type: ignore[misc]
+    """Its code calls a tool that waits for an approval; no model is asked."""
+
+    def __init__(self, signature: Any) -> None:
+        super().__init__()
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        return dspy.Prediction(answer=refund(question))
+
+
+class Desk(dspy.Module):  # type: ignore[misc]
+    """It pays back what is asked for, once somebody approves."""
+
+    def __init__(self, signature: Any) -> None:
+        super().__init__()
+
+    async def aforward(self, order_id: str, message: str) -> dspy.Prediction:
+        return dspy.Prediction(answer=pay_back(order_id=order_id, cents=4900, reason=message))

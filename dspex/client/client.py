@@ -51,6 +51,7 @@ from dspex.store.improvement.program_changes import ProgramChange
 from dspex.store.improvement.program_versions import Version
 from dspex.store.improvement.rollouts import Rollout
 from dspex.store.lifecycle import batches, bundles, executions
+from dspex.store.lifecycle.approvals import CallSelection
 from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.status import Status
 from dspex.store.partitions import moment
@@ -687,7 +688,7 @@ class Client:
     ) -> Sequence[Approval]:
         """The calls of tools that wait for a decision, those that have waited longest first."""
         id = None if execution_id is None else _uuid(execution_id)
-        return Approvals(self._session).pending(program=program, execution_id=id, limit=limit)
+        return Approvals(self._session).pending(CallSelection(program=program, execution_id=id), limit=limit)
 
     def approve(
         self, execution_id: UUID | str, call_id: str, *, note: str | None = None, by: str | None = None

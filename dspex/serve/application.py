@@ -18,7 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dspex.client.async_client import AsyncClient
 from dspex.errors import DspexError
-from dspex.serve.api import batch_routes, description_routes, execution_routes, operator_routes, program_routes
+from dspex.serve.api import (
+    batch_routes,
+    description_routes,
+    execution_routes,
+    operator_routes,
+    program_routes,
+    review_routes,
+)
 from dspex.serve.api.problem_details import HttpRefusal, detail_of, problem, problem_of, response_of
 from dspex.serve.background import in_background
 from dspex.serve.console import console_routes
@@ -61,6 +68,7 @@ def application(client: AsyncClient, *, is_open: bool = False) -> Starlette:
             *execution_routes.ROUTES,  # first: they are tried in order
             *([tools.route] if tools is not None else []),
             *operator_routes.ROUTES,
+            *review_routes.ROUTES,
             *batch_routes.ROUTES,
             *program_routes.ROUTES,
             *version_routes.ROUTES,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from starlette.requests import Request
 
 from dspex.client.async_client import AsyncClient
 from dspex.client.execution import AsyncExecution
+from dspex.client.improvement.feedback import Feedback
 from dspex.client.lookup import not_found
+from dspex.client.waits.approval import Approval, Approvals
+from dspex.sealing.values import Sealing
 from dspex.serve import gateway_metrics
 from dspex.serve.access.access_check import AccessCheck
 from dspex.serve.access.principal import Principal
@@ -21,7 +25,8 @@ from dspex.serve.access.submit_limits import SubmitLimits
 from dspex.serve.api.problem_details import HttpRefusal
 from dspex.serve.api.request_bodies import Filters
 from dspex.serve.webhooks.webhook_sender import WebhookSender
-from dspex.store.lifecycle import executions
+from dspex.store.lifecycle import approvals, executions
+from dspex.store.lifecycle.approvals import CallSelection, Place
 from dspex.store.lifecycle.selection import Selection
 from dspex.wait.driver import Row
 
@@ -111,6 +116,47 @@ class Gateway:
         log.info("%s retries failed executions: %s", principal.name, selection)
         return await self.call(self.session.control.retry_failed, selection, by=principal.name)
 
+    async def approvals(
+        self, principal: Principal, asked: CallSelection, *, limit: int
+    ) -> tuple[Sequence[Approval], Place | None]:
+        """Calls that wait for a decision, the oldest first, and the place to continue after; None after the last.
+
+        Sealed arguments stay sealed, also where this gateway has the key.
+        """
+        if asked.program is not None:
+            principal.require_program(asked.program)
+        list_them = Approvals(self.session, Sealing()).pending
+        found = await self.call(list_them, _seen_by(principal, asked), limit=limit + 1)
+        page = found[:limit]
+        last = page[-1] if len(found) > limit else None
+        return page, None if last is None else Place(last.requested_at, last.execution_id, last.call_id)
+
+    async def count_approvals(self, principal: Principal, *, most: int) -> int:
+        """How many calls wait for a decision; it stops counting at ``most``."""
+        count = partial(approvals.count, selection=_seen_by(principal, CallSelection()), most=most)
+        return await self.call(self.session.database.run, count)
+
+    async def decide(
+        self, principal: Principal, execution: AsyncExecution, call_id: str, *, approved: bool, note: str | None,
+        by: str | None = None,
+    ) -> None:  # fmt: skip
+        """Approve or reject a call that an execution waits to make, and read the execution again.
+
+        Raises AlreadyDecided, ApprovalNotFound, ValidationError.
+        """
+        what = "approves" if approved else "rejects"
+        log.info("%s %s call %s of execution %s", principal.name, what, call_id, execution.id)
+        decide = Approvals(self.session).decide
+        await self.call(decide, execution.id, call_id, approved=approved, note=note, by=_author(principal, by))
+        await execution.refresh()
+
+    async def give_feedback(
+        self, principal: Principal, execution: AsyncExecution, *, by: str | None = None, **judgement: Any
+    ) -> Feedback:
+        """Append a judgement of an execution: see :meth:`dspex.Execution.feedback`."""
+        log.info("%s gives feedback on execution %s", principal.name, execution.id)
+        return await execution.feedback(**judgement, by=_author(principal, by))
+
     async def cancel_batch(self, principal: Principal, id: UUID) -> int:
         """Cancel the rest of a batch. Returns how many executions."""
         log.info("%s cancels batch %s", principal.name, id)
@@ -167,6 +213,17 @@ class StreamSlots:
         if self.used >= self.most:
             detail = f"{self.most} streams are sent already; poll the execution, or try again later"
             raise HttpRefusal(503, "too_many_streams", detail, headers={"Retry-After": "5"})
+
+
+def _seen_by(principal: Principal, asked: CallSelection) -> CallSelection:
+    """The calls of executions that this principal may see."""
+    programs = None if principal.programs is None else sorted(principal.programs)
+    return replace(asked, tenant=principal.tenant, programs=programs)
+
+
+def _author(principal: Principal, by: str | None) -> str:
+    """Who is recorded: the principal, and whom it names."""
+    return f"{by} via {principal.name}" if by else principal.name
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -13,6 +13,7 @@ import pytest
 
 import dspex
 from dspex.client.client import Client
+from dspex.client.execution import Execution
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.serve.access.access_keys import AccessKeys
 from dspex.settings import Backends
@@ -22,6 +23,8 @@ from tests.processes import WorkerProcess
 from tests.serving import Served, serving
 from tests.waiting import wait_for
 
+#: The package of the program that calls a tool which waits for an approval.
+OWN = "tests.waiting_programs"
 MARKUP = "<script>window.hacked = 1</script><img src=x onerror=window.hacked=1>"
 SIGNATURE = dspex.signature(
     ':string question "what to ask", :enum("a", "b") kind, :integer(max=9) count = 1 -> :string answer'
@@ -34,12 +37,16 @@ PROGRAMS = (
         module_options={"fail": {"code": "authentication", "times": 1}},
     ),
     dspex.Program("slow", SIGNATURE, adapter="scripted", module_options={"sleep_ms": 60_000}),
+    dspex.Program(
+        "refunds", dspex.signature("question -> answer"), module=f"{OWN}:Refunds", model="openai/test",
+        api_base="http://127.0.0.1:1/v1",
+    ),
 )  # fmt: skip
 #: A script or a style within the page, or an address of another host.
 INLINE = r"<script(?![^>]*src=)|<style|<[^>]*\son\w+=|<[^>]*\sstyle=|(?:src|href)=.https?:"
 PAGES = (
-    "/", "/failed", "/programs", "/programs/good", "/batches", "/schedules", "/workers", "/health", "/webhooks",
-    "/alerts", "/docs", "/evaluations", "/optimizations", "/programs/graded/versions",
+    "/", "/failed", "/approvals", "/programs", "/programs/good", "/batches", "/schedules", "/workers", "/health",
+    "/webhooks", "/alerts", "/docs", "/evaluations", "/optimizations", "/programs/graded/versions",
 )  # fmt: skip
 GRADED = tuple(
     dspex.Program(
@@ -89,7 +96,7 @@ def place(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) ->
     ) as client:  # fmt: skip
         for program in (*PROGRAMS, *GRADED):
             client.deploy(program)
-        worker = WorkerProcess(backends, log, {})
+        worker = WorkerProcess(backends, log, {"DSPEX_PROGRAM_PACKAGES": OWN})
         try:
             worker.wait_until_ready()
             with serving(backends) as served:
@@ -236,8 +243,9 @@ def test_who_signs_in_with_a_key_sees_what_it_may(place: Place) -> None:
         assert http.get(f"/executions/{place.good.id}").status_code == 404
         assert http.get("/workers").status_code == 403
         assert http.get("/v1/executions").status_code == 401, "the cookie is the console's alone"
-        refused = http.post("/programs/slow/pause", data={"token": token_of(home)})
-        assert refused.status_code == 403
+        one = f"/executions/{place.good.id}"
+        for action in ("/programs/slow/pause", f"{one}/decide", f"{one}/feedback"):
+            assert http.post(action, data={"token": token_of(home)}).status_code == 403
         assert keys.revoke("reader")
         wait_for(lambda: http.get("/").url.path == "/sign-in", "the session to end with its key")
 
@@ -252,6 +260,82 @@ def test_a_page_while_postgres_is_away_says_so_and_loads_again(place: Place) -> 
         assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
         assert served.http.get("/ready").status_code == 503
         assert served.http.get("/health/live").status_code == 200
+
+
+# ----------------------------------------------------------------------------------------- approvals and feedback
+
+
+def test_a_call_is_approved_on_a_page_and_who_comes_second_reads_so(
+    place: Place, http: httpx.Client, tmp_path: Path
+) -> None:
+    execution = refund(place, tmp_path / "made")
+    page = http.get("/approvals")
+    for expected in ("refund", str(tmp_path / "made"), '<span class="count">1</span>', "Approve"):
+        assert expected in page.text, expected
+    assert "It waits for a decision" in http.get(f"/executions/{execution.id}").text
+    form = {"token": token_of(page), "call": open_call(place, execution), "decision": "approve", "note": "as agreed"}
+    assert http.post(f"/executions/{execution.id}/decide", data={**form, "token": "x"}).status_code == 403
+    assert http.post(f"/executions/{execution.id}/decide", data={**form, "decision": "?"}).status_code == 422
+    shown = http.post(f"/executions/{execution.id}/decide", data={**form, "from": "list"})
+    assert (shown.url.path, "goes on" in shown.text, "Nothing waits" in shown.text) == ("/approvals", True, True)
+    assert execution.result(60).answer.startswith("refunded")
+    late = http.post(f"/executions/{execution.id}/decide", data={**form, "decision": "reject"})
+    assert (late.status_code, "approved by this machine before" in late.text) == (409, True)
+    done = http.get(f"/executions/{execution.id}").text
+    for expected in ("Decisions", "by this machine", "as agreed"):
+        assert expected in done, expected
+    assert execution.audit_trail["approved"].data["by"] == "this machine"
+
+
+def test_a_call_is_rejected_and_judged_over_http(place: Place, tmp_path: Path) -> None:
+    api, execution = place.served.http, refund(place, tmp_path / "made")
+    path = f"/v1/executions/{execution.id}"
+    (call,) = api.get("/v1/approvals", params={"execution": str(execution.id)}).json()["approvals"]
+    assert (call["tool"], call["arguments"]) == ("refund", {"order": str(tmp_path / "made")})
+    assert api.post(f"{path}/feedback", json={"score": 1}).json()["code"] == "result_not_ready"
+    wrong = api.post(f"{path}/reject", json={"note": 1, "why": ""})
+    assert {each["pointer"] for each in wrong.json()["errors"]} == {"/note", "/why"}
+    assert api.post(f"{path}/approve", json={"call_id": "0" * 16 + "-0"}).status_code == 404
+    decision = {"call_id": call["call_id"], "note": "too much", "by": "bert"}
+    assert api.post(f"{path}/reject", json=decision).status_code == 202
+    done = api.get(path, headers={"Prefer": "wait=30"}).json()
+    assert "rejected by bert via this machine: too much" in done["result"]["answer"]
+    second = api.post(f"{path}/approve", json=decision)
+    assert (second.status_code, second.json()["code"]) == (409, "already_decided")
+    assert not (tmp_path / "made").exists()
+    refused = api.post(f"{path}/feedback", json={"outputs": {"answer": 5}, "score": 10**400})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/score")
+    refused = api.post(f"{path}/feedback", json={"outputs": {"answer": ["x"]}})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/outputs/answer")
+    given = api.post(f"{path}/feedback", json={"score": 0.5, "outputs": {"answer": "none"}, "by": "ada"})
+    assert (given.status_code, given.json()["by"]) == (201, "ada via this machine")
+    assert api.get(f"{path}/feedback").json()["feedback"][0]["outputs"] == {"answer": "none"}
+    assert execution.audit_trail["feedback"].data["by"] == "ada via this machine"
+
+
+def test_feedback_is_given_in_a_form_that_names_its_faults(place: Place, http: httpx.Client) -> None:
+    path = f"/executions/{place.good.id}"
+    form = {"token": token_of(http.get(path)), "score": "good", "note": MARKUP, "output.answer": "Paris"}
+    wrong = http.post(f"{path}/feedback", data=form)
+    assert (wrong.status_code, 'value="good"' in wrong.text, "a number" in wrong.text) == (422, True, True)
+    given = http.post(f"{path}/feedback", data={**form, "score": "0.25"})
+    assert (given.status_code, given.url.path) == (200, path)
+    for expected in ("0.25", "by this machine", "Paris", "&lt;script&gt;window"):
+        assert expected in given.text, expected
+    (entry,) = place.good.feedback_entries
+    assert (entry.score, entry.outputs, entry.note) == (0.25, {"answer": "Paris"}, MARKUP)
+
+
+def refund(place: Place, made: Path) -> Execution:
+    """An execution that waits for an approval: its tool makes a file."""
+    execution = place.client.submit("refunds", {"question": str(made)})
+    wait_for(lambda: execution.refresh().waiting is not None, "it to wait", timeout=60)
+    return execution
+
+
+def open_call(place: Place, execution: Execution) -> str:
+    (call,) = place.client.approvals(execution_id=execution.id)
+    return call.call_id
 
 
 # --------------------------------------------------------------------------------------------------- in a browser
@@ -295,27 +379,72 @@ def test_a_person_compares_two_evaluations(place: Place, browser: Any) -> None:
     _is_clean(browser)
 
 
+def test_a_person_pauses_a_program_and_uploads_a_batch_that_runs_once_it_is_resumed(
+    place: Place, browser: Any, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"question": "{n}", "kind": "a"}}\n' for n in range(3)))
+    browser.get(f"{place.served.url}/programs/good")
+    _click(browser, "form[action$='/pause'] button")
+    browser.switch_to.alert.accept()
+    _shown(browser, "Paused")
+    assert "good" in place.client.paused()
+    _click(browser, "details.upload summary")
+    browser.find_element("css selector", "input[type=file]").send_keys(str(rows))
+    _click(browser, "details.upload button")
+    _shown(browser, "3 rows", within="main h1")
+    batch = browser.current_url
+    browser.get(f"{place.served.url}/programs/good")
+    _click(browser, "form[action$='/resume'] button")
+    browser.get(batch)
+    _shown(browser, "done", within="dl.facts")
+    assert browser.find_element("css selector", "dd.good").text == "3"
+    _is_clean(browser)
+
+
+def test_a_person_approves_a_tool_and_watches_the_execution_complete(
+    place: Place, browser: Any, tmp_path: Path
+) -> None:
+    execution = place.client.submit("refunds", {"question": str(tmp_path / "made")})
+    browser.get(f"{place.served.url}/executions/{execution.id}")
+    _shown(browser, "It waits for a decision")
+    browser.find_element("css selector", "nav a[href='/approvals']").click()
+    note = browser.find_element("css selector", "form.decide input[name=note]")
+    note.send_keys("checked the order")
+    _click(browser, "form.decide button[value=approve]")
+    _shown(browser, "goes on")
+    browser.find_element("css selector", "[role=status] a").click()
+    _shown(browser, "completed", within="main h1")
+    _shown(browser, "checked the order")
+    assert (tmp_path / "made").exists()
+    _is_clean(browser)
+
+
 @pytest.mark.parametrize("width", [1400, 390])
-def test_no_page_is_wider_than_the_window(place: Place, browser: Any, width: int) -> None:
+def test_no_page_is_wider_than_the_window(place: Place, browser: Any, width: int, tmp_path: Path) -> None:
+    waiting = refund(place, tmp_path / ("a_name_without_any_break" * 8))
     # A window has a least width; the size of the page within it has none.
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     )
-    for path in (*PAGES, f"/executions/{place.bad.id}", f"/batches/{place.batch.id}", *place.improvement):
+    executions = [f"/executions/{each.id}" for each in (place.bad, waiting)]
+    for path in (*PAGES, *executions, f"/batches/{place.batch.id}", *place.improvement):
         browser.get(place.served.url + path)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width, path
+    place.client.reject(waiting.id, open_call(place, waiting))
     _is_clean(browser)
 
 
-def test_no_page_keeps_out_who_cannot_see_or_use_a_mouse(place: Place, browser: Any) -> None:
+def test_no_page_keeps_out_who_cannot_see_or_use_a_mouse(place: Place, browser: Any, tmp_path: Path) -> None:
     """What axe-core calls serious or critical; and the contrast of the dark theme, which has the same elements."""
     axe = files("axe_playwright_python").joinpath("axe.min.js").read_text()
     failed, batch = f"/executions/{place.bad.id}", f"/batches/{place.batch.id}"
-    contrast = {"runOnly": ["color-contrast"]}
+    call = refund(place, tmp_path / "made")
+    contrast, waiting = {"runOnly": ["color-contrast"]}, f"/executions/{call.id}"
     for theme, options, paths in (
         ("light", {}, ("/", "/failed", "/programs/good", "/schedules", "/health", failed, batch, "/sign-in",
-                       *place.improvement[:2])),
-        ("dark", contrast, (failed, "/programs/good", place.improvement[1])),
+                       "/approvals", waiting, *place.improvement[:2])),
+        ("dark", contrast, (failed, "/programs/good", "/approvals", place.improvement[1])),
     ):  # fmt: skip
         feature = {"name": "prefers-color-scheme", "value": theme}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
@@ -330,6 +459,11 @@ def test_no_page_keeps_out_who_cannot_see_or_use_a_mouse(place: Place, browser: 
                 if each["impact"] in ("serious", "critical")
             ]
             assert serious == [], (theme, path)
+    place.client.reject(call.id, open_call(place, call))
+
+
+def _click(browser: Any, selector: str) -> None:
+    browser.find_element("css selector", selector).click()
 
 
 def _shown(browser: Any, text: str, *, within: str = "body") -> None:

@@ -17,11 +17,16 @@ from uuid_utils.compat import uuid7
 
 import dspex
 from dspex.client.client import Client
+from dspex.client.waits.approval import Approval, Approvals
 from dspex.errors import AlreadyDecided, ApprovalNotFound
+from dspex.sealing.keyring import Keyring
+from dspex.sealing.values import Sealing
+from dspex.settings.security_settings import new_key, read_keys
 from dspex.store import programs, workers
 from dspex.store.audit_chain import hash_of_values
 from dspex.store.database import Database
 from dspex.store.lifecycle import approvals, batches, bundles, control, executions, lm_calls, parked
+from dspex.store.lifecycle.approvals import CallSelection, Place
 from dspex.store.lifecycle.executions import Claimed
 from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.parked import Park, ParkedCall, WaitingFor
@@ -369,6 +374,53 @@ def test_of_two_people_one_decides_and_the_other_learns_it(database: Database, w
     with pytest.raises(ApprovalNotFound):
         client.approve(waiting.id, "0" * 16 + "-0")
     assert client.approvals() == []
+
+
+def test_who_comes_too_late_reads_who_decided_also_when_the_call_was_made_meanwhile(
+    database: Database, worker_id: UUID, client: Client
+) -> None:
+    waiting = parked_execution(database, worker_id, a_call(S, "approval"))
+    name = approvals.call_id(S, 0)
+    client.approve(waiting.id, name, by="anna")
+    database.run(lambda c: c.execute(text("DELETE FROM dspex.parked_calls")))
+    with pytest.raises(AlreadyDecided) as late:
+        client.reject(waiting.id, name, by="bert")
+    assert (late.value.details["approved"], late.value.details["by"]) == (True, "anna")
+    for unknown in ("\0", "x", "0" * 16 + "-0"):
+        with pytest.raises(ApprovalNotFound):
+            client.approve(waiting.id, unknown)
+
+
+def test_approvals_are_listed_for_who_may_see_them_and_go_on_after_a_place(
+    database: Database, worker_id: UUID, client: Client
+) -> None:
+    calls = [a_call(hashlib.sha256(bytes([n])).digest(), "approval") for n in range(3)]
+    mine, theirs = (parked_execution(database, worker_id, *calls, tenant=tenant) for tenant in ("acme", "other"))
+    pending = Approvals(client._session).pending
+    assert {each.execution_id for each in pending(CallSelection(tenant="acme"), limit=9)} == {mine.id}
+    assert pending(CallSelection(programs=["another"]), limit=9) == []
+    assert pending(CallSelection(programs=["qa"], execution_id=theirs.id), limit=9)[0].tenant == "other"
+    found: list[Approval] = []
+    after = None
+    while page := pending(CallSelection(after=after), limit=2):
+        found += page
+        after = Place(page[-1].requested_at, page[-1].execution_id, page[-1].call_id)
+    assert found == pending(CallSelection(), limit=9)
+    assert len(found) == 6
+    count = partial(approvals.count, selection=CallSelection(tenant="acme"))
+    assert (database.run(partial(count, most=9)), database.run(partial(count, most=2))) == (3, 2)
+
+
+def test_arguments_that_are_sealed_are_shown_with_the_key_only(
+    database: Database, worker_id: UUID, client: Client
+) -> None:
+    keyed = Sealing(Keyring(read_keys(new_key())))
+    (claimed,) = claim(database, worker_id, submit(database))
+    sealed = keyed.seal_call('{"iban": "DE1"}', claimed.id, parked.parked_place(S, 0))
+    assert park(database, claimed, a_call(S, "approval", request=sealed)) == "waiting"
+    for sealing, expected in ((keyed, {"iban": "DE1"}), (Sealing(), "<secret>")):
+        (call,) = Approvals(client._session, sealing).pending(CallSelection(), limit=9)
+        assert call.arguments == expected
 
 
 def test_a_call_that_nobody_decided_about_in_time_is_found(database: Database, worker_id: UUID) -> None:

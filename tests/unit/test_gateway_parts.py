@@ -6,20 +6,23 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, QueryParams
 
 import dspex
 from dspex.client.audit_trail import AuditEvent
 from dspex.errors import DspexError, ExecutionNotFound, ValidationError
 from dspex.serve.api.open_api import component_name, description
 from dspex.serve.api.problem_details import STATUSES, HttpRefusal, pointer, problem_of
+from dspex.serve.api.review_routes import approval_filters, cursor_of
 from dspex.serve.api.row_upload import csv_rows, json_line_rows, lines_of
 from dspex.serve.console.console_routes import _own_path
-from dspex.serve.console.input_form import PREFIX, controls, inputs_of_form
+from dspex.serve.console.input_form import PREFIX, controls, inputs_of_form, outputs_of_form
 from dspex.serve.console.shown_text import brief, milliseconds
 from dspex.serve.console.waterfall import MOST_BARS, waterfall
+from dspex.store.lifecycle.approvals import Place
 
 SIGNATURE = dspex.signature(
     ":string text, :integer(min=1) count = 2, :boolean flag = false, :list(:string) tags = [] -> :string answer"
@@ -113,6 +116,27 @@ def test_a_form_has_a_control_for_each_input_and_gives_the_inputs_back() -> None
         SIGNATURE.validate_inputs({"text": "x", "count": 0})
     (fault,) = [control for control in controls(SIGNATURE, given, found.value) if control.fault]
     assert (fault.field, fault.value) == ("count", "3")
+
+
+def test_a_form_of_corrected_outputs_gives_those_that_are_filled_in() -> None:
+    signature = dspex.signature(':string question -> :enum("a", "b") kind, :float score, :string reply')
+    made = {control.field: control for control in controls(signature, side="outputs")}
+    assert [(control.kind, control.required, control.value) for control in made.values()] == [
+        ("choice", False, ""), ("number", False, ""), ("text", False, "")
+    ]  # fmt: skip
+    sent = FormData([(made["kind"].name, "b"), (made["score"].name, "0.5"), (made["reply"].name, "")])
+    outputs, given = outputs_of_form(signature, sent)
+    assert outputs == {"kind": "b", "score": 0.5}
+    assert given == {"kind": "b", "score": "0.5", "reply": ""}
+
+
+def test_the_cursor_of_approvals() -> None:
+    place = Place(NOW + timedelta(microseconds=7), UUID(int=5), "0123456789abcdef-3")
+    asked, limit = approval_filters(QueryParams({"cursor": cursor_of(place), "limit": "7"}))
+    assert (asked.after, limit) == (place, 7)
+    for wrong in ("x", "1.2.3", f"1.{UUID(int=5)}.x", f"x.{UUID(int=5)}.0123456789abcdef-3"):
+        with pytest.raises(ValidationError):
+            approval_filters(QueryParams({"cursor": wrong}))
 
 
 def event(kind: str, seconds: float, attempt: int, **data: Any) -> AuditEvent:

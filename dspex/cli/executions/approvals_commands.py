@@ -11,6 +11,7 @@ from dspex.cli.output.exit_codes import DONE, FAILED
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
 from dspex.client.client import Client
+from dspex.client.shown.review_data import approval_data
 from dspex.client.waits.approval import Approval
 from dspex.errors import AlreadyDecided
 
@@ -32,7 +33,7 @@ def approvals(program: str | None, limit: int, as_json: bool) -> None:
     with Client() as client:
         found = client.approvals(program=program, limit=limit)
     if as_json:
-        echo_json([_data(each) for each in found])
+        echo_json([approval_data(each) for each in found])
         return
     if not found:
         echo("no execution waits for a decision")
@@ -107,16 +108,3 @@ def _shown(approval: Approval) -> str:
     given = approval.arguments
     text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
-
-
-def _data(approval: Approval) -> dict[str, object]:
-    return {
-        "execution_id": str(approval.execution_id),
-        "call_id": approval.call_id,
-        "program": approval.program,
-        "version": approval.version,
-        "tool": approval.tool,
-        "arguments": approval.arguments,
-        "requested_at": approval.requested_at.isoformat(),
-        "expires_at": approval.expires_at and approval.expires_at.isoformat(),
-    }

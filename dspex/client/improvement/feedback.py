@@ -95,14 +95,23 @@ def _feedback(session: Session, signature: Signature, entry: FeedbackEntry) -> F
 def _faults(score: object, outputs: object, note: object, by: object) -> Iterator[FieldError]:
     if score is None and outputs is None and note is None:
         yield FieldError("feedback", "a score, outputs or a note")
-    is_number = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
-    if score is not None and not is_number:
+    if score is not None and not _is_finite(score):
         yield FieldError("score", "a number", repr(score)[:80])
     if outputs is not None and not (isinstance(outputs, Mapping) and outputs):
         yield FieldError("outputs", "a mapping from names of outputs to values", type(outputs).__name__)
     for name, given, most in (("note", note, NOTE_MOST), ("by", by, BY_MOST)):
         if given is not None and not (isinstance(given, str) and len(given) <= most and is_storable(given)):
             yield FieldError(name, f"{STORABLE}, {most} characters at most", repr(given)[:80])
+
+
+def _is_finite(score: object) -> bool:
+    """Whether it is a number that Postgres can store."""
+    if not isinstance(score, int | float) or isinstance(score, bool):
+        return False
+    try:
+        return math.isfinite(float(score))
+    except OverflowError:
+        return False
 
 
 def _corrected(session: Session, row: Row, signature: Signature, outputs: Mapping[str, Any]) -> dict[str, Any]:

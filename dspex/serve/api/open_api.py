@@ -160,13 +160,11 @@ def _paths() -> Json:
         "/v1/executions/{id}/retry": {"post": _act(
             "retryExecution", "executions", "Queue a failed or cancelled execution again.", id, {202: execution}
         )},
-        "/v1/retry-failed": {"post": {
-            **_act(
-                "retryFailed", "executions", "Queue failed executions again.", [],
-                {202: _json(object_of({"retried": _INTEGER}))}, errors=(400, 408, 413, 415, 422),
-            ),
-            "requestBody": {"required": True, "content": {"application/json": {"schema": ref("RetryFailed")}}},
-        }},
+        "/v1/retry-failed": {"post": _sending("RetryFailed", _act(
+            "retryFailed", "executions", "Queue failed executions again.", [],
+            {202: _json(object_of({"retried": _INTEGER}))}, errors=_BODY_ERRORS,
+        ))},
+        **_review_paths(id, execution),
         "/v1/batches": {"get": _get(
             "listBatches", "batches", "The latest batches.",
             object_of({"batches": {"type": "array", "items": ref("BatchSummary")}}),
@@ -203,10 +201,7 @@ def _improvement_paths() -> Json:
     """Versions, evaluations and optimisations."""
     name, id = [_in_path("name", "The name of a deployed program.")], [_in_path("id", "The id.")]
     text: Json = {"type": "string"}
-    pages = [
-        _in_query("cursor", text, "The `next_cursor` of the page before."),
-        _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}, "The size of a page."),
-    ]
+    pages = _PAGE
     of_program = _in_query("program", text, "Only of this program.")
     return {
         "/v1/programs/{name}/versions": {"get": _get(
@@ -288,6 +283,43 @@ def _steering(id: str, about: str, parameters: Sequence[Json], body: Json, respo
     return {**_act(id, "programs", about, parameters, responses, errors), "requestBody": content}
 
 
+def _review_paths(id: Sequence[Json], execution: Json) -> Json:
+    """Approvals and feedback."""
+    errors = (*_BODY_ERRORS, 404, 409)
+    return {
+        "/v1/approvals": {"get": _get(
+            "listApprovals", "executions",
+            "Calls of tools that executions wait to make until somebody decides, the oldest first.", ref("Approvals"), [
+            _in_query("program", {"type": "string"}, "Only calls of executions of this program."),
+            _in_query("execution", _UUID, "Only calls of this execution."), *_PAGE,
+        ], errors=(422,))},
+        "/v1/executions/{id}/approve": {"post": _sending("Decision", _act(
+            "approveCall", "executions", "Let an execution make a call that it waits to make.", id, {202: execution},
+            errors,
+        ))},
+        "/v1/executions/{id}/reject": {"post": _sending("Decision", _act(
+            "rejectCall", "executions", "Have an execution go on without a call that it waits to make.", id,
+            {202: execution}, errors,
+        ))},
+        "/v1/executions/{id}/feedback": {
+            "get": _get(
+                "listFeedback", "executions", "The feedback on an execution, the oldest first.", ref("FeedbackList"),
+                id, errors=(404,),
+            ),
+            "post": _sending("NewFeedback", _act(
+                "giveFeedback", "executions",
+                "Judge an execution that has ended. Its result stays as it is.", id,
+                {201: _json(ref("Feedback"), "It is stored.")}, errors,
+            )),
+        },
+    }  # fmt: skip
+
+
+def _sending(schema: str, operation: Json) -> Json:
+    """The operation with a body of this schema."""
+    return {**operation, "requestBody": {"required": True, "content": {"application/json": {"schema": ref(schema)}}}}
+
+
 def _submitting(id: str, about: str, body: Json, execution: Json, *, parameters: Sequence[Json]) -> Json:
     location = {"Location": {"description": "The path of the execution.", "schema": {"type": "string"}}}
     return {
@@ -364,8 +396,7 @@ def _filters() -> list[Json]:
         _in_query("batch", _UUID, "Only executions of this batch."),
         _in_query("tenant", text, "Only executions of this tenant."),
         _in_query("since", {"type": "string", "format": "date-time"}, "Only executions submitted since."),
-        _in_query("cursor", text, "The `next_cursor` of the page before."),
-        _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}, "The size of a page."),
+        *_PAGE,
     ]
 
 
@@ -390,6 +421,12 @@ def _in_header(name: str, about: str, schema: Json | None = None) -> Json:
 _INTEGER: Json = {"type": "integer"}
 _BYTES: Json = {"type": "string", "format": "binary"}
 _UUID: Json = {"type": "string", "format": "uuid"}
+#: What a body that cannot be read, or does not fit, is answered with.
+_BODY_ERRORS = (400, 408, 413, 415, 422)
+_PAGE = (
+    _in_query("cursor", {"type": "string"}, "The `next_cursor` of the page before."),
+    _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}, "The size of a page."),
+)
 _PREFER = _in_header("Prefer", "`wait=30`: wait up to so many seconds for the execution to end.")
 _IDEMPOTENCY = _in_header(
     "Idempotency-Key", "A second submit with the same key returns the first execution.",

@@ -72,7 +72,8 @@ _EXECUTION: Mapping[str, Json] = {
     "metrics": {"$ref": "#/components/schemas/Metrics"}, "metadata": nullable(_ANY_OBJECT),
     "action_results": _ANY_OBJECT, "trace_id": nullable(_TEXT), "batch_id": nullable(_UUID),
     "parent_id": nullable(_UUID), "tenant": nullable(_TEXT),
-    "internal": _BOOLEAN,
+    "internal": _BOOLEAN, "waiting_for": nullable({"enum": ["batch", "approval", "child"]}),
+    "waiting_since": nullable(_TIME),
 }  # fmt: skip
 _PROGRESS = object_of(
     {
@@ -90,6 +91,14 @@ _COUNTS: Mapping[str, Json] = {"queued": _INTEGER, "running": _INTEGER, "spent_u
 _FAULT = object_of(
     {"pointer": _TEXT, "expected": _TEXT, "got": _TEXT, "constraint": _TEXT}, required=("pointer", "expected")
 )
+_AUTHOR: Json = {
+    "anyOf": [{**_TEXT, "maxLength": 100}, {"type": "null"}],
+    "description": "Who decides or judges, by whom the key is used. The name of the key is recorded in any case.",
+}
+_FEEDBACK: Mapping[str, Json] = {
+    "at": _TIME, "score": nullable(_NUMBER), "outputs": nullable(_ANY_OBJECT), "note": nullable(_TEXT),
+    "by": nullable(_TEXT),
+}  # fmt: skip
 _ROW_FAULT = object_of({"path": _TEXT, "expected": _TEXT, "got": _TEXT, "constraint": nullable(_TEXT)})
 
 
@@ -219,6 +228,33 @@ SCHEMAS: Mapping[str, Json] = {
     "Executions": object_of(
         {"executions": {"type": "array", "items": object_of(_EXECUTION)}, "next_cursor": nullable(_TEXT)}
     ),
+    "Approvals": object_of({"approvals": {"type": "array", "items": ref("Approval")}, "next_cursor": nullable(_TEXT)}),
+    "Approval": object_of(
+        {
+            "execution_id": _UUID, "call_id": _TEXT, "program": _TEXT, "version": _TEXT, "tenant": nullable(_TEXT),
+            "tool": _TEXT,
+            "arguments": {"anyOf": [_ANY_OBJECT, _TEXT], "description": "`<secret>` where they are sealed."},
+            "requested_at": _TIME, "expires_at": nullable(_TIME),
+        }
+    ),
+    "Decision": object_of(
+        {
+            "call_id": {**_TEXT, "description": "The call, as a list of approvals names it."},
+            "note": {**nullable(_TEXT), "description": "Why. After a rejection the model sees it."},
+            "by": _AUTHOR,
+        },
+        required=("call_id",),
+    ),
+    "NewFeedback": object_of(
+        {
+            "score": {**nullable(_NUMBER), "description": "How good the outputs are, as a rule 0 to 1."},
+            "outputs": {**nullable(_ANY_OBJECT), "description": "Corrected outputs, all or some of them."},
+            "note": nullable(_TEXT), "by": _AUTHOR,
+        },
+        required=(),
+    ),
+    "Feedback": object_of(_FEEDBACK),
+    "FeedbackList": object_of({"feedback": {"type": "array", "items": ref("Feedback")}}),
     "RetryFailed": object_of({"program": nullable(_TEXT), "error": nullable(_TEXT)}, required=()),
     "Upload": object_of(
         {

@@ -21,9 +21,12 @@ STATUSES: Mapping[str, int] = {
     "constraint_violation": 422,
     "program_not_found": 404,
     "execution_not_found": 404,
+    "approval_not_found": 404,
     "program_version_mismatch": 409,
     "idempotency_conflict": 409,
     "transition_refused": 409,
+    "already_decided": 409,
+    "result_not_ready": 409,
     "rate_limited": 429,
     "backend_unavailable": 503,
 }
@@ -100,8 +103,8 @@ def detail_of(error: DspexError) -> str:
 
 
 def _base(error: ValidationError) -> str:
-    """Where the faults of an error are in the body: the signature's own are in its inputs."""
-    return "/inputs" if str(error).startswith("inputs of ") else ""
+    """Where the faults of an error are in the body: the signature's own are in its inputs, or in corrected outputs."""
+    return next((f"/{side}" for side in ("inputs", "outputs") if str(error).startswith(f"{side} of ")), "")
 
 
 def _fault(fault: FieldError, base: str) -> dict[str, Any]:

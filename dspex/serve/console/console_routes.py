@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dspex.serve.access.sign_in import give_session, take_session
-from dspex.serve.console import execution_pages, operation_pages, program_pages
+from dspex.serve.console import execution_pages, operation_pages, program_pages, review_pages
 from dspex.serve.console.page_access import go_to, read_form, text_of
 from dspex.serve.console.page_rendering import page
 from dspex.serve.gateway import gateway_of
@@ -72,6 +72,7 @@ async def asset(request: Request) -> Response:
 
 ROUTES = (
     *execution_pages.ROUTES,
+    *review_pages.ROUTES,
     *program_pages.ROUTES,
     *operation_pages.ROUTES,
     Route("/sign-in", sign_in_page, methods=["GET"]),

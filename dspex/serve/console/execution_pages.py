@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -14,22 +14,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dspex.client.audit_trail import AuditTrail
 from dspex.client.execution import AsyncExecution
 from dspex.client.shown.execution_data import shown_values
-from dspex.errors import ConfigurationError, ExecutionNotFound
+from dspex.client.shown.review_data import shown_feedback
+from dspex.client.waits.approval import Approval, Approvals, decisions_in
+from dspex.errors import ConfigurationError, ExecutionNotFound, ValidationError
 from dspex.sealing.values import Sealing
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.batch_routes import seen_batch
 from dspex.serve.api.event_stream import event_stream
 from dspex.serve.api.program_routes import summaries
 from dspex.serve.api.request_bodies import filters_of
+from dspex.serve.console.input_form import controls
 from dspex.serve.console.page_access import act, go_to, open_page
 from dspex.serve.console.page_rendering import page
 from dspex.serve.console.waterfall import waterfall
 from dspex.serve.gateway import Gateway
+from dspex.store.lifecycle.approvals import CallSelection
 from dspex.store.lifecycle.status import Status
 
-__all__ = ["ROUTES", "calls_of", "rows_of"]
+__all__ = ["ROUTES", "calls_of", "rows_of", "show_execution"]
 
 #: Failures whose cause the operator can do something about, and what.
 HINTS: Mapping[str, str] = {
@@ -42,6 +47,8 @@ HINTS: Mapping[str, str] = {
     "output_unparseable": "The model's answer could not be read: its text is below.",
     "poisoned": "It ended its worker in every attempt: look for memory, or for native code, in the program.",
 }
+#: The most open approvals of an execution that its page lists.
+MOST_APPROVALS = 50
 _ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _CODE = re.compile(r"[a-z][a-z_]{2,40}")
 
@@ -69,17 +76,30 @@ async def list_page(request: Request) -> Response:
 async def execution_page(request: Request) -> Response:
     """One execution: its values, its waterfall, its model calls and its audit trail."""
     gateway, principal = await open_page(request)
-    execution = await gateway.execution(principal, request.path_params["id"])
+    return await show_execution(
+        request, gateway, principal, await gateway.execution(principal, request.path_params["id"])
+    )
+
+
+async def show_execution(
+    request: Request, gateway: Gateway, principal: Principal, execution: AsyncExecution, *,
+    given: Mapping[str, str] | None = None, error: ValidationError | None = None,
+) -> Response:  # fmt: skip
+    """The page of an execution; with feedback that was ``given`` and does not fit."""
     inputs, result = await gateway.call(shown_values, gateway.session, execution._row)
     trail = await execution.audit_trail
     bars, left_out = waterfall(trail, datetime.now(UTC), is_final=execution.status.is_final)
     verdict = await gateway.in_thread(trail.verify)
     calls, no_calls = await calls_of(gateway, execution)
     paused = (await gateway.client.paused()).get(execution.program) if execution.status is Status.QUEUED else None
+    review = await _review(gateway, principal, execution, trail)
+    signature = await gateway.call(gateway.session.signature, execution._row)
     return page(
         request, "execution.html", principal, title=f"{execution.program} {execution.status}", execution=execution,
-        inputs=inputs, result=result, bars=bars, left_out=left_out, trail=trail, verdict=verdict, calls=calls,
-        no_calls=no_calls, paused=paused, hint=HINTS.get(execution.cause_code or "", ""), Status=Status,
+        status=200 if error is None else 422, given=given or {}, error=error, **review,
+        controls=controls(signature, given, error, side="outputs"), inputs=inputs, result=result, bars=bars,
+        left_out=left_out, trail=trail, verdict=verdict, calls=calls, no_calls=no_calls, paused=paused,
+        hint=HINTS.get(execution.cause_code or "", ""), Status=Status,
     )  # fmt: skip
 
 
@@ -122,6 +142,21 @@ async def rows_of(gateway: Gateway, found: Any) -> list[tuple[AsyncExecution, di
         return [(each, shown_values(gateway.session, each._row)[0]) for each in found]
 
     return await gateway.call(shown)
+
+
+async def _review(
+    gateway: Gateway, principal: Principal, execution: AsyncExecution, trail: AuditTrail
+) -> dict[str, Any]:
+    """The calls that an execution waits to make, the decisions about others, and the feedback on it."""
+    waiting: Sequence[Approval] = ()
+    if execution.status is Status.WAITING:
+        waiting, _ = await gateway.approvals(principal, CallSelection(execution_id=execution.id), limit=MOST_APPROVALS)
+    try:
+        decided = await gateway.call(Approvals(gateway.session).decided, trail)
+    except ConfigurationError:  # the notes are in the journal, which this role of the database may not read
+        decided = decisions_in(trail)
+    feedback = await gateway.call(shown_feedback, gateway.session, execution._row)
+    return {"waiting": waiting, "decided": decided, "feedback": feedback}
 
 
 async def _place_of(gateway: Gateway, principal: Principal, id: str) -> str:

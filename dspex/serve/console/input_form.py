@@ -1,4 +1,4 @@
-"""The form of a program: a control for each input, and the inputs that a sent form stands for."""
+"""The forms of a program: a control for each input or output, and the values that a sent form stands for."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from starlette.datastructures import FormData
 
 from dspex.errors import ValidationError
 from dspex.signatures import Field, Signature
+from dspex.signatures.compiled import Side
 from dspex.signatures.types.type_registry import is_text
 
-__all__ = ["FormControl", "controls", "inputs_of_form"]
+__all__ = ["FormControl", "controls", "inputs_of_form", "outputs_of_form"]
 
 #: Fields of the form are named so, apart from fields that every form has.
-PREFIX = "input."
-#: An input of at most so many characters has a control of one line.
+PREFIX, OUTPUT_PREFIX = "input.", "output."
+#: A value of at most so many characters has a control of one line.
 ONE_LINE = 120
 Json = dict[str, Any]
 
@@ -39,40 +40,56 @@ class FormControl:
 
 
 def controls(
-    signature: Signature, given: Mapping[str, str] | None = None, error: ValidationError | None = None
-) -> list[FormControl]:
-    """The controls of a signature's inputs, with the texts that were ``given`` and why they do not fit."""
-    schemas = signature.json_schema("inputs")["properties"]
+    signature: Signature, given: Mapping[str, str] | None = None, error: ValidationError | None = None, *,
+    side: Side = "inputs",
+) -> list[FormControl]:  # fmt: skip
+    """The controls of a signature's inputs, with the texts that were ``given`` and why they do not fit.
+
+    ``side="outputs"``: of its outputs, all of which may be left out.
+    """
+    schemas = signature.json_schema(side)["properties"]
     faults: dict[str, list[str]] = {}
     for fault in () if error is None else error.errors:
         faults.setdefault(fault.path.partition("[")[0].partition(".")[0], []).append(f"expected {fault.expected}")
     return [
-        _control(field, schemas[field.name], (given or {}).get(field.name), "; ".join(faults.get(field.name, ())))
-        for field in signature.input_fields
+        _control(field, schemas[field.name], (given or {}).get(field.name), "; ".join(faults.get(field.name, ())), side)
+        for field in signature.fields(side)
     ]
 
 
 def inputs_of_form(signature: Signature, form: FormData) -> tuple[dict[str, Any], dict[str, str]]:
     """The inputs that a form stands for, as JSON values, and its texts. An empty optional control is left out."""
-    inputs: dict[str, Any] = {}
-    given: dict[str, str] = {}
-    for field in signature.input_fields:
-        value = form.get(PREFIX + field.name)
-        if not isinstance(value, str):
-            continue
-        given[field.name] = text = value.replace("\r\n", "\n")  # browsers send line breaks so
-        if text or field.required:
-            inputs[field.name] = text if is_text(field.type) else _json_or_text(text)
-    return inputs, given
+    given = _texts(signature.input_fields, PREFIX, form)
+    fields = [field for field in signature.input_fields if field.name in given]
+    return {f.name: _value(f, given[f.name]) for f in fields if given[f.name] or f.required}, given
 
 
-def _control(field: Field, schema: Json, given: str | None, fault: str) -> FormControl:
+def outputs_of_form(signature: Signature, form: FormData) -> tuple[dict[str, Any], dict[str, str]]:
+    """The corrected outputs that a form stands for, as JSON values, and its texts. An empty control is left out."""
+    given = _texts(signature.output_fields, OUTPUT_PREFIX, form)
+    fields = [field for field in signature.output_fields if given.get(field.name)]
+    return {field.name: _value(field, given[field.name]) for field in fields}, given
+
+
+def _texts(fields: Sequence[Field], prefix: str, form: FormData) -> dict[str, str]:
+    """The texts of the controls that a form has, by field."""
+    found = {field.name: form.get(prefix + field.name) for field in fields}
+    # Browsers send line breaks so.
+    return {name: text.replace("\r\n", "\n") for name, text in found.items() if isinstance(text, str)}
+
+
+def _value(field: Field, text: str) -> Any:
+    return text if is_text(field.type) else _json_or_text(text)
+
+
+def _control(field: Field, schema: Json, given: str | None, fault: str, side: Side) -> FormControl:
     choices = [value if isinstance(value, str) else json.dumps(value) for value in _choices(schema)]
-    value = given if given is not None else _default(schema)
+    is_input = side == "inputs"
+    value = given if given is not None else _default(schema) if is_input else ""
     return FormControl(
-        name=PREFIX + field.name, field=field.name, type=str(field.full_type), kind=_kind(field, schema, choices),
-        about=field.description or "", required=field.required, value=value, choices=choices, fault=fault,
-        secret=field.secret,
+        name=(PREFIX if is_input else OUTPUT_PREFIX) + field.name, field=field.name, type=str(field.full_type),
+        kind=_kind(field, schema, choices), about=field.description or "", required=field.required and is_input,
+        value=value, choices=choices, fault=fault, secret=field.secret,
     )  # fmt: skip
 
 

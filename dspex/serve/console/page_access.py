@@ -11,10 +11,14 @@ from dspex.serve.access.sign_in import FORM_FIELD, check_form, of_session
 from dspex.serve.api.problem_details import HttpRefusal
 from dspex.serve.gateway import Gateway, gateway_of
 
-__all__ = ["PRINCIPAL", "act", "go_to", "open_page", "read_form", "text_of"]
+__all__ = ["COUNTS", "PRINCIPAL", "act", "go_to", "open_page", "read_form", "text_of"]
 
 #: Who opens a page, in the scope of its request.
 PRINCIPAL = "dspex_principal"
+#: What the navigation counts, by the path of the page, in the scope of the request.
+COUNTS = "dspex_counts"
+#: Open approvals are counted up to so many.
+MOST_COUNTED = 100
 #: The most fields of a form; a program has fewer inputs.
 MOST_FIELDS = 500
 #: What a form may have beside the inputs: names of fields, boundaries.
@@ -30,6 +34,7 @@ async def open_page(request: Request, scope: str = "read") -> tuple[Gateway, Pri
         raise HttpRefusal(401, "not_authenticated", "sign in with a key")
     request.scope[PRINCIPAL] = principal  # for the page of an error
     principal.require(scope)
+    request.scope[COUNTS] = {"/approvals": await gateway.count_approvals(principal, most=MOST_COUNTED)}
     return gateway, principal
 
 

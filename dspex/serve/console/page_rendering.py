@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from dspex.serve.access.principal import Principal
 from dspex.serve.access.sign_in import form_token, give_form_token
+from dspex.serve.console.page_access import COUNTS
 from dspex.serve.console.shown_text import FILTERS
 
 __all__ = ["page", "path_of"]
@@ -23,10 +24,11 @@ POLICY = (
 )
 #: The pages of the navigation: path, name, and whether only a principal who sees everything has it.
 PAGES = (
-    ("/", "Executions", False), ("/failed", "Failed", False), ("/programs", "Programs", False),
-    ("/evaluations", "Evaluations", False), ("/optimizations", "Optimisations", False), ("/batches", "Batches", True),
-    ("/schedules", "Schedules", True), ("/workers", "Workers", True),
-    ("/health", "Health", True), ("/webhooks", "Webhooks", True), ("/alerts", "Alerts", True), ("/docs", "API", False),
+    ("/", "Executions", False), ("/failed", "Failed", False), ("/approvals", "Approvals", False),
+    ("/programs", "Programs", False), ("/evaluations", "Evaluations", False),
+    ("/optimizations", "Optimisations", False), ("/batches", "Batches", True), ("/schedules", "Schedules", True),
+    ("/workers", "Workers", True), ("/health", "Health", True), ("/webhooks", "Webhooks", True),
+    ("/alerts", "Alerts", True), ("/docs", "API", False),
 )  # fmt: skip
 
 
@@ -38,6 +40,7 @@ def page(
         "root": request.scope.get("root_path", ""),
         "path": path_of(request),
         "pages": _pages(principal),
+        "counts": request.scope.get(COUNTS, {}),
         "principal": principal,
         "token": form_token(request),
         "title": title,

@@ -30,6 +30,19 @@ def ago(at: datetime | None) -> str:
     return f"{seconds:.0f} s ago"
 
 
+def until(at: datetime | None) -> str:
+    """The time to a moment that is to come, in its largest unit."""
+    if at is None:
+        return ""
+    seconds = (at - datetime.now(UTC)).total_seconds()
+    if seconds <= 0:
+        return "now"
+    for unit, length in _UNITS:
+        if seconds >= length:
+            return f"in {seconds / length:.0f} {unit}"
+    return f"in {seconds:.0f} s"
+
+
 def moment(at: datetime | None) -> str:
     """The time to the second, in UTC."""
     return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -108,7 +121,7 @@ def with_code(text: str) -> Markup:
 
 #: What templates use, by name.
 FILTERS = {
-    "ago": ago, "moment": moment, "milliseconds": milliseconds, "seconds": seconds, "brief": brief, "pretty": pretty,
-    "first_value": first_value, "short": short, "dollars": dollars, "mebibytes": mebibytes,
-    "with_code": with_code, "score": score, "signed": signed, "cut": cut,
+    "ago": ago, "until": until, "moment": moment, "milliseconds": milliseconds, "seconds": seconds,
+    "brief": brief, "pretty": pretty, "first_value": first_value, "short": short, "dollars": dollars,
+    "mebibytes": mebibytes, "with_code": with_code, "score": score, "signed": signed, "cut": cut,
 }  # fmt: skip

@@ -23,7 +23,7 @@ _BAD = frozenset({"failed", "lease_expired", "deadline_exceeded"})
 #: The names of events that are not their kind.
 _LABELS = {"lm_call": "model call"}
 #: What is shown of an event beside its kind, most useful first.
-_KEYS = ("model", "adapter", "code", "cause", "error", "reason", "by", "worker", "host", "prompt_tokens",
+_KEYS = ("model", "tool", "for", "adapter", "code", "cause", "error", "reason", "by", "worker", "host", "prompt_tokens",
          "completion_tokens", "cost_usd", "replayed", "delay_seconds", "fields")  # fmt: skip
 
 

@@ -7,7 +7,9 @@ its audit trail. The first decision counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,28 +17,46 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from dspex.store.audit_chain import encode_events
+from dspex.store.lifecycle.lm_calls import DECISION
 from dspex.store.lifecycle.parked import resume
 
-__all__ = ["Decided", "PendingCall", "call_id", "decide", "pending"]
+__all__ = ["CallSelection", "Decided", "PendingCall", "Place", "call_id", "count", "decide", "is_call_id", "notes",
+           "pending"]  # fmt: skip
 
 #: The first bytes of its hash name a call within its execution.
 _HASH_BYTES = 8
 
-_PENDING = """
-SELECT p.execution_id, e.program, e.version, p.request_hash, p.occurrence, p.subject, p.request::text, p.parked_at,
-    p.expires_at
-FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
-WHERE p.kind = 'approval' AND p.decision IS NULL AND e.status || '' = 'waiting' AND p.attempt = e.attempt
+_CALL_ID = re.compile(r"[0-9a-f]{16}-[0-9]{1,9}")
+
+#: The name of a call, as :func:`call_id` makes it.
+_NAME = f"encode(substr(request_hash, 1, {_HASH_BYTES}), 'hex') || '-' || occurrence"
+_WAITING = f"""
+FROM (SELECT *, {_NAME} AS call FROM dspex.parked_calls WHERE kind = 'approval' AND decision IS NULL) p
+JOIN dspex.executions e ON e.id = p.execution_id
+WHERE e.status || '' = 'waiting' AND p.attempt = e.attempt
     AND (%(program)s::text IS NULL OR e.program = %(program)s)
+    AND (%(programs)s::text[] IS NULL OR e.program = ANY(%(programs)s))
+    AND (%(tenant)s::text IS NULL OR e.tenant = %(tenant)s)
     AND (%(execution_id)s::uuid IS NULL OR e.id = %(execution_id)s)
-ORDER BY p.parked_at LIMIT %(most)s
+    AND (%(after_at)s::timestamptz IS NULL
+        OR (p.parked_at, p.execution_id, p.call) > (%(after_at)s, %(after_id)s::uuid, %(after_call)s::text))
+"""  # noqa: S608
+_PENDING = f"""
+SELECT p.execution_id, e.program, e.version, p.request_hash, p.occurrence, p.subject, p.request::text, p.parked_at,
+    p.expires_at, e.tenant
+{_WAITING} ORDER BY p.parked_at, p.execution_id, p.call LIMIT %(most)s
 """
+_COUNT = f"SELECT count(*) FROM (SELECT {_WAITING} LIMIT %(most)s) found"  # noqa: S608
+_NOTES = f"""
+SELECT {_NAME}, response ->> 'note' FROM dspex.lm_calls
+WHERE execution_id = %(execution_id)s AND starts_with(model, '{DECISION}') AND response ->> 'note' IS NOT NULL
+"""  # noqa: S608
 _LOCK = "SELECT status FROM dspex.executions WHERE id = %(execution_id)s FOR UPDATE"
-_FIND = """
+_FIND = f"""
 SELECT request_hash, occurrence, subject, decision FROM dspex.parked_calls
 WHERE execution_id = %(execution_id)s AND kind = 'approval'
-    AND encode(substr(request_hash, 1, %(bytes)s), 'hex') || '-' || occurrence = %(call_id)s
-"""
+    AND {_NAME} = %(call_id)s
+"""  # noqa: S608
 _DECIDE = """
 UPDATE dspex.parked_calls SET decision = %(decision)s::json
 WHERE execution_id = %(execution_id)s AND request_hash = %(request_hash)s AND occurrence = %(occurrence)s
@@ -57,10 +77,39 @@ class PendingCall(NamedTuple):
     request: str
     parked_at: datetime
     expires_at: datetime | None
+    tenant: str | None
 
     @property
     def call_id(self) -> str:
         return call_id(self.request_hash, self.occurrence)
+
+
+class Place(NamedTuple):
+    """The place of a call in the order of :func:`pending`."""
+
+    parked_at: datetime
+    execution_id: UUID
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallSelection:
+    """Which calls; None does not limit them. ``programs`` are those that the reader may see."""
+
+    program: str | None = None
+    execution_id: UUID | None = None
+    tenant: str | None = None
+    programs: Sequence[str] | None = None
+    after: Place | None = None
+
+    def parameters(self, most: int) -> Mapping[str, Any]:
+        """The arguments of the statements."""
+        at, id, call = self.after or (None, None, None)
+        return {
+            "program": self.program, "execution_id": self.execution_id, "tenant": self.tenant,
+            "programs": None if self.programs is None else list(self.programs),
+            "after_at": at, "after_id": id, "after_call": call, "most": most,
+        }  # fmt: skip
 
 
 class Decided(NamedTuple):
@@ -75,12 +124,25 @@ def call_id(request_hash: bytes, occurrence: int) -> str:
     return f"{bytes(request_hash)[:_HASH_BYTES].hex()}-{occurrence}"
 
 
-def pending(
-    connection: Connection, *, program: str | None = None, execution_id: UUID | None = None, most: int = 100
-) -> list[PendingCall]:
+def is_call_id(text: str) -> bool:
+    """Whether a text is the name of a call, of any execution."""
+    return _CALL_ID.fullmatch(text) is not None
+
+
+def pending(connection: Connection, selection: CallSelection, *, most: int) -> list[PendingCall]:
     """The calls that wait for a decision, those that have waited longest first."""
-    given = {"program": program, "execution_id": execution_id, "most": most}
-    return [PendingCall(*row) for row in connection.exec_driver_sql(_PENDING, given)]
+    return [PendingCall(*row) for row in connection.exec_driver_sql(_PENDING, selection.parameters(most))]
+
+
+def count(connection: Connection, selection: CallSelection, *, most: int) -> int:
+    """How many calls wait for a decision; it stops counting at ``most``."""
+    return int(connection.exec_driver_sql(_COUNT, selection.parameters(most)).scalar_one())
+
+
+def notes(connection: Connection, execution_id: UUID) -> dict[str, str]:
+    """The notes of decisions that an execution's program has received, by call; without sealed ones."""
+    rows = connection.exec_driver_sql(_NOTES, {"execution_id": execution_id})
+    return {str(row[0]): str(row[1]) for row in rows}
 
 
 def decide(connection: Connection, execution_id: UUID, call: str, decision: Mapping[str, Any]) -> Decided | None:
@@ -90,8 +152,7 @@ def decide(connection: Connection, execution_id: UUID, call: str, decision: Mapp
     quote an input.
     """
     connection.exec_driver_sql(_LOCK, {"execution_id": execution_id})
-    given = {"execution_id": execution_id, "call_id": call, "bytes": _HASH_BYTES}
-    found = connection.exec_driver_sql(_FIND, given).one_or_none()
+    found = connection.exec_driver_sql(_FIND, {"execution_id": execution_id, "call_id": call}).one_or_none()
     if found is None:
         return None
     where = {"execution_id": execution_id, "request_hash": found.request_hash, "occurrence": found.occurrence}

@@ -23,7 +23,8 @@
     const part = $("[data-reload]");
     if (!part) return;
     setTimeout(async () => {
-      const busy = document.hidden || (document.activeElement && document.activeElement.matches("main input, main textarea, main select"));
+      const typed = [...document.querySelectorAll("main input, main textarea")].some((each) => each.value !== each.defaultValue);
+      const busy = document.hidden || typed || (document.activeElement && document.activeElement.matches("main input, main textarea, main select, main form button"));
       if (!busy) { try { await reloadMain(); } catch { /* out of reach: try again */ } }
       repeat();
     }, Number(part.dataset.reload) * 1000);
@@ -69,8 +70,7 @@
   document.addEventListener("submit", (event) => {
     const question = event.target.dataset.confirm;
     if (question && !window.confirm(question)) { event.preventDefault(); return; }
-    const button = $("button", event.target);
-    if (button && event.target.method === "post") setTimeout(() => { button.disabled = true; }, 0);
+    if (event.target.method === "post") setTimeout(() => { event.target.querySelectorAll("button").forEach((each) => { each.disabled = true; }); }, 0);
   });
   window.addEventListener("pageshow", () => document.querySelectorAll("button:disabled").forEach((each) => { each.disabled = false; }));
   document.addEventListener("click", (event) => {
