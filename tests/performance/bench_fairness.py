@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import dspex
 from dspex.client.client import Client
@@ -66,11 +68,11 @@ def measure_tenants(
         client.deploy(dspex.Program("shared", SIGNATURE, adapter="scripted", module_options=options))
         with context.worker(client):
             client.execute("shared", {"question": "warm"}, timeout=60)
-            waits["idle"] = claim_waits(client, singles, "shared", tenant="small")
+            waits["idle"] = one_by_one(client, singles)
             client.submit_many("shared", ({"question": f"number {n}"} for n in range(backlog)), tenant="large")
             slots = client.workers()[0]["concurrency"]
             wait_for(lambda: completed(client) >= 3 * slots, "slots to be taken and left one by one", timeout=120)
-            waits["busy"] = claim_waits(client, singles, "shared", tenant="small")
+            waits["busy"] = one_by_one(client, singles)
             context.told(f"tenants: busy p95 {percentile(waits['busy'], 95):.1f} ms")
     return _figures(backlog, waits)
 
@@ -98,11 +100,28 @@ def _count(client: Client, status: str) -> int:
     return int(client._database.run(lambda c: c.exec_driver_sql(count, {"status": status}).scalar_one()))
 
 
-def claim_waits(client: Client, count: int, program: str = "single", *, tenant: str | None = None) -> list[float]:
+def one_by_one(client: Client, count: int) -> list[float]:
+    """The same for executions of a tenant, each of which is submitted once the one before has begun."""
+    made = []
+    for number in range(count):
+        single = client.submit("shared", {"question": str(number)}, tenant="small")
+        wait_for(partial(_has_begun, client, single.id), "it to begin", timeout=60)
+        made.append(single)
+        time.sleep(PACE_SECONDS)
+    for execution in made:
+        execution.result(timeout=60)
+    return [execution.metrics.queue_time_ms for execution in made]
+
+
+def _has_begun(client: Client, id: UUID) -> bool:
+    return client.get(id).status != "queued"
+
+
+def claim_waits(client: Client, count: int) -> list[float]:
     """Milliseconds that each of so many single executions waited for its claim."""
     made = []
     for number in range(count):
-        made.append(client.submit(program, {"question": str(number)}, tenant=tenant))
+        made.append(client.submit("single", {"question": str(number)}))
         time.sleep(PACE_SECONDS)
     for execution in made:
         execution.result(timeout=60)

@@ -63,14 +63,22 @@ async def test_a_single_one_does_not_wait_for_the_hundreds_of_another() -> None:
 
 
 async def test_within_a_program_a_backlog_comes_last() -> None:
-    slots, begun = FairSlots(1), list[str]()
-    slots.ask("a", 5, [lambda: begun.append("runs")])
-    slots.ask("a", 5, [lambda: begun.append("backlog")], bulk=True)
-    slots.ask("a", 5, [lambda: begun.append("few")])
-    slots.ask("b", 5, [lambda: begun.append("other")], bulk=True)
-    for _ in range(3):
+    slots, begun = FairSlots(2), list[str]()
+
+    def ask(program: str, name: str, *, bulk: bool = False) -> None:
+        slots.ask(program, 5, [lambda: begun.append(name)], bulk=bulk)
+
+    for _ in range(4):
+        ask("a", "backlog", bulk=True)
+    assert begun == ["backlog"] * 2
+    ask("a", "few")
+    assert begun[2:] == ["few"], "in the reserve"
+    ask("a", "more")
+    ask("b", "other", bulk=True)
+    assert begun[3:] == [], "the reserve has an end"
+    for _ in range(4):
         slots.release("a")
-    assert begun == ["runs", "other", "few", "backlog"]
+    assert begun[3:] == ["other", "more", "backlog"]
 
 
 async def test_equals_take_turns_and_the_urgent_come_first() -> None:

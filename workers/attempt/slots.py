@@ -3,7 +3,8 @@
 The most urgent go first. Among equals, the program with the fewest running goes first, so a program with hundreds
 waiting does not keep out a program with one. Within a program, what is of a backlog goes last, so a tenant with
 hundreds waiting does not keep out a tenant with one. A program with nothing running does not wait for slots that others
-hold for long: a small reserve beyond the concurrency is for such programs.
+hold for long: a small reserve beyond the concurrency is for such programs, and for what is not of a waiting backlog of
+its program: one until another of the program ends.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class FairSlots:
         self._throttled = throttled
         self._running: Counter[str] = Counter()
         self._taken = 0
+        #: Programs one of whose few began in the reserve, since when none of theirs has ended.
+        self._in_reserve: set[str] = set()
         self._closed = False
         self._lines: defaultdict[tuple[int, str, bool], deque[Start]] = defaultdict(deque)
 
@@ -46,6 +49,7 @@ class FairSlots:
 
     def release(self, program: str) -> None:
         self._taken -= 1
+        self._in_reserve.discard(program)
         self._running[program] -= 1
         if not self._running[program]:
             del self._running[program]
@@ -75,6 +79,8 @@ class FairSlots:
             start = waiting.popleft()
             if not waiting:
                 del self._lines[line]
+            if self._taken >= self.concurrency and self._running[line[1]]:
+                self._in_reserve.add(line[1])
             self._taken += 1
             self._running[line[1]] += 1
             start()
@@ -88,6 +94,13 @@ class FairSlots:
             return None if self._throttled(line[1]) else line
         lines = [line for line in self._lines if not self._throttled(line[1])]
         if self._taken >= self.concurrency:
-            lines = [line for line in lines if not self._running[line[1]]]
+            lines = [line for line in lines if self._may_use_reserve(*line[1:])]
         # The lines are in the order in which they began to wait, so that equals take turns.
         return min(lines, key=lambda line: (line[0], self._running[line[1]], line[2]), default=None)
+
+    def _may_use_reserve(self, program: str, bulk: bool) -> bool:
+        """One that has nothing running may; and beside a waiting backlog of its own program, one at a time."""
+        if not self._running[program]:
+            return True
+        has_backlog = any(line[1] == program and line[2] for line in self._lines)
+        return has_backlog and not bulk and program not in self._in_reserve
