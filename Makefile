@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
-JOBS ?= 4
+JOBS ?= 5
 # Where it is set, as in many images, every process compiles what it imports: 4 s of CPU for a command rather than 1.6.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -26,7 +26,7 @@ example: setup ## run examples/support_desk: an agent, retrieval and an optimise
 	@PYTHONPATH=examples/support_desk $(BIN)/python -m support_desk
 
 test: setup ## unit, store and integration tests, on their own servers and worker processes
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: lint types audit docs test ## everything that must pass before a change is merged
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import signal
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,9 +22,10 @@ from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.settings import Backends
 from dspex.store.database import Database
+from tests.collected import CollectedTests
 from tests.databases import TestDatabases
 from tests.forked import ForkServerProcess
-from tests.homes import RUN_DIRECTORY, migrated_servers
+from tests.homes import RUN_DIRECTORY, migrated_servers, prepared_home, superuser
 from tests.left_open import LeftOpen
 from tests.processes import WorkerProcess, forked_workers
 from tests.run_times import RunTimes
@@ -44,40 +43,41 @@ _redis_databases = deque(range(1, 14))
 #: In the directory of a run of several processes, the address of the server of forks for all of them.
 FORK_SERVER = "fork-server"
 
-#: Their tests compute for a minute on the bundled model: at the end, the other processes would have nothing left to do.
-BEGUN_FIRST = {"test_embedded.py", "test_examples.py", "test_pages.py", "test_tutorial.py"}
+#: The files that take longest, begun in this order: else the processes of a run would not end at the same time.
+LONGEST = [
+    f"test_{name}.py"
+    for name in (
+        "failpoints", "embedded", "pages", "examples", "testing_kit", "batches", "control", "console", "limits",
+        "health", "fleet", "streaming", "tutorial", "many_users", "history", "gateway", "litellm", "random",
+        "optimizers", "optimizations", "parked", "bundles", "batch_tables", "doctor", "bad_days", "network", "cli",
+    )
+]  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in BEGUN_FIRST)
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     uvloop.new_event_loop().close()  # libuv opens a pipe for signals with its first loop, and keeps it
     config.pluginmanager.register(LeftOpen())
     if hasattr(config, "workerinput"):  # a process of xdist
-        _import_dspy()
-    else:
-        config.pluginmanager.register(RunTimes())
-        directory = tempfile.TemporaryDirectory(prefix="dspex-run-")
-        config.add_cleanup(directory.cleanup)
-        os.environ[RUN_DIRECTORY] = directory.name
-        if config.getoption("numprocesses", None):
-            server = ForkServerProcess(Path(directory.name) / FORK_SERVER)
-            config.add_cleanup(server.close)
-            server.wait_until_ready()  # in a fresh checkout libraries are compiled once, not by every process at once
-
-
-def _import_dspy() -> None:
-    """In half of the time: for each missing library DSPy asks for its caller, and Python lists all callers."""
-
-    def caller(context: int = 1) -> list[inspect.FrameInfo]:
-        frames = sys._getframe(1), sys._getframe(2)
-        return [inspect.FrameInfo(f, f.f_code.co_filename, f.f_lineno, f.f_code.co_name, None, None) for f in frames]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspect, "stack", caller)
-        import_module("dspy")
+        return
+    if config.option.collectonly:
+        import_module("workers.adapters.dspy")  # imports DSPy in half of the time that DSPy takes by itself
+        return
+    config.pluginmanager.register(RunTimes())
+    directory = tempfile.TemporaryDirectory(prefix="dspex-run-")
+    config.add_cleanup(directory.cleanup)
+    os.environ[RUN_DIRECTORY] = directory.name
+    if config.getoption("numprocesses", None):
+        server = ForkServerProcess(Path(directory.name) / FORK_SERVER)
+        config.add_cleanup(server.close)
+        config.pluginmanager.register(CollectedTests(config, Path(directory.name) / "collected"))
+        server.wait_until_ready()
+        if config.args_source is config.ArgsSource.TESTPATHS:  # of all tests, many need it
+            prepared_home()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -103,7 +103,12 @@ def fork_server() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def servers(fork_server: None) -> Iterator[EmbeddedServers]:
     with tempfile.TemporaryDirectory(prefix="dspex-test-") as home, migrated_servers(Path(home)) as running:
+        with superuser(running, "postgres") as connection:
+            # Autovacuum analyzes tables, and plans change: in a test of plans, and for good in a database used again.
+            connection.execute("ALTER SYSTEM SET autovacuum_naptime = '20d'")
+            connection.execute("SELECT pg_reload_conf()")
         yield running
+        _databases(running).close()
 
 
 @pytest.fixture

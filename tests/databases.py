@@ -50,12 +50,13 @@ FROM pg_sequences WHERE last_value IS NOT NULL
 
 
 class TestDatabases:
-    """Hands out databases of the servers."""
+    """Hands out databases of the servers. Their names begin with ``prefix``."""
 
     __test__ = False
 
-    def __init__(self, servers: EmbeddedServers) -> None:
+    def __init__(self, servers: EmbeddedServers, prefix: str = "test") -> None:
         self._servers = servers
+        self._prefix = prefix
         self._numbers = itertools.count(1)
         self._free: list[str] = []
         #: A session for each database, and one to make and drop them: a new one costs 15 ms.
@@ -69,7 +70,7 @@ class TestDatabases:
         """The name of a migrated, empty database."""
         if self._free:
             return self._free.pop()
-        name = f"test_{next(self._numbers)}"
+        name = f"{self._prefix}_{next(self._numbers)}"
         create = f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER dspex STRATEGY FILE_COPY"
         self._session("postgres").execute(create.encode())
         return name
@@ -88,6 +89,11 @@ class TestDatabases:
         else:
             self._sessions.pop(name).close()
             self._session("postgres").execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+    def close(self) -> None:
+        """Close the sessions."""
+        for session in self._sessions.values():
+            session.close()
 
     def url(self, name: str) -> str:
         return f"{self._servers.database_url.rsplit('/', 1)[0]}/{name}"

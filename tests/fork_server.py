@@ -2,8 +2,8 @@
 
 ``python -m tests.fork_server DESCRIPTOR`` listens on a socket until its standard input ends. A request is a module to
 run as a program, or ``-c`` and code, with its arguments and its environment, and with them the descriptors of its
-standard output, of its standard error and of a socket for its process id and its exit code. The server prints a line
-when its libraries are imported. The tests' end of it is :mod:`tests.forked`.
+standard output, of its standard error, of a socket for its process id and its exit code, and maybe of its standard
+input. The server prints a line when its libraries are imported. The tests' end of it is :mod:`tests.forked`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn
 
-__all__ = ["LARGEST_REQUEST"]
+__all__ = ["serve"]
 
 LARGEST_REQUEST = 128 * 1024
 PR_SET_PDEATHSIG = 1
@@ -111,7 +111,7 @@ class ForkServer:
         self._selector.register(client, selectors.EVENT_READ)
 
     def _answer(self, client: socket.socket) -> Program | None:
-        message, descriptors, _, _ = socket.recv_fds(client, LARGEST_REQUEST, 3)
+        message, descriptors, _, _ = socket.recv_fds(client, LARGEST_REQUEST, 4)
         if message:
             return self._fork(json.loads(message), *descriptors)
         self._selector.unregister(client)
@@ -119,11 +119,11 @@ class ForkServer:
         client.close()
         return None
 
-    def _fork(self, request: dict[str, Any], output: int, errors: int, status: int) -> Program | None:
+    def _fork(self, request: dict[str, Any], output: int, errors: int, status: int, *given: int) -> Program | None:
         server = os.getpid()
         if pid := os.fork():
-            os.close(output)
-            os.close(errors)
+            for each in (output, errors, *given):
+                os.close(each)
             reports = socket.socket(fileno=status)
             reports.send(str(pid).encode())
             self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, reports))
@@ -131,7 +131,7 @@ class ForkServer:
         os.close(status)
         self._forget_all()
         _die_with(server)
-        _take_on(request, output, errors)
+        _take_on(request, *given or (os.open(os.devnull, os.O_RDONLY),), output, errors)
         return Program(request["arguments"])
 
     def _report_end(self, key: selectors.SelectorKey) -> None:
@@ -159,11 +159,10 @@ def _die_with(server: int) -> None:
         os._exit(1)
 
 
-def _take_on(request: dict[str, Any], output: int, errors: int) -> None:
-    """The environment, the working directory and the output of the request, in a session of its own."""
+def _take_on(request: dict[str, Any], *given_descriptors: int) -> None:
+    """The environment, the directory, the input and the outputs of the request, in a session of its own."""
     os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for given, standard in ((nothing, 0), (output, 1), (errors, 2)):
+    for standard, given in enumerate(given_descriptors):
         os.dup2(given, standard)
         os.close(given)
     os.environ.clear()
@@ -213,10 +212,15 @@ def _run(program: Program) -> None:
 def main() -> None:
     for name in LIBRARIES:
         import_module(name)
+    serve(int(sys.argv[1]))
+
+
+def serve(descriptor: int) -> None:
+    """Serve on the socket; in each process that is forked, run its program."""
     gc.collect()
     gc.freeze()
     print("ready", flush=True)
-    with socket.socket(fileno=int(sys.argv[1])) as listener:
+    with socket.socket(fileno=descriptor) as listener:
         program = ForkServer(listener, sys.stdin.fileno()).serve()
     if program is not None:
         os.execve = _replace  # type: ignore[assignment]

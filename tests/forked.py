@@ -1,4 +1,8 @@
-"""Processes of tests that begin as forks of one that has imported a worker's libraries: :mod:`tests.fork_server`."""
+"""Processes of tests that begin as forks of one that has imported a worker's libraries: :mod:`tests.fork_server`.
+
+``python forked.py ADDRESS … -c CODE`` runs the code in a fork of the server at the address, and is its standard input
+and output.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from typing import BinaryIO, Self
 __all__ = ["ForkServer", "ForkServerProcess", "Forked", "own_fork_server"]
 
 ROOT = Path(__file__).parents[1]
+FORK_SERVER = ("-W", "default", "-m", "tests.fork_server")
 
 
 class Forked:
@@ -64,17 +69,19 @@ class Forked:
 
 
 class ForkServerProcess:
-    """The server's process. Processes of tests connect to its ``address``, a path."""
+    """The server's process. Processes of tests connect to its ``address``, a path.
 
-    def __init__(self, address: Path) -> None:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    The ``command`` is for Python; the descriptor of the socket is its last argument.
+    """
+
+    def __init__(self, address: Path, command: Sequence[str] = FORK_SERVER) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(str(address))
             listener.listen()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fork_server", str(listener.fileno())],
+                [sys.executable, *command, str(listener.fileno())],
                 cwd=ROOT,
-                env={**environment, "PYTHONWARNINGS": "default"},
+                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=[listener.fileno()],
@@ -117,6 +124,7 @@ class ForkServer:
         output: BinaryIO,
         errors: BinaryIO | None = None,
         directory: Path | None = None,
+        standard_input: BinaryIO | None = None,
     ) -> Forked:
         """Run the module and its arguments as ``python -m`` does, or ``-c`` and code, in a session of its own.
 
@@ -130,6 +138,8 @@ class ForkServer:
         status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             descriptors = [output.fileno(), (errors or output).fileno(), theirs.fileno()]
+            if standard_input is not None:
+                descriptors.append(standard_input.fileno())
             socket.send_fds(self._requests, [json.dumps(request).encode()], descriptors)
         return Forked(status, arguments)
 
@@ -140,3 +150,18 @@ class ForkServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._requests.close()
+
+
+def main() -> int:
+    """Run ``-c`` and code in a fork of the server at the first argument; end with its exit code."""
+    address, *_, code = sys.argv[1:]
+    with ForkServer(Path(address)) as server:
+        fork = server.start(
+            "-c", code, environment=os.environ, output=sys.stdout.buffer, errors=sys.stderr.buffer,
+            standard_input=sys.stdin.buffer,
+        )  # fmt: skip
+        return fork.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

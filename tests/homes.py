@@ -16,7 +16,7 @@ from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.embedded.home import FileLock
 
-__all__ = ["RUN_DIRECTORY", "copy_home", "migrated_servers", "superuser"]
+__all__ = ["RUN_DIRECTORY", "copy_home", "migrated_servers", "prepared_home", "superuser"]
 
 #: The variable that names the directory which all processes of a run share.
 RUN_DIRECTORY = "TESTS_RUN_DIRECTORY"
@@ -33,7 +33,7 @@ def migrated_servers(home: Path) -> Iterator[EmbeddedServers]:
 def copy_home(home: Path) -> None:
     """Make it one in which a stack has run before, without workers."""
     home.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cp", "--archive", f"{_prepared_home()}/.", str(home)], check=True)
+    subprocess.run(["cp", "--archive", "--sparse=always", f"{prepared_home()}/.", str(home)], check=True)
 
 
 def superuser(servers: EmbeddedServers, database: str) -> psycopg.Connection:
@@ -48,7 +48,7 @@ def superuser(servers: EmbeddedServers, database: str) -> psycopg.Connection:
     )
 
 
-def _prepared_home() -> Path:
+def prepared_home() -> Path:
     """The home that others are copied from; made by the first process of the run that asks for it."""
     directory = Path(os.environ[RUN_DIRECTORY])
     prepared, lock = directory / "home", FileLock(directory / "home.lock")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import psycopg
 import pytest
 
 from dspex.embedded.embedded_servers import EmbeddedServers
 from tests.conftest import fresh_backends
+from tests.databases import TestDatabases
 
 CHANGES = {
     "a trigger": "ALTER TABLE dspex.audit_events DISABLE TRIGGER USER",
@@ -23,13 +26,16 @@ SELECT (SELECT count(*) FROM dspex.health_checks), (SELECT count(*) FROM dspex.p
 
 
 def test_rows_are_removed(servers: EmbeddedServers) -> None:
-    with fresh_backends(servers) as left, psycopg.connect(left.database_url) as connection:
-        (_, periods) = connection.execute(COUNTS).fetchone() or ()
-        connection.execute("INSERT INTO dspex.health_checks (overall, report) VALUES ('left', '{}')")
-        connection.commit()
-    with fresh_backends(servers) as taken, psycopg.connect(taken.database_url) as connection:
-        assert taken.database_url == left.database_url
-        assert connection.execute(COUNTS).fetchone() == (0, periods)
+    with closing(TestDatabases(servers, "own")) as databases:
+        left = databases.take()
+        with psycopg.connect(databases.url(left)) as connection:
+            (_, periods) = connection.execute(COUNTS).fetchone() or ()
+            connection.execute("INSERT INTO dspex.health_checks (overall, report) VALUES ('left', '{}')")
+            connection.commit()
+        databases.give_back(left)
+        assert databases.take() == left
+        with psycopg.connect(databases.url(left)) as connection:
+            assert connection.execute(COUNTS).fetchone() == (0, periods)
 
 
 @pytest.mark.parametrize("statement", CHANGES.values(), ids=CHANGES)

@@ -35,11 +35,16 @@ SUBMISSION = partial(
 
 def read_at_most(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> float:
     """The largest number of rows that a node of the plan looks at. The statement is carried out."""
-    connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
     cursor = connection.connection.cursor()
     cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
     ((plans,),) = cursor.fetchall()
     return max(rows_read(plans[0]["Plan"]))
+
+
+def as_worker(connection: Connection) -> None:
+    """Statements of the transaction are planned as those of a worker."""
+    for name, value in SESSION.items():
+        connection.execute(text(f"SET LOCAL {name} = {value}"))
 
 
 def test_a_claim_and_a_settlement_read_their_own_rows(database: Database) -> None:
@@ -51,6 +56,7 @@ def test_a_claim_and_a_settlement_read_their_own_rows(database: Database) -> Non
     with database.transaction() as connection:
         executions.copy(connection, [SUBMISSION(id=id) for id in (*others, *ids)])
         connection.execute(text("UPDATE dspex.executions SET dispatched_at = now()"))
+        as_worker(connection)
         given: dict[str, Any] = {
             "worker_id": worker_id,
             "events": '[{"kind":"claimed"}]',
@@ -82,8 +88,7 @@ def test_plans_that_a_worker_makes_of_empty_tables_serve_full_ones(database: Dat
         (executions.SETTLE, executions.settle_parameters(settlements)),
     ]
     with database.transaction() as connection:
-        for name, value in SESSION.items():
-            connection.execute(text(f"SET LOCAL {name} = {value}"))
+        as_worker(connection)
         cursor = connection.connection.cursor()
         for statement, parameters in statements:
             cursor.execute("EXPLAIN (FORMAT JSON) " + statement, parameters)
@@ -107,6 +112,7 @@ def test_what_a_batch_tells_reads_its_own_rows(database: Database) -> None:
             rows = [SUBMISSION(id=execution_id(id, n), batch_id=id, batch_index=n) for n in range(size)]
             executions.copy(connection, rows)
         connection.execute(text("ANALYZE dspex.executions"))
+        connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
         for statement in batches.STATEMENTS:
             given = {"batch_id": batch, "begin": 0, "end": 1000, "after": -1, "most": 1000, "recent_seconds": 30}
             assert read_at_most(connection, *as_psycopg(statement, given)) <= 2 * sizes[batch], statement.text

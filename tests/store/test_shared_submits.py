@@ -109,10 +109,11 @@ def test_they_travel_together_by_program_and_urgency(deployed: Client, database:
     }
     assert stored == {(e.id, *kind) for e, kind in zip(executions, kinds, strict=True)}
     by_kind = {kind: {e.id for e, of in zip(executions, kinds, strict=True) if of == kind} for kind in kinds}
-    urgent, first, *others = messages(backends)
-    assert (urgent, first[0], len(first[1])) == (("qa", [*by_kind["qa", 0]]), "qa", 1)
-    assert sorted((name, len(ids)) for name, ids in others) == [("other", 2), ("qa", 6)]
-    assert {id for name, ids in others if name == "qa" for id in ids} == by_kind["qa", 5]
+    urgent, *others = messages(backends)
+    assert urgent == ("qa", [*by_kind["qa", 0]])
+    # The message of the first submit is sent while the statement of the others is under way: before theirs, or after.
+    assert sorted((name, len(ids)) for name, ids in others) == [("other", 2), ("qa", 1), ("qa", 6)]
+    assert {*max((ids for name, ids in others if name == "qa"), key=len)} == by_kind["qa", 5]
 
 
 def test_no_worker_receives_what_another_has_room_for(deployed: Client, database: Database, backends: Backends) -> None:

@@ -27,6 +27,7 @@ def test_slow():
 def test_the_slowest_come_first_and_the_outcome_last(tmp_path: Path) -> None:
     printed = run(tmp_path, SUITE, conftest=CONFTEST).stdout
     assert "2 tests took 0 min" in printed
+    assert re.search(r"^the processors were busy for \d+% of it$", printed, re.MULTILINE)
     slowest = re.findall(r"^ +[0-9.]+ s  (.+)$", printed, re.MULTILINE)
     assert slowest == ["test_suite.py", "test_suite.py::test_slow", "test_suite.py::test_quick"]
     assert "2 passed" in printed.splitlines()[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,15 +30,19 @@ REVIEWED = {
 }
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in SOURCES:
-        if "migrations" not in path.parts:
-            yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+Trees = Sequence[tuple[str, ast.Module]]
 
 
-def test_nothing_unpickles_and_nothing_runs_text_as_code() -> None:
+@pytest.fixture(scope="module")
+def trees() -> Trees:
+    """The name and the syntax tree of each module."""
+    paths = [path for path in SOURCES if "migrations" not in path.parts]
+    return [(str(path.relative_to(ROOT)), ast.parse(path.read_text())) for path in paths]
+
+
+def test_nothing_unpickles_and_nothing_runs_text_as_code(trees: Trees) -> None:
     found = set()
-    for name, tree in trees():
+    for name, tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
@@ -109,10 +113,10 @@ def sql_in(tree: ast.Module) -> list[tuple[int, str]]:
     return [*((line, text) for line, text in _texts(tree) if BEGINS.match(text)), *_statements_given(tree)]
 
 
-def test_sql_is_in_the_store_alone() -> None:
+def test_sql_is_in_the_store_alone(trees: Trees) -> None:
     found = [
         f"{name}:{line}: {text[:60]}"
-        for name, tree in trees()
+        for name, tree in trees
         if not name.startswith("dspex/store/")
         for line, text in sql_in(tree)
     ]
@@ -133,10 +137,10 @@ def test_sql_elsewhere_is_found(source: str) -> None:
     assert sql_in(ast.parse(source))
 
 
-def test_no_statement_takes_a_value_into_its_text() -> None:
+def test_no_statement_takes_a_value_into_its_text(trees: Trees) -> None:
     """Values are parameters. Text is put together from constants, and from the few names that were reviewed."""
     wrong = []
-    for name, tree in trees():
+    for name, tree in trees:
         for statement in _statements(tree):
             for part in statement.values:
                 if isinstance(part, ast.FormattedValue) and not _is_constant(part.value):
