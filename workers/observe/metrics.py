@@ -153,7 +153,7 @@ DUTY_FAILURES = Counter(
 )  # fmt: skip
 WAITING = Gauge(
     "dspex_waiting",
-    "Parked executions, counted by the leader. for: batch, approval, child",
+    "Parked executions, counted by the leader, up to 100,000 each. for: batch, approval, child",
     ("for",),
     registry=REGISTRY,
 )

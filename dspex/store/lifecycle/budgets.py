@@ -190,10 +190,10 @@ WITH looked_at AS MATERIALIZED (
     SELECT id, execution_id FROM dspex.budget_reservations WHERE id > %(after)s ORDER BY id LIMIT %(most)s
 ), ended AS (
     DELETE FROM dspex.budget_reservations r USING looked_at l
-    WHERE r.id = l.id AND l.execution_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM dspex.parked_calls p WHERE p.execution_id = l.execution_id
-            AND md5(p.execution_id || encode(p.request_hash, 'hex') || p.occurrence)::uuid = l.id)
-        AND NOT EXISTS (SELECT FROM dspex.executions e WHERE e.id = l.execution_id AND e.status || '' = 'running')
+    WHERE r.id = l.id AND l.execution_id IS NOT NULL AND (
+        SELECT p.execution_id FROM dspex.parked_calls p WHERE p.execution_id = l.execution_id
+            AND md5(p.execution_id || encode(p.request_hash, 'hex') || p.occurrence)::uuid = l.id LIMIT 1) IS NULL
+        AND (SELECT e.status FROM dspex.executions e WHERE e.id = l.execution_id) IS DISTINCT FROM 'running'
     RETURNING r.program, r.usd
 ), released AS (
     UPDATE dspex.budgets b SET reserved_usd = b.reserved_usd - e.usd

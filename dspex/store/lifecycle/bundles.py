@@ -68,10 +68,10 @@ def unbundled(connection: Connection) -> list[Unbundled]:
     return [Unbundled(*row) for row in connection.exec_driver_sql(_UNBUNDLED)]
 
 
-# A subquery with a limit stops at the first that waits: a join would read all that wait.
+# These subqueries stop at the first that waits: a join would read all that wait.
 _NOBODY_WAITS = """
-(SELECT e.id FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
- WHERE p.bundle_id = b.id AND e.finished_at IS NULL LIMIT 1) IS NULL
+(SELECT p.execution_id FROM dspex.parked_calls p WHERE p.bundle_id = b.id
+     AND (SELECT e.finished_at IS NULL FROM dspex.executions e WHERE e.id = p.execution_id) LIMIT 1) IS NULL
 """
 _UNNEEDED = f"""
 SELECT b.id FROM dspex.bundles b

@@ -418,9 +418,9 @@ WHERE e.id = ANY(%(ids)s::uuid[] || ARRAY(
 _FINISHED_PARENTS = f"""
     SELECT e.id FROM dspex.executions e
     WHERE e.id = ANY(%(ids)s) AND e.status || '' = 'waiting' AND CASE WHEN {_WAITS_FOR_A_CHILD} THEN false
-        ELSE NOT EXISTS (
-            SELECT FROM dspex.parked_calls p JOIN dspex.executions c ON c.id = p.child_id
-            WHERE p.execution_id = e.id AND p.attempt = e.attempt AND p.kind = 'child' AND c.finished_at IS NULL) END
+        ELSE (SELECT p.execution_id FROM dspex.parked_calls p JOIN dspex.executions c ON c.id = p.child_id
+            WHERE p.execution_id = e.id AND p.attempt = e.attempt AND p.kind = 'child' AND c.finished_at IS NULL
+            LIMIT 1) IS NULL END
 """  # noqa: S608
 _ANSWER_PARENTS = f"""
 WITH parents AS MATERIALIZED ({_FINISHED_PARENTS}), taken AS (
@@ -461,10 +461,10 @@ ORDER BY waiting_since, id LIMIT %(most)s
 _GO_ON = f"""
 SELECT e.id FROM dspex.executions e
 WHERE e.id = ANY(%(ids)s) AND e.status || '' = 'waiting' AND CASE WHEN {_WAITS_FOR_A_CHILD} THEN false
-    ELSE NOT EXISTS (
-        SELECT FROM dspex.parked_calls p LEFT JOIN dspex.executions c ON c.id = p.child_id
+    ELSE (SELECT p.execution_id FROM dspex.parked_calls p
         WHERE p.execution_id = e.id AND p.attempt = e.attempt AND p.error IS NULL AND p.decision IS NULL
-            AND c.finished_at IS NULL) END
+            AND (SELECT c.finished_at FROM dspex.executions c WHERE c.id = p.child_id) IS NULL
+        LIMIT 1) IS NULL END
 """  # noqa: S608
 
 
@@ -553,14 +553,14 @@ FIRST_CALL: CallKey = (UUID(int=0), b"", -1)
 # has ended: it may be paid for.
 _FORGET = """
 WITH looked_at AS MATERIALIZED (
-    SELECT execution_id, request_hash, occurrence, bundle_id FROM dspex.parked_calls
+    SELECT ctid, execution_id, request_hash, occurrence, bundle_id FROM dspex.parked_calls
     WHERE (execution_id, request_hash, occurrence) > (%(execution_id)s::uuid, %(request_hash)s::bytea, %(occurrence)s)
     ORDER BY execution_id, request_hash, occurrence LIMIT %(most)s
 ), forgotten AS (
-    DELETE FROM dspex.parked_calls p USING looked_at l
-    LEFT JOIN dspex.executions e ON e.id = l.execution_id LEFT JOIN dspex.bundles b ON b.id = l.bundle_id
-    WHERE p.execution_id = l.execution_id AND p.request_hash = l.request_hash AND p.occurrence = l.occurrence
-        AND (e.id IS NULL OR e.finished_at IS NOT NULL) AND (b.id IS NULL OR b.state = 'ended')
+    DELETE FROM dspex.parked_calls WHERE ctid = ANY(ARRAY(
+        SELECT l.ctid FROM looked_at l
+        WHERE (SELECT e.finished_at IS NULL FROM dspex.executions e WHERE e.id = l.execution_id) IS NOT TRUE
+            AND (SELECT b.state <> 'ended' FROM dspex.bundles b WHERE b.id = l.bundle_id) IS NOT TRUE))
 )
 SELECT execution_id, request_hash, occurrence FROM looked_at
 ORDER BY execution_id DESC, request_hash DESC, occurrence DESC LIMIT 1
@@ -580,7 +580,7 @@ def forget(connection: Connection, *, after: CallKey = FIRST_CALL, most: int = 1
 
 
 class Wait(NamedTuple):
-    """How many executions wait for something, and since when the first of them does."""
+    """How many executions wait for something, up to MOST_COUNTED, and since when the first of them does."""
 
     waiting_for: str
     executions: int
@@ -588,11 +588,16 @@ class Wait(NamedTuple):
     oldest_seconds: float
 
 
-_WAITS = """
-SELECT waiting_for, count(*)::int, min(waiting_since),
-    greatest(extract(epoch FROM clock_timestamp() - min(waiting_since)), 0)::float8
-FROM dspex.executions WHERE status = 'waiting' GROUP BY waiting_for ORDER BY waiting_for
-"""
+#: Executions that wait for the same are counted up to so many.
+MOST_COUNTED = 100_000
+_WAITS = f"""
+SELECT r.reason, w.count, w.since, greatest(extract(epoch FROM clock_timestamp() - w.since), 0)::float8
+FROM unnest(ARRAY['approval', 'batch', 'child']) AS r (reason) CROSS JOIN LATERAL (
+    SELECT count(*)::int AS count, min(waiting_since) AS since FROM (
+        SELECT waiting_since FROM dspex.executions WHERE status = 'waiting' AND waiting_for = r.reason
+        ORDER BY waiting_since LIMIT {MOST_COUNTED}) counted) w
+WHERE w.count > 0 ORDER BY r.reason
+"""  # noqa: S608
 
 
 def waits(connection: Connection) -> list[Wait]:

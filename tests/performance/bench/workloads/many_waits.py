@@ -169,6 +169,7 @@ def fill(client: Client, models: Mapping[WaitingFor, UUID], begin: int, end: int
     for first in range(begin, end, AT_ONCE):
         with client._database.transaction() as connection:
             connection.execute(text("SET LOCAL synchronous_commit = off"))
+            connection.execute(text("SET LOCAL dspex.appending = 'on'"))  # entries that were transitions of the model
             bundle = _bundle(connection)
             for number, reason in enumerate(REASONS):
                 count = (min(AT_ONCE, end - first) + number) // len(REASONS)
