@@ -68,10 +68,12 @@ def unbundled(connection: Connection) -> list[Unbundled]:
     return [Unbundled(*row) for row in connection.exec_driver_sql(_UNBUNDLED)]
 
 
-# These subqueries stop at the first that waits: a join would read all that wait.
+# These subqueries stop at the first that waits: a join would read all that wait. Only the index on bundles has this
+# order; with an equality, for which the order says nothing, Postgres would read the table for the first one.
 _NOBODY_WAITS = """
-(SELECT p.execution_id FROM dspex.parked_calls p WHERE p.bundle_id = b.id
-     AND (SELECT e.finished_at IS NULL FROM dspex.executions e WHERE e.id = p.execution_id) LIMIT 1) IS NULL
+(SELECT p.execution_id FROM dspex.parked_calls p WHERE p.bundle_id >= b.id AND p.bundle_id <= b.id
+     AND (SELECT e.finished_at IS NULL FROM dspex.executions e WHERE e.id = p.execution_id)
+ ORDER BY p.bundle_id, p.execution_id LIMIT 1) IS NULL
 """
 _UNNEEDED = f"""
 SELECT b.id FROM dspex.bundles b

@@ -27,7 +27,7 @@ log = logging.getLogger("dspex.workers")
 MOST = 1000
 #: How often the leader looks for executions that were missed, and at how many of what waits: the next ones each time,
 #: so that it takes no longer however many wait.
-SWEEP_SECONDS, SWEPT = 1.0, 1000
+SWEEP_SECONDS, SWEPT = 1.0, 500
 REASONS: tuple[WaitingFor, ...] = get_args(WaitingFor)
 #: Ended bundles are listed for so long.
 BUNDLES_DAYS = 30.0
