@@ -41,13 +41,15 @@ class Database:
     """A pool of connections to one Postgres, safe to share between threads. Connects on first use."""
 
     def __init__(
-        self, url: str, *, pool_size: int = 5, overflow: int | None = None, application_name: str = "dspex"
-    ) -> None:
-        """``overflow``: how many connections beyond the pool's are opened at need, and closed after use."""
+        self, url: str, *, pool_size: int = 5, overflow: int | None = None, application_name: str = "dspex",
+        **session: str,
+    ) -> None:  # fmt: skip
+        """``overflow``: how many connections beyond the pool's are opened at need, and closed after use. ``session``:
+        settings of Postgres."""
         self.url = url
         # Most statements run by themselves: a connection of the pool is in autocommit, but for a transaction.
         self._autocommit = self._engine(
-            connect_args=connect_arguments(url, application_name),
+            connect_args=connect_arguments(url, application_name, **session),
             isolation_level="AUTOCOMMIT",
             skip_autocommit_rollback=True,
             pool_size=pool_size,

@@ -247,7 +247,10 @@ class BackendConnections:
         # Apart, so that a renewal of the lease never waits for the pump's statements, nor the pump for bundles.
         self.lease_database = Database(backends.database_url, pool_size=1, application_name="dspex worker lease")
         self.pump_database = Database(backends.database_url, pool_size=1, application_name="dspex worker pump")
-        self.bundle_database = Database(backends.database_url, pool_size=1, application_name="dspex worker bundles")
+        # Few of the calls that wait are in no bundle: Postgres, which cannot know it, would read them all.
+        self.bundle_database = Database(
+            backends.database_url, pool_size=1, application_name="dspex worker bundles", enable_seqscan="off"
+        )
         self.broker = Broker(backends.broker_url, pool_size=1)
 
     def start(self) -> None:

@@ -56,9 +56,10 @@ class Unbundled(NamedTuple):
 
 _UNBUNDLED = """
 SELECT p.target, count(*)::int, extract(epoch FROM clock_timestamp() - min(p.parked_at))::float8
-FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
-WHERE p.kind = 'batch' AND p.bundle_id IS NULL AND p.error IS NULL AND e.status || '' = 'waiting'
-    AND p.attempt = e.attempt AND (p.expires_at IS NULL OR p.expires_at > clock_timestamp())
+FROM dspex.parked_calls p
+WHERE p.kind = 'batch' AND p.bundle_id IS NULL AND p.error IS NULL
+    AND (p.expires_at IS NULL OR p.expires_at > statement_timestamp())
+    AND (SELECT e.status = 'waiting' AND e.attempt = p.attempt FROM dspex.executions e WHERE e.id = p.execution_id)
 GROUP BY p.target
 """
 

@@ -494,10 +494,11 @@ def resume_ready(connection: Connection, ids: Collection[UUID]) -> list[UUID]:
 
 # ------------------------------------------------------------------------------------------------------ expiry, upkeep
 
+# The index serves times that stay the same during a statement.
 _EXPIRE = """
 WITH expired AS MATERIALIZED (
     SELECT e.id, e.waiting_for, e.expires_at FROM dspex.executions e
-    WHERE e.status = 'waiting' AND e.expires_at < clock_timestamp() ORDER BY e.expires_at LIMIT %(most)s
+    WHERE e.status = 'waiting' AND e.expires_at < statement_timestamp() ORDER BY e.expires_at LIMIT %(most)s
     FOR UPDATE SKIP LOCKED
 ), entries AS (
     SELECT x.id, json_build_object('type', 'DspexError', 'code', 'deadline_exceeded', 'retryable', true,
@@ -532,9 +533,9 @@ def expire(connection: Connection, *, most: int = 1000) -> list[UUID]:
 
 _LATE = """
 SELECT p.execution_id, p.request_hash, p.occurrence, p.kind, p.subject, p.target, p.bundle_id
-FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
-WHERE p.expires_at < clock_timestamp() AND p.error IS NULL AND p.decision IS NULL AND p.kind = %(kind)s
-    AND p.bundle_id IS NULL AND e.status || '' = 'waiting'
+FROM dspex.parked_calls p
+WHERE p.expires_at < statement_timestamp() AND p.error IS NULL AND p.decision IS NULL AND p.kind = %(kind)s
+    AND p.bundle_id IS NULL AND (SELECT e.status FROM dspex.executions e WHERE e.id = p.execution_id) = 'waiting'
 ORDER BY p.expires_at LIMIT %(most)s
 """
 
