@@ -11,7 +11,7 @@ from typing import Any
 
 import dspy
 
-__all__ = ["Fickle", "Nosy", "graded", "is_right"]
+__all__ = ["Fickle", "Nosy", "deadly", "graded", "is_right", "silent"]
 
 
 def graded(example: Any, prediction: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> float:
@@ -23,6 +23,28 @@ def graded(example: Any, prediction: Any, trace: Any = None, pred_name: Any = No
 def is_right(example: Any, prediction: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> bool:
     """Whether the answer is "right"."""
     return bool(prediction.answer == "right")
+
+
+def silent(example: Any, prediction: Any, trace: Any = None) -> None:
+    """Forgets to return its score."""
+
+
+class Deadly(dspy.Module):  # type: ignore[misc]
+    """Ends its worker process when it is asked for the sum of 3 and 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        if question == "3 and 3 is?":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.answer(question=question)
+
+
+def deadly() -> Deadly:
+    """The module of a program."""
+    return Deadly()
 
 
 class Fickle:

@@ -136,9 +136,10 @@ class Client:
         catalogue = self._session.catalogue
         return catalogue.current(name, fresh=True) if version is None else catalogue.named(name, version)
 
-    def versions(self, name: str) -> Sequence[Version]:
-        """The deployed versions of a program, the newest first. Raises ProgramNotFound."""
-        found = self._database.run(partial(program_versions.listing, name=name))
+    def versions(self, name: str, *, candidates: bool = False) -> Sequence[Version]:
+        """The deployed versions of a program, the newest first; ``candidates``: also the versions that optimisers
+        tried and that were not deployed otherwise. Raises ProgramNotFound."""
+        found = self._database.run(partial(program_versions.listing, name=name, candidates=candidates))
         if not found:
             self._session.catalogue.current(name, fresh=True)  # raises the error, with a name that is near
         return found
@@ -486,6 +487,7 @@ class Client:
         options: Mapping[str, Any] | None = None,
         models: Mapping[str, str | Model] | None = None,
         budget_usd: float | None = None,
+        metric_timeout: float = METRIC_SECONDS,
         seed: int = 0,
         version: str | None = None,
     ) -> Optimization:
@@ -504,14 +506,17 @@ class Client:
                        instructions; without, they ask the program's model
         ``budget_usd`` what all calls may cost, of the optimiser and of the rollouts: reserved before each. When it is
                        spent, the job ends with its best candidate so far
+        ``metric_timeout``  seconds that the metric may take for an example
         ``seed``       of what the optimiser draws by chance
         ``version``    the version to begin with, in place of the current one
 
-        ``result().version`` is the best version: deployed, not current. Raises ValidationError, ProgramNotFound.
+        All rows are checked first, as by :meth:`evaluate`. ``result().version`` is the best version: deployed, not
+        current. Raises ValidationError, ProgramNotFound.
         """
         return submit_optimization(
             self._session, self._submitter, program, trainset=trainset, valset=valset, metric=metric,
             optimizer=optimizer, options=options, models=models, budget_usd=budget_usd, seed=seed, version=version,
+            metric_seconds=metric_timeout,
         )  # fmt: skip
 
     def optimization(self, id: UUID | str) -> Optimization:

@@ -43,9 +43,17 @@ class Catalogue:
         self._versions: dict[tuple[str, str], Program] = {}
 
     def deploy(
-        self, program: Program, bounds: Bounds, *, current: bool = True, note: str | None = None, by: str | None = None
+        self,
+        program: Program,
+        bounds: Bounds,
+        *,
+        current: bool = True,
+        note: str | None = None,
+        by: str | None = None,
+        candidate: bool = False,
     ) -> Deployed:
-        """Store the program, and make this version the current one unless ``current`` is false.
+        """Store the program, and make this version the current one unless ``current`` is false. A ``candidate`` is a
+        version that an optimiser tries.
 
         Raises ValidationError when it is too large, and ProgramError when there are live workers and none of them can
         run it: ``module_missing`` where their DSPy lacks its module, ``interpreter_missing`` where it runs code that
@@ -56,7 +64,7 @@ class Catalogue:
         if runs_code(program.module):
             self._require_able_workers(program)
         deployed = self._database.run(
-            partial(programs.deploy, program=program, current=current, note=note, by=by),
+            partial(programs.deploy, program=program, current=current, note=note, by=by, candidate=candidate),
             saved=f"program {program.name!r} was not deployed",
         )
         if current:

@@ -108,15 +108,24 @@ class Session:
         return self.database.run(work) if connection is None else self.database.within(connection, work)
 
     def deploy(
-        self, program: Program, *, current: bool = True, note: str | None = None, by: str | None = None
+        self,
+        program: Program,
+        *,
+        current: bool = True,
+        note: str | None = None,
+        by: str | None = None,
+        candidate: bool = False,
     ) -> Deployed:
         """Store a program, also one of DSPex's own, and make this version the current one unless ``current`` is false.
+        A ``candidate`` is a version that an optimiser tries.
 
         Raises EncryptionError, ValidationError: see :meth:`dspex.Client.deploy`.
         """
         self.sealing.require(program)
         self.preparer.require_webhook(program)
-        return self.catalogue.deploy(program, self.preparer.bounds, current=current, note=note, by=by)
+        return self.catalogue.deploy(
+            program, self.preparer.bounds, current=current, note=note, by=by, candidate=candidate
+        )
 
     def begin_rollout(self, name: str, version: str, *, percent: float, guard: Guard, by: str | None = None) -> Rollout:
         """See :meth:`dspex.Client.rollout`."""

@@ -82,7 +82,9 @@ _DEPLOY = text("""
 WITH stored AS (
     INSERT INTO dspex.program_versions (name, version, content, note)
     VALUES (:name, :version, CAST(:content AS json), :note)
-    ON CONFLICT (name, version) DO UPDATE SET note = excluded.note WHERE excluded.note IS NOT NULL
+    ON CONFLICT (name, version) DO UPDATE
+        SET note = coalesce(excluded.note, program_versions.note), candidate = false
+        WHERE excluded.note IS NOT NULL OR program_versions.candidate
 ), ended AS (
     UPDATE dspex.rollouts r SET ended_at = clock_timestamp(), reason = 'another version was made the current one'
     FROM dspex.programs p WHERE p.name = :name AND p.version <> :version AND r.id = p.rollout_id
@@ -113,9 +115,11 @@ SELECT deployed_at, paused_at, paused_reason FROM deployed
 # A version beside the current one; the first of a program is the current one in any case.
 _ADD = text("""
 WITH stored AS (
-    INSERT INTO dspex.program_versions (name, version, content, note)
-    VALUES (:name, :version, CAST(:content AS json), :note)
-    ON CONFLICT (name, version) DO UPDATE SET note = excluded.note WHERE excluded.note IS NOT NULL
+    INSERT INTO dspex.program_versions (name, version, content, note, candidate)
+    VALUES (:name, :version, CAST(:content AS json), :note, :candidate)
+    ON CONFLICT (name, version) DO UPDATE
+        SET note = coalesce(excluded.note, program_versions.note), candidate = false
+        WHERE NOT excluded.candidate AND (excluded.note IS NOT NULL OR program_versions.candidate)
 ), deployed AS (
     INSERT INTO dspex.programs (name, version, concurrency, per_minute, max_cost_usd)
     VALUES (:name, :version, :concurrency, :per_minute, :max_cost_usd) ON CONFLICT (name) DO NOTHING
@@ -209,9 +213,16 @@ def paused(connection: Connection) -> dict[str, str]:
 
 
 def deploy(
-    connection: Connection, program: Program, *, current: bool = True, note: str | None = None, by: str | None = None
+    connection: Connection,
+    program: Program,
+    *,
+    current: bool = True,
+    note: str | None = None,
+    by: str | None = None,
+    candidate: bool = False,
 ) -> Deployed:
-    """Store the version if it is new, and make it the current one, unless ``current`` is false."""
+    """Store the version if it is new, and make it the current one, unless ``current`` is false. A ``candidate`` is one
+    that an optimiser tries; it stays one until it is deployed otherwise."""
     content = json.dumps(program.content, ensure_ascii=False)
     limits = program.limits
     row = connection.execute(
@@ -219,7 +230,7 @@ def deploy(
         {
             "name": program.name, "version": program.version, "content": content, "concurrency": limits.concurrency,
             "per_minute": limits.per_minute, "max_cost_usd": limits.max_cost_usd,
-            "note": note, **({"by": by} if current else {}),
+            "note": note, **({"by": by} if current else {"candidate": candidate}),
         },
     ).one()  # fmt: skip
     return Deployed(program, row.deployed_at, row.paused_at, row.paused_reason)

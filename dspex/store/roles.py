@@ -48,7 +48,7 @@ _CHILD = "parent_id, depth"
 WRITES: Mapping[str, Mapping[str, str]] = {
     PRODUCER: {
         "programs": "INSERT, UPDATE",
-        "program_versions": "INSERT, UPDATE (note)",
+        "program_versions": "INSERT, UPDATE (note, candidate)",
         "program_aliases": "INSERT, UPDATE",
         "rollouts": "INSERT, UPDATE (ended_at, reason, tripped)",
         "program_changes": "INSERT",

@@ -67,6 +67,8 @@ program_versions = Table(
     Column("content", JSON, nullable=False),
     _at("created_at", nullable=False, default=True),
     Column("note", Text),
+    # A state that an optimiser tried, and that nobody deployed.
+    Column("candidate", Boolean, nullable=False, server_default=text("false")),
 )
 
 #: Names of versions, such as ``champion``.

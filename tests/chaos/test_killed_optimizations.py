@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
+import dspex
 from dspex.client.client import Client
 from tests.integration.test_optimizations import ALLOWED, GEPA, deploy, optimize
 from tests.model_server import ModelServer, Step, model_server
@@ -27,6 +29,31 @@ OPTIONS: dict[str, dict[str, Any]] = {"gepa": {**GEPA, "max_metric_calls": 160},
 
 def has_answered(server: ModelServer, least: int) -> bool:
     return bool(server.calls()["answered"] >= least)
+
+
+def is_over(job: dspex.Optimization, worker: WorkerProcess) -> bool:
+    return job.execution.refresh().status.is_final or worker.process.poll() is not None
+
+
+def test_a_poisoned_rollout_is_a_failure_of_its_example(
+    client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer
+) -> None:
+    """A rollout that kills its worker each time is given up, and the job on the same worker goes on."""
+    environment = {**ALLOWED, "DSPEX_LEASE_SECONDS": 1}
+    program = replace(deploy(client, model_server, "sums"), module="tests.optimizer_metrics:deadly")
+    client.deploy(program)
+    client.dataset("sums", ROWS[:8], inputs=["question"])
+    job = optimize(client, optimizer="bootstrap", options={"max_bootstrapped_demos": 16})
+    deaths = 0
+    while not job.execution.refresh().status.is_final:
+        worker = start_worker(**environment)
+        wait_for(partial(is_over, job, worker), "the job or its worker to end", timeout=60)
+        deaths += worker.process.poll() is not None
+    assert job.result(timeout=0).ended == "complete"
+    (poisoned,) = client.list(program="sums", status="failed")
+    assert poisoned.error is not None
+    assert (poisoned.error.code, poisoned.attempts) == ("poisoned", deaths)
+    assert job.progress.failed == 1
 
 
 @pytest.mark.parametrize("optimizer", OPTIONS)

@@ -24,7 +24,8 @@ ROWS = [{"question": f"{n} and {n} is?", "answer": str(2 * n)} for n in range(8)
 METRIC = "tests.optimizer_metrics:graded"
 SEARCH = {"max_bootstrapped_demos": 2, "max_labeled_demos": 2, "num_candidate_programs": 2, "num_threads": 4}
 GEPA = {"max_metric_calls": 60, "num_threads": 4}
-ALLOWED = {"OPENAI_API_KEY": "none", "DSPEX_PROGRAM_PACKAGES": "tests.optimizer_metrics"}
+#: Workers do not have the second package.
+ALLOWED = {"OPENAI_API_KEY": "none", "DSPEX_PROGRAM_PACKAGES": "tests.optimizer_metrics,users_metrics"}
 
 
 class Desk(NamedTuple):
@@ -130,6 +131,49 @@ def test_the_executions_of_a_cancelled_job_are_cancelled(desk: Desk) -> None:
     wait_for(lambda: job.progress.finished == 150, "its executions to be cancelled", timeout=20)
     assert job.progress.status == "cancelled"
     assert job.progress.executions == 150, "and no more were submitted"
+
+
+def test_a_job_that_needs_a_package_which_no_worker_has_fails_and_pays_for_nothing(desk: Desk) -> None:
+    jobs = [optimize(desk.client, metric="users_metrics:exact"), optimize(desk.client, optimizer="users_metrics:Best")]
+    evaluation = desk.client.evaluate("sums", "sums", metric="users_metrics:exact")
+    assert optimize(desk.client, optimizer="labeled", options={}).result(timeout=60).score is None, "others go on"
+    for job, code in zip(jobs, ("metric_not_found", "optimizer_not_found"), strict=True):
+        with pytest.raises(dspex.ExecutionFailed, match="users_metrics") as failed:
+            job.result(timeout=60)
+        assert failed.value.code == code
+        assert job.progress.executions == 0
+    rows = list(evaluation.wait(60).rows())
+    assert {row.error.details["cause"]["code"] for row in rows if row.error} == {"metric_not_found"}
+    assert len(rows) == evaluation.figures.failed == len(ROWS)
+    assert desk.server.calls()["answered"] == 0
+    assert desk.client.execute("sums", {"question": "?"}, timeout=30).answer, "the program itself runs here"
+
+
+def test_a_metric_without_scores_is_the_failure_of_the_job(desk: Desk) -> None:
+    job = optimize(desk.client, metric="tests.optimizer_metrics:silent", optimizer="bootstrap", options={})
+    with pytest.raises(dspex.ExecutionFailed) as failed:
+        job.result(timeout=60)
+    assert failed.value.code == "metric_no_score"
+
+
+def test_a_job_keeps_its_version_when_another_one_is_deployed(desk: Desk) -> None:
+    """And a rollout that fails is a failure of its example, not of the job."""
+    desk.server.script(Step(match="3 and 3 is", times=1000, status=400))
+    first = deploy(desk.client, desk.server, "deployed_meanwhile")
+    desk.client.pause(first.name)
+    job = optimize(desk.client, first.name, optimizer="bootstrap_random_search", options=SEARCH)
+    wait_for(lambda: job.progress.executions, "the first rollouts")
+    other = replace(first, timeout=7)
+    desk.client.deploy(other)
+    desk.client.resume(first.name)
+    result = job.result(timeout=60)
+    tried = {each.version: each for each in job.candidates()}
+    assert other.version not in tried
+    assert tried[first.version].failed == 1
+    assert tried[first.version].executions == len(ROWS)
+    assert result.ended == "complete"
+    assert desk.client.program(first.name).version == other.version
+    assert desk.client.program(first.name, result.version).timeout == first.timeout
 
 
 def test_an_optimiser_asks_no_model_that_its_program_does_not_name(desk: Desk) -> None:

@@ -63,6 +63,20 @@ def test_the_score_counts_failures_as_nothing(client: Client, database: Database
     assert rows[4].outputs is None
 
 
+def test_a_deploy_in_the_middle_changes_no_execution(
+    client: Client, database: Database, dataset: dspex.Dataset
+) -> None:
+    evaluation = client.evaluate("triage", dataset, metric="exact")
+    dispatch_due(database, window=2)
+    client.deploy(dspex.Program("triage", PROGRAM.signature, adapter="scripted", timeout=7))
+    dispatch_due(database, window=100)
+    claimed = claim(database, register(database), *evaluation.batch.ids)
+    assert {each.version for each in claimed} == {PROGRAM.version}
+    assert len(claimed) == len(ROWS)
+    assert client.evaluation(evaluation.id).version == PROGRAM.version
+    assert client.evaluate("triage", dataset[:1], metric="exact").version != PROGRAM.version
+
+
 def test_regressions_come_first_and_the_sentence_says_what_they_mean(
     client: Client, database: Database, dataset: dspex.Dataset
 ) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 import dspex
 from dspex.client.client import Client
-from dspex.client.improvement.optimization_page import pareto_front
+from dspex.client.improvement.optimization_page import optimization_page, pareto_front
 from dspex.store.database import Database
-from tests.store.test_executions import submit
+from tests.store.test_executions import claim, dispatch_due, register, settle, submit
 
 PROGRAM = dspex.Program("sums", dspex.signature("question -> answer"), model="openai/test", api_base="http://h/v1")
 
@@ -27,8 +29,41 @@ def test_a_cancelled_job_takes_its_executions_with_it(client: Client, database: 
     assert job.cancel() == 500
     assert job.execution.refresh().status is dspex.Status.CANCELLED
     assert {client.get(id).status for id in (rollouts[0], rollouts[-1])} == {dspex.Status.CANCELLED}
-    assert client.get(other).status is dspex.Status.QUEUED
+    dispatch_due(database, window=1000)
+    assert [each.id for each in claim(database, register(database), *rollouts, other)] == [other], "none begins"
     assert client.optimization(job.id).cancel() == 0
+
+
+def test_rows_that_no_rollout_could_be_executed_with_are_named_before_anything_is_stored(client: Client) -> None:
+    client.deploy(PROGRAM)
+    for name, columns in {"odd": {"query": "?", "answer": "!"}, "bare": {"question": "?", "note": "!"}}.items():
+        client.dataset(name, [columns], inputs=[next(iter(columns))])
+    client.dataset("mixed", [{"question": each, "answer": "!"} for each in ("?", 7, None)], inputs=["question"])
+    paths = {"odd": "odd.inputs.query", "bare": "bare.labels", "mixed": "mixed.rows[1].question"}
+    for name, path in paths.items():
+        with pytest.raises(dspex.ValidationError) as refused:
+            client.optimize("sums", trainset=name, metric="exact", optimizer="labeled")
+        assert path in [fault.path for fault in refused.value.errors]
+    assert client.list() == []
+
+
+def test_the_candidates_of_a_job_under_way_have_scores(client: Client, database: Database) -> None:
+    client.deploy(PROGRAM)
+    client.dataset("sums", [{"question": "?", "answer": "!"}], inputs=["question"])
+    job = client.optimize("sums", trainset="sums", metric="exact", optimizer="labeled")
+    submit(database, program="sums", version=PROGRAM.version, pinned=True, purpose=json.dumps({"job": job._job}))
+    listed = [{"version": PROGRAM.version, "score": 0.5, "examples": 4, "parents": []}]
+    job.show_candidates(1, listed)
+    assert [each.score for each in job.candidates()] == [None], "it does not run"
+    dispatch_due(database)
+    (claimed,) = claim(database, register(database), job.id)
+    job.show_candidates(0, listed)
+    assert [each.score for each in job.candidates()] == [None], "another attempt's"
+    job.show_candidates(1, listed)
+    assert [each.score for each in job.candidates()] == [0.5]
+    assert f"The best version is {PROGRAM.version}." in optimization_page(job)
+    assert settle(database, claimed, "failed", error='{"code": "x", "message": ""}')
+    assert job.execution.audit_trail.verify()
 
 
 def test_the_front_has_what_no_other_version_beats_in_score_and_cost() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,6 +65,24 @@ def test_another_client_follows_a_promotion_at_once(client: Client, backends: Ba
         assert other.submit("qa", INPUTS).version == A.version
         client.promote("qa", B.version)
         assert other.submit("qa", INPUTS).version == B.version
+
+
+def test_versions_that_an_optimiser_tried_are_listed_when_asked_for(client: Client) -> None:
+    tried, named, chosen = (replace(A, timeout=seconds) for seconds in (7, 8, 9))
+    for each in (tried, named, chosen, B):
+        client._session.deploy(each, current=False, candidate=True)
+    shown = {each.version: each for each in client.versions("qa", candidates=True)}
+    assert {version for version, each in shown.items() if each.candidate} == {tried.version, named.version,
+                                                                            chosen.version}  # fmt: skip
+    assert not shown[B.version].candidate, "it was deployed before"
+    assert {each.version for each in client.versions("qa")} == {A.version, B.version}
+    client.alias("qa", "best", named.version)
+    client.deploy(chosen, current=False, note="the best")
+    assert {each.version for each in client.versions("qa")} == {A.version, B.version, named.version, chosen.version}
+    client.promote("qa", tried.version)
+    listed = {each.version: each for each in client.versions("qa")}
+    assert (listed[tried.version].current, listed[tried.version].candidate) == (True, False)
+    assert (listed[chosen.version].note, listed[A.version].note) == ("the best", "the first")
 
 
 def test_an_alias_is_no_version_and_a_name(client: Client) -> None:

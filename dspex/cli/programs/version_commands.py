@@ -28,14 +28,15 @@ _name = click.argument("name", shell_complete=program_names)
 
 @click.command()
 @_name
+@click.option("--all", "candidates", is_flag=True, help="Also list the versions that optimisers tried.")
 @json_option
-def versions(name: str, as_json: bool) -> None:
+def versions(name: str, candidates: bool, as_json: bool) -> None:
     """List the deployed versions of program NAME, the newest first, and its last rollouts.
 
     Example: dspex versions triage
     """
     with Client() as client:
-        found, past = client.versions(name), client.rollouts(name)
+        found, past = client.versions(name, candidates=candidates), client.rollouts(name)
     if as_json:
         echo_json({"versions": [asdict(each) for each in found], "rollouts": [_rollout_data(each) for each in past]})
         return
@@ -145,7 +146,7 @@ def rollout(
 
 
 def _row(each: Version) -> tuple[str | Text, ...]:
-    state = "current" if each.current else ""
+    state = "current" if each.current else "candidate" if each.candidate else ""
     if each.rollout_percent is not None:
         state = f"gets {each.rollout_percent:g} % of submits"
     return (

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from dspex.client.batch import Batch, Progress
 from dspex.client.execution import Execution
 from dspex.client.improvement.dataset import Dataset, DatasetRow
+from dspex.client.improvement.version_batch import VersionBatch
 from dspex.client.result import recorded_result
 from dspex.client.session import Session
 from dspex.errors import DspexError
@@ -64,39 +64,16 @@ class EvaluationRow:
     execution_time_ms: float = 0.0
 
 
-class Evaluation:
+class Evaluation(VersionBatch):
     """The executions of one ``client.evaluate``. Its attributes are read from the database at each use."""
 
     def __init__(
         self, session: Session, rows: BatchRows, *, version: str, purpose: Purpose, dataset: Dataset, repeats: int
     ) -> None:
-        self._session = session
-        self._batch = Batch(session, rows)
+        super().__init__(session, rows, version=version)
         self._purpose = purpose
         self._dataset = dataset
         self._repeats = repeats
-        self._version = version
-
-    def __repr__(self) -> str:
-        return f"<Evaluation {self.id} of {self.program} {self.version}: {len(self._batch)} executions>"
-
-    def __len__(self) -> int:
-        return len(self._batch)
-
-    @property
-    def id(self) -> UUID:
-        """The id of the evaluation, and of its batch."""
-        return self._batch.id
-
-    @property
-    def program(self) -> str:
-        """The name of the program."""
-        return self._batch.program
-
-    @property
-    def version(self) -> str:
-        """The version that is evaluated."""
-        return self._version
 
     @property
     def metric(self) -> str:
@@ -112,16 +89,6 @@ class Evaluation:
     def repeats(self) -> int:
         """How many executions each row has."""
         return self._repeats
-
-    @property
-    def batch(self) -> Batch:
-        """Its executions as a batch."""
-        return self._batch
-
-    @property
-    def progress(self) -> Progress:
-        """How many of its executions are over, their cost so far, and how long the others will take."""
-        return self._batch.progress
 
     @property
     def figures(self) -> ScoreFigures:
@@ -140,18 +107,6 @@ class Evaluation:
         if self._purpose.budget is None:
             return None
         return self._session.database.run(partial(budgets.spent, name=self._purpose.budget))
-
-    def wait(self, timeout: float | None = None, *, on_progress: Callable[[int], None] | None = None) -> Self:
-        """Wait until all of its executions are final, and return the evaluation. ``on_progress`` is called with how
-        many are. Raises ExecutionTimedOut after ``timeout`` seconds; the evaluation goes on."""
-        for done, _ in enumerate(self._batch.as_completed(timeout), 1):
-            if on_progress is not None:
-                on_progress(done)
-        return self
-
-    def cancel(self) -> int:
-        """Cancel its executions that are not over. Returns how many."""
-        return self._batch.cancel()
 
     def rows(self) -> Iterator[EvaluationRow]:
         """Each execution with its row of the dataset, in the order of the dataset, repeats after one another."""

@@ -30,7 +30,7 @@ from dspex.store.lifecycle.batch_ids import new_batch_id
 from dspex.submit.batch_rows import BatchRows
 from dspex.submit.bulk import Intake
 
-__all__ = ["find_evaluation", "find_evaluations", "metric_name", "submit_evaluation"]
+__all__ = ["column_faults", "find_evaluation", "find_evaluations", "limit_faults", "metric_name", "submit_evaluation"]
 
 #: Rows that are checked and stored at a time.
 GROUP_ROWS = 1000
@@ -63,7 +63,7 @@ def submit_evaluation(
     purpose = Purpose(metric=name, metric_seconds=float(metric_seconds), dataset=scored_on.stored.id)
     chosen = submitter.chosen(program, version)
     batch = BatchRows(new_batch_id(), chosen.name)
-    if faults := list(_column_faults(scored_on, chosen, name)):
+    if faults := list(column_faults(scored_on, chosen, name)):
         raise ValidationError.of(f"evaluation of {chosen.name!r}", faults)
     if budget_usd is not None:
         purpose = replace(purpose, budget=budget_name(batch.id))
@@ -153,13 +153,18 @@ def _faults(metric: str, repeats: object, budget_usd: object, metric_seconds: ob
         yield FieldError("metric", expected, repr(metric)[:80])
     if not isinstance(repeats, int) or isinstance(repeats, bool) or not 1 <= repeats <= REPEATS_MOST:
         yield FieldError("repeats", f"an integer from 1 to {REPEATS_MOST}", repr(repeats))
-    for name, value in (("budget_usd", budget_usd), ("metric_timeout", metric_seconds)):
+    yield from limit_faults(budget_usd=budget_usd, metric_timeout=metric_seconds)
+
+
+def limit_faults(**limits: object) -> Iterator[FieldError]:
+    """Limits that are neither None nor more than 0."""
+    for name, value in limits.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if value is not None and not (is_number and value > 0):  # type: ignore[operator]
             yield FieldError(name, "a number, more than 0", repr(value))
 
 
-def _column_faults(dataset: Dataset, program: Program, metric: str) -> Iterator[FieldError]:
+def column_faults(dataset: Dataset, program: Program, metric: str) -> Iterator[FieldError]:
     """Columns that the program has no input for, and labels that a metric of DSPex's own does not find."""
     inputs = {field.name for field in program.signature.input_fields}
     outputs = [field.name for field in program.signature.output_fields]

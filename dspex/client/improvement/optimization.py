@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,11 +14,12 @@ from uuid_utils.compat import uuid7
 from dspex.client.execution import Execution
 from dspex.client.improvement.dataset import Dataset
 from dspex.client.improvement.dataset_intake import open_dataset
-from dspex.client.improvement.evaluation_submit import metric_name
+from dspex.client.improvement.evaluation_submit import MOST_FAULTS, column_faults, limit_faults, metric_name
 from dspex.client.result import recorded_result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
 from dspex.errors import ExecutionNotFound, FieldError, ValidationError
+from dspex.program.improvement.purpose import METRIC_SECONDS
 from dspex.program.models import Model
 from dspex.program.modules import is_reference
 from dspex.program.program import Program, Retry
@@ -45,6 +46,8 @@ OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "copro", "gepa", "labeled"
 SUFFIX = ".optimizer"
 #: A job may take a day; what it has paid for is replayed when its worker dies.
 JOB_SECONDS, JOB_ATTEMPTS = 86_400.0, 20
+#: Among the results of actions of a job's execution, the candidates so far.
+CANDIDATES = "candidates"
 #: How far the clocks of two hosts may be apart.
 CLOCKS_APART_MS = 3_600_000
 
@@ -141,15 +144,22 @@ class Optimization:
         )
 
     def candidates(self, *, states: bool = True) -> Sequence[TriedVersion]:
-        """The versions that were tried, in the order of their first execution. Scores and parents are known at the
-        end. ``states``: with the instructions and demos of each, which are read one by one."""
+        """The versions that were tried, in the order of their first execution. Scores are a few seconds old while the
+        job runs; parents are known at the end. ``states``: with the instructions and demos of each, which are read one
+        by one."""
         job = self._execution.refresh()
-        reported: dict[str, Mapping[str, Any]] = {}
         if job.status is Status.COMPLETED:
-            report = recorded_result(self._session, job._row)["report"]
-            reported = {each["version"]: each for each in report["candidates"]}
+            listed = recorded_result(self._session, job._row)["report"]["candidates"]
+        else:
+            listed = job.action_results.get(CANDIDATES, {}).get("result", ())
+        reported = {each["version"]: each for each in listed}
         tried = [_tried(use, reported.get(use.version, {})) for use in self._uses()]
         return [self._with_state(each) for each in tried] if states else tried
+
+    def show_candidates(self, attempt: int, listed: Sequence[Mapping[str, Any]]) -> None:
+        """Store the candidates so far of this attempt, which is under way: :meth:`candidates` shows their scores."""
+        shown = json.dumps({CANDIDATES: {"ok": True, "result": list(listed)}})
+        self._session.database.run(partial(optimizations.show_candidates, id=self.id, attempt=attempt, shown=shown))
 
     def _with_state(self, tried: TriedVersion) -> TriedVersion:
         predictors = _predictors(self._session.catalogue.version(self._program, tried.version))
@@ -223,21 +233,23 @@ def submit_optimization(
     budget_usd: float | None,
     seed: int,
     version: str | None,
+    metric_seconds: float = METRIC_SECONDS,
 ) -> Optimization:
     """See :meth:`dspex.Client.optimize`."""
     name = metric_name(metric)
     chosen = submitter.chosen(program, version)
     sets = [open_dataset(session, each, None) if isinstance(each, str) else each for each in (trainset, valset) if each]
-    faults = [*_faults(name, optimizer, budget_usd, seed), *_set_faults(chosen, sets)]
+    faults = [*_faults(name, optimizer, budget_usd, seed, metric_seconds), *_set_faults(chosen, sets, name)]
     if faults:
-        raise ValidationError.of(f"optimisation of {program!r}", faults)
+        raise ValidationError.of(f"optimisation of {program!r}", faults[:MOST_FAULTS])
     job = str(uuid7())
     budget = None if budget_usd is None else f"optimization {job}"
     own = _job_program(chosen, models or {})
     session.deploy(own)
     task = {
         "program": chosen.name, "version": chosen.version, "trainset": _part(sets[0]),
-        "valset": _part(sets[1]) if len(sets) > 1 else None, "metric": name, "optimizer": optimizer,
+        "valset": _part(sets[1]) if len(sets) > 1 else None, "metric": name,
+        "metric_seconds": float(metric_seconds), "optimizer": optimizer,
         "options": dict(options or {}), "seed": seed, "job": job, "budget": budget,
     }  # fmt: skip
     if budget is not None and budget_usd is not None:
@@ -285,26 +297,35 @@ def _part(dataset: Dataset) -> dict[str, Any]:
     return {"name": dataset.name, "version": dataset.version, **({} if whole else {"indexes": list(dataset.indexes)})}
 
 
-def _faults(metric: str, optimizer: str, budget_usd: object, seed: object) -> Iterator[FieldError]:
+def _faults(
+    metric: str, optimizer: str, budget_usd: object, seed: object, metric_seconds: object
+) -> Iterator[FieldError]:
     if metric not in BUILT_IN_METRICS and not is_reference(metric):
         expected = f"one of {', '.join(BUILT_IN_METRICS)}, or 'package.module:function'"
         yield FieldError("metric", expected, repr(metric)[:80])
     if optimizer not in OPTIMIZERS and not is_reference(optimizer):
         expected = f"one of {', '.join(OPTIMIZERS)}, or 'package.module:factory'"
         yield FieldError("optimizer", expected, repr(optimizer)[:80])
-    is_number = isinstance(budget_usd, int | float) and not isinstance(budget_usd, bool) and math.isfinite(budget_usd)
-    if budget_usd is not None and not (is_number and budget_usd > 0):  # type: ignore[operator]
-        yield FieldError("budget_usd", "US dollars, more than 0", repr(budget_usd))
+    yield from limit_faults(budget_usd=budget_usd, metric_timeout=metric_seconds)
     if not isinstance(seed, int) or isinstance(seed, bool):
         yield FieldError("seed", "an integer", repr(seed))
 
 
-def _set_faults(program: Program, sets: Sequence[Dataset]) -> Iterator[FieldError]:
+def _set_faults(program: Program, sets: Sequence[Dataset], metric: str) -> Iterator[FieldError]:
+    """What no rollout could be executed with: columns and rows that do not fit the program."""
     if program.model is None:
         yield FieldError("program", "a program with a model", repr(program.name))
-    inputs = {field.name for field in program.signature.input_fields}
     for dataset in sets:
-        for column in dataset.inputs:
-            if column not in inputs:
-                expected = f"inputs of the program: {', '.join(sorted(inputs))}"
-                yield FieldError(f"{dataset.name}.inputs.{column}", expected)
+        columns = list(column_faults(dataset, program, metric))
+        yield from (replace(fault, path=f"{dataset.name}.{fault.path.partition('.')[2]}") for fault in columns)
+        if not columns:
+            yield from _row_faults(program, dataset)
+
+
+def _row_faults(program: Program, dataset: Dataset) -> Iterator[FieldError]:
+    for row in dataset:
+        try:
+            program.signature.validate_inputs(row.inputs)
+        except ValidationError as error:
+            for fault in error.errors:
+                yield replace(fault, path=f"{dataset.name}.rows[{row.index}].{fault.path}")

@@ -9,27 +9,28 @@ from dspex.client.improvement.evaluation_page import document, table
 from dspex.client.improvement.optimization import Optimization, TriedVersion
 from dspex.client.improvement.score_plots import Point, points_plot
 from dspex.operations.report.dollars import dollars
+from dspex.store.lifecycle.status import Status
 
 __all__ = ["cost_plot", "curve_plot", "optimization_page", "pareto_front"]
 
 
 def optimization_page(job: Optimization) -> str:
-    """The optimisation as an HTML document. Scores are known once it is over."""
+    """The optimisation as an HTML document, as far as it is."""
     tried = job.candidates()
     scored = [each for each in tried if each.score is not None]
-    result = job.result(timeout=0)
+    best, score, ended = _best(job, scored)
     costs = [each.cost_usd for each in tried if each.cost_usd is not None]
     facts = {
-        "best score": "–" if result.score is None else f"{result.score:.3f}",
+        "best score": "–" if score is None else f"{score:.3f}",
         "versions tried": f"{len(tried):,}",
         "executions": f"{sum(each.executions for each in tried):,}",
         "cost": dollars(sum(costs) if costs else None),
-        "ended": result.ended,
+        "state": ended,
     }
     front = {each.version for each in pareto_front(scored)}
     cells = (
         [each.version, _score(each), f"{each.executions:,}", f"{each.failed:,}", dollars(each.cost_usd),
-         ("best" if each.version == result.version else "") + (" on the front" if each.version in front else "")]
+         ("best" if each.version == best else "") + (" on the front" if each.version in front else "")]
         for each in tried
     )  # fmt: skip
     plots = [
@@ -39,7 +40,18 @@ def optimization_page(job: Optimization) -> str:
     columns = ("version", "score", "executions", "failed", "cost", "")
     body = f"<h2>Versions</h2>{table(columns, cells)}"
     title = f"{job.program}: optimisation {job.id}"
-    return document(title, f"The best version is {result.version}.", facts, plots, body)
+    note = "No version has a score yet." if best is None else f"The best version is {best}."
+    return document(title, note, facts, plots, body)
+
+
+def _best(job: Optimization, scored: Sequence[TriedVersion]) -> tuple[str | None, float | None, str]:
+    """The best version and its score, of those so far until the job is over; and how it ended, or its status."""
+    status = job.execution.status
+    if status is Status.COMPLETED:
+        result = job.result(timeout=0)
+        return result.version, result.score, result.ended
+    best = max(scored, key=lambda each: each.score or 0.0, default=None)
+    return (None, None, status) if best is None else (best.version, best.score, status)
 
 
 def pareto_front(tried: Sequence[TriedVersion]) -> list[TriedVersion]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from statistics import median
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
-from dspex.client.batch import Batch, Progress
 from dspex.client.execution import Execution
 from dspex.client.improvement.evaluation import budget_name
+from dspex.client.improvement.version_batch import VersionBatch
 from dspex.client.result import recorded_result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
@@ -90,50 +90,8 @@ class ReplayFigures:
     paid_usd: float | None
 
 
-class Replay:
-    """The executions of one ``client.replay``."""
-
-    def __init__(self, session: Session, rows: BatchRows, *, version: str) -> None:
-        self._session = session
-        self._batch = Batch(session, rows)
-        self._version = version
-
-    def __repr__(self) -> str:
-        return f"<Replay {self.id} of {self.program} on {self.version}: {len(self._batch)} executions>"
-
-    def __len__(self) -> int:
-        return len(self._batch)
-
-    @property
-    def id(self) -> UUID:
-        """The id of the replay, and of its batch."""
-        return self._batch.id
-
-    @property
-    def program(self) -> str:
-        """The name of the program."""
-        return self._batch.program
-
-    @property
-    def version(self) -> str:
-        """The version that the inputs are executed with."""
-        return self._version
-
-    @property
-    def progress(self) -> Progress:
-        """How many of its executions are over, and what they cost so far."""
-        return self._batch.progress
-
-    def wait(self, timeout: float | None = None) -> Self:
-        """Wait until all of its executions are final, and return the replay. Raises ExecutionTimedOut after ``timeout``
-        seconds; the replay goes on."""
-        for _ in self._batch.as_completed(timeout):
-            pass
-        return self
-
-    def cancel(self) -> int:
-        """Cancel its executions that are not over. Returns how many."""
-        return self._batch.cancel()
+class Replay(VersionBatch):
+    """The executions of one ``client.replay``. Its attributes are read from the database at each use."""
 
     def rows(self) -> Iterator[ReplayedRow]:
         """Each execution that is final, beside the one that it replays; originals that retention removed are left

@@ -8,7 +8,16 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-__all__ = ["CANDIDATES", "LISTING", "CandidateUse", "candidates", "count_others", "listing", "unfinished"]
+__all__ = [
+    "CANDIDATES",
+    "LISTING",
+    "CandidateUse",
+    "candidates",
+    "count_others",
+    "listing",
+    "show_candidates",
+    "unfinished",
+]
 
 #: Executions that are cancelled by one statement.
 CANCEL_ROWS = 1000
@@ -49,6 +58,11 @@ WHERE program = :program AND id > :since AND purpose ->> 'job' = :job AND status
     AND cancel_requested_at IS NULL ORDER BY id LIMIT :most
 """)
 
+# Its settlement replaces them.
+_SHOW = text("""
+UPDATE dspex.executions SET action_results = CAST(:shown AS json)
+WHERE id = :id AND attempt = :attempt AND status = 'running'
+""")
 
 _OTHERS = text("""
 SELECT count(*)::int FROM dspex.executions
@@ -90,3 +104,8 @@ def count_others(
     """How many executions of a job there are besides these, with ids below ``before``."""
     given = {"program": program, "job": job, "since": since, "before": before, "ids": list(ids)}
     return int(connection.execute(_OTHERS, given).scalar_one())
+
+
+def show_candidates(connection: Connection, *, id: UUID, attempt: int, shown: str) -> None:
+    """Store the candidates of a job as a result of its attempt so far; nothing once that is over."""
+    connection.execute(_SHOW, {"id": id, "attempt": attempt, "shown": shown})

@@ -15,7 +15,8 @@ class Version:
     """A deployed version of a program.
 
     ``current`` is the version that submits go to; ``rollout_percent`` is the share of them that a rollout sends to this
-    version instead, None without one.
+    version instead, None without one. ``candidate`` is a version that an optimiser tried, and that was not deployed
+    otherwise.
     """
 
     version: str
@@ -24,17 +25,20 @@ class Version:
     aliases: tuple[str, ...] = ()
     note: str | None = None
     rollout_percent: float | None = None
+    candidate: bool = False
 
 
 LISTING = text("""
 SELECT v.version, v.created_at AS deployed_at, v.version = p.version AS current,
     ARRAY(SELECT alias FROM dspex.program_aliases a WHERE a.program = v.name AND a.version = v.version ORDER BY alias)
         AS aliases,
-    v.note, r.percent AS rollout_percent
+    v.note, r.percent AS rollout_percent, v.candidate
 FROM dspex.program_versions v JOIN dspex.programs p ON p.name = v.name
 LEFT JOIN dspex.rollouts r ON r.id = p.rollout_id AND r.version = v.version
 WHERE v.name = :name AND (CAST(:after AS text) IS NULL OR (v.created_at, v.version) < (
     SELECT created_at, version FROM dspex.program_versions WHERE name = :name AND version = :after))
+    AND (:candidates OR NOT v.candidate OR r.id IS NOT NULL
+    OR EXISTS (SELECT FROM dspex.program_aliases a WHERE a.program = v.name AND a.version = v.version))
 ORDER BY v.created_at DESC, v.version DESC LIMIT :most
 """)
 
@@ -51,10 +55,14 @@ RETURNING version
 """)
 
 
-def listing(connection: Connection, name: str, *, after: str | None = None, most: int | None = None) -> list[Version]:
-    """The versions of a program, the newest first; none when there is no such program. ``after`` is the last version of
-    the page before."""
-    rows = connection.execute(LISTING, {"name": name, "after": after, "most": most}).mappings()
+def listing(
+    connection: Connection, name: str, *, candidates: bool = False, after: str | None = None, most: int | None = None
+) -> list[Version]:
+    """The versions of a program, the newest first; none when there is no such program. ``candidates``: also those that
+    optimisers tried, and that neither were deployed otherwise nor have an alias or a rollout. ``after`` is the last
+    version of the page before."""
+    given = {"name": name, "candidates": candidates, "after": after, "most": most}
+    rows = connection.execute(LISTING, given).mappings()
     return [Version(**{**row, "aliases": tuple(row["aliases"])}) for row in rows]
 
 

@@ -25,6 +25,7 @@ CREATE TABLE dspex.program_versions (
     content json NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     note text,
+    candidate boolean NOT NULL DEFAULT false,
     PRIMARY KEY (name, version)
 );
 

@@ -5,14 +5,16 @@ All on one worker process. Evaluations ask a model of 200 ms, optimisations one 
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dspy
-import psutil
+from dspy.utils import DummyLM
 
 import dspex
 from dspex.client.client import Client
@@ -27,6 +29,7 @@ from workers.adapters.dspy.modules import build_module
 RATE = "evaluated rows/s"
 BATCH, DEFAULT, MANY = "plain batch", "dspy.Evaluate, default threads", "dspy.Evaluate, 500 threads"
 AGAIN = "a finished optimisation, run again"
+CANCEL = "cancelling a job with 500 queued executions"
 OVERHEAD = "GEPA, dspex.remote beside local"
 ROWS_OF_SEARCH, ROW_BYTES = 200, 2_000
 #: The evaluations of a random search with 7 candidates: those, without demos, with labels, and bootstrapped.
@@ -35,7 +38,8 @@ SEARCH = {"num_candidate_programs": 7, "max_bootstrapped_demos": 1, "max_labeled
 
 def run(context: Context) -> list[Figure]:
     with context.model() as url:
-        return [*evaluated(context, url), *loaded(context), *run_again(context, url), *overhead(context, url)]
+        return [*evaluated(context, url), *loaded(context), *run_again(context, url), *cancelled(context, url),
+                *overhead(context, url)]  # fmt: skip
 
 
 def rows(count: int) -> Iterator[dict[str, str]]:
@@ -92,15 +96,23 @@ def loaded(context: Context) -> list[Figure]:
     for _ in range(context.repeats):
         with context.deployment() as client:
             client.dataset("warm_up", wide_rows(1_000), inputs=["question"])
-            before = psutil.Process().memory_info().rss
+            before = peak_megabytes(afresh=True)
             taken.append(seconds(partial(client.dataset, "rows", wide_rows(count), inputs=["question"])))
-            grown.append((psutil.Process().memory_info().rss - before) / 1e6)
+            grown.append(peak_megabytes() - before)
             context.told(f"{count:,} rows of {ROW_BYTES} bytes in {taken[-1]:.1f} s, {grown[-1]:.0f} MB more")
     note = f"{count:,} rows of {ROW_BYTES} bytes"
     return [
         Figure("loading a dataset", "DSPex", "s", taken, at_most(20), note),
         Figure("memory of loading a dataset", "DSPex", "MB", grown, at_most(200), note),
     ]
+
+
+def peak_megabytes(*, afresh: bool = False) -> float:
+    """The most memory that this process has held; ``afresh``: from now on."""
+    if afresh:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
 
 
 def wide_rows(count: int) -> Iterator[dict[str, str]]:
@@ -138,8 +150,27 @@ def begin_again(client: Client, job: dspex.Optimization) -> Execution:
     return Execution(client._session, again)
 
 
+def cancelled(context: Context, url: str) -> list[Figure]:
+    """The time until no execution of a job is queued any more; no worker is there to begin one."""
+    taken: list[float] = []
+    with context.deployment() as client:
+        client.deploy(program(url, 0))
+        client.dataset("rows", rows(1), inputs=["question"])
+        for _ in range(context.repeats):
+            job = client.optimize("noop", trainset="rows", metric="exact", optimizer="labeled")
+            for row in rows(500):
+                client._submitter.submit(
+                    "noop", {"question": row["question"]}, purpose={"job": job._job}, idempotency_key=None,
+                    connection=None, stream=False,
+                )  # fmt: skip
+            taken.append(seconds(job.cancel))
+            context.told(f"500 executions cancelled in {taken[-1]:.2f} s")
+            assert not client.list(program="noop", status="queued")
+    return [Figure(CANCEL, "DSPex", "s", taken, at_most(5))]
+
+
 def overhead(context: Context, url: str) -> list[Figure]:
-    """How much longer a rollout takes on a worker than here."""
+    """How much longer a rollout takes on a worker than here, where half of the proposed instructions are accepted."""
     calls = context.size(600, 150)
     found: list[float] = []
     with context.deployment() as client:
@@ -157,8 +188,10 @@ def overhead(context: Context, url: str) -> list[Figure]:
 
 def gepa_seconds(student: Any, url: str, calls: int) -> float:
     examples = [dspy.Example(**row).with_inputs("question") for row in rows(30)]
+    proposals = DummyLM([{"new_instruction": f"Answer well, number {number}."} for number in range(calls)])
+    chance = random.Random(0)
     with dspy.context(lm=lm_of(url)):
         optimizer = dspy.GEPA(
-            metric=lambda *_: 0.5, max_metric_calls=calls, reflection_lm=dspy.settings.lm, num_threads=8, seed=0
+            metric=lambda *_: chance.random(), max_metric_calls=calls, reflection_lm=proposals, num_threads=8, seed=0
         )
         return seconds(lambda: optimizer.compile(student, trainset=examples))

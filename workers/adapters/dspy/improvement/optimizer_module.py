@@ -7,9 +7,9 @@ from its beginning, and gets at once what was paid for. What it draws by chance 
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from uuid import UUID
@@ -24,8 +24,8 @@ from dspex.operations.report.dollars import dollars
 from dspex.program.models import model as named_model
 from dspex.program.program import Program
 from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
-from workers.actions.scoring import score_of
 from workers.adapters.dspy.engine_bridge import HostedRun, current_run
+from workers.adapters.dspy.improvement.candidate_scores import CandidateScores
 from workers.adapters.dspy.improvement.metric_calls import load_metric
 from workers.adapters.dspy.improvement.remote_states import HOPELESS, BudgetSpent, JobEnds, Rollouts, remote_module
 from workers.adapters.user_code import allowed_packages, load
@@ -47,6 +47,8 @@ OPTIMIZERS: Mapping[str, str] = {
 _NEEDS: Mapping[str, Sequence[str]] = {"mipro": ("optuna", "numpy"), "simba": ("numpy",)}
 #: The parameters that take a model of the job by its name: GEPA's, and MIPROv2's and COPRO's.
 _MODELS: Mapping[str, str] = {"reflection_lm": "reflection", "prompt_model": "reflection"}
+#: How many attempts look for a metric or an optimiser that a worker does not have.
+MISSING_ATTEMPTS = 3
 
 
 class OptimizerModule(dspy.Module):  # type: ignore[misc]
@@ -73,48 +75,60 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
                 task["job"], hosted.run.execution_id, task["budget"], is_over=lambda: hosted.loop.is_over
             )
             try:
-                return self._best(client, task, rollouts)
+                return self._best(client, task, rollouts, hosted.run.attempt)
             except JobEnds as end:
                 if end.error is not None:
                     raise end.error from None
                 _cancel_if_cancelled(client, hosted.run.execution_id)
                 raise
 
-    def _best(self, client: Client, task: Mapping[str, Any], rollouts: Rollouts) -> dspy.Prediction:
+    def _best(self, client: Client, task: Mapping[str, Any], rollouts: Rollouts, attempt: int) -> dspy.Prediction:
         job = client.optimization(rollouts.execution_id)
+        scores = CandidateScores(self._metric(task["metric"], attempt), task["metric_seconds"])
+        optimizer = self._optimizer_class(task, attempt)
         student = remote_module(client, task["program"], task["version"], rollouts)
-        trainset = _examples(client, task["trainset"])
-        valset = _examples(client, task["valset"]) if task["valset"] else None
-        tried = _Tried(self._metric(task["metric"]))
-        calls = type(student)._dspex_calls
-        parents: Mapping[str, Sequence[str]] = {}
-        try:
-            arguments = _fitting(task, trainset, valset, self._optimizer_class(task))
-            best = self._optimizer(task, tried.metric).compile(student, **arguments)
-            version, ended = calls.version_of(best), "complete"
-            parents = _parents(best, calls.version_of)
-        except BudgetSpent:
-            version, ended = tried.best(len(valset or trainset)) or task["version"], "budget spent"
+        with scores.published(partial(job.show_candidates, attempt)):
+            version, ended, parents = self._searched(client, task, optimizer, student, scores)
+        scores.require()
         if version != task["version"]:
-            note = _lineage(task, tried.score(version), ended, job.progress.cost_usd)
+            note = _lineage(task, scores.score(version), ended, job.progress.cost_usd)
             client.deploy(client.program(task["program"], version), current=False, note=note)
         report = {
             "ended": ended,
-            "candidates": tried.listing(parents),
+            "candidates": scores.listing(parents),
             "unrepeated": job.unrepeated(rollouts.ids, before=rollouts.began),
         }
-        return dspy.Prediction(version=version, score=tried.score(version), report=report)
+        return dspy.Prediction(version=version, score=scores.score(version), report=report)
 
-    def _optimizer_class(self, job: Mapping[str, Any]) -> Any:
+    def _searched(
+        self, client: Client, task: Mapping[str, Any], optimizer: Any, student: Any, scores: CandidateScores
+    ) -> tuple[str, str, Mapping[str, Sequence[str]]]:
+        """The best version, how the search ended, and the versions that each candidate was made from."""
+        trainset = _examples(client, task["trainset"])
+        valset = _examples(client, task["valset"]) if task["valset"] else None
+        version_of = type(student)._dspex_calls.version_of
+        try:
+            arguments = _fitting(task, trainset, valset, optimizer)
+            best = self._optimizer(task, optimizer, scores.metric).compile(student, **arguments)
+            return version_of(best), "complete", _parents(best, version_of)
+        except BudgetSpent:
+            return scores.best(len(valset or trainset)) or task["version"], "budget spent", {}
+        except Exception:
+            scores.require()  # a metric that only fails is the cause, whatever the optimiser made of it
+            raise
+
+    def _optimizer_class(self, job: Mapping[str, Any], attempt: int) -> Any:
         name = job["optimizer"]
         if name in OPTIMIZERS:
-            _require(name)
+            _require(name, attempt)
             return getattr(dspy, OPTIMIZERS[name])
-        return load(self._program, name, allowed_packages())
+        try:
+            return load(self._program, name, allowed_packages())
+        except ProgramError as error:
+            raise _missing(f"optimizer {name!r}: {error}", "optimizer_not_found", attempt) from error
 
-    def _optimizer(self, job: Mapping[str, Any], metric: Callable[..., Any]) -> Any:
+    def _optimizer(self, job: Mapping[str, Any], kind: Any, metric: Callable[..., Any]) -> Any:
         """The optimiser with its options, the metric, and the models that the job names for it."""
-        kind = self._optimizer_class(job)
         takes = _parameters(kind)
         options: dict[str, Any] = {"metric": metric} if "metric" in takes else {}
         for parameter, name in _MODELS.items():
@@ -126,18 +140,27 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
             options["seed"] = job["seed"]
         return kind(**{**options, **_divided(job["options"], kind)[0]})
 
-    def _metric(self, name: str) -> Callable[..., Any]:
-        return BUILT_IN_METRICS[name] if name in BUILT_IN_METRICS else load_metric(self._program, name)
+    def _metric(self, name: str, attempt: int) -> Callable[..., Any]:
+        if name in BUILT_IN_METRICS:
+            return BUILT_IN_METRICS[name]
+        try:
+            return load_metric(self._program, name)
+        except ProgramError as error:
+            raise _missing(str(error), error.code, attempt) from error
 
 
-def _require(name: str) -> None:
-    """Raises ProgramError when this worker lacks what an optimiser needs: another one may have it."""
+def _require(name: str, attempt: int) -> None:
+    """Raises ProgramError when this worker lacks what an optimiser needs."""
     for needed in _NEEDS.get(name, ()):
         if find_spec(needed) is None:
-            raise ProgramError(
-                f"optimizer {name!r} needs {needed}: pip install 'dspex[optimize]' where the workers run",
-                code="code_not_found", retryable=True,
-            )  # fmt: skip
+            why = f"optimizer {name!r} needs {needed}: pip install 'dspex[optimize]' where the workers run"
+            raise _missing(why, "optimizer_not_found", attempt)
+
+
+def _missing(why: str, code: str, attempt: int) -> ProgramError:
+    """This worker lacks code that the job names, and another one may have it: so the first attempts are repeated. The
+    job's program itself runs here, as do the other jobs with it."""
+    return ProgramError(why, code=code, retryable=attempt < MISSING_ATTEMPTS)
 
 
 def _end(error: DspexError) -> BaseException | None:
@@ -207,56 +230,3 @@ def _examples(client: Client, part: Mapping[str, Any]) -> list[Any]:
     indexes = part.get("indexes")
     rows = whole if indexes is None else Dataset(whole._session, whole.stored, indexes)
     return rows.examples()
-
-
-class _Tried:
-    """The scores of the candidates, by version and example, as the optimiser asks for them."""
-
-    def __init__(self, metric: Callable[..., Any]) -> None:
-        self._metric = metric
-        self._needed = _positional(metric)
-        self._scores: dict[str, dict[str, float]] = {}
-
-    def metric(
-        self, example: Any, prediction: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None
-    ) -> Any:
-        """The metric, as every optimiser of DSPy calls it; its scores are noted."""
-        arguments = (example, prediction, trace, pred_name, pred_trace)[: self._needed]
-        returned = self._metric(*arguments)
-        if inspect.iscoroutine(returned):
-            returned = asyncio.run(returned)
-        score, _ = score_of(returned)
-        version = getattr(prediction, "_dspex_version", None)
-        if version is not None:
-            self._scores.setdefault(version, {})[repr(sorted(example.inputs().items()))] = score
-        return returned
-
-    def score(self, version: str) -> float | None:
-        """The mean of a candidate's last scores; None if it has none."""
-        scores = self._scores.get(version)
-        return sum(scores.values()) / len(scores) if scores else None
-
-    def best(self, examples: int) -> str | None:
-        """The candidate with the highest mean, of those that were tried on all examples, or else on the most."""
-        most = min(max(map(len, self._scores.values()), default=0), examples)
-        full = [version for version, scores in self._scores.items() if len(scores) >= most]
-        return max(full, key=lambda version: self.score(version) or 0.0, default=None)
-
-    def listing(self, parents: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-        """The candidates in the order in which they were first tried."""
-        return [
-            {
-                "version": version, "score": self.score(version), "examples": len(scores),
-                "parents": list(parents.get(version, ())),
-            }
-            for version, scores in self._scores.items()
-        ]  # fmt: skip
-
-
-def _positional(metric: Callable[..., Any]) -> int:
-    """How many of the five arguments a metric takes."""
-    parameters = inspect.signature(metric).parameters.values()
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
-        return 5
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return min(sum(parameter.kind in kinds for parameter in parameters), 5)

@@ -41,8 +41,6 @@ LOOK_SECONDS = 2.0
 HOPELESS = frozenset({"authentication", "billing", "code_not_found", "model_not_allowed", "price_unknown"})
 #: What ``inspect.getsource`` finds a class by.
 _OF_SOURCE = ("__module__", "__doc__", "__firstlineno__")
-#: The note of a version that was made of a state.
-NOTE = "a state of dspex.remote"
 
 
 class BudgetSpent(BaseException):
@@ -172,7 +170,7 @@ class _RemoteCalls:
             with self._deploying:
                 if digest not in self._versions:
                     candidate = replace(self._program, state=self._with_models(json.loads(text)))
-                    self._client.deploy(candidate, current=False, note=NOTE)
+                    self._client._session.deploy(candidate, current=False, candidate=True)
                     self._versions[digest] = candidate.version
         return self._versions[digest]
 
