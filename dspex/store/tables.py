@@ -67,7 +67,7 @@ program_versions = Table(
     Column("content", JSON, nullable=False),
     _at("created_at", nullable=False, default=True),
     Column("note", Text),
-    # A state that an optimiser tried, and that nobody deployed.
+    # A state that an optimiser tried, and that was not deployed otherwise.
     Column("candidate", Boolean, nullable=False, server_default=text("false")),
 )
 

@@ -188,7 +188,9 @@ def overhead(context: Context, url: str) -> list[Figure]:
 
 def gepa_seconds(student: Any, url: str, calls: int) -> float:
     examples = [dspy.Example(**row).with_inputs("question") for row in rows(30)]
-    proposals = DummyLM([{"new_instruction": f"Answer well, number {number}."} for number in range(calls)])
+    proposals = DummyLM(
+        [{"new_instruction": f"Answer well, number {number}."} for number in range(calls)], adapter=dspy.JSONAdapter()
+    )
     chance = random.Random(0)
     with dspy.context(lm=lm_of(url)):
         optimizer = dspy.GEPA(

@@ -125,7 +125,7 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
         try:
             return load(self._program, name, allowed_packages())
         except ProgramError as error:
-            raise _missing(f"optimizer {name!r}: {error}", "optimizer_not_found", attempt) from error
+            raise _missing(f"optimizer {name!r}: {error}", attempt, code="optimizer_not_found") from error
 
     def _optimizer(self, job: Mapping[str, Any], kind: Any, metric: Callable[..., Any]) -> Any:
         """The optimiser with its options, the metric, and the models that the job names for it."""
@@ -146,7 +146,7 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
         try:
             return load_metric(self._program, name)
         except ProgramError as error:
-            raise _missing(str(error), error.code, attempt) from error
+            raise _missing(str(error), attempt, code=error.code) from error
 
 
 def _require(name: str, attempt: int) -> None:
@@ -154,10 +154,10 @@ def _require(name: str, attempt: int) -> None:
     for needed in _NEEDS.get(name, ()):
         if find_spec(needed) is None:
             why = f"optimizer {name!r} needs {needed}: pip install 'dspex[optimize]' where the workers run"
-            raise _missing(why, "optimizer_not_found", attempt)
+            raise _missing(why, attempt, code="optimizer_not_found")
 
 
-def _missing(why: str, code: str, attempt: int) -> ProgramError:
+def _missing(why: str, attempt: int, *, code: str) -> ProgramError:
     """This worker lacks code that the job names, and another one may have it: so the first attempts are repeated. The
     job's program itself runs here, as do the other jobs with it."""
     return ProgramError(why, code=code, retryable=attempt < MISSING_ATTEMPTS)
