@@ -23,7 +23,8 @@ MOST_ROWS = 500
 VALUE_MOST = 300
 
 _OWN_STYLE = """
-td { vertical-align: top } td.text { text-align: left; white-space: pre-wrap; max-width: 28rem }
+td { vertical-align: top } td.text, th.text { text-align: left }
+td.text { white-space: pre-wrap; max-width: 28rem; min-width: 7rem }
 .worse { color: var(--bad) } .better { color: var(--good) } .verdict { font-size: 1.05rem; color: var(--ink) }
 rect.first { fill: var(--plain) } rect.second { fill: var(--other) }
 .line { fill: none; stroke: var(--good); stroke-width: 1.5 }
@@ -116,7 +117,7 @@ def _difference_cells(row: RowDifference) -> list[str]:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts as HTML."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    head = "".join(f"<th{_kind(place, column)}>{escape(column)}</th>" for place, column in enumerate(columns))
     body = "".join(
         "<tr>" + "".join(f"<td{_kind(place, cell)}>{escape(cell)}</td>" for place, cell in enumerate(row)) + "</tr>"
         for row in rows

@@ -20,7 +20,7 @@ def _plain_number(value: float) -> str:
 
 
 def histogram(sides: Sequence[Sequence[float]], shown: Callable[[float], str] = _plain_number) -> str:
-    """An SVG: how many values of each side are in each of ten ranges, the first side in front."""
+    """An SVG: how many values of each side are in each of ten ranges, the first side at the right."""
     values = [value for side in sides for value in side]
     if not values:
         return "<p>no value</p>"
@@ -38,12 +38,13 @@ def histogram_of_counts(
     most = max(max(count.values(), default=1) for count in counts)
     wide, tall = (WIDTH - LEFT - 8) / BARS, HEIGHT - BOTTOM - 10
     drawn = []
-    for place, count in reversed(list(enumerate(counts))):
-        width = wide - 3 - place * 6 if place else wide - 3
+    width = (wide - 4) / len(counts)
+    for place, count in enumerate(counts):
+        left = LEFT + 2 + (len(counts) - 1 - place) * width
         for bar, number in sorted(count.items()):
             height = number / most * tall
             drawn.append(
-                f'<rect class="{"second" if place else "first"}" x="{LEFT + bar * wide + place * 6:.1f}" '
+                f'<rect class="{"second" if place else "first"}" x="{left + bar * wide:.1f}" '
                 f'y="{HEIGHT - BOTTOM - height:.1f}" width="{width:.1f}" height="{height:.1f}">'
                 f"<title>{shown(low + bar * step)} to {shown(low + (bar + 1) * step)}: {number:,}</title></rect>"
             )
