@@ -18,6 +18,8 @@ from support_desk.programs import triage
 from support_desk.tickets import HELD_OUT, TRAINING
 
 METRIC = "support_desk.metrics:routed"
+#: The candidates of the search: without examples, with tickets as they are, and with answers that were right.
+SEARCH = {"max_bootstrapped_demos": 6, "max_labeled_demos": 9, "num_candidate_programs": 4}
 #: The classifier as it was before anything was optimised.
 PLAIN = replace(triage, name="desk_triage_improved", state=None)
 
@@ -42,7 +44,10 @@ def walk(client: dspex.Client, page: Path) -> None:
     page.write_text(comparison_page(comparison), encoding="utf-8")
     print(comparison.sentence)
     print(f"the plots are in {page}")
-    _roll_out(client, best)
+    if (after.score or 0) <= (before.score or 0):
+        print("no better version was found: the current one stays")
+    else:
+        _roll_out(client, best)
 
 
 def _a_day(client: dspex.Client) -> dspex.Dataset:
@@ -59,21 +64,20 @@ def _a_day(client: dspex.Client) -> dspex.Dataset:
 
 def _optimised(client: dspex.Client, tickets: dspex.Dataset) -> str:
     """The best version that an optimiser finds; its rollouts are executions like the others."""
-    options = {"max_bootstrapped_demos": 6, "max_labeled_demos": 9}
-    job = client.optimize(PLAIN.name, trainset=tickets, metric=METRIC, optimizer="bootstrap", options=options)
+    job = client.optimize(
+        PLAIN.name, trainset=tickets, metric=METRIC, optimizer="bootstrap_random_search", options=SEARCH
+    )
     result = job.result(timeout=1200)
     for candidate in job.candidates():
-        demos = sum(map(len, candidate.demos.values()))
-        print(f"tried {candidate.version}: {demos} examples, {candidate.executions} executions")
+        if candidate.executions >= len(tickets):
+            demos = sum(map(len, candidate.demos.values()))
+            print(f"tried {candidate.version}: {demos} examples, score {candidate.score:.2f}")
     return result.version
 
 
 def _roll_out(client: dspex.Client, version: str) -> None:
     """Send half of the next tickets to the version, and make it the current one if it does its work."""
     client.alias(PLAIN.name, "challenger", version)
-    if version == client.program(PLAIN.name).version:
-        print("the version is the current one already")
-        return
     client.rollout(PLAIN.name, "challenger", percent=50, guard=dspex.Guard(max_error_rate=0.2, min_executions=5))
     executions = [client.submit(PLAIN.name, {"ticket": ticket}) for ticket, _ in HELD_OUT]
     new = [execution for execution in executions if execution.version == version]
