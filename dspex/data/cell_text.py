@@ -58,7 +58,7 @@ def text_value_reader(kind: Type) -> Read:
         if booleans and (found := _BOOLEANS.get(text.strip().lower())) is not None:
             return found
         try:
-            return read(_STRICT.decode(text))
+            return read(_decoded(text))
         except (ValueError, RecursionError):
             return text
 
@@ -113,6 +113,12 @@ def _no_constant(name: str) -> None:
 
 #: JSON without NaN and Infinity. It is made once: `json.loads` with options makes one for each text.
 _STRICT = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def _decoded(text: str) -> Any:
+    """A text of JSON as its value. Most are plain numbers, which need no parser."""
+    plain = text.isdecimal() and text.isascii() and not text.startswith("0")
+    return int(text) if plain else _STRICT.decode(text)
 
 
 def _plain(value: Any) -> Any:

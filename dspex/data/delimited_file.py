@@ -1,4 +1,4 @@
-"""CSV and TSV: RFC 4180, read by the csv module.
+"""CSV and TSV: RFC 4180, read by the csv module, or by pyarrow where that reads the same.
 
 Blank lines are no rows. A row with more or fewer cells than the header is rejected by itself; a quote that is left open
 makes the rest of the file unreadable, so the whole file is refused. Every cell is text: ``007`` stays as it is.
@@ -9,14 +9,20 @@ from __future__ import annotations
 import csv
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
+from io import StringIO
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from dspex.data.formats import data_refused
-from dspex.data.row_source import CHUNK_BYTES, CHUNK_ROWS, CellKind, Cells, Survey, TextChunk
-from dspex.data.text_input import LONGEST_LINE, digest, open_text, reading
+from dspex.data.plain_csv import PlainText
+from dspex.data.record_count import blocks, record_count
+from dspex.data.row_source import CHUNK_BYTES, CHUNK_ROWS, CellKind, Cells, RowChunk, Survey, TextChunk
+from dspex.data.text_input import LONGEST_LINE, digest, is_utf8, open_text, reading
 from dspex.errors import FieldError, ValidationError
 
 if TYPE_CHECKING:
@@ -38,17 +44,28 @@ class DelimitedFile:
         self._delimiter = delimiter
         self._compressed = compressed
         self._encoding = encoding
+        self._plain: PlainText | None = None  # the survey finds out whether it is
 
     def survey(self) -> Survey:
-        with self._records() as (columns, records):
-            rows = sum(1 for _ in records)
-        return Survey(rows, tuple(columns), digest(self.path))
+        with ThreadPoolExecutor(max_workers=1) as pool:  # hashing needs nothing of the interpreter
+            sha256 = pool.submit(digest, self.path)
+            with self._opened() as (columns, file, line):
+                rows = self._count(file, line)
+            return Survey(rows, tuple(columns), sha256.result())
 
-    def chunks(self, begin: int = 0, columns: Sequence[str] | None = None) -> Iterator[TextChunk]:
-        with self._records() as (header, records):
+    def chunks(self, begin: int = 0, columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
+        if self._plain is not None:
+            for chunk in self._plain.chunks(self.path, self._delimiter, begin, columns):
+                begin = chunk.begin + len(chunk)
+                yield chunk
+        if self._plain is None or begin < self._plain.rows:
+            yield from self._by_csv_module(begin)
+
+    def _by_csv_module(self, begin: int) -> Iterator[TextChunk]:
+        with self._opened() as (header, file, begun):
             chunk: list[Cells] = []
             index = size = 0
-            for line, record in records:
+            for line, record in self._numbered(file, begun):
                 index += 1
                 if index <= begin:
                     continue
@@ -70,26 +87,40 @@ class DelimitedFile:
         return pyarrow.schema([(name, pyarrow.string()) for name in columns])
 
     @contextmanager
-    def _records(self) -> Iterator[tuple[Sequence[str], Iterator[tuple[int, list[str]]]]]:
-        """The columns, and each record with the number of its last line."""
+    def _opened(self) -> Iterator[tuple[Sequence[str], IO[str], int]]:
+        """The columns, the file after its header, and the number of the header's last line."""
         _allow_long_cells()
         with reading(self.path), open_text(self.path, compressed=self._compressed, encoding=self._encoding) as file:
-            reader = csv.reader(file, delimiter=self._delimiter, strict=True)
-            records = self._each(reader)
-            header = next(records, None)
+            line, header = next(self._numbered(file, 0), (0, None))
             if header is None:
                 raise data_refused(f"{self.path} is empty: its first line must name the columns")
-            yield self._checked(header[1]), records
+            yield self._checked(header), file, line
 
-    def _each(self, reader: Any) -> Iterator[tuple[int, list[str]]]:
-        """The records of the csv module's reader without blank lines."""
-        with reading(self.path, lambda: reader.line_num):
+    def _count(self, file: IO[str], line: int) -> int:
+        """How many records are after a line. From a block on that cannot be counted, the csv module reads them."""
+        rows = longest = 0
+        with reading(self.path, lambda: line):
+            for block in blocks(file):
+                count = record_count(block, self._delimiter)
+                if count is None:
+                    return rows + sum(1 for _ in self._numbered(chain(StringIO(block, newline=""), file), line))
+                rows += count
+                line += _line_count(block)
+                longest = max(longest, len(block))
+        if not self._compressed and is_utf8(self._encoding) and find_spec("pyarrow") is not None:
+            self._plain = PlainText(rows, longest)
+        return rows
+
+    def _numbered(self, lines: Iterable[str], line: int) -> Iterator[tuple[int, list[str]]]:
+        """The records of lines that come after ``line``, each with the number of its last line; no blank lines."""
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        with reading(self.path, lambda: line + reader.line_num):
             try:
                 for record in reader:
                     if record:
-                        yield reader.line_num, record
+                        yield line + reader.line_num, record
             except csv.Error as error:
-                raise data_refused(f"{self.path}, line {reader.line_num}: {_explained(error)}") from None
+                raise data_refused(f"{self.path}, line {line + reader.line_num}: {_explained(error)}") from None
 
     def _checked(self, header: list[str]) -> Sequence[str]:
         if twice := [name for name, count in Counter(header).items() if count > 1]:
@@ -100,6 +131,11 @@ class DelimitedFile:
                 "CSV has commas"
             )
         return header
+
+
+def _line_count(text: str) -> int:
+    """How many line breaks are in a text: CR, LF or both."""
+    return text.count("\n") + (text.count("\r") - text.count("\r\n") if "\r" in text else 0)
 
 
 def _ragged(path: Path, line: int, columns: Sequence[str], record: Sequence[str]) -> ValidationError:

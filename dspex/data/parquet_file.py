@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from dspex.errors import ConfigurationError
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["ArrowChunk", "ParquetFile", "need_pyarrow", "python_rows"]
+__all__ = ["ArrowChunk", "ParquetFile", "chunks_from", "need_pyarrow", "python_rows"]
 
 #: Bytes that are read at once from each column of a row group.
 BUFFER_BYTES = 1024 * 1024
@@ -74,12 +74,7 @@ class ParquetFile:
     def chunks(self, begin: int = 0, columns: Sequence[str] | None = None) -> Iterator[ArrowChunk]:
         with self._opened() as file:
             groups, index = _groups_from(file, begin)
-            for batch in self._each(file, groups, index, columns):
-                chunk = ArrowChunk(index, batch)
-                index += len(chunk)
-                if index > begin:
-                    skipped = max(begin - chunk.begin, 0)
-                    yield ArrowChunk(chunk.begin + skipped, batch.slice(skipped)) if skipped else chunk
+            yield from chunks_from(self._each(file, groups, index, columns), index, begin)
 
     def schema(self, columns: Sequence[str]) -> pyarrow.Schema:
         import pyarrow
@@ -126,6 +121,14 @@ class ParquetFile:
             raise data_refused(
                 f"{self._name}, {where}: this cannot be read as Parquet ({_first_line(error)})"
             ) from None
+
+
+def chunks_from(batches: Iterable[pyarrow.RecordBatch], index: int, begin: int) -> Iterator[ArrowChunk]:
+    """Batches as chunks from the row ``begin`` on; ``index`` is the one of their first row."""
+    for batch in batches:
+        for at in range(max(begin - index, 0), batch.num_rows, CHUNK_ROWS):
+            yield ArrowChunk(index + at, batch.slice(at, CHUNK_ROWS))
+        index += batch.num_rows
 
 
 def python_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ __all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "CellKind", "Cells", "RowChunk", "RowSou
            "cells_of", "open_source"]  # fmt: skip
 
 #: The most rows of a chunk, and about the most bytes: rows may be wide.
-CHUNK_ROWS, CHUNK_BYTES = 500, 8 * 1024 * 1024
+CHUNK_ROWS, CHUNK_BYTES = 500, 2 * 1024 * 1024
 
 #: The cells of a row by column; what is not a JSON object; or the error of a row that cannot be read.
 Cells = Mapping[str, Any] | ValidationError

@@ -24,7 +24,9 @@ __all__ = ["Line", "MadeColumn", "TableWriter", "error_columns", "open_writer", 
 #: A line of ``dspex batch``.
 Line = Mapping[str, Any]
 #: The most rows of a row group of a Parquet file, and about the most bytes.
-GROUP_ROWS, GROUP_BYTES = 20_000, 32 * 1024 * 1024
+GROUP_ROWS, GROUP_BYTES = 20_000, 8 * 1024 * 1024
+#: After so many values pyarrow looks whether a page is full. By default after 1024, which may be the whole group.
+PAGE_VALUES = 16
 _INTEGER = Type("integer")
 
 
@@ -148,7 +150,7 @@ class _ParquetTable:
         self._carried = carried
         self._own = own
         self._made = [(column.of, arrow_value(column.type)) for column in made]
-        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
+        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd", write_batch_size=PAGE_VALUES)
         self._batches: list[pyarrow.RecordBatch] = []
         self._rows = self._bytes = 0
 
@@ -179,6 +181,7 @@ class _ParquetTable:
 
         if self._batches:
             self._writer.write_table(pyarrow.Table.from_batches(self._batches, self._schema), row_group_size=self._rows)
+            pyarrow.default_memory_pool().release_unused()
         self._batches, self._rows, self._bytes = [], 0, 0
 
 

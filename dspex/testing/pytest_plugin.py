@@ -26,13 +26,14 @@ def dspex_environment() -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="session")
-def dspex_stack(dspex_environment: Mapping[str, str]) -> Iterator[SessionStack]:
+def dspex_stack(request: pytest.FixtureRequest, dspex_environment: Mapping[str, str]) -> Iterator[SessionStack]:
     """Postgres and Redis with DSPex's schema, for the whole session; each process of pytest-xdist has its own."""
     from dspex.testing.session_stack import SessionStack
 
+    with_worker = any("dspex_worker" in getattr(item, "fixturenames", ()) for item in request.session.items)
     with (
         tempfile.TemporaryDirectory(prefix="dspex-testing-") as home,
-        SessionStack(Path(home), dspex_environment) as stack,
+        SessionStack(Path(home), dspex_environment, with_worker=with_worker) as stack,
     ):
         yield stack
 

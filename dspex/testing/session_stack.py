@@ -20,32 +20,42 @@ from dspex.testing.worker_handle import WorkerHandle
 
 __all__ = ["SessionStack"]
 
+#: Settings that the worker takes from the stack.
+_ADDRESSES = ("DSPEX_DATABASE_URL", "DSPEX_BROKER_URL")
+
 
 class SessionStack:
-    """Postgres and Redis in ``home``, with DSPex's schema; the worker starts with its first use.
+    """Postgres and Redis in ``home``, with DSPex's schema; the worker starts with its first use, or begins at once.
 
     ``environment`` is for the worker. Modules that the tests can import, the worker can import, too.
     """
 
-    def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, environment: Mapping[str, str], *, with_worker: bool = False) -> None:
         self.home = home
         self._servers = EmbeddedServers(home, durable=False)
         self._environment = environment
+        self._with_worker = with_worker
         self._guard = LoopbackGuard(home)
         self._encryption_key = environment.get("DSPEX_ENCRYPTION_KEY") or new_key()
 
     def __enter__(self) -> Self:
-        self._servers.start()
         try:
+            if self._with_worker:
+                self.worker.begin()
+            self._servers.start(announce=False)
             _migrate(self.database_url)
+            self._servers.announce()
         except BaseException:
-            self._servers.stop()
+            self._stop()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         try:
             self.worker.stop()
         finally:
@@ -73,17 +83,20 @@ class SessionStack:
     @cached_property
     def worker(self) -> WorkerHandle:
         """The worker of the session."""
+        inherited = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in _ADDRESSES}
         paths = [str(self._guard.startup_directory), *filter(None, sys.path), str(Path.cwd())]
         environment = {
+            **inherited,
             KEY_ENV: "test",
             "DSPEX_ENV": "test",
+            "DSPEX_HOME": str(self.home),
             "DSPEX_ENCRYPTION_KEY": self._encryption_key,
             "DSPEX_LEASE_SECONDS": "2",  # a test that kills the worker need not wait for long
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
             loopback_guard.VARIABLE: str(self.home),
             **self._environment,
         }
-        return WorkerHandle(self._servers.home, self._servers.info, environment)
+        return WorkerHandle(self._servers.home, environment)
 
     @contextmanager
     def loopback_only(self) -> Iterator[Sequence[str]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 
-from dspex.embedded import application_process
-from dspex.embedded.application_process import ApplicationProcess
-from dspex.embedded.home import Home, Stack
+from dspex.embedded.application_process import worker_is_live
+from dspex.embedded.child_process import ChildProcess
+from dspex.embedded.home import Home, read_stack
 from dspex.errors import BackendUnavailable
 
 __all__ = ["WorkerHandle"]
@@ -23,11 +24,10 @@ GRACE_SECONDS = 2.0
 class WorkerHandle:
     """A worker of one process, on the servers of a session."""
 
-    def __init__(self, home: Home, stack: Stack, environment: Mapping[str, str]) -> None:
+    def __init__(self, home: Home, environment: Mapping[str, str]) -> None:
         self._home = home
-        self._stack = stack
         self._environment = {"DSPEX_GRACE_SECONDS": f"{GRACE_SECONDS:g}", **environment}
-        self._process: ApplicationProcess | None = None
+        self._process: ChildProcess | None = None
         self._paused = False
 
     @property
@@ -44,7 +44,21 @@ class WorkerHandle:
         """Start it unless it runs, and let it go on if it is paused. Returns once it takes executions."""
         self.resume()
         if not self.running:
-            self._start()
+            self.begin()
+        self._wait_until_ready()
+
+    def begin(self) -> None:
+        """Start it, without waiting. It imports its libraries while the servers start."""
+        self.stop()
+        self._home.log_dir.mkdir(exist_ok=True)
+        self._process = ChildProcess(
+            name="worker",
+            argv=[sys.executable, "-m", "dspex.testing.early_worker", str(self._home.path)],
+            log=self._home.log_dir / "worker.log",
+            env={"PYTHONHASHSEED": "0", "TQDM_DISABLE": "1", **self._environment},
+            stop_signals=((signal.SIGTERM, GRACE_SECONDS + 5),),
+        )
+        self._process.start()
 
     def kill(self) -> None:
         """End it with SIGKILL, as a crash does. Another worker, or its restart, takes over what it ran."""
@@ -66,7 +80,8 @@ class WorkerHandle:
         """Kill it if it runs, and start another."""
         if self.running:
             self.kill()
-        self._start()
+        self.begin()
+        self._wait_until_ready()
 
     def stop(self) -> None:
         """End it in order."""
@@ -76,19 +91,18 @@ class WorkerHandle:
             self._process = None
 
     @property
-    def _started(self) -> ApplicationProcess:
+    def _started(self) -> ChildProcess:
         if self._process is None:
             raise RuntimeError("the worker does not run: use the fixture dspex_worker, or restart()")
         return self._process
 
-    def _start(self) -> None:
-        self.stop()
-        self._process = application_process.worker(
-            "worker", self._home, self._stack, grace=GRACE_SECONDS + 5, environment=self._environment
-        )
-        self._process.begin()
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not self._process.ready():
-            if not self._process.running or time.monotonic() > deadline:
-                raise BackendUnavailable(f"the worker of the tests did not start: {self._process.evidence()}")
+        while not self._is_live():
+            if not self._started.running or time.monotonic() > deadline:
+                raise BackendUnavailable(f"the worker of the tests did not start: {self._started.evidence()}")
             time.sleep(0.05)
+
+    def _is_live(self) -> bool:
+        stack = read_stack(self._home.path)
+        return stack is not None and worker_is_live(stack, self.pid)

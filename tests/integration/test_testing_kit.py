@@ -1,4 +1,4 @@
-"""dspex.testing, used as a project uses it: pytest in another process, with the fixtures of the installed plugin.
+"""dspex.testing, used as a project uses it: pytest in other processes, with the fixtures of the installed plugin.
 
 The project is examples/support_desk with its own tests, and some more.
 """
@@ -153,7 +153,7 @@ def test_a_project_tests_its_programs(tmp_path: Path) -> None:
     (project / "tests" / "test_triage.py").write_text(PROJECT)
     (project / "tests" / "test_paying.py").write_text(PAYING)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", "tests"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", "-n", "2", "tests"]
     done = subprocess.run(
         command, cwd=project, env=environment, capture_output=True, text=True, timeout=280, check=False
     )

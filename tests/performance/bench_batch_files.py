@@ -21,6 +21,7 @@ from pyarrow import csv, parquet
 import dspex
 from dspex.cli.batches.batch_input import BatchInput, InputOptions
 from dspex.cli.batches.batch_tables import write_beside
+from dspex.data.arrow_types import spare_memory
 from dspex.data.formats import format_of
 from dspex.data.table_writers import open_writer, result_columns
 
@@ -87,6 +88,7 @@ def inputs(path: Path) -> int:
 
 def table(path: Path) -> int:
     """The table with outputs beside the rows, into a file that is thrown away."""
+    spare_memory()
     source = given(path)
     lines: Iterator[Mapping[str, object]] = ({"index": n, "id": "", "result": RESULT} for n in range(source.rows))
     with tempfile.TemporaryFile(dir=path.parent) as file:

@@ -36,6 +36,7 @@ from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.output.selection_options import MemberParameter, webhook_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
+from dspex.data.arrow_types import spare_memory
 from dspex.data.formats import FORMATS
 from dspex.program.calls.routes import ROUTES
 from dspex.program.program import Program
@@ -154,6 +155,8 @@ def batch(
         plan = BatchFiles.of(
             source, output or STANDARD, errors, directory, source_format=input_format, output_format=output_format
         )
+        if {plan.source_format.kind, plan.output.format.kind} != {"jsonl"}:
+            spare_memory()
         path = files.enter_context(readable(source))
         if only_sample:
             return _dry_run(client, path, plan, options, bars, as_json=as_json)

@@ -25,7 +25,7 @@ from tests.performance.bench.report import as_data, markdown, print_report, rene
 #: In the order in which they are run.
 WORKLOADS = (
     *("model_bound", "noop", "latency", "interactive", "submit", "cpu", "memory", "shapes", "processes"),
-    *("fairness", "adapters", "compile", "history", "parked", "many_waits", "http", "data", "evaluate"),
+    *("fairness", "adapters", "compile", "history", "parked", "many_waits", "http", "data", "kit", "evaluate"),
 )
 
 
