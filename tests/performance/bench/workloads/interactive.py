@@ -30,6 +30,12 @@ FORGETFUL = ("taskiq", "Celery", "dramatiq")
 USERS = (1, 10, 50, 200)
 SECONDS = 5.0
 RATE = "results/s of users who wait"
+OPENED = "connections opened while 200 users wait"
+#: After this time the pools of the users' process have grown.
+SETTLED_SECONDS = 8.0
+OPENED_SINCE = """
+    SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend' AND backend_start > %s"""
 
 Waits = Mapping[str, Any]
 
@@ -46,7 +52,7 @@ def run(context: Context) -> list[Figure]:
         for name, rate in submits_alone(context).items():
             alone.setdefault(name, []).append(rate)
             context.told(f"{name}: {rate:,.0f}/s")
-    return [*_curve(found), *_compared(found), *_submits(alone)]
+    return [*_curve(found), *_compared(found), *_submits(alone), *connections(context)]
 
 
 def contenders(context: Context) -> Mapping[str, Callable[[Sequence[int]], Mapping[int, Waits]]]:
@@ -62,16 +68,64 @@ def dspex_waits(context: Context, kind: str, counts: Sequence[int]) -> dict[int,
         client.deploy(program())
         with context.worker(client):
             warm_up(client)
-            backends = client.settings.backends()
-            urls = {"DSPEX_DATABASE_URL": backends.database_url, "DSPEX_BROKER_URL": backends.broker_url}
-            return {users: _dspex(kind, users, urls) for users in counts}
+            return {users: _dspex(kind, users, _urls(client)) for users in counts}
+
+
+def _urls(client: Client) -> Mapping[str, str]:
+    backends = client.settings.backends()
+    return {"DSPEX_DATABASE_URL": backends.database_url, "DSPEX_BROKER_URL": backends.broker_url}
+
+
+def _users(kind: str, users: int, seconds: float, urls: Mapping[str, str]) -> tuple[Sequence[str], Mapping[str, str]]:
+    """The command that runs the users, and its environment."""
+    command = [*mortal("-m", "tests.performance.bench.users"), kind, str(users), str(seconds)]
+    return command, {**os.environ, **urls}
 
 
 def _dspex(kind: str, users: int, urls: Mapping[str, str]) -> Waits:
-    command = [*mortal("-m", "tests.performance.bench.users"), kind, str(users), str(SECONDS)]
-    done = subprocess.run(command, env={**os.environ, **urls}, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    command, environment = _users(kind, users, SECONDS, urls)
+    done = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     waits: Waits = json.loads(done.stdout.splitlines()[-1])
     return waits
+
+
+def connections(context: Context) -> list[Figure]:
+    """How many connections are opened while 200 users wait for a minute."""
+    seconds = context.size(60, 10)
+    with context.deployment() as client:
+        client.deploy(program())
+        with context.worker(client):
+            warm_up(client)
+            command, environment = _users("tasks", 200, SETTLED_SECONDS + seconds + 5, _urls(client))
+            with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL) as users:
+                time.sleep(SETTLED_SECONDS)
+                found = opened(client, seconds)
+                assert users.poll() is None, "the users ended before they were counted"
+    note = f"in {seconds} s"
+    return [Figure(OPENED, server, "", [count], at_most(0), note) for server, count in found.items()]
+
+
+def opened(client: Client, seconds: float) -> Mapping[str, int]:
+    """How many connections are opened from now on.
+
+    Postgres counts the sessions of an idle connection late, so they are looked at, a hundred times a second.
+    """
+    backends = client.settings.backends()
+    ends = time.monotonic() + seconds
+    seen: set[int] = set()
+    with (
+        psycopg.connect(backends.database_url, autocommit=True) as connection,
+        redis.Redis.from_url(backends.broker_url) as broker,
+    ):
+        began, received = connection.execute("SELECT now()").fetchone(), _received(broker)
+        while time.monotonic() < ends:
+            seen.update(pid for (pid,) in connection.execute(OPENED_SINCE, began))
+            time.sleep(0.01)
+        return {"Postgres": len(seen), "Redis": _received(broker) - received}
+
+
+def _received(broker: redis.Redis) -> int:
+    return int(broker.info("stats")["total_connections_received"])
 
 
 def peer_waits(context: Context, queue: Queue, counts: Sequence[int]) -> dict[int, Waits]:
