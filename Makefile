@@ -128,7 +128,7 @@ check-deploy: setup ## check the image, compose file, manifests and workflow aga
 lock: setup ## resolve and lock the requirements
 	@$(UV) pip compile --quiet --universal --all-extras --group dev --generate-hashes --no-emit-index-url \
 		--no-header pyproject.toml --output-file requirements.lock
-	@$(UV) pip compile --quiet --universal --extra worker --extra flower --extra serve --extra encryption --constraint requirements.lock \
+	@$(UV) pip compile --quiet --universal --extra worker --extra flower --extra serve --extra parquet --extra encryption --constraint requirements.lock \
 		--overrides deploy/image-overrides.txt --generate-hashes --no-annotate --no-emit-index-url \
 		--no-header pyproject.toml --output-file deploy/requirements.lock
 	@$(UV) pip compile --quiet --universal --group docs --generate-hashes --no-annotate --no-emit-index-url \
