@@ -36,7 +36,7 @@ MAP_ROWS = 500
 #: A group ends after this time, so that the rows of a slow source are stored soon.
 CHUNK_SECONDS = 0.5
 #: A group ends after so many characters, so that long texts need no more memory than short ones.
-CHUNK_CHARACTERS = 8 * 1024 * 1024
+CHUNK_CHARACTERS = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
