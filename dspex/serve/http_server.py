@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
+from typing import ClassVar
 
 import uvicorn
 from starlette.applications import Starlette
@@ -70,87 +71,85 @@ def server_config(app: Starlette, settings: Settings, host: str, port: int, root
         access_log=False, log_level="warning", timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.grace_seconds),
         limit_concurrency=settings.serve_max_streams + CONNECTIONS_BESIDE_STREAMS,
-        proxy_headers=False, http=_protocol(settings.serve_read_seconds),
+        proxy_headers=False, http=type("Protocol", (PromptProtocol,), {"seconds": settings.serve_read_seconds}),
     )  # fmt: skip
 
 
-def _protocol(seconds: float) -> type[asyncio.Protocol]:
-    """The protocol of connections whose clients take at most so long for the head of a request, and pause for at most
-    so long while they read a response.
+class PromptProtocol(HttpToolsProtocol):
+    """The protocol of connections whose clients take at most ``seconds`` for the head of a request, and pause for at
+    most so long while they read a response.
 
     What a client does not read stays in memory, and its connection would stay open for ever: also one that is closed,
     as that waits for the rest to be sent.
     """
 
-    class Prompt(HttpToolsProtocol):
-        _look: asyncio.TimerHandle | None = None
-        _patience: asyncio.TimerHandle | None = None
-        #: How many bytes of a head have come; None while a body is expected.
-        _head: int | None = 0
+    seconds: ClassVar[float]
+    _look: asyncio.TimerHandle | None = None
+    _patience: asyncio.TimerHandle | None = None
+    #: How many bytes of a head have come; None while a body is expected.
+    _head: int | None = 0
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._patience = self.loop.call_later(seconds, transport.close)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(self.seconds, transport.close)
 
-        def data_received(self, data: bytes) -> None:
-            if self._head is not None:
-                self._head += len(data)
-            super().data_received(data)
-            if self._head and not self.transport.is_closing():  # it is not complete
-                if self._head > HEADER_BYTES:
-                    self.send_400_response(f"The head of a request may have {HEADER_BYTES} bytes.")
-                elif self._patience is None:
-                    self._patience = self.loop.call_later(seconds, self.transport.close)
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            self._head += len(data)
+        super().data_received(data)
+        if self._head and not self.transport.is_closing():  # it is not complete
+            if self._head > HEADER_BYTES:
+                self.send_400_response(f"The head of a request may have {HEADER_BYTES} bytes.")
+            elif self._patience is None:
+                self._patience = self.loop.call_later(self.seconds, self.transport.close)
 
-        def on_headers_complete(self) -> None:
-            super().on_headers_complete()
-            self._head = None
-            self._be_patient()
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._head = None
+        self._be_patient()
 
-        def on_message_complete(self) -> None:
-            super().on_message_complete()
-            self._head = 0
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._head = 0
 
-        def _be_patient(self) -> None:
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
+    def _be_patient(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
-        def pause_writing(self) -> None:
-            super().pause_writing()
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_later()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._look_no_more()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._look_no_more()
+        self._be_patient()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        if self.transport.get_write_buffer_size():
             self._look_later()
 
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._look_no_more()
+    def _look_later(self) -> None:
+        self._look_no_more()
+        left = self.transport.get_write_buffer_size()
+        self._look = self.loop.call_later(self.seconds, self._end_unless_less, left)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            self._look_no_more()
-            self._be_patient()
+    def _look_no_more(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
-        def timeout_keep_alive_handler(self) -> None:
-            super().timeout_keep_alive_handler()
-            if self.transport.get_write_buffer_size():
-                self._look_later()
-
-        def _look_later(self) -> None:
-            self._look_no_more()
-            left = self.transport.get_write_buffer_size()
-            self._look = self.loop.call_later(seconds, self._end_unless_less, left)
-
-        def _look_no_more(self) -> None:
-            if self._look is not None:
-                self._look.cancel()
-                self._look = None
-
-        def _end_unless_less(self, than: int) -> None:
-            if self.transport.get_write_buffer_size() >= than:
-                _reset(self.transport)
-            else:
-                self._look_later()
-
-    return Prompt
+    def _end_unless_less(self, than: int) -> None:
+        if self.transport.get_write_buffer_size() >= than:
+            _reset(self.transport)
+        else:
+            self._look_later()
 
 
 def _reset(transport: asyncio.Transport) -> None:
