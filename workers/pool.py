@@ -19,6 +19,7 @@ from uuid import UUID
 import redis
 from celery.concurrency.base import BasePool, apply_target
 from celery.signals import worker_shutting_down
+from celery.utils import log as celery_log
 from celery.worker import state
 
 from dspex.publish.broker import QUEUE, TASK
@@ -86,10 +87,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             self.send_event("task-revoked", id, terminated=False, signum=None, expired=False)
 
     def on_stop(self) -> None:
-        if self._state == self.RUN:
-            # Celery's handler of a signal for a cold shutdown, which must not wait. on_terminate comes next.
-            return
-        self._end()
+        # Celery's handler of a signal for a cold shutdown must not wait: only its end shortens the grace period. After
+        # it the main thread stops the pool or, if it was stopping it already, goes on with that.
+        if not celery_log._in_sighandler:
+            self._end()
 
     def on_terminate(self) -> None:
         """A cold shutdown: running executions are handed back at once. If that hangs, SIGKILL ends it."""

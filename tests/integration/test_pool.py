@@ -52,6 +52,24 @@ async def use_the_loops_own_threads(run, proceed):
 """
 
 
+#: Imported by a worker, it has a cold shutdown asked for once a warm one has closed the pool and not yet stopped it.
+QUIT_WHILE_CLOSING = """
+import os, signal
+from celery.worker.consumer import Consumer
+
+stop = Consumer.stop
+
+def quit_and_stop(consumer):
+    os.kill(os.getpid(), signal.SIGQUIT)
+    stop(consumer)
+
+Consumer.stop = quit_and_stop
+
+async def note(run, proceed):
+    await proceed()
+"""
+
+
 def scripted(name: str, **fields: Any) -> dspex.Program:
     return dspex.Program(name, QA, adapter="scripted", **{"timeout": 3600, **fields})
 
@@ -188,6 +206,23 @@ def test_a_cold_shutdown_hands_back_at_once_what_runs(client: Client, start_work
         assert execution.audit_trail.kinds[-1] == "recovered"
         assert "lease_expired" not in execution.audit_trail.kinds
         assert execution.audit_trail.verify()
+    assert client.workers() == []
+
+
+def test_a_cold_shutdown_while_a_warm_one_closes_the_pool(
+    client: Client, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "quit_while_closing.py").write_text(QUIT_WHILE_CLOSING)
+    client.deploy(scripted("endless", module_options=ENDLESS, actions=["quit_while_closing:note"]))
+    worker = start_worker(
+        DSPEX_GRACE_SECONDS=600, DSPEX_PROGRAM_PACKAGES="quit_while_closing", PYTHONPATH=tmp_path
+    )  # fmt: skip
+    execution = submit(client, "endless")
+    wait_for(lambda: is_running(execution), "it to run")
+    worker.signal(signal.SIGTERM)
+    assert worker.process.wait(30) == 0
+    assert execution.refresh().status is dspex.Status.QUEUED
+    assert execution.audit_trail.kinds[-1] == "recovered"
     assert client.workers() == []
 
 
