@@ -35,9 +35,6 @@ def is_over(job: dspex.Optimization, worker: WorkerProcess) -> bool:
     return job.execution.refresh().status.is_final or worker.process.poll() is not None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="on a single worker the rollout, a suspect that runs alone, waits for the job that waits for it"
-)
 def test_a_poisoned_rollout_is_a_failure_of_its_example(
     client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer
 ) -> None:

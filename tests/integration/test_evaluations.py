@@ -10,11 +10,13 @@ import pytest
 import dspex
 from dspex.client.client import Client
 from dspex.client.improvement.evaluation_page import comparison_page, evaluation_page
+from dspex.store.workers import heartbeats
 from tests.integration.test_execution import scripted
 from tests.processes import WorkerProcess
+from tests.waiting import wait_for
 
 METRICS = """
-import asyncio, time
+import asyncio, pathlib, time
 import dspy
 
 def routed(example, prediction, trace=None):
@@ -36,6 +38,13 @@ def nothing(example, prediction, trace=None):
 
 def hanging(example, prediction, trace=None):
     time.sleep(3)
+
+async def blocking(example, prediction, trace=None):
+    here = pathlib.Path(__file__).parent
+    (here / "began").touch()
+    while not (here / "go").exists():
+        time.sleep(0.01)
+    return 1.0
 """
 SIGNATURE = ':string ticket -> :enum("bug", "other") queue'
 ROWS = [{"ticket": f"number {n}", "queue": "bug" if n % 2 else "other"} for n in range(8)]
@@ -71,6 +80,18 @@ def test_metrics_score_in_the_worker_and_their_errors_are_their_own(
     refused = client.evaluate("triage", dataset[:1], metric="os:getcwd").wait(60)
     assert [row.error.code for row in refused.rows() if row.error] == ["module_not_allowed"]
     assert client.get(refused.batch.ids[0]).metrics.lm_calls == 0, "nothing was paid for"
+
+    late = client.evaluate("triage", dataset[:1], metric="desk_metrics:blocking", metric_timeout=0.2).wait(60)
+    assert [row.metric_error["code"] for row in late.rows() if row.metric_error] == ["metric_timeout"]
+    (tmp_path / "began").unlink()
+    blocked = client.evaluate("triage", dataset[:1], metric="desk_metrics:blocking")
+    wait_for((tmp_path / "began").exists, "the coroutine to block")
+    (beat,) = client._database.run(heartbeats)
+    assert client.execute("triage", {"ticket": "x"}, timeout=30).queue == "bug", "the loop of its worker goes on"
+    wait_for(lambda: client._database.run(heartbeats) > [beat], "its lease to be renewed")
+    (tmp_path / "go").touch()
+    assert blocked.wait(60).score == 1.0
+    assert client.get(blocked.batch.ids[0]).attempts == 1
 
     better = scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "other"}})
     client.deploy(better, current=False)

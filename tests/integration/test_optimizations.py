@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
@@ -111,6 +112,22 @@ def test_a_job_ends_with_its_best_candidate_when_its_budget_is_spent(desk: Desk)
     assert some.spent_usd == pytest.approx(0.05)
     progress = some.progress
     assert progress.finished - progress.failed == 5
+
+
+def test_a_job_is_handed_back_for_a_rollout_that_runs_alone_and_waits_for_nothing_else(desk: Desk) -> None:
+    """They are on one worker: it would wait for the end of the job, which waits for the rollout."""
+    client = desk.client
+    client.deploy(replace(client.program("sums"), name="risky"))
+    client.pause("risky")
+    job = optimize(client, "risky", optimizer="bootstrap", options={"max_bootstrapped_demos": 1})
+    wait_for(lambda: job.progress.executions == 1, "its first rollout to be submitted")
+    with client._session.database.transaction() as connection:
+        lost = text("UPDATE dspex.executions SET lost_attempts = 2 WHERE program = 'risky'")
+        assert connection.execute(lost).rowcount == 1
+    client.resume("risky")
+    assert job.result(timeout=20).ended == "complete"
+    assert job.execution.audit_trail.kinds.count("recovered") == 1
+    assert job.execution.refresh().attempts == 2
 
 
 def test_a_job_fails_with_what_every_rollout_would_fail_with(desk: Desk) -> None:

@@ -240,6 +240,26 @@ def test_the_work_of_a_dead_worker_is_requeued_and_poison_ends(database: Databas
     assert row["error"]["code"] == "poisoned"
 
 
+def test_an_attempt_of_a_job_that_was_lost_with_a_rollout_does_not_count(database: Database) -> None:
+    job = submit(database, max_attempts=1, purpose='{"job_of":"j"}')
+    rollout = submit(database, purpose='{"job":"j"}')
+    for _ in range(2):
+        doomed = register(database)
+        dispatch_due(database)
+        assert len(claim(database, doomed, job, rollout)) == 2
+        declare_dead(database, doomed)
+        assert {row.status for row in recover(database)} == {"queued"}
+    assert {row.id: row.suspect for row in dispatch_due(database)} == {job: False, rollout: True}
+    other = submit(database, purpose='{"job":"another"}')
+    doomed = register(database)
+    assert len(claim(database, doomed, job, other)) == 2
+    declare_dead(database, doomed)
+    assert {row.id: row.status for row in recover(database)} == {job: "failed", other: "queued"}
+    events = trail(database, job)
+    assert events.verify()
+    assert events["failed"].data["code"] == "poisoned"
+
+
 def test_a_living_worker_keeps_its_work(database: Database, worker_id: UUID) -> None:
     id = submit(database)
     claim(database, worker_id, id)

@@ -48,6 +48,11 @@ def hanging(example: Any, prediction: Any) -> float:
     return 1.0
 
 
+async def blocking(example: Any, prediction: Any) -> float:
+    time.sleep(0.2)  # noqa: ASYNC251 - as a user's mistake
+    return 1.0
+
+
 def test_the_best_candidate_is_one_of_those_that_were_tried_on_all_examples() -> None:
     scores = CandidateScores(is_right, 5)
     for example in EXAMPLES:
@@ -74,11 +79,11 @@ def test_a_coroutine_with_five_arguments_is_a_metric() -> None:
     ("metric", "code"),
     [
         (silent, "metric_no_score"), (raising, "metric_error"), (refusing, "model_not_allowed"),
-        (hanging, "metric_timeout"),
+        (hanging, "metric_timeout"), (blocking, "metric_timeout"),
     ],
 )  # fmt: skip
 def test_a_metric_that_only_fails_is_the_error_of_the_job(metric: Any, code: str) -> None:
-    scores = CandidateScores(metric, 0.05 if metric is hanging else 5)
+    scores = CandidateScores(metric, 0.05 if metric in (hanging, blocking) else 5)
     with pytest.raises(DspexError) as failed:
         scores.metric(EXAMPLES[0], predicted("one", "0"))
     assert failed.value.code == code

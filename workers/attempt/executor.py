@@ -110,8 +110,10 @@ class Executor:
         #: The executions that still have their slot.
         self._in_slot: set[UUID] = set()
         self._running: dict[UUID, Attempt] = {}
+        #: Those of the running ones that gave their slot away, because they wait for others.
+        self._waiting: set[UUID] = set()
         #: The pipelines of suspects, and the right of one of them to have the worker for itself.
-        self._suspects: set[asyncio.Task[Any]] = set()
+        self._suspects: dict[UUID, asyncio.Task[Any]] = {}
         self._whole_worker = asyncio.Lock()
         #: The suspect that has it.
         self._alone: UUID | None = None
@@ -180,8 +182,7 @@ class Executor:
     def _start_alone(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd) -> None:
         pipeline = asyncio.create_task(self._run_alone(id, program, on_start), context=Context())
         self._pipelines.add(pipeline)
-        self._suspects.add(pipeline)
-        pipeline.add_done_callback(self._suspects.discard)
+        self._suspects[id] = pipeline
         pipeline.add_done_callback(partial(self._over, id, program, on_end))
 
     async def _run_alone(self, id: UUID, program: str, on_start: OnStart) -> Outcome:
@@ -204,6 +205,7 @@ class Executor:
         """Let others run again beside a suspect; nothing when that was done already."""
         if self._alone == suspect:
             self._alone = None
+            del self._suspects[suspect]
             self._slots.open()
             self._whole_worker.release()
 
@@ -211,9 +213,18 @@ class Executor:
         """An execution waits for others from now on: they may have its slot, or the worker that it has for itself."""
         self._share_worker(id)
         self._leave_slot(id, program)
+        self._waiting.add(id)
+        if self._alone is not None:
+            self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        """Hand back what waits for others: it may wait for the suspect, and would not end before it."""
+        for id in self._waiting:
+            self._running[id].work.end(Ending.HANDED_BACK)
 
     async def _end_others(self, suspect: UUID) -> None:
         """Let what runs here end within the grace period; then hand back the rest."""
+        self._end_waiting()
         await self._await_others(suspect, self._clearing_seconds)
         self._end_all(Ending.HANDED_BACK)
         await self._await_others(suspect, LONGEST_HAND_BACK_SECONDS)
@@ -222,7 +233,7 @@ class Executor:
         """Wait until nothing else runs here, at most so long; the pump leaves the suspect to this worker meanwhile."""
         now = asyncio.get_running_loop().time
         until = now() + seconds
-        while (others := self._pipelines - self._suspects) and (left := until - now()) > 0:
+        while (others := self._pipelines.difference(self._suspects.values())) and (left := until - now()) > 0:
             await _settled(others, min(left, HOLD_SECONDS))
             await self._ledger.hold_suspect(suspect)
 
@@ -262,6 +273,7 @@ class Executor:
     def _over(self, id: UUID, program: str, on_end: OnEnd, pipeline: asyncio.Task[Outcome]) -> None:
         """Report the outcome. An execution whose pipeline broke is given back after the next renewals of the lease."""
         self._pipelines.discard(pipeline)
+        self._suspects.pop(id, None)
         self._held.discard(id)
         self._leave_slot(id, program)
         broken = pipeline.cancelled() or pipeline.exception() is not None
@@ -388,6 +400,7 @@ class Executor:
             settlement, error = await _hosted(attempt)
         finally:
             del self._running[claimed.id]
+            self._waiting.discard(claimed.id)
         # The next one is claimed while this is settled; but only so many may wait for Postgres to settle them.
         if len(self._pipelines) - len(self._in_slot) < self.concurrency:
             self._leave_slot(claimed.id, claimed.program)

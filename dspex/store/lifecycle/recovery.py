@@ -5,6 +5,9 @@ is alive: the program ignores its cancellation, or blocks the worker's loop. Eit
 settlement finds no row), and the execution is queued again or ends: cancelled if a cancel was requested, failed if its
 attempts are used up.
 
+A job of ``client.optimize`` only waits for its rollouts, which may be what killed the worker: an attempt of it that was
+lost together with one of its rollouts does not count. It is never a suspect, as running it alone would show nothing.
+
 Postgres' clock may be set. So a worker is dead by what the reaper saw of its heartbeats (workers.declare_dead), and a
 deadline has passed by Postgres' clock only for as long as the reaper saw that clock go on undisturbed.
 """
@@ -43,15 +46,22 @@ _RECOVER = f"""
 WITH lost AS MATERIALIZED (
     SELECT e.id, e.attempt, e.max_attempts, e.worker_id, w.host, w.pid, w.heartbeat_at, e.deadline_at,
         e.cancel_requested_at, w.id IS NULL OR w.stopped_at IS NOT NULL AS expired,
-        CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled'
-             WHEN e.attempt >= e.max_attempts THEN 'failed' ELSE 'queued' END AS next
+        e.purpose ->> 'job_of' AS job
     {_LOST} AND e.id = ANY(%(ids)s::uuid[])
     ORDER BY e.id FOR UPDATE OF e SKIP LOCKED
+), counted AS (
+    SELECT l.*, NOT (l.expired AND l.job IS NOT NULL AND EXISTS (
+        SELECT FROM dspex.executions r
+        WHERE r.worker_id = l.worker_id AND r.status = 'running' AND r.purpose ->> 'job' = l.job)) AS counts
+    FROM lost l
 ), found AS (
-    SELECT l.*, CASE WHEN l.expired THEN 'lease_expired' ELSE 'deadline_exceeded' END AS kind,
+    SELECT l.*,
+        CASE WHEN l.cancel_requested_at IS NOT NULL THEN 'cancelled'
+             WHEN l.counts AND l.attempt >= l.max_attempts THEN 'failed' ELSE 'queued' END AS next,
+        CASE WHEN l.expired THEN 'lease_expired' ELSE 'deadline_exceeded' END AS kind,
         json_build_object('worker', l.worker_id, 'host', l.host, 'pid', l.pid, 'attempt', l.attempt,
             'last_heartbeat_at', l.heartbeat_at, 'deadline_at', l.deadline_at, 'found_at', now()) AS evidence
-    FROM lost l
+    FROM counted l
 ), judged AS (
     SELECT l.*, CASE WHEN l.expired AND l.next = 'failed' THEN (
             SELECT json_agg(death) FROM (
@@ -88,7 +98,8 @@ WITH lost AS MATERIALIZED (
 ), recovered AS (
     UPDATE dspex.executions e
     SET status = n.next, worker_id = NULL, dispatched_at = NULL, expires_at = NULL, error = n.error,
-        lost_attempts = e.lost_attempts + n.expired::int,
+        max_attempts = e.max_attempts + (NOT n.counts)::int,
+        lost_attempts = e.lost_attempts + (n.expired AND n.job IS NULL)::int,
         run_at = CASE WHEN n.next = 'queued' THEN now() ELSE e.run_at END,
         finished_at = CASE WHEN n.next <> 'queued' THEN now() END,
         audit_seq = e.audit_seq + 1,

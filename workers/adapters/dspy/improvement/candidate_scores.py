@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import inspect
 import logging
@@ -14,6 +13,7 @@ from typing import Any
 
 from dspex.errors import ActionFailed, BackendUnavailable, DspexError
 from workers.actions.scoring import score_of
+from workers.adapters.dspy.improvement.metric_calls import returned
 
 __all__ = ["CandidateScores"]
 
@@ -45,8 +45,8 @@ class CandidateScores:
         """The metric, as every optimiser of DSPy calls it; its scores are noted. Raises DspexError."""
         arguments = (example, prediction, trace, pred_name, pred_trace)[: self._takes]
         try:
-            returned = _within(self._metric_seconds, self._metric, arguments)
-            score, _ = score_of(returned)
+            given = _within(self._metric_seconds, self._metric, arguments)
+            score, _ = score_of(given)
         except DspexError as error:
             self._last_failure = error
             raise
@@ -55,7 +55,7 @@ class CandidateScores:
             with self._lock:
                 self._scores.setdefault(version, {})[repr(sorted(example.inputs().items()))] = score
             self._is_news.set()
-        return returned
+        return given
 
     def score(self, version: str) -> float | None:
         """The mean of a candidate's last scores; None if it has none."""
@@ -120,7 +120,7 @@ def _within(seconds: float, metric: Callable[..., Any], arguments: Sequence[Any]
 
     def call() -> None:
         try:
-            answer.set_result(context.run(_returned, metric, arguments))
+            answer.set_result(context.run(returned, metric, arguments))
         except BaseException as error:  # raised where the metric was called
             answer.set_exception(error)
 
@@ -133,11 +133,6 @@ def _within(seconds: float, metric: Callable[..., Any], arguments: Sequence[Any]
         if not answer.done():
             raise ActionFailed(f"the metric took longer than {seconds:.3g} s", code="metric_timeout") from None
         raise ActionFailed(f"the metric raised {type(error).__name__}", code="metric_error") from error
-
-
-def _returned(metric: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    returned = metric(*arguments)
-    return asyncio.run(returned) if inspect.iscoroutine(returned) else returned
 
 
 def _positional(metric: Callable[..., Any]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dspy
@@ -19,7 +19,7 @@ from dspex.program.program import Program
 from workers.adapters.user_code import allowed_packages, load
 from workers.attempt.sync_threads import run_sync
 
-__all__ = ["call_metric", "load_metric"]
+__all__ = ["call_metric", "load_metric", "returned"]
 
 
 def load_metric(program: Program, reference: str) -> Callable[..., Any]:
@@ -38,9 +38,13 @@ async def call_metric(
     """What the metric returns for these outputs."""
     example = dspy.Example(**{**inputs, **labels}).with_inputs(*inputs)
     arguments = (example, dspy.Prediction(**outputs), *(None for _ in range(_needed(metric) - 2)))
-    if inspect.iscoroutinefunction(metric):
-        return await run_sync(lambda: asyncio.run(metric(*arguments)))
-    return await run_sync(metric, *arguments)
+    return await run_sync(returned, metric, arguments)
+
+
+def returned(metric: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """What the metric returns, called in this thread; a coroutine runs to its end on a loop of the thread."""
+    given = metric(*arguments)
+    return asyncio.run(given) if inspect.iscoroutine(given) else given
 
 
 def _needed(metric: Callable[..., Any]) -> int:
