@@ -69,6 +69,8 @@ class Catalogue:
         )
         if current:
             self._remember(deployed)
+        else:
+            self._versions[program.name, program.version] = program
         if program.own_modules:
             self._warn_of_refusals(program)
         return deployed
