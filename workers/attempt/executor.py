@@ -110,7 +110,7 @@ class Executor:
         #: The executions that still have their slot.
         self._in_slot: set[UUID] = set()
         self._running: dict[UUID, Attempt] = {}
-        #: Those of the running ones that gave their slot away, because they wait for others.
+        #: Running executions that gave their slot away, because they wait for others.
         self._waiting: set[UUID] = set()
         #: The pipelines of suspects, and the right of one of them to have the worker for itself.
         self._suspects: dict[UUID, asyncio.Task[Any]] = {}
