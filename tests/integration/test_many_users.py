@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 import threading
+import urllib.request
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +18,10 @@ import uvloop
 
 import dspex
 from dspex.client.client import Client
+from dspex.embedded.ports import free_port
 from dspex.settings import Backends
 from dspex.store.database import Database
-from tests.processes import WorkerProcess
+from tests.processes import WorkerProcess, environment_of, mortal
 from tests.waiting import wait_for
 
 QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
@@ -24,6 +29,27 @@ StartWorker = Callable[..., WorkerProcess]
 TIMEOUT = 60
 SESSIONS = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
 WORKER_CONNECTIONS = 10
+#: A web application whose requests wait for an execution, each process with a client of its own.
+WEB_APPLICATION = """
+import os
+from contextlib import asynccontextmanager
+
+import dspex
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+@asynccontextmanager
+async def lifespan(app):
+    async with dspex.AsyncClient() as app.state.client:
+        yield
+
+async def ask(request):
+    result = await request.app.state.client.execute("qa", {"question": "?"}, timeout=60)
+    return JSONResponse({"process": os.getpid(), "answer": result.answer})
+
+app = Starlette(routes=[Route("/", ask)], lifespan=lifespan)
+"""
 CLIENTS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dspex client'"
 
 
@@ -114,3 +140,35 @@ def test_a_client_serves_one_loop_after_another(
     run(use())
     run(users.close())
     assert {each.id for each in kept} == {each.id for each in client.list()}
+
+
+def test_each_process_of_uvicorn_has_its_own_client(
+    client: Client, backends: Backends, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    client.deploy(QA)
+    start_worker()
+    (tmp_path / "web_users.py").write_text(WEB_APPLICATION)
+    port = free_port()
+    command = mortal("-m", "uvicorn", "web_users:app", "--workers", "2", "--port", str(port), "--log-level", "warning")
+    environment = environment_of(backends, {"PYTHONPATH": tmp_path})
+    with subprocess.Popen(command, env=environment) as web, ThreadPoolExecutor(20) as users:
+        try:
+            wait_for(lambda: ask(port), "the application to answer", timeout=60)
+            both = wait_for(
+                lambda: len(found := {each for each in users.map(ask, [port] * 20) if each}) == 2 and found,
+                "both processes to answer", timeout=60,
+            )  # fmt: skip
+        finally:
+            web.terminate()
+        assert web.wait(60) == 0
+    assert both
+    assert {each.status for each in client.list()} == {dspex.Status.COMPLETED}
+
+
+def ask(port: int) -> int | None:
+    """The process that answered; None if none listens yet."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=TIMEOUT) as response:
+            return int(json.load(response)["process"])
+    except OSError:
+        return None
