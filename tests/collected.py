@@ -36,7 +36,7 @@ class CollectedTests:
     def pytest_xdist_setupnodes(self, specs: Sequence[object]) -> None:
         self._server.wait_until_ready()
         for spec in specs:
-            spec.python = f"{sys.executable} -S -P {forked.__file__} {self._address}"  # type: ignore[attr-defined]
+            spec.python = forked.forking_python(self._address)  # type: ignore[attr-defined]
 
 
 def main() -> None:

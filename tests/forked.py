@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-__all__ = ["ForkServer", "ForkServerProcess", "Forked", "own_fork_server"]
+__all__ = ["ForkServer", "ForkServerProcess", "Forked", "forking_python", "own_fork_server"]
 
 ROOT = Path(__file__).parents[1]
 FORK_SERVER = ("-W", "default", "-m", "tests.fork_server")
@@ -110,10 +110,16 @@ def own_fork_server() -> Iterator[Path]:
             server.close()
 
 
+def forking_python(address: Path) -> str:
+    """The command of an interpreter for pytest-xdist, which gives it code: it runs in a fork of the server."""
+    return f"{sys.executable} -S -P {__file__} {address}"
+
+
 class ForkServer:
-    """A connection with the server at an address, for as long as a ``with`` block lasts."""
+    """A connection with the server at an ``address``, for as long as a ``with`` block lasts."""
 
     def __init__(self, address: Path) -> None:
+        self.address = address
         self._requests = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._requests.connect(str(address))
 

@@ -34,6 +34,12 @@ def forked_workers(server: Path | None = None) -> Iterator[None]:
     _fork_server = None
 
 
+def fork_server_address() -> Path:
+    """That of the server of :func:`forked_workers`."""
+    assert _fork_server is not None
+    return _fork_server.address
+
+
 def environment_of(backends: Backends, extra: Mapping[str, Any]) -> dict[str, str]:
     return {
         **os.environ,

@@ -37,7 +37,7 @@ class Served:
 
     def bearer(self, key: str) -> httpx.Client:
         """Requests with a key. Close it."""
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=120)
 
 
 @contextmanager
@@ -58,16 +58,16 @@ def serving(backends: Backends, *, is_open: bool = True, **settings: Any) -> Ite
     thread = threading.Thread(target=asyncio.run, args=(run(),), name="gateway")
     thread.start()
     try:
-        assert made.wait(30)
+        assert made.wait(60)
         server, gateway = running[0]
         wait_for(lambda: server.started or not thread.is_alive(), "the gateway to listen")
         url = f"http://127.0.0.1:{port}"
-        with httpx.Client(base_url=url, timeout=30) as http:
+        with httpx.Client(base_url=url, timeout=120) as http:
             yield Served(url, gateway, http, server)
     finally:
         if running:
             running[0][0].should_exit = True
-        thread.join(30)
+        thread.join(60)
 
 
 def events_of(lines: Iterator[str]) -> Iterator[tuple[str, str, Any]]:

@@ -9,12 +9,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from dspex.embedded.child_process import ChildProcess
 from dspex.embedded.home import Home, Stack
 from dspex.errors import BackendUnavailable
 
-__all__ = ["ApplicationProcess", "ReadyCheck", "beat", "flower", "gateway", "worker", "worker_is_live"]
+if TYPE_CHECKING:
+    from dspex.store.database import Database
+
+__all__ = ["ApplicationProcess", "ReadyCheck", "beat", "flower", "gateway", "is_live", "worker", "worker_is_live"]
 
 #: Whether the process with this id is ready. It is called several times a second while the process starts.
 ReadyCheck = Callable[[Stack, int], bool]
@@ -114,16 +118,23 @@ def gateway(home: Home, stack: Stack, port: int) -> ApplicationProcess:
 
 def worker_is_live(stack: Stack, pid: int) -> bool:
     """Whether a worker process of this machine has registered and renews its lease."""
-    from dspex.store import workers
     from dspex.store.database import Database
 
     database = Database(stack.database_url, pool_size=1)
     try:
+        return is_live(database, pid)
+    finally:
+        database.close()
+
+
+def is_live(database: Database, pid: int) -> bool:
+    """:func:`worker_is_live`, by a connection that is open already."""
+    from dspex.store import workers
+
+    try:
         found = database.run(workers.listing)
     except BackendUnavailable:
         return False
-    finally:
-        database.close()
     live = {row["pid"] for row in found if row["live"]}
     return pid in live if sys.platform == "linux" else bool(live)  # on other systems `pid` is the launcher's
 

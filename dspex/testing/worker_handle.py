@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Mapping
 
-from dspex.embedded.application_process import worker_is_live
+from dspex.embedded.application_process import is_live
 from dspex.embedded.child_process import ChildProcess
 from dspex.embedded.home import Home, read_stack
 from dspex.errors import BackendUnavailable
+from dspex.store.database import Database
 
 __all__ = ["WorkerHandle"]
 
@@ -97,12 +98,15 @@ class WorkerHandle:
         return self._process
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not self._is_live():
-            if not self._started.running or time.monotonic() > deadline:
-                raise BackendUnavailable(f"the worker of the tests did not start: {self._started.evidence()}")
-            time.sleep(0.05)
-
-    def _is_live(self) -> bool:
         stack = read_stack(self._home.path)
-        return stack is not None and worker_is_live(stack, self.pid)
+        if stack is None:
+            raise BackendUnavailable(f"no stack is announced in {str(self._home.path)!r}")
+        database = Database(stack.database_url, pool_size=1)
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            while not is_live(database, self.pid):
+                if not self._started.running or time.monotonic() > deadline:
+                    raise BackendUnavailable(f"the worker of the tests did not start: {self._started.evidence()}")
+                time.sleep(0.05)
+        finally:
+            database.close()

@@ -20,11 +20,10 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from dspex.client.client import Client
-from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.program.program import Program
 from dspex.settings.security_settings import new_key
 from tests.docs.pages import ROOT, Block, blocks, pages
-from tests.homes import copy_home
+from tests.docs.stack import stack_with_worker
 from workers.lm.connect.endpoint import Endpoints
 
 EXAMPLE = ROOT / "examples" / "support_desk"
@@ -38,7 +37,7 @@ ASKED = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory, fork_server: None) -> Iterator[Path]:
     """A directory in which examples run and the worker finds their files; a stack is up."""
     place = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:
@@ -48,8 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("DSPEX_HOME", str(place / "home"))
         patch.setenv("DSPEX_PROGRAM_PACKAGES", "shop,support_desk")
         patch.setenv("DSPEX_ENCRYPTION_KEY", new_key())
-        copy_home(place / "home")
-        with EmbeddedStack(place / "home", flower=False, beat=False, durable=False, worker_grace=5):
+        with stack_with_worker(place / "home", place / "worker.log"):
             yield place
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dspex.embedded.embedded_stack import EmbeddedStack
 from tests.docs.pages import ROOT, Block, blocks
-from tests.homes import copy_home
+from tests.docs.stack import stack_with_worker
 from tests.processes import run_module
 
 PAGE = ROOT / "docs" / "tutorial" / "first-execution.md"
@@ -24,8 +23,7 @@ def stack(fork_server: None, tmp_path: Path) -> Iterator[Path]:
     """The directory of the tutorial, and the stack that ``dspex up`` would start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DSPEX_LEASE_SECONDS", "2")  # recovery takes less time
-        copy_home(tmp_path / "home")
-        with EmbeddedStack(tmp_path / "home", flower=False, beat=False, durable=False, worker_grace=5):
+        with stack_with_worker(tmp_path / "home", tmp_path / "worker.log"):
             yield tmp_path
 
 
@@ -47,7 +45,7 @@ def _run(command: str, last_code: int, environment: dict[str, str], place: Path)
         module = ["dspex.cli", *arguments] if program == "dspex" else [arguments[0].removesuffix(".py")]
         return run_module(*module, environment=environment, directory=place)
     shell = ["bash", "-c", f"(exit {last_code})\n{command}"]
-    return subprocess.run(shell, env=environment, cwd=place, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(shell, env=environment, cwd=place, capture_output=True, text=True, timeout=240, check=False)
 
 
 def promised(block: Block) -> Iterator[str]:

@@ -67,6 +67,8 @@ def in_source(source: str, where: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from uses(node.value, where, node.lineno)
+    if not any(uses(source, where)):  # a comment is a part of a line, and to tokenize takes long
+        return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield from uses(token.string, where, token.start[0])

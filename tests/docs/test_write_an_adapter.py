@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.docs.pages import ROOT, blocks
+from tests.processes import run_dspex, run_module
 
 
 def write_example(directory: Path) -> None:
@@ -32,17 +33,16 @@ def install(directory: Path) -> None:
     (about / "entry_points.txt").write_text("\n".join(lines))
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_the_example_holds_to_the_suite(tmp_path: Path) -> None:
     write_example(tmp_path)
     install(tmp_path)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    listed = subprocess.run(
-        [sys.executable, "-m", "dspex.cli", "adapters"], env=environment, capture_output=True, text=True, check=True
-    )
-    assert "house  available\n  Our own answering service" in listed.stdout
-    own = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio"]
-    done = subprocess.run(
-        [*own, "tests/test_house.py"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    listed = run_dspex("adapters", environment=environment, directory=tmp_path)
+    assert "house  available\n  Our own answering service" in listed.stdout, listed.stderr
+    # In a fork dspex is imported before pytest would rewrite its assertions.
+    warned = ("-W", "error", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+    own = ("-q", *warned, "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:schemathesis", "tests/test_house.py")
+    done = run_module("pytest", *own, environment=environment, directory=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d+ passed, 1 skipped", done.stdout)  # it does not stream

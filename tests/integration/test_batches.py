@@ -124,7 +124,7 @@ def test_a_wait_ends_with_its_timeout_or_its_client(client: Client) -> None:
     thread.start()
     wait_for(lambda: client._session.connections.waiter._watches, "the wait to begin")
     client.close()
-    thread.join(30)
+    thread.join(60)
     assert [error.code for error in failures if isinstance(error, dspex.DspexError)] == ["client_closed"]
 
 

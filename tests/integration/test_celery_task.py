@@ -47,7 +47,7 @@ def test_a_program_is_a_task_of_a_chain(
         done = run_module("desk", environment=environment, directory=tmp_path)
     finally:
         celery.terminate()
-        celery.wait(30)
+        celery.wait(60)
     assert done.returncode == 0, done.stderr + (tmp_path / "celery.log").read_text()
     filed, rejected = done.stdout.splitlines()
     assert filed == "ticket 17 goes to billing"

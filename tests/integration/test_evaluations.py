@@ -112,7 +112,7 @@ def test_a_budget_is_hard_and_what_was_paid_counts(client: Client, start_worker:
     figures = evaluation.figures
     assert (figures.scored, figures.unpaid, figures.failed) == (4, 4, 0)
     assert not figures.is_complete
-    assert client.execute("dear", {"ticket": "x"}, timeout=30).queue == "bug", "production is not limited by it"
+    assert client.execute("dear", {"ticket": "x"}, timeout=60).queue == "bug", "production is not limited by it"
 
 
 def test_a_replay_pays_for_nothing_that_was_recorded(
@@ -124,7 +124,7 @@ def test_a_replay_pays_for_nothing_that_was_recorded(
     )
     originals = [client.submit("triage", {"ticket": row["ticket"]}) for row in ROWS[:3]]
     for original in originals:
-        original.result(timeout=30)
+        original.result(timeout=60)
     other = scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "other"}, "calls": 3, "cost_usd": 1.0})
     client.deploy(other, current=False)
     replay = client.replay("triage", version=other.version).wait(60)

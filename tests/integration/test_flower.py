@@ -44,7 +44,7 @@ def fetch(url: str, method: str = "GET") -> Any:
     """The JSON at this address; None when nobody answers."""
     request = urllib.request.Request(url, headers=CREDENTIALS, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
     except OSError:
         return None
@@ -128,7 +128,7 @@ def test_it_shows_the_worker_and_each_execution_as_a_task(flower: Flower) -> Non
 
 @pytest.mark.parametrize("path", ["/", "/tasks", "/broker"])
 def test_each_page_has_what_its_numbers_count(flower: Flower, path: str) -> None:
-    with urllib.request.urlopen(urllib.request.Request(flower.url + path, headers=CREDENTIALS), timeout=10) as page:
+    with urllib.request.urlopen(urllib.request.Request(flower.url + path, headers=CREDENTIALS), timeout=60) as page:
         assert NOTED in page.read().decode()
 
 
@@ -143,7 +143,7 @@ def test_it_has_no_keys_of_models(flower: Flower) -> None:
 def test_without_the_password_every_page_is_refused(flower: Flower, path: str) -> None:
     for headers in ({}, {"Authorization": "Basic " + b64encode(b"ops:wrong").decode()}):
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(urllib.request.Request(flower.url + path, headers=headers), timeout=10)
+            urllib.request.urlopen(urllib.request.Request(flower.url + path, headers=headers), timeout=60)
 
 
 def test_the_password_is_on_no_command_line_and_in_no_log(flower: Flower) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -31,7 +31,7 @@ from dspex.serve.api.parquet_upload import PARQUET
 from dspex.settings import Backends
 from dspex.store.operations import webhook_deliveries
 from tests.conftest import fresh_backends
-from tests.processes import WorkerProcess, command, mortal
+from tests.processes import WorkerProcess, command, run_module
 from tests.serving import Served, events_of, not_reading, peak_growth, serving
 from tests.store.test_executions import triggers
 from tests.waiting import wait_for
@@ -108,12 +108,12 @@ def test_a_submit_is_stored_at_once_and_its_result_can_be_waited_for(served: Ser
     answer = served.http.post("/v1/programs/triage/executions", json=TICKET)
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/v1/executions/{answer.json()['id']}"
-    done = served.http.get(answer.headers["location"], headers={"Prefer": "wait=30"}).json()
+    done = served.http.get(answer.headers["location"], headers={"Prefer": "wait=60"}).json()
     assert (done["status"], done["result"]) == ("completed", {"queue": "bug", "note": "<b>x</b>"})
     assert done["inputs"] == {"ticket": "It does not start", "max_words": 5, "due": None}
-    waited = served.http.post("/v1/programs/triage/executions", json=TICKET, headers={"Prefer": "wait=30"})
+    waited = served.http.post("/v1/programs/triage/executions", json=TICKET, headers={"Prefer": "wait=60"})
     assert (waited.status_code, waited.json()["status"]) == (200, "completed")
-    assert waited.headers["preference-applied"] == "wait=30"
+    assert waited.headers["preference-applied"] == "wait=60"
 
 
 def test_a_wait_that_ends_first_answers_202(served: Served) -> None:
@@ -122,7 +122,7 @@ def test_a_wait_that_ends_first_answers_202(served: Served) -> None:
     assert (answer.status_code, answer.json()["status"] in ("queued", "running")) == (202, True)
     cancelled = served.http.post(f"{answer.headers['location']}/cancel")
     assert cancelled.status_code in (200, 202)
-    ended = served.http.get(answer.headers["location"], headers={"Prefer": "wait=30"}).json()
+    ended = served.http.get(answer.headers["location"], headers={"Prefer": "wait=60"}).json()
     assert ended["status"] == "cancelled"
     again = served.http.post(f"{answer.headers['location']}/retry")
     assert (again.status_code, again.json()["status"]) == (202, "queued")
@@ -134,7 +134,7 @@ def test_a_wait_that_ends_first_answers_202(served: Served) -> None:
 
 def test_a_failure_is_part_of_the_answer(served: Served) -> None:
     failed = served.http.post(
-        "/v1/programs/doomed/executions", json={"inputs": {"question": "?"}}, headers={"Prefer": "wait=30"}
+        "/v1/programs/doomed/executions", json={"inputs": {"question": "?"}}, headers={"Prefer": "wait=60"}
     )
     assert (failed.status_code, failed.json()["status"], failed.json()["cause_code"]) == (
         200,
@@ -148,7 +148,7 @@ def test_a_failure_is_part_of_the_answer(served: Served) -> None:
 
 def test_values_that_are_text_in_json_become_values(served: Served) -> None:
     body = {"inputs": {"ticket": "late", "due": "2026-01-31T08:00:00Z"}}
-    done = served.http.post("/v1/programs/triage/executions", json=body, headers={"Prefer": "wait=30"}).json()
+    done = served.http.post("/v1/programs/triage/executions", json=body, headers={"Prefer": "wait=60"}).json()
     assert done["inputs"]["due"].startswith("2026-01-31T08:00:00")
 
 
@@ -263,7 +263,7 @@ def test_a_client_that_reads_nothing_is_disconnected_and_others_are_served(place
                 wait_for(lambda: held() > 0, f"{path} to wait for its reader", every=0.01)
                 assert held() <= most, path
                 assert served.http.get("/v1/programs").status_code == 200
-                wait_for(is_reset, f"the connection of {path} to be reset", timeout=20)
+                wait_for(is_reset, f"the connection of {path} to be reset", timeout=60)
                 wait_for(lambda: held() == 0 and not served.gateway.streams.used, "nothing to be left")
 
 
@@ -272,7 +272,7 @@ def test_a_head_that_is_too_long_or_comes_too_slowly_ends_its_connection(place: 
     with serving(place, serve_read_seconds=0.5) as served:
         at = (httpx.URL(served.url).host, httpx.URL(served.url).port)
         for sent in ([], [part], [whole, part], [part, b"X: " + b"x" * 70_000]):
-            with socket.create_connection(at, 20) as connection, suppress(ConnectionResetError):
+            with socket.create_connection(at, 60) as connection, suppress(ConnectionResetError):
                 for each in sent:
                     connection.sendall(each)
                     if each == whole:
@@ -283,7 +283,7 @@ def test_a_head_that_is_too_long_or_comes_too_slowly_ends_its_connection(place: 
 
 def test_without_redis_submits_are_stored_and_run(place: Backends) -> None:
     with serving(Backends((place.database_url, "redis://127.0.0.1:1/0"))) as alone:
-        done = alone.http.post(SUBMIT, json=TICKET, headers={"Prefer": "wait=30"})
+        done = alone.http.post(SUBMIT, json=TICKET, headers={"Prefer": "wait=60"})
         assert (done.status_code, done.json()["status"]) == (200, "completed")
         assert alone.http.get("/ready").status_code == 200
 
@@ -374,7 +374,7 @@ def test_the_description_is_valid_and_types_each_program(served: Served) -> None
 
 def test_every_answer_has_the_documented_shape(served: Served) -> None:
     document = served.http.get("/openapi.json").json()
-    done = served.http.post("/v1/programs/triage/executions", json=TICKET, headers={"Prefer": "wait=30"}).json()
+    done = served.http.post("/v1/programs/triage/executions", json=TICKET, headers={"Prefer": "wait=60"}).json()
     paths = {
         "/v1/executions": "/v1/executions", "/v1/executions/{id}": f"/v1/executions/{done['id']}",
         "/v1/programs": "/v1/programs", "/v1/programs/{name}": "/v1/programs/triage", "/v1/batches": "/v1/batches",
@@ -392,16 +392,14 @@ def test_a_generated_client_works(served: Served, tmp_path: Path, monkeypatch: p
     document.write_bytes(served.http.get("/openapi.json").content)
     (tmp_path / "config.yaml").write_text(json.dumps(GENERATOR))
     generate = ("generate", "--path", "openapi.json", "--config", "config.yaml", "--output-path", "generated")
-    made = subprocess.run(
-        mortal("-m", "openapi_python_client", *generate), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    made = run_module("openapi_python_client", *generate, environment=os.environ, directory=tmp_path)
     assert (made.returncode, made.stderr) == (0, ""), made.stdout
     monkeypatch.syspath_prepend(tmp_path / "generated")
     models = importlib.import_module("generated_client.models")
     submit = importlib.import_module("generated_client.api.executions.submit_triage")
     with importlib.import_module("generated_client").Client(base_url=served.url) as client:
         body = models.TriageSubmit(inputs=models.TriageInputs(ticket="It does not start"))
-        done = submit.sync(client=client, body=body, prefer="wait=30")
+        done = submit.sync(client=client, body=body, prefer="wait=60")
         assert isinstance(done, models.TriageExecution)
         assert (done.status, done.result) == ("completed", models.TriageOutputs(queue="bug", note="<b>x</b>"))
         wrong = submit.sync(client=client, body=models.TriageSubmit(inputs=models.TriageInputs(ticket="x" * 81)))
@@ -489,7 +487,7 @@ def test_a_key_with_a_rate(locked: Served, keys: AccessKeys) -> None:
 def test_a_tenant_with_a_budget(locked: Served, keys: AccessKeys) -> None:
     _, text = keys.create("thrifty", tenant="thrifty", budget_usd=0.5)
     with locked.bearer(text) as http:
-        sent = http.post(SUBMIT, json=TICKET, headers={"Prefer": "wait=30"})
+        sent = http.post(SUBMIT, json=TICKET, headers={"Prefer": "wait=60"})
         assert (sent.status_code, sent.json()["status"]) == (200, "completed")
         with locked.gateway.blocking._session.database.transaction() as connection:
             triggers(connection, "executions", "DISABLE")
@@ -536,7 +534,7 @@ def test_pages_of_other_sites_cannot_use_a_gateway_without_keys(
 def test_the_command_serves_and_ends_its_streams_when_it_stops(place: Backends, tmp_path: Path) -> None:
     port = free_port()
     url, log = f"http://127.0.0.1:{port}", tmp_path / "serve.log"
-    with command(place, log, "serve", "--port", str(port)) as process, httpx.Client(base_url=url, timeout=30) as http:
+    with command(place, log, "serve", "--port", str(port)) as process, httpx.Client(base_url=url, timeout=120) as http:
 
         def is_ready() -> bool:
             try:
@@ -561,7 +559,7 @@ def test_the_command_serves_and_ends_its_streams_when_it_stops(place: Backends, 
             http.post(f"/v1/executions/{execution['id']}/cancel")
             process.terminate()
             list(events)  # it ends, and no error is raised
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert f"The console: {url}/" in log.read_text()
 
 
@@ -597,7 +595,7 @@ def test_browsers_of_other_origins_are_served_where_they_are_named(place: Backen
 def test_long_answers_are_compressed_and_events_are_not(served: Served) -> None:
     answer = served.http.get("/openapi.json", headers={"Accept-Encoding": "gzip"})
     assert answer.headers["content-encoding"] == "gzip"
-    execution = served.http.post("/v1/programs/triage/executions", json=TICKET, headers={"Prefer": "wait=30"}).json()
+    execution = served.http.post("/v1/programs/triage/executions", json=TICKET, headers={"Prefer": "wait=60"}).json()
     with served.http.stream("GET", f"/v1/executions/{execution['id']}/events") as stream:
         assert "content-encoding" not in stream.headers
         assert list(events_of(stream.iter_lines()))[-1][1] == "done"

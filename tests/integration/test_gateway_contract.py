@@ -56,7 +56,7 @@ def test_every_response_is_documented(served: Served, mode: GenerationMode) -> N
         )  # fmt: skip
         @given(case=operation.as_strategy(generation_mode=mode))
         def one(case: schemathesis.Case[Any]) -> None:
-            response = case.call(timeout=20)
+            response = case.call(timeout=120)
             case.validate_response(response, checks=list(CHECKS))
 
         one()

@@ -64,7 +64,7 @@ def desk(servers: EmbeddedServers) -> Iterator[Desk]:
 def browser_requests(desk: Desk) -> Iterator[httpx.Client]:
     """A browser's requests."""
     headers = {"Accept": "text/html", "Origin": desk.served.url}
-    with httpx.Client(base_url=desk.served.url, headers=headers, follow_redirects=True, timeout=30) as opened:
+    with httpx.Client(base_url=desk.served.url, headers=headers, follow_redirects=True, timeout=120) as opened:
         yield opened
 
 

@@ -55,7 +55,7 @@ def test_a_client_that_knows_the_protocol_only(backends: Backends, client: Clien
 
         def ask(method: str, params: dict[str, Any]) -> Any:
             request = {"jsonrpc": "2.0", "id": 7, "method": method, "params": params}
-            reply = httpx.post(f"{served.url}/mcp", json=request, headers=headers, timeout=30)
+            reply = httpx.post(f"{served.url}/mcp", json=request, headers=headers, timeout=120)
             assert reply.status_code == 200, reply.text
             data = reply.text
             if reply.headers["content-type"].startswith("text/event-stream"):
@@ -79,5 +79,5 @@ def test_a_tool_needs_a_key_where_requests_do(backends: Backends) -> None:
     request: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
     headers = {"Accept": "application/json, text/event-stream"}
     with serving(backends, is_open=False) as served:
-        refused = httpx.post(f"{served.url}/mcp", json=request, headers=headers)
+        refused = httpx.post(f"{served.url}/mcp", json=request, headers=headers, timeout=120)
     assert (refused.status_code, refused.json()["code"]) == (401, "not_authenticated")

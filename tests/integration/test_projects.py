@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import dspy
@@ -14,18 +12,20 @@ from click.testing import CliRunner, Result
 from dspex.cli.main import cli
 from dspex.client.client import Client
 from dspex.settings import Backends
+from tests.processes import run_module
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments)
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_a_new_project_passes_its_own_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("init", "help-desk").exit_code == 0
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path / "help-desk",
-        env={"PATH": "", "PYTHONPATH": "."}, capture_output=True, text=True, check=False,
+    done = run_module(
+        "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:schemathesis", environment={"PATH": "", "PYTHONPATH": "."},
+        directory=tmp_path / "help-desk",
     )  # fmt: skip
     assert "2 passed" in done.stdout, done.stdout + done.stderr
     again = run("init", "help-desk")

@@ -12,7 +12,7 @@ from tests.performance.signature_seeds import ARCHIVE, seeds
 from tests.renderings import Written, is_unmistakable, written
 
 ANSWERS = ARCHIVE.with_name("answer_seeds.zip")
-examples = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+examples = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @examples

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import dspex
 from dspex.settings import Settings, failpoints
+from tests.processes import run_module
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +25,10 @@ def passing(spec: str, passages: int = 1) -> subprocess.CompletedProcess[str]:
         "    failpoint(AFTER_CLAIM)\n"
         "    print(n, flush=True)\n"
     )
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    return run_module("-c", script, environment=os.environ, directory=ROOT)
+
+
+pytestmark = pytest.mark.usefixtures("fork_server")
 
 
 def test_unarmed_they_are_passed() -> None:

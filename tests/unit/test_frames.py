@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import dspy
@@ -95,9 +93,3 @@ def test_an_example_gives_its_inputs() -> None:
     assert example_inputs(labelled.with_inputs("ticket", "queue"), fields) == {"ticket": "one", "queue": "bug"}
     assert example_inputs({"ticket": "one"}, fields) == {"ticket": "one"}
     assert example_inputs("no mapping", fields) == "no mapping"
-
-
-def test_importing_dspex_imports_no_library_of_tables() -> None:
-    code = "import dspex.client.client, sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert {"pyarrow", "narwhals", "pandas", "polars", "numpy", "IPython"} & set(done.stdout.split()) == set()

@@ -11,27 +11,42 @@ import pytest
 HEAVY = {"dspy", "litellm", "celery", "flower", "workers"}
 
 
-def loaded_by(statement: str) -> set[str]:
-    code = f"{statement}; import sys; print(*sys.modules, sep='\\n')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return {name.split(".")[0] for name in done.stdout.split()}
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import dspex",
-        "import dspex; dspex.signature('question -> answer').validate_inputs({'question': 'x'})",
-        "import dspex; dspex.Client(database_url='postgresql://h/d', broker_url='redis://h')",
-    ],
+#: What a producer does, one after the other.
+STEPS = (
+    "import dspex",
+    "dspex.signature('question -> answer').validate_inputs({'question': 'x'})",
+    "client = dspex.Client(database_url='postgresql://h/d', broker_url='redis://h')",
 )
-def test_a_producer_loads_nothing_that_only_workers_need(statement: str) -> None:
-    assert loaded_by(statement) & HEAVY == set()
 
 
-def test_importing_dspex_loads_nothing_that_takes_time() -> None:
+@pytest.fixture(scope="module")
+def loaded() -> list[set[str]]:
+    """The modules that are loaded after each step, in a new process."""
+    code = "".join(f"{step}; import sys; print(*sys.modules)\n" for step in STEPS)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [set(line.split()) for line in done.stdout.splitlines()]
+
+
+def packages(modules: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in modules}
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_a_producer_loads_nothing_that_only_workers_need(loaded: list[set[str]], step: int) -> None:
+    assert packages(loaded[step]) & HEAVY == set()
+
+
+def test_importing_dspex_loads_nothing_that_takes_time(loaded: list[set[str]]) -> None:
     heavy = {"pydantic", "pydantic_core", "sqlalchemy", "kombu", "redis", "psycopg", "rich", "click", "alembic"}
-    assert loaded_by("import dspex") & heavy == set()
+    assert packages(loaded[0]) & heavy == set()
+
+
+def test_a_client_loads_no_library_of_tables(loaded: list[set[str]]) -> None:
+    assert {"pyarrow", "narwhals", "pandas", "polars", "numpy", "IPython"} & packages(loaded[-1]) == set()
+
+
+def test_without_a_key_cryptography_is_not_loaded(loaded: list[set[str]]) -> None:
+    assert "cryptography.hazmat.primitives.ciphers.aead" not in loaded[-1]  # redis-py loads some of the package itself
 
 
 def test_every_public_name_is_there_and_sorted() -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
+from tests.processes import run_module
+
+pytestmark = pytest.mark.usefixtures("fork_server")
 ROOT = Path(__file__).parents[2]
 
 CONFTEST = """
@@ -85,15 +89,9 @@ def test_a_fixture_of_a_module_that_leaves_something_fails_its_last_test(tmp_pat
 def run(place: Path, suite: str, *, conftest: str = CONFTEST) -> subprocess.CompletedProcess[str]:
     (place / "conftest.py").write_text(conftest)
     (place / "test_suite.py").write_text(suite)
-    options = ["-q", "-rE", "-p", "no:cacheprovider"]
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "pytest", *options],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "500", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "500", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    options = ("-q", "-rE", "-p", "no:cacheprovider", "-W", "ignore")
+    return run_module("pytest", *options, environment=environment, directory=place)
 
 
 def errors(done: subprocess.CompletedProcess[str]) -> list[str]:

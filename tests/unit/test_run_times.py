@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.unit.test_left_open import run
 
 CONFTEST = """
@@ -24,6 +26,7 @@ def test_slow():
 """
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_the_slowest_come_first_and_the_outcome_last(tmp_path: Path) -> None:
     printed = run(tmp_path, SUITE, conftest=CONFTEST).stdout
     assert "2 tests took 0 min" in printed
