@@ -37,10 +37,10 @@ SELECT (SELECT (count(*), sum(xmin::text::bigint)) FROM pg_class)::text
     || (SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
         WHERE d.datname = current_database())
 """
-TABLES_WITH_ROWS = """
+TABLES = """
 SELECT format('%I.%I', n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname !~ '^(pg_|information_schema)' AND pg_relation_size(c.oid) > 0
+WHERE c.relkind = 'r' AND n.nspname !~ '^(pg_|information_schema)'
 ORDER BY 1
 """
 RESTART_SEQUENCES = """
@@ -62,7 +62,8 @@ class TestDatabases:
         #: A session for each database, and one to make and drop them: a new one costs 15 ms.
         self._sessions: dict[str, psycopg.Connection] = {}
         with superuser(servers, TEMPLATE) as connection:
-            self._seeded = _tables_with_rows(connection)
+            self._tables = [name for (name,) in connection.execute(TABLES)]
+            self._seeded = self._with_rows(connection)
             self._fingerprint, self._seeds = _row(connection, FINGERPRINT), self._seeds_of(connection)
             self._size = _size(connection)
 
@@ -100,10 +101,16 @@ class TestDatabases:
 
     def _empty(self, connection: psycopg.Connection) -> None:
         connection.execute("SET session_replication_role = replica")  # no trigger refuses
-        for table in _tables_with_rows(connection):
+        for table in self._with_rows(connection):
             if table not in self._seeded:
                 connection.execute(f"DELETE FROM {table}".encode())
         connection.execute(RESTART_SEQUENCES)
+
+    def _with_rows(self, connection: psycopg.Connection) -> list[str]:
+        """Of the tables of the schema, which is that of the template, those with rows."""
+        asked = ", ".join(f"EXISTS (SELECT FROM {table})" for table in self._tables)
+        found = _row(connection, f"SELECT {asked}")
+        return [table for table, has_rows in zip(self._tables, found, strict=True) if has_rows]
 
     def _seeds_of(self, connection: psycopg.Connection) -> list[object]:
         counted = "SELECT count(*), sum(xmin::text::bigint) FROM"
@@ -115,10 +122,6 @@ class TestDatabases:
             self._sessions[name] = superuser(self._servers, name)
             keep(self._sessions[name].fileno())
         return self._sessions[name]
-
-
-def _tables_with_rows(connection: psycopg.Connection) -> list[str]:
-    return [name for (name,) in connection.execute(TABLES_WITH_ROWS)]
 
 
 def _size(connection: psycopg.Connection) -> int:

@@ -49,6 +49,12 @@ def rules() -> tuple[tuple[re.Pattern[str], str], ...]:
     return tuple(_rule(*line.split(" -> ")) for line in lines)
 
 
+@cache
+def any_rule() -> re.Pattern[str]:
+    """All patterns in one: most texts are looked at once."""
+    return re.compile("|".join(pattern.pattern for pattern, _ in rules()), re.IGNORECASE)
+
+
 def _rule(words: str, instead: str) -> tuple[re.Pattern[str], str]:
     spaced = words.replace(" ", r"\s+")
     return re.compile(rf"\b(?:{spaced})\b", re.IGNORECASE), instead
@@ -56,6 +62,8 @@ def _rule(words: str, instead: str) -> tuple[re.Pattern[str], str]:
 
 def uses(text: str, where: str, first_line: int = 1) -> Iterator[str]:
     """Each listed word in a text, with its place and what to write instead."""
+    if any_rule().search(text) is None:
+        return
     for pattern, instead in rules():
         for found in pattern.finditer(text):
             line = first_line + text.count("\n", 0, found.start())

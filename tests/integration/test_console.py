@@ -48,6 +48,7 @@ PAGES = (
     "/", "/failed", "/approvals", "/programs", "/programs/good", "/batches", "/schedules", "/workers", "/health",
     "/webhooks", "/alerts", "/docs", "/evaluations", "/optimizations", "/programs/graded/versions",
 )  # fmt: skip
+AXE = files("axe_playwright_python") / "axe.min.js"
 #: The windows of a desk and of a telephone.
 WIDTHS = (1400, 390)
 GRADED = tuple(
@@ -433,6 +434,7 @@ def test_every_page_fits_its_window_and_keeps_out_nobody_who_sees_badly(
                f"/executions/{waiting.id}", *place.improvement[:2]}  # fmt: skip
     dark = {failed, "/programs/good", "/approvals", place.improvement[1]}
     _theme(browser, "light")
+    axe = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": AXE.read_text()})
     for path in pages:
         _window(browser, WIDTHS[0])
         browser.get(place.served.url + path)
@@ -446,6 +448,7 @@ def test_every_page_fits_its_window_and_keeps_out_nobody_who_sees_badly(
             _theme(browser, "dark")
             assert _seriously_wrong(browser, {"runOnly": ["color-contrast"]}) == [], path
             _theme(browser, "light")
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", axe)
     place.client.reject(waiting.id, open_call(place, waiting))
     _is_clean(browser)
 
@@ -463,8 +466,6 @@ def _theme(browser: Any, name: str) -> None:
 
 def _seriously_wrong(browser: Any, options: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
     """What axe-core calls serious or critical in the page."""
-    if not browser.execute_script("return 'axe' in window"):
-        browser.execute_script(files("axe_playwright_python").joinpath("axe.min.js").read_text())
     script = "axe.run(document, arguments[0]).then(arguments[1])"
     found = browser.execute_async_script(script, {"resultTypes": ["violations"], **options})
     return [

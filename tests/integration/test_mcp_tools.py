@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 import dspex
 from dspex.embedded.ports import free_port
@@ -20,7 +21,10 @@ from tests.compat.server import CompatServer
 from tests.waiting import wait_for
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
-pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="the extra mcp is not installed")
+pytestmark = [
+    pytest.mark.skipif(find_spec("mcp") is None, reason="the extra mcp is not installed"),
+    pytest.mark.asyncio(loop_scope="module"),  # the server is started once: that takes two seconds
+]
 
 QA = dspex.signature("question -> answer")
 ASKED = {"question": "How warm is Paris?"}
@@ -79,21 +83,22 @@ def model() -> Iterator[CompatServer]:
         yield running
 
 
-@pytest.fixture
-def called(tmp_path: Path) -> Path:
-    return tmp_path / "calls.txt"
+@pytest.fixture(scope="module")
+def called(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("weather") / "calls.txt"
 
 
-@pytest.fixture
-async def adapter(tmp_path: Path, called: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DspyAdapter]:
-    script = tmp_path / "weather_server.py"
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def adapter(called: Path) -> AsyncIterator[DspyAdapter]:
+    script = called.with_name("weather_server.py")
     script.write_text(SERVER)
     server = {"command": [sys.executable, str(script), str(called)], "environment": ["UNIT"]}
-    monkeypatch.setenv("DSPEX_MCP_SERVERS", json.dumps({WEATHER: server}))
-    monkeypatch.setenv("UNIT", "celsius")
-    made = DspyAdapter()
-    yield made
-    await made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DSPEX_MCP_SERVERS", json.dumps({WEATHER: server}))
+        patch.setenv("UNIT", "celsius")
+        made = DspyAdapter()
+        yield made
+        await made.close()
 
 
 def agent(model: CompatServer, *tools: str) -> dspex.Program:

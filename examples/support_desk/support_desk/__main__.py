@@ -62,7 +62,7 @@ def stack() -> Iterator[None]:
     os.environ["DSPEX_PROGRAM_PACKAGES"] = "support_desk"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     print(f"Starting the embedded stack at {home}")
-    with EmbeddedStack(home, flower=False):
+    with EmbeddedStack(home, flower=False, beat=False):
         yield
 
 
