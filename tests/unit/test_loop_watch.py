@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
+import uvloop
 
 from tests.waiting import wait_for
 from workers.attempt.current import CURRENT, Current, new_task
@@ -19,7 +20,7 @@ BUSY = Current(UUID(int=7), "slow_retrieval")
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    made = asyncio.new_event_loop()
+    made = uvloop.new_event_loop()  # as in a worker: asyncio's own loses the names of tasks in Python 3.13.0
     made.set_task_factory(new_task)
     thread = threading.Thread(target=made.run_forever)
     thread.start()

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from workers.attempt.current import CURRENT, Current, new_task
 from workers.attempt.sync_threads import SyncThreads, install, run_sync
@@ -110,13 +111,15 @@ async def test_a_call_that_outlives_its_execution_is_counted_and_named(
     assert not threads.exhausted
 
 
-async def test_what_an_attempt_makes_is_named_for_it() -> None:
-    loop = asyncio.get_running_loop()
-    loop.set_task_factory(new_task)
-    CURRENT.set(SOMEBODY)
-    unnamed, named = asyncio.ensure_future(asyncio.sleep(0)), asyncio.create_task(asyncio.sleep(0), name="mine")
-    assert (unnamed.get_name(), named.get_name()) == (str(SOMEBODY), "mine")
-    await asyncio.gather(unnamed, named)
+def test_what_an_attempt_makes_is_named_for_it() -> None:
+    async def attempt() -> None:
+        asyncio.get_running_loop().set_task_factory(new_task)
+        CURRENT.set(SOMEBODY)
+        unnamed, named = asyncio.ensure_future(asyncio.sleep(0)), asyncio.create_task(asyncio.sleep(0), name="mine")
+        assert (unnamed.get_name(), named.get_name()) == (str(SOMEBODY), "mine")
+        await asyncio.gather(unnamed, named)
+
+    uvloop.run(attempt())  # the loop of a worker
 
 
 def test_a_stray_does_not_keep_its_process_alive() -> None:
