@@ -11,18 +11,18 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from io import StringIO
-from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from dspex.data.formats import data_refused
-from dspex.data.plain_csv import PlainText
-from dspex.data.record_count import blocks, record_count
+from dspex.data.parquet_file import chunks_from
+from dspex.data.plain_csv import Parse, RecordPlace, parsed, places, plain_blocks
 from dspex.data.row_source import CHUNK_BYTES, CHUNK_ROWS, CellKind, Cells, RowChunk, Survey, TextChunk
-from dspex.data.text_input import LONGEST_LINE, digest, is_utf8, open_text, reading
+from dspex.data.text_input import LONGEST_LINE, digest, is_utf8, open_bytes, open_text, reading
 from dspex.errors import FieldError, ValidationError
 
 if TYPE_CHECKING:
@@ -44,42 +44,62 @@ class DelimitedFile:
         self._delimiter = delimiter
         self._compressed = compressed
         self._encoding = encoding
-        self._plain: PlainText | None = None  # the survey finds out whether it is
+        self._header: Sequence[str] = ()
+        self._places: list[RecordPlace] = []  # where blocks begin and end; the survey finds them
+        self._are_all = False  # nothing is after the last place
 
     def survey(self) -> Survey:
         with ThreadPoolExecutor(max_workers=1) as pool:  # hashing needs nothing of the interpreter
             sha256 = pool.submit(digest, self.path)
-            with self._opened() as (columns, file, line):
-                rows = self._count(file, line)
-            return Survey(rows, tuple(columns), sha256.result())
+            with self._opened() as (self._header, _, line):
+                self._find_places(line)
+            return Survey(self._count(), tuple(self._header), sha256.result())
 
     def chunks(self, begin: int = 0, columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
-        if self._plain is not None:
-            for chunk in self._plain.chunks(self.path, self._delimiter, begin, columns):
-                begin = chunk.begin + len(chunk)
-                yield chunk
-        if self._plain is None or begin < self._plain.rows:
-            yield from self._by_csv_module(begin)
+        if self._places:
+            yield from self._of_blocks(begin, columns)
+        if not self._are_all:
+            with self._after_blocks() as (header, file, end):
+                yield from self._text_chunks(header, self._numbered(file, end.line), end.row, begin)
 
-    def _by_csv_module(self, begin: int) -> Iterator[TextChunk]:
-        with self._opened() as (header, file, begun):
-            chunk: list[Cells] = []
-            index = size = 0
-            for line, record in self._numbered(file, begun):
-                index += 1
-                if index <= begin:
-                    continue
-                chunk.append(
-                    dict(zip(header, record, strict=True))
-                    if len(record) == len(header)
-                    else _ragged(self.path, line, header, record)
-                )
-                size += sum(map(len, record))
-                if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
-                    yield TextChunk(index - len(chunk), chunk)
-                    chunk, size = [], 0
-            if chunk:
+    def _of_blocks(self, begin: int, columns: Sequence[str] | None) -> Iterator[RowChunk]:
+        """The rows of the blocks that the survey found; of one that pyarrow cannot read by the csv module."""
+        parse: Parse = _no_rows
+        if find_spec("pyarrow") is not None:
+            parse = partial(parsed, delimiter=self._delimiter, names=self._header, columns=columns)
+        with (
+            open_bytes(self.path, compressed=self._compressed) as file,
+            closing(plain_blocks(file, self._places, begin, parse)) as found,
+        ):
+            for block in found:
+                if block.rows is not None:
+                    yield from chunks_from([block.rows], block.begin.row, begin)
+                else:
+                    lines = StringIO(block.text.decode(), newline="")
+                    records = self._numbered(lines, block.begin.line)
+                    yield from self._text_chunks(self._header, records, block.begin.row, begin)
+
+    def _text_chunks(
+        self, header: Sequence[str], records: Iterable[tuple[int, list[str]]], index: int, begin: int
+    ) -> Iterator[TextChunk]:
+        """Records, each with its line, as chunks from the row ``begin`` on; ``index`` is the one of the first."""
+        chunk: list[Cells] = []
+        size = 0
+        for line, record in records:
+            index += 1
+            if index <= begin:
+                continue
+            chunk.append(
+                dict(zip(header, record, strict=True))
+                if len(record) == len(header)
+                else _ragged(self.path, line, header, record)
+            )
+            size += sum(map(len, record))
+            if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
                 yield TextChunk(index - len(chunk), chunk)
+                chunk, size = [], 0
+        if chunk:
+            yield TextChunk(index - len(chunk), chunk)
 
     def schema(self, columns: Sequence[str]) -> pyarrow.Schema:
         import pyarrow
@@ -96,20 +116,39 @@ class DelimitedFile:
                 raise data_refused(f"{self.path} is empty: its first line must name the columns")
             yield self._checked(header), file, line
 
-    def _count(self, file: IO[str], line: int) -> int:
-        """How many records are after a line. From a block on that cannot be counted, the csv module reads them."""
-        rows = longest = 0
-        with reading(self.path, lambda: line):
-            for block in blocks(file):
-                count = record_count(block, self._delimiter)
-                if count is None:
-                    return rows + sum(1 for _ in self._numbered(chain(StringIO(block, newline=""), file), line))
-                rows += count
-                line += _line_count(block)
-                longest = max(longest, len(block))
-        if not self._compressed and is_utf8(self._encoding) and find_spec("pyarrow") is not None:
-            self._plain = PlainText(rows, longest)
-        return rows
+    @contextmanager
+    def _after_blocks(self) -> Iterator[tuple[Sequence[str], IO[str], RecordPlace]]:
+        """The columns, and the text that the csv module reads: what is after the last block, and where it begins."""
+        with self._opened() as (header, file, line):
+            if not self._places:
+                yield header, file, RecordPlace(0, 0, line)
+                return
+        end = self._places[-1]
+        with (
+            reading(self.path, lambda: end.line),
+            open_text(self.path, compressed=self._compressed, encoding=self._encoding, offset=end.offset) as file,
+        ):
+            yield header, file, end
+
+    def _find_places(self, line: int) -> None:
+        """Find the blocks after the header, which ends with this line. There are none in text that is not UTF-8."""
+        self._places, self._are_all = [], False
+        if not is_utf8(self._encoding):
+            return
+        last = lambda: self._places[-1].line if self._places else line  # noqa: E731 - for the error
+        with open_bytes(self.path, compressed=self._compressed) as file, reading(self.path, last):
+            if not all(map(_is_one_line, [file.readline(LONGEST_LINE) for _ in range(line)])):
+                return
+            for place in places(file, self._delimiter, RecordPlace(file.tell(), 0, line)):
+                self._places.append(place)
+            self._are_all = file.tell() == self._places[-1].offset
+
+    def _count(self) -> int:
+        """How many rows there are. Those after the blocks are read by the csv module."""
+        if self._are_all:
+            return self._places[-1].row
+        with self._after_blocks() as (_, file, end):
+            return end.row + sum(1 for _ in self._numbered(file, end.line))
 
     def _numbered(self, lines: Iterable[str], line: int) -> Iterator[tuple[int, list[str]]]:
         """The records of lines that come after ``line``, each with the number of its last line; no blank lines."""
@@ -133,9 +172,13 @@ class DelimitedFile:
         return header
 
 
-def _line_count(text: str) -> int:
-    """How many line breaks are in a text: CR, LF or both."""
-    return text.count("\n") + (text.count("\r") - text.count("\r\n") if "\r" in text else 0)
+def _is_one_line(text: bytes) -> bool:
+    """Whether a line that ends with LF is one also where CR ends a line."""
+    return len(text) < LONGEST_LINE and b"\r" not in text.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _no_rows(text: bytes) -> None:
+    """What is read of a block without pyarrow."""
 
 
 def _ragged(path: Path, line: int, columns: Sequence[str], record: Sequence[str]) -> ValidationError:

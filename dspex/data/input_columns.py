@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from operator import not_
 from typing import Any, Literal
 
 from dspex.data.cell_text import is_missing, json_value_reader, python_value_reader, text_value_reader
 from dspex.data.formats import data_refused
-from dspex.data.row_source import CellKind, Cells
+from dspex.data.row_source import CellKind, Cells, RowChunk
 from dspex.errors import ValidationError
 from dspex.signatures.fields import Field
 from dspex.signatures.types.type_registry import nearest
@@ -17,6 +19,9 @@ __all__ = ["Empty", "InputColumns"]
 #: What an empty cell is: null, a value that is missing (so that the field's default is used), or the empty text.
 Empty = Literal["missing", "null", "text"]
 
+#: The value of an empty cell that is left out.
+_ABSENT = object()
+_EMPTY_VALUES = {"missing": _ABSENT, "null": None, "text": ""}
 _READERS = {"text": text_value_reader, "json": json_value_reader, "python": python_value_reader}
 
 
@@ -37,7 +42,8 @@ class InputColumns:
             raise data_refused(f"the program has no input {unknown[0]!r} to map a column to{hint}")
         self._fields = fields
         self._cells = cells
-        self._empty = empty
+        self._is_empty: Callable[[Any], bool] = not_ if cells == "text" else is_missing
+        self._empty = _EMPTY_VALUES[empty]
         self._columns = {field.name: mapping.get(field.name, field.name) for field in fields}
         self._mapped = mapping
         read = _READERS[cells]
@@ -86,17 +92,32 @@ class InputColumns:
         for name, column, read in self._readers:
             if column in row:
                 cell = row[column]
-                if cell == "" if self._cells == "text" else is_missing(cell):
-                    self._put_empty(values, name)
-                else:
-                    values[name] = read(cell)
+                value = self._empty if self._is_empty(cell) else read(cell)
+                if value is not _ABSENT:
+                    values[name] = value
         return values
 
-    def _put_empty(self, values: dict[str, Any], name: str) -> None:
-        if self._empty == "text":
-            values[name] = ""
-        elif self._empty == "null":
-            values[name] = None
+    def chunk_inputs(self, chunk: RowChunk) -> Iterable[Mapping[str, Any] | ValidationError]:
+        """The inputs in each row of a chunk: column by column, where it has columns, which takes half the time."""
+        columns = chunk.columns()
+        if columns is None:
+            return map(self.inputs, chunk.rows())
+        names = [name for name, column, _ in self._readers if column in columns]
+        values = [self._values(columns[column], read) for _, column, read in self._readers if column in columns]
+        if not names:
+            return repeat({}, len(chunk))
+        rows: Iterator[dict[str, Any]] = map(dict, map(zip, repeat(names), zip(*values, strict=True)))
+        return map(_without_absent, rows) if any(_ABSENT in column for column in values) else rows
+
+    def _values(self, cells: Sequence[Any], read: Callable[[Any], Any]) -> Sequence[Any]:
+        empty = list(map(self._is_empty, cells))
+        if not any(empty):
+            return list(map(read, cells))
+        return [self._empty if is_empty else read(cell) for cell, is_empty in zip(cells, empty, strict=True)]
+
+
+def _without_absent(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in values.items() if value is not _ABSENT}
 
 
 def _listed(columns: Sequence[str]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ class ArrowChunk:
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
+
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        return {name: _python_values(self._batch.column(name)) for name in self._batch.schema.names}
 
     def rows(self) -> Sequence[Cells]:
         return python_rows(self._batch)
@@ -136,8 +140,7 @@ def python_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any]]:
     if not batch.num_columns:
         return [{} for _ in range(batch.num_rows)]
     columns = [_python_values(column) for column in batch.columns]
-    names = batch.schema.names
-    return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    return list(map(dict, map(zip, repeat(batch.schema.names), zip(*columns, strict=True))))
 
 
 def _python_values(column: pyarrow.Array) -> Sequence[Any]:

@@ -1,41 +1,108 @@
-"""CSV read by pyarrow, several times as fast as by the csv module.
+"""CSV read in blocks of whole records by pyarrow, several times as fast as by the csv module.
 
-Only for text of which ``record_count`` counts each block: there both read the same.
+Only for blocks that ``record_count`` can count: there both read the same. A block with a row that has too many or too
+few cells is left to the csv module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import codecs
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import pairwise
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from dspex.data.parquet_file import ArrowChunk, chunks_from
+from dspex.data.record_count import blocks, line_count, record_count
 
-__all__ = ["PlainText"]
+if TYPE_CHECKING:
+    import pyarrow
 
-#: Bytes that pyarrow reads at once, at least and at most. It keeps a few dozen times as many.
-SMALL_BLOCK, LARGE_BLOCK = 128 * 1024, 1024 * 1024
+__all__ = ["Parse", "PlainBlock", "RecordPlace", "parsed", "places", "plain_blocks"]
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+#: Reads the rows of a block, or returns None.
+Parse = Callable[[bytes], "pyarrow.RecordBatch | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class PlainText:
-    """A file that pyarrow can read: how many rows it has, and the most characters of a few whole lines of it."""
+class RecordPlace:
+    """A byte of a file at which a record begins, and how many rows and lines are before it."""
 
-    rows: int
-    longest: int
+    offset: int
+    row: int
+    line: int
 
-    def chunks(self, path: Path, delimiter: str, begin: int, columns: Sequence[str] | None) -> Iterator[ArrowChunk]:
-        """The rows from an index on; ends before a row that is longer than a block, or has too many or few cells."""
-        from pyarrow import ArrowInvalid, csv, string
 
-        block = min(max(2 * self.longest, SMALL_BLOCK), LARGE_BLOCK)
-        read = csv.ReadOptions(use_threads=False, block_size=block)
-        parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        try:
-            with csv.open_csv(path, read, parse) as found:
-                names = found.schema.names
-            text = csv.ConvertOptions(column_types=dict.fromkeys(names, string()), include_columns=columns)
-            with csv.open_csv(path, read, parse, text) as batches:
-                yield from chunks_from(batches, 0, begin)
-        except ArrowInvalid:
+@dataclass(frozen=True, slots=True)
+class PlainBlock:
+    """The text between two places. ``rows`` are its rows as pyarrow reads them; None if it cannot."""
+
+    begin: RecordPlace
+    text: bytes
+    rows: pyarrow.RecordBatch | None
+
+
+def places(file: BinaryIO, delimiter: str, begin: RecordPlace) -> Iterator[RecordPlace]:
+    """A place, and the end of each block after it, up to one that cannot be counted or is not UTF-8."""
+    yield begin
+    for block in blocks(file):
+        count = record_count(block, delimiter.encode())
+        if count is None or not (block.isascii() or _is_utf8(block)):
             return
+        begin = RecordPlace(begin.offset + len(block), begin.row + count, begin.line + line_count(block))
+        yield begin
+
+
+def plain_blocks(
+    file: BinaryIO, found: Sequence[RecordPlace], begin: int, parse: Parse
+) -> Generator[PlainBlock, None, None]:
+    """The blocks between places, from the one with the row ``begin`` on; one is read and parsed ahead."""
+
+    def read(ends: tuple[RecordPlace, RecordPlace]) -> PlainBlock:
+        first, last = ends
+        file.seek(first.offset)
+        text = file.read(last.offset - first.offset)
+        rows = parse(text)
+        return PlainBlock(first, text, rows if rows is not None and rows.num_rows == last.row - first.row else None)
+
+    return _ahead(read, (ends for ends in pairwise(found) if ends[1].row > max(begin, ends[0].row)))
+
+
+def parsed(
+    text: bytes, delimiter: str, names: Sequence[str], columns: Sequence[str] | None
+) -> pyarrow.RecordBatch | None:
+    """The rows of a block by pyarrow: of columns with these names some, as text."""
+    from pyarrow import ArrowInvalid, BufferReader, csv, string
+
+    if text.startswith(codecs.BOM_UTF8):  # pyarrow would leave it out
+        return None
+    read = csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=names)
+    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    convert = csv.ConvertOptions(column_types=dict.fromkeys(names, string()), include_columns=columns)
+    try:
+        table = csv.read_csv(BufferReader(text), read, parse, convert)
+    except ArrowInvalid:
+        return None
+    return table.combine_chunks().to_batches()[0]
+
+
+def _ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Generator[Made, None, None]:
+    """``map`` in a thread, one item ahead. The thread has ended when the iterator is closed."""
+    made: Future[Made] | None = None
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for item in items:
+            before, made = made, pool.submit(make, item)
+            if before is not None:
+                yield before.result()
+        if made is not None:
+            yield made.result()
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

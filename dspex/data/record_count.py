@@ -1,4 +1,4 @@
-"""Counting the records of CSV without its cells.
+"""CSV in blocks of whole records, counted without their cells.
 
 The csv module looks at every character. Here a regular expression cuts out the quoted cells, and what is left is split
 at its line breaks. Where that might differ from what the csv module reads, there is no count.
@@ -8,39 +8,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import IO
+from typing import BinaryIO
 
-__all__ = ["blocks", "record_count"]
+__all__ = ["blocks", "line_count", "record_count"]
 
-#: Characters that are read at once, and the most in which a quoted cell must end.
-BLOCK, LONGEST_BLOCK = 64 * 1024, 8 * 1024 * 1024
+#: Bytes that are read at once, and the most bytes of a block: a longer row is read by the csv module.
+BLOCK, LONGEST_BLOCK = 1024 * 1024, 8 * 1024 * 1024
 #: A quoted cell. With an even number of quotes in the text it finds the end of each, so its time is linear.
-_QUOTED = re.compile(r'"[^"]*+(?:""[^"]*+)*+"')
-_MARK = "\x02"
+_QUOTED = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"')
+_MARK = b"\x02"
 
 
-def blocks(file: IO[str]) -> Iterator[str]:
-    """The text of a file in pieces of whole lines, each with an even number of quotes where that is possible."""
+def blocks(file: BinaryIO) -> Iterator[bytes]:
+    """A file in pieces of whole lines, each with an even number of quotes. Ends before a piece that cannot be so."""
     while text := file.read(BLOCK):
-        end = file.readline()
-        lines, size, quotes = [text, end], len(text) + len(end), text.count('"') + end.count('"')
-        while quotes % 2 and size < LONGEST_BLOCK and (line := file.readline()):
+        lines, size, quotes = [text], len(text), text.count(b'"')
+        while (quotes % 2 or not lines[-1].endswith(b"\n")) and size <= LONGEST_BLOCK:
+            if not (line := file.readline(LONGEST_BLOCK)):
+                break
             lines.append(line)
-            size, quotes = size + len(line), quotes + line.count('"')
-        yield "".join(lines)
+            size, quotes = size + len(line), quotes + line.count(b'"')
+        if quotes % 2 or size > LONGEST_BLOCK:
+            return
+        yield b"".join(lines)
 
 
-def record_count(block: str, delimiter: str) -> int | None:
-    """How many records are in a block that begins with one, without blank lines.
+def record_count(block: bytes, delimiter: bytes) -> int | None:
+    """How many records are in a block of :func:`blocks` that begins with one, without blank lines.
 
     None unless each quote begins or ends a whole cell, or is doubled in one.
     """
-    if _MARK in block or block.count('"') % 2:
+    if _MARK in block:
         return None
     text, count = _QUOTED.subn(_MARK, block)
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    around = f"\n{text}\n"
-    begun = around.count(f"\n{_MARK}") + around.count(f"{delimiter}{_MARK}")
-    ended = around.count(f"{_MARK}\n") + around.count(f"{_MARK}{delimiter}")
-    return sum(map(bool, text.split("\n"))) if begun == ended == count else None
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    around = b"\n%b\n" % text
+    begun = around.count(b"\n" + _MARK) + around.count(delimiter + _MARK)
+    ended = around.count(_MARK + b"\n") + around.count(_MARK + delimiter)
+    return sum(map(bool, text.split(b"\n"))) if begun == ended == count else None
+
+
+def line_count(text: bytes) -> int:
+    """How many line breaks are in a text: CR, LF or both."""
+    return text.count(b"\n") + (text.count(b"\r") - text.count(b"\r\n") if b"\r" in text else 0)

@@ -45,6 +45,9 @@ class RowChunk(Protocol):
     def rows(self) -> Sequence[Cells]:
         """The cells of each row, as Python values."""
 
+    def columns(self) -> Mapping[str, Sequence[Any]] | None:
+        """The cells of each column, as Python values; None where a row may have columns of its own."""
+
     def arrow(self, schema: pyarrow.Schema, positions: Sequence[int]) -> pyarrow.RecordBatch:
         """The rows at these positions in the chunk, with the columns of ``schema``."""
 
@@ -80,6 +83,9 @@ class TextChunk:
 
     def rows(self) -> Sequence[Cells]:
         return self._rows
+
+    def columns(self) -> None:
+        return None
 
     def arrow(self, schema: pyarrow.Schema, positions: Sequence[int]) -> pyarrow.RecordBatch:
         from pyarrow import array, record_batch

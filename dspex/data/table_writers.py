@@ -5,9 +5,7 @@ The outputs come from lines of ``dspex batch``: ``{"index", "id", "result"}`` or
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +22,12 @@ __all__ = ["Line", "MadeColumn", "TableWriter", "error_columns", "open_writer", 
 #: A line of ``dspex batch``.
 Line = Mapping[str, Any]
 #: The most rows of a row group of a Parquet file, and about the most bytes.
-GROUP_ROWS, GROUP_BYTES = 20_000, 8 * 1024 * 1024
+GROUP_ROWS, GROUP_BYTES = 20_000, 4 * 1024 * 1024
 #: After so many values pyarrow looks whether a page is full. By default after 1024, which may be the whole group.
 PAGE_VALUES = 16
 _INTEGER = Type("integer")
+#: A row of a single cell that is empty: a blank line would be no row.
+_EMPTY = '""'
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,39 +82,45 @@ def open_writer(
 
 
 class _Delimited:
-    """CSV and TSV as RFC 4180 has them, with line breaks of one character. Nothing is changed in a cell."""
+    """CSV and TSV as RFC 4180 has them, with line breaks of one character. Nothing is changed in a cell.
+
+    It writes column by column, several times as fast as the csv module, which looks at every character; and which
+    leaves a CR without quotes in Python 3.11.
+    """
 
     def __init__(
         self, file: BinaryIO, format: FileFormat, carried: Sequence[str], made: Sequence[MadeColumn], *,
         made_first: bool,
     ) -> None:  # fmt: skip
         self._closing = _compressor(file) if format.compressed else None
-        self._text = io.TextIOWrapper(
-            self._closing or file, encoding="utf-8", errors="backslashreplace", newline="", write_through=False
-        )
-        self._writer = csv.writer(self._text, delimiter=format.delimiter, lineterminator="\n")
+        self._file = cast("IO[bytes]", self._closing or file)
+        self._delimiter = format.delimiter
         self._carried = carried
         self._made = made
         self._made_first = made_first
         names = [column.name for column in made]
-        self._writer.writerow([*names, *carried] if made_first else [*carried, *names])
+        self._write([[name] for name in ([*names, *carried] if made_first else [*carried, *names])])
 
     def write(self, chunk: RowChunk, positions: Sequence[int], lines: Sequence[Line]) -> None:
-        rows = chunk.rows()
-        self._writer.writerows(
-            self._record(cells_of(rows[at]), line) for at, line in zip(positions, lines, strict=True)
-        )
+        own = _picked_columns(chunk, positions, self._carried)
+        made = [[column.of(line) for line in lines] for column in self._made]
+        self._write([*made, *own] if self._made_first else [*own, *made])
 
     def close(self) -> None:
-        self._text.flush()
-        self._text.detach()
         if self._closing is not None:
             self._closing.close()
 
-    def _record(self, cells: Mapping[str, Any], line: Line) -> list[str]:
-        own = [cell_text(cells.get(name)) for name in self._carried]
-        made = [cell_text(column.of(line)) for column in self._made]
-        return made + own if self._made_first else own + made
+    def _write(self, columns: Sequence[Sequence[Any]]) -> None:
+        rows = map(self._delimiter.join, zip(*(map(self._cell, cells) for cells in columns), strict=True))
+        text = "".join([f"{row or _EMPTY}\n" for row in rows])
+        self._file.write(text.encode(errors="backslashreplace"))
+
+    def _cell(self, value: Any) -> str:
+        text = cell_text(value)
+        if '"' in text:
+            text = text.replace('"', '""')
+            return f'"{text}"'
+        return f'"{text}"' if self._delimiter in text or "\n" in text or "\r" in text else text
 
 
 class _JsonLines:
@@ -195,6 +201,16 @@ def _free(name: str, taken: Sequence[str], kind: str) -> str:
     if (other := f"{name}_{kind}") in taken:
         raise data_refused(f"the input has the columns {name!r} and {other!r}: rename one of them")
     return other
+
+
+def _picked_columns(chunk: RowChunk, positions: Sequence[int], names: Sequence[str]) -> Sequence[Sequence[Any]]:
+    """The cells of some rows of a chunk, by column; None where a row has no cell."""
+    columns = chunk.columns()
+    if columns is not None:
+        return [[columns[name][at] for at in positions] for name in names]
+    rows = chunk.rows()
+    picked = [cells_of(rows[at]) for at in positions]
+    return [[cells.get(name) for cells in picked] for name in names]
 
 
 def _picked(cells: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:

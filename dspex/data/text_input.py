@@ -43,12 +43,18 @@ def open_bytes(path: Path, *, compressed: bool) -> BinaryIO:
     return cast("BinaryIO", gzip.open(path, "rb")) if compressed else path.open("rb")
 
 
-def open_text(path: Path, *, compressed: bool, encoding: str | None) -> IO[str]:
-    """The text of a file, line breaks as they are. UTF-8 without its byte-order mark when ``encoding`` is None."""
+def open_text(path: Path, *, compressed: bool, encoding: str | None, offset: int = 0) -> IO[str]:
+    """The text of a file from a byte on, line breaks as they are. UTF-8 when ``encoding`` is None.
+
+    A byte-order mark at the begin of the file is left out.
+    """
     if encoding is None:
         _refuse_utf16(path, compressed=compressed)
     file = open_bytes(path, compressed=compressed)
-    return io.TextIOWrapper(file, encoding="utf-8-sig" if is_utf8(encoding) else encoding, newline="")
+    file.seek(offset)
+    if is_utf8(encoding):
+        encoding = "utf-8" if offset else "utf-8-sig"
+    return io.TextIOWrapper(file, encoding=encoding, newline="")
 
 
 def binary_lines(path: Path, *, compressed: bool) -> Iterator[bytes | None]:

@@ -13,6 +13,8 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pyarrow
@@ -33,32 +35,30 @@ PIECE_BYTES = 16 * 1024 * 1024
 
 
 def generate(path: Path, size: int, *, carried: int = 0) -> int:
-    """Write rows until the file has the size; returns how many.
+    """Write the same rows again and again until the file has the size; returns how many it has.
 
     A row has a ticket of a kilobyte, or one line and a text of ``carried`` bytes that no input is read from.
     """
-    count = max(PIECE_BYTES // (carried or 1000), 1)
+    piece = _piece(max(PIECE_BYTES // (carried or 1000), 1), carried)
     rows = 0
-    with path.open("wb") as file:
-        schema = _piece(0, 1, carried).schema
-        plain = {"compression": "none", "use_dictionary": False}
-        writer = parquet.ParquetWriter(file, schema, **plain) if path.suffix == ".parquet" else None
+    with path.open("wb") as file, ExitStack() as ending:
+        if path.suffix == ".parquet":
+            writer = parquet.ParquetWriter(file, piece.schema, compression="none", use_dictionary=False)
+            ending.enter_context(writer)
+            write = partial(writer.write_table, piece)
+        else:
+            text = io.BytesIO()
+            csv.write_csv(piece, text, csv.WriteOptions(include_header=False))
+            csv.write_csv(piece.slice(0, 0), file)
+            write = partial(file.write, text.getvalue())
         while file.tell() < size:
-            piece = _piece(rows, count, carried)
-            if writer is not None:
-                writer.write_table(piece)
-            else:
-                part = io.BytesIO()
-                csv.write_csv(piece, part, csv.WriteOptions(include_header=rows == 0))
-                file.write(part.getvalue())
-            rows += count
-        if writer is not None:
-            writer.close()
+            write()
+            rows += len(piece)
     return rows
 
 
-def _piece(begin: int, count: int, carried: int) -> pyarrow.Table:
-    numbers = range(begin, begin + count)
+def _piece(count: int, carried: int) -> pyarrow.Table:
+    numbers = range(count)
     columns: dict[str, list[object]] = {
         "id": list(numbers),
         "ticket": [f"{number}: {TEXT if carried else TEXT * 20}" for number in numbers],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import dspy
@@ -93,3 +95,20 @@ def test_an_example_gives_its_inputs() -> None:
     assert example_inputs(labelled.with_inputs("ticket", "queue"), fields) == {"ticket": "one", "queue": "bug"}
     assert example_inputs({"ticket": "one"}, fields) == {"ticket": "one"}
     assert example_inputs("no mapping", fields) == "no mapping"
+
+
+def test_a_command_that_reads_tables_imports_neither_pandas_nor_numpy() -> None:
+    code = """if True:
+        from dspex.data.arrow_types import spare_memory
+        spare_memory()
+        import sys, pyarrow.csv, pyarrow.parquet
+        table = pyarrow.csv.read_csv(pyarrow.BufferReader(b"a,b\\n1,2.5\\n"))
+        with pyarrow.parquet.ParquetWriter(file := pyarrow.BufferOutputStream(), table.schema) as writer:
+            writer.write_table(table)
+        for batch in pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.getvalue())).iter_batches():
+            assert batch.to_pylist() == [{"a": 1, "b": 2.5}]
+        print(*{"numpy", "pandas"} & set(sys.modules))
+        import numpy
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -13,13 +13,15 @@ from typing import Any
 
 import pyarrow
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 import dspex
 from dspex.cli.batches.batch_tables import write_beside
 from dspex.data import delimited_file, json_lines_file, parquet_file, table_writers
 from dspex.data.formats import FileFormat, format_of
-from dspex.data.row_source import RowSource, open_source
+from dspex.data.row_source import RowSource, TextChunk, open_source
 from dspex.data.table_writers import error_columns, open_writer, result_columns
 
 SIGNATURE = dspex.signature(
@@ -72,6 +74,22 @@ def test_csv_keeps_each_cell_as_it_is(tmp_path: Path) -> None:
     source = source_of(tmp_path / "in.csv")
     rows = list(csv.reader(io.StringIO(written(source, FileFormat("csv")).decode())))
     assert [row[:3] for row in rows[1:]] == [["one", "x", "1.50"], ["three", "x\ny", "1.50"]]
+
+
+@given(cells=st.lists(st.lists(st.text('a,"\n\r\t é', max_size=5), min_size=1, max_size=3), min_size=1, max_size=4))
+@example(cells=[["a\rb"], [""]])
+def test_csv_that_is_written_is_read_as_it_was(cells: list[list[str]]) -> None:
+    width = min(map(len, cells))
+    names = [str(n) for n in range(width)]
+    rows = [dict(zip(names, row, strict=False)) for row in cells]
+    for format in (FileFormat("csv"), FileFormat("tsv")):
+        file = io.BytesIO()
+        writer = open_writer(file, format, names, [], schema=lambda _: None)
+        writer.write(TextChunk(0, rows), range(len(rows)), [{}] * len(rows))
+        writer.close()
+        lines = io.StringIO(file.getvalue().decode(), newline="")
+        found = list(csv.reader(lines, delimiter=format.delimiter, strict=True))
+        assert found == [names, *(list(row.values()) for row in rows)]
 
 
 @pytest.mark.parametrize("given", ["in.csv", "in.jsonl", "in.parquet"])

@@ -66,7 +66,7 @@ class BatchInput:
     def inputs(self, begin: int = 0) -> Iterator[Row]:
         """The inputs of each row from this index on; of a row that cannot be read, its error."""
         for chunk in self.source.chunks(begin, self._used):
-            yield from map(self.columns.inputs, chunk.rows())
+            yield from self.columns.chunk_inputs(chunk)
 
     def sample(self, indexes: Sequence[int]) -> Iterator[Row]:
         """The inputs of these rows, which ascend."""

@@ -118,7 +118,7 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     except ImportError:
         fault = FieldError("source", "pyarrow, to read Parquet: pip install pyarrow", str(path)[:80])
         raise ValidationError.of("dataset", [fault]) from None
-    with parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path, pre_buffer=False) as file:  # nothing is read beside, so close() is the end
         for batch in file.iter_batches(batch_size=_READ_ROWS):
             yield from batch.to_pylist()
 

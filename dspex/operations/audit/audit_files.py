@@ -182,7 +182,7 @@ def _read_parquet(path: Path) -> Iterator[Chain | Export]:
     _need_pyarrow()
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:  # nothing is read beside, so close() is the end
         about = {name.decode(): value.decode() for name, value in (file.metadata.metadata or {}).items()}
         if about.get("format") != FORMAT:
             raise ValueError(f"the metadata does not declare the format {FORMAT}")

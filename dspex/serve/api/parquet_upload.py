@@ -76,7 +76,7 @@ def parquet_rows(path: Path, signature: Signature) -> Iterator[Row]:
         columns = InputColumns(signature.input_fields, source.cells, {})
         columns.check(names, NAME, fix="Rename the column that has {}")
         for chunk in source.chunks(0, columns.used(names)):
-            yield from map(columns.inputs, chunk.rows())
+            yield from columns.chunk_inputs(chunk)
     except DspexError as error:
         if error.code != DATA_REFUSED:
             raise
