@@ -611,7 +611,9 @@ class Client:
     def batches(self, *, program: str | None = None, limit: int = 20, internal: bool = False) -> Sequence[BatchSummary]:
         """Batches, the newest first, each with its progress; ``internal``: also batches of DSPex's own programs."""
         find = partial(batches.listing, program=program, internal=internal, most=limit)
-        return [BatchSummary(id, name, moment(id), self.progress(id)) for id, name in self._database.run(find)]
+        found = self._database.run(find)
+        counted = self._database.run(partial(batches.progress_of, batch_ids=[each.id for each in found]))
+        return [BatchSummary(id, name, moment(id), Progress.of(counted[id])) for id, name, _ in found]
 
     def health(self) -> HealthReport:
         """The health of every component that executions need: its condition, since when, and how to fix it.

@@ -73,9 +73,21 @@ class Gateway:
         """A page of executions, the newest first, and the id to continue before; None after the last page."""
         selection = self.selection(principal, filters)
         find = partial(executions.listing, selection=selection, limit=filters.limit + 1)
-        rows = await self.call(self.session.database.run, find)
-        page = [self.of_row(row) for row in rows[: filters.limit]]
-        return page, page[-1].id if len(rows) > filters.limit else None
+        return self._page(await self.call(self.session.database.run, find), filters.limit)
+
+    async def latest_executions(
+        self, principal: Principal, filters: Filters, *, most: int
+    ) -> tuple[Sequence[AsyncExecution], UUID | None]:
+        """:meth:`executions` among the latest ``most``: the page may be empty although another one follows."""
+        selection = self.selection(principal, filters)
+        find = partial(executions.listing_within, selection=selection, limit=filters.limit + 1, most=most)
+        rows, last = await self.call(self.session.database.run, find)
+        page, after = self._page(rows, filters.limit)
+        return page, last if after is None else after
+
+    def _page(self, rows: Sequence[Row], limit: int) -> tuple[Sequence[AsyncExecution], UUID | None]:
+        page = [self.of_row(row) for row in rows[:limit]]
+        return page, page[-1].id if len(rows) > limit else None
 
     def selection(self, principal: Principal, filters: Filters) -> Selection:
         """The executions that fit the filters and that this principal may see."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +36,9 @@ __all__ = [
     "summaries",
     "waiting",
 ]
+
+#: Lists of programs keep so many versions as they were read.
+SUMMARIES_READ = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,9 @@ LEFT JOIN dspex.rollouts r ON r.id = p.rollout_id
 LEFT JOIN dspex.program_versions o ON o.name = p.name AND o.version = r.version WHERE p.name = :name
 """)
 
+_NAMES = text(f"""
+SELECT program FROM (SELECT name AS program FROM dspex.programs) p WHERE :internal OR {EXTERNAL} ORDER BY program
+""")  # noqa: S608
 # The queued executions are counted in the three indexes that have them.
 _SUMMARIES = f"""
 WITH queued AS (
@@ -282,8 +289,16 @@ def summaries(connection: Connection, *, internal: bool) -> list[ProgramSummary]
 
 
 def _summary(content: str, **columns: Any) -> ProgramSummary:
-    found = readable([StoredProgram(columns["name"], columns["version"], content)])
-    return ProgramSummary(program=found[0] if found else None, **columns)
+    program = None
+    with suppress(ProgramUnreadable):
+        program = _read_once(StoredProgram(columns["name"], columns["version"], content))
+    return ProgramSummary(program=program, **columns)
+
+
+@lru_cache(maxsize=SUMMARIES_READ)
+def _read_once(stored: StoredProgram) -> Program:
+    """Reading compiles the signature, which takes longer than all else that a list of programs needs."""
+    return stored.read()
 
 
 def waiting(connection: Connection) -> list[StoredProgram]:
@@ -304,5 +319,6 @@ def readable(stored: Iterable[StoredProgram]) -> list[Program]:
     return found
 
 
-def names(connection: Connection) -> list[str]:
-    return list(connection.scalars(text("SELECT name FROM dspex.programs ORDER BY name")))
+def names(connection: Connection, *, internal: bool = True) -> list[str]:
+    """The names of the deployed programs; ``internal``: of DSPex's own, too."""
+    return list(connection.scalars(_NAMES, {"internal": internal}))

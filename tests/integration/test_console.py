@@ -196,6 +196,8 @@ def test_a_file_with_rows_becomes_a_batch(http: httpx.Client) -> None:
     sent = http.post("/programs/good/upload", data={"token": token}, files=file)
     assert sent.url.path.startswith("/batches/")
     assert "2 rows" in sent.text
+    assert sent.url.path in http.get("/batches").text
+    assert sent.url.path not in http.get(f"/batches?cursor={sent.url.path.removeprefix('/batches/')}").text
     none = http.post(
         "/programs/good/upload", data={"token": token}, files={"file": ("rows.jsonl", b'{"question": 1}\n')}
     )

@@ -151,9 +151,9 @@ def test_batches_are_listed_newest_first(client: Client, database: Database) -> 
     assert (first.program, first.progress.total, first.progress.queued) == ("qa", 2, 2)
     assert abs((first.begun_at - client.get(execution_id(ids[2], 0)).created_at).total_seconds()) < 60
     assert client.batches(program="another") == []
-    assert database.run(partial(batches.listing, program=None, internal=False, most=9)) == [
-        (id, "qa") for id in reversed(ids)
-    ]
+    listing = partial(batches.listing, program=None, internal=False, most=9)
+    assert database.run(listing) == [(id, "qa", 2) for id in reversed(ids)]
+    assert [each.id for each in database.run(partial(listing, before=ids[2]))] == [ids[1], ids[0]]
 
 
 def test_programs_are_listed_with_their_executions_and_their_budget(client: Client, database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
@@ -28,10 +29,12 @@ async def get_description(request: Request) -> Response:
 ROUTES = (Route("/openapi.json", get_description, methods=["GET"]),)
 
 
-async def described(gateway: Gateway, principal: Principal, root_path: str) -> dict[str, Any]:
-    """The OpenAPI document for a principal."""
+async def described(
+    gateway: Gateway, principal: Principal, root_path: str, *, names: Collection[str] | None = None
+) -> dict[str, Any]:
+    """The OpenAPI document for a principal; with ``names``, of these programs alone."""
     found = await summaries(gateway, principal)
-    programs = [each.program for each in found if each.program is not None]
+    programs = [each.program for each in found if each.program is not None and (names is None or each.name in names)]
     document: dict[str, Any] = await gateway.in_thread(
         description, programs, version=version("dspex"), root_path=root_path
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -11,9 +12,10 @@ from starlette.routing import Route
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.json_replies import json_reply
 from dspex.serve.gateway import Gateway, gateway_of
+from dspex.store import programs
 from dspex.store.programs import ProgramSummary
 
-__all__ = ["ROUTES", "summaries"]
+__all__ = ["ROUTES", "program_names", "summaries"]
 
 
 async def get_programs(request: Request) -> Response:
@@ -58,6 +60,12 @@ async def summaries(gateway: Gateway, principal: Principal) -> list[ProgramSumma
     """The deployed programs that this principal may use."""
     found = await gateway.client.programs()
     return [each for each in found if principal.programs is None or each.name in principal.programs]
+
+
+async def program_names(gateway: Gateway, principal: Principal) -> list[str]:
+    """The names of these programs."""
+    found = await gateway.call(gateway.session.database.run, partial(programs.names, internal=False))
+    return [each for each in found if principal.programs is None or each in principal.programs]
 
 
 async def _whole(gateway: Gateway, principal: Principal, name: str) -> dict[str, Any]:

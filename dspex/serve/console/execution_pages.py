@@ -24,7 +24,7 @@ from dspex.sealing.values import Sealing
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.batch_routes import seen_batch
 from dspex.serve.api.event_stream import event_stream
-from dspex.serve.api.program_routes import summaries
+from dspex.serve.api.program_routes import program_names
 from dspex.serve.api.request_bodies import filters_of
 from dspex.serve.console.input_form import controls
 from dspex.serve.console.page_access import act, go_to, open_page
@@ -47,6 +47,8 @@ HINTS: Mapping[str, str] = {
     "output_unparseable": "The model's answer could not be read: its text is below.",
     "poisoned": "It ended its worker in every attempt: look for memory, or for native code, in the program.",
 }
+#: A list looks for what fits its filters among so many executions at a time.
+LOOKED_AT = 20_000
 #: The most open approvals of an execution that its page lists.
 MOST_APPROVALS = 50
 _ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
@@ -59,17 +61,17 @@ async def list_page(request: Request) -> Response:
     words = request.query_params.get("q", "").strip()
     if _ID.fullmatch(words):
         return go_to(request, await _place_of(gateway, principal, words))
-    programs = [each.name for each in await summaries(gateway, principal)]
+    programs = await program_names(gateway, principal)
     query = _searched(request.query_params, words, programs)
     filters = filters_of(query)
-    found, after = await gateway.executions(principal, filters)
+    found, after = await gateway.latest_executions(principal, filters, most=LOOKED_AT)
     kept = [pair for pair in query.multi_items() if pair[0] != "cursor"]
     next_page = None if after is None else "?" + urlencode([*kept, ("cursor", str(after))])
     is_first = filters.before is None
     return page(
         request, "executions.html", principal, title="Executions", rows=await rows_of(gateway, found), words=words,
         filters=filters, programs=programs, statuses=list(Status), next_page=next_page, is_filtered=bool(kept),
-        is_live=is_first and not all(each.status.is_final for each in found), is_first=is_first,
+        is_live=is_first and not all(each.status.is_final for each in found), is_first=is_first, looked_at=LOOKED_AT,
     )  # fmt: skip
 
 

@@ -17,7 +17,9 @@ from dspex.serve.api.batch_routes import batch_data, errors_of, output_of, seen_
 from dspex.serve.api.bounded_stream import BoundedStream
 from dspex.serve.api.description_routes import described
 from dspex.serve.api.json_replies import json_reply
-from dspex.serve.api.request_bodies import PAGE_MOST, Filters, filters_of
+from dspex.serve.api.program_routes import program_names
+from dspex.serve.api.request_bodies import PAGE_MOST, Filters, filters_of, plain_text, read_id, read_query
+from dspex.serve.console.batch_list import seen_batches
 from dspex.serve.console.execution_pages import rows_of
 from dspex.serve.console.page_access import act, go_to, open_page, text_of
 from dspex.serve.console.page_rendering import page
@@ -29,19 +31,26 @@ from dspex.store.partitions import moment
 
 __all__ = ["ROUTES"]
 
-#: How many executions of a batch its page lists.
+#: How many executions of a batch, or batches, a page lists.
 LISTED = 25
+#: Of how many programs the page of the HTTP interface has the routes.
+MOST_DESCRIBED = 10
 #: How many webhooks are listed.
 MOST_WEBHOOKS = 200
 DOWNLOAD = "application/jsonl"
 
 
 async def batches_page(request: Request) -> Response:
-    """The latest batches."""
+    """Batches, the newest first."""
     gateway, principal = await open_page(request)
     principal.require_whole("the list of batches")
-    found = await gateway.client.batches(limit=50)
-    return page(request, "batches.html", principal, title="Batches", batches=found)
+    before = read_query(request.query_params, {"cursor": read_id}).get("cursor")
+    found, after = await seen_batches(gateway, before=before, limit=LISTED)
+    path = request.scope["path"]
+    return page(
+        request, "batches.html", principal, title="Batches", batches=found,
+        first_page=path if before is not None else None, next_page=after and f"{path}?cursor={after}",
+    )  # fmt: skip
 
 
 async def batch_page(request: Request) -> Response:
@@ -166,16 +175,22 @@ async def send_webhook(request: Request) -> Response:
 
 
 async def docs_page(request: Request) -> Response:
-    """The HTTP interface."""
+    """The HTTP interface, with the routes of one program or of the first ones: the file has those of all."""
     gateway, principal = await open_page(request)
-    document = await described(gateway, principal, request.scope.get("root_path", ""))
+    asked = read_query(request.query_params, {"program": plain_text}).get("program")
+    names = await program_names(gateway, principal)
+    shown = names[:MOST_DESCRIBED] if asked is None else [asked]
+    document = await described(gateway, principal, request.scope.get("root_path", ""), names=shown)
     operations: list[tuple[str, str, dict[str, Any]]] = [
         (method.upper(), path, operation)
         for path, each in document["paths"].items()
         for method, operation in each.items()
     ]
     operations.sort(key=lambda each: "{name}" not in each[1] and each[1].startswith("/v1/programs/"), reverse=True)
-    return page(request, "docs.html", principal, title="API", document=document, operations=operations)
+    return page(
+        request, "docs.html", principal, title="API", document=document, operations=operations, asked=asked,
+        names=names if len(names) > MOST_DESCRIBED else (),
+    )  # fmt: skip
 
 
 async def description_file(request: Request) -> Response:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from dspex.client.execution import AsyncExecution
 from dspex.errors import AlreadyDecided, ApprovalNotFound, FieldError, ValidationError
 from dspex.serve.access.principal import Principal
-from dspex.serve.api.program_routes import summaries
+from dspex.serve.api.program_routes import program_names
 from dspex.serve.api.review_routes import approval_filters, cursor_of
 from dspex.serve.console.execution_pages import show_execution
 from dspex.serve.console.input_form import outputs_of_form
@@ -85,7 +85,7 @@ async def _list(
         request, "approvals.html", principal, title="Approvals", status=200 if late is None else 409, approvals=found,
         next_cursor=None if after is None else cursor_of(after), asked=replace(asked, after=None),
         is_first=asked.after is None, late=late, execution=execution, decided=_decided(request),
-        programs=[each.name for each in await summaries(gateway, principal)],
+        programs=await program_names(gateway, principal),
     )  # fmt: skip
 
 

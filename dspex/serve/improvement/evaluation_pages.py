@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dspex.client.improvement.score_plots import BARS, histogram_of_counts, interval_plot
-from dspex.serve.api.program_routes import summaries
+from dspex.serve.api.program_routes import program_names
 from dspex.serve.api.request_bodies import page_size, plain_text, read_id, read_query
 from dspex.serve.console.execution_pages import calls_of
 from dspex.serve.console.page_access import open_page
@@ -76,7 +76,7 @@ async def evaluations_page(request: Request) -> Response:
     known = await progressed(gateway, found)
     return page(
         request, "evaluations.html", principal, title="Evaluations", evaluations=found, known=known, filtered=program,
-        programs=[each.name for each in await summaries(gateway, principal)],
+        programs=await program_names(gateway, principal),
         is_live="cursor" not in asked and not all(each.id in known and known[each.id].is_over for each in found),
         first_page=_address(request, {"program": program}) if "cursor" in asked else None,
         next_page=after and _address(request, {"program": program, "cursor": after}),
@@ -106,7 +106,7 @@ async def comparison_page(request: Request) -> Response:
     asked = read_query(request.query_params, {"with": plain_text, "show": plain_text, "cursor": read_offset})
     found = await seen_evaluation(gateway, principal, request.path_params["id"])
     two = await side_by_side(gateway, await compared_with(gateway, principal, asked.get("with", "")), found)
-    groups = _groups(two)
+    groups = {"": two.rows, **two.groups}
     show = asked.get("show", "") if asked.get("show", "") in groups else ""
     begin = asked.get("cursor", 0)
     query = {"with": two.before.id, "show": show}
@@ -189,14 +189,6 @@ def _in_bars(side: Sequence[BarCount], low: float, high: float) -> Mapping[int, 
         bar = min(int((middle - low) / (high - low) * BARS), BARS - 1)
         counts[bar] = counts.get(bar, 0) + each.count
     return counts
-
-
-def _groups(two: TwoEvaluations) -> Mapping[str, Sequence[Any]]:
-    return {
-        "": two.rows, "worse": [row for row in two.rows if row.difference < 0],
-        "better": [row for row in two.rows if row.difference > 0],
-        "same": [row for row in two.rows if row.difference == 0],
-    }  # fmt: skip
 
 
 def _means(two: TwoEvaluations) -> tuple[float | None, float | None]:

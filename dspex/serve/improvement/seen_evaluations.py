@@ -7,12 +7,11 @@ are read in full.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from dspex.client.batch import Progress
@@ -27,6 +26,7 @@ from dspex.scoring.score_statistics import PairedDifference, paired_difference
 from dspex.sealing.values import PLACEHOLDER
 from dspex.serve.access.principal import Principal
 from dspex.serve.gateway import Gateway
+from dspex.serve.known_of_ended import KnownOfEnded
 from dspex.store.improvement import dataset_rows, evaluations
 from dspex.store.improvement.evaluations import BarCount, EvaluationSummary, RankedRow, RowScore, ScoreFigures
 from dspex.store.lifecycle.batch_ids import execution_id
@@ -52,9 +52,6 @@ __all__ = [
 
 #: What a list counts at a time, in executions: the figures of what is left are counted when it is asked for again.
 COUNTED_AT_ONCE = 30_000
-#: An evaluation that has ended is read again after so long: its executions may be retried. What is known of so many
-#: evaluations is kept.
-KNOWN_SECONDS, MOST_KNOWN = 60.0, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +123,17 @@ class EvaluatedRow:
         return result if isinstance(result, Mapping) else {}
 
 
-@dataclass(frozen=True, slots=True)
-class PairedRow:
-    """The mean scores of a row of the dataset in two evaluations, and the ids of its first execution in each."""
+class PairedRow(NamedTuple):
+    """The mean scores of a row of the dataset in two evaluations, and the indexes of its first execution in each.
+
+    ``difference`` is the score after, minus the score before; none below a billionth, as in the statistics.
+    """
 
     row: int
     before: float
     after: float
-    ids: tuple[UUID, UUID]
-
-    @property
-    def difference(self) -> float:
-        """The score after, minus the score before; none below a billionth, as in the statistics."""
-        found = self.after - self.before
-        return 0.0 if abs(found) < 1e-9 else found
+    difference: float
+    firsts: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +146,13 @@ class TwoEvaluations:
     rows: Sequence[PairedRow]
     left_out: int
     difference: PairedDifference | None
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[PairedRow]]:
+        """The rows that got ``worse``, those that got ``better``, and the ``same``."""
+        worse, better = (0, 0) if self.difference is None else (self.difference.worse, self.difference.better)
+        ends = worse, worse + better
+        return {"worse": self.rows[: ends[0]], "better": self.rows[ends[0] : ends[1]], "same": self.rows[ends[1] :]}
 
     @property
     def verdict(self) -> str:
@@ -276,8 +277,12 @@ async def changed_rows(gateway: Gateway, two: TwoEvaluations, pairs: Sequence[Pa
     """These rows in full, in this order."""
 
     def read() -> Sequence[ChangedRow]:
-        old = _by_row(gateway.session, two.before, [pair.ids[0] for pair in pairs])
-        new = _by_row(gateway.session, two.after, [pair.ids[1] for pair in pairs])
+        before, after = [
+            [execution_id(each.id, pair.firsts[side]) for pair in pairs]
+            for side, each in enumerate((two.before, two.after))
+        ]
+        old = _by_row(gateway.session, two.before, before)
+        new = _by_row(gateway.session, two.after, after)
         return [
             ChangedRow(pair, old[pair.row], new[pair.row], changed_fields(old[pair.row].outputs, new[pair.row].outputs))
             for pair in pairs
@@ -305,23 +310,7 @@ async def rows_in_both(
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-class _KnownOfEnded:
-    """What was read of evaluations that have ended, and what was computed from it."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[float, Any]] = {}
-
-    def get(self, *key: object) -> Any:
-        at, found = self._known.get(key, (0.0, None))
-        return found if time.monotonic() - at < KNOWN_SECONDS else None
-
-    def keep(self, value: Any, *key: object) -> None:
-        if len(self._known) >= MOST_KNOWN:
-            self._known.clear()
-        self._known[key] = time.monotonic(), value
-
-
-_KNOWN = _KnownOfEnded()
+_KNOWN = KnownOfEnded()
 
 
 def _find(session: Session, id: UUID) -> SeenEvaluation | None:
@@ -346,14 +335,19 @@ def _compared(
 ) -> TwoEvaluations:
     """The comparison of these scores by row."""
     pairs = [
-        PairedRow(row, was.score, now.score, (execution_id(before.id, was.first), execution_id(after.id, now.first)))
+        PairedRow(row, was.score, now.score, _difference(was.score, now.score), (was.first, now.first))
         for row, was in old.items()
         if was.score is not None and (now := new.get(row)) is not None and now.score is not None
     ]
     pairs.sort(key=_worst_first)
-    differences = [pair.difference for pair in sorted(pairs, key=lambda pair: (pair.difference, pair.row))]
+    differences = sorted(pair.difference for pair in pairs)
     found = paired_difference(differences) if differences else None
     return TwoEvaluations(before, after, pairs, len({*old, *new}) - len(pairs), found)
+
+
+def _difference(before: float, after: float) -> float:
+    found = after - before
+    return 0.0 if abs(found) < 1e-9 else found
 
 
 def _worst_first(pair: PairedRow) -> tuple[int, float, int]:

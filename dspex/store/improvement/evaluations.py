@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -77,8 +77,7 @@ class RankedRow:
     batch_index: int
 
 
-@dataclass(frozen=True, slots=True)
-class RowScore:
+class RowScore(NamedTuple):
     """A row of the dataset: the mean score of its executions, None without any, and the index of the first of them."""
 
     score: float | None
@@ -202,7 +201,7 @@ def lowest(
 def scores_by_row(connection: Connection, batch_id: UUID) -> dict[int, RowScore]:
     """The mean score of each row of the dataset."""
     rows = connection.execute(_BY_ROW, {"batch_id": batch_id, "unpaid": UNPAID}).all()
-    return {each.row: RowScore(each.score, each.first) for each in rows}
+    return {row: RowScore(score, first) for row, score, first in rows}
 
 
 def of_row(connection: Connection, batch_id: UUID, row: int) -> list[UUID]:

@@ -11,8 +11,10 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-__all__ = ["batch_prefix", "execution_id", "new_batch_id", "row_index"]
+__all__ = ["ROWS_MOST", "batch_prefix", "execution_id", "new_batch_id", "row_index"]
 
+#: A batch has fewer rows.
+ROWS_MOST = 2**32 - 2
 #: The characters of an id before its last 32 bits.
 _PREFIX_LENGTH = 28
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from dspex.store.lifecycle.selection import CAUSE, EXTERNAL
 
-__all__ = ["LISTING", "STATEMENTS", "UNFINISHED", "extent", "failures", "final_indexes", "finished_at", "last_index",
-           "listing", "progress", "take_keys", "unfinished_indexes"]  # fmt: skip
+__all__ = ["LISTING", "STATEMENTS", "UNFINISHED", "ListedBatch", "extent", "failures", "final_indexes", "finished_at",
+           "last_index", "listing", "progress", "progress_of", "take_keys", "unfinished_indexes"]  # fmt: skip
 
 #: The rate for the ETA covers so many seconds.
 RECENT_SECONDS = 30
+#: It is after the id of every batch.
+_LAST_ID = UUID(int=2**128 - 1)
 
 _FIRST = text("""
 SELECT program, extract(epoch FROM now() - created_at)::float8 AS age_seconds
@@ -40,24 +42,25 @@ SELECT batch_index FROM dspex.executions
 WHERE batch_id = :batch_id AND batch_index > :after AND status IN ('queued', 'running', 'waiting')
 ORDER BY batch_index LIMIT :most
 """)
+# Each batch is looked up in the index on the rows of batches, which has all that is read.
 _PROGRESS = text("""
-SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
-    count(*) FILTER (WHERE unpriced AND finished_at IS NOT NULL) AS unpriced,
-    count(*) FILTER (WHERE finished_at > now() - make_interval(secs => :recent_seconds)) AS recent,
-    extract(epoch FROM now() - min(finished_at))::float8 AS since_first,
-    count(*) FILTER (WHERE waiting_for = 'batch') AS for_a_batch
-FROM dspex.executions WHERE batch_id = :batch_id GROUP BY status
+SELECT b.id AS batch_id, each.* FROM unnest(CAST(:batch_ids AS uuid[])) AS b (id) CROSS JOIN LATERAL (
+    SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
+        count(*) FILTER (WHERE unpriced AND finished_at IS NOT NULL) AS unpriced,
+        count(*) FILTER (WHERE finished_at > now() - make_interval(secs => :recent_seconds)) AS recent,
+        extract(epoch FROM now() - min(finished_at))::float8 AS since_first,
+        count(*) FILTER (WHERE waiting_for = 'batch') AS for_a_batch
+    FROM dspex.executions WHERE batch_id = b.id GROUP BY status) each
 """)
-
-
 # Nothing is read in a deployment without bundles. What waits for a batch and is in no bundle yet is little.
 _BUNDLED = text("""
-SELECT (SELECT count(DISTINCT e.id)::int FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
-        WHERE p.kind = 'batch' AND p.bundle_id IS NULL AND p.error IS NULL AND e.batch_id = :batch_id
+SELECT b.id AS batch_id,
+    (SELECT count(DISTINCT e.id)::int FROM dspex.parked_calls p JOIN dspex.executions e ON e.id = p.execution_id
+        WHERE p.kind = 'batch' AND p.bundle_id IS NULL AND p.error IS NULL AND e.batch_id = b.id
             AND e.waiting_for = 'batch') AS unbundled,
     (SELECT coalesce(sum((e.metrics ->> 'saved_usd')::float8), 0)::float8
-        FROM dspex.executions e WHERE e.batch_id = :batch_id) AS saved_usd
-WHERE EXISTS (SELECT FROM dspex.bundles)
+        FROM dspex.executions e WHERE e.batch_id = b.id) AS saved_usd
+FROM unnest(CAST(:batch_ids AS uuid[])) AS b (id) WHERE EXISTS (SELECT FROM dspex.bundles)
 """)
 
 _FAILURES = text(f"""
@@ -67,19 +70,28 @@ WHERE batch_id = :batch_id AND status = 'failed' GROUP BY 1 ORDER BY 2 DESC, 1
 # From one batch to the one before it: each step is a look-up in an index.
 LISTING = text(f"""
 WITH RECURSIVE found AS (
-    (SELECT batch_id, program FROM dspex.executions WHERE batch_id IS NOT NULL ORDER BY batch_id DESC LIMIT 1)
+    (SELECT batch_id, program FROM dspex.executions WHERE batch_id < :before ORDER BY batch_id DESC LIMIT 1)
     UNION ALL
     SELECT earlier.batch_id, earlier.program FROM found f CROSS JOIN LATERAL (
         SELECT e.batch_id, e.program FROM dspex.executions e WHERE e.batch_id < f.batch_id
         ORDER BY e.batch_id DESC LIMIT 1) earlier
 )
-SELECT batch_id, program FROM found
+SELECT batch_id, program, (SELECT max(batch_index) + 1 FROM dspex.executions e WHERE e.batch_id = f.batch_id) AS size
+FROM found f
 WHERE CASE WHEN CAST(:program AS text) IS NULL THEN :internal OR {EXTERNAL} ELSE program = :program END LIMIT :most
 """)  # noqa: S608
 
 
 #: All statements about a batch, for the test of their plans.
 STATEMENTS = (_FIRST, _LAST, _GAPS, _FINAL, _FINISHED_AT, UNFINISHED, _PROGRESS, _FAILURES)
+
+
+class ListedBatch(NamedTuple):
+    """A batch in a list; ``size`` is the number after its last row that is stored."""
+
+    id: UUID
+    program: str
+    size: int
 
 
 def extent(connection: Connection, batch_id: UUID) -> tuple[str, int, Sequence[int]] | None:
@@ -117,16 +129,30 @@ def unfinished_indexes(connection: Connection, batch_id: UUID, *, after: int, mo
 def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
     """How many executions are in each status and how many wait for a provider's batch, their cost so far and what
     batches saved, how many have an unknown cost, and how many finish per second at present."""
-    rows = connection.execute(_PROGRESS, {"batch_id": batch_id, "recent_seconds": RECENT_SECONDS}).all()
-    counts = {row.status: row.n for row in rows}
-    bundled = connection.execute(_BUNDLED, {"batch_id": batch_id}).one_or_none()
+    return progress_of(connection, [batch_id])[batch_id]
+
+
+def progress_of(
+    connection: Connection, batch_ids: Sequence[UUID], *, bundles: bool = True
+) -> dict[UUID, dict[str, Any]]:
+    """The :func:`progress` of each of these batches; without ``bundles``, and fewer reads, as if none went through a
+    provider's batches."""
+    given = {"batch_ids": list(batch_ids)}
+    rows: dict[UUID, list[Any]] = {id: [] for id in batch_ids}
+    for row in connection.execute(_PROGRESS, {**given, "recent_seconds": RECENT_SECONDS}):
+        rows[row.batch_id].append(row)
+    bundled = {row.batch_id: row for row in connection.execute(_BUNDLED, given)} if bundles else {}
+    return {id: _progress(connection, id, rows[id], bundled.get(id)) for id in batch_ids}
+
+
+def _progress(connection: Connection, batch_id: UUID, rows: Sequence[Any], bundled: Any) -> dict[str, Any]:
     return {
-        "counts": counts,
+        "counts": {row.status: row.n for row in rows},
         "bundled": 0 if bundled is None else max(sum(row.for_a_batch for row in rows) - bundled.unbundled, 0),
         "saved_usd": 0.0 if bundled is None else bundled.saved_usd,
         "cost_usd": float(sum(row.cost_usd for row in rows)),
         "unpriced": sum(row.unpriced for row in rows),
-        "per_second": _rate(connection, batch_id, sum(row.recent for row in rows), rows),
+        "per_second": _rate(connection, batch_id, rows),
     }
 
 
@@ -136,10 +162,12 @@ def failures(connection: Connection, batch_id: UUID) -> dict[str, int]:
     return {row.cause or "unknown": row.n for row in rows}
 
 
-def listing(connection: Connection, *, program: str | None, internal: bool, most: int) -> list[tuple[UUID, str]]:
-    """The ids of batches and their programs, the newest first."""
-    given = {"program": program, "internal": internal, "most": most}
-    return [(row.batch_id, row.program) for row in connection.execute(LISTING, given)]
+def listing(
+    connection: Connection, *, program: str | None, internal: bool, most: int, before: UUID | None = None
+) -> list[ListedBatch]:
+    """Batches, the newest first; those begun ``before`` another."""
+    given = {"program": program, "internal": internal, "most": most, "before": before or _LAST_ID}
+    return [ListedBatch(*row) for row in connection.execute(LISTING, given)]
 
 
 # The keys that are free; it waits for transactions that are about to have one of them.
@@ -184,13 +212,14 @@ def take_keys(
     return found
 
 
-def _rate(connection: Connection, batch_id: UUID, recent: int, rows: Sequence[Any]) -> float:
-    """The rate of the last half minute, or of the whole time if that is shorter or nothing finished recently."""
-    finished = sum(row.n for row in rows if row.since_first is not None)
-    if not finished:
+def _rate(connection: Connection, batch_id: UUID, rows: Sequence[Any]) -> float:
+    """The rate of the last half minute, or of the whole time if that is shorter or nothing finished recently; 0 for a
+    batch that is over."""
+    ended = [row for row in rows if row.since_first is not None]
+    if not ended or len(ended) == len(rows):
         return 0.0
-    since_first = max(row.since_first for row in rows if row.since_first is not None)
+    recent, since_first = sum(row.recent for row in ended), max(row.since_first for row in ended)
     if recent and since_first >= RECENT_SECONDS:
         return float(recent / RECENT_SECONDS)
     age_seconds = connection.execute(_FIRST, {"batch_id": batch_id}).one().age_seconds
-    return float(finished / max(age_seconds, 0.001))
+    return float(sum(row.n for row in ended) / max(age_seconds, 0.001))

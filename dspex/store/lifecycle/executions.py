@@ -11,6 +11,7 @@ A settling statement names the attempt and the worker: one that lost its lease f
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -505,6 +506,21 @@ def listing(connection: Connection, selection: Selection, *, limit: int) -> list
     """The newest first."""
     query = select(*_COLUMNS).where(*selection.conditions()).order_by(executions.c.id.desc()).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def listing_within(
+    connection: Connection, selection: Selection, *, limit: int, most: int
+) -> tuple[list[Mapping[str, Any]], UUID | None]:
+    """The newest first; with conditions that no index finds, among the latest ``most`` that fit the others: all others
+    would be read in vain. Also the id of the last one that was looked at; None when that was all."""
+    indexed = selection.indexed()
+    if indexed == selection:
+        return listing(connection, selection, limit=limit), None
+    latest = select(executions.c.id).where(*replace(indexed, internal=True).conditions())
+    last = connection.scalar(latest.order_by(executions.c.id.desc()).offset(most - 1).limit(1))
+    conditions = [*selection.conditions(), *([] if last is None else [executions.c.id >= last])]
+    query = select(*_COLUMNS).where(*conditions).order_by(executions.c.id.desc()).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()], last
 
 
 def find_many(connection: Connection, ids: Collection[UUID], *, final: bool = False) -> list[Mapping[str, Any]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Text, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSON
 
+from dspex.store.lifecycle.batch_ids import ROWS_MOST, execution_id
 from dspex.store.lifecycle.status import Status
 from dspex.store.tables import executions, feedback
 
@@ -55,6 +56,8 @@ class Selection:
         columns = executions.c
         given = {"program": self.program, "status": self._status, "batch_id": self.batch_id, "tenant": self.tenant}
         found = [columns[name] == value for name, value in given.items() if value is not None]
+        if self.batch_id is not None:  # so that the rows of a batch are found by id, too
+            found.append(columns.id.between(self.batch_id, execution_id(self.batch_id, ROWS_MOST)))
         if self.programs is not None:
             found.append(columns.program.in_(self.programs))
         if self.before is not None:
@@ -71,6 +74,11 @@ class Selection:
         if not (self.internal or self.program or self.batch_id):
             found.append(literal_column(EXTERNAL))
         return found
+
+    def indexed(self) -> Selection:
+        """The part of it that an index finds, in the order of ids."""
+        status = self._status if self._status == Status.FAILED else None
+        return replace(self, status=status, since=None, error=None, metadata={}, feedback=None, purposeless=False)
 
     @property
     def _status(self) -> str | None:

@@ -1,7 +1,8 @@
 """How throughput, latency and the console move with 0, 1 and 5 million finished executions in the database.
 
-They are copies of one that was run, with its audit entries and its model call, under ids of their own in this month's
-partitions, where the live ones are too. Copies have the chain of hashes of the original, so they do not verify.
+They are copies of one that was run, with its audit entries and its model call, as the rows of batches that were begun
+in the hours before, in this month's partitions, where the live ones are too. One in fifty failed. Copies have the chain
+of hashes of the original, so they do not verify.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from uuid import UUID
 
 import httpx
@@ -36,6 +38,24 @@ PAGE_LOADS = 20
 BYTES_EACH = 2 * 2_600
 #: The table, and the column that holds the execution's id.
 COPIED = ((tables.executions, "id"), (tables.lm_calls, "execution_id"), (tables.audit_events, "execution_id"))
+#: The rows of each of the batches that the copies belong to, and how many seconds before the model the first one is.
+BATCH_ROWS, SPAN_SECONDS = 10_000, 10_000
+# Copy n in SQL: its batch, its row, its id as dspex/store/lifecycle/batch_ids.py makes it, and what differs otherwise.
+_BATCH_MS = f"CAST(:moment AS bigint) - {SPAN_SECONDS} * 1000 + n / {BATCH_ROWS} * 10000"
+_BATCH = f"lpad(to_hex({_BATCH_MS}), 12, '0') || '700080000000'"
+_ID = f"({_BATCH} || lpad(to_hex(1 + n % {BATCH_ROWS}), 8, '0'))::uuid"
+_AT = f"to_timestamp(({_BATCH_MS}) / 1000.0)"
+_FAILED = "n % 50 = 7"
+_ERROR = """'{"code": "model_refused", "message": "the model refused to answer", "retryable": false, "details": {}}'"""
+_OF_EXECUTIONS = {
+    "batch_id": f"({_BATCH} || '00000000')::uuid",
+    "batch_index": f"n % {BATCH_ROWS}",
+    **dict.fromkeys(("created_at", "run_at", "started_at"), _AT),
+    "finished_at": f"{_AT} + n % {BATCH_ROWS} * interval '1 ms'",
+    "status": f"CASE WHEN {_FAILED} THEN 'failed' ELSE t.status END",
+    "result": f"CASE WHEN NOT {_FAILED} THEN t.result END",
+    "error": f"CASE WHEN {_FAILED} THEN {_ERROR}::json END",
+}
 
 
 def run(context: Context) -> list[Figure]:
@@ -104,57 +124,66 @@ def _milliseconds(browser: httpx.Client, path: str) -> float:
 
 def fill(client: Client, model: UUID, begin: int, end: int) -> None:
     """Copy the execution ``model`` until there are ``end``, of which ``begin`` are there."""
+    if end == begin:
+        return
 
     def some(first: int) -> None:
         with client._database.transaction() as connection:
             connection.execute(text("SET LOCAL synchronous_commit = off"))
             copy(connection, model, first, min(first + AT_ONCE, end))
 
-    with without_triggers(client), ThreadPoolExecutor(max_workers=2) as threads:
+    with for_loading(client), ThreadPoolExecutor(max_workers=2) as threads:
         list(threads.map(some, range(begin, end, AT_ONCE)))
-    if end > begin:
-        analyze(client)
+    analyze(client)
 
 
 @contextmanager
-def without_triggers(client: Client) -> Iterator[None]:
-    """A copy is no transition, which is all that the triggers of these tables let pass."""
-
-    def switch(how: str) -> None:
-        with client._database.transaction() as connection:
-            for table, _ in COPIED:
-                connection.execute(text(f"ALTER TABLE {table.fullname} {how} TRIGGER USER"))
-
-    switch("DISABLE")
+def for_loading(client: Client) -> Iterator[None]:
+    """Meanwhile the tables have no triggers, as a copy is no transition, and only the index of their primary key: the
+    others are made once all rows are there, in a fifth of the time."""
+    run = client._database.run
+    indexes = [row for table, _ in COPIED for row in run(partial(_indexes, table=table.fullname))]
+    triggers = "ALTER TABLE {} {} TRIGGER USER"
+    _execute(client, [triggers.format(table.fullname, "DISABLE") for table, _ in COPIED])
+    _execute(client, [f"DROP INDEX {name}" for name, _ in indexes])
     try:
         yield
     finally:
-        switch("ENABLE")
+        _execute(client, ["SET LOCAL maintenance_work_mem = '512MB'", *(made for _, made in indexes)])
+        _execute(client, [triggers.format(table.fullname, "ENABLE") for table, _ in COPIED])
+
+
+def _indexes(connection: Connection, table: str) -> list[tuple[str, str]]:
+    """The indexes of a table that serve no constraint: their names, and the statements that make them."""
+    found = connection.execute(
+        text("""
+            SELECT i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid) FROM pg_index i
+            WHERE i.indrelid = CAST(:table AS regclass)
+                AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid)"""),
+        {"table": table},
+    )
+    return [(name, made.replace(" ON ONLY ", " ON ")) for name, made in found]
+
+
+def _execute(client: Client, statements: Sequence[str]) -> None:
+    with client._database.transaction() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
 
 
 def copy(connection: Connection, model: UUID, begin: int, end: int) -> None:
-    """Ids are UUIDv7 of milliseconds one after the other, up to the model's own."""
-    moment = int(model.hex[:12], 16) - 10_000_000
-    new_id = "(lpad(to_hex(:moment + n), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8' "
-    new_id += "|| substr(md5(n::text), 4, 15))::uuid"
+    """Copies are the rows of batches that were begun one after the other before the model; some of them failed."""
     for table, key in COPIED:
+        changed = {key: _ID, **(_OF_EXECUTIONS if table is tables.executions else {})}
         names = [column.name for column in table.columns if column.computed is None]
-        taken = [
-            new_id
-            if name == key
-            else "(('x' || substr(md5(n::text), 1, 7))::bit(28)::int)"
-            if name == "batch_index"
-            else f"t.{name}"
-            for name in names
-        ]
+        taken = ", ".join(changed.get(name, f"t.{name}") for name in names)
         connection.execute(
             text(
-                f"INSERT INTO {table.fullname} ({', '.join(names)}) SELECT {', '.join(taken)} "
-                f"FROM generate_series(CAST(:begin AS bigint), :end - 1) n, "
-                f"(SELECT * FROM {table.fullname} WHERE {key} = :model) t"
+                f"INSERT INTO {table.fullname} ({', '.join(names)}) SELECT {taken} FROM generate_series("
+                f"CAST(:begin AS bigint), :end - 1) n, (SELECT * FROM {table.fullname} WHERE {key} = :model) t"
             ),
-            {"moment": moment, "begin": begin, "end": end, "model": model},
-        )  # fmt: skip
+            {"moment": int(model.hex[:12], 16), "begin": begin, "end": end, "model": model},
+        )
 
 
 def analyze(client: Client) -> None:
