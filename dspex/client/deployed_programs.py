@@ -110,6 +110,10 @@ class Catalogue:
     def _live_workers(self) -> list[Mapping[str, Any]]:
         return [worker for worker in self._database.run(workers.listing) if worker["live"]]
 
+    def has(self, name: str, version: str) -> bool:
+        """Whether this version was read already."""
+        return (name, version) in self._versions
+
     def version(self, name: str, version: str) -> Program:
         """This version of the program. Raises ProgramNotFound."""
         known = self._versions.get((name, version))

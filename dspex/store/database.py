@@ -92,6 +92,10 @@ class Database:
                     raise self._translate(error, saved) from error
             self._sleep(pause)
 
+    def run_in_batch(self, work: Callable[[Connection], T]) -> T:
+        """As :meth:`run`, for the statement of several callers."""
+        return self.run(work)
+
     @contextmanager
     def transaction(
         self,

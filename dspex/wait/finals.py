@@ -33,6 +33,6 @@ def _ids_beyond_one(ids: Sequence[UUID]) -> int:
 def final_rows(database: Database, questions: Sequence[Sequence[UUID]]) -> Sequence[Sequence[Row]]:
     """The answer to each of the questions."""
     ids = {id for asked in questions for id in asked}
-    found = database.run(partial(executions.find_many, ids=ids, final=True))
+    found = database.run_in_batch(partial(executions.find_many, ids=ids, final=True))
     rows = {row["id"]: row for row in found}
     return [[rows[id] for id in asked if id in rows] for asked in questions]

@@ -114,8 +114,7 @@ def test_what_a_batch_tells_reads_its_own_rows(database: Database) -> None:
         connection.execute(text("ANALYZE dspex.executions"))
         connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
         for statement in batches.STATEMENTS:
-            given = {"batch_id": batch, "batch_ids": [batch], "begin": 0, "end": 1000, "after": -1, "most": 1000,
-                     "recent_seconds": 30}  # fmt: skip
+            given = {"batch_id": batch, "begin": 0, "end": 1000, "after": -1, "most": 1000, "recent_seconds": 30}
             assert read_at_most(connection, *as_psycopg(statement, given)) <= 2 * sizes[batch], statement.text
         # Batches are found without a look at their rows.
         listing = {"program": None, "internal": False, "most": 20, "before": UUID(int=2**128 - 1)}

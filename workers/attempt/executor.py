@@ -164,7 +164,7 @@ class Executor:
                 on_end(id, Outcome(None))
             else:
                 self._held.add(id)
-                start = self._start_alone if received.alone else self._start
+                start = self._start_alone if received.alone else partial(self._start, bulk=received.bulk)
                 starts.append(partial(start, id, received.program, on_start, on_end))
         if received.alone:
             for begin in starts:
@@ -172,9 +172,9 @@ class Executor:
         else:
             self._slots.ask(received.program, received.priority, starts, bulk=received.bulk)
 
-    def _start(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd) -> None:
+    def _start(self, id: UUID, program: str, on_start: OnStart, on_end: OnEnd, *, bulk: bool) -> None:
         # An empty context: the current one may belong to the execution whose end made room for this one.
-        pipeline = asyncio.create_task(self._pipeline(id, program, on_start), context=Context())
+        pipeline = asyncio.create_task(self._pipeline(id, program, on_start, bulk=bulk), context=Context())
         self._pipelines.add(pipeline)
         self._in_slot.add(id)
         pipeline.add_done_callback(partial(self._over, id, program, on_end))
@@ -237,13 +237,15 @@ class Executor:
             await _settled(others, min(left, HOLD_SECONDS))
             await self._ledger.hold_suspect(suspect)
 
-    async def _pipeline(self, id: UUID, program: str, on_start: OnStart, *, alone: bool = False) -> Outcome:
+    async def _pipeline(
+        self, id: UUID, program: str, on_start: OnStart, *, alone: bool = False, bulk: bool = False
+    ) -> Outcome:
         """Claim the execution, and run its attempt to its settlement."""
         if self._stopping:  # it was given back when the worker began to stop
             return Outcome(None)
         failpoint(BEFORE_CLAIM)
         try:
-            claimed = await self._ledger.claim(id, alone=alone)
+            claimed = await self._ledger.claim(id, alone=alone, bulk=bulk)
         except psycopg.Error as error:  # the row is at fault: what passes is waited for
             await self._ledger.postpone(id, error)
             return Outcome(None)

@@ -80,8 +80,8 @@ class _Read(NamedTuple):
 
 
 class Ledger:
-    """Four connections: claims, settlements, journal entries and reads do not wait for each other; and one for
-    executions that wait for others.
+    """Five connections: claims, claims of a backlog, settlements, journal entries and reads do not wait for each other;
+    and one for executions that wait for others.
 
     ``worker_id`` returns the id of the worker whose lease covers the claims. Executions of ``unrunnable`` versions are
     not claimed.
@@ -106,12 +106,15 @@ class Ledger:
         self._redis = async_client(broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS)
         self._announcing: set[asyncio.Task[None]] = set()
         self._claims: Batcher[WantedClaim, Claimed | None] = Batcher("claim", database_url, self._claim_all)
+        self._bulk_claims: Batcher[WantedClaim, Claimed | None] = Batcher("bulk claim", database_url, self._claim_all)
         self._settlements: Batcher[Settlement | Park, Status | None] = Batcher("settle", database_url, self._settle_all)
         self._calls: Batcher[LMCall, bool] = Batcher("journal", database_url, _store_calls)
         self._reads: Batcher[_Read, Any] = Batcher("read", database_url, _read_all)
         self._queued: Callable[[], None] = _nothing
         self._resuming = Resuming(database_url)
-        self._batchers: tuple[Batcher[Any, Any], ...] = (self._claims, self._settlements, self._calls, self._reads)
+        self._batchers: tuple[Batcher[Any, Any], ...] = (
+            self._claims, self._bulk_claims, self._settlements, self._calls, self._reads,
+        )  # fmt: skip
 
     def on_queued(self, call: Callable[[], None]) -> None:
         """Have this called whenever executions were queued that wait for the pump."""
@@ -137,12 +140,14 @@ class Ledger:
         id, last = max(refused.items(), key=lambda item: item[1].at)
         return f"Postgres refuses the claims of {len(refused)} executions, {id} among them: {last.why}"
 
-    def claim(self, id: UUID, *, alone: bool = False) -> asyncio.Future[Claimed | None]:
+    def claim(self, id: UUID, *, alone: bool = False, bulk: bool = False) -> asyncio.Future[Claimed | None]:
         """The execution, now running under this worker's lease; None when it is not there to claim.
 
-        A suspect is there only for a worker that runs nothing else meanwhile: ``alone``.
+        A suspect is there only for a worker that runs nothing else meanwhile: ``alone``. Other claims do not wait for
+        claims of a backlog: ``bulk``.
         """
-        return self._claims.add(WantedClaim(id, alone))
+        claims = self._bulk_claims if bulk else self._claims
+        return claims.add(WantedClaim(id, alone))
 
     async def postpone(self, id: UUID, error: psycopg.Error) -> None:
         """Have an execution dispatched later whose claim Postgres refuses. Its reason is logged once."""

@@ -58,7 +58,7 @@ class SharedSubmits:
         """
         failpoint(BEFORE_INSERT)
         insert = partial(executions.insert_all, submissions=submissions, lock_timeout=None if aside else LOCK_TIMEOUT)
-        rows = self._database.run(insert)
+        rows = self._database.run_in_batch(insert)
         failpoint(AFTER_INSERT)
         return [rows.get(submission.id) for submission in submissions]
 

@@ -18,7 +18,7 @@ from dspex.store.partitions import moment
 __all__ = ["SeenBatch", "seen_batches"]
 
 #: How many rows of batches a list counts at a time: with more, it would take longer than a page may.
-COUNTED_AT_ONCE = 300_000
+COUNTED_AT_ONCE = 150_000
 
 
 @dataclass(frozen=True, slots=True)

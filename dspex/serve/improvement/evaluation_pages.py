@@ -34,7 +34,6 @@ from dspex.serve.improvement.seen_evaluations import (
     SeenEvaluation,
     TwoEvaluations,
     changed_rows,
-    distribution,
     lowest_rows,
     progressed,
     rows_in_both,
@@ -172,7 +171,7 @@ def _with_same_metric_first(others: Sequence[SeenEvaluation], metric: str) -> Se
 
 async def _plot(gateway: Gateway, sides: Sequence[SeenEvaluation]) -> Markup:
     """How the scores of one or two evaluations are distributed, the first in front."""
-    counted = [await distribution(gateway, each) for each in sides]
+    counted = [(await progressed(gateway, [each]))[each.id].bars for each in sides]
     every = [bar for side in counted for bar in side]
     if not every:
         return Markup('<p class="faint">No score yet.</p>')

@@ -41,7 +41,6 @@ __all__ = [
     "SeenEvaluation",
     "TwoEvaluations",
     "changed_rows",
-    "distribution",
     "lowest_rows",
     "progressed",
     "rows_in_both",
@@ -76,9 +75,10 @@ class SeenEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """The figures of an evaluation, and how far it is."""
+    """The figures of an evaluation, how many scores are in each part of their range, and how far it is."""
 
     figures: ScoreFigures
+    bars: Sequence[BarCount]
     progress: Progress
 
     @property
@@ -242,17 +242,6 @@ async def lowest_rows(
     return await gateway.call(read)
 
 
-async def distribution(gateway: Gateway, found: SeenEvaluation) -> Sequence[BarCount]:
-    """How many scores of an evaluation are in each part of their range."""
-    known: Sequence[BarCount] | None = _KNOWN.get("distribution", found.id)
-    if known is None:
-        read = partial(evaluations.distribution, batch_id=found.id, bars=BARS)
-        known = await gateway.call(gateway.session.database.run, read)
-        if (await progressed(gateway, [found]))[found.id].is_over:
-            _KNOWN.keep(known, "distribution", found.id)
-    return known
-
-
 async def side_by_side(gateway: Gateway, before: SeenEvaluation, after: SeenEvaluation) -> TwoEvaluations:
     """Two evaluations compared as `dspex compare` does. Raises ValidationError for two of different datasets."""
     if before.purpose.dataset != after.purpose.dataset:
@@ -326,8 +315,8 @@ def _may_see(principal: Principal, program: str) -> bool:
 
 
 def _count(session: Session, id: UUID) -> Progressed:
-    figures = session.database.run(partial(evaluations.figures, batch_id=id))
-    return Progressed(figures, Progress.of(session.progress(id)))
+    figures, bars = session.database.run(partial(evaluations.distribution, batch_id=id, bars=BARS))
+    return Progressed(figures, bars, Progress.of(session.progress(id)))
 
 
 def _compared(
@@ -339,21 +328,16 @@ def _compared(
         for row, was in old.items()
         if was.score is not None and (now := new.get(row)) is not None and now.score is not None
     ]
-    pairs.sort(key=_worst_first)
-    differences = sorted(pair.difference for pair in pairs)
-    found = paired_difference(differences) if differences else None
-    return TwoEvaluations(before, after, pairs, len({*old, *new}) - len(pairs), found)
+    worse = sorted((pair for pair in pairs if pair.difference < 0), key=lambda pair: (pair.difference, pair.row))
+    better = sorted((pair for pair in pairs if pair.difference > 0), key=lambda pair: (-pair.difference, pair.row))
+    found = paired_difference(sorted(pair.difference for pair in pairs)) if pairs else None
+    rows = [*worse, *better, *(pair for pair in pairs if pair.difference == 0)]
+    return TwoEvaluations(before, after, rows, len({*old, *new}) - len(pairs), found)
 
 
 def _difference(before: float, after: float) -> float:
     found = after - before
     return 0.0 if abs(found) < 1e-9 else found
-
-
-def _worst_first(pair: PairedRow) -> tuple[int, float, int]:
-    difference = pair.difference
-    group = 0 if difference < 0 else 1 if difference > 0 else 2
-    return group, -abs(difference), pair.row
 
 
 def _by_row(session: Session, found: SeenEvaluation, ids: Sequence[UUID]) -> Mapping[int, EvaluatedRow]:

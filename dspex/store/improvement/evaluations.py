@@ -101,13 +101,24 @@ SELECT id, batch_index, status, purpose, status = 'failed' AND coalesce({CAUSE},
 FROM dspex.executions WHERE batch_id = :batch_id
 """  # noqa: S608
 
-_FIGURES = text(f"""
+# Each execution is read once, and its score, which is in its metrics.
+_FIGURES = f"""
+WITH scored AS MATERIALIZED (SELECT status, unpaid, score FROM ({_SCORED}) each)
 SELECT avg(score) AS score, count(*) FILTER (WHERE status = 'completed' AND score IS NOT NULL)::int AS scored,
     count(*) FILTER (WHERE status = 'failed' AND NOT unpaid)::int AS failed,
     count(*) FILTER (WHERE status = 'completed' AND score IS NULL)::int AS unscored,
-    count(*) FILTER (WHERE unpaid)::int AS unpaid, count(*)::int AS total
-FROM ({_SCORED}) each
+    count(*) FILTER (WHERE unpaid)::int AS unpaid, count(*)::int AS total"""  # noqa: S608
+
+# A range from 0 to 1 shows most metrics as they are meant; scores outside of it widen it.
+_WITH_BARS = text(f"""{_FIGURES}, (
+    SELECT array_agg(ARRAY[bar, low, high, count] ORDER BY bar) FROM (
+        SELECT least(floor((score - low) / (high - low) * :bars), :bars - 1) AS bar, low, high, count(*) AS count
+        FROM scored CROSS JOIN (
+            SELECT least(min(score), 0) AS low, greatest(max(score), 1) AS high FROM scored) ends
+        WHERE score IS NOT NULL GROUP BY bar, low, high) counted) AS bars
+FROM scored
 """)  # noqa: S608
+_WITHOUT_BARS = text(f"{_FIGURES} FROM scored")
 
 # Metrics that gave no score come first, then the lowest scores; executions that have not ended, or were not run, last.
 _RANKED = f"""
@@ -123,17 +134,11 @@ WHERE (CAST(:rank AS float8) IS NULL OR (rank, batch_index) > (:rank, :batch_ind
 ORDER BY rank, batch_index LIMIT :most
 """)  # noqa: S608
 
-# A range from 0 to 1 shows most metrics as they are meant; scores outside of it widen it.
-_DISTRIBUTION = text(f"""
-WITH scores AS MATERIALIZED (SELECT score FROM ({_SCORED}) each WHERE score IS NOT NULL),
-ends AS (SELECT least(min(score), 0) AS low, greatest(max(score), 1) AS high FROM scores)
-SELECT least(floor((score - low) / (high - low) * :bars), :bars - 1)::int AS bar, low, high, count(*)::int AS count
-FROM scores, ends GROUP BY bar, low, high ORDER BY bar
-""")  # noqa: S608
-
+# Arrays, as rows of thousands of rows would take longer to read than to find.
 _BY_ROW = text(f"""
-SELECT coalesce((purpose ->> 'row')::bigint, 0) AS row, avg(score) AS score, min(batch_index) AS first
-FROM ({_SCORED}) each GROUP BY 1 ORDER BY 1
+SELECT array_agg(row), array_agg(score), array_agg(first) FROM (
+    SELECT coalesce((purpose ->> 'row')::bigint, 0) AS row, avg(score) AS score, min(batch_index) AS first
+    FROM ({_SCORED}) each GROUP BY 1 ORDER BY 1) of_rows
 """)  # noqa: S608
 
 _OF_ROW = text("""
@@ -177,14 +182,16 @@ WHERE e.batch_id = :id AND e.purpose IS NOT NULL ORDER BY e.batch_index LIMIT 1
 
 def figures(connection: Connection, batch_id: UUID) -> ScoreFigures:
     """The score of an evaluation so far."""
-    row = connection.execute(_FIGURES, {"batch_id": batch_id, "unpaid": UNPAID}).one()
+    row = connection.execute(_WITHOUT_BARS, {"batch_id": batch_id, "unpaid": UNPAID}).one()
     return ScoreFigures(*row)
 
 
-def distribution(connection: Connection, batch_id: UUID, *, bars: int) -> list[BarCount]:
-    """How many scores of an evaluation are in each part of their range; parts without a score are left out."""
-    rows = connection.execute(_DISTRIBUTION, {"batch_id": batch_id, "unpaid": UNPAID, "bars": bars})
-    return [BarCount(*row) for row in rows]
+def distribution(connection: Connection, batch_id: UUID, *, bars: int) -> tuple[ScoreFigures, list[BarCount]]:
+    """The score of an evaluation so far, and how many scores are in each part of their range; parts without a score are
+    left out."""
+    given = {"batch_id": batch_id, "unpaid": UNPAID, "bars": bars}
+    *found, counted = connection.execute(_WITH_BARS, given).one()
+    return ScoreFigures(*found), [BarCount(int(bar), low, high, int(n)) for bar, low, high, n in counted or ()]
 
 
 def lowest(
@@ -200,8 +207,10 @@ def lowest(
 
 def scores_by_row(connection: Connection, batch_id: UUID) -> dict[int, RowScore]:
     """The mean score of each row of the dataset."""
-    rows = connection.execute(_BY_ROW, {"batch_id": batch_id, "unpaid": UNPAID}).all()
-    return {row: RowScore(score, first) for row, score, first in rows}
+    rows, scores, firsts = connection.execute(_BY_ROW, {"batch_id": batch_id, "unpaid": UNPAID}).one()
+    return {
+        row: RowScore(score, first) for row, score, first in zip(rows or (), scores or (), firsts or (), strict=True)
+    }
 
 
 def of_row(connection: Connection, batch_id: UUID, row: int) -> list[UUID]:

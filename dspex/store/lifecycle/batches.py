@@ -42,16 +42,20 @@ SELECT batch_index FROM dspex.executions
 WHERE batch_id = :batch_id AND batch_index > :after AND status IN ('queued', 'running', 'waiting')
 ORDER BY batch_index LIMIT :most
 """)
-# Each batch is looked up in the index on the rows of batches, which has all that is read.
-_PROGRESS = text("""
-SELECT b.id AS batch_id, each.* FROM unnest(CAST(:batch_ids AS uuid[])) AS b (id) CROSS JOIN LATERAL (
-    SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
-        count(*) FILTER (WHERE unpriced AND finished_at IS NOT NULL) AS unpriced,
-        count(*) FILTER (WHERE finished_at > now() - make_interval(secs => :recent_seconds)) AS recent,
-        extract(epoch FROM now() - min(finished_at))::float8 AS since_first,
-        count(*) FILTER (WHERE waiting_for = 'batch') AS for_a_batch
-    FROM dspex.executions WHERE batch_id = b.id GROUP BY status) each
-""")
+# The index on the rows of batches has all that is read.
+_COUNTS = """
+SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
+    count(*) FILTER (WHERE unpriced AND finished_at IS NOT NULL) AS unpriced,
+    count(*) FILTER (WHERE finished_at > now() - make_interval(secs => :recent_seconds)) AS recent,
+    extract(epoch FROM now() - min(finished_at))::float8 AS since_first,
+    count(*) FILTER (WHERE waiting_for = 'batch') AS for_a_batch
+FROM dspex.executions WHERE batch_id = {batch} GROUP BY status
+"""
+_PROGRESS = text(_COUNTS.format(batch=":batch_id"))
+_PROGRESS_OF = text(f"""
+SELECT b.id AS batch_id, each.*
+FROM unnest(CAST(:batch_ids AS uuid[])) AS b (id) CROSS JOIN LATERAL ({_COUNTS.format(batch="b.id")}) each
+""")  # noqa: S608
 # Nothing is read in a deployment without bundles. What waits for a batch and is in no bundle yet is little.
 _BUNDLED = text("""
 SELECT b.id AS batch_id,
@@ -129,7 +133,9 @@ def unfinished_indexes(connection: Connection, batch_id: UUID, *, after: int, mo
 def progress(connection: Connection, batch_id: UUID) -> dict[str, Any]:
     """How many executions are in each status and how many wait for a provider's batch, their cost so far and what
     batches saved, how many have an unknown cost, and how many finish per second at present."""
-    return progress_of(connection, [batch_id])[batch_id]
+    rows = connection.execute(_PROGRESS, {"batch_id": batch_id, "recent_seconds": RECENT_SECONDS}).all()
+    bundled = connection.execute(_BUNDLED, {"batch_ids": [batch_id]}).one_or_none()
+    return _progress(connection, batch_id, rows, bundled)
 
 
 def progress_of(
@@ -139,7 +145,7 @@ def progress_of(
     provider's batches."""
     given = {"batch_ids": list(batch_ids)}
     rows: dict[UUID, list[Any]] = {id: [] for id in batch_ids}
-    for row in connection.execute(_PROGRESS, {**given, "recent_seconds": RECENT_SECONDS}):
+    for row in connection.execute(_PROGRESS_OF, {**given, "recent_seconds": RECENT_SECONDS}):
         rows[row.batch_id].append(row)
     bundled = {row.batch_id: row for row in connection.execute(_BUNDLED, given)} if bundles else {}
     return {id: _progress(connection, id, rows[id], bundled.get(id)) for id in batch_ids}

@@ -49,6 +49,17 @@ class LoopDatabase(Database):
         result: T = await_only(asyncio.shield(statement))
         return result
 
+    def run_in_batch(self, work: Callable[[Connection], T]) -> T:
+        """As :meth:`run`, in a task that carries a batch, which no caller cancels: the statement needs none of its
+        own."""
+        carrying = asyncio.current_task()
+        assert carrying is not None
+        self._running.add(carrying)
+        try:
+            return super().run(work)
+        finally:
+            self._running.discard(carrying)
+
     async def aclose(self) -> None:
         """Close the connections, once the statements under way have ended."""
         if self._running:

@@ -11,7 +11,7 @@ from dspex.store.migrate import ENCODING
 from dspex.store.sessions import is_pooled
 
 #: Connections of a worker process: claims, settlements, journal, reads, budgets, lease, pump, and one to spare.
-WORKER_CONNECTIONS = 8
+WORKER_CONNECTIONS = 9
 NEARLY_ALL = 0.8
 #: A transaction that is open for so long keeps VACUUM from working, in seconds.
 LONG_SECONDS = 3600
