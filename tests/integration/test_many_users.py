@@ -28,7 +28,7 @@ QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripte
 StartWorker = Callable[..., WorkerProcess]
 TIMEOUT = 60
 SESSIONS = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
-WORKER_CONNECTIONS = 10
+WORKER_CONNECTIONS = 11
 #: A web application whose requests wait for an execution, each process with a client of its own.
 WEB_APPLICATION = """
 import os

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import Connection, text
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from dspex.errors import BackendUnavailable
 from dspex.settings import Backends
 from dspex.store.database import Database
+from dspex.store.loop.loop_database import LoopDatabase, in_greenlet
 from tests.chaos.proxy import Proxy
 
 UNKNOWN = "whether it was saved is not known"
@@ -79,3 +80,26 @@ def test_without_a_connection_nothing_was_saved(link: Proxy, far: Database) -> N
     link.cut()
     with pytest.raises(BackendUnavailable, match="nothing was saved"):
         far.run(write)
+
+
+async def test_a_statement_of_several_callers(backends: Backends, link: Proxy, far: Database) -> None:
+    database = LoopDatabase(link.url, pool_size=1, application_name="dspex test")
+
+    def write_one(connection: Connection) -> int:
+        return len(list(connection.exec_driver_sql("INSERT INTO written VALUES (1) RETURNING number", {})))
+
+    def write_and_lose(connection: Connection) -> None:
+        write_one(connection)
+        link.cut()
+        connection.exec_driver_sql("SELECT 1", {})
+
+    async def run(work: Callable[[Connection], int | None]) -> int | None:
+        return await in_greenlet(lambda: database.run_in_batch(work))
+
+    assert await run(write_one) == 1
+    with pytest.raises(BackendUnavailable, match=UNKNOWN):
+        await run(write_and_lose)
+    link.restore()
+    assert await run(write_one) == 1
+    assert written(backends) == 3
+    await database.aclose()

@@ -493,7 +493,7 @@ _COLUMNS = [
 ]
 # Made once: SQLAlchemy would take longer to make them than Postgres to carry them out.
 _ONE = select(*_COLUMNS).where(executions.c.id == bindparam("id"))
-_MANY = select(*_COLUMNS).where(executions.c.id == func.any(bindparam("ids", type_=UUIDS)))
+_MANY = select(*_COLUMNS).where(executions.c.id == func.any(cast(bindparam("ids", type_=Text), UUIDS)))
 _FINAL = _MANY.where(executions.c.finished_at.is_not(None))
 
 
@@ -525,6 +525,6 @@ def listing_within(
 
 def find_many(connection: Connection, ids: Collection[UUID], *, final: bool = False) -> list[Mapping[str, Any]]:
     """The rows of these executions, or only of the final ones, in any order; unknown ids have none."""
-    rows = connection.execute(_FINAL if final else _MANY, {"ids": list(ids)})
+    rows = connection.execute(_FINAL if final else _MANY, {"ids": array(ids)})
     names = tuple(rows.keys())
     return [dict(zip(names, row, strict=True)) for row in rows]

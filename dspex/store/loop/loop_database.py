@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import AdaptedConnection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from dspex.store.database import Database
+from dspex.store.database import UNKNOWN_SAVED, Database
+from dspex.store.loop.bare_connection import BareConnection
 
 __all__ = ["LoopDatabase", "in_greenlet"]
 
@@ -62,15 +64,33 @@ class LoopDatabase(Database):
         return result
 
     def run_in_batch(self, work: Callable[[Connection], T]) -> T:
-        """As :meth:`run`, in a task that carries a batch, which no caller cancels: the statement needs none of its
-        own."""
+        """As :meth:`run`, in a task that carries a batch, which no caller cancels, so that the statement needs no task
+        of its own. ``work`` gets a BareConnection; after an error, a Connection, whose errors are understood."""
         carrying = asyncio.current_task()
         assert carrying is not None
         self._running.add(carrying)
+        saved = "nothing was saved"
         try:
-            return super().run(work)
+            return self._bare(work)
+        except (DBAPIError, psycopg.Error, UnicodeEncodeError) as error:
+            if isinstance(error, psycopg.Error) and error.sqlstate is None:
+                saved = UNKNOWN_SAVED
+            return super().run(work, saved=saved)
         finally:
             self._running.discard(carrying)
+
+    def _bare(self, work: Callable[[Connection], T]) -> T:
+        pooled = self._autocommit.raw_connection()
+        connection = pooled.driver_connection
+        assert isinstance(connection, psycopg.AsyncConnection)
+        try:
+            return work(cast("Connection", BareConnection(connection)))
+        except BaseException as error:
+            if connection.closed or not isinstance(error, Exception):
+                pooled.invalidate(error)
+            raise
+        finally:
+            pooled.close()
 
     async def aclose(self) -> None:
         """Close the connections, once the statements under way have ended."""
