@@ -16,6 +16,7 @@ from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import batches, executions
 from dspex.store.lifecycle.batch_ids import execution_id, new_batch_id
+from dspex.store.lifecycle.selection import Selection
 from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submission, submit
 
 SPENT = '{"code": "attempts_exhausted", "message": "", "details": {"cause": {"code": "rate_limited"}}}'
@@ -138,6 +139,22 @@ def test_failed_probes_are_not_retried_with_the_dead_letters(client: Client, dat
     assert client.retry_failed() == 1
     assert [client.get(id).status for id in (own, probed)] == ["queued", "failed"]
     assert client.retry_failed("dspex-doctor") == 1
+
+
+def test_a_search_that_no_index_helps_looks_at_so_many_at_a_time(database: Database) -> None:
+    ids = [submit(database, metadata=text) for text in ('{"customer": 42}', *[None] * 4)]
+    oldest, third = ids[0], ids[2]
+
+    def search(**values: Any) -> tuple[list[UUID], UUID | None]:
+        ask = partial(executions.listing_within, selection=Selection(**values), limit=10, most=3)
+        rows, last = database.run(ask)
+        return [row["id"] for row in rows], last
+
+    wanted = {"metadata": {"customer": "42"}}
+    assert search(**wanted) == ([], third)
+    assert search(**wanted, before=third) == ([oldest], None)
+    found, last = search(program=PROGRAM.name)
+    assert (len(found), last) == (5, None), "an index finds these"
 
 
 def test_batches_are_listed_newest_first(client: Client, database: Database) -> None:
