@@ -175,7 +175,7 @@ async def send_webhook(request: Request) -> Response:
 
 
 async def docs_page(request: Request) -> Response:
-    """The HTTP interface, with the routes of one program or of the first ones: the file has those of all."""
+    """The HTTP interface, with the routes of one program or of the first ones; the file has the routes of all."""
     gateway, principal = await open_page(request)
     asked = read_query(request.query_params, {"program": plain_text}).get("program")
     names = await program_names(gateway, principal)

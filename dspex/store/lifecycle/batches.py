@@ -49,12 +49,11 @@ SELECT status, count(*) AS n, coalesce(sum(cost_usd), 0) AS cost_usd,
     count(*) FILTER (WHERE finished_at > now() - make_interval(secs => :recent_seconds)) AS recent,
     extract(epoch FROM now() - min(finished_at))::float8 AS since_first,
     count(*) FILTER (WHERE waiting_for = 'batch') AS for_a_batch
-FROM dspex.executions WHERE batch_id = {batch} GROUP BY status
-"""
-_PROGRESS = text(_COUNTS.format(batch=":batch_id"))
+FROM dspex.executions"""
+_PROGRESS = text(f"{_COUNTS} WHERE batch_id = :batch_id GROUP BY status")
 _PROGRESS_OF = text(f"""
-SELECT b.id AS batch_id, each.*
-FROM unnest(CAST(:batch_ids AS uuid[])) AS b (id) CROSS JOIN LATERAL ({_COUNTS.format(batch="b.id")}) each
+SELECT b.id AS batch_id, each.* FROM unnest(CAST(:batch_ids AS uuid[])) AS b (id)
+CROSS JOIN LATERAL ({_COUNTS} WHERE batch_id = b.id GROUP BY status) each
 """)  # noqa: S608
 # Nothing is read in a deployment without bundles. What waits for a batch and is in no bundle yet is little.
 _BUNDLED = text("""
