@@ -425,9 +425,7 @@ def test_a_person_approves_a_tool_and_watches_the_execution_complete(
     _is_clean(browser)
 
 
-def test_every_page_fits_its_window_and_keeps_out_nobody_who_sees_badly(
-    place: Place, browser: Any, tmp_path: Path
-) -> None:
+def test_every_page_fits_its_window_and_is_accessible(place: Place, browser: Any, tmp_path: Path) -> None:
     """Each page is loaded once: in a wide and a narrow window, through axe-core, and some of them in the dark theme."""
     waiting = refund(place, tmp_path / ("a_name_without_any_break" * 8))
     failed, batch = f"/executions/{place.bad.id}", f"/batches/{place.batch.id}"

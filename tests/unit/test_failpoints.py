@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -81,8 +82,13 @@ def test_each_is_passed_at_one_place_and_explained(name: str) -> None:
     lines = source.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith(f"{constant} = "))
     assert lines[at - 1].startswith("#:")
-    paths = [p for package in ("dspex", "workers") for p in (ROOT / package).rglob("*.py")]
-    assert sum(path.read_text().count(f"failpoint({constant})") for path in paths) == 1
+    assert whole_source().count(f"failpoint({constant})") == 1
+
+
+@functools.cache
+def whole_source() -> str:
+    paths = [path for package in ("dspex", "workers") for path in (ROOT / package).rglob("*.py")]
+    return "\n".join(path.read_text() for path in paths)
 
 
 def test_this_process_is_not_armed() -> None:

@@ -40,7 +40,7 @@ Read = Callable[[str], object]
 
 #: The tests read up to ``LARGEST_TESTED`` characters. Quadratic time that does not show by then is less than a tenth of
 #: a second for a megabyte. ``make linear`` reads up to ``LARGEST``.
-SMALLEST, LARGEST_TESTED, LARGEST = 2**11, 2**17, 2**19
+SMALLEST, LARGEST_TESTED, LARGEST = 2**9, 2**17, 2**19
 #: Growth when the length is doubled twice: 4 is linear, 16 quadratic.
 MOST_GROWTH = 9
 #: A shorter time is noise, and is not compared. After a longer time that was compared, no larger text is read.
