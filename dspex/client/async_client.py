@@ -38,7 +38,7 @@ from dspex.data.frames import DataFrame, as_frame, beside
 from dspex.program.program import Program
 from dspex.settings import Settings
 from dspex.signatures import Signature
-from dspex.store.loop.loop_database import in_greenlet
+from dspex.store.loop.greenlets import in_greenlet
 from dspex.submit.batch_rows import BatchRows, Rejected
 from dspex.submit.bulk import BULK_ROWS, MAP_ROWS, Intake, chunks, chunks_async
 from dspex.wait.completion import any_final

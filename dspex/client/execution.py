@@ -22,7 +22,7 @@ from dspex.program.internal_programs import is_internal
 from dspex.store.lifecycle.executions import EXTRA
 from dspex.store.lifecycle.status import Status
 from dspex.wait.blocking_driver import complete, iterate
-from dspex.wait.completion import any_final
+from dspex.wait.completion import one_final
 from dspex.wait.driver import Driver, Row
 
 __all__ = ["AsyncExecution", "Execution", "Metrics", "Waiting", "cause_code"]
@@ -240,7 +240,10 @@ class ExecutionSnapshot:
         """Wait, update the snapshot and return the result: see :meth:`Execution.result`."""
         await self._settle(driver, timeout)
         if self.status.is_final:
-            return await driver.call(partial(recorded_result, self._session, self._row))
+            read = partial(recorded_result, self._session, self._row)
+            if self._session.catalogue.has(self.program, self.version):  # nothing is waited for
+                return read()
+            return await driver.call(read)
         if timeout == 0:
             raise ResultNotReady(f"execution {self.id} is {self.status}", execution_id=str(self.id))
         raise await driver.call(partial(self._session.timed_out, self._row, timeout))
@@ -249,18 +252,12 @@ class ExecutionSnapshot:
         """Wait, and update the snapshot, which is not final when ``timeout`` seconds have passed."""
         if not self.status.is_final:
             since = self._row.get("submitted_at")
-            row = None if timeout == 0 else await _final_row(driver, self.id, timeout, since)
+            row = None if timeout == 0 else await one_final(driver, self.id, timeout, since=since)
             self._row = await driver.call(partial(self._session.row, self.id)) if row is None else row
 
 
 def _without_extra(results: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in results.items() if name != EXTRA}
-
-
-async def _final_row(driver: Driver, id: UUID, seconds: float | None, since: float | None) -> Row | None:
-    """The row once it is final; None when ``seconds`` pass first."""
-    async with aclosing(any_final(driver, [id], seconds, since=since)) as rows:
-        return await anext(rows, None)
 
 
 class Execution(ExecutionSnapshot):

@@ -256,7 +256,7 @@ class Program:
         """``models``, each as a :class:`dspex.Model`."""
         return {name: Model.read(given) for name, given in self.models.items()}
 
-    @property
+    @cached_property
     def calls_route(self) -> CallsRoute:
         """``route``, ``within`` and ``otherwise``."""
         return CallsRoute(self.route, read_span(self.within) or 0.0, self.otherwise)

@@ -1,4 +1,4 @@
-"""The broker for an event loop: its commands are awaited, in a greenlet (dspex/store/loop/loop_database.py)."""
+"""The broker for an event loop: its commands are awaited, in a greenlet (dspex/store/loop/greenlets.py)."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -174,7 +175,8 @@ class Preparer:
             webhook = program.webhook
         seconds = float(timeout if timeout is not None else program.timeout)
         kept = self._metadata(program, metadata)
-        around = _events_around(program, priority, tenant, purpose)
+        shared = (program.name, program.version, program.signature.fingerprint, priority, tenant)
+        around = _usual_events(*shared) if purpose is None else _events_around(*shared, purpose)
         sealing = self._sealing if self._sealing.covers(program.signature) else None
         stored = None if purpose is None else json.dumps(purpose)
         return RowOptions(
@@ -203,18 +205,24 @@ class Preparer:
         return text
 
 
+@lru_cache(maxsize=256)
+def _usual_events(name: str, version: str, fingerprint: str, priority: int, tenant: str | None) -> tuple[str, str]:
+    """The first audit events of what is not submitted for an evaluation or the like: see :func:`_events_around`."""
+    return _events_around(name, version, fingerprint, priority, tenant, None)
+
+
 def _events_around(
-    program: Program, priority: int, tenant: str | None, purpose: Mapping[str, Any] | None
+    name: str, version: str, fingerprint: str, priority: int, tenant: str | None, purpose: Mapping[str, Any] | None
 ) -> tuple[str, str]:
     """The first audit events of an execution, as the text before its own two numbers and the text after them."""
-    submitted: dict[str, Any] = {"program": program.name, "version": program.version, "priority": priority}
+    submitted: dict[str, Any] = {"program": name, "version": version, "priority": priority}
     if tenant is not None:
         submitted["tenant"] = tenant
     if purpose is not None:
         submitted["purpose"] = dict(purpose)
     text = encode_events(
         [
-            {"kind": "signature_compilation", "data": {"fingerprint": program.signature.fingerprint}},
+            {"kind": "signature_compilation", "data": {"fingerprint": fingerprint}},
             {"kind": "input_validation", "data": {"bytes": 0, "duration_ms": 0}},
             {"kind": "submitted", "data": submitted},
         ]

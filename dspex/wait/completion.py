@@ -19,7 +19,7 @@ from dspex.store.lifecycle.batch_ids import batch_prefix, execution_id, row_inde
 from dspex.wait.driver import Driver, Row
 from dspex.wait.hints import Hints
 
-__all__ = ["Deadline", "IndexSet", "Slot", "Sweep", "any_final", "batch_final", "groups", "in_order"]
+__all__ = ["Deadline", "IndexSet", "Slot", "Sweep", "any_final", "batch_final", "groups", "in_order", "one_final"]
 
 T = TypeVar("T")
 
@@ -91,6 +91,22 @@ def groups(items: Iterable[T], size: int = GROUP_ROWS) -> Iterator[list[T]]:
     source = iter(items)
     while group := list(islice(source, size)):
         yield group
+
+
+# ------------------------------------------------------------------------------------------------------------- one
+
+
+async def one_final(driver: Driver, id: UUID, seconds: float | None, *, since: float | None = None) -> Row | None:
+    """:func:`any_final` for one execution: its row, or None."""
+    deadline, signal = Deadline(seconds), driver.signal()
+    with driver.watch([str(id)], signal, since=since) as watch:
+        while True:
+            hints = watch.take()
+            if (hints.stale or hints.ids) and (rows := await driver.finals([id])):
+                return rows[0]
+            if deadline.is_over:
+                return None
+            await signal.wait(deadline.left)
 
 
 # ------------------------------------------------------------------------------------------------------------- any

@@ -103,7 +103,7 @@ class Watches:
         self._ended = False
         self._subscribed = False
         #: The latest ids of the channel, each with its time, and since when they are all of them.
-        self._remembered: dict[UUID, float] = {}
+        self._remembered: dict[str, float] = {}
         self._complete_since = math.inf
         #: The messages of the channel that are not ids.
         self.refused = RefusedData(DONE_CHANNEL, log)
@@ -136,9 +136,9 @@ class Watches:
         """The hints for these ids since then; None if some may have been lost or forgotten. With the lock."""
         if since is None or since < self._complete_since:
             return None
-        return [id for id in map(UUID, ids) if id in self._remembered]
+        return [UUID(id) for id in ids if id in self._remembered]
 
-    def _remember(self, ids: Sequence[UUID]) -> None:
+    def _remember(self, ids: Iterable[str]) -> None:
         """With the lock."""
         now = time.monotonic()
         for id in ids:
@@ -197,10 +197,11 @@ class Watches:
 
     def _hint(self, ids: Sequence[UUID]) -> None:
         hints: defaultdict[Watch, list[UUID]] = defaultdict(list)
+        texts = [str(id) for id in ids]
         with self._lock:
-            self._remember(ids)
-            for id in ids:
-                for key in (str(id), batch_prefix(id)):
+            self._remember(texts)
+            for id, text in zip(ids, texts, strict=True):
+                for key in (text, batch_prefix(text)):
                     for watch in self._watches.get(key, ()):
                         hints[watch].append(id)
         for watch, hinted in hints.items():

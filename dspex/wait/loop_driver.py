@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import copy_context
 from typing import TypeVar
 from uuid import UUID
@@ -15,7 +15,7 @@ import redis.asyncio
 
 from dspex.publish import redis_clients
 from dspex.store.batching.loop_batcher import LoopBatcher
-from dspex.store.loop.loop_database import in_greenlet
+from dspex.store.loop.greenlets import in_greenlet
 from dspex.wait.driver import FOLLOWER_OPTIONS, Entries, Follower, Row, Signal, entries_of, read_arguments
 from dspex.wait.hints import Watch
 from dspex.wait.loop_waiter import LoopWaiter
@@ -38,9 +38,12 @@ class LoopSignal:
         self._event.set()
 
     async def wait(self, seconds: float | None) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
+        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._event.set)
+        try:
+            await self._event.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._event.clear()
 
 

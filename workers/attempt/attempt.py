@@ -24,7 +24,7 @@ from workers.lm.journal import AttemptJournal, CallStore
 from workers.lm.limits.permits import CallLimits
 from workers.lm.model_calls import ModelCalls
 
-__all__ = ["Attempt", "Hosted"]
+__all__ = ["NO_PURPOSE", "Attempt", "Hosted"]
 
 
 #: Most executions have none.

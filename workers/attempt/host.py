@@ -29,7 +29,7 @@ from workers.adapters import Adapters
 from workers.adapters.contract import Run
 from workers.adapters.signature_limits import unkept_limits
 from workers.adapters.unrunnable import LACKS_KEY, RUNS_ELSEWHERE, UnrunnablePrograms
-from workers.attempt.attempt import Attempt, Hosted
+from workers.attempt.attempt import NO_PURPOSE, Attempt, Hosted
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.fallback import BAD_ANSWERS, may_fall_back
 from workers.attempt.ledger import Ledger
@@ -159,7 +159,7 @@ class Host:
 
     async def _hosted(self, attempt: Attempt) -> Hosted:
         claimed, trail = attempt.claimed, attempt.trail
-        purpose = Purpose.read(claimed.purpose)
+        purpose = NO_PURPOSE if claimed.purpose is None else Purpose.read(claimed.purpose)
         if claimed.attempt > 1:
             stored, waited_for = await asyncio.gather(
                 self._ledger.calls(claimed.id), self._ledger.waited_for(claimed.id)

@@ -24,7 +24,8 @@ from dspex.publish.loop_broker import LoopBroker
 from dspex.settings import Backends, Settings
 from dspex.store.batching.loop_batcher import LoopBatcher
 from dspex.store.lifecycle.executions import Submission
-from dspex.store.loop.loop_database import LoopDatabase, in_greenlet
+from dspex.store.loop.greenlets import in_greenlet
+from dspex.store.loop.loop_database import LoopDatabase
 from dspex.submit.rate_limit import SubmitRate
 from dspex.wait.driver import Row
 from dspex.wait.finals import Questions, final_rows

@@ -44,7 +44,7 @@ class LoopBatcher(Generic[T, R]):
         """Flush the item together with the others that wait. Await its result; an item whose result is cancelled is
         not sent any more."""
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        waiting = PendingItem[T, R](item, result)
+        waiting: PendingItem[T, R] = PendingItem(item, result)
         if self._gathering.is_heavy(item):
             self._start(self._aside(waiting))
         else:

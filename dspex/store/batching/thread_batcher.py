@@ -87,8 +87,8 @@ class ThreadBatcher(Generic[T, R]):
 
     def ask(self, item: T) -> R:
         """The result for the item, which shares a statement with the items that wait at the same time."""
-        inbox = _Inbox[R]()
-        waiting = PendingItem[T, R](item, inbox)
+        inbox: _Inbox[R] = _Inbox()
+        waiting: PendingItem[T, R] = PendingItem(item, inbox)
         if self._gathering.is_heavy(item):
             self._carry(_Turn([waiting], aside=True))
             return inbox.value()

@@ -2,7 +2,8 @@
 
 SQLAlchemy runs blocking code on top of asyncio in a greenlet: where the code would wait, the greenlet is suspended and
 the task awaits. So what is written with :class:`Database` serves both clients; in the asynchronous one it is called by
-:func:`in_greenlet`. Code that waits by other means would block the loop, and belongs in a thread.
+:func:`~dspex.store.loop.greenlets.in_greenlet`. Code that waits by other means would block the loop, and belongs in a
+thread.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import psycopg
@@ -17,19 +19,15 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util import await_only
 
 from dspex.store.database import UNKNOWN_SAVED, Database
 from dspex.store.loop.bare_connection import BareConnection
+from dspex.store.loop.greenlets import in_greenlet, let_greenlets_go
 
-__all__ = ["LoopDatabase", "in_greenlet"]
+__all__ = ["LoopDatabase"]
 
 T = TypeVar("T")
-
-
-async def in_greenlet(work: Callable[[], T]) -> T:
-    """The value of ``work``, which may call a LoopDatabase."""
-    return await greenlet_spawn(work)
 
 
 class _Cursor(psycopg.AsyncCursor[Any]):
@@ -57,7 +55,7 @@ class LoopDatabase(Database):
     def run(self, work: Callable[[Connection], T], *, saved: str = "nothing was saved") -> T:
         """As :meth:`Database.run`. A caller that is cancelled leaves at once; its statement goes on to its end, so that
         the connection is used again."""
-        statement = asyncio.get_running_loop().create_task(greenlet_spawn(super().run, work, saved=saved))
+        statement = asyncio.get_running_loop().create_task(in_greenlet(partial(super().run, work, saved=saved)))
         self._running.add(statement)
         statement.add_done_callback(self._running.discard)
         result: T = await_only(asyncio.shield(statement))
@@ -96,7 +94,8 @@ class LoopDatabase(Database):
         """Close the connections, once the statements under way have ended."""
         if self._running:
             await asyncio.wait(self._running)
-        await greenlet_spawn(self.close)
+        await in_greenlet(self.close)
+        let_greenlets_go()
 
     def abandon(self) -> None:
         """Close the sockets without their loop, which is closed."""

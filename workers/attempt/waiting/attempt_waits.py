@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -44,7 +44,7 @@ class AttemptWaits:
         self._children = children
         self._depth = depth
         self._sealed = sealed
-        self._places: Counter[str] = Counter()
+        self._places: defaultdict[str, int] = defaultdict(int)
         self._child_count = 0
 
     @property
