@@ -10,7 +10,8 @@ from sqlalchemy import Connection, text
 from dspex.errors import BackendUnavailable
 from dspex.settings import Backends
 from dspex.store.database import Database
-from dspex.store.loop.loop_database import LoopDatabase, in_greenlet
+from dspex.store.loop.greenlets import in_greenlet
+from dspex.store.loop.loop_database import LoopDatabase
 from tests.chaos.proxy import Proxy
 
 UNKNOWN = "whether it was saved is not known"
