@@ -76,11 +76,12 @@ class Gateway:
         return self._page(await self.call(self.session.database.run, find), filters.limit)
 
     async def latest_executions(
-        self, principal: Principal, filters: Filters, *, most: int
+        self, principal: Principal, filters: Filters
     ) -> tuple[Sequence[AsyncExecution], UUID | None]:
-        """:meth:`executions` among the latest ``most``: the page may be empty although another one follows."""
+        """:meth:`executions`, of which so many are searched at a time: the page may be empty although another one
+        follows."""
         selection = self.selection(principal, filters)
-        find = partial(executions.listing_within, selection=selection, limit=filters.limit + 1, most=most)
+        find = partial(executions.listing_within, selection=selection, limit=filters.limit + 1)
         rows, last = await self.call(self.session.database.run, find)
         page, after = self._page(rows, filters.limit)
         return page, last if after is None else after

@@ -33,6 +33,7 @@ from dspex.serve.console.waterfall import waterfall
 from dspex.serve.gateway import Gateway
 from dspex.store.lifecycle.approvals import CallSelection
 from dspex.store.lifecycle.status import Status
+from dspex.store.partitions import moment
 
 __all__ = ["ROUTES", "calls_of", "rows_of", "show_execution"]
 
@@ -47,8 +48,6 @@ HINTS: Mapping[str, str] = {
     "output_unparseable": "The model's answer could not be read: its text is below.",
     "poisoned": "It ended its worker in every attempt: look for memory, or for native code, in the program.",
 }
-#: A list looks for what fits its filters among so many executions at a time.
-LOOKED_AT = 20_000
 #: The most open approvals of an execution that its page lists.
 MOST_APPROVALS = 50
 _ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
@@ -64,14 +63,15 @@ async def list_page(request: Request) -> Response:
     programs = await program_names(gateway, principal)
     query = _searched(request.query_params, words, programs)
     filters = filters_of(query)
-    found, after = await gateway.latest_executions(principal, filters, most=LOOKED_AT)
+    found, after = await gateway.latest_executions(principal, filters)
     kept = [pair for pair in query.multi_items() if pair[0] != "cursor"]
     next_page = None if after is None else "?" + urlencode([*kept, ("cursor", str(after))])
     is_first = filters.before is None
     return page(
         request, "executions.html", principal, title="Executions", rows=await rows_of(gateway, found), words=words,
         filters=filters, programs=programs, statuses=list(Status), next_page=next_page, is_filtered=bool(kept),
-        is_live=is_first and not all(each.status.is_final for each in found), is_first=is_first, looked_at=LOOKED_AT,
+        is_live=is_first and not all(each.status.is_final for each in found), is_first=is_first,
+        searched_to=None if after is None else moment(after),
     )  # fmt: skip
 
 

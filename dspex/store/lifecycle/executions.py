@@ -508,15 +508,23 @@ def listing(connection: Connection, selection: Selection, *, limit: int) -> list
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
+#: How many executions a search looks at. Fewer where a program, a tenant or a failure is asked for: these do not lie
+#: beside each other, and Postgres reads a page of the table for each.
+SEARCHED_MOST, SEARCHED_APART_MOST = 20_000, 3_000
+
+
 def listing_within(
-    connection: Connection, selection: Selection, *, limit: int, most: int
+    connection: Connection, selection: Selection, *, limit: int, most: int | None = None
 ) -> tuple[list[Mapping[str, Any]], UUID | None]:
     """The newest first; with conditions that no index finds, among the latest ``most`` that fit the others: all others
     would be read in vain. Also the id of the last one that was looked at; None when that was all."""
     indexed = selection.indexed()
     if indexed == selection:
         return listing(connection, selection, limit=limit), None
-    latest = select(executions.c.id).where(*replace(indexed, internal=True).conditions())
+    given = replace(indexed, internal=True)
+    if most is None:
+        most = SEARCHED_MOST if replace(given, before=None) == Selection(internal=True) else SEARCHED_APART_MOST
+    latest = select(executions.c.id).where(*given.conditions())
     last = connection.scalar(latest.order_by(executions.c.id.desc()).offset(most - 1).limit(1))
     conditions = [*selection.conditions(), *([] if last is None else [executions.c.id >= last])]
     query = select(*_COLUMNS).where(*conditions).order_by(executions.c.id.desc()).limit(limit)
