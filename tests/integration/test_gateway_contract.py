@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import checks
 from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 import dspex
 from dspex.client.client import Client
@@ -43,9 +44,13 @@ def served(servers: EmbeddedServers) -> Iterator[Served]:
             yield running
 
 
+@pytest.fixture(scope="module")
+def described(served: Served) -> OpenApiSchema:
+    return schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+
+
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=str)
-def test_every_response_is_documented(served: Served, mode: GenerationMode) -> None:
-    described = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+def test_every_response_is_documented(described: OpenApiSchema, mode: GenerationMode) -> None:
     for found in described.get_all_operations():
         assert isinstance(found, Ok)
         operation = found.ok()
