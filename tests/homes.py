@@ -52,7 +52,7 @@ def prepared_home() -> Path:
     """The home that others are copied from; made by the first process of the run that asks for it."""
     directory = Path(os.environ[RUN_DIRECTORY])
     prepared, lock = directory / "home", FileLock(directory / "home.lock")
-    assert lock.acquire(timeout=60)
+    assert lock.acquire(timeout=240)
     try:
         if not prepared.exists():
             _prepare(directory / "home.new")

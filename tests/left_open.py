@@ -44,7 +44,7 @@ def keep(descriptor: int) -> None:
 class LeftOpen:
     """The plugin. ``patience_seconds``: how long a thread or a process that was asked to stop may take."""
 
-    def __init__(self, *, patience_seconds: float = 5.0) -> None:
+    def __init__(self, *, patience_seconds: float = 30.0) -> None:
         self._patience_seconds = patience_seconds
         self._kept: set[Resource] = set()
         self._before: set[Resource] | None = None

@@ -80,7 +80,7 @@ def command(
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def run_dspex(
@@ -146,7 +146,7 @@ class WorkerProcess:
     def wait_until_ready(self) -> None:
         database = Database(self._backends.database_url, pool_size=1)
         try:
-            wait_for(lambda: self._registered(database), f"worker {self.pid} to register", timeout=60)
+            wait_for(lambda: self._registered(database), f"worker {self.pid} to register")
         finally:
             database.close()
 

@@ -118,10 +118,10 @@ def _filled(client: Client) -> Mapping[str, str]:
     client.resume("summarise")
     for each in done:
         each.result(timeout=60)
-    wait_for(lambda: failed.refresh().status.is_final, "a failure", timeout=60)
+    wait_for(lambda: failed.refresh().status.is_final, "a failure")
     wait_for(lambda: running.refresh().status == "running", "an execution that runs")
     wait_for(lambda: batch.progress.finished > 50, "a part of a batch")
-    wait_for(lambda: len(client.approvals()) == len(refunds), "refunds to wait for a decision", timeout=60)
+    wait_for(lambda: len(client.approvals()) == len(refunds), "refunds to wait for a decision")
     (call,) = client.approvals(execution_id=refunds[0].id)
     client.approve(refunds[0].id, call.call_id, note="The order was charged twice indeed.", by="key anna")
     refunds[0].result(timeout=60)
@@ -200,8 +200,8 @@ def _crowded(client: Client) -> Mapping[str, str]:
         client.submit("refund_desk", {"order_id": f"order-{number}", "message": LONG * (1 + number % 3)})
     client.submit_many("summarise", [{"document": f"{n} {LONG}"} for n in range(300)])
     long.result(timeout=60)
-    wait_for(lambda: len(client.approvals()) > 60, "many to wait for a decision", timeout=120)
-    wait_for(lambda: len(client.list(status="failed", limit=200)) == 200, "many to fail", timeout=120)
+    wait_for(lambda: len(client.approvals()) > 60, "many to wait for a decision")
+    wait_for(lambda: len(client.list(status="failed", limit=200)) == 200, "many to fail")
     return {
         "much-executions": "/?program=triage&status=completed", "much-one": f"/executions/{long.id}",
         "much-programs": "/programs", "much-failed": "/failed", "much-schedules": "/schedules", "much-docs": "/docs",

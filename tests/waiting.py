@@ -12,7 +12,7 @@ T = TypeVar("T")
 PAUSE_PER_LOOK, LONGEST_PAUSE = 8, 0.2
 
 
-def wait_for(condition: Callable[[], T], what: str, timeout: float = 30.0, *, every: float = 0.02) -> T:
+def wait_for(condition: Callable[[], T], what: str, timeout: float = 120.0, *, every: float = 0.02) -> T:
     """The condition's first true value, looked for ``every`` so many seconds.
 
     Less often if the condition itself takes long, such as a query: the processes that are waited for need the

@@ -161,7 +161,7 @@ class Peer(System):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_for(lambda: " ready." in log.read_text(), f"{self.name}'s worker {name}", timeout=60)
+        wait_for(lambda: " ready." in log.read_text(), f"{self.name}'s worker {name}")
         return process
 
     def submit(self) -> None:
@@ -202,7 +202,7 @@ def measure(kind: type[System]) -> Figures:
         stack.callback(_end, other)
         other.send_signal(signal.SIGSTOP)  # so that the victim takes all of it
         system.submit()
-        wait_for(lambda: sum(step == 1 for _, step in bill.begun) == TASKS, "every task's second call", timeout=60)
+        wait_for(lambda: sum(step == 1 for _, step in bill.begun) == TASKS, "every task's second call")
         other.send_signal(signal.SIGCONT)
         victim.kill()
         seconds = _seconds_until_done(system)

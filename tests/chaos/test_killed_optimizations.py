@@ -47,7 +47,7 @@ def test_a_poisoned_rollout_is_a_failure_of_its_example(
     deaths = 0
     while not job.execution.refresh().status.is_final:
         worker = start_worker(**environment)
-        wait_for(partial(is_over, job, worker), "the job or its worker to end", timeout=60)
+        wait_for(partial(is_over, job, worker), "the job or its worker to end")
         deaths += worker.process.poll() is not None
     assert job.result(timeout=0).ended == "complete"
     (poisoned,) = client.list(program="sums", status="failed")
@@ -75,7 +75,7 @@ def test_five_kills_change_nothing(
     job = optimize(client, optimizer=optimizer, options=OPTIONS[optimizer])
     in_flight = 0
     for moment in moments:
-        wait_for(partial(has_answered, model_server, moment), f"{moment} calls", timeout=120)
+        wait_for(partial(has_answered, model_server, moment), f"{moment} calls")
         worker.kill()
         in_flight += OPTIONS[optimizer]["num_threads"]
         worker = start_worker(**environment)

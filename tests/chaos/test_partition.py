@@ -105,7 +105,7 @@ def test_the_link_of_one_of_two_workers_is_cut(
     as_recorded = {row["id"]: row for row in client._session.rows(ids)}
     assert all(as_recorded[id]["attempt"] == 2 for id in taken)
     namespaces[0].mend()
-    wait_for(lambda: "lost its lease" in cut_off.log.read_text(), "the worker to find out", timeout=60)
+    wait_for(lambda: "lost its lease" in cut_off.log.read_text(), "the worker to find out")
     wait_for(lambda: cut_off.pid in {row["pid"] for row in client.workers()}, "it to be back under a new id")
     assert {row["id"]: row for row in client._session.rows(ids)} == as_recorded
     assert_guarantees(client, ids)

@@ -137,7 +137,7 @@ def test_everything_at_once(
     )  # fmt: skip
     model_server.script_batches(BatchScript(looks=3))
     rows = [question(number, chance) for number in range(plan.executions)]
-    wait_for(lambda: len(client.workers()) == WORKERS, "the fleet", timeout=60)
+    wait_for(lambda: len(client.workers()) == WORKERS, "the fleet")
     with Producer(client, rows, plan.seconds * 0.9) as producer:
         wreck(plan, own_servers, fleet)
     ids = producer.ids
@@ -224,7 +224,7 @@ class Producer:
                 stored.append(self._client.submit(name, row, idempotency_key=f"row {number}").id)
             return bool(stored)
 
-        wait_for(submit, "Postgres to be back", timeout=60)
+        wait_for(submit, "Postgres to be back")
         return stored[0]
 
 

@@ -34,7 +34,7 @@ def test_actions_run_around_a_program_in_a_worker(
     seed = ":string operation, :map parameters -> :string result, :map execution_metrics"
     client.deploy(scripted("seed", seed, actions=["complex_validation", "resource_management"]))
     execution = client.submit("seed", {"operation": "complex", "parameters": {"complexity": "high"}})
-    execution.result(timeout=30)
+    execution.result(timeout=60)
     assert set(execution.action_results) == {"complex_validation", "resource_management"}
     assert execution.action_results["complex_validation"]["result"]["valid"] is True
     used = execution.action_results["resource_management"]["result"]
@@ -51,7 +51,7 @@ def test_actions_run_around_a_program_in_a_worker(
     client.deploy(scripted(actions=[own], module_options=outputs, retry=retry))
     failing = client.submit("qa", {"question": "?"})
     with pytest.raises(dspex.ExecutionFailed, match="action_failed"):
-        failing.result(timeout=30)
+        failing.result(timeout=60)
     assert failing.action_results["shop_actions:count_words"]["result"] == {"words": 4}
     assert failing.metrics.lm_calls == 2
     assert failing.metrics.replayed_lm_calls == 0
@@ -60,11 +60,11 @@ def test_actions_run_around_a_program_in_a_worker(
         scripted(actions=[dspex.Action(own.name, on_failure="warn", options=own.options)], module_options=outputs)
     )
     warned = client.submit("qa", {"question": "?"})
-    assert warned.result(timeout=30).answer == "far too many words"
+    assert warned.result(timeout=60).answer == "far too many words"
     assert warned.action_results[own.name]["ok"] is False
 
     # One that this worker may not import.
     client.deploy(scripted(actions=["os:system"]))
     with pytest.raises(dspex.ExecutionFailed) as refused:
-        client.execute("qa", {"question": "?"}, timeout=30)
+        client.execute("qa", {"question": "?"}, timeout=60)
     assert refused.value.code == "module_not_allowed"

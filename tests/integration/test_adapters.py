@@ -62,8 +62,8 @@ def test_a_worker_without_dspy_programs_never_loads_dspy(client: Client, model: 
     client.deploy(program(model, "direct"))
     told = dspex.signature("question -> modules: list[str], memory_mb: float")
     client.deploy(dspex.Program("loaded", told, adapter="loaded"))
-    assert client.execute("direct", {"question": "What is the capital of France?"}, timeout=30).answer
-    result = client.execute("loaded", {"question": "What is loaded?"}, timeout=30)
+    assert client.execute("direct", {"question": "What is the capital of France?"}, timeout=60).answer
+    result = client.execute("loaded", {"question": "What is loaded?"}, timeout=60)
     assert not {"dspy", "litellm", "openai", "numpy"} & set(result.modules)
     assert {"lm15", "celery", "aiohttp"} <= set(result.modules)
 
@@ -74,7 +74,7 @@ def test_the_next_adapter_is_tried_when_it_may_succeed(client: Client, model: Mo
     name = deployed.program.name
     for code in ("output_unparseable", "output_invalid", "unsupported"):
         execution = client.submit(name, {"question": code})
-        assert execution.result(timeout=30).answer == "Paris"
+        assert execution.result(timeout=60).answer == "Paris"
         assert execution.adapter_used == "direct"
         assert tried(execution) == [("absent", "adapter_unavailable"), ("stubborn", code), ("direct", None)]
         assert (execution.attempts, execution.metrics.lm_calls) == (1, 2)
@@ -82,7 +82,7 @@ def test_the_next_adapter_is_tried_when_it_may_succeed(client: Client, model: Mo
     asked = model.calls()["total"]
     refused = client.submit(name, {"question": "authentication"})
     with pytest.raises(dspex.ExecutionFailed) as failure:
-        refused.result(timeout=30)
+        refused.result(timeout=60)
     assert failure.value.code == "authentication"
     assert tried(refused) == [("absent", "adapter_unavailable"), ("stubborn", "authentication")]
     assert model.calls()["total"] == asked
@@ -107,7 +107,7 @@ def test_when_none_can_the_bad_answers_are_asked_for_anew(client: Client, model:
     client.deploy(program(model, "stubborn", "direct"))
     execution = client.submit("stubborn-direct", {"question": "output_unparseable: by both"})
     with pytest.raises(dspex.ExecutionFailed, match="the last with output_unparseable") as failure:
-        execution.result(timeout=30)
+        execution.result(timeout=60)
     assert failure.value.code == "attempts_exhausted"
     assert execution.metrics.replayed_lm_calls == 0
     assert execution.metrics.lm_calls == 6  # in each attempt one answer of each adapter, and a repair

@@ -112,14 +112,14 @@ def test_mail_and_webhook_report_when_failures_begin_and_when_they_are_over(
             with pytest.raises(dspex.ExecutionFailed):
                 client.execute("qa", {"question": "hunter22"}, timeout=60)
         with command(backends, tmp_path / "beat.log", "beat", forked=True, **settings):
-            wait_for(lambda: box.mails, "the mail that it began", timeout=90)
+            wait_for(lambda: box.mails, "the mail that it began")
             wait_for(lambda: [a for a in client.alerts() if a.delivery_error], "the webhook's refusal to be on record")
             (alert,) = [a for a in client.alerts() if a.rule == "error_rate"]
             assert alert.delivery_error == "webhook: the webhook at 127.0.0.1 responded with 302 Found"
             hook.status = 204
             client._database.run(_hours_ago)
-            wait_for(lambda: len(box.mails) >= 2, "the mail that it is over", timeout=90)
-            wait_for(lambda: client.alerts()[0].undelivered == 0, "the webhook to be told what is late", timeout=90)
+            wait_for(lambda: len(box.mails) >= 2, "the mail that it is over")
+            wait_for(lambda: client.alerts()[0].undelivered == 0, "the webhook to be told what is late")
     finally:
         mail_server.stop()
     began, over = box.mails[:2]

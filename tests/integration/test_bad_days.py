@@ -51,7 +51,7 @@ def test_redis_down_at_submit_stores_the_execution_and_it_runs_once_redis_is_bac
 ) -> None:
     worker = start_worker()
     client.deploy(QA)
-    client.execute("qa", {"question": "before"}, timeout=30)
+    client.execute("qa", {"question": "before"}, timeout=60)
     own_servers.redis.stop()
     with caplog.at_level(logging.WARNING, "dspex"):
         executions = [client.submit("qa", {"question": f"number {n}"}) for n in range(3)]
@@ -84,7 +84,7 @@ def test_postgres_down_is_a_clear_error_and_nothing_half_made(
 ) -> None:
     worker = start_worker()
     client.deploy(QA)
-    client.execute("qa", {"question": "before"}, timeout=30)
+    client.execute("qa", {"question": "before"}, timeout=60)
     own_servers.postgres.stop()
     with pytest.raises(dspex.BackendUnavailable) as error:
         client.submit("qa", {"question": "while it is down"})
@@ -148,7 +148,7 @@ def test_forged_messages_change_nothing(
     broker.publish([uuid.uuid4(), uuid.uuid4()], program="nobody", priority=5)
     broker.close()
     finished = client.submit("qa", {"question": "real"})
-    finished.result(timeout=30)
+    finished.result(timeout=60)
     repeat = Broker(backends.broker_url)
     repeat.publish([finished.id], program="qa", priority=5)
     repeat.close()
@@ -205,7 +205,7 @@ def test_text_survives_as_it_is(client: Client, start_worker: Callable[..., Work
         dspex.Program("echo", QA.signature, adapter="scripted", module_options={"outputs": {"answer": messy}})
     )
     execution = client.submit("echo", {"question": messy})
-    assert execution.result(timeout=30).answer == messy
+    assert execution.result(timeout=60).answer == messy
     assert client.get(execution.id).inputs == {"question": messy}
 
 

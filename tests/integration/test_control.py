@@ -49,7 +49,7 @@ def test_executions_are_cancelled_paused_and_retried(client: Client, start_worke
     wait_for(lambda: is_running(endless), "it to run")
     assert endless.cancel()
     with pytest.raises(dspex.ExecutionCancelled):
-        endless.result(timeout=30)
+        endless.result(timeout=60)
     assert "cancel_requested" in endless.audit_trail.kinds
     assert endless.audit_trail.kinds[-1] == "cancelled"
     assert endless.audit_trail.verify()
@@ -61,7 +61,7 @@ def test_executions_are_cancelled_paused_and_retried(client: Client, start_worke
     client._session.broker.publish_hint(CANCEL_CHANNEL, [other.id])
     client._database.run(partial(control.cancel, ids=[unheard.id]))
     with pytest.raises(dspex.ExecutionCancelled):
-        unheard.result(timeout=30)
+        unheard.result(timeout=60)
     assert is_running(other)
     other.cancel()
 

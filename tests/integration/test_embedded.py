@@ -55,7 +55,7 @@ except KeyboardInterrupt:
 """
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 120) -> None:
     """Ask again and again until it holds."""
     pause = threading.Event()
     deadline = time.monotonic() + timeout

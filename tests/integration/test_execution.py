@@ -34,7 +34,7 @@ def test_an_execution_completes_with_typed_outputs_and_a_whole_trail(client: Cli
     start_worker()
     client.deploy(scripted(module_options={"outputs": {"answer": "Paris"}}))
     execution = client.submit("qa", {"question": "What is the capital of France?"})
-    result = execution.result(timeout=30)
+    result = execution.result(timeout=60)
     assert result.answer == result["answer"] == "Paris"
     assert dict(result) == {"answer": "Paris"}
     assert execution.status is dspex.Status.COMPLETED
@@ -74,7 +74,7 @@ def test_transient_failures_are_retried_and_the_journal_keeps_what_was_paid(
         )
     )
     execution = client.submit("qa", {"question": "?"})
-    execution.result(timeout=30)
+    execution.result(timeout=60)
     assert execution.attempts == 3
     assert execution.audit_trail.kinds.count("retried") == 2
     assert execution.audit_trail.verify()
@@ -86,7 +86,7 @@ def test_spent_attempts_are_a_dead_letter(client: Client, start_worker: StartWor
     client.deploy(scripted(retry=dspex.Retry(max_attempts=2, backoff=0.05), module_options=options))
     execution = client.submit("qa", {"question": "?"})
     with pytest.raises(dspex.ExecutionFailed) as failure:
-        execution.result(timeout=30)
+        execution.result(timeout=60)
     assert failure.value.code == "attempts_exhausted"
     assert failure.value.attempts == 2
     assert [e.id for e in client.list(status="failed")] == [execution.id]
@@ -103,7 +103,7 @@ def test_outputs_that_do_not_fit_the_signature_fail_the_execution(client: Client
         )
     )
     with pytest.raises(dspex.ExecutionFailed) as failure:
-        client.execute("qa", {"question": "?"}, timeout=30)
+        client.execute("qa", {"question": "?"}, timeout=60)
     assert "rating" in str(failure.value)
 
 

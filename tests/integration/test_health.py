@@ -194,7 +194,7 @@ def test_an_execution_whose_worker_died_each_time_is_counted(client: Client, sta
     dies.kill()
     start_worker(DSPEX_LEASE_SECONDS=1, DSPEX_HTTP_PORT=http.port)
     with pytest.raises(dspex.ExecutionFailed) as failed:
-        once.result(timeout=30)
+        once.result(timeout=60)
     assert failed.value.code == "poisoned"
     wait_for(lambda: http.metrics()["dspex_pump_recovered_total",] == 2, "both to be recovered")
     assert http.metrics()["dspex_pump_poisoned_total",] == 1
@@ -209,7 +209,7 @@ def test_beat_has_the_health_checked_and_recorded(
     assert client.health().components["beat"].status is DEGRADED
     settings = {"DSPEX_HEALTH_INTERVAL_SECONDS": "1", "OPENAI_API_KEY": "a-key-of-a-model"}
     with command(backends, tmp_path / "beat.log", "beat", forked=False, **settings) as beat:
-        wait_for(lambda: database.run(health.latest), "a health record", timeout=60)
+        wait_for(lambda: database.run(health.latest), "a health record")
         if sys.platform == "linux":  # it calls no model
             assert "a-key-of-a-model" not in Path(f"/proc/{beat.pid}/environ").read_text()
         wait_for(lambda: client.health().healthy, "the client to see it")

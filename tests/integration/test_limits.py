@@ -66,10 +66,10 @@ def test_two_workers_keep_to_the_limits_of_models_and_programs(
         stuck = submit(client, "stuck", 3, "stuck")
         wait_for(lambda: model_server.calls()["running"] == 3, "three calls to be under way")
         late = client.submit("free", {"question": "late"})
-        wait_for(lambda: deferred(late), "the fourth to be handed back", timeout=60)
+        wait_for(lambda: deferred(late), "the fourth to be handed back")
         other = start()
         doomed.kill()
-        wait_for(is_final([*stuck, late]), "all of them to be over", timeout=120)
+        wait_for(is_final([*stuck, late]), "all of them to be over")
         assert completed([*stuck, late]) == 4
         assert late.audit_trail.verify()
 
@@ -78,9 +78,9 @@ def test_two_workers_keep_to_the_limits_of_models_and_programs(
         model_server.forget()
         model_server.script(default=Step(delay_ms=50))
         many = submit(client, "free", 40)
-        wait_for(lambda: completed(many) > 10, "some of them to be done", timeout=60)
+        wait_for(lambda: completed(many) > 10, "some of them to be done")
         raw.flushdb()
-        wait_for(is_final(many), "the others to be done as well", timeout=120)
+        wait_for(is_final(many), "the others to be done as well")
         assert completed(many) == 40
         assert model_server.calls()["most_at_once"] == 3
         raw.set(MARKER, 1)
@@ -88,7 +88,7 @@ def test_two_workers_keep_to_the_limits_of_models_and_programs(
         # Of its calls within a minute; the rest is handed back.
         model_server.forget()
         rated = submit(client, "rated", 16)
-        wait_for(lambda: sum(map(deferred, rated)) >= 1 and completed(rated) == 12, "twelve to be done", timeout=60)
+        wait_for(lambda: sum(map(deferred, rated)) >= 1 and completed(rated) == 12, "twelve to be done")
         assert model_server.calls()["total"] == 12
         for execution in rated:
             execution.cancel()
@@ -96,11 +96,11 @@ def test_two_workers_keep_to_the_limits_of_models_and_programs(
         # Of a program's executions, at once and within a minute: the others are not even begun.
         model_server.forget()
         model_server.script(default=Step(delay_ms=100))
-        wait_for(is_final(two := submit(client, "two", 10)), "all to be done", timeout=60)
+        wait_for(is_final(two := submit(client, "two", 10)), "all to be done")
         assert completed(two) == 10
         assert model_server.calls()["most_at_once"] <= 2
         five = submit(client, "five", 8)
-        wait_for(lambda: completed(five) == 5, "five to be done", timeout=60)
+        wait_for(lambda: completed(five) == 5, "five to be done")
         assert sorted(execution.refresh().attempts for execution in five) == [0] * 3 + [1] * 5
         assert other.process.poll() is None
 
@@ -115,7 +115,7 @@ def test_a_budget_pauses_its_program_until_it_is_raised(client: Client, start_wo
     start_worker()
     deploy(0.05)
     batch = client.submit_many("dear", ({"question": f"number {n}"} for n in range(20)))
-    wait_for(client.paused, "the program to be paused", timeout=60)
+    wait_for(client.paused, "the program to be paused")
     assert "its budget of $0.05 is spent: $0.05" in client.paused()["dear"]
     wait_for(lambda: batch.progress.completed == 5 and batch.progress.running == 0, "the rest to be handed back")
     held_up = [e for e in client.list(program="dear") if e.attempts and not e.status.is_final]
@@ -123,7 +123,7 @@ def test_a_budget_pauses_its_program_until_it_is_raised(client: Client, start_wo
     with pytest.raises(dspex.ExecutionTimedOut, match="its budget of"):
         client.submit("dear", {"question": "?"}).result(timeout=0.1)
     client.resume("dear")
-    wait_for(client.paused, "it to be paused again: nothing was raised", timeout=60)
+    wait_for(client.paused, "it to be paused again: nothing was raised")
     deploy(1.0)
     client.resume("dear")
     finished = list(batch.as_completed(timeout=120))

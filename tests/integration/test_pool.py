@@ -90,7 +90,7 @@ class Operator:
 
     def inspect(self, what: str) -> Any:
         """What the one worker answers; asked again if it was not listening yet."""
-        (answer,) = wait_for(getattr(self._app.control.inspect(timeout=5, limit=1), what), what, timeout=60).values()
+        (answer,) = wait_for(getattr(self._app.control.inspect(timeout=5, limit=1), what), what).values()
         return answer
 
     def control(self, command: str, **arguments: Any) -> Mapping[str, str]:
@@ -162,7 +162,7 @@ def test_an_operator_sees_and_changes_what_a_worker_runs(
     assert "ok" in operator.control("terminate", task_id=[str(second.id)], signal="KILL")
     for ended in (first, second):
         with pytest.raises(dspex.ExecutionCancelled):
-            ended.result(timeout=30)
+            ended.result(timeout=60)
 
     # With one slot left, held by the third, what comes next waits for it. A revoked one can be retried.
     again = client.retry(waiting.id)
@@ -184,7 +184,7 @@ def test_an_operator_sees_and_changes_what_a_worker_runs(
         TASK, [pack([limited.id])], queue=QUEUE, time_limit=0.01, soft_time_limit=0.01, ignore_result=True
     )
     assert "ok" in operator.control("add_consumer", queue=QUEUE)
-    limited.result(timeout=30)
+    limited.result(timeout=60)
     assert "own deadline" in operator.control("time_limit", task_name=TASK, hard=1)["error"]
     assert "Limits(per_minute" in operator.control("rate_limit", task_name=TASK, rate_limit="1/s")["error"]
 
@@ -198,9 +198,9 @@ def test_a_cold_shutdown_hands_back_at_once_what_runs(client: Client, start_work
     wait_for(lambda: {row["state"] for row in client.workers()} == {"running", "stopping"}, "it to begin to stop")
     assert all(map(is_running, both)), "a warm shutdown waits"
     twice.signal(signal.SIGTERM)
-    assert twice.process.wait(30) == 0
+    assert twice.process.wait(60) == 0
     quit.signal(signal.SIGQUIT)
-    quit.process.wait(30)
+    quit.process.wait(60)
     for execution in both:
         assert execution.refresh().status is dspex.Status.QUEUED
         assert execution.audit_trail.kinds[-1] == "recovered"
@@ -254,7 +254,7 @@ def test_code_that_blocks_is_named_and_others_continue(
     assert " wait_until < " in found
     assert " block_the_loop" in found
     release_loop.touch()
-    culprit.result(timeout=30)
+    culprit.result(timeout=60)
     wait_for(lambda: not trouble(), "the trouble to be over")
     assert [row["id"] for row in client.workers()] == [id]
     assert "the loop turns again" in worker.log.read_text()
@@ -262,7 +262,7 @@ def test_code_that_blocks_is_named_and_others_continue(
     # Threads that are all taken: neither the loop nor its own threads are any worse off.
     stuck = [submit(client, "stuck_thread") for _ in range(3)]
     wait_for(lambda: operator.pool["threads"]["waiting"] == 1, "two to hold the threads and one to wait")
-    client.execute("hops", {"question": "?"}, timeout=30)
+    client.execute("hops", {"question": "?"}, timeout=60)
     stuck[0].cancel()
     wait_for(lambda: "are lost" in trouble(), "the lost thread to be counted")
     assert (
@@ -271,13 +271,13 @@ def test_code_that_blocks_is_named_and_others_continue(
     )
     release_threads.touch()
     for execution in stuck[1:]:
-        execution.result(timeout=30)
+        execution.result(timeout=60)
     wait_for(lambda: not trouble(), "the thread to be free again")
 
     # A program that leaves the interpreter, in a task of its own: it fails, and its worker stays.
     with pytest.raises(dspex.ExecutionFailed, match="SystemExit"):
-        client.execute("leaves", {"question": "?"}, timeout=30)
-    client.execute("hops", {"question": "?"}, timeout=30)
+        client.execute("leaves", {"question": "?"}, timeout=60)
+    client.execute("hops", {"question": "?"}, timeout=60)
     assert [row["id"] for row in client.workers()] == [id]
 
 

@@ -90,7 +90,7 @@ def put_in_denos_cache(directory: Path, url: str, text: str) -> None:
 
 def npm_is_reachable() -> bool:
     try:
-        urllib.request.urlopen("https://registry.npmjs.org/pyodide/0.29.4", timeout=5).close()
+        urllib.request.urlopen("https://registry.npmjs.org/pyodide/0.29.4", timeout=30).close()
     except OSError:
         return False
     return True

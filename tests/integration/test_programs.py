@@ -298,9 +298,9 @@ def test_a_worker_keeps_the_packages_that_it_started_with(
         client.deploy(dspex.Program(name, QA, adapter="scripted", actions=[f"{name}:note"], retry=once))
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "'late_shop' is deployed, but 1 of 1 live workers will refuse it" in warning
-    client.execute("early_shop", {"question": "?"}, timeout=30)
+    client.execute("early_shop", {"question": "?"}, timeout=60)
     with pytest.raises(dspex.ExecutionFailed, match="late_shop"):
-        client.execute("late_shop", {"question": "?"}, timeout=30)
+        client.execute("late_shop", {"question": "?"}, timeout=60)
 
 
 def test_tools_and_rewards_are_held_to_the_same_list(ask: Ask) -> None:

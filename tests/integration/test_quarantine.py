@@ -82,7 +82,7 @@ def test_a_suspect_runs_once_the_others_have_ended_or_were_handed_back(
     with database.transaction() as connection:
         due = text("UPDATE dspex.executions SET lost_attempts = 2, run_at = now() WHERE id = :id")
         connection.execute(due, {"id": suspect.id})
-    suspect.result(timeout=30)
+    suspect.result(timeout=60)
     wait_for(lambda: endless.audit_trail.kinds.count("claimed") == 2, "it to run again")
     assert endless.audit_trail["recovered"].at <= suspect.audit_trail["claimed"].at, "it was handed back first"
     assert endless.refresh().attempts == 2
@@ -106,7 +106,7 @@ def test_a_suspect_whose_claim_was_not_answered_runs_alone_too(
         ids = [suspect.id]
         claim = {"ids": ids, "alone": ids, "worker_id": worker_id, "unrunnable": [], "events": CLAIMED}
         assert connection.exec_driver_sql(executions.CLAIM, claim).all()
-    suspect.result(timeout=30)
+    suspect.result(timeout=60)
     assert endless.audit_trail.kinds.count("recovered") == 1, "it was handed back"
     assert suspect.finished_at is not None
     assert endless.audit_trail["recovered"].at < suspect.finished_at

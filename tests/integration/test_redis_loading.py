@@ -20,7 +20,7 @@ def test_redis_that_loads_its_data_is_waited_for(backends: Backends, tmp_path: P
             worker.wait_until_ready()
             with Client(database_url=through.database_url, broker_url=link.url) as client:
                 client.deploy(scripted())
-                assert client.execute("qa", {"question": "before?"}, timeout=30)
+                assert client.execute("qa", {"question": "before?"}, timeout=60)
                 link.load()
                 submitted = client.submit("qa", {"question": "meanwhile?"})
                 answers = link.loading_answers

@@ -77,9 +77,9 @@ def everything_works(worker: WorkerProcess, producer: Backends, port: int) -> No
     with dspex.Client(database_url=producer.database_url, broker_url=producer.broker_url) as client:
         exercise(client)
     database = Database(producer.database_url, pool_size=1)
-    wait_for(lambda: database.run(health.latest), "beat to have the health checked", timeout=60)
+    wait_for(lambda: database.run(health.latest), "beat to have the health checked")
     database.close()
-    wait_for(lambda: "dspex-" in page(port, "/workers"), "Flower to show the worker", timeout=60)
+    wait_for(lambda: "dspex-" in page(port, "/workers"), "Flower to show the worker")
 
 
 def exercise(client: dspex.Client) -> None:
@@ -138,7 +138,7 @@ def test_the_delivered_file_lets_no_user_in() -> None:
 
 def page(port: int, path: str) -> str:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return str(answer.read(), "utf-8")
     except OSError:
         return ""

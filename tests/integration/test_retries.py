@@ -278,7 +278,7 @@ def test_attempts_and_what_happens_inside_them(
         client.deploy(program(server, name, retry=soon, module="chain_of_thought"))
     start_worker(DSPEX_WORKER_CONCURRENCY=4)
     executions = {name: client.submit(name, TICKET, timeout=2 if name == "hasty" else None) for name in servers}
-    wait_for(lambda: "retried" in executions["later"].audit_trail.kinds, "the attempt to be given up", timeout=60)
+    wait_for(lambda: "retried" in executions["later"].audit_trail.kinds, "the attempt to be given up")
     assert executions["later"].refresh().status is dspex.Status.QUEUED
     finals = client.wait_any([execution.id for execution in executions.values()], 120)
     outcomes = {row["program"]: row for row in finals}

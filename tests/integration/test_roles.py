@@ -80,7 +80,7 @@ def test_the_whole_path_runs_with_the_rights_of_each_role(login: Login, backends
             assert done.result(timeout=60).answer
             assert producer.submit("qa", {"question": "Who may?"}, idempotency_key="once").id == done.id
             failed = producer.submit("failing", {"question": "Who may not?"})
-            wait_for(lambda: producer.get(failed.id).status == "failed", "the failure to be recorded", timeout=60)
+            wait_for(lambda: producer.get(failed.id).status == "failed", "the failure to be recorded")
             batch = producer.submit_many("qa", [{"question": str(n)} for n in range(5)])
             assert len(list(batch.as_completed(timeout=60))) == 5
             producer.pause("qa")
@@ -88,7 +88,7 @@ def test_the_whole_path_runs_with_the_rights_of_each_role(login: Login, backends
             waiting.cancel()
             producer.resume("qa")
             producer.retry(failed.id)
-            wait_for(lambda: producer.get(failed.id).status == "failed", "the second failure", timeout=60)
+            wait_for(lambda: producer.get(failed.id).status == "failed", "the second failure")
         with client_of(login(roles.READER), backends) as reader:
             assert {e.program for e in reader.list()} == {"qa", "failing"}
             trail = reader.get(done.id).audit_trail

@@ -55,7 +55,7 @@ def test_secrets_of_files_and_a_provider_are_used_and_never_shown(
         )  # fmt: skip
     database = Database(backends.database_url, pool_size=1)
     try:
-        wait_for(lambda: database.run(workers.listing), "the worker to register", timeout=60)
+        wait_for(lambda: database.run(workers.listing), "the worker to register")
         with dspex.Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
             client.deploy(
                 dspex.Program(

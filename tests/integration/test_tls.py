@@ -80,7 +80,7 @@ def test_producer_worker_and_beat_work_over_tls(over_tls: Backends, tmp_path: Pa
             client.deploy(dspex.Program("qa", QA, adapter="scripted", model="smollm2"))
             execution = client.submit("qa", {"question": "Is it encrypted?"})
             assert execution.result(timeout=60).answer
-            wait_for(lambda: database.run(health.latest), "a health check that beat asked for", timeout=60)
+            wait_for(lambda: database.run(health.latest), "a health check that beat asked for")
     finally:
         worker.stop()
         database.close()

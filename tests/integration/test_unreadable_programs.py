@@ -110,7 +110,7 @@ def test_a_program_that_a_worker_cannot_run_waits_for_one_that_can(
     (tmp_path / "shop_actions.py").write_text(ACTIONS)
     start_worker(**allowed, PYTHONPATH=tmp_path)
     wait_for(lambda: held(database) == {**dict.fromkeys(NOT_PROGRAMS, 2), "typed": 20}, "them to be held back")
-    assert client.execute("qa", {"question": "?"}, timeout=30).answer
+    assert client.execute("qa", {"question": "?"}, timeout=60).answer
 
     # Deployed while it runs: it finds out with the first attempts, which do not count.
     client.deploy(

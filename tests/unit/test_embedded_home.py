@@ -107,7 +107,7 @@ def test_an_inherited_lock_outlives_the_one_who_took_it(tmp_path: Path) -> None:
         assert not FileLock(lock.path).acquire()
         child.communicate(b"\n")
     again = FileLock(lock.path)
-    assert again.acquire(timeout=5)
+    assert again.acquire(timeout=60)
     again.close()
 
 

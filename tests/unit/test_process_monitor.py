@@ -71,7 +71,7 @@ def check_until(monitor: ProcessMonitor, condition: Callable[[], bool]) -> None:
 
 def test_a_process_becomes_ready_when_its_check_passes(monitor: ProcessMonitor, events: list[StackStep]) -> None:
     monitor.launch(Lamp(looks=3))
-    monitor.await_ready(timeout=10)
+    monitor.await_ready(timeout=60)
     assert states(events) == [StepState.STARTING, StepState.READY]
     assert events[-1].address == "127.0.0.1:1"
 
@@ -79,7 +79,7 @@ def test_a_process_becomes_ready_when_its_check_passes(monitor: ProcessMonitor, 
 def test_what_dies_is_started_again(monitor: ProcessMonitor, events: list[StackStep]) -> None:
     lamp = Lamp()
     monitor.launch(lamp)
-    monitor.await_ready(timeout=10)
+    monitor.await_ready(timeout=60)
     lamp.running = False
     check_until(monitor, lambda: states(events).count(StepState.READY) == 2)
     assert states(events) == [
@@ -115,7 +115,7 @@ def test_a_first_start_that_fails_is_an_error(monitor: ProcessMonitor) -> None:
     monitor.launch(lamp)
     lamp.running = False
     with pytest.raises(ProcessFailed, match="the wind"):
-        monitor.await_ready(timeout=10)
+        monitor.await_ready(timeout=60)
 
 
 def test_a_first_start_that_takes_too_long_is_an_error(monitor: ProcessMonitor) -> None:
@@ -135,10 +135,10 @@ def test_it_watches_from_a_thread_of_its_own_until_stopped(monitor: ProcessMonit
     monitor._report = note
     lamp = Lamp()
     monitor.launch(lamp)
-    monitor.await_ready(timeout=10)
+    monitor.await_ready(timeout=60)
     monitor.start()
     lamp.running = False
-    assert ready_again.wait(10)
+    assert ready_again.wait(60)
     monitor.stop()
     lamp.running = False
     assert lamp.begun == 2

@@ -44,7 +44,7 @@ class Clients:
     def wait_until_begun(self) -> None:
         """Until each has submitted."""
         files = [self._history / f"{kind}-1.jsonl" for kind in KINDS]
-        wait_for(lambda: all(f.exists() and f.stat().st_size for f in files), "the clients", timeout=120)
+        wait_for(lambda: all(f.exists() and f.stat().st_size for f in files), "the clients")
 
     def finish(self) -> None:
         """Have each end, once it has what it asked for last."""

@@ -48,7 +48,7 @@ def scene(
         environment = {"DSPEX_LEASE_SECONDS": LEASE_SECONDS}
         fleet = Fleet(_through(links, "workers"), directory, recorder, environment, workers)
         stack.callback(fleet.stop)
-        wait_for(lambda: len(direct.workers()) == workers, "the fleet", timeout=60)
+        wait_for(lambda: len(direct.workers()) == workers, "the fleet")
         clients = Clients(_through(links, "clients"), recorder.directory, directory, seed, models.url)
         stack.callback(clients.stop)
         clients.wait_until_begun()
