@@ -84,7 +84,13 @@ def test_a_producer_killed_anywhere_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    "point", [failpoints.BEFORE_INSERT, failpoints.AFTER_INSERT, failpoints.BEFORE_PUBLISH, failpoints.AFTER_PUBLISH]
+    "point",
+    [
+        failpoints.BEFORE_INSERT,
+        failpoints.AFTER_INSERT,
+        long(failpoints.BEFORE_PUBLISH),
+        long(failpoints.AFTER_PUBLISH),
+    ],
 )
 def test_a_producer_killed_while_threads_share_a_statement_loses_nothing(
     point: str, backends: Backends, client: Client, start_worker: StartWorker
@@ -134,10 +140,10 @@ def settled(then: Sequence[Mapping[str, object]], journaled: int) -> bool:
     ("point", "adapter", "as_expected"),
     [
         (failpoints.BEFORE_CLAIM, "steps", untouched),
-        (failpoints.AFTER_CLAIM, "steps", claimed),
+        long(failpoints.AFTER_CLAIM, "steps", claimed),
         (failpoints.AFTER_ANSWER, "dspy", claimed),
         (failpoints.AFTER_JOURNAL, "steps", journaled_only),
-        (failpoints.BEFORE_SETTLE, "dspy", journaled_only),
+        long(failpoints.BEFORE_SETTLE, "dspy", journaled_only),
         (failpoints.AFTER_SETTLE, "steps", settled),
     ],
 )
@@ -186,7 +192,7 @@ def test_a_pump_killed_while_it_dispatches_loses_nothing(point: str, client: Cli
     assert_guarantees(client, batch.ids)
 
 
-@pytest.mark.parametrize("point", [failpoints.BEFORE_RECOVER, failpoints.AFTER_RECOVER])
+@pytest.mark.parametrize("point", [long(failpoints.BEFORE_RECOVER), failpoints.AFTER_RECOVER])
 def test_a_reaper_killed_at_its_work_is_replaced(point: str, client: Client, start_worker: StartWorker) -> None:
     client.deploy(scripted(sleep_ms=3000))
     first = start_worker(**LEASE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
 from dspex.settings import Backends
+from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess, environment_of, run_dspex
 
 PROGRAMS = """
@@ -39,12 +40,26 @@ class Shell:
         return run_dspex(*arguments, environment=self._environment | environment, directory=self._place)
 
 
+def shell_in(place: Path, backends: Backends) -> Shell:
+    """A shell in a directory with programs, and with files that are none."""
+    (place / "programs.py").write_text(PROGRAMS)
+    (place / "broken.py").write_text("answer = 0\n1 / answer\n")
+    (place / "list.json").write_text("[]")
+    return Shell(backends, place)
+
+
 @pytest.fixture
 def shell(backends: Backends, tmp_path: Path) -> Shell:
-    (tmp_path / "programs.py").write_text(PROGRAMS)
-    (tmp_path / "broken.py").write_text("answer = 0\n1 / answer\n")
-    (tmp_path / "list.json").write_text("[]")
-    return Shell(backends, tmp_path)
+    return shell_in(tmp_path, backends)
+
+
+@pytest.fixture(scope="module")
+def deployed(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A shell where the programs are deployed, for tests that change nothing."""
+    with fresh_backends(servers) as backends:
+        shell = shell_in(tmp_path_factory.mktemp("deployed"), backends)
+        assert shell("deploy", "programs.py").returncode == 0
+        yield shell
 
 
 def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerProcess]) -> None:
@@ -99,9 +114,8 @@ def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerPr
         (("telepathy",), 2, "No such command"),
     ],
 )
-def test_wrong_usage_is_reported_in_one_line(shell: Shell, arguments: tuple[str, ...], code: int, said: str) -> None:
-    shell("deploy", "programs.py")
-    done = shell(*arguments)
+def test_wrong_usage_is_reported_in_one_line(deployed: Shell, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = deployed(*arguments)
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr

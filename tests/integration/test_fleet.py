@@ -20,9 +20,10 @@ from dspex.client.client import Client
 from dspex.embedded.ports import free_port
 from dspex.settings import Backends
 from dspex.store import workers
-from tests.processes import dspex_command, environment_of, mortal
+from tests.processes import environment_of, run_module, start
 from tests.waiting import wait_for
 
+ROOT = Path(__file__).parents[2]
 QA = dspex.signature("question -> answer")
 
 
@@ -32,12 +33,10 @@ class FleetProcess:
     def __init__(self, backends: Backends, log: Path, environment: dict[str, Any]) -> None:
         self.log = log
         with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                dspex_command("worker", "--processes", "2", "--concurrency", "10"),
-                env=environment_of(backends, environment),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+            self.process = start(
+                "dspex.cli", "worker", "--processes", "2", "--concurrency", "10",
+                environment=environment_of(backends, environment), output=output,
+            )  # fmt: skip
 
     def stop(self) -> None:
         self.process.terminate()
@@ -90,44 +89,35 @@ def exists(pid: int) -> bool:
     return True
 
 
-def test_a_dead_child_is_replaced_and_a_dead_parent_leaves_none(
-    client: Client, start_fleet: Callable[..., FleetProcess]
-) -> None:
-    fleet = start_fleet()
-    client.deploy(dspex.Program("qa", QA, adapter="scripted"))
-    first = wait_for(lambda: len(pids := live_pids(client)) == 2 and pids, "two workers")
-    assert first
-    victim, survivor = first
-    os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: "another is started in 0.5 s" in fleet.log.read_text(), "the parent to notice")
-    wait_for(lambda: len(live_pids(client) - {victim}) == 2, "its replacement")
-    assert survivor in live_pids(client)
-    client.execute("qa", {"question": "?"}, timeout=60)
-    left = live_pids(client) - {victim}
-    fleet.process.kill()
-    wait_for(lambda: not any(map(exists, left)), "the children to be gone")
-
-
-def test_an_import_that_ends_the_process_keeps_no_worker_from_starting(
+def test_an_import_that_ends_the_process_keeps_no_worker_from_starting_and_a_dead_parent_leaves_none(
     client: Client, start_fleet: Callable[..., FleetProcess], tmp_path: Path
 ) -> None:
     (tmp_path / "deadly.py").write_text("import os\nos._exit(3)\n")
     client.deploy(dspex.Program("deadly", QA, adapter="scripted", actions=["deadly:note"]))
     client.deploy(dspex.Program("qa", QA, adapter="scripted"))
     held = client.submit("deadly", {"question": "?"})
-    start_fleet(DSPEX_PROGRAM_PACKAGES="deadly", PYTHONPATH=tmp_path, DSPEX_LEASE_SECONDS=2)
+    fleet = start_fleet(DSPEX_PROGRAM_PACKAGES="deadly", PYTHONPATH=tmp_path, DSPEX_LEASE_SECONDS=2)
     assert client.execute("qa", {"question": "?"}, timeout=90)
     assert (held.refresh().status, held.attempts) == (dspex.Status.QUEUED, 0)
     wait_for(lambda: client.health().components["programs"].details, "health to name it")
     named = DETAILS["programs"](client.health().components["programs"].details)
     assert "2 worker processes ended while they imported it" in named
+    left = live_pids(client)
+    fleet.process.kill()
+    wait_for(lambda: not any(map(exists, left)), "the children to be gone")
 
 
-def test_worn_workers_are_replaced_under_load_and_nothing_is_lost_or_paid_twice(
+def test_dead_and_worn_workers_are_replaced_and_nothing_is_lost_or_paid_twice(
     client: Client, start_fleet: Callable[..., FleetProcess]
 ) -> None:
     port = free_port()
     fleet = start_fleet(DSPEX_WORKER_MAX_EXECUTIONS=30, DSPEX_GRACE_SECONDS=600, DSPEX_HTTP_PORT=port)
+    wait_for(lambda: len(listeners(port)) == 2, "both to listen")
+    victim, survivor = live_pids(client)
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: "another is started in 0.5 s" in fleet.log.read_text(), "the parent to notice")
+    wait_for(lambda: len(live_pids(client) - {victim}) == 2, "its replacement")
+    assert survivor in live_pids(client)
     wait_for(lambda: len(listeners(port)) == 2, "both to listen")
     first = listeners(port)
     options = {"calls": 2, "sleep_ms": 150, "outputs": {"answer": "!"}}
@@ -140,7 +130,7 @@ def test_worn_workers_are_replaced_under_load_and_nothing_is_lost_or_paid_twice(
     assert {(e.metrics.lm_calls, e.metrics.replayed_lm_calls) for e in finished} == {(2, 0)}
     assert not client.verify_audit()
     pids = {row["pid"] for row in client._database.run(lambda c: workers.listing(c, live_only=False))}
-    assert len(pids) >= 4, "two and their replacements"
+    assert len(pids) >= 5, "two and their replacements, and the one that was killed"
     assert "retires" in fleet.log.read_text()
 
     # Asked once the parent lets what runs finish; asked twice it has it handed back.
@@ -171,12 +161,11 @@ ctypes.PyDLL(None).sleep(600)
 """
 
 
-def test_a_child_without_a_heartbeat_is_killed_and_replaced(tmp_path: Path) -> None:
+def test_a_child_without_a_heartbeat_is_killed_and_replaced(tmp_path: Path, fork_server: None) -> None:
     options = ["--processes", "1", "--name", "it", "--patience-seconds", "9", "--silence-seconds", "1", "--"]
     child = [sys.executable, "-c", HOLDS_THE_LOCK, str(tmp_path / "held")]
-    fleet = subprocess.run(
-        mortal("-m", "workers.process.fleet", *options, *child), capture_output=True, text=True, timeout=60, check=True
-    )
+    fleet = run_module("workers.process.fleet", *options, *child, environment=os.environ, directory=ROOT)
+    assert fleet.returncode == 0
     assert "it-1 (pid " in fleet.stderr
     assert ") has sent no heartbeat for 1 s: it is killed" in fleet.stderr
     assert "ended with -9: another is started" in fleet.stderr
