@@ -146,6 +146,19 @@ def client(backends: Backends) -> Iterator[Client]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def shared_client(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client and a worker that all tests of a module share which use it. A model needs no key."""
+    with fresh_backends(servers) as fresh:
+        worker = WorkerProcess(fresh, tmp_path_factory.mktemp("shared") / "worker.log", {"OPENAI_API_KEY": "none"})
+        try:
+            worker.wait_until_ready()
+            with Client(database_url=fresh.database_url, broker_url=fresh.broker_url) as opened:
+                yield opened
+        finally:
+            worker.stop()
+
+
 @pytest.fixture
 def start_worker(backends: Backends, tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
     """Starts real worker processes on this test's backends, and stops them afterwards."""

@@ -103,8 +103,8 @@ def test_metrics_score_in_the_worker_and_their_errors_are_their_own(
     assert "number 3" in evaluation_page(after)
 
 
-def test_a_budget_is_hard_and_what_was_paid_counts(client: Client, start_worker: Callable[..., WorkerProcess]) -> None:
-    start_worker()
+def test_a_budget_is_hard_and_what_was_paid_counts(shared_client: Client) -> None:
+    client = shared_client
     client.deploy(scripted("dear", SIGNATURE, module_options={"outputs": {"queue": "bug"}, "cost_usd": 0.25}))
     dataset = client.dataset("tickets", ROWS, inputs=["ticket"])
     evaluation = client.evaluate("dear", dataset, metric="exact", budget_usd=1.1).wait(60)
@@ -115,19 +115,17 @@ def test_a_budget_is_hard_and_what_was_paid_counts(client: Client, start_worker:
     assert client.execute("dear", {"ticket": "x"}, timeout=60).queue == "bug", "production is not limited by it"
 
 
-def test_a_replay_pays_for_nothing_that_was_recorded(
-    client: Client, start_worker: Callable[..., WorkerProcess]
-) -> None:
-    start_worker()
+def test_a_replay_pays_for_nothing_that_was_recorded(shared_client: Client) -> None:
+    client = shared_client
     client.deploy(
-        scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "bug"}, "calls": 2, "cost_usd": 1.0})
+        scripted("replayed", SIGNATURE, module_options={"outputs": {"queue": "bug"}, "calls": 2, "cost_usd": 1.0})
     )
-    originals = [client.submit("triage", {"ticket": row["ticket"]}) for row in ROWS[:3]]
+    originals = [client.submit("replayed", {"ticket": row["ticket"]}) for row in ROWS[:3]]
     for original in originals:
         original.result(timeout=60)
-    other = scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "other"}, "calls": 3, "cost_usd": 1.0})
+    other = scripted("replayed", SIGNATURE, module_options={"outputs": {"queue": "other"}, "calls": 3, "cost_usd": 1.0})
     client.deploy(other, current=False)
-    replay = client.replay("triage", version=other.version).wait(60)
+    replay = client.replay("replayed", version=other.version).wait(60)
     rows = list(replay.rows())
     assert [row.original_id for row in rows] == [original.id for original in originals]
     assert {tuple(row.fields["queue"]) for row in rows} == {("bug", "other")}
@@ -139,19 +137,17 @@ def test_a_replay_pays_for_nothing_that_was_recorded(
     assert client.get(rows[0].execution_id).metrics.replayed_lm_calls == 2
 
 
-def test_a_program_judges_another_within_its_execution(
-    client: Client, start_worker: Callable[..., WorkerProcess]
-) -> None:
-    start_worker()
-    client.deploy(scripted("triage", SIGNATURE, module_options={"outputs": {"queue": "bug"}}))
+def test_a_program_judges_another_within_its_execution(shared_client: Client) -> None:
+    client = shared_client
+    client.deploy(scripted("judged", SIGNATURE, module_options={"outputs": {"queue": "bug"}}))
     judge = ":string ticket, :string predicted_queue, :string expected_queue -> :float score, :string feedback"
     client.deploy(scripted("judge", judge, module_options={"outputs": {"score": 0.75, "feedback": "nearly"}}))
     dataset = client.dataset("tickets", ROWS[:2], inputs=["ticket"])
-    evaluation = client.evaluate("triage", dataset, metric=dspex.metrics.judge("judge")).wait(60)
+    evaluation = client.evaluate("judged", dataset, metric=dspex.metrics.judge("judge")).wait(60)
     assert evaluation.score == 0.75
     assert {row.feedback for row in evaluation.rows()} == {"nearly"}
     assert client.get(evaluation.batch.ids[0]).metrics.lm_calls == 2, "its own call, and the judge's"
     assert evaluation.metric.startswith("judge(judge@"), "the version is fixed"
     client.deploy(scripted("mute", SIGNATURE))
     with pytest.raises(dspex.ValidationError):
-        client.evaluate("triage", dataset, metric=dspex.metrics.judge("mute"))
+        client.evaluate("judged", dataset, metric=dspex.metrics.judge("mute"))

@@ -30,8 +30,8 @@ def scripted(name: str = "qa", signature: str = "question -> answer", **fields: 
     return dspex.Program(name, dspex.signature(signature), adapter="scripted", **fields)  # type: ignore[arg-type]
 
 
-def test_an_execution_completes_with_typed_outputs_and_a_whole_trail(client: Client, start_worker: StartWorker) -> None:
-    start_worker()
+def test_an_execution_completes_with_typed_outputs_and_a_whole_trail(shared_client: Client) -> None:
+    client = shared_client
     client.deploy(scripted(module_options={"outputs": {"answer": "Paris"}}))
     execution = client.submit("qa", {"question": "What is the capital of France?"})
     result = execution.result(timeout=60)
@@ -48,8 +48,8 @@ def test_an_execution_completes_with_typed_outputs_and_a_whole_trail(client: Cli
     assert execution.inputs == {"question": "What is the capital of France?"}
 
 
-def test_a_batch_completes_and_reports_the_rows_it_refused(client: Client, start_worker: StartWorker) -> None:
-    start_worker()
+def test_a_batch_completes_and_reports_the_rows_it_refused(shared_client: Client) -> None:
+    client = shared_client
     client.deploy(scripted())
     rows: list[dict[str, object]] = [{"question": f"number {n}"} for n in range(50)]
     rows[7] = {"question": 7}
@@ -63,10 +63,8 @@ def test_a_batch_completes_and_reports_the_rows_it_refused(client: Client, start
     assert batch.indexes[7] == 8
 
 
-def test_transient_failures_are_retried_and_the_journal_keeps_what_was_paid(
-    client: Client, start_worker: StartWorker
-) -> None:
-    start_worker()
+def test_transient_failures_are_retried_and_the_journal_keeps_what_was_paid(shared_client: Client) -> None:
+    client = shared_client
     client.deploy(
         scripted(
             retry=dspex.Retry(max_attempts=3, backoff=0.05),
@@ -80,21 +78,21 @@ def test_transient_failures_are_retried_and_the_journal_keeps_what_was_paid(
     assert execution.audit_trail.verify()
 
 
-def test_spent_attempts_are_a_dead_letter(client: Client, start_worker: StartWorker) -> None:
-    start_worker()
+def test_spent_attempts_are_a_dead_letter(shared_client: Client) -> None:
+    client = shared_client
     options = {"fail": {"code": "rate_limited", "times": 9}}
-    client.deploy(scripted(retry=dspex.Retry(max_attempts=2, backoff=0.05), module_options=options))
-    execution = client.submit("qa", {"question": "?"})
+    client.deploy(scripted("doomed", retry=dspex.Retry(max_attempts=2, backoff=0.05), module_options=options))
+    execution = client.submit("doomed", {"question": "?"})
     with pytest.raises(dspex.ExecutionFailed) as failure:
         execution.result(timeout=60)
     assert failure.value.code == "attempts_exhausted"
     assert failure.value.attempts == 2
-    assert [e.id for e in client.list(status="failed")] == [execution.id]
+    assert [e.id for e in client.list(program="doomed", status="failed")] == [execution.id]
     assert execution.audit_trail.verify()
 
 
-def test_outputs_that_do_not_fit_the_signature_fail_the_execution(client: Client, start_worker: StartWorker) -> None:
-    start_worker()
+def test_outputs_that_do_not_fit_the_signature_fail_the_execution(shared_client: Client) -> None:
+    client = shared_client
     client.deploy(
         scripted(
             signature="question -> rating: int",

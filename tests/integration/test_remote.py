@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import dspy
@@ -12,7 +11,6 @@ from dspy.utils import DummyLM
 import dspex
 from dspex.client.client import Client
 from tests.model_server import ModelServer, Step, model_server
-from tests.processes import WorkerProcess
 from workers.adapters.dspy.modules import build_module
 
 __all__ = ["model_server"]
@@ -20,9 +18,9 @@ __all__ = ["model_server"]
 TRAINSET = [dspy.Example(question=f"What is {n} and {n}?", answer=str(2 * n)).with_inputs("question") for n in range(6)]
 
 
-def program(model_server: ModelServer, **settings: Any) -> dspex.Program:
+def program(model_server: ModelServer, name: str, **settings: Any) -> dspex.Program:
     return dspex.Program(
-        "sums", dspex.signature(":string question -> :string answer"), model="openai/test", prompt="chat",
+        name, dspex.signature(":string question -> :string answer"), model="openai/test", prompt="chat",
         api_base=model_server.api_base, **settings,
     )  # fmt: skip
 
@@ -38,12 +36,12 @@ ANSWERS = {"predict": {"answer": "42"}, "chain_of_thought": {"reasoning": "So.",
 
 @pytest.mark.parametrize("module", list(ANSWERS))
 def test_an_optimiser_finds_the_same_state_as_here(
-    client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer, module: str
+    shared_client: Client, model_server: ModelServer, module: str
 ) -> None:
-    start_worker(OPENAI_API_KEY="none")
-    deployed = program(model_server, module=module)
+    client, name = shared_client, f"sums_{module}"
+    deployed = program(model_server, name, module=module)
     client.deploy(deployed)
-    remote = dspex.remote("sums", client)
+    remote = dspex.remote(name, client)
     local = build_module(deployed)
     assert [name for name, _ in remote.named_predictors()] == [name for name, _ in local.named_predictors()]
     assert remote.dump_state() == local.dump_state()
@@ -56,18 +54,17 @@ def test_an_optimiser_finds_the_same_state_as_here(
         evaluate = dspy.Evaluate(devset=TRAINSET, metric=is_fine, num_threads=4, display_progress=False)
         assert evaluate(there).score == evaluate(here).score == 50.0
         assert there(question="?").toDict() == here(question="?").toDict()
-    tried = [each for each in client.versions("sums", candidates=True) if each.candidate]
+    tried = [each for each in client.versions(name, candidates=True) if each.candidate]
     assert tried, "states that were tried are versions beside the current one"
-    assert client.versions("sums")[-1].version == deployed.version
-    assert client.submit("sums", {"question": "?"}).version == deployed.version
+    assert client.versions(name)[-1].version == deployed.version
+    assert client.submit(name, {"question": "?"}).version == deployed.version
 
 
 async def test_a_remote_module_is_awaited_and_refuses_wrong_inputs(
-    client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer
+    shared_client: Client, model_server: ModelServer
 ) -> None:
-    start_worker(OPENAI_API_KEY="none")
-    client.deploy(program(model_server))
-    remote = dspex.remote("sums", client)
+    shared_client.deploy(program(model_server, "sums"))
+    remote = dspex.remote("sums", shared_client)
     with dspy.context(trace=[]):
         prediction = await remote.acall(question="What is 1 and 1?")
         assert prediction.answer.startswith("text ")
