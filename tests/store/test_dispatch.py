@@ -24,11 +24,13 @@ from dspex.store.lifecycle.dispatch import (
     BACKLOGS,
     DISPATCH,
     FIND_HELD,
+    HAS_BACKLOG,
     RESERVE,
     DispatchBacklog,
     dispatch,
     find_held,
     forget_starts,
+    has_backlog,
     held,
     release,
     shares,
@@ -156,7 +158,7 @@ def rows_read_by_a_round(database: Database) -> list[float]:
              "tenant_reserve": 5}  # fmt: skip
     found: list[float] = []
     with database.engine.connect() as connection:  # in one transaction, as the pump does
-        for statement, parameters in ((BACKLOGS, {"limited": ["qa"]}), (DISPATCH, given)):
+        for statement, parameters in ((HAS_BACKLOG, {}), (BACKLOGS, {"limited": ["qa"]}), (DISPATCH, given)):
             explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}")
             (plan,) = connection.scalar(explain, parameters)
             found += rows_read(plan["Plan"])
@@ -260,6 +262,17 @@ def test_a_leader_that_stands_still_does_not_keep_the_limited_from_the_next(data
         time.sleep(0.1)
     still.invalidate()
     still.close()
+
+
+def test_a_backlog_is_what_no_pause_and_no_dispatch_takes_out(database: Database) -> None:
+    assert not database.run(has_backlog)
+    backlog(database, PROGRAM, 2)
+    assert database.run(has_backlog)
+    database.run(partial(programs.set_pause, name="qa", paused=True))
+    assert not database.run(has_backlog)
+    database.run(partial(programs.set_pause, name="qa", paused=False))
+    assert len(dispatch_due(database)) == 2
+    assert not database.run(has_backlog)
 
 
 def test_what_is_scheduled_for_later_waits(database: Database) -> None:

@@ -22,7 +22,7 @@ from dspex.store import partitions, programs, workers
 from dspex.store.audit_chain import entry_hash, hash_of_values
 from dspex.store.database import Database
 from dspex.store.lifecycle import executions, recovery
-from dspex.store.lifecycle.dispatch import dispatch, find_unclaimed, take_back
+from dspex.store.lifecycle.dispatch import dispatch, find_unclaimed, has_backlog, take_back
 from dspex.store.lifecycle.executions import Claimed, Settlement, Submission
 from dspex.store.lifecycle.recovery import Overdue
 from dspex.store.lifecycle.status import TRANSITIONS, Status
@@ -90,7 +90,10 @@ def settle(database: Database, claimed: Claimed, status: str = "completed", **va
 
 def dispatch_due(database: Database, window: int = 10, *, suspects_most: int = 1) -> list[Row[Any]]:
     with database.transaction() as connection:
-        return dispatch(connection, window, suspects_most=suspects_most)
+        has_some = has_backlog(connection)
+        found = dispatch(connection, window, suspects_most=suspects_most)
+    assert has_some or not found, "a leader does not look without a backlog"
+    return found
 
 
 def take_back_unclaimed(database: Database, older_than: float) -> list[UUID]:

@@ -43,6 +43,7 @@ from dspex.store.lifecycle.dispatch import (
     find_refused,
     find_unclaimed,
     forget_starts,
+    has_backlog,
     release,
     take_back,
 )
@@ -104,6 +105,7 @@ class Pump(Periodic):
         self._redis = broker.client(socket_timeout=5)
         self._worker_id = worker_id
         self._pause = INTERVAL_SECONDS
+        self._is_busy = False
         self._guard = QueueGuard(self._redis, database, refuse)
         self._lead = LeadWatch()
         self._aside = SetAside()
@@ -218,6 +220,9 @@ class Pump(Periodic):
     def _dispatch(self) -> None:
         """Dispatch what is due. The next round follows at once when there is probably more."""
         self._pause = min(self._pause * 2, INTERVAL_SECONDS)
+        # While there is nothing to dispatch, one statement says so, instead of a transaction of five.
+        if not self._is_busy and not self._database.run(has_backlog):
+            return
         try:
             found, fleet = self._marked()
         except (DBAPIError, BackendUnavailable) as error:
@@ -225,6 +230,7 @@ class Pump(Periodic):
                 raise
             self._set_aside_what_is_refused()
             found, fleet = self._marked()
+        self._is_busy = bool(found)
         rows = [row for row in found if not row.held]
         if rows:
             DISPATCHED.inc(len(rows))

@@ -37,6 +37,7 @@ __all__ = [
     "find_refused",
     "find_unclaimed",
     "forget_starts",
+    "has_backlog",
     "held",
     "release",
     "shares",
@@ -109,6 +110,13 @@ def shares(backlogs: Sequence[DispatchBacklog], *, window: int, waiting: int, pr
     return found
 
 
+# With the ORDER BY Postgres uses the index; without it, it would scan the table for any such row.
+_BACKLOG = """CROSS JOIN LATERAL (
+    SELECT 1 FROM dspex.executions e
+    WHERE e.program = p.name AND e.status = 'queued' AND e.dispatched_at IS NULL AND e.held_at IS NULL
+    ORDER BY e.priority, e.run_at LIMIT 1) backlog"""
+HAS_BACKLOG = text(f"SELECT EXISTS (SELECT FROM dspex.programs p {_BACKLOG} WHERE p.paused_at IS NULL)")  # noqa: S608
+
 # A leader that hangs in its transaction does not keep the others waiting for ever.
 _LOCK = text("""
 SELECT name, set_config('idle_in_transaction_session_timeout', '2000', true) FROM dspex.programs
@@ -116,9 +124,9 @@ WHERE paused_at IS NULL AND (concurrency IS NOT NULL OR per_minute IS NOT NULL)
 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
-# With the ORDER BY Postgres uses the index; without it, it would scan the table for any such row. Nor may it sort in
-# the statement that follows: it expects a tenant to have few executions, and would read and sort all that are queued.
-BACKLOGS = text("""
+# Postgres may not sort in the statement that follows: it expects a tenant to have few executions, and would read and
+# sort all that are queued.
+BACKLOGS = text(f"""
 WITH waiting AS MATERIALIZED (
     SELECT program, count(*) AS count FROM dspex.executions
     WHERE status = 'queued' AND dispatched_at IS NOT NULL GROUP BY program
@@ -138,15 +146,12 @@ SELECT p.name, p.concurrency, p.per_minute, coalesce(w.count, 0) AS dispatched, 
         AND dispatched_at IS NOT NULL) AS suspects,
     set_config('enable_sort', 'off', true) AS sorts
 FROM dspex.programs p
-CROSS JOIN LATERAL (
-    SELECT 1 FROM dspex.executions e
-    WHERE e.program = p.name AND e.status = 'queued' AND e.dispatched_at IS NULL AND e.held_at IS NULL
-    ORDER BY e.priority, e.run_at LIMIT 1) backlog
+{_BACKLOG}
 LEFT JOIN waiting w ON w.program = p.name
 LEFT JOIN running r ON r.program = p.name
 LEFT JOIN begun b ON b.program = p.name
 WHERE p.paused_at IS NULL AND ((p.concurrency IS NULL AND p.per_minute IS NULL) OR p.name = ANY(:limited))
-""")
+""")  # noqa: S608
 
 # Within a priority the program with the fewest executions in Redis is next; tenants of a program take turns, and
 # executions without a tenant are in the order of time with the executions of all tenants. Each priority is looked up
@@ -226,6 +231,11 @@ WITH share AS (
 SELECT m.*, CASE WHEN c.own_turn <= :tenant_reserve THEN least(c.turn, c.own_turn) ELSE c.turn END AS turn
 FROM marked m JOIN chosen c ON c.id = m.id
 """)
+
+
+def has_backlog(connection: Connection) -> bool:
+    """Whether there is anything to dispatch, now or later: else :func:`dispatch` would find nothing."""
+    return bool(connection.scalar(HAS_BACKLOG))
 
 
 def dispatch(

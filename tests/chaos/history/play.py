@@ -39,14 +39,14 @@ class Plan:
 
 #: What needs neither a file system nor a clock of its own, and is over within seconds.
 SHORT = Plan(
-    seconds=14,
+    seconds=10,
     workers=2,
     faults=(
         "kill_worker", "freeze_worker", "kill_client", "cut_redis", "cut_postgres", "empty_redis", "flood",
         "forge_queue", "forge_replays", "forge_hints",
     ),
     pause_seconds=0.5,
-    patience_seconds=60,
+    patience_seconds=240,
     own_disk=False,
 )  # fmt: skip
 LONG = Plan(

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Protocol
 from urllib.request import getproxies, proxy_bypass
 
@@ -167,6 +168,13 @@ class HttpTransport:
 
 
 def _trusted_authorities(ca_file: os.PathLike[str] | None) -> ssl.SSLContext:
+    """The context of all transports that read the same files: reading the system's store takes 30 ms."""
+    places = ssl.get_default_verify_paths()
+    return _context(places.cafile, places.capath, ca_file)
+
+
+@cache
+def _context(system_file: str | None, system_directory: str | None, ca_file: os.PathLike[str] | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_file is not None:
         try:
