@@ -65,7 +65,8 @@ class Database:
         self.engine = self._autocommit.execution_options(isolation_level="READ COMMITTED")
 
     def _engine(self, **options: Any) -> Engine:
-        return create_engine("postgresql+psycopg://", **options)  # libpq reads the URL itself: see _connect_to
+        # libpq reads the URL itself: see _connect_to. Without hstore, of which there is none, Postgres is asked less.
+        return create_engine("postgresql+psycopg://", use_native_hstore=False, **options)
 
     def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -104,7 +104,7 @@ class LoopDatabase(Database):
 
     def _engine(self, **options: Any) -> Engine:
         options["connect_args"]["cursor_factory"] = _Cursor
-        return create_async_engine("postgresql+psycopg_async://", **options).sync_engine
+        return create_async_engine("postgresql+psycopg_async://", use_native_hstore=False, **options).sync_engine
 
     def _sleep(self, seconds: float) -> None:
         await_only(asyncio.sleep(seconds))
