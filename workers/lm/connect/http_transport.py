@@ -170,11 +170,11 @@ class HttpTransport:
 def _trusted_authorities(ca_file: os.PathLike[str] | None) -> ssl.SSLContext:
     """The context of all transports that read the same files: reading the system's store takes 30 ms."""
     places = ssl.get_default_verify_paths()
-    return _context(places.cafile, places.capath, ca_file)
+    return _context(places.cafile, places.capath, None if ca_file is None else os.fspath(ca_file))
 
 
 @cache
-def _context(system_file: str | None, system_directory: str | None, ca_file: os.PathLike[str] | None) -> ssl.SSLContext:
+def _context(system_file: str | None, system_directory: str | None, ca_file: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_file is not None:
         try:
