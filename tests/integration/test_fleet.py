@@ -113,7 +113,9 @@ def test_dead_and_worn_workers_are_replaced_and_nothing_is_lost_or_paid_twice(
     port = free_port()
     fleet = start_fleet(DSPEX_WORKER_MAX_EXECUTIONS=30, DSPEX_GRACE_SECONDS=600, DSPEX_HTTP_PORT=port)
     wait_for(lambda: len(listeners(port)) == 2, "both to listen")
-    victim, survivor = live_pids(client)
+    both = wait_for(lambda: len(pids := live_pids(client)) == 2 and pids, "two workers")
+    assert both
+    victim, survivor = both
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: "another is started in 0.5 s" in fleet.log.read_text(), "the parent to notice")
     wait_for(lambda: len(live_pids(client) - {victim}) == 2, "its replacement")
