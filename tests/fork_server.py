@@ -169,7 +169,10 @@ def _take_on(request: dict[str, Any], *given_descriptors: int) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["directory"])
     sys.path[0] = request["directory"]
-    sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if further := [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]:
+        sys.path[1:1] = further
+        if adapters := sys.modules.get("dspex.program.adapters"):
+            adapters.look_again()
 
 
 def _replace(path: str, command: list[str], environment: Mapping[str, str]) -> NoReturn:
@@ -212,6 +215,9 @@ def _run(program: Program) -> None:
 def main() -> None:
     for name in LIBRARIES:
         import_module(name)
+    # What most processes look up once, among the files of all packages and in the system's store.
+    import_module("dspex.program.adapters").adapters()
+    import_module("workers.lm.connect.http_transport")._trusted_authorities(None)
     serve(int(sys.argv[1]))
 
 

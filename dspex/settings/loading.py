@@ -7,7 +7,8 @@ and from the provider (secrets.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, PrivateAttr
@@ -68,9 +69,7 @@ class _SetVariables(EnvSettingsSource):
 class Settings(Sections, BaseSettings):
     """The settings in force. Use :meth:`load`, which reports all invalid settings together."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, toml_file=TOML, extra="forbid", frozen=True, env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
@@ -82,7 +81,7 @@ class Settings(Sections, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _SetVariables(settings_cls), TomlConfigSettingsSource(settings_cls)
+        return init_settings, _SetVariables(settings_cls), *_file(settings_cls)
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
@@ -91,7 +90,7 @@ class Settings(Sections, BaseSettings):
         Raises ConfigurationError with every fault.
         """
         try:
-            in_file = TomlConfigSettingsSource(cls).toml_data
+            in_file = _in_file(cls)
         except (ValueError, OSError) as error:
             raise configuration_error([f"{TOML} cannot be read: {error}"]) from None
         found, unreadable = _find_secrets(cls, overrides, in_file)
@@ -189,6 +188,15 @@ def _find_secrets(
     return found, unreadable
 
 
+def _file(cls: type[BaseSettings]) -> Sequence[TomlConfigSettingsSource]:
+    """The source for the file, if there is one."""
+    return [TomlConfigSettingsSource(cls, TOML)] if Path(TOML).is_file() else []
+
+
+def _in_file(cls: type[Settings]) -> Mapping[str, Any]:
+    return {name: value for source in _file(cls) for name, value in source.toml_data.items()}
+
+
 def _origin(
     name: str, overrides: Mapping[str, Any], found: Mapping[str, FoundSecret], in_file: Mapping[str, Any]
 ) -> str:
@@ -203,5 +211,5 @@ def _origin(
 
 def _without(wrong: Collection[str], cls: type[Settings], given: Mapping[str, Any]) -> Sections:
     """The valid settings, to check them in combination."""
-    raw = {**TomlConfigSettingsSource(cls).toml_data, **_SetVariables(cls)(), **given}
+    raw = {**_in_file(cls), **_SetVariables(cls)(), **given}
     return Sections(**{name: raw[name] for name in cls.model_fields if name in raw and name not in wrong})
