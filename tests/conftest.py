@@ -16,11 +16,11 @@ from typing import Any
 
 import hypothesis
 import pytest
-import redis
 import uvloop
 
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
+from dspex.publish.redis_clients import client as redis_client
 from dspex.settings import Backends
 from dspex.store.database import Database
 from tests.collected import CollectedTests
@@ -130,8 +130,8 @@ def fresh_backends(servers: EmbeddedServers) -> Iterator[Backends]:
     name, redis_database = databases.take(), _redis_databases.popleft()
     broker_url = f"{servers.broker_url.rsplit('/', 1)[0]}/{redis_database}"
     try:
-        with redis.Redis.from_url(broker_url) as client:
-            client.flushdb()
+        with redis_client(broker_url) as connection:
+            connection.flushdb()
         yield Backends((databases.url(name), broker_url))
     finally:
         databases.give_back(name)

@@ -13,7 +13,20 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from dspex.settings.sentinels import Sentinels
 
-__all__ = ["async_client", "client", "kombu_options", "kombu_url"]
+__all__ = ["DRIVER", "async_client", "client", "kombu_options", "kombu_url"]
+
+
+def _driver() -> dict[str, Any]:
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:  # an earlier redis-py
+        return {}
+    return {"driver_info": DriverInfo()}
+
+
+#: Options of connections that name the library to Redis. Without them redis-py reads the metadata of its package for
+#: each connection, which takes longer than to connect.
+DRIVER = _driver()
 
 
 class _Primary(redis.Redis):
@@ -40,7 +53,7 @@ class _AsyncPrimary(redis.asyncio.Redis):
 
 def client(url: str, **options: Any) -> redis.Redis:
     """A client; the caller closes it."""
-    sentinels = Sentinels.of(url)
+    sentinels, options = Sentinels.of(url), {**DRIVER, **options}
     if sentinels is None:
         return redis.Redis.from_url(url, **options)
     found = Sentinel(sentinels.hosts, sentinel_kwargs=_patience(options))  # type: ignore[no-untyped-call]
@@ -52,7 +65,7 @@ def client(url: str, **options: Any) -> redis.Redis:
 
 def async_client(url: str, **options: Any) -> redis.asyncio.Redis:
     """A client for asyncio; the caller closes it."""
-    sentinels = Sentinels.of(url)
+    sentinels, options = Sentinels.of(url), {**DRIVER, **options}
     if sentinels is None:
         return redis.asyncio.Redis.from_url(url, **options)
     found = AsyncSentinel(sentinels.hosts, sentinel_kwargs=_patience(options))  # type: ignore[no-untyped-call]

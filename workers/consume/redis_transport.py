@@ -22,6 +22,7 @@ from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis, virtual
 from redis.exceptions import RedisError, ResponseError
 
 from dspex.publish.key_types import wrong_types
+from dspex.publish.redis_clients import DRIVER
 from dspex.publish.redis_refusals import refusal_text
 from workers.consume.turns import Turns
 from workers.observe.redis_trouble import REDIS_TROUBLE
@@ -67,6 +68,9 @@ class GuardedRedisChannel(redis.Channel):  # type: ignore[misc]
         self._turns = Turns()
         super().__init__(*args, **options)
         self.QoS = GuardedQoS
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        return {**super()._connparams(asynchronous=asynchronous), **DRIVER}
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous=asynchronous)
