@@ -25,7 +25,7 @@ def _driver() -> dict[str, Any]:
 
 
 #: Options of connections that name the library to Redis. Without them redis-py reads the metadata of its package for
-#: each connection, which takes longer than to connect.
+#: each connection.
 DRIVER = _driver()
 
 
