@@ -12,10 +12,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psycopg
+
 from dspex.embedded import child_launcher
 from dspex.settings import Backends
-from dspex.store import workers
-from dspex.store.database import Database
+from dspex.store.sessions import libpq_url
 from tests.forked import Forked, ForkServer, own_fork_server
 from tests.waiting import wait_for
 
@@ -144,11 +145,9 @@ class WorkerProcess:
         return self.process.pid
 
     def wait_until_ready(self) -> None:
-        database = Database(self._backends.database_url, pool_size=1)
-        try:
-            wait_for(lambda: self._registered(database), f"worker {self.pid} to register")
-        finally:
-            database.close()
+        url = libpq_url(self._backends.database_url)
+        with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+            wait_for(lambda: self._registered(connection), f"worker {self.pid} to register")
 
     def kill(self) -> None:
         """SIGKILL: no last words."""
@@ -168,10 +167,11 @@ class WorkerProcess:
                 self.kill()
         return self.process.wait()
 
-    def _registered(self, database: Database) -> bool:
+    def _registered(self, connection: psycopg.Connection) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"the worker ended with {self.process.returncode}:\n{self.log.read_text()}")
-        return any(row["pid"] == self.pid for row in database.run(workers.listing))
+        asked = "SELECT FROM dspex.workers WHERE pid = %s AND stopped_at IS NULL"
+        return connection.execute(asked, [self.pid]).fetchone() is not None
 
 
 def _text(file: BinaryIO) -> str:
