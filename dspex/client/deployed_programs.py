@@ -57,11 +57,11 @@ class Catalogue:
 
         Raises ValidationError when it is too large, and ProgramError when there are live workers and none of them can
         run it: ``module_missing`` where their DSPy lacks its module, ``interpreter_missing`` where it runs code that
-        the model writes and they have no interpreter.
+        the model writes and they have no interpreter. A candidate is not checked: its code is its program's.
         """
         if faults := list(bounds.program_faults(json.dumps(program.content, ensure_ascii=False).encode())):
             raise ValidationError.of(f"program {program.name!r}", faults)
-        if runs_code(program.module):
+        if runs_code(program.module) and not candidate:
             self._require_able_workers(program)
         deployed = self._database.run(
             partial(programs.deploy, program=program, current=current, note=note, by=by, candidate=candidate),
@@ -71,7 +71,7 @@ class Catalogue:
             self._remember(deployed)
         else:
             self._versions[program.name, program.version] = program
-        if program.own_modules:
+        if program.own_modules and not candidate:
             self._warn_of_refusals(program)
         return deployed
 

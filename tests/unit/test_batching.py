@@ -73,6 +73,32 @@ def test_the_first_goes_at_once_and_the_next_share_a_statement() -> None:
     assert statement.batches == [[1], [2, 3, 4], [5, 6]]
 
 
+def test_after_a_shared_statement_those_who_come_within_a_moment_share_the_next() -> None:
+    statement = Statement()
+    gathering = gathered()
+    late = iter((5, 6))
+    coming: list[Future[int]] = []
+
+    def another_comes(_seconds: float) -> None:
+        if (item := next(late, None)) is not None:
+            waiting = len(gathering)
+            coming.append(threads.submit(batcher.ask, item))
+            wait_for(lambda: len(gathering) > waiting, "it to wait")
+
+    batcher = ThreadBatcher(statement, gathering, pause=another_comes)
+    with ThreadPoolExecutor(3) as threads:
+        first = [threads.submit(batcher.ask, 1)]
+        wait_for(lambda: statement.batches, "the first to be sent")
+        first += [threads.submit(batcher.ask, item) for item in (2, 3)]
+        wait_for(lambda: len(gathering) == 2, "the others to wait")
+        statement.let_go.set()
+        assert [each.result() for each in first] == [1, 4, 9]
+        assert batcher.ask(4) == 16
+        assert [each.result() for each in coming] == [25, 36]
+        assert batcher.ask(7) == 49
+    assert [sorted(batch) for batch in statement.batches] == [[1], [2, 3], [4, 5, 6], [7]]
+
+
 def test_one_at_fault_fails_no_other() -> None:
     statement = Statement(refuse(3))
     asked = ask_all(statement, [1, 2, 3, 4])

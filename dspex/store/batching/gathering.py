@@ -72,8 +72,8 @@ class Gathering(Generic[T, R]):
         self._most_weight = most_weight
         self._waiting: deque[PendingItem[T, R]] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def is_heavy(self, item: T) -> bool:
         """Whether the item is too heavy to share a statement: it goes by itself, beside the others."""

@@ -1,12 +1,15 @@
 """The batcher for threads. It has no thread of its own: of the callers that wait, one carries the statement for all.
 
-A caller that finds no statement under way carries its own at once. When a statement ends, the first of the callers that
-gathered meanwhile carries the next one, so that no caller works for others after its own item is done.
+A caller that finds no statement under way carries its own at once, unless the last statement was shared: then those who
+come within a moment, as the threads of a pool do that begin or were woken together, share this one, too. When a
+statement ends, the first of the callers that gathered meanwhile carries the next one, so that no caller works for
+others after its own item is done.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -19,6 +22,11 @@ __all__ = ["ThreadBatcher"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+#: How long a caller waits for another one to come. While it does, other threads of the process run.
+MOMENT_SECONDS = 0.0001
+#: The most moments that it waits, while in each of them another one comes.
+MOMENTS_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +86,16 @@ class ThreadBatcher(Generic[T, R]):
         gathering: Gathering[T, R],
         *,
         then: Callable[[Sequence[T], Sequence[R]], None] = lambda _items, _results: None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._flush = flush
         self._then = then
+        self._pause = pause
         self._gathering = gathering
         self._lock = threading.Lock()
+        #: A batch is under way, or is about to be.
         self._busy = False
+        self._last_was_shared = False
 
     def ask(self, item: T) -> R:
         """The result for the item, which shares a statement with the items that wait at the same time."""
@@ -94,9 +106,10 @@ class ThreadBatcher(Generic[T, R]):
             return inbox.value()
         with self._lock:
             self._gathering.add(waiting)
-            if not self._busy:
-                self._pass_on()
+            begins, self._busy = not self._busy, True
         try:
+            if begins:
+                self._begin()
             while (turn := inbox.turns.get()) is not None:
                 self._carry(turn)
         except BaseException:  # this thread is interrupted: the others do not wait for it
@@ -104,11 +117,28 @@ class ThreadBatcher(Generic[T, R]):
             raise
         return inbox.value()
 
+    def _begin(self) -> None:
+        """Give the first turn, once nobody else comes."""
+        try:
+            if self._last_was_shared:
+                self._await_others()
+        finally:
+            with self._lock:
+                self._pass_on()
+
+    def _await_others(self) -> None:
+        for _ in range(MOMENTS_MOST):
+            before = len(self._gathering)
+            self._pause(MOMENT_SECONDS)
+            if len(self._gathering) == before:
+                return
+
     def _pass_on(self) -> None:
         """Give the next batch to its first caller. With the lock."""
         batch = self._gathering.take()
         self._busy = bool(batch)
         if batch:
+            self._last_was_shared = len(batch) > 1
             _give(batch[0], _Turn(batch))
 
     def _end(self, turn: _Turn[T, R]) -> None:

@@ -39,6 +39,8 @@ __all__ = ["HOPELESS", "BudgetSpent", "JobEnds", "Rollouts", "remote_module"]
 LOOK_SECONDS = 2.0
 #: The codes of failures that every rollout would have, whatever its candidate: the job fails with them, too.
 HOPELESS = frozenset({"authentication", "billing", "code_not_found", "model_not_allowed", "price_unknown"})
+#: The predictors of a module by their names.
+Predictors = Mapping[str, Any]
 #: What ``inspect.getsource`` finds a class by.
 _OF_SOURCE = ("__module__", "__doc__", "__firstlineno__")
 
@@ -102,7 +104,7 @@ def remote_module(
     """The module of a deployed program. Raises ProgramNotFound, and as :func:`build_module` does."""
     program = client.program(name, version)
     module = build_module(program)
-    calls = _RemoteCalls(client, program, _state_text(module), rollouts)
+    calls = _RemoteCalls(client, program, _state_text(dict(module.named_predictors())), rollouts)
     kind = type(module)
     # Optimisers read the name and the source of the class: they find what the module has.
     like = {name: vars(kind)[name] for name in _OF_SOURCE if name in vars(kind)}
@@ -139,9 +141,10 @@ class _RemoteCalls:
     def call(self, module: dspy.Module, inputs: Mapping[str, Any]) -> dspy.Prediction:
         """The prediction for these inputs. Raises what a submit raises, ExecutionFailed, ExecutionCancelled, and as
         :meth:`Rollouts.outputs`."""
-        version = self.version_of(module)
+        predictors = dict(module.named_predictors())
+        version = self._version(predictors)
         given = {self._names.get(name, name): stored(value) for name, value in inputs.items()}
-        options = _rollout_options(module)
+        options = _rollout_options(predictors)
         purpose: dict[str, Any] = {"trace": True}
         if options.get("temperature") is not None:
             purpose["temperature"] = float(options["temperature"])
@@ -158,13 +161,16 @@ class _RemoteCalls:
         execution = Execution(client._session, row)
         outputs = dict(execution.result()) if self._rollouts is None else self._rollouts.outputs(execution)
         traced = execution.action_results.get("trace", {}).get("result", {})
-        prediction = self._traced(module, traced, outputs)
+        prediction = self._traced(module, predictors, traced, outputs)
         prediction._dspex_version = version
         return prediction
 
     def version_of(self, module: dspy.Module) -> str:
         """The version with the current state of the module, deployed if it is new."""
-        text = _state_text(module)
+        return self._version(dict(module.named_predictors()))
+
+    def _version(self, predictors: Predictors) -> str:
+        text = _state_text(predictors)
         digest = _hash(text)
         if digest not in self._versions:
             with self._deploying:
@@ -180,9 +186,10 @@ class _RemoteCalls:
         models = {name: each["lm"] for name, each in known.items() if isinstance(each, Mapping) and each.get("lm")}
         return {name: {**each, "lm": models[name]} if name in models else each for name, each in state.items()}
 
-    def _traced(self, module: dspy.Module, traced: Mapping[str, Any], outputs: Mapping[str, Any]) -> dspy.Prediction:
+    def _traced(
+        self, module: dspy.Module, predictors: Predictors, traced: Mapping[str, Any], outputs: Mapping[str, Any]
+    ) -> dspy.Prediction:
         """The prediction, after the calls of the worker's predictors were added to the current trace."""
-        predictors = dict(module.named_predictors())
         trace = dspy.settings.trace
         for name, given, answered in traced.get("calls", ()):
             if name in predictors and trace is not None:
@@ -210,10 +217,10 @@ def _typed(signature: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _state_text(module: dspy.Module) -> str:
+def _state_text(predictors: Predictors) -> str:
     """The state of the predictors as JSON text, without the models that they were put on here: the program names its
     own."""
-    state = {name: predictor.dump_state() for name, predictor in module.named_predictors()}
+    state = {name: predictor.dump_state() for name, predictor in predictors.items()}
     kept = {name: {"demos": each["demos"], "signature": each["signature"]} for name, each in state.items()}
     return json.dumps(kept, sort_keys=True, ensure_ascii=False, default=stored)
 
@@ -222,9 +229,9 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _rollout_options(module: dspy.Module) -> Mapping[str, Any]:
+def _rollout_options(predictors: Predictors) -> Mapping[str, Any]:
     """The id and the temperature of a rollout: optimisers ask again for other answers with a copy of the model."""
-    lms = [predictor.lm for _, predictor in module.named_predictors()] + [dspy.settings.lm]
+    lms = [predictor.lm for predictor in predictors.values()] + [dspy.settings.lm]
     options = next((getattr(lm, "kwargs", {}) for lm in lms if lm is not None), {})
     if options.get("rollout_id") is None:
         return {}
