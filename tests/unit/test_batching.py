@@ -162,6 +162,22 @@ async def test_tasks_share_statements_as_threads_do() -> None:
     assert statement.batches == [[1], [2, 3, 4], [2], [3], [4]], "what nobody waits for is not sent"
 
 
+async def test_after_a_shared_statement_tasks_that_come_within_a_moment_share_the_next() -> None:
+    statement = Statement()
+    batcher = LoopBatcher(statement.awaited, gathered())
+    first = batcher.add(1)
+    await asyncio.sleep(0)
+    asked = [first, batcher.add(2), batcher.add(3)]
+    statement.let_tasks_go.set()
+    assert await asyncio.gather(*asked) == [1, 4, 9]
+    asked = [batcher.add(4)]
+    for item in (5, 6):
+        await asyncio.sleep(0)
+        asked.append(batcher.add(item))
+    assert await asyncio.gather(*asked) == [16, 25, 36]
+    assert statement.batches == [[1], [2, 3], [4, 5, 6]]
+
+
 async def test_a_closed_batcher_leaves_nobody_waiting() -> None:
     batcher = LoopBatcher(Statement().awaited, gathered())
     under_way = batcher.add(1)

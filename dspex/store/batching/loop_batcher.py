@@ -1,4 +1,8 @@
-"""The batcher for the tasks of an event loop: one task carries what gathered, batch after batch."""
+"""The batcher for the tasks of an event loop: one task carries what gathered, batch after batch.
+
+After a shared statement the next one waits for a moment, as in :mod:`dspex.store.batching.thread_batcher`: here until
+no other item comes in a few turns of the loop.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,10 @@ __all__ = ["LoopBatcher"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+#: So many turns of the loop are a moment. A statement waits for at most so many moments, in each of which another item
+#: comes.
+TURNS, MOMENTS_MOST = 3, 20
 
 
 async def _nothing(_items: object, _results: object) -> None:
@@ -36,6 +44,7 @@ class LoopBatcher(Generic[T, R]):
         self._then = then
         self._gathering = gathering
         self._carrying = False
+        self._last_was_shared = False
         self._closed = False
         #: The loop itself keeps only weak references to its tasks.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,10 +95,21 @@ class LoopBatcher(Generic[T, R]):
 
     async def _carry(self) -> None:
         try:
+            if self._last_was_shared:
+                await self._await_others()
             while batch := self._gathering.take():
+                self._last_was_shared = len(batch) > 1
                 await self._deliver_or_cancel(batch)
         finally:
             self._carrying = False
+
+    async def _await_others(self) -> None:
+        for _ in range(MOMENTS_MOST):
+            before = len(self._gathering)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            if len(self._gathering) == before:
+                return
 
     async def _deliver_or_cancel(self, batch: Sequence[PendingItem[T, R]], *, aside: bool = False) -> None:
         try:
