@@ -1,7 +1,7 @@
 """The batcher for the tasks of an event loop: one task carries what gathered, batch after batch.
 
 After a shared statement the next one waits for a moment, as in :mod:`dspex.store.batching.thread_batcher`: here until
-no other item comes in a few turns of the loop.
+no other item comes in a few turns of the loop, and not for long on a busy one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ __all__ = ["LoopBatcher"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: So many turns of the loop are a moment. A statement waits for at most so many moments, in each of which another item
-#: comes.
-TURNS, MOMENTS_MOST = 3, 20
+#: So many turns of the loop are a moment. A statement waits while another item comes in each, and for about so long.
+TURNS, LONGEST_SECONDS = 3, 0.001
 
 
 async def _nothing(_items: object, _results: object) -> None:
@@ -104,12 +103,12 @@ class LoopBatcher(Generic[T, R]):
             self._carrying = False
 
     async def _await_others(self) -> None:
-        for _ in range(MOMENTS_MOST):
+        now = asyncio.get_running_loop().time
+        until, quiet, before = now() + LONGEST_SECONDS, 0, len(self._gathering)
+        while quiet < TURNS and now() < until:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._gathering) == before else 0
             before = len(self._gathering)
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
-            if len(self._gathering) == before:
-                return
 
     async def _deliver_or_cancel(self, batch: Sequence[PendingItem[T, R]], *, aside: bool = False) -> None:
         try:
