@@ -76,16 +76,14 @@ def test_the_first_goes_at_once_and_the_next_share_a_statement() -> None:
 def test_after_a_shared_statement_those_who_come_within_a_moment_share_the_next() -> None:
     statement = Statement()
     gathering = gathered()
-    late = iter((5, 6))
     coming: list[Future[int]] = []
 
-    def another_comes(_seconds: float) -> None:
-        if (item := next(late, None)) is not None:
-            waiting = len(gathering)
-            coming.append(threads.submit(batcher.ask, item))
-            wait_for(lambda: len(gathering) > waiting, "it to wait")
+    def others_come(_seconds: float) -> None:
+        if not coming:
+            coming.extend(threads.submit(batcher.ask, item) for item in (5, 6))
+            wait_for(lambda: len(gathering) == 3, "them to wait")
 
-    batcher = ThreadBatcher(statement, gathering, pause=another_comes)
+    batcher = ThreadBatcher(statement, gathering, pause=others_come)
     with ThreadPoolExecutor(3) as threads:
         first = [threads.submit(batcher.ask, 1)]
         wait_for(lambda: statement.batches, "the first to be sent")

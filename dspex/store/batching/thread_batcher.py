@@ -25,8 +25,8 @@ R = TypeVar("R")
 
 #: How long a caller waits for another one to come. While it does, other threads of the process run.
 MOMENT_SECONDS = 0.0001
-#: The most moments that it waits, while in each of them another one comes.
-MOMENTS_MOST = 20
+#: It waits on while in each moment another one comes, and for about so long.
+LONGEST_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +127,10 @@ class ThreadBatcher(Generic[T, R]):
                 self._pass_on()
 
     def _await_others(self) -> None:
-        for _ in range(MOMENTS_MOST):
+        until, before = time.monotonic() + LONGEST_SECONDS, 0
+        while time.monotonic() < until and len(self._gathering) > before:
             before = len(self._gathering)
             self._pause(MOMENT_SECONDS)
-            if len(self._gathering) == before:
-                return
 
     def _pass_on(self) -> None:
         """Give the next batch to its first caller. With the lock."""
