@@ -118,7 +118,7 @@ class ThreadBatcher(Generic[T, R]):
         return inbox.value()
 
     def _begin(self) -> None:
-        """Give the first turn, once nobody else comes."""
+        """Give the first turn, once no other caller comes."""
         try:
             if self._last_was_shared:
                 self._await_others()
