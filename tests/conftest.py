@@ -48,9 +48,10 @@ FORK_SERVER = "fork-server"
 LONGEST = [
     f"test_{name}.py"
     for name in (
-        "failpoints", "embedded", "pages", "examples", "testing_kit", "batches", "control", "console", "limits",
-        "health", "fleet", "streaming", "tutorial", "many_users", "history", "gateway", "litellm", "random",
-        "optimizers", "optimizations", "parked", "bundles", "batch_tables", "doctor", "bad_days", "network", "cli",
+        "failpoints", "embedded", "batches", "console", "control", "gateway", "testing_kit", "examples", "pages",
+        "health", "tutorial", "retention", "streaming", "limits", "history", "notebook", "fleet", "litellm",
+        "many_users", "random", "optimizers", "optimizations", "parked", "bundles", "batch_tables", "doctor",
+        "bad_days", "network", "cli",
     )
 ]  # fmt: skip
 

@@ -44,11 +44,11 @@ class Signature:
         "_fingerprint",
         "_inputs",
         "_outputs",
+        "_secret_fields",
         "description",
         "input_fields",
         "name",
         "output_fields",
-        "secret_fields",
     )
 
     name: str
@@ -57,8 +57,7 @@ class Signature:
     output_fields: tuple[Field, ...]
     _inputs: SchemaValidator
     _outputs: SchemaValidator
-    #: The names of the secret fields, whose values are never shown.
-    secret_fields: frozenset[str]
+    _secret_fields: frozenset[str]
     _fingerprint: str | None
 
     def __init__(
@@ -77,7 +76,7 @@ class Signature:
         put(self, "_inputs", validators[0])
         put(self, "_outputs", validators[1])
         put(self, "_fingerprint", None)
-        put(self, "secret_fields", frozenset(f.name for f in (*input_fields, *output_fields) if f.secret))
+        put(self, "_secret_fields", frozenset(f.name for f in (*input_fields, *output_fields) if f.secret))
 
     # values
 
@@ -164,6 +163,11 @@ class Signature:
         """The fields of one side."""
         _check_side(side)
         return self.input_fields if side == "inputs" else self.output_fields
+
+    @property
+    def secret_fields(self) -> frozenset[str]:
+        """The names of the secret fields, whose values are never shown."""
+        return self._secret_fields
 
     @property
     def definition(self) -> str:

@@ -153,7 +153,7 @@ FAULTS: dict[str, tuple[CheckVerdict, str]] = {
     "clocks.postgres": (NOT_MET, "3,6"),
     "clocks.redis": (NOT_MET, "3,6"),
     "postgres.durable": (NOT_MET, "fsync"),
-    "postgres.connections": (NOT_MET, "40 workers and a producer need up to 333"),
+    "postgres.connections": (NOT_MET, "40 workers and a producer need up to 373"),
     "redis.memory_policy": (NOT_MET, "allkeys-lru"),
     "workers.trouble": (NOT_MET, "its loop is blocked"),
     "workers.leases": (NOT_MET, "lost-host"),
