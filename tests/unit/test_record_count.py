@@ -25,7 +25,9 @@ from dspex.data.plain_csv import RecordPlace, plain_blocks
 from dspex.data.row_source import cells_of, open_source
 from dspex.errors import DspexError
 
-TEXTS = st.lists(st.sampled_from(['"', ",", "\n", "\r", "a", '"a"', '""', "\r\n", "\x02"]), max_size=24).map("".join)
+TEXTS = st.lists(st.sampled_from(['"', ",", "\n", "\r", "a", '"a"', '""', "\r\n", "\x02", "\x03"]), max_size=24).map(
+    "".join
+)
 CELLS = st.sampled_from(["", "a", "null", " ", "007", '""', '"a, b"', '"a ""b"""', '"\n"', '"\r\n\r"', "é", '5" x'])
 ENDS = st.sampled_from(["\n", "\r\n", "\r", "\n\n"])
 TABLES = st.lists(st.tuples(CELLS, st.just(","), CELLS, ENDS).map("".join), max_size=8).map("".join)
@@ -35,6 +37,8 @@ TABLES = st.lists(st.tuples(CELLS, st.just(","), CELLS, ENDS).map("".join), max_
 @example(text='""a\n', block=12, longest=100)
 @example(text='a,""a\n', block=12, longest=100)
 @example(text='"a""",b\n"""a"\n', block=12, longest=100)
+@example(text='""\n"""",""\n""""""\n', block=12, longest=100)
+@example(text='a""b,"""a"""\n"a"""b"\n', block=100, longest=100)
 @example(text='5" a\n"a\n",b\n', block=3, longest=100)
 @example(text='a\n\n"a\n\na"\n\n', block=2, longest=100)
 @example(text="a,b\n\ufeffa,b\n\ufeff,\n", block=2, longest=100)
