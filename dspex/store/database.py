@@ -18,6 +18,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from dspex.errors import BackendUnavailable, ConfigurationError, FieldError, SchemaOutdated, ValidationError
 from dspex.program.storable_text import STORABLE
@@ -60,6 +61,8 @@ class Database:
         )
         event.listen(self._autocommit, "do_connect", _connect_to(libpq_url(url)))
         event.listen(self._autocommit, "handle_error", _leave_the_demoted)
+        self._is_closed = False
+        event.listen(self._autocommit, "checkin", self._on_return)
         if is_pooled(url):
             event.listen(self._autocommit, "connect", _set_time_zone)
         self.engine = self._autocommit.execution_options(isolation_level="READ COMMITTED")
@@ -152,7 +155,13 @@ class Database:
             raise self._translate(error, "nothing was changed") from error
 
     def close(self) -> None:
+        """Close the connections; each that is in use, once it comes back."""
+        self._is_closed = True
         self._autocommit.dispose()
+
+    def _on_return(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        if self._is_closed:
+            record.invalidate()
 
     def _once(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         try:

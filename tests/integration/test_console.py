@@ -401,6 +401,7 @@ def test_a_person_pauses_a_program_and_uploads_a_batch_that_runs_once_it_is_resu
     batch = browser.current_url
     browser.get(f"{place.served.url}/programs/good")
     _click(browser, "form[action$='/resume'] button")
+    wait_for(lambda: "good" not in place.client.paused(), "it to be resumed")
     browser.get(batch)
     _shown(browser, "done", within="dl.facts")
     assert browser.find_element("css selector", "dd.good").text == "3"

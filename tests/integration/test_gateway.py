@@ -437,6 +437,9 @@ def test_a_key_does_what_its_scopes_say(locked: Served, keys: AccessKeys) -> Non
         refused = http.post("/v1/programs/triage/executions", json=TICKET)
         assert (refused.status_code, refused.json()["code"], refused.json()["needed"]) == (403, "not_allowed", "submit")
         assert http.post("/v1/programs/triage/pause").status_code == 403
+        for decision in ("approve", "reject"):
+            refused = http.post(f"/v1/executions/{UUID(int=1)}/{decision}", json={"call_id": "1"})
+            assert (refused.status_code, refused.json()["needed"]) == (403, "operate")
 
 
 def test_a_tenant_sees_its_own_executions_only(locked: Served, keys: AccessKeys) -> None:

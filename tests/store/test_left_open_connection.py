@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 
 from dspex.settings import Backends
+from dspex.store.database import Database
 from tests.left_open import describe, resources
 
 
@@ -14,3 +17,12 @@ def test_a_connection_is_found_and_named(backends: Backends) -> None:
         (left,) = resources() - before
         assert "psycopg.Connection" in describe(left)
     assert resources() - before == set()
+
+
+def test_a_connection_that_comes_back_after_the_close_is_closed(backends: Backends) -> None:
+    database = Database(backends.database_url)
+    with database.engine.connect() as connection:
+        lent: Any = connection.connection.driver_connection
+        database.close()
+        assert not lent.closed, "what is under way ends"
+    assert lent.closed
