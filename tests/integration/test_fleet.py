@@ -124,9 +124,10 @@ def test_dead_and_worn_workers_are_replaced_and_nothing_is_lost_or_paid_twice(
     first = listeners(port)
     options = {"calls": 2, "sleep_ms": 150, "outputs": {"answer": "!"}}
     client.deploy(dspex.Program("qa", QA, adapter="scripted", retry=dspex.Retry(1), module_options=options))
-    batch = client.submit_many("qa", ({"question": f"number {n}"} for n in range(90)))
+    # At most 39 are run by one that retires, and 29 by each that does not: two retire.
+    batch = client.submit_many("qa", ({"question": f"number {n}"} for n in range(120)))
     finished = list(batch.as_completed(timeout=180))
-    assert len(finished) == 90
+    assert len(finished) == 120
     assert {execution.status for execution in finished} == {dspex.Status.COMPLETED}
     assert {execution.attempts for execution in finished} == {1}, "what runs is finished, not handed back"
     assert {(e.metrics.lm_calls, e.metrics.replayed_lm_calls) for e in finished} == {(2, 0)}
