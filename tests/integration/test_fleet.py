@@ -136,6 +136,9 @@ def test_dead_and_worn_workers_are_replaced_and_nothing_is_lost_or_paid_twice(
     assert len(pids) >= 5, "two and their replacements, and the one that was killed"
     assert "retires" in fleet.log.read_text()
 
+    # Each new leader watches a silent worker for the length of its lease, and the leaders of the batch retired.
+    wait_for(lambda: victim not in {row["pid"] for row in client.workers()}, "the one that was killed to be found dead")
+
     # Asked once the parent lets what runs finish; asked twice it has it handed back.
     wait_for(lambda: len(live_pids(client)) == 2, "two workers")
     wait_for(lambda: len(now := listeners(port)) == 2 and not now.items() & first.items(), "the next to have the ports")
