@@ -55,7 +55,8 @@ def outcome(case: FaultCase, directory: Path) -> list[Mapping[str, Any] | str]:
     survey = source.survey()
     if source.has_header:
         columns.check(survey.columns, "the file", fix="Use --map {}=COLUMN")
-    found = [_checked(columns.inputs(row)) for chunk in source.chunks() for row in chunk.rows()]
+    found = [_checked(row) for chunk in source.chunks() for row in columns.chunk_inputs(chunk)]
+    assert found == [_checked(columns.inputs(row)) for chunk in source.chunks() for row in chunk.rows()]
     assert len(found) == survey.rows
     return found
 

@@ -73,7 +73,7 @@ class DelimitedFile:
         ):
             for block in found:
                 if block.rows is not None:
-                    yield from chunks_from([block.rows], block.begin.row, begin)
+                    yield from chunks_from(block.rows.to_batches(), block.begin.row, begin)
                 else:
                     lines = StringIO(block.text.decode(), newline="")
                     records = self._numbered(lines, block.begin.line)

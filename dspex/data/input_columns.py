@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from operator import not_
 from typing import Any, Literal
 
-from dspex.data.cell_text import is_missing, json_value_reader, python_value_reader, text_value_reader
+from dspex.data.cell_text import (
+    ReadAll,
+    is_missing,
+    json_value_reader,
+    python_value_reader,
+    text_column_reader,
+    text_value_reader,
+)
 from dspex.data.formats import data_refused
 from dspex.data.row_source import CellKind, Cells, RowChunk
 from dspex.errors import ValidationError
@@ -49,6 +56,10 @@ class InputColumns:
         read = _READERS[cells]
         self._readers: list[tuple[str, str, Callable[[Any], Any]]] = [
             (field.name, self._columns[field.name], read(field.type)) for field in fields
+        ]
+        self._column_readers: list[tuple[str, str, ReadAll]] = [
+            (name, column, text_column_reader(field.type) if cells == "text" else partial(map, read))
+            for field, (name, column, read) in zip(fields, self._readers, strict=True)
         ]
 
     def check(self, columns: Sequence[str], where: str, *, fix: str) -> None:
@@ -102,22 +113,19 @@ class InputColumns:
         columns = chunk.columns()
         if columns is None:
             return map(self.inputs, chunk.rows())
-        names = [name for name, column, _ in self._readers if column in columns]
-        values = [self._values(columns[column], read) for _, column, read in self._readers if column in columns]
-        if not names:
-            return repeat({}, len(chunk))
-        rows: Iterator[dict[str, Any]] = map(dict, map(zip, repeat(names), zip(*values, strict=True)))
-        return map(_without_absent, rows) if any(_ABSENT in column for column in values) else rows
+        inputs: list[dict[str, Any]] = [{} for _ in range(len(chunk))]
+        for name, column, read_all in self._column_readers:
+            if column in columns:
+                for values, value in zip(inputs, self._values(columns[column], read_all), strict=True):
+                    if value is not _ABSENT:
+                        values[name] = value
+        return inputs
 
-    def _values(self, cells: Sequence[Any], read: Callable[[Any], Any]) -> Sequence[Any]:
-        empty = list(map(self._is_empty, cells))
-        if not any(empty):
-            return list(map(read, cells))
-        return [self._empty if is_empty else read(cell) for cell, is_empty in zip(cells, empty, strict=True)]
-
-
-def _without_absent(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: value for name, value in values.items() if value is not _ABSENT}
+    def _values(self, cells: Sequence[Any], read_all: ReadAll) -> Iterable[Any]:
+        if not any(map(self._is_empty, cells)):
+            return read_all(cells)
+        found = iter(read_all([cell for cell in cells if not self._is_empty(cell)]))
+        return (self._empty if self._is_empty(cell) else next(found) for cell in cells)
 
 
 def _listed(columns: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from dspex.data import record_count
+from dspex.data import plain_csv, record_count
 from dspex.data.delimited_file import DelimitedFile
 from dspex.data.formats import format_of
 from dspex.data.parquet_file import ArrowChunk
@@ -41,6 +41,8 @@ TABLES = st.lists(st.tuples(CELLS, st.just(","), CELLS, ENDS).map("".join), max_
 @example(text='a""b,"""a"""\n"a"""b"\n', block=100, longest=100)
 @example(text='5" a\n"a\n",b\n', block=3, longest=100)
 @example(text='a\n\n"a\n\na"\n\n', block=2, longest=100)
+@example(text='"\r","\n"\na\n', block=2, longest=100)
+@example(text='aaaaaaaaa,"\r\n\r"\n', block=12, longest=100)
 @example(text="a,b\n\ufeffa,b\n\ufeff,\n", block=2, longest=100)
 def test_a_file_has_the_records_of_the_csv_module(
     text: str, block: int, longest: int, tmp_path_factory: pytest.TempPathFactory
@@ -51,6 +53,7 @@ def test_a_file_has_the_records_of_the_csv_module(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record_count, "BLOCK", block)
         patch.setattr(record_count, "LONGEST_BLOCK", longest)
+        patch.setattr(plain_csv, "PARSED_BYTES", block)
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         try:
             expected = [(reader.line_num + 1, record) for record in reader if record]
