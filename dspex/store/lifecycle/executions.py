@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select, text
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Text, bindparam, cast, column, func, select, text
 from sqlalchemy.dialects import postgresql
 
 from dspex.store.array_text import array, bytes_array, text_array
@@ -485,21 +485,29 @@ def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, str]:
 UUIDS = postgresql.ARRAY(postgresql.UUID(as_uuid=True))
 # Inputs and result as stored text: only the signature can decode them.
 _AS_TEXT = ("inputs", "result")
-_COLUMNS = [
-    cast(column, Text).label(column.name) if column.name in _AS_TEXT else column
-    for column in executions.c
-    if column.name
-    not in ("audit_seq", "audit_hash", "dispatched_at", "held_at", "cost_usd", "unpriced", "lost_attempts")
-]
+_HIDDEN = ("audit_seq", "audit_hash", "dispatched_at", "held_at", "cost_usd", "unpriced", "lost_attempts")
+
+
+def _columns(source: FromClause) -> list[ColumnElement[Any]]:
+    """The columns of executions that are read from a table, or from a function that returns its rows."""
+    return [
+        cast(column, Text).label(column.name) if column.name in _AS_TEXT else column
+        for column in source.c
+        if column.name not in _HIDDEN
+    ]
+
+
+_COLUMNS = _columns(executions)
+_BY_ID = func.dspex.executions_by_id(cast(bindparam("ids", type_=Text), UUIDS)).table_valued(
+    *(column(each.name, each.type) for each in executions.c), name="executions"
+)
 # Made once: SQLAlchemy would take longer to make them than Postgres to carry them out.
-_ONE = select(*_COLUMNS).where(executions.c.id == bindparam("id"))
-_MANY = select(*_COLUMNS).where(executions.c.id == func.any(cast(bindparam("ids", type_=Text), UUIDS)))
-_FINAL = _MANY.where(executions.c.finished_at.is_not(None))
+_MANY = select(*_columns(_BY_ID))
+_FINAL = _MANY.where(_BY_ID.c.finished_at.is_not(None))
 
 
 def find(connection: Connection, id: UUID) -> Mapping[str, Any] | None:
-    row = connection.execute(_ONE, {"id": id}).mappings().one_or_none()
-    return dict(row) if row else None
+    return next(iter(find_many(connection, [id])), None)
 
 
 def listing(connection: Connection, selection: Selection, *, limit: int) -> list[Mapping[str, Any]]:
