@@ -190,6 +190,14 @@ def test_a_form_submits_and_names_its_faults(http: httpx.Client) -> None:
     assert sent.url.path.startswith("/executions/")
 
 
+def test_the_bar_of_a_batch_shows_what_failed(place: Place, http: httpx.Client) -> None:
+    failing = place.client.submit_many("bad", [INPUTS] * 2)
+    assert len(list(failing.as_completed(timeout=60))) == 2
+    for path in (f"/batches/{failing.id}", "/batches"):
+        bar = http.get(path).text.partition('aria-label="2 of 2 ended, 2 failed"')[2].partition("</svg>")[0]
+        assert re.findall(r'<rect class="(\w+)" x="(\d+)" width="(\d+)"', bar) == [("failed", "0", "2")], path
+
+
 def test_a_file_with_rows_becomes_a_batch(http: httpx.Client) -> None:
     token = token_of(http.get("/programs/good"))
     file = {"file": ("rows.jsonl", b'{"question": "1", "kind": "a"}\n{"question": "2", "kind": "b"}\n')}
