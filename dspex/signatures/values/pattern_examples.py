@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping
-from re import _parser as parser  # type: ignore[attr-defined]  # the standard library's parser of patterns
+from importlib import import_module
 from typing import Any
 
 __all__ = ["text_matching"]
+
+#: The standard library's own parser of patterns.
+parser = import_module("re._parser")
 
 _PRINTABLE = [chr(code) for code in range(32, 127)]
 _CATEGORIES = {
