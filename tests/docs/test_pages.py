@@ -166,9 +166,9 @@ def run(block: Block, names: dict[str, Any]) -> None:
 
 
 def close_clients() -> None:
-    """Close the clients of a page: a script would end here."""
+    """Close the clients of a page: a script would end here. Asynchronous ones, which have a client within, close theirs."""
     for each in gc.get_objects():
-        if isinstance(each, Client):
+        if type(each) is Client:
             each.close()
 
 
