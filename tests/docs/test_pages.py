@@ -166,7 +166,7 @@ def run(block: Block, names: dict[str, Any]) -> None:
 
 
 def close_clients() -> None:
-    """Close the clients of a page: a script would end here. Not the client within an asynchronous one, which closes it."""
+    """Close the clients of a page: a script would end here. An asynchronous client closes the one within itself."""
     for each in gc.get_objects():
         if type(each) is Client:
             each.close()
