@@ -60,7 +60,7 @@ def test_a_poisoned_rollout_is_a_failure_of_its_example(
 def test_five_kills_change_nothing(
     optimizer: str, client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer
 ) -> None:
-    environment = {**ALLOWED, "DSPEX_LEASE_SECONDS": 1}
+    environment = {**ALLOWED, "DSPEX_LEASE_SECONDS": 3}
     deploy(client, model_server, "sums")
     client.dataset("sums", ROWS, inputs=["question"])
     worker = start_worker(**environment)
@@ -87,5 +87,6 @@ def test_five_kills_change_nothing(
     assert again.keys() == asked.keys()
     assert all(count > 0 for count in repeated.values())
     assert sum(repeated.values()) <= in_flight
-    assert job.execution.refresh().attempts <= KILLS + 1
+    # It may also have been handed back, for a rollout that was lost twice to run alone.
+    assert job.execution.audit_trail.kinds.count("lease_expired") <= KILLS
     assert job.execution.audit_trail.verify()
