@@ -118,26 +118,37 @@ def _program_paths(name: str, program: Program) -> Json:
 
 
 def _paths() -> Json:
-    name, id = [_in_path("name", "The name of a deployed program.")], [_in_path("id", "The id.")]
-    execution, program = _json(ref("Execution")), _json(ref("Program"))
+    return {
+        **_deployed_paths(), **_execution_paths(), **_review_paths(), **_batch_paths(), **_operation_paths(),
+    }  # fmt: skip
+
+
+def _deployed_paths() -> Json:
+    program = _json(ref("Program"))
     return {
         "/v1/programs": {"get": _get("listPrograms", "programs", "The deployed programs.", ref("Programs"))},
         "/v1/programs/{name}": {
-            "get": _get("getProgram", "programs", "A program with its schemas.", ref("Program"), name, errors=(404,))
+            "get": _get("getProgram", "programs", "A program with its schemas.", ref("Program"), _NAME, errors=(404,))
         },
         "/v1/programs/{name}/pause": {
-            "post": _act("pauseProgram", "programs", "Begin no execution until it is resumed.", name, {200: program})
+            "post": _act("pauseProgram", "programs", "Begin no execution until it is resumed.", _NAME, {200: program})
         },
         "/v1/programs/{name}/resume": {
-            "post": _act("resumeProgram", "programs", "Begin executions again.", name, {200: program})
+            "post": _act("resumeProgram", "programs", "Begin executions again.", _NAME, {200: program})
         },
         "/v1/programs/{name}/executions": {
             "post": _submitting(
                 "submitExecution", "Submit an execution of any program.", ref("Submit"), ref("Execution"),
-                parameters=name,
+                parameters=_NAME,
             )
         },
-        "/v1/programs/{name}/batches": {"post": _uploading("submitBatch", "Execute a program for each row.", name)},
+        "/v1/programs/{name}/batches": {"post": _uploading("submitBatch", "Execute a program for each row.", _NAME)},
+    }  # fmt: skip
+
+
+def _execution_paths() -> Json:
+    execution = _json(ref("Execution"))
+    return {
         "/v1/executions": {"get": _get(
             "listExecutions", "executions",
             "Executions, the newest first. `next_cursor` is the cursor of the next page. "
@@ -146,49 +157,58 @@ def _paths() -> Json:
         )},
         "/v1/executions/{id}": {"get": _get(
             "getExecution", "executions", "An execution with its inputs and its result.", ref("Execution"),
-            [*id, _PREFER], errors=(404,),
+            [*_ID, _PREFER], errors=(404,),
         )},
         "/v1/executions/{id}/events": {"get": _streaming(
             "followExecution", "executions", _EVENTS, "text/event-stream", [
-            *id,
+            *_ID,
             _in_header("Last-Event-ID", "The id of the last event that was received."),
             _in_query("after", {"type": "string"}, "The same, for clients that cannot set headers."),
         ], errors=(422,))},
         "/v1/executions/{id}/cancel": {"post": _act(
-            "cancelExecution", "executions", "Cancel an execution.", id, {200: execution, 202: execution}
+            "cancelExecution", "executions", "Cancel an execution.", _ID, {200: execution, 202: execution}
         )},
         "/v1/executions/{id}/retry": {"post": _act(
-            "retryExecution", "executions", "Queue a failed or cancelled execution again.", id, {202: execution}
+            "retryExecution", "executions", "Queue a failed or cancelled execution again.", _ID, {202: execution}
         )},
         "/v1/retry-failed": {"post": _sending("RetryFailed", _act(
             "retryFailed", "executions", "Queue failed executions again.", [],
             {202: _json(object_of({"retried": _INTEGER}))}, errors=_BODY_ERRORS,
         ))},
-        **_review_paths(id, execution),
+    }  # fmt: skip
+
+
+def _batch_paths() -> Json:
+    return {
         "/v1/batches": {"get": _get(
             "listBatches", "batches", "The latest batches.",
             object_of({"batches": {"type": "array", "items": ref("BatchSummary")}}),
             _filters(), errors=(422,),
         )},
         "/v1/batches/{id}": {
-            "get": _get("getBatch", "batches", "A batch and its progress.", ref("Batch"), id, errors=(404,))
+            "get": _get("getBatch", "batches", "A batch and its progress.", ref("Batch"), _ID, errors=(404,))
         },
         "/v1/batches/{id}/output": {"get": _streaming(
             "getBatchOutput", "batches", _OUTPUT, "application/jsonl",
-            [*id, _in_query("follow", {"type": "boolean"}, "Also send the rows that complete later, until all have.")],
+            [*_ID, _in_query("follow", {"type": "boolean"}, "Also send the rows that complete later, until all have.")],
             errors=(406,), other={PARQUET: {"schema": _BYTES}},
         )},
         "/v1/batches/{id}/errors": {"get": _streaming(
-            "getBatchErrors", "batches", _LINES + "`error`, for each row without a result.", "application/jsonl", id
+            "getBatchErrors", "batches", _LINES + "`error`, for each row without a result.", "application/jsonl", _ID
         )},
         "/v1/batches/{id}/cancel": {"post": _act(
-            "cancelBatch", "batches", "Cancel the rest of a batch.", id,
+            "cancelBatch", "batches", "Cancel the rest of a batch.", _ID,
             {202: _json(object_of({"id": _UUID, "cancelled": _INTEGER}))},
         )},
         "/v1/batches/{id}/retry": {"post": _act(
-            "retryBatch", "batches", "Queue the failed executions of a batch again.", id,
+            "retryBatch", "batches", "Queue the failed executions of a batch again.", _ID,
             {202: _json(object_of({"id": _UUID, "retried": _INTEGER}))},
         )},
+    }  # fmt: skip
+
+
+def _operation_paths() -> Json:
+    return {
         "/v1/health": {"get": _get("getHealth", "operations", "The health of every component.", ref("Health"))},
         "/v1/workers": {"get": _get("listWorkers", "operations", "The live workers.", ref("Workers"))},
         "/v1/alerts": {"get": _get(
@@ -199,62 +219,72 @@ def _paths() -> Json:
 
 def _improvement_paths() -> Json:
     """Versions, evaluations and optimisations."""
-    name, id = [_in_path("name", "The name of a deployed program.")], [_in_path("id", "The id.")]
-    text: Json = {"type": "string"}
-    pages = _PAGE
-    of_program = _in_query("program", text, "Only of this program.")
+    return {**_version_paths(), **_rollout_paths(), **_evaluation_paths(), **_optimization_paths()}
+
+
+def _version_paths() -> Json:
     return {
         "/v1/programs/{name}/versions": {"get": _get(
             "listVersions", "programs", "The versions of a program, the newest first.", ref("Versions"),
-            [*name, *pages], errors=(404, 422),
+            [*_NAME, *_PAGE], errors=(404, 422),
         )},
         "/v1/programs/{name}/diff": {"get": _get(
             "diffVersions", "programs", "What differs between two versions of a program.", ref("VersionDiff"),
             [
-                *name, _in_query("before", text, "A version or an alias. It is required."),
-                _in_query("after", text, "A version or an alias. It is required."),
+                *_NAME, _in_query("before", _TEXT, "A version or an alias. It is required."),
+                _in_query("after", _TEXT, "A version or an alias. It is required."),
             ],
             errors=(404, 422),
         )},
         "/v1/programs/{name}/promote": {"post": _steering(
-            "promoteVersion", "Make a version the current one. Executions submitted before keep their version.", name,
+            "promoteVersion", "Make a version the current one. Executions submitted before keep their version.", _NAME,
             ref("Promotion"), {200: _json(ref("Promoted"))},
         )},
         "/v1/programs/{name}/aliases": {"post": _steering(
-            "setAlias", "Let an alias stand for a version.", name, ref("Alias"),
-            {200: _json(object_of({"name": text, "alias": text}))},
+            "setAlias", "Let an alias stand for a version.", _NAME, ref("Alias"),
+            {200: _json(object_of({"name": _TEXT, "alias": _TEXT}))},
         )},
+    }  # fmt: skip
+
+
+def _rollout_paths() -> Json:
+    return {
         "/v1/programs/{name}/rollouts": {
             "get": _get(
                 "listRollouts", "programs", "The rollouts of a program, the newest first.",
-                object_of({"rollouts": {"type": "array", "items": ref("Rollout")}}), name, errors=(404, 422),
+                object_of({"rollouts": {"type": "array", "items": ref("Rollout")}}), _NAME, errors=(404, 422),
             ),
             "post": _steering(
                 "beginRollout", "Send a share of the new submits to a version, until the rollout is ended or its guard "
-                "ends it.", name, ref("RolloutBegin"), {201: _json(ref("Rollout"))},
+                "ends it.", _NAME, ref("RolloutBegin"), {201: _json(ref("Rollout"))},
             ),
         },
         "/v1/programs/{name}/rollouts/end": {"post": _act(
-            "endRollout", "programs", "End the rollout of a program, if there is one.", name,
+            "endRollout", "programs", "End the rollout of a program, if there is one.", _NAME,
             {200: _json(object_of({"ended": nullable(ref("Rollout"))}))}, errors=(404, 422),
         )},
         "/v1/programs/{name}/changes": {"get": _get(
             "listChanges", "programs", "What was done to a program, when and by whom, the newest first.",
-            object_of({"changes": {"type": "array", "items": ref("ProgramChange")}}), name, errors=(404, 422),
+            object_of({"changes": {"type": "array", "items": ref("ProgramChange")}}), _NAME, errors=(404, 422),
         )},
+    }  # fmt: skip
+
+
+def _evaluation_paths() -> Json:
+    return {
         "/v1/evaluations": {"get": _get(
             "listEvaluations", "improvement", "Evaluations, the newest first.", ref("Evaluations"),
-            [of_program, _in_query("dataset", _UUID, "Only on this version of a dataset."), *pages],
+            [_OF_PROGRAM, _in_query("dataset", _UUID, "Only on this version of a dataset."), *_PAGE],
             errors=(422,),
         )},
         "/v1/evaluations/{id}": {"get": _get(
-            "getEvaluation", "improvement", "An evaluation with its score and its progress.", ref("Evaluation"), id,
+            "getEvaluation", "improvement", "An evaluation with its score and its progress.", ref("Evaluation"), _ID,
             errors=(404,),
         )},
         "/v1/evaluations/{id}/rows": {"get": _get(
             "listEvaluationRows", "improvement", "The executions of an evaluation, the lowest score first.",
             ref("EvaluationRows"),
-            [*id, _in_query("only", {"enum": ["program_errors", "metric_errors"]}, "Only rows with these."), *pages],
+            [*_ID, _in_query("only", {"enum": ["program_errors", "metric_errors"]}, "Only rows with these."), *_PAGE],
             errors=(404, 422),
         )},
         "/v1/evaluations/{id}/comparison": {"get": _get(
@@ -262,16 +292,21 @@ def _improvement_paths() -> Json:
             "An evaluation beside an earlier one on the same dataset. `sentence` says whether the difference is more "
             "than noise; rows that got worse come first.",
             ref("EvaluationComparison"),
-            [*id, _in_query("with", _UUID, "The id of the earlier evaluation. It is required."), *pages],
+            [*_ID, _in_query("with", _UUID, "The id of the earlier evaluation. It is required."), *_PAGE],
             errors=(404, 422),
         )},
+    }  # fmt: skip
+
+
+def _optimization_paths() -> Json:
+    return {
         "/v1/optimizations": {"get": _get(
             "listOptimizations", "improvement", "Optimisations, the newest first.", ref("Optimizations"),
-            [of_program, *pages], errors=(422,),
+            [_OF_PROGRAM, *_PAGE], errors=(422,),
         )},
         "/v1/optimizations/{id}": {"get": _get(
             "getOptimization", "improvement", "An optimisation with the versions that it has tried.",
-            ref("Optimization"), id, errors=(404,),
+            ref("Optimization"), _ID, errors=(404,),
         )},
     }  # fmt: skip
 
@@ -283,8 +318,9 @@ def _steering(id: str, about: str, parameters: Sequence[Json], body: Json, respo
     return {**_act(id, "programs", about, parameters, responses, errors), "requestBody": content}
 
 
-def _review_paths(id: Sequence[Json], execution: Json) -> Json:
+def _review_paths() -> Json:
     """Approvals and feedback."""
+    execution = _json(ref("Execution"))
     errors = (*_BODY_ERRORS, 404, 409)
     return {
         "/v1/approvals": {"get": _get(
@@ -294,21 +330,21 @@ def _review_paths(id: Sequence[Json], execution: Json) -> Json:
             _in_query("execution", _UUID, "Only calls of this execution."), *_PAGE,
         ], errors=(422,))},
         "/v1/executions/{id}/approve": {"post": _sending("Decision", _act(
-            "approveCall", "executions", "Let an execution make a call that it waits to make.", id, {202: execution},
+            "approveCall", "executions", "Let an execution make a call that it waits to make.", _ID, {202: execution},
             errors,
         ))},
         "/v1/executions/{id}/reject": {"post": _sending("Decision", _act(
-            "rejectCall", "executions", "Have an execution go on without a call that it waits to make.", id,
+            "rejectCall", "executions", "Have an execution go on without a call that it waits to make.", _ID,
             {202: execution}, errors,
         ))},
         "/v1/executions/{id}/feedback": {
             "get": _get(
                 "listFeedback", "executions", "The feedback on an execution, the oldest first.", ref("FeedbackList"),
-                id, errors=(404,),
+                _ID, errors=(404,),
             ),
             "post": _sending("NewFeedback", _act(
                 "giveFeedback", "executions",
-                "Judge an execution that has ended. Its result stays as it is.", id,
+                "Judge an execution that has ended. Its result stays as it is.", _ID,
                 {201: _json(ref("Feedback"), "It is stored.")}, errors,
             )),
         },
@@ -388,13 +424,12 @@ def _json(schema: Json, description: str = "Done.") -> Json:
 
 
 def _filters() -> list[Json]:
-    text: Json = {"type": "string"}
     return [
-        _in_query("program", text, "Only executions of this program."),
+        _in_query("program", _TEXT, "Only executions of this program."),
         _in_query("status", {"enum": [str(status) for status in Status]}, "Only executions with this status."),
-        _in_query("error", text, "Only failed executions with this error code, or this cause."),
+        _in_query("error", _TEXT, "Only failed executions with this error code, or this cause."),
         _in_query("batch", _UUID, "Only executions of this batch."),
-        _in_query("tenant", text, "Only executions of this tenant."),
+        _in_query("tenant", _TEXT, "Only executions of this tenant."),
         _in_query("since", {"type": "string", "format": "date-time"}, "Only executions submitted since."),
         *_PAGE,
     ]
@@ -418,6 +453,7 @@ def _in_header(name: str, about: str, schema: Json | None = None) -> Json:
     }
 
 
+_TEXT: Json = {"type": "string"}
 _INTEGER: Json = {"type": "integer"}
 _BYTES: Json = {"type": "string", "format": "binary"}
 _UUID: Json = {"type": "string", "format": "uuid"}
@@ -428,6 +464,9 @@ _PAGE = (
     _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}, "The size of a page."),
 )
 _PREFER = _in_header("Prefer", "`wait=30`: wait up to so many seconds for the execution to end.")
+_NAME = [_in_path("name", "The name of a deployed program.")]
+_ID = [_in_path("id", "The id.")]
+_OF_PROGRAM = _in_query("program", _TEXT, "Only of this program.")
 _IDEMPOTENCY = _in_header(
     "Idempotency-Key", "A second submit with the same key returns the first execution.",
     {"type": "string", "minLength": 1, "maxLength": 190},
