@@ -93,8 +93,8 @@ def parsed(text: bytes, delimiter: str, names: Sequence[str], columns: Sequence[
         if b"\r" in text[size - 1 :: size]:  # of CR LF between two parts pyarrow would leave out the LF, in quotes too
             continue
         read = csv.ReadOptions(use_threads=False, block_size=size, column_names=names)
-        with suppress(ArrowInvalid), csv.open_csv(BufferReader(text), read, parse, convert) as reader:
-            return reader.read_all()
+        with suppress(ArrowInvalid):  # in one call, as the thread would wait for Python code of the caller between two
+            return csv.read_csv(BufferReader(text), read, parse, convert)
     return None
 
 
