@@ -53,6 +53,7 @@ def test_a_file_has_the_records_of_the_csv_module(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record_count, "BLOCK", block)
         patch.setattr(record_count, "LONGEST_BLOCK", longest)
+        patch.setattr(plain_csv, "READ_BYTES", 2 * block)
         patch.setattr(plain_csv, "PARSED_BYTES", block)
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         try:
@@ -82,6 +83,7 @@ def test_pyarrow_reads_the_blocks_that_it_can_read(
 ) -> None:
     monkeypatch.setattr(record_count, "BLOCK", 2**15)
     monkeypatch.setattr(record_count, "LONGEST_BLOCK", 2**17)
+    monkeypatch.setattr(plain_csv, "READ_BYTES", 2**16)
     lines = "".join(f'{n},"a ""b"""\n' for n in range(10_000))
     text = f"x,y\n{lines}{rest}{lines}".encode()
     path = tmp_path / name
