@@ -30,7 +30,7 @@ FORGETFUL = ("taskiq", "Celery", "dramatiq")
 USERS = (1, 10, 50, 200)
 SECONDS = 5.0
 RATE = "results/s of users who wait"
-OPENED = "connections opened while 200 users wait"
+THROWN_AWAY = "connections opened and thrown away while 200 users wait"
 #: After this time the pools of the users' process have grown.
 SETTLED_SECONDS = 8.0
 OPENED_SINCE = """
@@ -90,7 +90,7 @@ def _dspex(kind: str, users: int, urls: Mapping[str, str]) -> Waits:
 
 
 def connections(context: Context) -> list[Figure]:
-    """How many connections are opened while 200 users wait for a minute."""
+    """How many connections are opened and thrown away while 200 users wait for a minute."""
     seconds = context.size(60, 10)
     with context.deployment() as client:
         client.deploy(program())
@@ -99,14 +99,14 @@ def connections(context: Context) -> list[Figure]:
             command, environment = _users("tasks", 200, SETTLED_SECONDS + seconds + 5, _urls(client))
             with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL) as users:
                 time.sleep(SETTLED_SECONDS)
-                found = opened(client, seconds)
+                found = thrown_away(client, seconds)
                 assert users.poll() is None, "the users ended before they were counted"
     note = f"in {seconds} s"
-    return [Figure(OPENED, server, "", [count], at_most(0), note) for server, count in found.items()]
+    return [Figure(THROWN_AWAY, server, "", [count], at_most(0), note) for server, count in found.items()]
 
 
-def opened(client: Client, seconds: float) -> Mapping[str, int]:
-    """How many connections are opened from now on.
+def thrown_away(client: Client, seconds: float) -> Mapping[str, int]:
+    """How many connections are opened from now on, and are not there at the end. A pool may still grow.
 
     Postgres counts the sessions of an idle connection late, so they are looked at, a hundred times a second.
     """
@@ -117,11 +117,16 @@ def opened(client: Client, seconds: float) -> Mapping[str, int]:
         psycopg.connect(backends.database_url, autocommit=True) as connection,
         redis.Redis.from_url(backends.broker_url) as broker,
     ):
-        began, received = connection.execute("SELECT now()").fetchone(), _received(broker)
+        began, received, before = connection.execute("SELECT now()").fetchone(), _received(broker), _clients(broker)
         while time.monotonic() < ends:
-            seen.update(pid for (pid,) in connection.execute(OPENED_SINCE, began))
+            seen.update(now := {pid for (pid,) in connection.execute(OPENED_SINCE, began)})
             time.sleep(0.01)
-        return {"Postgres": len(seen), "Redis": _received(broker) - received}
+        kept = len(_clients(broker) - before)
+        return {"Postgres": len(seen - now), "Redis": _received(broker) - received - kept}
+
+
+def _clients(broker: redis.Redis) -> set[str]:
+    return {client["id"] for client in broker.client_list()}
 
 
 def _received(broker: redis.Redis) -> int:
