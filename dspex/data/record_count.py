@@ -14,7 +14,7 @@ __all__ = ["blocks", "counted"]
 
 #: Bytes that are read at once, few so that they stay in the processor's cache, and the most bytes of a block: a longer
 #: row is read by the csv module.
-BLOCK, LONGEST_BLOCK = 128 * 1024, 8 * 1024 * 1024
+BLOCK, LONGEST_BLOCK = 512 * 1024, 8 * 1024 * 1024
 #: What stands for a quoted cell. UTF-8 has no such byte.
 _MARK = b"\xff"
 #: Quotes in pairs are outside of the single ones at the beginning of a quoted cell, or where they are all of it.
