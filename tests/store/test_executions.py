@@ -443,3 +443,16 @@ def test_text_that_cannot_be_sent_is_a_validation_error_and_the_connection_stays
             client._database.within(connection, partial(executions.known_key, program="qa", key=name))
         assert client.submit("qa", {"question": "?"}, connection=connection)
     assert len(client.list(program="qa")) == 1
+
+
+def test_rows_are_read_by_the_index_however_few_there_were_for_the_first_read(database: Database) -> None:
+    """A plan that is kept was perhaps made for an empty table, of which Postgres would read all."""
+    scans = text("SELECT sum(seq_scan) FROM pg_stat_xact_user_tables WHERE relname LIKE 'executions%'")
+    ids = [submit(database) for _ in range(3)]
+    with database.transaction() as connection:
+        for wanted in (ids, ids[:1]):
+            assert {row["id"] for row in executions.find_many(connection, wanted)} == {*wanted}
+        assert executions.find_many(connection, ids, final=True) == []
+        assert connection.scalar(scans) == 0
+        connection.execute(text("SELECT * FROM dspex.executions WHERE id = ANY(:ids)"), {"ids": ids})
+        assert connection.scalar(scans) > 0, "Postgres would read such small tables as a whole"
