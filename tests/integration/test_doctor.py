@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -353,7 +353,8 @@ def _spoil_work(connection: Connection) -> None:
     _execution(connection, "running", worker_id=f"'{alive}'", deadline_at="now() - interval '1 hour'")
     _execution(connection, "failed", error="""'{"code": "poisoned"}'""", finished_at="now()")
     _execution(connection, "failed", error="""'{"code": "provider_unavailable"}'""", finished_at="now()")
-    edited = _execution(connection, "queued")
+    # The check names the faults of the latest first: this one is later than those of the same millisecond.
+    edited = _execution(connection, "queued", id=first_id(datetime.now(UTC) + timedelta(milliseconds=1)))
     connection.execute(text("ALTER TABLE dspex.audit_events DISABLE TRIGGER audit_events_of_transitions"))
     connection.execute(
         text("""INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
