@@ -18,13 +18,12 @@ def array(values: Iterable[object]) -> str:
 
 def text_array(values: Iterable[str | None]) -> str:
     """An array of texts, any of which may be None."""
-    return "{" + ",".join("NULL" if value is None else _quoted(value) for value in values) + "}"
+    quoted = [
+        "NULL" if value is None else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values
+    ]
+    return "{" + ",".join(quoted) + "}"
 
 
 def bytes_array(values: Iterable[bytes]) -> str:
     """An array of byte strings."""
     return array(f'"\\\\x{value.hex()}"' for value in values)
-
-
-def _quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -9,6 +9,7 @@ values is detected, too. ``dspex.audit_hash`` and the other functions in the dat
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ __all__ = [
     "encode_events",
     "entry_hash",
     "hash_of_hashes",
+    "hash_of_submission",
     "hash_of_values",
     "verify_chain",
 ]
@@ -164,7 +166,24 @@ def entry_hash(
 
 def hash_of_values(*values: str | None) -> bytes:
     """One hash for some values of an execution, as the texts that are stored."""
-    return hash_of_hashes(*(None if value is None else hashlib.sha256(value.encode()).digest() for value in values))
+    return hash_of_hashes(*(None if value is None else _hash_of_text(value) for value in values))
+
+
+def hash_of_submission(program: str, version: str, inputs: str, metadata: str | None) -> bytes:
+    """:func:`hash_of_values` of what was submitted. What the rows of a batch share is hashed once."""
+    before, after = _hashes_around(program, version, metadata)
+    return hashlib.sha256(before + hashlib.sha256(inputs.encode()).digest() + after).digest()
+
+
+@functools.lru_cache(maxsize=16)
+def _hashes_around(program: str, version: str, metadata: str | None) -> tuple[bytes, bytes]:
+    """The hashes of these values, before and after the hash of the inputs."""
+    after = _NO_VALUE if metadata is None else _hash_of_text(metadata)
+    return _hash_of_text(program) + _hash_of_text(version), after
+
+
+def _hash_of_text(value: str) -> bytes:
+    return hashlib.sha256(value.encode()).digest()
 
 
 def hash_of_hashes(*hashes: bytes | None) -> bytes:

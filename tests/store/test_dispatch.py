@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +13,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from psycopg import sql
+from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 import dspex
@@ -25,6 +27,7 @@ from dspex.store.lifecycle.dispatch import (
     DISPATCH,
     FIND_HELD,
     HAS_BACKLOG,
+    KEEP_PLANS,
     RESERVE,
     DispatchBacklog,
     dispatch,
@@ -152,16 +155,30 @@ def test_what_a_round_reads_does_not_grow_with_the_backlog(database: Database) -
 
 
 def rows_read_by_a_round(database: Database) -> list[float]:
-    """What each node of its plans reads. It is rolled back."""
+    """What each node of its plans reads: those of a prepared statement, as the pump's are. It is rolled back."""
     given = {"programs": ["qa", "small"], "most": [400, 400], "dispatched": [0, 0], "reserves": [0, 0], "room": 400,
              "aside": [], "unrunnable": [], "suspects": 1, "tenants_most": 100, "each_tenant": 5,
              "tenant_reserve": 5}  # fmt: skip
     found: list[float] = []
     with database.engine.connect() as connection:  # in one transaction, as the pump does
+        connection.execute(KEEP_PLANS)
         for statement, parameters in ((HAS_BACKLOG, {}), (BACKLOGS, {"limited": ["qa"]}), (DISPATCH, given)):
-            explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}")
-            (plan,) = connection.scalar(explain, parameters)
+            (plan,) = explained(connection, statement.text, parameters)
             found += rows_read(plan["Plan"])
+    return found
+
+
+def explained(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The plan of the statement as a prepared one, and what came of it."""
+    names = list(parameters)
+    numbered = re.sub(r":(\w+)", lambda found: f"${names.index(found[1]) + 1}", statement)
+    values = ", ".join(sql.Literal(parameters[name]).as_string() for name in names)
+    cursor = connection.connection.cursor()
+    cursor.execute(f"PREPARE explained AS {numbered}".encode())
+    cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE explained{f'({values})' if names else ''}".encode())
+    ((plans,),) = cursor.fetchall()
+    cursor.execute("DEALLOCATE explained")
+    found: list[dict[str, Any]] = plans
     return found
 
 
@@ -170,6 +187,19 @@ def rows_read(plan: dict[str, Any]) -> Iterator[float]:
     yield (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
     for inner in plan.get("Plans", ()):
         yield from rows_read(inner)
+
+
+def test_a_round_is_not_planned_again_each_time_and_leaves_the_connection_as_it_was(database: Database) -> None:
+    planned = "SELECT sum(custom_plans), sum(generic_plans) FROM pg_prepared_statements WHERE statement LIKE :like"
+    with database.engine.connect() as connection:
+        for _ in range(20):
+            submit(database, publish=False)
+            with connection.begin():
+                assert len(dispatch(connection, 100)) == 1
+        custom, generic = connection.execute(text(planned), {"like": "%WITH share AS%"}).one()
+        assert (custom, generic > 10) == (0, True)
+        assert connection.scalar(text("SHOW plan_cache_mode")) == "auto"
+        assert connection.scalar(text("SHOW enable_seqscan")) == "on"
 
 
 def test_many_direct_submits_of_one_program_are_left_to_the_pump(database: Database) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from dspex.program.calls.routes import CallsRoute
@@ -63,7 +64,6 @@ class Attempt:
         self.sealed: SealedAttempt | None = None
         self.journal = AttemptJournal(claimed.id, claimed.attempt, calls)
         self.deadline = time.monotonic() + claimed.allowed_seconds
-        self.parking = Parking(self._end_parked)
         #: The results of the program's actions, by name.
         self.action_results: dict[str, Any] = {}
         #: What the program gave besides its outputs, by name.
@@ -73,6 +73,8 @@ class Attempt:
         self._calls: ModelCalls | None = None
         self._leave_slot = leave_slot
         self.work = Supervised(host(self))
+        # Not a method of this attempt: it would be freed only when Python's collector looks for cycles.
+        self.parking = Parking(partial(self.work.end, Ending.PARKED))
 
     def open(
         self, program: Program, sealing: Sealing, limits: CallLimits | None, children: Children | None = None,
@@ -124,9 +126,6 @@ class Attempt:
         if not self.work.ending:
             self.trail.record("cancel_requested", requested_at=requested_at.isoformat())
             self.work.end(Ending.CANCELLED)
-
-    def _end_parked(self) -> None:
-        self.work.end(Ending.PARKED)
 
     def _visible(self) -> Stream | None:
         """The stream, without the outputs that are sealed."""

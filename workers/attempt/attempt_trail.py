@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle.trail_order import TRANSITION_KINDS
 
 __all__ = ["AttemptTrail"]
+
+_ORDER = itemgetter(0, 1)
 
 
 class AttemptTrail:
@@ -21,7 +24,8 @@ class AttemptTrail:
     def __init__(self, anchor: datetime) -> None:
         self._anchor_mono = time.monotonic()
         self._ahead = anchor.timestamp() - self._anchor_mono
-        self._events: list[tuple[datetime, str, dict[str, Any]]] = []
+        #: Whether each is the transition, when it began, and the event.
+        self._events: list[tuple[bool, datetime, dict[str, Any]]] = []
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._ahead + time.monotonic(), UTC)
@@ -31,11 +35,12 @@ class AttemptTrail:
         now = self.now()
         if began_at is not None:
             data["duration_ms"] = round((now - began_at).total_seconds() * 1000, 3)
-        self._events.append((began_at or now, kind, data))
+        at = began_at or now
+        self._events.append((kind in TRANSITION_KINDS, at, {"kind": kind, "at": at, "data": data}))
 
     def withdraw(self, kind: str) -> None:
         """Remove the events of this kind: what they record did not happen."""
-        self._events = [event for event in self._events if event[1] != kind]
+        self._events = [event for event in self._events if event[2]["kind"] != kind]
 
     @property
     def elapsed_ms(self) -> float:
@@ -45,5 +50,4 @@ class AttemptTrail:
     def encode(self) -> str:
         """The events as JSON text, in the order in which they began; the transition is the last, whatever a thread that
         goes on records after it."""
-        ordered = sorted(self._events, key=lambda event: (event[1] in TRANSITION_KINDS, event[0]))
-        return encode_events([{"kind": kind, "at": at, "data": data} for at, kind, data in ordered])
+        return encode_events([event for _, _, event in sorted(self._events, key=_ORDER)])

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -441,7 +442,7 @@ async def _hosted(attempt: Attempt) -> tuple[Settlement | Park, DspexError | Non
     """The settlement of the outputs, of the failure, or of what ended the attempt from outside; or how it is parked."""
     claimed = attempt.claimed
     try:
-        hosted = await attempt.work.outcome(claimed.allowed_seconds)
+        hosted = await attempt.work.outcome(attempt.deadline - time.monotonic())
     except DspexError as caught:
         error = attempt.deferral or caught
     except Exception as caught:  # the boundary to code that is not ours: the attempt fails, the worker lives on

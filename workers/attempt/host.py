@@ -291,6 +291,6 @@ def _validated(run: Run, raw: Mapping[str, Any], trail: AttemptTrail) -> dict[st
     made = [*run.repairs, *((repair.path, repair.what) for repair in checked.repairs)]
     for _, what in made:
         metrics.answer_repaired(what, str(run.program.model))
-    repairs = [{"path": path, "what": what} for path, what in dict.fromkeys(made)]
+    repairs = [{"path": path, "what": what} for path, what in dict.fromkeys(made)] if made else []
     trail.record("output_validation", began_at=began_at, valid=True, repairs=repairs)
     return checked.values

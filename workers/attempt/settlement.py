@@ -154,7 +154,7 @@ def _settlement(attempt: Attempt, status: Status, **values: Any) -> Settlement:
 def _results(attempt: Attempt, status: Status) -> str | None:
     """The results of actions, and what a completed program gave besides its outputs."""
     results = dict(attempt.action_results)
-    if status is Status.COMPLETED and (extra := _kept(attempt.extra)):
+    if status is Status.COMPLETED and attempt.extra and (extra := _kept(attempt.extra)):
         results[EXTRA] = extra
     return _NUL.sub(r"\1\\ufffd", json.dumps(results)) if results else None
 

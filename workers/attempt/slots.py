@@ -89,9 +89,10 @@ class FairSlots:
         """The priority and the program to start next, if there is a slot for it."""
         if self._closed or not self._lines or self._taken >= self._most:
             return None
-        if len(self._lines) == 1 and self._taken < self.concurrency:
+        if len(self._lines) == 1:
             (line,) = self._lines
-            return None if self._throttled(line[1]) else line
+            may_start = self._taken < self.concurrency or self._may_use_reserve(*line[1:])
+            return line if may_start and not self._throttled(line[1]) else None
         lines = [line for line in self._lines if not self._throttled(line[1])]
         if self._taken >= self.concurrency:
             lines = [line for line in lines if self._may_use_reserve(*line[1:])]
@@ -102,5 +103,6 @@ class FairSlots:
         """One that has nothing running may; and beside a waiting backlog of its own program, one at a time."""
         if not self._running[program]:
             return True
-        has_backlog = any(line[1] == program and line[2] for line in self._lines)
-        return has_backlog and not bulk and program not in self._in_reserve
+        if bulk or program in self._in_reserve:
+            return False
+        return any(line[1] == program and line[2] for line in self._lines)

@@ -25,12 +25,14 @@ class CallRetries:
         self._deadline = deadline
 
     async def __call__(self, call: Callable[[], Awaitable[T]], /) -> T:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(is_transient), wait=_pause, stop=self._gives_up, reraise=True
-        ):
-            with attempt:
-                answer = await call()
-        return answer
+        async def made() -> T:
+            return await call()
+
+        retrying = AsyncRetrying(retry=retry_if_exception(is_transient), wait=_pause, stop=self._gives_up, reraise=True)
+        try:
+            return await retrying(made)
+        finally:
+            retrying.iter_state.reset()  # it refers to itself: only Python's collector would free it
 
     def _gives_up(self, tries: RetryCallState) -> bool:
         """Whether it was tried often enough, or the pause would hold the slot for long, or outlast the attempt."""

@@ -191,8 +191,8 @@ def _totals(calls: Sequence[LMCall]) -> dict[str, Any]:
     costs = [call.cost_usd for call in calls if call.cost_usd is not None]
     return {
         "lm_calls": len(calls),
-        "prompt_tokens": sum(call.prompt_tokens for call in calls),
-        "completion_tokens": sum(call.completion_tokens for call in calls),
+        "prompt_tokens": sum([call.prompt_tokens for call in calls]),
+        "completion_tokens": sum([call.completion_tokens for call in calls]),
         "cost_usd": sum(costs, 0.0) if costs or not calls else None,
         "unpriced_lm_calls": len(calls) - len(costs),
     }

@@ -8,9 +8,9 @@ import gc
 
 __all__ = ["freeze_and_trim", "share_one_heap"]
 
-#: How many new objects there are before the collector looks for cycles: ten times Python's own setting, which is the
-#: size of a few dozen running executions, so that they were searched again and again.
-YOUNG_OBJECTS = 7_000
+#: How many new objects there are before the collector looks for cycles: those of some hundreds of running executions,
+#: which leave no cycles, and would be searched again and again while they run. Python's own setting is 700.
+YOUNG_OBJECTS = 25_000
 #: M_ARENA_MAX of glibc's malloc.h.
 _ARENA_MAX = -8
 

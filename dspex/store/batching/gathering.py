@@ -59,14 +59,11 @@ class PendingItem(Generic[T, R]):
         self.outcome.cancel()
 
 
-def _weightless(_item: object) -> int:
-    return 0
-
-
 class Gathering(Generic[T, R]):
-    """The items that wait, in order. At most ``most`` of them share a statement, and at most ``most_weight`` in all."""
+    """The items that wait, in order. At most ``most`` of them share a statement, and at most ``most_weight`` in all;
+    without ``weight`` they have none."""
 
-    def __init__(self, most: int, *, weight: Callable[[T], int] = _weightless, most_weight: int = 0) -> None:
+    def __init__(self, most: int, *, weight: Callable[[T], int] | None = None, most_weight: int = 0) -> None:
         self._most = most
         self._weight = weight
         self._most_weight = most_weight
@@ -77,7 +74,7 @@ class Gathering(Generic[T, R]):
 
     def is_heavy(self, item: T) -> bool:
         """Whether the item is too heavy to share a statement: it goes by itself, beside the others."""
-        return self._weight(item) > self._most_weight
+        return self._weight is not None and self._weight(item) > self._most_weight
 
     def add(self, waiting: PendingItem[T, R]) -> None:
         self._waiting.append(waiting)
@@ -95,7 +92,8 @@ class Gathering(Generic[T, R]):
         while self._waiting and len(batch) < self._most:
             waiting = self._waiting[0]
             if not waiting.outcome.done():
-                weight += self._weight(waiting.item)
+                if self._weight is not None:
+                    weight += self._weight(waiting.item)
                 if batch and (waiting.alone or batch[0].alone or weight > self._most_weight):
                     break
                 batch.append(waiting)

@@ -117,6 +117,14 @@ _BACKLOG = """CROSS JOIN LATERAL (
     ORDER BY e.priority, e.run_at LIMIT 1) backlog"""
 HAS_BACKLOG = text(f"SELECT EXISTS (SELECT FROM dspex.programs p {_BACKLOG} WHERE p.paused_at IS NULL)")  # noqa: S608
 
+# Planning a round takes as long as carrying it out, and the plan is the same every time. It may have been made for an
+# empty table, for which Postgres would choose a sequential scan. And Postgres expects a tenant to have few executions:
+# it would read and sort all that are queued.
+KEEP_PLANS = text("""
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
+    set_config('enable_sort', 'off', true)
+""")
+
 # A leader that hangs in its transaction does not keep the others waiting for ever.
 _LOCK = text("""
 SELECT name, set_config('idle_in_transaction_session_timeout', '2000', true) FROM dspex.programs
@@ -124,8 +132,6 @@ WHERE paused_at IS NULL AND (concurrency IS NOT NULL OR per_minute IS NOT NULL)
 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
-# Postgres may not sort in the statement that follows: it expects a tenant to have few executions, and would read and
-# sort all that are queued.
 BACKLOGS = text(f"""
 WITH waiting AS MATERIALIZED (
     SELECT program, count(*) AS count FROM dspex.executions
@@ -143,8 +149,7 @@ SELECT p.name, p.concurrency, p.per_minute, coalesce(w.count, 0) AS dispatched, 
     coalesce(b.count, 0) AS begun, (SELECT coalesce(sum(count), 0) FROM waiting) AS all_dispatched,
     (SELECT count(*) FROM waiting) AS all_programs,
     (SELECT count(*) FROM dspex.executions WHERE lost_attempts >= 2 AND finished_at IS NULL
-        AND dispatched_at IS NOT NULL) AS suspects,
-    set_config('enable_sort', 'off', true) AS sorts
+        AND dispatched_at IS NOT NULL) AS suspects
 FROM dspex.programs p
 {_BACKLOG}
 LEFT JOIN waiting w ON w.program = p.name
@@ -258,6 +263,7 @@ def dispatch(
     are in Redis then; of its tenant, where those are few) and ``held`` (it is not dispatched, but held back), the most
     urgent first.
     """
+    connection.execute(KEEP_PLANS)
     limited = [row.name for row in connection.execute(_LOCK)]
     found = connection.execute(BACKLOGS, {"limited": limited}).all()
     if not found:

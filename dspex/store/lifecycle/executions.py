@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Row, Text, bindpar
 from sqlalchemy.dialects import postgresql
 
 from dspex.store.array_text import array, bytes_array, text_array
-from dspex.store.audit_chain import entry_hash, hash_of_values
+from dspex.store.audit_chain import entry_hash, hash_of_submission
 from dspex.store.copy_text import escaped, field
 from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.status import Status
@@ -212,7 +213,7 @@ def insert(connection: Connection, submission: Submission) -> Row[Any] | None:
 def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str]:
     """The arguments of the statement: an array for each column."""
     columns = dict(zip(Submission._fields, zip(*submissions, strict=True), strict=True))
-    hashes = [hash_of_values(s.program, s.version, s.inputs, s.metadata) for s in submissions]
+    hashes = [hash_of_submission(s.program, s.version, s.inputs, s.metadata) for s in submissions]
     plain = {"ids": "id", "priorities": "priority", "max_attempts": "max_attempts", "timeouts": "timeout_seconds",
              "publish": "publish", "stream": "stream", "pinned": "pinned"}  # fmt: skip
     texts = {"programs": "program", "versions": "version", "inputs": "inputs", "events": "events",
@@ -267,6 +268,14 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
         raise AlreadyStored(str(error)) from error
 
 
+#: The values of a submission that the rows of a batch share.
+_SHARED = itemgetter(
+    *(place for place, name in enumerate(Submission._fields)
+      if name not in ("id", "inputs", "events", "batch_index", "same_as"))
+)  # fmt: skip
+_NULL = "\\N"
+
+
 def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) -> Iterator[str]:
     """The lines of these executions for COPY; the lines of their first audit entries are added to ``events``.
 
@@ -276,14 +285,17 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
     rest = ""
     for s in submissions:
         id = str(s.id)
-        submitted = hash_of_values(s.program, s.version, s.inputs, s.metadata)
+        submitted = hash_of_submission(s.program, s.version, s.inputs, s.metadata)
         digest = "\\\\x" + entry_hash(b"", id, 1, 0, now, s.events, submission_hash=submitted).hex()
         events.append(f"{id}\t{escaped(s.events)}\t\\\\x{submitted.hex()}\t{digest}\t1\t0\t{now}\n")
-        own = (s.program, s.version, s.priority, s.max_attempts, s.timeout_seconds, s.run_at or now, s.metadata,
-               s.traceparent, s.route, s.tenant, s.batch_id, now, "queued", 0, 1, s.purpose)  # fmt: skip
-        if own != shared:
-            shared, rest = own, "\t".join(map(field, own))
-        yield f"{id}\t{field(s.batch_index)}\t{escaped(s.inputs)}\t{digest}\t{field(s.same_as)}\t{rest}\n"
+        if (own := _SHARED(s)) != shared:
+            shared = own
+            columns = (s.program, s.version, s.priority, s.max_attempts, s.timeout_seconds, s.run_at or now, s.metadata,
+                       s.traceparent, s.route, s.tenant, s.batch_id, now, "queued", 0, 1, s.purpose)  # fmt: skip
+            rest = "\t".join(map(field, columns))
+        index = _NULL if s.batch_index is None else s.batch_index
+        same_as = _NULL if s.same_as is None else s.same_as
+        yield f"{id}\t{index}\t{escaped(s.inputs)}\t{digest}\t{same_as}\t{rest}\n"
 
 
 # ---------------------------------------------------------------------------------------------- claim and settle

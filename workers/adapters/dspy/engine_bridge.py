@@ -207,6 +207,7 @@ def hosted_run(engine: RunEngine, endpoints: Endpoints | None = None) -> Iterato
         yield hosted
     finally:
         hosted.loop.end()
+        del hosted.lm  # its engines refer to the run: only Python's collector would free both
         is_handed_on.reset(handed_on)
         current_run.reset(before)
 

@@ -20,7 +20,7 @@ from dspex.program.program import Program
 from dspex.program.stored_program import StoredProgram
 from dspex.sealing.values import Sealing
 from dspex.settings import Settings
-from dspex.store.audit_chain import encode_events, hash_of_values
+from dspex.store.audit_chain import encode_events, hash_of_submission
 from dspex.store.lifecycle.status import Status
 from dspex.submit.prepare import NUMBERS, Preparer, RowOptions, prepare_row
 from dspex.submit.size_limits import Bounds
@@ -78,8 +78,10 @@ class Children:
             raise _limit(name, f"the execution has {self._most} children, which is DSPEX_CHILDREN_PER_EXECUTION")
         options = self._below(await self._options(name), parent_id, depth)
         submission = prepare_row(options, inputs, child_id(parent_id, hashed, occurrence))
-        hashes = hash_of_values(submission.program, submission.version, submission.inputs, submission.metadata)
-        return Child(submission, hashes)
+        hashed_whole = hash_of_submission(
+            submission.program, submission.version, submission.inputs, submission.metadata
+        )
+        return Child(submission, hashed_whole)
 
     async def outputs(self, name: str, outcome: Mapping[str, Any]) -> Mapping[str, Any]:
         """The outputs of a child that is over, from its outcome in its parent's journal.
