@@ -8,8 +8,8 @@ import gc
 
 __all__ = ["freeze_and_trim", "share_one_heap"]
 
-#: How many new objects there are before the collector looks for cycles: those of some hundreds of running executions,
-#: which leave no cycles, and would be searched again and again while they run. Python's own setting is 700.
+#: How many new objects there are before the collector looks for cycles. Hundreds of running executions have fewer; they
+#: leave no cycles, and would be searched again and again while they run. Python's own setting is 700.
 YOUNG_OBJECTS = 25_000
 #: M_ARENA_MAX of glibc's malloc.h.
 _ARENA_MAX = -8
