@@ -148,6 +148,57 @@ def set_status(connection: Any, id: UUID, before: str, after: str) -> None:
     )  # fmt: skip
 
 
+ROLLOUT, NEXT_YEAR = uuid7(), datetime.now(UTC) + timedelta(days=365)
+STATES = {
+    "usual": "SELECT 1",
+    "paused": "UPDATE dspex.programs SET paused_at = now()",
+    "concurrency": "UPDATE dspex.programs SET concurrency = 1",
+    "per_minute": "UPDATE dspex.programs SET per_minute = 1",
+    "rollout": f"UPDATE dspex.programs SET rollout_id = '{ROLLOUT}', rollout_version = 'next'",
+    "full": "UPDATE dspex.executions SET dispatched_at = now()",
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("values", [
+    {},
+    {"publish": False},
+    {"run_at": NEXT_YEAR},
+    {"version": "next"},
+    {"version": "next", "rollout_id": ROLLOUT},
+    {"program": "unknown"},
+    {"rollout_id": ROLLOUT, "stream": True, "metadata": '{"a":1}', "traceparent": "00-1-2-01", "route": '"direct"',
+     "purpose": '{"job":"j"}', "priority": 0, "max_attempts": 40_000, "timeout_seconds": 1.5},
+])  # fmt: skip
+def test_one_submission_is_stored_as_it_would_be_among_others(
+    database: Database, state: str, values: dict[str, Any]
+) -> None:
+    with database.transaction() as connection:
+        if state == "full":
+            executions.copy(connection, [submission() for _ in range(executions.UNSERVED_MOST)])
+        connection.execute(text(STATES[state]))
+    single, shared = submission(**values), submission(**values)
+    alone = database.run(partial(executions.insert, submission=single))
+    company = [submission(key="k", publish=False), shared, submission(tenant="t", publish=False)]
+    among = database.run(partial(executions.insert_all, submissions=company)).get(shared.id)
+    assert (alone is None) == (among is None)
+    if alone is None or among is None:
+        return
+    assert (alone.dispatched_at is None) == (among.dispatched_at is None)
+    assert (alone.workers, alone.smallest) == (among.workers, among.smallest)
+    differing = {"id", "created_at", "run_at", "dispatched_at", "audit_hash"}
+    with database.transaction() as connection:
+        rows = [
+            connection.execute(text("SELECT * FROM dspex.executions WHERE id = :id"), {"id": each.id}).mappings().one()
+            for each in (single, shared)
+        ]
+    one, other = ({name: value for name, value in row.items() if name not in differing} for row in rows)
+    assert one == other
+    assert [row["run_at"] == row["created_at"] for row in rows] == [single.run_at is None] * 2
+    assert trail(database, single.id).verify()
+    assert trail(database, shared.id).verify()
+
+
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(Status, 2)))
 def test_the_database_allows_the_transitions_of_the_table_and_no_others(
     database: Database, before: Status, after: Status
