@@ -26,4 +26,4 @@ def text_array(values: Iterable[str | None]) -> str:
 
 def bytes_array(values: Iterable[bytes]) -> str:
     """An array of byte strings."""
-    return array(f'"\\\\x{value.hex()}"' for value in values)
+    return "{" + ",".join(['"\\\\x' + value.hex() + '"' for value in values]) + "}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -23,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from dspex.errors import BackendUnavailable, ConfigurationError, FieldError, SchemaOutdated, ValidationError
 from dspex.program.storable_text import STORABLE
 from dspex.settings import without_password
+from dspex.store.batching.bare_connection import BareConnection
 from dspex.store.sessions import IN_UTC, connect_arguments, is_pooled, libpq_url
 from dspex.store.sqlstates import Refusal, is_disconnect, reason, refusal
 
@@ -40,6 +41,8 @@ POOL_SECONDS = 30
 
 class Database:
     """A pool of connections to one Postgres, safe to share between threads. Connects on first use."""
+
+    _bare_connection = BareConnection
 
     def __init__(
         self, url: str, *, pool_size: int = 5, overflow: int | None = None, application_name: str = "dspex",
@@ -97,8 +100,21 @@ class Database:
             self._sleep(pause)
 
     def run_in_batch(self, work: Callable[[Connection], T]) -> T:
-        """As :meth:`run`, for the statement of several callers."""
-        return self.run(work)
+        """As :meth:`run`, for the statements of every submit and wait. ``work`` gets a BareConnection; for the next try
+        a Connection."""
+        saved = "nothing was saved"
+        try:
+            return self._bare(work)
+        except PoolTimeout as error:
+            raise self._pool_exhausted(saved) from error
+        except (DBAPIError, UnicodeEncodeError):
+            pass  # it could not be sent
+        except psycopg.Error as error:
+            if _is_final(error):
+                raise self._translate(_of_sqlalchemy(error), saved) from error
+            if error.sqlstate is None:
+                saved = UNKNOWN_SAVED
+        return Database.run(self, work, saved=saved)
 
     @contextmanager
     def transaction(
@@ -163,6 +179,18 @@ class Database:
         if self._is_closed:
             record.invalidate()
 
+    def _bare(self, work: Callable[[Connection], T]) -> T:
+        pooled = self._autocommit.raw_connection()
+        connection = self._bare_connection(pooled.driver_connection)
+        try:
+            return work(cast("Connection", connection))
+        except BaseException as error:
+            if connection.is_closed or not isinstance(error, Exception):
+                pooled.invalidate(error)
+            raise
+        finally:
+            pooled.close()
+
     def _once(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         try:
             with engine.connect() as connection:
@@ -219,6 +247,16 @@ def _set_time_zone(connection: DBAPIConnection, _record: object) -> None:
     cursor.execute(IN_UTC)
     cursor.close()
     connection.commit()
+
+
+def _is_final(error: psycopg.Error) -> bool:
+    """Whether Postgres refuses this for now, so that another try at once would only take as long again."""
+    return refusal(error) is Refusal.WAIT and not is_disconnect(error)
+
+
+def _of_sqlalchemy(error: psycopg.Error) -> DBAPIError:
+    """The error as SQLAlchemy raises it."""
+    return cast("DBAPIError", DBAPIError.instance(None, None, error, psycopg.Error, hide_parameters=True))
 
 
 def _answered(error: DBAPIError) -> bool:

@@ -177,26 +177,50 @@ def test_one_submission_is_stored_as_it_would_be_among_others(
         if state == "full":
             executions.copy(connection, [submission() for _ in range(executions.UNSERVED_MOST)])
         connection.execute(text(STATES[state]))
-    single, shared = submission(**values), submission(**values)
-    alone = database.run(partial(executions.insert, submission=single))
+    single, twin, other, shared = (submission(**values) for _ in range(4))
     company = [submission(key="k", publish=False), shared, submission(tenant="t", publish=False)]
-    among = database.run(partial(executions.insert_all, submissions=company)).get(shared.id)
-    assert (alone is None) == (among is None)
-    if alone is None or among is None:
+    stored = [
+        database.run_in_batch(partial(executions.insert, submission=single)),
+        database.run_in_batch(partial(executions.insert_all, submissions=[other, twin])).get(twin.id),
+        database.run(partial(executions.insert_all, submissions=company)).get(shared.id),
+    ]
+    assert len({row is None for row in stored}) == 1
+    found = [row for row in stored if row is not None]
+    if not found:
         return
-    assert (alone.dispatched_at is None) == (among.dispatched_at is None)
-    assert (alone.workers, alone.smallest) == (among.workers, among.smallest)
+    assert len({row.dispatched_at is None for row in found}) == 1
+    assert len({(row.workers, row.smallest) for row in found}) == 1
     differing = {"id", "created_at", "run_at", "dispatched_at", "audit_hash"}
     with database.transaction() as connection:
         rows = [
             connection.execute(text("SELECT * FROM dspex.executions WHERE id = :id"), {"id": each.id}).mappings().one()
-            for each in (single, shared)
+            for each in found
         ]
-    one, other = ({name: value for name, value in row.items() if name not in differing} for row in rows)
-    assert one == other
-    assert [row["run_at"] == row["created_at"] for row in rows] == [single.run_at is None] * 2
-    assert trail(database, single.id).verify()
-    assert trail(database, shared.id).verify()
+    one, *others = ({name: value for name, value in row.items() if name not in differing} for row in rows)
+    assert others == [one, one]
+    assert [row["run_at"] == row["created_at"] for row in rows] == [single.run_at is None] * 3
+    for row in found:
+        assert trail(database, row.id).verify()
+
+
+def test_of_submissions_that_are_alike_only_as_many_as_have_room_are_published(database: Database) -> None:
+    alike = [submission(inputs=f'{{"question":"{number}"}}') for number in range(executions.UNSERVED_MOST + 3)]
+    rows = database.run_in_batch(partial(executions.insert_all, submissions=alike))
+    assert [rows[each.id].dispatched_at is None for each in alike] == [False] * executions.UNSERVED_MOST + [True] * 3
+    stored = database.run(partial(executions.find_many, ids=[each.id for each in alike]))
+    assert {row["id"]: row["inputs"] for row in stored} == {each.id: each.inputs for each in alike}
+
+
+def test_what_is_stored_already_is_not_stored_again(database: Database) -> None:
+    first, second, third = (submission() for _ in range(3))
+
+    def store(*submissions: Submission) -> set[UUID]:
+        return set(database.run_in_batch(partial(executions.insert_all, submissions=submissions)))
+
+    assert store(first) == {first.id}
+    assert store(first) == set()
+    assert store(first, second) == {second.id}
+    assert store(third, second) == {third.id}
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(Status, 2)))

@@ -83,24 +83,67 @@ def test_without_a_connection_nothing_was_saved(link: Proxy, far: Database) -> N
         far.run(write)
 
 
-async def test_a_statement_of_several_callers(backends: Backends, link: Proxy, far: Database) -> None:
-    database = LoopDatabase(link.url, pool_size=1, application_name="dspex test")
+class Several:
+    """The statements of several callers."""
 
-    def write_one(connection: Connection) -> int:
+    def __init__(self, link: Proxy) -> None:
+        self._link = link
+
+    def write(self, connection: Connection) -> int:
         return len(list(connection.exec_driver_sql("INSERT INTO written VALUES (1) RETURNING number", {})))
 
-    def write_and_lose(connection: Connection) -> None:
-        write_one(connection)
-        link.cut()
-        connection.exec_driver_sql("SELECT 1", {})
+    def write_and_lose(self, connection: Connection) -> int:
+        self.write(connection)
+        self._link.cut()
+        return len(list(connection.exec_driver_sql("SELECT 1", {})))
 
-    async def run(work: Callable[[Connection], int | None]) -> int | None:
+
+def test_a_statement_of_several_threads(backends: Backends, link: Proxy, far: Database) -> None:
+    several = Several(link)
+    assert far.run_in_batch(several.write) == 1
+    with pytest.raises(BackendUnavailable, match=UNKNOWN):
+        far.run_in_batch(several.write_and_lose)
+    link.restore()
+    assert far.run_in_batch(several.write) == 1
+    assert written(backends) == 3
+
+
+async def test_a_statement_of_several_tasks(backends: Backends, link: Proxy, far: Database) -> None:
+    several = Several(link)
+    database = LoopDatabase(link.url, pool_size=1, application_name="dspex test")
+
+    async def run(work: Callable[[Connection], int]) -> int:
         return await in_greenlet(lambda: database.run_in_batch(work))
 
-    assert await run(write_one) == 1
+    assert await run(several.write) == 1
     with pytest.raises(BackendUnavailable, match=UNKNOWN):
-        await run(write_and_lose)
+        await run(several.write_and_lose)
     link.restore()
-    assert await run(write_one) == 1
+    assert await run(several.write) == 1
     assert written(backends) == 3
     await database.aclose()
+
+
+def test_a_statement_that_waits_too_long_for_a_lock_is_not_sent_again(far: Database) -> None:
+    sent = []
+
+    def wait_for_lock(connection: Connection) -> int:
+        sent.append(connection)
+        connection.exec_driver_sql("SELECT set_config('lock_timeout', '50ms', false)", {})
+        return len(list(connection.exec_driver_sql("DELETE FROM written RETURNING number", {})))
+
+    with far.transaction() as holder:
+        holder.execute(text("LOCK TABLE written"))
+        with pytest.raises(BackendUnavailable, match="nothing was saved"):
+            far.run_in_batch(wait_for_lock)
+    assert len(sent) == 1
+
+
+def test_when_all_connections_are_in_use_the_error_names_the_setting(
+    backends: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dspex.store.database.POOL_SECONDS", 0.1)
+    database = Database(backends.database_url, pool_size=1, overflow=0)
+    with database.transaction(), pytest.raises(BackendUnavailable, match="DSPEX_CLIENT_CONNECTIONS"):
+        database.run_in_batch(lambda connection: None)
+    database.close()

@@ -12,18 +12,17 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import AdaptedConnection
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import await_only
 
-from dspex.store.database import UNKNOWN_SAVED, Database
-from dspex.store.loop.bare_connection import BareConnection
+from dspex.store.database import Database
 from dspex.store.loop.greenlets import in_greenlet, let_greenlets_go
+from dspex.store.loop.loop_bare_connection import LoopBareConnection
 
 __all__ = ["LoopDatabase"]
 
@@ -45,6 +44,8 @@ class _Cursor(psycopg.AsyncCursor[Any]):
 class LoopDatabase(Database):
     """Belongs to one event loop. Its methods are called in a greenlet."""
 
+    _bare_connection = LoopBareConnection
+
     def __init__(self, url: str, *, pool_size: int, application_name: str) -> None:
         super().__init__(url, pool_size=pool_size, overflow=0, application_name=application_name)
         #: The statements under way.
@@ -63,32 +64,14 @@ class LoopDatabase(Database):
 
     def run_in_batch(self, work: Callable[[Connection], T]) -> T:
         """As :meth:`run`, in a task that carries a batch, which no caller cancels, so that the statement needs no task
-        of its own. ``work`` gets a BareConnection; after an error, a Connection, whose errors are understood."""
+        of its own."""
         carrying = asyncio.current_task()
         assert carrying is not None
         self._running.add(carrying)
-        saved = "nothing was saved"
         try:
-            return self._bare(work)
-        except (DBAPIError, psycopg.Error, UnicodeEncodeError) as error:
-            if isinstance(error, psycopg.Error) and error.sqlstate is None:
-                saved = UNKNOWN_SAVED
-            return super().run(work, saved=saved)
+            return super().run_in_batch(work)
         finally:
             self._running.discard(carrying)
-
-    def _bare(self, work: Callable[[Connection], T]) -> T:
-        pooled = self._autocommit.raw_connection()
-        connection = pooled.driver_connection
-        assert isinstance(connection, psycopg.AsyncConnection)
-        try:
-            return work(cast("Connection", BareConnection(connection)))
-        except BaseException as error:
-            if connection.closed or not isinstance(error, Exception):
-                pooled.invalidate(error)
-            raise
-        finally:
-            pooled.close()
 
     async def aclose(self) -> None:
         """Close the connections, once the statements under way have ended."""
