@@ -17,7 +17,7 @@ from uuid import UUID
 from dspex.errors import ExecutionTimedOut, ValidationError
 from dspex.store.lifecycle.batch_ids import batch_prefix, execution_id, row_index
 from dspex.wait.driver import Driver, Row
-from dspex.wait.hints import Hints
+from dspex.wait.hints import POLL_SECONDS, Hints
 
 __all__ = ["Deadline", "IndexSet", "Slot", "Sweep", "any_final", "batch_final", "groups", "in_order", "one_final"]
 
@@ -99,14 +99,17 @@ def groups(items: Iterable[T], size: int = GROUP_ROWS) -> Iterator[list[T]]:
 async def one_final(driver: Driver, id: UUID, seconds: float | None, *, since: float | None = None) -> Row | None:
     """:func:`any_final` for one execution: its row, or None."""
     deadline, signal = Deadline(seconds), driver.signal()
-    with driver.watch([str(id)], signal, since=since) as watch:
+    with driver.watch_final(id, signal, since=since) as watch:
         while True:
             hints = watch.take()
+            if watch.row is not None:
+                return watch.row
             if (hints.stale or hints.ids) and (rows := await driver.finals([id])):
                 return rows[0]
-            if deadline.is_over:
+            if (left := deadline.left) == 0.0:
                 return None
-            await signal.wait(deadline.left)
+            # No timer while a poll, which wakes every watch, comes sooner than the deadline.
+            await signal.wait(None if left is None or left > 2 * POLL_SECONDS else left)
 
 
 # ------------------------------------------------------------------------------------------------------------- any

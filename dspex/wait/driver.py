@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from dspex.wait.hints import Watch
+from dspex.wait.hints import FinalWatch, Row, Watch
 
 __all__ = [
     "FOLLOWER_OPTIONS",
@@ -28,7 +28,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Row = Mapping[str, Any]
 #: Entries of a Redis Stream: the id of each, and its fields.
 Entries = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 
@@ -66,6 +65,10 @@ class Driver(Protocol):
     def watch(
         self, keys: Sequence[str], signal: Signal, *, since: float | None = None
     ) -> AbstractContextManager[Watch]: ...
+
+    def watch_final(
+        self, id: UUID, signal: Signal, *, since: float | None = None
+    ) -> AbstractContextManager[FinalWatch]: ...
 
     async def call(self, work: Callable[[], T]) -> T:
         """The return value of ``work``, which waits for nothing but the connections of the client's session."""

@@ -34,5 +34,7 @@ def final_rows(database: Database, questions: Sequence[Sequence[UUID]]) -> Seque
     """The answer to each of the questions."""
     ids = {id for asked in questions for id in asked}
     found = database.run_in_batch(partial(executions.find_many, ids=ids, final=True))
+    if len(questions) == 1:
+        return [found]
     rows = {row["id"]: row for row in found}
     return [[rows[id] for id in asked if id in rows] for asked in questions]

@@ -1,10 +1,11 @@
 """Waiting for executions to finish: one subscription for all the waits of a client.
 
 Workers publish the ids of finished executions on ``dspex:done``. An id is only a hint: a watch collects ids to look up
-in Postgres. Hints can be lost, so every few seconds, and after each new subscription, every watch is marked stale:
-its caller then looks up all its executions. The latest ids are remembered: a wait for what this client has just
-submitted needs no look-up before its hint. Two threads do this: one listens to Redis, and the other marks watches
-stale, whatever happens to the first. In the asynchronous client two tasks do it (loop_waiter.py).
+in Postgres. Most waits are for one execution: these are looked up here, all of a message with one statement, so that
+each caller is woken once, with its row. Hints can be lost, so every few seconds, and after each new subscription, every
+watch is marked stale: its caller then looks up all its executions. The latest ids are remembered: a wait for what this
+client has just submitted needs no look-up before its hint. Two threads do this: one listens to Redis, and the other
+marks watches stale, whatever happens to the first. In the asynchronous client two tasks do it (loop_waiter.py).
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 import redis
@@ -27,7 +27,9 @@ from dspex.publish.channels import DONE_CHANNEL, read_ids
 from dspex.publish.refused_data import RefusedData
 from dspex.store.lifecycle.batch_ids import batch_prefix
 
-__all__ = ["Hints", "Waiter", "Watch", "Watches"]
+__all__ = ["FinalWatch", "Hints", "Row", "Waiter", "Wanted", "Watch", "Watches"]
+
+Row = Mapping[str, Any]
 
 #: How often watches are marked stale, with and without Redis.
 POLL_SECONDS = 5.0
@@ -42,6 +44,10 @@ REMEMBERED_MOST = 10_000
 log = logging.getLogger("dspex")
 
 
+#: The watches that want the final row of an execution, by its id.
+Wanted = Mapping[UUID, Sequence["FinalWatch"]]
+
+
 class Hints(NamedTuple):
     """``ids`` may be final by now; when ``stale``, any watched execution may be."""
 
@@ -50,19 +56,34 @@ class Hints(NamedTuple):
 
 
 class Watch:
-    """The hints for one waiting caller.
+    """The hints for one waiting caller, within a ``with`` block.
 
-    ``keys`` are ids as text, or :func:`batch_prefix` for a whole batch. ``wake`` is called at each hint. It is stale
-    at first, unless it begins with ``hinted``, the hints that came before it.
+    ``keys`` are ids as text, or :func:`batch_prefix` for a whole batch. ``wake`` is called at each hint. ``since``:
+    none of its executions, whose ids the keys are, was final at this time of the monotonic clock.
     """
 
-    def __init__(self, keys: Iterable[str], wake: Callable[[], None], hinted: Sequence[UUID] | None = None) -> None:
+    def __init__(
+        self, watches: Watches, keys: Iterable[str], wake: Callable[[], None], since: float | None = None
+    ) -> None:
         self.keys = tuple(keys)
+        self.since = since
+        self._watches = watches
         self._wake = wake
         self._lock = threading.Lock()
-        self._hinted = list(hinted or ())
-        self._stale = hinted is None
+        self._hinted: list[UUID] = []
+        self._stale = False
         self._ended = False
+
+    def __enter__(self) -> Self:
+        self._watches.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watches.remove(self)
+
+    def begin(self, hinted: Sequence[UUID] | None) -> None:
+        """Begin with these hints, which came before; None when some may have been lost."""
+        self._hinted, self._stale = list(hinted or ()), hinted is None
 
     def take(self) -> Hints:
         """The hints since the last call. Raises DspexError once the client is closed."""
@@ -93,8 +114,18 @@ class Watch:
         self._wake()
 
 
+class FinalWatch(Watch):
+    """The hints for a caller that waits for one execution, and its ``row`` once it was looked up and is final."""
+
+    row: Row | None = None
+
+    def give(self, row: Row) -> None:
+        self.row = row
+        self._wake()
+
+
 class Watches:
-    """Hands the hints of ``dspex:done`` to watches. Listening begins with the first watch."""
+    """Hands the hints of ``dspex:done`` to watches, and final rows. Listening begins with the first watch."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -108,14 +139,18 @@ class Watches:
         #: The messages of the channel that are not ids.
         self.refused = RefusedData(DONE_CHANNEL, log)
 
-    @contextmanager
-    def watch(self, keys: Sequence[str], wake: Callable[[], None], *, since: float | None = None) -> Iterator[Watch]:
-        """A watch over these keys, until the end of the block.
+    def watch(self, keys: Sequence[str], wake: Callable[[], None], *, since: float | None = None) -> Watch:
+        """A watch over these keys."""
+        return Watch(self, keys, wake, since)
 
-        ``since``: none of its executions, whose ids the keys are, was final at this time of the monotonic clock.
-        """
+    def watch_final(self, id: UUID, wake: Callable[[], None], *, since: float | None = None) -> FinalWatch:
+        """:meth:`watch` for one execution, whose row is looked up here."""
+        return FinalWatch(self, [str(id)], wake, since)
+
+    def add(self, watch: Watch) -> None:
+        """Let the watch have hints from now on."""
         with self._lock:
-            watch = Watch(keys, wake, self._hints_since(since, keys))
+            watch.begin(self._hints_since(watch.since, watch.keys))
             for key in watch.keys:
                 self._watches[key].append(watch)
             if self._ended:
@@ -123,14 +158,13 @@ class Watches:
             elif not self._begun:
                 self._begun = True
                 self._begin()
-        try:
-            yield watch
-        finally:
-            with self._lock:
-                for key in watch.keys:
-                    self._watches[key].remove(watch)
-                    if not self._watches[key]:
-                        del self._watches[key]
+
+    def remove(self, watch: Watch) -> None:
+        with self._lock:
+            for key in watch.keys:
+                self._watches[key].remove(watch)
+                if not self._watches[key]:
+                    del self._watches[key]
 
     def _hints_since(self, since: float | None, ids: Sequence[str]) -> list[UUID] | None:
         """The hints for these ids since then; None if some may have been lost or forgotten. With the lock."""
@@ -164,8 +198,8 @@ class Watches:
         """Begin to listen, and to mark watches stale. With the lock."""
         raise NotImplementedError
 
-    def _take(self, kind: str, data: object) -> None:
-        """Take a message of the subscription."""
+    def _take(self, kind: str, data: object) -> Wanted:
+        """Take a message of the subscription. Returns the executions to look up."""
         if kind == "subscribe":
             self._subscribed = True
             self._forget(time.monotonic())
@@ -176,7 +210,8 @@ class Watches:
             except MessageRefused as error:
                 self.refused.note(error.details["reason"])
             else:
-                self._hint(ids)
+                return self._hint(ids)
+        return {}
 
     def _lose(self, error: Exception) -> None:
         """The subscription ended."""
@@ -195,25 +230,43 @@ class Watches:
         with self._lock:
             return {watch for watches in self._watches.values() for watch in watches}
 
-    def _hint(self, ids: Sequence[UUID]) -> None:
+    def _hint(self, ids: Sequence[UUID]) -> Wanted:
         hints: defaultdict[Watch, list[UUID]] = defaultdict(list)
+        wanted: defaultdict[UUID, list[FinalWatch]] = defaultdict(list)
         texts = [str(id) for id in ids]
         with self._lock:
             self._remember(texts)
             for id, text in zip(ids, texts, strict=True):
                 for key in (text, batch_prefix(text)):
                     for watch in self._watches.get(key, ()):
-                        hints[watch].append(id)
+                        if isinstance(watch, FinalWatch):
+                            wanted[id].append(watch)
+                        else:
+                            hints[watch].append(id)
         for watch, hinted in hints.items():
             watch.hint(hinted)
+        return wanted
+
+    def _give(self, wanted: Wanted, rows: Iterable[Row]) -> None:
+        """Give their rows to those that wait for them."""
+        for row in rows:
+            for watch in wanted[row["id"]]:
+                watch.give(row)
+
+    def _leave(self, wanted: Wanted) -> None:
+        """Leave it to the callers to look them up: each gets the error, too."""
+        for id, watches in wanted.items():
+            for watch in watches:
+                watch.hint([id])
 
 
 class Waiter(Watches):
-    """Listens in threads."""
+    """Listens in threads. ``finals`` returns the rows of the executions that are final."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, finals: Callable[[Sequence[UUID]], Sequence[Row]]) -> None:
         super().__init__()
         self._broker = broker
+        self._finals = finals
         self._closed = threading.Event()
         self._threads: Sequence[threading.Thread] = ()
 
@@ -254,4 +307,13 @@ class Waiter(Watches):
             while not self._closed.is_set():
                 message = pubsub.get_message(timeout=0.5)
                 if message is not None:
-                    self._take(message["type"], message["data"])
+                    self._look_up(self._take(message["type"], message["data"]))
+
+    def _look_up(self, wanted: Wanted) -> None:
+        if wanted:
+            try:
+                rows = self._finals(list(wanted))
+            except Exception:
+                self._leave(wanted)
+            else:
+                self._give(wanted, rows)

@@ -17,7 +17,7 @@ from dspex.publish import redis_clients
 from dspex.store.batching.loop_batcher import LoopBatcher
 from dspex.store.loop.greenlets import in_greenlet
 from dspex.wait.driver import FOLLOWER_OPTIONS, Entries, Follower, Row, Signal, entries_of, read_arguments
-from dspex.wait.hints import Watch
+from dspex.wait.hints import FinalWatch, Watch
 from dspex.wait.loop_waiter import LoopWaiter
 
 __all__ = ["LoopDriver", "Threads"]
@@ -32,19 +32,26 @@ class LoopSignal:
     """A signal that a task waits for. It is set in the task's own loop."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
 
     def set(self) -> None:
-        self._event.set()
+        self._is_set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def wait(self, seconds: float | None) -> None:
-        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._event.set)
-        try:
-            await self._event.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
-        self._event.clear()
+        if not self._is_set:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = None if seconds is None else loop.call_later(seconds, self.set)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        self._is_set = False
 
 
 class Threads:
@@ -89,6 +96,11 @@ class LoopDriver:
         self, keys: Sequence[str], signal: Signal, *, since: float | None = None
     ) -> AbstractContextManager[Watch]:
         return self._waiter.watch(keys, signal.set, since=since)
+
+    def watch_final(
+        self, id: UUID, signal: Signal, *, since: float | None = None
+    ) -> AbstractContextManager[FinalWatch]:
+        return self._waiter.watch_final(id, signal.set, since=since)
 
     async def call(self, work: Callable[[], T]) -> T:
         return await in_greenlet(work)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
+from uuid import UUID
 
 from dspex.publish import redis_clients
 from dspex.publish.broker import CONNECT_TIMEOUT_SECONDS
 from dspex.publish.channels import DONE_CHANNEL
-from dspex.wait.hints import POLL_SECONDS, POLL_SECONDS_WITHOUT_REDIS, RECONNECT_SECONDS, Watches
+from dspex.wait.hints import POLL_SECONDS, POLL_SECONDS_WITHOUT_REDIS, RECONNECT_SECONDS, Row, Wanted, Watches
 
 __all__ = ["LoopWaiter"]
 
 
 class LoopWaiter(Watches):
-    """Listens in tasks of the loop in which its first watch begins."""
+    """Listens in tasks of the loop in which its first watch begins. ``finals``: as for the Waiter."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, finals: Callable[[Sequence[UUID]], Awaitable[Sequence[Row]]]) -> None:
         super().__init__()
         self._url = broker_url
+        self._finals = finals
         self._tasks: Sequence[asyncio.Task[None]] = ()
 
     async def close(self) -> None:
@@ -63,7 +65,16 @@ class LoopWaiter(Watches):
             while not _is_cancelled():
                 message = await pubsub.get_message(timeout=0.5)
                 if message is not None:
-                    self._take(message["type"], message["data"])
+                    await self._look_up(self._take(message["type"], message["data"]))
+
+    async def _look_up(self, wanted: Wanted) -> None:
+        if wanted:
+            try:
+                rows = await self._finals(list(wanted))
+            except Exception:
+                self._leave(wanted)
+            else:
+                self._give(wanted, rows)
 
 
 def _is_cancelled() -> bool:

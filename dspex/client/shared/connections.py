@@ -48,10 +48,10 @@ def connect(settings: Settings, backends: Backends) -> ClientConnections:
         backends.database_url, pool_size=settings.client_connections, overflow=0, application_name=APPLICATION
     )
     broker = Broker(backends.broker_url, pool_size=settings.client_connections)
-    waiter = Waiter(broker)
     finals: ThreadBatcher[Sequence[UUID], Sequence[Row]] = ThreadBatcher(
         lambda questions, _aside: final_rows(database, questions), Questions()
     )
+    waiter = Waiter(broker, finals.ask)
     shared = SharedSubmits(database, broker)
     submits: ThreadBatcher[Submission, Stored] = ThreadBatcher(shared.store, Submits(), then=shared.publish)
 

@@ -113,7 +113,6 @@ async def _step(generator: AsyncGenerator[None, None]) -> None:
 def _open(settings: Settings, backends: Backends, threads: Threads) -> _OfLoop:
     database = LoopDatabase(backends.database_url, pool_size=settings.client_connections, application_name=APPLICATION)
     broker = LoopBroker(backends.broker_url, pool_size=settings.client_connections)
-    waiter = LoopWaiter(backends.broker_url)
     shared = SharedSubmits(database, broker)
     submits: LoopBatcher[Submission, Stored] = LoopBatcher(
         lambda submissions, aside: in_greenlet(partial(shared.store, submissions, aside)),
@@ -123,6 +122,7 @@ def _open(settings: Settings, backends: Backends, threads: Threads) -> _OfLoop:
     finals: LoopBatcher[Sequence[UUID], Sequence[Row]] = LoopBatcher(
         lambda questions, _aside: in_greenlet(partial(final_rows, database, questions)), Questions()
     )
+    waiter = LoopWaiter(backends.broker_url, finals.add)
     connections = ClientConnections(
         database=database,
         broker=broker,

@@ -1,0 +1,151 @@
+"""Waits for single executions: those of one message are looked up together, and each caller is woken with its row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from uuid_utils.compat import uuid7
+
+import dspex
+from dspex.client.client import Client
+from dspex.publish.broker import Broker
+from dspex.publish.channels import DONE_CHANNEL
+from dspex.settings import Backends
+from dspex.store import programs
+from dspex.store.database import Database
+from dspex.store.lifecycle import executions
+from dspex.wait.hints import Watches
+from tests.recording import until
+from tests.store.test_executions import PROGRAM, claim, register, settle
+from tests.waiting import wait_for
+
+COUNT = 20
+
+
+class Reads:
+    """The ids of each statement that reads final executions."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.of: list[set[UUID]] = []
+        self._find = executions.find_many
+        monkeypatch.setattr(executions, "find_many", self._note)
+
+    def _note(self, connection: Connection, ids: Collection[UUID], *, final: bool = False) -> list[Mapping[str, Any]]:
+        if final:
+            self.of.append(set(ids))
+        return self._find(connection, ids, final=final)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    return Reads(monkeypatch)
+
+
+def complete_all(database: Database, ids: Sequence[UUID]) -> None:
+    database.run(lambda connection: connection.execute(text("UPDATE dspex.executions SET dispatched_at = now()")))
+    for claimed in claim(database, register(database), *ids):
+        assert settle(database, claimed, result=f'{{"answer":"{claimed.id}"}}')
+
+
+def announce(backends: Backends, ids: Sequence[UUID]) -> None:
+    broker = Broker(backends.broker_url)
+    broker.publish_hint(DONE_CHANNEL, ids)
+    broker.close()
+
+
+def listening(client: Client, database: Database) -> Watches:
+    """The watches of a client that listens already: what it submits from now on needs no look-up before its hint."""
+    database.run(partial(programs.deploy, program=PROGRAM))
+    watches = client._session.connections.waiter
+    with pytest.raises(dspex.ExecutionTimedOut):
+        client.execute("qa", {"question": "to begin to listen"}, timeout=0.01)
+    wait_for(lambda: watches._subscribed, "the client to listen")
+    return watches
+
+
+def test_threads_that_wait_share_a_read(client: Client, database: Database, backends: Backends, reads: Reads) -> None:
+    watches = listening(client, database)
+    submitted = [client.submit("qa", {"question": str(number)}) for number in range(COUNT)]
+    reads.of.clear()
+    with ThreadPoolExecutor(COUNT) as threads:
+        results = [threads.submit(each.result, 30) for each in submitted]
+        wait_for(lambda: len(watches._watches) == COUNT, "all to wait")
+        ids = [each.id for each in submitted]
+        complete_all(database, ids)
+        announce(backends, [*ids, uuid7()])
+        assert [each.result()["answer"] for each in results] == [str(id) for id in ids]
+    assert reads.of == [set(ids)]
+
+
+async def test_tasks_that_wait_share_a_read(
+    client: Client, database: Database, backends: Backends, reads: Reads
+) -> None:
+    database.run(partial(programs.deploy, program=PROGRAM))
+    async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as waiting:
+        with pytest.raises(dspex.ExecutionTimedOut):
+            await waiting.execute("qa", {"question": "to begin to listen"}, timeout=0.01)
+        watches = waiting._session.connections.waiter
+        await until(lambda: watches._subscribed)
+        submitted = [await waiting.submit("qa", {"question": str(number)}) for number in range(COUNT)]
+        reads.of.clear()
+        results = [asyncio.create_task(each.result(30)) for each in submitted]
+        await until(lambda: len(watches._watches) == COUNT)
+        ids = [each.id for each in submitted]
+        await asyncio.to_thread(complete_all, database, ids)
+        await asyncio.to_thread(announce, backends, [*ids, uuid7()])
+        assert [each["answer"] for each in await asyncio.gather(*results)] == [str(id) for id in ids]
+    assert reads.of == [set(ids)]
+
+
+def test_what_is_announced_and_not_final_wakes_nobody(
+    client: Client, database: Database, backends: Backends, reads: Reads
+) -> None:
+    watches = listening(client, database)
+    execution = client.submit("qa", {"question": "?"})
+    reads.of.clear()
+    with ThreadPoolExecutor(1) as threads:
+        result = threads.submit(execution.result, 30)
+        wait_for(lambda: len(watches._watches) == 1, "it to wait")
+        announce(backends, [execution.id])
+        wait_for(lambda: reads.of == [{execution.id}], "the look-up")
+        assert not result.done()
+        complete_all(database, [execution.id])
+        announce(backends, [execution.id])
+        assert result.result()["answer"] == str(execution.id)
+
+
+def test_when_the_shared_read_fails_each_caller_looks_up_its_own(
+    client: Client, database: Database, backends: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watches: Any = listening(client, database)
+    submitted = [client.submit("qa", {"question": str(number)}) for number in range(COUNT)]
+    look_up, failed = watches._finals, []
+    definition = database.run(lambda c: c.scalar(text("SELECT pg_get_functiondef('dspex.executions_by_id'::regproc)")))
+
+    def fail(ids: Sequence[UUID]) -> Any:
+        database.run(lambda c: c.execute(text("DROP FUNCTION dspex.executions_by_id(uuid[])")))
+        try:
+            return look_up(ids)
+        except DBAPIError:
+            failed.append(len(ids))
+            raise
+        finally:
+            database.run(lambda c: c.exec_driver_sql(definition))
+
+    monkeypatch.setattr(watches, "_finals", fail)
+    with ThreadPoolExecutor(COUNT) as threads:
+        results = [threads.submit(each.result, 30) for each in submitted]
+        wait_for(lambda: len(watches._watches) == COUNT, "all to wait")
+        ids = [each.id for each in submitted]
+        complete_all(database, ids)
+        announce(backends, ids)
+        assert [each.result()["answer"] for each in results] == [str(id) for id in ids]
+    assert failed == [COUNT]
