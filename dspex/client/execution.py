@@ -99,6 +99,10 @@ class ExecutionSnapshot:
         return Status(self._row["status"])
 
     @property
+    def _is_final(self) -> bool:
+        return self._row["finished_at"] is not None
+
+    @property
     def attempts(self) -> int:
         """How many attempts were begun; the audit trail has the events of each."""
         return int(self._row["attempt"])
@@ -239,7 +243,7 @@ class ExecutionSnapshot:
     async def _finish(self, driver: Driver, timeout: float | None) -> Result:  # noqa: ASYNC109 - in the errors' text
         """Wait, update the snapshot and return the result: see :meth:`Execution.result`."""
         await self._settle(driver, timeout)
-        if self.status.is_final:
+        if self._is_final:
             read = partial(recorded_result, self._session, self._row)
             if self._session.catalogue.has(self.program, self.version):  # nothing is waited for
                 return read()
@@ -250,7 +254,7 @@ class ExecutionSnapshot:
 
     async def _settle(self, driver: Driver, timeout: float | None) -> None:  # noqa: ASYNC109 - it ends, and raises nothing
         """Wait, and update the snapshot, which is not final when ``timeout`` seconds have passed."""
-        if not self.status.is_final:
+        if not self._is_final:
             since = self._row.get("submitted_at")
             row = None if timeout == 0 else await one_final(driver, self.id, timeout, since=since)
             self._row = await driver.call(partial(self._session.row, self.id)) if row is None else row

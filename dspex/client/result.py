@@ -81,9 +81,9 @@ def _member_names(kind: Any) -> frozenset[str] | None:
 
 def recorded_result(session: Session, row: Row) -> Result:
     """The result in the row of a final execution. Raises ExecutionFailed, ExecutionCancelled, EncryptionError."""
-    id = str(row["id"])
     if row["status"] == Status.COMPLETED:
         return Result(session.sealing.values(session.signature(row), "outputs", row["result"], row["id"]))
+    id = str(row["id"])
     if row["status"] == Status.CANCELLED:
         raise ExecutionCancelled(f"execution {id} was cancelled", execution_id=id)
     cause = row["error"] or {}

@@ -92,18 +92,20 @@ class Submitter:
         faults = [
             *_key_faults(idempotency_key), *_connection_faults(connection), *dedup_faults(dedup, idempotency_key),
         ]  # fmt: skip
+        is_usual = not stream and connection is None and idempotency_key is None
         session = self._session
         session.connections.rate.take()
         with submitting(program if isinstance(program, str) else program.name) as traced:
             for fresh in (False, True):
                 route = self._route(program, version, idempotency_key, fresh=fresh)
                 submission = session.preparer.prepare(route.program, inputs, faults=faults, **options)
-                # An id must not be published before its transaction commits: then the pump publishes it.
-                submission = submission._replace(
-                    stream=stream, publish=connection is None, traceparent=traced.traceparent, key=idempotency_key,
-                    inputs_hash=b"" if idempotency_key is None else _inputs_hash(submission.inputs),
-                    pinned=route.pinned, rollout_id=route.rollout_id,
-                )  # fmt: skip
+                if not is_usual or traced.traceparent is not None or route.pinned or route.rollout_id is not None:
+                    # An id must not be published before its transaction commits: then the pump publishes it.
+                    submission = submission._replace(
+                        stream=stream, publish=connection is None, traceparent=traced.traceparent, key=idempotency_key,
+                        inputs_hash=b"" if idempotency_key is None else _inputs_hash(submission.inputs),
+                        pinned=route.pinned, rollout_id=route.rollout_id,
+                    )  # fmt: skip
                 if dedup is False:
                     stored = self._insert(submission, connection, inputs)
                 else:

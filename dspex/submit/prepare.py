@@ -27,6 +27,8 @@ from dspex.submit.size_limits import DEPTH_SETTING, Bounds
 
 __all__ = ["NUMBERS", "Preparer", "RowOptions", "prepare_row"]
 
+#: For so many programs and priorities the options of the usual submit are kept.
+USUAL_MOST = 256
 #: What stands for the numbers that differ by row in the text of the first audit events.
 NUMBERS = '"bytes":0,"duration_ms":0'
 _TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -109,6 +111,8 @@ class Preparer:
         self.bounds = bounds
         self._sealing = sealing
         self._webhook_private = webhook_private
+        #: The options of submits that give none but a priority, by the program's identity; each keeps its program.
+        self._usual: dict[tuple[int, int], RowOptions] = {}
 
     def prepare(
         self,
@@ -131,10 +135,21 @@ class Preparer:
         wrong = list(faults)
         if not isinstance(inputs, Mapping):
             wrong.append(FieldError("inputs", "a mapping of field names to values", type(inputs).__name__))
-        options = self.options(
-            program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, tenant=tenant,
-            webhook=webhook, route=route, within=within, otherwise=otherwise, purpose=purpose, faults=wrong,
+        is_usual = (
+            run_at is None and timeout is None and metadata is None and tenant is None and webhook is None
+            and route is None and within is None and otherwise is None and purpose is None
+            and type(priority) is int and not wrong
         )  # fmt: skip
+        options = self._usual.get((id(program), priority)) if is_usual else None
+        if options is None:
+            options = self.options(
+                program, priority=priority, run_at=run_at, timeout=timeout, metadata=metadata, tenant=tenant,
+                webhook=webhook, route=route, within=within, otherwise=otherwise, purpose=purpose, faults=wrong,
+            )  # fmt: skip
+            if is_usual:
+                if len(self._usual) >= USUAL_MOST:
+                    self._usual.clear()
+                self._usual[id(program), priority] = options
         return prepare_row(options, inputs, uuid7())
 
     def options(

@@ -16,7 +16,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -55,8 +55,7 @@ LONGEST_CLEARING_SECONDS = 30.0
 HOLD_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The end of a dispatched id. ``status`` is None when there was nothing to claim, or when the lease was lost."""
 
     status: Status | None
@@ -256,7 +255,8 @@ class Executor:
             if program in self._unrunnable:
                 self._leave_to_others(id)
             return Outcome(None)
-        self._broken.discard(id)
+        if self._broken:
+            self._broken.discard(id)
         if claimed.program != program:
             self._refusals.note("wrong_program")
         metrics.claimed(claimed)
@@ -276,7 +276,8 @@ class Executor:
     def _over(self, id: UUID, program: str, on_end: OnEnd, pipeline: asyncio.Task[Outcome]) -> None:
         """Report the outcome. An execution whose pipeline broke is given back after the next renewals of the lease."""
         self._pipelines.discard(pipeline)
-        self._suspects.pop(id, None)
+        if self._suspects:
+            self._suspects.pop(id, None)
         self._held.discard(id)
         self._leave_slot(id, program)
         broken = pipeline.cancelled() or pipeline.exception() is not None
@@ -286,8 +287,9 @@ class Executor:
 
     def _leave_slot(self, id: UUID, program: str) -> None:
         """Make room for another execution; nothing when that was done already."""
-        if id in self._in_slot:
-            self._in_slot.remove(id)
+        held = len(self._in_slot)
+        self._in_slot.discard(id)
+        if len(self._in_slot) < held:
             self._slots.release(program)
 
     def resize(self, concurrency: int) -> None:
@@ -403,7 +405,8 @@ class Executor:
             settlement, error = await _hosted(attempt)
         finally:
             del self._running[claimed.id]
-            self._waiting.discard(claimed.id)
+            if self._waiting:
+                self._waiting.discard(claimed.id)
         # The next one is claimed while this is settled; but only so many may wait for Postgres to settle them.
         if len(self._pipelines) - len(self._in_slot) < self.concurrency:
             self._leave_slot(claimed.id, claimed.program)

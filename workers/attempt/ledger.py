@@ -175,7 +175,7 @@ class Ledger:
         The status is the execution's: it may be cancelled although the settlement queues it again. The journal entries
         of the attempt are stored first, so that the next attempt finds them.
         """
-        if unwritten := self._unwritten.get(settlement.id):
+        if self._unwritten and (unwritten := self._unwritten.get(settlement.id)):
             await asyncio.wait(set(unwritten))
         return await self._settlements.add(settlement)
 
@@ -282,16 +282,18 @@ class Ledger:
             "events": events,
             "unrunnable": text_array(self._unrunnable.keys),
         }
-        uncertain = not self._uncertain.isdisjoint(ids)
-        self._uncertain.update(ids)
+        sent = set(ids)
+        uncertain = not self._uncertain.isdisjoint(sent)
+        self._uncertain |= sent
         async with connection.cursor(row_factory=args_row(Claimed)) as cursor:
             found = await (await cursor.execute(executions.CLAIM, parameters)).fetchall()
             if uncertain:
                 found += await (await cursor.execute(executions.ADOPT, parameters)).fetchall()
-        self._uncertain.difference_update(ids)
+        self._uncertain -= sent
         claimed = {row.id: row for row in found}
-        for id in self._refused_claims.keys() & claimed.keys():
-            del self._refused_claims[id]
+        if self._refused_claims:
+            for id in self._refused_claims.keys() & claimed.keys():
+                del self._refused_claims[id]
         return [claimed.get(id) for id in ids]
 
     async def _settle_all(
