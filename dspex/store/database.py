@@ -107,8 +107,10 @@ class Database:
             return self._bare(work)
         except PoolTimeout as error:
             raise self._pool_exhausted(saved) from error
-        except (DBAPIError, UnicodeEncodeError):
-            pass  # it could not be sent
+        except DBAPIError as error:  # no connection
+            raise self._translate(error, saved) from error
+        except UnicodeEncodeError as error:
+            raise _unstorable() from error
         except psycopg.Error as error:
             if _is_final(error):
                 raise self._translate(_of_sqlalchemy(error), saved) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from dspex.errors import BackendUnavailable
 from dspex.settings import Backends
@@ -81,6 +81,16 @@ def test_without_a_connection_nothing_was_saved(link: Proxy, far: Database) -> N
     link.cut()
     with pytest.raises(BackendUnavailable, match="nothing was saved"):
         far.run(write)
+
+
+def test_without_a_connection_a_second_one_is_not_tried(link: Proxy, far: Database) -> None:
+    tried: list[object] = []
+    event.listen(far._autocommit, "do_connect", lambda *arguments: tried.append(arguments))
+    far.close()
+    link.cut()
+    with pytest.raises(BackendUnavailable, match="nothing was saved"):
+        far.run_in_batch(lambda connection: None)
+    assert len(tried) == 1
 
 
 class Several:
