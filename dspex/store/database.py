@@ -18,7 +18,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from dspex.errors import BackendUnavailable, ConfigurationError, FieldError, SchemaOutdated, ValidationError
 from dspex.program.storable_text import STORABLE
@@ -104,11 +104,13 @@ class Database:
         a Connection."""
         saved = "nothing was saved"
         try:
-            return self._bare(work)
+            pooled = self._autocommit.raw_connection()
         except PoolTimeout as error:
             raise self._pool_exhausted(saved) from error
-        except DBAPIError as error:  # no connection
-            raise self._translate(error, saved) from error
+        except psycopg.Error as error:
+            raise self._translate(_of_sqlalchemy(error), saved) from error
+        try:
+            return self._bare(pooled, work)
         except UnicodeEncodeError as error:
             raise _unstorable() from error
         except psycopg.Error as error:
@@ -181,8 +183,7 @@ class Database:
         if self._is_closed:
             record.invalidate()
 
-    def _bare(self, work: Callable[[Connection], T]) -> T:
-        pooled = self._autocommit.raw_connection()
+    def _bare(self, pooled: PoolProxiedConnection, work: Callable[[Connection], T]) -> T:
         connection = self._bare_connection(pooled.driver_connection)
         try:
             return work(cast("Connection", connection))

@@ -93,6 +93,14 @@ def test_without_a_connection_a_second_one_is_not_tried(link: Proxy, far: Databa
     assert len(tried) == 1
 
 
+async def test_without_a_connection_in_a_loop_nothing_was_saved(link: Proxy) -> None:
+    database = LoopDatabase(link.url, pool_size=1, application_name="dspex test")
+    link.cut()
+    with pytest.raises(BackendUnavailable, match="nothing was saved"):
+        await in_greenlet(lambda: database.run_in_batch(lambda connection: None))
+    await database.aclose()
+
+
 class Several:
     """The statements of several callers."""
 
