@@ -34,8 +34,6 @@ class ThreadSignal:
     async def wait(self, seconds: float | None) -> None:
         with contextlib.suppress(Empty):
             self._sets.get(timeout=seconds)
-            while True:
-                self._sets.get_nowait()
 
 
 class BlockingDriver:

@@ -61,6 +61,15 @@ def announce(backends: Backends, ids: Sequence[UUID]) -> None:
     broker.close()
 
 
+def let_nobody_ask(driver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers are woken with their rows: one that is woken without its row would ask."""
+
+    async def asked(ids: Sequence[UUID]) -> Sequence[Mapping[str, Any]]:
+        raise AssertionError(f"a caller asked for {ids}")
+
+    monkeypatch.setattr(driver, "finals", asked)
+
+
 def listening(client: Client, database: Database) -> Watches:
     """The watches of a client that listens already: what it submits from now on needs no look-up before its hint."""
     database.run(partial(programs.deploy, program=PROGRAM))
@@ -71,8 +80,11 @@ def listening(client: Client, database: Database) -> Watches:
     return watches
 
 
-def test_threads_that_wait_share_a_read(client: Client, database: Database, backends: Backends, reads: Reads) -> None:
+def test_threads_that_wait_share_a_read(
+    client: Client, database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watches = listening(client, database)
+    let_nobody_ask(client._session.driver, monkeypatch)
     submitted = [client.submit("qa", {"question": str(number)}) for number in range(COUNT)]
     reads.of.clear()
     with ThreadPoolExecutor(COUNT) as threads:
@@ -86,7 +98,7 @@ def test_threads_that_wait_share_a_read(client: Client, database: Database, back
 
 
 async def test_tasks_that_wait_share_a_read(
-    client: Client, database: Database, backends: Backends, reads: Reads
+    client: Client, database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.run(partial(programs.deploy, program=PROGRAM))
     async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as waiting:
@@ -94,6 +106,7 @@ async def test_tasks_that_wait_share_a_read(
             await waiting.execute("qa", {"question": "to begin to listen"}, timeout=0.01)
         watches = waiting._session.connections.waiter
         await until(lambda: watches._subscribed)
+        let_nobody_ask(waiting._session.driver, monkeypatch)
         submitted = [await waiting.submit("qa", {"question": str(number)}) for number in range(COUNT)]
         reads.of.clear()
         results = [asyncio.create_task(each.result(30)) for each in submitted]
@@ -106,9 +119,10 @@ async def test_tasks_that_wait_share_a_read(
 
 
 def test_what_is_announced_and_not_final_wakes_nobody(
-    client: Client, database: Database, backends: Backends, reads: Reads
+    client: Client, database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watches = listening(client, database)
+    let_nobody_ask(client._session.driver, monkeypatch)
     execution = client.submit("qa", {"question": "?"})
     reads.of.clear()
     with ThreadPoolExecutor(1) as threads:
@@ -126,6 +140,7 @@ def test_when_the_shared_read_fails_each_caller_looks_up_its_own(
     client: Client, database: Database, backends: Backends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watches: Any = listening(client, database)
+    monkeypatch.setattr("dspex.wait.hints.POLL_SECONDS", 3600.0)  # no poll saves them
     submitted = [client.submit("qa", {"question": str(number)}) for number in range(COUNT)]
     look_up, failed = watches._finals, []
     definition = database.run(lambda c: c.scalar(text("SELECT pg_get_functiondef('dspex.executions_by_id'::regproc)")))

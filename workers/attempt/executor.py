@@ -255,7 +255,7 @@ class Executor:
             if program in self._unrunnable:
                 self._leave_to_others(id)
             return Outcome(None)
-        if self._broken:
+        if self._broken:  # seldom; hashing a UUID takes longer than to look
             self._broken.discard(id)
         if claimed.program != program:
             self._refusals.note("wrong_program")

@@ -171,8 +171,6 @@ class AttemptJournal:
     def totals(self) -> dict[str, Any]:
         """The use of all attempts of the execution together. Replays count under their own name only; what the answers
         of another execution cost there is ``lent``."""
-        if not self._calls and not self._borrowed:
-            return {**_totals(()), "replayed_lm_calls": self.replayed}
         calls = self._model_calls
         lent = {"lent": _totals(self._borrowed)} if self._borrowed else {}
         return {**_totals(calls), "replayed_lm_calls": self.replayed, **self._saved(calls), **lent}

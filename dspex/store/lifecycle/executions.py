@@ -90,6 +90,11 @@ class Submission(NamedTuple):
     purpose: str | None = None
 
 
+#: The values of a submission that the rows of a batch share, and the submits that are stored alike.
+_SHARED = itemgetter(
+    *(place for place, name in enumerate(Submission._fields)
+      if name not in ("id", "inputs", "events", "batch_index", "same_as"))
+)  # fmt: skip
 #: Rows that are written to a COPY at a time; Postgres reads them while the next ones are encoded.
 WRITE_ROWS = 50
 #: A program's submits are left to the pump, which is fair to other programs and serves the oldest first, once as many
@@ -215,10 +220,6 @@ _STORE_ALIKE = _ALIKE.format(
     id="g.id", place="g.place", inputs="g.inputs", submission_hash="g.submission_hash", events="g.events",
     join=", given g", join_again=" JOIN given g ON g.id = i.id",
 )  # fmt: skip
-_alike = itemgetter(*(
-    Submission._fields.index(name) for name in Submission._fields
-    if name not in ("id", "inputs", "events", "inputs_hash", "batch_id", "batch_index", "same_as")
-))  # fmt: skip
 
 
 def insert_all(
@@ -246,8 +247,8 @@ def _are_alike(submissions: Sequence[Submission]) -> bool:
     first = submissions[0]
     if first.key is not None or first.tenant is not None or first.webhook is not None or first.pinned:
         return False
-    shared = _alike(first)
-    return all(_alike(each) == shared for each in submissions[1:])
+    shared = _SHARED(first)
+    return all(_SHARED(each) == shared for each in submissions[1:])
 
 
 def _insert_alike(
@@ -338,11 +339,6 @@ def copy(connection: Connection, submissions: Sequence[Submission], *, missing_o
         raise AlreadyStored(str(error)) from error
 
 
-#: The values of a submission that the rows of a batch share.
-_SHARED = itemgetter(
-    *(place for place, name in enumerate(Submission._fields)
-      if name not in ("id", "inputs", "events", "batch_index", "same_as"))
-)  # fmt: skip
 _NULL = "\\N"
 
 
