@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 import dspex
 from dspex.client.client import Client
@@ -61,8 +63,10 @@ def client(own_servers: EmbeddedServers) -> Iterator[Client]:
 @contextmanager
 def memory_is_full(admin: redis.Redis) -> Iterator[None]:
     admin.config_set("maxmemory", "1")
-    yield
-    admin.config_set("maxmemory", "0")
+    try:
+        yield
+    finally:
+        admin.config_set("maxmemory", "0")
 
 
 @contextmanager
@@ -71,19 +75,23 @@ def disk_is_full(admin: redis.Redis) -> Iterator[None]:
     file = Path(str(admin.config_get("dir")["dir"]), str(admin.config_get("dbfilename")["dbfilename"]))
     file.mkdir()
     admin.config_set("save", "3600 1")
-    with suppress(redis.ResponseError):
-        admin.bgsave()
-    wait_for(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err", "it to fail")
-    yield
-    admin.config_set("save", "")
-    file.rmdir()
+    try:
+        with suppress(redis.ResponseError):
+            admin.bgsave()
+        wait_for(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err", "it to fail")
+        yield
+    finally:
+        admin.config_set("save", "")
+        file.rmdir()
 
 
 @contextmanager
 def it_is_a_replica(admin: redis.Redis) -> Iterator[None]:
     admin.replicaof("127.0.0.1", 1)
-    yield
-    admin.replicaof("NO", "ONE")
+    try:
+        yield
+    finally:
+        admin.replicaof("NO", "ONE")
 
 
 @contextmanager
@@ -92,14 +100,18 @@ def rights_are_missing(admin: redis.Redis) -> Iterator[None]:
     rights = ("-brpop", "-lpush", "-psubscribe", "-evalsha")
     admin.execute_command("ACL", "SETUSER", USER, *rights)  # type: ignore[no-untyped-call]
     admin.client_kill_filter(_type="pubsub")
-    yield
-    admin.execute_command("ACL", "SETUSER", USER, "+@all")  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        admin.execute_command("ACL", "SETUSER", USER, "+@all")  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def a_script_does_not_end(admin: redis.Redis) -> Iterator[None]:
+    """It runs until it is killed, and once: its connection waits for as long as that and sends nothing again."""
     admin.config_set("lua-time-limit", 10)
-    busy = redis.Redis(connection_pool=redis.ConnectionPool(**admin.connection_pool.connection_kwargs))
+    options = {**admin.connection_pool.connection_kwargs, "socket_timeout": None, "retry": Retry(NoBackoff(), 0)}
+    busy = redis.Redis(connection_pool=redis.ConnectionPool(**options))
 
     def run() -> None:
         with suppress(redis.ResponseError):
@@ -107,11 +119,22 @@ def a_script_does_not_end(admin: redis.Redis) -> Iterator[None]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    yield
-    admin.script_kill()
-    thread.join()
-    busy.close()
-    busy.connection_pool.disconnect()
+    try:
+        wait_for(lambda: _is_busy(admin), "the script to run")
+        yield
+    finally:
+        admin.script_kill()
+        thread.join()
+        busy.close()
+        busy.connection_pool.disconnect()
+
+
+def _is_busy(admin: redis.Redis) -> bool:
+    try:
+        admin.ping()
+    except redis.ResponseError as refused:
+        return str(refused).startswith("BUSY")
+    return False
 
 
 Refuse = Callable[[redis.Redis], AbstractContextManager[None]]
@@ -145,15 +168,17 @@ def test_a_key_of_a_wrong_type_that_no_worker_may_rename_is_named(
 ) -> None:
     key = queue_keys()[4]
     admin.execute_command("ACL", "SETUSER", USER, "-rename", "-eval")  # type: ignore[no-untyped-call]
-    admin.delete(key)
-    admin.set(key, "x")
-    execution = client.submit("qa", {"question": "stored?"}, priority=6)
-    wait_for(lambda: "redis" in _findings(client), "health to name the key")
-    finding = _findings(client)["redis"]
-    assert finding.details == {"wrong_types": {key: "string"}}
-    assert finding.fix.endswith(r"redis-cli RENAME $'dspex\x06\x164' $'dspex:set-aside:dspex\x06\x164'")
-    assert client.execute("qa", {"question": "another lane"}, priority=0, timeout=60)
-    admin.execute_command("ACL", "SETUSER", USER, "+@all")  # type: ignore[no-untyped-call]
+    try:
+        admin.delete(key)
+        admin.set(key, "x")
+        execution = client.submit("qa", {"question": "stored?"}, priority=6)
+        wait_for(lambda: "redis" in _findings(client), "health to name the key")
+        finding = _findings(client)["redis"]
+        assert finding.details == {"wrong_types": {key: "string"}}
+        assert finding.fix.endswith(r"redis-cli RENAME $'dspex\x06\x164' $'dspex:set-aside:dspex\x06\x164'")
+        assert client.execute("qa", {"question": "another lane"}, priority=0, timeout=60)
+    finally:
+        admin.execute_command("ACL", "SETUSER", USER, "+@all")  # type: ignore[no-untyped-call]
     execution.result(timeout=60)
     assert worker.process.poll() is None
 
