@@ -244,10 +244,9 @@ class ExecutionSnapshot:
         """Wait, update the snapshot and return the result: see :meth:`Execution.result`."""
         await self._settle(driver, timeout)
         if self._is_final:
-            read = partial(recorded_result, self._session, self._row)
             if self._session.catalogue.has(self.program, self.version):  # nothing is waited for
-                return read()
-            return await driver.call(read)
+                return recorded_result(self._session, self._row)
+            return await driver.call(partial(recorded_result, self._session, self._row))
         if timeout == 0:
             raise ResultNotReady(f"execution {self.id} is {self.status}", execution_id=str(self.id))
         raise await driver.call(partial(self._session.timed_out, self._row, timeout))

@@ -250,7 +250,7 @@ async def follow(
     await rows.read()
     async with driver.follower(stream_key(id)) as follower:
         source = StreamSource(follower if rows.row["stream"] else None, signal)
-        with driver.watch([str(id)], signal) as watch:
+        with driver.watch([id], signal) as watch:
             pause = 0.0  # first read what the stream has
             while True:
                 watch.take()  # raises once the client is closed

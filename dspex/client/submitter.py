@@ -6,15 +6,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
 from sqlalchemy import Connection
 
+from dspex.client.deployed_programs import Catalogue
 from dspex.client.session import Session
 from dspex.errors import (
     BackendUnavailable,
@@ -43,8 +43,7 @@ from dspex.wait.driver import Row
 __all__ = ["Submitter"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
+class _Route(NamedTuple):
     """The version that a submit goes to: ``pinned`` when it was named, else as of the rollout that is known here."""
 
     program: Program
@@ -71,34 +70,22 @@ class Submitter:
         **options: Any,
     ) -> Row:
         """The row of the execution: see :meth:`dspex.Client.submit`. ``options`` go to Preparer.prepare."""
-        given = (program, inputs, idempotency_key)
         if isinstance(connection, psycopg.Connection):
             with borrowed(connection) as shared:
-                return self._submit(*given, shared, stream=stream, dedup=dedup, version=version, **options)
-        return self._submit(*given, connection, stream=stream, dedup=dedup, version=version, **options)
-
-    def _submit(
-        self,
-        program: str | Program,
-        inputs: Mapping[str, Any],
-        idempotency_key: str | None,
-        connection: Connection | None,
-        *,
-        stream: bool,
-        dedup: bool | timedelta,
-        version: str | None,
-        **options: Any,
-    ) -> Row:
+                return self.submit(
+                    program, inputs, idempotency_key=idempotency_key, connection=shared, stream=stream, dedup=dedup,
+                    version=version, **options,
+                )  # fmt: skip
         faults = [
             *_key_faults(idempotency_key), *_connection_faults(connection), *dedup_faults(dedup, idempotency_key),
         ]  # fmt: skip
         is_usual = not stream and connection is None and idempotency_key is None
-        session = self._session
-        session.connections.rate.take()
+        connections = self._session.connections
+        connections.rate.take()
         with submitting(program if isinstance(program, str) else program.name) as traced:
             for fresh in (False, True):
-                route = self._route(program, version, idempotency_key, fresh=fresh)
-                submission = session.preparer.prepare(route.program, inputs, faults=faults, **options)
+                route = _route(connections.catalogue, program, version, idempotency_key, fresh=fresh)
+                submission = self._session.preparer.prepare(route.program, inputs, faults=faults, **options)
                 if not is_usual or traced.traceparent is not None or route.pinned or route.rollout_id is not None:
                     # An id must not be published before its transaction commits: then the pump publishes it.
                     submission = submission._replace(
@@ -119,16 +106,6 @@ class Submitter:
             why = "is not deployed in the connection's database"
         name = route.program.name
         raise ProgramNotFound(f"program {name!r} {why}", program=name, retryable=connection is None)
-
-    def _route(self, program: str | Program, version: str | None, key: str | None, *, fresh: bool) -> _Route:
-        """The version that the submit goes to: the named one, else the current one or the one of a rollout."""
-        catalogue = self._session.catalogue
-        if version is not None:
-            name = program if isinstance(program, str) else program.name
-            return _Route(catalogue.named(name, version), pinned=True)
-        deployed = catalogue.deployed(program, fresh=fresh)
-        chosen = deployed.chosen(key) if isinstance(program, str) else deployed.program
-        return _Route(chosen, rollout_id=deployed.rollout_id)
 
     def begin(self, program: str | Program, *, version: str | None = None, **options: Any) -> tuple[BatchRows, Intake]:
         """A new batch without rows, and its intake; ``options`` go to :meth:`intake`.
@@ -299,6 +276,18 @@ class Submitter:
             except BackendUnavailable:
                 if again:
                     raise
+
+
+def _route(
+    catalogue: Catalogue, program: str | Program, version: str | None, key: str | None, *, fresh: bool
+) -> _Route:
+    """The version that the submit goes to: the named one, else the current one or the one of a rollout."""
+    if version is not None:
+        name = program if isinstance(program, str) else program.name
+        return _Route(catalogue.named(name, version), pinned=True)
+    deployed = catalogue.deployed(program, fresh=fresh)
+    chosen = deployed.chosen(key) if isinstance(program, str) else deployed.program
+    return _Route(chosen, rollout_id=deployed.rollout_id)
 
 
 def _new_row(submission: Submission, created_at: datetime, submitted_at: float) -> Row:

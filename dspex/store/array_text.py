@@ -7,13 +7,19 @@ a list in which integers and floats are mixed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from uuid import UUID
 
-__all__ = ["array", "bytes_array", "text_array"]
+__all__ = ["array", "bytes_array", "id_array", "text_array"]
 
 
 def array(values: Iterable[object]) -> str:
     """An array of values that need no quotes: ids, numbers, booleans."""
     return "{" + ",".join(map(str, values)) + "}"
+
+
+def id_array(ids: Iterable[UUID]) -> str:
+    """An array of ids, without the hyphens: the text with them takes longer to make."""
+    return "{" + ",".join([f"{id.int:032x}" for id in ids]) + "}"
 
 
 def text_array(values: Iterable[str | None]) -> str:

@@ -23,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from dspex.errors import BackendUnavailable, ConfigurationError, FieldError, SchemaOutdated, ValidationError
 from dspex.program.storable_text import STORABLE
 from dspex.settings import without_password
+from dspex.signatures.values.json_text import read_json
 from dspex.store.batching.bare_connection import BareConnection
 from dspex.store.sessions import IN_UTC, connect_arguments, is_pooled, libpq_url
 from dspex.store.sqlstates import Refusal, is_disconnect, reason, refusal
@@ -61,6 +62,7 @@ class Database:
             pool_timeout=POOL_SECONDS,
             pool_use_lifo=True,
             hide_parameters=True,  # errors end up in logs, which must not contain inputs
+            json_deserializer=read_json,
         )
         event.listen(self._autocommit, "do_connect", _connect_to(libpq_url(url)))
         event.listen(self._autocommit, "handle_error", _leave_the_demoted)

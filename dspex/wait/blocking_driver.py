@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -48,9 +48,9 @@ class BlockingDriver:
         return ThreadSignal()
 
     def watch(
-        self, keys: Sequence[str], signal: Signal, *, since: float | None = None
+        self, ids: Iterable[UUID], signal: Signal, *, since: float | None = None
     ) -> AbstractContextManager[Watch]:
-        return self._waiter.watch(keys, signal.set, since=since)
+        return self._waiter.watch(ids, signal.set, since=since)
 
     def watch_final(
         self, id: UUID, signal: Signal, *, since: float | None = None

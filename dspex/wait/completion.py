@@ -15,7 +15,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from dspex.errors import ExecutionTimedOut, ValidationError
-from dspex.store.lifecycle.batch_ids import batch_prefix, execution_id, row_index
+from dspex.store.lifecycle.batch_ids import execution_id, row_index
 from dspex.wait.driver import Driver, Row
 from dspex.wait.hints import POLL_SECONDS, Hints
 
@@ -123,7 +123,7 @@ async def any_final(
     ``since``: none of them was final at this time of the monotonic clock.
     """
     deadline, waiting, signal = Deadline(seconds), set(ids), driver.signal()
-    with driver.watch([str(id) for id in waiting], signal, since=since) as watch:
+    with driver.watch(waiting, signal, since=since) as watch:
         while waiting:
             for group in groups(_asked(waiting, watch.take())):
                 for row in await driver.finals(group):
@@ -202,7 +202,7 @@ async def batch_final(
     """The row of each pending execution of a batch as it becomes final. Raises ExecutionTimedOut."""
     deadline, signal = Deadline(seconds), driver.signal()
     sweep = Sweep(driver, pending, final_indexes)
-    with driver.watch([batch_prefix(batch_id)], signal) as watch:
+    with driver.watch([batch_id], signal) as watch:
         while pending:
             hints = watch.take()
             if hints.stale:
@@ -255,7 +255,7 @@ async def in_order(
     waiting: set[UUID] = set()
     rows: dict[UUID, Row] = {}
     more = True
-    with driver.watch([batch_prefix(batch_id)], signal) as watch:
+    with driver.watch([batch_id], signal) as watch:
         while more or slots:
             added: Sequence[Slot] | None = ()
             if more and len(slots) < window:

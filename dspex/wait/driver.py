@@ -7,7 +7,7 @@ calling thread (blocking_driver.py).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -63,7 +63,7 @@ class Driver(Protocol):
     def signal(self) -> Signal: ...
 
     def watch(
-        self, keys: Sequence[str], signal: Signal, *, since: float | None = None
+        self, ids: Iterable[UUID], signal: Signal, *, since: float | None = None
     ) -> AbstractContextManager[Watch]: ...
 
     def watch_final(

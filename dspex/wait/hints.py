@@ -25,7 +25,7 @@ from dspex.errors import DspexError, MessageRefused
 from dspex.publish.broker import Broker
 from dspex.publish.channels import DONE_CHANNEL, read_ids
 from dspex.publish.refused_data import RefusedData
-from dspex.store.lifecycle.batch_ids import batch_prefix
+from dspex.store.lifecycle.batch_ids import batch_number
 
 __all__ = ["FinalWatch", "Hints", "Row", "Waiter", "Wanted", "Watch", "Watches"]
 
@@ -58,14 +58,15 @@ class Hints(NamedTuple):
 class Watch:
     """The hints for one waiting caller, within a ``with`` block.
 
-    ``keys`` are ids as text, or :func:`batch_prefix` for a whole batch. ``wake`` is called at each hint. ``since``:
-    none of its executions, whose ids the keys are, was final at this time of the monotonic clock.
+    ``ids`` name executions, or a batch for all of its executions. ``wake`` is called at each hint.
+    ``since``: none of these executions was final at this time of the monotonic clock.
     """
 
     def __init__(
-        self, watches: Watches, keys: Iterable[str], wake: Callable[[], None], since: float | None = None
+        self, watches: Watches, ids: Iterable[UUID], wake: Callable[[], None], since: float | None = None
     ) -> None:
-        self.keys = tuple(keys)
+        #: The ids as numbers, which are found faster.
+        self.numbers = [id.int for id in ids]
         self.since = since
         self._watches = watches
         self._wake = wake
@@ -129,30 +130,30 @@ class Watches:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._watches: defaultdict[str, list[Watch]] = defaultdict(list)
+        self._watches: defaultdict[int, list[Watch]] = defaultdict(list)
         self._begun = False
         self._ended = False
         self._subscribed = False
         #: The latest ids of the channel, each with its time, and since when they are all of them.
-        self._remembered: dict[str, float] = {}
+        self._remembered: dict[int, float] = {}
         self._complete_since = math.inf
         #: The messages of the channel that are not ids.
         self.refused = RefusedData(DONE_CHANNEL, log)
 
-    def watch(self, keys: Sequence[str], wake: Callable[[], None], *, since: float | None = None) -> Watch:
-        """A watch over these keys."""
-        return Watch(self, keys, wake, since)
+    def watch(self, ids: Iterable[UUID], wake: Callable[[], None], *, since: float | None = None) -> Watch:
+        """A watch over these executions, or over a batch."""
+        return Watch(self, ids, wake, since)
 
     def watch_final(self, id: UUID, wake: Callable[[], None], *, since: float | None = None) -> FinalWatch:
         """:meth:`watch` for one execution, whose row is looked up here."""
-        return FinalWatch(self, [str(id)], wake, since)
+        return FinalWatch(self, [id], wake, since)
 
     def add(self, watch: Watch) -> None:
         """Let the watch have hints from now on."""
         with self._lock:
-            watch.begin(self._hints_since(watch.since, watch.keys))
-            for key in watch.keys:
-                self._watches[key].append(watch)
+            watch.begin(self._hints_since(watch.since, watch.numbers))
+            for number in watch.numbers:
+                self._watches[number].append(watch)
             if self._ended:
                 watch.end()
             elif not self._begun:
@@ -161,23 +162,24 @@ class Watches:
 
     def remove(self, watch: Watch) -> None:
         with self._lock:
-            for key in watch.keys:
-                self._watches[key].remove(watch)
-                if not self._watches[key]:
-                    del self._watches[key]
+            for number in watch.numbers:
+                others = self._watches[number]
+                others.remove(watch)
+                if not others:
+                    del self._watches[number]
 
-    def _hints_since(self, since: float | None, ids: Sequence[str]) -> list[UUID] | None:
+    def _hints_since(self, since: float | None, numbers: Iterable[int]) -> list[UUID] | None:
         """The hints for these ids since then; None if some may have been lost or forgotten. With the lock."""
         if since is None or since < self._complete_since:
             return None
-        return [UUID(id) for id in ids if id in self._remembered]
+        return [UUID(int=number) for number in numbers if number in self._remembered]
 
-    def _remember(self, ids: Iterable[str]) -> None:
+    def _remember(self, ids: Iterable[UUID]) -> None:
         """With the lock."""
         now = time.monotonic()
         for id in ids:
-            self._remembered.pop(id, None)  # in the order of their times
-            self._remembered[id] = now
+            self._remembered.pop(id.int, None)  # in the order of their times
+            self._remembered[id.int] = now
         while len(self._remembered) > REMEMBERED_MOST:
             self._complete_since = self._remembered.pop(next(iter(self._remembered)))
 
@@ -233,12 +235,11 @@ class Watches:
     def _hint(self, ids: Sequence[UUID]) -> Wanted:
         hints: defaultdict[Watch, list[UUID]] = defaultdict(list)
         wanted: defaultdict[UUID, list[FinalWatch]] = defaultdict(list)
-        texts = [str(id) for id in ids]
         with self._lock:
-            self._remember(texts)
-            for id, text in zip(ids, texts, strict=True):
-                for key in (text, batch_prefix(text)):
-                    for watch in self._watches.get(key, ()):
+            self._remember(ids)
+            for id in ids:
+                for number in (id.int, batch_number(id.int)):
+                    for watch in self._watches.get(number, ()):
                         if isinstance(watch, FinalWatch):
                             wanted[id].append(watch)
                         else:

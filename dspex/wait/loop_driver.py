@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import copy_context
@@ -93,9 +93,9 @@ class LoopDriver:
         return LoopSignal()
 
     def watch(
-        self, keys: Sequence[str], signal: Signal, *, since: float | None = None
+        self, ids: Iterable[UUID], signal: Signal, *, since: float | None = None
     ) -> AbstractContextManager[Watch]:
-        return self._waiter.watch(keys, signal.set, since=since)
+        return self._waiter.watch(ids, signal.set, since=since)
 
     def watch_final(
         self, id: UUID, signal: Signal, *, since: float | None = None

@@ -202,11 +202,11 @@ async def test_hundreds_of_tasks_wait_without_a_thread_each(backends: Backends, 
         other = await client.submit("endless", {"question": "?"})
         left, told = asyncio.create_task(other.result()), asyncio.create_task(other.result())
         watches = client._session.connections.waiter._watches
-        await asyncio.to_thread(wait_for, lambda: len(watches.get(str(other.id), ())) == 2, "both to wait")
+        await asyncio.to_thread(wait_for, lambda: len(watches.get(other.id.int, ())) == 2, "both to wait")
         left.cancel()
         with pytest.raises(asyncio.CancelledError):
             await left
-        assert len(watches[str(other.id)]) == 1
+        assert len(watches[other.id.int]) == 1
     with pytest.raises(dspex.DspexError, match="closed") as error:
         await told
     assert error.value.code == "client_closed"

@@ -71,7 +71,7 @@ def store_program(connection: Connection, name: str, content: str) -> None:
 
 
 def store_executions(connection: Connection, program: str, inputs: dict[str, Any], count: int) -> list[UUID]:
-    made = [Submission(uuid7(), program, "0" * 16, json.dumps(inputs), "[]", 5, 1, 60.0) for _ in range(count)]
+    made = [Submission(uuid7(), json.dumps(inputs), "[]", program, "0" * 16, 5, 1, 60.0) for _ in range(count)]
     executions.copy(connection, made)
     return [each.id for each in made]
 

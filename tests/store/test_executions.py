@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid7
 import dspex
 from dspex.client.audit_trail import AuditTrail
 from dspex.store import partitions, programs, workers
+from dspex.store.array_text import id_array
 from dspex.store.audit_chain import entry_hash, hash_of_values
 from dspex.store.database import Database
 from dspex.store.lifecycle import executions, recovery
@@ -518,6 +519,28 @@ def test_text_that_cannot_be_sent_is_a_validation_error_and_the_connection_stays
             client._database.within(connection, partial(executions.known_key, program="qa", key=name))
         assert client.submit("qa", {"question": "?"}, connection=connection)
     assert len(client.list(program="qa")) == 1
+
+
+def test_a_row_read_past_sqlalchemy_has_the_same_values_of_the_same_types(database: Database, worker_id: UUID) -> None:
+    id = submit(
+        database, metadata='{"n": [1, 2.5, 1e400, null, true, "\\u0000 \\ud800 Grüße"]}', tenant="t",
+        run_at=datetime(2026, 1, 2, 3, 4, 5, 6, UTC), traceparent="00-1-2-01", purpose='  {"job": "j"} ',
+    )  # fmt: skip
+    dispatch_due(database)
+    (claimed,) = claim(database, worker_id, id)
+    metrics = '{"execution_time_ms": 0.25, "cost_usd": 1e-7, "calls": 12345678901234567890}'
+    assert settle(database, claimed, metrics=metrics, result=" 1 ", adapter_used="a", action_results="[]")
+    read = partial(executions.find_many, ids=[id], final=True)
+    (row,), (bare,) = database.run(read), database.run_in_batch(read)
+    assert row["metrics"] == json.loads(metrics)
+    assert {name: repr(value) for name, value in bare.items()} == {name: repr(value) for name, value in row.items()}
+
+
+def test_ids_are_found_whatever_their_digits(database: Database) -> None:
+    ids = [UUID(int=0), UUID(int=10), UUID(int=2**128 - 1), uuid7()]
+    with database.transaction() as connection:
+        found = connection.exec_driver_sql("SELECT %(ids)s::uuid[]", {"ids": id_array(ids)}).scalar_one()
+    assert found == ids
 
 
 def test_rows_are_read_by_the_index_however_few_there_were_for_the_first_read(database: Database) -> None:

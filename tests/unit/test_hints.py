@@ -32,7 +32,7 @@ def done(watches: Watches, *ids: UUID) -> None:
 
 def first(watches: Watches, id: UUID, since: float | None) -> Hints:
     """The first hints of a watch that begins now."""
-    with watches.watch([str(id)], lambda: None, since=since) as watch:
+    with watches.watch([id], lambda: None, since=since) as watch:
         return watch.take()
 
 

@@ -23,7 +23,7 @@ from dspex.publish.channels import DONE_CHANNEL, publish_ids
 from dspex.publish.redis_clients import async_client
 from dspex.settings.failpoints import AFTER_SETTLE, failpoint
 from dspex.store import programs
-from dspex.store.array_text import array, text_array
+from dspex.store.array_text import id_array, text_array
 from dspex.store.audit_chain import encode_events
 from dspex.store.improvement import dataset_rows
 from dspex.store.lifecycle import control, executions, lm_calls, parked
@@ -276,8 +276,8 @@ class Ledger:
         alone = [each.id for each in wanted if each.alone]
         events = encode_events([{"kind": "claimed", "data": {"worker": str(worker_id)}}])
         parameters = {
-            "ids": array(ids),
-            "alone": array(alone),
+            "ids": id_array(ids),
+            "alone": id_array(alone),
             "worker_id": worker_id,
             "events": events,
             "unrunnable": text_array(self._unrunnable.keys),
@@ -285,7 +285,7 @@ class Ledger:
         sent = set(ids)
         uncertain = not self._uncertain.isdisjoint(sent)
         self._uncertain |= sent
-        async with connection.cursor(row_factory=args_row(Claimed)) as cursor:
+        async with connection.cursor(row_factory=args_row(Claimed), binary=True) as cursor:
             found = await (await cursor.execute(executions.CLAIM, parameters)).fetchall()
             if uncertain:
                 found += await (await cursor.execute(executions.ADOPT, parameters)).fetchall()

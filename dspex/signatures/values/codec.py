@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.type_registry import SPECS, expand, is_wire, kinds
+from dspex.signatures.values.json_text import read_json
 from dspex.signatures.values.text_forms import to_text
 
 __all__ = ["decode", "encode"]
@@ -32,7 +33,7 @@ def encode(values: Mapping[str, Any]) -> bytes:
 
 def decode(fields: Sequence[Field], data: bytes | str) -> dict[str, Any]:
     """Decode the output of :func:`encode`."""
-    values: dict[str, Any] = json.loads(data)
+    values: dict[str, Any] = read_json(data)
     for field in fields:
         if is_wire(field.type) and values.get(field.name) is not None:
             values[field.name] = reader(field.type)(values[field.name])

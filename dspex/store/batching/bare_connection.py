@@ -10,11 +10,11 @@ from functools import cache
 from typing import Any
 
 import psycopg
-from psycopg.rows import namedtuple_row
+from psycopg.rows import BaseRowFactory, RowMaker, namedtuple_row
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql import psycopg as dialects
 
-__all__ = ["BareConnection", "BareRows"]
+__all__ = ["BareConnection", "BareRows", "rows_of"]
 
 
 class BareRows(list[Any]):
@@ -37,11 +37,26 @@ class BareConnection:
 
     def exec_driver_sql(self, statement: str, parameters: Mapping[str, Any]) -> BareRows:
         connection: psycopg.Connection[Any] = self._connection
-        with connection.cursor(row_factory=namedtuple_row) as cursor:
+        with connection.cursor(row_factory=rows_of(statement), binary=True) as cursor:
             return BareRows(cursor.execute(statement, parameters).fetchall())
 
     def execute(self, statement: Select[Any], parameters: Mapping[str, Any]) -> BareRows:
         return self.exec_driver_sql(_text(statement), parameters)
+
+
+#: What makes the rows of each statement: their class is made once.
+_made: dict[str, RowMaker[Any]] = {}
+
+
+def rows_of(statement: str) -> BaseRowFactory[Any]:
+    """The row factory of a statement."""
+
+    def factory(cursor: Any) -> RowMaker[Any]:
+        if (made := _made.get(statement)) is None:
+            made = _made[statement] = namedtuple_row(cursor)
+        return made
+
+    return factory
 
 
 @cache

@@ -11,17 +11,16 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-__all__ = ["ROWS_MOST", "batch_prefix", "execution_id", "new_batch_id", "row_index"]
+__all__ = ["ROWS_MOST", "batch_number", "execution_id", "new_batch_id", "row_index"]
 
 #: A batch has fewer rows.
 ROWS_MOST = 2**32 - 2
-#: The characters of an id before its last 32 bits.
-_PREFIX_LENGTH = 28
+_ROW_BITS = 0xFFFFFFFF
 
 
 def new_batch_id() -> UUID:
     """A batch id of this moment."""
-    return UUID(int=uuid7().int & ~0xFFFFFFFF)
+    return UUID(int=batch_number(uuid7().int))
 
 
 def execution_id(batch_id: UUID, index: int) -> UUID:
@@ -34,6 +33,6 @@ def row_index(batch_id: UUID, id: UUID) -> int:
     return id.int - batch_id.int - 1
 
 
-def batch_prefix(id: UUID | str) -> str:
-    """The text with which the id of a batch and the ids of all its executions begin."""
-    return str(id)[:_PREFIX_LENGTH]
+def batch_number(id: int) -> int:
+    """The id, as a number, of the batch that an execution with this id would be of."""
+    return id & ~_ROW_BITS

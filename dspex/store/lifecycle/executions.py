@@ -21,7 +21,7 @@ import psycopg
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Text, bindparam, cast, column, func, select, text
 from sqlalchemy.dialects import postgresql
 
-from dspex.store.array_text import array, bytes_array, text_array
+from dspex.store.array_text import array, bytes_array, id_array, text_array
 from dspex.store.audit_chain import entry_hash, hash_of_submission
 from dspex.store.batching.bare_connection import BareConnection
 from dspex.store.copy_text import escaped, field
@@ -61,40 +61,38 @@ class Submission(NamedTuple):
     ``run_at`` is None for now. ``publish``: the producer will put the id on the queue itself; otherwise the pump
     does. ``key`` is its idempotency key, and ``inputs_hash`` what another submit with this key is compared with.
     ``pinned``: its version was named; otherwise it is the current one, or of the rollout ``rollout_id``. ``purpose`` is
-    JSON text, too.
+    JSON text, too. From ``program`` to ``webhook``, what is submitted together has the same
+    values.
     """
 
     id: UUID
-    program: str
-    version: str
     inputs: str
     events: str
+    program: str
+    version: str
     priority: int
     max_attempts: int
     timeout_seconds: float
     run_at: datetime | None = None
     publish: bool = True
     metadata: str | None = None
-    batch_id: UUID | None = None
-    batch_index: int | None = None
     stream: bool = False
     traceparent: str | None = None
     key: str | None = None
     inputs_hash: bytes = b""
     tenant: str | None = None
-    webhook: str | None = None
     route: str | None = None
-    same_as: UUID | None = None
     pinned: bool = False
     rollout_id: UUID | None = None
     purpose: str | None = None
+    batch_id: UUID | None = None
+    webhook: str | None = None
+    batch_index: int | None = None
+    same_as: UUID | None = None
 
 
 #: The values of a submission that the rows of a batch share, and the submits that are stored alike.
-_SHARED = itemgetter(
-    *(place for place, name in enumerate(Submission._fields)
-      if name not in ("id", "inputs", "events", "batch_index", "same_as"))
-)  # fmt: skip
+_SHARED = itemgetter(slice(Submission._fields.index("program"), Submission._fields.index("batch_index")))
 #: Rows that are written to a COPY at a time; Postgres reads them while the next ones are encoded.
 WRITE_ROWS = 50
 #: A program's submits are left to the pump, which is fair to other programs and serves the oldest first, once as many
@@ -260,7 +258,7 @@ def _insert_alike(
     if len(submissions) == 1:
         return connection.exec_driver_sql(_STORE_ONE, {**parameters, "submission_hash": hashes[0]})
     parameters |= {
-        "ids": array(s.id for s in submissions),
+        "ids": id_array(s.id for s in submissions),
         "all_inputs": text_array(s.inputs for s in submissions),
         "all_events": text_array(s.events for s in submissions),
         "submission_hashes": bytes_array(hashes),
@@ -285,12 +283,13 @@ def _insert_parameters(submissions: Sequence[Submission]) -> dict[str, str]:
     """The arguments of the statement: an array for each column."""
     columns = dict(zip(Submission._fields, zip(*submissions, strict=True), strict=True))
     hashes = [hash_of_submission(s.program, s.version, s.inputs, s.metadata) for s in submissions]
-    plain = {"ids": "id", "priorities": "priority", "max_attempts": "max_attempts", "timeouts": "timeout_seconds",
+    plain = {"priorities": "priority", "max_attempts": "max_attempts", "timeouts": "timeout_seconds",
              "publish": "publish", "stream": "stream", "pinned": "pinned"}  # fmt: skip
     texts = {"programs": "program", "versions": "version", "inputs": "inputs", "events": "events",
              "metadata": "metadata", "traceparents": "traceparent", "keys": "key", "routes": "route",
              "tenants": "tenant", "webhooks": "webhook", "purposes": "purpose"}  # fmt: skip
     return {
+        "ids": id_array(columns["id"]),
         **{name: array(columns[column]) for name, column in plain.items()},
         **{name: text_array(columns[column]) for name, column in texts.items()},
         "run_ats": text_array(None if at is None else at.isoformat() for at in columns["run_at"]),
@@ -547,12 +546,13 @@ WHERE a.events::text IN (g.events, left(g.events, -1) || ',{"kind":"cancelled"}]
 
 def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, str]:
     """The arguments of SETTLE."""
-    plain = {"ids": "id", "attempts": "attempt", "worker_ids": "worker_id", "statuses": "status",
-             "delays": "delay_seconds", "counts": "counts"}  # fmt: skip
+    ids = {"ids": "id", "worker_ids": "worker_id"}
+    plain = {"attempts": "attempt", "statuses": "status", "delays": "delay_seconds", "counts": "counts"}
     texts = {"results": "result", "errors": "error", "metrics": "metrics", "adapters": "adapter_used",
              "actions": "action_results", "events": "events"}  # fmt: skip
     columns = dict(zip(Settlement._fields, zip(*settlements, strict=True), strict=True))
     return {
+        **{name: id_array(columns[column]) for name, column in ids.items()},
         **{name: array(columns[column]) for name, column in plain.items()},
         **{name: text_array(columns[column]) for name, column in texts.items()},
     }
@@ -619,6 +619,6 @@ def listing_within(
 
 def find_many(connection: Connection, ids: Collection[UUID], *, final: bool = False) -> list[Mapping[str, Any]]:
     """The rows of these executions, or only of the final ones, in any order; unknown ids have none."""
-    rows = connection.execute(_FINAL if final else _MANY, {"ids": array(ids)})
+    rows = connection.execute(_FINAL if final else _MANY, {"ids": id_array(ids)})
     names = tuple(rows.keys())
     return [dict(zip(names, row, strict=True)) for row in rows]

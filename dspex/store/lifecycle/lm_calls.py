@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from dspex.program.models import OTHER_ENTRIES
-from dspex.store.array_text import array, text_array
+from dspex.store.array_text import array, id_array, text_array
 
 __all__ = [
     "BATCH",
@@ -149,9 +149,10 @@ def of_execution(connection: Connection, execution_id: UUID) -> list[tuple[LMCal
 
 def insert_parameters(calls: Sequence[LMCall]) -> dict[str, str]:
     """The arguments of INSERT."""
-    plain = ("execution_id", "occurrence", "attempt", "prompt_tokens", "completion_tokens", "duration_ms")
+    plain = ("occurrence", "attempt", "prompt_tokens", "completion_tokens", "duration_ms")
     texts = ("model", "response", "request_id", "request")
     return {
+        "execution_id": id_array(call.execution_id for call in calls),
         **{name: array(getattr(call, name) for call in calls) for name in plain},
         **{name: text_array(getattr(call, name) for call in calls) for name in texts},
         "request_hash": text_array(rf"\x{call.request_hash.hex()}" for call in calls),

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
-from dspex.store.array_text import array, text_array
+from dspex.store.array_text import array, id_array, text_array
 from dspex.store.lifecycle.executions import Submission
 from dspex.store.lifecycle.lm_calls import CHILD, LMCall
 
@@ -162,15 +162,15 @@ def park_parameters(parks: Sequence[Park]) -> dict[str, str]:
     """The arguments of PARK."""
     calls = [(park.id, call) for park in parks for call in park.calls]
     return {
-        "ids": array(park.id for park in parks),
+        "ids": id_array(park.id for park in parks),
         "attempts": array(park.attempt for park in parks),
-        "worker_ids": array(park.worker_id for park in parks),
+        "worker_ids": id_array(park.worker_id for park in parks),
         "reasons": text_array(park.waiting_for for park in parks),
         "metrics": text_array(park.metrics for park in parks),
         "expires": array(park.expires for park in parks),
         "events": text_array(park.events for park in parks),
         "statuses": text_array(park.status for park in parks),
-        "call_ids": array(id for id, _ in calls),
+        "call_ids": id_array(id for id, _ in calls),
         "hashes": text_array(rf"\x{call.request_hash.hex()}" for _, call in calls),
         "occurrences": array(call.occurrence for _, call in calls),
         "kinds": text_array(call.kind for _, call in calls),
@@ -334,16 +334,17 @@ def resume(
 
 def _call_keys(calls: Sequence[tuple[UUID, bytes, int]]) -> dict[str, str]:
     return {
-        "execution_id": array(id for id, _, _ in calls),
+        "execution_id": id_array(id for id, _, _ in calls),
         "request_hash": text_array(rf"\x{hashed.hex()}" for _, hashed, _ in calls),
         "occurrence": array(occurrence for _, _, occurrence in calls),
     }
 
 
 def _answer_parameters(answers: Sequence[LMCall]) -> dict[str, str]:
-    plain = ("execution_id", "occurrence", "attempt", "prompt_tokens", "completion_tokens", "duration_ms")
+    plain = ("occurrence", "attempt", "prompt_tokens", "completion_tokens", "duration_ms")
     texts = ("model", "response", "request_id", "request")
     return {
+        "execution_id": id_array(call.execution_id for call in answers),
         **{name: array(getattr(call, name) for call in answers) for name in plain},
         **{name: text_array(getattr(call, name) for call in answers) for name in texts},
         **{name: array(_or_null(getattr(call, name)) for call in answers) for name in ("cost_usd", "list_cost_usd")},
@@ -385,7 +386,7 @@ def children_parameters(parent_id: UUID, children: Sequence[tuple[Submission, by
     submissions = [submission for submission, _ in children]
     return {
         "parent_id": parent_id,
-        "ids": array(each.id for each in submissions),
+        "ids": id_array(each.id for each in submissions),
         "programs": text_array(each.program for each in submissions),
         "versions": text_array(each.version for each in submissions),
         "inputs": text_array(each.inputs for each in submissions),

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg
-from psycopg.rows import namedtuple_row
 from sqlalchemy.util import await_only
 
-from dspex.store.batching.bare_connection import BareConnection, BareRows
+from dspex.store.batching.bare_connection import BareConnection, BareRows, rows_of
 
 __all__ = ["LoopBareConnection"]
 
@@ -22,6 +21,6 @@ class LoopBareConnection(BareConnection):
 
     async def _execute(self, statement: str, parameters: Mapping[str, Any]) -> BareRows:
         connection: psycopg.AsyncConnection[Any] = self._connection
-        async with connection.cursor(row_factory=namedtuple_row) as cursor:
+        async with connection.cursor(row_factory=rows_of(statement), binary=True) as cursor:
             await cursor.execute(statement, parameters)
             return BareRows(await cursor.fetchall())

@@ -16,10 +16,28 @@ from dspex.signatures.compile import compile_uncached
 from dspex.signatures.parse.annotations import to_annotation
 from dspex.signatures.types.constraints import CONSTRAINT_RULES, ORDER
 from dspex.signatures.types.type_registry import SPECS, expand
+from dspex.signatures.values.json_text import read_json
 from tests.unit.signatures import seed
 from tests.unit.signatures.type_table import ALL_TYPES, TABLE
 
 BIG = 1_000_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": [1, 2.5, "\\ud800 \\u0000 🐈", null, true, 1e400]}', " [1] ", "1", '"x"', "12345678901234567890", "\n{}"],
+)
+def test_json_is_read_as_by_the_standard_library(text: str) -> None:
+    assert read_json(text) == read_json(text.encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize("text", ["", " ", "{} x", "{", "[1,]", "\ud800"])
+def test_what_is_no_json_is_refused_as_by_the_standard_library(text: str) -> None:
+    with pytest.raises(json.JSONDecodeError) as expected:
+        json.loads(text)
+    with pytest.raises(json.JSONDecodeError) as refused:
+        read_json(text)
+    assert str(refused.value) == str(expected.value)
 
 
 @pytest.mark.parametrize("kind", ALL_TYPES)

@@ -125,7 +125,7 @@ def parked_model(database: Database, reason: WaitingFor) -> UUID:
     """An execution that waits, parked by a worker that does not exist any more."""
     with _registered(database) as worker_id:
         id: UUID = uuid7()
-        made = Submission(id, "noop", program().version, '{"question":"?"}', '[{"kind":"submitted"}]', 5, 3, 60.0)
+        made = Submission(id, '{"question":"?"}', '[{"kind":"submitted"}]', "noop", program().version, 5, 3, 60.0)
         database.run(partial(executions.insert, submission=made))
         database.run(lambda connection: connection.execute(
             text("UPDATE dspex.executions SET dispatched_at = now() WHERE id = :id"), {"id": id}))  # fmt: skip
