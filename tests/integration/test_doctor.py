@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,8 +28,9 @@ from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
 from dspex.operations.doctor import GROUPS, CheckVerdict, Report, examine
+from dspex.operations.doctor.deployment import Deployment
 from dspex.operations.doctor.groups import Wave
-from dspex.settings import Backends
+from dspex.settings import Backends, Settings
 from dspex.store import programs, roles
 from dspex.store.database import Database
 from dspex.store.partitions import first_id
@@ -138,6 +142,28 @@ def test_the_role_with_the_least_rights_is_enough(
     assert set(wrong) <= {"postgres.durable", *no_worker}, wrong
     owner = next(each for each in report.results if each.check.name == "security.owner")
     assert owner.verdict is CheckVerdict.MET
+
+
+def test_checks_that_ask_for_the_client_at_the_same_time_share_one(
+    backends: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSPEX_DATABASE_URL", backends.database_url)
+    monkeypatch.setenv("DSPEX_BROKER_URL", backends.broker_url)
+    asked = threading.Barrier(4)
+
+    def made(settings: Settings) -> dspex.Client:
+        with contextlib.suppress(threading.BrokenBarrierError):  # the others wait for this one
+            asked.wait(0.2)
+        return dspex.Client(settings)
+
+    monkeypatch.setattr("dspex.operations.doctor.deployment.Client", made)
+    deployment = Deployment()
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            clients = list(threads.map(lambda _: deployment.client, range(4)))
+        assert clients == [clients[0]] * 4
+    finally:
+        deployment.close()
 
 
 # ------------------------------------------------------------------------------------------------------- faults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ class Deployment:
         self._settings: Settings | None = None
         self._database: Database | None = None
         self._broker: Broker | None = None
+        self._client: Client | None = None
+        self._making_client = threading.Lock()
         self._read_settings()
 
     def _read_settings(self) -> None:
@@ -177,9 +180,13 @@ class Deployment:
 
     # -------------------------------------------------------------------------------------- programs and workers
 
-    @cached_property
+    @property
     def client(self) -> Client:
-        return Client(self.own_settings)
+        """One client for all checks, whose threads may ask for it at the same time."""
+        with self._making_client:
+            if self._client is None:
+                self._client = Client(self.own_settings)
+            return self._client
 
     def deploy(self, program: Program) -> Deployed:
         """Deploy one of the doctor's own programs."""
@@ -207,8 +214,8 @@ class Deployment:
         return [program for program in deployed if not is_internal(program.name)]
 
     def close(self) -> None:
-        if "client" in self.__dict__:
-            self.client.close()
+        if self._client is not None:
+            self._client.close()
         if self._broker is not None:
             self._broker.close()
         if self._database is not None:
