@@ -29,7 +29,7 @@ from uuid import UUID
 
 from dspex.client.batch import AsyncBatch, map_result, mapped, store_all
 from dspex.client.client import Client, settings_of
-from dspex.client.execution import AsyncExecution, Execution
+from dspex.client.execution import AsyncExecution, Execution, executed
 from dspex.client.notebook.live_progress import shown_async
 from dspex.client.result import Result
 from dspex.client.shared.loop_session import LoopSession
@@ -245,7 +245,9 @@ class AsyncClient:
         **options: Any,
     ) -> Any:
         """As :meth:`Client.execute`."""
-        result = await (await self.submit(program, inputs, **options)).result(timeout)
+        result = await executed(self._session, self._on_loop._submitter, program, inputs, timeout, options)
+        if result is None:
+            result = await (await self.submit(program, inputs, **options)).result(timeout)
         return result if result_type is None else result.as_model(result_type)
 
     async def submit_many(

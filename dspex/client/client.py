@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.batch import Batch, BatchSummary, Progress, map_result, mapped, store_all
-from dspex.client.execution import Execution
+from dspex.client.execution import Execution, executed
 from dspex.client.improvement.dataset import Dataset
 from dspex.client.improvement.dataset_intake import dataset_of_executions, open_dataset, store_dataset
 from dspex.client.improvement.evaluation import Evaluation
@@ -272,7 +272,9 @@ class Client:
 
         Raises the errors of :meth:`submit` and :meth:`Execution.result`. When the wait ends, the execution goes on.
         """
-        result = self.submit(program, inputs, **options).result(timeout)
+        result = complete(executed(self._session, self._submitter, program, inputs, timeout, options))
+        if result is None:
+            result = self.submit(program, inputs, **options).result(timeout)
         return result if result_type is None else result.as_model(result_type)
 
     def submit_many(

@@ -151,6 +151,13 @@ class Catalogue:
         self._database.run(partial(program_versions.set_alias, name=name, alias=alias, version=found, by=by))
         return found
 
+    def known(self, program: str | Program) -> Deployed | None:
+        """:meth:`deployed` without asking Postgres; None when that has to be done."""
+        if isinstance(program, str):
+            return self._current.get(program)
+        known = self._current.get(program.name)
+        return known if known is not None and known.program.version == program.version else None
+
     def current(self, program: str | Program, *, fresh: bool = False) -> Program:
         """The deployed version of a program; ``fresh``: read even if it is cached.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -17,15 +18,23 @@ from dspex.client.model_call import ModelCall, ToolCall
 from dspex.client.notebook.cards import execution_card
 from dspex.client.result import Result, recorded_result
 from dspex.client.session import Session
+from dspex.client.submitter import Submitter
 from dspex.errors import DspexError, ResultNotReady
 from dspex.program.internal_programs import is_internal
+from dspex.program.program import Program
+from dspex.store.lifecycle import executions
 from dspex.store.lifecycle.executions import EXTRA
 from dspex.store.lifecycle.status import Status
 from dspex.wait.blocking_driver import complete, iterate
 from dspex.wait.completion import one_final
 from dspex.wait.driver import Driver, Row
+from dspex.wait.hints import POLL_SECONDS
 
-__all__ = ["AsyncExecution", "Execution", "Metrics", "Waiting", "cause_code"]
+__all__ = ["AsyncExecution", "Execution", "Metrics", "Waiting", "cause_code", "executed"]
+
+
+#: A caller of :func:`executed` looks after its deadline once it was woken, which polls do in less than this time.
+LONGEST_HOLD_SECONDS = 2 * POLL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +249,16 @@ class ExecutionSnapshot:
     def _opened(self, stored: Mapping[str, Any], column: str) -> dict[str, Any]:
         return self._session.sealing.open_whole(stored, f"{self.id}:{column}")
 
-    async def _finish(self, driver: Driver, timeout: float | None) -> Result:  # noqa: ASYNC109 - in the errors' text
-        """Wait, update the snapshot and return the result: see :meth:`Execution.result`."""
-        await self._settle(driver, timeout)
+    async def _finish(
+        self,
+        driver: Driver,
+        timeout: float | None,  # noqa: ASYNC109 - in the errors' text
+        since: float | None = None,
+    ) -> Result:
+        """Wait, update the snapshot and return the result: see :meth:`Execution.result`. The wait began ``since`` then,
+        by the monotonic clock, or now."""
+        waited = 0.0 if since is None else time.monotonic() - since
+        await self._settle(driver, timeout - waited if timeout else timeout)
         if self._is_final:
             if self._session.catalogue.has(self.program, self.version):  # nothing is waited for
                 return recorded_result(self._session, self._row)
@@ -412,6 +428,26 @@ class AsyncExecution(ExecutionSnapshot):
     async def cancel(self) -> bool:
         """As :meth:`Execution.cancel`."""
         return await self._session.driver.call(partial(self._session.control.cancel, self.id))
+
+
+async def executed(
+    session: Session,
+    submitter: Submitter,
+    program: str | Program,
+    inputs: Mapping[str, Any],
+    timeout: float | None,  # noqa: ASYNC109 - as in Client.execute
+    options: Mapping[str, Any],
+) -> Result | None:
+    """The result of a usual submit: see :meth:`dspex.Client.execute`. None when it has to be submitted otherwise."""
+    if timeout is not None and not timeout > LONGEST_HOLD_SECONDS:
+        return None
+    submission = submitter.usual(program, inputs, options)
+    if submission is None:
+        return None
+    row, since = await submitter.submit_and_wait(submission)
+    if row is None:
+        row = await session.driver.call(partial(session.run, partial(executions.find, id=submission.id), None))
+    return None if row is None else await ExecutionSnapshot(session, row)._finish(session.driver, timeout, since)
 
 
 def cause_code(error: DspexError) -> str:

@@ -28,6 +28,7 @@ from dspex.program.program import Program
 from dspex.program.storable_text import STORABLE, is_storable
 from dspex.sealing.values import is_sealed
 from dspex.settings.failpoints import BETWEEN_CHUNKS, failpoint
+from dspex.store.batching.gathering import Hold
 from dspex.store.lifecycle import executions
 from dspex.store.lifecycle.batch_ids import new_batch_id
 from dspex.store.lifecycle.executions import Submission
@@ -37,10 +38,13 @@ from dspex.submit.batch_rows import BatchRows
 from dspex.submit.borrowed_connection import borrowed
 from dspex.submit.bulk import Intake
 from dspex.submit.dedup import DEDUP_PREFIX, dedup_faults, dedup_key, is_of_use, refuse_dedup, with_equals
-from dspex.submit.trace_context import submitting
+from dspex.submit.trace_context import is_traced, submitting
 from dspex.wait.driver import Row
 
 __all__ = ["Submitter"]
+
+#: A submit with other options than these asks a backend while it is prepared.
+_USUAL_OPTIONS = frozenset(("priority", "run_at", "metadata", "tenant", "webhook", "route", "within", "otherwise"))
 
 
 class _Route(NamedTuple):
@@ -106,6 +110,30 @@ class Submitter:
             why = "is not deployed in the connection's database"
         name = route.program.name
         raise ProgramNotFound(f"program {name!r} {why}", program=name, retryable=connection is None)
+
+    def usual(self, program: str | Program, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> Submission | None:
+        """The submission of a usual submit, for which no backend is asked; None for any other. Takes the options of
+        :meth:`dspex.Client.submit`, and raises its errors."""
+        connections = self._session.connections
+        if not options.keys() <= _USUAL_OPTIONS or connections.rate.per_minute is not None or is_traced():
+            return None
+        deployed = connections.catalogue.known(program)
+        if deployed is None or deployed.rollout_id is not None:
+            return None
+        return self._session.preparer.prepare(deployed.program, inputs, **options)
+
+    async def submit_and_wait(self, submission: Submission) -> tuple[Row | None, float | None]:
+        """Store the execution, and wait. The caller is woken once.
+
+        Returns its row, which is final unless the next poll came first, and when it was stored, by the monotonic clock.
+        Both are None when nothing was stored.
+        """
+        connections, hold, submitted_at = self._session.connections, Hold(), time.monotonic()
+        with connections.waiter.watch_final(submission.id, hold.end, since=submitted_at) as watch:
+            stored = await connections.submit_held(submission, hold)
+        if watch.row is not None or stored is None:
+            return watch.row, hold.since
+        return _new_row(submission, stored.created_at, submitted_at), hold.since
 
     def begin(self, program: str | Program, *, version: str | None = None, **options: Any) -> tuple[BatchRows, Intake]:
         """A new batch without rows, and its intake; ``options`` go to :meth:`intake`.

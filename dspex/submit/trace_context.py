@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from uuid import UUID
 
-__all__ = ["Submitting", "submitting"]
+__all__ = ["Submitting", "is_traced", "submitting"]
 
 _API = "opentelemetry.trace"
 
@@ -37,12 +37,14 @@ _UNTRACED = nullcontext(Submitting())
 
 def submitting(program: str, *, count: int | None = None) -> AbstractContextManager[Submitting]:
     """The span of a submit, or of ``count`` rows of a batch; it is the current span until the block ends."""
-    api = sys.modules.get(_API)
-    return _UNTRACED if api is None or not _traces(api) else _span(api, program, count)
+    return _span(sys.modules[_API], program, count) if is_traced() else _UNTRACED
 
 
-def _traces(api: Any) -> bool:
+def is_traced() -> bool:
     """Whether there is a tracer, or a span to continue: other libraries import OpenTelemetry for those that trace."""
+    api: Any = sys.modules.get(_API)
+    if api is None:
+        return False
     if not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
         return True
     return bool(api.get_current_span().get_span_context().is_valid)

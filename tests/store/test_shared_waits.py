@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid7
 
 import dspex
+from dspex.client import execution
 from dspex.client.client import Client
 from dspex.publish.broker import Broker
 from dspex.publish.channels import DONE_CHANNEL
@@ -22,6 +23,7 @@ from dspex.settings import Backends
 from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import executions
+from dspex.wait.completion import one_final
 from dspex.wait.hints import Watches
 from tests.recording import until
 from tests.store.test_executions import PROGRAM, claim, register, settle
@@ -68,6 +70,26 @@ def let_nobody_ask(driver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"a caller asked for {ids}")
 
     monkeypatch.setattr(driver, "finals", asked)
+
+
+def let_nobody_wait_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who submits and waits is woken with the final row: one that is woken before would wait once more."""
+
+    async def wait(_driver: Any, id: UUID, _seconds: float | None, **_: Any) -> None:
+        raise AssertionError(f"the caller waits for {id} once more")
+
+    monkeypatch.setattr(execution, "one_final", wait)
+
+
+def ids_of(database: Database, count: int) -> list[UUID]:
+    """The ids of the executions that are submitted by others meanwhile, once there are so many."""
+    newest = "SELECT id FROM dspex.executions WHERE inputs->>'question' <> 'to begin to listen'"
+
+    def stored() -> list[UUID]:
+        return list(database.run(lambda connection: connection.execute(text(newest)).scalars().all()))
+
+    wait_for(lambda: len(stored()) == count, "the submits")
+    return stored()
 
 
 def listening(client: Client, database: Database) -> Watches:
@@ -118,22 +140,123 @@ async def test_tasks_that_wait_share_a_read(
     assert reads.of == [set(ids)]
 
 
+def test_threads_that_submit_and_wait_are_woken_once(
+    client: Client, database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watches = listening(client, database)
+    let_nobody_ask(client._session.driver, monkeypatch)
+    let_nobody_wait_twice(monkeypatch)
+    reads.of.clear()
+    with ThreadPoolExecutor(COUNT) as threads:
+        results = [threads.submit(client.execute, "qa", {"question": str(n)}, timeout=30) for n in range(COUNT)]
+        ids = ids_of(database, COUNT)
+        assert len(watches._watches) == COUNT
+        complete_all(database, ids)
+        announce(backends, ids)
+        assert sorted(each.result()["answer"] for each in results) == sorted(map(str, ids))
+    assert reads.of == [set(ids)]
+
+
+async def test_tasks_that_submit_and_wait_are_woken_once(
+    client: Client, database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.run(partial(programs.deploy, program=PROGRAM))
+    async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as waiting:
+        with pytest.raises(dspex.ExecutionTimedOut):
+            await waiting.execute("qa", {"question": "to begin to listen"}, timeout=0.01)
+        watches = waiting._session.connections.waiter
+        await until(lambda: watches._subscribed)
+        let_nobody_ask(waiting._session.driver, monkeypatch)
+        let_nobody_wait_twice(monkeypatch)
+        reads.of.clear()
+        results = [asyncio.create_task(waiting.execute("qa", {"question": str(n)})) for n in range(COUNT + 1)]
+        ids = await asyncio.to_thread(ids_of, database, COUNT + 1)
+        results.pop().cancel()
+        await until(lambda: len(watches._watches) == COUNT)
+        await asyncio.to_thread(complete_all, database, ids)
+        await asyncio.to_thread(announce, backends, ids)
+        answers = [each["answer"] for each in await asyncio.gather(*results)]
+        assert len({*answers} & {*map(str, ids)}) == COUNT
+        assert not watches._watches
+    assert len(reads.of) == 1
+
+
+def test_who_submits_and_waits_finds_the_result_without_a_hint(
+    client: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening(client, database)
+    for name in ("POLL_SECONDS", "POLL_SECONDS_WITHOUT_REDIS"):
+        monkeypatch.setattr(f"dspex.wait.hints.{name}", 0.05)
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(client.execute, "qa", {"question": "?"})
+        (id,) = ids_of(database, 1)
+        complete_all(database, [id])
+        assert result.result()["answer"] == str(id)
+
+
+def test_the_wait_of_who_submits_and_waits_begins_with_the_submit(
+    client: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watches = listening(client, database)
+    monkeypatch.setattr("dspex.client.execution.LONGEST_HOLD_SECONDS", 0.0)
+    for name in ("POLL_SECONDS", "POLL_SECONDS_WITHOUT_REDIS"):
+        monkeypatch.setattr(f"dspex.wait.hints.{name}", 0.2)
+    waited: list[float | None] = []
+
+    async def note(driver: Any, id: UUID, seconds: float | None, **options: Any) -> Any:
+        waited.append(seconds)
+        return await one_final(driver, id, seconds, **options)
+
+    monkeypatch.setattr(execution, "one_final", note)
+    with pytest.raises(dspex.ExecutionTimedOut, match=r"after 1\.5 s"):
+        client.execute("qa", {"question": "?"}, timeout=1.5)
+    assert len(waited) == 1, "the hold ended with a poll"
+    assert waited[0] is not None
+    assert 0 < waited[0] < 1.5
+    assert not watches._watches
+
+
+def test_who_submits_and_waits_is_told_that_the_client_is_closed(client: Client, database: Database) -> None:
+    watches = listening(client, database)
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(client.execute, "qa", {"question": "?"})
+        ids_of(database, 1)
+        watches.end()
+        with pytest.raises(dspex.DspexError, match="the client was closed while it waited"):
+            result.result()
+
+
+def test_who_submits_and_waits_uses_the_version_that_is_current(
+    client: Client, database: Database, backends: Backends
+) -> None:
+    listening(client, database)
+    changed = dspex.Program("qa", PROGRAM.signature, adapter="scripted", retry=dspex.Retry(max_attempts=7))
+    database.run(partial(programs.deploy, program=changed))
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(client.execute, "qa", {"question": "?"}, timeout=30)
+        (id,) = ids_of(database, 1)
+        complete_all(database, [id])
+        announce(backends, [id])
+        assert result.result()["answer"] == str(id)
+    assert client.get(id).version == changed.version
+
+
 def test_what_is_announced_and_not_final_wakes_nobody(
     client: Client, database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watches = listening(client, database)
     let_nobody_ask(client._session.driver, monkeypatch)
-    execution = client.submit("qa", {"question": "?"})
+    submitted = client.submit("qa", {"question": "?"})
     reads.of.clear()
     with ThreadPoolExecutor(1) as threads:
-        result = threads.submit(execution.result, 30)
+        result = threads.submit(submitted.result, 30)
         wait_for(lambda: len(watches._watches) == 1, "it to wait")
-        announce(backends, [execution.id])
-        wait_for(lambda: reads.of == [{execution.id}], "the look-up")
+        announce(backends, [submitted.id])
+        wait_for(lambda: reads.of == [{submitted.id}], "the look-up")
         assert not result.done()
-        complete_all(database, [execution.id])
-        announce(backends, [execution.id])
-        assert result.result()["answer"] == str(execution.id)
+        complete_all(database, [submitted.id])
+        announce(backends, [submitted.id])
+        assert result.result()["answer"] == str(submitted.id)
 
 
 def test_when_the_shared_read_fails_each_caller_looks_up_its_own(

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from dspex.errors import BackendUnavailable
-from dspex.store.batching.gathering import Gathering
+from dspex.store.batching.gathering import Gathering, Hold
 from dspex.store.batching.loop_batcher import LoopBatcher
 from dspex.store.batching.thread_batcher import ThreadBatcher
 from tests.waiting import wait_for
@@ -144,6 +144,70 @@ def test_what_follows_a_statement_comes_before_the_results() -> None:
     )
     assert batcher.ask(3) == 9
     assert seen == [([3], [9])]
+
+
+def test_a_thread_whose_result_is_held_back_waits_for_the_end_of_the_hold() -> None:
+    batcher = ThreadBatcher(lambda items, _aside: [item * item for item in items], gathered())
+    for item in (3, 2000):
+        hold = Hold()
+        with ThreadPoolExecutor(1) as thread:
+            asked = thread.submit(batcher.ask, item, hold)
+            wait_for(lambda: hold.since is not None, "its result")  # noqa: B023
+            assert not asked.done()
+            hold.end()
+            assert asked.result() == item * item
+
+
+def test_what_is_held_back_is_given_at_once_after_the_end_of_the_hold() -> None:
+    batcher = ThreadBatcher(lambda items, _aside: [item * item for item in items], gathered())
+    hold = Hold()
+    hold.end()
+    assert batcher.ask(3, hold) == 9
+    hold.end()
+
+
+def test_nothing_and_errors_are_not_held_back() -> None:
+    def nothing(items: Sequence[int], _aside: bool) -> list[int | None]:
+        if items == [2]:
+            raise ValueError("2 is at fault")
+        return [None] * len(items)
+
+    batcher: ThreadBatcher[int, int | None] = ThreadBatcher(nothing, Gathering(100))
+    assert batcher.ask(1, Hold()) is None
+    with pytest.raises(ValueError, match="2 is at fault"):
+        batcher.ask(2, Hold())
+
+
+def test_one_whose_result_is_held_back_carries_no_statement_for_others() -> None:
+    statement, hold = Statement(), Hold()
+    gathering = gathered()
+    batcher = ThreadBatcher(statement, gathering)
+    with ThreadPoolExecutor(3) as threads:
+        held = threads.submit(batcher.ask, 1, hold)
+        wait_for(lambda: statement.batches, "the first to be sent")
+        others = [threads.submit(batcher.ask, item) for item in (2, 3)]
+        wait_for(lambda: len(gathering) == 2, "the others to wait")
+        statement.let_go.set()
+        assert [each.result() for each in others] == [4, 9]
+        assert not held.done()
+        hold.end()
+        assert held.result() == 1
+
+
+async def test_a_task_whose_result_is_held_back_waits_for_the_end_of_the_hold() -> None:
+    statement = Statement()
+    statement.let_tasks_go.set()
+    batcher = LoopBatcher(statement.awaited, gathered())
+    hold = Hold()
+    held = batcher.add(2, hold)
+    assert await batcher.add(3) == 9
+    assert not held.done()
+    hold.end()
+    assert await held == 4
+    left = batcher.add(4, hold := Hold())
+    await batcher.add(5)
+    left.cancel()
+    hold.end()
 
 
 async def test_tasks_share_statements_as_threads_do() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from dspex.client.operator import Control
 from dspex.client.shared.shared_submits import SharedSubmits, Stored, Submits
 from dspex.publish.broker import Broker
 from dspex.settings import Backends, Settings
+from dspex.store.batching.gathering import Hold
 from dspex.store.batching.thread_batcher import ThreadBatcher
 from dspex.store.database import Database
 from dspex.store.lifecycle.executions import Submission
@@ -29,7 +30,7 @@ APPLICATION = "dspex client"
 @dataclass(frozen=True, slots=True)
 class ClientConnections:
     """The connections of a client, open from their first use. ``submit`` stores an execution and publishes it,
-    together with those that are submitted at the same time."""
+    together with those that are submitted at the same time; ``submit_held`` keeps what that comes to back."""
 
     database: Database
     broker: Broker
@@ -39,6 +40,7 @@ class ClientConnections:
     control: Control
     catalogue: Catalogue
     submit: Callable[[Submission], Stored]
+    submit_held: Callable[[Submission, Hold], Awaitable[Stored]]
     close: Callable[[], None]
 
 
@@ -55,6 +57,9 @@ def connect(settings: Settings, backends: Backends) -> ClientConnections:
     shared = SharedSubmits(database, broker)
     submits: ThreadBatcher[Submission, Stored] = ThreadBatcher(shared.store, Submits(), then=shared.publish)
 
+    async def submit_held(submission: Submission, hold: Hold) -> Stored:
+        return submits.ask(submission, hold)
+
     def close() -> None:
         waiter.close()
         broker.close()
@@ -69,5 +74,6 @@ def connect(settings: Settings, backends: Backends) -> ClientConnections:
         control=Control(database, broker),
         catalogue=Catalogue(database),
         submit=submits.ask,
+        submit_held=submit_held,
         close=close,
     )

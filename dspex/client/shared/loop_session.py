@@ -132,6 +132,7 @@ def _open(settings: Settings, backends: Backends, threads: Threads) -> _OfLoop:
         control=Control(database, broker),
         catalogue=Catalogue(database),
         submit=lambda submission: await_only(submits.add(submission)),
+        submit_held=submits.add,
         close=lambda: None,
     )
     return _OfLoop(connections, database, broker, waiter)

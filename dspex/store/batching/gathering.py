@@ -12,14 +12,16 @@ Producers and workers share this: :class:`dspex.store.batching.thread_batcher.Th
 from __future__ import annotations
 
 import copy
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from dspex.errors import BackendUnavailable, ConfigurationError, DspexError, SchemaOutdated
 
-__all__ = ["Gathering", "PendingItem", "Promise", "concerns_all", "copied"]
+__all__ = ["Gathering", "Hold", "PendingItem", "Promise", "concerns_all", "copied"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,17 +40,46 @@ class Promise(Protocol[Given_contra]):
     def cancel(self) -> bool: ...
 
 
+class Hold:
+    """Keeps the result of an item back until it ends, so that a caller who waits for something else, too, is woken
+    once. Errors, and None for an item for which nothing was done, are not kept back. Any thread may end it.
+    """
+
+    def __init__(self) -> None:
+        #: Since when there is a result, by the monotonic clock; None without one.
+        self.since: float | None = None
+        self._give: Callable[[], None] | None = None
+        self._ended = False
+
+    def keep(self, give: Callable[[], None]) -> None:
+        """Have the result given at the end."""
+        self.since = time.monotonic()
+        self._give = give
+        if self._ended:
+            give()
+
+    def end(self) -> None:
+        """Give the result: at once, or as soon as there is one."""
+        self._ended = True
+        if self._give is not None:
+            self._give()
+
+
 @dataclass(slots=True, eq=False)
 class PendingItem(Generic[T, R]):
     """An item and its outcome. ``refusals``: how often it was refused by itself; ``alone``: it is sent by itself."""
 
     item: T
     outcome: Promise[R]
+    hold: Hold | None = None
     refusals: int = 0
     alone: bool = False
 
     def give(self, result: R) -> None:
-        if not self.outcome.done():
+        if self.hold is not None and result is not None:
+            hold, self.hold = self.hold, None
+            hold.keep(partial(self.give, result))
+        elif not self.outcome.done():
             self.outcome.set_result(result)
 
     def fail(self, error: BaseException) -> None:
@@ -71,6 +102,11 @@ class Gathering(Generic[T, R]):
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no other item would share the next statement."""
+        return len(self._waiting) >= self._most
 
     def is_heavy(self, item: T) -> bool:
         """Whether the item is too heavy to share a statement: it goes by itself, beside the others."""

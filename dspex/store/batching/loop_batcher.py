@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from dspex.store.batching.gathering import Gathering, PendingItem, concerns_all, copied
+from dspex.store.batching.gathering import Gathering, Hold, PendingItem, concerns_all, copied
 
 __all__ = ["LoopBatcher"]
 
@@ -48,11 +48,11 @@ class LoopBatcher(Generic[T, R]):
         #: The loop itself keeps only weak references to its tasks.
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def add(self, item: T) -> asyncio.Future[R]:
-        """Flush the item together with the others that wait. Await its result; an item whose result is cancelled is
-        not sent any more."""
+    def add(self, item: T, hold: Hold | None = None) -> asyncio.Future[R]:
+        """Flush the item together with the others that wait. Await its result, which comes at the end of a ``hold``; an
+        item whose result is cancelled is not sent any more."""
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        waiting: PendingItem[T, R] = PendingItem(item, result)
+        waiting: PendingItem[T, R] = PendingItem(item, result, hold)
         if self._gathering.is_heavy(item):
             self._start(self._aside(waiting))
         else:

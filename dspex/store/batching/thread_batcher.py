@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from dspex.store.batching.gathering import Gathering, PendingItem, concerns_all, copied
+from dspex.store.batching.gathering import Gathering, Hold, PendingItem, concerns_all, copied
 
 __all__ = ["ThreadBatcher"]
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 #: How long a caller waits for another one to come. While it does, other threads of the process run.
-MOMENT_SECONDS = 0.0001
+MOMENT_SECONDS = 0.0003
 #: It waits on while in each moment another one comes, and for about so long.
-LONGEST_SECONDS = 0.002
+LONGEST_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +97,18 @@ class ThreadBatcher(Generic[T, R]):
         self._busy = False
         self._last_was_shared = False
 
-    def ask(self, item: T) -> R:
-        """The result for the item, which shares a statement with the items that wait at the same time."""
+    def ask(self, item: T, hold: Hold | None = None) -> R:
+        """The result for the item, which shares a statement with the items that wait at the same time. With a ``hold``
+        it comes at its end."""
         inbox: _Inbox[R] = _Inbox()
-        waiting: PendingItem[T, R] = PendingItem(item, inbox)
+        waiting: PendingItem[T, R] = PendingItem(item, inbox, hold)
         if self._gathering.is_heavy(item):
-            self._carry(_Turn([waiting], aside=True))
-            return inbox.value()
-        with self._lock:
-            self._gathering.add(waiting)
-            begins, self._busy = not self._busy, True
+            inbox.turns.put(_Turn([waiting], aside=True))
+            begins = False
+        else:
+            with self._lock:
+                self._gathering.add(waiting)
+                begins, self._busy = not self._busy, True
         try:
             if begins:
                 self._begin()
@@ -128,7 +130,7 @@ class ThreadBatcher(Generic[T, R]):
 
     def _await_others(self) -> None:
         until, before = time.monotonic() + LONGEST_SECONDS, 0
-        while time.monotonic() < until and len(self._gathering) > before:
+        while time.monotonic() < until and len(self._gathering) > before and not self._gathering.is_full:
             before = len(self._gathering)
             self._pause(MOMENT_SECONDS)
 
