@@ -26,6 +26,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import redis
 from rich.console import Console
 from rich.table import Table
 
@@ -66,6 +67,8 @@ class System(ABC):
     """A system under test: workers that can be started by name, and its way of submitting the tasks."""
 
     name: str
+    #: Whether its workers wait for messages in Redis.
+    pops = True
 
     def __init__(self, servers: EmbeddedServers, bill: Bill, directory: Path) -> None:
         self.servers = servers
@@ -181,6 +184,7 @@ class PlainCelery(Peer):
 
 class DBOS(Peer):
     name = "DBOS"
+    pops = False
     package = "dbos"
     script = "dbos_peer.py"
 
@@ -201,6 +205,8 @@ def measure(kind: type[System]) -> Figures:
         victim, other = (system.start_worker(name) for name in ("victim", "other"))
         stack.callback(_end, other)
         other.send_signal(signal.SIGSTOP)  # so that the victim takes all of it
+        if system.pops:
+            _await_last_pop(servers.broker_url)
         system.submit()
         wait_for(lambda: sum(step == 1 for _, step in bill.begun) == TASKS, "every task's second call")
         other.send_signal(signal.SIGCONT)
@@ -210,6 +216,17 @@ def measure(kind: type[System]) -> Figures:
         system.check()
         twice = sum(bill.paid[task, STEPS - 1] > 1 for task in range(TASKS))
         return Figures(system.name, bill.finished(STEPS), seconds, twice, bill.paid_twice, sum(bill.begun.values()))
+
+
+def _await_last_pop(broker_url: str) -> None:
+    """Wait until the last request of the stopped worker for a message is over: Redis would give it one."""
+    with redis.Redis.from_url(broker_url) as client:
+
+        def is_over() -> bool:
+            pops = [each for each in client.client_list() if each["cmd"] == "brpop"]
+            return any("b" not in each["flags"] and int(each["idle"]) >= 2 for each in pops)
+
+        wait_for(is_over, "the stopped worker's last request for a message to end")
 
 
 def _seconds_until_done(system: System) -> float | None:

@@ -97,6 +97,28 @@ def test_after_a_shared_statement_those_who_come_within_a_moment_share_the_next(
     assert [sorted(batch) for batch in statement.batches] == [[1], [2, 3], [4, 5, 6], [7]]
 
 
+def test_a_full_statement_waits_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dspex.store.batching.thread_batcher.LONGEST_SECONDS", 60.0)
+    statement = Statement()
+    gathering = gathered(most=3)
+    pauses: list[list[Future[int]]] = []
+
+    def others_come(_seconds: float) -> None:
+        pauses.append([threads.submit(batcher.ask, item) for item in (5, 6, 7)])
+        wait_for(lambda: len(gathering) == 4, "them to wait")
+
+    batcher = ThreadBatcher(statement, gathering, pause=others_come)
+    with ThreadPoolExecutor(4) as threads:
+        first = [threads.submit(batcher.ask, 1)]
+        wait_for(lambda: statement.batches, "the first to be sent")
+        first += [threads.submit(batcher.ask, item) for item in (2, 3)]
+        wait_for(lambda: len(gathering) == 2, "the others to wait")
+        statement.let_go.set()
+        assert [each.result() for each in first] == [1, 4, 9]
+        assert batcher.ask(4) == 16
+    assert [[each.result() for each in come] for come in pauses] == [[25, 36, 49]]
+
+
 def test_one_at_fault_fails_no_other() -> None:
     statement = Statement(refuse(3))
     asked = ask_all(statement, [1, 2, 3, 4])
