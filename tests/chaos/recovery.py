@@ -67,8 +67,8 @@ class System(ABC):
     """A system under test: workers that can be started by name, and its way of submitting the tasks."""
 
     name: str
-    #: Whether its workers wait for messages in Redis.
-    pops = True
+    #: Whether what a stopped worker is given waits until it is dead.
+    keeps = False
 
     def __init__(self, servers: EmbeddedServers, bill: Bill, directory: Path) -> None:
         self.servers = servers
@@ -174,6 +174,7 @@ class Peer(System):
 
 class PlainCelery(Peer):
     name = "Celery"
+    keeps = True
     package = "celery[redis]"
     script = "celery_peer.py"
 
@@ -184,7 +185,6 @@ class PlainCelery(Peer):
 
 class DBOS(Peer):
     name = "DBOS"
-    pops = False
     package = "dbos"
     script = "dbos_peer.py"
 
@@ -205,7 +205,7 @@ def measure(kind: type[System]) -> Figures:
         victim, other = (system.start_worker(name) for name in ("victim", "other"))
         stack.callback(_end, other)
         other.send_signal(signal.SIGSTOP)  # so that the victim takes all of it
-        if system.pops:
+        if system.keeps:
             _await_last_pop(servers.broker_url)
         system.submit()
         wait_for(lambda: sum(step == 1 for _, step in bill.begun) == TASKS, "every task's second call")
