@@ -43,7 +43,7 @@ from dspex.wait.driver import Row
 
 __all__ = ["Submitter"]
 
-#: A submit with other options than these asks a backend while it is prepared.
+#: The options that need nothing but the preparer: no answer of a backend, and no other statement.
 _USUAL_OPTIONS = frozenset(("priority", "run_at", "metadata", "tenant", "webhook", "route", "within", "otherwise"))
 
 

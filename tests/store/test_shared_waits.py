@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -102,6 +103,17 @@ def listening(client: Client, database: Database) -> Watches:
     return watches
 
 
+@asynccontextmanager
+async def listening_in_loop(database: Database, backends: Backends) -> AsyncIterator[dspex.AsyncClient]:
+    """An asynchronous client that listens already."""
+    database.run(partial(programs.deploy, program=PROGRAM))
+    async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as client:
+        with pytest.raises(dspex.ExecutionTimedOut):
+            await client.execute("qa", {"question": "to begin to listen"}, timeout=0.01)
+        await until(lambda: client._session.connections.waiter._subscribed)
+        yield client
+
+
 def test_threads_that_wait_share_a_read(
     client: Client, database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,14 +132,10 @@ def test_threads_that_wait_share_a_read(
 
 
 async def test_tasks_that_wait_share_a_read(
-    client: Client, database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
+    database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database.run(partial(programs.deploy, program=PROGRAM))
-    async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as waiting:
-        with pytest.raises(dspex.ExecutionTimedOut):
-            await waiting.execute("qa", {"question": "to begin to listen"}, timeout=0.01)
+    async with listening_in_loop(database, backends) as waiting:
         watches = waiting._session.connections.waiter
-        await until(lambda: watches._subscribed)
         let_nobody_ask(waiting._session.driver, monkeypatch)
         submitted = [await waiting.submit("qa", {"question": str(number)}) for number in range(COUNT)]
         reads.of.clear()
@@ -158,14 +166,10 @@ def test_threads_that_submit_and_wait_are_woken_once(
 
 
 async def test_tasks_that_submit_and_wait_are_woken_once(
-    client: Client, database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
+    database: Database, backends: Backends, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database.run(partial(programs.deploy, program=PROGRAM))
-    async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as waiting:
-        with pytest.raises(dspex.ExecutionTimedOut):
-            await waiting.execute("qa", {"question": "to begin to listen"}, timeout=0.01)
+    async with listening_in_loop(database, backends) as waiting:
         watches = waiting._session.connections.waiter
-        await until(lambda: watches._subscribed)
         let_nobody_ask(waiting._session.driver, monkeypatch)
         let_nobody_wait_twice(monkeypatch)
         reads.of.clear()
@@ -224,6 +228,26 @@ def test_who_submits_and_waits_is_told_that_the_client_is_closed(client: Client,
         watches.end()
         with pytest.raises(dspex.DspexError, match="the client was closed while it waited"):
             result.result()
+
+
+def test_who_submits_and_waits_finds_what_was_stored_although_no_answer_came(
+    client: Client, database: Database, backends: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening(client, database)
+    insert = executions.insert_all
+
+    def sent_again(connection: Connection, **options: Any) -> Any:
+        insert(connection, **options)
+        return insert(connection, **options)
+
+    monkeypatch.setattr(executions, "insert_all", sent_again)
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(client.execute, "qa", {"question": "?"}, timeout=30)
+        (id,) = ids_of(database, 1)
+        complete_all(database, [id])
+        announce(backends, [id])
+        assert result.result()["answer"] == str(id)
+    assert len(ids_of(database, 1)) == 1
 
 
 def test_who_submits_and_waits_uses_the_version_that_is_current(

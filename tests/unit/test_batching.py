@@ -58,6 +58,16 @@ def ask_all(statement: Statement, items: Sequence[int], most: int = 100) -> list
     return asked
 
 
+def share_a_statement(batcher: ThreadBatcher[int, int], statement: Statement, threads: ThreadPoolExecutor) -> None:
+    """Ask for 1, and for 2 and 3 while its statement is under way: the last statement of the batcher is shared."""
+    asked = [threads.submit(batcher.ask, 1)]
+    wait_for(lambda: statement.batches, "the first to be sent")
+    asked += [threads.submit(batcher.ask, item) for item in (2, 3)]
+    wait_for(lambda: len(batcher._gathering) == 2, "the others to wait")
+    statement.let_go.set()
+    assert [each.result() for each in asked] == [1, 4, 9]
+
+
 def refuse(*bad: int, error: Exception | None = None) -> Callable[[Sequence[int]], None]:
     def check(items: Sequence[int]) -> None:
         if found := set(items) & set(bad):
@@ -85,12 +95,7 @@ def test_after_a_shared_statement_those_who_come_within_a_moment_share_the_next(
 
     batcher = ThreadBatcher(statement, gathering, pause=others_come)
     with ThreadPoolExecutor(3) as threads:
-        first = [threads.submit(batcher.ask, 1)]
-        wait_for(lambda: statement.batches, "the first to be sent")
-        first += [threads.submit(batcher.ask, item) for item in (2, 3)]
-        wait_for(lambda: len(gathering) == 2, "the others to wait")
-        statement.let_go.set()
-        assert [each.result() for each in first] == [1, 4, 9]
+        share_a_statement(batcher, statement, threads)
         assert batcher.ask(4) == 16
         assert [each.result() for each in coming] == [25, 36]
         assert batcher.ask(7) == 49
@@ -109,12 +114,7 @@ def test_a_full_statement_waits_for_no_others(monkeypatch: pytest.MonkeyPatch) -
 
     batcher = ThreadBatcher(statement, gathering, pause=others_come)
     with ThreadPoolExecutor(4) as threads:
-        first = [threads.submit(batcher.ask, 1)]
-        wait_for(lambda: statement.batches, "the first to be sent")
-        first += [threads.submit(batcher.ask, item) for item in (2, 3)]
-        wait_for(lambda: len(gathering) == 2, "the others to wait")
-        statement.let_go.set()
-        assert [each.result() for each in first] == [1, 4, 9]
+        share_a_statement(batcher, statement, threads)
         assert batcher.ask(4) == 16
     assert [[each.result() for each in come] for come in pauses] == [[25, 36, 49]]
 
