@@ -7,6 +7,7 @@ in a small thread pool. Celery's callbacks belong to the main thread, where its 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections import deque
@@ -37,6 +38,8 @@ log = logging.getLogger("dspex.workers")
 
 #: For tasks that are not executions: short, and seldom more than one at a time.
 SIDE_THREADS = 4
+#: How long Celery's main thread is not woken for a call that can wait.
+SOON_SECONDS = 0.05
 #: The upper limit of DSPEX_WORKER_CONCURRENCY.
 MOST_CONCURRENCY = 10_000
 
@@ -55,6 +58,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     _hub: Any = None
     #: Whether the hub is scheduled to make the waiting calls.
     _scheduled = False
+    #: Whether the loop has a timer for calls that can wait.
+    _timed = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -154,6 +159,25 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         if not self._scheduled:
             self._scheduled = True
             self._hub.call_soon(self._make_calls)
+
+    def on_main_soon(self, call: Callable[..., Any], *args: Any) -> None:
+        """:meth:`on_main` together with the next call, or after SOON_SECONDS. On the loop's thread.
+
+        Woken at once, the main thread would take the interpreter from executions that run: with many short ones at a
+        time, a tenth of the worker's CPU.
+        """
+        if self._hub is None:
+            _attempt(call, *args)
+            return
+        self._calls.append((call, args))
+        if not self._timed:
+            self._timed = True
+            asyncio.get_running_loop().call_later(SOON_SECONDS, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timed = False
+        if self._calls:
+            self.on_main(lambda: None)
 
     def _make_calls(self) -> None:
         """Make the calls in the order of their requests; kombu's hub keeps a set and would not."""

@@ -43,6 +43,8 @@ class Pool(Protocol):
 
     def on_main(self, call: Callable[..., Any], *args: Any) -> None: ...
 
+    def on_main_soon(self, call: Callable[..., Any], *args: Any) -> None: ...
+
     def submit(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None: ...
 
     def refuse(self, reason: str) -> None: ...
@@ -51,7 +53,8 @@ class Pool(Protocol):
 class Message:
     """A message under way: the executions it carries, and Celery's callbacks for it.
 
-    Celery's main thread is called at the first start and at the end, and in between only while events are sent.
+    Celery's main thread is called at the end and, if that is not soon, after the first start; while events are sent, at
+    once and for each execution.
     """
 
     def __init__(
@@ -105,7 +108,8 @@ class Message:
     def _on_start(self, id: UUID) -> None:
         self._begun += 1
         if self._begun == 1:
-            self._pool.on_main(self._accept_callback, os.getpid(), time.monotonic())
+            tell = self._pool.on_main if self._pool.sends_events else self._pool.on_main_soon
+            tell(self._accept_callback, os.getpid(), time.monotonic())
         if self._pool.sends_events and not self._is_task_id(id):
             self._pool.on_main(self._pool.send_event, "task-started", id)
 
