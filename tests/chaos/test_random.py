@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import random
 import threading
@@ -38,8 +40,8 @@ __all__ = ["model_server"]
 
 DELAYS_MS = (50, 100, 200, 350, 500)
 WORKERS = 3
-#: The threads that submit at the same time.
-SUBMITTERS = 20
+#: The threads that submit at the same time; and so many threads, and tasks, call ``execute``.
+SUBMITTERS = CALLERS = 20
 KILL_SECONDS = 2.0
 SETTINGS = {
     "DSPEX_LEASE_SECONDS": 3,
@@ -118,16 +120,7 @@ def test_everything_at_once(
     fleet: Fleet,
     chance: random.Random,
 ) -> None:
-    model_server.script(*(Step(delay_ms=ms, match=f"takes {ms} ms", times=10**9) for ms in DELAYS_MS))
-    client.deploy(
-        dspex.Program(
-            "qa",
-            dspex.signature(":string question, :integer calls -> :string answer"),
-            adapter="steps",
-            module_options={"server": model_server.url},
-            retry=dspex.Retry(max_attempts=100, backoff=0.05),
-        )
-    )
+    deploy(client, model_server)
     client.deploy(
         dspex.Program(
             "waits", dspex.signature(":string question, :integer calls -> :string answer"), adapter="direct",
@@ -155,6 +148,96 @@ def test_everything_at_once(
         f"{total} made: {total - needed} were in flight at a kill; {len(waited)} calls through "
         f"{model_server.batches()['batches']} bundles; "
         f"{sum(row['attempt'] for row in client._session.rows(list(called))) - len(called)} attempts were lost"
+    )
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("plan", [SHORT, long(LONG)], ids=["short", "long"])
+async def test_those_who_wait_get_their_own_results(
+    plan: Plan,
+    own_servers: EmbeddedServers,
+    client: Client,
+    backends: Backends,
+    model_server: ModelServer,
+    fleet: Fleet,
+    chance: random.Random,
+) -> None:
+    """Threads and tasks call ``execute`` again and again: each call is woken once, with its own result."""
+    deploy(client, model_server)
+    wait_for(lambda: len(client.workers()) == WORKERS, "the fleet")
+    callers = [Caller(f"{kind} {number}", chance.random()) for kind in ("thread", "task") for number in range(CALLERS)]
+    threads, tasks = callers[:CALLERS], callers[CALLERS:]
+    with ThreadPoolExecutor(CALLERS) as pool:
+        async with dspex.AsyncClient(database_url=backends.database_url, broker_url=backends.broker_url) as other:
+            calling = [
+                *(asyncio.wrap_future(pool.submit(caller.call, client)) for caller in threads),
+                *(asyncio.ensure_future(caller.call_on_loop(other)) for caller in tasks),
+            ]
+            await asyncio.to_thread(wreck, plan, own_servers, fleet)
+            for caller in callers:
+                caller.is_over = True
+            await asyncio.gather(*calling)
+    given = {question: answer for caller in callers for question, answer in caller.given.items()}
+    stored = client._database.run(lambda connection: connection.execute(STORED).all())
+    assert_guarantees(client, [row.id for row in stored], timeout=240)
+    recorded = {(row.question, row.answer) for row in client._database.run(lambda c: c.execute(STORED).all())}
+    wrong = given.items() - recorded
+    assert not wrong
+    assert len(set(given.values())) > 0.99 * len(given)  # another one's result would be seen
+    if not plan.restarts:  # a call that lost its connection may have stored its execution, and is made again
+        assert len(stored) == len(given)
+    print(f"{len(given)} calls by {len(callers)} callers had their own results; {fleet.kills} workers killed")
+
+
+STORED = text(
+    "SELECT id, inputs ->> 'question' AS question, result ->> 'answer' AS answer FROM dspex.executions "
+    "WHERE program = 'qa'"
+)
+
+
+class Caller:
+    """Calls ``execute`` again and again until it ``is_over``; ``given`` has the answers by question."""
+
+    def __init__(self, name: str, seed: float) -> None:
+        self._name = name
+        self._chance = random.Random(seed)
+        self.is_over = False
+        self.given: dict[str, str] = {}
+
+    def call(self, client: Client) -> None:
+        for row in self._rows():
+            with suppress(dspex.BackendUnavailable):
+                self._note(row, client.execute("qa", row, timeout=240))
+
+    async def call_on_loop(self, client: dspex.AsyncClient) -> None:
+        for row in self._rows():
+            with suppress(dspex.BackendUnavailable):
+                self._note(row, await client.execute("qa", row, timeout=240))
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """Each row until it has an answer."""
+        for number in itertools.count():
+            row = {"question": f"{self._name} asks {number}, takes {self._chance.choice(DELAYS_MS)} ms", "calls": 1}
+            while row["question"] not in self.given:
+                if self.is_over:
+                    return
+                yield row
+
+    def _note(self, row: dict[str, Any], result: dspex.Result) -> None:
+        self.given[row["question"]] = result.answer
+
+
+def deploy(client: Client, server: ModelServer) -> None:
+    """Deploy the program ``qa``, which makes as many model calls as its inputs say."""
+    server.script(*(Step(delay_ms=ms, match=f"takes {ms} ms", times=10**9) for ms in DELAYS_MS))
+    client.deploy(
+        dspex.Program(
+            "qa",
+            dspex.signature(":string question, :integer calls -> :string answer"),
+            adapter="steps",
+            module_options={"server": server.url},
+            retry=dspex.Retry(max_attempts=100, backoff=0.05),
+        )
     )
 
 
