@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -38,8 +39,6 @@ log = logging.getLogger("dspex.workers")
 
 #: For tasks that are not executions: short, and seldom more than one at a time.
 SIDE_THREADS = 4
-#: How long Celery's main thread is not woken for a call that can wait.
-SOON_SECONDS = 0.05
 #: The upper limit of DSPEX_WORKER_CONCURRENCY.
 MOST_CONCURRENCY = 10_000
 
@@ -58,8 +57,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     _hub: Any = None
     #: Whether the hub is scheduled to make the waiting calls.
     _scheduled = False
-    #: Whether the loop has a timer for calls that can wait.
-    _timed = False
+    #: The timer for the calls that can wait, and when it ends by the loop's clock.
+    _timer: asyncio.TimerHandle | None = None
+    _timer_ends = math.inf
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -160,24 +160,25 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             self._scheduled = True
             self._hub.call_soon(self._make_calls)
 
-    def on_main_soon(self, call: Callable[..., Any], *args: Any) -> None:
-        """:meth:`on_main` together with the next call, or after SOON_SECONDS. On the loop's thread.
+    def on_main_within(self, seconds: float, call: Callable[..., Any], *args: Any) -> None:
+        """:meth:`on_main` together with the next call that is made, or after so many seconds. On the loop's thread.
 
-        Woken at once, the main thread would take the interpreter from executions that run: with many short ones at a
-        time, a tenth of the worker's CPU.
+        The main thread takes the interpreter from the loop, which may be busy now.
         """
         if self._hub is None:
             _attempt(call, *args)
             return
         self._calls.append((call, args))
-        if not self._timed:
-            self._timed = True
-            asyncio.get_running_loop().call_later(SOON_SECONDS, self._on_timer)
+        loop = asyncio.get_running_loop()
+        if (ends := loop.time() + seconds) < self._timer_ends:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_ends = loop.call_later(seconds, self._on_timer), ends
 
     def _on_timer(self) -> None:
-        self._timed = False
+        self._timer, self._timer_ends = None, math.inf
         if self._calls:
-            self.on_main(lambda: None)
+            self.on_main(self._make_calls)
 
     def _make_calls(self) -> None:
         """Make the calls in the order of their requests; kombu's hub keeps a set and would not."""

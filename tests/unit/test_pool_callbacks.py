@@ -78,7 +78,8 @@ async def test_callbacks_that_fail_are_logged_and_the_next_message_is_as_any(cap
     apply(pool, fail, fail)
     apply(pool, told("third started"), told("third completed"))
     with caplog.at_level(logging.ERROR):
-        hub.run_once()
+        while len(done) < 4:
+            await asyncio.to_thread(hub.run_once)
     assert done == ["first started", "first completed", "third started", "third completed"]
     assert caplog.text.count("ValueError: a callback's own fault") == 2
     hub.close()

@@ -27,6 +27,9 @@ log = logging.getLogger("dspex.workers")
 CONTENT_TYPE = "application/json"
 #: Several times the size of the largest envelope.
 BODY_BYTES_MOST = 256 * 1024
+#: Celery's main thread is notified of a message's start within this time, together with its end if that is sooner; and of
+#: the end within this time: after the loop has published it, and before callers have submitted more.
+ACCEPTED_SECONDS, ENDED_SECONDS = 0.05, 0.004
 #: The priority step of a message without a priority.
 LAST_STEP = 9
 
@@ -43,7 +46,7 @@ class Pool(Protocol):
 
     def on_main(self, call: Callable[..., Any], *args: Any) -> None: ...
 
-    def on_main_soon(self, call: Callable[..., Any], *args: Any) -> None: ...
+    def on_main_within(self, seconds: float, call: Callable[..., Any], *args: Any) -> None: ...
 
     def submit(self, received: Received, on_start: OnStart, on_end: OnEnd) -> None: ...
 
@@ -53,8 +56,8 @@ class Pool(Protocol):
 class Message:
     """A message under way: the executions it carries, and Celery's callbacks for it.
 
-    Celery's main thread is called at the end and, if that is not soon, after the first start; while events are sent, at
-    once and for each execution.
+    While events are sent, Celery's main thread is called at each start and end; otherwise for the message alone, and a
+    moment later.
     """
 
     def __init__(
@@ -108,8 +111,7 @@ class Message:
     def _on_start(self, id: UUID) -> None:
         self._begun += 1
         if self._begun == 1:
-            tell = self._pool.on_main if self._pool.sends_events else self._pool.on_main_soon
-            tell(self._accept_callback, os.getpid(), time.monotonic())
+            self._notify(ACCEPTED_SECONDS, self._accept_callback, os.getpid(), time.monotonic())
         if self._pool.sends_events and not self._is_task_id(id):
             self._pool.on_main(self._pool.send_event, "task-started", id)
 
@@ -120,7 +122,15 @@ class Message:
         elif self._pool.sends_events and outcome.status is not None:
             self._pool.on_main(self._send_end_event, id, outcome)
         if self._left == 0:
-            self._pool.on_main(self._finish, self._outcome)
+            self._notify(ENDED_SECONDS, self._finish, self._outcome)
+
+    def _notify(self, seconds: float, call: Callable[..., Any], *args: Any) -> None:
+        """Have Celery's main thread make this call within so many seconds; at once while events, which have times, are
+        sent."""
+        if self._pool.sends_events:
+            self._pool.on_main(call, *args)
+        else:
+            self._pool.on_main_within(seconds, call, *args)
 
     # On the main thread.
 
