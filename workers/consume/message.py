@@ -27,8 +27,8 @@ log = logging.getLogger("dspex.workers")
 CONTENT_TYPE = "application/json"
 #: Several times the size of the largest envelope.
 BODY_BYTES_MOST = 256 * 1024
-#: Celery's main thread is notified of a message's start within this time, together with its end if that is sooner; and of
-#: the end within this time: after the loop has published it, and before callers have submitted more.
+#: Celery's main thread is notified of a message's start within this time, together with its end if that is sooner; and
+#: of the end within this time: after the loop has published it, and before callers have submitted more.
 ACCEPTED_SECONDS, ENDED_SECONDS = 0.05, 0.004
 #: The priority step of a message without a priority.
 LAST_STEP = 9
