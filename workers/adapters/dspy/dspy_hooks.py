@@ -1,6 +1,6 @@
 """What DSPex changes in DSPy itself, for code that runs as part of an execution: all of it is here.
 
-Outside of a run, each of these does what DSPy's own does.
+Outside of a run, each of these does what DSPy's own does, but for the list of progress bars, which all runs share.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import dspy
 from dspy.clients import base_lm, embedding, execution
@@ -73,6 +74,8 @@ def install() -> None:
     dspy.configure = dspy.settings.configure
     syncify.run_async = _run_async_here
     parallelizer.ParallelExecutor.execute = _execute_here
+    bars = parallelizer.tqdm.tqdm
+    bars._instances = _Bars(bars._instances)
     embedding._get_litellm = _litellm_of_embedder
     dspy.Tool.acall = acall_tool
     dspy.Tool.__call__ = call_tool
@@ -228,6 +231,14 @@ def _execute_here(self: Any, *arguments: Any) -> Any:
         hosted.loop.refuse_to_block()
         self.disable_progress_bar = True  # it is no line of a worker's log
     return _execute(self, *arguments)
+
+
+class _Bars(WeakSet[Any]):
+    """tqdm's progress bars. DSPy clears them when a ``dspy.Parallel`` begins, also those of other threads, whose tqdm
+    then raises KeyError: for the bar that it does not find, although it shows none."""
+
+    def clear(self) -> None:
+        """Keep them: each leaves when it is closed or freed."""
 
 
 def _litellm_of_embedder() -> Any:
