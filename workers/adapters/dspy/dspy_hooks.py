@@ -234,8 +234,8 @@ def _execute_here(self: Any, *arguments: Any) -> Any:
 
 
 class _Bars(WeakSet[Any]):
-    """tqdm's progress bars. DSPy clears them when a ``dspy.Parallel`` begins, also those of other threads, whose tqdm
-    then raises KeyError: for the bar that it does not find, although it shows none."""
+    """tqdm's progress bars. DSPy clears them when a ``dspy.Parallel`` begins. Another thread that makes a bar at that
+    moment, also one that is not shown, would then get a KeyError for it."""
 
     def clear(self) -> None:
         """Keep them: each leaves when it is closed or freed."""
