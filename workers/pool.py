@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -57,9 +56,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     _hub: Any = None
     #: Whether the hub is scheduled to make the waiting calls.
     _scheduled = False
-    #: The timer for the calls that can wait, and when it ends by the loop's clock.
+    #: The loop's timer for the calls that can wait.
     _timer: asyncio.TimerHandle | None = None
-    _timer_ends = math.inf
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -170,13 +168,14 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             return
         self._calls.append((call, args))
         loop = asyncio.get_running_loop()
-        if (ends := loop.time() + seconds) < self._timer_ends:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer, self._timer_ends = loop.call_later(seconds, self._on_timer), ends
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer, self._timer_ends = None, math.inf
+        self._timer = None
         if self._calls:
             self.on_main(self._make_calls)
 

@@ -16,6 +16,7 @@ from dspex.publish.broker import TASK
 from dspex.publish.envelope import pack
 from dspex.store.lifecycle.status import Status
 from workers.attempt.executor import OnEnd, OnStart, Outcome, Received
+from workers.consume.message import ENDED_SECONDS
 from workers.pool import AsyncioPool
 
 
@@ -77,6 +78,8 @@ async def test_callbacks_that_fail_are_logged_and_the_next_message_is_as_any(cap
     apply(pool, told("first started"), told("first completed"))
     apply(pool, fail, fail)
     apply(pool, told("third started"), told("third completed"))
+    assert pool._timer is not None
+    assert pool._timer.when() <= asyncio.get_running_loop().time() + ENDED_SECONDS  # no longer that of a start alone
     with caplog.at_level(logging.ERROR):
         while len(done) < 4:
             await asyncio.to_thread(hub.run_once)
