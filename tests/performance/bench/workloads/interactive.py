@@ -67,8 +67,14 @@ def dspex_waits(context: Context, kind: str, counts: Sequence[int]) -> dict[int,
     with context.deployment() as client:
         client.deploy(program())
         with context.worker(client):
-            warm_up(client)
+            _warm_up(client)
             return {users: _dspex(kind, users, _urls(client)) for users in counts}
+
+
+def _warm_up(client: Client) -> None:
+    """By a client of its own, which is closed: one that has waited listens on, and each result wakes this process."""
+    with Client(client.settings) as other:
+        warm_up(other)
 
 
 def _urls(client: Client) -> Mapping[str, str]:
@@ -95,7 +101,7 @@ def connections(context: Context) -> list[Figure]:
     with context.deployment() as client:
         client.deploy(program())
         with context.worker(client):
-            warm_up(client)
+            _warm_up(client)
             command, environment = _users("tasks", 200, SETTLED_SECONDS + seconds + 5, _urls(client))
             with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL) as users:
                 time.sleep(SETTLED_SECONDS)
