@@ -104,7 +104,7 @@ def test_a_suspect_whose_claim_was_not_answered_runs_alone_too(
         connection.execute(dispatched, {"id": suspect.id})
         worker_id = connection.scalar(text("SELECT id FROM dspex.workers WHERE stopped_at IS NULL"))
         ids = [suspect.id]
-        claim = {"ids": ids, "alone": ids, "worker_id": worker_id, "unrunnable": [], "events": CLAIMED}
+        claim = executions.claim_parameters(ids, worker_id=worker_id, events=CLAIMED, alone=ids)
         assert connection.exec_driver_sql(executions.CLAIM, claim).all()
     suspect.result(timeout=60)
     assert endless.audit_trail.kinds.count("recovered") == 1, "it was handed back"

@@ -103,19 +103,14 @@ def test_an_attempt_that_is_owned_and_not_run_is_run(
     """As after a claim whose answer never came: Postgres has it as this worker's, which does not know of it."""
     client.deploy(PAID)
     start_worker(DSPEX_LEASE_SECONDS=1)
-    me = worker_row(database)["id"]
+    (me,) = [row["id"] for row in database.run(workers.listing)]
     with database.engine.begin() as connection:
         forgotten = client.submit("paid", {"question": "?"}, connection=connection)
         connection.execute(
             text("UPDATE dspex.executions SET dispatched_at = now() WHERE id = :id"), {"id": forgotten.id}
         )
-        claim = {
-            "ids": [forgotten.id],
-            "unrunnable": [],
-            "alone": [],
-            "worker_id": me,
-            "events": f'[{{"kind":"claimed","data":{{"worker":"{me}"}}}}]',
-        }
+        events = f'[{{"kind":"claimed","data":{{"worker":"{me}"}}}}]'
+        claim = executions.claim_parameters([forgotten.id], worker_id=me, events=events)
         assert connection.exec_driver_sql(executions.CLAIM, claim).one().attempt == 1
     all_complete_at_the_first_attempt([client.get(forgotten.id)])
 

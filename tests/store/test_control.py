@@ -349,8 +349,7 @@ def test_a_role_that_may_only_append_to_the_trail_is_enough(database: Database) 
         id, worker_id = uuid7(), uuid7()
         workers.register(connection, id=worker_id, host="h", pid=1, version="0", concurrency=1, lease_seconds=5)
         assert executions.insert(connection, submission(id=id)) is not None
-        parameters = {"ids": [id], "worker_id": worker_id, "events": '[{"kind":"claimed"}]', "unrunnable": [],
-                      "alone": []}  # fmt: skip
+        parameters = executions.claim_parameters([id], worker_id=worker_id, events='[{"kind":"claimed"}]')
         assert connection.exec_driver_sql(executions.CLAIM, parameters).one().id == id
         workers.stop(connection, worker_id)
         overdue = Overdue(10, datetime.now(UTC), 0)

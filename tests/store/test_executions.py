@@ -30,6 +30,7 @@ from dspex.store.lifecycle.status import TRANSITIONS, Status
 from dspex.store.operations import audit_pages
 
 PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
+CLAIMED = '[{"kind":"claimed"}]'
 EVENTS = '[{"kind":"submitted","data":{"note":"Grüße, \\u0000 and 🐈"}}]'
 
 
@@ -69,8 +70,9 @@ def claim(
 ) -> list[Claimed]:
     def work(connection: Any) -> list[Claimed]:
         with connection.connection.driver_connection.cursor(row_factory=class_row(Claimed)) as cursor:
-            parameters = {"ids": list(ids), "worker_id": worker_id, "events": '[{"kind":"claimed"}]',
-                          "unrunnable": list(unrunnable), "alone": list(ids) if alone else []}  # fmt: skip
+            parameters = executions.claim_parameters(
+                ids, worker_id=worker_id, events=CLAIMED, unrunnable=unrunnable, alone=ids if alone else ()
+            )
             rows: list[Claimed] = cursor.execute(executions.CLAIM, parameters).fetchall()
             return rows
 

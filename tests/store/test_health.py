@@ -15,7 +15,6 @@ from dspex.cli.operate.component_details import DETAILS
 from dspex.client.client import Client
 from dspex.settings import Backends
 from dspex.store import programs, workers
-from dspex.store.array_text import array
 from dspex.store.database import Database
 from dspex.store.lifecycle import executions
 from dspex.store.lifecycle.executions import Settlement
@@ -44,13 +43,7 @@ def finish(database: Database, outcome: Callable[[int], tuple[str, str | None]])
     with database.transaction() as connection:
         connection.execute(text("UPDATE dspex.executions SET dispatched_at = now() WHERE status = 'queued'"))
         ids = list(connection.scalars(text("SELECT id FROM dspex.executions WHERE status = 'queued' ORDER BY id")))
-        given = {
-            "worker_id": worker_id,
-            "events": '[{"kind":"claimed"}]',
-            "ids": array(ids),
-            "alone": [],
-            "unrunnable": "{}",
-        }
+        given = executions.claim_parameters(ids, worker_id=worker_id, events='[{"kind":"claimed"}]')
         connection.exec_driver_sql(executions.CLAIM, given)
         made = []
         for number, id in enumerate(ids):

@@ -15,7 +15,6 @@ from uuid_utils.compat import uuid7
 
 import dspex
 from dspex.store import programs, workers
-from dspex.store.array_text import array
 from dspex.store.database import Database
 from dspex.store.improvement import evaluations, optimizations
 from dspex.store.lifecycle import batches, budgets, bundles, executions, parked
@@ -24,6 +23,7 @@ from dspex.store.lifecycle.executions import Settlement
 from tests.store.test_dispatch import rows_read
 from workers.attempt.batcher import SESSION
 
+CLAIMED = '[{"kind":"claimed"}]'
 COMPLETED = '[{"kind":"completed"}]'
 PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
 SUBMISSION = partial(
@@ -57,14 +57,9 @@ def test_a_claim_and_a_settlement_read_their_own_rows(database: Database) -> Non
         executions.copy(connection, [SUBMISSION(id=id) for id in (*others, *ids)])
         connection.execute(text("UPDATE dspex.executions SET dispatched_at = now()"))
         as_worker(connection)
-        given: dict[str, Any] = {
-            "worker_id": worker_id,
-            "events": '[{"kind":"claimed"}]',
-            "unrunnable": "{}",
-            "alone": "{}",
-        }
-        assert read_at_most(connection, executions.CLAIM, {**given, "ids": array(ids)}) <= 100
-        connection.exec_driver_sql(executions.CLAIM, {**given, "ids": array(others)})
+        claiming = partial(executions.claim_parameters, worker_id=worker_id, events=CLAIMED)
+        assert read_at_most(connection, executions.CLAIM, claiming(ids)) <= 100
+        connection.exec_driver_sql(executions.CLAIM, claiming(others))
         settlements = [Settlement(id, 1, worker_id, "completed", COMPLETED, "{}", result="{}") for id in ids]
         assert read_at_most(connection, executions.SETTLE, executions.settle_parameters(settlements)) <= 400
         finished = "SELECT count(*) FROM dspex.executions WHERE finished_at IS NOT NULL"
@@ -75,13 +70,7 @@ def test_plans_that_a_worker_makes_of_empty_tables_serve_full_ones(database: Dat
     """It makes each once, perhaps before there is anything: a table read from its beginning then would be for long."""
     ids = [uuid7() for _ in range(100)]
     settlements = [Settlement(id, 1, ids[0], "completed", COMPLETED, "{}", result="{}") for id in ids]
-    claiming = {
-        "ids": array(ids),
-        "worker_id": ids[0],
-        "events": '[{"kind":"claimed"}]',
-        "unrunnable": "{}",
-        "alone": "{}",
-    }
+    claiming = executions.claim_parameters(ids, worker_id=ids[0], events=CLAIMED)
     statements: list[tuple[str, Mapping[str, Any]]] = [
         (executions.CLAIM, claiming),
         (executions.ADOPT, claiming),
@@ -95,6 +84,23 @@ def test_plans_that_a_worker_makes_of_empty_tables_serve_full_ones(database: Dat
             ((plans,),) = cursor.fetchall()
             read = {node["Relation Name"] for node in nodes(plans[0]["Plan"]) if node["Node Type"] == "Seq Scan"}
             assert not any(name.startswith("executions") for name in read), statement
+
+
+def test_a_claim_and_a_settlement_open_the_partitions_of_their_ids_alone(database: Database) -> None:
+    ids = [uuid7() for _ in range(20)]
+    settlements = [Settlement(id, 1, ids[0], "completed", COMPLETED, "{}", result="{}") for id in ids]
+    with database.transaction() as connection:
+        as_worker(connection)
+        cursor = connection.connection.cursor()
+        for statement, parameters in (
+            (executions.CLAIM, executions.claim_parameters(ids, worker_id=ids[0], events=CLAIMED)),
+            (executions.SETTLE, executions.settle_parameters(settlements)),
+        ):
+            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
+            ((plans,),) = cursor.fetchall()
+            names = [node.get("Relation Name", "") for node in nodes(plans[0]["Plan"])]
+            opened = {name for name in names if name.startswith("executions_")}
+            assert len(opened) == 1, opened
 
 
 def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

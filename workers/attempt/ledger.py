@@ -23,7 +23,6 @@ from dspex.publish.channels import DONE_CHANNEL, publish_ids
 from dspex.publish.redis_clients import async_client
 from dspex.settings.failpoints import AFTER_SETTLE, failpoint
 from dspex.store import programs
-from dspex.store.array_text import id_array, text_array
 from dspex.store.audit_chain import encode_events
 from dspex.store.improvement import dataset_rows
 from dspex.store.lifecycle import control, executions, lm_calls, parked
@@ -275,13 +274,9 @@ class Ledger:
         ids = [each.id for each in wanted]
         alone = [each.id for each in wanted if each.alone]
         events = encode_events([{"kind": "claimed", "data": {"worker": str(worker_id)}}])
-        parameters = {
-            "ids": id_array(ids),
-            "alone": id_array(alone),
-            "worker_id": worker_id,
-            "events": events,
-            "unrunnable": text_array(self._unrunnable.keys),
-        }
+        parameters = executions.claim_parameters(
+            ids, worker_id=worker_id, events=events, unrunnable=self._unrunnable.keys, alone=alone
+        )
         sent = set(ids)
         uncertain = not self._uncertain.isdisjoint(sent)
         self._uncertain |= sent
