@@ -50,7 +50,7 @@ class LoopBroker(Broker):
         client = redis_clients.async_client(
             self.url,
             socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            socket_timeout=seconds,
+            seconds=seconds,
             retry=Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
         )
         self._loop_clients.append(client)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import math
+from typing import Any, cast
 from urllib.parse import quote
 
 import redis
@@ -29,6 +31,23 @@ def _driver() -> dict[str, Any]:
 DRIVER = _driver()
 
 
+class _Async(redis.asyncio.Redis):
+    """Each command ends within ``seconds``, unless they are infinite.
+
+    With redis-py's own ``socket_timeout`` a command is sent by another task, after everything that the loop has to do
+    already.
+    """
+
+    seconds = math.inf
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            raise redis.TimeoutError(f"no answer within {self.seconds:g} s") from None
+
+
 class _Primary(redis.Redis):
     """Closes its connections to the sentinels, too; redis-py leaves them open."""
 
@@ -40,7 +59,7 @@ class _Primary(redis.Redis):
             sentinel.close()
 
 
-class _AsyncPrimary(redis.asyncio.Redis):
+class _AsyncPrimary(_Async):
     """The same for asyncio."""
 
     connection_pool: AsyncSentinelConnectionPool
@@ -63,16 +82,18 @@ def client(url: str, **options: Any) -> redis.Redis:
     return primary
 
 
-def async_client(url: str, **options: Any) -> redis.asyncio.Redis:
-    """A client for asyncio; the caller closes it."""
+def async_client(url: str, *, seconds: float = math.inf, **options: Any) -> redis.asyncio.Redis:
+    """A client for asyncio; the caller closes it. A command that is not in a pipeline ends within
+    ``seconds``."""
     sentinels, options = Sentinels.of(url), {**DRIVER, **options}
+    made: _Async
     if sentinels is None:
-        return redis.asyncio.Redis.from_url(url, **options)
-    found = AsyncSentinel(sentinels.hosts, sentinel_kwargs=_patience(options))  # type: ignore[no-untyped-call]
-    primary: redis.asyncio.Redis = found.master_for(
-        sentinels.name, redis_class=_AsyncPrimary, **sentinels.access, **options
-    )
-    return primary
+        made = cast("_Async", _Async.from_url(url, **options))
+    else:
+        found = AsyncSentinel(sentinels.hosts, sentinel_kwargs=_patience(options))  # type: ignore[no-untyped-call]
+        made = found.master_for(sentinels.name, redis_class=_AsyncPrimary, **sentinels.access, **options)
+    made.seconds = seconds
+    return made
 
 
 def kombu_url(url: str) -> str:

@@ -102,7 +102,7 @@ class Ledger:
         self._refused_claims: dict[UUID, RefusedClaim] = {}
         #: The journal entries that are not committed yet, by execution.
         self._unwritten: defaultdict[UUID, set[asyncio.Future[bool]]] = defaultdict(set)
-        self._redis = async_client(broker_url, socket_connect_timeout=ANNOUNCE_SECONDS, socket_timeout=ANNOUNCE_SECONDS)
+        self._redis = async_client(broker_url, seconds=ANNOUNCE_SECONDS, socket_connect_timeout=ANNOUNCE_SECONDS)
         self._announcing: set[asyncio.Task[None]] = set()
         self._claims: Batcher[WantedClaim, Claimed | None] = Batcher("claim", database_url, self._claim_all)
         self._bulk_claims: Batcher[WantedClaim, Claimed | None] = Batcher("bulk claim", database_url, self._claim_all)
@@ -321,6 +321,7 @@ class Ledger:
             task = asyncio.create_task(self._announce(final))
             self._announcing.add(task)
             task.add_done_callback(self._announcing.discard)
+            await asyncio.sleep(0)  # the message leaves before the loop ends these executions
         return [settled.get(s.id) for s in settlements]
 
     async def _announce(self, ids: Sequence[UUID]) -> None:

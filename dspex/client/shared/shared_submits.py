@@ -64,12 +64,16 @@ class SharedSubmits:
 
     def publish(self, submissions: Sequence[Submission], rows: Sequence[Stored]) -> None:
         """Publish those that are not left to the pump. If that fails it is logged: the rows are the outbox."""
+        published = [
+            (s, row) for s, row in zip(submissions, rows, strict=True) if row is not None and row.dispatched_at
+        ]
+        if not published:
+            return
+        _, row = published[0]
+        size = message_size(len(submissions), workers=row.workers, smallest=row.smallest, least=1)
         groups: defaultdict[tuple[int, str], list[Submission]] = defaultdict(list)
-        size = 1
-        for submission, row in zip(submissions, rows, strict=True):
-            if row is not None and row.dispatched_at is not None:
-                groups[lane(submission.priority, bulk=False), submission.program].append(submission)
-                size = message_size(len(submissions), workers=row.workers, smallest=row.smallest, least=1)
+        for submission, _ in published:
+            groups[lane(submission.priority, bulk=False), submission.program].append(submission)
         for (_, program), group in sorted(groups.items()):
             for begin in range(0, len(group), size):
                 self._publish_one(program, group[begin : begin + size])
