@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -31,16 +30,18 @@ def _driver() -> dict[str, Any]:
 DRIVER = _driver()
 
 
-class _Async(redis.asyncio.Redis):
-    """Each command ends within ``seconds``, unless they are infinite.
+class _Timed(redis.asyncio.Redis):
+    """Each command ends within ``seconds``, if they are given.
 
     With redis-py's own ``socket_timeout`` a command is sent by another task, after everything that the loop has to do
     already.
     """
 
-    seconds = math.inf
+    seconds: float | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
+        if self.seconds is None:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(self.seconds):
                 return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
@@ -59,7 +60,7 @@ class _Primary(redis.Redis):
             sentinel.close()
 
 
-class _AsyncPrimary(_Async):
+class _AsyncPrimary(_Timed):
     """The same for asyncio."""
 
     connection_pool: AsyncSentinelConnectionPool
@@ -82,13 +83,13 @@ def client(url: str, **options: Any) -> redis.Redis:
     return primary
 
 
-def async_client(url: str, *, seconds: float = math.inf, **options: Any) -> redis.asyncio.Redis:
-    """A client for asyncio; the caller closes it. A command that is not in a pipeline ends within
-    ``seconds``."""
+def async_client(url: str, *, seconds: float | None = None, **options: Any) -> redis.asyncio.Redis:
+    """A client for asyncio; the caller closes it. Each command ends within ``seconds``, if they are
+    given; a pipeline has no such limit."""
     sentinels, options = Sentinels.of(url), {**DRIVER, **options}
-    made: _Async
+    made: _Timed
     if sentinels is None:
-        made = cast("_Async", _Async.from_url(url, **options))
+        made = cast("_Timed", _Timed.from_url(url, **options))
     else:
         found = AsyncSentinel(sentinels.hosts, sentinel_kwargs=_patience(options))  # type: ignore[no-untyped-call]
         made = found.master_for(sentinels.name, redis_class=_AsyncPrimary, **sentinels.access, **options)
