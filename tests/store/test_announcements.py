@@ -56,3 +56,11 @@ async def test_a_command_ends_when_redis_does_not_answer() -> None:
         with pytest.raises(redis.TimeoutError, match=r"no answer within 0\.2 s"):
             await client.publish(DONE_CHANNEL, "")
         await client.aclose()
+
+
+async def test_an_answer_that_comes_too_late_is_not_the_next_commands(backends: Backends) -> None:
+    client = async_client(backends.broker_url, seconds=0.2)
+    with pytest.raises(redis.TimeoutError):
+        await client.blpop(["nothing"], timeout=1)
+    assert await client.echo("its own") == b"its own"
+    await client.aclose()
