@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
-__all__ = ["array", "bytes_array", "id_array", "id_range", "text_array"]
+__all__ = ["array", "bytes_array", "id_array", "text_array"]
 
 
 def array(values: Iterable[object]) -> str:
@@ -20,13 +20,6 @@ def array(values: Iterable[object]) -> str:
 def id_array(ids: Iterable[UUID]) -> str:
     """An array of ids, without the hyphens: the text with them takes longer to make."""
     return "{" + ",".join([f"{id.int:032x}" for id in ids]) + "}"
-
-
-def id_range(ids: Iterable[UUID]) -> dict[str, str]:
-    """The ``lowest`` and the ``highest`` of these ids: a statement with both as a condition, besides an array of the
-    ids, opens only the partitions between them."""
-    numbers = [id.int for id in ids]
-    return {"lowest": f"{min(numbers, default=0):032x}", "highest": f"{max(numbers, default=0):032x}"}
 
 
 def text_array(values: Iterable[str | None]) -> str:

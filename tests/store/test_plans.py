@@ -86,23 +86,6 @@ def test_plans_that_a_worker_makes_of_empty_tables_serve_full_ones(database: Dat
             assert not any(name.startswith("executions") for name in read), statement
 
 
-def test_a_claim_and_a_settlement_open_the_partitions_of_their_ids_alone(database: Database) -> None:
-    ids = [uuid7() for _ in range(20)]
-    settlements = [Settlement(id, 1, ids[0], "completed", COMPLETED, "{}", result="{}") for id in ids]
-    with database.transaction() as connection:
-        as_worker(connection)
-        cursor = connection.connection.cursor()
-        for statement, parameters in (
-            (executions.CLAIM, executions.claim_parameters(ids, worker_id=ids[0], events=CLAIMED)),
-            (executions.SETTLE, executions.settle_parameters(settlements)),
-        ):
-            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
-            ((plans,),) = cursor.fetchall()
-            names = [node.get("Relation Name", "") for node in nodes(plans[0]["Plan"])]
-            opened = {name for name in names if name.startswith("executions_")}
-            assert len(opened) == 1, opened
-
-
 def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield plan
     for below in plan.get("Plans", ()):

@@ -21,7 +21,7 @@ import psycopg
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Text, bindparam, cast, column, func, select, text
 from sqlalchemy.dialects import postgresql
 
-from dspex.store.array_text import array, bytes_array, id_array, id_range, text_array
+from dspex.store.array_text import array, bytes_array, id_array, text_array
 from dspex.store.audit_chain import entry_hash, hash_of_submission
 from dspex.store.batching.bare_connection import BareConnection
 from dspex.store.copy_text import escaped, field
@@ -372,8 +372,7 @@ def _lines(submissions: Iterable[Submission], now: datetime, events: list[str]) 
 CLAIM = """
 WITH wanted AS MATERIALIZED (
     SELECT id FROM dspex.executions
-    WHERE id = ANY(%(ids)s::uuid[]) AND id BETWEEN %(lowest)s::uuid AND %(highest)s::uuid
-      AND status || '' = 'queued' AND dispatched_at IS NOT NULL
+    WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'queued' AND dispatched_at IS NOT NULL
       AND NOT EXISTS (SELECT FROM dspex.programs WHERE name = program AND paused_at IS NOT NULL)
       AND EXISTS (SELECT FROM dspex.workers WHERE id = %(worker_id)s AND stopped_at IS NULL)
       AND program || ' ' || version <> ALL(%(unrunnable)s::text[])
@@ -385,7 +384,7 @@ WITH wanted AS MATERIALIZED (
         deadline_at = least(now() + make_interval(secs => e.timeout_seconds), e.expires_at),
         audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt + 1, now(), NULL, NULL, %(events)s)
-    FROM wanted w WHERE e.id = w.id AND e.id BETWEEN %(lowest)s::uuid AND %(highest)s::uuid
+    FROM wanted w WHERE e.id = w.id
     RETURNING e.*
 ), logged AS (
     SELECT dspex.append_entries(array_agg(id), NULL, array_fill(%(events)s::text, ARRAY[count(*)::int])) FROM claimed
@@ -407,7 +406,6 @@ def claim_parameters(
     """The arguments of CLAIM and ADOPT. ``unrunnable`` are the versions, each with its program's name, that the worker
     cannot run; ``alone`` are the executions during which it runs nothing else."""
     return {
-        **id_range(ids),
         "ids": id_array(ids),
         "alone": id_array(alone),
         "worker_id": worker_id,
@@ -494,7 +492,7 @@ WITH given AS (
     SELECT e.id, g.status = 'queued' AND e.cancel_requested_at IS NOT NULL AS cancelling
     FROM dspex.executions e JOIN given g
         ON e.id = g.id AND e.attempt = g.attempt AND e.worker_id = g.worker_id
-    WHERE e.id BETWEEN %(lowest)s::uuid AND %(highest)s::uuid AND e.status || '' = 'running'
+    WHERE e.status || '' = 'running'
       AND EXISTS (SELECT FROM dspex.workers w WHERE w.id = e.worker_id AND w.stopped_at IS NULL)
     ORDER BY e.id FOR UPDATE OF e
 ), outcome AS MATERIALIZED (
@@ -514,7 +512,7 @@ WITH given AS (
         audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(
             e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, g.outcome_hash, g.entry)
-    FROM outcome g WHERE e.id = g.id AND e.id BETWEEN %(lowest)s::uuid AND %(highest)s::uuid
+    FROM outcome g WHERE e.id = g.id
     RETURNING e.id, e.status, e.parent_id, g.outcome_hash, g.entry
 ), logged AS (
     SELECT dspex.append_entries(array_agg(id), array_agg(outcome_hash), array_agg(entry)) FROM settled
@@ -570,7 +568,6 @@ def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, str]:
              "actions": "action_results", "events": "events"}  # fmt: skip
     columns = dict(zip(Settlement._fields, zip(*settlements, strict=True), strict=True))
     return {
-        **id_range(columns["id"]),
         **{name: id_array(columns[column]) for name, column in ids.items()},
         **{name: array(columns[column]) for name, column in plain.items()},
         **{name: text_array(columns[column]) for name, column in texts.items()},
