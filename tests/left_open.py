@@ -16,6 +16,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Generator, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def _files() -> Iterator[Resource]:
             target = os.readlink(f"/proc/self/fd/{number}")
         except FileNotFoundError:  # the directory that was listed
             continue
-        if target not in ONCE_PER_PROCESS:
+        if target not in ONCE_PER_PROCESS and int(number) != _of_tracker("_fd"):
             yield "file", int(number), target
 
 
@@ -122,7 +123,13 @@ def _children() -> Iterator[Resource]:
         except FileNotFoundError:  # a thread that ended meanwhile
             continue
         for pid in children:
-            yield "process", int(pid), ""
+            if int(pid) != _of_tracker("_pid"):
+                yield "process", int(pid), ""
+
+
+def _of_tracker(attribute: str) -> object:
+    """Of the process that Python starts for the first lock of multiprocessing, from 3.14 on, and keeps to its end."""
+    return getattr(resource_tracker._resource_tracker, attribute, None)
 
 
 def describe(resource: Resource) -> str:

@@ -67,6 +67,10 @@ LANES = tuple(range(2 * len(PRIORITY_STEPS)))
 CONNECT_TIMEOUT_SECONDS = 2
 #: No attempt is made for this long after a failure, so that submits do not wait for an unreachable Redis.
 COOLDOWN_SECONDS = 1.0
+_NO_CERTIFICATE = (
+    "a server that requires a client's certificate closes the connection without one: ssl_certfile and ssl_keyfile in "
+    "the URL"
+)
 
 log = logging.getLogger("dspex")
 
@@ -239,10 +243,19 @@ class Broker:
         where = without_password(self.url)
         refuses = isinstance(error, redis.ResponseError)
         what = "refuses a message" if refuses else "is out of reach"
-        fix = f" ({refusal_fix(error)})" if refuses else ""
+        fix = refusal_fix(error) if refuses else _NO_CERTIFICATE if self._may_lack_certificate(error) else ""
         return BackendUnavailable(
-            f"Redis at {where} {what}: {str(error).rstrip('.')}{fix}. "
+            f"Redis at {where} {what}: {str(error).rstrip('.')}{f' ({fix})' if fix else ''}. "
             f"What was submitted is stored and runs once Redis {'takes messages' if refuses else 'is back'}",
             backend="redis",
             where=where,
         )
+
+    def _may_lack_certificate(self, error: Exception) -> bool:
+        """Whether the server may have closed the connection because it requires a client's certificate. With TLS 1.3 it
+        does so after the handshake, and often before the client has read why."""
+        if not self.url.startswith("rediss://") or "ssl_certfile=" in self.url:
+            return False
+        why = error.__context__
+        closed = why is None or isinstance(why, BrokenPipeError | ConnectionResetError | ssl.SSLError)
+        return isinstance(error, redis.ConnectionError) and closed and not isinstance(why, ssl.SSLCertVerificationError)

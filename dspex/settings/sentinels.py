@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from dspex.settings.url_parts import split_url
 
 __all__ = ["SENTINEL", "Sentinels"]
 
@@ -30,7 +32,7 @@ class Sentinels:
     @staticmethod
     def of(url: str) -> Sentinels | None:
         """Parse a sentinel URL; None for any other URL. Raises ValueError for an invalid one."""
-        parts = urlsplit(url)
+        parts = split_url(url)
         if parts.scheme != SENTINEL:
             return None
         credentials, _, places = parts.netloc.rpartition("@")

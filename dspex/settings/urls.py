@@ -6,11 +6,12 @@ import ipaddress
 import re
 from collections import Counter
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlencode, urlunsplit
 
 from pydantic import SecretStr
 
 from dspex.settings.sentinels import SENTINEL, Sentinels
+from dspex.settings.url_parts import split_url
 
 __all__ = ["SecretUrl", "check_broker_url", "check_database_url", "is_plain_text", "is_unverified", "without_password"]
 
@@ -36,7 +37,7 @@ class SecretUrl(SecretStr):
 def without_password(url: str) -> str:
     """The URL with every password replaced by ``***``; only its scheme if a password may be anywhere in it."""
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
     except ValueError:
         return "***"
     if _is_ambiguous(url):
@@ -69,8 +70,8 @@ def check_broker_url(url: SecretUrl) -> SecretUrl:
     _check_characters(text)
     if Sentinels.of(text):
         return url
-    _check(text, hosts=[urlsplit(text).netloc.rpartition("@")[2]])
-    if not re.fullmatch(r"/?|/\d+", urlsplit(text).path):
+    _check(text, hosts=[split_url(text).netloc.rpartition("@")[2]])
+    if not re.fullmatch(r"/?|/\d+", split_url(text).path):
         raise ValueError("must end with the number of a database of Redis, such as /0")
     return SecretUrl(_with_certificates(text))
 
@@ -96,7 +97,7 @@ def is_plain_text(url: str) -> bool:
 
     Postgres' default, ``sslmode=prefer``, accepts an unencrypted connection.
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     if _is_local(parts):
         return False
     if parts.scheme == "postgresql":
@@ -106,7 +107,7 @@ def is_plain_text(url: str) -> bool:
 
 def is_unverified(url: str) -> bool:
     """Whether TLS is used without verifying the identity of the server."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme == "postgresql":
         return _parameter(parts, "sslmode", "prefer") in ("require", "verify-ca")
     without_host = _parameter(parts, "ssl_check_hostname", "true").lower() in ("0", "no", "false", "f", "n")
@@ -132,7 +133,7 @@ def _check(url: str, *, hosts: list[str]) -> None:
     _check_characters(url)
     if not all(map(_PLACE.fullmatch, hosts)):
         raise ValueError(f"is not a URL: {_ENCODE}")
-    parts = urlsplit(url)
+    parts = split_url(url)
     twice = [name for name, count in Counter(name for name, _ in parse_qsl(parts.query)).items() if count > 1]
     if twice:
         raise ValueError(f"has {twice[0]} twice: several hosts and ports are separated by commas")

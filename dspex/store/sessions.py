@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from psycopg.conninfo import conninfo_to_dict
+
+from dspex.settings.url_parts import split_url
 
 __all__ = ["IN_UTC", "connect_arguments", "is_pooled", "libpq_url"]
 
@@ -46,7 +48,7 @@ CONNECTION: dict[str, Any] = {
 
 def is_pooled(url: str) -> bool:
     """Whether the URL declares pgbouncer."""
-    return dict(parse_qsl(urlsplit(url).query)).get(PARAMETER, "").lower() in ("true", "1", "yes")
+    return dict(parse_qsl(split_url(url).query)).get(PARAMETER, "").lower() in ("true", "1", "yes")
 
 
 def libpq_url(url: str) -> str:

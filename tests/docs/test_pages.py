@@ -24,6 +24,7 @@ from dspex.program.program import Program
 from dspex.settings.security_settings import new_key
 from tests.docs.pages import ROOT, Block, blocks, pages
 from tests.docs.stack import stack_with_worker
+from tests.local_model import needs_model
 from workers.lm.connect.endpoint import Endpoints
 
 EXAMPLE = ROOT / "examples" / "support_desk"
@@ -172,6 +173,7 @@ def close_clients() -> None:
             each.close()
 
 
+@needs_model
 def test_the_examples_run(place: Path) -> None:
     write_files(place)
     ran = 0

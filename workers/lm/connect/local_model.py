@@ -30,9 +30,9 @@ class LocalModelAddress:
     async def __call__(self) -> str:
         """Raises ModelError ``provider_unavailable``: retryable when the server does not answer, not when there is
         no server."""
-        if self._looking is None:
+        if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().run_in_executor(self._own_thread(), self._look)
-            self._looking.add_done_callback(self._forget)
+            self._looking.add_done_callback(_retrieve)
         try:
             return await asyncio.shield(self._looking)
         except (BackendUnavailable, ConfigurationError) as error:
@@ -54,7 +54,8 @@ class LocalModelAddress:
             self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dspex-local-model")
         return self._threads
 
-    def _forget(self, looked: asyncio.Future[str]) -> None:
-        self._looking = None
-        if not looked.cancelled():
-            looked.exception()  # retrieved, in case every caller was cancelled
+
+def _retrieve(looked: asyncio.Future[str]) -> None:
+    """So that asyncio does not log an error that was never retrieved, if every caller was cancelled."""
+    if not looked.cancelled():
+        looked.exception()

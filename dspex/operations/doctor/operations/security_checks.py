@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from secrets import token_urlsafe
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlunsplit
 
 import psycopg
 import redis as redis_py
@@ -12,6 +12,7 @@ import redis as redis_py
 from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment, is_local
 from dspex.publish import redis_clients
+from dspex.settings.url_parts import split_url
 from dspex.settings.urls import is_plain_text, is_unverified
 from dspex.store import guards, roles
 from dspex.store.facts import role_facts, server_facts
@@ -57,7 +58,7 @@ def redis_tls(deployment: Deployment) -> Finding:
 )
 def postgres_door(deployment: Deployment) -> Finding:
     """A connection with a wrong password is tried, and must be refused."""
-    parts = urlsplit(deployment.database.url)
+    parts = split_url(deployment.database.url)
     if not parts.password:
         return not_applicable(
             "this role has no password: it is authenticated by its certificate, its system user, or by trust"
@@ -76,7 +77,7 @@ def postgres_door(deployment: Deployment) -> Finding:
 )
 def redis_door(deployment: Deployment) -> Finding:
     """A PING without a password is tried, and must be refused."""
-    parts = urlsplit(deployment.broker.url)
+    parts = split_url(deployment.broker.url)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     try:
         with redis_clients.client(bare, socket_connect_timeout=3, socket_timeout=3) as client:
@@ -227,7 +228,7 @@ def _open(deployment: Deployment) -> Callable[..., Finding]:
 
 
 def weakness(url: str) -> str | None:
-    parts = urlsplit(url)
+    parts = split_url(url)
     password = unquote(parts.password or "")
     if not password:
         return None if "sslcert=" in url or "ssl_certfile=" in url or not parts.hostname else "no password"
