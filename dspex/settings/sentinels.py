@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from dspex.settings.url_parts import split_url
-
 __all__ = ["SENTINEL", "Sentinels"]
 
 SENTINEL = "redis+sentinel"
 _PORT = 26379
+_URL = re.compile(r"redis\+sentinel://(?P<netloc>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?")
 _PLACE = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]+)(:(?P<port>\d+))?")
 
 
@@ -32,15 +31,15 @@ class Sentinels:
     @staticmethod
     def of(url: str) -> Sentinels | None:
         """Parse a sentinel URL; None for any other URL. Raises ValueError for an invalid one."""
-        parts = split_url(url)
-        if parts.scheme != SENTINEL:
+        parts = _URL.match(url)
+        if parts is None:
             return None
-        credentials, _, places = parts.netloc.rpartition("@")
+        credentials, _, places = parts["netloc"].rpartition("@")
         username, _, password = credentials.partition(":")
-        name, _, db = parts.path.strip("/").partition("/")
+        name, _, db = parts["path"].strip("/").partition("/")
         if not name or not places:
             raise ValueError(f"must be {SENTINEL}://user:password@host:26379,host:26379/name-of-the-primary/0")
-        if parts.query:
+        if parts["query"]:
             raise ValueError(f"{SENTINEL}:// takes no parameters")
         if not (db or "0").isdigit():
             raise ValueError("must end with the number of a database of Redis, such as /0")

@@ -6,14 +6,21 @@ import ipaddress
 import re
 from collections import Counter
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlencode, urlunsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
 from dspex.settings.sentinels import SENTINEL, Sentinels
-from dspex.settings.url_parts import split_url
 
-__all__ = ["SecretUrl", "check_broker_url", "check_database_url", "is_plain_text", "is_unverified", "without_password"]
+__all__ = [
+    "SecretUrl",
+    "check_broker_url",
+    "check_database_url",
+    "is_plain_text",
+    "is_unverified",
+    "split_url",
+    "without_password",
+]
 
 #: Parameters of libpq and redis-py that name files or contain secrets.
 FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -25,6 +32,13 @@ CERTIFICATES = ("none", "optional", "required")
 #: A host, perhaps an IPv6 address in brackets, and a port.
 _PLACE = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]*)(:\d*)?")
 _ENCODE = "characters of a user or a password such as # ? / @ : % must be written as %23 %3F %2F %40 %3A %25"
+
+
+def split_url(url: str) -> SplitResult:
+    """As ``urlsplit``, which from Python 3.14 on refuses an IPv6 address after another host."""
+    scheme, separator, rest = url.partition("://")
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
+    return urlsplit(scheme + separator + rest.removeprefix(netloc))._replace(netloc=netloc)
 
 
 class SecretUrl(SecretStr):

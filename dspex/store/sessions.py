@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 from psycopg.conninfo import conninfo_to_dict
 
-from dspex.settings.url_parts import split_url
+from dspex.settings.urls import split_url
 
 __all__ = ["IN_UTC", "connect_arguments", "is_pooled", "libpq_url"]
 

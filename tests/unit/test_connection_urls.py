@@ -78,6 +78,9 @@ def test_sentinels_by_their_addresses_and_with_a_user() -> None:
     assert sentinels.hosts == (("::1", 26379), ("s2", 26379))
     assert sentinels.access == {"db": 0, "username": "dspex_worker", "password": "p@ss/"}
     assert kombu_url(url).startswith("sentinel://dspex_worker:p%40ss%2F@[::1]:26379/0;")
+    second = Sentinels.of("redis+sentinel://s2,[::1]:26380/mymaster/0")
+    assert second is not None
+    assert second.hosts == (("s2", 26379), ("::1", 26380))
     assert "in brackets" in refusal(broker_url="redis+sentinel://::1:26379/mymaster/0")
     assert "number of a database" in refusal(broker_url="redis+sentinel://s1/mymaster/zero")
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dspex.operations.alerts.alert import Notice
 from dspex.settings import Backends, Settings
-from dspex.settings.url_parts import split_url
+from dspex.settings.urls import split_url
 
 __all__ = ["AlertChannel", "alert_channels", "deployment"]
 

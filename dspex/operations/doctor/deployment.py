@@ -19,7 +19,7 @@ from dspex.program.internal_programs import is_internal
 from dspex.program.program import Program
 from dspex.publish.broker import Broker
 from dspex.settings import Settings, without_password
-from dspex.settings.url_parts import split_url
+from dspex.settings.urls import split_url
 from dspex.store import migrate, programs, workers
 from dspex.store.database import Database
 from dspex.store.facts import server_facts

@@ -12,8 +12,7 @@ import redis as redis_py
 from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment, is_local
 from dspex.publish import redis_clients
-from dspex.settings.url_parts import split_url
-from dspex.settings.urls import is_plain_text, is_unverified
+from dspex.settings.urls import is_plain_text, is_unverified, split_url
 from dspex.store import guards, roles
 from dspex.store.facts import role_facts, server_facts
 from dspex.store.sessions import is_pooled, libpq_url
