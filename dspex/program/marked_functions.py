@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from dspex.program.calls.parameters import signature_of
+
 __all__ = ["SetupFunction", "registered_setups", "setup"]
 
 T = TypeVar("T")
@@ -17,7 +19,7 @@ class SetupFunction(Generic[T]):
     """A function without arguments that runs once in a process: at the first call. All calls return its result."""
 
     def __init__(self, function: Callable[[], T]) -> None:
-        if inspect.iscoroutinefunction(function) or inspect.signature(function).parameters:
+        if inspect.iscoroutinefunction(function) or signature_of(function).parameters:
             raise TypeError(f"dspex.setup is for a plain function without parameters, not {function.__qualname__}")
         functools.update_wrapper(self, function)
         self.name = f"{function.__module__}:{function.__qualname__}"

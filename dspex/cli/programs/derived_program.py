@@ -15,6 +15,7 @@ from typing import Any, Optional, get_type_hints
 
 import click
 
+from dspex.program.calls.parameters import signature_of
 from dspex.program.modules import is_reference
 from dspex.signatures import InputField, OutputField, Signature, SignatureModel, signature
 
@@ -92,7 +93,7 @@ def _inputs(made: Any, predictors: Mapping[str, Any]) -> dict[str, _Field]:
     hints = _hints(function)
     named = [
         parameter
-        for parameter in inspect.signature(function).parameters.values()
+        for parameter in signature_of(function).parameters.values()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
     if not named:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast, overload
 
 from dspex.errors import FieldError, ValidationError
+from dspex.program.calls.parameters import signature_of
 
 __all__ = ["ON_UNKNOWN", "ToolPolicy", "idempotency_key", "key_of_call", "policy_of", "tool", "tool_caller"]
 
@@ -109,7 +110,7 @@ def tool(
 
 def _marked(function: F) -> F:
     """The function, which is called as a tool where the code of a program calls it."""
-    parameters = inspect.signature(function)
+    parameters = signature_of(function)
 
     @functools.wraps(function)
     def call(*given: Any, **named: Any) -> Any:

@@ -87,20 +87,36 @@ def resolve(annotation: str | typing.ForwardRef, cls: type | None, local: Mappin
 
 
 def _unreadable(cls: type, local: Mapping[str, Any], error: Exception) -> TypeFaultError:
-    """The fault for the first annotation that cannot be evaluated."""
+    """The fault for the first annotation that raises this error."""
     for base in reversed(cls.__mro__):
-        for name, annotation in inspect.get_annotations(base).items():
-            if isinstance(annotation, str):
-                try:
-                    resolve(annotation, base, local)
-                except TypeFaultError:
-                    return _fault(f"the annotation {annotation!r} of {name} in {cls.__name__}", error)
+        for name, text in _texts(base).items():
+            try:
+                resolve(text, base, local)
+            except TypeFaultError as fault:
+                if _said(error) in str(fault):
+                    return _fault(f"the annotation {text!r} of {name} in {cls.__name__}", error)
     return _fault(f"an annotation of {cls.__name__}", error)
+
+
+def _texts(cls: type) -> dict[str, str]:
+    """The annotations of a class that may not have been evaluated yet, as text."""
+    if sys.version_info >= (3, 14):  # each may be one, and is evaluated when it is read
+        from annotationlib import Format, get_annotations
+
+        try:
+            return get_annotations(cls, format=Format.STRING)
+        except Exception:  # what needs no name is computed all the same: 1/0
+            return {}
+    return {name: each for name, each in inspect.get_annotations(cls).items() if isinstance(each, str)}
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _fault(what: str, error: Exception) -> TypeFaultError:
     return TypeFaultError(
-        f"{what} cannot be evaluated: {type(error).__name__}: {error}",
+        f"{what} cannot be evaluated: {_said(error)}",
         code="unknown_type",
         expected="types that are defined in the module of the class, or in the function that defines it while it runs",
     )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dspex.errors import ActionFailed, BackendUnavailable, DspexError
+from dspex.program.calls.parameters import signature_of
 from workers.actions.scoring import score_of
 from workers.adapters.dspy.improvement.metric_calls import returned
 
@@ -137,7 +138,7 @@ def _within(seconds: float, metric: Callable[..., Any], arguments: Sequence[Any]
 
 def _positional(metric: Callable[..., Any]) -> int:
     """How many of the five arguments a metric takes."""
-    parameters = inspect.signature(metric).parameters.values()
+    parameters = signature_of(metric).parameters.values()
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return 5
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -15,6 +15,7 @@ from typing import Any
 import dspy
 
 from dspex.errors import ProgramError
+from dspex.program.calls.parameters import signature_of
 from dspex.program.program import Program
 from workers.adapters.user_code import allowed_packages, load
 from workers.attempt.sync_threads import run_sync
@@ -50,5 +51,5 @@ def returned(metric: Callable[..., Any], arguments: Sequence[Any]) -> Any:
 def _needed(metric: Callable[..., Any]) -> int:
     """How many arguments it has to be called with."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(metric).parameters.values()
+    parameters = signature_of(metric).parameters.values()
     return sum(parameter.kind in kinds and parameter.default is parameter.empty for parameter in parameters)

@@ -21,6 +21,7 @@ from dspex.client.improvement.dataset import Dataset
 from dspex.client.improvement.evaluation import BUDGET_SPENT
 from dspex.errors import DspexError, ProgramError
 from dspex.operations.report.dollars import dollars
+from dspex.program.calls.parameters import signature_of
 from dspex.program.models import model as named_model
 from dspex.program.program import Program
 from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
@@ -221,7 +222,7 @@ def _fitting(
 
 
 def _parameters(called: Any) -> Mapping[str, inspect.Parameter]:
-    return {} if called is None else inspect.signature(called).parameters
+    return {} if called is None else signature_of(called).parameters
 
 
 def _examples(client: Client, part: Mapping[str, Any]) -> list[Any]:

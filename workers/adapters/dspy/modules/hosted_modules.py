@@ -8,13 +8,13 @@ building it again), unless its class defines ``def deepcopy(self): return self``
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import dspy
 
 from dspex.errors import ProgramError
+from dspex.program.calls.parameters import signature_of
 from dspex.program.models import find_model
 from dspex.program.models import model as find_named
 from dspex.program.modules import is_custom
@@ -260,7 +260,7 @@ def _custom(program: Program, signature: type[dspy.Signature], packages: Collect
     options = dict(program.module_options)
     # DSPy's metaclass hides the parameters of a module's class.
     made_by = vars(factory).get("__init__", factory) if isinstance(factory, type) else factory
-    if "signature" in inspect.signature(made_by).parameters:
+    if "signature" in signature_of(made_by).parameters:
         options["signature"] = signature
     module = factory(**options)
     if not isinstance(module, dspy.Module):

@@ -6,7 +6,6 @@ same name in the module's predictors.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, get_type_hints
@@ -14,6 +13,7 @@ from typing import Any, get_type_hints
 import dspy
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
+from dspex.program.calls.parameters import signature_of
 from workers.adapters.dspy.dspy_signature import is_ours
 
 __all__ = ["InputTypes"]
@@ -25,7 +25,7 @@ class InputTypes:
     """How the inputs of a module are read: made once per version."""
 
     def __init__(self, module: dspy.Module, function: Callable[..., Any]) -> None:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = signature_of(function).parameters.values()
         self._takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         self._defaults = {parameter.name for parameter in parameters if parameter.default is not parameter.empty}
         self._named = {parameter.name for parameter in parameters}
