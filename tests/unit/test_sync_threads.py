@@ -75,6 +75,7 @@ async def test_calls_beyond_the_threads_wait_and_the_loops_own_threads_are_free(
     first, second, third = Blocker(), Blocker(), Blocker()
     blocked = [await first.in_a_thread(), await second.in_a_thread()]
     late = asyncio.create_task(run_sync(third.block))
+    await asyncio.sleep(0)  # it has asked for a thread
     assert await asyncio.to_thread(lambda: "free") == "free"
     assert (threads.busy, threads.waiting) == (2, 1)
     for blocker in (first, second, third):
