@@ -31,7 +31,7 @@ from dspex.client.batch import AsyncBatch, map_result, mapped, store_all
 from dspex.client.client import Client, settings_of
 from dspex.client.execution import AsyncExecution, Execution, executed
 from dspex.client.notebook.live_progress import shown_async
-from dspex.client.result import Result
+from dspex.client.result import Result, result_type_of
 from dspex.client.shared.loop_session import LoopSession
 from dspex.client.tables.given_rows import given_rows, given_rows_async
 from dspex.data.frames import DataFrame, as_frame, beside
@@ -245,10 +245,13 @@ class AsyncClient:
         **options: Any,
     ) -> Any:
         """As :meth:`Client.execute`."""
-        result = await executed(self._session, self._on_loop._submitter, program, inputs, timeout, options)
-        if result is None:
-            result = await (await self.submit(program, inputs, **options)).result(timeout)
-        return result if result_type is None else result.as_model(result_type)
+        wanted = None if result_type is None else result_type_of(result_type)
+        ended = await executed(self._session, self._on_loop._submitter, program, inputs, timeout, options)
+        if ended is None:
+            execution = await self.submit(program, inputs, **options)
+            ended = execution.id, await execution.result(timeout)
+        id, result = ended
+        return result if wanted is None else wanted.read(result, id)
 
     async def submit_many(
         self,

@@ -23,7 +23,7 @@ from dspex.client.improvement.optimization import Optimization, find_optimizatio
 from dspex.client.improvement.replayed_executions import Replay, submit_replay
 from dspex.client.notebook.live_progress import shown
 from dspex.client.recurring.schedule import Schedule, Schedules
-from dspex.client.result import Result
+from dspex.client.result import Result, result_type_of
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
 from dspex.client.tables.given_rows import given_rows
@@ -270,12 +270,16 @@ class Client:
         """Submit, and wait up to ``timeout`` seconds for the result; ``options`` are passed to :meth:`submit`. With
         ``result_type`` it is an instance of that class: see :meth:`Result.as_model`.
 
-        Raises the errors of :meth:`submit` and :meth:`Execution.result`. When the wait ends, the execution goes on.
+        Raises the errors of :meth:`submit` and :meth:`Execution.result`, and ValidationError for a ``result_type`` that
+        cannot be one, before it submits, or that the result does not fit. When the wait ends, the execution goes on.
         """
-        result = complete(executed(self._session, self._submitter, program, inputs, timeout, options))
-        if result is None:
-            result = self.submit(program, inputs, **options).result(timeout)
-        return result if result_type is None else result.as_model(result_type)
+        wanted = None if result_type is None else result_type_of(result_type)
+        ended = complete(executed(self._session, self._submitter, program, inputs, timeout, options))
+        if ended is None:
+            execution = self.submit(program, inputs, **options)
+            ended = execution.id, execution.result(timeout)
+        id, result = ended
+        return result if wanted is None else wanted.read(result, id)
 
     def submit_many(
         self,

@@ -437,8 +437,9 @@ async def executed(
     inputs: Mapping[str, Any],
     timeout: float | None,  # noqa: ASYNC109 - as in Client.execute
     options: Mapping[str, Any],
-) -> Result | None:
-    """The result of a usual submit: see :meth:`dspex.Client.execute`. None when it has to be submitted otherwise."""
+) -> tuple[UUID, Result] | None:
+    """The id and the result of a usual submit: see :meth:`dspex.Client.execute`. None when it has to be submitted
+    otherwise."""
     if timeout is not None and not timeout > LONGEST_HOLD_SECONDS:
         return None
     submission = submitter.usual(program, inputs, options)
@@ -447,7 +448,9 @@ async def executed(
     row, since = await submitter.submit_and_wait(submission)
     if row is None:
         row = await session.driver.call(partial(session.run, partial(executions.find, id=submission.id), None))
-    return None if row is None else await ExecutionSnapshot(session, row)._finish(session.driver, timeout, since)
+    if row is None:
+        return None
+    return submission.id, await ExecutionSnapshot(session, row)._finish(session.driver, timeout, since)
 
 
 def cause_code(error: DspexError) -> str:

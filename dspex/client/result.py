@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from functools import lru_cache
+from typing import Any, Generic, NoReturn, TypeVar
+from uuid import UUID
 
 from dspex.client.session import Session
 from dspex.errors import ExecutionCancelled, ExecutionFailed, FieldError, ValidationError
 from dspex.store.lifecycle.status import Status
 from dspex.wait.driver import Row
 
-__all__ = ["Result", "recorded_result"]
+__all__ = ["Result", "ResultType", "recorded_result", "result_type_of"]
 
 T = TypeVar("T")
+
+#: So many types of results are kept for the next one: to prepare a type takes longer than to read a result with it.
+TYPES_KEPT = 128
 
 _RECORD = "a result is a record: it cannot be changed"
 
@@ -52,31 +59,73 @@ class Result(dict[str, Any]):
         """The outputs as a class of yours: a pydantic model, a dataclass or a TypedDict with the outputs' names; or the
         value of the only output as any type.
 
-        Raises ValidationError when they do not fit it.
+        Raises ValidationError when they do not fit it, or when pydantic cannot read such a class.
         """
-        from pydantic import TypeAdapter  # it takes as long to import as the rest of a client
-        from pydantic import ValidationError as PydanticError
-
-        names = _member_names(kind)
-        whole = names is not None and (len(self) != 1 or not names.isdisjoint(self))
-        value = dict(self) if whole else next(iter(self.values())) if len(self) == 1 else dict(self)
-        try:
-            return TypeAdapter(kind).validate_python(value)
-        except PydanticError as error:
-            faults = [
-                FieldError(".".join(map(str, fault["loc"])) or "outputs", str(fault["msg"])) for fault in error.errors()
-            ]
-            raise ValidationError.of(f"the result as {getattr(kind, '__name__', kind)}", faults) from None
+        return result_type_of(kind).read(self)
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
 
-def _member_names(kind: Any) -> frozenset[str] | None:
-    """The names of a class's members; None for a type without any, such as ``list[str]``."""
-    fields = getattr(kind, "model_fields", None)
-    if fields:
-        return frozenset(info.alias or name for name, info in fields.items())
-    return frozenset(getattr(kind, "__annotations__", ())) or None
+class ResultType(Generic[T]):
+    """The type that results are read as: a pydantic model, a dataclass or a TypedDict with the outputs' names, or the
+    type of the only output.
+
+    Raises ValidationError for a type that pydantic cannot read.
+    """
+
+    def __init__(self, kind: type[T]) -> None:
+        from pydantic import PydanticUserError, TypeAdapter  # they take as long to import as the rest of a client
+
+        self._name = kind.__name__ if isinstance(kind, type) else str(kind)
+        try:
+            self._adapter = TypeAdapter(kind)
+            self._adapter.rebuild()  # it raises for a name that does not exist
+            self._members = _member_names(kind)
+        except (PydanticUserError, NameError) as error:  # NameError: an annotation has a name that does not exist
+            reason = str(error).split("\n", 1)[0]
+            raise ValidationError(f"{self._name} cannot be the type of a result: {reason}") from None
+
+    def read(self, outputs: Mapping[str, Any], execution_id: UUID | None = None) -> T:
+        """The outputs as this type. Raises ValidationError when they do not fit it; it names the execution."""
+        from pydantic import ValidationError as PydanticError
+
+        is_only = len(outputs) == 1 and self._members.isdisjoint(outputs)
+        value = next(iter(outputs.values())) if is_only else dict(outputs)
+        try:
+            return self._adapter.validate_python(value)
+        except PydanticError as error:
+            faults = [
+                FieldError(".".join(map(str, fault["loc"])) or "outputs", str(fault["msg"])) for fault in error.errors()
+            ]
+        named = "the result" if execution_id is None else f"the stored result of execution {execution_id}"
+        text = "; ".join(f"{fault.path}: {fault.expected}" for fault in faults)
+        details: dict[str, Any] = {} if execution_id is None else {"execution_id": str(execution_id)}
+        details["errors"] = [asdict(fault) for fault in faults]
+        raise ValidationError(f"{named} as {self._name}: {text}", **details)
+
+
+def result_type_of(kind: type[T]) -> ResultType[T]:
+    """The type, prepared once. Raises ValidationError for one that pydantic cannot read."""
+    try:
+        hash(kind)
+    except TypeError:  # Annotated[...] with metadata that cannot be hashed
+        return ResultType(kind)
+    return _kept(kind)  # type: ignore[arg-type]  # it was hashed
+
+
+@lru_cache(TYPES_KEPT)
+def _kept(kind: Any) -> ResultType[Any]:
+    return ResultType(kind)
+
+
+def _member_names(kind: Any) -> frozenset[str]:
+    """The names of a class's members; none for a type without any, such as ``list[str]``."""
+    if model_fields := getattr(kind, "model_fields", None):
+        aliases = {alias for info in model_fields.values() for alias in (info.alias, info.validation_alias)}
+        return frozenset({*model_fields, *filter(lambda alias: isinstance(alias, str), aliases)})
+    if is_dataclass(kind):
+        return frozenset(field.name for field in fields(kind))
+    return frozenset(getattr(kind, "__annotations__", ()))
 
 
 def recorded_result(session: Session, row: Row) -> Result:

@@ -5,7 +5,9 @@ in Postgres. Most waits are for one execution: these are looked up here, all of 
 each caller is woken once, with its row. Hints can be lost, so every few seconds, and after each new subscription, every
 watch is marked stale: its caller then looks up all its executions. The latest ids are remembered: a wait for what this
 client has just submitted needs no look-up before its hint. Two threads do this: one listens to Redis, and the other
-marks watches stale, whatever happens to the first. In the asynchronous client two tasks do it (loop_waiter.py).
+marks watches stale, whatever happens to the first. In the asynchronous client two tasks do it (loop_waiter.py). They
+end when nothing has waited for a few minutes, because each message of the channel takes a listening client some CPU.
+The next wait begins again.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ POLL_SECONDS = 5.0
 POLL_SECONDS_WITHOUT_REDIS = 0.5
 #: The pause after a failed subscription.
 RECONNECT_SECONDS = 5.0
+#: A client that has not waited for so long stops listening.
+IDLE_SECONDS = 300.0
 #: The most hints a watch keeps for a slow caller. Beyond that it drops them and is marked stale.
 HINTS_MOST = 10_000
 #: The most ids that are remembered for watches that begin after their hint.
@@ -126,13 +130,16 @@ class FinalWatch(Watch):
 
 
 class Watches:
-    """Hands the hints of ``dspex:done`` to watches, and final rows. Listening begins with the first watch."""
+    """Hands the hints of ``dspex:done`` to watches, and final rows. Listening begins with a watch, and ends when there
+    has been none for :data:`IDLE_SECONDS`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._watches: defaultdict[int, list[Watch]] = defaultdict(list)
-        self._begun = False
+        self._listens = False
         self._ended = False
+        #: The end of the last watch, by the monotonic clock.
+        self._idle_since = 0.0
         self._subscribed = False
         #: The latest ids of the channel, each with its time, and since when they are all of them.
         self._remembered: dict[int, float] = {}
@@ -156,8 +163,8 @@ class Watches:
                 self._watches[number].append(watch)
             if self._ended:
                 watch.end()
-            elif not self._begun:
-                self._begun = True
+            elif not self._listens:
+                self._listens = True
                 self._begin()
 
     def remove(self, watch: Watch) -> None:
@@ -167,6 +174,20 @@ class Watches:
                 others.remove(watch)
                 if not others:
                     del self._watches[number]
+            if not self._watches:
+                self._idle_since = time.monotonic()
+
+    def _may_rest(self) -> bool:
+        """Whether to stop listening, because nothing has waited for long. The next watch begins to listen again."""
+        if self._watches or time.monotonic() - self._idle_since < IDLE_SECONDS:
+            return False
+        with self._lock:
+            if self._watches:
+                return False
+            self._listens = self._subscribed = False
+            self._remembered.clear()
+            self._complete_since = math.inf
+            return True
 
     def _hints_since(self, since: float | None, numbers: Iterable[int]) -> list[UUID] | None:
         """The hints for these ids since then; None if some may have been lost or forgotten. With the lock."""
@@ -268,47 +289,54 @@ class Waiter(Watches):
         super().__init__()
         self._broker = broker
         self._finals = finals
-        self._closed = threading.Event()
+        #: Ends the threads that listen now.
+        self._stop = threading.Event()
         self._threads: Sequence[threading.Thread] = ()
 
     def close(self) -> None:
         """End the threads and every wait."""
-        self._closed.set()
         self.end()
+        self._stop.set()
         for thread in self._threads:
             thread.join(timeout=5)
 
     def _begin(self) -> None:
+        self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=run, name=f"dspex-{name}", daemon=True)
+            threading.Thread(target=run, args=(self._stop,), name=f"dspex-{name}", daemon=True)
             for name, run in (("waiter", self._listen_always), ("waiter-poll", self._poll_always))
         ]
         for thread in self._threads:
             thread.start()
 
-    def _poll_always(self) -> None:
+    def _poll_always(self, stop: threading.Event) -> None:
         polled_at = time.monotonic()
-        while not self._closed.wait(POLL_SECONDS_WITHOUT_REDIS):
+        while not stop.wait(POLL_SECONDS_WITHOUT_REDIS):
             if not self._subscribed or time.monotonic() - polled_at >= POLL_SECONDS:
                 self._poll()
                 polled_at = time.monotonic()
 
-    def _listen_always(self) -> None:
-        while not self._closed.is_set():
+    def _listen_always(self, stop: threading.Event) -> None:
+        while not stop.is_set():
             try:
-                self._listen()
+                self._listen(stop)
             except Exception as error:
+                if stop.is_set():  # others may listen already
+                    return
                 self._lose(error)
-            self._subscribed = False
-            self._closed.wait(RECONNECT_SECONDS)
+                if self._may_rest():
+                    stop.set()
+                stop.wait(RECONNECT_SECONDS)
 
-    def _listen(self) -> None:
+    def _listen(self, stop: threading.Event) -> None:
         with self._broker.client(health_check_interval=10) as client, client.pubsub() as pubsub:
             pubsub.subscribe(DONE_CHANNEL)
-            while not self._closed.is_set():
+            while not stop.is_set():
                 message = pubsub.get_message(timeout=0.5)
                 if message is not None:
                     self._look_up(self._take(message["type"], message["data"]))
+                if self._may_rest():
+                    stop.set()
 
     def _look_up(self, wanted: Wanted) -> None:
         if wanted:

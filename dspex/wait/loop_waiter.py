@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
+from typing import Any
 from uuid import UUID
 
 from dspex.publish import redis_clients
@@ -24,22 +25,26 @@ class LoopWaiter(Watches):
         super().__init__()
         self._url = broker_url
         self._finals = finals
-        self._tasks: Sequence[asyncio.Task[None]] = ()
+        self._listener: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """End the tasks and every wait."""
         self.end()
-        for task in self._tasks:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(self._listener, return_exceptions=True)
 
     def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(run(), name=f"dspex-{name}", context=Context())
-            for name, run in (("waiter", self._listen_always), ("waiter-poll", self._poll_always))
-        ]
+        self._listener = _task(self._listen_and_poll(), "waiter")
+
+    async def _listen_and_poll(self) -> None:
+        polls = _task(self._poll_always(), "waiter-poll")
+        try:
+            await self._listen_always()
+        finally:
+            polls.cancel()
+            await asyncio.wait({polls})
 
     async def _poll_always(self) -> None:
         polled_at = time.monotonic()
@@ -50,11 +55,18 @@ class LoopWaiter(Watches):
                 polled_at = time.monotonic()
 
     async def _listen_always(self) -> None:
+        """Listen until the task is cancelled, or nothing has waited for long."""
         while not _is_cancelled():
             try:
                 await self._listen()
             except Exception as error:
+                if self._listener is not asyncio.current_task():  # another one listens already
+                    return
                 self._lose(error)
+                if self._may_rest():
+                    return
+            else:
+                return
             if not _is_cancelled():
                 await asyncio.sleep(RECONNECT_SECONDS)
 
@@ -62,7 +74,7 @@ class LoopWaiter(Watches):
         options = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, "health_check_interval": 10}
         async with redis_clients.async_client(self._url, **options) as client, client.pubsub() as pubsub:
             await pubsub.subscribe(DONE_CHANNEL)
-            while not _is_cancelled():
+            while not _is_cancelled() and not self._may_rest():
                 message = await pubsub.get_message(timeout=0.5)
                 if message is not None:
                     await self._look_up(self._take(message["type"], message["data"]))
@@ -75,6 +87,11 @@ class LoopWaiter(Watches):
                 self._leave(wanted)
             else:
                 self._give(wanted, rows)
+
+
+def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    # An empty context: the task belongs to no caller's.
+    return asyncio.get_running_loop().create_task(work, name=f"dspex-{name}", context=Context())
 
 
 def _is_cancelled() -> bool:

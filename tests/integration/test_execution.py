@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -103,6 +106,48 @@ def test_outputs_that_do_not_fit_the_signature_fail_the_execution(shared_client:
     with pytest.raises(dspex.ExecutionFailed) as failure:
         client.execute("qa", {"question": "?"}, timeout=60)
     assert "rating" in str(failure.value)
+
+
+@dataclass
+class Answer:
+    answer: str
+
+
+@dataclass
+class Rating:
+    answer: int
+
+
+class NoField:
+    pass
+
+
+@pytest.mark.parametrize("timeout", [60.0, 5.0])  # by one wait, and by a submit and a wait
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_result_is_an_instance_of_a_class_and_no_paid_one_is_lost(
+    shared_client: Client, timeout: float, asynchronous: bool
+) -> None:
+    client = shared_client
+    name = f"typed-{timeout:g}-{asynchronous}"
+    client.deploy(scripted(name, module_options={"outputs": {"answer": "Paris"}}))
+
+    def execute(kind: type[Any]) -> Any:
+        if not asynchronous:
+            return client.execute(name, {"question": "?"}, result_type=kind, timeout=timeout)
+
+        async def run() -> Any:
+            async with dspex.AsyncClient(client.settings) as twin:
+                return await twin.execute(name, {"question": "?"}, result_type=kind, timeout=timeout)
+
+        return asyncio.run(run())
+
+    with pytest.raises(dspex.ValidationError, match="NoField cannot be the type of a result"):
+        execute(NoField)
+    assert not list(client.list(program=name))
+    assert execute(Answer) == Answer("Paris")
+    with pytest.raises(dspex.ValidationError, match=r"the stored result of execution \S+ as Rating: answer: ") as error:
+        execute(Rating)
+    assert client.get(error.value.details["execution_id"]).result() == {"answer": "Paris"}
 
 
 def test_an_outcome_that_postgres_refuses_fails_the_execution_and_nothing_else(

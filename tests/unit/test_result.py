@@ -7,10 +7,10 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from dspex.client.result import Result
 from dspex.errors import ValidationError
@@ -86,6 +86,76 @@ def test_a_result_becomes_a_class_of_the_users() -> None:
     assert Result(person={"name": "Ada", "born": "1815-12-10"}).as_model(_Person).born.year == 1815
     assert Result(points=[{"x": 1, "y": 2}]).as_model(list[_Point]) == [_Point(1, 2)]
     assert Result(x=1, y=2).as_model(_Point) == _Point(1, 2)
+
+
+@dataclass
+class _Labelled(_Point):
+    label: str = ""
+
+
+@dataclass
+class _Same(_Point):
+    """It adds nothing."""
+
+
+class _Aliased(BaseModel):
+    given: str = Field(validation_alias="name")
+
+
+class _Optional(BaseModel):
+    note: str | None
+
+
+class _Pair(NamedTuple):
+    x: int
+    y: int
+
+
+@pytest.mark.parametrize(
+    ("outputs", "kind", "expected"),
+    [
+        ({"x": 1, "y": 2}, _Same, _Same(1, 2)),
+        ({"x": 1, "y": 2}, _Labelled, _Labelled(1, 2)),
+        ({"point": {"x": 1, "y": 2}}, _Labelled, _Labelled(1, 2)),
+        ({"x": 1, "y": 2}, _Pair, _Pair(1, 2)),
+        ({"name": "Ada"}, _Aliased, _Aliased.model_validate({"name": "Ada"})),
+        ({"note": None}, _Optional, _Optional(note=None)),
+        ({"note": None}, str | None, None),
+        ({"age": 5}, Annotated[int, Field(gt=3)], 5),
+    ],
+)
+def test_the_class_of_a_result_may_be_of_any_kind(outputs: dict[str, Any], kind: Any, expected: object) -> None:
+    for _ in range(2):  # the second time it is prepared already
+        assert Result(outputs).as_model(kind) == expected
+
+
+@dataclass
+class _Only:
+    answer: str
+
+
+@dataclass
+class _OnlyInherited(_Only):
+    more: str = ""
+
+
+def test_the_only_output_may_be_a_field_that_is_inherited() -> None:
+    assert Result(answer="Paris").as_model(_OnlyInherited) == _OnlyInherited("Paris")
+
+
+class _Plain:
+    pass
+
+
+@dataclass
+class _Undefined:
+    x: "Missing"  # type: ignore[name-defined]  # noqa: F821, UP037
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(_Plain, "_Plain"), (_Undefined, "Missing")])
+def test_what_cannot_be_the_class_of_a_result_is_named(kind: type[object], reason: str) -> None:
+    with pytest.raises(ValidationError, match=rf"{kind.__name__} cannot be the type of a result: .*{reason}"):
+        Result(x=1).as_model(kind)
 
 
 def test_a_result_that_does_not_fit_the_class_names_what_does_not() -> None:
