@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -146,7 +147,12 @@ class Database:
                     connection.exec_driver_sql("SET TRANSACTION READ ONLY")
                 if statement_seconds is not None:
                     connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(statement_seconds * 1000)}")
-                yield connection
+                try:
+                    yield connection
+                except BaseException as error:
+                    if _is_busy(connection.connection.driver_connection):  # a ROLLBACK would hide the error
+                        connection.invalidate(error)
+                    raise
                 committing = True
         except DBAPIError as error:
             raise self._translate(error, UNKNOWN_SAVED if committing and not _answered(error) else saved) from error
@@ -182,7 +188,7 @@ class Database:
         self._autocommit.dispose()
 
     def _on_return(self, _connection: object, record: ConnectionPoolEntry) -> None:
-        if self._is_closed:
+        if self._is_closed or _is_busy(record.driver_connection):
             record.invalidate()
 
     def _bare(self, pooled: PoolProxiedConnection, work: Callable[[Connection], T]) -> T:
@@ -257,6 +263,14 @@ def _set_time_zone(connection: DBAPIConnection, _record: object) -> None:
 def _is_final(error: psycopg.Error) -> bool:
     """Whether Postgres refuses this for now, so that another try at once would only take as long again."""
     return refusal(error) is Refusal.WAIT and not is_disconnect(error)
+
+
+def _is_busy(connection: Any) -> bool:
+    """Whether a statement is under way: an exception that a signal handler raised, a time limit, ended the wait for its
+    answer. Such a connection cannot be used again."""
+    if connection is None or connection.closed:
+        return False
+    return bool(connection.pgconn.transaction_status == TransactionStatus.ACTIVE)
 
 
 def _of_sqlalchemy(error: psycopg.Error) -> DBAPIError:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from dspex.errors import BackendUnavailable
+from dspex.errors import BackendUnavailable, ValidationError
 from dspex.store.batching.gathering import Gathering, Hold
 from dspex.store.batching.loop_batcher import LoopBatcher
 from dspex.store.batching.thread_batcher import ThreadBatcher
@@ -71,7 +71,7 @@ def share_a_statement(batcher: ThreadBatcher[int, int], statement: Statement, th
 def refuse(*bad: int, error: Exception | None = None) -> Callable[[Sequence[int]], None]:
     def check(items: Sequence[int]) -> None:
         if found := set(items) & set(bad):
-            raise error or ValueError(f"{min(found)} is at fault")
+            raise error or ValidationError(f"{min(found)} is at fault")
 
     return check
 
@@ -123,7 +123,7 @@ def test_one_at_fault_fails_no_other() -> None:
     statement = Statement(refuse(3))
     asked = ask_all(statement, [1, 2, 3, 4])
     assert [asked[n].result() for n in (0, 1, 3)] == [1, 4, 16]
-    assert isinstance(asked[2].exception(), ValueError)
+    assert isinstance(asked[2].exception(), ValidationError)
     assert sorted(statement.batches[2:]) == [[2], [3], [4]]
 
 
@@ -191,12 +191,12 @@ def test_what_is_held_back_is_given_at_once_after_the_end_of_the_hold() -> None:
 def test_nothing_and_errors_are_not_held_back() -> None:
     def nothing(items: Sequence[int], _aside: bool) -> list[int | None]:
         if items == [2]:
-            raise ValueError("2 is at fault")
+            raise ValidationError("2 is at fault")
         return [None] * len(items)
 
     batcher: ThreadBatcher[int, int | None] = ThreadBatcher(nothing, Gathering(100))
     assert batcher.ask(1, Hold()) is None
-    with pytest.raises(ValueError, match="2 is at fault"):
+    with pytest.raises(ValidationError, match="2 is at fault"):
         batcher.ask(2, Hold())
 
 
@@ -242,7 +242,7 @@ async def test_tasks_share_statements_as_threads_do() -> None:
     statement.let_tasks_go.set()
     done = await asyncio.gather(first, *asked, return_exceptions=True)
     assert [done[n] for n in (0, 1, 3)] == [1, 4, 16]
-    assert isinstance(done[2], ValueError)
+    assert isinstance(done[2], ValidationError)
     assert statement.batches == [[1], [2, 3, 4], [2], [3], [4]], "what nobody waits for is not sent"
 
 

@@ -67,17 +67,24 @@ class Hold:
 
 @dataclass(slots=True, eq=False)
 class PendingItem(Generic[T, R]):
-    """An item and its outcome. ``refusals``: how often it was refused by itself; ``alone``: it is sent by itself."""
+    """An item and its outcome. ``refusals``: how often it was refused by itself; ``alone``: it is sent by itself;
+    ``is_held``: its result is there, and is held back."""
 
     item: T
     outcome: Promise[R]
     hold: Hold | None = None
     refusals: int = 0
     alone: bool = False
+    is_held: bool = False
+
+    @property
+    def is_answered(self) -> bool:
+        return self.is_held or self.outcome.done()
 
     def give(self, result: R) -> None:
         if self.hold is not None and result is not None:
             hold, self.hold = self.hold, None
+            self.is_held = True
             hold.keep(partial(self.give, result))
         elif not self.outcome.done():
             self.outcome.set_result(result)
@@ -116,25 +123,39 @@ class Gathering(Generic[T, R]):
         self._waiting.append(waiting)
 
     def put_back(self, batch: Sequence[PendingItem[T, R]], *, alone: bool = False) -> None:
-        """Have these be the next; ``alone``: each of them by itself."""
+        """Have these be the next, unless they wait already; ``alone``: each of them by itself."""
         for waiting in batch:
             waiting.alone = waiting.alone or alone
-        self._waiting.extendleft(reversed(batch))
+        there = set(self._waiting)
+        self._waiting.extendleft(waiting for waiting in reversed(batch) if waiting not in there)
 
     def take(self) -> list[PendingItem[T, R]]:
-        """The next items that share a statement, or one that goes by itself. Callers that left are dropped."""
+        """Remove the next items that share a statement, or one that goes by itself. Callers that left are dropped."""
+        batch = self.first()
+        self.remove(batch)
+        return batch
+
+    def first(self) -> list[PendingItem[T, R]]:
+        """What :meth:`take` would remove."""
         batch: list[PendingItem[T, R]] = []
         weight = 0
-        while self._waiting and len(batch) < self._most:
-            waiting = self._waiting[0]
-            if not waiting.outcome.done():
-                if self._weight is not None:
-                    weight += self._weight(waiting.item)
-                if batch and (waiting.alone or batch[0].alone or weight > self._most_weight):
-                    break
-                batch.append(waiting)
-            self._waiting.popleft()
+        for waiting in self._waiting:
+            if waiting.outcome.done():
+                continue
+            if self._weight is not None:
+                weight += self._weight(waiting.item)
+            if batch and (waiting.alone or batch[0].alone or weight > self._most_weight):
+                break
+            batch.append(waiting)
+            if len(batch) == self._most:
+                break
         return batch
+
+    def remove(self, batch: Sequence[PendingItem[T, R]]) -> None:
+        """Remove what :meth:`first` returned."""
+        taken = set(batch)
+        while self._waiting and (self._waiting[0] in taken or self._waiting[0].outcome.done()):
+            self._waiting.popleft()
 
     def take_all(self) -> Sequence[PendingItem[T, R]]:
         """Everything that waits."""

@@ -4,6 +4,10 @@ A caller that finds no statement under way carries its own at once, unless the l
 come within a moment, as the threads of a pool do that begin or were woken together, share this one, too. When a
 statement ends, the first of the callers that gathered meanwhile carries the next one, so that no caller works for
 others after its own item is done.
+
+An exception may be raised in a caller at any moment: Ctrl-C, a time limit that a signal handler raises. So a turn is
+noted before its batch is taken, and a caller that leaves passes on what is not answered. Such an item may be sent
+twice, and no other caller waits for ever.
 """
 
 from __future__ import annotations
@@ -16,6 +20,10 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from dspex.errors import DspexError
 from dspex.store.batching.gathering import Gathering, Hold, PendingItem, concerns_all, copied
 
 __all__ = ["ThreadBatcher"]
@@ -29,7 +37,11 @@ MOMENT_SECONDS = 0.0003
 LONGEST_SECONDS = 0.01
 
 
-@dataclass(frozen=True, slots=True)
+#: The errors of a statement. Any other exception was raised in the thread that carried it, and is this thread's alone.
+FAULTS = (DspexError, DBAPIError, psycopg.Error)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Turn(Generic[T, R]):
     """The turn to carry a batch. ``aside``: beside the batches that follow each other."""
 
@@ -45,6 +57,8 @@ class _Inbox(Generic[R]):
         self._result: R
         self._error: BaseException | None = None
         self.turns: SimpleQueue[_Turn[Any, R] | None] = SimpleQueue()
+        #: The turns that this thread has, and has not ended.
+        self.has: list[_Turn[Any, R]] = []
 
     def done(self) -> bool:
         return self._done
@@ -76,7 +90,8 @@ class ThreadBatcher(Generic[T, R]):
     """Gathers the items of threads and carries them together, one batch at a time.
 
     ``flush(items, aside)`` returns a result for each item. When it raises an error that may be the fault of an item,
-    it is called again for each by itself, ``aside``: beside the batches, so that it may take its time.
+    it is called again for each by itself, ``aside``: beside the batches, so that it may take its time. Items whose
+    caller was interrupted may be flushed again.
     ``then(items, results)`` follows while the next batch is under way, and the callers get their results after it.
     """
 
@@ -93,8 +108,8 @@ class ThreadBatcher(Generic[T, R]):
         self._pause = pause
         self._gathering = gathering
         self._lock = threading.Lock()
-        #: A batch is under way, or is about to be.
-        self._busy = False
+        #: The batch that is under way, or is about to be.
+        self._current: _Turn[T, R] | None = None
         self._last_was_shared = False
 
     def ask(self, item: T, hold: Hold | None = None) -> R:
@@ -102,62 +117,64 @@ class ThreadBatcher(Generic[T, R]):
         it comes at its end."""
         inbox: _Inbox[R] = _Inbox()
         waiting: PendingItem[T, R] = PendingItem(item, inbox, hold)
-        if self._gathering.is_heavy(item):
-            inbox.turns.put(_Turn([waiting], aside=True))
-            begins = False
-        else:
-            with self._lock:
-                self._gathering.add(waiting)
-                begins, self._busy = not self._busy, True
         try:
-            if begins:
-                self._begin()
+            if self._gathering.is_heavy(item):
+                _give(waiting, _Turn([waiting], aside=True))
+            else:
+                self._add(waiting, inbox)
             while (turn := inbox.turns.get()) is not None:
                 self._carry(turn)
-        except BaseException:  # this thread is interrupted: the others do not wait for it
-            self._leave(inbox)
+                inbox.has.remove(turn)
+            return inbox.value()
+        except BaseException:
+            inbox.leave()
             raise
-        return inbox.value()
+        finally:
+            if inbox.has:  # this thread is interrupted: the others do not wait for it
+                self._pass_on(inbox)
 
-    def _begin(self) -> None:
-        """Give the first turn, once no other caller comes."""
-        try:
+    def _add(self, waiting: PendingItem[T, R], inbox: _Inbox[R]) -> None:
+        beginning: _Turn[T, R] = _Turn([])
+        with self._lock:
+            self._gathering.add(waiting)
+            if self._current is None:
+                inbox.has.append(beginning)
+                self._current = beginning
+        if self._current is beginning:
             if self._last_was_shared:
                 self._await_others()
-        finally:
-            with self._lock:
-                self._pass_on()
+            self._end(beginning)
+            inbox.has.remove(beginning)
 
     def _await_others(self) -> None:
+        """Wait until no other caller comes."""
         until, before = time.monotonic() + LONGEST_SECONDS, 0
         while time.monotonic() < until and len(self._gathering) > before and not self._gathering.is_full:
             before = len(self._gathering)
             self._pause(MOMENT_SECONDS)
 
-    def _pass_on(self) -> None:
-        """Give the next batch to its first caller. With the lock."""
-        batch = self._gathering.take()
-        self._busy = bool(batch)
-        if batch:
-            self._last_was_shared = len(batch) > 1
-            _give(batch[0], _Turn(batch))
-
     def _end(self, turn: _Turn[T, R]) -> None:
-        if not turn.aside:
-            with self._lock:
-                self._pass_on()
+        """Give the next batch to its first caller."""
+        with self._lock:
+            if self._current is turn:
+                following: _Turn[T, R] | None = None
+                while batch := self._gathering.first():
+                    following = _Turn(batch)
+                    _give(batch[0], following)
+                    if not batch[0].outcome.done():  # else it may have left before it got the turn
+                        break
+                self._gathering.remove(batch)
+                if batch:
+                    self._last_was_shared = len(batch) > 1
+                self._current = following if batch else None
 
     def _carry(self, turn: _Turn[T, R]) -> None:
         items = [waiting.item for waiting in turn.batch]
         try:
             results = self._flush(items, turn.aside)
-        except Exception as error:
+        except FAULTS as error:
             self._end(turn)
             _fail(turn, error)
-        except BaseException:
-            self._end(turn)
-            _each_alone(turn.batch)
-            raise
         else:
             self._end(turn)
             self._finish(turn.batch, items, results)
@@ -165,38 +182,35 @@ class ThreadBatcher(Generic[T, R]):
     def _finish(self, batch: Sequence[PendingItem[T, R]], items: Sequence[T], results: Sequence[R]) -> None:
         try:
             self._then(items, results)
-        except Exception as error:
+        except FAULTS as error:
             for waiting in batch:
                 waiting.fail(copied(error))
         finally:
             for waiting, result in zip(batch, results, strict=True):
                 waiting.give(result)
 
-    def _leave(self, inbox: _Inbox[R]) -> None:
-        """Give the turns of a caller that is interrupted to others."""
-        with self._lock:
-            inbox.leave()
-            while (turn := inbox.turns.get()) is not None:
-                if not turn.aside:
-                    self._gathering.put_back(turn.batch)
-                    self._pass_on()
+    def _pass_on(self, inbox: _Inbox[R]) -> None:
+        """Pass on what a caller leaves behind."""
+        for turn in inbox.has:
+            with self._lock:
+                self._gathering.put_back([waiting for waiting in turn.batch if not waiting.is_answered])
+                idle = self._current is None or self._current is turn
+                self._current = turn if idle else self._current
+            self._end(turn)
 
 
 def _give(waiting: PendingItem[T, R], turn: _Turn[T, R]) -> None:
     inbox = waiting.outcome
     assert isinstance(inbox, _Inbox)
+    inbox.has.append(turn)
     inbox.turns.put(turn)
 
 
 def _fail(turn: _Turn[T, R], error: Exception) -> None:
     """Raise the error to its callers. If it may be the fault of one of them, each carries its own item."""
     if not turn.aside and not concerns_all(error):
-        _each_alone(turn.batch)
+        for waiting in turn.batch:
+            _give(waiting, _Turn([waiting], aside=True))
         return
     for waiting in turn.batch:
         waiting.fail(error if len(turn.batch) == 1 else copied(error))
-
-
-def _each_alone(batch: Sequence[PendingItem[T, R]]) -> None:
-    for waiting in batch:
-        _give(waiting, _Turn([waiting], aside=True))
