@@ -41,7 +41,7 @@ from dspex.signatures import Signature
 from dspex.store.loop.greenlets import in_greenlet
 from dspex.submit.batch_rows import BatchRows, Rejected
 from dspex.submit.bulk import BULK_ROWS, MAP_ROWS, Intake, chunks, chunks_async
-from dspex.wait.completion import any_final
+from dspex.wait.completion import any_final, check_timeout
 from dspex.wait.driver import Row, steps
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections and end every wait. Executions go on."""
+        """Close the connections and end every wait. Executions go on. A client that is used again connects again."""
         await self._session.threads.run(self._client.close)
         await self._session.aclose()
 
@@ -294,6 +294,7 @@ class AsyncClient:
         version: str | None = None,
     ) -> Any:
         """As :meth:`Client.map`: ``async for`` over the results, or ``await`` for a frame."""
+        check_timeout(timeout)
         frame = as_frame(rows)
         begin = partial(self._client._submitter.begin, program, version=version, priority=priority, metadata=metadata)
         if frame is None:

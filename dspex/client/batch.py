@@ -341,9 +341,10 @@ async def store_all(
     on_rejected: Callable[[Rejected], None],
 ) -> None:
     """Store the rows of a source, and report the rejected ones."""
-    async for rows in source:
-        for rejected in await driver.block(partial(intake.add, rows)):
-            on_rejected(rejected)
+    with intake.noted():
+        async for rows in source:
+            for rejected in await driver.block(partial(intake.add, rows)):
+                on_rejected(rejected)
 
 
 async def mapped(
@@ -360,8 +361,9 @@ async def mapped(
         ]
 
     async def taken() -> AsyncIterator[Sequence[Slot]]:
-        async for rows in source:
-            yield await driver.block(partial(add, rows))
+        with intake.noted():
+            async for rows in source:
+                yield await driver.block(partial(add, rows))
 
     async with aclosing(in_order(driver, batch.id, taken(), seconds, window=WINDOW)) as pairs:
         async for pair in pairs:

@@ -59,7 +59,7 @@ from dspex.store.programs import Deployed, ProgramSummary
 from dspex.submit.batch_rows import Rejected
 from dspex.submit.bulk import MAP_ROWS, chunks
 from dspex.wait.blocking_driver import complete, iterate
-from dspex.wait.completion import any_final
+from dspex.wait.completion import any_final, check_timeout
 from dspex.wait.driver import Row, steps
 
 __all__ = ["Client", "settings_of"]
@@ -350,6 +350,7 @@ class Client:
         column for each output beside the others, once all rows are final. With ``return_exceptions`` it also has
         ``error_code`` and ``error_message`` if a row failed. An output whose name is taken becomes ``NAME_output``.
         """
+        check_timeout(timeout)
         session, frame = self._session, as_frame(rows)
         taken, intake = self._submitter.begin(program, version=version, priority=priority, metadata=metadata)
         source = steps(session.driver, chunks(given_rows(rows, frame, intake.signature), MAP_ROWS))

@@ -26,7 +26,7 @@ from dspex.store.lifecycle import executions
 from dspex.store.lifecycle.executions import EXTRA
 from dspex.store.lifecycle.status import Status
 from dspex.wait.blocking_driver import complete, iterate
-from dspex.wait.completion import one_final
+from dspex.wait.completion import check_timeout, one_final
 from dspex.wait.driver import Driver, Row
 from dspex.wait.hints import POLL_SECONDS
 
@@ -440,7 +440,8 @@ async def executed(
 ) -> tuple[UUID, Result] | None:
     """The id and the result of a usual submit: see :meth:`dspex.Client.execute`. None when it has to be submitted
     otherwise."""
-    if timeout is not None and not timeout > LONGEST_HOLD_SECONDS:
+    check_timeout(timeout)
+    if timeout is not None and timeout <= LONGEST_HOLD_SECONDS:
         return None
     submission = submitter.usual(program, inputs, options)
     if submission is None:

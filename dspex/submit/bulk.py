@@ -116,6 +116,20 @@ class Intake:
                 self._announce(self._batch, options.webhook, options.tenant)
 
     @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Add a note to an error that ends the intake, also to one of the rows' source: some rows are stored."""
+        try:
+            yield
+        except BaseException as error:
+            if stored := len(self._batch):
+                id = self._batch.id
+                error.add_note(
+                    f"{stored} rows of batch {id} are stored, and they go on: `dspex list --batch {id}` shows "
+                    f"them, and `dspex cancel --batch {id}` cancels them"
+                )
+            raise
+
+    @contextmanager
     def _named(self) -> Iterator[None]:
         """Name the batch in what is raised."""
         try:

@@ -6,23 +6,38 @@ executions; for a batch, which may have millions, a :class:`Sweep` does that in 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Real
 from typing import TypeVar
 from uuid import UUID
 
-from dspex.errors import ExecutionTimedOut, ValidationError
+from dspex.errors import ExecutionTimedOut, FieldError, ValidationError
 from dspex.store.lifecycle.batch_ids import execution_id, row_index
 from dspex.wait.driver import Driver, Row
 from dspex.wait.hints import POLL_SECONDS, Hints
 
-__all__ = ["Deadline", "IndexSet", "Slot", "Sweep", "any_final", "batch_final", "groups", "in_order", "one_final"]
+__all__ = [
+    "Deadline",
+    "IndexSet",
+    "Slot",
+    "Sweep",
+    "any_final",
+    "batch_final",
+    "check_timeout",
+    "groups",
+    "in_order",
+    "one_final",
+]
 
 T = TypeVar("T")
 
+#: A longer wait, of more than three years, has no limit: the clocks of threads end at some point.
+NO_LIMIT_SECONDS = 1e8
 #: Rows of one query.
 GROUP_ROWS = 500
 #: Indexes that one step of a sweep looks up.
@@ -31,11 +46,18 @@ SWEEP_INDEXES = 10_000
 SWEEP_SHARE = 0.1
 
 
+def check_timeout(timeout: object) -> None:
+    """Raise ValidationError for a ``timeout`` that is not a number of seconds. None is no limit."""
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, Real) or math.isnan(timeout)):
+        raise ValidationError.of("wait", [FieldError("timeout", "a number of seconds, or None", repr(timeout)[:60])])
+
+
 class Deadline:
-    """The end of a wait of so many seconds, or none."""
+    """The end of a wait of so many seconds, or none. Raises ValidationError for what is not a number."""
 
     def __init__(self, seconds: float | None) -> None:
-        self._at = None if seconds is None else time.monotonic() + seconds
+        check_timeout(seconds)
+        self._at = None if seconds is None or seconds > NO_LIMIT_SECONDS else time.monotonic() + seconds
 
     @property
     def left(self) -> float | None:

@@ -94,10 +94,13 @@ class Watch:
         """The hints since the last call. Raises DspexError once the client is closed."""
         with self._lock:
             if self._ended:
-                raise DspexError("the client was closed while it waited; the executions go on", code="client_closed")
+                raise self._closed()
             hints = Hints(self._hinted, self._stale)
             self._hinted, self._stale = [], False
             return hints
+
+    def _closed(self) -> DspexError:
+        return DspexError("the client was closed while it waited; the executions go on", code="client_closed")
 
     def hint(self, ids: Sequence[UUID]) -> None:
         with self._lock:
@@ -123,6 +126,11 @@ class FinalWatch(Watch):
     """The hints for a caller that waits for one execution, and its ``row`` once it was looked up and is final."""
 
     row: Row | None = None
+
+    def _closed(self) -> DspexError:
+        id = str(UUID(int=self.numbers[0]))
+        message = f"the client was closed while it waited for execution {id}, which goes on: see `dspex show {id}`"
+        return DspexError(message, code="client_closed", execution_id=id)
 
     def give(self, row: Row) -> None:
         self.row = row

@@ -55,20 +55,23 @@ class LoopSignal:
 
 
 class Threads:
-    """A few threads for what may block. Others wait for a thread."""
+    """A few threads for what may block. Others wait for a thread. They begin with the first call, and again with the
+    first one after a close."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._threads = self._new()
+        self._threads: ThreadPoolExecutor | None = None
 
     async def run(self, work: Callable[[], T]) -> T:
-        if self._pid != os.getpid():  # threads do not survive a fork
+        if self._threads is None or self._pid != os.getpid():  # threads do not survive a fork
             self._threads, self._pid = self._new(), os.getpid()
         context = copy_context()  # so that a trace continues in the thread
         return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False)
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False)
 
     def _new(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(THREADS, thread_name_prefix="dspex-async")

@@ -7,7 +7,7 @@ runs; they are closed with the client, or when the loop ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,9 @@ from dspex.wait.loop_driver import LoopDriver, Threads
 from dspex.wait.loop_waiter import LoopWaiter
 
 __all__ = ["LoopSession"]
+
+#: How often to look whether another loop still runs that closes its connections.
+LOOP_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class LoopSession(Session):
         """The connections of the running loop."""
         loop = asyncio.get_running_loop()
         if (known := self._loops.get(loop)) is None:
-            self._drop_closed()
+            self._drop(asyncio.AbstractEventLoop.is_closed)
             known = self._loops[loop] = _open(self.settings, self._backends, self.threads)
             self._ends[loop] = end = known.until_the_loop_ends()
             # Its first step makes it known to the loop.
@@ -86,24 +89,27 @@ class LoopSession(Session):
         return self._loops, self._ends
 
     async def aclose(self) -> None:
-        """Close the connections of all loops and end every wait."""
+        """Close the connections of all loops and end every wait. The sockets of loops that do not run are closed."""
         self.threads.close()
-        self._drop_closed()
-        running = asyncio.get_running_loop()
+        here = asyncio.get_running_loop()
         for loop in list(self._loops):
-            if loop is running:
+            if loop is here:
                 await self._close(loop)
-            else:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(loop), loop))
+            elif loop.is_running():
+                closing = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(loop), loop))
+                while loop.is_running() and not closing.done():  # it may stop before it has closed them
+                    await asyncio.wait({closing}, timeout=LOOP_SECONDS)
+        self._drop(lambda loop: not loop.is_running())
 
     async def _close(self, loop: asyncio.AbstractEventLoop) -> None:
         await self._loops.pop(loop).close()
         await self._ends.pop(loop).aclose()
 
-    def _drop_closed(self) -> None:
-        for loop in [loop for loop in self._loops if loop.is_closed()]:
+    def _drop(self, ended: Callable[[asyncio.AbstractEventLoop], bool]) -> None:
+        """Close the connections of loops that cannot do it themselves."""
+        for loop in [loop for loop in self._loops if ended(loop)]:
             self._loops.pop(loop).database.abandon()
-            del self._ends[loop]
+            self._ends.pop(loop, None)
 
 
 async def _step(generator: AsyncGenerator[None, None]) -> None:
