@@ -150,8 +150,8 @@ class Database:
                 try:
                     yield connection
                 except BaseException as error:
-                    if _is_busy(connection.connection.driver_connection):  # a ROLLBACK would hide the error
-                        connection.invalidate(error)
+                    if not connection.invalidated and _is_busy(connection.connection.driver_connection):
+                        connection.invalidate(error)  # a ROLLBACK would hide the error
                     raise
                 committing = True
         except DBAPIError as error:

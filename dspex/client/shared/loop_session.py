@@ -73,7 +73,7 @@ class LoopSession(Session):
         """The connections of the running loop."""
         loop = asyncio.get_running_loop()
         if (known := self._loops.get(loop)) is None:
-            self._drop(asyncio.AbstractEventLoop.is_closed)
+            self._drop(lambda loop: loop.is_closed())
             known = self._loops[loop] = _open(self.settings, self._backends, self.threads)
             self._ends[loop] = end = known.until_the_loop_ends()
             # Its first step makes it known to the loop.
