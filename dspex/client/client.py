@@ -348,7 +348,8 @@ class Client:
 
         For a data frame (pandas, Polars, Arrow) or a dataset of Hugging Face, returns the same kind of frame, with a
         column for each output beside the others, once all rows are final. With ``return_exceptions`` it also has
-        ``error_code`` and ``error_message`` if a row failed. An output whose name is taken becomes ``NAME_output``.
+        ``error_code`` and ``error_message`` if a row failed. An output whose name is taken becomes ``NAME_output``, and
+        a column of errors ``NAME_error``; where that is a column too, with a number: ``NAME_output_2``.
         """
         check_timeout(timeout)
         session, frame = self._session, as_frame(rows)

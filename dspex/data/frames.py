@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from dspex.data.arrow_types import arrow_value
+from dspex.data.column_names import free_names
 from dspex.data.formats import data_refused
 from dspex.data.input_columns import InputColumns
 from dspex.data.parquet_file import need_pyarrow
@@ -89,10 +90,12 @@ def beside(frame: DataFrame, signature: Signature, results: Iterable[Any]) -> An
         values = {} if failed else json.loads(signature.encode("outputs", dict(result)))
         for name, shape in shapes:
             made[name].append(shape(values.get(name)))
-    columns: dict[str, Sequence[Any]] = {_free(name, frame.columns): column for name, column in made.items()}
+    names = free_names(list(made), frame.columns, "output")
+    columns: dict[str, Sequence[Any]] = dict(zip(names, made.values(), strict=True))
     if any(error is not None for error in errors):
-        columns[_free("error_code", frame.columns)] = [error and error.code for error in errors]
-        columns[_free("error_message", frame.columns)] = [error and str(error) for error in errors]
+        code, message = free_names(("error_code", "error_message"), [*frame.columns, *names], "error")
+        columns[code] = [error and error.code for error in errors]
+        columns[message] = [error and str(error) for error in errors]
     return frame.with_columns(columns)
 
 
@@ -167,11 +170,3 @@ def _json_or_none(value: Any) -> str | None:
 def _has_map(kind: Type) -> bool:
     primitive = expand(kind)
     return primitive.name == "dict" or any(map(_has_map, primitive.args))
-
-
-def _free(name: str, taken: Sequence[str]) -> str:
-    if name not in taken:
-        return name
-    if (other := f"{name}_output") in taken:
-        raise data_refused(f"the frame has the columns {name!r} and {other!r}: rename one of them")
-    return other

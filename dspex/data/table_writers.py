@@ -13,7 +13,8 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 
 from dspex.data.arrow_types import arrow_type, arrow_value
 from dspex.data.cell_text import cell_text, json_cell
-from dspex.data.formats import FileFormat, data_refused
+from dspex.data.column_names import free_names
+from dspex.data.formats import FileFormat
 from dspex.data.row_source import RowChunk, cells_of
 from dspex.signatures.fields import PLAIN_TEXT, Field, Type
 
@@ -51,7 +52,8 @@ class TableWriter(Protocol):
 
 def result_columns(fields: Sequence[Field], taken: Sequence[str]) -> Sequence[MadeColumn]:
     """A column for each output. One whose name is taken by a column of the input is called ``NAME_output``."""
-    return [MadeColumn(_free(field.name, taken, "output"), field.type, _result(field.name)) for field in fields]
+    names = free_names([field.name for field in fields], taken, "output")
+    return [MadeColumn(name, field.type, _result(field.name)) for name, field in zip(names, fields, strict=True)]
 
 
 def error_columns(taken: Sequence[str]) -> Sequence[MadeColumn]:
@@ -62,7 +64,8 @@ def error_columns(taken: Sequence[str]) -> Sequence[MadeColumn]:
         ("message", PLAIN_TEXT, lambda line: line["error"]["message"]),
         ("execution_id", PLAIN_TEXT, lambda line: line["id"]),
     )
-    return [MadeColumn(_free(name, taken, "error"), kind, of) for name, kind, of in made]
+    names = free_names([name for name, _, _ in made], taken, "error")
+    return [MadeColumn(name, kind, of) for name, (_, kind, of) in zip(names, made, strict=True)]
 
 
 def open_writer(
@@ -193,14 +196,6 @@ class _ParquetTable:
 
 def _result(name: str) -> Callable[[Line], Any]:
     return lambda line: line["result"].get(name)
-
-
-def _free(name: str, taken: Sequence[str], kind: str) -> str:
-    if name not in taken:
-        return name
-    if (other := f"{name}_{kind}") in taken:
-        raise data_refused(f"the input has the columns {name!r} and {other!r}: rename one of them")
-    return other
 
 
 def _picked_columns(chunk: RowChunk, positions: Sequence[int], names: Sequence[str]) -> Sequence[Sequence[Any]]:

@@ -75,6 +75,24 @@ def test_pandas_keeps_its_index() -> None:
     assert list(made["queue"]) == ["bug", "bug"]
 
 
+def test_each_output_and_error_has_a_column_of_its_own() -> None:
+    pytest.importorskip("narwhals")
+    signature = dspex.signature("ticket -> queue, queue_output, error_code")
+    frame = as_frame(pyarrow.table({"ticket": ["one", "two"], "queue": ["expected"] * 2}))
+    assert frame is not None
+    result = Result(queue="a", queue_output="b", error_code="c")
+    assert beside(frame, signature, [result, RESULTS[1]]).to_pylist() == [
+        {
+            "ticket": "one", "queue": "expected", "queue_output_2": "a", "queue_output": "b", "error_code": "c",
+            "error_code_error": None, "error_message": None,
+        },
+        {
+            "ticket": "two", "queue": "expected", "queue_output_2": None, "queue_output": None, "error_code": None,
+            "error_code_error": "rate_limited", "error_message": "it failed",
+        },
+    ]  # fmt: skip
+
+
 def test_a_frame_without_a_required_column_is_refused() -> None:
     pytest.importorskip("narwhals")
     frame = as_frame(pyarrow.table({"body": ["one"]}))

@@ -128,11 +128,47 @@ def test_errors_have_their_row(tmp_path: Path, format: FileFormat) -> None:
     assert [row["ticket"] for row in rows] == ["two, or more", "three"]
 
 
-def test_an_output_whose_name_is_taken_gets_another() -> None:
-    fields = dspex.signature("ticket -> queue").output_fields
-    assert [column.name for column in result_columns(fields, ["ticket", "queue"])] == ["queue_output"]
-    with pytest.raises(dspex.DspexError, match="rename one of them"):
-        result_columns(fields, ["queue", "queue_output"])
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (["ticket"], ["queue", "queue_output", "row"]),
+        (["ticket", "queue"], ["queue_output_2", "queue_output", "row"]),
+        (["queue", "queue_output"], ["queue_output_2", "queue_output_output", "row"]),
+        (["queue", "queue_output_2", "row"], ["queue_output_3", "queue_output", "row_output"]),
+    ],
+)
+def test_an_output_whose_name_is_taken_gets_another(columns: list[str], names: list[str]) -> None:
+    fields = dspex.signature("ticket -> queue, queue_output, row").output_fields
+    assert [column.name for column in result_columns(fields, columns)] == names
+
+
+def test_a_column_of_errors_whose_name_is_taken_gets_another() -> None:
+    names = [column.name for column in error_columns(["message", "message_error", "code"])]
+    assert names == ["row", "code_error", "message_error_2", "execution_id"]
+
+
+@pytest.mark.parametrize("format", [FileFormat("csv"), FileFormat("parquet")], ids=str)
+def test_columns_of_similar_names_keep_their_values(tmp_path: Path, format: FileFormat) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("queue,score,score_output\nexpected,1,2\n")
+    lines = [{"index": 0, "id": "id-0", "result": {"queue": "a", "queue_output": "b", "score": "c"}}]
+    source, fields = open_source(path, format_of(path)), dspex.signature("t -> queue, queue_output, score")
+    columns = source.survey().columns
+    file = io.BytesIO()
+    made = result_columns(fields.output_fields, columns)
+    writer = open_writer(file, format, columns, made, schema=source.schema)
+    write_beside(source, iter(lines), writer)
+    writer.close()
+    if format.kind == "csv":
+        rows: list[Any] = list(csv.DictReader(io.StringIO(file.getvalue().decode())))
+    else:
+        rows = parquet.read_table(io.BytesIO(file.getvalue())).to_pylist()
+    assert rows == [
+        {
+            "queue": "expected", "score": "1", "score_output": "2",
+            "queue_output_2": "a", "queue_output": "b", "score_output_2": "c",
+        }
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["in.csv", "in.jsonl", "in.parquet"])
