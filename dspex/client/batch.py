@@ -240,8 +240,9 @@ class Batch(_BatchHandle):
         """Wait until every execution is final, and return them as a table of pyarrow, in the order of the rows.
 
         Its columns are ``index``, ``execution_id`` and ``status``, the inputs, the outputs (null where an execution has
-        not completed), ``error_code`` and ``error_message``. Lists are lists and objects are structs; a value without
-        a fixed shape is text with JSON. Raises ExecutionTimedOut, and ConfigurationError without pyarrow.
+        not completed), ``error_code`` and ``error_message``. A field with one of these names becomes
+        ``NAME_input`` or ``NAME_output``. Lists are lists and objects are structs; a value without a fixed shape is
+        text with JSON. Raises ExecutionTimedOut, and ConfigurationError without pyarrow.
         """
         tables: list[pyarrow.Table] = []
         complete(self._tables(self._session.driver, timeout, lambda table: tables.append(table.take())))

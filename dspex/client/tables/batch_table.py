@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspex.data.arrow_types import arrow_type, arrow_value
 from dspex.data.cell_text import cell_text
+from dspex.data.column_names import free_names
 from dspex.data.parquet_file import need_pyarrow
 from dspex.data.replaced_file import replacing
 from dspex.errors import ConfigurationError
@@ -29,14 +30,16 @@ __all__ = ["BatchTable", "ParquetParts", "concatenated", "parquet_file", "to_pan
 #: Rows that are converted together: so many, or fewer long ones.
 GROUP_ROWS = 5_000
 GROUP_CHARACTERS = 16 * 1024 * 1024
+#: The columns that hold no field.
+_OWN = ("index", "execution_id", "status", "error_code", "error_message")
 
 
 class BatchTable:
     """Gathers the final rows of a batch.
 
     The columns are ``index``, ``execution_id`` and ``status``, the inputs, the outputs (null where an execution has not
-    completed), ``error_code`` and ``error_message``. Secret fields are text, ``"<secret>"`` without a key, or if they
-    are ``hidden``.
+    completed), ``error_code`` and ``error_message``. A field with one of these names becomes ``NAME_input`` or
+    ``NAME_output``. Secret fields are text, ``"<secret>"`` without a key, or if they are ``hidden``.
     """
 
     def __init__(self, sealing: Sealing, signature: Signature, *, hidden: bool = False) -> None:
@@ -53,10 +56,13 @@ class BatchTable:
         import pyarrow
 
         text = pyarrow.string()
-        fields = [*self._signature.input_fields, *self._signature.output_fields]
-        own = [(field.name, text if field.secret else arrow_type(field.type)) for field in fields]
+        signature = self._signature
+        inputs = free_names([field.name for field in signature.input_fields], _OWN, "input")
+        outputs = free_names([field.name for field in signature.output_fields], [*_OWN, *inputs], "output")
+        fields = zip([*inputs, *outputs], [*signature.input_fields, *signature.output_fields], strict=True)
+        values = [(name, text if field.secret else arrow_type(field.type)) for name, field in fields]
         first = [("index", pyarrow.int64()), ("execution_id", text), ("status", text)]
-        return pyarrow.schema([*first, *own, ("error_code", text), ("error_message", text)])
+        return pyarrow.schema([*first, *values, ("error_code", text), ("error_message", text)])
 
     def add(self, row: Row) -> bool:
         """Add the final row of an execution. Returns whether a group of rows is complete."""

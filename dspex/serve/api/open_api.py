@@ -27,7 +27,8 @@ _EVENTS = (
 _LINES = "JSON lines: an object with `index`, the number of the row from 0, `id`, and "
 _OUTPUT = (
     _LINES + "`result`, for each completed row. With `Accept: application/vnd.apache.parquet` a Parquet file with the "
-    "columns `index`, `execution_id`, `status`, the inputs, the outputs, `error_code` and `error_message`."
+    "columns `index`, `execution_id`, `status`, the inputs, the outputs, `error_code` and `error_message`; a field "
+    "with one of these names is `NAME_input` or `NAME_output`."
 )
 
 
