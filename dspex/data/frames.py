@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dspex.data.arrow_types import arrow_value
+from dspex.data.arrow_types import arrow_type, arrow_value
 from dspex.data.column_names import free_names
 from dspex.data.formats import data_refused
 from dspex.data.input_columns import InputColumns
@@ -19,12 +20,23 @@ from dspex.data.parquet_file import need_pyarrow
 from dspex.data.row_source import CHUNK_ROWS
 from dspex.errors import ConfigurationError, DspexError, ValidationError
 from dspex.signatures import Signature
-from dspex.signatures.fields import Field, Type
+from dspex.signatures.fields import PLAIN_TEXT, Field, Type
 from dspex.signatures.types.type_registry import expand
 
 __all__ = ["DataFrame", "as_frame", "beside", "example_inputs", "input_rows"]
 
 Inputs = Mapping[str, Any] | ValidationError
+#: The types in narwhals of single values; every other is text.
+_SCALARS = {"integer": "Int64", "float": "Float64", "boolean": "Boolean", "date": "Date", "binary": "Binary"}
+
+
+@dataclass(frozen=True, slots=True)
+class FrameColumn:
+    """A column to add to a frame. ``type`` is the type of its values, also if all of them are missing."""
+
+    name: str
+    type: Type
+    values: Sequence[Any]
 
 
 class DataFrame(Protocol):
@@ -37,7 +49,7 @@ class DataFrame(Protocol):
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """Each row, its cells by column."""
 
-    def with_columns(self, made: Mapping[str, Sequence[Any]]) -> Any:
+    def with_columns(self, made: Sequence[FrameColumn]) -> Any:
         """A frame of the same library with these columns added."""
 
 
@@ -91,11 +103,13 @@ def beside(frame: DataFrame, signature: Signature, results: Iterable[Any]) -> An
         for name, shape in shapes:
             made[name].append(shape(values.get(name)))
     names = free_names(list(made), frame.columns, "output")
-    columns: dict[str, Sequence[Any]] = dict(zip(names, made.values(), strict=True))
+    columns = [
+        FrameColumn(name, _frame_type(field.type), made[field.name]) for name, field in zip(names, fields, strict=True)
+    ]
     if any(error is not None for error in errors):
         code, message = free_names(("error_code", "error_message"), [*frame.columns, *names], "error")
-        columns[code] = [error and error.code for error in errors]
-        columns[message] = [error and str(error) for error in errors]
+        columns.append(FrameColumn(code, PLAIN_TEXT, [error and error.code for error in errors]))
+        columns.append(FrameColumn(message, PLAIN_TEXT, [error and str(error) for error in errors]))
     return frame.with_columns(columns)
 
 
@@ -118,10 +132,37 @@ class _NarwhalsFrame:
         rows: Iterator[Mapping[str, Any]] = self._frame.iter_rows(named=True, buffer_size=CHUNK_ROWS)
         return rows
 
-    def with_columns(self, made: Mapping[str, Sequence[Any]]) -> Any:
+    def with_columns(self, made: Sequence[FrameColumn]) -> Any:
+        return self._frame.with_columns(*map(self._series, made)).to_native()
+
+    def _series(self, column: FrameColumn) -> Any:
+        """The column as a series of the frame's library.
+
+        pandas chooses the type by the values: few of its types have missing values. Integers beside missing values
+        would become floats, which are rounded.
+        """
         backend = self._frame.implementation
-        series = [self._narwhals.new_series(name, list(values), backend=backend) for name, values in made.items()]
-        return self._frame.with_columns(*series).to_native()
+        if not backend.is_pandas_like():
+            dtype = self._dtype(column.type)
+            return self._narwhals.new_series(column.name, column.values, dtype, backend=backend)
+        if expand(column.type).name == "integer" and None in column.values:
+            library = backend.to_native_namespace()
+            native = library.Series(column.values, name=column.name, dtype="Int64")
+            return self._narwhals.from_native(native, series_only=True)
+        return self._narwhals.new_series(column.name, column.values, backend=backend)
+
+    def _dtype(self, kind: Type) -> Any:
+        """The type in narwhals that has the values of :func:`dspex.data.arrow_types.arrow_type`."""
+        primitive = expand(kind)
+        match primitive.name:
+            case "optional":
+                return self._dtype(primitive.args[0])
+            case "list":
+                return self._narwhals.List(self._dtype(primitive.args[0]))
+            case "object" if primitive.labels:
+                members = zip(primitive.labels, map(self._dtype, primitive.args), strict=True)
+                return self._narwhals.Struct(dict(members))
+        return getattr(self._narwhals, _SCALARS.get(primitive.name, "String"))()
 
 
 class _DatasetFrame:
@@ -137,10 +178,14 @@ class _DatasetFrame:
     def rows(self) -> Iterator[Mapping[str, Any]]:
         return iter(self._dataset)
 
-    def with_columns(self, made: Mapping[str, Sequence[Any]]) -> Any:
+    def with_columns(self, made: Sequence[FrameColumn]) -> Any:
+        from datasets import Features
+        from pyarrow import schema
+
         dataset = self._dataset
-        for name, values in made.items():
-            dataset = dataset.add_column(name, list(values))
+        types = Features.from_arrow_schema(schema([(column.name, arrow_type(column.type)) for column in made]))
+        for column in made:
+            dataset = dataset.add_column(column.name, list(column.values)).cast_column(column.name, types[column.name])
         return dataset
 
 
@@ -156,6 +201,11 @@ def _need_narwhals() -> Any:
     except ImportError:
         raise ConfigurationError('data frames need narwhals: pip install "dspex[frames]"') from None
     return narwhals
+
+
+def _frame_type(kind: Type) -> Type:
+    """The type of the values of :func:`_frame_value`."""
+    return PLAIN_TEXT if _has_map(kind) else kind
 
 
 def _frame_value(kind: Type) -> Callable[[Any], Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import date
 from typing import Any
 
 import dspy
@@ -73,6 +74,62 @@ def test_pandas_keeps_its_index() -> None:
     made = beside(frame, SIGNATURE, [RESULTS[0], RESULTS[0]])
     assert list(made.index) == [7, 3]
     assert list(made["queue"]) == ["bug", "bug"]
+
+
+TYPED = dspex.signature(
+    ":string ticket -> :integer number, :float score, :boolean sure, :date day, :list(:integer) parts, "
+    ":object(name=:string, age=:optional(:integer)) person, :any rest, :dict(:string, :integer) counts"
+)
+LARGE = 9007199254740993  # no float has this value
+
+
+def typed_result() -> Result:
+    return Result(
+        number=LARGE, score=0.5, sure=True, day=date(2026, 1, 31), parts=[LARGE], person={"name": "a", "age": None},
+        rest={"x": 1}, counts={"x": 1},
+    )  # fmt: skip
+
+
+def test_pandas_keeps_integers_beside_a_failed_row() -> None:
+    pytest.importorskip("narwhals")
+    pandas = pytest.importorskip("pandas")
+    frame = as_frame(pandas.DataFrame({"ticket": ["one", "two"]}, index=[7, 3]))
+    assert frame is not None
+    made = beside(frame, TYPED, [typed_result(), RESULTS[1]])
+    assert made["number"].tolist() == [LARGE, pandas.NA]
+    assert (made["sure"].tolist(), made["parts"].tolist()) == ([True, None], [[LARGE], None])
+    assert list(made.index) == [7, 3]
+
+
+def test_an_arrow_column_has_the_type_of_its_output_where_every_row_failed() -> None:
+    pytest.importorskip("narwhals")
+    frame = as_frame(pyarrow.table({"ticket": ["one"]}))
+    assert frame is not None
+    failed = beside(frame, TYPED, [RESULTS[1]]).schema
+    assert [str(failed.field(field.name).type) for field in TYPED.output_fields] == [
+        "int64", "double", "bool", "date32[day]", "list<item: int64>", "struct<name: string, age: int64>", "string",
+        "string",
+    ]  # fmt: skip
+    completed = beside(frame, TYPED, [typed_result()])
+    assert completed.schema.types == failed.types[: len(completed.schema)]
+    assert completed.column("number").to_pylist() == [LARGE]
+
+
+def test_a_polars_column_has_the_type_of_its_output_where_every_row_failed(used_polars: None) -> None:
+    polars = pytest.importorskip("polars")
+    frame = as_frame(polars.DataFrame({"ticket": ["one"]}))
+    assert frame is not None
+    completed, failed = (beside(frame, TYPED, [result]).schema for result in (typed_result(), RESULTS[1]))
+    assert list(completed.items()) == list(failed.items())[: len(completed)]
+    assert failed["number"] == polars.Int64
+
+
+def test_a_dataset_column_has_the_type_of_its_output_where_every_row_failed() -> None:
+    datasets = pytest.importorskip("datasets")
+    frame = as_frame(datasets.Dataset.from_dict({"ticket": ["one"]}))
+    assert frame is not None
+    completed, failed = (beside(frame, TYPED, [result]).features for result in (typed_result(), RESULTS[1]))
+    assert list(completed.items()) == list(failed.items())[: len(completed)]
 
 
 def test_each_output_and_error_has_a_column_of_its_own() -> None:
