@@ -16,7 +16,7 @@ from dspex.signatures.fields import Type
 from dspex.signatures.types.type_registry import expand, is_text, is_wire
 from dspex.signatures.values.codec import reader
 
-__all__ = ["ReadAll", "cell_text", "is_missing", "json_cell", "json_value_reader", "python_value_reader",
+__all__ = ["ReadAll", "cell_text", "is_missing", "json_cell", "json_text", "json_value_reader", "python_value_reader",
            "text_column_reader", "text_value_reader"]  # fmt: skip
 
 Read = Callable[[Any], Any]
@@ -35,8 +35,17 @@ def cell_text(value: Any) -> str:
 
 
 def json_cell(value: Any) -> Any:
-    """A cell for a line of JSON: NaN as null; what JSON does not have is left to :func:`cell_text`."""
+    """A cell for a line of JSON: NaN as null; what JSON does not have is left to :func:`json_text`."""
     return None if is_missing(value) else value
+
+
+def json_text(value: Any, *, compact: bool = False) -> str:
+    """A value as JSON: NaN as null, and what JSON does not have as the text of a cell, also infinity and keys."""
+    encode = _COMPACT if compact else _SPACED
+    try:
+        return encode(value)
+    except (TypeError, ValueError):
+        return encode(_json_value(value))
 
 
 def is_missing(value: Any) -> bool:
@@ -113,8 +122,21 @@ _TEXTS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
     (int | float, repr),
     (bytes, lambda value: base64.b64encode(value).decode("ascii")),
     (datetime | date | time, lambda value: value.isoformat()),
-    (dict | list | tuple, lambda value: json.dumps(value, ensure_ascii=False, default=cell_text)),
+    (dict | list | tuple, json_text),
 )
+#: JSON without NaN and Infinity. Each is made once: `json.dumps` with options makes one for each value.
+_SPACED = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=cell_text).encode
+_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=cell_text, separators=(",", ":")).encode
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {cell_text(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else cell_text(value)
+    return value
 
 
 def _same(value: Any) -> Any:

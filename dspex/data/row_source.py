@@ -92,10 +92,15 @@ class TextChunk:
 
         picked = [cells_of(self._rows[at]) for at in positions]
         columns = [
-            array([None if (cell := row.get(name)) is None else cell_text(cell) for row in picked], type=field.type)
+            array([None if (cell := row.get(name)) is None else _arrow_text(cell) for row in picked], type=field.type)
             for name, field in zip(schema.names, schema, strict=True)
         ]
         return record_batch(columns, schema=schema)
+
+
+def _arrow_text(cell: Any) -> str:
+    """The text of a cell as UTF-8 can have it: a lone surrogate as JSON escapes it."""
+    return cell_text(cell).encode(errors="backslashreplace").decode()
 
 
 def cells_of(row: Cells) -> Mapping[str, Any]:

@@ -6,19 +6,18 @@ The outputs come from lines of ``dspex batch``: ``{"index", "id", "result"}`` or
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, Protocol, cast
 
 from dspex.data.arrow_types import arrow_type, arrow_value
-from dspex.data.cell_text import cell_text, json_cell
+from dspex.data.cell_text import cell_text, json_cell, json_text
 from dspex.data.column_names import free_names
-from dspex.data.formats import FileFormat
+from dspex.data.formats import FileFormat, data_refused
 from dspex.data.row_source import RowChunk, cells_of
 from dspex.signatures.fields import PLAIN_TEXT, Field, Type
 
-__all__ = ["Line", "MadeColumn", "TableWriter", "error_columns", "open_writer", "result_columns"]
+__all__ = ["Line", "MadeColumn", "TableWriter", "check_names", "error_columns", "open_writer", "result_columns"]
 
 #: A line of ``dspex batch``.
 Line = Mapping[str, Any]
@@ -66,6 +65,18 @@ def error_columns(taken: Sequence[str]) -> Sequence[MadeColumn]:
     )
     names = free_names([name for name, _, _ in made], taken, "error")
     return [MadeColumn(name, kind, of) for name, (_, kind, of) in zip(names, made, strict=True)]
+
+
+def check_names(format: FileFormat, carried: Sequence[str]) -> None:
+    """Raise DspexError for a column of the input whose name a table in this format cannot have."""
+    for name in carried if format.kind == "parquet" else ():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise data_refused(
+                f"the name of the column {name!r} has half of a surrogate pair, which Parquet cannot have: rename it, "
+                "or write another format"
+            ) from None
 
 
 def open_writer(
@@ -138,7 +149,7 @@ class _JsonLines:
         rows = chunk.rows() if self._carried else ()
         for at, line in zip(positions, lines, strict=True):
             whole = {**line, "row": _picked(cells_of(rows[at]), self._carried)} if self._carried else line
-            text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"), default=cell_text)
+            text = json_text(whole, compact=True)
             self._file.write(text.encode(errors="backslashreplace") + b"\n")
 
     def close(self) -> None:

@@ -235,18 +235,21 @@ def test_an_output_that_is_not_its_own_is_left_alone(
     client.deploy(triage())
     (tmp_path / "in.csv").write_text("ticket\none\n")
     (tmp_path / "mine.csv").write_text("precious\n")
+    (tmp_path / "half.jsonl").write_text('{"ticket": "one", "\\ud800": 1}\n')
     for arguments, says in (
         (("in.csv", "-o", "mine.csv"), "--restart"),
         (("in.csv", "-o", "in.csv"), "choose another file"),
         (("in.csv", "-o", "nowhere/out.csv"), "No such file"),
         (("in.csv", "-o", "out.csv", "--map", "tiket=x"), "did you mean 'ticket'"),
         (("in.csv", "-o", "out.csv", "--encoding", "klingon"), "is not an encoding"),
+        (("half.jsonl", "-o", "out.parquet"), "half of a surrogate pair"),
     ):
         done = invoke("triage", *arguments)
         assert says in f"{done.exception}{done.output}", arguments
         assert done.exit_code != 0
     assert (tmp_path / "mine.csv").read_text() == "precious\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "mine.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["half.jsonl", "in.csv", "mine.csv"]
+    assert client.list() == []
 
 
 def test_a_frame_and_a_batch_are_tables(client: Client, start_worker: StartWorker, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import json
+import math
+from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +21,7 @@ from pyarrow import parquet
 
 import dspex
 from dspex.cli.batches.batch_tables import write_beside
+from dspex.cli.batches.line_file import LineFile
 from dspex.data import delimited_file, json_lines_file, parquet_file, table_writers
 from dspex.data.formats import FileFormat, format_of
 from dspex.data.row_source import RowSource, TextChunk, open_source
@@ -111,6 +114,75 @@ def test_compressed_json_lines_are_the_lines_with_the_other_columns(tmp_path: Pa
     assert [json.loads(line) for line in lines] == [
         {**line, "row": {"ticket": ticket, "price": 1.5, "at": "x"}} for line, ticket in zip(LINES, "ac", strict=True)
     ]
+
+
+CARRIED = {
+    "half": ['"\\ud800"', pyarrow.string(), None],
+    "number": ["1e400", pyarrow.float64(), math.inf],
+    "nested": ['{"a": [1e400, -1e400, 0.5]}', pyarrow.struct([("a", pyarrow.list_(pyarrow.float64()))]),
+               {"a": [math.inf, -math.inf, math.nan]}],
+    "days": ["null", pyarrow.map_(pyarrow.date32(), pyarrow.float64()), [(date(2026, 1, 31), math.nan)]],
+}  # fmt: skip
+
+
+def carrying_source(path: Path) -> RowSource:
+    """A row with values that JSON does not have."""
+    if path.suffix == ".parquet":
+        columns = {name: pyarrow.array([value], type=kind) for name, (_, kind, value) in CARRIED.items()}
+        parquet.write_table(pyarrow.table(columns), path)
+    else:
+        path.write_text("{" + ", ".join(f'"{name}": {text}' for name, (text, *_) in CARRIED.items()) + "}\n")
+    return open_source(path, format_of(path))
+
+
+def refuse_constant(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def strict(text: str) -> Any:
+    return json.loads(text, parse_constant=refuse_constant)
+
+
+def carried(given: Path, format: FileFormat) -> dict[str, Any]:
+    """The carried cells of the row in a file of this format; of CSV as text."""
+    file = written(carrying_source(given), format, LINES[:1])
+    if format.kind == "parquet":
+        row = parquet.read_table(io.BytesIO(file)).to_pylist()[0]
+    elif format.kind == "csv":
+        row = next(csv.DictReader(io.StringIO(file.decode())))
+    else:
+        row = strict(file.decode())["row"]
+    return {name: row[name] for name in CARRIED}
+
+
+def test_a_carried_value_of_parquet_that_json_does_not_have_is_text_in_json(tmp_path: Path) -> None:
+    found = carried(tmp_path / "in.parquet", FileFormat("jsonl"))
+    nested = {"a": ["inf", "-inf", None]}
+    assert found == {"half": None, "number": "inf", "nested": nested, "days": {"2026-01-31": None}}
+    found = carried(tmp_path / "in.parquet", FileFormat("csv"))
+    assert (found["half"], found["number"]) == ("", "inf")
+    assert (strict(found["nested"]), strict(found["days"])) == (nested, {"2026-01-31": None})
+
+
+@pytest.mark.parametrize("format", [FileFormat("csv"), FileFormat("parquet"), FileFormat("jsonl")], ids=str)
+def test_a_carried_value_of_json_lines_that_json_does_not_have_is_text(tmp_path: Path, format: FileFormat) -> None:
+    found = carried(tmp_path / "in.jsonl", format)
+    assert (found["half"], found["number"]) == ("\ud800" if format.kind == "jsonl" else "\\ud800", "inf")
+    nested = found["nested"] if format.kind == "jsonl" else strict(found["nested"])
+    assert nested == {"a": ["inf", "-inf", 0.5]}
+
+
+def test_a_line_of_a_batch_is_json(tmp_path: Path) -> None:
+    with closing(LineFile(tmp_path / "out.jsonl")) as lines:
+        lines.write({"index": 0, "row": {"number": math.inf, "days": {date(2026, 1, 31): math.nan}}})
+    assert strict((tmp_path / "out.jsonl").read_text())["row"] == {"number": "inf", "days": {"2026-01-31": None}}
+
+
+def test_a_column_name_that_parquet_cannot_have_is_refused() -> None:
+    table_writers.check_names(FileFormat("jsonl"), ["\ud800"])
+    table_writers.check_names(FileFormat("parquet"), ["é"])
+    with pytest.raises(dspex.DspexError, match=r"the column '.ud800' has half of a surrogate pair"):
+        table_writers.check_names(FileFormat("parquet"), ["\ud800"])
 
 
 @pytest.mark.parametrize("format", [FileFormat("csv"), FileFormat("parquet")], ids=str)

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from dspex.data.cell_text import cell_text
+from dspex.data.cell_text import json_text
 from dspex.data.replaced_file import naming, sync_directory
 from dspex.errors import DspexError
 from dspex.wait.completion import IndexSet
@@ -235,7 +235,7 @@ class LineFile:
 
 
 def _encoded(line: Mapping[str, Any]) -> bytes:
-    text = json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=cell_text)
+    text = json_text(line, compact=True)
     return text.encode(errors="backslashreplace") + b"\n"  # a lone surrogate as JSON escapes it
 
 
