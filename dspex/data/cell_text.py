@@ -112,7 +112,7 @@ def python_value_reader(kind: Type) -> Read:
     name = expand(kind).name
     if name in ("string", "enum"):
         return _text_of
-    read = {"integer": _integer, "float": _number}.get(name, _plain)
+    read = {"integer": _integer, "float": _number, "dict": _map, "map": _map}.get(name, _plain)
     read_text = text_value_reader(kind)
     return lambda value: read_text(value) if isinstance(value, str) else read(value)
 
@@ -190,6 +190,12 @@ def _integer(value: Any) -> Any:
 def _number(value: Any) -> Any:
     value = _plain(value)
     return float(value) if type(value).__name__ == "Decimal" else value
+
+
+def _map(value: Any) -> Any:
+    """pandas has a map of Arrow or Parquet as a list of pairs."""
+    pairs = isinstance(value, list) and all(isinstance(item, tuple) and len(item) == 2 for item in value)
+    return _plain(dict(value) if pairs else value)
 
 
 def _is_whole(value: Any) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 from dspex.data.arrow_types import arrow_type, arrow_value
 from dspex.data.column_names import free_names
 from dspex.data.formats import data_refused
 from dspex.data.input_columns import InputColumns
-from dspex.data.parquet_file import need_pyarrow
+from dspex.data.parquet_file import need_pyarrow, python_rows
 from dspex.data.row_source import CHUNK_ROWS
 from dspex.errors import ConfigurationError, DspexError, ValidationError
 from dspex.signatures import Signature
@@ -129,6 +130,9 @@ class _NarwhalsFrame:
         return len(self._frame)
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
+        if self._frame.implementation.is_pyarrow():
+            batches = self._frame.to_native().to_batches(max_chunksize=CHUNK_ROWS)
+            return chain.from_iterable(map(python_rows, batches))
         rows: Iterator[Mapping[str, Any]] = self._frame.iter_rows(named=True, buffer_size=CHUNK_ROWS)
         return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import repeat
@@ -144,21 +144,58 @@ def python_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any]]:
 
 
 def _python_values(column: pyarrow.Array) -> Sequence[Any]:
-    from pyarrow import duration, time64, timestamp, types
+    from pyarrow import types
 
-    kind = column.type
-    if types.is_dictionary(kind):
+    if types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    elif types.is_timestamp(kind) and kind.unit == "ns":
-        column = column.cast(timestamp("us", kind.tz), safe=False)
-    elif types.is_duration(kind) and kind.unit == "ns":
-        column = column.cast(duration("us"), safe=False)
-    elif types.is_time64(kind) and kind.unit == "ns":
-        column = column.cast(time64("us"), safe=False)
+    if (kind := _readable(column.type)) != column.type:
+        column = column.cast(kind, safe=False)
     values: Sequence[Any] = column.to_pylist()
+    shape = _shape_of(kind)
+    return values if shape is None else list(map(shape, values))
+
+
+def _readable(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """The type with moments to the microsecond, as Python has them, also within lists, structs and maps."""
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return pyarrow.struct([field.with_type(_readable(field.type)) for field in kind])
     if types.is_map(kind):
-        return [None if value is None else dict(value) for value in values]
-    return values
+        return pyarrow.map_(_readable(kind.key_type), _readable(kind.item_type), kind.keys_sorted)
+    if types.is_list(kind) or types.is_large_list(kind):
+        make = pyarrow.list_ if types.is_list(kind) else pyarrow.large_list
+        return make(kind.value_field.with_type(_readable(kind.value_type)))
+    if getattr(kind, "unit", "") != "ns":
+        return kind
+    if types.is_timestamp(kind):
+        return pyarrow.timestamp("us", kind.tz)
+    return pyarrow.duration("us") if types.is_duration(kind) else pyarrow.time64("us")
+
+
+def _shape_of(kind: pyarrow.DataType) -> Callable[[Any], Any] | None:
+    """The function that makes a dict of each map in a value of ``to_pylist``, which has pairs; None without maps."""
+    from pyarrow import types
+
+    if types.is_map(kind):
+        read_key, read = _shape_of(kind.key_type) or _same, _shape_of(kind.item_type) or _same
+        return lambda value: None if value is None else {read_key(key): read(item) for key, item in value}
+    if types.is_struct(kind):
+        shapes = {field.name: shape for field in kind if (shape := _shape_of(field.type)) is not None}
+        if not shapes:
+            return None
+        return lambda value: (
+            None if value is None else {name: shapes.get(name, _same)(item) for name, item in value.items()}
+        )
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        shape = _shape_of(kind.value_type)
+        return shape and (lambda value: None if value is None else list(map(shape, value)))
+    return None
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _chunk_rows(group: Any, names: Sequence[str] | None) -> int:

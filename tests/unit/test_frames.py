@@ -150,6 +150,19 @@ def test_each_output_and_error_has_a_column_of_its_own() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("library", ["pyarrow", "pandas"])
+def test_a_map_is_an_input(library: str) -> None:
+    pytest.importorskip("narwhals")
+    counts = pyarrow.array([[("a", 1)], []], type=pyarrow.map_(pyarrow.string(), pyarrow.int64()))
+    table = pyarrow.table({"counts": counts})
+    if library == "pandas":
+        pytest.importorskip("pandas")
+    frame = as_frame(table if library == "pyarrow" else table.to_pandas())
+    assert frame is not None
+    signature = dspex.signature(":dict(:string, :integer) counts -> :string answer")
+    assert list(input_rows(frame, signature)) == [{"counts": {"a": 1}}, {"counts": {}}]
+
+
 def test_a_frame_without_a_required_column_is_refused() -> None:
     pytest.importorskip("narwhals")
     frame = as_frame(pyarrow.table({"body": ["one"]}))
