@@ -96,7 +96,7 @@ def _same(value: Any) -> Any:
 
 
 def _as_json(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _optional(kind: Type) -> Shape:

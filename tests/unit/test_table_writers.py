@@ -100,12 +100,34 @@ def test_parquet_has_types(tmp_path: Path, given: str) -> None:
     table = parquet.read_table(io.BytesIO(written(source_of(tmp_path / given), FileFormat("parquet"))))
     first = table.to_pylist()[0]
     assert (first["queue"], first["score"], first["sure"], first["day"]) == ("bug", 0.5, True, date(2026, 1, 31))
-    assert (first["tags"], first["why"], dict(first["counts"])) == (RESULT["tags"], RESULT["why"], RESULT["counts"])
+    assert (first["tags"], dict(first["counts"])) == (RESULT["tags"], RESULT["counts"])
+    assert first["why"] == [{"step": '"1"', "reasoning": "so"}]  # a step is a number or text
     assert json.loads(first["rest"]) == RESULT["rest"]
     if given == "in.parquet":
         assert table.schema.field("price").type == source_of(tmp_path / given).schema(["price"]).field("price").type
         assert first["price"] == Decimal("1.50")
         assert [row["ticket"] for row in table.to_pylist()] == ["one", "three"]
+
+
+def test_a_value_without_a_fixed_shape_is_json_in_parquet(tmp_path: Path) -> None:
+    source = source_of(tmp_path / "in.csv")
+    fields = dspex.signature(":string ticket -> :any rest, :list(:any) parts, :union(:integer, :string) either")
+    results = [
+        {"rest": "5", "parts": ["1", 1, None, {"a": "b"}], "either": "1"},
+        {"rest": 5, "parts": [], "either": 1},
+        {"rest": None, "parts": ["é"], "either": "a"},
+    ]
+    file = io.BytesIO()
+    writer = open_writer(
+        file, FileFormat("parquet"), [], result_columns(fields.output_fields, []), schema=source.schema
+    )
+    write_beside(source, iter([{"index": index, "result": result} for index, result in enumerate(results)]), writer)
+    writer.close()
+    assert parquet.read_table(io.BytesIO(file.getvalue())).to_pylist() == [
+        {"rest": '"5"', "parts": ['"1"', "1", None, '{"a": "b"}'], "either": '"1"'},
+        {"rest": "5", "parts": [], "either": "1"},
+        {"rest": None, "parts": ['"é"'], "either": '"a"'},
+    ]
 
 
 def test_compressed_json_lines_are_the_lines_with_the_other_columns(tmp_path: Path) -> None:
