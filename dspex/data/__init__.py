@@ -13,7 +13,7 @@ Importing this package loads no other library. Files are read and written in pie
     cell_text          values as text, and text as values
     input_columns      which column each input field is read from, and how its cells become values
     arrow_types        the Arrow type of each type of the signature language
-    column_names       names for the columns that are added to a table
+    column_names       names of the columns of a table, also of those that are added
     table_writers      rows with outputs beside them, written to any of these formats
     frames             data frames (with narwhals), Hugging Face datasets and dspy.Example
     replaced_file      files that are replaced as a whole

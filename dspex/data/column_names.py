@@ -1,11 +1,22 @@
-"""Names for the columns that are added to a table."""
+"""Names of the columns of a table: each has one of its own, also those that are added."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 
-__all__ = ["free_names"]
+from dspex.data.formats import data_refused
+
+__all__ = ["free_names", "refuse_twice"]
+
+
+def refuse_twice(names: Collection[str], where: str) -> None:
+    """Raise DspexError for a name that two columns have; ``where`` says of what they are."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise data_refused(f"{where}: the column {name!r} is there twice; rename one of them")
+        seen.add(name)
 
 
 def free_names(names: Sequence[str], taken: Collection[str], ending: str) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -18,6 +17,7 @@ from io import StringIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from dspex.data.column_names import refuse_twice
 from dspex.data.formats import data_refused
 from dspex.data.parquet_file import chunks_from
 from dspex.data.plain_csv import Parse, RecordPlace, parsed, places, plain_blocks
@@ -162,8 +162,7 @@ class DelimitedFile:
                 raise data_refused(f"{self.path}, line {line + reader.line_num}: {_explained(error)}") from None
 
     def _checked(self, header: list[str]) -> Sequence[str]:
-        if twice := [name for name, count in Counter(header).items() if count > 1]:
-            raise data_refused(f"{self.path}, line 1: the column {twice[0]!r} is there twice; rename one of them")
+        refuse_twice(header, f"{self.path}, line 1")
         if len(header) == 1 and self._delimiter == "," and ";" in header[0]:
             raise data_refused(
                 f"{self.path}, line 1: one column, {header[0][:60]!r}: its cells seem to be separated by ';', and "

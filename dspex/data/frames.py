@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 from dspex.data.arrow_types import arrow_type, arrow_value
-from dspex.data.column_names import free_names
+from dspex.data.column_names import free_names, refuse_twice
 from dspex.data.formats import data_refused
 from dspex.data.input_columns import InputColumns
 from dspex.data.parquet_file import need_pyarrow, python_rows
@@ -117,13 +117,11 @@ def beside(frame: DataFrame, signature: Signature, results: Iterable[Any]) -> An
 class _NarwhalsFrame:
     def __init__(self, native: Any) -> None:
         self._narwhals = _need_narwhals()
+        _check_names(native)
         try:
             self._frame = self._narwhals.from_native(native, eager_only=True)
         except TypeError:
-            need_pyarrow()
-            import pyarrow
-
-            self._frame = self._narwhals.from_native(pyarrow.table(native), eager_only=True)
+            self._frame = self._narwhals.from_native(_arrow_table(native), eager_only=True)
         self.columns: Sequence[str] = list(self._frame.columns)
 
     def __len__(self) -> int:
@@ -167,6 +165,29 @@ class _NarwhalsFrame:
                 members = zip(primitive.labels, map(self._dtype, primitive.args), strict=True)
                 return self._narwhals.Struct(dict(members))
         return getattr(self._narwhals, _SCALARS.get(primitive.name, "String"))()
+
+
+def _check_names(native: Any) -> None:
+    """Raise DspexError for a frame with a column twice, as far as it has names."""
+    names = getattr(native, "column_names", None)  # of Arrow, whose `columns` are the values
+    refuse_twice(list(getattr(native, "columns", ()) if names is None else names), "the frame")
+
+
+def _arrow_table(native: Any) -> Any:
+    """The table that another library has through Arrow's interface. Raises DspexError for a series."""
+    need_pyarrow()
+    import pyarrow
+
+    try:
+        table = pyarrow.table(native)
+    except (pyarrow.ArrowException, TypeError):
+        kind = type(native)
+        name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+        raise data_refused(
+            f"a {name} has no named columns to read as rows: give a frame, for example with to_frame()"
+        ) from None
+    _check_names(table)
+    return table
 
 
 class _DatasetFrame:

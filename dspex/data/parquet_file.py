@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dspex.data.column_names import refuse_twice
 from dspex.data.formats import data_refused
 from dspex.data.row_source import CHUNK_BYTES, CHUNK_ROWS, CellKind, Cells, Survey
 from dspex.data.text_input import digest
@@ -71,8 +71,7 @@ class ParquetFile:
         """The names of its columns. Raises DspexError for one that is there twice."""
         with self._opened() as file:
             names = tuple(file.schema_arrow.names)
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise data_refused(f"{self._name}: the column {twice[0]!r} is there twice; rename one of them")
+        refuse_twice(names, self._name)
         return names
 
     def chunks(self, begin: int = 0, columns: Sequence[str] | None = None) -> Iterator[ArrowChunk]:

@@ -171,6 +171,40 @@ def test_a_frame_without_a_required_column_is_refused() -> None:
         input_rows(frame, SIGNATURE)
 
 
+@pytest.mark.parametrize("library", ["pyarrow", "pandas"])
+def test_a_frame_with_a_column_twice_is_refused(library: str) -> None:
+    pytest.importorskip("narwhals")
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["ticket", "ticket"])
+    if library == "pandas":
+        pandas = pytest.importorskip("pandas")
+        frames = [pandas.DataFrame([["a", "b"]], columns=["ticket", "ticket"])]
+    else:
+        frames = [table, table.to_batches()[0], table.to_reader()]
+    for native in frames:
+        with pytest.raises(dspex.DspexError, match="the frame: the column 'ticket' is there twice"):
+            as_frame(native)
+
+
+def test_a_series_is_refused() -> None:
+    pytest.importorskip("narwhals")
+    pandas = pytest.importorskip("pandas")
+    for series, name in (
+        (pandas.Series(["a"]), "pandas.Series"),
+        (pyarrow.chunked_array([["a"]]), "pyarrow.ChunkedArray"),
+    ):
+        with pytest.raises(dspex.DspexError, match=rf"a {name} has no named columns .* to_frame\(\)"):
+            as_frame(series)
+
+
+def test_a_reader_of_arrow_becomes_a_table() -> None:
+    pytest.importorskip("narwhals")
+    frame = as_frame(pyarrow.table({"ticket": ["one", "two"]}).to_reader())
+    assert frame is not None
+    assert list(input_rows(frame, SIGNATURE)) == [{"ticket": "one"}, {"ticket": "two"}]
+    made = beside(frame, SIGNATURE, [RESULTS[0], RESULTS[0]])
+    assert (type(made), made.column_names) == (pyarrow.Table, ["ticket", "queue", "tags", "counts"])
+
+
 def test_other_rows_are_no_frame() -> None:
     for rows in ([{"ticket": "one"}], ({"ticket": "one"} for _ in range(2)), {"ticket": ["one"]}, "text"):
         assert as_frame(rows) is None
