@@ -119,7 +119,7 @@ _CODES = {
         "result_not_ready": "the execution is not final yet, and the call does not wait",
         "client_closed": "the client was closed during the wait",
         "batch_refused": "`dspex batch` cannot continue with these files",
-        "data_refused": "a file or a data frame cannot be read as rows",
+        "data_refused": "a file, a data frame or another object cannot be read as rows",
         "cost_limit": "a batch may cost more than `--max-cost`, without a terminal to ask on; or a price is unknown",
         "no_worker": "no worker is alive (`dspex bench`)",
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -13,6 +14,7 @@ import pytest
 
 import dspex
 from dspex.client.result import Result
+from dspex.client.tables.given_rows import given_rows
 from dspex.data.frames import as_frame, beside, example_inputs, input_rows
 
 SIGNATURE = dspex.signature(
@@ -203,6 +205,24 @@ def test_a_reader_of_arrow_becomes_a_table() -> None:
     assert list(input_rows(frame, SIGNATURE)) == [{"ticket": "one"}, {"ticket": "two"}]
     made = beside(frame, SIGNATURE, [RESULTS[0], RESULTS[0]])
     assert (type(made), made.column_names) == (pyarrow.Table, ["ticket", "queue", "tags", "counts"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("rows.csv", "str has no rows: read the file first"),
+        (b"rows.csv", "bytes has no rows: read the file first"),
+        (Path("rows.csv"), "Path has no rows: read the file first"),
+        ({"ticket": "one"}, "dict is one row: give a list of rows"),
+        (dspy.Example(ticket="one"), "Example is one row: give a list of rows"),
+        (5, "int has no rows: give mappings"),
+    ],
+    ids=str,
+)
+def test_what_has_no_rows_is_refused(rows: Any, says: str) -> None:
+    with pytest.raises(dspex.DspexError, match=says) as refused:
+        given_rows(rows, as_frame(rows), SIGNATURE)
+    assert refused.value.code == "data_refused"
 
 
 def test_other_rows_are_no_frame() -> None:
