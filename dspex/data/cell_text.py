@@ -107,7 +107,8 @@ def python_value_reader(kind: Type) -> Read:
     """The function that makes a value of this type from a cell of a typed column.
 
     A number or a date becomes text for a field of text, and 5.0 becomes 5 for an integer: pandas has no integers in a
-    column with missing values. A number is never rounded. Text for a field of another type is read as in CSV.
+    column with missing values. An integer is never rounded; a decimal for a float becomes the nearest float. Text for a
+    field of another type is read as in CSV.
     """
     name = expand(kind).name
     if name in ("string", "enum"):

@@ -280,3 +280,22 @@ def test_a_frame_and_a_batch_are_tables(client: Client, start_worker: StartWorke
 
     asyncio.run(in_an_event_loop())
     assert parquet.read_table(tmp_path / "again.parquet").equals(table)
+
+
+def test_what_has_no_rows_is_refused_before_anything_is_stored(client: Client) -> None:
+    client.deploy(triage())
+    rows: Any
+    for rows in ("in.csv", Path("in.csv"), {"ticket": "one"}):
+        for submit in (client.submit_many, client.map):
+            with pytest.raises(dspex.DspexError, match=f"{type(rows).__name__} (has no rows|is one row)"):
+                submit("triage", rows)
+
+    async def in_an_event_loop() -> None:
+        async with dspex.AsyncClient(client.settings) as other:
+            with pytest.raises(dspex.DspexError, match="str has no rows"):
+                await other.submit_many("triage", "in.csv")
+            with pytest.raises(dspex.DspexError, match="str has no rows"):
+                await anext(other.map("triage", "in.csv"))
+
+    asyncio.run(in_an_event_loop())
+    assert client.list() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, get_args
 
 import pyarrow
@@ -66,3 +67,12 @@ def test_nanoseconds_are_microseconds_at_any_depth() -> None:
     (row,) = python_rows(pyarrow.record_batch(arrays, names=["0", "1", "2", "3"]))
     assert list(row.values()) == [[day], [second], {"at": day}, {"at": day}]
     assert type(row["0"][0]) is datetime
+
+
+def test_a_decimal_for_a_float_is_the_nearest_float_and_an_integer_is_not_rounded() -> None:
+    digits = "0.12345678901234567890123"
+    typed = {"x": Decimal(digits), "n": Decimal(2**62 + 1), "many": [], "text": Decimal(digits)}
+    read = InputColumns(SIGNATURE.input_fields, "python", {}).inputs(typed)
+    assert read == {"x": float(digits), "n": 2**62 + 1, "many": [], "text": digits}
+    assert InputColumns(SIGNATURE.input_fields, "text", {}).inputs({"x": digits}) == {"x": float(digits)}
+    assert InputColumns(SIGNATURE.input_fields, "python", {}).inputs({"n": Decimal("2.5")}) == {"n": Decimal("2.5")}
