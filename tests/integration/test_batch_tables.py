@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import errno
+import gzip
 import json
 import os
 import signal
@@ -190,6 +191,28 @@ def test_pipes_in_and_out(client: Client, start_worker: StartWorker, invoke: Cal
     writer.join()
     assert piped.return_value == 0, piped.stderr
     assert len(read_rows(Path("out.csv"))) == 1
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.parquet", "out.jsonl.gz"])
+def test_a_batch_whose_columns_have_the_names_of_outputs_ends(
+    client: Client, start_worker: StartWorker, invoke: Callable[..., Result], output: str
+) -> None:
+    start_worker()
+    client.deploy(triage())
+    Path("in.jsonl").write_text(
+        '{"ticket": "one", "queue": 1e400, "queue_output": "\\ud800", "message": "m", "message_error": "e"}\n{}\n'
+    )
+    done = invoke("triage", "in.jsonl", "-o", output, "--errors", "failed.csv")
+    assert done.return_value == 1, done.output
+    with Path("failed.csv").open(newline="") as file:
+        (failed,) = csv.DictReader(file)
+    assert (failed["row"], failed["message"], "ticket" in failed["message_error_2"]) == ("2", "", True)
+    if output == "out.jsonl.gz":
+        line = json.loads(gzip.decompress(Path(output).read_bytes()))
+        assert (line["row"]["queue"], line["row"]["queue_output"], line["result"]) == ("inf", "\ud800", OUTPUTS)
+    else:
+        (row,) = read_rows(Path(output))
+        assert (row["queue"], row["queue_output"], row["queue_output_2"]) == ("inf", "\\ud800", "bug")
 
 
 def test_a_dry_run_estimates_and_writes_nothing(
