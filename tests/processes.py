@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -110,6 +111,18 @@ def run_module(
             process.kill()
             process.wait()
         return subprocess.CompletedProcess(command, code, _text(output), _text(errors))
+
+
+def interruptible(
+    *arguments: str, backends: Backends, directory: Path | None = None, **files: Any
+) -> subprocess.Popen[str]:
+    """A ``dspex`` command that a test interrupts with SIGINT, its outputs in pipes; ``files`` are those of Popen."""
+    return subprocess.Popen(
+        dspex_command(*arguments), env=environment_of(backends, {}), cwd=directory, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **files,
+        # Tests in the background of a shell ignore SIGINT, and what they start inherits that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it takes no lock
+    )  # fmt: skip
 
 
 class WorkerProcess:

@@ -21,7 +21,7 @@ from dspex.client.client import Client
 from dspex.settings import Backends
 from dspex.store.database import Database
 from dspex.submit.batch_rows import BatchRows
-from tests.processes import WorkerProcess, environment_of, run_dspex, run_module
+from tests.processes import WorkerProcess, environment_of, interruptible, run_dspex, run_module
 from tests.waiting import wait_for
 
 StartWorker = Callable[..., WorkerProcess]
@@ -397,6 +397,29 @@ def test_dspex_batch_says_what_failed_and_what_does_not_fit(
     assert refused.returncode == 2
     assert "--restart" in refused.stderr
     assert (tmp_path / "mine.jsonl").read_text() == "precious\n"
+
+
+@pytest.mark.parametrize("output", ["-", "out.jsonl"])
+def test_an_interrupted_batch_says_how_to_follow_it(
+    client: Client, backends: Backends, tmp_path: Path, output: str
+) -> None:
+    client.deploy(scripted())
+    (tmp_path / "in.jsonl").write_text('{"question": "1"}\n{"question": "2"}')
+    command = ("batch", "qa", "in.jsonl", "-o", output)
+    with interruptible(*command, backends=backends, directory=tmp_path) as run:
+        assert run.stderr is not None
+        wait_for(lambda: "no worker is alive" in run.stderr.readline(), "it to wait")  # type: ignore[union-attr]
+        run.send_signal(signal.SIGINT)
+        said = run.stderr.read()
+    assert run.returncode == 130, said
+    (batch,) = client.batches()
+    assert f"`dspex cancel --batch {batch.id}`" in said
+    if output == "-":
+        assert "the same command begins another batch" in said
+        assert f"`dspex list --batch {batch.id}`" in said
+    else:
+        assert "run the same command to follow it" in said
+    assert batch.progress.total == 2
 
 
 def test_rows_that_were_retried_reach_the_output_once(

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -28,7 +25,7 @@ from dspex.publish.channels import stream_key
 from dspex.settings import Backends
 from tests.homes import migrated_servers
 from tests.model_server import ModelServer, Step, model_server
-from tests.processes import WorkerProcess, environment_of
+from tests.processes import WorkerProcess, interruptible
 from tests.recording import MemoryJournal, a_run
 from tests.waiting import wait_for
 from workers.adapters.direct.direct_adapter import DirectAdapter
@@ -350,20 +347,12 @@ def test_run_prints_fields_as_they_come_and_stream_attaches(
 ) -> None:
     model_server.script(default=Step(outputs=GOOD, hold_after=20))
     name = start(stream=False).program
-    command = [sys.executable, "-m", "dspex.cli", "run", name, "question=?", "--stream"]
-    with subprocess.Popen(
-        command,
-        env=environment_of(place.backends, {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # Tests in the background of a shell ignore SIGINT, and what they start inherits that.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it takes no lock
-    ) as run:
+    with interruptible("run", name, "question=?", "--stream", backends=place.backends) as run:
         assert run.stdout is not None
         assert run.stderr is not None
-        assert run.stdout.readline().startswith(b"answer: Line 0"), "nothing comes while the model is held"
+        assert run.stdout.readline().startswith("answer: Line 0"), "nothing comes while the model is held"
         run.send_signal(signal.SIGINT)
-        said = run.stderr.read().decode()
+        said = run.stderr.read()
     assert run.returncode == 130, said
     assert "running" in said
     id = said.split("`dspex stream ")[1].split("`")[0]

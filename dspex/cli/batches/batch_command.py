@@ -133,9 +133,10 @@ def batch(
     number of the row from 0, and "row" has the columns that are no inputs. Rejected rows and failed executions are in
     the file of errors.
 
-    After an interruption, run the same command again: it continues where it stopped, and writes no row twice. After
-    `dspex retry`, run it again, too: rows that were retried move from the file of errors to the output as they
-    complete. The summary counts failures by cause, and has the cost. The exit code is 1 if some rows failed.
+    After an interruption, run the same command again: it continues where it stopped, and writes no row twice. Only an
+    output that is a file can be continued. After `dspex retry`, run it again, too: rows that were retried move from
+    the file of errors to the output as they complete. The summary counts failures by cause, and has the cost. The exit
+    code is 1 if some rows failed.
 
     \b
     Examples:
@@ -244,11 +245,20 @@ def _follow(
         elif run.submit_within(bars, options.intake, limit):
             write_state(plan.state, replace(state, submitted=True))
     except KeyboardInterrupt:
-        echo(
-            f"the batch continues: run the same command to follow it, or `dspex cancel --batch {state.batch_id}`",
-            err=True,
-        )
+        echo(_interrupted_text(state.batch_id, plan), err=True)
         raise
+
+
+def _interrupted_text(batch_id: str, plan: BatchFiles) -> str:
+    """What goes on after an interruption, and the commands for it. A stream has no file to continue with."""
+    cancel = f"`dspex cancel --batch {batch_id}`"
+    if not plan.output.is_stream:
+        return f"the batch continues: run the same command to follow it, or {cancel}"
+    return (
+        f"the rows that were submitted continue as batch {batch_id}, but {plan.output.path} cannot be continued: the "
+        "same command begins another batch, which is paid for again. `dspex batches` shows the progress, `dspex list "
+        f"--batch {batch_id}` the executions, `dspex show ID` the result of one; {cancel} cancels them"
+    )
 
 
 def _program(client: Client, options: BatchOptions, known: BatchState | None) -> Program:
