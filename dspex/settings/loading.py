@@ -7,7 +7,9 @@ and from the provider (secrets.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import stat
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from dspex.errors import BackendUnavailable, ConfigurationError
@@ -81,7 +83,7 @@ class Settings(Sections, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _SetVariables(settings_cls), *_file(settings_cls)
+        return init_settings, _SetVariables(settings_cls), InitSettingsSource(settings_cls, _in_file())
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
@@ -90,7 +92,7 @@ class Settings(Sections, BaseSettings):
         Raises ConfigurationError with every fault.
         """
         try:
-            in_file = _in_file(cls)
+            in_file = _in_file()
         except (ValueError, OSError) as error:
             raise configuration_error([f"{TOML} cannot be read: {error}"]) from None
         found, unreadable = _find_secrets(cls, overrides, in_file)
@@ -188,13 +190,26 @@ def _find_secrets(
     return found, unreadable
 
 
-def _file(cls: type[BaseSettings]) -> Sequence[TomlConfigSettingsSource]:
-    """The source for the file, if there is one."""
-    return [TomlConfigSettingsSource(cls, TOML)] if Path(TOML).is_file() else []
+def _in_file() -> dict[str, Any]:
+    """The settings in the file, with or without a byte-order mark; none if there is no file.
 
-
-def _in_file(cls: type[Settings]) -> Mapping[str, Any]:
-    return {name: value for source in _file(cls) for name, value in source.toml_data.items()}
+    Raises OSError and ValueError for anything else of its name.
+    """
+    path = Path(TOML)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise
+        return {}
+    if stat.S_ISDIR(mode):
+        raise ValueError(
+            "it is a directory: remove it, or put the file in its place (Docker makes a directory where the file of a "
+            "bind mount is missing)"
+        )
+    if not stat.S_ISREG(mode):
+        raise ValueError("it is not a regular file: remove it, or put the file in its place")
+    return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
 
 
 def _origin(
@@ -211,5 +226,5 @@ def _origin(
 
 def _without(wrong: Collection[str], cls: type[Settings], given: Mapping[str, Any]) -> Sections:
     """The valid settings, to check them in combination."""
-    raw = {**_in_file(cls), **_SetVariables(cls)(), **given}
+    raw = {**_in_file(), **_SetVariables(cls)(), **given}
     return Sections(**{name: raw[name] for name in cls.model_fields if name in raw and name not in wrong})

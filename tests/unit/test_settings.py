@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,32 @@ def test_a_file_that_is_not_toml_is_one_mistake() -> None:
     Path("dspex.toml").write_text("= 7")
     with pytest.raises(ConfigurationError, match=r"dspex\.toml"):
         Settings.load()
+
+
+def test_a_file_with_a_byte_order_mark_is_read() -> None:
+    Path("dspex.toml").write_bytes(codecs.BOM_UTF8 + b"lease_seconds = 7\r\n")
+    assert Settings.load().lease_seconds == 7
+
+
+def test_what_is_no_file_or_cannot_be_opened_is_not_ignored() -> None:
+    path = Path("dspex.toml")
+    path.mkdir()
+    with pytest.raises(ConfigurationError, match=r"dspex\.toml cannot be read: it is a directory"):
+        Settings.load()
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(ConfigurationError, match=r"dspex\.toml cannot be read: it is not a regular file"):
+        Settings.load()
+    path.unlink()
+    path.symlink_to("missing.toml")
+    with pytest.raises(ConfigurationError, match=r"dspex\.toml cannot be read: .*No such file"):
+        Settings.load()
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(ConfigurationError, match=r"dspex\.toml cannot be read: .*symbolic links"):
+        Settings.load()
+    path.unlink()
+    assert "dspex.toml" not in Settings.load().origins.values()
 
 
 def test_production_has_no_default_urls(monkeypatch: pytest.MonkeyPatch) -> None:
