@@ -21,6 +21,7 @@ from dspex.client.improvement.evaluation import Evaluation
 from dspex.client.improvement.evaluation_submit import find_evaluation, find_evaluations, submit_evaluation
 from dspex.client.improvement.optimization import Optimization, find_optimization, submit_optimization
 from dspex.client.improvement.replayed_executions import Replay, submit_replay
+from dspex.client.lookup import require_program
 from dspex.client.notebook.live_progress import shown
 from dspex.client.recurring.schedule import Schedule, Schedules
 from dspex.client.result import Result, result_type_of
@@ -694,7 +695,11 @@ class Client:
 
         ``program``, ``batch`` and ``error`` (the code of the failure or of its cause) limit which. ``on_progress`` is
         called with how many so far, and of how many. DSPex's own executions are retried only by their program or batch.
+
+        Raises ProgramNotFound. Returns 0 for a batch without stored rows.
         """
+        if program is not None:
+            require_program(self._database, program)
         selection = Selection(program=program, batch_id=None if batch is None else _uuid(batch, "a batch"), error=error)
         return self._session.control.retry_failed(selection, on_progress)
 
@@ -748,8 +753,11 @@ class Client:
     ) -> Mapping[UUID, Verdict]:
         """The executions whose audit trail is not intact, each with what is wrong. Empty unless trails were edited.
 
-        Trails are verified a page at a time; ``on_progress`` is called with how many so far, and of how many.
+        Trails are verified a page at a time; ``on_progress`` is called with how many so far, and of how many. Raises
+        ProgramNotFound.
         """
+        if program is not None:
+            require_program(self._database, program)
         return dict(verify_trails(self._database, program=program, since=since, on_progress=on_progress))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import re
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from dspex.client.lookup import program_not_found
 from dspex.errors import FieldError, ProgramError, ProgramNotFound, ProgramVersionMismatch, ValidationError
 from dspex.program.modules import is_in_dspy, runs_code
 from dspex.program.program import Program
@@ -187,14 +187,9 @@ class Catalogue:
         if known is None:
             known = self._database.run(partial(programs.current, name=name))
             if known is None:
-                raise self._not_found(name)
+                raise program_not_found(self._database, name)
             self._remember(known)
         return known
-
-    def _not_found(self, name: str) -> ProgramNotFound:
-        near = difflib.get_close_matches(name, self._database.run(programs.names), 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else "; deploy it with client.deploy or `dspex deploy`"
-        return ProgramNotFound(f"no program {name!r} is deployed{hint}", program=name)
 
     def _remember(self, deployed: Deployed) -> None:
         with self._lock:

@@ -1,16 +1,18 @@
-"""The error for an execution that does not exist."""
+"""The errors for executions, batches and programs that do not exist."""
 
 from __future__ import annotations
 
+import difflib
 from functools import partial
 from uuid import UUID
 
-from dspex.errors import ExecutionNotFound
+from dspex.errors import ExecutionNotFound, ProgramNotFound
+from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.operations import retention
 from dspex.store.partitions import moment
 
-__all__ = ["not_found"]
+__all__ = ["batch_not_found", "not_found", "program_not_found", "require_program"]
 
 
 def not_found(database: Database, id: UUID) -> ExecutionNotFound:
@@ -25,3 +27,27 @@ def not_found(database: Database, id: UUID) -> ExecutionNotFound:
         f"{moment(floor):%Y-%m-%d}{trail}",
         execution_id=str(id), removed_before=moment(floor).isoformat(),
     )  # fmt: skip
+
+
+def batch_not_found(database: Database, id: UUID) -> ExecutionNotFound:
+    """The error for a batch without stored rows, as is one of which every row was rejected. It says whether retention
+    removed them."""
+    floor = database.run(retention.floor)
+    if floor is None or id >= floor:
+        why = "; `dspex batches` lists the batches"
+    else:
+        why = f": retention removed settled executions submitted before {moment(floor):%Y-%m-%d}"
+    return ExecutionNotFound(f"no execution of a batch {str(id)!r} is stored{why}", batch_id=str(id))
+
+
+def program_not_found(database: Database, name: str) -> ProgramNotFound:
+    """The error, with the nearest name."""
+    near = difflib.get_close_matches(name, database.run(programs.names), 1, 0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "; deploy it with client.deploy or `dspex deploy`"
+    return ProgramNotFound(f"no program {name!r} is deployed{hint}", program=name)
+
+
+def require_program(database: Database, name: str) -> None:
+    """Raise ProgramNotFound unless a program of this name is deployed, also one that cannot be read here."""
+    if not database.run(partial(programs.exists, name=name)):
+        raise program_not_found(database, name)

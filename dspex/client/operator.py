@@ -7,8 +7,8 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from dspex.client.lookup import not_found
-from dspex.errors import ProgramNotFound, TransitionRefused
+from dspex.client.lookup import not_found, program_not_found
+from dspex.errors import TransitionRefused
 from dspex.publish.broker import Broker
 from dspex.publish.channels import CANCEL_CHANNEL, DONE_CHANNEL
 from dspex.store import programs
@@ -162,4 +162,4 @@ class Control:
     ) -> None:
         change = partial(programs.set_pause, name=program, paused=paused, reason=reason, by=by)
         if not self._database.run(change):
-            raise ProgramNotFound(f"no program {program!r} is deployed", program=program)
+            raise program_not_found(self._database, program)

@@ -14,11 +14,11 @@ from uuid_utils.compat import uuid7
 
 from dspex.client.audit_trail import AuditTrail
 from dspex.client.deployed_programs import Catalogue
-from dspex.client.lookup import not_found
+from dspex.client.lookup import batch_not_found, not_found
 from dspex.client.model_call import ModelCall, ToolCall, model_calls, tool_calls
 from dspex.client.operator import Control
 from dspex.client.shared.connections import ClientConnections, connect
-from dspex.errors import ExecutionNotFound, ExecutionTimedOut, FieldError, ValidationError
+from dspex.errors import ExecutionTimedOut, FieldError, ValidationError
 from dspex.operations.health.backend_checks import client_check
 from dspex.program.improvement.rollout_guard import Guard
 from dspex.program.program import Program
@@ -201,7 +201,7 @@ class Session:
         """The stored rows of a batch. Raises ExecutionNotFound when there are none."""
         found = self.database.run(partial(batches.extent, batch_id=id))
         if found is None:
-            raise ExecutionNotFound(f"no execution of a batch {str(id)!r} is stored", batch_id=str(id))
+            raise batch_not_found(self.database, id)
         program, size, missing = found
         return BatchRows(id, program, size=size, missing=missing)
 

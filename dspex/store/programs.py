@@ -28,6 +28,7 @@ __all__ = [
     "current",
     "deploy",
     "deployed",
+    "exists",
     "load",
     "names",
     "paused",
@@ -317,6 +318,12 @@ def readable(stored: Iterable[StoredProgram]) -> list[Program]:
         with suppress(ProgramUnreadable):
             found.append(each.read())
     return found
+
+
+def exists(connection: Connection, name: str) -> bool:
+    """Whether a program of this name is deployed."""
+    statement = text("SELECT EXISTS (SELECT FROM dspex.programs WHERE name = :name)")
+    return bool(connection.scalar(statement, {"name": name}))
 
 
 def names(connection: Connection, *, internal: bool = True) -> list[str]:

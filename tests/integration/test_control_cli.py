@@ -52,6 +52,34 @@ def test_one_that_is_not_there_does_not_keep_the_others_from_it(client: Client, 
     assert (told["retried"], [error["code"] for error in told["refused"]]) == (1, ["execution_not_found"])
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("retry", "--failed"), ("audit", "verify"), ("list",), ("batches",), ("approvals",),
+        ("list", "--status", "failed", "--json"),
+    ],
+)  # fmt: skip
+def test_a_program_that_is_not_deployed_is_an_error(client: Client, shell: Shell, arguments: tuple[str, ...]) -> None:
+    client.deploy(QA)
+    nothing = shell(*arguments, "--program", "qa")
+    assert (nothing.returncode, nothing.stderr) == (0, "")
+    done = shell(*arguments, "--program", "qaa")
+    assert done.returncode == 2, done.stdout
+    assert "no program 'qaa' is deployed; did you mean 'qa'?" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("retry",), ("list",), ("cancel",), ("list", "--program", "qa")])
+def test_a_batch_that_is_not_stored_is_an_error(client: Client, shell: Shell, arguments: tuple[str, ...]) -> None:
+    client.deploy(QA)
+    batch = client.submit_many("qa", [{"question": "?"}])
+    assert shell("list", "--status", "failed", "--batch", str(batch.id)).returncode == 0
+    assert shell(*arguments, "--batch", str(batch.id)).returncode == 0
+    unknown = "01a20332-1a1e-73dc-8d8e-0c9a00000000"
+    done = shell(*arguments, "--batch", unknown)
+    assert done.returncode == 2, done.stdout
+    assert f"no execution of a batch '{unknown}' is stored; `dspex batches` lists the batches" in done.stderr
+
+
 def test_a_whole_batch_is_cancelled(client: Client, shell: Shell) -> None:
     client.deploy(QA)
     batch = client.submit_many("qa", ({"question": str(n)} for n in range(2500)))

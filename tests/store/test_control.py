@@ -235,7 +235,10 @@ def test_all_dead_letters_are_retried_once_each(client: Client, database: Databa
             text("UPDATE dspex.executions SET status = 'failed', finished_at = now(), attempt = max_attempts")
         )
         triggers(connection, "executions", "ENABLE")
+    client.deploy(dspex.Program("another", dspex.signature("question -> answer"), adapter="scripted"))
     assert client.retry_failed("another") == 0
+    with pytest.raises(dspex.ProgramNotFound):
+        client.retry_failed("other")
     assert client.retry_failed("qa") == 1100
     assert client.retry_failed() == 0
 

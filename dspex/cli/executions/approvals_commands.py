@@ -6,10 +6,12 @@ import json
 
 import click
 
+from dspex.cli.known_names import check_names
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.exit_codes import DONE, FAILED
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
+from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.client.shown.review_data import approval_data
 from dspex.client.waits.approval import Approval
@@ -22,7 +24,7 @@ SHOWN_CHARACTERS = 80
 
 
 @click.command()
-@click.option("--program", metavar="NAME", help="Only calls of executions of this program.")
+@click.option("--program", shell_complete=program_names, help="Only calls of executions of this program.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many, at most.")
 @json_option
 def approvals(program: str | None, limit: int, as_json: bool) -> None:
@@ -32,6 +34,8 @@ def approvals(program: str | None, limit: int, as_json: bool) -> None:
     """
     with Client() as client:
         found = client.approvals(program=program, limit=limit)
+        if not found:
+            check_names(client, program=program)
     if as_json:
         echo_json([approval_data(each) for each in found])
         return

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import click
 from rich.text import Text
 
+from dspex.cli.known_names import check_names
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.failure_causes import causes_of, causes_text
 from dspex.cli.output.json_output import echo_json, json_option
@@ -64,6 +65,8 @@ def list_command(
             program=program, status=status, since=since, batch=batch, tenant=tenant, error=error,
             metadata=dict(members), internal=internal, limit=limit,
         )  # fmt: skip
+        if not found:
+            check_names(client, program=program, batch=batch)
         if as_json:
             echo_json([execution_data(execution) for execution in found])
             return
