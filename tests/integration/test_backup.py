@@ -111,6 +111,27 @@ def test_a_database_in_use_is_not_replaced(client: Client, made: Backup, databas
         restore(database, made.file, silent, force=True)
 
 
+def test_the_rows_of_every_table_are_counted_and_compared(
+    client: Client, made: Backup, database: Database, elsewhere: Database, tmp_path: Path
+) -> None:
+    client.dataset("capitals", [{"question": "France?", "answer": "Paris"}], inputs=["question"])
+    backup = back_up(database, tmp_path / "all.dump", silent)
+    tables = text(
+        """SELECT relname FROM pg_class WHERE relnamespace = 'dspex'::regnamespace AND relkind IN ('r', 'p')
+           AND NOT relispartition AND relname <> 'schema_version'"""
+    )
+    assert set(backup.manifest.rows) == set(database.run(lambda connection: connection.scalars(tables).all()))
+    assert (backup.manifest.rows["datasets"], backup.manifest.rows["dataset_rows"]) == (1, 1)
+    manifest = manifest_path(backup.file)
+    original = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**original, "rows": {**backup.manifest.rows, "dataset_rows": 2, "gone": 3}}))
+    with pytest.raises(DspexError, match=r"dataset_rows: 1 of 2, gone: None of 3"):
+        restore(elsewhere, backup.file, silent)
+    # A backup by an earlier version counts fewer tables.
+    manifest.write_text(json.dumps({**original, "rows": {"programs": 1, "executions": 3}}))
+    assert restore(elsewhere, backup.file, silent).queued == 3
+
+
 def test_the_guards_of_the_audit_trail_are_back(made: Backup, elsewhere: Database) -> None:
     restore(elsewhere, made.file, silent)
     with pytest.raises(Exception, match="append-only"):

@@ -30,7 +30,8 @@ _DUMPING = re.compile(r"dumping contents of table")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The contents of a backup: ``rows`` by table, counted in the snapshot of the dump.
+    """The contents of a backup: ``rows`` by table, counted in the snapshot of the dump. Earlier versions
+    counted some of the tables.
 
     ``roles``: whether the roles of producers, workers and readers had privileges; a restore grants them again.
     """

@@ -126,7 +126,7 @@ def _load(url: str, file: Path, manifest: Manifest, on_progress: OnProgress) -> 
 
 
 def _verify(database: Database, manifest: Manifest) -> None:
-    rows = dict(database.run(backups.counts))
+    rows = database.run(partial(backups.counts, tables=manifest.rows))
     if rows != manifest.rows:
         wrong = [
             f"{name}: {rows.get(name)} of {count}" for name, count in manifest.rows.items() if rows.get(name) != count

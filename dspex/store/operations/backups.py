@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, table, text
 
+from dspex.store.tables import SCHEMA, metadata
 from dspex.store.workers import LIVE
 
 __all__ = [
@@ -23,17 +24,20 @@ __all__ = [
     "unfinished",
 ]
 
-#: The tables that a backup counts, and a restore counts again.
-TABLES = (
-    "programs", "program_versions", "executions", "idempotency_keys", "lm_calls", "audit_events", "parked_calls",
-    "bundles", "budgets", "periods",
-)  # fmt: skip
+#: The tables that a backup counts: all of them. A restore counts the tables in the manifest again.
+TABLES = tuple(each.name for each in metadata.sorted_tables)
+
+_PRESENT = text("SELECT relname FROM pg_class WHERE relnamespace = 'dspex'::regnamespace AND relkind IN ('r', 'p')")
 
 
-def counts(connection: Connection) -> Mapping[str, int]:
-    """The number of rows of each of TABLES."""
-    count = "SELECT count(*) FROM dspex.{}"
-    return {table: int(connection.scalar(text(count.format(table))) or 0) for table in TABLES}
+def counts(connection: Connection, tables: Collection[str] = TABLES) -> Mapping[str, int]:
+    """The number of rows of each of these tables that the schema has."""
+    present = set(connection.scalars(_PRESENT))
+    return {name: _count(connection, name) for name in tables if name in present}
+
+
+def _count(connection: Connection, name: str) -> int:
+    return connection.execute(select(func.count()).select_from(table(name, schema=SCHEMA))).scalar_one()
 
 
 def in_use(connection: Connection) -> Mapping[str, int]:
