@@ -103,6 +103,8 @@ def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerPr
         (("run", "nobody"), 2, "program_not_found: no program 'nobody' is deployed"),
         (("run", "qa"), 2, "validation_error: "),
         (("run", "qa", "question"), 2, "'question' is not KEY=VALUE"),
+        (("run", "qa", "question=?", "--timeout", "nan"), 2, "Invalid value for '--timeout': 'nan' is not a finite"),
+        (("run", "qa", "question=?", "--timeout", "-1"), 2, "Invalid value for '--timeout'"),
         (("run", "typed", "n=five", "words=[]"), 2, "n: expected an integer"),
         (("show", "not-an-id"), 2, "execution_not_found: 'not-an-id' is not an execution id"),
         (("show", "01a20332-1a1e-73dc-8d8e-0c9a0068509e"), 2, "execution_not_found"),

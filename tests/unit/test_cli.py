@@ -90,6 +90,22 @@ def test_wrong_usage_says_what_is_near(arguments: list[str], said: str) -> None:
     assert said in raised.value.format_message()
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+@pytest.mark.parametrize(
+    ("path", "option"),
+    [
+        pytest.param(path, option, id=f"{' '.join(path)} {option.opts[0]}")
+        for path, command in commands()
+        for option in command.params
+        if isinstance(option.type, click.types.FloatParamType) and option.name != "min_score"
+    ],
+)
+def test_a_number_that_is_none_or_negative_is_refused(path: tuple[str, ...], option: click.Option, value: str) -> None:
+    (command,) = (command for other, command in commands() if other == path)
+    with command.make_context("dspex", [], resilient_parsing=True) as context, pytest.raises(click.BadParameter):
+        option.type_cast_value(context, (value,) if option.multiple else value)
+
+
 @pytest.mark.parametrize(
     ("error", "code", "kind"),
     [

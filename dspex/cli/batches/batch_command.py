@@ -31,6 +31,7 @@ from dspex.cli.batches.batch_run import BatchRun, BatchTotals, CostLimit
 from dspex.cli.batches.dry_run import SAMPLE_ROWS, confirmed_cost, estimate_data, estimate_text, run_sample
 from dspex.cli.batches.line_file import LineFile, Lines, LineStream, refuse
 from dspex.cli.output.json_output import json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.output.selection_options import MemberParameter, webhook_option
@@ -114,7 +115,7 @@ class BatchOptions:
 )
 @click.option(
     "--max-cost",
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, min_open=True),
     metavar="USD",
     help="Estimate the cost from a sample, ask if it may be more, and submit no more rows once it is spent.",
 )

@@ -9,6 +9,7 @@ import click
 
 from dspex.cli.executions.stream_command import print_stream
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.selection_options import webhook_option
 from dspex.cli.shell_completion import program_names
@@ -23,7 +24,12 @@ __all__ = ["run"]
 @click.command()
 @click.argument("name", shell_complete=program_names)
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--timeout", type=float, default=None, help="How many seconds to wait; the execution continues after it.")
+@click.option(
+    "--timeout",
+    type=NumberRange(min=0),
+    default=None,
+    help="How many seconds to wait; the execution continues after it.",
+)
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 runs first.")
 @webhook_option
 @click.option("--stream", is_flag=True, help="Print each field while the model writes it; with --json, every event.")

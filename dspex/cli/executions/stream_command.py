@@ -8,6 +8,7 @@ from functools import partial
 import click
 
 from dspex.cli.output.json_output import json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.client.client import Client
 from dspex.client.execution import Execution
@@ -22,7 +23,10 @@ __all__ = ["print_stream", "stream"]
 @click.argument("id")
 @click.option("--after", metavar="CURSOR", help="Continue after this event: the cursor that --json prints.")
 @click.option(
-    "--timeout", type=float, default=None, help="How many seconds to follow; the execution continues after it."
+    "--timeout",
+    type=NumberRange(min=0),
+    default=None,
+    help="How many seconds to follow; the execution continues after it.",
 )
 @json_option
 def stream(id: str, after: str | None, timeout: float | None, as_json: bool) -> None:

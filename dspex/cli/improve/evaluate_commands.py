@@ -12,6 +12,7 @@ import click
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.exit_codes import DONE, FAILED
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
 from dspex.cli.shell_completion import program_names
@@ -37,7 +38,7 @@ _page = click.option(
 @click.option("--metric", required=True, help="exact, contains, numeric, f1, or package.module:function.")
 @click.option("--version", metavar="VERSION", help="A version or an alias of the program, in place of the current one.")
 @click.option("--repeats", type=click.IntRange(1, 100), default=1, show_default=True, help="Executions of each row.")
-@click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What model calls may cost.")
+@click.option("--budget", type=NumberRange(0, min_open=True), metavar="USD", help="What model calls may cost.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end; it goes on without.")
 @_page
 @json_option

@@ -11,6 +11,7 @@ import click
 
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
@@ -31,7 +32,7 @@ __all__ = ["optimize"]
 )
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An argument of the optimiser, as JSON.")
 @click.option("--reflection", metavar="MODEL", help="The model that is asked for new instructions; the program's own.")
-@click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What all calls may cost.")
+@click.option("--budget", type=NumberRange(0, min_open=True), metavar="USD", help="What all calls may cost.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what the optimiser draws by chance.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end; it goes on without.")
 @click.option(

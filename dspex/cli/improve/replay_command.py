@@ -9,6 +9,7 @@ import click
 
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.time_options import since_option
 from dspex.cli.shell_completion import program_names
@@ -26,7 +27,7 @@ __all__ = ["replay"]
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=500, show_default=True, help="The largest number of executions."
 )
-@click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What new model calls may cost.")
+@click.option("--budget", type=NumberRange(0, min_open=True), metavar="USD", help="What new model calls may cost.")
 @json_option
 def replay(name: str, version: str, since: datetime | None, limit: int, budget: float | None, as_json: bool) -> None:
     """Execute the recorded inputs of completed executions of program NAME with VERSION, a version or an alias, and show

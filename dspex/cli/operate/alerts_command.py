@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.client.client import Client
 from dspex.errors import AlertNotDelivered, ConfigurationError
@@ -27,6 +28,7 @@ STYLES = {"pending": "yellow", "firing": "bold red", "resolved": "green"}
 @click.group(invoke_without_command=True)
 @click.option(
     "--resolved-within",
+    type=NumberRange(0, 1_000_000),
     default=24.0,
     show_default=True,
     metavar="HOURS",

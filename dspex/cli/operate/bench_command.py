@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.client.async_client import AsyncClient
 from dspex.errors import DspexError
 from dspex.operations.bench import load
@@ -68,12 +69,12 @@ class LoadResult:
 @click.command()
 @click.option("--users", default="1,5,10,20,50", show_default=True, metavar="N,…", help="Numbers of concurrent users.")
 @click.option("--each", type=click.IntRange(1, 100_000), default=EACH, show_default=True, help="Requests of each user.")
-@click.option("--seconds", type=click.FloatRange(0), default=30, show_default=True,
+@click.option("--seconds", type=NumberRange(0), default=30, show_default=True,
               help="Duration of a steady load of 10 requests per second; 0 skips it.")  # fmt: skip
 @click.option(
     "--most/--no-most", default=True, show_default=True, help="Search for the largest number of users that is served."
 )
-@click.option("--model-ms", type=click.FloatRange(0), default=0, show_default=True,
+@click.option("--model-ms", type=NumberRange(0), default=0, show_default=True,
               help="Latency of the simulated model.")  # fmt: skip
 @click.option("--program", help="A deployed program, instead of the simulated one. Its model is called.")
 @click.option(

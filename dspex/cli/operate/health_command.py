@@ -16,6 +16,7 @@ from dspex.cli.operate.component_details import DETAILS
 from dspex.cli.output.console_tables import console
 from dspex.cli.output.exit_codes import DONE, FAILED, UNREACHABLE
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.client.client import Client
 from dspex.operations.health.conditions import Component, Condition, HealthReport
 
@@ -36,7 +37,7 @@ STYLES = {
     "--interval",
     default=2.0,
     show_default=True,
-    type=click.FloatRange(min=0.5),
+    type=NumberRange(0.5, 86_400),
     help="Seconds between checks, for --watch.",
 )
 def health(as_json: bool, watch: bool, interval: float) -> int:

@@ -15,6 +15,7 @@ from rich.text import Text
 from dspex.cli.open_database import open_database
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.cli.shell_completion import program_names
 from dspex.errors import DspexError
@@ -69,7 +70,7 @@ def keys() -> None:
 @click.option("--tenant", help="Whose executions it submits and sees. Not given: it sees all.")
 @click.option("--per-minute", type=click.IntRange(1), help="The most submits in a minute, of all keys of its tenant.")
 @click.option(
-    "--budget-usd", type=click.FloatRange(0, min_open=True), metavar="USD",
+    "--budget-usd", type=NumberRange(0, min_open=True), metavar="USD",
     help="What the tenant's executions may cost in a calendar month before the key submits no more.",
 )  # fmt: skip
 @click.option(

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
+from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
@@ -106,16 +107,16 @@ def alias(name: str, alias: str, version: str) -> None:
 @click.argument("version", required=False)
 @click.option(
     "--percent",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=NumberRange(0, 100, min_open=True),
     default=10,
     show_default=True,
     help="The share of new submits that goes to the version.",
 )
-@click.option("--max-error-rate", type=click.FloatRange(0, 1), help="End it when a larger share of executions fails.")
+@click.option("--max-error-rate", type=NumberRange(0, 1), help="End it when a larger share of executions fails.")
 @click.option("--min-score", type=float, help="End it when the mean score of feedback is lower.")
 @click.option(
     "--max-cost-ratio",
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, min_open=True),
     help="End it when an execution costs more than this multiple of one with the current version.",
 )
 @click.option("--end", is_flag=True, help="End the rollout that is under way.")
