@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
+from dspex.publish.channels import DONE_CHANNEL
+from dspex.publish.redis_clients import client as redis_client
 from dspex.settings import Backends
 from tests.conftest import fresh_backends
-from tests.processes import WorkerProcess, environment_of, run_dspex
+from tests.processes import WorkerProcess, environment_of, interruptible, run_dspex
+from tests.waiting import wait_for
 
 PROGRAMS = """
 import dspex
@@ -95,6 +100,18 @@ def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerPr
 
     (worker,) = json.loads(shell("workers", "--json").stdout)
     assert worker["state"] == "running"
+
+
+def test_an_interrupted_run_says_which_execution_continues(client: Client, shell: Shell, backends: Backends) -> None:
+    assert shell("deploy", "programs.py").returncode == 0
+    with interruptible("run", "qa", "question=?", backends=backends) as run, redis_client(backends.broker_url) as redis:
+        wait_for(lambda: redis.pubsub_channels(DONE_CHANNEL), "the command to wait")
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate()
+    (execution,) = client.list()
+    assert run.returncode == 130, said
+    assert f"the execution continues: `dspex stream {execution.id}` follows it" in said
+    assert f"`dspex cancel {execution.id}` cancels it" in said
 
 
 @pytest.mark.parametrize(

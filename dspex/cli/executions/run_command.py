@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dspex.cli.executions.stream_command import print_stream
+from dspex.cli.executions.stream_command import following, print_stream
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
@@ -52,7 +52,8 @@ def run(
         if stream:
             print_stream(execution, signature, timeout=timeout, as_json=as_json)
             return
-        result = execution.result(timeout)
+        with following(execution):
+            result = execution.result(timeout)
         encoded = client.program(name, execution.version).signature.encode("outputs", dict(result))
         if as_json:
             echo_json({**execution_data(execution), "result": json.loads(encoded)})

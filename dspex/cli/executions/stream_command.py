@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import click
@@ -16,7 +18,7 @@ from dspex.client.follow import StreamEvent
 from dspex.client.shown.event_data import event_data
 from dspex.signatures import Signature
 
-__all__ = ["print_stream", "stream"]
+__all__ = ["following", "print_stream", "stream"]
 
 
 @click.command()
@@ -50,16 +52,27 @@ def print_stream(
     With ``as_json`` every event is a line on stdout. Raises the errors of :meth:`Execution.result`.
     """
     printed = partial(_print_json, signature=signature) if as_json else _Printer().print
-    try:
+    with following(execution):
         for event in execution.stream(after=after, timeout=timeout):
             printed(event)
             if event.error is not None:
                 raise event.error
-    except KeyboardInterrupt:
-        echo(f"\nthe execution continues; `dspex stream {execution.id}` follows it", err=True)
-        raise
     if not as_json:
         echo(f"{execution.id}  {execution.refresh().metrics.execution_time_ms:.0f} ms", dim=True, err=True)
+
+
+@contextmanager
+def following(execution: Execution) -> Iterator[None]:
+    """An interruption of the block prints that the execution continues, and the commands that follow and cancel it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        echo(
+            f"\nthe execution continues: `dspex stream {execution.id}` follows it, `dspex cancel {execution.id}` "
+            "cancels it",
+            err=True,
+        )
+        raise
 
 
 class _Printer:
