@@ -120,6 +120,18 @@ def test_an_interrupted_run_says_which_execution_continues(client: Client, shell
         (("run", "nobody"), 2, "program_not_found: no program 'nobody' is deployed"),
         (("run", "qa"), 2, "validation_error: "),
         (("run", "qa", "question"), 2, "'question' is not KEY=VALUE"),
+        (("run", "qa", "question=a", "question=b"), 2, "input 'question' is given more than once"),
+        (("list", "--metadata", "a=1", "--metadata", "a=2"), 2, "--metadata 'a' is given more than once"),
+        (
+            ("batch", "qa", "programs.py", "-o", "out.jsonl", "--map", "question=a", "--map", "question=b"),
+            2,
+            "--map 'question' is given more than once",
+        ),
+        (
+            ("optimize", "qa", "rows", "--metric", "exact", "--option", "a=1", "--option", "a=2"),
+            2,
+            "--option 'a' is given more than once",
+        ),
         (("run", "qa", "question=?", "--timeout", "nan"), 2, "Invalid value for '--timeout': 'nan' is not a finite"),
         (("run", "qa", "question=?", "--timeout", "-1"), 2, "Invalid value for '--timeout'"),
         (("run", "typed", "n=five", "words=[]"), 2, "n: expected an integer"),

@@ -34,7 +34,7 @@ from dspex.cli.output.json_output import json_option
 from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
-from dspex.cli.output.selection_options import MemberParameter, webhook_option
+from dspex.cli.output.selection_options import MemberParameter, by_name, webhook_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.data.arrow_types import spare_memory
@@ -148,7 +148,7 @@ def batch(
       zcat questions.jsonl.gz | dspex batch simple_qa - -o - | jq .result
     """
     intake = {"priority": priority, "route": route, "within": within, "webhook": webhook}
-    reading = InputOptions(dict(pairs), empty, encoding)
+    reading = InputOptions(by_name(pairs, "--map"), empty, encoding)
     options = BatchOptions(name, reading, ordered, intake, restart, sample, max_cost, yes)
     only_sample = sample is not None and max_cost is None
     if output is None and not only_sample:

@@ -13,7 +13,7 @@ from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.failure_causes import causes_of, causes_text
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
-from dspex.cli.output.selection_options import error_option, internal_option, metadata_option, tenant_option
+from dspex.cli.output.selection_options import by_name, error_option, internal_option, metadata_option, tenant_option
 from dspex.cli.output.status_styles import STATUS_STYLES
 from dspex.cli.output.time_options import since_option
 from dspex.cli.shell_completion import program_names
@@ -63,7 +63,7 @@ def list_command(
     with Client() as client:
         found = client.list(
             program=program, status=status, since=since, batch=batch, tenant=tenant, error=error,
-            metadata=dict(members), internal=internal, limit=limit,
+            metadata=by_name(members, "--metadata"), internal=internal, limit=limit,
         )  # fmt: skip
         if not found:
             check_names(client, program=program, batch=batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from dspex.cli.executions.stream_command import following, print_stream
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
-from dspex.cli.output.selection_options import webhook_option
+from dspex.cli.output.selection_options import by_name, webhook_option
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.client.shown.execution_data import execution_data
@@ -66,13 +67,14 @@ def run(
 
 def _inputs(signature: Signature, pairs: tuple[str, ...]) -> dict[str, Any]:
     texts = {field.name for field in signature.input_fields if is_text(field.type)}
-    inputs: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise click.UsageError(f"{pair!r} is not KEY=VALUE")
-        inputs[key] = value if key in texts else _json_or_text(value)
-    return inputs
+    return by_name((_input(pair, texts) for pair in pairs), "input")
+
+
+def _input(pair: str, texts: Collection[str]) -> tuple[str, Any]:
+    key, separator, value = pair.partition("=")
+    if not separator:
+        raise click.UsageError(f"{pair!r} is not KEY=VALUE")
+    return key, value if key in texts else _json_or_text(value)
 
 
 def _json_or_text(value: str) -> Any:

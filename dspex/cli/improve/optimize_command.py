@@ -13,6 +13,7 @@ from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
+from dspex.cli.output.selection_options import by_name
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.client.improvement.optimization import OPTIMIZERS, TriedVersion
@@ -51,7 +52,8 @@ def optimize(
     with Client() as client:
         job = client.optimize(
             name, trainset=trainset, valset=valset, metric=metric, optimizer=optimizer, budget_usd=budget, seed=seed,
-            options=dict(map(_option, options)), models=None if reflection is None else {"reflection": reflection},
+            options=by_name(map(_option, options), "--option"),
+            models=None if reflection is None else {"reflection": reflection},
         )  # fmt: skip
         echo(f"optimisation {job.id}", dim=True, err=True)
         if not wait:

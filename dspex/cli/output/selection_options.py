@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import click
 
-__all__ = ["MemberParameter", "error_option", "internal_option", "metadata_option", "tenant_option", "webhook_option"]
+__all__ = [
+    "MemberParameter",
+    "by_name",
+    "error_option",
+    "internal_option",
+    "metadata_option",
+    "tenant_option",
+    "webhook_option",
+]
+
+T = TypeVar("T")
 
 internal_option: Callable[[Any], Any] = click.option(
     "--internal", is_flag=True, help="Also DSPex's own programs and executions, of dspex doctor and dspex bench."
@@ -29,6 +39,16 @@ class MemberParameter(click.ParamType):  # type: ignore[type-arg]  # click befor
         if not separator or not name:
             self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
         return name, text
+
+
+def by_name(pairs: Iterable[tuple[str, T]], what: str) -> dict[str, T]:
+    """The values by name. Raises UsageError for a name that is given more than once; ``what`` it is the name of."""
+    found: dict[str, T] = {}
+    for name, value in pairs:
+        if name in found:
+            raise click.UsageError(f"{what} {name!r} is given more than once")
+        found[name] = value
+    return found
 
 
 metadata_option: Callable[[Any], Any] = click.option(
