@@ -120,6 +120,8 @@ def test_an_interrupted_run_says_which_execution_continues(client: Client, shell
         (("run", "nobody"), 2, "program_not_found: no program 'nobody' is deployed"),
         (("run", "qa"), 2, "validation_error: "),
         (("run", "qa", "question"), 2, "'question' is not KEY=VALUE"),
+        (("audit", "anchor", "--url", "notaurl"), 2, "Invalid value for '--url': not an http:// or https:// address"),
+        (("audit", "anchor", "--url", "http://[::1"), 2, "Invalid value for '--url'"),
         (("run", "qa", "question=a", "question=b"), 2, "input 'question' is given more than once"),
         (("list", "--metadata", "a=1", "--metadata", "a=2"), 2, "--metadata 'a' is given more than once"),
         (

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import click
@@ -112,11 +113,22 @@ def export(since: datetime | None, until: datetime | None, output: Path, as_json
         echo(f"{output}: {written.executions} trails, {written.entries} entries, digest {written.digest}")
 
 
+def _web_address(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
+    """The value of an option, which errors do not quote: it may hold a key."""
+    try:
+        valid = url is None or (urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise click.BadParameter("not an http:// or https:// address")
+    return url
+
+
 @audit.command()
 @click.option(
     "--file", type=click.Path(dir_okay=False, path_type=Path), help="Append the anchor to this file, as a line of JSON."
 )
-@click.option("--url", help="Send the anchor to this address, as JSON by POST.")
+@click.option("--url", callback=_web_address, help="Send the anchor to this address, as JSON by POST.")
 @json_option
 def anchor(file: Path | None, url: str | None, as_json: bool) -> None:
     """Make a digest of all trails of final executions, which shows later whether any was rewritten.
