@@ -50,6 +50,7 @@ def shell_in(place: Path, backends: Backends) -> Shell:
     (place / "programs.py").write_text(PROGRAMS)
     (place / "broken.py").write_text("answer = 0\n1 / answer\n")
     (place / "list.json").write_text("[]")
+    (place / "rows.jsonl").write_text('{"question": "France?", "answer": "Paris"}\n')
     return Shell(backends, place)
 
 
@@ -64,6 +65,7 @@ def deployed(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory)
     with fresh_backends(servers) as backends:
         shell = shell_in(tmp_path_factory.mktemp("deployed"), backends)
         assert shell("deploy", "programs.py").returncode == 0
+        assert shell("dataset", "capitals", "rows.jsonl", "--input", "question").returncode == 0
         yield shell
 
 
@@ -122,6 +124,14 @@ def test_an_interrupted_run_says_which_execution_continues(client: Client, shell
         (("run", "qa", "question"), 2, "'question' is not KEY=VALUE"),
         (("audit", "anchor", "--url", "notaurl"), 2, "Invalid value for '--url': not an http:// or https:// address"),
         (("audit", "anchor", "--url", "http://[::1"), 2, "Invalid value for '--url'"),
+        (("dataset", "capitls"), 2, "a stored dataset, did you mean 'capitals'? `dspex dataset` lists all of them"),
+        (("dataset", "capitals", "--version", "0" * 16), 2, "a version of dataset 'capitals', the newest is "),
+        (("dataset", "more", "--from", "qaa"), 2, "no program 'qaa' is deployed; did you mean 'qa'?"),
+        (("dataset", "more", "--from", "qa"), 2, "at least one that completed or has corrected outputs"),
+        (("dataset", "--input", "question"), 2, "--input needs FILE"),
+        (("dataset", "--version", "0" * 16), 2, "--version needs NAME"),
+        (("dataset", "capitals", "--limit", "5"), 2, "--limit needs --from"),
+        (("dataset", "more", "rows.jsonl", "--version", "0" * 16), 2, "--version is of a stored dataset"),
         (("run", "qa", "question=a", "question=b"), 2, "input 'question' is given more than once"),
         (("list", "--metadata", "a=1", "--metadata", "a=2"), 2, "--metadata 'a' is given more than once"),
         (

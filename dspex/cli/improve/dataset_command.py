@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from dspex.cli.known_names import check_names
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
@@ -18,6 +20,11 @@ from dspex.client.improvement.dataset import Dataset
 
 __all__ = ["dataset"]
 
+#: The argument that each argument needs.
+NEEDED = {
+    "file": "name", "program": "name", "inputs": "file", "feedback": "program", "since": "program",
+    "limit": "program", "version": "name", "output": "name",
+}  # fmt: skip
 COLUMNS = ("dataset", "version", "rows", "stored", "inputs", "labels")
 
 
@@ -61,15 +68,16 @@ def dataset(
       dspex dataset tickets -o tickets.jsonl
       dspex dataset
     """
+    _check_arguments()
     if name is None:
         with Client() as client:
             _print(list(client.datasets()), as_json=as_json)
         return
-    if file is not None and program is not None:
-        raise click.UsageError("give a FILE or --from PROGRAM")
     with Client() as client:
         if program is not None:
             chosen = client.list(program=program, feedback=feedback, since=since, limit=limit)
+            if not chosen:
+                check_names(client, program=program)
             found = client.dataset(name, executions=chosen)
         elif file is not None:
             found = client.dataset(name, file, inputs=inputs or None)
@@ -78,6 +86,21 @@ def dataset(
         if output is not None:
             found.to_jsonl(output)
         _print([found], as_json=as_json)
+
+
+def _check_arguments() -> None:
+    """Raise UsageError for arguments that exclude each other, and for one without the argument it is for."""
+    context = click.get_current_context()
+    labels = {each.name: each.opts[0] if isinstance(each, click.Option) else each.human_readable_name
+              for each in context.command.params}  # fmt: skip
+    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    for name, needed in NEEDED.items():
+        if name in given and needed not in given:
+            raise click.UsageError(f"{labels[name]} needs {labels[needed]}")
+    if {"file", "program"} <= given:
+        raise click.UsageError("give a FILE or --from PROGRAM")
+    if "version" in given and given & {"file", "program"}:
+        raise click.UsageError("--version is of a stored dataset: give it without FILE and --from")
 
 
 def _print(found: list[Dataset], *, as_json: bool) -> None:

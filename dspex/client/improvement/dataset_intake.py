@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
@@ -31,6 +32,8 @@ __all__ = ["dataset_of_executions", "open_dataset", "store_dataset"]
 WRITE_ROWS = 200
 #: The most faults that an error names.
 MOST_FAULTS = 20
+#: The fault of a source without rows.
+NO_ROWS = FieldError("source", "at least one row", "none")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -38,23 +41,34 @@ def open_dataset(session: Session, name: str, version: str | None) -> Dataset:
     """A stored version, the newest if none is named. Raises ValidationError when there is none."""
     found = session.database.run(partial(dataset_rows.find, name=name, version=version))
     if found is None:
-        expected = "a dataset" if version is None else "a version of the dataset"
-        raise ValidationError.of("dataset", [FieldError("name", expected, repr(name if version is None else version))])
+        raise ValidationError.of("dataset", [_not_stored(session, name, version)])
     return Dataset(session, found)
 
 
+def _not_stored(session: Session, name: str, version: str | None) -> FieldError:
+    """The fault, with the newest version or the nearest name."""
+    newest = {stored.name: stored.version for stored in reversed(session.database.run(dataset_rows.listing))}
+    if version is not None and name in newest:
+        return FieldError("version", f"a version of dataset {name!r}, the newest is {newest[name]}", repr(version))
+    near = difflib.get_close_matches(name, newest, 1, 0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return FieldError("name", f"a stored dataset, {hint}`dspex dataset` lists all of them", repr(name))
+
+
 def store_dataset(
-    session: Session, name: str, source: Any, *, inputs: Collection[str] | None, sealed: bool = False
-) -> Dataset:
+    session: Session, name: str, source: Any, *, inputs: Collection[str] | None, sealed: bool = False,
+    empty: FieldError = NO_ROWS,
+) -> Dataset:  # fmt: skip
     """Store the rows of a source as a version of the dataset, unless it has this version already.
 
-    Raises ValidationError with the numbers of the rows that do not fit; then nothing is stored.
+    Raises ValidationError with the numbers of the rows that do not fit; then nothing is stored. ``empty`` is the fault
+    of a source without rows.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         expected = "letters, digits, _ . and -, beginning with a letter"
         raise ValidationError.of("dataset", [FieldError("name", expected, repr(name)[:80])])
     sealed = sealed or session.sealing.everything
-    taken = _Rows(session, uuid7(), read_source(source), inputs, sealed=sealed)
+    taken = _Rows(session, uuid7(), read_source(source), inputs, sealed=sealed, empty=empty)
     try:
         with session.database.transaction(saved=f"dataset {name!r} was not stored") as connection:
             dataset_rows.add_rows(connection, taken.id, taken.groups())
@@ -78,7 +92,12 @@ def dataset_of_executions(session: Session, name: str, executions: Iterable[Exec
         entries.setdefault(entry.execution_id, []).append(entry)
     sealed = any(session.sealing.covers(session.signature(each._row)) for each in chosen)
     rows = (row for each in chosen if (row := _labelled(session, each, entries.get(each.id, []))) is not None)
-    return store_dataset(session, name, rows, inputs=None, sealed=sealed)
+    empty = FieldError(
+        "executions",
+        "at least one that completed or has corrected outputs, and whose last score is not 0 or less",
+        f"none of {len(chosen)}",
+    )
+    return store_dataset(session, name, rows, inputs=None, sealed=sealed, empty=empty)
 
 
 def _labelled(session: Session, execution: Execution, entries: Sequence[FeedbackEntry]) -> SourceRow | None:
@@ -108,8 +127,9 @@ class _Rows:
     """The rows of a source on their way: checked against the columns of the first one, and hashed."""
 
     def __init__(
-        self, session: Session, id: UUID, source: Iterable[SourceRow], inputs: Collection[str] | None, *, sealed: bool
-    ) -> None:
+        self, session: Session, id: UUID, source: Iterable[SourceRow], inputs: Collection[str] | None, *, sealed: bool,
+        empty: FieldError,
+    ) -> None:  # fmt: skip
         self.id = id
         self.size = 0
         self.inputs: tuple[str, ...] = ()
@@ -118,6 +138,7 @@ class _Rows:
         self._source = source
         self._given_inputs = inputs
         self._sealed = sealed
+        self._empty = empty
         self._hash = hashlib.sha256()
         self._faults: list[FieldError] = []
 
@@ -125,7 +146,7 @@ class _Rows:
         """The contents to store. Raises ValidationError at the end, or after many faults."""
         yield from _grouped(self._contents(), WRITE_ROWS)
         if not self.size and not self._faults:
-            self._faults.append(FieldError("source", "at least one row", "none"))
+            self._faults.append(self._empty)
         self._refuse()
 
     def version(self) -> str:
