@@ -50,6 +50,7 @@ def shell_in(place: Path, backends: Backends) -> Shell:
     (place / "programs.py").write_text(PROGRAMS)
     (place / "broken.py").write_text("answer = 0\n1 / answer\n")
     (place / "list.json").write_text("[]")
+    (place / "full.html").symlink_to("/dev/full")
     (place / "rows.jsonl").write_text('{"question": "France?", "answer": "Paris"}\n')
     return Shell(backends, place)
 
@@ -132,6 +133,8 @@ def test_an_interrupted_run_says_which_execution_continues(client: Client, shell
         (("dataset", "--version", "0" * 16), 2, "--version needs NAME"),
         (("dataset", "capitals", "--limit", "5"), 2, "--limit needs --from"),
         (("dataset", "more", "rows.jsonl", "--version", "0" * 16), 2, "--version is of a stored dataset"),
+        (("dataset", "capitals", "-o", "/dev/full"), 1, "file_error: /dev/full: No space left on device"),
+        (("report", "-o", "full.html"), 1, "file_error: full.html: No space left on device"),
         (("run", "qa", "question=a", "question=b"), 2, "input 'question' is given more than once"),
         (("list", "--metadata", "a=1", "--metadata", "a=2"), 2, "--metadata 'a' is given more than once"),
         (

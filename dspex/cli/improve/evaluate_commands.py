@@ -15,6 +15,7 @@ from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.progress_bar import ProgressBars
+from dspex.cli.output.text_file import write_text
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.client.improvement.evaluation import Evaluation
@@ -60,7 +61,7 @@ def evaluate(
             with ProgressBars() as bars, bars.phase("evaluated", len(found)) as on_progress:
                 found.wait(on_progress=on_progress)
         if output is not None:
-            output.write_text(evaluation_page(found), encoding="utf-8")
+            write_text(output, evaluation_page(found))
         figures = found.figures
         if as_json:
             echo_json(_data(found))
@@ -87,7 +88,7 @@ def compare(before: str, after: str, output: Path | None, as_json: bool) -> None
     with Client() as client:
         found = client.evaluation(after).compare(client.evaluation(before))
         if output is not None:
-            output.write_text(comparison_page(found), encoding="utf-8")
+            write_text(output, comparison_page(found))
         if as_json:
             difference = found.difference
             echo_json(

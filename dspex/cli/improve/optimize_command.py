@@ -14,6 +14,7 @@ from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.number_options import NumberRange
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.selection_options import by_name
+from dspex.cli.output.text_file import write_text
 from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.client.improvement.optimization import OPTIMIZERS, TriedVersion
@@ -61,7 +62,7 @@ def optimize(
         result = job.result()
         candidates = job.candidates()
         if output is not None:
-            output.write_text(optimization_page(job), encoding="utf-8")
+            write_text(output, optimization_page(job))
         if as_json:
             echo_json({"id": job.id, "version": result.version, "score": result.score, "ended": result.ended,
                        "unrepeated": result.unrepeated, "candidates": list(map(asdict, candidates))})  # fmt: skip

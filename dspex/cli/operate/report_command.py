@@ -15,6 +15,7 @@ from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
 from dspex.cli.output.selection_options import internal_option
+from dspex.cli.output.text_file import write_text
 from dspex.cli.output.time_options import TimeParameter
 from dspex.client.client import Client
 from dspex.operations.report.html_page import page
@@ -47,7 +48,7 @@ def report(since: datetime, output: Path | None, internal: bool, as_json: bool) 
     with Client() as client:
         found = client.report(since, internal=internal)
     if output is not None:
-        output.write_text(_rendered(found, output.suffix), encoding="utf-8")
+        write_text(output, _rendered(found, output.suffix))
     if as_json:
         echo_json(found.as_dict())
     elif output is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from dspex.client.session import Session
+from dspex.data.replaced_file import naming
 from dspex.program.improvement.purpose import row_context
 from dspex.store.improvement import dataset_rows
 from dspex.store.improvement.dataset_rows import DatasetVersion
@@ -119,7 +120,7 @@ class Dataset(Sequence[DatasetRow]):
 
     def to_jsonl(self, path: str | Path) -> None:
         """Write the rows to a file, each as a JSON object with its inputs and labels."""
-        with Path(path).open("w", encoding="utf-8") as file:
+        with naming(Path(path)), Path(path).open("w", encoding="utf-8") as file:
             for row in self:
                 file.write(json.dumps({**row.inputs, **row.labels}, ensure_ascii=False) + "\n")
 
