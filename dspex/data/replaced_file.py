@@ -18,7 +18,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path = path.resolve()
     draft = path.with_name(path.name + ".new")
     try:
-        with naming(path), draft.open("wb") as file:
+        with naming(path, draft), draft.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -32,12 +32,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Add the name of the file to an error of the block that has none, such as the one of a full disk."""
+def naming(path: Path, draft: Path | None = None) -> Iterator[None]:
+    """Add the name of the file to an error of the block that has none, such as the one of a full disk, or that has the
+    name of the ``draft``."""
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if not error.filename or error.filename == str(draft):
+            error.filename = str(path)
         raise
 
 
