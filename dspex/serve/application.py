@@ -26,7 +26,7 @@ from dspex.serve.api import (
     program_routes,
     review_routes,
 )
-from dspex.serve.api.problem_details import HttpRefusal, detail_of, problem, problem_of, response_of
+from dspex.serve.api.problem_details import UNEXPECTED, HttpRefusal, detail_of, problem, problem_of, response_of
 from dspex.serve.background import in_background
 from dspex.serve.console import console_routes
 from dspex.serve.console.error_page import error_page, wants_page
@@ -130,10 +130,9 @@ async def _not_served(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     """A bug. Starlette raises the error again, and the server logs it."""
-    detail = "This is a bug in DSPex: the log of the gateway has the traceback"
     if wants_page(request):
-        return error_page(request, 500, "unexpected", detail)
-    return problem(500, "unexpected", detail)
+        return error_page(request, 500, "unexpected", UNEXPECTED)
+    return problem(500, "unexpected", UNEXPECTED)
 
 
 class _SafeHeaders:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from io import BytesIO
 from itertools import chain
@@ -29,9 +29,11 @@ from dspex.embedded.ports import free_port
 from dspex.serve.access.access_keys import AccessKeys
 from dspex.serve.api.parquet_upload import PARQUET
 from dspex.settings import Backends
+from dspex.store.database import Database
 from dspex.store.operations import webhook_deliveries
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess, command, run_module
+from tests.refusing import Refusing
 from tests.serving import Served, events_of, not_reading, peak_growth, serving
 from tests.store.test_executions import triggers
 from tests.waiting import wait_for
@@ -57,7 +59,7 @@ PROGRAMS = (
     ),
 )  # fmt: skip
 SUBMIT, UPLOAD = "/v1/programs/triage/executions", "/v1/programs/triage/batches"
-JSON = {"Content-Type": "application/json"}
+JSON, LINES = {"Content-Type": "application/json"}, {"Content-Type": "application/jsonl"}
 #: For openapi-python-client, which knows these media types under other names only.
 GENERATOR = {
     "package_name_override": "generated_client", "post_hooks": [],
@@ -68,6 +70,8 @@ GENERATOR = {
 }  # fmt: skip
 TICKET = {"inputs": {"ticket": "It does not start"}}
 JSON_LINE = b'{"ticket": "It does not start"}\n'
+#: Rows of a program that takes a minute.
+SLOW_UPLOAD, QUESTION = "/v1/programs/slow/batches", b'{"question": "?"}\n'
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,19 @@ def place(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) ->
             yield backends
         finally:
             worker.stop()
+
+
+@contextmanager
+def fresh_queue(servers: EmbeddedServers) -> Iterator[tuple[Backends, Client, Served]]:
+    """Backends of programs that no worker runs, a client of them and a gateway."""
+    with (
+        fresh_backends(servers) as backends,
+        Client(database_url=backends.database_url, broker_url=backends.broker_url) as client,
+        serving(backends) as running,
+    ):
+        for program in PROGRAMS:
+            client.deploy(program)
+        yield backends, client, running
 
 
 @pytest.fixture(scope="module")
@@ -357,6 +374,36 @@ def test_a_batch_that_is_uploaded_with_a_webhook(served: Served) -> None:
     assert (broken.status_code, deliveries()) == (413, [])
     batch = served.http.post(UPLOAD, content='{"ticket": "x"}', headers=lines, params=hook).json()
     assert deliveries() == [(UUID(batch["id"]), hook["webhook"])]
+
+
+def test_an_upload_that_breaks_off_in_a_bug_is_cancelled(servers: EmbeddedServers) -> None:
+    with fresh_queue(servers) as (backends, client, served), closing(Database(backends.database_url)) as database:
+        with Refusing(database).refuse("dspex.executions", "23514", when="NEW.batch_index = 1500"):
+            answer = served.http.post(SLOW_UPLOAD, content=QUESTION * 2000, headers=LINES)
+        problem = answer.json()
+        assert (answer.status_code, problem["code"]) == (500, "unexpected")
+        assert (problem["stored"], problem["cancelled"]) == (1000, 1000)
+        assert f"1000 of batch {problem['batch_id']}, are cancelled: send all rows again" in problem["detail"]
+        assert client.batch(problem["batch_id"]).progress.cancelled == 1000
+
+
+def test_an_upload_whose_rows_cannot_be_cancelled_names_them(servers: EmbeddedServers) -> None:
+    with fresh_queue(servers) as (backends, _, served), closing(Database(backends.database_url)) as database:
+        refused = "NEW.batch_index = 1500 OR NEW.status = 'cancelled'"
+        with Refusing(database).refuse("dspex.executions", "53100", when=refused):
+            answer = served.http.post(SLOW_UPLOAD, content=QUESTION * 2000, headers=LINES)
+        problem = answer.json()
+        assert (answer.status_code, problem["code"], answer.headers["retry-after"]) == (503, "backend_unavailable", "2")
+        assert (problem["stored"], problem["cancelled"], problem["retryable"]) == (1000, 0, True)
+        cancel = f"/v1/batches/{problem['batch_id']}/cancel"
+        assert f"at least 1000 of batch {problem['batch_id']}, could not be cancelled" in problem["detail"]
+        assert f"POST {cancel} before you send the rows again" in problem["detail"]
+        assert served.http.post(cancel).json()["cancelled"] == 1000
+
+
+def test_an_upload_has_no_idempotency_key(served: Served) -> None:
+    refused = served.http.post(UPLOAD, content=JSON_LINE, headers={**LINES, "Idempotency-Key": "once"})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/Idempotency-Key")
 
 
 def test_the_description_is_valid_and_types_each_program(served: Served) -> None:

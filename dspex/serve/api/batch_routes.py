@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
@@ -20,13 +21,13 @@ from dspex.client.shown.batch_data import progress_data
 from dspex.client.shown.execution_data import shown_values
 from dspex.client.tables.batch_table import BatchTable, ParquetParts
 from dspex.client.tables.given_rows import given_rows_async
-from dspex.errors import DspexError
+from dspex.errors import BackendUnavailable, DspexError, FieldError, ValidationError
 from dspex.serve import gateway_metrics
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.bounded_stream import BoundedStream
 from dspex.serve.api.json_replies import json_bytes, json_reply
 from dspex.serve.api.parquet_upload import PARQUET, PARQUET_TYPES, parquet_rows, require_parquet, spooled
-from dspex.serve.api.problem_details import HttpRefusal
+from dspex.serve.api.problem_details import UNEXPECTED, HttpRefusal, outage, refusal_of
 from dspex.serve.api.request_bodies import accepted_types, chunks_within, filters_of, media_type
 from dspex.serve.api.row_upload import CSV_TYPES, JSON_LINE_TYPES, csv_rows, json_line_rows, lines_of
 from dspex.serve.gateway import Gateway, gateway_of
@@ -40,6 +41,8 @@ from dspex.wait.driver import steps
 
 __all__ = ["FIRST_REJECTED", "ROUTES", "batch_data", "errors_of", "output_of", "parquet_of", "seen_batch", "upload"]
 
+log = logging.getLogger("dspex.serve")
+
 #: How many rejected rows a response describes; all of them are counted.
 FIRST_REJECTED = 100
 #: The most bytes of a row beside its values: names of fields, brackets, escapes of a few characters.
@@ -47,33 +50,32 @@ ROW_SLACK = 64 * 1024
 JSON_LINES = "application/jsonl"
 
 
-class _Upload:
-    """Groups of rows of an upload. A fault of the upload itself ends them, and is kept in ``fault``."""
+class _RejectedRows:
+    """The rows of an upload that do not fit the signature: all are counted, the first are kept."""
 
-    def __init__(self, groups: AsyncIterator[Sequence[Row]]) -> None:
-        self._groups = groups
-        self.fault: HttpRefusal | DspexError | None = None
-        self.rejected: list[Rejected] = []
-        self.rejected_count = 0
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[Rejected] = []
 
-    async def __aiter__(self) -> AsyncIterator[Sequence[Row]]:
-        try:
-            async for group in self._groups:
-                yield group
-        except (HttpRefusal, DspexError) as fault:
-            self.fault = fault
-
-    def reject(self, rejected: Rejected) -> None:
+    def add(self, rejected: Rejected) -> None:
         """Note a row that does not fit the signature."""
-        self.rejected_count += 1
-        if len(self.rejected) < FIRST_REJECTED:
-            self.rejected.append(rejected)
+        self.count += 1
+        if len(self._first) < FIRST_REJECTED:
+            self._first.append(rejected)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The rows as JSON-friendly data."""
+        first = [
+            {"index": each.index, "errors": [asdict(fault) for fault in each.error.errors]} for each in self._first
+        ]
+        return {"count": self.count, "first": first}
 
 
 async def post_batch(request: Request) -> Response:
     """Submit each row of the body."""
     gateway = gateway_of(request)
     principal = await gateway.access.of_request(request)
+    _refuse_key(request)
     kind = media_type(request)
     if kind not in JSON_LINE_TYPES | CSV_TYPES | PARQUET_TYPES:
         detail = f"send the rows as {JSON_LINES}, text/csv or {PARQUET}"
@@ -99,8 +101,8 @@ async def upload(
 
     ``kind`` is the media type of the body; ``webhook`` the address that is posted to once the batch is over.
 
-    An upload that breaks off is cancelled: its sender knows no batch, and sends all rows again. Raises HttpRefusal and
-    the errors of Client.submit_many.
+    Raises HttpRefusal and the errors of Client.submit_many. When rows were stored before an error, they are cancelled,
+    and HttpRefusal has ``batch_id``, ``stored`` and ``cancelled`` among its members.
     """
     principal.require("submit")
     principal.require_program(name)
@@ -109,22 +111,70 @@ async def upload(
         require_parquet(415, "unsupported_media_type")
     begin = partial(gateway.blocking._submitter.begin, name, tenant=principal.tenant, webhook=webhook)
     stored, intake = await gateway.in_thread(begin)
-    async with _row_groups(gateway, intake.signature, parts, kind) as groups:
-        taken = _Upload(groups)
-        await store_all(gateway.session.driver, intake, aiter(taken), taken.reject)
-    batch = AsyncBatch(gateway.session, stored)
-    if taken.fault is not None:
-        await batch.cancel()
-        raise taken.fault
-    await gateway.in_thread(intake.finish)
+    batch, rejected = AsyncBatch(gateway.session, stored), _RejectedRows()
+    try:
+        async with _row_groups(gateway, intake.signature, parts, kind) as groups:
+            await store_all(gateway.session.driver, intake, groups, rejected.add)
+        await gateway.in_thread(intake.finish)
+    except Exception as error:
+        raise await _broken_off(batch, error) from error
     gateway_metrics.submitted(principal.tenant, len(batch))
-    rejected = [
-        {"index": each.index, "errors": [asdict(fault) for fault in each.error.errors]} for each in taken.rejected
-    ]
     return {
         "id": str(batch.id), "program": batch.program, "rows": batch.size, "stored": len(batch),
-        "rejected": {"count": taken.rejected_count, "first": rejected},
+        "rejected": rejected.as_dict(),
     }  # fmt: skip
+
+
+async def _broken_off(batch: AsyncBatch, error: Exception) -> HttpRefusal:
+    """Cancel what an upload stored before this error. Returns the response, which states what became of the rows."""
+    refusal = _refusal(error)
+    try:
+        cancelled = await batch.cancel()
+    except Exception:
+        log.exception("batch %s of an upload that broke off was not cancelled", batch.id)
+        found, stored, cancelled = _left(batch), len(batch), 0
+    else:
+        stored = max(len(batch), cancelled)  # whether the last rows were stored may not be known
+        if not stored:
+            refusal.detail += ". No row was stored"
+            return refusal
+        found = _cancelled(batch, stored, cancelled)
+    log.warning("an upload broke off: batch %s, %d rows stored, %d cancelled: %s", batch.id, stored, cancelled, error)
+    refusal.detail = f"{refusal.detail}. {found}"
+    refusal.members.update(batch_id=str(batch.id), stored=stored, cancelled=cancelled)
+    return refusal
+
+
+def _refusal(error: Exception) -> HttpRefusal:
+    """What ends an upload, without what to do about its rows."""
+    if isinstance(error, HttpRefusal):
+        return error
+    if not isinstance(error, DspexError):
+        log.error("an upload broke off", exc_info=error)
+        return HttpRefusal(500, "unexpected", UNEXPECTED)
+    refusal = refusal_of(error)
+    if isinstance(error, BackendUnavailable):
+        refusal.detail = outage(error)
+    return refusal
+
+
+def _cancelled(batch: AsyncBatch, stored: int, cancelled: int) -> str:
+    """What became of the rows of an upload, and what to do."""
+    if stored == cancelled:
+        return f"The rows stored before, {stored} of batch {batch.id}, are cancelled: send all rows again"
+    return (
+        f"Of the rows stored before, {stored} of batch {batch.id}, {cancelled} are cancelled and {stored - cancelled} "
+        f"had ended: send the rows again, without those that /v1/batches/{batch.id}/output has"
+    )
+
+
+def _left(batch: AsyncBatch) -> str:
+    """What became of rows that could not be cancelled, and what to do."""
+    return (
+        f"The rows stored before, at least {len(batch)} of batch {batch.id}, could not be cancelled and will run. "
+        f"Cancel them with POST /v1/batches/{batch.id}/cancel before you send the rows again, or they run twice; "
+        f"it is 404 if no row was stored"
+    )
 
 
 @asynccontextmanager
@@ -228,6 +278,13 @@ async def seen_batch(gateway: Gateway, principal: Principal, id: str) -> AsyncBa
         if not principal.sees(first):
             raise await gateway.call(not_found, gateway.session.database, UUID(id))
     return batch
+
+
+def _refuse_key(request: Request) -> None:
+    """Raise ValidationError for an Idempotency-Key: a repeated upload is another batch."""
+    if "idempotency-key" in request.headers:
+        expected = "no key: an upload that is sent twice is two batches"
+        raise ValidationError.of("request", [FieldError("Idempotency-Key", expected)])
 
 
 async def _seen(request: Request, scope: str) -> tuple[Gateway, Principal, AsyncBatch]:

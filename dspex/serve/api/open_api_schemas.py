@@ -204,6 +204,9 @@ SCHEMAS: Mapping[str, Json] = {
         {
             "type": _TEXT, "title": _TEXT, "status": _INTEGER, "code": _TEXT, "detail": _TEXT, "retryable": _BOOLEAN,
             "errors": {"type": "array", "items": _FAULT}, "retry_after_seconds": _NUMBER, "execution_id": _TEXT,
+            "batch_id": {**_UUID, "description": "The batch of an upload that broke off after rows were stored."},
+            "stored": {**_INTEGER, "description": "How many rows of it were stored."},
+            "cancelled": {**_INTEGER, "description": "How many of them are cancelled."},
         },
         required=("type", "title", "status", "code", "detail"),
     ),

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from dspex.errors import BackendUnavailable, ConfigurationError, DspexError, FieldError, RateLimited, ValidationError
 from dspex.serve.api.json_replies import json_bytes
 
-__all__ = ["STATUSES", "HttpRefusal", "detail_of", "problem", "problem_of", "response_of"]
+__all__ = ["STATUSES", "UNEXPECTED", "HttpRefusal", "detail_of", "outage", "problem", "problem_of", "refusal_of",
+           "response_of"]  # fmt: skip
 
 MEDIA_TYPE = "application/problem+json"
 #: The status for each code of an error that a route may raise; any other error of DSPex is a fault of the deployment.
@@ -38,6 +39,8 @@ TITLES: Mapping[int, str] = {
     415: "Unsupported media type", 422: "Invalid values", 429: "Too many requests", 500: "Internal error",
     503: "Unavailable",
 }  # fmt: skip
+#: The detail of the response to a request in which an unexpected exception was raised.
+UNEXPECTED = "This is a bug in DSPex: the log of the gateway has the traceback"
 #: After how many seconds a client should try again when a backend is out of reach.
 RETRY_SECONDS = 2
 _SEGMENT = re.compile(r"""\[(\d+)\]|\[['"](.*?)['"]\]|([^.\[\]]+)""")
@@ -75,6 +78,11 @@ def response_of(refusal: HttpRefusal) -> Response:
 
 def problem_of(error: DspexError) -> Response:
     """The response for an error of DSPex."""
+    return response_of(refusal_of(error))
+
+
+def refusal_of(error: DspexError) -> HttpRefusal:
+    """An error of DSPex as the refusal of the request that it ends."""
     status = STATUSES.get(error.code, DEPLOYMENT_FAULT)
     members: dict[str, Any] = {"retryable": error.retryable}
     headers: dict[str, str] = {}
@@ -88,7 +96,7 @@ def problem_of(error: DspexError) -> Response:
         headers["Retry-After"] = str(RETRY_SECONDS)
     if "execution_id" in error.details:
         members["execution_id"] = str(error.details["execution_id"])
-    return problem(status, error.code, detail_of(error), headers=headers, **members)
+    return HttpRefusal(status, error.code, detail_of(error), headers=headers, **members)
 
 
 def detail_of(error: DspexError) -> str:
@@ -97,9 +105,15 @@ def detail_of(error: DspexError) -> str:
         return "this deployment is not set up for it: the log of the gateway has the reason"
     if not isinstance(error, BackendUnavailable):
         return str(error).split("\n")[0]
-    backend = {"postgres": "Postgres", "redis": "Redis"}.get(str(error.details.get("backend")), "A backend")
     saved = "it is not known whether it was saved" if "not known" in str(error) else "nothing was saved"
-    return f"{backend} is out of reach ({saved}). Send the request again, with the same Idempotency-Key if it submits"
+    again = "Send the request again, with the same Idempotency-Key if it submits one execution"
+    return f"{outage(error)} ({saved}). {again}"
+
+
+def outage(error: BackendUnavailable) -> str:
+    """Which backend is out of reach, without its address."""
+    backend = {"postgres": "Postgres", "redis": "Redis"}.get(str(error.details.get("backend")), "A backend")
+    return f"{backend} is out of reach"
 
 
 def _base(error: ValidationError) -> str:
