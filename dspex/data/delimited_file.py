@@ -6,8 +6,6 @@ makes the rest of the file unreadable, so the whole file is refused. Every cell 
 
 from __future__ import annotations
 
-import csv
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -17,20 +15,17 @@ from io import StringIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from dspex.data.column_names import refuse_twice
+from dspex.data.delimited_records import allow_long_cells, checked_header, numbered_records, ragged
 from dspex.data.formats import data_refused
 from dspex.data.parquet_file import chunks_from
 from dspex.data.plain_csv import Parse, RecordPlace, parsed, places, plain_blocks
 from dspex.data.row_source import CHUNK_BYTES, CHUNK_ROWS, CellKind, Cells, RowChunk, Survey, TextChunk
 from dspex.data.text_input import LONGEST_LINE, digest, is_utf8, open_bytes, open_text, reading
-from dspex.errors import FieldError, ValidationError
 
 if TYPE_CHECKING:
     import pyarrow
 
 __all__ = ["DelimitedFile"]
-
-_limit_lock = threading.Lock()
 
 
 class DelimitedFile:
@@ -92,7 +87,7 @@ class DelimitedFile:
             chunk.append(
                 dict(zip(header, record, strict=True))
                 if len(record) == len(header)
-                else _ragged(self.path, line, header, record)
+                else ragged(str(self.path), line, header, record)
             )
             size += sum(map(len, record))
             if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
@@ -109,12 +104,12 @@ class DelimitedFile:
     @contextmanager
     def _opened(self) -> Iterator[tuple[Sequence[str], IO[str], int]]:
         """The columns, the file after its header, and the number of the header's last line."""
-        _allow_long_cells()
+        allow_long_cells()
         with reading(self.path), open_text(self.path, compressed=self._compressed, encoding=self._encoding) as file:
             line, header = next(self._numbered(file, 0), (0, None))
             if header is None:
                 raise data_refused(f"{self.path} is empty: its first line must name the columns")
-            yield self._checked(header), file, line
+            yield checked_header(header, self._delimiter, str(self.path)), file, line
 
     @contextmanager
     def _after_blocks(self) -> Iterator[tuple[Sequence[str], IO[str], RecordPlace]]:
@@ -152,23 +147,10 @@ class DelimitedFile:
 
     def _numbered(self, lines: Iterable[str], line: int) -> Iterator[tuple[int, list[str]]]:
         """The records of lines that come after ``line``, each with the number of its last line; no blank lines."""
-        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
-        with reading(self.path, lambda: line + reader.line_num):
-            try:
-                for record in reader:
-                    if record:
-                        yield line + reader.line_num, record
-            except csv.Error as error:
-                raise data_refused(f"{self.path}, line {line + reader.line_num}: {_explained(error)}") from None
-
-    def _checked(self, header: list[str]) -> Sequence[str]:
-        refuse_twice(header, f"{self.path}, line 1")
-        if len(header) == 1 and self._delimiter == "," and ";" in header[0]:
-            raise data_refused(
-                f"{self.path}, line 1: one column, {header[0][:60]!r}: its cells seem to be separated by ';', and "
-                "CSV has commas"
-            )
-        return header
+        last = line
+        with reading(self.path, lambda: last):
+            for last, record in numbered_records(lines, line, self._delimiter, str(self.path)):
+                yield last, record
 
 
 def _is_one_line(text: bytes) -> bool:
@@ -178,25 +160,3 @@ def _is_one_line(text: bytes) -> bool:
 
 def _no_rows(text: bytes) -> None:
     """What is read of a block without pyarrow."""
-
-
-def _ragged(path: Path, line: int, columns: Sequence[str], record: Sequence[str]) -> ValidationError:
-    expected = f"{len(columns)} cells, as in the header"
-    error = ValidationError.of(f"{path}, line {line}", [FieldError("the row", expected, f"{len(record)}")])
-    error.details["cells"] = dict(zip(columns, record, strict=False))
-    return error
-
-
-def _explained(error: csv.Error) -> str:
-    text = str(error)
-    if "unexpected end of data" in text or "field larger than field limit" in text:
-        return "a quote is opened and not closed"
-    if "expected after" in text:
-        return f'a quote inside of a quoted cell must be doubled, as in "say ""hello""" ({text})'
-    return text
-
-
-def _allow_long_cells() -> None:
-    """The csv module's limit of 131,072 characters a cell is for the whole process; it is raised, never lowered."""
-    with _limit_lock:
-        csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))

@@ -334,6 +334,11 @@ def test_rows_of_csv(served: Served) -> None:
     assert [(each["ticket"], each["max_words"]) for each in inputs] == [('two\nlines, and "quotes"', 3), ("plain", 5)]
     wrong = served.http.post("/v1/programs/triage/batches", content="tickets\nx\n", headers=headers)
     assert (wrong.status_code, wrong.json()["code"]) == (422, "validation_error")
+    quotes = served.http.post(UPLOAD, content='ticket\n5" pipe\nfoo\n', headers=headers)
+    assert (quotes.status_code, quotes.json()["stored"]) == (202, 2)
+    open_quote = served.http.post(UPLOAD, content='ticket\na\n"b\nc', headers=headers)
+    assert (open_quote.status_code, open_quote.json()["code"]) == (422, "data_refused")
+    assert "the upload, line 4: a quote is opened and not closed" in open_quote.json()["detail"]
 
 
 def test_rows_and_results_as_parquet(served: Served, tmp_path: Path) -> None:

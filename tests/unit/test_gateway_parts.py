@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from io import StringIO
+from itertools import product
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +16,10 @@ from starlette.datastructures import FormData, QueryParams
 
 import dspex
 from dspex.client.audit_trail import AuditEvent
+from dspex.data.delimited_file import DelimitedFile
+from dspex.data.delimited_records import CsvParts, numbered_records
+from dspex.data.formats import data_refused
+from dspex.data.input_columns import InputColumns
 from dspex.errors import DspexError, ExecutionNotFound, ValidationError
 from dspex.serve.api.open_api import component_name, description
 from dspex.serve.api.problem_details import STATUSES, HttpRefusal, pointer, problem_of
@@ -51,7 +58,7 @@ def test_a_problem_names_no_address_of_the_deployment() -> None:
 
 
 def test_each_status_belongs_to_a_code_that_exists() -> None:
-    known = {kind.code for kind in _kinds(DspexError)}
+    known = {kind.code for kind in _kinds(DspexError)} | {data_refused("no rows").code}
     assert set(STATUSES) <= known
     assert problem_of(ExecutionNotFound("no execution 'x'", execution_id="x")).status_code == 404
 
@@ -89,16 +96,80 @@ async def test_rows_of_json_lines(size: int) -> None:
 @pytest.mark.parametrize("size", [1, 5, 1000])
 async def test_rows_of_csv(size: int) -> None:
     text = '\ufefftext,count,tags\r\n"a ""b""\nc",3,"[""x""]"\r\n\r\nd,,\r\ne,1\r\n5,1,[]'.encode()
-    rows: list[Any] = [row async for row in csv_rows(lines_of(parts(text, size), 1000), SIGNATURE, 1000)]
+    rows: list[Any] = [row async for row in csv_rows(parts(text, size), SIGNATURE, 1000)]
     assert rows[0] == {"text": 'a "b"\nc', "count": 3, "tags": ["x"]}
     assert rows[1] == {"text": "d"}
     assert isinstance(rows[2], ValidationError)
     assert rows[3] == {"text": "5", "count": 1, "tags": []}
 
 
+@pytest.mark.parametrize("size", [1, 2, 1000])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'text\n5" pipe\nfoo\nbar\n', ['5" pipe', "foo", "bar"]),
+        (b"text\na\r\rb\n", ["a", "b"]),
+        (b'text\n"a\r\nb"\r\nc', ["a\r\nb", "c"]),
+        (b'text\n"a""b"\n', ['a"b']),
+        (b'text\na\n"b\nc\nd', "line 5: a quote is opened and not closed"),
+        (b'text\n"a"b\n', "line 2: a quote inside of a quoted cell must be doubled"),
+        (b"text,text\na,b\n", "line 1: the column 'text' is there twice"),
+        (b"text;count\na;b\n", "line 1: one column, 'text;count'"),
+        (b"text\na\n\xff\n", "the text is not "),
+        (b"count\n1\n", "no column for 'text'"),
+    ],
+)
+async def test_an_upload_of_csv_is_read_as_a_file_is(
+    tmp_path: Path, text: bytes, expected: list[str] | str, size: int
+) -> None:
+    (path := tmp_path / "rows.csv").write_bytes(text)
+
+    async def of_upload() -> list[Any]:
+        return [row async for row in csv_rows(parts(text, size), SIGNATURE, 1000)]
+
+    def of_file() -> list[Any]:
+        file = DelimitedFile(path, delimiter=",", compressed=False, encoding=None)
+        columns = InputColumns(SIGNATURE.input_fields, file.cells, {})
+        columns.check(file.survey().columns, str(path), fix="{}")
+        return [row for chunk in file.chunks() for row in columns.chunk_inputs(chunk)]
+
+    if isinstance(expected, list):
+        assert await of_upload() == of_file() == [{"text": value} for value in expected]
+    else:
+        with pytest.raises(DspexError, match=expected) as refused:
+            await of_upload()
+        assert refused.value.code == "data_refused"
+        with pytest.raises(DspexError, match=expected):
+            of_file()
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_csv_in_parts_has_the_records_that_the_csv_module_reads(size: int) -> None:
+    def read(found: Iterable[tuple[int, list[str]]]) -> tuple[list[tuple[int, list[str]]], str]:
+        records = []
+        try:
+            for each in found:
+                records.append(each)
+        except DspexError as error:
+            return records, str(error)
+        return records, ""
+
+    def in_parts(text: str) -> Iterator[tuple[int, list[str]]]:
+        reader = CsvParts("x", 100)
+        for begin in range(0, len(text), size):
+            yield from reader.records(text[begin : begin + size].encode())
+        yield from reader.records(b"", is_last=True)
+
+    for length in range(7):
+        for characters in product('a",\r\n', repeat=length):
+            text = "".join(characters)
+            whole = numbered_records(StringIO(text, newline=""), 0, ",", "x")
+            assert read(in_parts(text)) == read(whole), repr(text)
+
+
 async def test_a_quote_that_is_never_closed_does_not_fill_memory() -> None:
     with pytest.raises(HttpRefusal):
-        [row async for row in csv_rows(lines_of(parts(b'text\n"' + b"x\n" * 1000, 64), 100), SIGNATURE, 100)]
+        [row async for row in csv_rows(parts(b'text\n"' + b"x\n" * 1000, 64), SIGNATURE, 100)]
 
 
 def test_a_form_has_a_control_for_each_input_and_gives_the_inputs_back() -> None:

@@ -191,8 +191,8 @@ async def _row_groups(
             yield groups
         return
     most = gateway.settings.max_input_bytes + ROW_SLACK
-    lines = lines_of(parts, most)
-    rows = csv_rows(lines, signature, most) if kind in CSV_TYPES else json_line_rows(lines, signature)
+    is_csv = kind in CSV_TYPES
+    rows = csv_rows(parts, signature, most) if is_csv else json_line_rows(lines_of(parts, most), signature)
     yield chunks_async(given_rows_async(rows, signature))
 
 

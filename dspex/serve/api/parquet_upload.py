@@ -12,8 +12,9 @@ from typing import Any
 
 from dspex.data.input_columns import InputColumns
 from dspex.data.parquet_file import ParquetFile, need_pyarrow
-from dspex.errors import ConfigurationError, DspexError
+from dspex.errors import ConfigurationError
 from dspex.serve.api.problem_details import HttpRefusal
+from dspex.serve.api.row_upload import UPLOAD
 from dspex.signatures import Signature
 from dspex.submit.bulk import Row
 from dspex.wait.driver import Driver
@@ -24,9 +25,6 @@ PARQUET = "application/vnd.apache.parquet"
 PARQUET_TYPES = frozenset({PARQUET, "application/x-parquet", "application/parquet"})
 #: So many bytes are written at once.
 PART_BYTES = 1024 * 1024
-NAME = "the upload"
-#: The code of what is no rows.
-DATA_REFUSED = "data_refused"
 
 
 def require_parquet(status: int, code: str) -> None:
@@ -68,16 +66,11 @@ def _write(file: Any, parts: Sequence[bytes]) -> None:
 def parquet_rows(path: Path, signature: Signature) -> Iterator[Row]:
     """The inputs of each row, read from the columns of their names. A null, like an empty cell, leaves its field out.
 
-    Raises HttpRefusal for what is no Parquet, naming the row after which it is damaged, and for a missing column.
+    Raises DspexError for what is no Parquet, naming the row after which it is damaged, and for a missing column.
     """
-    try:
-        source = ParquetFile(path, NAME)
-        names = source.columns()
-        columns = InputColumns(signature.input_fields, source.cells, {})
-        columns.check(names, NAME, fix="Rename the column that has {}")
-        for chunk in source.chunks(0, columns.used(names)):
-            yield from columns.chunk_inputs(chunk)
-    except DspexError as error:
-        if error.code != DATA_REFUSED:
-            raise
-        raise HttpRefusal(422, DATA_REFUSED, str(error)) from None
+    source = ParquetFile(path, UPLOAD)
+    names = source.columns()
+    columns = InputColumns(signature.input_fields, source.cells, {})
+    columns.check(names, UPLOAD, fix="Rename the column that has {}")
+    for chunk in source.chunks(0, columns.used(names)):
+        yield from columns.chunk_inputs(chunk)

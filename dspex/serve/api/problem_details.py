@@ -20,6 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 STATUSES: Mapping[str, int] = {
     "validation_error": 422,
     "constraint_violation": 422,
+    "data_refused": 422,
     "program_not_found": 404,
     "execution_not_found": 404,
     "approval_not_found": 404,

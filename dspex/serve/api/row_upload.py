@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import json
 from collections.abc import AsyncIterator
-from typing import Any
 
+from dspex.data.delimited_records import CsvParts, RecordTooLong, checked_header, ragged
+from dspex.data.input_columns import InputColumns
 from dspex.errors import FieldError, ValidationError
 from dspex.serve.api.problem_details import HttpRefusal
 from dspex.signatures import Signature
-from dspex.signatures.types.type_registry import is_text
 from dspex.submit.bulk import Row
-from dspex.submit.json_rows import inputs_of_json, read_row
+from dspex.submit.json_rows import read_row
 
-__all__ = ["CSV_TYPES", "JSON_LINE_TYPES", "csv_rows", "json_line_rows", "lines_of"]
+__all__ = ["CSV_TYPES", "JSON_LINE_TYPES", "UPLOAD", "csv_rows", "json_line_rows", "lines_of"]
+
+#: What the body of a request is called in errors.
+UPLOAD = "the upload"
 
 JSON_LINE_TYPES = frozenset(
     {"application/jsonl", "application/x-ndjson", "application/ndjson", "application/json-lines"}
@@ -50,63 +50,40 @@ async def json_line_rows(lines: AsyncIterator[bytes], signature: Signature) -> A
             yield read_row(signature, line)
 
 
-async def csv_rows(lines: AsyncIterator[bytes], signature: Signature, most: int) -> AsyncIterator[Row]:
-    """The row on each line after the first, whose cells name fields. An empty cell leaves an optional field out.
+async def csv_rows(parts: AsyncIterator[bytes], signature: Signature, most: int) -> AsyncIterator[Row]:
+    """The row in each record of CSV after the first, whose cells name fields. Cells are read as ``dspex batch`` does.
 
-    The cell of a text field is its value; any other cell is JSON, or else text. Raises ValidationError for a header
-    that names other fields, HttpRefusal for a record of more than ``most`` characters.
+    Raises ValidationError for a header that names other fields, DspexError for what is no CSV, HttpRefusal for a record
+    of more than ``most`` characters.
     """
-    records = _records(lines, most)
-    header: list[str] = await anext(records, [])
-    known = {field.name: field for field in signature.input_fields}
+    records = _records(parts, most)
+    _, first = await anext(records, (0, []))
+    header = checked_header(first, ",", UPLOAD)
+    known = [field.name for field in signature.input_fields]
     unknown = [name for name in header if name not in known]
     if unknown or not header:
         expected = f"a first line with the names of fields: {', '.join(known)}"
-        raise ValidationError.of("the upload", [FieldError("/", expected, ", ".join(unknown)[:80])])
-    texts = {name for name, field in known.items() if is_text(field.type)}
-    optional = {name for name, field in known.items() if not field.required}
-    async for record in records:
-        if len(record) != len(header):
-            found = f"{len(record)} cells"
-            yield ValidationError.of("the line", [FieldError("line", f"{len(header)} cells", found)])
-            continue
-        cells = [(name, cell) for name, cell in zip(header, record, strict=True) if cell or name not in optional]
-        row = {name: cell if name in texts else _json_or_text(cell) for name, cell in cells}
-        yield inputs_of_json(signature, json.dumps(row), row)
+        raise ValidationError.of(UPLOAD, [FieldError("/", expected, ", ".join(unknown)[:80])])
+    columns = InputColumns(signature.input_fields, "text", {})
+    columns.check(header, UPLOAD, fix="Rename the column that has {}")
+    async for line, record in records:
+        is_whole = len(record) == len(header)
+        yield (
+            columns.inputs(dict(zip(header, record, strict=True))) if is_whole else ragged(UPLOAD, line, header, record)
+        )
 
 
-async def _records(lines: AsyncIterator[bytes], most: int) -> AsyncIterator[list[str]]:
-    """The records of CSV: a line, or several where quotes enclose line breaks."""
-    csv.field_size_limit(max(csv.field_size_limit(), most))  # of the process: it is only ever raised
-    open_lines: list[str] = []
-    quotes = size = 0
-    mark = codecs.BOM_UTF8
-    async for line in lines:
-        text = line.removeprefix(mark).decode("utf-8", "surrogateescape")
-        mark = b""
-        open_lines.append(text)
-        quotes += text.count('"')
-        size += len(text)
-        if size > most:
-            raise _too_long(most)
-        if quotes % 2:  # within quotes: the record goes on
-            continue
-        if size:
-            yield _cells(open_lines)
-        open_lines, quotes, size = [], 0, 0
-    if size:
-        yield _cells(open_lines)
-
-
-def _cells(lines: list[str]) -> list[str]:
-    return next(csv.reader(["\n".join(lines)]), [])
-
-
-def _json_or_text(cell: str) -> Any:
+async def _records(parts: AsyncIterator[bytes], most: int) -> AsyncIterator[tuple[int, list[str]]]:
+    """The records of CSV, each with the number of its last line."""
+    text = CsvParts(UPLOAD, most)
     try:
-        return json.loads(cell)
-    except (ValueError, RecursionError):
-        return cell
+        async for part in parts:
+            for record in text.records(part):
+                yield record
+        for record in text.records(b"", is_last=True):
+            yield record
+    except RecordTooLong:
+        raise _too_long(most) from None
 
 
 def _too_long(most: int) -> HttpRefusal:
