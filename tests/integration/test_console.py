@@ -268,7 +268,9 @@ def test_a_page_while_postgres_is_away_says_so_and_loads_again(place: Place) -> 
     with serving(away) as served:
         page = served.http.get("/", headers={"Accept": "text/html"})
         assert (page.status_code, page.headers["refresh"]) == (503, "5")
-        assert "safe in Postgres" in page.text
+        assert "safe in Postgres. This page loads again by itself" in page.text
+        act = served.http.post("/programs/good/upload", headers={"Accept": "text/html"})
+        assert (act.status_code, "refresh" in act.headers, "loads again" in act.text) == (503, False, False)
         answer = served.http.get("/v1/executions")
         assert (answer.status_code, answer.json()["code"]) == (503, "backend_unavailable")
         assert served.http.get("/ready").status_code == 503

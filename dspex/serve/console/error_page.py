@@ -21,7 +21,7 @@ HINTS = {
     402: "Executions that were accepted before run to their end.",
     404: "It may have been removed by retention, or belong to another tenant.",
     429: "Wait a moment, then send it again.",
-    503: "Executions that were submitted are safe in Postgres. This page loads again by itself.",
+    503: "Executions that were submitted are safe in Postgres.",
 }
 #: After how many seconds a page loads again while a backend is out of reach.
 RELOAD_SECONDS = 5
@@ -39,8 +39,10 @@ def error_page(request: Request, status: int, code: str, detail: str) -> Respons
         after = f"?next={quote(path_of(request))}" if request.method == "GET" else ""
         return RedirectResponse(f"{root}/sign-in{after}", 303)
     title = TITLES.get(status, "Something went wrong")
-    values = {"code": code, "detail": detail.split("\n", maxsplit=1)[0], "hint": HINTS.get(status, "")}
+    loads_again = status == 503 and request.method == "GET"
+    hint = HINTS.get(status, "") + (" This page loads again by itself." if loads_again else "")
+    values = {"code": code, "detail": detail.split("\n", maxsplit=1)[0], "hint": hint}
     response = page(request, "error.html", request.scope.get(PRINCIPAL), status=status, title=title, **values)
-    if status == 503:
+    if loads_again:
         response.headers["Refresh"] = str(RELOAD_SECONDS)
     return response
