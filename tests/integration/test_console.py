@@ -209,7 +209,7 @@ def test_a_file_with_rows_becomes_a_batch(http: httpx.Client) -> None:
     none = http.post(
         "/programs/good/upload", data={"token": token}, files={"file": ("rows.jsonl", b'{"question": 1}\n')}
     )
-    assert (none.status_code, "no row of" in none.text) == (422, True)
+    assert (none.status_code, "no row of the upload fits the program" in none.text) == (422, True)
 
 
 def test_actions(place: Place, http: httpx.Client) -> None:

@@ -406,6 +406,22 @@ def test_an_upload_whose_rows_cannot_be_cancelled_names_them(servers: EmbeddedSe
         assert served.http.post(cancel).json()["cancelled"] == 1000
 
 
+@pytest.mark.parametrize(
+    ("body", "rows", "said"),
+    [
+        (b"", 0, "the upload has no rows, so there is no batch"),
+        (b'{"ticket": 1}\n{}\n', 2, "no row of the upload fits the program, so there is no batch; row 0: "),
+    ],
+)
+def test_an_upload_without_a_valid_row_is_no_batch(served: Served, body: bytes, rows: int, said: str) -> None:
+    refused = served.http.post(UPLOAD, content=body, headers=LINES)
+    problem = refused.json()
+    assert (refused.status_code, problem["code"], "location" in refused.headers) == (422, "no_row_stored", False)
+    assert (problem["rows"], problem["rejected"]["count"]) == (rows, rows)
+    assert [each["index"] for each in problem["rejected"]["first"]] == list(range(rows))
+    assert problem["detail"].startswith(said)
+
+
 def test_an_upload_has_no_idempotency_key(served: Served) -> None:
     refused = served.http.post(UPLOAD, content=JSON_LINE, headers={**LINES, "Idempotency-Key": "once"})
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/Idempotency-Key")

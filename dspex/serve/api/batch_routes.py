@@ -27,7 +27,7 @@ from dspex.serve.access.principal import Principal
 from dspex.serve.api.bounded_stream import BoundedStream
 from dspex.serve.api.json_replies import json_bytes, json_reply
 from dspex.serve.api.parquet_upload import PARQUET, PARQUET_TYPES, parquet_rows, require_parquet, spooled
-from dspex.serve.api.problem_details import UNEXPECTED, HttpRefusal, outage, refusal_of
+from dspex.serve.api.problem_details import UNEXPECTED, HttpRefusal, detail_of, outage, refusal_of
 from dspex.serve.api.request_bodies import accepted_types, chunks_within, filters_of, media_type
 from dspex.serve.api.row_upload import CSV_TYPES, JSON_LINE_TYPES, csv_rows, json_line_rows, lines_of
 from dspex.serve.gateway import Gateway, gateway_of
@@ -55,19 +55,17 @@ class _RejectedRows:
 
     def __init__(self) -> None:
         self.count = 0
-        self._first: list[Rejected] = []
+        self.first: list[Rejected] = []
 
     def add(self, rejected: Rejected) -> None:
         """Note a row that does not fit the signature."""
         self.count += 1
-        if len(self._first) < FIRST_REJECTED:
-            self._first.append(rejected)
+        if len(self.first) < FIRST_REJECTED:
+            self.first.append(rejected)
 
     def as_dict(self) -> dict[str, Any]:
         """The rows as JSON-friendly data."""
-        first = [
-            {"index": each.index, "errors": [asdict(fault) for fault in each.error.errors]} for each in self._first
-        ]
+        first = [{"index": each.index, "errors": [asdict(fault) for fault in each.error.errors]} for each in self.first]
         return {"count": self.count, "first": first}
 
 
@@ -101,8 +99,8 @@ async def upload(
 
     ``kind`` is the media type of the body; ``webhook`` the address that is posted to once the batch is over.
 
-    Raises HttpRefusal and the errors of Client.submit_many. When rows were stored before an error, they are cancelled,
-    and HttpRefusal has ``batch_id``, ``stored`` and ``cancelled`` among its members.
+    Raises HttpRefusal, also when no row fits, and the errors of Client.submit_many. When rows were stored before an
+    error, they are cancelled, and HttpRefusal has ``batch_id``, ``stored`` and ``cancelled`` among its members.
     """
     principal.require("submit")
     principal.require_program(name)
@@ -115,14 +113,26 @@ async def upload(
     try:
         async with _row_groups(gateway, intake.signature, parts, kind) as groups:
             await store_all(gateway.session.driver, intake, groups, rejected.add)
-        await gateway.in_thread(intake.finish)
+        if len(batch):
+            await gateway.in_thread(intake.finish)
     except Exception as error:
         raise await _broken_off(batch, error) from error
+    if not len(batch):
+        raise _no_row_stored(batch, rejected)
     gateway_metrics.submitted(principal.tenant, len(batch))
     return {
         "id": str(batch.id), "program": batch.program, "rows": batch.size, "stored": len(batch),
         "rejected": rejected.as_dict(),
     }  # fmt: skip
+
+
+def _no_row_stored(batch: AsyncBatch, rejected: _RejectedRows) -> HttpRefusal:
+    """The response to an upload without a row that can be submitted: there is no batch then."""
+    detail = "the upload has no rows, so there is no batch"
+    if rejected.first:
+        index, error = rejected.first[0].index, rejected.first[0].error
+        detail = f"no row of the upload fits the program, so there is no batch; row {index}: {detail_of(error)}"
+    return HttpRefusal(422, "no_row_stored", detail, rows=batch.size, rejected=rejected.as_dict())
 
 
 async def _broken_off(batch: AsyncBatch, error: Exception) -> HttpRefusal:

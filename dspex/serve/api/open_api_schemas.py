@@ -198,6 +198,11 @@ _IMPROVEMENT: Mapping[str, Json] = {
 }  # fmt: skip
 
 
+_REJECTED = object_of({
+    "count": _INTEGER,
+    "first": {"type": "array",
+              "items": object_of({"index": _INTEGER, "errors": {"type": "array", "items": _ROW_FAULT}})},
+})  # fmt: skip
 SCHEMAS: Mapping[str, Json] = {
     **_IMPROVEMENT,
     "Problem": object_of(
@@ -207,6 +212,8 @@ SCHEMAS: Mapping[str, Json] = {
             "batch_id": {**_UUID, "description": "The batch of an upload that broke off after rows were stored."},
             "stored": {**_INTEGER, "description": "How many rows of it were stored."},
             "cancelled": {**_INTEGER, "description": "How many of them are cancelled."},
+            "rows": {**_INTEGER, "description": "How many rows an upload has of which none was stored."},
+            "rejected": _REJECTED,
         },
         required=("type", "title", "status", "code", "detail"),
     ),
@@ -262,11 +269,7 @@ SCHEMAS: Mapping[str, Json] = {
     "Upload": object_of(
         {
             "id": _UUID, "program": _TEXT, "rows": _INTEGER, "stored": _INTEGER,
-            "rejected": object_of({
-                "count": _INTEGER,
-                "first": {"type": "array",
-                          "items": object_of({"index": _INTEGER, "errors": {"type": "array", "items": _ROW_FAULT}})},
-            }),
+            "rejected": _REJECTED,
         }
     ),
     "Progress": _PROGRESS,

@@ -71,12 +71,6 @@ async def upload_form(request: Request) -> Response:
         data = await upload(gateway, principal, name, _parts(file), kind)
     finally:
         await form.close()
-    if not data["stored"]:
-        first = data["rejected"]["first"]
-        faults = [FieldError(**fault) for row in first[:1] for fault in row["errors"]]
-        raise ValidationError.of(
-            f"no row of {file.filename!r} was stored; the first", faults or [FieldError("file", "rows")]
-        )
     return go_to(request, f"/batches/{data['id']}")
 
 
