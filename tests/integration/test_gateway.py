@@ -593,7 +593,12 @@ def test_a_key_that_is_revoked_ends_its_streams(locked: Served, keys: AccessKeys
 
 @pytest.mark.parametrize(
     ("headers", "code"),
-    [({"Origin": "https://evil.example"}, "foreign_origin"), ({"Host": "evil.example"}, "foreign_host")],
+    [
+        ({"Origin": "https://evil.example"}, "foreign_origin"),
+        ({"Host": "evil.example"}, "foreign_host"),
+        ({"Origin": "http://[::1"}, "foreign_origin"),
+        ({"Host": "[::1"}, "foreign_host"),
+    ],
 )
 def test_pages_of_other_sites_cannot_use_a_gateway_without_keys(
     served: Served, headers: dict[str, str], code: str

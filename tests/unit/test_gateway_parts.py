@@ -244,7 +244,7 @@ def test_an_execution_that_runs_ends_now_and_a_long_one_is_cut() -> None:
     ("text", "expected"),
     [
         ("/executions/1?a=b", "/executions/1?a=b"), ("", "/"), ("https://evil.example/", "/"), ("//evil.example", "/"),
-        ("/\\evil.example", "/"), ("javascript:alert(1)", "/"), ("/a\nb", "/"),
+        ("/\\evil.example", "/"), ("javascript:alert(1)", "/"), ("/a\nb", "/"), ("http://[::1", "/"),
     ],
 )  # fmt: skip
 def test_signing_in_leads_to_pages_of_the_console_only(text: str, expected: str) -> None:

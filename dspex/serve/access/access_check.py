@@ -91,7 +91,7 @@ class AccessCheck:
         origin = request.headers.get("origin")
         if request.method in SAFE_METHODS or origin is None or origin in self._settings.serve_cors_origins:
             return
-        if urlsplit(origin).netloc != host:
+        if _site(origin) != host:
             raise HttpRefusal(403, "foreign_origin", f"requests from pages of {origin[:200]} are not accepted")
 
     def _proxy_user(self, request: Request) -> str | None:
@@ -128,6 +128,14 @@ class AccessCheck:
 
 def _unauthenticated(detail: str) -> HttpRefusal:
     return HttpRefusal(401, "not_authenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="dspex"'})
+
+
+def _site(origin: str) -> str | None:
+    """The host and port of an origin; None for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _host_name(host: str) -> str:

@@ -89,6 +89,9 @@ def _asset(name: str) -> bytes:
 
 def _own_path(text: str) -> str:
     """A path of the console; the first page in place of an address that leads elsewhere."""
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return "/"
     leads_elsewhere = parts.scheme or parts.netloc or not text.startswith("/") or text.startswith(("//", "/\\"))
     return "/" if leads_elsewhere or any(ord(char) < 32 for char in text) else text
