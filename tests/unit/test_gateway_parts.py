@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from itertools import product
@@ -23,12 +23,14 @@ from dspex.data.input_columns import InputColumns
 from dspex.errors import DspexError, ExecutionNotFound, ValidationError
 from dspex.serve.api.open_api import component_name, description
 from dspex.serve.api.problem_details import STATUSES, HttpRefusal, pointer, problem_of
+from dspex.serve.api.request_bodies import filters_of
 from dspex.serve.api.review_routes import approval_filters, cursor_of
 from dspex.serve.api.row_upload import csv_rows, json_line_rows, lines_of
 from dspex.serve.console.console_routes import _own_path
 from dspex.serve.console.input_form import PREFIX, controls, inputs_of_form, outputs_of_form
 from dspex.serve.console.shown_text import brief, milliseconds
 from dspex.serve.console.waterfall import MOST_BARS, waterfall
+from dspex.serve.improvement.evaluation_routes import read_offset
 from dspex.store.lifecycle.approvals import Place
 
 SIGNATURE = dspex.signature(
@@ -208,6 +210,29 @@ def test_the_cursor_of_approvals() -> None:
     for wrong in ("x", "1.2.3", f"1.{UUID(int=5)}.x", f"x.{UUID(int=5)}.0123456789abcdef-3"):
         with pytest.raises(ValidationError):
             approval_filters(QueryParams({"cursor": wrong}))
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "value", "expected"),
+    [
+        (filters_of, "since", "abc", "a time with an offset such as 2026-01-31T08:00:00Z"),
+        (filters_of, "since", "0001-01-01T00:00:00+14:00", "a time of the years 1 to 9999"),
+        (filters_of, "limit", f"{'0' * 8}10000", "an integer from 1 to 500"),
+        (approval_filters, "cursor", "1.x.0123456789abcdef-3", "the cursor of an earlier response"),
+    ],
+)
+def test_a_fault_of_a_query_says_what_is_expected(
+    read: Callable[[QueryParams], object], name: str, value: str, expected: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        read(QueryParams({name: value}))
+    assert [(fault.path, fault.expected, fault.got) for fault in refused.value.errors] == [(name, expected, value)]
+
+
+def test_an_offset_is_as_long_as_it_is_read() -> None:
+    assert read_offset("50") == 50
+    with pytest.raises(ValueError, match="the cursor of an earlier response"):
+        read_offset(f"{'0' * 10}{2**40}")
 
 
 def event(kind: str, seconds: float, attempt: int, **data: Any) -> AuditEvent:

@@ -19,8 +19,8 @@ from dspex.serve.api.problem_details import HttpRefusal
 from dspex.store.lifecycle.status import Status
 
 __all__ = ["PAGE_DEFAULT", "PAGE_MOST", "Filters", "SubmitBody", "accepted_types", "body_within", "chunks_within",
-           "filters_of", "media_type", "page_size", "plain_text", "preferred_wait", "read_id", "read_json",
-           "read_query", "read_submit"]  # fmt: skip
+           "filters_of", "media_type", "page_size", "plain_text", "preferred_wait", "read_cursor", "read_id",
+           "read_json", "read_query", "read_submit"]  # fmt: skip
 
 #: The most executions of one page.
 PAGE_MOST = 500
@@ -28,6 +28,7 @@ PAGE_DEFAULT = 50
 #: What a body may have beside the inputs: metadata and the names of members.
 ENVELOPE_BYTES = 8 * 1024
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6}(?:\.\d{1,3})?)\"?", re.IGNORECASE)
+_A_TIME = "a time with an offset such as 2026-01-31T08:00:00Z"
 _MEMBERS = ("inputs", "priority", "run_at", "timeout", "metadata", "stream", "webhook")
 _FILTERS = ("program", "status", "error", "batch", "since", "cursor", "limit", "tenant")
 
@@ -149,8 +150,8 @@ async def read_submit(request: Request, most: int, pause_seconds: float) -> Subm
     if "run_at" in options:
         try:
             options["run_at"] = _time(options["run_at"])
-        except ValueError:
-            faults.append(FieldError("/run_at", "a time with an offset such as 2026-01-31T08:00:00Z"))
+        except ValueError as error:
+            faults.append(FieldError("/run_at", str(error)))
     if faults:
         raise ValidationError.of("request", faults)
     return SubmitBody(data["inputs"], options)
@@ -209,7 +210,8 @@ def read_id(text: str) -> UUID:
         raise ValueError("an id") from None
 
 
-def _cursor(text: str) -> UUID:
+def read_cursor(text: str) -> UUID:
+    """The id that a cursor is. Raises ValueError."""
     try:
         return UUID(text)
     except ValueError:
@@ -218,16 +220,19 @@ def _cursor(text: str) -> UUID:
 
 def page_size(text: str) -> int:
     """The size of a page. Raises ValueError."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_MOST):
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= PAGE_MOST):
         raise ValueError(f"an integer from 1 to {PAGE_MOST}")
     return int(text)
 
 
 def _time(text: object) -> datetime:
     """A time with an offset. Raises ValueError."""
-    at = datetime.fromisoformat(text) if isinstance(text, str) else None
+    try:
+        at = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        at = None
     if at is None or at.tzinfo is None:
-        raise ValueError("a time with an offset such as 2026-01-31T08:00:00Z")
+        raise ValueError(_A_TIME)
     try:
         return at.astimezone(UTC)
     except OverflowError:
@@ -244,7 +249,7 @@ def plain_text(text: str) -> str:
 _READERS: Mapping[str, tuple[str, Any]] = {
     "program": ("program", plain_text), "status": ("status", _status), "error": ("error", plain_text),
     "batch": ("batch", read_id), "since": ("since", _time), "tenant": ("tenant", plain_text),
-    "cursor": ("before", _cursor), "limit": ("limit", page_size),
+    "cursor": ("before", read_cursor), "limit": ("limit", page_size),
 }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -20,7 +19,15 @@ from dspex.errors import FieldError, ValidationError
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.execution_routes import whole
 from dspex.serve.api.json_replies import json_reply
-from dspex.serve.api.request_bodies import PAGE_DEFAULT, page_size, plain_text, read_id, read_json, read_query
+from dspex.serve.api.request_bodies import (
+    PAGE_DEFAULT,
+    page_size,
+    plain_text,
+    read_cursor,
+    read_id,
+    read_json,
+    read_query,
+)
 from dspex.serve.gateway import Gateway, gateway_of
 from dspex.store.lifecycle.approvals import CallSelection, Place, is_call_id
 
@@ -152,7 +159,7 @@ def _place(text: str) -> Place:
     id, _, call = rest.partition(".")
     if not (microseconds.isascii() and microseconds.isdigit() and len(microseconds) <= 17 and is_call_id(call)):
         raise ValueError("the cursor of an earlier response")
-    return Place(_EPOCH + timedelta(microseconds=int(microseconds)), UUID(id), call)
+    return Place(_EPOCH + timedelta(microseconds=int(microseconds)), read_cursor(id), call)
 
 
 _FILTERS: Mapping[str, Callable[[str], Any]] = {

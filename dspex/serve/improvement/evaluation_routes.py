@@ -161,7 +161,7 @@ def place_text(place: RankedRow) -> str:
 
 def read_offset(text: str) -> int:
     """The cursor of a comparison: how many rows were shown before. Raises ValueError."""
-    if not (text.isascii() and text.isdigit() and int(text[:12]) < MOST_ROWS):
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) < MOST_ROWS):
         raise ValueError("the cursor of an earlier response")
     return int(text)
 
