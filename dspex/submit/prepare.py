@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -25,8 +25,10 @@ from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle.executions import Submission
 from dspex.submit.size_limits import DEPTH_SETTING, Bounds
 
-__all__ = ["NUMBERS", "Preparer", "RowOptions", "prepare_row"]
+__all__ = ["NUMBERS", "RUN_AFTER", "RUN_BEFORE", "Preparer", "RowOptions", "prepare_row"]
 
+#: Every ``run_at`` is between these, so that it is a time in each time zone. The table of executions checks the same.
+RUN_AFTER, RUN_BEFORE = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 #: For so many programs and priorities the options of the usual submit are kept.
 USUAL_MOST = 256
 #: What stands for the numbers that differ by row in the text of the first audit events.
@@ -252,8 +254,11 @@ def _option_faults(priority: object, run_at: object, timeout: object) -> list[Fi
     faults = []
     if not isinstance(priority, int) or isinstance(priority, bool) or not 0 <= priority <= 9:
         faults.append(FieldError("priority", "an integer from 0 (first) to 9", repr(priority)))
-    if run_at is not None and not (isinstance(run_at, datetime) and run_at.tzinfo is not None):
+    if run_at is not None and not (isinstance(run_at, datetime) and run_at.utcoffset() is not None):
         faults.append(FieldError("run_at", "a datetime with a time zone", repr(run_at)))
+    elif run_at is not None and not RUN_AFTER < run_at < RUN_BEFORE:
+        expected = f"a moment after {RUN_AFTER.date()} and before {RUN_BEFORE.date()} in UTC"
+        faults.append(FieldError("run_at", expected, repr(run_at)))
     if timeout is not None and not (
         isinstance(timeout, int | float) and not isinstance(timeout, bool) and 0 < timeout <= 86_400
     ):

@@ -381,6 +381,12 @@ def test_a_batch_that_is_uploaded_with_a_webhook(served: Served) -> None:
     assert deliveries() == [(UUID(batch["id"]), hook["webhook"])]
 
 
+@pytest.mark.parametrize("run_at", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_a_time_at_the_end_of_the_calendar_is_refused(served: Served, run_at: str) -> None:
+    refused = served.http.post(SUBMIT, json={**TICKET, "run_at": run_at})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/run_at")
+
+
 def test_an_upload_that_breaks_off_in_a_bug_is_cancelled(servers: EmbeddedServers) -> None:
     with fresh_queue(servers) as (backends, client, served), closing(Database(backends.database_url)) as database:
         with Refusing(database).refuse("dspex.executions", "23514", when="NEW.batch_index = 1500"):

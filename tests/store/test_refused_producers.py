@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 import dspex
 from dspex.client.client import Client
 from dspex.errors import BackendUnavailable
 from dspex.settings import Backends
 from dspex.store.database import CONFLICT_PAUSES, Database
+from dspex.submit.prepare import RUN_AFTER, RUN_BEFORE
 from tests.refusing import Refusing
 
 QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
@@ -49,6 +51,22 @@ def test_a_refusal_is_an_error_of_dspex_with_its_reason(
     assert client.list() == []
     work(client)
     assert len(client.list()) == 1
+
+
+def test_the_first_and_the_last_time_that_a_submit_may_name_are_stored(client: Client, database: Database) -> None:
+    client.deploy(QA)
+    near = timedelta(microseconds=1)
+    for run_at in (RUN_AFTER + near, RUN_BEFORE - near):
+        client.submit("qa", {"question": "?"}, run_at=run_at)
+        client.submit_many("qa", [{"question": "?"}], run_at=run_at)
+    for run_at in (RUN_AFTER, RUN_BEFORE):
+        with pytest.raises(dspex.ValidationError, match="run_at"):
+            client.submit("qa", {"question": "?"}, run_at=run_at)
+        with pytest.raises(dspex.ValidationError, match="run_at"):
+            client.submit_many("qa", [{"question": "?"}], run_at=run_at)
+        with pytest.raises(IntegrityError, match="check constraint"), database.transaction() as connection:
+            connection.execute(text("UPDATE dspex.executions SET run_at = :run_at"), {"run_at": run_at})
+    assert len(client.list()) == 4
 
 
 def test_a_conflict_is_tried_again(client: Client, refusing: Refusing) -> None:

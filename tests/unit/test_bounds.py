@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -63,6 +63,31 @@ def test_inputs_within_the_bounds_are_taken(thing: Any) -> None:
 def test_metadata_beyond_a_bound_is_refused(metadata: Any, setting: str) -> None:
     with pytest.raises(ValidationError, match=setting):
         Preparer(BOUNDS, Sealing()).prepare(ANY, {"thing": 1}, metadata=metadata)
+
+
+class _NoOffset(tzinfo):
+    """A time zone that does not say what time it is."""
+
+    def utcoffset(self, _: datetime | None) -> None:
+        return None
+
+    dst = tzname = utcoffset
+
+
+@pytest.mark.parametrize(
+    ("run_at", "expected"),
+    [
+        (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), "before 9999-12-31"),
+        (datetime(9999, 12, 30, 23, tzinfo=timezone(timedelta(hours=-5))), "before 9999-12-31"),
+        (datetime(1, 1, 1, tzinfo=UTC), "after 0001-01-02"),
+        (datetime(1, 1, 2, tzinfo=timezone(timedelta(hours=14))), "after 0001-01-02"),
+        (datetime(2026, 1, 1), "with a time zone"),
+        (datetime(2026, 1, 1, tzinfo=_NoOffset()), "with a time zone"),
+    ],
+)
+def test_a_time_that_cannot_be_stored_is_refused(run_at: datetime, expected: str) -> None:
+    with pytest.raises(ValidationError, match=f"run_at: expected .*{expected}"):
+        Preparer(BOUNDS, Sealing()).prepare(ANY, {"thing": 1}, run_at=run_at)
 
 
 def test_a_program_and_a_batch_have_bounds() -> None:
