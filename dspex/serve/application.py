@@ -34,6 +34,7 @@ from dspex.serve.gateway import Gateway
 from dspex.serve.gateway_metrics import CountedRequests
 from dspex.serve.improvement import evaluation_pages, evaluation_routes, improvement_pages, version_routes
 from dspex.serve.mcp_endpoint import McpEndpoint, is_available
+from dspex.serve.unqueried_routes import refusing_queries
 
 __all__ = ["application"]
 
@@ -65,14 +66,18 @@ def application(client: AsyncClient, *, is_open: bool = False) -> Starlette:
     tools = McpEndpoint(gateway) if is_available() else None
     app = Starlette(
         routes=[
-            *execution_routes.ROUTES,  # first: they are tried in order
+            *refusing_queries(execution_routes.ROUTES),  # first: they are tried in order
             *([tools.route] if tools is not None else []),
-            *operator_routes.ROUTES,
-            *review_routes.ROUTES,
-            *batch_routes.ROUTES,
-            *program_routes.ROUTES,
-            *version_routes.ROUTES,
-            *evaluation_routes.ROUTES,
+            *refusing_queries(
+                (
+                    *operator_routes.ROUTES,
+                    *review_routes.ROUTES,
+                    *batch_routes.ROUTES,
+                    *program_routes.ROUTES,
+                    *version_routes.ROUTES,
+                    *evaluation_routes.ROUTES,
+                )
+            ),
             *description_routes.ROUTES,
             *evaluation_pages.ROUTES,
             *improvement_pages.ROUTES,

@@ -220,6 +220,20 @@ def test_what_cannot_be_served_is_a_problem(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "pointer"),
+    [
+        ("GET", "/v1/programs/triage/changes?limit=x", "/limit"), ("GET", "/v1/workers?foo=1", "/foo"),
+        ("GET", "/v1/executions?foo=1", "/foo"), ("GET", f"/v1/executions/{UUID(int=0)}/events?foo=1", "/foo"),
+        ("POST", "/v1/programs/triage/pause?until=noon", "/until"), ("POST", f"{UPLOAD}?webhok=x", "/webhok"),
+        ("GET", "/v1/programs/triage/versions?limit=x", "/limit"),
+    ],
+)  # fmt: skip
+def test_a_query_that_a_route_does_not_have_is_refused(served: Served, method: str, path: str, pointer: str) -> None:
+    refused = served.http.request(method, path, content=JSON_LINE, headers=LINES)
+    assert (refused.status_code, [each["pointer"] for each in refused.json()["errors"]]) == (422, [pointer])
+
+
 def test_a_list_goes_on_at_its_cursor_and_every_execution_comes_once(served: Served) -> None:
     tag = {"inputs": {"ticket": "paged"}, "metadata": {"list": "paged"}}
     sent = [served.http.post("/v1/programs/triage/executions", json=tag).json()["id"] for _ in range(5)]
@@ -320,6 +334,7 @@ def test_rows_are_streamed_in_and_results_out(served: Served) -> None:
     assert results[3]["result"] == {"queue": "bug", "note": "<b>x</b>"}
     errors = [json.loads(line) for line in served.http.get(f"{answer.headers['location']}/errors").text.splitlines()]
     assert [(line["index"], line["error"]["code"]) for line in errors] == [(3, "rejected"), (7, "rejected")]
+    assert served.http.get(f"{answer.headers['location']}/output?follow=perhaps").status_code == 422
     progress = served.http.get(answer.headers["location"]).json()["progress"]
     assert (progress["completed"], progress["finished"]) == (20, 20)
 

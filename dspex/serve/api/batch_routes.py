@@ -28,7 +28,15 @@ from dspex.serve.api.bounded_stream import BoundedStream
 from dspex.serve.api.json_replies import json_bytes, json_reply
 from dspex.serve.api.parquet_upload import PARQUET, PARQUET_TYPES, parquet_rows, require_parquet, spooled
 from dspex.serve.api.problem_details import UNEXPECTED, HttpRefusal, detail_of, outage, refusal_of
-from dspex.serve.api.request_bodies import accepted_types, chunks_within, filters_of, media_type
+from dspex.serve.api.request_bodies import (
+    accepted_types,
+    chunks_within,
+    filters_of,
+    media_type,
+    plain_text,
+    read_query,
+    true_or_false,
+)
 from dspex.serve.api.row_upload import CSV_TYPES, JSON_LINE_TYPES, csv_rows, json_line_rows, lines_of
 from dspex.serve.gateway import Gateway, gateway_of
 from dspex.signatures import Signature
@@ -80,7 +88,7 @@ async def post_batch(request: Request) -> Response:
         raise HttpRefusal(415, "unsupported_media_type", detail)
     settings = gateway.settings
     parts = chunks_within(request, settings.serve_upload_bytes, settings.serve_read_seconds)
-    webhook = request.query_params.get("webhook")
+    webhook = read_query(request.query_params, {"webhook": plain_text}).get("webhook")
     data = await upload(gateway, principal, request.path_params["name"], parts, kind, webhook=webhook)
     location = f"{request.scope.get('root_path', '')}/v1/batches/{data['id']}"
     return json_reply(data, 202, {"Location": location})
@@ -233,7 +241,7 @@ async def get_output(request: Request) -> Response:
     A Parquet file with them, where ``Accept`` asks for one.
     """
     gateway, _, batch = await _seen(request, "read")
-    follow = request.query_params.get("follow", "").lower() in ("true", "1")
+    follow = read_query(request.query_params, {"follow": true_or_false}).get("follow", False)
     if PARQUET_TYPES.intersection(accepted_types(request)):
         require_parquet(406, "not_acceptable")
         headers = {"Content-Disposition": f'attachment; filename="{batch.id}.parquet"'}

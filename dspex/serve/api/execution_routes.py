@@ -18,7 +18,7 @@ from dspex.serve import gateway_metrics
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.event_stream import event_stream
 from dspex.serve.api.json_replies import json_reply
-from dspex.serve.api.request_bodies import filters_of, preferred_wait, read_submit
+from dspex.serve.api.request_bodies import filters_of, plain_text, preferred_wait, read_query, read_submit
 from dspex.serve.gateway import Gateway, gateway_of
 from dspex.signatures import Signature
 from dspex.signatures.types.type_registry import is_wire
@@ -76,8 +76,9 @@ async def get_events(request: Request) -> Response:
     gateway = gateway_of(request)
     principal = await gateway.access.of_request(request)
     principal.require("read")
+    asked = read_query(request.query_params, {"after": plain_text})
     execution = await gateway.execution(principal, request.path_params["id"])
-    after = request.headers.get("last-event-id") or request.query_params.get("after")
+    after = request.headers.get("last-event-id") or asked.get("after")
     return await event_stream(gateway, principal, execution, after)
 
 

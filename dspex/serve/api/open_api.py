@@ -12,7 +12,7 @@ from dspex.serve.api.parquet_upload import PARQUET
 from dspex.settings.web_settings import SCOPES
 from dspex.store.lifecycle.status import Status
 
-__all__ = ["component_name", "description"]
+__all__ = ["component_name", "description", "query_names"]
 
 Json = dict[str, Any]
 
@@ -60,6 +60,15 @@ def description(programs: Iterable[Program], *, version: str, root_path: str = "
             }},
         },
     }  # fmt: skip
+
+
+def query_names() -> Mapping[tuple[str, str], tuple[str, ...]]:
+    """The names of the query parameters of each operation, by its method and path."""
+    return {
+        (method.upper(), path): tuple(each["name"] for each in operation["parameters"] if each["in"] == "query")
+        for path, operations in (_paths() | _improvement_paths()).items()
+        for method, operation in operations.items()
+    }
 
 
 def component_name(program: str) -> str:
@@ -416,7 +425,7 @@ def _operation(id: str, tag: str, about: str, parameters: Sequence[Json]) -> Jso
 def _errors(statuses: Sequence[int]) -> Json:
     """Problem details for these statuses, and for those that any route may have."""
     content = {"application/problem+json": {"schema": ref("Problem")}}
-    found = sorted({401, 403, 503, *statuses})
+    found = sorted({401, 403, 422, 503, *statuses})
     return {str(status): {"description": ERRORS[status], "content": content} for status in found}
 
 

@@ -20,7 +20,7 @@ from dspex.store.lifecycle.status import Status
 
 __all__ = ["PAGE_DEFAULT", "PAGE_MOST", "Filters", "SubmitBody", "accepted_types", "body_within", "chunks_within",
            "filters_of", "media_type", "page_size", "plain_text", "preferred_wait", "read_cursor", "read_id",
-           "read_json", "read_query", "read_submit"]  # fmt: skip
+           "read_json", "read_query", "read_submit", "true_or_false"]  # fmt: skip
 
 #: The most executions of one page.
 PAGE_MOST = 500
@@ -185,7 +185,8 @@ def read_query(query: QueryParams, readers: Mapping[str, Callable[[str], Any]]) 
     for name, value in query.multi_items():
         try:
             if name not in readers:
-                faults.append(FieldError(name[:60], f"only {', '.join(readers)}", "unknown"))
+                expected = f"only {', '.join(readers)}" if readers else "no query"
+                faults.append(FieldError(name[:60], expected, "unknown"))
             elif value:
                 found[name] = readers[name](value)
         except ValueError as error:
@@ -216,6 +217,13 @@ def read_cursor(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise ValueError("the cursor of an earlier response") from None
+
+
+def true_or_false(text: str) -> bool:
+    """Whether a query says yes. Raises ValueError."""
+    if (said := text.lower()) not in ("true", "1", "false", "0"):
+        raise ValueError("true or false")
+    return said in ("true", "1")
 
 
 def page_size(text: str) -> int:
