@@ -5,9 +5,7 @@ Importing this package loads no other library. Files are read and written in pie
     formats            the format of a file, by its name
     row_source         what all readers of files have in common; `open_source`
     text_input         bytes to lines and text: encodings, byte-order marks, gzip
-    delimited_file     CSV and TSV
-    record_count       counts the records of CSV
-    plain_csv          CSV that pyarrow reads as the csv module does
+    delimited          CSV and TSV, also CSV that arrives in parts
     json_lines_file    JSON lines
     parquet_file       Parquet, with pyarrow
     cell_text          values as text, and text as values

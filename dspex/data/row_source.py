@@ -124,6 +124,6 @@ def open_source(path: Path, format: FileFormat, encoding: str | None = None) -> 
         from dspex.data.json_lines_file import JsonLinesFile
 
         return JsonLinesFile(path, compressed=format.compressed, encoding=encoding)
-    from dspex.data.delimited_file import DelimitedFile
+    from dspex.data.delimited.delimited_file import DelimitedFile
 
     return DelimitedFile(path, delimiter=format.delimiter, compressed=format.compressed, encoding=encoding)

@@ -16,8 +16,8 @@ from starlette.datastructures import FormData, QueryParams
 
 import dspex
 from dspex.client.audit_trail import AuditEvent
-from dspex.data.delimited_file import DelimitedFile
-from dspex.data.delimited_records import CsvParts, numbered_records
+from dspex.data.delimited.delimited_file import DelimitedFile
+from dspex.data.delimited.delimited_records import CsvParts, numbered_records
 from dspex.data.formats import data_refused
 from dspex.data.input_columns import InputColumns
 from dspex.errors import DspexError, ExecutionNotFound, ValidationError

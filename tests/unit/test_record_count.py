@@ -17,11 +17,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from dspex.data import plain_csv, record_count
-from dspex.data.delimited_file import DelimitedFile
+from dspex.data.delimited import plain_csv, record_count
+from dspex.data.delimited.delimited_file import DelimitedFile
+from dspex.data.delimited.plain_csv import RecordPlace, plain_blocks
 from dspex.data.formats import format_of
 from dspex.data.parquet_file import ArrowChunk
-from dspex.data.plain_csv import RecordPlace, plain_blocks
 from dspex.data.row_source import cells_of, open_source
 from dspex.errors import DspexError
 

@@ -22,7 +22,8 @@ from pyarrow import parquet
 import dspex
 from dspex.cli.batches.batch_tables import write_beside
 from dspex.cli.batches.line_file import LineFile
-from dspex.data import delimited_file, json_lines_file, parquet_file, table_writers
+from dspex.data import json_lines_file, parquet_file, table_writers
+from dspex.data.delimited import delimited_file
 from dspex.data.formats import FileFormat, format_of
 from dspex.data.row_source import RowSource, TextChunk, open_source
 from dspex.data.table_writers import error_columns, open_writer, result_columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from dspex.data.delimited_records import CsvParts, RecordTooLong, checked_header, ragged
+from dspex.data.delimited.delimited_records import CsvParts, RecordTooLong, checked_header, ragged
 from dspex.data.input_columns import InputColumns
 from dspex.errors import FieldError, ValidationError
 from dspex.serve.api.problem_details import HttpRefusal

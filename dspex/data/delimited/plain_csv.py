@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from dspex.data.record_count import blocks, counted
+from dspex.data.delimited.record_count import blocks, counted
 
 if TYPE_CHECKING:
     import pyarrow

@@ -15,10 +15,10 @@ from io import StringIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from dspex.data.delimited_records import allow_long_cells, checked_header, numbered_records, ragged
+from dspex.data.delimited.delimited_records import allow_long_cells, checked_header, numbered_records, ragged
+from dspex.data.delimited.plain_csv import Parse, RecordPlace, parsed, places, plain_blocks
 from dspex.data.formats import data_refused
 from dspex.data.parquet_file import chunks_from
-from dspex.data.plain_csv import Parse, RecordPlace, parsed, places, plain_blocks
 from dspex.data.row_source import CHUNK_BYTES, CHUNK_ROWS, CellKind, Cells, RowChunk, Survey, TextChunk
 from dspex.data.text_input import LONGEST_LINE, digest, is_utf8, open_bytes, open_text, reading
 

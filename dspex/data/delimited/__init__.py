@@ -1,0 +1,1 @@
+"""CSV and TSV: a file, its records, and the blocks that pyarrow reads."""
