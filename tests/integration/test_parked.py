@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.embedded.embedded_servers import EmbeddedServers
+from dspex.store.database import Database
 from dspex.testing.model_batches import BatchScript
 from tests.chaos.guarantees import long
 from tests.conftest import fresh_backends
@@ -207,6 +209,38 @@ def test_a_tool_that_is_called_once_is_not_called_again(
     with pytest.raises(dspex.ExecutionFailed):
         execution.result(60)
     assert execution.cause_code == "tool_outcome_unknown"
+    assert not made.exists()
+
+
+def test_an_attempt_that_is_begun_again_finds_what_it_did_itself(
+    model_server: ModelServer, tmp_path: Path, start_worker: Callable[..., WorkerProcess], client: Client,
+    database: Database,
+) -> None:  # fmt: skip
+    """Its worker claims it and does not run it, as after a claim whose answer was lost, and begins the attempt again.
+    The entries of its journal are those of another execution that asked the same, without the result of its tool."""
+    made = tmp_path / "made"
+    model_server.script(*react(("charge", f'{{"order": "{made}"}}')))
+    deploy(client, model_server, "charging", module="react", tools=[f"{OWN}:charge"])
+    start_worker(**SETTINGS, DSPEX_FAILPOINTS="after_claim=error@2")
+    first = client.submit("charging", {"question": "charge it"})
+    assert first.result(60).answer == "done"
+    assert made.exists()
+    made.unlink()
+    client.pause("charging")
+    execution = client.submit("charging", {"question": "charge it"})
+    copied = {"id": execution.id, "of": first.id}
+    with database.transaction() as connection:
+        connection.execute(text(
+            "CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM dspex.lm_calls "
+            "WHERE execution_id = :of AND model NOT LIKE 'tool:%'"), copied)  # fmt: skip
+        connection.execute(text("UPDATE kept SET execution_id = :id"), copied)
+        connection.execute(text("INSERT INTO dspex.lm_calls SELECT * FROM kept"))
+    client.resume("charging")
+    asked = len(model_server.calls()["requests"])
+    with pytest.raises(dspex.ExecutionFailed):
+        execution.result(60)
+    assert (execution.cause_code, execution.audit_trail.kinds.count("claimed")) == ("tool_outcome_unknown", 1)
+    assert len(model_server.calls()["requests"]) == asked
     assert not made.exists()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from workers.attempt import supervision
-from workers.attempt.supervision import Ending, Supervised
+from workers.attempt.supervision import Ending, RaisedByProgram, Supervised, raised_by
 
 pytestmark = pytest.mark.asyncio
 
@@ -91,12 +91,24 @@ async def test_a_program_that_cancels_itself_is_a_failure_of_its_own() -> None:
         await Supervised(quits(), name="q").outcome(60)
 
 
-async def test_a_program_that_leaves_the_interpreter_is_a_failure_of_its_own() -> None:
-    async def leaves() -> str:
-        raise SystemExit(3)
+class Panic(BaseException):
+    """As what extensions in Rust raise."""
 
-    with pytest.raises(RuntimeError, match="raised SystemExit"):
-        await Supervised(leaves(), name="l").outcome(60)
+
+@pytest.mark.parametrize("what", [SystemExit, KeyboardInterrupt, GeneratorExit, Panic])
+async def test_whatever_a_program_raises_is_a_failure_of_its_own(what: type[BaseException]) -> None:
+    async def raises() -> str:
+        raise what
+
+    with pytest.raises(RaisedByProgram, match=f"raised {what.__name__}") as raised:
+        await Supervised(raises(), name="r").outcome(60)
+    assert type(raised_by(raised.value)) is what
+
+
+async def test_a_coroutine_that_is_closed_ends_without_an_error() -> None:
+    work = supervision._contained(forever())
+    work.send(None)
+    work.close()
 
 
 async def _told_once_it_waits(work: Supervised[str], why: Ending) -> str | Ending:

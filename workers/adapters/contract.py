@@ -195,8 +195,8 @@ class Waits(Protocol):
         ...
 
     async def intend(self, digest: str, tool: str) -> bool:
-        """Store the intention to make a call. False when an earlier attempt had it: what became of that call is not
-        known."""
+        """Store the intention to make a call. False when an earlier attempt had it, or an earlier run of this one: what
+        became of that call is not known."""
         ...
 
     async def child(self, program: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -36,7 +36,7 @@ from workers.attempt.ledger import Ledger
 from workers.attempt.settlement import broken_off, cancelled, completed, failed, handed_back, parked
 from workers.attempt.slots import FairSlots
 from workers.attempt.stream import Streams
-from workers.attempt.supervision import Ending
+from workers.attempt.supervision import Ending, raised_by
 from workers.consume.refusal_counts import RefusalCounts
 from workers.observe import metrics, tracing
 from workers.observe.redact import redact
@@ -267,7 +267,9 @@ class Executor:
                 outcome = await self._attempt(claimed, AttemptTrail(claimed.started_at))
             else:
                 outcome = await spans.attempt(claimed, self._attempt)
-        except Exception:
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
             self._broken.add(id)
             raise
         metrics.attempt_ended(claimed.program, outcome.status, outcome.error, outcome.runtime_seconds)
@@ -449,11 +451,12 @@ async def _hosted(attempt: Attempt) -> tuple[Settlement | Park, DspexError | Non
     except DspexError as caught:
         error = attempt.deferral or caught
     except Exception as caught:  # the boundary to code that is not ours: the attempt fails, the worker lives on
+        raised = raised_by(caught)
         if not attempt.parking.is_leaving:
             log.exception(
-                "%s of %s: unexpected %s", claimed.id, claimed.program, type(caught).__name__, exc_info=_frames(caught)
+                "%s of %s: unexpected %s", claimed.id, claimed.program, type(raised).__name__, exc_info=_frames(raised)
             )
-        error = ProgramError(redact(f"{type(caught).__name__}: {caught}"), code="program_error")
+        error = ProgramError(redact(f"{type(raised).__name__}: {raised}"), code="program_error")
     else:
         await _count_late_calls(attempt)
         if attempt.parking.is_leaving and hosted is not Ending.CANCELLED:

@@ -160,7 +160,7 @@ class Host:
     async def _hosted(self, attempt: Attempt) -> Hosted:
         claimed, trail = attempt.claimed, attempt.trail
         purpose = NO_PURPOSE if claimed.purpose is None else Purpose.read(claimed.purpose)
-        if claimed.attempt > 1:
+        if claimed.attempt > 1 or claimed.is_adopted:
             stored, waited_for = await asyncio.gather(
                 self._ledger.calls(claimed.id), self._ledger.waited_for(claimed.id)
             )

@@ -2,6 +2,9 @@
 
 ``await task`` under a timeout waits for as long as the task ignores its cancellation. Here the wait ends: the task is
 logged and left running, and its later writes find the attempt over.
+
+A program may raise anything: ``SystemExit``, or a ``PanicException`` of a library in Rust, which is no ``Exception``
+either. Whatever it raises is the failure of its own attempt: see :class:`RaisedByProgram`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Coroutine
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Ending", "Supervised"]
+__all__ = ["Ending", "RaisedByProgram", "Supervised", "ends_task", "raised_by"]
 
 T = TypeVar("T")
 
@@ -22,6 +25,27 @@ ENDING_SECONDS = 3.0
 log = logging.getLogger("dspex.workers")
 #: Tasks that ignore their cancellation. They are kept here, because asyncio holds only weak references.
 _strays: set[asyncio.Task[Any]] = set()
+
+
+class RaisedByProgram(RuntimeError):
+    """In place of an error of a program that would do harm on the loop, or that a coroutine cannot raise. That error is
+    its cause."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"it raised {type(error).__name__}")
+
+
+def raised_by(error: BaseException) -> BaseException:
+    """What the program raised: ``error``, or what this stands for."""
+    return error.__cause__ or error if isinstance(error, RaisedByProgram) else error
+
+
+def ends_task(error: BaseException) -> bool:
+    """Whether a coroutine caught an end of its own: its task is cancelled, or the coroutine is closed. A GeneratorExit
+    that code raised itself comes from a deeper frame."""
+    if isinstance(error, GeneratorExit):
+        return error.__traceback__ is None or error.__traceback__.tb_next is None
+    return isinstance(error, asyncio.CancelledError)
 
 
 class Ending(Enum):
@@ -92,11 +116,16 @@ class Supervised(Generic[T]):
 
 
 async def _contained(work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``. A program that calls ``sys.exit()`` fails, and does not end the loop."""
+    """The result of ``work``. Raises RaisedByProgram for what is no Exception, such as the SystemExit of a program that
+    calls ``sys.exit()``, which would end the loop."""
     try:
         return await work
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise RuntimeError(f"the program raised {type(error).__name__}") from error
+    except Exception:
+        raise
+    except BaseException as error:
+        if ends_task(error):
+            raise
+        raise RaisedByProgram(error) from error
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

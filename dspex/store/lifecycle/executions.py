@@ -426,14 +426,15 @@ WHERE id = %(id)s AND lost_attempts >= 2 AND dispatched_at IS NOT NULL
 ADOPT = """
 SELECT id, program, version, attempt, max_attempts, timeout_seconds, inputs::text, created_at, run_at, started_at,
     worker_id, stream, traceparent, batch_id IS NOT NULL AS in_batch, deadline_at, parent_id, depth, route,
-    same_as, purpose
+    same_as, purpose, true AS is_adopted
 FROM dspex.executions WHERE id = ANY(%(ids)s::uuid[]) AND status || '' = 'running' AND worker_id = %(worker_id)s
 """
 
 
 class Claimed(NamedTuple):
     """An execution that a worker claimed: a row that CLAIM returns. ``depth`` counts the executions above a child;
-    ``same_as`` is the execution whose outputs it takes over, if that one completes."""
+    ``same_as`` is the execution whose outputs it takes over, if that one completes. ``is_adopted``: it was the worker's
+    already (ADOPT), so that its attempt may have begun."""
 
     id: UUID
     program: str
@@ -455,6 +456,7 @@ class Claimed(NamedTuple):
     route: str | None = None
     same_as: UUID | None = None
     purpose: Mapping[str, Any] | None = None
+    is_adopted: bool = False
 
     @property
     def allowed_seconds(self) -> float:

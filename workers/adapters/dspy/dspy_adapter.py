@@ -44,6 +44,7 @@ from workers.adapters.dspy.run_loop import BlocksLoop, EndsProgram
 from workers.adapters.dspy.run_tools import call_as_tool
 from workers.adapters.user_code import allowed_packages, load
 from workers.answers.candidates import AnswerReading
+from workers.attempt.supervision import ends_task
 from workers.lm.connect.endpoint import Endpoints, LocalModelUrl
 from workers.lm.connect.local_model import LocalModelAddress
 from workers.lm.connect.providers import SchemaDialect, schema_dialect
@@ -124,7 +125,9 @@ class DspyAdapter:
                     run.extra.update(extra_of(run.program, returned))
         except BlocksLoop:
             return await self._again_in_a_thread(run)
-        except (Exception, EndsProgram) as error:
+        except BaseException as error:  # the boundary to the user's code, which may raise anything
+            if ends_task(error):
+                raise
             if run.waits is not None and run.waits.is_left:
                 raise asyncio.CancelledError from None
             if engine.failure is not None:
@@ -247,7 +250,7 @@ def _make_ready(program: Program) -> _Hosted:
     try:
         module = host_module(program, _schema_dialect(program))
         prompt = _prompt_of(program)
-    except Exception as error:  # the boundary to the user's code
+    except BaseException as error:  # the boundary to the user's code, in a thread
         raise program_failure(error, program=program.name, model=str(program.model)) from None
     return _Hosted(module, prompt)
 
@@ -264,7 +267,7 @@ def _prompt_of(program: Program) -> Callable[[RunEngine], dspy.Adapter]:
     return lambda _: made()
 
 
-def _failure(error: Exception, program: Program, engine: RunEngine) -> DspexError:
+def _failure(error: BaseException, program: Program, engine: RunEngine) -> DspexError:
     failure = program_failure(error, program=program.name, model=str(program.model))
     if not isinstance(error, AdapterParseError):
         return failure

@@ -29,6 +29,7 @@ from dspex.program.modules import is_within
 from workers.adapters.dspy.run_loop import EndsProgram, RunLoop
 from workers.adapters.dspy.thread_context import is_handed_on
 from workers.adapters.user_code import allowed_packages
+from workers.attempt.supervision import raised_by
 from workers.lm.bundles.batch_target import declared_model
 from workers.lm.connect.endpoint import Endpoints, NamedModel
 from workers.lm.engine import RunEngine
@@ -219,12 +220,13 @@ def run_lm(engine: RunEngine) -> Iterator[LM]:
         yield hosted.lm
 
 
-def program_failure(error: Exception, *, program: str, model: str) -> DspexError:
+def program_failure(error: BaseException, *, program: str, model: str) -> DspexError:
     """The error of a run that DSPy ended: ours if it carries one, the model's, or the program's own code's.
 
     A DspexError raised below DSPy (by the journal or the engine) comes back wrapped in errors of DSPy and of its lm15,
     as their cause.
     """
+    error = raised_by(error)
     inner: BaseException | None = error
     while isinstance(inner, upstream.LMError | dspy_lm15.LM15Error) and inner.__cause__ is not None:
         inner = inner.__cause__

@@ -198,12 +198,12 @@ class _ToolCall:
         return None
 
     async def _of_unknown_outcome(self) -> ToolResult | None:
-        """An earlier attempt began this call, and its worker died before the result was stored."""
+        """This call was begun before, and broken off before its result was stored: its worker died, for example."""
         waits = self._run.waits
         assert waits is not None
         if self.policy.on_unknown == "fail":
             self._hosted.end_program(ProgramError(
-                f"tool {self.name!r} was called in an earlier attempt, and its result is not known: find out what it "
+                f"tool {self.name!r} was called before, and its result is not known: find out what it "
                 'did; on_unknown="retry" or "approve" of dspex.tool calls it again',
                 code="tool_outcome_unknown", tool=self.name, key=self.key,
             ))  # fmt: skip

@@ -1,0 +1,99 @@
+"""Whatever a program raises fails its own execution, once, and the error says what was raised."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dspex
+from dspex.client.client import Client
+from dspex.client.execution import Execution
+from dspex.embedded.embedded_servers import EmbeddedServers
+from tests.conftest import fresh_backends
+from tests.model_server import ModelServer, Step, model_server
+from tests.processes import WorkerProcess
+from tests.waiting import wait_for
+
+__all__ = ["model_server"]
+
+QA = dspex.signature(":string question -> :string answer")
+OWN = "tests.raising_programs"
+#: The lease is renewed often: an attempt that was broken off would be begun again soon.
+SETTINGS = {"DSPEX_PROGRAM_PACKAGES": OWN, "DSPEX_LEASE_SECONDS": "2"}
+
+Ask = Callable[..., Execution]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def desk(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client, and one worker for all tests of this module."""
+    with fresh_backends(servers) as backends:
+        worker = WorkerProcess(backends, tmp_path_factory.mktemp("desk") / "worker.log", SETTINGS)
+        try:
+            worker.wait_until_ready()
+            with Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
+                yield client
+        finally:
+            worker.stop()
+
+
+@pytest.fixture
+def ask(desk: Client, model_server: ModelServer) -> Ask:
+    """Deploys a program with these settings and runs it until it has failed, in its only attempt."""
+
+    def run(**settings: Any) -> Execution:
+        name = f"program_{next(_numbers)}"
+        given = {"model": "openai/test", "api_base": model_server.url, "timeout": 60, **settings}
+        desk.deploy(dspex.Program(name, QA, **given))
+        execution = desk.submit(name, {"question": "?"})
+        wait_for(lambda: desk.get(execution.id).status.is_final, "its end")
+        found = desk.get(execution.id)
+        assert found.audit_trail.kinds.count("claimed") == 1
+        assert found.audit_trail.kinds[-1] == "failed"
+        assert "a secret text" not in str(found.error)
+        return found
+
+    return run
+
+
+def calls(server: ModelServer) -> int:
+    return len(server.calls()["requests"])
+
+
+@pytest.mark.parametrize("how", ["Panic", "SystemExit", "KeyboardInterrupt", "GeneratorExit"])
+def test_what_asynchronous_code_raises_is_reported(ask: Ask, model_server: ModelServer, how: str) -> None:
+    execution = ask(module=f"{OWN}:Panics", module_options={"how": how})
+    assert execution.error is not None
+    assert execution.error.code == "program_error"
+    assert f"raised {how} at raising_programs.py:" in str(execution.error)
+    assert calls(model_server) == 1
+
+
+def test_a_tool_that_is_called_once_is_not_called_again_when_it_panics(
+    ask: Ask, model_server: ModelServer, tmp_path: Path
+) -> None:
+    called = tmp_path / "called"
+    step = {"next_thought": "t", "next_tool_name": "panic_once", "next_tool_args": {"path": str(called)}}
+    model_server.script(Step(outputs=step))
+    execution = ask(module="react", tools=[f"{OWN}:panic_once"])
+    assert "raised Panic at raising_programs.py:" in str(execution.error)
+    assert called.read_text() == "called\n"
+    assert calls(model_server) == 1
+
+
+def test_an_asynchronous_reward_that_panics(ask: Ask, model_server: ModelServer) -> None:
+    options = {"n": 2, "threshold": 1, "reward": f"{OWN}:panic_reward"}
+    assert "raised Panic at raising_programs.py:" in str(ask(module="best_of_n", module_options=options).error)
+    assert calls(model_server) == 1
+
+
+def test_an_action_that_panics(ask: Ask, model_server: ModelServer) -> None:
+    execution = ask(actions=[f"{OWN}:panic_action"])
+    assert execution.error is not None
+    assert (execution.error.code, str(execution.error)[:5]) == ("program_error", "Panic")
+    assert calls(model_server) == 1
