@@ -25,6 +25,15 @@ OWN = "tests.raising_programs"
 #: The lease is renewed often: an attempt that was broken off would be begun again soon.
 SETTINGS = {"DSPEX_PROGRAM_PACKAGES": OWN, "DSPEX_LEASE_SECONDS": "2"}
 
+#: Modules that cannot be imported, built or set up, by name; and one that can.
+BROKEN = {
+    "panics_at_import": "class Panic(BaseException): ...\n\nraise Panic('a secret text')",
+    "exits_at_import": "import sys\nsys.exit(1)",
+    "panics_when_built": "class Panic(BaseException): ...\n\ndef build():\n    raise Panic('a secret text')",
+    "exits_when_built": "import sys\n\ndef build():\n    sys.exit(1)",
+}
+GOOD = "import dspy\n\ndef build():\n    return dspy.Predict('question -> answer')\n"
+
 Ask = Callable[..., Execution]
 _numbers = itertools.count(1)
 
@@ -97,3 +106,29 @@ def test_an_action_that_panics(ask: Ask, model_server: ModelServer) -> None:
     assert execution.error is not None
     assert (execution.error.code, str(execution.error)[:5]) == ("program_error", "Panic")
     assert calls(model_server) == 1
+
+
+def test_a_worker_starts_without_the_programs_whose_code_raises(
+    client: Client, start_worker: Callable[..., WorkerProcess], model_server: ModelServer, tmp_path: Path
+) -> None:
+    """All of them are queued when it starts."""
+    package = tmp_path / "raising_shop"
+    package.mkdir()
+    submitted = {}
+    for name, code in {**BROKEN, "good": GOOD}.items():
+        (package / f"{name}.py").write_text(code)
+        program = dspex.Program(
+            name, QA, model="openai/test", api_base=model_server.url, module=f"raising_shop.{name}:build"
+        )
+        client.deploy(program)
+        submitted[name] = client.submit(name, {"question": "?"})
+    worker = start_worker(DSPEX_PROGRAM_PACKAGES="raising_shop", PYTHONPATH=tmp_path)
+    assert submitted["good"].result(60).answer
+    for name, at in (("panics_when_built", "Panic"), ("exits_when_built", "SystemExit")):
+        with pytest.raises(dspex.ExecutionFailed, match=f"raised {at} at {name}.py:"):
+            submitted[name].result(60)
+    lacking = {name: submitted[name].refresh().status for name in BROKEN if not name.endswith("built")}
+    assert set(lacking.values()) == {"queued"}
+    log = worker.log.read_text()
+    for name in lacking:
+        assert f"program '{name}'" in log

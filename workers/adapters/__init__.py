@@ -63,7 +63,7 @@ def _make(name: str) -> Adapter:
     module, _, attribute = info.implementation.partition(":")
     try:
         adapter: Adapter = getattr(import_module(module), attribute)()
-    except Exception as error:  # the boundary to code that may not be ours: other adapters go on
+    except BaseException as error:  # the boundary to code that may not be ours: other adapters go on
         raise AdapterUnavailable(
             f"adapter {name!r} cannot be loaded in this worker: {info.implementation}: {type(error).__name__}: {error}"
         ) from error

@@ -11,6 +11,7 @@ from typing import Any
 from dspex.errors import ProgramError
 from dspex.program.marked_functions import registered_setups
 from dspex.program.modules import is_within
+from workers.attempt.supervision import is_interruption
 from workers.process.recycling import resident_mb
 
 __all__ = ["finished_setups", "run_setups"]
@@ -34,7 +35,9 @@ def run_setups(program: str, packages: Collection[str]) -> None:
             before, began = resident_mb(), time.monotonic()
             try:
                 setup()
-            except (Exception, SystemExit) as error:  # the boundary to the user's code
+            except BaseException as error:  # the boundary to the user's code
+                if is_interruption(error):
+                    raise
                 raise ProgramError(
                     f"program {program!r}: its setup function {setup.name} raised {type(error).__name__} here",
                     code="code_not_found",

@@ -19,6 +19,7 @@ from dspex.program.program import Program
 from dspex.settings import Settings
 from workers.adapters.import_record import ended_processes, recorded
 from workers.adapters.setups import run_setups
+from workers.attempt.supervision import is_interruption
 
 __all__ = ["allow_packages", "allowed_packages", "is_worker", "load"]
 
@@ -58,7 +59,9 @@ def load(program: Program, reference: str, packages: Collection[str]) -> Callabl
         raise _refused(program, reference, packages)
     try:
         found = getattr(_imported(program, module), name)
-    except (Exception, SystemExit) as error:  # the boundary to the user's code, which the import runs
+    except BaseException as error:  # the boundary to the user's code, which the import runs
+        if is_interruption(error):
+            raise
         # Only these two are known not to quote anything else.
         why = f": {error}" if isinstance(error, ImportError | AttributeError) else ""
         raise ProgramError(

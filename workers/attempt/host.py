@@ -33,6 +33,7 @@ from workers.attempt.attempt import NO_PURPOSE, Attempt, Hosted
 from workers.attempt.attempt_trail import AttemptTrail
 from workers.attempt.fallback import BAD_ANSWERS, may_fall_back
 from workers.attempt.ledger import Ledger
+from workers.attempt.supervision import ends_task
 from workers.attempt.waiting.children import Children
 from workers.lm.limits.permits import Permits
 from workers.observe import metrics
@@ -111,7 +112,9 @@ class Host:
         except DspexError as error:
             log.warning("program %r: adapter %r cannot host it in this worker: %s", program.name, name, error)
             return error if error.code in RUNS_ELSEWHERE else None
-        except Exception as error:  # the boundary to code that may not be ours: the worker starts all the same
+        except BaseException as error:  # the boundary to code that may not be ours: the worker starts all the same
+            if ends_task(error):
+                raise
             log.error("program %r: adapter %r raised %s", program.name, name, type(error).__name__)  # noqa: TRY400
         return None
 

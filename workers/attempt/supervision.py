@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Coroutine
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Ending", "RaisedByProgram", "Supervised", "ends_task", "raised_by"]
+__all__ = ["Ending", "RaisedByProgram", "Supervised", "ends_task", "is_interruption", "raised_by"]
 
 T = TypeVar("T")
 
@@ -46,6 +47,12 @@ def ends_task(error: BaseException) -> bool:
     if isinstance(error, GeneratorExit):
         return error.__traceback__ is None or error.__traceback__.tb_next is None
     return isinstance(error, asyncio.CancelledError)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether the user interrupts this process, with Ctrl-C. Python raises that in the main thread, which runs no code
+    of programs in a worker."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 class Ending(Enum):
