@@ -31,6 +31,11 @@ BROKEN = {
     "exits_at_import": "import sys\nsys.exit(1)",
     "panics_when_built": "class Panic(BaseException): ...\n\ndef build():\n    raise Panic('a secret text')",
     "exits_when_built": "import sys\n\ndef build():\n    sys.exit(1)",
+    "panics_when_set_up": (
+        "import dspex\n\nclass Panic(BaseException): ...\n\n"
+        "@dspex.setup\ndef index():\n    raise Panic('a secret text')\n\ndef build(): ..."
+    ),
+    "imports_what_panics": "from .panics_when_set_up import index\n\ndef build(): ...",
 }
 GOOD = "import dspy\n\ndef build():\n    return dspy.Predict('question -> answer')\n"
 
@@ -132,3 +137,6 @@ def test_a_worker_starts_without_the_programs_whose_code_raises(
     log = worker.log.read_text()
     for name in lacking:
         assert f"program '{name}'" in log
+    setup = "its setup function raising_shop.panics_when_set_up:index raised Panic"
+    for name in ("panics_when_set_up", "imports_what_panics"):
+        assert f"program '{name}': {setup}" in log

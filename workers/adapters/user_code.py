@@ -49,7 +49,7 @@ def allowed_packages() -> Collection[str]:
 def load(program: Program, reference: str, packages: Collection[str]) -> Callable[..., Any]:
     """The function or class that ``package.module:name`` names.
 
-    What the module loads once per process (:func:`dspex.setup`) is loaded then.
+    What it loads once per process (:func:`dspex.setup`) is loaded then, and what the modules do that it imports.
 
     Raises ModuleNotAllowed for one from outside ``packages``, and ProgramError ``code_not_found`` when there is none,
     its module cannot be imported or its setup fails: another worker may have it.
@@ -76,7 +76,7 @@ def load(program: Program, reference: str, packages: Collection[str]) -> Callabl
         raise ProgramError(f"program {program.name!r}: {reference!r} is a {type(found).__name__}, not a function")
     if not is_within(_home(found), packages):
         raise _refused(program, reference, packages, of=_home(found))
-    run_setups(program.name, packages)
+    run_setups(program.name, module, packages)
     return found  # type: ignore[no-any-return]
 
 
