@@ -88,6 +88,18 @@ def test_what_asynchronous_code_raises_is_reported(ask: Ask, model_server: Model
     assert calls(model_server) == 1
 
 
+@pytest.mark.parametrize(
+    "how",
+    ["Panic", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "StopIteration", "CancelledError", "TimeoutError"],
+)
+def test_what_synchronous_code_raises_is_reported(ask: Ask, model_server: ModelServer, how: str) -> None:
+    execution = ask(module=f"{OWN}:SyncPanics", module_options={"how": how})
+    assert execution.error is not None
+    assert execution.error.code == "program_error"
+    assert f"raised {how} at raising_programs.py:" in str(execution.error)
+    assert calls(model_server) == 1
+
+
 def test_a_tool_that_is_called_once_is_not_called_again_when_it_panics(
     ask: Ask, model_server: ModelServer, tmp_path: Path
 ) -> None:

@@ -7,7 +7,9 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -15,7 +17,8 @@ import pytest_asyncio
 import uvloop
 
 from workers.attempt.current import CURRENT, Current, new_task
-from workers.attempt.sync_threads import SyncThreads, install, run_sync
+from workers.attempt.supervision import raised_by
+from workers.attempt.sync_threads import SyncThreads, install, run_apart, run_sync
 
 SOMEBODY = Current(UUID(int=7), "triage")
 
@@ -59,16 +62,32 @@ async def test_arguments_results_errors_and_context_go_through(threads: SyncThre
         await run_sync(fail)
 
 
-@pytest.mark.parametrize("what", [StopIteration, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("what", [StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+@pytest.mark.parametrize("run", [run_sync, run_apart])
 async def test_what_a_coroutine_cannot_raise_is_an_ordinary_error(
-    threads: SyncThreads, what: type[BaseException]
+    threads: SyncThreads, run: Callable[..., Any], what: type[BaseException]
 ) -> None:
     def quit() -> None:
         raise what
 
-    with pytest.raises(RuntimeError, match=what.__name__):
-        await run_sync(quit)
-    assert await run_sync(lambda: "works") == "works"
+    with pytest.raises(RuntimeError, match=what.__name__) as raised:
+        await run(quit)
+    assert _functions(raised_by(raised.value))[-1] == "quit"
+    assert await run(lambda: "works") == "works"
+
+
+async def test_an_error_has_the_traceback_of_the_code(threads: SyncThreads) -> None:
+    def late() -> None:
+        raise TimeoutError("no")
+
+    with pytest.raises(TimeoutError, match="no") as raised:
+        await run_sync(late)
+    assert _functions(raised.value)[-1] == "late"
+
+
+def _functions(error: BaseException) -> list[str]:
+    """The functions of its traceback."""
+    return [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 async def test_calls_beyond_the_threads_wait_and_the_loops_own_threads_are_free(threads: SyncThreads) -> None:

@@ -23,6 +23,7 @@ from dspex.sealing.values import SEALED, Sealing
 from workers.actions import ActionFunction, ActionRun, Proceed
 from workers.adapters.contract import Run
 from workers.attempt.retry_policy import Deferred
+from workers.attempt.supervision import raised_by
 
 __all__ = [
     "METRIC_ACTION",
@@ -128,7 +129,8 @@ class BoundMetric:
             if timer.expired():
                 why = f"the metric took longer than {max(left, 0.0):.3g} s"
                 raise ActionFailed(why, code="metric_timeout") from None
-            raise ActionFailed(f"the metric raised {type(error).__name__}", code="metric_error") from error
+            raised = raised_by(error)
+            raise ActionFailed(f"the metric raised {type(raised).__name__}", code="metric_error") from raised
 
 
 def score_of(returned: Any) -> tuple[float, str | None]:

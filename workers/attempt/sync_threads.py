@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from workers.attempt.cpu_meter import METER
 from workers.attempt.current import CURRENT
+from workers.attempt.supervision import RaisedByProgram
 
 __all__ = ["SyncThreads", "install", "run_apart", "run_sync"]
 
@@ -48,10 +49,11 @@ class SyncThreads:
         call = _Call(lambda: function(*args, **kwargs), getattr(function, "__qualname__", type(function).__name__))
         self._add(call)
         try:
-            result: T = await asyncio.wrap_future(call.future)
+            outcome = await asyncio.wrap_future(call.future)
         except asyncio.CancelledError:
             self._leave(call)
             raise
+        result: T = outcome.result()
         return result
 
     @property
@@ -117,11 +119,32 @@ class SyncThreads:
         return wanted
 
 
+class _Outcome:
+    """What a call came to. As a future's own exception, asyncio would make another of a TimeoutError, and be cancelled
+    by a CancelledError."""
+
+    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
+        self._value = value
+        self._error = error
+
+    def result(self) -> Any:
+        """For the coroutine that awaits the call. Raises RaisedByProgram for what a coroutine cannot raise, or must not
+        on the loop: StopIteration, the SystemExit of ``sys.exit()``."""
+        try:
+            if isinstance(self._error, Exception) and not isinstance(self._error, StopIteration):
+                raise self._error
+            if self._error is not None:
+                raise RaisedByProgram(self._error) from self._error
+            return self._value
+        finally:
+            self._error = None  # the frames of its traceback refer to this object
+
+
 class _Call:
     """One call: ``stray`` once its execution is over while it is under way."""
 
     def __init__(self, function: Callable[[], Any], name: str) -> None:
-        self.future: Future[Any] = Future()
+        self.future: Future[_Outcome] = Future()
         self.stray = False
         self.began_at = time.monotonic()
         meter = METER.get()
@@ -131,15 +154,10 @@ class _Call:
 
     def make(self) -> None:
         try:
-            result = self._context.run(self._function)
-        except Exception as error:
-            # A StopIteration cannot be raised into a coroutine: asyncio would never wake it.
-            failure = RuntimeError("it raised StopIteration") if isinstance(error, StopIteration) else error
-            self.future.set_exception(failure)
-        except BaseException as error:  # sys.exit() in a program must not end the loop that awaits it
-            self.future.set_exception(RuntimeError(f"it raised {type(error).__name__}"))
-        else:
-            self.future.set_result(result)
+            outcome = _Outcome(self._context.run(self._function))
+        except BaseException as error:  # a program may raise anything
+            outcome = _Outcome(error=error)
+        self.future.set_result(outcome)
 
     def __str__(self) -> str:
         whose = self._context.get(CURRENT)
@@ -172,5 +190,5 @@ async def run_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     call = _Call(lambda: function(*args, **kwargs), getattr(function, "__qualname__", type(function).__name__))
     call.future.set_running_or_notify_cancel()
     threading.Thread(target=call.make, name="apart", daemon=True).start()
-    result: T = await asyncio.wrap_future(call.future)
+    result: T = (await asyncio.wrap_future(call.future)).result()
     return result
