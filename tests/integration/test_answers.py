@@ -170,6 +170,29 @@ async def test_an_answer_without_text_is_no_answer(
     assert sent(run) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "why", "missing"),
+    [
+        ("", "answered nothing", ["answer", "score"]),
+        ('{"answer": "Paris"}', "no value for score", ["score"]),
+        ("<answer>Paris</answer>", "no value for answer, score", ["answer", "score"]),
+        ("<score>7</score><answer>Paris", "no value for answer, score", ["answer", "score"]),
+        ("<answer>Paris</answer><score>high</score>", "no value for answer, score", ["answer", "score"]),
+    ],
+)
+async def test_an_answer_that_an_adapter_of_dspy_cannot_read(
+    model_server: ModelServer, adapters: dict[str, Adapter], text: str, why: str, missing: list[str]
+) -> None:
+    """Its prompt of XML is followed by another one, for JSON, whose answer is the one that counts."""
+    made = signature("signature q: :string question -> :string answer, :integer score")
+    model_server.script(default=Step(content=text))
+    run = a_run(program(model_server, "dspy", "xml", signature=made), ASKED)
+    with pytest.raises(ModelError, match=why) as failed:
+        await adapters["dspy"].execute(run)
+    assert (failed.value.code, failed.value.details["missing"]) == ("output_unparseable", missing)
+    assert "Paris" not in str(failed.value)
+
+
 class FollowedRun(Followed):
     def answer(self) -> Followed:
         return self.begin()

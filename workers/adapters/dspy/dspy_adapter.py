@@ -271,9 +271,9 @@ def _failure(error: BaseException, program: Program, engine: RunEngine) -> Dspex
     failure = program_failure(error, program=program.name, model=str(program.model))
     if not isinstance(error, AdapterParseError):
         return failure
+    reading = error.reading if isinstance(error, UnreadableAnswer) else _reading_of_other(error)
     expected = list(error.signature.output_fields)
-    missing = [name for name in expected if name not in (error.parsed_result or {})] or expected
-    reading = error.reading if isinstance(error, UnreadableAnswer) else AnswerReading({}, problem="empty")
+    missing = [name for name in expected if name not in reading.values] or expected
     return ModelError(
         f"{failure}: {reading.why(missing)}{engine.cut_words}",
         code=failure.code,
@@ -281,6 +281,14 @@ def _failure(error: BaseException, program: Program, engine: RunEngine) -> Dspex
         **failure.details,
         missing=missing,
     )
+
+
+def _reading_of_other(error: AdapterParseError) -> AnswerReading:
+    """What an adapter of DSPy's, or the user's, made of an answer. Its text is not repeated: it quotes the answer."""
+    if not str(error.lm_response or "").strip():
+        return AnswerReading({}, problem="empty")
+    values = error.parsed_result if isinstance(error.parsed_result, Mapping) else {}
+    return AnswerReading(dict(values), is_found=bool(values))
 
 
 def _schema_dialect(program: Program) -> SchemaDialect:
