@@ -328,6 +328,9 @@ def _faults(program: Program) -> Iterator[FieldError]:
     yield from _action_faults(program)
     if not isinstance(program.tools, tuple) or not all(isinstance(tool, str) for tool in program.tools):
         yield FieldError("tools", "a list of 'package.module:function'", repr(program.tools)[:80])
+    if program.state is not None and not isinstance(program.state, Mapping):
+        expected = "a mapping, as dspy.Module.dump_state() or json.load() of its file gives it"
+        yield FieldError("state", expected, f"a {type(program.state).__name__}")
     if not isinstance(program.journal, bool):
         yield FieldError("journal", "True or False", repr(program.journal)[:80])
     yield from route_faults(program.route, program.within, program.otherwise)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from dspex.errors import ConfigurationError, DspexError, ProgramUnreadable
+from dspex.errors import ConfigurationError, DspexError, ProgramUnreadable, ValidationError
 from dspex.program.adapters import adapters
 from dspex.program.program import Program
 
@@ -24,7 +24,8 @@ class StoredProgram:
     content: str
 
     def read(self) -> Program:
-        """The program. Raises ProgramUnreadable, with the reason and the fix; nothing else that the content causes."""
+        """The program. Raises ProgramUnreadable, with the reason and the fix; nothing else that the content causes.
+        Its code is ``state_mismatch`` if only the state is at fault, which no other installation can read either."""
         try:
             return _program(self.name, self.content)
         except ConfigurationError:  # this installation is at fault, whatever the program
@@ -35,6 +36,7 @@ class StoredProgram:
                 "DSPex here, install the package that brings what is missing, or deploy the program again",
                 program=self.name,
                 version=self.version,
+                code="state_mismatch" if _is_of_state(error) else None,
             ) from error
 
 
@@ -44,6 +46,10 @@ def _program(name: str, content: str) -> Program:
     if not isinstance(data, dict):
         raise TypeError(f"a JSON object is expected, not a {type(data).__name__}")
     return Program.from_content(name, data)
+
+
+def _is_of_state(error: Exception) -> bool:
+    return isinstance(error, ValidationError) and {fault.path for fault in error.errors} == {"state"}
 
 
 def _reason(error: Exception) -> str:

@@ -116,12 +116,18 @@ def test_a_program_that_a_worker_cannot_run_waits_for_one_that_can(
             store_executions(connection, name, {}, 2)
         store_program(connection, "typed", json.dumps(typed))
         ids = store_executions(connection, "typed", {"book": "0-19-852663-6"}, 20)
+        stateful = scripted("stateful", "question -> answer").content
+        store_program(connection, "stateful", json.dumps({**stateful, "state": json.dumps({"demos": []})}))
+        (misfit,) = store_executions(connection, "stateful", {"question": "?"}, 1)
     client.deploy(scripted("qa", "question -> answer"))
     allowed = {"DSPEX_PROGRAM_PACKAGES": "shop_actions", "DSPEX_LEASE_SECONDS": 1}
     (tmp_path / "shop_actions.py").write_text(ACTIONS)
     start_worker(**allowed, PYTHONPATH=tmp_path)
     wait_for(lambda: held(database) == {**dict.fromkeys(NOT_PROGRAMS, 2), "typed": 20}, "them to be held back")
     assert client.execute("qa", {"question": "?"}, timeout=60).answer
+    with pytest.raises(dspex.ExecutionFailed, match="state: expected a mapping"):
+        client.get(misfit).result(60)  # no worker can run it
+    assert client.get(misfit).cause_code == "state_mismatch"
 
     # Deployed while it runs: it finds out with the first attempts, which do not count.
     client.deploy(

@@ -77,6 +77,9 @@ def test_every_wrong_field_is_reported() -> None:
     ("fields", "path", "expected"),
     [
         ({"module_options": {"colour": "red"}}, "module_options.colour", "no options"),
+        ({"state": '{"demos": []}'}, "state", "a mapping"),
+        ({"state": [{"demos": []}]}, "state", "a mapping"),
+        ({"state": ""}, "state", "a mapping"),
         ({"module": "react"}, "tools", "package.module:function"),
         ({"module": "react", "tools": ["os.system"]}, "tools", "package.module:function"),
         ({"module": "react", "tools": ["a:look", "b:look"]}, "tools", "different names"),

@@ -15,6 +15,16 @@ PROGRAM = dspex.Program("qa", dspex.signature("question -> answer"), adapter="sc
 CONTENT = json.dumps(PROGRAM.content)
 
 
+@pytest.mark.parametrize("state", ['"{}"', "[]", "5"])
+def test_a_state_that_is_no_mapping_fits_nowhere(state: str) -> None:
+    with pytest.raises(dspex.ProgramUnreadable, match="state: expected a mapping") as refused:
+        StoredProgram("qa", PROGRAM.version, with_value("state", state)).read()
+    assert refused.value.code == "state_mismatch"
+    with pytest.raises(dspex.ProgramUnreadable) as unreadable:
+        StoredProgram("qa", PROGRAM.version, with_value("adapter", '"of_another_package"')).read()
+    assert unreadable.value.code == "program_unreadable"
+
+
 def read(content: str) -> str | None:
     """Why it cannot be read; None if it can."""
     try:
