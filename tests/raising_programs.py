@@ -11,7 +11,7 @@ import dspy
 
 import dspex
 
-__all__ = ["Panic", "Panics", "SyncPanics", "panic_action", "panic_once", "panic_reward"]
+__all__ = ["Circular", "Panic", "Panics", "SyncPanics", "panic_action", "panic_once", "panic_reward"]
 
 
 class Panic(BaseException):
@@ -52,6 +52,20 @@ class SyncPanics(Panics):
     def forward(self, question: str) -> Any:
         self.ask(question=question)
         fail(self.how)
+
+
+class Circular(dspy.Module):  # type: ignore[misc]
+    """It returns a value that contains itself: as its output, or besides it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.ask = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str) -> dict[str, Any]:
+        values: list[Any] = [[]]
+        values += [values, values]
+        return {"answer": (await self.ask.acall(question=question)).answer, self.name: values, "plain": [1]}
 
 
 @dspex.tool(once=True)

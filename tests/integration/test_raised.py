@@ -62,8 +62,8 @@ def ask(desk: Client, model_server: ModelServer) -> Ask:
 
     def run(**settings: Any) -> Execution:
         name = f"program_{next(_numbers)}"
-        given = {"model": "openai/test", "api_base": model_server.url, "timeout": 60, **settings}
-        desk.deploy(dspex.Program(name, QA, **given))
+        given = {"model": "openai/test", "api_base": model_server.url, "timeout": 60, "signature": QA, **settings}
+        desk.deploy(dspex.Program(name, **given))
         execution = desk.submit(name, {"question": "?"})
         wait_for(lambda: desk.get(execution.id).status.is_final, "its end")
         found = desk.get(execution.id)
@@ -123,6 +123,24 @@ def test_an_action_that_panics(ask: Ask, model_server: ModelServer) -> None:
     assert execution.error is not None
     assert (execution.error.code, str(execution.error)[:5]) == ("program_error", "Panic")
     assert calls(model_server) == 1
+
+
+@pytest.mark.parametrize("of", [":string question -> :string answer", ":string question -> :any answer"])
+def test_an_output_that_contains_itself_does_not_fit(ask: Ask, of: str) -> None:
+    execution = ask(signature=of, module=f"{OWN}:Circular", module_options={"name": "answer"})
+    assert execution.error is not None
+    assert (execution.error.code, execution.error.details["fields"]) == ("output_unfit", ["answer"])
+
+
+def test_what_contains_itself_besides_the_outputs_is_left_out(desk: Client, model_server: ModelServer) -> None:
+    module, options = f"{OWN}:Circular", {"name": "more"}
+    api_base = model_server.url
+    desk.deploy(
+        dspex.Program("circular", QA, model="openai/test", api_base=api_base, module=module, module_options=options)
+    )
+    execution = desk.submit("circular", {"question": "?"})
+    assert execution.result(60).answer
+    assert execution.extra == {"plain": [1]}
 
 
 def test_a_worker_starts_without_the_programs_whose_code_raises(

@@ -11,6 +11,7 @@ import pytest
 from dspex.errors import ProgramError
 from dspex.program.program import Program
 from workers.adapters.dspy.modules import build_module
+from workers.adapters.dspy.modules.returned_values import traced_calls
 
 QA = ':string question, :string context -> :enum("yes", "no") answer'
 DEMO = {"question": "Is it wet?", "context": "Rain.", "answer": "yes"}
@@ -87,3 +88,10 @@ def test_reasoning_that_the_signature_declares_is_asked_for_first() -> None:
     (predictor,) = build_module(program(signature=of, module="chain_of_thought"), "json-schema").predictors()
     assert list(predictor.signature.output_fields) == ["reasoning", "answer"]
     assert "200" in predictor.signature.output_fields["reasoning"].json_schema_extra["desc"]
+
+
+def test_what_contains_itself_is_left_out_of_a_trace() -> None:
+    circular: list[Any] = []
+    circular.append(circular)
+    prediction = dspy.Prediction(answer="x", more=circular)
+    assert traced_calls([], prediction) == {"calls": [], "prediction": {"answer": "x"}}

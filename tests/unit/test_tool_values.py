@@ -57,7 +57,14 @@ def test_a_value_is_made_again_as_it_was(value: Any) -> None:
     assert type(again) is type(value)
 
 
-@pytest.mark.parametrize("value", [io.StringIO(), object(), float("nan"), collections.deque([1]), [lambda: None], len])
+CIRCULAR: list[Any] = []
+CIRCULAR += [CIRCULAR, CIRCULAR]
+
+
+NO_DATA = [CIRCULAR, {"a": CIRCULAR}, io.StringIO(), object(), float("nan"), collections.deque([1]), [print], len]
+
+
+@pytest.mark.parametrize("value", NO_DATA, ids=lambda value: type(value).__name__)
 def test_what_is_no_data_is_not_kept(value: Any) -> None:
     with pytest.raises(NotKeptError):
         kept(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import dspy
@@ -77,8 +78,13 @@ def traced_calls(trace: Sequence[tuple[Any, Any, Any]], returned: Any) -> dict[s
     return {"calls": calls, "prediction": _json_data(prediction)}
 
 
-def _json_data(values: Mapping[str, Any]) -> Any:
-    return to_jsonable_python({name: stored(value) for name, value in values.items()}, fallback=str)
+def _json_data(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as JSON data, without those that have no such form: a value that contains itself, for example."""
+    data = {}
+    for name, value in values.items():
+        with suppress(ValueError, RecursionError):
+            data[name] = to_jsonable_python(stored(value), fallback=str)
+    return data
 
 
 def refuse_unfit(program: Program, outputs: Mapping[str, Any], trace: Sequence[tuple[Any, Any, Any]]) -> None:

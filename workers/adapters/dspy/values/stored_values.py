@@ -15,14 +15,22 @@ __all__ = ["stored"]
 
 
 def stored(value: Any) -> Any:
-    """The value without classes of the user's or of DSPy's; what has no plain form stays as it is."""
+    """The value without classes of the user's or of DSPy's; what has no plain form stays as it is, such as a value that
+    contains itself."""
+    try:
+        return _stored(value)
+    except RecursionError:
+        return value
+
+
+def _stored(value: Any) -> Any:
     if value is None or type(value) in (str, int, float, bool):
         return value
     for kind, form in _FORMS:
         if isinstance(value, kind):
             return form(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: stored(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: _stored(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return value
 
 
@@ -38,7 +46,7 @@ def _stored_model(value: BaseModel) -> Any:
 
 def _fields(value: BaseModel) -> Any:
     if getattr(value, "__pydantic_root_model__", False):
-        return stored(value.root)  # type: ignore[attr-defined]
+        return _stored(value.root)  # type: ignore[attr-defined]
     infos = type(value).model_fields
     names = {name: info.serialization_alias or info.alias or name for name, info in infos.items()}
     extra = value.__pydantic_extra__ or {}
@@ -48,7 +56,7 @@ def _fields(value: BaseModel) -> Any:
 
 def _plain(value: Any) -> Any:
     """A field's value; what the validators of a signature do not take, such as a path, as pydantic writes it."""
-    plain = stored(value)
+    plain = _stored(value)
     if type(plain) in (type(None), str, int, float, bool, list, dict):
         return plain
     return to_jsonable_python(plain, fallback=lambda kept: kept)
@@ -64,14 +72,14 @@ def _in_order(values: list[Any]) -> list[Any]:
 _FORMS: Sequence[tuple[Any, Callable[[Any], Any]]] = (
     (dspy.Image, lambda value: {"url": value.url}),
     (dspy.Audio, lambda value: {"data": value.data, "media_type": f"audio/{value.audio_format}"}),
-    (dspy.History, lambda value: {"messages": stored(list(value.messages))}),
+    (dspy.History, lambda value: {"messages": _stored(list(value.messages))}),
     (dspy.Code, lambda value: value.code),
     (dspy.Reasoning, lambda value: value.content),
     (dspy.Type, _fields),
-    (enum.Enum, lambda value: stored(value.value)),
+    (enum.Enum, lambda value: _stored(value.value)),
     (BaseModel, _stored_model),
-    (Mapping, lambda value: {stored(key): stored(item) for key, item in value.items()}),
-    ((list, tuple), lambda value: [stored(item) for item in value]),
-    ((set, frozenset), lambda value: _in_order([stored(item) for item in value])),
-    (dspy.Example, lambda value: stored(dict(value.items()))),
+    (Mapping, lambda value: {_stored(key): _stored(item) for key, item in value.items()}),
+    ((list, tuple), lambda value: [_stored(item) for item in value]),
+    ((set, frozenset), lambda value: _in_order([_stored(item) for item in value])),
+    (dspy.Example, lambda value: _stored(dict(value.items()))),
 )

@@ -34,17 +34,24 @@ class NotKeptError(ValueError):
 
 def kept(value: Any) -> Any:
     """The value as JSON. Raises NotKeptError."""
+    try:
+        return _plain(value)
+    except RecursionError as error:  # it contains itself, for example
+        raise NotKeptError from error
+
+
+def _plain(value: Any) -> Any:
     kind = type(value)
     if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):
         return value
     if kind is list:
-        return [kept(item) for item in value]
+        return [_plain(item) for item in value]
     if kind is dict and CLASS not in value and all(type(key) is str for key in value):
-        return {key: kept(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if kind is bytes:
         return _named(kind, b64encode(value).decode())
     if kind in _CONTAINERS:
-        return _named(kind, [kept(item) for item in _CONTAINERS[kind](value)])
+        return _named(kind, [_plain(item) for item in _CONTAINERS[kind](value)])
     if not _holds_data(kind):
         raise NotKeptError
     return _checked(value, kind)
