@@ -29,9 +29,10 @@ from aiohttp import web
 
 from dspex.testing.model_batches import BatchScript, add_batch_api
 from dspex.testing.model_dialects import ANTHROPIC, GEMINI, OPENAI, ServedProtocol
+from dspex.testing.model_examples import field_example, schema_example, with_limits
 from dspex.testing.model_streams import is_streamed, stream_completion
 
-__all__ = ["ModelServer", "ModelStep", "application", "schema_example"]
+__all__ = ["ModelServer", "ModelStep", "application"]
 
 
 @dataclass
@@ -272,74 +273,26 @@ def _answer(body: dict[str, Any], outputs: dict[str, Any] | None, digest: str) -
     """An answer in the form the request asks for: by schema, in DSPy's sections, or as JSON by field names."""
     wanted = body.get("response_format") or {}
     schema = (wanted.get("json_schema") or {}).get("schema")
+    system = str(body["messages"][0]["content"])
     if schema is not None:
-        return json.dumps(outputs or schema_example(schema, schema, digest), ensure_ascii=False)
+        limited = with_limits(schema, system)
+        return json.dumps(outputs or schema_example(limited, limited, digest), ensure_ascii=False)
     asked = str(body["messages"][-1]["content"])
     if sections := re.findall(r"`\[\[ ## (\w+) ## \]\]`(?: \(must be formatted as a valid Python ([^)]*)\))?", asked):
-        system = str(body["messages"][0]["content"])
-        examples = {name: _section(name, kind, system, digest) for name, kind in sections}
+        examples = {name: field_example(name, kind, system, digest) for name, kind in sections}
         values = {name: (outputs or {}).get(name, example) for name, example in examples.items()}
         values.pop("completed", None)
         sections_text = [f"[[ ## {name} ## ]]\n{_spelled(value)}" for name, value in values.items()]
         return "\n\n".join([*sections_text, "[[ ## completed ## ]]"])
     names = re.findall(r"`(\w+)`(?: \(must be formatted as a valid Python ([^)]*)\))?", asked)
     if names:
-        return json.dumps({name: (outputs or {}).get(name, _python(kind, digest)) for name, kind in names})
+        examples = {name: field_example(name, kind, system, digest) for name, kind in names}
+        return json.dumps({name: (outputs or {}).get(name, example) for name, example in examples.items()})
     return json.dumps(outputs) if outputs else f"answer {digest[:8]}"
 
 
 def _spelled(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _section(name: str, kind: str, system: str, digest: str) -> Any:
-    """An example for a section of DSPy's prompt, whose first message has the schema of types without a plain name."""
-    schema = re.search(rf"\{{{name}\}}\s+# note: .* must adhere to the JSON schema: (.*)", system)
-    if schema and not re.fullmatch(r"(list|dict)(\[(str|int|float|bool|, )+\])?", kind):
-        found = json.loads(schema[1])
-        return schema_example(found, found, digest)
-    return _python(kind, digest)
-
-
-def _python(kind: str, digest: str) -> Any:
-    """An example of a Python type by its name, as DSPy's prompts give it."""
-    if literal := re.match(r"Literal\[['\"]([^'\"]+)", kind):
-        return literal.group(1)
-    examples = {"int": 3, "float": 0.5, "bool": True, "list[int": [3], "list[float": [0.5], "list[bool": [True],
-                "list": ["a", "b"], "dict": {"a": 1}}  # fmt: skip
-    return next((value for name, value in examples.items() if kind.startswith(name)), f"text {digest[:8]}")
-
-
-def schema_example(schema: dict[str, Any], root: dict[str, Any], digest: str) -> Any:  # noqa: PLR0911 - a value for each kind
-    """A value that fits the schema."""
-    if "$ref" in schema:
-        target: Any = root
-        for part in schema["$ref"].removeprefix("#/").split("/"):
-            target = target[part]
-        return schema_example(target, root, digest)
-    if "const" in schema:
-        return schema["const"]
-    if "enum" in schema:
-        return schema["enum"][int(digest[:4], 16) % len(schema["enum"])]
-    for choice in ("anyOf", "oneOf"):
-        if choice in schema:
-            return schema_example(schema[choice][0], root, digest)
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    match kind[0] if isinstance(kind, list) else kind:
-        case "object":
-            return {name: schema_example(inner, root, digest) for name, inner in schema.get("properties", {}).items()}
-        case "array":
-            return [schema_example(schema.get("items", {}), root, digest)] * max(1, schema.get("minItems", 1))
-        case "integer" | "number":
-            return max(schema.get("minimum", 0), min(1, schema.get("maximum", 1)))
-        case "boolean":
-            return True
-        case "null":
-            return None
-    if schema.get("format") == "date-time":
-        return "2025-01-02T03:04:05Z"
-    text = f"text {digest[:8]}"[: schema.get("maxLength", 100)]
-    return text.ljust(schema.get("minLength", 0), ".")
 
 
 class ModelServer:

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from dspex.testing.scripted_model import schema_example
+from dspex.testing.model_examples import schema_example
 
 __all__ = ["CompatServer"]
 
