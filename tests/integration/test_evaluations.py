@@ -33,6 +33,9 @@ def gepa_form(gold, pred, trace, pred_name, pred_trace):
 def raising(example, prediction, trace=None):
     raise KeyError(example.ticket)
 
+def quitting(example, prediction, trace=None):
+    raise SystemExit(1)
+
 def nothing(example, prediction, trace=None):
     pass
 
@@ -75,6 +78,9 @@ def test_metrics_score_in_the_worker_and_their_errors_are_their_own(
         assert found.figures.unscored == 8
         assert {row.metric_error["code"] for row in found.rows() if row.metric_error} == {code}
         assert {row.outputs["queue"] for row in found.rows() if row.outputs} == {"bug"}, "the program completed"
+    quitting = evaluated("desk_metrics:quitting")
+    told = {row.metric_error["message"] for row in quitting.rows() if row.metric_error}
+    assert told == {"the metric raised SystemExit"}
     one = client.evaluate("triage", dataset[:1], metric="desk_metrics:hanging", metric_timeout=0.2).wait(60)
     assert [row.metric_error["code"] for row in one.rows() if row.metric_error] == ["metric_timeout"]
     refused = client.evaluate("triage", dataset[:1], metric="os:getcwd").wait(60)
