@@ -80,7 +80,11 @@ class Watch:
         self._ended = False
 
     def __enter__(self) -> Self:
-        self._watches.add(self)
+        try:
+            self._watches.add(self)
+        except BaseException:  # this thread is interrupted
+            self._watches.remove(self)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,14 +176,15 @@ class Watches:
             if self._ended:
                 watch.end()
             elif not self._listens:
-                self._listens = True
                 self._begin()
+                self._listens = True
 
     def remove(self, watch: Watch) -> None:
         with self._lock:
             for number in watch.numbers:
                 others = self._watches[number]
-                others.remove(watch)
+                if watch in others:
+                    others.remove(watch)
                 if not others:
                     del self._watches[number]
             if not self._watches:
@@ -299,7 +304,7 @@ class Waiter(Watches):
         self._finals = finals
         #: Ends the threads that listen now.
         self._stop = threading.Event()
-        self._threads: Sequence[threading.Thread] = ()
+        self._threads: list[threading.Thread] = []
 
     def close(self) -> None:
         """End the threads and every wait."""
@@ -309,13 +314,13 @@ class Waiter(Watches):
             thread.join(timeout=5)
 
     def _begin(self) -> None:
+        self._stop.set()  # a thread that was interrupted here may have started some
         self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=run, args=(self._stop,), name=f"dspex-{name}", daemon=True)
-            for name, run in (("waiter", self._listen_always), ("waiter-poll", self._poll_always))
-        ]
-        for thread in self._threads:
+        self._threads = []
+        for name, run in (("waiter", self._listen_always), ("waiter-poll", self._poll_always)):
+            thread = threading.Thread(target=run, args=(self._stop,), name=f"dspex-{name}", daemon=True)
             thread.start()
+            self._threads.append(thread)
 
     def _poll_always(self, stop: threading.Event) -> None:
         polled_at = time.monotonic()

@@ -1,62 +1,22 @@
-"""A thread that is interrupted anywhere in the batcher leaves no other thread waiting.
-
-Signal handlers run, and raise, where a function begins or a call of C code has ended: :class:`Interrupt` raises at each
-of these points in turn.
-"""
+"""A thread that is interrupted anywhere in the batcher leaves no other thread waiting."""
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from dspex.store.batching.gathering import Gathering
 from dspex.store.batching.thread_batcher import ThreadBatcher
+from tests.interrupts import Interrupt, Interrupted, TimeLimit
 from tests.waiting import wait_for
 
 FILES = ("thread_batcher.py", "gathering.py")
 OTHERS = (2, 3, 4)
 #: More than the points of any scenario.
 POINTS = 400
-
-
-class Interrupted(BaseException):
-    """As KeyboardInterrupt."""
-
-
-class TimeLimit(Exception):
-    """As Celery's SoftTimeLimitExceeded."""
-
-
-class Interrupt:
-    """Raises in this thread at one point of the batcher."""
-
-    def __init__(self, at: int, error: type[BaseException]) -> None:
-        self._left = at
-        self._error = error
-        self.was_raised = False
-
-    @contextmanager
-    def armed(self) -> Iterator[None]:
-        sys.setprofile(self._profile)
-        try:
-            yield
-        finally:
-            sys.setprofile(None)
-
-    def _profile(self, frame: FrameType, event: str, _argument: Any) -> None:
-        if self.was_raised or event not in ("call", "c_return") or not frame.f_code.co_filename.endswith(FILES):
-            return
-        self._left -= 1
-        if self._left == 0:
-            self.was_raised = True
-            raise self._error
 
 
 def interrupted(batcher: ThreadBatcher[int, int], interrupt: Interrupt) -> int | None:
@@ -117,7 +77,7 @@ def test_an_interrupted_thread_leaves_no_other_waiting(
     scenario: Callable[[Interrupt], None], error: type[BaseException]
 ) -> None:
     for at in range(1, POINTS):
-        interrupt = Interrupt(at, error)
+        interrupt = Interrupt(at, error, FILES)
         scenario(interrupt)
         if not interrupt.was_raised:
             break
