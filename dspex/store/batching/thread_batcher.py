@@ -134,17 +134,17 @@ class ThreadBatcher(Generic[T, R]):
                 self._pass_on(inbox)
 
     def _add(self, waiting: PendingItem[T, R], inbox: _Inbox[R]) -> None:
-        beginning: _Turn[T, R] = _Turn([])
         with self._lock:
             self._gathering.add(waiting)
-            if self._current is None:
-                inbox.has.append(beginning)
-                self._current = beginning
-        if self._current is beginning:
-            if self._last_was_shared:
-                self._await_others()
-            self._end(beginning)
-            inbox.has.remove(beginning)
+            if self._current is not None:
+                return
+            beginning: _Turn[T, R] = _Turn([])
+            inbox.has.append(beginning)
+            self._current = beginning
+        if self._last_was_shared:
+            self._await_others()
+        self._end(beginning)
+        inbox.has.remove(beginning)
 
     def _await_others(self) -> None:
         """Wait until no other caller comes."""
