@@ -152,17 +152,26 @@ def client(backends: Backends) -> Iterator[Client]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def shared_client(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A client and a worker that all tests of a module share which use it. A model needs no key."""
+@contextmanager
+def client_with_worker(
+    servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory, **settings: str
+) -> Iterator[Client]:
+    """A client and a worker on backends of their own."""
     with fresh_backends(servers) as fresh:
-        worker = WorkerProcess(fresh, tmp_path_factory.mktemp("shared") / "worker.log", {"OPENAI_API_KEY": "none"})
+        worker = WorkerProcess(fresh, tmp_path_factory.mktemp("worker") / "worker.log", settings)
         try:
             worker.wait_until_ready()
             with Client(database_url=fresh.database_url, broker_url=fresh.broker_url) as opened:
                 yield opened
         finally:
             worker.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_client(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client and a worker that all tests of a module share which use it. A model needs no key."""
+    with client_with_worker(servers, tmp_path_factory, OPENAI_API_KEY="none") as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -698,8 +698,6 @@ class Client:
 
         Raises ProgramNotFound. Returns 0 for a batch without stored rows.
         """
-        if program is not None:
-            require_program(self._database, program)
         selection = Selection(program=program, batch_id=None if batch is None else _uuid(batch, "a batch"), error=error)
         return self._session.control.retry_failed(selection, on_progress)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from dspex.client.lookup import not_found, program_not_found
+from dspex.client.lookup import not_found, program_not_found, require_program
 from dspex.errors import TransitionRefused
 from dspex.publish.broker import Broker
 from dspex.publish.channels import CANCEL_CHANNEL, DONE_CHANNEL
@@ -112,8 +112,10 @@ class Control:
     ) -> int:
         """Queue every selected execution that has failed by now again. Returns how many.
 
-        Raises TransitionRefused at the end, for those that Postgres refuses to change.
+        Raises ProgramNotFound, and TransitionRefused at the end, for those that Postgres refuses to change.
         """
+        if selection.program is not None:
+            require_program(self._database, selection.program)
         all_refused: list[RowFault[UUID]] = []
         before = self._database.run(control.now)
         count, after = 0, _FIRST_ID

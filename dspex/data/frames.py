@@ -117,7 +117,7 @@ def beside(frame: DataFrame, signature: Signature, results: Iterable[Any]) -> An
 class _NarwhalsFrame:
     def __init__(self, native: Any) -> None:
         self._narwhals = _need_narwhals()
-        _check_names(native)
+        _refuse_twice(native)
         try:
             self._frame = self._narwhals.from_native(native, eager_only=True)
         except TypeError:
@@ -167,7 +167,7 @@ class _NarwhalsFrame:
         return getattr(self._narwhals, _SCALARS.get(primitive.name, "String"))()
 
 
-def _check_names(native: Any) -> None:
+def _refuse_twice(native: Any) -> None:
     """Raise DspexError for a frame with a column twice, as far as it has names."""
     names = getattr(native, "column_names", None)  # of Arrow, whose `columns` are the values
     refuse_twice(list(getattr(native, "columns", ()) if names is None else names), "the frame")
@@ -186,7 +186,7 @@ def _arrow_table(native: Any) -> Any:
         raise data_refused(
             f"a {name} has no named columns to read as rows: give a frame, for example with to_frame()"
         ) from None
-    _check_names(table)
+    _refuse_twice(table)
     return table
 
 

@@ -17,7 +17,7 @@ from dspex.data.formats import FileFormat, data_refused
 from dspex.data.row_source import RowChunk, cells_of
 from dspex.signatures.fields import PLAIN_TEXT, Field, Type
 
-__all__ = ["Line", "MadeColumn", "TableWriter", "check_names", "error_columns", "open_writer", "result_columns"]
+__all__ = ["Line", "MadeColumn", "TableWriter", "error_columns", "open_writer", "refuse_unwritable", "result_columns"]
 
 #: A line of ``dspex batch``.
 Line = Mapping[str, Any]
@@ -67,7 +67,7 @@ def error_columns(taken: Sequence[str]) -> Sequence[MadeColumn]:
     return [MadeColumn(name, kind, of) for name, (_, kind, of) in zip(names, made, strict=True)]
 
 
-def check_names(format: FileFormat, carried: Sequence[str]) -> None:
+def refuse_unwritable(format: FileFormat, carried: Sequence[str]) -> None:
     """Raise DspexError for a column of the input whose name a table in this format cannot have."""
     for name in carried if format.kind == "parquet" else ():
         try:

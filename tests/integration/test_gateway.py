@@ -161,6 +161,9 @@ def test_a_failure_is_part_of_the_answer(served: Served) -> None:
     found = served.http.get("/v1/executions", params={"error": "authentication", "program": "doomed"}).json()
     assert failed.json()["id"] in [each["id"] for each in found["executions"]]
     assert served.http.post("/v1/retry-failed", json={"program": "triage"}).json() == {"retried": 0}
+    unknown = served.http.post("/v1/retry-failed", json={"program": "triaje"})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "program_not_found")
+    assert "did you mean 'triage'?" in unknown.json()["detail"]
 
 
 def test_values_that_are_text_in_json_become_values(served: Served) -> None:

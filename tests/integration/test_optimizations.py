@@ -14,7 +14,7 @@ import dspex
 from dspex.client.client import Client
 from dspex.client.improvement.optimization_page import optimization_page
 from dspex.embedded.embedded_servers import EmbeddedServers
-from tests.conftest import fresh_backends
+from tests.conftest import client_with_worker
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
@@ -38,15 +38,11 @@ class Desk(NamedTuple):
 
 @pytest.fixture(scope="module")
 def stack(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with fresh_backends(servers) as backends, ModelServer() as server:
-        log = tmp_path_factory.mktemp("worker") / "log"
-        worker = WorkerProcess(backends, log, {**ALLOWED, "DSPEX_WORKER_CONCURRENCY": 1})
-        with Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
-            worker.wait_until_ready()
-            deploy(client, server, "sums")
-            client.dataset("sums", ROWS, inputs=["question"])
-            yield Desk(client, server)
-        worker.stop()
+    settings = {**ALLOWED, "DSPEX_WORKER_CONCURRENCY": "1"}
+    with client_with_worker(servers, tmp_path_factory, **settings) as client, ModelServer() as server:
+        deploy(client, server, "sums")
+        client.dataset("sums", ROWS, inputs=["question"])
+        yield Desk(client, server)
 
 
 @pytest.fixture

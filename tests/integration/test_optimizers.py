@@ -14,9 +14,8 @@ import pytest
 import dspex
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
-from tests.conftest import fresh_backends
+from tests.conftest import client_with_worker
 from tests.model_server import ModelServer
-from tests.processes import WorkerProcess
 from workers.adapters.dspy.modules import build_module
 
 EXAMPLES = [dspy.Example(question=f"What is {n} and {n}?", answer=str(2 * n)).with_inputs("question") for n in range(8)]
@@ -35,17 +34,13 @@ class Desk(NamedTuple):
 @pytest.fixture(scope="module")
 def desk(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
-    with fresh_backends(servers) as backends, ModelServer() as server:
-        worker = WorkerProcess(backends, tmp_path_factory.mktemp("worker") / "log", {"OPENAI_API_KEY": "none"})
+    with client_with_worker(servers, tmp_path_factory, OPENAI_API_KEY="none") as client, ModelServer() as server:
         program = dspex.Program(
             "sums", dspex.signature(":string question -> :string answer", description="Add the numbers."),
             module="chain_of_thought", model="openai/test", prompt="chat", api_base=server.api_base,
         )  # fmt: skip
-        with Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
-            worker.wait_until_ready()
-            client.deploy(program)
-            yield Desk(client, program, server)
-        worker.stop()
+        client.deploy(program)
+        yield Desk(client, program, server)
 
 
 def graded(example: Any, prediction: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> float:

@@ -17,7 +17,7 @@ from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.store.database import Database
 from dspex.testing.model_batches import BatchScript
 from tests.chaos.guarantees import long
-from tests.conftest import fresh_backends
+from tests.conftest import client_with_worker
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
@@ -38,14 +38,8 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def desk(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A client, and one worker for the tests of this module."""
-    with fresh_backends(servers) as backends:
-        worker = WorkerProcess(backends, tmp_path_factory.mktemp("desk") / "worker.log", SETTINGS)
-        try:
-            worker.wait_until_ready()
-            with Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
-                yield client
-        finally:
-            worker.stop()
+    with client_with_worker(servers, tmp_path_factory, **SETTINGS) as client:
+        yield client
 
 
 def deploy(client: Client, server: ModelServer, name: str, **settings: Any) -> dspex.Program:

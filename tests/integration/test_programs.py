@@ -19,7 +19,7 @@ from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.embedded.demo.demo_programs import CALLS_EACH, FIRST, PACKAGE, review_desk
 from dspex.embedded.embedded_servers import EmbeddedServers
-from tests.conftest import fresh_backends
+from tests.conftest import client_with_worker
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from tests.recording import MemoryJournal, a_run
@@ -42,14 +42,8 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 def desk(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A client, and one worker for all tests of this module, which allows the code of these tests."""
-    with fresh_backends(servers) as backends:
-        worker = WorkerProcess(backends, tmp_path_factory.mktemp("desk") / "worker.log", ALLOWED)
-        try:
-            worker.wait_until_ready()
-            with Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
-                yield client
-        finally:
-            worker.stop()
+    with client_with_worker(servers, tmp_path_factory, **ALLOWED) as client:
+        yield client
 
 
 @pytest.fixture

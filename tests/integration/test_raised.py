@@ -13,7 +13,7 @@ import dspex
 from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.embedded.embedded_servers import EmbeddedServers
-from tests.conftest import fresh_backends
+from tests.conftest import client_with_worker
 from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess
 from tests.waiting import wait_for
@@ -46,14 +46,8 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 def desk(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A client, and one worker for all tests of this module."""
-    with fresh_backends(servers) as backends:
-        worker = WorkerProcess(backends, tmp_path_factory.mktemp("desk") / "worker.log", SETTINGS)
-        try:
-            worker.wait_until_ready()
-            with Client(database_url=backends.database_url, broker_url=backends.broker_url) as client:
-                yield client
-        finally:
-            worker.stop()
+    with client_with_worker(servers, tmp_path_factory, **SETTINGS) as client:
+        yield client
 
 
 @pytest.fixture
@@ -79,21 +73,16 @@ def calls(server: ModelServer) -> int:
     return len(server.calls()["requests"])
 
 
-@pytest.mark.parametrize("how", ["Panic", "SystemExit", "KeyboardInterrupt", "GeneratorExit"])
-def test_what_asynchronous_code_raises_is_reported(ask: Ask, model_server: ModelServer, how: str) -> None:
-    execution = ask(module=f"{OWN}:Panics", module_options={"how": how})
-    assert execution.error is not None
-    assert execution.error.code == "program_error"
-    assert f"raised {how} at raising_programs.py:" in str(execution.error)
-    assert calls(model_server) == 1
-
-
 @pytest.mark.parametrize(
-    "how",
-    ["Panic", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "StopIteration", "CancelledError", "TimeoutError"],
-)
-def test_what_synchronous_code_raises_is_reported(ask: Ask, model_server: ModelServer, how: str) -> None:
-    execution = ask(module=f"{OWN}:SyncPanics", module_options={"how": how})
+    ("module", "how"),
+    [
+        *((module, how) for module in ("Panics", "SyncPanics")
+          for how in ("Panic", "SystemExit", "KeyboardInterrupt", "GeneratorExit")),
+        *(("SyncPanics", how) for how in ("StopIteration", "CancelledError", "TimeoutError")),
+    ],
+)  # fmt: skip
+def test_what_a_program_raises_is_reported(ask: Ask, model_server: ModelServer, module: str, how: str) -> None:
+    execution = ask(module=f"{OWN}:{module}", module_options={"how": how})
     assert execution.error is not None
     assert execution.error.code == "program_error"
     assert f"raised {how} at raising_programs.py:" in str(execution.error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,24 +83,22 @@ def test_a_file_with_a_byte_order_mark_is_read() -> None:
     assert Settings.load().lease_seconds == 7
 
 
-def test_what_is_no_file_or_cannot_be_opened_is_not_ignored() -> None:
-    path = Path("dspex.toml")
-    path.mkdir()
-    with pytest.raises(ConfigurationError, match=r"dspex\.toml cannot be read: it is a directory"):
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Path.mkdir, "it is a directory"),
+        (os.mkfifo, "it is not a regular file"),
+        (lambda path: path.symlink_to("missing.toml"), ".*No such file"),
+        (lambda path: path.symlink_to(path), ".*symbolic links"),
+    ],
+)
+def test_what_is_no_file_or_cannot_be_opened_is_not_ignored(make: Callable[[Path], None], reason: str) -> None:
+    make(Path("dspex.toml"))
+    with pytest.raises(ConfigurationError, match=rf"dspex\.toml cannot be read: {reason}"):
         Settings.load()
-    path.rmdir()
-    os.mkfifo(path)
-    with pytest.raises(ConfigurationError, match=r"dspex\.toml cannot be read: it is not a regular file"):
-        Settings.load()
-    path.unlink()
-    path.symlink_to("missing.toml")
-    with pytest.raises(ConfigurationError, match=r"dspex\.toml cannot be read: .*No such file"):
-        Settings.load()
-    path.unlink()
-    path.symlink_to(path)
-    with pytest.raises(ConfigurationError, match=r"dspex\.toml cannot be read: .*symbolic links"):
-        Settings.load()
-    path.unlink()
+
+
+def test_without_a_file_no_setting_comes_from_one() -> None:
     assert "dspex.toml" not in Settings.load().origins.values()
 
 

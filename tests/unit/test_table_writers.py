@@ -202,10 +202,10 @@ def test_a_line_of_a_batch_is_json(tmp_path: Path) -> None:
 
 
 def test_a_column_name_that_parquet_cannot_have_is_refused() -> None:
-    table_writers.check_names(FileFormat("jsonl"), ["\ud800"])
-    table_writers.check_names(FileFormat("parquet"), ["é"])
+    table_writers.refuse_unwritable(FileFormat("jsonl"), ["\ud800"])
+    table_writers.refuse_unwritable(FileFormat("parquet"), ["é"])
     with pytest.raises(dspex.DspexError, match=r"the column '.ud800' has half of a surrogate pair"):
-        table_writers.check_names(FileFormat("parquet"), ["\ud800"])
+        table_writers.refuse_unwritable(FileFormat("parquet"), ["\ud800"])
 
 
 @pytest.mark.parametrize("format", [FileFormat("csv"), FileFormat("parquet")], ids=str)

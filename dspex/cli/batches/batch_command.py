@@ -39,7 +39,7 @@ from dspex.cli.shell_completion import program_names
 from dspex.client.client import Client
 from dspex.data.arrow_types import spare_memory
 from dspex.data.formats import FORMATS
-from dspex.data.table_writers import check_names
+from dspex.data.table_writers import refuse_unwritable
 from dspex.program.calls.routes import ROUTES
 from dspex.program.program import Program
 from dspex.store.lifecycle.batch_ids import new_batch_id
@@ -197,7 +197,7 @@ def _run(
         with bars.phase("reading", None):
             given = BatchInput.read(path, plan.source_format, program.signature, options.reading)
         for destination in (plan.output, plan.errors):
-            check_names(destination.format, given.survey.columns)
+            refuse_unwritable(destination.format, given.survey.columns)
         _show_columns(given)
         ordered = options.ordered or plan.has_tables or bool(given.others)
         wanted = BatchState(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from dspex.cli.known_names import check_names
+from dspex.cli.known_names import require_known
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
@@ -42,7 +42,7 @@ def batches(program: str | None, limit: int, internal: bool, as_json: bool) -> N
     with Client() as client:
         found = client.batches(program=program, limit=limit, internal=internal)
         if not found:
-            check_names(client, program=program)
+            require_known(client, program=program)
     if as_json:
         echo_json([_data(batch) for batch in found])
     elif not found:

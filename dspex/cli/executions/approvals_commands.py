@@ -6,7 +6,7 @@ import json
 
 import click
 
-from dspex.cli.known_names import check_names
+from dspex.cli.known_names import require_known
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.exit_codes import DONE, FAILED
 from dspex.cli.output.json_output import echo_json, json_option
@@ -35,7 +35,7 @@ def approvals(program: str | None, limit: int, as_json: bool) -> None:
     with Client() as client:
         found = client.approvals(program=program, limit=limit)
         if not found:
-            check_names(client, program=program)
+            require_known(client, program=program)
     if as_json:
         echo_json([approval_data(each) for each in found])
         return

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 from rich.text import Text
 
-from dspex.cli.known_names import check_names
+from dspex.cli.known_names import require_known
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.failure_causes import causes_of, causes_text
 from dspex.cli.output.json_output import echo_json, json_option
@@ -66,7 +66,7 @@ def list_command(
             metadata=by_name(members, "--metadata"), internal=internal, limit=limit,
         )  # fmt: skip
         if not found:
-            check_names(client, program=program, batch=batch)
+            require_known(client, program=program, batch=batch)
         if as_json:
             echo_json([execution_data(execution) for execution in found])
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dspex.cli.known_names import check_names
+from dspex.cli.known_names import require_known
 from dspex.cli.output.exit_codes import DONE, exit_code
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
@@ -43,7 +43,7 @@ def retry(
         raise click.UsageError("give execution ids, --failed or --batch (optionally with --program and --error)")
     with Client() as client, ProgressBars() as bars:
         if many:
-            check_names(client, batch=batch)
+            require_known(client, batch=batch)
             with bars.phase("queueing", None) as on_progress:
                 count = client.retry_failed(program, batch=batch, error=error, on_progress=on_progress)
             refused: list[DspexError] = []

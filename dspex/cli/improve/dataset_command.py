@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dspex.cli.known_names import check_names
+from dspex.cli.known_names import require_known
 from dspex.cli.output.console_tables import console, print_table
 from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
@@ -77,7 +77,7 @@ def dataset(
         if program is not None:
             chosen = client.list(program=program, feedback=feedback, since=since, limit=limit)
             if not chosen:
-                check_names(client, program=program)
+                require_known(client, program=program)
             found = client.dataset(name, executions=chosen)
         elif file is not None:
             found = client.dataset(name, file, inputs=inputs or None)

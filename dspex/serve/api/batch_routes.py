@@ -157,7 +157,8 @@ async def _broken_off(batch: AsyncBatch, error: Exception) -> HttpRefusal:
             refusal.detail += ". No row was stored"
             return refusal
         found = _cancelled(batch, stored, cancelled)
-    log.warning("an upload broke off: batch %s, %d rows stored, %d cancelled: %s", batch.id, stored, cancelled, error)
+    code = refusal.code  # an unexpected error is logged already
+    log.warning("an upload broke off: batch %s, %d rows stored, %d cancelled: %s", batch.id, stored, cancelled, code)
     refusal.detail = f"{refusal.detail}. {found}"
     refusal.members.update(batch_id=str(batch.id), stored=stored, cancelled=cancelled)
     return refusal

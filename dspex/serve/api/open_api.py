@@ -183,7 +183,7 @@ def _execution_paths() -> Json:
         )},
         "/v1/retry-failed": {"post": _sending("RetryFailed", _act(
             "retryFailed", "executions", "Queue failed executions again.", [],
-            {202: _json(object_of({"retried": _INTEGER}))}, errors=_BODY_ERRORS,
+            {202: _json(object_of({"retried": _INTEGER}))}, errors=(404, *_BODY_ERRORS),
         ))},
     }  # fmt: skip
 
