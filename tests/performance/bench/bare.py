@@ -13,8 +13,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
 from typing import Any
 
 import dspy
@@ -23,14 +23,15 @@ from uuid_utils.compat import uuid7
 
 import dspex
 from tests.performance.bench.model import SECTIONS
-from workers.adapters.contract import Answer, BatchAim, Estimate, Run, Tries, once
+from tests.recording import MemoryJournal, MemoryTrail
+from workers.adapters.contract import Answer, Run, Tries, once
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
 IN_FLIGHT = 500
 WARM_UP = 200
 
 
-class NoJournal:
+class NoJournal(MemoryJournal):
     """Makes each call, and keeps nothing."""
 
     async def perform(
@@ -40,45 +41,14 @@ class NoJournal:
         call: Callable[[], Awaitable[Answer]],
         *,
         tries: Tries = once,
-        repair: bool = False,
-        estimate: Callable[[], Estimate] | None = None,
-        request: Mapping[str, Any] | None = None,
-        batch: BatchAim | None = None,
+        **_: object,
     ) -> dict[str, Any]:
         return (await tries(call)).response
 
-    def tool_result(self, digest: str, tool: str) -> None:
-        """No tool is called."""
 
-    async def keep_tool_result(
-        self,
-        digest: str,
-        tool: str,
-        value: Any,
-        began_at: datetime,
-        arguments: Mapping[str, Any] | None = None,
-        *,
-        error: Mapping[str, str] | None = None,
-        always: bool = False,
-    ) -> None:
-        """No tool is called."""
-
-    def show_tool(self, arguments: Mapping[str, Any], result: Any) -> None:
-        """Nothing is traced."""
-
-    def rewind(self) -> None:
-        """No program begins again."""
-
-    def reject(self, request_hashes: Collection[str]) -> None:
-        """Nothing is replayed."""
-
-
-class NoTrail:
+class NoTrail(MemoryTrail):
     def record(self, kind: str, *, began_at: datetime | None = None, **data: Any) -> None:
         """Nothing is kept."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
 
 async def measure(ask: Callable[[int], Awaitable[object]], count: int) -> dict[str, float]:
