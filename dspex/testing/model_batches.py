@@ -31,7 +31,9 @@ class BatchScript:
 
     ``looks``       a batch is over once it was looked at so often; None: never, until that changes
     ``leave_out``   so many requests of each batch expire unanswered
-    ``twice``       each result comes twice
+    ``twice``       each result comes twice, the second time as an error
+    ``odd``         results in forms that no documentation has come first
+    ``failed``      batches fail with this reason, before a request is answered
     ``unknown``     a result for a request that is in no batch comes first
     ``truncated``   so many reads of results are cut off in the last line
     ``html``        so many reads of results are a page in HTML with the status 200
@@ -45,6 +47,8 @@ class BatchScript:
     looks: int | None = 1
     leave_out: int = 0
     twice: bool = False
+    odd: bool = False
+    failed: str | None = None
     unknown: bool = False
     truncated: int = 0
     html: int = 0
@@ -61,9 +65,11 @@ class _Batch:
     dialect: ServedProtocol
     name: str
     requests: list[tuple[str, dict[str, Any], str]]
+    script: BatchScript
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     looks: int = 0
     cancelled: bool = False
+    failed: str | None = None
     results: list[tuple[str, int, dict[str, Any]]] | None = None
 
 
@@ -81,7 +87,7 @@ class _State:
 
     def create(self, dialect: ServedProtocol, name: str, requests: list[tuple[str, dict[str, Any], str]]) -> _Batch:
         prefix = {OPENAI: "batch_", ANTHROPIC: "msgbatch_", GEMINI: "batches/"}[dialect]
-        made = _Batch(f"{prefix}{len(self.batches) + 1}", dialect, name, requests)
+        made = _Batch(f"{prefix}{len(self.batches) + 1}", dialect, name, requests, self.script)
         self.batches[made.id] = made
         self.asked.update(json.dumps(body, sort_keys=True) for _, body, _ in requests)
         return made
@@ -91,7 +97,8 @@ class _State:
         batch.looks += 1
         over = batch.cancelled or (self.script.looks is not None and batch.looks >= self.script.looks)
         if over and batch.results is None:
-            answered = batch.requests[self.script.leave_out :] if not batch.cancelled else []
+            batch.failed = self.script.failed
+            answered = [] if batch.cancelled or batch.failed else batch.requests[self.script.leave_out :]
             batch.results = [(id, *self.answer(batch.dialect, body, model)) for id, body, model in answered]
             self.answered += len(answered)
             random.Random(batch.id).shuffle(batch.results)  # noqa: S311 - the same order for the same batch
@@ -106,12 +113,31 @@ class _State:
         if self.script.unknown:
             results.insert(0, ("no-such-request", 200, {"id": "x"}))
         if self.script.twice:
-            results += results
-        text = "".join(json.dumps(line(*result)) + "\n" for result in results).encode()
+            results += _errors(batch)
+        text = "".join(
+            json.dumps(each) + "\n" for each in [*_odd(self.script), *(line(*each) for each in results)]
+        ).encode()
         if self.script.truncated and len(text) > 20:
             self.script.truncated -= 1
             return text[:-20]
         return text
+
+
+def _errors(batch: _Batch) -> list[tuple[str, int, dict[str, Any]]]:
+    """An error for each request that was answered."""
+    return [(id, 500, batch.dialect.error(500, {})) for id, _, _ in batch.results or []]
+
+
+def _odd(script: BatchScript) -> list[Any]:
+    """Results in other forms than the documented ones."""
+    if not script.odd:
+        return []
+    names = {"custom_id": "no-such-request", "metadata": {"key": "no-such-request"}}
+    return [
+        [], "text", 1, None, {**names, "response": {"status_code": "many", "body": {}}, "result": "none"},
+        {**names, "error": "gone", "result": {"type": "errored", "error": "gone"}},
+        {**names, "error": {"code": ["x"]}, "result": {"type": "errored", "error": ["gone"]}},
+    ]  # fmt: skip
 
 
 def add_batch_api(app: web.Application, answer: Answer) -> Callable[[], None]:
@@ -231,7 +257,9 @@ def _add_openai(app: web.Application, state: _State) -> None:
 def _openai(batch: _Batch) -> dict[str, Any]:
     over = batch.results is not None
     status = "in_progress" if not over else "cancelled" if batch.cancelled else "completed"
-    output = {"output_file_id": f"output-{batch.id}"} if over else {}
+    output: dict[str, Any] = {"output_file_id": f"output-{batch.id}"} if over else {}
+    if batch.failed:
+        status, output = "failed", {"errors": {"object": "list", "data": [{"code": "x", "message": batch.failed}]}}
     return {"id": batch.id, "object": "batch", "status": status, "metadata": {"dspex_bundle": batch.name}, **output}
 
 
@@ -322,14 +350,20 @@ def _add_gemini(app: web.Application, state: _State) -> None:
 
 def _gemini(batch: _Batch) -> dict[str, Any]:
     over = batch.results is not None
-    state = "RUNNING" if not over else "CANCELLED" if batch.cancelled else "SUCCEEDED"
-    items = [_gemini_item(*result) for result in batch.results or []]
+    state = "RUNNING" if not over else "FAILED" if batch.failed else "CANCELLED" if batch.cancelled else "SUCCEEDED"
+    ended = {"error": {"code": 9, "message": batch.failed}} if batch.failed else {"response": _gemini_results(batch)}
     return {
         "name": batch.id,
         "metadata": {"displayName": batch.name, "state": f"BATCH_STATE_{state}"},
         "done": over,
-        **({"response": {"inlinedResponses": {"inlinedResponses": items}}} if over else {}),
+        **(ended if over else {}),
     }
+
+
+def _gemini_results(batch: _Batch) -> dict[str, Any]:
+    results = [*(batch.results or []), *(_errors(batch) if batch.script.twice else [])]
+    items = [*_odd(batch.script), *(_gemini_item(*each) for each in results)]
+    return {"inlinedResponses": {"inlinedResponses": items}}
 
 
 def _gemini_item(custom_id: str, status: int, reply: dict[str, Any]) -> dict[str, Any]:

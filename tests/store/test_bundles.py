@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -101,6 +102,15 @@ def answers(database: Database, ids: Sequence[UUID]) -> list[str]:
     return [json.loads(call.response)["message"]["parts"][0]["text"] for call in found]
 
 
+def upload_a_file(server: ModelServer, name: str) -> None:
+    """Upload an empty file, as another user of the account does."""
+    form = f'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b\r\n\
+Content-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n\r\n--b--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    with urllib.request.urlopen(urllib.request.Request(f"{server.url}/v1/files", form.encode(), headers)):
+        pass
+
+
 # -------------------------------------------------------------------------------------------------------------- answers
 
 
@@ -122,12 +132,26 @@ async def test_requests_are_answered_once_and_their_executions_go_on(
 async def test_odd_results_do_no_harm(
     database: Database, model_server: ModelServer, a_bundler: Opened, format: str
 ) -> None:
-    model_server.script_batches(BatchScript(twice=True, unknown=format != "gemini", truncated=1, html=1))
+    model_server.script_batches(BatchScript(twice=True, odd=True, unknown=format != "gemini", truncated=1, html=1))
     ids = parked(database, target(model_server, format))
     (ended,) = await run_until_ended(database, a_bundler())
     assert (ended.answered, ended.failed) == (3, 0)
     assert len(answers(database, ids)) == 3
     assert model_server.batches()["asked_twice"] == 0
+
+
+@pytest.mark.parametrize("format", ["gemini", "openai"])
+async def test_replies_of_megabytes_are_read_whole(
+    database: Database, model_server: ModelServer, a_bundler: Opened, format: str
+) -> None:
+    """They arrive in pieces: Gemini's has all results, OpenAI's lists the files of all other batches."""
+    model_server.script(default=Step(content=50_000 * "word "))
+    for number in range(100):
+        upload_a_file(model_server, f"{number}-{5_000 * 'x'}.jsonl")
+    ids = parked(database, target(model_server, format), 10)
+    (ended,) = await run_until_ended(database, a_bundler())
+    assert (ended.answered, ended.failed) == (10, 0)
+    assert {len(answer) for answer in answers(database, ids)} == {len(50_000 * "word ")}
 
 
 @FORMATS
@@ -153,6 +177,20 @@ async def test_what_a_batch_did_not_come_to_is_given_up(
     assert (ended.answered, ended.failed) == (2, 1)
     errors = [wait.error for id in ids for wait in waits_of(database, id)]
     assert [error and error["code"] for error in errors] == ["batch_late"]
+
+
+@pytest.mark.parametrize("format", ["openai", "gemini"])
+async def test_a_batch_that_the_provider_failed_says_why(
+    database: Database, model_server: ModelServer, a_bundler: Opened, format: str
+) -> None:
+    why = "Enqueued token limit reached for model test."
+    model_server.script_batches(BatchScript(failed=why))
+    ids = parked(database, target(model_server, format))
+    (ended,) = await run_until_ended(database, a_bundler())
+    assert ended.failed == 3
+    assert why in str(ended.provider_state)
+    errors = [wait.error for id in ids for wait in waits_of(database, id)]
+    assert [error is not None and why in error["message"] for error in errors] == [True] * 3
 
 
 # ---------------------------------------------------------------------------------------------------- never paid twice

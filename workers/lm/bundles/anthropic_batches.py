@@ -87,11 +87,14 @@ def _state(body: dict[str, Any]) -> ProviderBatch:
 
 def _result(line: bytes) -> BatchResult | None:
     try:
-        found = json.loads(line)
-        custom_id, result = str(found["custom_id"]), found["result"]
-        kind = result["type"]
-    except (ValueError, TypeError, KeyError):
+        return _read(json.loads(line))
+    except (ValueError, TypeError, LookupError, AttributeError):  # a result in another form
         return None
+
+
+def _read(found: Any) -> BatchResult:
+    custom_id, result = str(found["custom_id"]), found["result"]
+    kind = result["type"]
     if kind == "succeeded":
         return BatchResult(custom_id, 200, json.dumps(result.get("message")).encode())
     if kind == "errored":

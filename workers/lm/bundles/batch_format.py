@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from lm15.transports import TransportRequest
 
 from workers.lm.bundles.batch_http import BatchHttp
+from workers.lm.replies.error_body import read_error
 
 __all__ = ["BatchFormat", "BatchResult", "Line", "Lines", "ProviderBatch"]
 
@@ -32,6 +33,13 @@ class ProviderBatch:
     state: str
     is_over: bool
     body: dict[str, Any]
+
+    @property
+    def reason(self) -> str:
+        """Why the provider did not carry it out, in its words."""
+        errors = self.body.get("errors")
+        listed = errors.get("data") if isinstance(errors, dict) else errors
+        return "; ".join(read_error({"error": self.body.get("error"), "errors": listed}).texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ __all__ = ["BatchHttp", "BatchRefused", "BatchUnreachable"]
 MOST_LINE_BYTES = 64 * 2**20
 #: The most of a reply in JSON; Gemini's has all results.
 MOST_JSON_BYTES = 256 * 2**20
+#: The most that is read of a refusal.
+MOST_ERROR_BYTES = 64 * 1024
 #: Without a byte for so long, a connection is given up.
 SILENT_SECONDS = 60.0
 
@@ -91,9 +93,11 @@ class BatchHttp:
         try:
             async with self._open(method, path, query=query, data=data, headers=headers) as response:
                 await _refuse(response)
-                text = await response.content.read(MOST_JSON_BYTES)
+                text = await _whole(response, MOST_JSON_BYTES)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise BatchUnreachable(type(error).__name__) from error
+        if len(text) > MOST_JSON_BYTES:
+            raise BatchUnreachable(f"the reply has more than {MOST_JSON_BYTES} bytes")
         try:
             found = json.loads(text)
         except ValueError:
@@ -130,7 +134,18 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
     """Raise for an error: BatchRefused when nothing was done, else BatchUnreachable."""
     if response.status < 300:
         return
-    text = read_error(await response.content.read(64 * 1024)).text or ""
+    text = read_error(await _whole(response, MOST_ERROR_BYTES)).text or ""
     if 400 <= response.status < 500 and response.status not in _UNDECIDED:
         raise BatchRefused(response.status, text[:300])
     raise BatchUnreachable(f"HTTP {response.status}")
+
+
+async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body of a reply, which arrives in pieces; of one with more than ``most`` bytes, its beginning."""
+    pieces, size = [], 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            break
+    return b"".join(pieces)

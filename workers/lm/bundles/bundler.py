@@ -72,6 +72,8 @@ ROWS = 200
 LONGEST_PAUSE_SECONDS, PAUSE_GROWTH = 300.0, 1.5
 #: Results are read again so often when some are missing, or the provider does not know the batch.
 MOST_READS = 3
+#: The most characters of a provider's reason that are kept.
+REASON_MOST = 300
 #: How much the provider's clock may be behind Postgres'.
 CLOCK_SECONDS = 60.0
 #: After its time a batch is cancelled at the provider; what it has not answered so long after that is given up.
@@ -254,14 +256,15 @@ class Bundler:
             self._database.run(partial(bundles.note_read, id=bundle.id))
             self._trouble(bundle, "results are missing")
         else:
-            self._end(bundle, f"the provider ended it as {state.state!r}")
+            reason = f": {state.reason[:REASON_MOST]}" if state.reason else ""
+            self._end(bundle, f"the provider ended it as {state.state!r}{reason}")
 
     # --------------------------------------------------------------------------------------------------------- results
 
     async def _journal(self, bundle: StoredBundle, place: _Place, results: Sequence[BatchResult]) -> None:
         """Write answers to the journals, and have the attempts raise the errors of the others. Results of unknown
         requests, and second results of known ones, are left out."""
-        named = {result.custom_id: result for result in results}
+        named = {result.custom_id: result for result in reversed(results)}  # the first of each
         ids = {id for custom_id in named if (id := _execution_id(custom_id)) is not None}
         if not ids:
             return
@@ -408,7 +411,7 @@ class Bundler:
             self._database.run(
                 partial(bundles.note_answers, id=bundle.id, answered=0, failed=count, cost_usd=0.0, list_cost_usd=0.0)
             )
-        self._record(bundle, "ended", provider_state=why[:200])
+        self._record(bundle, "ended", provider_state=why[: REASON_MOST + 100])
 
     def _postpone(self, bundle: StoredBundle, seconds: float, provider_state: str | None = None) -> None:
         self._database.run(partial(bundles.postpone, bundle=bundle, seconds=seconds, provider_state=provider_state))

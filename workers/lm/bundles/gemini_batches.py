@@ -76,7 +76,7 @@ class GeminiBatches:
         if isinstance(inlined, dict):
             inlined = inlined.get("inlinedResponses") or []
         for item in inlined:
-            yield _result(item) if isinstance(item, dict) else None
+            yield _result(item)
 
 
 def _display_name(name: str) -> str:
@@ -105,15 +105,19 @@ def _state(body: dict[str, Any]) -> ProviderBatch:
     return ProviderBatch(str(body["name"]), state, state in _OVER or bool(body.get("done")), body)
 
 
-def _result(item: dict[str, Any]) -> BatchResult | None:
-    metadata = item.get("metadata")
-    if not isinstance(metadata, dict) or "key" not in metadata:
+def _result(item: Any) -> BatchResult | None:
+    try:
+        return _read(item)
+    except (TypeError, LookupError, AttributeError):  # a result in another form
         return None
-    custom_id = str(metadata["key"])
+
+
+def _read(item: Any) -> BatchResult:
+    custom_id = str(item["metadata"]["key"])
     if isinstance(item.get("response"), dict):
         return BatchResult(custom_id, 200, json.dumps(item["response"]).encode())
     error = item.get("error") or {}
-    code = error.get("code") if isinstance(error, dict) else None
+    code = error.get("code")
     if code in _LATE:
         return BatchResult(custom_id, 0)
     return BatchResult(custom_id, _STATUSES.get(code or 13, 500), json.dumps({"error": error}).encode())

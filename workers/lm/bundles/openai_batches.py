@@ -116,11 +116,13 @@ def _state(body: dict[str, Any]) -> ProviderBatch:
 
 def _result(line: bytes) -> BatchResult | None:
     try:
-        found = json.loads(line)
-        custom_id = str(found["custom_id"])
-    except (ValueError, TypeError, KeyError):
+        return _read(json.loads(line))
+    except (ValueError, TypeError, LookupError, AttributeError):  # a result in another form
         return None
-    response, error = found.get("response"), found.get("error")
+
+
+def _read(found: Any) -> BatchResult:
+    custom_id, response, error = str(found["custom_id"]), found.get("response"), found.get("error")
     if isinstance(error, dict) and error.get("code") in _LATE:
         return BatchResult(custom_id, 0)
     if isinstance(response, dict) and "body" in response:
