@@ -16,7 +16,8 @@ from dspex.signatures.fields import Type
 from dspex.signatures.types.type_registry import expand, is_text, is_wire
 from dspex.signatures.values.codec import reader
 
-__all__ = ["ReadAll", "cell_text", "is_missing", "json_cell", "json_text", "json_value_reader", "python_value_reader",
+__all__ = ["ReadAll", "cell_text", "is_missing", "json_cell", "json_text", "json_value_reader", "plain_value",
+           "python_value_reader",
            "text_column_reader", "text_value_reader"]  # fmt: skip
 
 Read = Callable[[Any], Any]
@@ -113,7 +114,7 @@ def python_value_reader(kind: Type) -> Read:
     name = expand(kind).name
     if name in ("string", "enum"):
         return _text_of
-    read = {"integer": _integer, "float": _number, "dict": _map, "map": _map}.get(name, _plain)
+    read = {"integer": _integer, "float": _number, "dict": _map, "map": _map}.get(name, plain_value)
     read_text = text_value_reader(kind)
     return lambda value: read_text(value) if isinstance(value, str) else read(value)
 
@@ -168,35 +169,35 @@ def _decoded(text: str) -> Any:
     return int(text) if plain else _STRICT.decode(text)
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """Arrays and numbers of NumPy as lists and numbers of Python."""
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_value(item) for key, item in value.items()}
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _text_of(value: Any) -> Any:
-    value = _plain(value)
+    value = plain_value(value)
     plain = isinstance(value, int | float | Decimal | date | time) and not isinstance(value, bool)
     return cell_text(value) if plain else value
 
 
 def _integer(value: Any) -> Any:
-    value = _plain(value)
+    value = plain_value(value)
     return int(value) if not isinstance(value, bool | int) and _is_whole(value) else value
 
 
 def _number(value: Any) -> Any:
-    value = _plain(value)
+    value = plain_value(value)
     return float(value) if type(value).__name__ == "Decimal" else value
 
 
 def _map(value: Any) -> Any:
     """pandas has a map of Arrow or Parquet as a list of pairs."""
     pairs = isinstance(value, list) and all(isinstance(item, tuple) and len(item) == 2 for item in value)
-    return _plain(dict(value) if pairs else value)
+    return plain_value(dict(value) if pairs else value)
 
 
 def _is_whole(value: Any) -> bool:

@@ -5,16 +5,17 @@ Nothing of another library is imported for them: an object is recognised by its 
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dspex.data.cell_text import is_missing, plain_value
+from dspex.data.column_names import refuse_twice
+from dspex.data.delimited.delimited_records import allow_long_cells, checked_header, numbered_records
+from dspex.data.formats import data_refused
+from dspex.data.parquet_file import ParquetFile, python_rows
+from dspex.data.text_input import DamagedFile, open_bytes
 from dspex.errors import FieldError, ValidationError
 
 __all__ = ["SourceRow", "read_source"]
@@ -32,7 +33,11 @@ class SourceRow(NamedTuple):
 
 
 def read_source(source: Any) -> Iterator[SourceRow]:
-    """The rows of a source, in order. Raises ValidationError for one that cannot be read, with the row's number."""
+    """The rows of a source, in order.
+
+    Raises ValidationError for one that cannot be read, with the row's number, and DspexError ``data_refused`` for a
+    damaged file, or a column that is there twice.
+    """
     if isinstance(source, str | Path):
         return map(SourceRow, _file_rows(Path(source)))
     if hasattr(source, "iter_rows"):  # polars
@@ -62,20 +67,20 @@ def _given_rows(source: Iterable[Any]) -> Iterator[SourceRow]:
 
 def _pandas_rows(frame: Any) -> Iterator[Mapping[str, Any]]:
     names = [str(name) for name in frame.columns]
+    refuse_twice(names, "the frame")
     for values in frame.itertuples(index=False, name=None):
-        yield {name: _plain(value) for name, value in zip(names, values, strict=True)}
+        yield {name: _cell(value) for name, value in zip(names, values, strict=True)}
 
 
-def _plain(value: Any) -> Any:
-    """A value of a frame as Python has it: pandas marks missing values with NaN, and numpy has numbers of its own."""
-    if hasattr(value, "item") and not isinstance(value, str | bytes | list | dict):
-        value = value.item()
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _cell(value: Any) -> Any:
+    """A value of a frame as Python has it: pandas has marks for missing values, and numpy numbers and lists."""
+    return None if is_missing(value) else plain_value(value)
 
 
 def _arrow_rows(table: Any) -> Iterator[Mapping[str, Any]]:
+    refuse_twice(table.schema.names, "the table")
     for batch in table.to_batches(max_chunksize=_READ_ROWS):
-        yield from batch.to_pylist()
+        yield from python_rows(batch)
 
 
 def _file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -90,37 +95,49 @@ def _file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    opened = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")  # noqa: SIM115 - below
-    with io.TextIOWrapper(opened, encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines):
-            if line.isspace():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                raise _bad_row(number, "a JSON object on each line", line.strip()[:40]) from None
-            if not isinstance(row, dict):
-                raise _bad_row(number, "a JSON object on each line", type(row).__name__)
-            yield row
+    try:
+        with open_bytes(path, compressed=path.name.lower().endswith(".gz")) as lines:
+            for number, line in enumerate(lines):
+                if not line.isspace():
+                    yield _json_row(number, line)
+    except DamagedFile as error:
+        raise data_refused(f"{path}: the gzip data is damaged or cut off ({error})") from None
+
+
+def _json_row(number: int, line: bytes) -> Mapping[str, Any]:
+    """The object on a line; the first one may have a byte-order mark."""
+    try:
+        row = json.loads(line.decode("utf-8" if number else "utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise _bad_row(number, "text in UTF-8", error.reason) from None
+    except (ValueError, RecursionError):
+        raise _bad_row(number, "a JSON object on each line", line.decode().strip()[:40]) from None
+    if not isinstance(row, dict):
+        raise _bad_row(number, "a JSON object on each line", type(row).__name__)
+    return row
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file, delimiter=delimiter)):
-            if None in row or None in row.values():
-                raise _bad_row(number, "as many values as the first line has names", f"{len(row)} columns")
-            yield row
-
-
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    allow_long_cells()
+    line = 0
     try:
-        parquet = import_module("pyarrow.parquet")
-    except ImportError:
-        fault = FieldError("source", "pyarrow, to read Parquet: pip install pyarrow", str(path)[:80])
-        raise ValidationError.of("dataset", [fault]) from None
-    with parquet.ParquetFile(path, pre_buffer=False) as file:  # nothing is read beside, so close() is the end
-        for batch in file.iter_batches(batch_size=_READ_ROWS):
-            yield from batch.to_pylist()
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            records = numbered_records(file, 0, delimiter, str(path))
+            line, names = next(records, (0, []))
+            checked_header(names, delimiter, str(path))
+            for number, (line, record) in enumerate(records):  # noqa: B007 - for the error
+                if len(record) != len(names):
+                    raise _bad_row(number, "as many values as the first line has names", f"{len(record)}")
+                yield dict(zip(names, record, strict=True))
+    except UnicodeDecodeError as error:
+        raise data_refused(f"{path}, after line {line}: the text is not UTF-8 ({error.reason})") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    file = ParquetFile(path)
+    file.columns()
+    for chunk in file.chunks():
+        yield from chunk.rows()
 
 
 def _bad_row(number: int, expected: str, got: str) -> ValidationError:
