@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from math import exp, lgamma, log, sqrt
 from statistics import NormalDist, fmean
 
-__all__ = ["PairedDifference", "paired_difference", "sign_test"]
+__all__ = ["SCORE_MOST", "PairedDifference", "paired_difference", "sign_test"]
 
+#: The largest score: sums and squares of larger ones would not fit a float, here and in Postgres.
+SCORE_MOST = 1e100
 #: The share of resamples within the interval.
 CONFIDENCE = 0.95
 #: A sign test below this counts as more than noise.

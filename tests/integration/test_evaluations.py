@@ -39,6 +39,9 @@ def quitting(example, prediction, trace=None):
 def nothing(example, prediction, trace=None):
     pass
 
+def endless(example, prediction, trace=None):
+    return 10**400
+
 def hanging(example, prediction, trace=None):
     time.sleep(3)
 
@@ -72,7 +75,8 @@ def test_metrics_score_in_the_worker_and_their_errors_are_their_own(
     assert evaluated("desk_metrics:gepa_form").score == 1.0
     assert client.get(before.batch.ids[0]).audit_trail.verify()
 
-    for metric, code in (("raising", "metric_error"), ("nothing", "metric_no_score")):
+    errors = {"raising": "metric_error", "nothing": "metric_no_score", "endless": "metric_no_score"}
+    for metric, code in errors.items():
         found = evaluated(f"desk_metrics:{metric}")
         assert found.score is None
         assert found.figures.unscored == 8
@@ -141,6 +145,20 @@ def test_a_replay_pays_for_nothing_that_was_recorded(shared_client: Client) -> N
     assert figures.cost_usd == (6.0, 9.0)
     assert figures.paid_usd == 3.0, "one new call each"
     assert client.get(rows[0].execution_id).metrics.replayed_lm_calls == 2
+
+
+def test_a_replay_beyond_its_budget_is_not_taken_for_failures(shared_client: Client) -> None:
+    client = shared_client
+    options = {"outputs": {"queue": "bug"}, "cost_usd": 1.0}
+    client.deploy(scripted("replayed_dear", SIGNATURE, module_options=options))
+    for row in ROWS[:4]:
+        client.execute("replayed_dear", {"ticket": row["ticket"]}, timeout=60)
+    other = scripted("replayed_dear", SIGNATURE, module_options={**options, "calls": 2})
+    client.deploy(other, current=False)
+    replay = client.replay("replayed_dear", version=other.version, budget_usd=2.5).wait(60)
+    figures = replay.figures
+    assert (figures.finished, figures.not_run, figures.changed, figures.fails_now) == (4, 2, 0, 0)
+    assert (figures.cost_usd, figures.paid_usd) == ((2.0, 4.0), 2.0)
 
 
 def test_a_program_judges_another_within_its_execution(shared_client: Client) -> None:

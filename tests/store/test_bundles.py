@@ -12,11 +12,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Connection, text
 
+from dspex.cli.main import cli
 from dspex.sealing.keyring import Keyring
 from dspex.sealing.values import Sealing
-from dspex.settings import Settings, failpoints
+from dspex.settings import Backends, Settings, failpoints
 from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import bundles, control, lm_calls
@@ -138,6 +140,24 @@ async def test_odd_results_do_no_harm(
     assert (ended.answered, ended.failed) == (3, 0)
     assert len(answers(database, ids)) == 3
     assert model_server.batches()["asked_twice"] == 0
+
+
+async def test_an_unknown_price_is_not_shown_as_nothing(
+    database: Database, model_server: ModelServer, a_bundler: Opened, backends: Backends
+) -> None:
+    parked(database, target(model_server))
+    await run_until_ended(database, a_bundler())
+
+    def shown() -> list[str]:
+        urls = {"DSPEX_DATABASE_URL": backends.database_url, "DSPEX_BROKER_URL": backends.broker_url}
+        printed = CliRunner().invoke(cli, ["bundles"], env=urls, standalone_mode=False).output
+        return printed.splitlines()[-1].split()[-2:]
+
+    assert shown() == ["unknown", "unknown"]
+    database.run(lambda c: c.execute(text("UPDATE dspex.bundles SET cost_usd = 0.0000025, list_cost_usd = 1.5")))
+    assert shown() == ["$0.0000025", "$1.50"]
+    database.run(lambda c: c.execute(text("UPDATE dspex.bundles SET cost_usd = 0, list_cost_usd = 0, answered = 0")))
+    assert shown() == ["$0", "$0"]
 
 
 @pytest.mark.parametrize("format", ["gemini", "openai"])

@@ -9,11 +9,14 @@ from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
+from dspex.client.improvement.evaluation_page import evaluation_page
 from dspex.store.database import Database
 from tests.store.test_executions import claim, dispatch_due, register, settle
 
 PROGRAM = dspex.Program("triage", dspex.signature(':string ticket -> :enum("bug", "other") queue'), adapter="scripted")
 ROWS = [{"ticket": f"number {n}", "queue": "bug" if n % 2 else "other"} for n in range(6)]
+UNPRICED = '{"score": 1.0, "lm_calls": 1, "cost_usd": null, "unpriced_lm_calls": 1}'
+PRICED = '{"score": 1.0, "lm_calls": 1, "cost_usd": 0.5, "unpriced_lm_calls": 0}'
 
 
 @pytest.fixture
@@ -110,6 +113,35 @@ def test_regressions_come_first_and_the_sentence_says_what_they_mean(
 def test_wrong_options_are_refused(client: Client, dataset: dspex.Dataset, options: Any, path: str) -> None:
     with pytest.raises(dspex.ValidationError) as refused:
         client.evaluate("triage", dataset, **{"metric": "exact", **options})
+    assert [fault.path for fault in refused.value.errors] == [path]
+
+
+def test_an_evaluation_of_no_rows_is_refused(client: Client, database: Database, dataset: dspex.Dataset) -> None:
+    with pytest.raises(dspex.ValidationError, match=r"dataset\.rows: expected at least one"):
+        client.evaluate("triage", dataset[0:0], metric="exact", budget_usd=1.0)
+    assert database.run(lambda c: c.execute(text("SELECT program FROM dspex.budgets")).all()) == []
+
+
+def test_a_cost_that_is_not_known_is_not_shown_as_nothing(
+    client: Client, database: Database, dataset: dspex.Dataset
+) -> None:
+    evaluation = client.evaluate("triage", dataset[:2], metric="exact")
+    dispatch_due(database)
+    worker_id = register(database)
+    for claimed, metrics in zip(claim(database, worker_id, *evaluation.batch.ids), (UNPRICED, PRICED), strict=True):
+        settle(database, claimed, result='{"queue":"bug"}', metrics=metrics)
+        assert ("unknown" if metrics is UNPRICED else "at least $0.50") in evaluation_page(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [({"budget_usd": -1}, "budget_usd"), ({"budget_usd": "x"}, "budget_usd"), ({"limit": "5"}, "limit"),
+     ({"limit": 0}, "limit")],
+)  # fmt: skip
+def test_wrong_options_of_a_replay_are_refused(client: Client, options: Any, path: str) -> None:
+    client.deploy(PROGRAM)
+    with pytest.raises(dspex.ValidationError) as refused:
+        client.replay("triage", version=PROGRAM.version, **options)
     assert [fault.path for fault in refused.value.errors] == [path]
 
 

@@ -71,8 +71,9 @@ def test_only_final_executions_are_judged(client: Client, database: Database) ->
 def test_feedback_that_does_not_fit_is_refused(client: Client, database: Database) -> None:
     execution = client.get(completed(database))
     wrong: dict[str, Any]
-    for wrong in ({}, {"score": float("nan")}, {"score": 10**400}, {"outputs": {"answr": "y"}}, {"outputs": {}},
-                  {"note": "x" * 20_000}, {"score": 1, "by": "\0"}):  # fmt: skip
+    for wrong in ({}, {"score": float("nan")}, {"score": 10**400}, {"score": 1e300},
+                  {"outputs": {"answr": "y"}}, {"outputs": {}}, {"note": "x" * 20_000},
+                  {"score": 1, "by": "\0"}):  # fmt: skip
         with pytest.raises(dspex.ValidationError):
             execution.feedback(**wrong)
     assert execution.feedback_entries == []

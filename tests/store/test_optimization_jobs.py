@@ -47,6 +47,31 @@ def test_rows_that_no_rollout_could_be_executed_with_are_named_before_anything_i
     assert client.list() == []
 
 
+def test_a_set_without_rows_is_refused_and_never_replaced_by_the_other(client: Client) -> None:
+    client.deploy(PROGRAM)
+    whole = client.dataset("sums", [{"question": "?", "answer": "!"}], inputs=["question"])
+    for trainset, valset in ((whole[0:0], whole), (whole, whole[0:0]), (whole[0:0], None)):
+        with pytest.raises(dspex.ValidationError, match=r"sums\.rows: expected at least one"):
+            client.optimize("sums", trainset=trainset, valset=valset, metric="exact", optimizer="labeled")
+    assert client.list() == []
+
+
+def test_costs_that_are_not_known_are_counted(client: Client, database: Database) -> None:
+    client.deploy(PROGRAM)
+    client.dataset("sums", [{"question": "?", "answer": "!"}], inputs=["question"])
+    job = client.optimize("sums", trainset="sums", metric="exact", optimizer="labeled")
+    given = {"program": "sums", "version": PROGRAM.version, "pinned": True, "purpose": json.dumps({"job": job._job})}
+    ids = [submit(database, **given) for _ in range(2)]
+    dispatch_due(database)
+    costs = ('{"cost_usd": 0.5, "unpriced_lm_calls": 0}', '{"cost_usd": null, "unpriced_lm_calls": 1}')
+    for claimed, metrics in zip(claim(database, register(database), *ids), costs, strict=True):
+        settle(database, claimed, result='{"answer":"!"}', metrics=metrics)
+    (tried,) = job.candidates()
+    assert (tried.cost_usd, tried.unpriced) == (0.5, 1)
+    assert (job.progress.cost_usd, job.progress.unpriced) == (0.5, 1)
+    assert "at least $0.50" in optimization_page(job)
+
+
 def test_the_candidates_of_a_job_under_way_have_scores(client: Client, database: Database) -> None:
     client.deploy(PROGRAM)
     client.dataset("sums", [{"question": "?", "answer": "!"}], inputs=["question"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -39,7 +40,23 @@ def test_a_score_is_a_number_or_has_one(returned: Any, score: float, feedback: s
     assert score_of(returned) == (score, feedback)
 
 
-@pytest.mark.parametrize("returned", [None, "1.0", float("nan"), {"feedback": "?"}, object()])
+class Broken:
+    """What a metric may return that cannot be read."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    def __float__(self) -> float:
+        raise RuntimeError("of the user's")
+
+    __str__ = __float__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [None, "1.0", float("nan"), {"feedback": "?"}, object(), 10**400, 1e300, -math.inf, Broken(),
+     Broken(score=Broken()), Broken(score=1.0, feedback=Broken()), {"score": [1.0]}, 1j],
+)  # fmt: skip
 def test_what_is_no_score_is_refused(returned: Any) -> None:
     with pytest.raises(dspex.ActionFailed) as refused:
         score_of(returned)

@@ -19,6 +19,7 @@ from dspex.errors import ActionFailed, DspexError, EncryptionError, ProgramError
 from dspex.program.actions import Action
 from dspex.program.improvement.purpose import Purpose, row_context
 from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
+from dspex.scoring.score_statistics import SCORE_MOST
 from dspex.sealing.values import SEALED, Sealing
 from workers.actions import ActionFunction, ActionRun, Proceed
 from workers.adapters.contract import Run
@@ -138,18 +139,26 @@ def score_of(returned: Any) -> tuple[float, str | None]:
 
     Raises ActionFailed ``metric_no_score``.
     """
-    feedback = None
-    if isinstance(returned, Mapping):
-        returned, feedback = returned.get("score"), returned.get("feedback")
-    elif not isinstance(returned, bool | int | float) and hasattr(returned, "score"):
-        returned, feedback = returned.score, getattr(returned, "feedback", None)
     try:
-        score = math.nan if returned is None or isinstance(returned, str) else float(returned)
-    except (TypeError, ValueError):
-        score = math.nan
-    if not math.isfinite(score):
+        given, feedback = _parts(returned)
+        score = math.nan if given is None or isinstance(given, str) else float(given)
+        text = None if feedback is None else str(feedback)
+    except Exception as error:  # the boundary to code that is not ours: its text may quote values
+        why = f"the metric gave a {type(returned).__name__}, of which reading the score raised {type(error).__name__}"
+        raise ActionFailed(why, code="metric_no_score") from error
+    if not abs(score) <= SCORE_MOST:
+        shown = f"{given}" if isinstance(given, float) else f"a {type(given).__name__}"
         raise ActionFailed(
-            f"the metric gave a {type(returned).__name__}, not a number or an object with a score",
+            f"the metric gave {shown}, not a number of {SCORE_MOST:g} at most or an object with such a score",
             code="metric_no_score",
         )
-    return score, None if feedback is None else str(feedback)
+    return score, text
+
+
+def _parts(returned: Any) -> tuple[Any, Any]:
+    """The score and the feedback as they were given."""
+    if isinstance(returned, Mapping):
+        return returned.get("score"), returned.get("feedback")
+    if not isinstance(returned, bool | int | float) and hasattr(returned, "score"):
+        return returned.score, getattr(returned, "feedback", None)
+    return returned, None

@@ -69,8 +69,10 @@ def evaluate(
             echo(f"no score yet: {figures.total:,} executions, {figures.failed:,} failed")
         else:
             echo(f"score {figures.score:.4f}", bold=True)
+            progress = found.progress
+            cost = dollars(progress.cost_usd, progress.unpriced)
             echo(f"{figures.scored:,} scored, {figures.failed:,} failed (0), {figures.unscored:,} without a score, "
-                 f"{figures.unpaid:,} beyond the budget, {dollars(found.progress.cost_usd)}")  # fmt: skip
+                 f"{figures.unpaid:,} beyond the budget, cost {cost}")  # fmt: skip
         return DONE if not wait or figures.is_complete else FAILED
 
 
@@ -126,7 +128,7 @@ def _row_data(row: RowDifference) -> dict[str, Any]:
 
 
 def _data(found: Evaluation) -> dict[str, Any]:
-    figures = found.figures
+    figures, progress = found.figures, found.progress
     return {
         "id": found.id,
         "program": found.program,
@@ -135,5 +137,6 @@ def _data(found: Evaluation) -> dict[str, Any]:
         "dataset_version": found.dataset.version,
         "metric": found.metric,
         **asdict(figures),
-        "cost_usd": found.progress.cost_usd,
+        "cost_usd": progress.cost_usd,
+        "unpriced": progress.unpriced,
     }

@@ -86,7 +86,8 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _row(each: TriedVersion) -> tuple[str, ...]:
-    return each.version, _score(each.score), f"{each.executions:,}", f"{each.failed:,}", dollars(each.cost_usd)
+    cost = dollars(each.cost_usd, each.unpriced)
+    return each.version, _score(each.score), f"{each.executions:,}", f"{each.failed:,}", cost
 
 
 def _score(score: float | None) -> str:

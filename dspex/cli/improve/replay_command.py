@@ -44,14 +44,21 @@ def replay(name: str, version: str, since: datetime | None, limit: int, budget: 
     else:
         print_table(console(), ("figure", "recorded", version), _rows(figures))
         for field, count in figures.by_field.items():
-            echo(f"{field}: {count:,} of {figures.finished:,} differ")
+            echo(f"{field}: {count:,} of {figures.finished - figures.not_run:,} differ")
 
 
 def _rows(figures: ReplayFigures) -> list[tuple[str, str, str]]:
     cost, tokens, times = figures.cost_usd, figures.tokens, figures.execution_time_ms
+    recorded, now = map(dollars, cost, figures.unpriced)
+    paid = dollars(figures.paid_usd, figures.paid_unpriced)
+    not_run = f", {figures.not_run:,} not run" if figures.not_run else ""
     return [
-        ("executions", f"{figures.finished:,}", f"{figures.changed:,} changed, {figures.fails_now:,} fail now"),
-        ("cost", dollars(cost[0]), f"{dollars(cost[1])}, of which {dollars(figures.paid_usd)} were paid now"),
+        (
+            "executions",
+            f"{figures.finished:,}",
+            f"{figures.changed:,} changed, {figures.fails_now:,} fail now{not_run}",
+        ),
+        ("cost", recorded, f"{now}, of which {paid} were paid now"),
         ("tokens", f"{tokens[0]:,}", f"{tokens[1]:,}"),
         ("run time", f"{times[0]:,.0f} ms", f"{times[1]:,.0f} ms"),
     ]

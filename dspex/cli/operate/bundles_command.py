@@ -11,6 +11,7 @@ from dspex.cli.output.json_output import echo_json, json_option
 from dspex.cli.output.plain_text import echo
 from dspex.client.client import Client
 from dspex.client.waits.bundle import Bundle
+from dspex.operations.report.dollars import dollars
 
 __all__ = ["bundles"]
 
@@ -38,7 +39,7 @@ def bundles(is_open: bool, limit: int, as_json: bool) -> None:
         [
             (
                 str(each.id), each.model, each.state, each.provider_state or "", str(each.requests), str(each.answered),
-                str(each.failed), f"${each.cost_usd:.4f}", f"${max(each.list_cost_usd - each.cost_usd, 0):.4f}",
+                str(each.failed), _dollars(each, each.cost_usd), _dollars(each, each.list_cost_usd - each.cost_usd),
             )
             for each in found
         ],
@@ -46,6 +47,11 @@ def bundles(is_open: bool, limit: int, as_json: bool) -> None:
     for each in found:
         if each.trouble:
             echo(f"{each.id}: {each.trouble}", fg="red")
+
+
+def _dollars(bundle: Bundle, amount: float) -> str:
+    """An amount as text; unknown where no answer of the bundle has a price."""
+    return dollars(max(amount, 0), unpriced=0 if bundle.cost_usd else bundle.answered)
 
 
 def _data(bundle: Bundle) -> dict[str, Any]:

@@ -183,7 +183,7 @@ class _Rows:
             got = repr(inputs if isinstance(inputs, str) or not inputs else missing)[:80]
             fault = FieldError("inputs", f"names of columns, which are {', '.join(names)[:200]}", got)
             raise ValidationError.of("dataset", [fault])
-        self.inputs = tuple(sorted(inputs))
+        self.inputs = tuple(sorted(set(inputs)))
         self.labels = tuple(sorted(set(names) - set(inputs)))
 
     def _fault(self, number: int, values: Mapping[str, Any]) -> FieldError | None:

@@ -34,14 +34,14 @@ rect.first { fill: var(--plain) } rect.second { fill: var(--other) }
 def evaluation_page(evaluation: Evaluation) -> str:
     """The evaluation as an HTML document: its score, plots, failures, and rows, those with the lowest score first."""
     rows = list(evaluation.rows())
-    figures = evaluation.figures
+    figures, progress = evaluation.figures, evaluation.progress
     title = f"{evaluation.program} {evaluation.version} on {evaluation.dataset.name}"
     facts = {
         "score": "–" if figures.score is None else f"{figures.score:.3f}",
         "scored": f"{figures.scored:,} of {figures.total:,}",
         "failed": f"{figures.failed:,}",
         "without a score": f"{figures.unscored + figures.unpaid:,}",
-        "cost": dollars(_total(row.cost_usd for row in rows)),
+        "cost": dollars(progress.cost_usd, progress.unpriced),
     }
     plots = [
         ("Scores", histogram([_scores(rows)])),
@@ -142,11 +142,6 @@ def _short(value: Any) -> str:
 
 def _scores(rows: Sequence[EvaluationRow]) -> list[float]:
     return [row.score for row in rows if row.score is not None]
-
-
-def _total(costs: Iterable[float | None]) -> float | None:
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if known else None
 
 
 def _milliseconds(value: float) -> str:

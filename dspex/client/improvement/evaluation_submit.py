@@ -165,7 +165,9 @@ def limit_faults(**limits: object) -> Iterator[FieldError]:
 
 
 def column_faults(dataset: Dataset, program: Program, metric: str) -> Iterator[FieldError]:
-    """Columns that the program has no input for, and labels that a metric of DSPex's own does not find."""
+    """No rows, columns that the program has no input for, and labels that a metric of DSPex's own does not find."""
+    if not len(dataset):
+        yield FieldError("dataset.rows", "at least one", f"an empty part of {dataset.name}")
     inputs = {field.name for field in program.signature.input_fields}
     outputs = [field.name for field in program.signature.output_fields]
     expected = f"inputs of the program: {', '.join(inputs)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from dspex.client.result import recorded_result
 from dspex.client.session import Session
 from dspex.errors import FieldError, ResultNotReady, ValidationError
 from dspex.program.storable_text import STORABLE, is_storable
+from dspex.scoring.score_statistics import SCORE_MOST
 from dspex.signatures import Signature
 from dspex.store.improvement import feedback_entries
 from dspex.store.improvement.feedback_entries import FeedbackEntry
@@ -95,8 +95,8 @@ def _feedback(session: Session, signature: Signature, entry: FeedbackEntry) -> F
 def _faults(score: object, outputs: object, note: object, by: object) -> Iterator[FieldError]:
     if score is None and outputs is None and note is None:
         yield FieldError("feedback", "a score, outputs or a note")
-    if score is not None and not _is_finite(score):
-        yield FieldError("score", "a number", repr(score)[:80])
+    if score is not None and not _is_score(score):
+        yield FieldError("score", f"a number, of {SCORE_MOST:g} at most", repr(score)[:80])
     if outputs is not None and not (isinstance(outputs, Mapping) and outputs):
         yield FieldError("outputs", "a mapping from names of outputs to values", type(outputs).__name__)
     for name, given, most in (("note", note, NOTE_MOST), ("by", by, BY_MOST)):
@@ -104,14 +104,9 @@ def _faults(score: object, outputs: object, note: object, by: object) -> Iterato
             yield FieldError(name, f"{STORABLE}, {most} characters at most", repr(given)[:80])
 
 
-def _is_finite(score: object) -> bool:
-    """Whether it is a number that Postgres can store."""
-    if not isinstance(score, int | float) or isinstance(score, bool):
-        return False
-    try:
-        return math.isfinite(float(score))
-    except OverflowError:
-        return False
+def _is_score(score: object) -> bool:
+    """Whether it is a number that can be stored and added up."""
+    return isinstance(score, int | float) and not isinstance(score, bool) and abs(score) <= SCORE_MOST
 
 
 def _corrected(session: Session, row: Row, signature: Signature, outputs: Mapping[str, Any]) -> dict[str, Any]:

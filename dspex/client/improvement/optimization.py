@@ -57,7 +57,8 @@ class TriedVersion:
     """A version that was tried: the mean of its scores as far as they are known, and what its executions took.
 
     ``parents`` are the versions that it was made from, where the optimiser says so. ``instructions`` and ``demos`` are
-    the ones of each predictor, by its name.
+    the ones of each predictor, by its name. ``cost_usd`` is the known part of the cost; ``unpriced`` counts the
+    executions whose cost is not known, or not all of it.
     """
 
     version: str
@@ -68,11 +69,13 @@ class TriedVersion:
     parents: Sequence[str] = ()
     instructions: Mapping[str, str] = field(default_factory=dict)
     demos: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    unpriced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizationProgress:
-    """A job so far: the versions that it tried, its rollouts, and what they and its own calls cost."""
+    """A job so far: the versions that it tried, its rollouts, and what they and its own calls cost, as far as that is
+    known; ``unpriced`` counts the executions, the job among them, whose cost is not known, or not all of it."""
 
     status: Status
     candidates: int
@@ -80,6 +83,7 @@ class OptimizationProgress:
     finished: int
     failed: int
     cost_usd: float | None
+    unpriced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,7 @@ class Optimization:
             finished=sum(use.finished for use in uses),
             failed=sum(use.failed for use in uses),
             cost_usd=sum(costs) if costs else None,
+            unpriced=sum(use.unpriced for use in uses) + bool(job.metrics.unpriced_lm_calls),
         )
 
     def candidates(self, *, states: bool = True) -> Sequence[TriedVersion]:
@@ -204,7 +209,7 @@ class Optimization:
 def _tried(use: CandidateUse, reported: Mapping[str, Any]) -> TriedVersion:
     return TriedVersion(
         use.version, reported.get("score"), use.executions, use.failed, use.cost_usd,
-        parents=tuple(reported.get("parents", ())),
+        parents=tuple(reported.get("parents", ())), unpriced=use.unpriced,
     )  # fmt: skip
 
 
@@ -238,7 +243,8 @@ def submit_optimization(
     """See :meth:`dspex.Client.optimize`."""
     name = metric_name(metric)
     chosen = submitter.chosen(program, version)
-    sets = [open_dataset(session, each, None) if isinstance(each, str) else each for each in (trainset, valset) if each]
+    given = [trainset] if valset is None else [trainset, valset]
+    sets = [open_dataset(session, each, None) if isinstance(each, str) else each for each in given]
     faults = [*_faults(name, optimizer, budget_usd, seed, metric_seconds), *_set_faults(chosen, sets, name)]
     if faults:
         raise ValidationError.of(f"optimisation of {program!r}", faults[:MOST_FAULTS])

@@ -19,17 +19,17 @@ def optimization_page(job: Optimization) -> str:
     tried = job.candidates()
     scored = [each for each in tried if each.score is not None]
     best, score, ended = _best(job, scored)
-    costs = [each.cost_usd for each in tried if each.cost_usd is not None]
+    progress = job.progress
     facts = {
         "best score": "–" if score is None else f"{score:.3f}",
         "versions tried": f"{len(tried):,}",
         "executions": f"{sum(each.executions for each in tried):,}",
-        "cost": dollars(sum(costs) if costs else None),
+        "cost": dollars(progress.cost_usd, progress.unpriced),
         "state": ended,
     }
     front = {each.version for each in pareto_front(scored)}
     cells = (
-        [each.version, _score(each), f"{each.executions:,}", f"{each.failed:,}", dollars(each.cost_usd),
+        [each.version, _score(each), f"{each.executions:,}", f"{each.failed:,}", dollars(each.cost_usd, each.unpriced),
          ("best" if each.version == best else "") + (" on the front" if each.version in front else "")]
         for each in tried
     )  # fmt: skip

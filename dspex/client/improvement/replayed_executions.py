@@ -16,7 +16,8 @@ from typing import Any
 from uuid import UUID
 
 from dspex.client.execution import Execution
-from dspex.client.improvement.evaluation import budget_name
+from dspex.client.improvement.evaluation import BUDGET_SPENT, budget_name
+from dspex.client.improvement.evaluation_submit import limit_faults
 from dspex.client.improvement.version_batch import VersionBatch
 from dspex.client.result import recorded_result
 from dspex.client.session import Session
@@ -41,12 +42,14 @@ MOST_FAULTS, MOST_EXECUTIONS = 20, 100_000
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What an execution took: of a replay, together with the answers that it was given."""
+    """What an execution took: of a replay, together with the answers that it was given. ``cost_usd`` is the known part
+    of the cost; ``unpriced_lm_calls`` is how many calls have another one."""
 
     cost_usd: float | None
     tokens: int
     lm_calls: int
     execution_time_ms: float
+    unpriced_lm_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +66,33 @@ class ReplayedRow:
     error: DspexError | None
     use: Use
     original_use: Use
+    cause_code: str | None = None
+
+    @property
+    def was_run(self) -> bool:
+        """Whether it ran: it was not cancelled, and the budget was not spent before."""
+        return self.status is not Status.CANCELLED and self.cause_code != BUDGET_SPENT
 
     @property
     def fails_now(self) -> bool:
         """Whether it failed although the original completed."""
-        return self.status is Status.FAILED and self.original_outputs is not None
+        return self.was_run and self.status is Status.FAILED and self.original_outputs is not None
 
     @property
     def changed(self) -> bool:
-        """Whether any output differs, or one of the two has none."""
+        """Whether it ran and any output differs, or one of the two has none."""
+        if not self.was_run:
+            return False
         return bool(self.fields) or (self.outputs is None) != (self.original_outputs is None)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayFigures:
-    """A replay in numbers: over the executions that are final. ``by_field`` counts the changes of each output. Costs
-    and tokens are totals, times are medians; of each, before and after. ``paid_usd`` is what the replay itself cost."""
+    """A replay in numbers: over the executions that are final. ``not_run`` of them were cancelled, or came after the
+    budget was spent: they are in no other figure. ``by_field`` counts the changes of each output. Costs and tokens are
+    totals, times are medians; of each, before and after. Costs are the known part: ``unpriced`` counts the executions
+    with another one. ``paid_usd`` is what the replay itself cost, ``paid_unpriced`` counts its executions with another
+    cost."""
 
     finished: int
     changed: int
@@ -88,6 +102,9 @@ class ReplayFigures:
     tokens: tuple[int, int]
     execution_time_ms: tuple[float, float]
     paid_usd: float | None
+    unpriced: tuple[int, int] = (0, 0)
+    paid_unpriced: int = 0
+    not_run: int = 0
 
 
 class Replay(VersionBatch):
@@ -110,11 +127,13 @@ class Replay(VersionBatch):
     @property
     def figures(self) -> ReplayFigures:
         """What changed, in numbers."""
-        rows = list(self.rows())
+        final = list(self.rows())
+        rows = [row for row in final if row.was_run]
         names = dict.fromkeys(name for row in rows for name in row.fields)
-        paid = [row.metrics.cost_usd for row in self._executions() if row.metrics.cost_usd is not None]
+        own = [each.metrics for each in self._executions()]
+        paid = [each.cost_usd for each in own if each.cost_usd is not None]
         return ReplayFigures(
-            finished=len(rows),
+            finished=len(final),
             changed=sum(row.changed for row in rows),
             fails_now=sum(row.fails_now for row in rows),
             by_field={name: sum(name in row.fields for row in rows) for name in names},
@@ -125,6 +144,12 @@ class Replay(VersionBatch):
                 median([row.use.execution_time_ms for row in rows] or [0.0]),
             ),
             paid_usd=sum(paid) if paid else None,
+            unpriced=(
+                sum(row.original_use.unpriced_lm_calls > 0 for row in rows),
+                sum(row.use.unpriced_lm_calls > 0 for row in rows),
+            ),
+            paid_unpriced=sum(each.unpriced_lm_calls > 0 for each in own),
+            not_run=len(final) - len(rows),
         )
 
     def _executions(self) -> Iterator[Execution]:
@@ -146,6 +171,8 @@ def submit_replay(
     priority: int,
 ) -> Replay:
     """See :meth:`dspex.Client.replay`."""
+    if faults := [*_limit_faults(limit), *limit_faults(budget_usd=budget_usd)]:
+        raise ValidationError.of("replay", faults)
     chosen = submitter.chosen(program, version)
     originals = _originals(session, program, since=since, status=status, limit=limit)
     if not originals:
@@ -178,12 +205,15 @@ def find_replay(session: Session, id: UUID) -> Replay:
     return Replay(session, session.batch_rows(id), version=found.version)
 
 
+def _limit_faults(limit: object) -> Iterator[FieldError]:
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MOST_EXECUTIONS:
+        yield FieldError("limit", f"an integer from 1 to {MOST_EXECUTIONS}", repr(limit)[:80])
+
+
 def _originals(
     session: Session, program: str, *, since: datetime | None, status: Status | str | None, limit: int
 ) -> list[Row]:
     """The executions to replay, the oldest first; evaluations and replays are none."""
-    if not 1 <= limit <= MOST_EXECUTIONS:
-        raise ValidationError.of("replay", [FieldError("limit", f"1 to {MOST_EXECUTIONS}", repr(limit))])
     chosen = None if status is None else Status(status).value
     selection = Selection(program=program, since=since, status=chosen, purposeless=True)
     found = session.database.run(partial(executions.listing, selection=selection, limit=limit))
@@ -210,6 +240,7 @@ def _replayed(session: Session, row: Row, original: Row) -> ReplayedRow:
         error=execution.error,
         use=_use(row),
         original_use=_use(original),
+        cause_code=execution.cause_code,
     )
 
 
@@ -228,8 +259,8 @@ def _use(row: Row) -> Use:
     parts = [metrics, metrics.get("lent") or {}]
     costs = [part["cost_usd"] for part in parts if part.get("cost_usd") is not None]
     tokens = sum(int(part.get(name, 0)) for part in parts for name in ("prompt_tokens", "completion_tokens"))
-    calls = sum(int(part.get("lm_calls", 0)) for part in parts)
-    return Use(sum(costs) if costs else None, tokens, calls, float(metrics.get("execution_time_ms", 0.0)))
+    calls, unpriced = (sum(int(part.get(name, 0)) for part in parts) for name in ("lm_calls", "unpriced_lm_calls"))
+    return Use(sum(costs) if costs else None, tokens, calls, float(metrics.get("execution_time_ms", 0.0)), unpriced)
 
 
 def _total(uses: Sequence[Use]) -> float | None:

@@ -18,8 +18,8 @@ class Bundle:
     """Requests that go through a provider's batch API together.
 
     ``state`` is ``created``, ``uploaded``, ``creating``, ``running`` or ``ended``; ``provider_state`` the provider's
-    own word, or why it ended. ``list_cost_usd`` is what ordinary calls would have cost. ``trouble`` is why the last
-    step failed: it is done again.
+    own word, or why it ended. ``cost_usd`` is the known part of the cost, ``list_cost_usd`` what ordinary calls would
+    have cost: both are 0 for a model without a price. ``trouble`` is why the last step failed: it is done again.
     """
 
     id: UUID

@@ -188,11 +188,11 @@ _IMPROVEMENT: Mapping[str, Json] = {
         **_OPTIMIZATION,
         "candidates": {"type": "array", "items": object_of({
             "version": _TEXT, "score": nullable(_NUMBER), "executions": _INTEGER, "failed": _INTEGER,
-            "cost_usd": nullable(_NUMBER), "parents": {"type": "array", "items": _TEXT},
+            "cost_usd": nullable(_NUMBER), "unpriced": _INTEGER, "parents": {"type": "array", "items": _TEXT},
         })},
         "progress": object_of({
             "candidates": _INTEGER, "executions": _INTEGER, "finished": _INTEGER, "failed": _INTEGER,
-            "cost_usd": nullable(_NUMBER),
+            "cost_usd": nullable(_NUMBER), "unpriced": _INTEGER,
         }),
     }),
 }  # fmt: skip

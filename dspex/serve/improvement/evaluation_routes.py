@@ -117,7 +117,7 @@ async def get_optimization(request: Request) -> Response:
     candidates = [
         {
             "version": each.version, "score": each.score, "executions": each.executions, "failed": each.failed,
-            "cost_usd": each.cost_usd, "parents": list(each.parents),
+            "cost_usd": each.cost_usd, "unpriced": each.unpriced, "parents": list(each.parents),
         }
         for each in tried.candidates
     ]  # fmt: skip

@@ -25,19 +25,21 @@ CANCEL_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class CandidateUse:
-    """What the executions of one candidate took."""
+    """What the executions of one candidate took; ``unpriced`` of them at a cost that is not, or not all, known."""
 
     version: str
     executions: int
     finished: int
     failed: int
     cost_usd: float | None
+    unpriced: int
 
 
 # The index on the job and the id finds them.
 CANDIDATES = text("""
 SELECT version, count(*)::int AS executions, count(finished_at)::int AS finished,
-    count(*) FILTER (WHERE status = 'failed')::int AS failed, sum(cost_usd)::float8 AS cost_usd
+    count(*) FILTER (WHERE status = 'failed')::int AS failed, sum(cost_usd)::float8 AS cost_usd,
+    count(*) FILTER (WHERE unpriced)::int AS unpriced
 FROM dspex.executions WHERE program = :program AND id > :since AND purpose ->> 'job' = :job
 GROUP BY version ORDER BY min(id::text)
 """)
