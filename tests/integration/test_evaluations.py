@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import dspex
+from dspex.cli.main import cli
 from dspex.client.client import Client
 from dspex.client.improvement.evaluation_page import comparison_page, evaluation_page
+from dspex.settings import Backends
 from dspex.store.workers import heartbeats
 from tests.integration.test_execution import scripted
 from tests.processes import WorkerProcess
@@ -39,6 +42,9 @@ def quitting(example, prediction, trace=None):
 def nothing(example, prediction, trace=None):
     pass
 
+def based(example, prediction, trace=None):
+    return float(example.base == prediction.base)
+
 def endless(example, prediction, trace=None):
     return 10**400
 
@@ -57,7 +63,7 @@ ROWS = [{"ticket": f"number {n}", "queue": "bug" if n % 2 else "other"} for n in
 
 
 def test_metrics_score_in_the_worker_and_their_errors_are_their_own(
-    client: Client, start_worker: Callable[..., WorkerProcess], tmp_path: Path
+    client: Client, backends: Backends, start_worker: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
     (tmp_path / "desk_metrics.py").write_text(METRICS)
     start_worker(DSPEX_PROGRAM_PACKAGES="desk_metrics", PYTHONPATH=tmp_path)
@@ -82,6 +88,17 @@ def test_metrics_score_in_the_worker_and_their_errors_are_their_own(
         assert found.figures.unscored == 8
         assert {row.metric_error["code"] for row in found.rows() if row.metric_error} == {code}
         assert {row.outputs["queue"] for row in found.rows() if row.outputs} == {"bug"}, "the program completed"
+    urls = {"DSPEX_DATABASE_URL": backends.database_url, "DSPEX_BROKER_URL": backends.broker_url}
+    asked = ["evaluate", "triage", "tickets", "--metric", "desk_metrics:nothing"]
+    printed = CliRunner().invoke(cli, asked, env=urls, standalone_mode=False).output
+    assert "no score\n0 scored, 0 failed (0), 8 without a score" in printed
+    assert "row 0: metric_no_score: the metric gave a NoneType" in printed
+
+    client.deploy(scripted("rates", ":string place -> :string base", module_options={"outputs": {"base": "USD"}}))
+    rates = client.dataset("rates", [{"place": "Lima", "base": "USD"}], inputs=["place"])
+    assert client.evaluate("rates", rates, metric="desk_metrics:based").wait(60).score == 1.0
+    assert [example.toDict() for example in rates.examples()] == [{"place": "Lima", "base": "USD"}]
+
     quitting = evaluated("desk_metrics:quitting")
     told = {row.metric_error["message"] for row in quitting.rows() if row.metric_error}
     assert told == {"the metric raised SystemExit"}

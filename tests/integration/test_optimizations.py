@@ -169,6 +169,13 @@ def test_a_metric_without_scores_is_the_failure_of_the_job(desk: Desk) -> None:
     assert failed.value.code == "metric_no_score"
 
 
+def test_an_option_that_the_optimiser_does_not_have_is_named(desk: Desk) -> None:
+    job = optimize(desk.client, optimizer="labeled", options={"rounds": 3})
+    with pytest.raises(dspex.ExecutionFailed, match=r"'labeled' has no option 'rounds': its options are .*\bk\b"):
+        job.result(timeout=60)
+    assert desk.server.calls()["answered"] == 0
+
+
 def test_a_job_keeps_its_version_when_another_one_is_deployed(desk: Desk) -> None:
     """And a rollout that fails is a failure of its example, not of the job."""
     desk.server.script(Step(match="3 and 3 is", times=1000, status=400))
@@ -199,8 +206,8 @@ def test_an_optimiser_asks_no_model_that_its_program_does_not_name(desk: Desk) -
 def test_wrong_arguments_are_refused_before_anything_is_stored(desk: Desk) -> None:
     before = len(desk.client.list())
     with pytest.raises(dspex.ValidationError) as refused:
-        optimize(desk.client, metric="no", optimizer="luck", budget_usd=0, seed="x")
-    assert [fault.path for fault in refused.value.errors] == ["metric", "optimizer", "budget_usd", "seed"]
+        optimize(desk.client, metric="no", optimizer="luck", options="x", budget_usd=0, seed="x")
+    assert [fault.path for fault in refused.value.errors] == ["metric", "optimizer", "options", "budget_usd", "seed"]
     assert len(desk.client.list()) == before
 
 

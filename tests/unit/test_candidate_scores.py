@@ -53,6 +53,15 @@ async def blocking(example: Any, prediction: Any) -> float:
     return 1.0
 
 
+def test_rows_with_the_same_inputs_and_other_labels_have_scores_of_their_own() -> None:
+    scores = CandidateScores(is_right, 5)
+    for answer in ("0", "1"):
+        example = dspy.Example(question="?", answer=answer).with_inputs("question")
+        scores.metric(example, predicted("first", "0"))
+    assert scores.score("first") == 0.5
+    assert [each["examples"] for each in scores.listing({})] == [2]
+
+
 def test_the_best_candidate_is_one_of_those_that_were_tried_on_all_examples() -> None:
     scores = CandidateScores(is_right, 5)
     for example in EXAMPLES:

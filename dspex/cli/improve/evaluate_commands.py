@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ __all__ = ["compare", "evaluate"]
 
 #: Rows of a comparison that are printed.
 SHOWN_ROWS = 20
+#: Rows without a score that are printed with the error of the metric.
+SHOWN_ERRORS = 3
 
 _page = click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots to an .html file."
@@ -65,14 +69,15 @@ def evaluate(
         figures = found.figures
         if as_json:
             echo_json(_data(found))
-        elif figures.score is None:
-            echo(f"no score yet: {figures.total:,} executions, {figures.failed:,} failed")
         else:
-            echo(f"score {figures.score:.4f}", bold=True)
+            score = "no score" if figures.score is None else f"score {figures.score:.4f}"
+            echo(score if wait or figures.score is not None else "no score yet", bold=True)
             progress = found.progress
             cost = dollars(progress.cost_usd, progress.unpriced)
             echo(f"{figures.scored:,} scored, {figures.failed:,} failed (0), {figures.unscored:,} without a score, "
                  f"{figures.unpaid:,} beyond the budget, cost {cost}")  # fmt: skip
+            for line in _metric_errors(found) if figures.unscored else ():
+                echo(line)
         return DONE if not wait or figures.is_complete else FAILED
 
 
@@ -107,6 +112,13 @@ def compare(before: str, after: str, output: Path | None, as_json: bool) -> None
         if worse:
             print_table(console(), ("row", "before", "after", "outputs that differ"), map(_row, worse))
         echo(found.sentence, bold=True)
+
+
+def _metric_errors(found: Evaluation) -> Iterator[str]:
+    """Why the metric gave no score for some of the rows."""
+    errors = ((row.index, row.metric_error) for row in found.rows() if row.metric_error is not None)
+    for index, error in islice(errors, SHOWN_ERRORS):
+        yield f"row {index}: {error['code']}: {error['message']}"
 
 
 def _row(row: RowDifference) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ class Dataset(Sequence[DatasetRow]):
     def examples(self) -> list[Any]:
         """The rows as ``dspy.Example`` objects with their inputs marked. DSPy has to be installed."""
         example = import_module("dspy").Example
-        return [example(**row.inputs, **row.labels).with_inputs(*self.inputs) for row in self]
+        return [example({**row.inputs, **row.labels}).with_inputs(*self.inputs) for row in self]
 
     def to_jsonl(self, path: str | Path) -> None:
         """Write the rows to a file, each as a JSON object with its inputs and labels."""

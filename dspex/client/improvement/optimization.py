@@ -245,7 +245,7 @@ def submit_optimization(
     chosen = submitter.chosen(program, version)
     given = [trainset] if valset is None else [trainset, valset]
     sets = [open_dataset(session, each, None) if isinstance(each, str) else each for each in given]
-    faults = [*_faults(name, optimizer, budget_usd, seed, metric_seconds), *_set_faults(chosen, sets, name)]
+    faults = [*_faults(name, optimizer, options, budget_usd, seed, metric_seconds), *_set_faults(chosen, sets, name)]
     if faults:
         raise ValidationError.of(f"optimisation of {program!r}", faults[:MOST_FAULTS])
     job = str(uuid7())
@@ -304,7 +304,7 @@ def _part(dataset: Dataset) -> dict[str, Any]:
 
 
 def _faults(
-    metric: str, optimizer: str, budget_usd: object, seed: object, metric_seconds: object
+    metric: str, optimizer: str, options: object, budget_usd: object, seed: object, metric_seconds: object
 ) -> Iterator[FieldError]:
     if metric not in BUILT_IN_METRICS and not is_reference(metric):
         expected = f"one of {', '.join(BUILT_IN_METRICS)}, or 'package.module:function'"
@@ -312,6 +312,8 @@ def _faults(
     if optimizer not in OPTIMIZERS and not is_reference(optimizer):
         expected = f"one of {', '.join(OPTIMIZERS)}, or 'package.module:factory'"
         yield FieldError("optimizer", expected, repr(optimizer)[:80])
+    if options is not None and not isinstance(options, Mapping):
+        yield FieldError("options", "a mapping from arguments of the optimiser to values", type(options).__name__)
     yield from limit_faults(budget_usd=budget_usd, metric_timeout=metric_seconds)
     if not isinstance(seed, int) or isinstance(seed, bool):
         yield FieldError("seed", "an integer", repr(seed))

@@ -54,7 +54,7 @@ class CandidateScores:
         version = getattr(prediction, "_dspex_version", None)
         if version is not None:
             with self._lock:
-                self._scores.setdefault(version, {})[repr(sorted(example.inputs().items()))] = score
+                self._scores.setdefault(version, {})[repr(sorted(example.items()))] = score
             self._is_news.set()
         return given
 

@@ -37,8 +37,8 @@ async def call_metric(
     metric: Callable[..., Any], inputs: Mapping[str, Any], labels: Mapping[str, Any], outputs: Mapping[str, Any]
 ) -> Any:
     """What the metric returns for these outputs."""
-    example = dspy.Example(**{**inputs, **labels}).with_inputs(*inputs)
-    arguments = (example, dspy.Prediction(**outputs), *(None for _ in range(_needed(metric) - 2)))
+    example = dspy.Example({**inputs, **labels}).with_inputs(*inputs)
+    arguments = (example, dspy.Prediction(dict(outputs)), *(None for _ in range(_needed(metric) - 2)))
     return await run_sync(returned, metric, arguments)
 
 

@@ -48,6 +48,8 @@ OPTIMIZERS: Mapping[str, str] = {
 _NEEDS: Mapping[str, Sequence[str]] = {"mipro": ("optuna", "numpy"), "simba": ("numpy",)}
 #: The parameters that take a model of the job by its name: GEPA's, and MIPROv2's and COPRO's.
 _MODELS: Mapping[str, str] = {"reflection_lm": "reflection", "prompt_model": "reflection"}
+#: The parameters of optimisers that are no options.
+_GIVEN = frozenset({"metric", "student", "trainset", "valset", "seed", "self", *_MODELS})
 #: How many attempts look for a metric or an optimiser that a worker does not have.
 MISSING_ATTEMPTS = 3
 
@@ -87,6 +89,7 @@ class OptimizerModule(dspy.Module):  # type: ignore[misc]
         job = client.optimization(rollouts.execution_id)
         scores = CandidateScores(self._metric(task["metric"], attempt), task["metric_seconds"])
         optimizer = self._optimizer_class(task, attempt)
+        _check_options(task, optimizer)
         student = remote_module(client, task["program"], task["version"], rollouts)
         with scores.published(partial(job.show_candidates, attempt)):
             version, ended, parents = self._searched(client, task, optimizer, student, scores)
@@ -204,6 +207,18 @@ def _divided(options: Mapping[str, Any], kind: Any) -> tuple[dict[str, Any], dic
     own, compiled = _parameters(kind), _parameters(getattr(kind, "compile", None))
     later = {name: value for name, value in options.items() if name in compiled and name not in own}
     return {name: value for name, value in options.items() if name not in later}, later
+
+
+def _check_options(task: Mapping[str, Any], kind: Any) -> None:
+    """Raises ProgramError for options that neither the optimiser nor its ``compile`` takes."""
+    own, compiled = _parameters(kind), _parameters(getattr(kind, "compile", None))
+    if any(each.kind is each.VAR_KEYWORD for each in own.values()):
+        return
+    known = [name for name in {**own, **compiled} if name not in _GIVEN]
+    if unknown := [name for name in task["options"] if name not in {*own, *compiled}]:
+        raise ProgramError(
+            f"optimizer {task['optimizer']!r} has no option {unknown[0]!r}: its options are {', '.join(sorted(known))}"
+        )
 
 
 def _fitting(

@@ -194,10 +194,10 @@ class _RemoteCalls:
         for name, given, answered in traced.get("calls", ()):
             if name in predictors and trace is not None:
                 predictor = predictors[name]
-                trace.append((predictor, given, dspy.Prediction(**_typed(predictor.signature, answered))))
+                trace.append((predictor, given, dspy.Prediction(_typed(predictor.signature, answered))))
         values = {**traced.get("prediction", {}), **_under_dspy_names(self._names, outputs)}
         signature = getattr(module, "signature", None)
-        return dspy.Prediction(**(_typed(signature, values) if signature is not None else values))
+        return dspy.Prediction(_typed(signature, values) if signature is not None else dict(values))
 
 
 def _under_dspy_names(names: Mapping[str, str], outputs: Mapping[str, Any]) -> dict[str, Any]:

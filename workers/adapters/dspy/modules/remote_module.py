@@ -64,4 +64,4 @@ async def _child(hosted: HostedRun, program: str, values: Mapping[str, Any]) -> 
 
 
 def _prediction(outputs: Mapping[str, Any]) -> dspy.Prediction:
-    return dspy.Prediction(**outputs)
+    return dspy.Prediction(dict(outputs))
