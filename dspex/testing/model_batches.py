@@ -274,21 +274,21 @@ def _add_anthropic(app: web.Application, state: _State) -> None:
     async def create(request: web.Request) -> web.Response:
         given = json.loads(await request.text())
         requests = [(each["custom_id"], each["params"], "") for each in given["requests"]]
-        return await _created(request, state, _anthropic(request, state.create(ANTHROPIC, "", requests)))
+        return await _created(request, state, _anthropic(state.create(ANTHROPIC, "", requests)))
 
     async def listing(request: web.Request) -> web.Response:
         mine = [batch for batch in reversed(state.batches.values()) if batch.dialect is ANTHROPIC]
-        return web.json_response({"data": [_anthropic(request, batch) for batch in mine], "has_more": False})
+        return web.json_response({"data": [_anthropic(batch) for batch in mine], "has_more": False})
 
     async def one(request: web.Request) -> web.Response:
         batch = _of(state, request.match_info["id"])
         state.look(batch)
-        return web.json_response(_anthropic(request, batch))
+        return web.json_response(_anthropic(batch))
 
     async def cancel(request: web.Request) -> web.Response:
         batch = _of(state, request.match_info["id"])
         batch.cancelled = True
-        return web.json_response(_anthropic(request, batch))
+        return web.json_response(_anthropic(batch))
 
     async def results(request: web.Request) -> web.Response:
         return web.Response(body=state.read(_of(state, request.match_info["id"]), _anthropic_line))
@@ -300,9 +300,9 @@ def _add_anthropic(app: web.Application, state: _State) -> None:
     app.router.add_get("/v1/messages/batches/{id}/results", results)
 
 
-def _anthropic(request: web.Request, batch: _Batch) -> dict[str, Any]:
+def _anthropic(batch: _Batch) -> dict[str, Any]:
     over = batch.results is not None
-    url = f"{request.url.origin()}/v1/messages/batches/{batch.id}/results"
+    url = f"https://api.anthropic.com/v1/messages/batches/{batch.id}/results"  # as behind a gateway
     return {
         "id": batch.id,
         "processing_status": "ended" if over else "in_progress",

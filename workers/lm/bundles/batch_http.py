@@ -115,9 +115,7 @@ class BatchHttp:
         data: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        url = URL(path if path.startswith(("http://", "https://")) else f"{self.base}/{path.lstrip('/')}")
-        if url.host != URL(self.base).host:  # an address in a reply must not get the key
-            raise BatchUnreachable("the provider names another host for its results")
+        url = URL(f"{self.base}/{path.lstrip('/')}")  # never an address in a reply: it must not get the key
         return self._transport.request(
             method, url.update_query(query) if query else url, data=data,
             headers=[*self._headers, *(headers or {}).items()], silent_seconds=SILENT_SECONDS,
