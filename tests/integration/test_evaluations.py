@@ -42,6 +42,9 @@ def quitting(example, prediction, trace=None):
 def nothing(example, prediction, trace=None):
     pass
 
+def half_a_character(example, prediction, trace=None):
+    return {"score": 1.0, "feedback": "half of \\ud83d"}
+
 def based(example, prediction, trace=None):
     return float(example.base == prediction.base)
 
@@ -93,6 +96,11 @@ def test_metrics_score_in_the_worker_and_their_errors_are_their_own(
     printed = CliRunner().invoke(cli, asked, env=urls, standalone_mode=False).output
     assert "no score\n0 scored, 0 failed (0), 8 without a score" in printed
     assert "row 0: metric_no_score: the metric gave a NoneType" in printed
+
+    page = tmp_path / "page.html"
+    asked = ["evaluate", "triage", "tickets", "--metric", "desk_metrics:half_a_character", "-o", str(page)]
+    assert "score 1.0000" in CliRunner().invoke(cli, asked, env=urls, standalone_mode=False).output
+    assert "half of \\ud83d" in page.read_text()
 
     client.deploy(scripted("rates", ":string place -> :string base", module_options={"outputs": {"base": "USD"}}))
     rates = client.dataset("rates", [{"place": "Lima", "base": "USD"}], inputs=["place"])

@@ -10,6 +10,7 @@ __all__ = ["write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text to a file. Raises OSError with the name of the file, also for a full disk."""
+    """Write a text to a file, a lone surrogate as JSON escapes it. Raises OSError with the name of the file, also for a
+    full disk."""
     with naming(path):
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(text.encode(errors="backslashreplace"))
