@@ -36,7 +36,8 @@ def error_page(request: Request, status: int, code: str, detail: str) -> Respons
     """The page for an error; who is not signed in is led to the form for it."""
     root = request.scope.get("root_path", "")
     if status == 401:
-        after = f"?next={quote(path_of(request))}" if request.method == "GET" else ""
+        asked = f"{path_of(request)}?{request.url.query}".removesuffix("?")
+        after = f"?next={quote(asked)}" if request.method == "GET" else ""
         return RedirectResponse(f"{root}/sign-in{after}", 303)
     title = TITLES.get(status, "Something went wrong")
     loads_again = status == 503 and request.method == "GET"

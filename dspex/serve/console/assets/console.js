@@ -2,11 +2,14 @@
 "use strict";
 (() => {
   const $ = (selector, within = document) => within.querySelector(selector);
+  // After so long an execution whose events were refused is followed again.
+  const AGAIN_MS = 5000;
 
   // ------------------------------------------------------------------ parts of a page that are loaded again
   async function reloadMain() {
     const response = await fetch(location.href, { headers: { Accept: "text/html" } });
-    if (!response.ok || response.redirected) return false;
+    if (response.redirected) { location.reload(); return true; }  // the session has ended: the form for a key
+    if (!response.ok) return false;
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     const open = [...document.querySelectorAll("main details")].map((each) => each.open);
     const scroll = window.scrollY, current = $("tr.current"), focused = document.activeElement && document.activeElement.closest("tr.current");
@@ -19,13 +22,34 @@
     return true;
   }
 
+  async function tryReload() {
+    const loaded = await reloadMain().catch(() => false);
+    if (!loaded) showStale();
+    return loaded;
+  }
+
+  // What is shown may be untrue by now: a page of health that cannot be loaded again would stay healthy.
+  function showStale() {
+    if ($("[data-stale]")) return;
+    const note = document.createElement("p");
+    note.className = "note bad";
+    note.dataset.stale = "";
+    note.setAttribute("role", "status");
+    note.textContent = `This page could not be loaded again at ${new Date().toLocaleTimeString()}: what it shows may be old. It is tried again by itself.`;
+    $("main").prepend(note);
+  }
+
+  // Nobody looks, or somebody writes or chooses what loading again would undo.
+  function isBusy() {
+    const typed = [...document.querySelectorAll("main input, main textarea")].some((each) => each.value !== each.defaultValue);
+    return document.hidden || typed || (document.activeElement && document.activeElement.matches("main input, main textarea, main select, main form button"));
+  }
+
   function repeat() {
     const part = $("[data-reload]");
     if (!part) return;
     setTimeout(async () => {
-      const typed = [...document.querySelectorAll("main input, main textarea")].some((each) => each.value !== each.defaultValue);
-      const busy = document.hidden || typed || (document.activeElement && document.activeElement.matches("main input, main textarea, main select, main form button"));
-      if (!busy) { try { await reloadMain(); } catch { /* out of reach: try again */ } }
+      if (!isBusy()) await tryReload();
       repeat();
     }, Number(part.dataset.reload) * 1000);
   }
@@ -59,11 +83,15 @@
     source.addEventListener("status", async (event) => {
       if (texts.size || !["running", "queued", "waiting"].includes(data(event).status)) return;
       const shown = $("main .status");
-      if (shown && shown.textContent !== data(event).status) await reloadMain();
+      if (shown && shown.textContent !== data(event).status) await tryReload();
     });
-    const end = async () => { source.close(); await reloadMain(); };
+    const again = () => setTimeout(async () => { if (!isBusy()) await tryReload(); follow(); }, AGAIN_MS);
+    const end = async () => { source.close(); if (!await tryReload()) again(); };
     for (const kind of ["done", "closed"]) source.addEventListener(kind, end);
-    source.addEventListener("error", (event) => { if (event.data) end(); });  // without data the connection was lost: it reconnects
+    source.addEventListener("error", (event) => {
+      if (event.data) end();
+      else if (source.readyState === EventSource.CLOSED) again();  // it was refused; a connection that was lost is made again
+    });
   }
 
   // ------------------------------------------------------------------------------------------ mouse and keys
