@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self, cast
 from uuid import UUID
@@ -199,6 +199,17 @@ class ExecutionSnapshot:
     def created_at(self) -> datetime:
         """When it was submitted."""
         return cast("datetime", self._row["created_at"])
+
+    @property
+    def _has_figures(self) -> bool:
+        """Whether ``metrics`` has the times and calls of its last attempt: they are known once that has ended."""
+        return self.attempts > 0 and self.status is not Status.RUNNING
+
+    @property
+    def _later(self) -> datetime | None:
+        """The time before which it is not begun, while it is queued and that time is to come."""
+        due = self._row.get("run_at") if self.status is Status.QUEUED else None
+        return due if due is not None and due > datetime.now(UTC) else None
 
     @property
     def started_at(self) -> datetime | None:

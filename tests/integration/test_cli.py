@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,21 @@ def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerPr
 
     (worker,) = json.loads(shell("workers", "--json").stdout)
     assert worker["state"] == "running"
+
+
+def test_show_names_no_figures_of_an_attempt_that_was_not_begun(client: Client, shell: Shell) -> None:
+    assert shell("deploy", "programs.py").returncode == 0
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    now, later = client.submit("qa", {"question": "?"}), client.submit("qa", {"question": "?"}, run_at=tomorrow)
+    shown = shell("show", str(now.id)).stdout
+    assert "queued  qa@" in shown
+    assert "no attempt was begun" in shown
+    assert "begins at" not in shown
+    assert f"begins at {tomorrow:%Y-%m-%d %H:%M:%S} UTC" in shell("show", str(later.id)).stdout
+    assert later.cancel()
+    shown = shell("show", str(later.id)).stdout
+    assert "no attempt was begun" in shown
+    assert not re.search(r"begins at|0 ms|model calls", shown.partition("inputs")[0])
 
 
 def test_an_interrupted_run_says_which_execution_continues(client: Client, shell: Shell, backends: Backends) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -139,6 +142,56 @@ def test_markup_in_values_is_text(place: Place, http: httpx.Client) -> None:
         page = http.get(path).text
         assert "<script>window" not in page
         assert "&lt;script&gt;" in page
+
+
+def test_marks_that_reverse_text_are_left_out_of_pages_and_kept_in_forms(place: Place, http: httpx.Client) -> None:
+    marked = "pay \u202e001\u202c to \u2066b"
+    execution = place.client.submit("good", {**INPUTS, "question": marked})
+    for path in ("/", f"/executions/{execution.id}"):
+        page = http.get(path).text
+        assert "pay 001 to b" in page
+        assert not re.search("[\u202a-\u202e\u2066-\u2069]", page), path
+    form = {"token": token_of(http.get("/programs/good")), "input.question": marked, "input.kind": "?"}
+    assert f">{marked}</textarea>" in http.post("/programs/good/submit", data=form).text, "what is sent again is whole"
+
+
+def test_one_that_is_to_begin_later_says_when(place: Place, http: httpx.Client) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    page = http.get(f"/executions/{place.client.submit('good', INPUTS, run_at=tomorrow).id}").text
+    for expected in (f"{tomorrow:%Y-%m-%d %H:%M:%S} UTC", "It waits for its time"):
+        assert expected in page, expected
+    assert "Waiting for a worker" not in page
+
+
+def test_one_that_was_cancelled_before_it_began_has_no_times(place: Place, http: httpx.Client) -> None:
+    execution = place.client.submit("good", INPUTS, run_at=datetime.now(UTC) + timedelta(days=1))
+    assert "In the queue" in http.get(f"/executions/{place.good.id}").text
+    assert execution.cancel()
+    page = http.get(f"/executions/{execution.id}").text
+    assert "cancelled" in page
+    assert not re.search("In the queue|<dt>Ran", page)
+
+
+def test_filters_without_a_control_are_shown_and_stay(place: Place, http: httpx.Client) -> None:
+    given = {"batch": place.batch.id, "since": "2026-01-31T08:00:00Z"}
+    query = urlencode(given)
+    for path in (f"/?{query}", f"/?{query}&cursor={place.batch.ids[-1]}"):
+        page = http.get(path).text
+        for name, value in given.items():
+            assert f"{name} <code>{value}</code>" in page
+            assert f'<input type="hidden" name="{name}" value="{value}">' in page, "the form keeps it"
+    assert f'href="/?{escape(query)}">Newest' in page
+    assert "Only with" not in http.get("/?program=good&error=").text
+    replaced = http.get("/?error=rate_limited&q=authentication").text
+    assert str(place.bad.id) in replaced
+    assert "rate_limited</code>" not in replaced
+
+
+def test_a_blank_first_input_is_not_called_missing(place: Place, http: httpx.Client) -> None:
+    blank = place.client.submit("good", {**INPUTS, "question": " "})
+    page = http.get("/?program=good").text
+    assert f'href="/executions/{blank.id}">(empty)</a>' in page
+    assert "(no inputs)" not in page
 
 
 def test_one_execution_shows_all_that_is_known(place: Place, http: httpx.Client) -> None:
@@ -434,6 +487,15 @@ def test_a_person_approves_a_tool_and_watches_the_execution_complete(
     _shown(browser, "checked the order")
     assert (tmp_path / "made").exists()
     _is_clean(browser)
+
+
+@pytest.mark.parametrize("width", [1280, 700])
+def test_a_wide_window_shows_every_page_of_the_navigation(place: Place, browser: Any, width: int) -> None:
+    _window(browser, width)
+    browser.get(place.served.url)
+    script = "const nav = document.querySelector('.top nav'); return nav.scrollWidth - nav.clientWidth"
+    assert browser.execute_script(script) == 0
+    _window(browser, WIDTHS[0])
 
 
 def test_every_page_fits_its_window_and_is_accessible(place: Place, browser: Any, tmp_path: Path) -> None:

@@ -33,6 +33,16 @@ def test_an_execution_is_a_card() -> None:
     assert "<script>" not in text
 
 
+@pytest.mark.parametrize(("status", "attempt", "has_figures"), [("queued", 0, False), ("queued", 1, True),
+                                                               ("running", 1, False), ("failed", 1, True)])  # fmt: skip
+def test_the_card_of_an_execution_has_figures_once_an_attempt_has_ended(
+    status: str, attempt: int, has_figures: bool
+) -> None:
+    with dspex.Client(database_url="postgresql://127.0.0.1:1/d", broker_url="redis://127.0.0.1:1") as client:
+        text = dspex.Execution(client._session, {**ROW, "status": status, "attempt": attempt})._repr_html_()
+    assert ("in the queue" in text, "model calls" in text) == (has_figures, has_figures)
+
+
 def test_a_batch_is_a_card() -> None:
     text = batch_card("id", HOSTILE, Progress(10, 3, 1, 0, 2, 4, 0.5, 12.0), 2)
     assert "4 of 10, 12 s left" in text

@@ -79,6 +79,8 @@ def show(id: str, calls: bool, as_json: bool) -> None:
             return
         screen = console()
         screen.print(_head(execution))
+        if (due := execution._later) is not None:
+            screen.print(Text(f"begins at {due:%F %T} UTC", style="yellow"))
         if execution.status is Status.QUEUED and (why := client.paused().get(execution.program)):
             screen.print(Text(f"the program is paused ({why}): `dspex resume {execution.program}`", style="yellow"))
         if execution.waiting is not None:
@@ -133,14 +135,24 @@ def timeline(trail: AuditTrail, *, width: int = 100) -> Panel:
 
 
 def _head(execution: Execution) -> Text:
-    m = execution.metrics
-    cost = f", cost {dollars(m.cost_usd, m.unpriced_lm_calls)}" if m.lm_calls else ""
     status = execution.status
     return Text.assemble(
         (f"{status}", f"bold {STATUS_STYLES[status]}"), "  ", (execution.program, "bold"), f"@{execution.version}  ",
-        f"attempt {execution.attempts}, {m.execution_time_ms:,.0f} ms after {m.queue_time_ms:,.0f} ms in the queue; "
-        f"{m.lm_calls} model calls, {m.prompt_tokens}+{m.completion_tokens} tokens{cost}",
+        _figures(execution),
     )  # fmt: skip
+
+
+def _figures(execution: Execution) -> str:
+    """The last attempt in figures, which are known once it has ended."""
+    if not execution._has_figures:
+        begun = f"attempt {execution.attempts}, begun at {execution.started_at:%F %T} UTC"
+        return begun if execution.attempts else "no attempt was begun"
+    m = execution.metrics
+    cost = f", cost {dollars(m.cost_usd, m.unpriced_lm_calls)}" if m.lm_calls else ""
+    return (
+        f"attempt {execution.attempts}, {m.execution_time_ms:,.0f} ms after {m.queue_time_ms:,.0f} ms in the queue; "
+        f"{m.lm_calls} model calls, {m.prompt_tokens}+{m.completion_tokens} tokens{cost}"
+    )
 
 
 def _values(title: str, values: Mapping[str, Any]) -> Text:

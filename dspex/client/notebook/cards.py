@@ -23,9 +23,12 @@ def execution_card(execution: ExecutionSnapshot) -> str:
         ("status", execution.status),
         ("attempts", execution.attempts),
         ("submitted", f"{execution.created_at:%Y-%m-%d %H:%M:%S} UTC"),
-        ("time", f"{metrics.execution_time_ms:,.0f} ms, {metrics.queue_time_ms:,.0f} ms in the queue"),
-        ("model calls", f"{metrics.lm_calls} ({metrics.replayed_lm_calls} replayed), cost {cost}"),
     ]
+    if execution._has_figures:
+        pairs += [
+            ("time", f"{metrics.execution_time_ms:,.0f} ms, {metrics.queue_time_ms:,.0f} ms in the queue"),
+            ("model calls", f"{metrics.lm_calls} ({metrics.replayed_lm_calls} replayed), cost {cost}"),
+        ]
     if error is not None:
         pairs.append(("error", f"{error.code}: {error}"))
     return card(f"Execution {execution.id}", pairs)

@@ -50,6 +50,8 @@ HINTS: Mapping[str, str] = {
 }
 #: The most open approvals of an execution that its page lists.
 MOST_APPROVALS = 50
+#: What the form of the list has controls for, and the places of pages.
+_CONTROLS = frozenset({"q", "program", "status", "tenant", "cursor", "limit"})
 _ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _CODE = re.compile(r"[a-z][a-z_]{2,40}")
 
@@ -64,12 +66,13 @@ async def list_page(request: Request) -> Response:
     query = _searched(request.query_params, words, programs)
     filters = filters_of(query)
     found, after = await gateway.latest_executions(principal, filters)
-    kept = [pair for pair in query.multi_items() if pair[0] != "cursor"]
+    kept = [pair for pair in request.query_params.multi_items() if pair[0] != "cursor" and pair[1]]
     next_page = None if after is None else "?" + urlencode([*kept, ("cursor", str(after))])
     is_first = filters.before is None
     return page(
         request, "executions.html", principal, title="Executions", rows=await rows_of(gateway, found), words=words,
         filters=filters, programs=programs, statuses=list(Status), next_page=next_page, is_filtered=bool(kept),
+        others=_others(request.query_params, query), newest="?" + urlencode(kept) if kept else "",
         is_live=is_first and not all(each.status.is_final for each in found), is_first=is_first,
         searched_to=None if after is None else moment(after),
     )  # fmt: skip
@@ -93,7 +96,8 @@ async def show_execution(
     bars, left_out = waterfall(trail, datetime.now(UTC), is_final=execution.status.is_final)
     verdict = await gateway.in_thread(trail.verify)
     calls, no_calls = await calls_of(gateway, execution)
-    paused = (await gateway.client.paused()).get(execution.program) if execution.status is Status.QUEUED else None
+    is_queued = execution.status is Status.QUEUED
+    paused = (await gateway.client.paused()).get(execution.program) if is_queued else None
     review = await _review(gateway, principal, execution, trail)
     signature = await gateway.call(gateway.session.signature, execution._row)
     return page(
@@ -101,6 +105,7 @@ async def show_execution(
         status=200 if error is None else 422, given=given or {}, error=error, **review,
         controls=controls(signature, given, error, side="outputs"), inputs=inputs, result=result, bars=bars,
         left_out=left_out, trail=trail, verdict=verdict, calls=calls, no_calls=no_calls, paused=paused,
+        due_at=execution._later,
         hint=HINTS.get(execution.cause_code or "", ""), Status=Status,
     )  # fmt: skip
 
@@ -182,6 +187,12 @@ def _searched(query: QueryParams, words: str, programs: list[str]) -> QueryParam
     elif words:
         pairs.append(("batch", str(UUID(int=0))))  # nothing has this id: what is searched is none of these
     return QueryParams(pairs)
+
+
+def _others(asked: QueryParams, query: QueryParams) -> list[tuple[str, str]]:
+    """The filters of the address that the form has no control for, but for those that the words of a search replace."""
+    pairs = [(name, value) for name, value in asked.multi_items() if value and name not in _CONTROLS]
+    return [(name, value) for name, value in pairs if query[name] == value]
 
 
 async def calls_of(gateway: Gateway, execution: AsyncExecution) -> tuple[list[Any], str]:

@@ -74,10 +74,11 @@
       return texts.get(name);
     }
     const data = (event) => JSON.parse(event.data);
-    source.addEventListener("partial", (event) => { const text = field(data(event).field); if (text) text.append(data(event).text); });
+    const unreversed = (text) => text.replace(/[\u202a-\u202e\u2066-\u2069]/g, "");  // as in all that the server prints
+    source.addEventListener("partial", (event) => { const text = field(data(event).field); if (text) text.append(unreversed(data(event).text)); });
     source.addEventListener("field", (event) => {
       const { field: name, value } = data(event), text = field(name);
-      if (text) text.textContent = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+      if (text) text.textContent = unreversed(typeof value === "string" ? value : JSON.stringify(value, null, 2));
     });
     source.addEventListener("reset", () => { texts.clear(); const partial = $("[data-partial]"); if (partial) partial.replaceChildren(); });
     source.addEventListener("status", async (event) => {
