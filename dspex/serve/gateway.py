@@ -24,6 +24,7 @@ from dspex.serve.access.principal import Principal
 from dspex.serve.access.submit_limits import SubmitLimits
 from dspex.serve.api.problem_details import HttpRefusal
 from dspex.serve.api.request_bodies import Filters
+from dspex.serve.known_of_ended import forget_known
 from dspex.serve.webhooks.webhook_sender import WebhookSender
 from dspex.store.lifecycle import approvals, executions
 from dspex.store.lifecycle.approvals import CallSelection, Place
@@ -122,12 +123,15 @@ class Gateway:
         """Queue a failed or cancelled execution again, and read it again."""
         log.info("%s retries execution %s", principal.name, execution.id)
         await self.call(self.session.control.retry, execution.id, by=principal.name)
+        forget_known()
         await execution.refresh()
 
     async def retry_failed(self, principal: Principal, selection: Selection) -> int:
         """Queue failed executions again. Returns how many."""
         log.info("%s retries failed executions: %s", principal.name, selection)
-        return await self.call(self.session.control.retry_failed, selection, by=principal.name)
+        retried = await self.call(self.session.control.retry_failed, selection, by=principal.name)
+        forget_known()
+        return retried
 
     async def approvals(
         self, principal: Principal, asked: CallSelection, *, limit: int

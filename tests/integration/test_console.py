@@ -19,6 +19,7 @@ from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.serve.access.access_keys import AccessKeys
+from dspex.serve.console import operation_pages
 from dspex.settings import Backends
 from tests.browser import chromium
 from tests.conftest import fresh_backends
@@ -249,6 +250,34 @@ def test_the_bar_of_a_batch_shows_what_failed(place: Place, http: httpx.Client) 
     for path in (f"/batches/{failing.id}", "/batches"):
         bar = http.get(path).text.partition('aria-label="2 of 2 ended, 2 failed"')[2].partition("</svg>")[0]
         assert re.findall(r'<rect class="(\w+)" x="(\d+)" width="(\d+)"', bar) == [("failed", "0", "2")], path
+
+
+def test_the_list_of_batches_shows_a_retry_at_once(place: Place, http: httpx.Client) -> None:
+    failing = place.client.submit_many("bad", [INPUTS] * 2)
+    assert len(list(failing.as_completed(timeout=60))) == 2
+    before = http.get("/batches").text
+    assert f"/batches/{failing.id}" in before
+    http.post(f"/batches/{failing.id}/retry", data={"token": token_of(http.get(f"/batches/{failing.id}"))})
+    wait_for(lambda: failing.progress.completed == 2, "the second attempts to complete")
+    row = http.get("/batches").text.partition(f'data-href="/batches/{failing.id}"')[2].partition("</tr>")[0]
+    assert 'aria-label="2 of 2 ended"' in row, "none failed"
+
+
+def test_the_list_of_batches_is_kept_current_while_one_is_under_way(place: Place, http: httpx.Client) -> None:
+    under_way = place.client.submit_many("slow", [INPUTS])
+    assert 'data-reload="5"' in http.get("/batches").text
+    under_way.cancel()
+
+
+def test_a_list_of_webhooks_that_is_cut_says_so(
+    place: Place, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        place.client.execute("good", INPUTS, timeout=60, webhook="https://hook.invalid/")
+    assert "there are more" not in http.get("/webhooks").text
+    monkeypatch.setattr(operation_pages, "MOST_WEBHOOKS", 1)
+    page = http.get("/webhooks").text
+    assert (page.count("https://hook.invalid/"), "The latest 1 are listed; there are more" in page) == (1, True)
 
 
 def test_a_file_with_rows_becomes_a_batch(http: httpx.Client) -> None:

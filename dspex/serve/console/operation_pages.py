@@ -49,6 +49,7 @@ async def batches_page(request: Request) -> Response:
     path = request.scope["path"]
     return page(
         request, "batches.html", principal, title="Batches", batches=found,
+        is_live=before is None and any(p.finished < p.total for p in (each.progress for each in found) if p),
         first_page=path if before is not None else None, next_page=after and f"{path}?cursor={after}",
     )  # fmt: skip
 
@@ -159,9 +160,12 @@ async def webhooks_page(request: Request) -> Response:
     gateway, principal = await open_page(request)
     principal.require_whole("the list of webhooks")
     trouble = request.query_params.get("trouble") == "1"
-    find = partial(webhook_deliveries.listing, trouble=trouble, most=MOST_WEBHOOKS)
+    find = partial(webhook_deliveries.listing, trouble=trouble, most=MOST_WEBHOOKS + 1)
     found = await gateway.call(gateway.session.database.run, find)
-    return page(request, "webhooks.html", principal, title="Webhooks", deliveries=found, trouble=trouble)
+    return page(
+        request, "webhooks.html", principal, title="Webhooks", trouble=trouble,
+        deliveries=found[:MOST_WEBHOOKS], most=MOST_WEBHOOKS if len(found) > MOST_WEBHOOKS else None,
+    )  # fmt: skip
 
 
 async def send_webhook(request: Request) -> Response:
