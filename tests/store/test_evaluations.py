@@ -66,6 +66,16 @@ def test_the_score_counts_failures_as_nothing(client: Client, database: Database
     assert rows[4].outputs is None
 
 
+def test_a_page_of_an_evaluation_has_no_marks_that_reverse_text(client: Client, database: Database) -> None:
+    client.deploy(PROGRAM)
+    marked = [{"ticket": "pay \u202e001\u202c", "queue": "bug"}]
+    evaluation = client.evaluate("triage", client.dataset("marked", marked, inputs=["ticket"]), metric="exact")
+    finish(client, database, evaluation, [1.0])
+    page = evaluation_page(evaluation)
+    assert "pay 001" in page
+    assert "\u202e" not in page
+
+
 def test_a_deploy_in_the_middle_changes_no_execution(
     client: Client, database: Database, dataset: dspex.Dataset
 ) -> None:

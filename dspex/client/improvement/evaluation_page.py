@@ -11,6 +11,7 @@ from typing import Any
 from dspex.client.improvement.evaluation import Evaluation, EvaluationRow
 from dspex.client.improvement.score_comparison import RowDifference, ScoreComparison
 from dspex.client.improvement.score_plots import histogram
+from dspex.client.shown.text_order import unreversed
 from dspex.operations.report.dollars import dollars
 from dspex.operations.report.html_page import STYLE
 from dspex.store.lifecycle.status import Status
@@ -118,10 +119,9 @@ def _difference_cells(row: RowDifference) -> list[str]:
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts as HTML."""
     head = "".join(f"<th{_kind(place, column)}>{escape(column)}</th>" for place, column in enumerate(columns))
-    body = "".join(
-        "<tr>" + "".join(f"<td{_kind(place, cell)}>{escape(cell)}</td>" for place, cell in enumerate(row)) + "</tr>"
-        for row in rows
-    )
+    cells = ("".join(f"<td{_kind(place, cell)}>{escape(unreversed(cell))}</td>" for place, cell in enumerate(row))
+             for row in rows)  # fmt: skip
+    body = "".join(f"<tr>{each}</tr>" for each in cells)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from dspex.serve.access.principal import Principal
 from dspex.serve.access.sign_in import form_token, give_form_token
 from dspex.serve.console.page_access import COUNTS
-from dspex.serve.console.shown_text import FILTERS, unreversed
+from dspex.serve.console.shown_text import FILTERS, printed
 
 __all__ = ["page", "path_of"]
 
@@ -70,7 +70,7 @@ def _pages(principal: Principal | None) -> list[tuple[str, str]]:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("dspex.serve.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=unreversed,
+        lstrip_blocks=True, finalize=printed,
     )  # fmt: skip
     environment.filters.update(FILTERS)
     return environment

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from dspex.client.shown.text_order import unreversed
 from dspex.operations.report.dollars import dollars
 
-__all__ = ["FILTERS", "ago", "brief", "milliseconds", "pretty", "unreversed"]
+__all__ = ["FILTERS", "ago", "brief", "milliseconds", "pretty", "printed"]
 
 #: How many characters of a value a page shows before it is folded.
 PREVIEW = 110
 #: How many characters a page with many long values shows of each.
 CUT = 6000
-#: Marks that reverse the order of the characters after them, also where these are the page's own.
-_REVERSING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 
 
-def unreversed(value: Any) -> Any:
-    """What a template prints, without the marks that have a reader see another order of characters than there is.
+def printed(value: Any) -> Any:
+    """What a template prints: values without the marks that reverse text.
 
-    Markup is printed as it is: that of a macro, and with the filter ``e`` the value of a control, which is sent back.
+    Markup is printed as it is: what a macro made, and with the filter ``e`` the value of a control, which is sent back.
     """
     if value is None or isinstance(value, Markup):
         return value
-    text = value if isinstance(value, str) else str(value)
-    return text if text.isascii() else _REVERSING.sub("", text)
+    return unreversed(value if isinstance(value, str) else str(value))
 
 
 def ago(at: datetime | None) -> str:
