@@ -19,8 +19,10 @@ from dspex.embedded.ports import free_port
 from dspex.publish.channels import DONE_CHANNEL
 from dspex.publish.redis_clients import client as redis_client
 from dspex.settings import Backends
+from dspex.store.database import Database
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess, environment_of, interruptible, run_dspex
+from tests.store.test_executions import claim, dispatch_due, register
 from tests.waiting import wait_for
 
 PROGRAMS = """
@@ -107,7 +109,9 @@ def test_deploy_run_list_show(shell: Shell, start_worker: Callable[..., WorkerPr
     assert worker["state"] == "running"
 
 
-def test_show_names_no_figures_of_an_attempt_that_was_not_begun(client: Client, shell: Shell) -> None:
+def test_show_names_no_figures_of_an_attempt_before_it_has_ended(
+    client: Client, database: Database, shell: Shell
+) -> None:
     assert shell("deploy", "programs.py").returncode == 0
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     now, later = client.submit("qa", {"question": "?"}), client.submit("qa", {"question": "?"}, run_at=tomorrow)
@@ -120,6 +124,11 @@ def test_show_names_no_figures_of_an_attempt_that_was_not_begun(client: Client, 
     shown = shell("show", str(later.id)).stdout
     assert "no attempt was begun" in shown
     assert not re.search(r"begins at|0 ms|model calls", shown.partition("inputs")[0])
+    dispatch_due(database)
+    assert len(claim(database, register(database), now.id)) == 1
+    shown = shell("show", str(now.id)).stdout
+    assert f"attempt 1, begun at {now.refresh().started_at:%Y-%m-%d %H:%M:%S} UTC" in shown
+    assert not re.search(r"0 ms|model calls", shown.partition("inputs")[0])
 
 
 def test_an_interrupted_run_says_which_execution_continues(client: Client, shell: Shell, backends: Backends) -> None:

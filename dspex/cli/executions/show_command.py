@@ -144,9 +144,10 @@ def _head(execution: Execution) -> Text:
 
 def _figures(execution: Execution) -> str:
     """The last attempt in figures, which are known once it has ended."""
+    if not execution.attempts:
+        return "no attempt was begun"
     if not execution._has_figures:
-        begun = f"attempt {execution.attempts}, begun at {execution.started_at:%F %T} UTC"
-        return begun if execution.attempts else "no attempt was begun"
+        return f"attempt {execution.attempts}, begun at {execution.started_at:%F %T} UTC"
     m = execution.metrics
     cost = f", cost {dollars(m.cost_usd, m.unpriced_lm_calls)}" if m.lm_calls else ""
     return (
