@@ -676,7 +676,7 @@ class Client:
     def retry(self, id: UUID | str) -> Execution:
         """Queue a failed or cancelled execution again, with as many attempts as its program allows.
 
-        Model calls that were already paid for are replayed.
+        Model calls that were already paid for are replayed. Its failed and cancelled children are queued again, too.
 
         Raises TransitionRefused for any other status, ExecutionNotFound.
         """

@@ -35,11 +35,11 @@ _SUBMITTED = (
 #: The columns that change when an execution is cancelled, queued again, or taken back from the queue.
 _STEERED = (
     "status, max_attempts, run_at, dispatched_at, cancel_requested_at, finished_at, waiting_for, waiting_since, "
-    "audit_seq, audit_hash"
+    "expires_at, audit_seq, audit_hash"
 )
 _RUN = (
     "held_at, attempt, lost_attempts, worker_id, started_at, deadline_at, adapter_used, result, error, metrics, "
-    "action_results, expires_at"
+    "action_results"
 )
 #: What a child execution has besides.
 _CHILD = "parent_id, depth"

@@ -272,3 +272,48 @@ def test_children_have_limits_and_fail_their_parent(desk: Client, model_server: 
     assert parent.cause_code == "child_failed"
     codes = {each.cause_code for each in desk.list(program="deep")}
     assert codes == {"child_failed", "child_limit"}
+
+
+def family(client: Client, parent: Execution) -> dict[str, list[Execution]]:
+    """The executions below a parent, by program."""
+    middle = [each for each in client.list(program="middle") if each.parent_id == parent.id]
+    above = {each.id for each in middle}
+    return {"middle": middle, "flaky": [each for each in client.list(program="flaky") if each.parent_id in above]}
+
+
+def test_a_retry_of_a_parent_runs_its_failed_children_again_and_no_other(
+    desk: Client, model_server: ModelServer
+) -> None:
+    once = dspex.Retry(max_attempts=1)
+    fails = {"fail": {"code": "provider_unavailable", "times": 1}}
+    desk.deploy(dspex.Program("flaky", QA, retry=once, adapter="scripted", module_options=fails))
+    deploy(desk, model_server, "middle", module=f"{OWN}:Asks", module_options={"program": "flaky", "count": 2})
+    deploy(desk, model_server, "above", module=f"{OWN}:Asks", module_options={"program": "middle", "count": 1})
+    parent = desk.submit("above", {"question": "what"})
+    with pytest.raises(dspex.ExecutionFailed):
+        parent.result(60)
+    below = family(desk, parent)
+    desk.retry(below["flaky"][0].id).result(60)
+    parent = desk.retry(parent.id)
+    assert " | " in parent.result(60).answer
+    again = family(desk, parent)
+    assert {name: {each.id for each in found} for name, found in again.items()} == {
+        name: {each.id for each in found} for name, found in below.items()
+    }
+    assert [each.status for each in again["flaky"]] == ["completed"] * 2
+    assert [each.attempts for each in again["flaky"]] == [2, 2], "what completed was not run again"
+    assert parent.audit_trail.verify()
+
+
+def test_a_retry_of_a_cancelled_parent_runs_its_cancelled_children_again(
+    desk: Client, model_server: ModelServer
+) -> None:
+    desk.deploy(dspex.Program("steady", QA, adapter="scripted"))
+    deploy(desk, model_server, "between", module=f"{OWN}:Asks", module_options={"program": "steady", "count": 2})
+    desk.pause("steady")
+    parent = desk.submit("between", {"question": "what"})
+    wait_for(lambda: waits(parent, "child"), "the parent to wait")
+    assert parent.cancel()
+    desk.resume("steady")
+    parent = desk.retry(parent.id)
+    assert " | " in parent.result(60).answer

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 import dspex
@@ -42,6 +42,7 @@ from tests.store.test_executions import (
     submit,
     trail,
 )
+from tests.waiting import wait_for
 from workers.attempt.waiting.children import child_id
 from workers.process.leader.parked_upkeep import ParkedUpkeep
 
@@ -282,6 +283,20 @@ def test_a_wait_ends_at_the_deadline_if_the_timeout_goes_on(database: Database, 
     assert status(database, lasting.id) == "waiting"
 
 
+@pytest.mark.parametrize("ending", ["expired", "cancelled"])
+def test_a_retry_after_a_wait_has_its_whole_time(database: Database, worker_id: UUID, ending: str) -> None:
+    (first,) = claim(database, worker_id, submit(database, timeout_seconds=0.01))
+    assert park(database, first, a_call(), expires=True) == "waiting"
+    database.run(lambda c: c.execute(text("SELECT pg_sleep(0.02)")))
+    if ending == "expired":
+        assert database.run(parked.expire) == [first.id]
+    else:
+        assert database.run(partial(control.cancel, ids=[first.id])).ended == [first.id]
+    assert database.run(partial(control.retry, ids=[first.id])) == [first.id]
+    second = claimed_again(database, worker_id, first.id)
+    assert second.allowed_seconds == pytest.approx(0.01)
+
+
 def test_an_attempt_after_a_wait_has_the_time_that_is_left(database: Database, worker_id: UUID) -> None:
     (first,) = claim(database, worker_id, submit(database, timeout_seconds=60.0))
     assert first.allowed_seconds == pytest.approx(60.0)
@@ -447,13 +462,21 @@ def test_a_call_that_nobody_decided_about_in_time_is_rejected(database: Database
 # ------------------------------------------------------------------------------------------------------------- children
 
 
-def submit_children(database: Database, parent: UUID, count: int) -> list[UUID]:
+def submit_children(database: Database, parent: UUID, count: int, connection: Connection | None = None) -> list[UUID]:
     made = [submission(id=child_id(parent, R, number)) for number in range(count)]
     hashes = [hash_of_values(s.program, s.version, s.inputs, s.metadata) for s in made]
     given = parked.children_parameters(parent, list(zip(made, hashes, strict=True)))
     for _ in range(2):  # a second attempt that makes the same calls means the same children
-        database.run(lambda c: c.exec_driver_sql(parked.SUBMIT_CHILDREN, given))
+        if connection is None:
+            database.run(lambda c: c.exec_driver_sql(parked.SUBMIT_CHILDREN, given))
+        else:
+            connection.exec_driver_sql(parked.SUBMIT_CHILDREN, given)
     return [each.id for each in made]
+
+
+def waits_for_a_lock(database: Database) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(database.run(lambda c: c.scalar(text(waiting))))
 
 
 def parked_parent(database: Database, worker_id: UUID, count: int) -> tuple[Claimed, list[UUID]]:
@@ -496,6 +519,45 @@ def test_cancelling_a_parent_cancels_its_children(database: Database, worker_id:
     assert (found.ended, found.running, found.running_children) == ([parent.id], [], [running])
     assert sorted(found.ended_children) == sorted([queued, *below])
     assert [status(database, id) for id in (queued, running, over)] == ["cancelled", "running", "completed"]
+
+
+def test_a_parent_that_is_to_be_cancelled_or_is_over_gets_no_children(database: Database, worker_id: UUID) -> None:
+    (parent,) = claim(database, worker_id, submit(database))
+    assert database.run(partial(control.cancel, ids=[parent.id])).running == [parent.id]
+    (late,) = submit_children(database, parent.id, 1)
+    assert park(database, parent, ParkedCall(R, 0, "child", "qa", child_id=late)) == "cancelled"
+    submit_children(database, parent.id, 1)
+    assert database.run(partial(executions.find, id=late)) is None
+
+
+def test_children_that_are_stored_while_their_parent_is_cancelled_are_cancelled_too(
+    database: Database, worker_id: UUID
+) -> None:
+    (parent,) = claim(database, worker_id, submit(database))
+    with ThreadPoolExecutor(1) as thread:
+        with database.transaction() as connection:
+            children = submit_children(database, parent.id, 2, connection)
+            cancelling = thread.submit(database.run, partial(control.cancel, ids=[parent.id]))
+            wait_for(lambda: cancelling.done() or waits_for_a_lock(database), "the cancel to wait for the children")
+        found = cancelling.result()
+    assert (found.running, sorted(found.ended_children)) == ([parent.id], sorted(children))
+
+
+def test_children_end_with_a_parent_whose_time_is_over(database: Database, worker_id: UUID) -> None:
+    (parent,) = claim(database, worker_id, submit(database, timeout_seconds=0.01))
+    queued, running = submit_children(database, parent.id, 2)
+    calls = [ParkedCall(R, number, "child", "qa", child_id=id) for number, id in enumerate((queued, running))]
+    assert park(database, parent, *calls, expires=True) == "waiting"
+    dispatch_due(database, window=100)
+    claim(database, worker_id, running)
+    database.run(lambda c: c.execute(text("SELECT pg_sleep(0.02)")))
+    announced: list[UUID] = []
+    ParkedUpkeep(database, announced.extend).run()
+    assert [status(database, id) for id in (parent.id, queued, running)] == ["failed", "cancelled", "running"]
+    assert announced == [parent.id, queued]
+    row = database.run(partial(executions.find, id=running))
+    assert row is not None
+    assert row["cancel_requested_at"] is not None
 
 
 def test_the_ids_of_children_are_of_version_7_and_of_the_time_of_their_parent() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 from uuid import UUID
@@ -19,6 +19,8 @@ from dspex.program.stored_program import StoredProgram
 from dspex.scoring.builtin_metrics import BUILT_IN_METRICS
 from dspex.scoring.judges import judge_of
 from dspex.sealing.values import Sealing
+from dspex.store.lifecycle.executions import Claimed
+from dspex.store.lifecycle.lm_calls import LMCall
 from dspex.store.lifecycle.parked import ParkedCall
 from dspex.store.lifecycle.status import Status
 from workers.actions import Actions
@@ -167,7 +169,7 @@ class Host:
             stored, waited_for = await asyncio.gather(
                 self._ledger.calls(claimed.id), self._ledger.waited_for(claimed.id)
             )
-            attempt.journal.recall(stored)
+            attempt.journal.recall(await self._without_failed_children(claimed, stored))
             attempt.journal.recall_waits(waited_for)
         program = await self._program(claimed.program, claimed.version)
         # The requests of sealed executions are hashed with a secret of their own, so that none finds an answer there.
@@ -188,6 +190,16 @@ class Host:
         encoded = program.signature.encode("outputs", values)
         trail.record("result_serialization", began_at=began_at, bytes=len(encoded))
         return Hosted(encoded.decode(), adapter)
+
+    async def _without_failed_children(self, claimed: Claimed, stored: Sequence[LMCall]) -> Sequence[LMCall]:
+        """A journal without the failures of children from before an operator's retry, which queued those children, too:
+        their parent waits for them once more. Calls keep their numbers, so that they mean the same children."""
+        failed = [call for call in stored if call.is_failed_child and not call.rejected]
+        if failed and (before := await self._ledger.retried_after(claimed.id)):
+            stale = {call.request_hash for call in failed if call.attempt <= before}
+            await self._ledger.reject_calls(claimed.id, claimed.attempt, sorted(stale))
+            stored = [call for call in stored if call.request_hash not in stale]
+        return [call for call in stored if not (call.rejected and call.is_child)]
 
     async def _taken_over(self, run: Run, attempt: Attempt, id: UUID) -> tuple[Mapping[str, Any], str] | None:
         """The outputs of the equal execution once it completed; None when it has none. Waits for it, and the attempt is

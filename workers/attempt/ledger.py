@@ -205,6 +205,11 @@ class Ledger:
         rows = await self._reads.add(_Read(lm_calls.OF_EXECUTIONS, of=execution_id))
         return [LMCall(execution_id, *row) for row in rows]
 
+    async def retried_after(self, execution_id: UUID) -> int:
+        """The last attempt before an operator retried the execution; 0 when none did."""
+        rows = await self._reads.add(_Read(control.RETRIED_AFTER, {"id": execution_id}))
+        return int(rows[0][0]) if rows else 0
+
     async def waited_for(self, execution_id: UUID) -> list[KnownCall]:
         """The calls that the execution waited for, and that its journal does not have."""
         rows = await self._reads.add(_Read(parked.OF_EXECUTIONS, of=execution_id))

@@ -20,8 +20,8 @@ from dspex.store.lifecycle.status import Status
 from dspex.store.programs import READABLE_CONTENT
 from dspex.store.tables import executions
 
-__all__ = ["CANCELLING", "POSTPONE", "UNDISPATCH", "Cancelled", "cancel", "cancel_each", "count_failed", "failed_ids",
-           "now", "retry"]  # fmt: skip
+__all__ = ["CANCELLING", "POSTPONE", "RETRIED_AFTER", "UNDISPATCH", "Cancelled", "cancel", "cancel_children",
+           "cancel_each", "count_failed", "failed_ids", "now", "retry"]  # fmt: skip
 
 #: No worker has such an execution.
 _AT_REST = (Status.QUEUED, Status.WAITING)
@@ -48,6 +48,11 @@ WITH wanted AS MATERIALIZED (
 SELECT id, status FROM wanted
 """
 _CHILDREN = "SELECT id FROM dspex.executions WHERE parent_id = ANY(%(ids)s) AND finished_at IS NULL"
+# Their parents cannot go on without them.
+_TO_RETRY_BELOW = """
+SELECT c.id FROM dspex.executions p JOIN dspex.executions c ON c.parent_id = p.id
+WHERE p.id = ANY(%(ids)s) AND p.status IN ('failed', 'cancelled') AND c.status IN ('failed', 'cancelled')
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +74,22 @@ def cancel(connection: Connection, ids: Collection[UUID], *, running: bool = Tru
     """
     found = _cancel(connection, ids, running=running, by=by)
     above = [*found.ended, *found.running, *(id for id, status in found.final.items() if status == "cancelled")]
+    _cancel_below(connection, above, found, by=by)
+    return found
+
+
+def cancel_children(connection: Connection, ids: Collection[UUID]) -> Cancelled:
+    """Cancel all that is below executions that ended without their children."""
+    found = Cancelled([], [], {})
+    _cancel_below(connection, ids, found, by=None)
+    return found
+
+
+def _cancel_below(connection: Connection, above: Collection[UUID], found: Cancelled, *, by: str | None) -> None:
     while above := list(connection.exec_driver_sql(_CHILDREN, {"ids": above}).scalars()) if above else []:
         below = _cancel(connection, above, running=True, by=by)
         found.ended_children.extend(below.ended)
         found.running_children.extend(below.running)
-    return found
 
 
 def _cancel(connection: Connection, ids: Collection[UUID], *, running: bool, by: str | None) -> Cancelled:
@@ -133,7 +149,7 @@ WITH wanted AS MATERIALIZED (
 ), retried AS (
     UPDATE dspex.executions e
     SET status = 'queued', run_at = now(), dispatched_at = NULL, finished_at = NULL, cancel_requested_at = NULL,
-        max_attempts = e.attempt + w.attempts,
+        expires_at = NULL, max_attempts = e.attempt + w.attempts,
         audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, NULL, %(events)s)
     FROM wanted w WHERE e.id = w.id
@@ -153,10 +169,31 @@ SELECT id FROM retried
 """  # noqa: S608
 
 
+#: For psycopg: the last attempt of an execution before an operator retried it, if one did.
+RETRIED_AFTER = """
+SELECT attempt FROM dspex.audit_events
+WHERE execution_id = %(id)s AND events::text LIKE '[{"kind":"retried","data":{"by":%%' ORDER BY seq DESC LIMIT 1
+"""
+
+
 def retry(connection: Connection, ids: Collection[UUID], *, by: str = "operator") -> list[UUID]:
-    """Queue failed and cancelled executions again, with fresh attempts; the pump dispatches them. Returns which."""
+    """Queue failed and cancelled executions again, with fresh attempts; the pump dispatches them. Returns which.
+
+    Their failed and cancelled children are queued first, and those below: a parent waits for them once more.
+    """
     events = encode_events([{"kind": "retried", "data": {"by": by}}])
-    return [row.id for row in connection.exec_driver_sql(_RETRY, {"ids": list(ids), "events": events})]
+    levels, known = [list(ids)], set(ids)
+    while below := [id for id in _to_retry_below(connection, levels[-1]) if id not in known]:
+        levels.append(below)
+        known.update(below)
+    retried: list[UUID] = []
+    for level in reversed(levels):
+        retried = list(connection.exec_driver_sql(_RETRY, {"ids": level, "events": events}).scalars())
+    return retried
+
+
+def _to_retry_below(connection: Connection, ids: Collection[UUID]) -> Sequence[UUID]:
+    return connection.exec_driver_sql(_TO_RETRY_BELOW, {"ids": list(ids)}).scalars().all()
 
 
 def now(connection: Connection) -> datetime:

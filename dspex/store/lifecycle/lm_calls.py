@@ -7,6 +7,7 @@ attempt: it was paid for, so it is counted, and it takes no later attempt's plac
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from sqlalchemy import Connection
 
 from dspex.program.models import OTHER_ENTRIES
 from dspex.store.array_text import array, id_array, text_array
+from dspex.store.lifecycle.status import Status
 
 __all__ = [
     "BATCH",
@@ -79,6 +81,16 @@ class LMCall:
     def is_of_model(self) -> bool:
         """Whether a model was asked; else it is a tool's result, an intention, a decision or a child's outcome."""
         return not self.model.startswith(OTHERS)
+
+    @property
+    def is_child(self) -> bool:
+        """Whether it is the outcome of a child."""
+        return self.model.startswith(CHILD)
+
+    @property
+    def is_failed_child(self) -> bool:
+        """Whether it is the outcome of a child that did not complete."""
+        return self.is_child and json.loads(self.response)["status"] != Status.COMPLETED
 
     @property
     def place(self) -> str:

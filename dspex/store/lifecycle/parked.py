@@ -354,14 +354,18 @@ def _answer_parameters(answers: Sequence[LMCall]) -> dict[str, str]:
 
 # ---------------------------------------------------------------------------------------------------------- children
 
-# A child is there already when an earlier attempt made it: its id depends on its parent and the call alone.
+# A child is there already when an earlier attempt made it: its id depends on its parent and the call alone. A parent
+# that is over, or to be cancelled, gets none: the lock keeps a cancel waiting, which then finds all of its children.
 SUBMIT_CHILDREN = """
-WITH given AS (
+WITH parent AS MATERIALIZED (
+    SELECT priority, depth, traceparent, tenant FROM dspex.executions
+    WHERE id = %(parent_id)s AND status || '' = 'running' AND cancel_requested_at IS NULL FOR SHARE
+), given AS (
     SELECT n.*, e.priority, (e.depth + 1)::smallint AS depth, e.traceparent, e.tenant
     FROM unnest(%(ids)s::uuid[], %(programs)s::text[], %(versions)s::text[], %(inputs)s::text[], %(events)s::text[],
         %(max_attempts)s::int[], %(timeouts)s::float8[], %(hashes)s::bytea[])
         AS n (id, program, version, inputs, events, max_attempts, timeout_seconds, submission_hash)
-    JOIN dspex.executions e ON e.id = %(parent_id)s
+    CROSS JOIN parent e
     JOIN dspex.program_versions v ON v.name = n.program AND v.version = n.version
 ), inserted AS (
     INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts, timeout_seconds,

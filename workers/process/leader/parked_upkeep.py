@@ -13,7 +13,7 @@ from sqlalchemy import Row
 
 from dspex.errors import ModelError
 from dspex.store.database import Database
-from dspex.store.lifecycle import approvals, budgets, bundles, parked
+from dspex.store.lifecycle import approvals, budgets, bundles, control, parked
 from dspex.store.lifecycle.approvals import call_id
 from dspex.store.lifecycle.parked import CallKey, ParkedSince, WaitingFor
 from workers.attempt.settlement import stored_error
@@ -53,6 +53,7 @@ class ParkedUpkeep:
         if expired := self._database.run(partial(parked.expire, most=MOST)):
             log.warning("%s executions timed out while they waited", len(expired))
             self._announce(expired)
+            self._announce(self._database.run(partial(control.cancel_children, ids=expired)).ended_children)
         self._reject_late()
         self._give_up_late()
         if time.monotonic() >= self._sweep_at:
