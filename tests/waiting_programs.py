@@ -12,8 +12,8 @@ import dspy
 
 import dspex
 
-__all__ = ["Asks", "CatchesAll", "Charges", "Desk", "Fickle", "Gathered", "Refunds", "Steps", "SyncSteps", "Threads",
-           "charge", "pay_back", "refund"]  # fmt: skip
+__all__ = ["Asks", "CatchesAll", "Charges", "Desk", "Fickle", "Gathered", "Refunds", "RefundsAll", "Steps", "SyncSteps",
+           "Threads", "charge", "pay_back", "refund"]  # fmt: skip
 
 
 @dspex.tool(approve=True)
@@ -157,6 +157,17 @@ class Refunds(dspy.Module):  # type: ignore[misc]
 
     async def aforward(self, question: str) -> dspy.Prediction:
         return dspy.Prediction(answer=refund(question))
+
+
+class RefundsAll(Refunds):
+    """Its code makes several such calls at once."""
+
+    def __init__(self, signature: Any) -> None:
+        super().__init__(signature)
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        made = [asyncio.to_thread(refund, order) for order in question.split()]
+        return dspy.Prediction(answer="; ".join(await asyncio.gather(*made)))
 
 
 class Desk(dspy.Module):  # type: ignore[misc]

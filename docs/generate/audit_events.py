@@ -83,7 +83,7 @@ _KINDS = {
     "resumed": ("what it waited for came, and the execution was queued again", "for, waited_seconds"),
     "approved": ("a call of a tool was approved", "tool, call, by"),
     "rejected": ("a call of a tool was rejected, or its time ran out", "tool, call, by"),
-    "decision": ("the program received the decision about a call", "tool, approved, by"),
+    "decision": ("the program received the decision about a call", "tool, call, approved, by"),
     "deduplicated": ("a row of a batch took over the outputs of an execution with equal inputs", "execution"),
     "child": (
         "the program ran another one as a child execution, or its outcome was replayed",

@@ -13,6 +13,7 @@ from sqlalchemy import text
 import dspex
 from dspex.client.client import Client
 from dspex.client.execution import Execution
+from dspex.client.waits.approval import decisions_in
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.store.database import Database
 from dspex.testing.model_batches import BatchScript
@@ -187,6 +188,27 @@ def test_a_tool_waits_for_an_approval(desk: Client, model_server: ModelServer, t
     observed = str(model_server.calls()["requests"][-1])
     assert ("rejected by anna: as agreed" in observed) is not approved
     assert execution.audit_trail.verify()
+
+
+def test_two_calls_are_decided_one_right_after_the_other_and_both_are_in_the_trail(
+    desk: Client, model_server: ModelServer, tmp_path: Path
+) -> None:
+    deploy(desk, model_server, "refunds", module=f"{OWN}:RefundsAll")
+    orders = [tmp_path / "one", tmp_path / "two"]
+    execution = desk.submit("refunds", {"question": " ".join(map(str, orders))})
+    wait_for(lambda: len(desk.approvals(execution_id=execution.id)) == 2, "both calls to wait")
+    first, second = desk.approvals(execution_id=execution.id)
+    desk.pause("refunds")  # it does not go on between the two decisions
+    desk.approve(execution.id, first.call_id, by="anna")
+    desk.reject(execution.id, second.call_id, by="bert")
+    desk.resume("refunds")
+    execution.result(60)
+    assert [order.exists() for order in orders].count(True) == 1
+    decided = {each.call_id: (each.approved, each.by) for each in decisions_in(execution.audit_trail)}
+    assert decided == {first.call_id: (True, "anna"), second.call_id: (False, "bert")}
+    with pytest.raises(dspex.AlreadyDecided) as late:
+        desk.approve(execution.id, second.call_id)
+    assert late.value.details["by"] == "bert"
 
 
 def test_a_tool_that_is_called_once_is_not_called_again(

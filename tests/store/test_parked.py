@@ -369,6 +369,16 @@ def test_a_decision_lets_the_execution_go_on_and_is_in_its_trail(database: Datab
         assert trail(database, waiting.id).verify()
 
 
+def test_nothing_is_decided_about_a_call_of_an_execution_that_is_over(
+    database: Database, worker_id: UUID, client: Client
+) -> None:
+    waiting = parked_execution(database, worker_id, a_call(R, "approval"), a_call(S, "approval"))
+    client.reject(waiting.id, approvals.call_id(R, 0))
+    assert settle(database, claimed_again(database, worker_id, waiting.id), "failed", error="{}")
+    with pytest.raises(ApprovalNotFound):
+        client.approve(waiting.id, approvals.call_id(S, 0))
+
+
 def test_of_two_people_one_decides_and_the_other_learns_it(database: Database, worker_id: UUID, client: Client) -> None:
     waiting = parked_execution(database, worker_id, a_call(S, "approval", request='{"cents": 5}'))
     (approval,) = client.approvals(program="qa")

@@ -133,12 +133,15 @@ class Approvals:
 
 
 def decisions_in(trail: AuditTrail) -> list[DecidedCall]:
-    """The decisions in a trail, without their notes."""
-    return [
-        DecidedCall(event.data["tool"], event.data["call"], event.kind == "approved", event.data["by"], event.at)
-        for event in trail
-        if event.kind in ("approved", "rejected")
-    ]
+    """The decisions in a trail, without their notes. One that came while the execution did not wait is there once the
+    program has received it."""
+    found: dict[str, DecidedCall] = {}
+    for event in trail:
+        if event.kind in ("approved", "rejected", "decision") and "call" in event.data:
+            approved = event.data.get("approved", event.kind == "approved")
+            made = DecidedCall(event.data["tool"], event.data["call"], approved, event.data["by"], event.at)
+            found.setdefault(made.call_id, made)
+    return list(found.values())
 
 
 def _decided_before(execution_id: UUID, call_id: str, *, approved: bool, by: str) -> AlreadyDecided:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from dspex.store.audit_chain import encode_events
 from dspex.store.lifecycle.lm_calls import DECISION
 from dspex.store.lifecycle.parked import resume
+from dspex.store.lifecycle.status import Status
 
 __all__ = ["CallSelection", "Decided", "PendingCall", "Place", "call_id", "count", "decide", "is_call_id", "notes",
            "pending"]  # fmt: skip
@@ -146,12 +147,18 @@ def notes(connection: Connection, execution_id: UUID) -> dict[str, str]:
 
 
 def decide(connection: Connection, execution_id: UUID, call: str, decision: Mapping[str, Any]) -> Decided | None:
-    """Decide about a call, and let its execution go on. Needs a transaction. None when there is no such call.
+    """Decide about a call, and let its execution go on. Needs a transaction. None when there is no such call, or its
+    execution is over.
+
+    An execution that does not wait at the moment, because another of its calls was decided, finds the decision when it
+    comes to the call; its trail has it then.
 
     ``decision`` has ``approved``, ``by``, ``at`` and perhaps ``note``. Its note is not put into the audit trail: it may
     quote an input.
     """
-    connection.exec_driver_sql(_LOCK, {"execution_id": execution_id})
+    status = connection.exec_driver_sql(_LOCK, {"execution_id": execution_id}).scalar_one_or_none()
+    if status is None or Status(status).is_final:
+        return None
     found = connection.exec_driver_sql(_FIND, {"execution_id": execution_id, "call_id": call}).one_or_none()
     if found is None:
         return None

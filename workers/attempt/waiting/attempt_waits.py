@@ -15,6 +15,7 @@ from typing import Any
 from dspex.errors import ProgramError
 from dspex.sealing.values import SealedAttempt
 from dspex.settings.failpoints import AFTER_INTENTION, failpoint
+from dspex.store.lifecycle.approvals import call_id
 from dspex.store.lifecycle.lm_calls import DECISION, INTENT, LMCall
 from dspex.store.lifecycle.parked import ParkedCall, parked_place
 from workers.adapters.contract import Decision, Trail
@@ -87,7 +88,8 @@ class AttemptWaits:
         assert wait.decision is not None
         made = _decision(wait.decision)
         await self._store(hashed, occurrence, f"{DECISION}{tool}", wait.decision)
-        self._trail.record("decision", tool=tool, approved=made.approved, by=made.by)
+        call = call_id(hashed, occurrence)
+        self._trail.record("decision", tool=tool, call=call, approved=made.approved, by=made.by)
         return made
 
     async def intend(self, digest: str, tool: str) -> bool:
