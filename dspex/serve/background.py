@@ -57,4 +57,7 @@ async def _again_and_again(gateway: Gateway, name: str, work: Callable[[], objec
             if reason != failure:
                 log.warning("%s: %s; it is tried again", name, reason)
             failure = reason
+        except Exception:  # an error that nothing expects ends neither this nor what else a gateway does
+            pause = RETRY_SECONDS
+            log.exception("%s: an unexpected error; it is tried again", name)
         await asyncio.sleep(pause)

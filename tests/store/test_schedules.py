@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
+from dspex.client.recurring.schedule import MOST_AT_ONCE
 from dspex.errors import ProgramNotFound, ValidationError
 from dspex.settings import Backends
 from dspex.store.database import Database
@@ -69,6 +70,30 @@ def test_a_schedule_that_no_longer_fits_its_program_says_so_and_stops_no_other(
     assert a.error is not None
     assert "ticket" in a.error
     assert (b.error, b.last_execution_id is None) == (None, False)
+
+
+def test_a_time_zone_that_one_host_does_not_know_stops_no_other_schedule(
+    deployed: Client, backends: Backends, database: Database
+) -> None:
+    for number in range(MOST_AT_ONCE):
+        deployed.schedule(
+            f"far{number}", program="qa", inputs={"question": "?"}, cron="* * * * *", timezone="Asia/Tokyo"
+        )
+    deployed.schedule("near", program="qa", inputs={"question": "?"}, cron="* * * * *")
+    make_due(database)
+    newer = "UPDATE dspex.schedules SET timezone = :zone, next_at = next_at - interval '1 s' WHERE name LIKE 'far%'"
+    with database.transaction() as connection:  # a newer release of the data of time zones has it
+        connection.execute(text(newer), {"zone": "Europe/Newtown"})
+    assert [deployed._schedules.fire_due() for _ in range(2)] == [0, 1]
+    *far, near = deployed.schedules()
+    assert (near.error, near.last_execution_id is None) == (None, False)
+    assert {each.last_execution_id for each in far} == {None}
+    assert all(each.error is not None and "Europe/Newtown" in each.error for each in far)
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE dspex.schedules SET timezone = :zone WHERE name LIKE 'far%'"), {"zone": "UTC"})
+    with Client(database_url=backends.database_url, broker_url=backends.broker_url) as other:
+        assert other._schedules.fire_due() == MOST_AT_ONCE
+    assert all(each.error is None for each in deployed.schedules())
 
 
 def test_a_schedule_is_replaced_and_removed(deployed: Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -71,6 +72,8 @@ class Schedules:
     def __init__(self, session: Session, submitter: Submitter) -> None:
         self._session = session
         self._submitter = submitter
+        #: Time zones that this host has no data for. A gateway on another host may have it.
+        self._unknown_zones: set[str] = set()
 
     def set(
         self,
@@ -115,7 +118,7 @@ class Schedules:
         """Submit what is due, each due time once, also while other processes do it. Returns how many executions."""
         count = 0
         with self._session.database.transaction(saved="no schedule was fired") as connection:
-            for row in schedules.due(connection, most=MOST_AT_ONCE):
+            for row in schedules.due(connection, most=MOST_AT_ONCE, but_zones=self._unknown_zones):
                 count += self._fire(connection, row)
         return count
 
@@ -123,6 +126,11 @@ class Schedules:
         """Submit one due time, and move the schedule on. Returns whether something was submitted."""
         assert row.next_at is not None
         execution_id, error = None, None
+        try:
+            zone = time_zone(row.timezone)
+        except ValueError:
+            self._leave(connection, row)
+            return False
         if row.missed == "skip" and row.now - row.next_at > LATE:
             error = f"missed at {row.next_at:%Y-%m-%d %H:%M} UTC"
         else:
@@ -136,11 +144,18 @@ class Schedules:
                 # Its own fault, found before anything was stored: the others are fired.
                 error = str(failure).split("\n")[0]
                 log.warning("schedule %r submitted nothing at %s: %s", row.name, row.next_at.isoformat(), error)
-        next_at = Cron.parse(row.cron).after(max(row.now, row.next_at), time_zone(row.timezone))
+        next_at = Cron.parse(row.cron).after(max(row.now, row.next_at), zone)
         schedules.fired(
             connection, row.name, due_at=row.next_at, next_at=next_at, execution_id=execution_id, error=error
         )
         return execution_id is not None
+
+    def _leave(self, connection: Connection, row: ScheduleRow) -> None:
+        """Leave a schedule due whose time zone is unknown here: its next due time cannot be computed."""
+        self._unknown_zones.add(row.timezone)
+        error = f"the gateway on {socket.gethostname()} has no data of the time zone {row.timezone}: update its tzdata"
+        log.error("schedule %r stays due: %s", row.name, error)
+        schedules.fired(connection, row.name, due_at=row.now, next_at=row.next_at, execution_id=None, error=error)
 
     def _submit(self, connection: Connection, row: ScheduleRow, due_at: datetime) -> UUID:
         signature = self._session.catalogue.current(row.program, fresh=True).signature

@@ -6,7 +6,7 @@ submitted once, whatever dies. ``now`` is the database's clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -54,7 +54,8 @@ _FIND = text(f"SELECT {_COLUMNS} FROM dspex.schedules WHERE name = :name")  # no
 _LISTING = text(f"SELECT {_COLUMNS} FROM dspex.schedules ORDER BY name")  # noqa: S608
 _REMOVE = text("DELETE FROM dspex.schedules WHERE name = :name RETURNING name")
 _DUE = text(f"""
-SELECT {_COLUMNS} FROM dspex.schedules WHERE next_at <= clock_timestamp() ORDER BY next_at LIMIT :most
+SELECT {_COLUMNS} FROM dspex.schedules
+WHERE next_at <= clock_timestamp() AND timezone <> ALL(CAST(:but_zones AS text[])) ORDER BY next_at LIMIT :most
 FOR UPDATE SKIP LOCKED
 """)  # noqa: S608
 _FIRED = text("""
@@ -86,9 +87,10 @@ def remove(connection: Connection, name: str) -> bool:
     return connection.execute(_REMOVE, {"name": name}).one_or_none() is not None
 
 
-def due(connection: Connection, *, most: int) -> Sequence[ScheduleRow]:
-    """The schedules that are due and that no other transaction fires, locked. Needs a transaction."""
-    return [_row(row) for row in connection.execute(_DUE, {"most": most})]
+def due(connection: Connection, *, most: int, but_zones: Collection[str] = ()) -> Sequence[ScheduleRow]:
+    """The schedules that are due and that no other transaction fires, locked, but those of some time zones. Needs a
+    transaction."""
+    return [_row(row) for row in connection.execute(_DUE, {"most": most, "but_zones": list(but_zones)})]
 
 
 def fired(
