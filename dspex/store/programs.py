@@ -91,8 +91,10 @@ WITH stored AS (
         SET note = coalesce(excluded.note, program_versions.note), candidate = false
         WHERE excluded.note IS NOT NULL OR program_versions.candidate
 ), ended AS (
-    UPDATE dspex.rollouts r SET ended_at = clock_timestamp(), reason = 'another version was made the current one'
+    UPDATE dspex.rollouts r SET ended_at = clock_timestamp(), reason = CASE WHEN r.version = :version
+        THEN 'its version was made the current one' ELSE 'another version was made the current one' END
     FROM dspex.programs p WHERE p.name = :name AND p.version <> :version AND r.id = p.rollout_id
+    RETURNING r.version, r.reason
 ), deployed AS (
     INSERT INTO dspex.programs (name, version, concurrency, per_minute, max_cost_usd)
     VALUES (:name, :version, :concurrency, :per_minute, :max_cost_usd)
@@ -111,7 +113,9 @@ WITH stored AS (
     WHERE e.program = d.name AND e.status = 'queued' AND e.dispatched_at IS NOT NULL
       AND (d.concurrency IS NOT NULL OR d.per_minute IS NOT NULL)
 ), noted AS (
-    INSERT INTO dspex.program_changes (program, kind, version, by) SELECT :name, 'promoted', :version, :by
+    INSERT INTO dspex.program_changes (program, kind, version, about, by)
+    SELECT :name, 'rollout_ended', version, reason, :by FROM ended
+    UNION ALL SELECT :name, 'promoted', :version, NULL, :by
     WHERE (SELECT version FROM dspex.programs WHERE name = :name) IS DISTINCT FROM :version
 )
 SELECT deployed_at, paused_at, paused_reason FROM deployed

@@ -98,8 +98,8 @@ rollouts = Table(
     Index("rollouts_program", "program", "id"),
 )
 
-#: What was done to a program by operators and clients, in order of time (program_changes.py). ``by`` is NULL where a
-#: client did not say.
+#: What was done to a program by operators, clients, guards and budgets, in order of time (program_changes.py). ``by``
+#: is NULL where a client did not say.
 program_changes = Table(
     "program_changes",
     metadata,

@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 import dspex
 from dspex.store import programs, workers
 from dspex.store.database import Database
+from dspex.store.improvement import program_changes
 from dspex.store.lifecycle import budgets
 from dspex.store.lifecycle.budgets import Budget, Reservation
 from tests.store.test_executions import PROGRAM, register
@@ -90,6 +91,8 @@ def test_a_call_that_does_not_fit_what_is_left_pauses_the_program(database: Data
     assert reserve(database, worker_id, 0.1)[0][1:] == (False, True)
     reason = "its budget of $1 is spent: $0.95 so far, and the next call may cost up to $0.1"
     assert database.run(programs.paused) == {"dear": reason}
+    changes = database.run(partial(program_changes.listing, program="dear"))
+    assert [(each.kind, each.about) for each in changes if each.kind == "paused"] == [("paused", reason)]
     deploy(database, 2.0)
     assert database.run(programs.paused) == {"dear": reason}, "deploying does not end a pause"
     assert reserve(database, worker_id, 0.1)[0][1]

@@ -163,6 +163,22 @@ def test_the_score_of_feedback_guards_a_rollout(client: Client, database: Databa
     assert ended.tripped == "min_score"
 
 
+def test_a_rollout_that_something_else_ends_is_listed_as_ended(client: Client) -> None:
+    client.rollout("qa", B.version, percent=10, by="ann")
+    client.rollout("qa", B.version, percent=50, by="bob")
+    client.promote("qa", B.version, by="cleo")
+    client.rollout("qa", A.version, percent=5)
+    client.deploy(dspex.Program("qa", A.signature, adapter="scripted", timeout=7))
+    found = [(each.kind, each.version, each.about, each.by) for each in reversed(client.program_changes("qa", limit=8))]
+    assert [each for each in found if each[0] == "rollout_ended"] == [
+        ("rollout_ended", B.version, "another rollout began", "bob"),
+        ("rollout_ended", B.version, "its version was made the current one", "cleo"),
+        ("rollout_ended", A.version, "another version was made the current one", None),
+    ]
+    once_more = ["rollout_ended", "rollout_begun", "rollout_ended", "promoted"]
+    assert [each[0] for each in found] == ["rollout_begun", *once_more, "rollout_begun", "rollout_ended", "promoted"]
+
+
 def test_what_is_done_to_a_program_is_kept_with_who_did_it(client: Client) -> None:
     client.promote("qa", B.version, by="key ann")
     client.deploy(A)

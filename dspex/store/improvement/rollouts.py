@@ -84,12 +84,14 @@ _BEGIN = text(f"""
 WITH ended AS (
     UPDATE dspex.rollouts r SET ended_at = clock_timestamp(), reason = 'another rollout began'
     FROM dspex.programs p WHERE p.name = :program AND p.version <> :version AND r.id = p.rollout_id
+    RETURNING r.program, r.version, r.reason
 ), routed AS (
     UPDATE dspex.programs SET rollout_id = :id, rollout_version = :version
     WHERE name = :program AND version <> :version RETURNING name
 ), noted AS (
     INSERT INTO dspex.program_changes (program, kind, version, about, by)
-    SELECT name, 'rollout_begun', :version, CAST(:percent AS text) || ' % of submits', :by FROM routed
+    SELECT program, 'rollout_ended', version, reason, :by FROM ended
+    UNION ALL SELECT name, 'rollout_begun', :version, CAST(:percent AS text) || ' % of submits', :by FROM routed
 )
 INSERT INTO dspex.rollouts (id, program, version, percent, guard)
 SELECT :id, name, :version, :percent, CAST(:guard AS json) FROM routed RETURNING {_COLUMNS}

@@ -93,6 +93,8 @@ WITH asked AS (
         FROM judged WHERE exhausted ORDER BY program, usd
     ) j WHERE p.name = j.program AND p.paused_at IS NULL
     RETURNING p.name, p.paused_reason
+), noted AS (
+    INSERT INTO dspex.program_changes (program, kind, about) SELECT name, 'paused', paused_reason FROM paused
 )
 SELECT j.id, j.granted, coalesce(j.exhausted, false), p.paused_reason
 FROM judged j LEFT JOIN paused p ON p.name = j.program
