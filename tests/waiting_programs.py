@@ -12,8 +12,8 @@ import dspy
 
 import dspex
 
-__all__ = ["Asks", "CatchesAll", "Charges", "Desk", "Fickle", "Gathered", "Refunds", "RefundsAll", "Steps", "SyncSteps",
-           "Threads", "charge", "pay_back", "refund"]  # fmt: skip
+__all__ = ["Asks", "CatchesAll", "Charges", "Desk", "Fickle", "Gathered", "Hides", "Refunds", "RefundsAll", "Steps",
+           "SyncSteps", "Threads", "charge", "pay_back", "refund"]  # fmt: skip
 
 
 @dspex.tool(approve=True)
@@ -109,6 +109,19 @@ class CatchesAll(Gathered):
             except BaseException:
                 answers.append(dspy.Prediction(answer="made up"))
         return answers[-1]
+
+
+class Hides(Gathered):
+    """Where its call fails, it returns an answer of its own."""
+
+    def __init__(self, signature: Any) -> None:
+        super().__init__(signature)
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        try:
+            return await self.answer.acall(question=question)
+        except Exception:
+            return dspy.Prediction(answer="made up")
 
 
 class Fickle(Gathered):

@@ -105,6 +105,27 @@ def test_two_workers_keep_to_the_limits_of_models_and_programs(
         assert other.process.poll() is None
 
 
+@pytest.mark.parametrize("module", ["Hides", "Threads"])
+def test_an_attempt_that_a_limit_handed_back_is_made_again_also_if_its_program_hides_errors(
+    backends: Backends, client: Client, start_worker: StartWorker, model_server: ModelServer, module: str
+) -> None:
+    with redis.Redis.from_url(backends.broker_url) as raw:
+        raw.set(MARKER, 1)  # as if it had been counting for long
+    limits = {model_server.api_base: {"concurrency": 1}}
+    start_worker(DSPEX_MODEL_LIMITS=json.dumps(limits), DSPEX_PROGRAM_PACKAGES="tests.waiting_programs")
+    model_server.script(Step(match="slow", delay_ms=4000), default=Step(outputs={"answer": "from the model"}))
+    client.deploy(asking("slow", model_server))
+    client.deploy(dspex.Program("hides", QA, module=f"tests.waiting_programs:{module}", model="openai/test",
+                                api_base=model_server.api_base, timeout=2))  # fmt: skip
+    slow = client.submit("slow", {"question": "slow"})
+    wait_for(lambda: model_server.calls()["running"] == 1, "the only call that is allowed to be under way")
+    hiding = client.submit("hides", {"question": "what"})
+    assert hiding.result(60).answer == "from the model"
+    assert deferred(hiding)
+    slow.result(60)
+    assert hiding.audit_trail.verify()
+
+
 def test_a_budget_pauses_its_program_until_it_is_raised(client: Client, start_worker: StartWorker) -> None:
     def deploy(usd: float) -> None:
         limits, retry = dspex.Limits(max_cost_usd=usd), dspex.Retry(max_attempts=1)

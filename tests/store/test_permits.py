@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ import pytest
 import redis
 
 import dspex
-from dspex.errors import DspexError, ModelError
+from dspex.errors import ModelError
 from dspex.settings import Backends, ModelLimits
 from tests.unit.test_journal import Table
 from workers.adapters.contract import Answer, Estimate
@@ -138,11 +137,11 @@ async def test_without_redis_nothing_is_called(backends: Backends) -> None:
     await permits.close()
 
 
-async def test_a_refused_call_defers_its_attempt_even_if_the_program_hides_the_error(backends: Backends) -> None:
+async def test_a_refused_call_leaves_its_program_which_cannot_hide_it(backends: Backends) -> None:
     permits, model = permits_of(backends, "redis://127.0.0.1:1/0", {"two": ModelLimits(concurrency=2)}), Model()
     trail = AttemptTrail(datetime.now(UTC))
     calls = ModelCalls(AttemptJournal(uuid4(), 1, Table()), trail, limits=permits.of(program(timeout=0.5)))
-    with contextlib.suppress(DspexError):
+    with pytest.raises(asyncio.CancelledError):
         await calls.perform("00", "two", lambda: model.call(0))
     assert calls.deferral is not None
     assert calls.deferral.code == "limits_unknown"

@@ -23,7 +23,6 @@ from dspex.scoring.score_statistics import SCORE_MOST
 from dspex.sealing.values import SEALED, Sealing
 from workers.actions import ActionFunction, ActionRun, Proceed
 from workers.adapters.contract import Run
-from workers.attempt.retry_policy import Deferred
 from workers.attempt.supervision import raised_by
 
 __all__ = [
@@ -107,8 +106,6 @@ class BoundMetric:
             outputs = await proceed()
             try:
                 score, feedback = score_of(await self._asked(run.run, outputs))
-            except Deferred:
-                raise
             except DspexError as error:
                 if error.retryable and run.run.attempt < run.program.retry.max_attempts:
                     raise

@@ -108,7 +108,7 @@ class Attempt:
 
     @property
     def deferral(self) -> Deferred | None:
-        """Why a limit refused a call of this attempt, if one did, whatever the program then made of that error."""
+        """Why a limit refused a call of this attempt, if one did: its program is left."""
         return self._calls.deferral if self._calls else None
 
     def note_score(self, score: float) -> None:

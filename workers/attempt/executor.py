@@ -449,7 +449,7 @@ async def _hosted(attempt: Attempt) -> tuple[Settlement | Park, DspexError | Non
     try:
         hosted = await attempt.work.outcome(attempt.deadline - time.monotonic())
     except DspexError as caught:
-        error = attempt.deferral or caught
+        error = caught
     except Exception as caught:  # the boundary to code that is not ours: the attempt fails, the worker lives on
         raised = raised_by(caught)
         if not attempt.parking.is_leaving:
@@ -460,15 +460,18 @@ async def _hosted(attempt: Attempt) -> tuple[Settlement | Park, DspexError | Non
     else:
         await _count_late_calls(attempt)
         if attempt.parking.is_leaving and hosted is not Ending.CANCELLED:
-            return _parked(attempt)
+            return _left(attempt)
         return _ended(attempt, hosted) if isinstance(hosted, Ending) else (completed(attempt, hosted), None)
     await _count_late_calls(attempt)
     if attempt.parking.is_leaving:  # whatever the program made of its end
-        return _parked(attempt)
+        return _left(attempt)
     return failed(attempt, error), error
 
 
-def _parked(attempt: Attempt) -> tuple[Settlement | Park, DspexError | None]:
+def _left(attempt: Attempt) -> tuple[Settlement | Park, DspexError | None]:
+    """How an attempt is recorded whose program was left: because a limit refused a call, or to wait."""
+    if attempt.deferral is not None:
+        return failed(attempt, attempt.deferral), attempt.deferral
     try:
         return parked(attempt), None
     except ProgramError as error:

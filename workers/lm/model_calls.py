@@ -78,7 +78,8 @@ class ModelCalls:
         batch: BatchAim | None = None,
     ) -> dict[str, Any]:
         """Replay the answer if the journal has it; else ask, as often as ``tries`` allows, and store the answer. A call
-        that goes through a batch API is waited for, and the program is left."""
+        that goes through a batch API is waited for, and the program is left; so it is when a limit refuses the call,
+        whatever the program would make of an error."""
         self._parking.refuse()
         with tracing.lm_call(model):
             digest = self._digest(request_hash)
@@ -89,18 +90,24 @@ class ModelCalls:
                 self._note_known(known, stored, data)
                 return self._shown(request, _answer_of(stored))
             occurrence = self._journal.begin(digest)
-            if batch is not None and request is not None:
-                await self._wait(digest, occurrence, model, request, batch, estimate)
-            with self._parking.under_way():
-                answer, began_at = await tries(lambda: self._ask(model, call, estimate, data))
-                made = self._made(digest, occurrence, model, answer, began_at, request)
-                self._journal.add(made)
-                self._trail.record("lm_call", began_at=began_at, model=model, **_usage(made), **answer.notes, **data)
-                metrics.lm_call_ended(made)
-                failpoint(AFTER_ANSWER)
-                if self._keeps:
-                    await self._journal.store(made)
-                failpoint(AFTER_JOURNAL)
+            try:
+                if batch is not None and request is not None:
+                    await self._wait(digest, occurrence, model, request, batch, estimate)
+                with self._parking.under_way():
+                    answer, began_at = await tries(lambda: self._ask(model, call, estimate, data))
+                    made = self._made(digest, occurrence, model, answer, began_at, request)
+                    self._journal.add(made)
+                    self._trail.record(
+                        "lm_call", began_at=began_at, model=model, **_usage(made), **answer.notes, **data
+                    )
+                    metrics.lm_call_ended(made)
+                    failpoint(AFTER_ANSWER)
+                    if self._keeps:
+                        await self._journal.store(made)
+                    failpoint(AFTER_JOURNAL)
+            except Deferred as deferral:
+                self.deferral = deferral
+                await self._parking.leave()
             return self._shown(request, answer.response)
 
     def _note_known(self, known: LMCall, stored: Mapping[str, Any], data: dict[str, Any]) -> None:
@@ -152,13 +159,9 @@ class ModelCalls:
         """Reserve the cost of a call that is waited for. Raises Deferred when the budget has no room for it."""
         if self._limits is None:
             return
-        try:
-            execution_id = self._journal.execution_id
-            id = wait_reservation(execution_id, digest, occurrence)
-            await self._limits.reserve_for_wait(id, execution_id, model, estimate)
-        except Deferred as error:
-            self.deferral = error
-            raise
+        execution_id = self._journal.execution_id
+        id = wait_reservation(execution_id, digest, occurrence)
+        await self._limits.reserve_for_wait(id, execution_id, model, estimate)
 
     def tool_result(self, digest: str, tool: str) -> ToolResult | None:
         """See :class:`workers.adapters.contract.Journal`."""
@@ -201,13 +204,9 @@ class ModelCalls:
         """One try, made once the limits permit it and the budget has room for it. Raises Deferred when they do not."""
         if self._limits is None:
             return await self._try(model, call, data)
-        try:
-            async with self._limits.permit(model, estimate) as permitted:
-                answer, began_at = await self._try(model, call, data)
-                permitted.answered(answer)
-        except Deferred as error:
-            self.deferral = error
-            raise
+        async with self._limits.permit(model, estimate) as permitted:
+            answer, began_at = await self._try(model, call, data)
+            permitted.answered(answer)
         return answer, began_at
 
     async def _try(self, model: str, call: Call, data: dict[str, Any]) -> TimedAnswer:

@@ -81,6 +81,15 @@ class Parking:
         self.calls.append(call)
         if child is not None:
             self.children.append(child)
+        await self._until_left()
+
+    async def leave(self) -> NoReturn:
+        """Have the program left, which then waits for nothing: a limit refuses a call, and a later attempt makes it.
+        Raises CancelledError."""
+        self.refuse()
+        await self._until_left()
+
+    async def _until_left(self) -> NoReturn:
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.add(waiting)
         self._note()
