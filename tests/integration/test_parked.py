@@ -211,6 +211,23 @@ def test_two_calls_are_decided_one_right_after_the_other_and_both_are_in_the_tra
     assert late.value.details["by"] == "bert"
 
 
+def test_an_attempt_whose_time_was_over_before_it_began_says_so(
+    desk: Client, model_server: ModelServer, tmp_path: Path
+) -> None:
+    once = dspex.Retry(max_attempts=1)
+    deploy(desk, model_server, "late", module=f"{OWN}:Refunds", timeout=1, timeout_includes_waiting=True, retry=once)
+    execution = desk.submit("late", {"question": str(tmp_path / "made")})
+    wait_for(lambda: waits(execution, "approval"), "it to wait")
+    desk.pause("late")
+    (approval,) = desk.approvals(execution_id=execution.id)
+    desk.approve(execution.id, approval.call_id)
+    over = "SELECT deadline_at < clock_timestamp() FROM dspex.executions WHERE id = :id"
+    wait_for(lambda: desk._database.run(lambda c: c.scalar(text(over), {"id": execution.id})), "its time to be over")
+    desk.resume("late")
+    with pytest.raises(dspex.ExecutionFailed, match=r"attempt 2 failed .* its time was over before"):
+        execution.result(60)
+
+
 def test_a_tool_that_is_called_once_is_not_called_again(
     model_server: ModelServer, tmp_path: Path, start_worker: Callable[..., WorkerProcess], client: Client
 ) -> None:

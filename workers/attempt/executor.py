@@ -490,11 +490,11 @@ def _ended(attempt: Attempt, why: Ending) -> tuple[Settlement, DspexError | None
         return cancelled(attempt), ExecutionCancelled(execution_id=str(attempt.claimed.id))
     if why is not Ending.DEADLINE:
         return handed_back(attempt), None
-    error = DspexError(
-        f"the attempt took longer than its {attempt.claimed.allowed_seconds:g} s",
-        code="deadline_exceeded",
-        retryable=True,
+    allowed = attempt.claimed.allowed_seconds
+    text = (
+        f"the attempt took longer than its {allowed:g} s" if allowed else "its time was over before the attempt began"
     )
+    error = DspexError(text, code="deadline_exceeded", retryable=True)
     return failed(attempt, error), error
 
 

@@ -91,7 +91,7 @@ def after_failure(
         return TryAgain(backoff_seconds(error, attempt=counted, retry=retry, chance=chance))
     return Fail(
         ExecutionFailed(
-            f"all {max_attempts} attempts failed, the last with {error.code}: {error}",
+            f"no attempt is left: attempt {attempt} failed with {error.code}: {error}",
             code="attempts_exhausted",
             attempts=attempt,
             cause=error.as_dict(),

@@ -83,8 +83,8 @@ WITH lost AS MATERIALIZED (
                 'details', json_build_object('attempts', j.attempt, 'workers', j.deaths))
              WHEN j.next = 'failed' THEN json_build_object(
                 'type', 'ExecutionFailed', 'code', 'attempts_exhausted', 'retryable', false,
-                'message', format('all %%s attempts failed, the last with deadline_exceeded: %%s',
-                    j.max_attempts, j.overdue->>'message'),
+                'message', format('no attempt is left: attempt %%s failed with deadline_exceeded: %%s',
+                    j.attempt, j.overdue->>'message'),
                 'details', json_build_object('attempts', j.attempt, 'cause', j.overdue))
              WHEN NOT j.expired THEN j.overdue END AS error,
         json_build_array(
