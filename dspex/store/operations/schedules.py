@@ -88,8 +88,8 @@ def remove(connection: Connection, name: str) -> bool:
 
 
 def due(connection: Connection, *, most: int, but_zones: Collection[str] = ()) -> Sequence[ScheduleRow]:
-    """The schedules that are due and that no other transaction fires, locked, but those of some time zones. Needs a
-    transaction."""
+    """The schedules that are due and that no other transaction fires, locked, except in the time zones ``but_zones``.
+    Needs a transaction."""
     return [_row(row) for row in connection.execute(_DUE, {"most": most, "but_zones": list(but_zones)})]
 
 
