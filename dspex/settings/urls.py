@@ -16,9 +16,11 @@ __all__ = [
     "SecretUrl",
     "check_broker_url",
     "check_database_url",
+    "credentials",
     "is_plain_text",
     "is_unverified",
     "split_url",
+    "without_credentials",
     "without_password",
 ]
 
@@ -65,6 +67,20 @@ def without_password(url: str) -> str:
             [(name, "***" if name in SECRETS else value) for name, value in parse_qsl(query)], safe="/:*,"
         )
     return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+def credentials(url: str) -> tuple[str, str]:
+    """The user and the password of a URL of Redis: before its host, or else among its parameters."""
+    parts = split_url(url)
+    user, password = (unquote(part) for part in parts.netloc.rpartition("@")[0].partition(":")[::2])
+    return user or _parameter(parts, "username", ""), password or _parameter(parts, "password", "")
+
+
+def without_credentials(url: str) -> str:
+    """A URL of Redis without its user and its password."""
+    parts = split_url(url)
+    kept = [each for each in parts.query.split("&") if each.partition("=")[0] not in ("username", "password")]
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(kept)))
 
 
 def check_database_url(url: SecretUrl) -> SecretUrl:

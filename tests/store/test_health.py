@@ -58,7 +58,8 @@ def run(database: Database, statement: str, **parameters: Any) -> None:
 
 
 def test_what_waits_is_counted_by_program(database: Database) -> None:
-    plain = dspex.Program("plain", QA, adapter="scripted")
+    # A program with a budget waits for workers as others do: it is paused once its budget is spent.
+    plain = dspex.Program("plain", QA, adapter="scripted", limits=dspex.Limits(max_cost_usd=1.0))
     limited = dspex.Program("limited", QA, adapter="scripted", limits=dspex.Limits(concurrency=1))
     for program in (plain, limited, dspex.Program("idle", QA, adapter="scripted")):
         database.run(partial(programs.deploy, program=program))

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from dspex.cli.main import COMMANDS
 from dspex.cli.operate.doctor_command import show_report
+from dspex.errors import ExecutionTimedOut
 from dspex.operations.doctor import GROUPS, Check, CheckGroup, CheckOutcome, CheckVerdict, Finding, GroupReport, Report
 from dspex.operations.doctor.check import met
 from dspex.operations.doctor.deployment import Deployment, is_local
@@ -26,7 +27,7 @@ from dspex.operations.doctor.doctor_report import worst
 from dspex.operations.doctor.examination import run_check
 from dspex.operations.doctor.groups import Wave
 from dspex.operations.doctor.operations.clock_checks import compare_clocks
-from dspex.operations.doctor.operations.security_checks import weakness
+from dspex.operations.doctor.operations.security_checks import Access, weakness
 
 ROOT = Path(__file__).parents[2]
 HERE = cast("Deployment", SimpleNamespace(missing={}))
@@ -126,6 +127,10 @@ def test_a_check_that_hangs_is_left_to_itself() -> None:
         (psycopg.errors.InsufficientPrivilege("permission denied"), CheckVerdict.UNKNOWN),
         (psycopg.errors.QueryCanceled("statement timeout"), CheckVerdict.UNKNOWN),
         (redis.exceptions.NoPermissionError("no permissions"), CheckVerdict.UNKNOWN),
+        (psycopg.OperationalError("too many connections for role"), CheckVerdict.UNKNOWN),
+        (psycopg.errors.AdminShutdown("terminating connection"), CheckVerdict.UNKNOWN),
+        (redis.exceptions.ConnectionError("connection refused"), CheckVerdict.UNKNOWN),
+        (ExecutionTimedOut("execution x is queued after 20 s"), CheckVerdict.NOT_MET),
     ],
 )
 def test_a_check_that_breaks_says_how(error: Exception, verdict: CheckVerdict) -> None:
@@ -135,6 +140,10 @@ def test_a_check_that_breaks_says_how(error: Exception, verdict: CheckVerdict) -
     found = run_check(a_check(fail), HERE)
     assert found.verdict is verdict
     assert str(error) in found.evidence
+    by_connection = isinstance(error, psycopg.OperationalError | redis.ConnectionError) and not isinstance(
+        error, psycopg.errors.QueryCanceled
+    )
+    assert (found.fix == "fix it") is not (by_connection or isinstance(error, ExecutionTimedOut))
 
 
 @pytest.mark.parametrize(
@@ -145,17 +154,18 @@ def test_clocks_arecompare_clocks(apart: float, verdict: CheckVerdict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "fault"),
+    ("access", "fault"),
     [
-        ("postgresql://u:postgres@h/d", "common password"),
-        ("postgresql://someone:someone@h/d", "common password"),
-        ("redis://h/0", "no password"),
-        ("redis://:short1@h/0", "less than"),
-        ("redis://:aLongOneThatNobodyTries@h/0", None),
+        (Access("u", "postgres"), "common password"),
+        (Access("someone", "someone"), "common password"),
+        (Access("", ""), "no password"),
+        (Access("", "", otherwise=True), None),
+        (Access("", "short1"), "less than"),
+        (Access("", "aLongOneThatNobodyTries"), None),
     ],
 )
-def test_weak_passwords(url: str, fault: str | None) -> None:
-    fault_found = weakness(url)
+def test_weak_passwords(access: Access, fault: str | None) -> None:
+    fault_found = weakness(access)
     assert fault_found is None if fault is None else fault in str(fault_found)
 
 

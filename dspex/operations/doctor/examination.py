@@ -13,6 +13,7 @@ from importlib.metadata import version
 import psycopg
 import redis
 
+from dspex.errors import BackendUnavailable, ExecutionTimedOut
 from dspex.operations.doctor.check import Check, CheckVerdict, Finding, not_met, unknown
 from dspex.operations.doctor.deployment import Deployment
 from dspex.operations.doctor.doctor_report import CheckOutcome, GroupReport, Report
@@ -119,7 +120,18 @@ def _failure(error: Exception) -> Finding:
         return unknown(f"this role may not see it: {text}")
     if isinstance(cause, psycopg.errors.QueryCanceled):
         return unknown(f"Postgres took too long to answer: {text}")
+    if _is_lost_connection(cause):
+        return unknown(text, fix="see what the error names, and the log of that server; then run `dspex doctor` again")
+    if isinstance(cause, ExecutionTimedOut):
+        return not_met(text, fix="see the other findings about Redis, the workers and their work; `dspex show ID`")
     return not_met(text)
+
+
+def _is_lost_connection(cause: BaseException) -> bool:
+    """Whether Postgres or Redis could not be asked, so that nothing is known of what the check is about."""
+    if isinstance(cause, psycopg.OperationalError):
+        return (cause.sqlstate or "08")[:2] in ("08", "53", "57")
+    return isinstance(cause, redis.ConnectionError | redis.TimeoutError | BackendUnavailable)
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
 import redis
 from sqlalchemy import Connection
@@ -15,9 +14,8 @@ from dspex.operations.health.check_groups import CHECK_SECONDS, CheckResult, Che
 from dspex.operations.health.conditions import Component, Condition
 from dspex.operations.health.language_checks import language_group
 from dspex.publish.broker import Broker, queue_depth
-from dspex.publish.channels import stream_key
 from dspex.publish.key_types import KEY_TYPES, QUEUE_TYPES, set_aside_command, wrong_types
-from dspex.publish.redis_refusals import refusal_fix, refusal_text
+from dspex.publish.redis_refusals import refusal_fix, refusal_text, write_refusal
 from dspex.settings import Backends
 from dspex.store import migrate, workers
 from dspex.store.database import Database
@@ -46,9 +44,6 @@ FIX_TROUBLE = (
 )
 FIX_PROGRAMS = "install on these workers what the reason names and restart them, or deploy a version that they can run"
 START_REDIS = "start Redis, or correct DSPEX_BROKER_URL"
-
-#: A key that does not exist, and that every user but Flower's may write to.
-PROBE_KEY = stream_key(UUID(int=0))
 
 Check = Callable[[Connection, dict[str, Any]], CheckResult]
 
@@ -297,7 +292,7 @@ def _redis(broker: Broker) -> CheckResult:
 def _writable_redis(client: redis.Redis) -> CheckResult | None:
     """What keeps messages from being written; None if nothing does."""
     wrong = _wrong_types(client)
-    if (refusal := _write_refusal(client)) is not None:
+    if (refusal := write_refusal(client)) is not None:
         return CheckResult(Condition.UNHEALTHY, {"refuses_writes": refusal_text(refusal)}, refusal_fix(refusal))
     return CheckResult(Condition.DEGRADED, {"wrong_types": wrong}, _rename(wrong)) if wrong else None
 
@@ -328,17 +323,6 @@ def _wrong_types(client: redis.Redis) -> Mapping[str, str]:
 def _rename(keys: Iterable[str]) -> str:
     """What an operator does about keys of a wrong type if no worker does it within a second."""
     return f"find out what else writes to this Redis, and run: {'; '.join(map(set_aside_command, keys))}"
-
-
-def _write_refusal(client: redis.Redis) -> redis.ResponseError | None:
-    """The error with which Redis refuses writes now: its disk or memory is full, or it is a replica."""
-    try:
-        client.set(PROBE_KEY, "", px=1, xx=True)  # a write that changes nothing, as there is no such key
-    except redis.exceptions.NoPermissionError:
-        return None
-    except redis.ResponseError as error:
-        return error
-    return None
 
 
 def _first_line(error: Exception) -> str:

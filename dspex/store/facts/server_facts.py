@@ -13,16 +13,19 @@ from dspex.store.facts.rows import all_rows, one_row
 from dspex.store.sessions import libpq_url
 
 __all__ = [
+    "ConnectionLimit",
     "DeadRows",
     "OpenTransaction",
     "ServerState",
     "backends_used",
     "commit_nothing",
+    "connection_limits",
     "dead_rows",
     "major_version",
     "now",
     "open_transactions",
     "ping",
+    "sees_all_sessions",
     "settings",
     "state",
     "unix_time",
@@ -43,6 +46,17 @@ class ServerState:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionLimit:
+    """The most connections that a role or this database may have, and how many it has; ``own``: it binds this
+    session, too."""
+
+    of: str
+    most: int
+    used: int
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
 class OpenTransaction:
     """A transaction that has been open for ``seconds``."""
 
@@ -60,11 +74,24 @@ class DeadRows:
     dead: int
 
 
-_CONNECTIONS = "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int"
+# The type of a session of another role is hidden from most roles.
+_SESSIONS = """pg_stat_activity a
+    WHERE a.usesysid IS NOT NULL AND a.datid IS NOT NULL
+        AND coalesce(a.backend_type, 'client backend') = 'client backend'"""
+_CONNECTIONS = f"(SELECT count(*) FROM {_SESSIONS})::int"  # noqa: S608
 _STATE = text(f"""
 SELECT current_setting('server_version'), pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on',
     current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int, {_CONNECTIONS},
     extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8
+""")  # noqa: S608
+_LIMITS = text(f"""
+SELECT 'the role ' || r.rolname, r.rolconnlimit, (SELECT count(*) FROM {_SESSIONS} AND a.usesysid = r.oid)::int AS used,
+    r.rolname = session_user
+FROM pg_roles r WHERE r.rolconnlimit >= 0 AND NOT r.rolsuper AND (r.rolname = session_user OR EXISTS (
+    SELECT FROM pg_stat_activity a WHERE a.usesysid = r.oid AND a.datname = current_database()))
+UNION ALL
+SELECT 'the database ' || d.datname, d.datconnlimit, (SELECT count(*) FROM {_SESSIONS} AND a.datid = d.oid)::int, true
+FROM pg_database d WHERE d.datname = current_database() AND d.datconnlimit >= 0
 """)  # noqa: S608
 _OPEN_TRANSACTIONS = text("""
 SELECT pid, coalesce(application_name, ''), extract(epoch FROM now() - xact_start)::float8 FROM pg_stat_activity
@@ -108,8 +135,18 @@ def state(connection: Connection) -> ServerState:
     return one_row(connection, ServerState, _STATE)
 
 
+def connection_limits(connection: Connection) -> list[ConnectionLimit]:
+    """The limits of this database, of this role, and of the other roles that have sessions in this database."""
+    return all_rows(connection, ConnectionLimit, _LIMITS)
+
+
+def sees_all_sessions(connection: Connection) -> bool:
+    """Whether the current role may see what the sessions of other roles do."""
+    return bool(connection.scalar(text("SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')")))
+
+
 def open_transactions(connection: Connection, *, seconds: float, most: int = 5) -> list[OpenTransaction]:
-    """Transactions of clients that have been open for longer, the longest first."""
+    """Transactions of clients that have been open for longer, the longest first; see :func:`sees_all_sessions`."""
     return all_rows(connection, OpenTransaction, _OPEN_TRANSACTIONS, seconds=seconds, most=most)
 
 

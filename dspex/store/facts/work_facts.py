@@ -35,10 +35,13 @@ FAILURES_READ = 1_000
 
 @dataclass(frozen=True, slots=True)
 class DueWork:
-    """Queued executions that are due, and how long the oldest has been."""
+    """Queued executions that are due, and how long the oldest has been; those of programs with limits that make
+    executions wait apart."""
 
     count: int
     oldest_seconds: float
+    limited: int
+    oldest_limited_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,12 @@ class FoundExecutions:
 
 
 _DUE = text(f"""
-SELECT count(*), coalesce(extract(epoch FROM now() - min(run_at)), 0)::float8 FROM (
-    SELECT e.run_at FROM dspex.executions e JOIN dspex.programs p ON p.name = e.program
+SELECT count(*) FILTER (WHERE NOT limited),
+    coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE NOT limited)), 0)::float8,
+    count(*) FILTER (WHERE limited), coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE limited)), 0)::float8
+FROM (
+    SELECT e.run_at, p.concurrency IS NOT NULL OR p.per_minute IS NOT NULL AS limited FROM dspex.executions e
+    JOIN dspex.programs p ON p.name = e.program
     WHERE e.status = 'queued' AND e.held_at IS NULL AND e.run_at <= now() AND p.paused_at IS NULL
     LIMIT {MOST_COUNTED}) q
 """)  # noqa: S608

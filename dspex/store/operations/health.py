@@ -38,7 +38,7 @@ class Backlog:
     """A program's due executions: ``due`` of them, ``dispatched`` of which are on the queue in Redis.
 
     ``undispatched_wait_seconds`` is how long the oldest of the others has waited for the pump; ``limited``: the program
-    has limits.
+    has limits that make executions wait. A budget does not: the program is paused once it is spent.
     """
 
     program: str
@@ -65,7 +65,7 @@ SELECT p.name AS program, (coalesce(d.count, 0) + due.count)::int AS due, coales
     greatest(extract(epoch FROM now() - least(d.oldest, first.oldest)), 0)::float8 AS oldest_wait_seconds,
     coalesce(greatest(extract(epoch FROM now() - first.oldest), 0), 0)::float8 AS undispatched_wait_seconds,
     p.paused_at IS NOT NULL AS paused,
-    (p.concurrency IS NOT NULL OR p.per_minute IS NOT NULL OR p.max_cost_usd IS NOT NULL) AS limited
+    (p.concurrency IS NOT NULL OR p.per_minute IS NOT NULL) AS limited
 FROM dspex.programs p
 LEFT JOIN dispatched d ON d.program = p.name
 CROSS JOIN LATERAL (

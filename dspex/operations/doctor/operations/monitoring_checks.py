@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 
 from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_applicable, not_met, warning
 from dspex.operations.doctor.deployment import Deployment
+from dspex.operations.health.backend_checks import gap_seconds
 from dspex.operations.health.conditions import MODEL, Condition
 from dspex.store.operations import alerts as alert_store
 from dspex.store.operations import health as health_store
 
 #: An alert that has not been delivered after so long is late, in seconds.
 LATE_SECONDS = 300
+START_BEAT = "start beat: `dspex beat`; and check that workers consume its tasks"
 #: Firing alerts that are named.
 MOST_NAMED = 5
 
@@ -22,7 +26,9 @@ def health(deployment: Deployment) -> Finding:
     """The result of the last health check that beat requested: the backends, the queue, the workers."""
     latest = deployment.ask(health_store.latest)
     if latest is None:
-        return warning("no check is stored", fix="start beat: `dspex beat`")
+        return warning("no check is stored", fix=START_BEAT)
+    if _is_old(deployment, latest):
+        return warning(f"the last check was {latest['age_seconds']:,.0f} s ago", fix=START_BEAT)
     parts = latest["report"]["components"]
     ill = [f"{name} is {part['status']}" for name, part in parts.items() if part["status"] != Condition.HEALTHY]
     if latest["overall"] == Condition.UNHEALTHY:
@@ -38,12 +44,20 @@ def health(deployment: Deployment) -> Finding:
 def models(deployment: Deployment) -> Finding:
     """For each model in use, whether it answered recently, by the last health check."""
     latest = deployment.ask(health_store.latest)
-    parts = {} if latest is None else latest["report"]["components"]
+    if latest is None or _is_old(deployment, latest):
+        return not_applicable("there is no recent health check")
+    parts = latest["report"]["components"]
     found = {name.removeprefix(MODEL): part["status"] for name, part in parts.items() if name.startswith(MODEL)}
     if not found:
         return not_applicable("no model was used within a day")
     ill = [f"{name} is {status}" for name, status in found.items() if status == Condition.UNHEALTHY]
     return not_met("; ".join(ill)) if ill else met(", ".join(found))
+
+
+def _is_old(deployment: Deployment, check: Mapping[str, Any]) -> bool:
+    """Whether later health checks are missing."""
+    interval = check["report"].get("interval_seconds", deployment.settings.health_interval_seconds)
+    return bool(check["age_seconds"] > gap_seconds(interval))
 
 
 @check("Alerts have a channel", Need.SETTINGS, fix="set DSPEX_ALERTS to email or webhook, and the channel's settings")

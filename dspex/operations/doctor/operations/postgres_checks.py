@@ -54,18 +54,23 @@ def privileges(deployment: Deployment) -> Finding:
 @check(
     "There is room for every connection",
     Need.SCHEMA,
-    fix="raise max_connections, run fewer worker processes, or use pgbouncer",
+    fix="raise max_connections, and the CONNECTION LIMIT of the role or the database that has one; run fewer worker "
+    "processes, or use pgbouncer",
 )
 def connections(deployment: Deployment) -> Finding:
-    """max_connections covers what the live workers and a producer may open, and is not nearly used up."""
+    """max_connections covers what the live workers and a producer may open, and is not nearly used up. Neither is a
+    CONNECTION LIMIT of the database, or of a role."""
     server = deployment.ask(server_facts.state)
     workers = len(deployment.live_workers)
     producer = 2 * deployment.settings.client_connections  # an AsyncClient has as many again for its threads
     needed = workers * WORKER_CONNECTIONS + producer + server.reserved_connections
     most, used = server.max_connections, server.connections
+    limits = deployment.ask(server_facts.connection_limits)
     evidence = f"{used} of {most} used; {counted(workers, 'worker')} and a producer need up to {needed}"
-    too_few = needed > most and not is_pooled(deployment.database.url)
-    verdict = not_met if too_few else warning if used > NEARLY_ALL * most else met
+    evidence = "; ".join([evidence, *(f"{limit.of}: {limit.used} of {limit.most} used" for limit in limits)])
+    too_few = needed > most or any(limit.own and producer > limit.most for limit in limits)
+    nearly_used = used > NEARLY_ALL * most or any(limit.used > NEARLY_ALL * limit.most for limit in limits)
+    verdict = not_met if too_few and not is_pooled(deployment.database.url) else warning if nearly_used else met
     return verdict(evidence, most=most, used=used, needed=needed)
 
 
@@ -91,7 +96,9 @@ def long_transactions(deployment: Deployment) -> Finding:
     """A transaction that stays open for hours keeps dead rows from being removed, in every table."""
     found = deployment.ask(server_facts.open_transactions, seconds=LONG_SECONDS)
     if not found:
-        return met("none older than an hour")
+        if deployment.ask(server_facts.sees_all_sessions):
+            return met("none older than an hour")
+        return not_applicable("this role has none older than an hour, and may not see those of other roles")
     named = [f"pid {t.pid} ({t.application_name or 'unnamed'}) for {t.seconds / 3600:.1f} h" for t in found]
     return warning(", ".join(named))
 

@@ -6,6 +6,7 @@ import time
 
 from dspex.operations.doctor.check import Finding, Need, check, met, not_met, unknown, warning
 from dspex.operations.doctor.deployment import Deployment
+from dspex.publish.redis_refusals import refusal_fix, refusal_text, write_refusal
 
 SLOW_MS = 5.0
 NEARLY_ALL = 0.8
@@ -74,7 +75,13 @@ def role(deployment: Deployment) -> Finding:
     info = deployment.redis_info
     if info.get("role") != "master":
         return not_met(f"its role is {info.get('role')}")
-    return not_met("it is a cluster") if int(info.get("cluster_enabled") or 0) else met("a primary")
+    if int(info.get("cluster_enabled") or 0):
+        return not_met("it is a cluster")
+    with deployment.redis() as client:
+        refusal = write_refusal(client)
+    if refusal is not None:
+        return not_met(f"it refuses writes: {refusal_text(refusal)}", fix=refusal_fix(refusal))
+    return met("a primary, which takes writes")
 
 
 @check(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from secrets import token_urlsafe
-from urllib.parse import unquote, urlunsplit
 
 import psycopg
 import redis as redis_py
+from psycopg.conninfo import conninfo_to_dict
 
-from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, not_met, warning
+from dspex.operations.doctor.check import Finding, Need, check, met, not_applicable, not_met, unknown, warning
 from dspex.operations.doctor.deployment import Deployment, is_local
 from dspex.publish import redis_clients
-from dspex.settings.urls import is_plain_text, is_unverified, split_url
+from dspex.settings.urls import credentials, is_plain_text, is_unverified, without_credentials
 from dspex.store import guards, roles
 from dspex.store.facts import role_facts, server_facts
 from dspex.store.sessions import is_pooled, libpq_url
@@ -23,6 +24,7 @@ COMMON = frozenset(
      "redis", "root", "secret", "test", "123456", "12345678")
 )  # fmt: skip
 SHORT = 12
+TRY_AGAIN = "correct what the error names, and run `dspex doctor` again"
 
 
 @check(
@@ -57,15 +59,18 @@ def redis_tls(deployment: Deployment) -> Finding:
 )
 def postgres_door(deployment: Deployment) -> Finding:
     """A connection with a wrong password is tried, and must be refused."""
-    parts = split_url(deployment.database.url)
-    if not parts.password:
-        return not_applicable(
-            "this role has no password: it is authenticated by its certificate, its system user, or by trust"
-        )
+    url = libpq_url(deployment.database.url)
+    with psycopg.connect(url, connect_timeout=5) as session:
+        if not session.info.password:
+            return not_applicable(
+                "this role has no password: it is authenticated by its certificate, its system user, or by trust"
+            )
     try:
-        psycopg.connect(libpq_url(deployment.database.url), password=token_urlsafe(16), connect_timeout=5).close()
-    except psycopg.OperationalError:
-        return met("a wrong password is refused")
+        psycopg.connect(url, password=token_urlsafe(16), connect_timeout=5).close()
+    except psycopg.OperationalError as error:
+        if error.pgconn is not None and error.pgconn.used_password:
+            return met("a wrong password is refused")
+        return unknown(f"Postgres did not come to ask for the password: {_first_line(error)}", fix=TRY_AGAIN)
     return _open(deployment)("a wrong password is accepted")
 
 
@@ -76,13 +81,14 @@ def postgres_door(deployment: Deployment) -> Finding:
 )
 def redis_door(deployment: Deployment) -> Finding:
     """A PING without a password is tried, and must be refused."""
-    parts = split_url(deployment.broker.url)
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     try:
+        bare = without_credentials(deployment.broker.url)
         with redis_clients.client(bare, socket_connect_timeout=3, socket_timeout=3) as client:
             client.ping()
-    except redis_py.RedisError:
+    except (redis_py.AuthenticationError, redis_py.ResponseError):
         return met("refused without a password")
+    except redis_py.RedisError as error:
+        return unknown(f"Redis did not come to ask for a password: {_first_line(error)}", fix=TRY_AGAIN)
     return _open(deployment)("it accepts anybody who reaches it")
 
 
@@ -90,14 +96,11 @@ def redis_door(deployment: Deployment) -> Finding:
     "No password is a common one", Need.SETTINGS, fix="give the role a long random password: openssl rand -base64 24"
 )
 def passwords(deployment: Deployment) -> Finding:
-    """The passwords in the URLs are not empty, common, short, or equal to the user's name."""
+    """The passwords of the connections are not empty, common, short, or equal to the user's name."""
     if deployment.settings.database_url is None:
         return not_applicable("the embedded stack generated them")
-    weak = [
-        f"{name} has {fault}"
-        for name, url in (("DSPEX_DATABASE_URL", _database(deployment)), ("DSPEX_BROKER_URL", _broker(deployment)))
-        if (fault := weakness(url))
-    ]
+    given = {"DSPEX_DATABASE_URL": _database_access(deployment), "DSPEX_BROKER_URL": _broker_access(deployment)}
+    weak = [f"{name} has {fault}" for name, access in given.items() if (fault := weakness(access))]
     if not weak:
         return met("both are long, and neither is common")
     return (not_met if deployment.production else warning)("; ".join(weak))
@@ -222,23 +225,46 @@ def _encrypted(deployment: Deployment, url: str, how: str) -> Finding:
     return (not_met if deployment.production else warning)("plain text, over a network")
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
 def _open(deployment: Deployment) -> Callable[..., Finding]:
     return not_met if deployment.production else warning
 
 
-def weakness(url: str) -> str | None:
-    parts = split_url(url)
-    password = unquote(parts.password or "")
-    if not password:
-        return None if "sslcert=" in url or "ssl_certfile=" in url or not parts.hostname else "no password"
-    if password.lower() in COMMON or password == unquote(parts.username or ""):
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a connection is authenticated; ``otherwise``: it may be without a password."""
+
+    user: str
+    password: str
+    otherwise: bool = False
+
+
+def weakness(access: Access) -> str | None:
+    """What is weak about a password; None if nothing is."""
+    if not access.password:
+        return None if access.otherwise else "no password"
+    if access.password.lower() in COMMON or access.password == access.user:
         return "a common password"
-    return f"a password of less than {SHORT} characters" if len(password) < SHORT else None
+    return f"a password of less than {SHORT} characters" if len(access.password) < SHORT else None
 
 
-def _database(deployment: Deployment) -> str:
-    return deployment.settings.backends().database_url
+def _database_access(deployment: Deployment) -> Access:
+    """As libpq understands the URL, its environment and its password file, where Postgres can be reached."""
+    url = libpq_url(deployment.settings.backends().database_url)
+    given = conninfo_to_dict(url)
+    by_certificate = "sslcert" in given
+    if Need.POSTGRES not in deployment.missing:
+        with psycopg.connect(url, connect_timeout=5) as session:
+            by_socket = not session.info.host or session.info.host.startswith("/")
+            return Access(session.info.user, session.info.password, by_certificate or by_socket)
+    # A password outside the URL is not known.
+    return Access(str(given.get("user", "")), str(given.get("password", "")), otherwise=True)
 
 
-def _broker(deployment: Deployment) -> str:
-    return deployment.settings.backends().broker_url
+def _broker_access(deployment: Deployment) -> Access:
+    url = deployment.settings.backends().broker_url
+    user, password = credentials(url)
+    return Access(user, password, "ssl_certfile=" in url)

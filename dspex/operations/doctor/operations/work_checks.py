@@ -25,9 +25,12 @@ TRAILS = 50
 
 @check("Work does not wait", Need.SCHEMA, fix="start more workers; see `dspex bench` and `dspex list --status queued`")
 def waiting(deployment: Deployment) -> Finding:
-    """Due executions start within minutes, except for paused programs."""
+    """Due executions start within minutes, except for those of paused programs, and of programs whose concurrency or
+    rate is limited."""
     due = deployment.ask(work_facts.due)
     evidence = f"{due.count:,} due, the oldest for {due.oldest_seconds:,.0f} s"
+    if due.limited:
+        evidence += f"; {due.limited:,} of programs with limits, the oldest for {due.oldest_limited_seconds:,.0f} s"
     verdict = not_met if due.oldest_seconds > LONG_WAIT else met
     return verdict(evidence, due=due.count, oldest_seconds=due.oldest_seconds)
 

@@ -6,6 +6,7 @@ import socket
 
 from dspex.operations.doctor.check import Finding, Need, check, counted, met, not_applicable, not_met, unknown, warning
 from dspex.operations.doctor.deployment import Deployment
+from dspex.operations.health.backend_checks import gap_seconds
 from dspex.store.facts import worker_facts
 from dspex.store.operations import health
 
@@ -13,8 +14,6 @@ from dspex.store.operations import health
 MANY_DEATHS = 3
 #: Deaths that are counted at most.
 MOST_DEATHS = 10_000
-#: Beat is taken to be gone when it missed as many health checks.
-MISSED = 4
 #: The pump's lead may have ended so many seconds ago while another worker takes over.
 LEAD_GRACE_SECONDS = 5.0
 
@@ -69,11 +68,11 @@ def duties(deployment: Deployment) -> Finding:
 def beat(deployment: Deployment) -> Finding:
     """A health check that beat requested was stored recently. Without beat nothing is lost, but nothing is watched."""
     latest = deployment.ask(health.latest)
-    interval = deployment.settings.health_interval_seconds
     if latest is None:
         return warning("never")
+    interval = latest["report"].get("interval_seconds", deployment.settings.health_interval_seconds)
     evidence = f"{latest['age_seconds']:,.0f} s ago, every {interval:g} s"
-    return (met if latest["age_seconds"] < MISSED * interval else warning)(evidence)
+    return (met if latest["age_seconds"] <= gap_seconds(interval) else warning)(evidence)
 
 
 @check(
