@@ -19,14 +19,19 @@ from dspex.operations.backup import pg_tools
 from dspex.operations.backup.backup import Backup, back_up, manifest_path
 from dspex.operations.backup.restore import restore
 from dspex.settings import Backends
+from dspex.store import roles
 from dspex.store.database import Database
 from dspex.store.lifecycle.status import Status
 from dspex.store.operations import backups
+from tests.chaos.proxy import Proxy
 from tests.conftest import fresh_backends
 from tests.integration.test_cli import Shell
+from tests.integration.test_roles import Login, login
 from tests.processes import WorkerProcess
 from tests.store.test_executions import register
 from tests.waiting import wait_for
+
+__all__ = ["login"]
 
 QA = dspex.Program(
     "qa", dspex.signature("question -> answer"), adapter="scripted", module_options={"outputs": {"answer": "Grüße 🐈"}}
@@ -97,6 +102,46 @@ def test_a_backup_is_on_record_and_private(made: Backup, database: Database, tmp
     into = back_up(database, tmp_path, silent)
     assert into.file.parent == tmp_path
     assert "password" not in manifest_path(into.file).read_text()
+
+
+def test_a_backup_that_may_not_be_recorded_says_why_it_was_not_made(
+    login: Login, backends: Backends, tmp_path: Path
+) -> None:
+    database = Database(login(roles.PRODUCER))
+    with pytest.raises(
+        DspexError, match=r"no backup was made: pg_dump failed.*lm_calls.*is not recorded either"
+    ) as raised:
+        back_up(database, tmp_path / "some.dump", silent)
+    database.close()
+    assert raised.value.code == "backup_failed"
+    assert list(tmp_path.glob("*some.dump*")) == []
+
+
+def test_a_backup_that_cannot_be_put_in_place_leaves_nothing(database: Database, tmp_path: Path) -> None:
+    file = tmp_path / "some.dump"
+
+    def take_its_name(what: str, done: int, total: int) -> None:
+        if what == "counting":
+            file.mkdir()
+
+    with pytest.raises(DspexError, match=r"some\.dump' cannot be written: Is a directory"):
+        back_up(database, file, take_its_name)
+    assert [path.name for path in tmp_path.iterdir() if "some.dump" in path.name] == ["some.dump"]
+
+
+def test_a_restore_that_cannot_be_undone_says_where_the_data_is(made: Backup, database: Database) -> None:
+    with Proxy(database.url) as proxy:
+
+        def cut(what: str, done: int, total: int) -> None:
+            if what == "verifying":
+                proxy.cut()
+
+        through = Database(proxy.url)
+        with pytest.raises(DspexError, match=r"the restore failed: .*could not be undone: .*dspex_before_restore"):
+            restore(through, made.file, cut, force=True)
+        through.close()
+    with pytest.raises(DspexError, match="Drop the schema that you do not want"):
+        restore(database, made.file, silent)
 
 
 def test_a_database_in_use_is_not_replaced(client: Client, made: Backup, database: Database) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from dspex.errors import DspexError
+from dspex.errors import BackendUnavailable, DspexError
 from dspex.operations.backup import pg_tools
 from dspex.settings import without_password
 from dspex.store import migrate, roles
@@ -80,8 +80,10 @@ def back_up(database: Database, output: Path, on_progress: OnProgress) -> Backup
         made = _write(database, file, at, on_progress)
     except (DspexError, OSError) as error:
         reason = f"{str(file)!r} cannot be written: {error.strerror}" if isinstance(error, OSError) else str(error)
-        _record(database, file, error=reason)
-        raise DspexError(f"no backup was made: {reason}", code="backup_failed") from error
+        unrecorded = _record_failure(database, file, reason)
+        if isinstance(error, BackendUnavailable):
+            raise
+        raise DspexError(f"no backup was made: {reason}{unrecorded}", code="backup_failed") from error
     _record(database, file, made=made)
     return made
 
@@ -118,11 +120,20 @@ def _write(database: Database, file: Path, at: datetime, on_progress: OnProgress
             source=without_password(database.url), rows=rows, roles=with_roles, bytes=unfinished.stat().st_size,
             sha256=checksum(unfinished),
         )  # fmt: skip
-        manifest_path(file).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
-        unfinished.replace(file)
+        _place(unfinished, file, manifest)
     finally:
         unfinished.unlink(missing_ok=True)
     return Backup(file, manifest)
+
+
+def _place(unfinished: Path, file: Path, manifest: Manifest) -> None:
+    """Write the manifest, and name the finished dump; neither is left if one fails."""
+    try:
+        manifest_path(file).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+        unfinished.replace(file)
+    except OSError:
+        manifest_path(file).unlink(missing_ok=True)
+        raise
 
 
 def _dump(url: str, file: Path, snapshot: str, major: int, on_table: Callable[[int], None]) -> None:
@@ -136,6 +147,15 @@ def _dump(url: str, file: Path, snapshot: str, major: int, on_table: Callable[[i
 
     arguments = ["--format=custom", "--schema=dspex", "--no-owner", "--no-privileges", f"--snapshot={snapshot}"]
     pg_tools.run(pg_tools.find("pg_dump", major), url, [*arguments, f"--file={file}"], count)
+
+
+def _record_failure(database: Database, file: Path, reason: str) -> str:
+    """Record that no backup was made. Returns what to add to its error if that is not possible."""
+    try:
+        _record(database, file, error=reason)
+    except DspexError as error:
+        return f"; this is not recorded either: {error}"
+    return ""
 
 
 def _record(database: Database, file: Path, *, made: Backup | None = None, error: str | None = None) -> None:

@@ -19,6 +19,8 @@ from dspex.store.sessions import is_pooled, libpq_url
 
 __all__ = ["Tool", "find", "run"]
 
+#: How much of a line is shown in an error; a statement may name every table.
+LINE_MOST = 300
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 
 
@@ -69,7 +71,7 @@ def run(tool: Tool, url: str, arguments: Sequence[str], on_line: Callable[[str],
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            last_lines = [*last_lines[-4:], line.strip()]
+            last_lines = [*last_lines[-4:], line.strip()[:LINE_MOST]]
             on_line(line.strip())
     if process.returncode:
         raise DspexError(f"{tool.path.name} failed: {' '.join(last_lines[-3:])}", code=f"{tool.path.name}_failed")

@@ -53,8 +53,8 @@ def restore(
         on_progress("verifying", 0, 0)
         _verify(database, manifest)
         before, after = database.guard(partial(migrate.upgrade, keep_days=keep_days))
-    except BaseException:
-        _put_back(database)
+    except BaseException as error:
+        _put_back_after(database, error)
         raise
     with database.transaction() as connection:
         backups.end_leases(connection)
@@ -110,6 +110,19 @@ def _set_aside(database: Database) -> None:
 def _put_back(database: Database) -> None:
     with database.transaction() as connection:
         restoring.put_back(connection)
+
+
+def _put_back_after(database: Database, error: BaseException) -> None:
+    """Undo a restore that failed. Raises DspexError with both reasons if that fails, too."""
+    try:
+        _put_back(database)
+    except DspexError as unreachable:
+        raise DspexError(
+            f"the restore failed: {error}; and it could not be undone: {unreachable}. The data from before it, if "
+            f"there was any, is in the schema {restoring.ASIDE}: run `dspex restore` again before any `dspex migrate`. "
+            "It brings the data back, or names what to drop",
+            code="restore_failed",
+        ) from error
 
 
 def _load(url: str, file: Path, manifest: Manifest, on_progress: OnProgress) -> None:
