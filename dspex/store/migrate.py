@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from hashlib import sha256
 from pathlib import Path
 
+import psycopg
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
 
 from dspex.errors import ConfigurationError, SchemaOutdated
 from dspex.store import partitions, roles
 
 __all__ = ["ENCODING", "check", "current", "digests", "head", "make_roles", "upgrade"]
+
+log = logging.getLogger("dspex")
 
 #: The encoding in which a database can store every text.
 ENCODING = "UTF8"
@@ -76,10 +81,22 @@ def upgrade(engine: Engine, *, keep_days: int | None = None) -> tuple[str | None
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(_SCRIPTS))
         command.upgrade(config, "head")
-        partitions.ensure(connection, keep_days=keep_days)
+        _make_partitions(connection, keep_days)
         if roles.in_use(connection):
             roles.grant(connection)  # the new tables, too
         return before, head()
+
+
+def _make_partitions(connection: Connection, keep_days: int | None) -> None:
+    """Make the coming partitions, or leave them to beat's upkeep while another session, such as a backup, holds a lock:
+    until then the default partitions take the rows."""
+    try:
+        with connection.begin_nested():
+            partitions.ensure(connection, keep_days=keep_days)
+    except OperationalError as error:
+        if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise
+        log.warning("the coming partitions are not made, because another session holds a lock: beat makes them later")
 
 
 def _check_encoding(connection: Connection) -> None:

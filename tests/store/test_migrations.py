@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, text
 
 from dspex.settings import Backends
 from dspex.store import migrate
@@ -31,3 +32,25 @@ def test_the_migrations_make_the_tables_of_the_code(backends: Backends) -> None:
 def test_migrating_again_changes_nothing(database: Database) -> None:
     head = migrate.head()
     assert migrate.upgrade(database.engine) == (head, head)
+
+
+def test_migrating_while_another_session_reads_leaves_the_partitions_to_upkeep(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = migrate.head()
+
+    def coming(connection: Connection) -> list[str]:
+        names = text("SELECT name FROM dspex.periods WHERE low > dspex.first_id(now()) ORDER BY low DESC")
+        return list(connection.scalars(names))
+
+    with database.transaction() as connection:
+        names = coming(connection)
+        for name in names:
+            connection.execute(text("SELECT dspex.unmake_period(:name)"), {"name": name})
+    with database.engine.connect() as reading:  # as pg_dump does
+        reading.execute(text("SELECT count(*) FROM dspex.executions"))
+        assert migrate.upgrade(database.engine) == (head, head)
+        assert "partitions are not made" in caplog.text
+        assert database.run(coming) == []
+    migrate.upgrade(database.engine)
+    assert database.run(coming) == names
