@@ -5,9 +5,11 @@ The modules of beat's tasks load when a task first runs: most workers of a fleet
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from dspex.errors import BackendUnavailable
 from dspex.publish.broker import TASK
 from workers.app import app, settings
 from workers.consume.remote_control import ExecutionRequest, register
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from dspex.operations.health.check_groups import HealthCheck
 
 __all__ = ["alerts", "execute", "health", "upkeep"]
+
+log = logging.getLogger("dspex.workers")
 
 register()
 
@@ -47,7 +51,10 @@ def alerts() -> str:
     """Evaluate alerts and send notifications. Returns how many were sent."""
     from dspex.operations.alerts.alert_evaluation import evaluate_and_notify
 
-    done = evaluate_and_notify(settings)
+    try:
+        done = evaluate_and_notify(settings)
+    except BackendUnavailable as error:
+        return _put_off("alerts are not evaluated", error)
     return "another evaluation is running" if done.skipped else f"{done.sent} sent"
 
 
@@ -56,4 +63,13 @@ def upkeep() -> str:
     """Create partitions ahead of time and remove old ones. Returns a summary."""
     from workers.process.retention_upkeep import keep_up
 
-    return keep_up(settings)
+    try:
+        return keep_up(settings)
+    except BackendUnavailable as error:
+        return _put_off("upkeep is not done", error)
+
+
+def _put_off(what: str, error: BackendUnavailable) -> str:
+    """Log in a line what beat asks for again at the next interval."""
+    log.warning("%s, and tried again later: %s", what, error)
+    return "Postgres is out of reach"

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import Celery
 
 import dspex
 from dspex.client.client import Client
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.publish.broker import QUEUE, Broker
 from dspex.settings import Backends
+from tests.chaos.proxy import Proxy
 from tests.conftest import fresh_backends
 from tests.homes import migrated_servers
 from tests.processes import WorkerProcess
@@ -94,6 +96,25 @@ def test_postgres_down_is_a_clear_error_and_nothing_half_made(
     assert client.execute("qa", {"question": "after"}, timeout=60)
     assert len(client.list()) == 2
     assert worker.process.poll() is None
+
+
+def test_what_beat_asks_for_is_put_off_in_a_line_while_postgres_is_away(backends: Backends, tmp_path: Path) -> None:
+    beat = Celery(broker=backends.broker_url)
+    with Proxy(backends.database_url) as proxy, beat.connection_for_write() as connection:
+        worker = WorkerProcess(Backends((proxy.url, backends.broker_url)), tmp_path / "worker.log", {})
+        try:
+            worker.wait_until_ready()
+            proxy.cut()
+            for task in ("alerts", "upkeep"):
+                beat.send_task(f"dspex.{task}", queue="dspex.maintenance", connection=connection)
+            for line in ("alerts are not evaluated", "upkeep is not done"):
+                wait_for(lambda line=line: line in worker.log.read_text(), line)  # type: ignore[misc]
+            assert "Traceback" not in worker.log.read_text()
+            proxy.restore()
+            beat.send_task("dspex.alerts", queue="dspex.maintenance", connection=connection)
+            wait_for(lambda: "0 sent" in worker.log.read_text(), "alerts to be evaluated")
+        finally:
+            worker.stop()
 
 
 def test_a_worker_killed_in_the_middle_loses_nothing(
