@@ -15,10 +15,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 import dspex
 from dspex.embedded.embedded_servers import EmbeddedServers
+from dspex.embedded.ports import free_port
 from dspex.operations.doctor import CheckOutcome, CheckVerdict, examine
 from dspex.operations.doctor.deployment import Deployment
 from dspex.operations.doctor.operations import security_checks
 from dspex.operations.health.conditions import MODEL
+from dspex.settings import Backends
 from dspex.store import programs, roles
 from dspex.store.database import Database
 from dspex.store.facts import server_facts
@@ -26,6 +28,7 @@ from dspex.store.migrate import make_roles
 from dspex.store.operations import health
 from tests.chaos.proxy import Proxy
 from tests.homes import migrated_servers
+from tests.processes import WorkerProcess
 
 PASSWORD = "a-long-one-of-these-tests"
 MET, NOT_MET, WARNING = CheckVerdict.MET, CheckVerdict.NOT_MET, CheckVerdict.WARNING
@@ -232,3 +235,31 @@ def test_work_that_its_limits_hold_back_needs_no_workers(producer: str, owner: p
         client.submit("plain", {"question": "?"})
         owner.execute("UPDATE dspex.executions SET run_at = now() - interval '1 h'")
         assert found("work")["waiting"].verdict is NOT_MET, "a budget makes nothing wait"
+
+
+def test_a_worker_is_probed_where_it_listens(
+    producer: str, servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listening = {"DSPEX_HTTP_PORT": str(free_port()), "DSPEX_HTTP_ADDRESS": "127.0.0.2"}
+    for name, value in listening.items():
+        monkeypatch.setenv(name, value)
+    backends = Backends((servers.database_url, servers.broker_url))
+    worker = WorkerProcess(backends, tmp_path / "worker.log", {"DSPEX_ENV": "test", **listening})
+    try:
+        worker.wait_until_ready()
+        http = found("monitoring")["http"]
+    finally:
+        worker.stop()
+    assert (http.verdict, http.evidence) == (MET, f"port {listening['DSPEX_HTTP_PORT']} answers")
+
+
+def test_a_package_of_the_gateway_that_is_too_old(
+    producer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    metadata = tmp_path / "mcp-1.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: mcp\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    packages = found("versions")["packages"]
+    assert packages.verdict is NOT_MET
+    assert "mcp is 1.0, but " in packages.evidence

@@ -16,6 +16,8 @@ from dspex.store.operations import health as health_store
 
 #: An alert that has not been delivered after so long is late, in seconds.
 LATE_SECONDS = 300
+#: Where a worker that listens on every address is probed.
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 START_BEAT = "start beat: `dspex beat`; and check that workers consume its tasks"
 #: Firing alerts that are named.
 MOST_NAMED = 5
@@ -99,7 +101,8 @@ def http(deployment: Deployment) -> Finding:
         return (warning if deployment.production else not_applicable)("DSPEX_HTTP_PORT is not set here")
     if not any(worker["host"] == socket.gethostname() for worker in deployment.live_workers):
         return not_applicable("no worker runs on this machine")
-    connection = HTTPConnection("127.0.0.1", port, timeout=3)
+    address = ANY_ADDRESS.get(deployment.settings.http_address, deployment.settings.http_address)
+    connection = HTTPConnection(address, port, timeout=3)
     try:
         connection.request("GET", "/health/live")
         status = connection.getresponse().status

