@@ -67,4 +67,4 @@ worker_hijack_root_logger = False
 task_protocol = 2
 enable_utc = True
 # The schedule is two fixed intervals; the persistent scheduler would keep them in a pickle.
-beat_scheduler = "celery.beat:Scheduler"
+beat_scheduler = "workers.beat_scheduler:Scheduler"

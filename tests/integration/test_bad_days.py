@@ -21,7 +21,7 @@ from dspex.settings import Backends
 from tests.chaos.proxy import Proxy
 from tests.conftest import fresh_backends
 from tests.homes import migrated_servers
-from tests.processes import WorkerProcess
+from tests.processes import WorkerProcess, command
 from tests.waiting import wait_for
 
 QA = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
@@ -115,6 +115,24 @@ def test_what_beat_asks_for_is_put_off_in_a_line_while_postgres_is_away(backends
             wait_for(lambda: "0 sent" in worker.log.read_text(), "alerts to be evaluated")
         finally:
             worker.stop()
+
+
+def test_beat_reports_in_a_line_that_redis_is_away_and_goes_on(backends: Backends, tmp_path: Path) -> None:
+    log = tmp_path / "beat.log"
+    with Proxy(backends.broker_url) as proxy, redis.Redis.from_url(backends.broker_url) as connection:
+        through = Backends((backends.database_url, proxy.url))
+        with command(through, log, "beat", DSPEX_HEALTH_INTERVAL_SECONDS="1", DSPEX_ALERT_INTERVAL_SECONDS="3600"):
+            wait_for(lambda: connection.llen("dspex.maintenance"), "a task to be sent")
+            proxy.cut()
+            wait_for(lambda: "the task dspex.health is not sent: Redis: " in log.read_text(), "it to be reported")
+            proxy.restore()
+            connection.delete("dspex.maintenance")
+            wait_for(lambda: connection.llen("dspex.maintenance"), "a task to be sent again")
+            connection.set("dspex.maintenance", "of another program")
+            wait_for(lambda: "WRONGTYPE" in log.read_text(), "the refusal to be reported")
+            connection.delete("dspex.maintenance")
+            wait_for(lambda: connection.llen("dspex.maintenance"), "a task to be sent after it")
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_worker_killed_in_the_middle_loses_nothing(
