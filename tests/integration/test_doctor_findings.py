@@ -179,7 +179,7 @@ def test_a_limit_of_another_role_that_is_nearly_used(producer: str, owner: psyco
 def test_transactions_that_this_role_may_not_see(producer: str) -> None:
     of = found("postgres")["long_transactions"]
     assert of.verdict is CheckVerdict.NOT_APPLICABLE
-    assert "may not see those of other roles" in of.evidence
+    assert "may not see the transactions of other roles" in of.evidence
 
 
 # --------------------------------------------------------------------------------------------------------------- Redis

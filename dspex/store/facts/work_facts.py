@@ -35,8 +35,8 @@ FAILURES_READ = 1_000
 
 @dataclass(frozen=True, slots=True)
 class DueWork:
-    """Queued executions that are due, and how long the oldest has been; those of programs with limits that make
-    executions wait apart."""
+    """Queued executions that are due, and how long the oldest has been. The executions of programs with limits that
+    make them wait are counted apart."""
 
     count: int
     oldest_seconds: float

@@ -98,7 +98,7 @@ def long_transactions(deployment: Deployment) -> Finding:
     if not found:
         if deployment.ask(server_facts.sees_all_sessions):
             return met("none older than an hour")
-        return not_applicable("this role has none older than an hour, and may not see those of other roles")
+        return not_applicable("this role has none older than an hour, and may not see the transactions of other roles")
     named = [f"pid {t.pid} ({t.application_name or 'unnamed'}) for {t.seconds / 3600:.1f} h" for t in found]
     return warning(", ".join(named))
 

@@ -25,8 +25,7 @@ TRAILS = 50
 
 @check("Work does not wait", Need.SCHEMA, fix="start more workers; see `dspex bench` and `dspex list --status queued`")
 def waiting(deployment: Deployment) -> Finding:
-    """Due executions start within minutes, except for those of paused programs, and of programs whose concurrency or
-    rate is limited."""
+    """Due executions start within minutes, unless their program is paused, or its concurrency or rate is limited."""
     due = deployment.ask(work_facts.due)
     evidence = f"{due.count:,} due, the oldest for {due.oldest_seconds:,.0f} s"
     if due.limited:
