@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspex.errors import FieldError, ProgramNotFound, SecretInProgram, ValidationError
 from dspex.program.actions import Action
@@ -101,6 +101,7 @@ class Retry:
 class Program:
     """A signature, how to run it, and on which model: immutable data, versioned by its content.
 
+    ``signature``       what :func:`dspex.signature` takes: text, a class, or a compiled signature
     ``module``          ``predict chain_of_thought react program_of_thought best_of_n refine multi_chain_comparison``,
                         or ``"package.module:factory"`` for a ``dspy.Module`` of your own, from a package that the
                         workers allow; ``module_options`` are its arguments
@@ -181,6 +182,20 @@ class Program:
     timeout_includes_waiting: bool = False
     webhook: str | None = None
     api_key: InitVar[object] = None
+
+    if TYPE_CHECKING:
+        # The fields above, except that a signature may be in any form that `dspex.signature` takes.
+        def __init__(
+            self, name: str, signature: Signature | str | type, module: str = ..., model: str | Model | None = ...,
+            temperature: float | None = ..., max_tokens: int | None = ..., retry: Retry = ..., timeout: float = ...,
+            prompt: str | None = ..., module_options: Mapping[str, Any] = ..., state: Mapping[str, Any] | None = ...,
+            api_key_env: str | None = ..., api_base: str | None = ..., adapter: str | Sequence[str] = ...,
+            limits: Limits = ..., actions: Sequence[str | Action] = ..., tools: Sequence[str] = ...,
+            journal: bool = ..., record: str = ..., on_cut: str = ..., model_options: Mapping[str, Any] = ...,
+            models: Mapping[str, str | Model] = ..., predictors: Mapping[str, str] = ...,
+            fallback: Sequence[str | Model] = ..., route: str = ..., within: str | float = ..., otherwise: str = ...,
+            timeout_includes_waiting: bool = ..., webhook: str | None = ..., api_key: object = ...,
+        ) -> None: ...  # fmt: skip
 
     def __post_init__(self, api_key: object) -> None:
         if api_key is not None:

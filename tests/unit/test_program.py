@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import pickle
+import textwrap
 from typing import Any
 
 import pytest
@@ -28,6 +31,29 @@ def test_the_same_content_is_the_same_version() -> None:
     assert program().version == program().version
     assert program(temperature=0.5).version != program().version
     assert Program("other", QA, model="openai/gpt-4o-mini").version == program().version
+
+
+def test_a_signature_may_be_text_or_a_class_for_type_checkers_too() -> None:
+    """mypy reads this file: these calls need no ignored error."""
+
+    class Ask(dspex.SignatureModel):
+        question: str = dspex.InputField()
+        answer: str = dspex.OutputField()
+
+    written = Program("p", "question -> answer", adapter="scripted")
+    assert Program("p", Ask, adapter="scripted").signature.fingerprint == written.signature.fingerprint
+
+
+def test_type_checkers_see_all_fields_of_a_program() -> None:
+    source = ast.parse(textwrap.dedent(inspect.getsource(Program)))
+    (seen,) = (node for node in ast.walk(source) if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    made = inspect.signature(Program)
+    assert [argument.arg for argument in seen.args.args[1:]] == list(made.parameters)
+    shown = {argument.arg: ast.unparse(argument.annotation) for argument in seen.args.args[1:] if argument.annotation}
+    assert shown.pop("signature") == "Signature | str | type"
+    assert shown.pop("api_key") == "object"
+    assert shown == {name: made.parameters[name].annotation for name in shown}
+    assert len(seen.args.defaults) == sum(each.default is not each.empty for each in made.parameters.values())
 
 
 def test_a_program_comes_back_from_its_content() -> None:
