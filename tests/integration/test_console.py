@@ -303,6 +303,7 @@ def test_actions(place: Place, http: httpx.Client) -> None:
     assert "slow" in place.client.paused()
     http.post("/programs/slow/resume", data={"token": token})
     assert "slow" not in place.client.paused()
+    assert http.get("/failed?error=authentication").status_code == 422  # it lists all causes
     again = place.client.submit("bad", INPUTS)
     wait_for(lambda: again.refresh().status.is_final, "it to fail")
     http.post("/failed/retry", data={"token": token, "program": "bad", "error": "authentication"})

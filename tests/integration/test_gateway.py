@@ -229,7 +229,8 @@ def test_what_cannot_be_served_is_a_problem(
         ("GET", "/v1/programs/triage/changes?limit=x", "/limit"), ("GET", "/v1/workers?foo=1", "/foo"),
         ("GET", "/v1/executions?foo=1", "/foo"), ("GET", f"/v1/executions/{UUID(int=0)}/events?foo=1", "/foo"),
         ("POST", "/v1/programs/triage/pause?until=noon", "/until"), ("POST", f"{UPLOAD}?webhok=x", "/webhok"),
-        ("GET", "/v1/programs/triage/versions?limit=x", "/limit"),
+        ("GET", "/v1/programs/triage/versions?limit=x", "/limit"), ("GET", "/v1/batches?tenant=acme", "/tenant"),
+        ("GET", "/v1/batches?status=failed", "/status"), ("GET", "/v1/batches?cursor=x", "/cursor"),
     ],
 )  # fmt: skip
 def test_a_query_that_a_route_does_not_have_is_refused(served: Served, method: str, path: str, pointer: str) -> None:

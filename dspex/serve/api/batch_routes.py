@@ -29,10 +29,11 @@ from dspex.serve.api.json_replies import json_bytes, json_reply
 from dspex.serve.api.parquet_upload import PARQUET, PARQUET_TYPES, parquet_rows, require_parquet, spooled
 from dspex.serve.api.problem_details import UNEXPECTED, HttpRefusal, detail_of, outage, refusal_of
 from dspex.serve.api.request_bodies import (
+    PAGE_DEFAULT,
     accepted_types,
     chunks_within,
-    filters_of,
     media_type,
+    page_size,
     plain_text,
     read_query,
     true_or_false,
@@ -221,8 +222,8 @@ async def get_batches(request: Request) -> Response:
     principal = await gateway.access.of_request(request)
     principal.require("read")
     principal.require_whole("list executions with batch=ID")
-    filters = filters_of(request.query_params)
-    found = await gateway.client.batches(program=filters.program, limit=filters.limit)
+    asked = read_query(request.query_params, {"program": plain_text, "limit": page_size})
+    found = await gateway.client.batches(program=asked.get("program"), limit=asked.get("limit", PAGE_DEFAULT))
     shown = [
         {"id": str(b.id), "program": b.program, "begun_at": b.begun_at, "progress": progress_data(b.progress)}
         for b in found

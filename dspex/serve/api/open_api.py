@@ -193,7 +193,7 @@ def _batch_paths() -> Json:
         "/v1/batches": {"get": _get(
             "listBatches", "batches", "The latest batches.",
             object_of({"batches": {"type": "array", "items": ref("BatchSummary")}}),
-            _filters(), errors=(422,),
+            [_OF_PROGRAM, _LIMIT], errors=(422,),
         )},
         "/v1/batches/{id}": {
             "get": _get("getBatch", "batches", "A batch and its progress.", ref("Batch"), _ID, errors=(404,))
@@ -469,10 +469,8 @@ _BYTES: Json = {"type": "string", "format": "binary"}
 _UUID: Json = {"type": "string", "format": "uuid"}
 #: What a body that cannot be read, or does not fit, is answered with.
 _BODY_ERRORS = (400, 408, 413, 415, 422)
-_PAGE = (
-    _in_query("cursor", {"type": "string"}, "The `next_cursor` of the page before."),
-    _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}, "The size of a page."),
-)
+_LIMIT = _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}, "The size of a page.")
+_PAGE = (_in_query("cursor", {"type": "string"}, "The `next_cursor` of the page before."), _LIMIT)
 _PREFER = _in_header("Prefer", "`wait=30`: wait up to so many seconds for the execution to end.")
 _NAME = [_in_path("name", "The name of a deployed program.")]
 _ID = [_in_path("id", "The id.")]

@@ -18,7 +18,7 @@ from dspex.serve.api.bounded_stream import BoundedStream
 from dspex.serve.api.description_routes import described
 from dspex.serve.api.json_replies import json_reply
 from dspex.serve.api.program_routes import program_names
-from dspex.serve.api.request_bodies import PAGE_MOST, Filters, filters_of, plain_text, read_id, read_query
+from dspex.serve.api.request_bodies import PAGE_MOST, Filters, plain_text, read_id, read_query
 from dspex.serve.console.batch_list import seen_batches
 from dspex.serve.console.execution_pages import rows_of
 from dspex.serve.console.page_access import act, go_to, open_page, text_of
@@ -96,10 +96,8 @@ async def retry_batch(request: Request) -> Response:
 async def failed_page(request: Request) -> Response:
     """Dead letters by program and cause: the latest failed executions."""
     gateway, principal = await open_page(request)
-    filters = filters_of(request.query_params)
-    found, _ = await gateway.executions(
-        principal, Filters(status=Status.FAILED, program=filters.program, limit=PAGE_MOST)
-    )
+    program = read_query(request.query_params, {"program": plain_text}).get("program")
+    found, _ = await gateway.executions(principal, Filters(status=Status.FAILED, program=program, limit=PAGE_MOST))
     groups = Counter((each.program, each.cause_code or "unknown") for each in found)
     return page(
         request, "failed.html", principal, title="Failed", groups=groups.most_common(), is_all=len(found) < PAGE_MOST,
