@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
+from importlib import import_module
 
 import click
 import pytest
 
-from dspex.cli.main import cli
+from dspex.cli.main import COMMANDS, cli
 from dspex.settings import Settings, variable
 from tests.docs.pages import ROOT, Block, blocks, pages
 
@@ -61,6 +64,29 @@ def test_the_commands_exist() -> None:
                 pytest.fail(f"{block}: dspex {shlex.join(arguments)}: {error.format_message()}")
             seen += 1
     assert seen > 80
+
+
+def test_the_tables_that_pages_show_have_the_columns_of_the_commands() -> None:
+    """A line of at least three cells in words alone is the heading of a table."""
+    seen = 0
+    for block in (block for page in pages() for block in blocks(page)):
+        module = ""
+        for line in block.text.splitlines() if block.language in ("console", "text") else ():
+            if command := re.match(r"\$ (?:\w+=\S+ )*dspex ([a-z-]+)", line):
+                module = COMMANDS[command[1]][0].partition(":")[0]
+            cells = re.split(r"\s{2,}", line.strip())
+            if module and len(cells) >= 3 and all(re.fullmatch("[a-z ]+", cell) for cell in cells):
+                missing = set(cells) - texts_of(module)
+                assert not missing, f"{block}: {module} prints no column {sorted(missing)}"
+                seen += 1
+    assert seen >= 5
+
+
+def texts_of(module: str) -> set[str]:
+    """All texts in the source of a module."""
+    source = inspect.getsource(import_module(module))
+    constants = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    return {value for value in constants if isinstance(value, str)}
 
 
 def test_the_targets_of_make_exist() -> None:

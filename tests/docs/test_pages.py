@@ -8,8 +8,10 @@ import gc
 import io
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from dspex.client.client import Client
+from dspex.program.modules import is_reference
 from dspex.program.program import Program
 from dspex.settings.security_settings import new_key
 from tests.docs.pages import ROOT, Block, blocks, pages
@@ -43,6 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, fork_server: None) -> Iterat
     place = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.syspath_prepend(str(place))
         patch.syspath_prepend(str(EXAMPLE))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(place), str(EXAMPLE), str(ROOT)]))
         patch.setenv("DSPEX_HOME", str(place / "home"))
@@ -50,6 +54,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, fork_server: None) -> Iterat
         patch.setenv("DSPEX_ENCRYPTION_KEY", new_key())
         with stack_with_worker(place / "home", place / "worker.log"):
             yield place
+        for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+            del sys.modules[name]
 
 
 @contextmanager
@@ -156,6 +162,14 @@ def write_files(place: Path) -> None:
             file.write_text(block.text)
 
 
+def check_code(program: Program) -> None:
+    """What a page's program names is in a file of the page, or of the example."""
+    named = (program.module, program.module_options.get("reward"), *program.tools)
+    for reference in filter(is_reference, (*named, *(action.name for action in program.manual_actions))):
+        module, _, name = str(reference).partition(":")
+        assert callable(getattr(import_module(module), name, None)), f"{program.name} names {reference}"
+
+
 def run(block: Block, names: dict[str, Any]) -> None:
     """The block, at its lines of the page."""
     code = "\n" * (block.line - 1) + block.text
@@ -185,6 +199,8 @@ def test_the_examples_run(place: Path) -> None:
         with AROUND.get(name, nullcontext)(), contextlib.redirect_stdout(printed):
             for block in found:
                 run(block, names)
+        for program in (value for value in names.values() if isinstance(value, Program)):
+            check_code(program)
         if name in CHECKS:
             CHECKS[name](names, printed.getvalue())
         close_clients()

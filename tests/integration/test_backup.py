@@ -95,7 +95,7 @@ def test_a_backup_is_on_record_and_private(made: Backup, database: Database, tmp
     found = database.run(backups.latest)
     assert found is not None
     assert (found["path"], found["bytes"]) == (str(made.file), made.manifest.bytes)
-    with pytest.raises(DspexError, match="already exists"):
+    with pytest.raises(DspexError, match="already exists: name a new file, or a directory"):
         back_up(database, made.file, silent)
     failed = database.run(lambda c: c.execute(text("SELECT error FROM dspex.backups WHERE NOT ok")).scalar_one())
     assert "already exists" in failed

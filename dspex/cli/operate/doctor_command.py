@@ -52,7 +52,8 @@ def doctor(only: tuple[str, ...], everything: bool, as_json: bool) -> int:
     simulated model, and measures. It is safe in production, but the group performance puts a load of 50 users on the
     deployment for some seconds; use --only with other groups to leave it out.
 
-    Exit code: 0 if every requirement is met, 1 if one is not met or unknown, 3 if Postgres or Redis is unreachable.
+    Exit code: 0 if every check is met (also with a warning) or does not apply, 1 if one is not met or unknown, 3 if
+    Postgres or Redis is unreachable.
 
     \b
     Example: dspex doctor

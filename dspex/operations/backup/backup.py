@@ -101,7 +101,7 @@ def checksum(file: Path) -> str:
 
 def _write(database: Database, file: Path, at: datetime, on_progress: OnProgress) -> Backup:
     if file.exists():
-        raise DspexError(f"{str(file)!r} already exists")
+        raise DspexError(f"{str(file)!r} already exists: name a new file, or a directory")
     unfinished = file.with_name(f".{file.name}.part")
     unfinished.touch(mode=0o600)
     try:
