@@ -21,7 +21,7 @@ from dspex.client.improvement.evaluation import Evaluation
 from dspex.client.improvement.evaluation_submit import find_evaluation, find_evaluations, submit_evaluation
 from dspex.client.improvement.optimization import Optimization, find_optimization, submit_optimization
 from dspex.client.improvement.replayed_executions import Replay, submit_replay
-from dspex.client.lookup import require_program
+from dspex.client.lookup import check_arguments, require_program
 from dspex.client.notebook.live_progress import shown
 from dspex.client.recurring.schedule import Schedule, Schedules
 from dspex.client.result import Result, result_type_of
@@ -185,6 +185,7 @@ class Client:
 
     def program_changes(self, name: str, *, limit: int = 50) -> Sequence[ProgramChange]:
         """What was done to a program, the newest first: promotions, rollouts, pauses; when, and by whom."""
+        check_arguments("program_changes", limit=limit, name=name)
         return self._database.run(partial(program_changes.listing, program=name, most=limit))
 
     # --------------------------------------------------------------------------------------------------- submit
@@ -483,6 +484,7 @@ class Client:
 
     def evaluations(self, *, program: str | None = None, limit: int = 20) -> Sequence[Evaluation]:
         """Evaluations, the newest first."""
+        check_arguments("evaluations", limit=limit, program=program)
         return find_evaluations(self._session, program=program, limit=limit)
 
     def optimize(
@@ -591,7 +593,10 @@ class Client:
         ``internal``  DSPex's own executions, too, of `dspex doctor` and `dspex bench`. They are also listed when their
                       program or their batch is named
         ``before``    only executions that were submitted before the one with this id: the next page of a list
+
+        Raises ValidationError for an argument that selects nothing: an unknown status, or a ``since`` without a zone.
         """
+        check_arguments("list", limit=limit, since=since, status=status, program=program, error=error, tenant=tenant)
         if feedback not in (None, "any", "corrected"):
             fault = FieldError("feedback", "'any' or 'corrected'", repr(feedback)[:80])
             raise ValidationError.of("list", [fault])
@@ -619,6 +624,7 @@ class Client:
 
     def batches(self, *, program: str | None = None, limit: int = 20, internal: bool = False) -> Sequence[BatchSummary]:
         """Batches, the newest first, each with its progress; ``internal``: also batches of DSPex's own programs."""
+        check_arguments("batches", limit=limit, program=program)
         find = partial(batches.listing, program=program, internal=internal, most=limit)
         found = self._database.run(find)
         counted = self._database.run(partial(batches.progress_of, batch_ids=[each.id for each in found]))
@@ -645,6 +651,7 @@ class Client:
 
         ``internal``: DSPex's own executions are counted, too.
         """
+        check_arguments("report", since=None if isinstance(since, timedelta) else since)
         return gather(self._database, since=since, internal=internal)
 
     def progress(self, batch_id: UUID) -> Progress:
@@ -698,6 +705,7 @@ class Client:
 
         Raises ProgramNotFound. Returns 0 for a batch without stored rows.
         """
+        check_arguments("retry_failed", program=program, error=error)
         selection = Selection(program=program, batch_id=None if batch is None else _uuid(batch, "a batch"), error=error)
         return self._session.control.retry_failed(selection, on_progress)
 
@@ -705,6 +713,7 @@ class Client:
         self, *, program: str | None = None, execution_id: UUID | str | None = None, limit: int = 100
     ) -> Sequence[Approval]:
         """The calls of tools that wait for a decision, those that have waited longest first."""
+        check_arguments("approvals", limit=limit, program=program)
         id = None if execution_id is None else _uuid(execution_id)
         return Approvals(self._session).pending(CallSelection(program=program, execution_id=id), limit=limit)
 
@@ -725,6 +734,7 @@ class Client:
 
     def bundles(self, *, ended: bool = True, limit: int = 50) -> Sequence[Bundle]:
         """Bundles of requests at providers' batch APIs, the newest first; ``ended``: also those that are over."""
+        check_arguments("bundles", limit=limit)
         return [Bundle.of(each) for each in self._database.run(partial(bundles.listing, ended=ended, most=limit))]
 
     def pause(self, program: str) -> None:
@@ -754,6 +764,7 @@ class Client:
         Trails are verified a page at a time; ``on_progress`` is called with how many so far, and of how many. Raises
         ProgramNotFound.
         """
+        check_arguments("verify_audit", since=since, program=program)
         if program is not None:
             require_program(self._database, program)
         return dict(verify_trails(self._database, program=program, since=since, on_progress=on_progress))
@@ -761,7 +772,10 @@ class Client:
 
 def _member_text(value: Any) -> str:
     """A member of metadata as Postgres reads it from JSON."""
-    return value if isinstance(value, str) else json.dumps(value)
+    try:
+        return value if isinstance(value, str) else json.dumps(value)
+    except (TypeError, ValueError):
+        raise ValidationError.of("list", [FieldError("metadata", "JSON-friendly data")]) from None
 
 
 def settings_of(settings: Settings | None, **urls: str | None) -> Settings:

@@ -131,9 +131,10 @@ class Catalogue:
         found = self._database.run(partial(program_versions.aliased, name=name, alias=version))
         if found is None:
             self._deployed(name, fresh=True)  # raises the error for a program that is not there
-            known = ", ".join(self._database.run(partial(program_versions.aliases, name=name))) or "none"
+            known = ", ".join(self._database.run(partial(program_versions.aliases, name=name)))
+            aliases = f"its aliases are {known}" if known else "it has no aliases"
             raise ProgramNotFound(
-                f"program {name!r} has no version or alias {version!r}; its aliases are {known}, and "
+                f"program {name!r} has no version or alias {version!r}; {aliases}, and "
                 f"`dspex versions {name}` shows its versions",
                 program=name, version=version,
             )  # fmt: skip

@@ -1,18 +1,44 @@
-"""The errors for executions, batches and programs that do not exist."""
+"""The errors for executions, batches and programs that do not exist, and for arguments that select nothing."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from dspex.errors import ExecutionNotFound, ProgramNotFound
+from dspex.errors import ExecutionNotFound, FieldError, ProgramNotFound, ValidationError
 from dspex.store import programs
 from dspex.store.database import Database
+from dspex.store.lifecycle.status import Status
 from dspex.store.operations import retention
 from dspex.store.partitions import moment
 
-__all__ = ["batch_not_found", "not_found", "program_not_found", "require_program"]
+__all__ = ["batch_not_found", "check_arguments", "not_found", "program_not_found", "require_program"]
+
+#: The largest limit that Postgres takes.
+LIMIT_MOST = 2**63 - 1
+
+
+def check_arguments(
+    method: str, *, limit: object = 0, since: object = None, status: object = None, **texts: object
+) -> None:
+    """Raise ValidationError, with every fault, unless a method that reads can use these arguments."""
+    if faults := list(_faults(limit, since, status, texts)):
+        raise ValidationError.of(method, faults)
+
+
+def _faults(limit: object, since: object, status: object, texts: dict[str, object]) -> Iterator[FieldError]:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= LIMIT_MOST:
+        yield FieldError("limit", f"an integer from 0 to {LIMIT_MOST}", repr(limit)[:80])
+    if since is not None and (not isinstance(since, datetime) or since.utcoffset() is None):
+        yield FieldError("since", "a datetime with a time zone", repr(since)[:80])
+    if status is not None and status not in list(Status):
+        yield FieldError("status", f"one of {', '.join(Status)}", repr(status)[:80])
+    for name, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            yield FieldError(name, "text", repr(value)[:80])
 
 
 def not_found(database: Database, id: UUID) -> ExecutionNotFound:

@@ -199,7 +199,11 @@ class Program:
 
     def __post_init__(self, api_key: object) -> None:
         if api_key is not None:
-            raise SecretInProgram(program=str(self.name))
+            raise SecretInProgram(
+                f"program {self.name!r} has an api_key: programs are stored; set it in the worker's environment and "
+                'name the variable, api_key_env="OPENAI_API_KEY"',
+                program=str(self.name),
+            )
         if not isinstance(self.signature, Signature):
             object.__setattr__(self, "signature", signature(self.signature))
         object.__setattr__(self, "timeout", float(self.timeout) if _is_number(self.timeout) else self.timeout)

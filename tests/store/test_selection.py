@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,7 @@ from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, 
 
 SPENT = '{"code": "attempts_exhausted", "message": "", "details": {"cause": {"code": "rate_limited"}}}'
 DIRECT = '{"code": "authentication", "message": "", "details": {}}'
+NAIVE = datetime(2026, 1, 31)
 PROBE = dspex.Program("dspex-doctor", dspex.signature("question -> answer"), adapter="scripted")
 
 
@@ -102,6 +104,30 @@ def test_executions_are_found_by_members_of_their_metadata(
 ) -> None:
     id = submit(database, metadata=stored)
     assert listed(client, metadata=wanted) == ({id} if found else set())
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "faults"),
+    [
+        ("list", {"status": "lost"}, {"status"}), ("list", {"limit": -1, "since": NAIVE}, {"limit", "since"}),
+        ("list", {"limit": 2**63}, {"limit"}), ("list", {"limit": True}, {"limit"}),
+        ("list", {"since": "2026-01-01"}, {"since"}), ("list", {"metadata": {"order": object()}}, {"metadata"}),
+        ("list", {"program": 5, "error": 5, "tenant": 5}, {"program", "error", "tenant"}),
+        ("batches", {"limit": -1}, {"limit"}), ("evaluations", {"limit": -1}, {"limit"}),
+        ("approvals", {"limit": -1}, {"limit"}), ("bundles", {"limit": -1}, {"limit"}),
+        ("program_changes", {"name": PROGRAM.name, "limit": -1}, {"limit"}),
+        ("retry_failed", {"error": 5}, {"error"}), ("verify_audit", {"since": NAIVE}, {"since"}),
+        ("report", {"since": NAIVE}, {"since"}), ("report", {"since": "1d"}, {"since"}),
+        ("replay", {"program": PROGRAM.name, "version": PROGRAM.version, "status": "lost", "since": NAIVE},
+         {"status", "since"}),
+    ],
+)  # fmt: skip
+def test_arguments_that_select_nothing_are_refused_together(
+    client: Client, method: str, arguments: dict[str, Any], faults: set[str]
+) -> None:
+    with pytest.raises(ValidationError, match=f"^{method}: ") as refused:
+        getattr(client, method)(**arguments)
+    assert {fault.path for fault in refused.value.errors} == faults
 
 
 def test_the_failures_of_a_batch_are_counted_by_cause_and_retried(client: Client, database: Database) -> None:

@@ -157,6 +157,7 @@ def test_an_unknown_adapter_is_named_with_those_there_are() -> None:
 def test_a_secret_is_refused_and_not_repeated(fields: dict[str, Any]) -> None:
     with pytest.raises(dspex.SecretInProgram) as refused:
         program(**fields)
+    assert str(refused.value).startswith("program 'qa' ")
     assert not any(secret in str(refused.value) for secret in ("abcdefgh", "hunter22", "sk-anything"))
 
 

@@ -19,6 +19,7 @@ from dspex.client.execution import Execution
 from dspex.client.improvement.evaluation import BUDGET_SPENT, budget_name
 from dspex.client.improvement.evaluation_submit import limit_faults
 from dspex.client.improvement.version_batch import VersionBatch
+from dspex.client.lookup import check_arguments
 from dspex.client.result import recorded_result
 from dspex.client.session import Session
 from dspex.client.submitter import Submitter
@@ -214,6 +215,7 @@ def _originals(
     session: Session, program: str, *, since: datetime | None, status: Status | str | None, limit: int
 ) -> list[Row]:
     """The executions to replay, the oldest first; evaluations and replays are none."""
+    check_arguments("replay", since=since, status=status)
     chosen = None if status is None else Status(status).value
     selection = Selection(program=program, since=since, status=chosen, purposeless=True)
     found = session.database.run(partial(executions.listing, selection=selection, limit=limit))
