@@ -39,6 +39,11 @@ _OWN = frozenset(
     {"model", "model_type", "temperature", "max_tokens", "api_key", "api_base", "base_url", "cache", "num_retries"}
     | {"engine", "async_engine", "callbacks", "messages", "prompt"}
 )
+#: Settings of ``dspy.LM`` that are of a connection, which the worker owns.
+_OF_CONNECTIONS = frozenset(
+    {"api_version", "azure_ad_token_provider", "custom_llm_provider", "extra_query", "headers"}
+    | {"organization", "project"}
+)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # It becomes part of HTTP requests, which a line break would split.
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]*/[^\x00-\x1f\x7f-\x9f]*")
@@ -131,6 +136,9 @@ def option_faults(path: str, options: Any) -> Iterator[FieldError]:
         return
     for name in sorted(_OWN.intersection(options)):
         yield FieldError(f"{path}.{name}", "no option: it is a setting of its own, or the worker's")
+    for name in sorted(_OF_CONNECTIONS.intersection(options)):
+        expected = "no option: a connection is set by api_base, whose query is sent, api_key_env and extra_headers"
+        yield FieldError(f"{path}.{name}", expected)
     headers = options.get("extra_headers", {})
     if not isinstance(headers, Mapping) or not all(isinstance(text, str) for text in (*headers, *headers.values())):
         yield FieldError(f"{path}.extra_headers", "a mapping from text to text")

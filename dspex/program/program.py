@@ -363,6 +363,10 @@ def _faults(program: Program) -> Iterator[FieldError]:
     yield from _text_faults(program)
 
 
+#: What the user's own data is part of.
+_GIVEN_DATA = ("fallback", "model_options", "models", "module_options", "state")
+
+
 def _text_faults(program: Program) -> Iterator[FieldError]:
     for f in fields(program):
         try:
@@ -370,7 +374,7 @@ def _text_faults(program: Program) -> Iterator[FieldError]:
         except UnicodeEncodeError:
             yield FieldError(f.name, STORABLE)
         except (TypeError, ValueError) as error:
-            if f.name in ("module_options", "state"):
+            if f.name in _GIVEN_DATA:
                 yield FieldError(f.name, f"JSON-friendly data ({error})", "")
 
 

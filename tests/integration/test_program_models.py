@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -18,6 +20,7 @@ from tests.compat.server import CompatServer
 from tests.model_server import ModelServer, Step, model_server
 from tests.recording import MemoryTrail
 from workers.adapters.contract import Run
+from workers.adapters.direct.direct_adapter import DirectAdapter
 from workers.adapters.dspy.dspy_adapter import DspyAdapter
 
 __all__ = ["model_server"]
@@ -206,8 +209,6 @@ async def test_when_no_model_answers_another_attempt_may(model_server: ModelServ
 
 
 async def test_the_direct_adapter_has_the_same_models(model_server: ModelServer) -> None:
-    from workers.adapters.direct.direct_adapter import DirectAdapter
-
     direct = DirectAdapter()
     model_server.script(REFUSED)
     run, _ = memory_run(program(model_server, adapter="direct", model_options={"seed": 1}), ASKED)
@@ -317,3 +318,79 @@ async def test_a_module_of_ones_own_streams_the_outputs_of_its_last_step(
     seen = Seen()
     outputs = await adapter.execute(replace(memory_run(of, ASKED)[0], stream=seen))
     assert seen.texts == seen.fields == dict(outputs)
+
+
+OWN_OPTIONS = {"min_p": 0.05, "chat_template_kwargs": {"enable_thinking": False}, "extra_body": {"guided_regex": "a+"}}
+IN_THE_REQUEST = {"min_p": 0.05, "chat_template_kwargs": {"enable_thinking": False}, "guided_regex": "a+"}
+
+
+@pytest.mark.parametrize("adapter_of", [DspyAdapter, DirectAdapter])
+async def test_options_of_a_server_of_its_own_reach_it(
+    model_server: ModelServer, adapter_of: type[DspyAdapter | DirectAdapter]
+) -> None:
+    name = "dspy" if adapter_of is DspyAdapter else "direct"
+    options = {**OWN_OPTIONS, "seed": 3, "drop_params": True, "timeout": 20}
+    of = dspex.Program("p", QA, model="openai/x", api_base=model_server.url, adapter=name, model_options=options)
+    hosting = adapter_of()
+    await hosting.execute(memory_run(of, ASKED)[0])
+    await hosting.close()
+    (asked,) = model_server.calls()["requests"]
+    assert {key: asked[key] for key in (*IN_THE_REQUEST, "seed")} == {**IN_THE_REQUEST, "seed": 3}
+    assert not {"drop_params", "extra_body", "timeout"} & set(asked)
+
+
+class OwnOptions(dspy.Module):  # type: ignore[misc]
+    """Asks one model with options in a call, and one of its own with options."""
+
+    def forward(self, question: str) -> Any:
+        with dspy.context(lm=dspy.LM("openai/x", api_base=os.environ["OWN_SERVER"], cache=False, **OWN_OPTIONS)):
+            dspy.Predict("question -> hint")(question=question)
+        return dspy.Predict("question -> answer")(question=question, config={**OWN_OPTIONS, "timeout": 5})
+
+
+class OtherConnection(dspy.Module):  # type: ignore[misc]
+    """Asks with what cannot be kept; ``options`` are of the call, or of a model of its own."""
+
+    def __init__(self, of_the_call: bool, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.of_the_call, self.options = of_the_call, options
+
+    def forward(self, question: str) -> Any:
+        if self.of_the_call:
+            return dspy.Predict("question -> answer")(question=question, config=self.options)
+        with dspy.context(lm=dspy.LM("openai/x", cache=False, **self.options)):
+            return dspy.Predict("question -> answer")(question=question)
+
+
+async def test_options_that_the_code_of_a_program_gives_reach_the_server(
+    model_server: ModelServer, adapter: DspyAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OWN_SERVER", model_server.url)
+    of = dspex.Program("p", QA, model="openai/x", api_base=model_server.url, module=f"{__name__}:OwnOptions")
+    await adapter.execute(memory_run(of, ASKED)[0])
+    requests = model_server.calls()["requests"]
+    assert len(requests) == 2
+    for asked in requests:
+        assert {key: asked[key] for key in IN_THE_REQUEST} == IN_THE_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("of_the_call", "options", "code", "named"),
+    [
+        (True, {"extra_headers": {"X-Title": "t"}}, "model_not_allowed", "extra_headers"),
+        (True, {"organization": "org-1"}, "model_not_allowed", "organization"),
+        (True, {"modalities": ["audio"]}, "invalid_request", "modalities"),
+        (True, {"extra_body": {"model": "dearer"}}, "invalid_request", "extra_body['model']"),
+        (False, {"model_type": "text"}, "model_not_allowed", "model_type"),
+        (False, {"fallbacks": ["openai/y"]}, "invalid_request", "fallbacks"),
+    ],
+)
+async def test_what_a_request_cannot_keep_is_named_before_anything_is_asked(
+    model_server: ModelServer, adapter: DspyAdapter, of_the_call: bool, options: dict[str, Any], code: str, named: str
+) -> None:
+    of = dspex.Program("p", QA, model="openai/x", api_base=model_server.url, module=f"{__name__}:OtherConnection",
+                       module_options={"of_the_call": of_the_call, "options": options})  # fmt: skip
+    with pytest.raises(ModelError, match=re.escape(named)) as refused:
+        await adapter.execute(memory_run(of, ASKED)[0])
+    assert (refused.value.code, refused.value.retryable) == (code, False)
+    assert model_server.calls()["total"] == 0

@@ -298,3 +298,20 @@ def test_secrets_in_headers_are_named_by_their_variables() -> None:
     for text in ("Bearer 0123456789abcdef ${GATEWAY_TOKEN}", "0123456789 ${TEAM_KEY}"):
         with pytest.raises(dspex.SecretInProgram):
             dspex.Program("p", QA, model="openai/test", model_options={"extra_headers": {"Authorization": text}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [
+        ({"model_options": {"response_format": object()}}, "model_options"),
+        ({"model_options": {"seed": float("nan")}}, "model_options"),
+        ({"models": {"judge": dspex.Model("openai/x", options={"stop": {"a", "b"}})}}, "models"),
+        ({"fallback": [dspex.Model("openai/x", options={"seed": float("inf")})]}, "fallback"),
+        ({"model_options": {"organization": "org-1"}}, "model_options.organization"),
+        ({"models": {"judge": dspex.Model("openai/x", options={"headers": {}})}}, "models.judge.options.headers"),
+    ],
+)
+def test_an_option_that_cannot_be_stored_or_kept_is_refused(settings: dict[str, Any], path: str) -> None:
+    with pytest.raises(dspex.ValidationError) as refused:
+        dspex.Program("p", dspex.signature("question -> answer"), model="openai/x", **settings)
+    assert [fault.path for fault in refused.value.errors] == [path]

@@ -21,20 +21,23 @@ from weakref import WeakSet
 
 import dspy
 from dspy.clients import base_lm, embedding, execution
+from dspy.clients.backend_selection import CLIENT_KEYS
 from dspy.clients.lm import LM
 from dspy.dsp.utils.settings import Settings, dotdict, main_thread_config, thread_local_overrides
 from dspy.streaming.streaming_listener import StreamListener
 from dspy.utils import exceptions, parallelizer
 
+from dspex.errors import ModelError
 from dspex.program.modules import is_within
 from dspex.program.program import Program
-from workers.adapters.dspy.engine_bridge import BlockingEngine, DspyEngine, current_run
+from workers.adapters.dspy.engine_bridge import BlockingEngine, DspyEngine, HostedRun, current_run
 from workers.adapters.dspy.own_models import own_engine
 from workers.adapters.dspy.run_loop import running_loop
 from workers.adapters.dspy.run_tools import acall_tool, call_tool
 from workers.adapters.dspy.thread_context import call_in_thread, hand_on_context
 from workers.lm.connect.chat_media import FILE_NAMES
 from workers.lm.connect.endpoint import NamedModel
+from workers.lm.request_settings import without_members
 
 __all__ = ["configured_at_import", "configured_by", "install", "named_models"]
 
@@ -43,6 +46,12 @@ log = logging.getLogger("dspex.workers")
 #: The attribute of an LM with its name among the program's models.
 NAME = "_dspex_name"
 
+#: What a call has that is no option of a request's body: DSPy reads it.
+_OF_THE_CALL = frozenset({"messages", "model", "n", "num_generations", "prompt_cache", "rollout_id"}) | CLIENT_KEYS
+
+#: Settings of OpenAI's client that are headers.
+_HEADERS = {"organization": "OpenAI-Organization", "project": "OpenAI-Project"}
+
 #: What was passed to ``dspy.configure`` when these modules were imported.
 _of_modules: dict[str, dict[str, Any]] = {}
 #: The program's module that is imported now.
@@ -50,7 +59,8 @@ _importing: ContextVar[str | None] = ContextVar("importing", default=None)
 #: What the code that is imported or built now has passed to ``dspy.configure``.
 _configured: ContextVar[dict[str, Any] | None] = ContextVar("configured", default=None)
 
-# DSPy's function of the same name hides the module.
+# DSPy's class and function of the same names hide the modules.
+lm_module: Any = import_module("dspy.clients.lm")
 syncify: Any = import_module("dspy.utils.syncify")
 
 #: The modules of DSPy whose agents show the model the errors of tools.
@@ -59,6 +69,7 @@ AGENTS: list[Any] = [import_module(name) for name in ("dspy.predict.react", "dsp
 _select_engine = execution._engine
 _format_error = exceptions.format_error_for_lm
 _canonical = execution._canonical
+_refuse_client_settings = lm_module._refuse_client_settings
 _configure = Settings.configure
 _run_async = syncify.run_async
 _listen_plain = StreamListener.__init__
@@ -70,6 +81,7 @@ def install() -> None:
     """Change DSPy, once per process."""
     execution._engine = _engine
     execution._canonical = _canonical_here
+    lm_module._refuse_client_settings = _refuse_client_settings_here
     Settings.configure = _configure_here
     dspy.configure = dspy.settings.configure
     syncify.run_async = _run_async_here
@@ -152,27 +164,62 @@ def _engine(lm: Any, call: Any, asynchronous: bool) -> tuple[Any, Any, Any]:
     if not call.managed or not isinstance(lm._engine_spec, str):
         backend, request, provider = _select_engine(lm, call, asynchronous)
         return own_engine(hosted, lm, call, backend, asynchronous=asynchronous), request, provider
+    if lm.model_type == "text":
+        raise _model_not_allowed(hosted, lm, "model_type='text': workers ask models by their chat APIs")
     options = {**lm.kwargs, **call.legacy}
+    headers = {_HEADERS[name]: str(options[name]) for name in _HEADERS if options.get(name) is not None}
     address = NamedModel(
         lm.model,
         options.get("api_base") or options.get("base_url"),
         options.get("api_key"),
-        tuple((options.get("extra_headers") or options.get("headers") or {}).items()),
+        tuple({**headers, **(options.get("extra_headers") or options.get("headers") or {})}.items()),
         getattr(lm, NAME, None),
     )
     made = DspyEngine(hosted, address) if asynchronous else BlockingEngine(hosted, address)
     return made, execution._canonical(call), None
 
 
+def _refuse_client_settings_here(engine: Any, kwargs: dict[str, Any], *, where: str = "dspy.LM") -> None:
+    """DSPy's; for the program's own model, whose connection the program sets, a sentence that says what to write."""
+    hosted = current_run.get()
+    if hosted is None or not isinstance(engine, BlockingEngine):
+        _refuse_client_settings(engine, kwargs, where=where)
+        return
+    if names := sorted(name for name in CLIENT_KEYS - {"timeout"} if kwargs.get(name) is not None):
+        raise _model_not_allowed(
+            hosted, hosted.lm, f"{', '.join(names)} in a call or a copy of the program's own model: set them in the "
+            "program (api_base, api_key_env, extra_headers in model_options), or make a dspy.LM with them",
+        )  # fmt: skip
+
+
+def _model_not_allowed(hosted: HostedRun, lm: Any, why: str) -> ModelError:
+    """The program would not show these settings, or the request would not be the one that the code means."""
+    program = hosted.run.program.name
+    return ModelError(
+        f"program {program!r}: its code asks {lm.model!r} with {why}",
+        code="model_not_allowed",
+        retryable=False,
+        model=str(lm.model),
+    )
+
+
 def _canonical_here(call: Any, *, compat: Any = None) -> Any:
-    """The request of a call; the names of its files, for which lm15 has no place, are an extension of it."""
-    messages = call.legacy.get("messages")
-    names = [str(part["file"].get("filename") or "") for part in _file_parts(messages)]
-    if current_run.get() is None or not any(names):
+    """The request of a call; what lm15 has no place for is an extension of it: options of the server's own, and the
+    names of files."""
+    if current_run.get() is None or call.request is not None:
         return _canonical(call, compat=compat)
-    nameless = replace(call, legacy={**call.legacy, "messages": [_without_file_names(each) for each in messages]})
-    request = _canonical(nameless, compat=compat)
-    extensions = {**(request.config.extensions or {}), FILE_NAMES: names}
+    legacy = {name: value for name, value in call.legacy.items() if name in _OF_THE_CALL}
+    options = {name: value for name, value in call.legacy.items() if name not in _OF_THE_CALL}
+    read, members = without_members(str(legacy["model"]), options)
+    messages = legacy["messages"]
+    names = [str(part["file"].get("filename") or "") for part in _file_parts(messages)]
+    if any(names):
+        messages = [_without_file_names(each) for each in messages]
+        members = {**members, FILE_NAMES: names}
+    request = _canonical(replace(call, legacy={**legacy, **read, "messages": messages}), compat=compat)
+    if not members:
+        return request
+    extensions = {**(request.config.extensions or {}), **members}
     return replace(request, config=replace(request.config, extensions=extensions))
 
 

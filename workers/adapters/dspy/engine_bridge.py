@@ -61,7 +61,8 @@ class HostedRun:
         #: What ``dspy.inspect_history`` shows.
         self.history: list[Any] = []
         options = dict(engine.run.program.model_options)
-        options.pop("extra_headers", None)  # the engine's
+        for name in ("extra_headers", "timeout"):  # the engine's, and the execution's
+            options.pop(name, None)
         self.lm = RunLM(
             engine.endpoint.model,
             **options,
