@@ -12,6 +12,7 @@ import json
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -22,7 +23,16 @@ from dspex.signatures.parse.class_scope import annotations_of
 from dspex.signatures.types.type_registry import TypeFaultError
 from dspex.signatures.values.text_forms import to_text
 
-__all__ = ["UNKNOWN_DEFAULT", "ClassMember", "class_notes", "enum_names", "field_notes", "json_of", "members_of"]
+__all__ = [
+    "UNKNOWN_DEFAULT",
+    "ClassMember",
+    "class_notes",
+    "enum_names",
+    "field_notes",
+    "json_of",
+    "members_of",
+    "stored_keys",
+]
 
 UNKNOWN_DEFAULT: Any = object()
 """The default of a key that may be left out, whose value only the class knows."""
@@ -32,12 +42,23 @@ _PURE_FACTORIES = (list, dict, str, int, float, bool, bytes)
 
 @dataclass(frozen=True, slots=True)
 class ClassMember:
-    """One key: its annotation, the other arguments of ``Annotated``, and its default if it may be left out."""
+    """One key: its annotation, the other arguments of ``Annotated``, and its default if it may be left out; and the
+    attribute of an instance that has its value."""
 
     key: str
     annotation: Any
     metadata: tuple[Any, ...] = ()
     default: Any = NO_DEFAULT
+    attribute: str = ""
+
+
+@lru_cache(maxsize=1024)
+def stored_keys(cls: Any) -> Mapping[str, str]:
+    """The keys of a model or a dataclass, by the attributes that have their values. Computed ones are none of them.
+
+    Raises TypeFaultError, NameError and the like for a class that no type can be made of.
+    """
+    return {member.attribute: member.key for member in members_of(cls, {})}
 
 
 def members_of(cls: Any, local: Mapping[str, Any]) -> Iterator[ClassMember]:
@@ -53,7 +74,7 @@ def members_of(cls: Any, local: Mapping[str, Any]) -> Iterator[ClassMember]:
 def _pydantic_members(cls: Any, fields: Mapping[str, Any]) -> Iterator[ClassMember]:
     for name, info in fields.items():
         if getattr(info, "init", None) is not False:
-            yield ClassMember(_key(cls, name, (info,)), info.annotation, (info,), _info_default(info))
+            yield ClassMember(_key(cls, name, (info,)), info.annotation, (info,), _info_default(info), name)
 
 
 def _info_default(info: Any) -> Any:
@@ -71,7 +92,7 @@ def _typed_dict_members(cls: Any, local: Mapping[str, Any]) -> Iterator[ClassMem
     for name, hint in annotations_of(cls, local).items():
         annotation, metadata, is_required = _unwrapped(hint, is_required=name in cls.__required_keys__)
         default = NO_DEFAULT if is_required else UNKNOWN_DEFAULT
-        yield ClassMember(_key(cls, name, metadata), annotation, metadata, default)
+        yield ClassMember(_key(cls, name, metadata), annotation, metadata, default, name)
 
 
 def _unwrapped(hint: Any, *, is_required: bool = True) -> tuple[Any, tuple[Any, ...], bool]:
@@ -103,7 +124,7 @@ def _dataclass_members(cls: Any, local: Mapping[str, Any]) -> Iterator[ClassMemb
             default = NO_DEFAULT
         else:
             default = _default(field.default, field.default_factory)
-        yield ClassMember(_key(cls, field.name, metadata), annotation, metadata, default)
+        yield ClassMember(_key(cls, field.name, metadata), annotation, metadata, default, field.name)
 
 
 def _key(cls: Any, name: str, metadata: tuple[Any, ...]) -> str:

@@ -32,7 +32,7 @@ def outputs_of(program: Program, returned: Any, *, is_own: bool) -> dict[str, An
 
     Raises ProgramError ``not_a_prediction``.
     """
-    if isinstance(returned, dspy.Prediction | Mapping):
+    if isinstance(returned, dspy.Example | Mapping):
         values = dict(returned.items())
         if not is_own or not _is_only_value(program, values):
             declared = declared_outputs(program.signature, _named(program, values))
@@ -57,7 +57,7 @@ def _stored(written: Type | None, value: Any) -> Any:
 def extra_of(program: Program, returned: Any) -> dict[str, Any]:
     """What a prediction or a mapping has besides the declared outputs, in its stored form: ``reasoning``, the
     ``trajectory`` of an agent."""
-    if not isinstance(returned, dspy.Prediction | Mapping):
+    if not isinstance(returned, dspy.Example | Mapping):
         return {}
     outputs = {field.name for field in program.signature.output_fields}
     declared = {*outputs, *(ours for name, ours in dspy_names(program.signature).items() if name in outputs)}

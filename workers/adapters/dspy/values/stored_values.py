@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
-from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+import numpy as np
+from pydantic import AnyUrl, BaseModel
+from pydantic_core import PydanticSerializationError, Url, to_jsonable_python
+
+from dspex.signatures.parse.class_members import stored_keys
+from dspex.signatures.types.type_registry import TypeFaultError
 
 __all__ = ["stored"]
 
@@ -30,16 +34,27 @@ def _stored(value: Any) -> Any:
         if isinstance(value, kind):
             return form(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _stored(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        names = _keys(type(value), [field.name for field in dataclasses.fields(value)])
+        return {key: _stored(getattr(value, name)) for name, key in names.items()}
     return value
+
+
+def _keys(cls: type, names: Iterable[str]) -> Mapping[str, str]:
+    """The keys under which a signature of this class has the values of these attributes."""
+    try:
+        return stored_keys(cls)
+    except (TypeFaultError, NameError, TypeError, AttributeError, SyntaxError):  # no signature can have it
+        return {name: name for name in names}
 
 
 def _stored_model(value: BaseModel) -> Any:
     """A model under the names that its schema shows. Values of DSPy's types in it are stored by their fields."""
     if any(isinstance(item, dspy.Type | BaseModel | list | tuple | dict | set) for _, item in value):
         return _fields(value)
+    names = _keys(type(value), type(value).model_fields)
     try:
-        return value.model_dump(mode="json", by_alias=True)
+        dumped = value.model_dump(mode="json", by_alias=False, exclude=set(type(value).model_computed_fields))
+        return {names.get(name, name): item for name, item in dumped.items()}
     except PydanticSerializationError:
         return _fields(value)
 
@@ -47,10 +62,9 @@ def _stored_model(value: BaseModel) -> Any:
 def _fields(value: BaseModel) -> Any:
     if getattr(value, "__pydantic_root_model__", False):
         return _stored(value.root)  # type: ignore[attr-defined]
-    infos = type(value).model_fields
-    names = {name: info.serialization_alias or info.alias or name for name, info in infos.items()}
+    names = _keys(type(value), type(value).model_fields)
     extra = value.__pydantic_extra__ or {}
-    own = {names[name]: _plain(getattr(value, name)) for name in infos}
+    own = {key: _plain(getattr(value, name)) for name, key in names.items()}
     return {**own, **{name: _plain(item) for name, item in extra.items()}}
 
 
@@ -60,6 +74,10 @@ def _plain(value: Any) -> Any:
     if type(plain) in (type(None), str, int, float, bool, list, dict):
         return plain
     return to_jsonable_python(plain, fallback=lambda kept: kept)
+
+
+def _of_numpy(plain: Any) -> Any:
+    return plain if isinstance(plain, np.generic) else _stored(plain)  # what Python has no number for stays
 
 
 def _in_order(values: list[Any]) -> list[Any]:
@@ -80,6 +98,8 @@ _FORMS: Sequence[tuple[Any, Callable[[Any], Any]]] = (
     (BaseModel, _stored_model),
     (Mapping, lambda value: {_stored(key): _stored(item) for key, item in value.items()}),
     ((list, tuple), lambda value: [_stored(item) for item in value]),
+    ((np.generic, np.ndarray), lambda value: _of_numpy(value.tolist())),
+    ((AnyUrl, Url), str),
     ((set, frozenset), lambda value: _in_order([_stored(item) for item in value])),
     (dspy.Example, lambda value: _stored(dict(value.items()))),
 )
