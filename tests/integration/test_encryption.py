@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import dspy
 import pytest
 import redis
 from click.testing import CliRunner
 from sqlalchemy import text
 
+import dspex
 from dspex.cli.main import cli
 from dspex.cli.operate.component_details import DETAILS
 from dspex.client.client import Client
@@ -330,3 +332,19 @@ def test_executions_wait_for_a_worker_that_has_their_key(
         start_worker(DSPEX_LEASE_SECONDS=1, DSPEX_ENCRYPTION_KEY=OLD)
         assert submitted.result(60).answer
         assert submitted.audit_trail.verify()
+
+
+def test_what_an_optimiser_learns_is_not_stored_for_a_program_with_secret_fields(stack: Stack) -> None:
+    program = stack.deploy("learning", adapter="dspy", module="predict")
+    client, asked = stack.client, {"question": QUESTION, "password": CANARY}
+    execution = client.submit("learning", asked)
+    assert execution.result(60)["token"] == ANSWER
+    client.dataset("learnt", executions=client.list(program="learning"))
+    with pytest.raises(ValidationError, match="a program without secret fields"):
+        client.optimize("learning", trainset="learnt", metric="exact", optimizer="labeled")
+    remote = dspex.remote("learning", client)
+    assert remote(**asked).token == ANSWER  # its state is the program's
+    remote.demos = [dspy.Example(**asked, answer="everybody", token=ANSWER)]
+    with pytest.raises(ValidationError, match="a program without secret fields"):
+        remote(**asked)
+    assert [each.version for each in client.versions("learning", candidates=True)] == [program.version]

@@ -32,6 +32,7 @@ from dspex.store.lifecycle.status import Status
 
 __all__ = [
     "OPTIMIZERS",
+    "UNSEALED",
     "Optimization",
     "OptimizationProgress",
     "OptimizationResult",
@@ -48,6 +49,8 @@ SUFFIX = ".optimizer"
 JOB_SECONDS, JOB_ATTEMPTS = 86_400.0, 20
 #: Among the results of actions of a job's execution, the candidates so far.
 CANDIDATES = "candidates"
+#: What a program must be for its states to be changed.
+UNSEALED = "a program without secret fields: instructions and demonstrations, which may quote them, are not encrypted"
 #: How far the clocks of two hosts may be apart.
 CLOCKS_APART_MS = 3_600_000
 
@@ -323,6 +326,8 @@ def _set_faults(program: Program, sets: Sequence[Dataset], metric: str) -> Itera
     """What no rollout could be executed with: columns and rows that do not fit the program."""
     if program.model is None:
         yield FieldError("program", "a program with a model", repr(program.name))
+    if program.signature.secret_fields:
+        yield FieldError("program", UNSEALED, repr(program.name))
     for dataset in sets:
         columns = list(column_faults(dataset, program, metric))
         yield from (replace(fault, path=f"{dataset.name}.{fault.path.partition('.')[2]}") for fault in columns)

@@ -23,7 +23,8 @@ from uuid_utils.compat import uuid7
 
 from dspex.client.execution import Execution
 from dspex.client.improvement.evaluation import BUDGET_SPENT
-from dspex.errors import DspexError, ExecutionFailed, ExecutionTimedOut
+from dspex.client.improvement.optimization import UNSEALED
+from dspex.errors import DspexError, ExecutionFailed, ExecutionTimedOut, FieldError, ValidationError
 from dspex.program.modules import is_custom
 from dspex.program.program import Program
 from workers.adapters.dspy.dspy_signature import dspy_names
@@ -140,7 +141,7 @@ class _RemoteCalls:
 
     def call(self, module: dspy.Module, inputs: Mapping[str, Any]) -> dspy.Prediction:
         """The prediction for these inputs. Raises what a submit raises, ExecutionFailed, ExecutionCancelled, and as
-        :meth:`Rollouts.outputs`."""
+        :meth:`Rollouts.outputs`; ValidationError for another state of a program with secret fields."""
         predictors = dict(module.named_predictors())
         version = self._version(predictors)
         given = {self._names.get(name, name): stored(value) for name, value in inputs.items()}
@@ -175,10 +176,19 @@ class _RemoteCalls:
         if digest not in self._versions:
             with self._deploying:
                 if digest not in self._versions:
+                    self._refuse_secrets()
                     candidate = replace(self._program, state=self._with_models(json.loads(text)))
                     self._client._session.deploy(candidate, current=False, candidate=True)
                     self._versions[digest] = candidate.version
         return self._versions[digest]
+
+    def _refuse_secrets(self) -> None:
+        """Raises ValidationError, which ends a job: a state may quote values of secret fields, and is not sealed."""
+        if self._program.signature.secret_fields:
+            error = ValidationError.of(
+                f"version of {self._program.name!r}", [FieldError("program", UNSEALED, repr(self._program.name))]
+            )
+            raise error if self._rollouts is None else JobEnds(error)
 
     def _with_models(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """The state of the predictors, with the models that the program's own state names for them."""
