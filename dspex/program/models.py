@@ -17,6 +17,7 @@ __all__ = [
     "OTHER_ENTRIES",
     "Model",
     "address_faults",
+    "connection_faults",
     "find_model",
     "is_model",
     "model",
@@ -136,12 +137,16 @@ def option_faults(path: str, options: Any) -> Iterator[FieldError]:
         return
     for name in sorted(_OWN.intersection(options)):
         yield FieldError(f"{path}.{name}", "no option: it is a setting of its own, or the worker's")
-    for name in sorted(_OF_CONNECTIONS.intersection(options)):
-        expected = "no option: a connection is set by api_base, whose query is sent, api_key_env and extra_headers"
-        yield FieldError(f"{path}.{name}", expected)
     headers = options.get("extra_headers", {})
     if not isinstance(headers, Mapping) or not all(isinstance(text, str) for text in (*headers, *headers.values())):
         yield FieldError(f"{path}.extra_headers", "a mapping from text to text")
+
+
+def connection_faults(path: str, options: Any) -> Iterator[FieldError]:
+    """The options of a model that the worker asks itself, and that would set its connection in another way."""
+    for name in sorted(_OF_CONNECTIONS.intersection(options)) if isinstance(options, Mapping) else ():
+        expected = "no option: a connection is set by api_base, whose query is sent, api_key_env and extra_headers"
+        yield FieldError(f"{path}.{name}", expected)
 
 
 #: Finds the named models of the program whose code is built or run.

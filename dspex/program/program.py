@@ -23,6 +23,7 @@ from dspex.program.models import (
     LOCAL_MODEL,
     Model,
     address_faults,
+    connection_faults,
     is_model,
     model_faults,
     model_name_fault,
@@ -411,6 +412,7 @@ def _model_faults(program: Program) -> Iterator[FieldError]:
     if program.model is not None and not is_model(program.model):
         yield model_name_fault("model", program.model, program.model)
     yield from option_faults("model_options", program.model_options)
+    yield from connection_faults("model_options", program.model_options)
     yield from _named_model_faults(program)
 
 
@@ -436,6 +438,7 @@ def _named_model_faults(program: Program) -> Iterator[FieldError]:
         return
     for place, given in enumerate(program.fallback):
         yield from model_faults(f"fallback[{place}]", given)
+        yield from connection_faults(f"fallback[{place}].options", getattr(given, "options", None))
     sub_model = program.module_options.get("sub_model")
     if program.module == "rlm" and sub_model is not None and sub_model not in program.models:
         yield FieldError("module_options.sub_model", "the name of one of its models", repr(sub_model)[:80])

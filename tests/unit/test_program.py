@@ -308,7 +308,7 @@ def test_secrets_in_headers_are_named_by_their_variables() -> None:
         ({"models": {"judge": dspex.Model("openai/x", options={"stop": {"a", "b"}})}}, "models"),
         ({"fallback": [dspex.Model("openai/x", options={"seed": float("inf")})]}, "fallback"),
         ({"model_options": {"organization": "org-1"}}, "model_options.organization"),
-        ({"models": {"judge": dspex.Model("openai/x", options={"headers": {}})}}, "models.judge.options.headers"),
+        ({"fallback": [dspex.Model("openai/x", options={"headers": {}})]}, "fallback[0].options.headers"),
     ],
 )
 def test_an_option_that_cannot_be_stored_or_kept_is_refused(settings: dict[str, Any], path: str) -> None:
