@@ -119,7 +119,8 @@ class Client:
         ``note``     a text that :meth:`versions` shows with the version
 
         Raises EncryptionError for a program with secret fields when no key is set, ValidationError for a program that
-        is larger than DSPEX_MAX_PROGRAM_BYTES or has the name of one of DSPex's own programs.
+        is larger than DSPEX_MAX_PROGRAM_BYTES or has the name of one of DSPex's own programs, SecretInProgram for a
+        header such as ``x-api-key`` that does not name a variable.
         """
         if is_internal(program.name):
             expected = f"a name that does not begin with {' or '.join(INTERNAL_PREFIXES)}: DSPex's own programs do"

@@ -21,7 +21,7 @@ from dspex.client.shared.connections import ClientConnections, connect
 from dspex.errors import ExecutionTimedOut, FieldError, ValidationError
 from dspex.operations.health.backend_checks import client_check
 from dspex.program.improvement.rollout_guard import Guard
-from dspex.program.program import Program
+from dspex.program.program import Program, refuse_secret_headers
 from dspex.publish.broker import Broker
 from dspex.sealing.values import Sealing
 from dspex.settings import Settings
@@ -119,8 +119,10 @@ class Session:
         """Store a program, also one of DSPex's own, and make this version the current one unless ``current`` is false.
         A ``candidate`` is a version that an optimiser tries.
 
-        Raises EncryptionError, ValidationError: see :meth:`dspex.Client.deploy`.
+        Raises EncryptionError, SecretInProgram, ValidationError: see :meth:`dspex.Client.deploy`.
         """
+        if not candidate:
+            refuse_secret_headers(program)
         self.sealing.require(program)
         self.preparer.require_webhook(program)
         return self.catalogue.deploy(

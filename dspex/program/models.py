@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "model_name_fault",
     "option_faults",
     "sampling_faults",
+    "secret_headers",
 ]
 
 #: The bundled model: SmolLM2-135M-Instruct, served on this machine.
@@ -44,6 +45,11 @@ _OWN = frozenset(
 _OF_CONNECTIONS = frozenset(
     {"api_version", "azure_ad_token_provider", "custom_llm_provider", "extra_query", "headers"}
     | {"organization", "project"}
+)
+#: Headers whose value is a secret, whatever it looks like.
+_SECRET_HEADER = re.compile(
+    r"(?i)((api|access|auth|functions?|private|security|session|subscription|vault)[-_]?(key|token)"
+    r"|cookie|authorization|secret|password|credentials?)$"
 )
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # It becomes part of HTTP requests, which a line break would split.
@@ -85,6 +91,14 @@ class Model:
         headers = self.options.get("extra_headers", {}).values()
         in_headers = {name for text in headers for name in ENVIRONMENT.findall(text)}
         return frozenset(in_headers if self.api_key_env is None else {self.api_key_env, *in_headers})
+
+
+def secret_headers(model: Model) -> Sequence[str]:
+    """The names of headers that hold a secret as it stands, rather than the name of its variable."""
+    headers = model.options.get("extra_headers", {})
+    return [
+        name for name, text in headers.items() if text and _SECRET_HEADER.search(name) and not ENVIRONMENT.search(text)
+    ]
 
 
 def is_model(value: object) -> bool:

@@ -29,13 +29,14 @@ from dspex.program.models import (
     model_name_fault,
     option_faults,
     sampling_faults,
+    secret_headers,
 )
 from dspex.program.modules import is_custom, is_reference, module_faults
 from dspex.program.nesting import depth_fault, is_deeper
 from dspex.program.storable_text import STORABLE
 from dspex.signatures import Signature, signature
 
-__all__ = ["EXTRACTION", "LOCAL_MODEL", "ON_CUT", "PROMPTS", "RECORDS", "Program", "Retry"]
+__all__ = ["EXTRACTION", "LOCAL_MODEL", "ON_CUT", "PROMPTS", "RECORDS", "Program", "Retry", "refuse_secret_headers"]
 
 #: How a program's signature becomes a prompt: DSPy's default, DSPy's JSON, DSPex's (short, examples as chat turns,
 #: structured outputs), DSPy's XML, DSPy's with BAML's schemas, or DSPy's two steps: one model answers freely, another
@@ -489,12 +490,27 @@ def _refuse_secrets(program: Program) -> None:
     for f in fields(program):
         if f.name != "signature":
             for path in _secret_paths(f.name, getattr(program, f.name)):
-                raise SecretInProgram(
-                    f"program {program.name!r} contains what looks like a secret in {path}: programs are stored; "
-                    'set it in the worker\'s environment and name the variable, api_key_env="OPENAI_API_KEY"',
-                    program=str(program.name),
-                    path=path,
-                )
+                raise _secret_in(program, path)
+
+
+def refuse_secret_headers(program: Program) -> None:
+    """A secret in a header is refused when a program is deployed. Those that are stored already can be read."""
+    models = {"model_options": program.main_model}
+    models |= {f"models.{name}.options": model for name, model in program.named_models.items()}
+    models |= {f"fallback[{place}].options": model for place, model in enumerate(program.fallback_models)}
+    for path, model in models.items():
+        for name in secret_headers(model):
+            raise _secret_in(program, f"{path}.extra_headers.{name}")
+
+
+def _secret_in(program: Program, path: str) -> SecretInProgram:
+    return SecretInProgram(
+        f"program {program.name!r} contains what looks like a secret in {path}: programs are stored; "
+        'set it in the worker\'s environment and name the variable, api_key_env="OPENAI_API_KEY"; in a header, '
+        '"${GATEWAY_TOKEN}"',
+        program=str(program.name),
+        path=path,
+    )
 
 
 def _secret_paths(path: str, value: object) -> Iterator[str]:

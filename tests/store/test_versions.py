@@ -202,3 +202,25 @@ def test_what_is_done_to_a_program_is_kept_with_who_did_it(client: Client) -> No
         ("resumed", None, None, None),
     ]
     assert [each.kind for each in client.program_changes("qa", limit=1)] == ["resumed"]
+
+
+HEADERS = ["x-api-key", "api-key", "Ocp-Apim-Subscription-Key", "Cookie", "X-Vault-Token", "Proxy-Authorization"]
+
+
+@pytest.mark.parametrize("place", ["model_options", "models.judge.options", "fallback[0].options"])
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_secret_in_a_header_is_not_stored(client: Client, header: str, place: str) -> None:
+    def program(text: str) -> dspex.Program:
+        model = dspex.Model("openai/x", options={"extra_headers": {header: text, "X-Title": "support"}})
+        settings: dict[str, Any] = {
+            "model_options": {"model": model},
+            "models.judge.options": {"model": "openai/y", "models": {"judge": model}},
+            "fallback[0].options": {"model": "openai/y", "fallback": [model]},
+        }[place]
+        return dspex.Program("asks", A.signature, **settings)
+
+    with pytest.raises(dspex.SecretInProgram) as refused:
+        client.deploy(program("8d1f60c2"))
+    assert refused.value.details["path"].endswith(f".extra_headers.{header}")
+    assert "8d1f60c2" not in str(refused.value)
+    client.deploy(program("${GATEWAY_TOKEN}"))
