@@ -212,12 +212,12 @@ HEADERS = ["x-api-key", "api-key", "Ocp-Apim-Subscription-Key", "Cookie", "X-Vau
 def test_a_secret_in_a_header_is_not_stored(client: Client, header: str, place: str) -> None:
     def program(text: str) -> dspex.Program:
         model = dspex.Model("openai/x", options={"extra_headers": {header: text, "X-Title": "support"}})
-        settings: dict[str, Any] = {
+        settings: dict[str, dict[str, Any]] = {
             "model_options": {"model": model},
             "models.judge.options": {"model": "openai/y", "models": {"judge": model}},
             "fallback[0].options": {"model": "openai/y", "fallback": [model]},
-        }[place]
-        return dspex.Program("asks", A.signature, **settings)
+        }
+        return dspex.Program("asks", A.signature, **settings[place])
 
     with pytest.raises(dspex.SecretInProgram) as refused:
         client.deploy(program("8d1f60c2"))
