@@ -66,5 +66,6 @@ worker_hijack_root_logger = False
 # Nothing here is imported by name from a message.
 task_protocol = 2
 enable_utc = True
-# The schedule is two fixed intervals; the persistent scheduler would keep them in a pickle.
-beat_scheduler = "workers.beat_scheduler:Scheduler"
+# The schedule is two fixed intervals; the persistent scheduler would keep them in a pickle. This one logs a line for a
+# task that it cannot send.
+beat_scheduler = "workers.consume.beat_scheduler:Scheduler"

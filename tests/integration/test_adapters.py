@@ -106,7 +106,7 @@ def test_when_none_can_the_bad_answers_are_asked_for_anew(client: Client, model:
     model.script(default=Step(content="I would rather not say."))
     client.deploy(program(model, "stubborn", "direct"))
     execution = client.submit("stubborn-direct", {"question": "output_unparseable: by both"})
-    with pytest.raises(dspex.ExecutionFailed, match="the last with output_unparseable") as failure:
+    with pytest.raises(dspex.ExecutionFailed, match="attempt 2 failed with output_unparseable") as failure:
         execution.result(timeout=60)
     assert failure.value.code == "attempts_exhausted"
     assert execution.metrics.replayed_lm_calls == 0

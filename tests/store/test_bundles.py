@@ -149,7 +149,7 @@ async def test_an_unknown_price_is_not_shown_as_nothing(
     await run_until_ended(database, a_bundler())
 
     def shown() -> list[str]:
-        urls = {"DSPEX_DATABASE_URL": backends.database_url, "DSPEX_BROKER_URL": backends.broker_url}
+        urls = {"DSPEX_DATABASE_URL": backends.database_url, "DSPEX_BROKER_URL": backends.broker_url, "COLUMNS": "200"}
         printed = CliRunner().invoke(cli, ["bundles"], env=urls, standalone_mode=False).output
         return printed.splitlines()[-1].split()[-2:]
 
