@@ -171,6 +171,30 @@ def test_a_worker_killed_around_a_model_call_pays_only_for_what_was_not_journale
         assert asked(model_server)[number] == asked_then[number] + (0 if journaled else 1)
 
 
+def test_an_execution_whose_last_attempt_was_lost_has_the_cost_of_all_of_its_calls(
+    client: Client, model_server: ModelServer, start_worker: StartWorker
+) -> None:
+    """Its first attempt failed, and was recorded with one call. The second made another call, and was lost."""
+    model_server.script(Step(), Step(status=503))
+    twice = dspex.Retry(max_attempts=2, backoff=0.05)
+    calls = dspex.signature(":string question, :integer calls -> :string answer")
+    client.deploy(dspex.Program("qa", calls, adapter="steps", module_options={"server": model_server.url}, retry=twice))
+    victim = start_worker(**LEASE, DSPEX_FAILPOINTS=f"{failpoints.AFTER_JOURNAL}=kill@2")
+    execution = client.submit("qa", {"question": question(0), "calls": 3})
+    dies(victim.process, failpoints.AFTER_JOURNAL)
+    start_worker(**LEASE)
+    with pytest.raises(dspex.ExecutionFailed):
+        execution.result(60)
+    assert execution.cause_code == "poisoned"
+    assert_guarantees(client, [execution.id])
+    assert paid_calls(client, [execution.id]) == [execution.metrics.lm_calls] == [2]
+    tokens = [(call.prompt_tokens, call.completion_tokens) for call in execution.calls]
+    metrics = execution.metrics
+    assert (metrics.prompt_tokens, metrics.completion_tokens) == tuple(map(sum, zip(*tokens, strict=True)))
+    assert metrics.cost_usd == pytest.approx(0.002)
+    assert metrics.unpriced_lm_calls == 0
+
+
 def asked(server: ModelServer) -> list[int]:
     """How often the model was asked each of the four questions."""
     bodies = [str(body) for body in server.calls()["requests"]]

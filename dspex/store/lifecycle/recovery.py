@@ -22,6 +22,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
+from dspex.store.lifecycle.lm_calls import OTHERS_PATTERN
+
 __all__ = ["Overdue", "find_lost", "recover"]
 
 # The audit entry of a lost attempt begins with its evidence, so that the workers an execution killed can be found
@@ -30,6 +32,19 @@ _EVIDENCE = """
     SELECT json_agg(a.events->0->'data' ORDER BY a.seq) FROM dspex.audit_events a
     WHERE a.execution_id = l.id AND a.events::text LIKE '[{"kind" : "lease_expired"%%'
 """
+
+# The metrics of an execution with the use that its journal has: the lost attempt did not count what it paid for.
+# Without a call in the journal they stay as they are.
+_COUNTED = f"""
+    SELECT CASE WHEN count(*) = 0 THEN l.metrics ELSE (
+        coalesce(l.metrics::jsonb, '{{}}') || jsonb_build_object(
+            'lm_calls', count(*), 'prompt_tokens', sum(c.prompt_tokens),
+            'completion_tokens', sum(c.completion_tokens), 'cost_usd', sum(c.cost_usd)::float8,
+            'unpriced_lm_calls', count(*) - count(c.cost_usd))
+        || CASE WHEN count(c.list_cost_usd - c.cost_usd) = 0 THEN '{{}}' ELSE jsonb_build_object(
+            'saved_usd', sum(c.list_cost_usd - c.cost_usd)::float8) END)::text END
+    FROM dspex.lm_calls c WHERE c.execution_id = l.id AND c.model !~ '{OTHERS_PATTERN}'
+"""  # noqa: S608 - built from constants
 
 # An attempt that began before the clock was last set, or before it was watched, is overdue once it has been watched for
 # as long as the attempt may take.
@@ -45,7 +60,7 @@ _FIND = f"SELECT e.id {_LOST} AND e.id <> ALL(%(aside)s::uuid[]) ORDER BY e.id L
 _RECOVER = f"""
 WITH lost AS MATERIALIZED (
     SELECT e.id, e.attempt, e.max_attempts, e.worker_id, w.host, w.pid, w.heartbeat_at, e.deadline_at,
-        e.cancel_requested_at, w.id IS NULL OR w.stopped_at IS NOT NULL AS expired,
+        e.cancel_requested_at, e.metrics::text AS metrics, w.id IS NULL OR w.stopped_at IS NOT NULL AS expired,
         e.purpose ->> 'job_of' AS job
     {_LOST} AND e.id = ANY(%(ids)s::uuid[])
     ORDER BY e.id FOR UPDATE OF e SKIP LOCKED
@@ -63,7 +78,7 @@ WITH lost AS MATERIALIZED (
             'last_heartbeat_at', l.heartbeat_at, 'deadline_at', l.deadline_at, 'found_at', now()) AS evidence
     FROM counted l
 ), judged AS (
-    SELECT l.*, CASE WHEN l.expired AND l.next = 'failed' THEN (
+    SELECT l.*, ({_COUNTED}) AS known_metrics, CASE WHEN l.expired AND l.next = 'failed' THEN (
             SELECT json_agg(death) FROM (
                 SELECT json_array_elements(earlier.deaths) AS death FROM ({_EVIDENCE}) AS earlier (deaths)
                 UNION ALL SELECT l.evidence) d
@@ -98,13 +113,14 @@ WITH lost AS MATERIALIZED (
 ), recovered AS (
     UPDATE dspex.executions e
     SET status = n.next, worker_id = NULL, dispatched_at = NULL, expires_at = NULL, error = n.error,
+        metrics = n.known_metrics::json,
         max_attempts = e.max_attempts + (NOT n.counts)::int,
         lost_attempts = e.lost_attempts + (n.expired AND n.job IS NULL)::int,
         run_at = CASE WHEN n.next = 'queued' THEN now() ELSE e.run_at END,
         finished_at = CASE WHEN n.next <> 'queued' THEN now() END,
         audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, dspex.outcome_hash(
-            e.result::text, n.error::text, e.metrics::text, e.adapter_used, e.action_results::text), n.events)
+            e.result::text, n.error::text, n.known_metrics, e.adapter_used, e.action_results::text), n.events)
     FROM entries n WHERE e.id = n.id
     RETURNING e.id, e.status, n.expired, n.worker_id, e.audit_seq, e.attempt, n.events, e.audit_hash,
         dspex.outcome_hash(e.result::text, e.error::text, e.metrics::text, e.adapter_used, e.action_results::text)
