@@ -14,6 +14,9 @@ from dspex.store.audit_chain import Chain, Entry, Verdict, verify_chain
 
 __all__ = ["AuditEvent", "AuditTrail", "events_of"]
 
+#: No event takes as long: such a duration is forged.
+LONGEST_MS = 1e12
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
@@ -31,7 +34,7 @@ class AuditEvent:
     def duration_ms(self) -> float | None:
         """How long it took; None for an event without a duration."""
         value = self.data.get("duration_ms")
-        return None if value is None else float(value)
+        return float(value) if isinstance(value, int | float) and 0 <= value < LONGEST_MS else None
 
 
 class AuditTrail(Sequence[AuditEvent]):
@@ -79,7 +82,22 @@ class AuditTrail(Sequence[AuditEvent]):
 
 
 def events_of(entry: Entry) -> Iterator[AuditEvent]:
-    """The events of one entry."""
-    for event in from_json(entry.events):
-        at = datetime.fromisoformat(event["at"]) if "at" in event else entry.at
-        yield AuditEvent(event["kind"], at, entry.attempt, event.get("data", {}))
+    """The events of one entry. What is none, in an entry that was forged, is left out: ``verify()`` names the entry."""
+    try:
+        events = from_json(entry.events)
+    except ValueError:  # Postgres accepts deeper JSON, and half of a surrogate pair
+        return
+    for event in events if isinstance(events, list) else []:
+        if isinstance(event, Mapping) and isinstance(event.get("kind"), str):
+            data = event.get("data")
+            known = data if isinstance(data, Mapping) else {}
+            yield AuditEvent(event["kind"], _time_of(event, entry), entry.attempt, known)
+
+
+def _time_of(event: Mapping[str, Any], entry: Entry) -> datetime:
+    """Its own time, else the time of its entry."""
+    try:
+        own = datetime.fromisoformat(event["at"])
+    except (KeyError, TypeError, ValueError):
+        return entry.at
+    return own if own.tzinfo else entry.at

@@ -114,8 +114,10 @@ def _hash_faults(chain: Chain) -> Iterator[str]:
             intact = False
             yield f"entry {entry.seq} was changed: its hash does not match its content"
         previous = entry.hash
-    if intact and (len(chain.entries), previous) != (chain.head_seq, chain.head_hash):
+    if intact and len(chain.entries) != chain.head_seq:
         yield f"the trail has {len(chain.entries)} entries; the execution recorded {chain.head_seq}"
+    elif intact and previous != chain.head_hash:
+        yield "the trail does not end with the entry that the execution recorded"
 
 
 def _row_faults(entries: Sequence[Entry], life: Life, recorded: Recorded) -> Iterator[str]:

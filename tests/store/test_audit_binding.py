@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid7
 
+from dspex.operations.audit.verify_audit import verify_trails
 from dspex.store import programs
 from dspex.store.audit_chain import verify_chain
 from dspex.store.database import Database
@@ -208,6 +209,51 @@ def test_a_transition_that_is_recorded_as_another_is_found(database: Database, w
             connection.exec_driver_sql(statement, {"ids": [id], "events": events})
         (fault,) = faults(database, id)
         assert fault.startswith("entry 2 is not legal")
+
+
+FORGED = [
+    ("infinity", "[]"), ("-infinity", "[]"), ("20000-01-01", "[]"), ("0100-01-01 BC", "[]"), ("now", "null"),
+    ("now", "7"),
+    ("now", '["submitted"]'), ("now", '{"kind":"submitted"}'), ("now", '[{"at":"now"}]'), ("now", '[{"kind":7}]'),
+    ("now", '[{"kind":"submitted","at":"never","data":[]}]'), ("now", '[{"kind":"submitted","at":"2026-01-01"}]'),
+    ("now", '[{"kind":"claimed","data":{"duration_ms":"long"}}]'),
+    ("now", '[{"kind":"claimed","data":{"duration_ms":1e99}}]'),
+    ("now", r'[{"kind":"\ud800"}]'), ("now", "[" * 300 + "]" * 300),
+]  # fmt: skip
+
+
+def test_a_forged_entry_that_cannot_be_read_is_found_and_stops_no_verification(
+    database: Database, completed: UUID, role: str
+) -> None:
+    """A first entry, as any role may insert it that may submit."""
+    forged = [uuid7() for _ in FORGED]
+    with acting_as(database, role) as connection:
+        for id, (at, events) in zip(forged, FORGED, strict=True):
+            connection.execute(
+                text("""INSERT INTO dspex.executions (id, program, version, status, priority, attempt, max_attempts,
+                    timeout_seconds, created_at, run_at, inputs, audit_seq, audit_hash)
+                    SELECT :id, program, version, 'queued', 5, 0, 1, 1, now(), now(), '{}', 1, ''
+                    FROM dspex.executions WHERE id = :of"""),
+                {"id": id, "of": completed},
+            )
+            connection.execute(
+                text("""INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
+                    VALUES (:id, 1, 0, CAST(:at AS timestamptz), CAST(:events AS json), '')"""),
+                {"id": id, "at": at, "events": events},
+            )
+    assert [id for id, _ in verify_trails(database)] == sorted(forged)
+    for id in forged:
+        shown = trail(database, id)
+        assert shown.verify().faults == ("entry 1 was changed: its hash does not match its content",)
+        assert all(event.at.tzinfo and event.duration_ms is None for event in shown)
+
+
+def test_a_trail_that_ends_with_another_entry_than_the_row_is_found(database: Database, completed: UUID) -> None:
+    with database.engine.connect() as connection:  # closed without a commit: rolled back
+        triggers(connection, "executions", "DISABLE")
+        connection.execute(text("UPDATE dspex.executions SET audit_hash = '' WHERE id = :id"), {"id": completed})
+        (chain,) = audit_pages.of(connection, [completed])
+    assert verify_chain(chain).faults == ("the trail does not end with the entry that the execution recorded",)
 
 
 def test_only_the_owner_seals_again_and_leaves_an_entry(database: Database, completed: UUID, role: str) -> None:

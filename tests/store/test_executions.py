@@ -81,8 +81,8 @@ def claim(
 
 def settle(database: Database, claimed: Claimed, status: str = "completed", **values: Any) -> bool:
     kind = "retried" if status == "queued" else status
-    values = {"metrics": "{}", **values}
-    made = Settlement(claimed.id, claimed.attempt, claimed.worker_id, status, events=f'[{{"kind":"{kind}"}}]', **values)
+    values = {"metrics": "{}", "events": f'[{{"kind":"{kind}"}}]', **values}
+    made = Settlement(claimed.id, claimed.attempt, claimed.worker_id, status, **values)
 
     def work(connection: Any) -> bool:
         rows = connection.exec_driver_sql(executions.SETTLE, executions.settle_parameters([made])).all()

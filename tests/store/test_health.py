@@ -19,7 +19,7 @@ from dspex.store.database import Database
 from dspex.store.lifecycle import executions
 from dspex.store.lifecycle.executions import Settlement
 from dspex.store.operations import health
-from tests.store.test_executions import triggers
+from tests.store.test_executions import claim, register, settle, submit, triggers
 from tests.store.test_plans import read_at_most
 
 QA = dspex.signature("question -> answer")
@@ -147,6 +147,18 @@ def test_the_time_of_executions_is_that_of_the_users(database: Database) -> None
             )
             triggers(connection, "executions", "ENABLE")
     assert database.run(health.performance)["execution_ms"] == 2000
+
+
+def test_forged_entries_of_trails_stop_no_health_check(database: Database) -> None:
+    program = dspex.Program("qa", QA, adapter="scripted")
+    database.run(partial(programs.deploy, program=program))
+    worker = register(database)
+    for duration in ("null", '"long"', "1e999", "{}", "250.5"):
+        id = submit(database, version=program.version, events="null")
+        (claimed,) = claim(database, worker, id)
+        event = f'{{"kind":"adapter_execution","data":{{"duration_ms":{duration}}}}}'
+        assert settle(database, claimed, events=f'["noted",{event},{{"kind":"completed"}}]')
+    assert database.run(health.performance)["adapter_call_ms"] == 250.5
 
 
 def test_models_are_those_of_programs_in_use_with_how_their_executions_ended(database: Database) -> None:

@@ -121,6 +121,12 @@ def test_dspex_own_executions_are_counted_only_on_request(report: MonitoringRepo
     assert whole.events["submitted"] == 5
 
 
+def test_forged_entries_of_trails_stop_no_report(report: MonitoringReport, database: Database) -> None:
+    for events in ("null", "7", '{"kind":"submitted"}', '["submitted"]'):
+        submit(database, events=events)
+    assert gather(database, since=timedelta(hours=1)).events == report.events
+
+
 def test_an_unknown_cost_is_not_written_as_nothing(database: Database) -> None:
     database.run(partial(programs.deploy, program=PROGRAM))
     costs = {

@@ -147,7 +147,7 @@ def _made(found: Mapping[str, list[Mapping[str, Any]]], since: datetime, until: 
         total=total,
         programs=programs,
         errors=found["errors"],
-        events={row["kind"]: row["count"] for row in found["events"]},
+        events={row["kind"]: row["count"] for row in found["events"] if row["kind"] is not None},
         models=found["models"],
         workers=found["workers"][0],
         alerts=[Alert(**row) for row in found["alerts"]],

@@ -70,11 +70,11 @@ _LEFT_OUT = f"""
         WHERE e.id = execution_id AND e.id >= :first AND e.id < :last AND NOT (e.{EXTERNAL})))
 """
 _CALL_COST = _COST.format(unpriced="cost_usd IS NULL")
-# Each event begins with its kind. It is not parsed as JSON, because programs may have written U+0000, which Postgres
-# refuses to read.
+# Each event begins with its kind; a forged entry need not have events. It is not parsed as JSON, because programs may
+# have written U+0000, which Postgres refuses to read.
 _EVENTS = f"""
 SELECT substring(event::text FROM '^\\s*\\{{\\s*"kind"\\s*:\\s*"([^"]+)"') AS kind, count(*)::int AS count
-FROM dspex.audit_events, json_array_elements(events) AS event
+FROM dspex.audit_events, json_array_elements(CASE WHEN json_typeof(events) = 'array' THEN events END) AS event
 WHERE execution_id >= :first AND execution_id < :last {_LEFT_OUT} GROUP BY 1 ORDER BY 2 DESC, 1
 """  # noqa: S608
 _MODELS = f"""
