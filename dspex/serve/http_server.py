@@ -76,8 +76,8 @@ def server_config(app: Starlette, settings: Settings, host: str, port: int, root
 
 
 class PromptProtocol(HttpToolsProtocol):
-    """The protocol of connections whose clients take at most ``seconds`` for the head of a request, and pause for at
-    most so long while they read a response.
+    """The protocol of connections whose clients take at most ``seconds`` for the head of a request, and for the rest of
+    a body after its response, and pause for at most so long while they read a response.
 
     What a client does not read stays in memory, and its connection would stay open for ever: also one that is closed,
     as that waits for the rest to be sent.
@@ -111,6 +111,12 @@ class PromptProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._head = 0
+        self._be_patient()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._head is None and self._patience is None:  # nothing waits for the rest of the body
+            self._patience = self.loop.call_later(self.seconds, self.transport.close)
 
     def _be_patient(self) -> None:
         if self._patience is not None:

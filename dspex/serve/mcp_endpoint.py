@@ -24,8 +24,9 @@ from dspex.errors import DspexError, ExecutionFailed, ValidationError
 from dspex.program.program import Program
 from dspex.serve.access.principal import LOCAL, Principal
 from dspex.serve.api.execution_routes import submit, whole
-from dspex.serve.api.problem_details import HttpRefusal, problem_of, response_of
+from dspex.serve.api.problem_details import HttpRefusal, detail_of, problem_of, response_of
 from dspex.serve.api.program_routes import summaries
+from dspex.serve.api.request_bodies import within
 from dspex.serve.gateway import Gateway
 
 __all__ = ["McpEndpoint", "is_available"]
@@ -55,7 +56,7 @@ class McpEndpoint:
     @property
     def route(self) -> Route:
         """Where it is served."""
-        return Route(PATH, self, methods=["GET", "POST", "DELETE"])
+        return Route(PATH, self, methods=["POST"])  # no stream beside that of a request: nothing is sent on one
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -65,16 +66,16 @@ class McpEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            principal = await self._gateway.access.of_request(Request(scope, receive))
+            await self._serve(within(Request(scope, receive), self._gateway.settings.serve_read_seconds), send)
         except HttpRefusal as refusal:
             await response_of(refusal)(scope, receive, send)
-            return
         except DspexError as error:
             await problem_of(error)(scope, receive, send)
-            return
-        token = _principal.set(principal)
+
+    async def _serve(self, request: Request, send: Send) -> None:
+        token = _principal.set(await self._gateway.access.of_request(request))
         try:
-            await self._manager.handle_request(scope, receive, send)
+            await self._manager.handle_request(request.scope, request.receive, send)
         finally:
             _principal.reset(token)
 
@@ -140,5 +141,5 @@ def _failed(error: HttpRefusal | DspexError) -> dict[str, Any]:
         text = "\n".join([error.code, *(str(fault) for fault in error.errors)])
     else:
         code = error.cause.code if isinstance(error, ExecutionFailed) else error.code
-        text = f"{code}: {str(error).splitlines()[0]}"
+        text = f"{code}: {detail_of(error)}"
     return {"content": [{"type": "text", "text": text}], "isError": True}

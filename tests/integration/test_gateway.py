@@ -316,6 +316,32 @@ def test_a_head_that_is_too_long_or_comes_too_slowly_ends_its_connection(place: 
                     pass
 
 
+@pytest.mark.parametrize(
+    ("line", "header", "status"),
+    [
+        ("GET /ready", "", b"200"),
+        ("POST /v1/executions", "", b"405"),
+        ("POST /sign-in", "Content-Type: application/x-www-form-urlencoded", b"408"),
+        ("POST /sign-in", "Content-Type: multipart/form-data; boundary=B", b"408"),
+        ("POST /mcp", "Content-Type: application/json\r\nAccept: application/json, text/event-stream", b"408"),
+        (f"POST {SUBMIT}", "Content-Type: application/json", b"408"),
+    ],
+)
+def test_a_body_that_does_not_come_ends_its_connection(place: Backends, line: str, header: str, status: bytes) -> None:
+    with serving(place, serve_read_seconds=0.5) as served:
+        at = (httpx.URL(served.url).host, httpx.URL(served.url).port)
+        head = f"{line} HTTP/1.1\r\nHost: localhost:{at[1]}\r\nContent-Length: 1000\r\n{header}".rstrip()
+        answer = b""
+        with socket.create_connection(at, 15) as connection, suppress(ConnectionResetError):
+            connection.sendall(f"{head}\r\n\r\n".encode())
+            if status in (b"200", b"405"):  # the response does not wait for the body
+                answer = connection.recv(1000)
+                connection.sendall(b"x")
+            while part := connection.recv(1000):  # until it ends, or this times out
+                answer += part
+        assert answer.split()[1] == status
+
+
 def test_without_redis_submits_are_stored_and_run(place: Backends) -> None:
     with serving(Backends((place.database_url, "redis://127.0.0.1:1/0"))) as alone:
         done = alone.http.post(SUBMIT, json=TICKET, headers={"Prefer": "wait=60"})

@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic_core import from_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
+from starlette.types import Message
 
 from dspex.errors import FieldError, ValidationError
 from dspex.serve.api.problem_details import HttpRefusal
@@ -20,7 +21,7 @@ from dspex.store.lifecycle.status import Status
 
 __all__ = ["PAGE_DEFAULT", "PAGE_MOST", "Filters", "SubmitBody", "accepted_types", "body_within", "chunks_within",
            "filters_of", "media_type", "page_size", "plain_text", "preferred_wait", "read_cursor", "read_id",
-           "read_json", "read_query", "read_submit", "true_or_false"]  # fmt: skip
+           "read_json", "read_query", "read_submit", "true_or_false", "within"]  # fmt: skip
 
 #: The most executions of one page.
 PAGE_MOST = 500
@@ -116,6 +117,20 @@ async def _part(request: Request, pause_seconds: float) -> tuple[bytes, bool]:
     if message["type"] != "http.request":
         raise HttpRefusal(400, "body_incomplete", "the connection ended before the body did")
     return message.get("body", b""), message.get("more_body", False)
+
+
+def within(request: Request, pause_seconds: float) -> Request:
+    """The request, whose body is read as :func:`body_within` reads it, by whoever reads it. That raises HttpRefusal."""
+    goes_on = True
+
+    async def receive() -> Message:
+        nonlocal goes_on
+        if not goes_on:
+            return await request.receive()
+        part, goes_on = await _part(request, pause_seconds)
+        return {"type": "http.request", "body": part, "more_body": goes_on}
+
+    return Request(request.scope, receive)
 
 
 async def read_json(request: Request, most: int, pause_seconds: float) -> Any:

@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from dspex.serve.access.principal import Principal
 from dspex.serve.access.sign_in import FORM_FIELD, check_form, of_session
 from dspex.serve.api.problem_details import HttpRefusal
+from dspex.serve.api.request_bodies import within
 from dspex.serve.gateway import Gateway, gateway_of
 
 __all__ = ["COUNTS", "PRINCIPAL", "act", "go_to", "open_page", "read_form", "text_of"]
@@ -57,7 +58,11 @@ async def read_form(request: Request, most: int) -> FormData:
         raise HttpRefusal(
             413, "body_too_large", f"the form is larger than {most} bytes", headers={"Connection": "close"}
         )
-    form = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=most)
+    prompt = within(request, gateway_of(request).settings.serve_read_seconds)
+    try:
+        form = await prompt.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=most)
+    except UnicodeError:  # the charset that it names is none for these bytes
+        raise HttpRefusal(400, "malformed_form", "the form is not text in the charset that it names") from None
     check_form(request, form.get(FORM_FIELD))
     return form
 
