@@ -19,6 +19,7 @@ from sqlalchemy import text
 import dspex
 from dspex.client.client import Client
 from dspex.errors import ExecutionTimedOut, ValidationError
+from dspex.serve.webhooks import webhook_sender
 from dspex.serve.webhooks.public_address import NotPublic, public_addresses
 from dspex.serve.webhooks.webhook_sender import WebhookSender
 from dspex.settings import Backends, Settings
@@ -219,6 +220,39 @@ def test_what_no_webhook_may_be_sent_to_is_refused_by_submit_and_deploy(backends
         dspex.Program("qa", QA, adapter="scripted", webhook="https://example.com/#x")
 
 
+def test_an_address_that_answers_byte_by_byte_keeps_no_other_waiting(
+    client: Client, sender: WebhookSender, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_sender, "MOST_SECONDS", 0.5)
+    ended = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(204)
+            self.flush_headers()
+            try:
+                for count in range(300):
+                    self.wfile.write(b"X: x\r\n" if count < 50 else b"x")
+                    ended.wait(0.02)
+                self.wfile.write(b"\r\n\r\n")
+            except OSError:
+                ended.set()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            client.cancel(client.submit("qa", {"question": "?"}, webhook=f"http://127.0.0.1:{server.server_port}/").id)
+            assert sender.send_due() == 0
+        finally:
+            server.shutdown()
+            thread.join()
+    assert len(listed(database, trouble=True)) == 1
+
+
 def test_none_is_sent_to_a_private_network(backends: Backends, client: Client, database: Database) -> None:
     settings = Settings.load(database_url=backends.database_url, broker_url=backends.broker_url)
     with receiver() as (url, received), Client(settings) as strict:
@@ -234,7 +268,8 @@ def test_none_is_sent_to_a_private_network(backends: Backends, client: Client, d
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "0.0.0.0", "::1", "fe80::1", "fc00::1",
-             "::ffff:10.0.0.1", "2002:0a00:0001::", "100.64.0.1", "224.0.0.1"],
+             "::ffff:10.0.0.1", "2002:0a00:0001::", "100.64.0.1", "224.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1",
+             "::7f00:1", "::ffff:0:127.0.0.1", "fec0::1"],
 )  # fmt: skip
 def test_addresses_that_are_not_of_the_internet(host: str) -> None:
     with pytest.raises(NotPublic):
@@ -245,6 +280,7 @@ def test_addresses_that_are_not_of_the_internet(host: str) -> None:
 def test_addresses_of_the_internet() -> None:
     assert public_addresses("93.184.216.34", 443, private=False) == ["93.184.216.34"]
     assert public_addresses("2606:2800:220:1:248:1893:25c8:1946", 443, private=False)
+    assert public_addresses("64:ff9b::5db8:d822", 443, private=False)
 
 
 @pytest.mark.parametrize(

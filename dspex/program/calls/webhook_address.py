@@ -11,6 +11,8 @@ from dspex.errors import FieldError
 __all__ = ["is_public", "webhook_faults"]
 
 _ADDRESS = re.compile(r"https?://[!-~]+")
+#: Where a network of IPv6 alone reaches addresses of IPv4.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 #: The most characters of an address.
 MOST_CHARACTERS = 2000
 
@@ -35,9 +37,13 @@ def webhook_faults(webhook: object, *, private: bool) -> list[FieldError]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the internet, also where it stands in another: in IPv6, of 6to4 or of Teredo."""
+    """Whether an address is one of the internet, also where it stands in another: in IPv6, of 6to4, NAT64 or Teredo."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
+        if found in _NAT64:
+            return _is_global(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
+        if found.is_reserved or found.is_site_local:
+            return False
         teredo = found.teredo
         inner = [found.ipv4_mapped, found.sixtofour, None if teredo is None else teredo[1]]
         if any(each is not None and not _is_global(each) for each in inner):

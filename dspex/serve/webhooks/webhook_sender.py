@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
+import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from urllib.parse import urlsplit
@@ -33,6 +36,8 @@ log = logging.getLogger("dspex.serve")
 #: How many are sent at a time, and how long an address may take to accept one.
 AT_ONCE = 16
 TIMEOUT_SECONDS = 15.0
+#: How long a connection may last: an address that answers byte by byte would keep others waiting for ever.
+MOST_SECONDS = 30.0
 #: The most that is read of a response, of which only the status counts.
 RESPONSE_BYTES = 64 * 1024
 #: The receiver asks for no more of them.
@@ -98,13 +103,14 @@ class WebhookSender:
         connection = connection_to(
             parts.scheme, str(parts.hostname), port, private=self._private, trust=self._trust, seconds=TIMEOUT_SECONDS
         )
-        with contextlib.closing(connection):
+        with contextlib.closing(connection), _ended_in_time(connection.sock):
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             headers = {"Host": parts.netloc, **self._headers(id, body)}
             connection.request("POST", path, body, headers)
             response = connection.getresponse()
             response.read(RESPONSE_BYTES)
-            return response.status
+            status = response.status
+        return status
 
     def _outcome(self, delivery: WebhookDelivery) -> tuple[str, bytes] | None:
         """The id of an outcome and its content; None when it was queued again: its next outcome is sent.
@@ -157,3 +163,24 @@ class WebhookSender:
         if time.monotonic() - self._forgot_at >= FORGET_EVERY_SECONDS or not self._forgot_at:
             self._session.database.run(webhook_deliveries.forget)
             self._forgot_at = time.monotonic()
+
+
+@contextlib.contextmanager
+def _ended_in_time(connection: socket.socket) -> Iterator[None]:
+    """End a connection after MOST_SECONDS, and raise TimeoutError, if the block lasts as long."""
+    is_late = threading.Event()
+
+    def end() -> None:
+        is_late.set()
+        with contextlib.suppress(OSError):  # it has ended
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    timer = threading.Timer(MOST_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if is_late.is_set():  # also where half of an answer was taken for all of it
+        raise TimeoutError(f"it took more than {MOST_SECONDS:g} s")
