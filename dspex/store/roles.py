@@ -41,6 +41,8 @@ _RUN = (
     "held_at, attempt, lost_attempts, worker_id, started_at, deadline_at, adapter_used, result, error, metrics, "
     "action_results"
 )
+#: What changes when the outcome of a retried execution is to be sent, too.
+_SENT_AGAIN = "delivered_at, dead_at, first_at, error, attempts, next_at, claimed_until, over_before"
 #: What a child execution has besides.
 _CHILD = "parent_id, depth"
 
@@ -71,6 +73,7 @@ WRITES: Mapping[str, Mapping[str, str]] = {
         "budget_reservations": "INSERT, DELETE",
         "program_starts": "INSERT, DELETE",
         "idempotency_keys": "DELETE",
+        "webhook_deliveries": f"UPDATE ({_SENT_AGAIN})",
         "executions": f"INSERT ({_SUBMITTED}, {_CHILD}), UPDATE ({_STEERED}, {_RUN})",
         "parked_calls": "INSERT, UPDATE, DELETE",
         "bundles": "INSERT, UPDATE, DELETE",

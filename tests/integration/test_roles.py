@@ -89,6 +89,10 @@ def test_the_whole_path_runs_with_the_rights_of_each_role(login: Login, backends
             producer.resume("qa")
             producer.retry(failed.id)
             wait_for(lambda: producer.get(failed.id).status == "failed", "the second failure")
+            with client_of(login(roles.WORKER), backends) as operator:
+                operator.retry(failed.id)
+            wait_for(lambda: producer.get(failed.id).attempts == 6, "the attempts after a retry with a worker's rights")
+            wait_for(lambda: producer.get(failed.id).status == "failed", "the third failure")
         with client_of(login(roles.READER), backends) as reader:
             assert {e.program for e in reader.list()} == {"qa", "failing"}
             trail = reader.get(done.id).audit_trail
@@ -134,6 +138,7 @@ WORKER_MAY_NOT = (
     "UPDATE dspex.executions SET program = 'other'",
     "DELETE FROM dspex.executions",
     "INSERT INTO dspex.program_versions (name) VALUES ('x')",
+    "UPDATE dspex.webhook_deliveries SET url = 'https://other.example'",
     "UPDATE dspex.programs SET version = 'other'",
     "UPDATE dspex.lm_calls SET response = '{}'",
     "UPDATE dspex.lm_calls SET request = '{}'",
@@ -212,6 +217,20 @@ def test_the_command_makes_the_roles_and_a_later_migration_keeps_their_rights(
     for statement in ("UPDATE dspex.executions SET result = NULL", "DELETE FROM dspex.executions"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             run(login(roles.READER), statement)
+
+
+def test_who_lacks_a_right_of_this_version_learns_that_migrating_gives_it(
+    backends: Backends, login: Login, client: dspex.Client
+) -> None:
+    """As after an upgrade of a producer before `dspex migrate`, which was run by an earlier version."""
+    client.deploy(dspex.Program("qa", QA, adapter="scripted"))
+    execution = client.submit("qa", {"question": "?"})
+    execution.cancel()
+    run(backends.database_url, "REVOKE UPDATE (expires_at) ON dspex.executions FROM dspex_producer")
+    with client_of(login(roles.PRODUCER), backends) as producer:
+        with pytest.raises(ConfigurationError, match="run `dspex migrate` of this version as the schema's owner"):
+            producer.retry(execution.id)
+        assert producer.get(execution.id).status == "cancelled"
 
 
 def test_what_beat_asks_for_runs_with_a_workers_rights(login: Login, backends: Backends, tmp_path: Path) -> None:
