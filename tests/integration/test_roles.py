@@ -24,8 +24,13 @@ from dspex.store.database import Database
 from dspex.store.migrate import make_roles, upgrade
 from dspex.store.operations import retention
 from dspex.store.tables import metadata
+from tests.integration.test_optimizations import ALLOWED as OPTIMIZING
+from tests.integration.test_optimizations import ROWS, deploy, optimize
+from tests.model_server import ModelServer, Step, model_server
 from tests.processes import WorkerProcess, environment_of, run_module
 from tests.waiting import wait_for
+
+__all__ = ["model_server"]
 
 QA = dspex.signature("question -> answer")
 PASSWORD = "only-for-tests"
@@ -306,3 +311,31 @@ def test_a_producer_gives_feedback_through_the_function_alone(
         run(url, insert)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         run(login("dspex_reader"), "SELECT dspex.append_feedback(gen_random_uuid(), 1, false, '{}', 'me')")
+
+
+def test_an_optimisation_needs_a_worker_that_may_deploy_and_says_so(
+    login: Login, backends: Backends, tmp_path: Path, model_server: ModelServer
+) -> None:
+    """An optimiser takes an error of a call for a bad answer: without the right it would end without a score."""
+    model_server.script(
+        Step(match="new_instruction", times=1000, outputs={"new_instruction": "Answer well."}),
+        Step(match="Answer well.", times=1000, outputs={"answer": "right"}),
+        default=Step(outputs={"answer": "wrong"}),
+    )
+    url = login(roles.WORKER)
+    worker = WorkerProcess(Backends((url, backends.broker_url)), tmp_path / "worker.log", OPTIMIZING)
+    try:
+        worker.wait_until_ready()
+        with client_of(login(roles.PRODUCER), backends) as producer:
+            deploy(producer, model_server, "sums")
+            producer.dataset("sums", ROWS, inputs=["question"])
+            given = {"metric": "tests.optimizer_metrics:is_right"}
+            with pytest.raises(dspex.ExecutionFailed, match="this user of Postgres may not do that") as refused:
+                optimize(producer, **given).result(timeout=120)
+            assert refused.value.code == "configuration_error"
+            grant = sql.SQL("GRANT {} TO {}")
+            user = str(urlsplit(url).username)
+            run(backends.database_url, grant.format(sql.Identifier(roles.PRODUCER), sql.Identifier(user)))
+            assert optimize(producer, **given).result(timeout=120).score == 1.0
+    finally:
+        worker.stop()

@@ -12,7 +12,8 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -140,10 +141,12 @@ class _RemoteCalls:
         return self
 
     def call(self, module: dspy.Module, inputs: Mapping[str, Any]) -> dspy.Prediction:
-        """The prediction for these inputs. Raises what a submit raises, ExecutionFailed, ExecutionCancelled, and as
-        :meth:`Rollouts.outputs`; ValidationError for another state of a program with secret fields."""
+        """The prediction for these inputs. Raises what a submit raises, in a job JobEnds with it; ExecutionFailed,
+        ExecutionCancelled, and as :meth:`Rollouts.outputs`; ValidationError for another state of a program with secret
+        fields."""
         predictors = dict(module.named_predictors())
-        version = self._version(predictors)
+        with self._ending_jobs():
+            version = self._version(predictors)
         given = {self._names.get(name, name): stored(value) for name, value in inputs.items()}
         options = _rollout_options(predictors)
         purpose: dict[str, Any] = {"trace": True}
@@ -155,16 +158,28 @@ class _RemoteCalls:
             key = self._rollouts.key(version, given, options)
             purpose |= {"job": self._rollouts.job, "budget": self._rollouts.budget}
         client = self._client
-        row = client._submitter.submit(
-            self._program.name, given, version=version, purpose=purpose, idempotency_key=key, connection=None,
-            stream=False,
-        )  # fmt: skip
+        with self._ending_jobs():
+            row = client._submitter.submit(
+                self._program.name, given, version=version, purpose=purpose, idempotency_key=key, connection=None,
+                stream=False,
+            )  # fmt: skip
         execution = Execution(client._session, row)
         outputs = dict(execution.result()) if self._rollouts is None else self._rollouts.outputs(execution)
         traced = execution.action_results.get("trace", {}).get("result", {})
         prediction = self._traced(module, predictors, traced, outputs)
         prediction._dspex_version = version
         return prediction
+
+    @contextmanager
+    def _ending_jobs(self) -> Iterator[None]:
+        """Have an error of a deploy or a submit end the job: an optimiser would take it for a bad candidate. What is
+        refused as invalid is one."""
+        try:
+            yield
+        except ValidationError:
+            raise
+        except DspexError as error:
+            raise error if self._rollouts is None else JobEnds(error) from error
 
     def version_of(self, module: dspy.Module) -> str:
         """The version with the current state of the module, deployed if it is new."""
