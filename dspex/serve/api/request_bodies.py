@@ -120,7 +120,7 @@ async def _part(request: Request, pause_seconds: float) -> tuple[bytes, bool]:
 
 
 def within(request: Request, pause_seconds: float) -> Request:
-    """The request, whose body is read as :func:`body_within` reads it, by whoever reads it. That raises HttpRefusal."""
+    """The request, whose body is read as :func:`body_within` reads it, by its reader. Reading raises HttpRefusal."""
     goes_on = True
 
     async def receive() -> Message:

@@ -176,10 +176,10 @@ class _RemoteCalls:
         refused as invalid is one."""
         try:
             yield
-        except ValidationError:
-            raise
         except DspexError as error:
-            raise error if self._rollouts is None else JobEnds(error) from error
+            if self._rollouts is None or isinstance(error, ValidationError):
+                raise
+            raise JobEnds(error) from error
 
     def version_of(self, module: dspy.Module) -> str:
         """The version with the current state of the module, deployed if it is new."""
