@@ -56,7 +56,7 @@ class McpEndpoint:
     @property
     def route(self) -> Route:
         """Where it is served."""
-        return Route(PATH, self, methods=["POST"])  # no stream beside that of a request: nothing is sent on one
+        return Route(PATH, self, methods=["POST"])  # no stream beside the one of a request
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
