@@ -346,6 +346,22 @@ def test_who_signs_in_with_a_key_sees_what_it_may(place: Place) -> None:
         wait_for(lambda: http.get("/").url.path == "/sign-in", "the session to end with its key")
 
 
+def test_a_key_of_some_programs_does_not_learn_the_names_of_others(place: Place) -> None:
+    """The 404 of an unknown name proposes the name of a program that is like it."""
+    with serving(place.backends, is_open=False) as locked, httpx.Client(
+        base_url=locked.url, headers={"Accept": "text/html", "Origin": locked.url}, follow_redirects=True, timeout=120,
+    ) as http:  # fmt: skip
+        _, text = AccessKeys(locked.gateway.blocking._session.database).create("of-slow", programs=["slow"])
+        form = http.get("/sign-in")
+        home = http.post("/sign-in", data={"token": token_of(form), "key": text, "next": "/"})
+        assert home.status_code == 200
+        token = {"token": token_of(home)}
+        for unknown in ("good", "goodd"):
+            seen = http.get(f"/programs/{unknown}/diff"), http.post(f"/programs/{unknown}/submit", data=token)
+            assert [each.status_code for each in seen] == [403, 403]
+            assert all("did you mean" not in each.text for each in seen)
+
+
 def test_a_page_while_postgres_is_away_says_so_and_loads_again(place: Place) -> None:
     away = Backends(("postgresql://127.0.0.1:1/none", place.backends.broker_url))
     with serving(away) as served:

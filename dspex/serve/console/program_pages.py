@@ -50,6 +50,7 @@ async def submit_form(request: Request) -> Response:
     """Submit what the form says, and show the execution."""
     gateway, principal, form = await act(request, "submit")
     name = request.path_params["name"]
+    principal.require_program(name)  # before a 404, which would name another program
     signature = (await gateway.client.program(name)).signature
     inputs, given = inputs_of_form(signature, form)
     try:

@@ -95,6 +95,7 @@ async def diff_page(request: Request) -> Response:
     """Two versions of a program side by side."""
     gateway, principal = await open_page(request)
     asked, name = read_query(request.query_params, {"before": plain_text, "after": plain_text}), _name(request)
+    principal.require_program(name)  # before a 404, which would name another program
     current = (await gateway.client.program(name)).version
     before, after = asked.get("before", current), asked.get("after", current)
     found = await compared_versions(gateway, principal, name, before, after)
