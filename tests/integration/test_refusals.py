@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -128,6 +129,22 @@ def test_an_attempt_that_a_bug_of_the_worker_ended_is_given_back(
     execution.refresh()
     assert execution.attempts == 2
     assert execution.audit_trail["retried"].data["code"] == "worker_failed"
+    assert execution.audit_trail.verify()
+
+
+def test_an_execution_that_a_bug_of_the_worker_ended_has_the_cost_of_its_calls(
+    client: Client, database: Database, start_worker: StartWorker
+) -> None:
+    client.deploy(dataclasses.replace(PAID, name="once", retry=dspex.Retry(max_attempts=1)))
+    refusing = Refusing(database)
+    start_worker(DSPEX_LEASE_SECONDS=1)
+    with refusing.refuse("dspex.executions", "P0001", when="NEW.status IN ('completed', 'failed')", most=2):
+        execution = client.submit("once", {"question": "?"})
+        with pytest.raises(dspex.ExecutionFailed, match="worker_failed"):
+            execution.result(timeout=60)
+    execution.refresh()
+    assert execution.metrics is not None
+    assert execution.metrics.lm_calls == len(execution.calls) == CALLS
     assert execution.audit_trail.verify()
 
 

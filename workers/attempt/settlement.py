@@ -128,7 +128,7 @@ def broken_off(owned: Owned) -> Settlement:
         owned.worker_id,
         status.value,
         events=encode_events([{"kind": kind, "data": {"code": error.code}}]),
-        metrics="{}",
+        metrics=None,
         error=stored_error(error),
         delay_seconds=delay,
     )

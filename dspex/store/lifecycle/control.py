@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, func, literal_column, select, text
 
 from dspex.store.audit_chain import encode_events
+from dspex.store.lifecycle.lm_calls import COUNTED
 from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.set_statements import RowFault, for_each_row
 from dspex.store.lifecycle.status import Status
@@ -26,27 +27,36 @@ __all__ = ["CANCELLING", "POSTPONE", "RETRIED_AFTER", "UNDISPATCH", "Cancelled",
 #: No worker has such an execution.
 _AT_REST = (Status.QUEUED, Status.WAITING)
 
-_CANCEL = """
+# Answers that came after the last attempt, as those of a batch API, are counted here.
+_CANCEL = f"""
 WITH wanted AS MATERIALIZED (
-    SELECT id, status FROM dspex.executions WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
+    SELECT id, status, attempt, metrics::text AS metrics FROM dspex.executions
+    WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
+), counted AS MATERIALIZED (
+    SELECT l.id, CASE WHEN l.attempt > 0 THEN ({COUNTED}) END AS metrics FROM wanted l
+    WHERE l.status IN ('queued', 'waiting')
 ), cancelled AS (
     UPDATE dspex.executions e
     SET status = 'cancelled', finished_at = now(), dispatched_at = NULL, waiting_for = NULL, waiting_since = NULL,
-        audit_seq = e.audit_seq + 1,
-        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, NULL, %(events)s)
-    FROM wanted w WHERE e.id = w.id AND w.status IN ('queued', 'waiting')
-    RETURNING e.id, e.audit_seq, e.attempt, e.audit_hash
+        metrics = coalesce(n.metrics::json, e.metrics), audit_seq = e.audit_seq + 1,
+        audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL,
+            CASE WHEN n.metrics IS NOT NULL THEN dspex.outcome_hash(e.result::text, e.error::text, n.metrics,
+                e.adapter_used, e.action_results::text) END, %(events)s)
+    FROM counted n WHERE e.id = n.id
+    RETURNING e.id, e.audit_seq, e.attempt, e.audit_hash,
+        CASE WHEN n.metrics IS NOT NULL THEN dspex.outcome_hash(e.result::text, e.error::text, e.metrics::text,
+            e.adapter_used, e.action_results::text) END AS outcome_hash
 ), requested AS (
     UPDATE dspex.executions e SET cancel_requested_at = coalesce(e.cancel_requested_at, now())
     FROM wanted w WHERE e.id = w.id AND w.status = 'running' AND %(running)s
 ), logged AS (
-    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, events, hash)
-    SELECT id, audit_seq, attempt, now(), %(events)s::json, audit_hash FROM cancelled
+    INSERT INTO dspex.audit_events (execution_id, seq, attempt, at, outcome_hash, events, hash)
+    SELECT id, audit_seq, attempt, now(), outcome_hash, %(events)s::json, audit_hash FROM cancelled
 ), withdrawn AS (
     DELETE FROM dspex.parked_calls p USING cancelled c WHERE p.execution_id = c.id AND p.bundle_id IS NULL
 )
 SELECT id, status FROM wanted
-"""
+"""  # noqa: S608
 _CHILDREN = "SELECT id FROM dspex.executions WHERE parent_id = ANY(%(ids)s) AND finished_at IS NULL"
 # Their parents cannot go on without them.
 _TO_RETRY_BELOW = """

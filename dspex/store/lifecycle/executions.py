@@ -25,6 +25,7 @@ from dspex.store.array_text import array, bytes_array, id_array, text_array
 from dspex.store.audit_chain import entry_hash, hash_of_submission
 from dspex.store.batching.bare_connection import BareConnection
 from dspex.store.copy_text import escaped, field
+from dspex.store.lifecycle.lm_calls import COUNTED
 from dspex.store.lifecycle.selection import Selection
 from dspex.store.lifecycle.status import Status
 from dspex.store.tables import executions
@@ -482,8 +483,8 @@ SELECT status, result::text, adapter_used, cancel_requested_at IS NOT NULL FROM 
 
 
 # An execution for which a cancel was requested does not go back to the queue. ``is_awaited``: others than
-# its parent wait for it.
-SETTLE = """
+# its parent wait for it. Metrics that are not given are those of the journal.
+SETTLE = f"""
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::uuid[], %(statuses)s::text[],
         %(results)s::text[], %(errors)s::text[], %(metrics)s::text[], %(adapters)s::text[],
@@ -497,11 +498,17 @@ WITH given AS (
     WHERE e.status || '' = 'running'
       AND EXISTS (SELECT FROM dspex.workers w WHERE w.id = e.worker_id AND w.stopped_at IS NULL)
     ORDER BY e.id FOR UPDATE OF e
+), measured AS (
+    SELECT g.id, g.attempt, g.worker_id, g.status, g.result, g.error, g.adapter_used, g.action_results,
+        g.delay_seconds, g.counts, g.events, CASE WHEN g.metrics IS NOT NULL THEN g.metrics ELSE (
+            SELECT ({COUNTED}) FROM (SELECT id, metrics::text AS metrics FROM dspex.executions WHERE id = g.id) l
+        ) END AS metrics
+    FROM given g
 ), outcome AS MATERIALIZED (
     SELECT g.*, dspex.outcome_hash(g.result, g.error, g.metrics, g.adapter_used, g.action_results) AS outcome_hash,
         CASE WHEN o.cancelling THEN 'cancelled' ELSE g.status END AS next,
-        CASE WHEN o.cancelling THEN left(g.events, -1) || ',{"kind":"cancelled"}]' ELSE g.events END AS entry
-    FROM given g JOIN owned o ON g.id = o.id
+        CASE WHEN o.cancelling THEN left(g.events, -1) || ',{{"kind":"cancelled"}}]' ELSE g.events END AS entry
+    FROM measured g JOIN owned o ON g.id = o.id
 ), settled AS (
     UPDATE dspex.executions e
     SET status = g.next, result = g.result::json, error = g.error::json, metrics = g.metrics::json,
@@ -523,7 +530,7 @@ SELECT id, status, EXISTS (
     SELECT FROM dspex.parked_calls p
     WHERE p.kind = 'child' AND p.child_id = id AND p.execution_id IS DISTINCT FROM parent_id) AS is_awaited
 FROM settled, logged
-"""
+"""  # noqa: S608
 
 
 #: The member of stored ``action_results`` with what the program gave besides its outputs. No action has such a name.
@@ -532,16 +539,16 @@ EXTRA = "dspex:extra"
 
 class Settlement(NamedTuple):
     """How an attempt ends. ``status`` is the execution's next: a terminal one, or ``queued`` for another attempt
-    after ``delay_seconds``. ``result``, ``error``, ``metrics``, ``action_results`` and ``events`` are JSON text.
-    ``counts``: the attempt is one of ``max_attempts``; one that was handed back is not. ``parent_id`` is the execution
-    that may wait for this one."""
+    after ``delay_seconds``. ``result``, ``error``, ``metrics``, ``action_results`` and ``events`` are JSON text;
+    without ``metrics`` the journal is counted. ``counts``: the attempt is one of ``max_attempts``; one that was handed
+    back is not. ``parent_id`` is the execution that may wait for this one."""
 
     id: UUID
     attempt: int
     worker_id: UUID
     status: str
     events: str
-    metrics: str
+    metrics: str | None
     result: str | None = None
     error: str | None = None
     adapter_used: str | None = None

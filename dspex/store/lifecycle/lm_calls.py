@@ -23,6 +23,7 @@ __all__ = [
     "BATCH",
     "CHILD",
     "CLASS",
+    "COUNTED",
     "DECISION",
     "INSERT",
     "INTENT",
@@ -135,6 +136,19 @@ SELECT execution_id, request_hash, occurrence, attempt, model, response::text, p
     created_at - make_interval(secs => duration_ms / 1000) AS at
 FROM dspex.lm_calls WHERE execution_id = %(execution_id)s ORDER BY attempt, at, occurrence
 """
+
+#: The metrics of the execution ``l`` (``id`` and ``metrics``, as text) with the use that its journal has, for one that
+#: ends without an attempt which counts it. Without a call in the journal they stay as they are.
+COUNTED = f"""
+    SELECT CASE WHEN count(*) = 0 THEN l.metrics ELSE (
+        coalesce(l.metrics::jsonb, '{{}}') || jsonb_build_object(
+            'lm_calls', count(*), 'prompt_tokens', sum(c.prompt_tokens),
+            'completion_tokens', sum(c.completion_tokens), 'cost_usd', sum(c.cost_usd)::float8,
+            'unpriced_lm_calls', count(*) - count(c.cost_usd))
+        || CASE WHEN count(c.list_cost_usd - c.cost_usd) = 0 THEN '{{}}' ELSE jsonb_build_object(
+            'saved_usd', sum(c.list_cost_usd - c.cost_usd)::float8) END)::text END
+    FROM dspex.lm_calls c WHERE c.execution_id = l.id AND c.model !~ '{OTHERS_PATTERN}'
+"""  # noqa: S608 - built from constants
 
 # The same without what was answered.
 USE = """

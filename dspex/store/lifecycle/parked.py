@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Row
 
 from dspex.store.array_text import array, id_array, text_array
 from dspex.store.lifecycle.executions import Submission
-from dspex.store.lifecycle.lm_calls import CHILD, LMCall
+from dspex.store.lifecycle.lm_calls import CHILD, COUNTED, LMCall
 
 __all__ = [
     "FIRST_CALL",
@@ -499,25 +499,29 @@ def resume_ready(connection: Connection, ids: Collection[UUID]) -> list[UUID]:
 
 # ------------------------------------------------------------------------------------------------------ expiry, upkeep
 
-# The index serves times that stay the same during a statement.
-_EXPIRE = """
+# The index serves times that stay the same during a statement. Answers that came to some of its calls are counted here.
+_EXPIRE = f"""
 WITH expired AS MATERIALIZED (
-    SELECT e.id, e.waiting_for, e.expires_at FROM dspex.executions e
+    SELECT e.id, e.waiting_for, e.expires_at, e.metrics::text AS metrics FROM dspex.executions e
     WHERE e.status = 'waiting' AND e.expires_at < statement_timestamp() ORDER BY e.expires_at LIMIT %(most)s
     FOR UPDATE SKIP LOCKED
+), counted AS (
+    SELECT l.*, ({COUNTED}) AS known_metrics FROM expired l
 ), entries AS (
-    SELECT x.id, json_build_object('type', 'DspexError', 'code', 'deadline_exceeded', 'retryable', true,
+    SELECT x.id, x.known_metrics, json_build_object(
+            'type', 'DspexError', 'code', 'deadline_exceeded', 'retryable', true,
             'message', format('it still waited (%%s) when its time was over', x.waiting_for),
             'details', json_build_object('waiting_for', x.waiting_for, 'deadline_at', x.expires_at)) AS error,
         json_build_array(json_build_object('kind', 'failed', 'data', json_build_object(
             'code', 'deadline_exceeded', 'waiting_for', x.waiting_for)))::text AS events
-    FROM expired x
+    FROM counted x
 ), failed AS (
     UPDATE dspex.executions e
-    SET status = 'failed', error = n.error, waiting_for = NULL, waiting_since = NULL, finished_at = now(),
+    SET status = 'failed', error = n.error, metrics = n.known_metrics::json, waiting_for = NULL, waiting_since = NULL,
+        finished_at = now(),
         audit_seq = e.audit_seq + 1,
         audit_hash = dspex.audit_hash(e.audit_hash, e.id, e.audit_seq + 1, e.attempt, now(), NULL, dspex.outcome_hash(
-            e.result::text, n.error::text, e.metrics::text, e.adapter_used, e.action_results::text), n.events)
+            e.result::text, n.error::text, n.known_metrics, e.adapter_used, e.action_results::text), n.events)
     FROM entries n WHERE e.id = n.id
     RETURNING e.id, e.audit_seq, e.attempt, n.events, e.audit_hash, dspex.outcome_hash(
         e.result::text, e.error::text, e.metrics::text, e.adapter_used, e.action_results::text) AS outcome_hash
@@ -528,7 +532,7 @@ WITH expired AS MATERIALIZED (
     DELETE FROM dspex.parked_calls p USING failed f WHERE p.execution_id = f.id AND p.bundle_id IS NULL
 )
 SELECT id FROM failed
-"""
+"""  # noqa: S608
 
 
 def expire(connection: Connection, *, most: int = 1000) -> list[UUID]:

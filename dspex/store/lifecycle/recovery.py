@@ -22,7 +22,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
-from dspex.store.lifecycle.lm_calls import OTHERS_PATTERN
+from dspex.store.lifecycle.lm_calls import COUNTED
 
 __all__ = ["Overdue", "find_lost", "recover"]
 
@@ -32,19 +32,6 @@ _EVIDENCE = """
     SELECT json_agg(a.events->0->'data' ORDER BY a.seq) FROM dspex.audit_events a
     WHERE a.execution_id = l.id AND a.events::text LIKE '[{"kind" : "lease_expired"%%'
 """
-
-# The metrics of an execution with the use that its journal has: the lost attempt did not count what it paid for.
-# Without a call in the journal they stay as they are.
-_COUNTED = f"""
-    SELECT CASE WHEN count(*) = 0 THEN l.metrics ELSE (
-        coalesce(l.metrics::jsonb, '{{}}') || jsonb_build_object(
-            'lm_calls', count(*), 'prompt_tokens', sum(c.prompt_tokens),
-            'completion_tokens', sum(c.completion_tokens), 'cost_usd', sum(c.cost_usd)::float8,
-            'unpriced_lm_calls', count(*) - count(c.cost_usd))
-        || CASE WHEN count(c.list_cost_usd - c.cost_usd) = 0 THEN '{{}}' ELSE jsonb_build_object(
-            'saved_usd', sum(c.list_cost_usd - c.cost_usd)::float8) END)::text END
-    FROM dspex.lm_calls c WHERE c.execution_id = l.id AND c.model !~ '{OTHERS_PATTERN}'
-"""  # noqa: S608 - built from constants
 
 # An attempt that began before the clock was last set, or before it was watched, is overdue once it has been watched for
 # as long as the attempt may take.
@@ -78,7 +65,7 @@ WITH lost AS MATERIALIZED (
             'last_heartbeat_at', l.heartbeat_at, 'deadline_at', l.deadline_at, 'found_at', now()) AS evidence
     FROM counted l
 ), judged AS (
-    SELECT l.*, ({_COUNTED}) AS known_metrics, CASE WHEN l.expired AND l.next = 'failed' THEN (
+    SELECT l.*, ({COUNTED}) AS known_metrics, CASE WHEN l.expired AND l.next = 'failed' THEN (
             SELECT json_agg(death) FROM (
                 SELECT json_array_elements(earlier.deaths) AS death FROM ({_EVIDENCE}) AS earlier (deaths)
                 UNION ALL SELECT l.evidence) d
