@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from dspex.errors import ProgramUnreadable
 from dspex.program.program import Program
 from dspex.program.stored_program import StoredProgram
-from dspex.store.improvement.rollouts import RolloutShare
+from dspex.store.improvement.rollouts import RolloutShare, end_overtaken
 from dspex.store.lifecycle.dispatch import held
 from dspex.store.lifecycle.selection import EXTERNAL
 
@@ -94,6 +94,7 @@ WITH stored AS (
     UPDATE dspex.rollouts r SET ended_at = clock_timestamp(), reason = CASE WHEN r.version = :version
         THEN 'its version was made the current one' ELSE 'another version was made the current one' END
     FROM dspex.programs p WHERE p.name = :name AND p.version <> :version AND r.id = p.rollout_id
+        AND r.ended_at IS NULL
     RETURNING r.version, r.reason
 ), deployed AS (
     INSERT INTO dspex.programs (name, version, concurrency, per_minute, max_cost_usd)
@@ -245,6 +246,8 @@ def deploy(
             "note": note, **({"by": by} if current else {"candidate": candidate}),
         },
     ).one()  # fmt: skip
+    if current:
+        end_overtaken(connection, program.name, reason="another version was made the current one", by=by)
     return Deployed(program, row.deployed_at, row.paused_at, row.paused_reason)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 import dspex
 from dspex.client.client import Client
@@ -15,6 +18,7 @@ from dspex.settings import Backends
 from dspex.store.database import Database
 from dspex.store.improvement import rollouts
 from tests.store.test_executions import claim, dispatch_due, register, settle, submit
+from tests.waiting import wait_for
 
 A = dspex.Program("qa", dspex.signature("question -> answer"), adapter="scripted")
 B = dspex.Program(
@@ -177,6 +181,44 @@ def test_a_rollout_that_something_else_ends_is_listed_as_ended(client: Client) -
     ]
     once_more = ["rollout_ended", "rollout_begun", "rollout_ended", "promoted"]
     assert [each[0] for each in found] == ["rollout_begun", *once_more, "rollout_begun", "rollout_ended", "promoted"]
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def waiting(database: Database) -> int:
+    """How many sessions wait for a lock."""
+    return int(database.run(lambda c: c.scalar(text(WAITING))) or 0)
+
+
+@pytest.mark.parametrize(
+    ("other", "under_way"),
+    [
+        (lambda client: client.rollout("qa", B.version, percent=50), True),
+        (lambda client: client.deploy(replace(A, timeout=7)), False),
+        (lambda client: client.end_rollout("qa"), False),
+    ],
+)
+def test_a_rollout_that_begins_while_something_else_ends_rollouts_does_not_stay(
+    client: Client, database: Database, other: Callable[[Client], Any], under_way: bool
+) -> None:
+    """All of them wait for the row of the program, and read the rollouts before they have it."""
+    client.rollout("qa", B.version, percent=1)
+    with ThreadPoolExecutor(2) as threads:
+        with database.transaction() as connection:
+            connection.execute(text("SELECT FROM dspex.programs WHERE name = 'qa' FOR UPDATE"))
+            done = [threads.submit(client.rollout, "qa", B.version, percent=10)]
+            wait_for(lambda: waiting(database) == 1, "it to wait for the row")
+            done.append(threads.submit(other, client))
+            wait_for(lambda: waiting(database) == 2, "the other to wait for the row")
+        for each in done:
+            each.result()
+    routed = database.run(lambda c: c.scalar(text("SELECT rollout_id FROM dspex.programs WHERE name = 'qa'")))
+    found = client.rollouts("qa")
+    assert [each.id for each in found if each.ended_at is None] == [each for each in [routed] if each is not None]
+    assert (routed is not None) == under_way
+    ends = [each for each in client.program_changes("qa") if each.kind == "rollout_ended"]
+    assert len(ends) == sum(each.ended_at is not None for each in found)
 
 
 def test_what_is_done_to_a_program_is_kept_with_who_did_it(client: Client) -> None:

@@ -20,7 +20,8 @@ from sqlalchemy import Connection, text
 from dspex.program.improvement.rollout_guard import Guard, RolloutFigures
 from dspex.program.program import Program
 
-__all__ = ["Rollout", "RolloutShare", "Watched", "begin", "end", "listing", "recent", "tripped", "watched"]
+__all__ = ["Rollout", "RolloutShare", "Watched", "begin", "end", "end_overtaken", "listing", "recent", "tripped",
+           "watched"]  # fmt: skip
 
 
 #: The latest executions of a program that a page counts.
@@ -84,6 +85,7 @@ _BEGIN = text(f"""
 WITH ended AS (
     UPDATE dspex.rollouts r SET ended_at = clock_timestamp(), reason = 'another rollout began'
     FROM dspex.programs p WHERE p.name = :program AND p.version <> :version AND r.id = p.rollout_id
+        AND r.ended_at IS NULL
     RETURNING r.program, r.version, r.reason
 ), routed AS (
     UPDATE dspex.programs SET rollout_id = :id, rollout_version = :version
@@ -109,6 +111,21 @@ WITH routed AS (
 )
 UPDATE dspex.rollouts o SET ended_at = clock_timestamp(), reason = :reason, tripped = :tripped
 FROM routed r WHERE o.id = r.rollout_id RETURNING {_OF_ROLLOUT}
+""")  # noqa: S608
+
+# One that began while another statement waited for the row of its program: that statement did not see it, and took its
+# share of submits away.
+_END_OVERTAKEN = text(f"""
+WITH ended AS (
+    UPDATE dspex.rollouts o SET ended_at = clock_timestamp(), reason = :reason
+    FROM dspex.programs p WHERE p.name = :program AND o.program = p.name AND o.ended_at IS NULL
+        AND o.id IS DISTINCT FROM p.rollout_id
+    RETURNING {_OF_ROLLOUT}
+), noted AS (
+    INSERT INTO dspex.program_changes (program, kind, version, about, by)
+    SELECT program, 'rollout_ended', version, reason, :by FROM ended
+)
+SELECT {_COLUMNS} FROM ended
 """)  # noqa: S608
 
 _LISTING = text(f"""
@@ -171,6 +188,7 @@ def begin(
     given = {"id": id, "program": program, "version": version, "percent": percent, "guard": json.dumps(guard.content),
              "by": by}  # fmt: skip
     row = connection.execute(_BEGIN, given).mappings().one_or_none()
+    end_overtaken(connection, program, reason="another rollout began", by=by)
     return None if row is None else Rollout.of(dict(row))
 
 
@@ -181,6 +199,15 @@ def end(
     """End the rollout of a program, if it is ``id`` in case that is given. None when there is none."""
     given = {"program": program, "id": id, "reason": reason, "tripped": tripped, "by": by}
     row = connection.execute(_END, given).mappings().one_or_none()
+    overtaken = end_overtaken(connection, program, reason=reason, by=by) if id is None else None
+    return overtaken if row is None else Rollout.of(dict(row))
+
+
+def end_overtaken(connection: Connection, program: str, *, reason: str, by: str | None) -> Rollout | None:
+    """End a rollout of a program that gets no submits any more, because it began while another change of the program
+    was under way."""
+    given = {"program": program, "reason": reason, "by": by}
+    row = connection.execute(_END_OVERTAKEN, given).mappings().first()
     return None if row is None else Rollout.of(dict(row))
 
 
