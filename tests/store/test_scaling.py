@@ -8,11 +8,12 @@ from pathlib import Path
 import yaml
 from sqlalchemy import text
 
+import dspex
 from dspex.store import programs
 from dspex.store.database import Database
 from dspex.store.lifecycle import executions
 from tests.store.test_dispatch import SMALL, backlog
-from tests.store.test_executions import PROGRAM, claim, register, submission, submit
+from tests.store.test_executions import PROGRAM, claim, dispatch_due, register, settle, submission, submit
 from tests.store.test_plans import read_at_most
 
 MANIFEST = Path(__file__).parents[2] / "deploy/kubernetes/scaling.yaml"
@@ -48,6 +49,23 @@ def test_due_and_running_count_and_what_is_paused_or_later_does_not(database: Da
         )
     )
     assert wanted(database) == 2
+
+
+def test_what_limits_hold_back_needs_no_worker(database: Database) -> None:
+    at_once, by_rate = (
+        dspex.Program(name, SMALL.signature, adapter="scripted", limits=dspex.Limits(**limits))
+        for name, limits in (("at_once", {"concurrency": 3}), ("by_rate", {"per_minute": 3}))
+    )
+    for program in (at_once, by_rate):
+        database.run(partial(programs.deploy, program=program))
+        backlog(database, program, 10)
+    assert wanted(database) == 6
+    ids = [row.id for row in dispatch_due(database, window=100)]
+    assert (len(ids), wanted(database)) == (6, 6), "what is dispatched counts once"
+    claimed = claim(database, register(database), *ids)
+    assert (len(claimed), wanted(database)) == (6, 6), "so does what runs"
+    assert all(settle(database, each) for each in claimed)
+    assert wanted(database) == 3, "the rate is used up for a minute"
 
 
 def test_it_reads_no_finished_execution(database: Database) -> None:
