@@ -244,6 +244,30 @@ def test_work_that_its_limits_hold_back_needs_no_workers(producer: str, owner: p
         assert found("work")["waiting"].verdict is NOT_MET, "a budget makes nothing wait"
 
 
+def test_alerts_for_a_channel_that_was_removed(
+    producer: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.execute("""
+        WITH alert AS (
+            INSERT INTO dspex.alerts (rule, subject, state, value, threshold, summary, since, seen_at, fired_at)
+            VALUES ('error_rate', 'fine', 'firing', 0.5, 0.05, 'half of fine fails', now(), now(), now()) RETURNING id)
+        INSERT INTO dspex.alert_deliveries (alert_id, event, value, summary, channel, created_at, attempts, next_at)
+        SELECT id, 'firing', 0.5, 'half', channel, now() - interval '1 hour', 9, now()
+        FROM alert, unnest(ARRAY['log', 'webhook']) AS channel""")
+    try:
+        for channels, verdict, evidence in (
+            ("log", NOT_MET, "1 by log not delivered within 5 minutes"),
+            ("none", WARNING, "2 by log, webhook, which DSPEX_ALERTS does not name here"),
+        ):
+            monkeypatch.setenv("DSPEX_ALERTS", channels)
+            deliveries = found("monitoring")["deliveries"]
+            assert deliveries.verdict is verdict
+            assert evidence in deliveries.evidence
+    finally:
+        owner.execute("DELETE FROM dspex.alert_deliveries")
+        owner.execute("DELETE FROM dspex.alerts")
+
+
 def test_a_worker_is_probed_where_it_listens(
     producer: str, servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

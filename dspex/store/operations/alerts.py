@@ -175,24 +175,32 @@ def undelivered(connection: Connection, ids: Sequence[int], *, error: str) -> No
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCounts:
-    """Deliveries within a week: those that succeeded, those that are late, and the channels of the undelivered."""
+    """Deliveries within a week: those that succeeded, and those that are late by channels in use and by others, with
+    the channels of each."""
 
     delivered: int
     late: int
     channels: str | None
+    late_elsewhere: int
+    channels_elsewhere: str | None
 
 
 _DELIVERY_COUNTS = text("""
 SELECT count(*) FILTER (WHERE delivered_at IS NOT NULL),
-    count(*) FILTER (WHERE delivered_at IS NULL AND created_at < now() - make_interval(secs => :late_seconds)),
-    string_agg(DISTINCT channel, ', ') FILTER (WHERE delivered_at IS NULL)
-FROM dspex.alert_deliveries WHERE created_at > now() - interval '7 days'
+    count(*) FILTER (WHERE late AND used), string_agg(DISTINCT channel, ', ') FILTER (WHERE late AND used),
+    count(*) FILTER (WHERE late AND NOT used), string_agg(DISTINCT channel, ', ') FILTER (WHERE late AND NOT used)
+FROM (
+    SELECT channel, delivered_at, channel = ANY(CAST(:channels AS text[])) AS used,
+        delivered_at IS NULL AND created_at < now() - make_interval(secs => :late_seconds) AS late
+    FROM dspex.alert_deliveries WHERE created_at > now() - interval '7 days') d
 """)
 
 
-def delivery_counts(connection: Connection, *, late_seconds: float) -> DeliveryCounts:
-    """Deliveries within a week; an undelivered one is late after so many seconds."""
-    return DeliveryCounts(*connection.execute(_DELIVERY_COUNTS, {"late_seconds": late_seconds}).one())
+def delivery_counts(connection: Connection, *, channels: Collection[str], late_seconds: float) -> DeliveryCounts:
+    """Deliveries within a week, where these ``channels`` are in use; an undelivered one is late after so many
+    seconds."""
+    given = {"channels": list(channels), "late_seconds": late_seconds}
+    return DeliveryCounts(*connection.execute(_DELIVERY_COUNTS, given).one())
 
 
 def listing(connection: Connection, *, resolved_within_seconds: float, most: int) -> list[Mapping[str, Any]]:
