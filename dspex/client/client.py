@@ -97,7 +97,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and end every wait. Executions go on."""
+        """Close the connections and end every wait. Executions go on. A client that is used again connects again."""
         self._session.close()
 
     @property
@@ -229,8 +229,9 @@ class Client:
                              `dspex serve`. In place of the program's ``webhook``
         ``route``            how its model calls are made, in place of the program's ``route``; also ``within`` and
                              ``otherwise``: see :class:`dspex.Program`
-        ``dedup``            return an execution of the same program version with equal inputs that completed (within
-                             this time) or is under way, if there is one: see :attr:`Execution.deduplicated`
+        ``dedup``            return an execution of the same program version with equal inputs that was submitted with
+                             ``dedup`` and completed (within this time), is under way or waits for its ``run_at``, if
+                             there is one: see :attr:`Execution.deduplicated`
         ``version``          a deployed version or an alias, in place of the current version
 
         Raises ValidationError (nothing was stored), RateLimited (nothing was stored: see

@@ -27,7 +27,7 @@ __all__ = ["CANCELLING", "POSTPONE", "RETRIED_AFTER", "UNDISPATCH", "Cancelled",
 #: No worker has such an execution.
 _AT_REST = (Status.QUEUED, Status.WAITING)
 
-# Answers that came after the last attempt, as those of a batch API, are counted here, except by a role that may not
+# Answers that came after the last attempt, as from a batch API, are counted here, except by a role that may not
 # write figures.
 _MAY_COUNT = "SELECT has_column_privilege('dspex.executions', 'metrics', 'UPDATE')"
 _CANCEL = f"""

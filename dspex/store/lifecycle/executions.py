@@ -483,7 +483,7 @@ SELECT status, result::text, adapter_used, cancel_requested_at IS NOT NULL FROM 
 
 
 # An execution for which a cancel was requested does not go back to the queue. ``is_awaited``: others than
-# its parent wait for it. Metrics that are not given are those of the journal.
+# its parent wait for it. Where no metrics are given, the journal is counted.
 SETTLE = f"""
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::uuid[], %(statuses)s::text[],

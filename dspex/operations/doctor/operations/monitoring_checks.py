@@ -86,7 +86,7 @@ def deliveries(deployment: Deployment) -> Finding:
     if found.late_elsewhere:
         return warning(
             f"{found.late_elsewhere:,} by {found.channels_elsewhere}, which DSPEX_ALERTS does not name here, {within}; "
-            "beat sends them if its own DSPEX_ALERTS does, and else nobody"
+            "they are sent only if DSPEX_ALERTS of beat names it"
         )
     return met(f"{found.delivered:,} delivered within a week, none is late")
 
