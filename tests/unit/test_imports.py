@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +72,51 @@ def test_dspy_still_names_the_place_that_imports_a_missing_package() -> None:
     assert [frame.function for frame in found] == ["require", complete[0].function]
     assert found[1].filename == complete[0].filename
     assert len(complete) > len(found)
+
+
+#: Makes every adapter and imports every process of the image, where only the packages of its lock can be imported.
+IN_THE_IMAGE = """
+import asyncio, re, sys
+from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+def plain(name):
+    return re.sub("[-_.]+", "-", name).lower()
+
+held = set(map(plain, re.findall(r"(?m)^([\\w.-]+)==", Path(sys.argv[1]).read_text())))
+left_out = {package for package, owners in packages_distributions().items() if held.isdisjoint(map(plain, owners))}
+left_out -= {"dspex", "workers"}
+
+class Image(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in left_out else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Image
+from dspex.program.adapters import adapters
+from workers.adapters import Adapters
+
+async def make():
+    made = Adapters()
+    for name in adapters():
+        await made.get(name)
+    await made.close()
+
+asyncio.run(make())
+for module in ("app", "pool", "__main__", "consume.beat_scheduler", "consume.flower"):
+    import_module(f"workers.{module}")
+import_module("dspex.serve.http_server")
+print(*sorted(left_out))
+"""
+
+
+def test_the_image_has_every_package_that_its_processes_import() -> None:
+    lock = Path(__file__).parents[2] / "deploy" / "requirements.lock"
+    environment = {**os.environ, "DSPEX_DATABASE_URL": "postgresql://h/d", "DSPEX_BROKER_URL": "redis://h"}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_THE_IMAGE, lock], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"numpy", "pytest"} <= set(done.stdout.split()), "what the image leaves out cannot be imported"

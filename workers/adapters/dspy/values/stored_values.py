@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
-import numpy as np
 from pydantic import AnyUrl, BaseModel
 from pydantic_core import PydanticSerializationError, Url, to_jsonable_python
 
@@ -33,6 +32,9 @@ def _stored(value: Any) -> Any:
     for kind, form in _FORMS:
         if isinstance(value, kind):
             return form(value)
+    if _is_of_numpy(value):
+        plain = value.tolist()
+        return plain if _is_of_numpy(plain) else _stored(plain)  # what Python has no number for stays
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = _keys(type(value), [field.name for field in dataclasses.fields(value)])
         return {key: _stored(getattr(value, name)) for name, key in names.items()}
@@ -76,8 +78,9 @@ def _plain(value: Any) -> Any:
     return to_jsonable_python(plain, fallback=lambda kept: kept)
 
 
-def _of_numpy(plain: Any) -> Any:
-    return plain if isinstance(plain, np.generic) else _stored(plain)  # what Python has no number for stays
+def _is_of_numpy(value: Any) -> bool:
+    """Whether it is a number or an array of numpy, which is not imported here: a worker need not have it."""
+    return any(cls.__module__ == "numpy" and cls.__name__ in ("generic", "ndarray") for cls in type(value).__mro__)
 
 
 def _in_order(values: list[Any]) -> list[Any]:
@@ -98,7 +101,6 @@ _FORMS: Sequence[tuple[Any, Callable[[Any], Any]]] = (
     (BaseModel, _stored_model),
     (Mapping, lambda value: {_stored(key): _stored(item) for key, item in value.items()}),
     ((list, tuple), lambda value: [_stored(item) for item in value]),
-    ((np.generic, np.ndarray), lambda value: _of_numpy(value.tolist())),
     ((AnyUrl, Url), str),
     ((set, frozenset), lambda value: _in_order([_stored(item) for item in value])),
     (dspy.Example, lambda value: _stored(dict(value.items()))),
