@@ -10,7 +10,6 @@ Meanwhile several processes may together exceed the limit, and none is blocked f
 
 from __future__ import annotations
 
-import getpass
 import math
 import socket
 import threading
@@ -22,6 +21,7 @@ import redis
 from dspex.errors import RateLimited
 from dspex.publish.broker import Broker
 from dspex.settings import Settings
+from dspex.submit.this_user import this_user
 
 __all__ = ["SubmitRate"]
 
@@ -67,7 +67,7 @@ class SubmitRate:
     ) -> None:
         self.per_minute = settings.rate_limit_per_minute if client is None else per_minute
         self.burst = settings.rate_limit_burst if per_minute is None else min(settings.rate_limit_burst, per_minute)
-        self.client = client or settings.client or f"{getpass.getuser()}@{socket.gethostname()}"
+        self.client = client or settings.client or f"{this_user()}@{socket.gethostname()}"
         self._interval_ms = 60_000 / self.per_minute if self.per_minute else 0.0
         self._script = broker.script(_SCRIPT, seconds=TIMEOUT_SECONDS)
         self._lock = threading.Lock()

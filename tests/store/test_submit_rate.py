@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -145,3 +148,28 @@ def test_what_another_client_wrote_is_replaced(make: Make, backends: Backends, c
     waits = [rate.early_ms(NOW + moment) for moment in range(0, 240, 60)]
     assert waits[-1] == 0, "it waits no longer than a client that has used its burst"
     assert rate._away_until == 0, "Redis counts"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_client_of_a_user_without_a_name_has_the_number(backends: Backends) -> None:
+    """As in a container that runs as any user, on OpenShift for one."""
+    script = (
+        "import os, dspex\n"
+        "with dspex.Client() as client: client.submit('qa', {'question': 'x'})\n"  # imports what the other may not read
+        "os.setuid(54321)\n"
+        "with dspex.Client() as client:\n"
+        "    print(client.submit('qa', {'question': 'x'}).id)\n"
+        "    try: client.submit('qa', {'question': 'x'})\n"
+        "    except dspex.RateLimited as error: print(error)\n"
+    )
+    with Client(settings(backends)) as client:
+        client.deploy(QA)
+    environment = {
+        "DSPEX_DATABASE_URL": backends.database_url, "DSPEX_BROKER_URL": backends.broker_url, "PATH": "",
+        "DSPEX_RATE_LIMIT_PER_MINUTE": "1", "DSPEX_RATE_LIMIT_BURST": "1", "DSPEX_HOME": "/nonexistent",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "user 54321@" in done.stdout

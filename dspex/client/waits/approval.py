@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +20,7 @@ from dspex.sealing.values import PLACEHOLDER, SEALED, Sealing
 from dspex.store.lifecycle import approvals
 from dspex.store.lifecycle.approvals import CallSelection
 from dspex.store.lifecycle.parked import parked_place
+from dspex.submit.this_user import this_user
 
 __all__ = ["Approval", "Approvals", "DecidedCall", "decisions_in"]
 
@@ -82,7 +81,7 @@ class Approvals:
         faults = [*_text_faults("note", note), *_text_faults("by", by)]
         if faults:
             raise ValidationError.of("a decision", faults)
-        who = by or _user()
+        who = by or this_user()
         decision = {"approved": approved, "by": who, "at": datetime.now(UTC).isoformat()}
         if note:
             decision["note"] = note
@@ -149,14 +148,6 @@ def _decided_before(execution_id: UUID, call_id: str, *, approved: bool, by: str
         f"call {call_id!r} of execution {execution_id} was {'approved' if approved else 'rejected'} by {by} before",
         execution_id=str(execution_id), call_id=call_id, approved=approved, by=by,
     )  # fmt: skip
-
-
-def _user() -> str:
-    """This user of the machine; a container may have no name for it."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"
 
 
 def _text_faults(name: str, text: object) -> list[FieldError]:
