@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.embedded.ports import free_port
+from dspex.settings import Backends
 from tests.browser import chromium
 from tests.conftest import fresh_backends
 from tests.processes import WorkerProcess, command
@@ -130,6 +132,17 @@ def test_it_shows_the_worker_and_each_execution_as_a_task(flower: Flower) -> Non
 def test_each_page_has_what_its_numbers_count(flower: Flower, path: str) -> None:
     with urllib.request.urlopen(urllib.request.Request(flower.url + path, headers=CREDENTIALS), timeout=60) as page:
         assert NOTED in page.read().decode()
+
+
+def test_a_port_that_is_taken_is_named(servers: EmbeddedServers, tmp_path: Path) -> None:
+    backends, log = Backends((servers.database_url, servers.broker_url)), tmp_path / "flower.log"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with command(backends, log, "flower", "--port", str(port), forked=False) as process:
+            assert process.wait(60) == 1
+    said = log.read_text()
+    assert f"cannot listen at 127.0.0.1:{port}: Address already in use" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -49,7 +49,11 @@ def main() -> None:
     view = Flower(capp=app, options=options, template_loader=templates, **web_settings)
     atexit.register(view.stop)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    port = view.start_http_server()
+    try:
+        port = view.start_http_server()
+    except OSError as error:
+        log.critical("cannot listen at %s:%s: %s", options.address, options.port, error.strerror or error)
+        sys.exit(1)
     scheme = "https" if view.ssl_options else "http"
     log.info("Flower is at %s://%s:%s/%s", scheme, options.address, port, options.url_prefix or "")
     try:
