@@ -185,6 +185,9 @@ def test_an_operator_sees_and_changes_what_a_worker_runs(
     )
     assert "ok" in operator.control("add_consumer", queue=QUEUE)
     limited.result(timeout=60)
+    # A queue of which it knows nothing could be one that its user of Redis may not read.
+    assert "dspex.maintenance only" in operator.control("add_consumer", queue="typo")["error"]
+    assert {queue["name"] for queue in operator.inspect("active_queues")} == {"dspex", "dspex.maintenance"}
     assert "own deadline" in operator.control("time_limit", task_name=TASK, hard=1)["error"]
     assert "Limits(per_minute" in operator.control("rate_limit", task_name=TASK, rate_limit="1/s")["error"]
 

@@ -24,6 +24,7 @@ __all__ = ["ExecutionRequest", "register"]
 log = logging.getLogger("dspex.workers")
 
 _celerys_time_limit = control.time_limit
+_celerys_add_consumer = control.add_consumer
 
 
 class ExecutionRequest(Request):  # type: ignore[misc]
@@ -72,9 +73,20 @@ def rate_limit(state: Any, task_name: str, rate_limit: str, **_: object) -> Any:
     return {"error": "rates are limited by program, across all workers: deploy it with Limits(per_minute=…)"}
 
 
+def add_consumer(state: Any, queue: str, *place: Any, **options: Any) -> Any:
+    """Consume one of the worker's own queues again. Refuse others, which its user of Redis may not be allowed to read:
+    then it would take no work at all until it is restarted."""
+    own = [known.name for known in state.app.conf.task_queues]
+    if queue not in own:
+        return {"error": f"a worker consumes the queues {' and '.join(own)} only"}
+    return _celerys_add_consumer(state, queue, *place, **options)
+
+
 def register() -> None:
     """Replace Celery's own commands with these."""
-    control.Panel.data.update(revoke=revoke, terminate=terminate, time_limit=time_limit, rate_limit=rate_limit)
+    control.Panel.data.update(
+        revoke=revoke, terminate=terminate, time_limit=time_limit, rate_limit=rate_limit, add_consumer=add_consumer
+    )
 
 
 def _uuid(text: str) -> UUID | None:
