@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import dspy
@@ -28,6 +29,9 @@ def test_a_new_project_passes_its_own_tests(tmp_path: Path, monkeypatch: pytest.
         directory=tmp_path / "help-desk",
     )  # fmt: skip
     assert "2 passed" in done.stdout, done.stdout + done.stderr
+    project = tomllib.loads((tmp_path / "help-desk" / "pyproject.toml").read_text())["project"]
+    installed = {*project["dependencies"], *project["optional-dependencies"]["test"]}
+    assert {"dspex[worker]", "dspex[embedded]"} <= installed, "what `dspex up` needs, which is the next step"
     again = run("init", "help-desk")
     assert (again.exit_code, "already" in again.output) == (2, True)
 

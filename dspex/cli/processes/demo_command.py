@@ -18,12 +18,14 @@ from rich.text import Text
 from dspex.cli.executions.show_command import timeline
 from dspex.cli.output.console_tables import console as new_console
 from dspex.cli.output.one_line import one_line
+from dspex.cli.processes.replace_process import require_extras
 from dspex.cli.processes.serve_command import SERVE_PORT
 from dspex.cli.processes.stack_display import StackProgress
 from dspex.client.batch import Batch
 from dspex.client.client import Client
 from dspex.client.execution import Execution
 from dspex.embedded.application_process import ApplicationProcess
+from dspex.embedded.bundled_model import model_path
 from dspex.embedded.demo.demo_programs import CALLS_EACH, FIRST, PACKAGE, REVIEWS, DemoReview, review_desk
 from dspex.embedded.embedded_stack import EmbeddedStack, stop_on_signals
 from dspex.embedded.stack_progress import StackStep, StepState
@@ -34,6 +36,7 @@ from dspex.store.lifecycle.status import Status
 __all__ = ["demo"]
 
 OPENAI_MODEL = "openai/gpt-4o-mini"
+TUTORIAL = "docs/tutorial/first-execution.md"
 TIMEOUT_SECONDS = 240
 
 
@@ -50,6 +53,9 @@ def demo() -> None:
     settings = Settings.load(database_url=None, broker_url=None, home=settings.home / "demo")
     console = new_console()
     model, why = _choose_model(settings)
+    require_extras("worker", "embedded")
+    if model == LOCAL_MODEL:
+        model_path()  # raises if it is not installed: before anything is started
     console.print(f"[bold]DSPex demo[/]  model [bold]{model}[/], because {why}\n")
     with stop_on_signals(), StackProgress(console) as progress:
         DemoRun(console, progress, settings, model).run()
@@ -172,16 +178,19 @@ class DemoRun:
 
     def _close(self) -> None:
         dspex = "dspex" if shutil.which("dspex") else os.path.relpath(sys.argv[0])
-        module = Path(__file__).parents[2] / "embedded" / "demo" / "review_desk.py"
+        package = Path(__file__).parents[2]
+        module = package / "embedded" / "demo" / "review_desk.py"
         if module.is_relative_to(Path.cwd()):
             module = module.relative_to(Path.cwd())
         self._console.print("\n[bold]Next[/]")
         home = self._settings.home
         home = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
         up = f"DSPEX_HOME={shlex.quote(str(home))} DSPEX_PROGRAM_PACKAGES={PACKAGE} {dspex} up"
+        # A wheel has no pages.
+        own = TUTORIAL if (package.parent / TUTORIAL).exists() else f"{dspex} init my_project"
         for what, where in (
             (up, f"the same stack again: see them all at http://127.0.0.1:{SERVE_PORT}"),
-            ("docs/tutorial/first-execution.md", "a program of your own, in 15 minutes"),
+            (own, "a program of your own, in 15 minutes"),
             (str(module), "the program of this demo"),
         ):
             self._console.print(f"  [bold cyan]{what}[/]  {where}", soft_wrap=True)

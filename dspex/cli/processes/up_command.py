@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from importlib.util import find_spec
 
 import click
 from rich.console import Console
 
 from dspex.cli.output.console_tables import console as new_console
+from dspex.cli.processes.replace_process import require_extras
 from dspex.cli.processes.serve_command import SERVE_PORT
 from dspex.cli.processes.stack_display import StackProgress
 from dspex.embedded.embedded_stack import EmbeddedStack, stop_on_signals
@@ -29,11 +31,14 @@ FLOWER_PORT = 5555
 def up(workers: int, no_flower: bool, no_serve: bool) -> None:
     """Run Redis, Postgres, workers, beat, Flower and the console on this machine until Ctrl-C.
 
-    Data is kept under DSPEX_HOME. A Client with the same DSPEX_HOME finds the stack.
+    Flower and the console run where the extras flower and serve are installed. Data is kept under DSPEX_HOME. A Client
+    with the same DSPEX_HOME finds the stack.
 
     Example: dspex up --workers 2
     """
     settings = Settings.load(database_url=None, broker_url=None)
+    require_extras("worker", "embedded")
+    flower = not no_flower and find_spec("flower") is not None
     console = new_console(stderr=True)
     console.print(f"Starting the embedded stack of [bold]{settings.home}[/]")
     if warning := hidden_warning():
@@ -42,8 +47,8 @@ def up(workers: int, no_flower: bool, no_serve: bool) -> None:
         stack = EmbeddedStack(
             settings.home,
             workers=workers,
-            flower=not no_flower,
-            flower_port=None if no_flower else usual_port(FLOWER_PORT),
+            flower=flower,
+            flower_port=usual_port(FLOWER_PORT) if flower else None,
             console_port=None if no_serve else console_port(),
             worker_grace=settings.grace_seconds + 10,
             durable=settings.profile.durable,

@@ -34,7 +34,7 @@ requires-python = ">=3.11"
 dependencies = ["dspex[worker]"]
 
 [project.optional-dependencies]
-test = ["pytest"]
+test = ["dspex[embedded]", "pytest"]
 
 [build-system]
 requires = ["setuptools>=77"]
