@@ -114,11 +114,14 @@ def test_the_image_has_the_versions_that_are_tested() -> None:
     assert image <= tested
 
 
-def test_a_worker_has_longer_to_stop_than_its_executions_to_finish() -> None:
+def test_a_worker_and_a_gateway_have_longer_to_stop_than_their_work_to_finish() -> None:
     by_name = {file.stem: list(yaml.safe_load_all(file.read_text())) for file in MANIFESTS}
     grace = float(by_name["settings"][0]["data"]["DSPEX_GRACE_SECONDS"])
     assert by_name["worker"][0]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= grace + 60
+    assert by_name["serve"][0]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= grace + 10
     compose = yaml.safe_load(COMPOSE.read_text())
+    default = Settings.load(database_url=None, broker_url=None).grace_seconds
+    assert float(compose["services"]["serve"]["stop_grace_period"].removesuffix("s")) >= default + 10
     worker = compose["services"]["worker"]
     stop = float(worker["stop_grace_period"].removesuffix("s"))
     assert stop >= float(worker["environment"]["DSPEX_GRACE_SECONDS"]) + 60
