@@ -235,8 +235,8 @@ def _not_allowed(url: str, cause: psycopg.Error) -> ConfigurationError:
     reason = str(cause).strip().split("\n")[0]
     return ConfigurationError(
         f"{without_password(url)}: this user of Postgres may not do that ({reason}): use one with the role for it, "
-        "of a producer or a worker (docs/how-to/secure-connections.md). If it has that role, run `dspex migrate` of "
-        "this version as the schema's owner: it gives the roles the rights that this version needs"
+        "of a producer or a worker, or the schema's owner (docs/how-to/secure-connections.md). If it has that role, "
+        "run `dspex migrate` of this version as the owner: it gives the roles the rights that this version needs"
     )
 
 

@@ -18,6 +18,7 @@ import dspex
 from dspex.cli.operate.migrate_command import migrate as migrate_command
 from dspex.embedded.embedded_servers import EmbeddedServers
 from dspex.errors import ConfigurationError
+from dspex.serve.access.access_keys import AccessKeys
 from dspex.settings import Backends
 from dspex.store import partitions, roles
 from dspex.store.database import Database
@@ -270,6 +271,13 @@ def test_a_role_that_may_not_grant_gets_a_clear_error(login: Login) -> None:
     with pytest.raises(ConfigurationError, match="may not do that"):
         reader.guard(make_roles)
     reader.close()
+
+
+def test_a_producer_that_makes_a_key_learns_that_the_owner_may(login: Login) -> None:
+    producer = Database(login(roles.PRODUCER), pool_size=1)
+    with pytest.raises(ConfigurationError, match=r"api_keys.*use one with .* or the schema's owner"):
+        AccessKeys(producer).create("mine")
+    producer.close()
 
 
 def test_a_role_that_may_not_create_roles_gets_the_statements(tmp_path: Path) -> None:
