@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import dspex
 from dspex.cli.processes import demo_command
 from dspex.cli.processes.stack_display import StackProgress
-from dspex.settings import Settings
+from dspex.client.client import Client
+from dspex.settings import Backends, Settings
 from tests.homes import copy_home
-from tests.processes import start
+from tests.processes import environment_of, start
 from tests.waiting import wait_for
 
 #: The command line of DSPex, where the packages of the first argument cannot be found.
@@ -61,6 +63,22 @@ def test_a_stack_that_lacks_an_extra_says_so_before_it_starts_anything(
     assert done.stderr.startswith("configuration_error: ")
     assert fix in done.stderr
     assert not home.exists()
+
+
+@pytest.mark.parametrize("arguments", [("-o", "out.parquet"), ("-o", "out.csv", "--errors", "failed.parquet")])
+def test_a_batch_into_parquet_without_pyarrow_executes_no_row(
+    arguments: tuple[str, ...], client: Client, backends: Backends, tmp_path: Path
+) -> None:
+    client.deploy(dspex.Program("echo", "question -> answer", adapter="scripted"))
+    (tmp_path / "in.csv").write_text("question\nwhy\n")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, "pyarrow", "batch", "echo", "in.csv", *arguments], cwd=tmp_path,
+        env=environment_of(backends, {}), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert 'pip install "dspex[parquet]"' in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["in.csv"]
+    assert list(client.list(program="echo")) == []
 
 
 def test_a_stack_runs_without_flower_where_it_is_not_installed(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from dspex.cli.batches.line_file import refuse
 from dspex.data.formats import FileFormat, format_of
+from dspex.data.parquet_file import need_pyarrow
 from dspex.data.replaced_file import naming, replacing
 
 __all__ = [
@@ -74,7 +75,8 @@ class BatchFiles:
         cls, source: Path, output: Path, errors: Path | None, directory: Path, *,
         source_format: str | None, output_format: str | None,
     ) -> BatchFiles:  # fmt: skip
-        """Raises DspexError when two of them are the same file."""
+        """Raises DspexError when two of them are the same file, or one is Parquet and pyarrow is not installed: before
+        rows are executed whose results could not be written."""
         base = directory / "output" if _is_stream(output) else output
         state = base.with_name(base.name + ".batch")
         format = format_of(output, output_format)
@@ -82,7 +84,10 @@ class BatchFiles:
         failures = _failures_path(output, format, results.is_stream) if errors is None else errors
         failed = _destination(failures, format_of(failures), state.with_name(state.name + ".errors"))
         _refuse_same({"the input": source, "the output": output, "the file of errors": failures})
-        return cls(source, format_of(source, source_format), results, failed, state)
+        files = cls(source, format_of(source, source_format), results, failed, state)
+        if "parquet" in (files.source_format.kind, results.format.kind, failed.format.kind):
+            need_pyarrow()
+        return files
 
     @property
     def has_tables(self) -> bool:
