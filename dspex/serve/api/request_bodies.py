@@ -28,6 +28,8 @@ PAGE_MOST = 500
 PAGE_DEFAULT = 50
 #: What a body may have beside the inputs: metadata and the names of members.
 ENVELOPE_BYTES = 8 * 1024
+#: So many unknown members of a body are named each; of more, one.
+MOST_UNKNOWN = 1000
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6}(?:\.\d{1,3})?)\"?", re.IGNORECASE)
 _A_TIME = "a time with an offset such as 2026-01-31T08:00:00Z"
 _MEMBERS = ("inputs", "priority", "run_at", "timeout", "metadata", "stream", "webhook")
@@ -150,10 +152,12 @@ async def read_submit(request: Request, most: int, pause_seconds: float) -> Subm
     data = await read_json(request, most + ENVELOPE_BYTES, pause_seconds)
     if not isinstance(data, dict):
         raise ValidationError.of("request", [FieldError("/", "an object with the member inputs", _kind(data))])
+    unknown = [name for name in data if name not in _MEMBERS]
+    is_few = len(unknown) <= MOST_UNKNOWN
+    got = "an unknown member" if is_few else f"one of {len(unknown)} unknown members"
     faults = [
-        FieldError("/" + name[:60], f"only the members {', '.join(_MEMBERS)}", "an unknown member")
-        for name in data
-        if name not in _MEMBERS
+        FieldError("/" + name[:60], f"only the members {', '.join(_MEMBERS)}", got)
+        for name in (unknown if is_few else unknown[:1])
     ]
     if not isinstance(data.get("inputs"), dict):
         faults.append(FieldError("/inputs", "an object with the inputs of the program", _kind(data.get("inputs"))))

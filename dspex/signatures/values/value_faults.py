@@ -12,6 +12,7 @@ from dspex.errors import FieldError
 from dspex.signatures.fields import Field, Type
 from dspex.signatures.types.constraints import PHRASES
 from dspex.signatures.types.type_registry import SPECS, expand
+from dspex.signatures.values.validators import build_validator
 
 __all__ = ["constraint_text", "explain", "phrase", "shorten"]
 
@@ -27,6 +28,10 @@ _CONSTRAINTS = {
     "too_short": "min_size",
     "too_long": "max_size",
 }
+
+
+#: So many faults of one mapping are described each: what is wrong a million times takes no minute and no gigabyte.
+MOST_FAULTS = 1000
 
 
 class _Short(reprlib.Repr):
@@ -72,10 +77,36 @@ def constraint_text(name: str, value: Any) -> str:
 def explain(
     error: CoreError, fields: Sequence[Field], values: Mapping[Any, Any], secrets: Collection[str]
 ) -> list[FieldError]:
-    """Every fault that pydantic_core found."""
+    """Every fault that pydantic_core found; of more than MOST_FAULTS, one for each field and one for unknown names."""
     by_name = {field.name: field for field in fields}
+    if error.error_count() > MOST_FAULTS:
+        return [fault for field in fields for fault in _of_field(field, values, secrets)] + _unknown_names(
+            values, by_name
+        )
     found = [_explain(dict(item), by_name, secrets) for item in error.errors(include_url=False)]
     return list(dict.fromkeys(found))
+
+
+def _of_field(field: Field, values: Mapping[Any, Any], secrets: Collection[str]) -> list[FieldError]:
+    """The faults of a field's value, or their number."""
+    given = {field.name: values[field.name]} if field.name in values else {}
+    try:
+        build_validator((field,)).validate_python(given)
+    except CoreError as error:
+        count = error.error_count()
+        if count > MOST_FAULTS:
+            got = "" if field.name in secrets else f"a value with {count} faults"
+            return [FieldError(field.name, phrase(field.full_type), got)]
+        return explain(error, (field,), given, secrets)
+    return []
+
+
+def _unknown_names(values: Mapping[Any, Any], fields: Mapping[str, Field]) -> list[FieldError]:
+    names = [name for name in values if name not in fields]
+    if not names:
+        return []
+    got = "an unknown field" if len(names) == 1 else f"one of {len(names)} unknown fields"
+    return [FieldError(_step(names[0]), _only(fields), got)]
 
 
 def _explain(item: dict[str, Any], fields: Mapping[str, Field], secrets: Collection[str]) -> FieldError:
@@ -100,10 +131,14 @@ def _explain(item: dict[str, Any], fields: Mapping[str, Field], secrets: Collect
 
 def _unknown(item: dict[str, Any], fields: Mapping[str, Field]) -> FieldError:
     name = item["loc"][0] if item["loc"] else ""
-    known = ", ".join(fields) or "none"
     if item["type"] == "extra_forbidden":
-        return FieldError(_step(name), f"only the fields {known}", "an unknown field")
+        return FieldError(_step(name), _only(fields), "an unknown field")
+    known = ", ".join(fields) or "none"
     return FieldError(_step(name), f"a mapping with the fields {known}", shorten(item["input"]))
+
+
+def _only(fields: Mapping[str, Field]) -> str:
+    return f"only the fields {', '.join(fields) or 'none'}"
 
 
 def _expected_type(item: dict[str, Any], kind: Type) -> str:

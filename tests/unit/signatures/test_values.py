@@ -17,6 +17,7 @@ from dspex.signatures.parse.annotations import to_annotation
 from dspex.signatures.types.constraints import CONSTRAINT_RULES, ORDER
 from dspex.signatures.types.type_registry import SPECS, expand
 from dspex.signatures.values.json_text import read_json
+from dspex.signatures.values.value_faults import MOST_FAULTS
 from tests.unit.signatures import seed
 from tests.unit.signatures.type_table import ALL_TYPES, TABLE
 
@@ -229,3 +230,22 @@ def test_an_address_of_media_has_no_line_breaks(kind: str, url: str) -> None:
     assert [(error.path, error.expected) for error in refused.value.errors] == [
         (path, "an address without line breaks and other control characters") for path in ("first", "others[0]")
     ]
+
+
+def test_of_very_many_faults_each_field_has_one() -> None:
+    compiled = signature(
+        "signature many: :list(:integer) numbers, :dict(:string, :integer) counts, :list(:integer, secret=true) hidden,"
+        " :string text -> :string y"
+    )
+    wrong: list[Any] = ["x"] * (MOST_FAULTS + 1)
+    unknown = {f"name {n}": 1 for n in range(3)}
+    with pytest.raises(ValidationError) as caught:
+        compiled.validate_inputs({"numbers": wrong, "counts": {"a": "x"}, "hidden": wrong, **unknown})
+    assert list(caught.value.errors) == [
+        FieldError("numbers", "a list", "a value with 1001 faults"), FieldError("counts['a']", "an integer", "'x'"),
+        FieldError("hidden", "a list"), FieldError("text", "text", "nothing"),
+        FieldError("name 0", "only the fields numbers, counts, hidden, text", "one of 3 unknown fields"),
+    ]  # fmt: skip
+    with pytest.raises(ValidationError) as caught:
+        compiled.validate_inputs({"numbers": wrong[1:], "counts": {}, "hidden": [], "text": ""})
+    assert len(caught.value.errors) == MOST_FAULTS
