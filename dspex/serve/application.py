@@ -30,6 +30,7 @@ from dspex.serve.api.problem_details import UNEXPECTED, HttpRefusal, detail_of, 
 from dspex.serve.background import in_background
 from dspex.serve.console import console_routes
 from dspex.serve.console.error_page import error_page, wants_page
+from dspex.serve.console.page_rendering import path_of
 from dspex.serve.gateway import Gateway
 from dspex.serve.gateway_metrics import CountedRequests
 from dspex.serve.improvement import evaluation_pages, evaluation_routes, improvement_pages, version_routes
@@ -53,6 +54,7 @@ def application(client: AsyncClient, *, is_open: bool = False) -> Starlette:
     middleware = [
         Middleware(CountedRequests),
         Middleware(_SafeHeaders),
+        Middleware(_WithoutSlash),
         Middleware(GZipMiddleware, minimum_size=COMPRESS_BYTES, compresslevel=5),
     ]
     if settings.serve_cors_origins:
@@ -89,6 +91,7 @@ def application(client: AsyncClient, *, is_open: bool = False) -> Starlette:
         },
         lifespan=_lifespan(gateway, tools),
     )  # fmt: skip
+    app.router.redirect_slashes = False
     app.state.gateway = gateway
     return app
 
@@ -140,6 +143,20 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     return problem(500, "unexpected", UNEXPECTED)
 
 
+class _WithoutSlash:
+    """Serves a path that ends with a slash as the one without. A redirect would name the scheme that the gateway itself
+    is reached by: clients of a proxy with TLS would send their key and their data again in clear text, or not at all.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].endswith("/") and path_of(Request(scope)).strip("/"):
+            scope["path"] = scope["path"].rstrip("/")
+        await self._app(scope, receive, send)
+
+
 class _SafeHeaders:
     """Adds the headers that every response has."""
 
@@ -154,6 +171,8 @@ class _SafeHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers: list[Any] = [*message.get("headers", ()), *_HEADERS]
+                if all(name != b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))  # what a key reads is for its bearer alone
                 message = {**message, "headers": headers}
             await send(message)
 

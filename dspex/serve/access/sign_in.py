@@ -91,5 +91,13 @@ def _signature(secret: bytes, key_id: UUID, ends: int) -> str:
 def _set_cookie(request: Request, response: Response, name: str, value: str, seconds: int | None) -> None:
     response.set_cookie(
         name, value, max_age=seconds, path=request.scope.get("root_path", "") or "/", httponly=True, samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=_comes_by_tls(request),
     )  # fmt: skip
+
+
+def _comes_by_tls(request: Request) -> bool:
+    """Whether the browser loads the console by TLS, which a proxy may end. Any client is believed: the cookies are its
+    own."""
+    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    origin = request.headers.get("origin", "")  # of the page that sends a form; it is of this site
+    return "https" in (request.url.scheme, forwarded) or origin.startswith("https://")
