@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from dspex.client.execution import AsyncExecution
 from dspex.errors import DspexError, ExecutionFailed, ValidationError
 from dspex.program.program import Program
+from dspex.serve.access.access_check import KEY_ENDED
 from dspex.serve.access.principal import LOCAL, Principal
 from dspex.serve.api.execution_routes import submit, whole
 from dspex.serve.api.problem_details import HttpRefusal, detail_of, problem_of, response_of
@@ -96,7 +97,10 @@ class McpEndpoint:
         try:
             program = await self._program(principal, tool)
             execution = await submit(self._gateway, principal, program.name, arguments)
-            await self._settled(execution)
+            async with self._gateway.access.while_in_force(principal) as lasting:
+                await self._settled(execution)
+            if lasting.cancel_called:
+                raise HttpRefusal(401, "not_authenticated", KEY_ENDED)
             result = (await whole(self._gateway, execution))["result"]
         except (HttpRefusal, DspexError) as error:
             return _failed(error)
@@ -107,7 +111,7 @@ class McpEndpoint:
         """Wait for the outcome. Raises ExecutionFailed, ExecutionCancelled."""
         try:
             await execution.result()
-        except asyncio.CancelledError:  # by the caller, or because it is gone
+        except asyncio.CancelledError:  # by the caller, or because it or its key is gone
             await asyncio.shield(execution.cancel())
             raise
 

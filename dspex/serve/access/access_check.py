@@ -6,25 +6,34 @@ HTTP interface.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import anyio
 from starlette.requests import Request
 
 from dspex.client.session import Session
+from dspex.errors import BackendUnavailable
 from dspex.serve.access.access_keys import KEY_PREFIX, key_hash
 from dspex.serve.access.principal import LOCAL, Principal
 from dspex.serve.api.problem_details import HttpRefusal
 from dspex.store.operations import api_keys
 
-__all__ = ["KEY_SECONDS", "AccessCheck"]
+__all__ = ["KEY_ENDED", "KEY_SECONDS", "AccessCheck"]
+
+log = logging.getLogger("dspex.serve")
 
 #: A key that was found is not looked up again for so long: a revoked one is accepted at most as much longer.
 KEY_SECONDS = 5.0
+#: Why a response ends whose key does.
+KEY_ENDED = "the key is no longer in force"
 #: The most keys that are remembered.
 MOST_KEPT = 10_000
 #: The names by which a browser of this machine reaches a gateway that needs no key. Any other name may be another
@@ -79,8 +88,29 @@ class AccessCheck:
         return await self._remembered(id.bytes, lambda: self._get(id))
 
     async def is_in_force(self, principal: Principal) -> bool:
-        """Whether a stream of this principal may go on."""
-        return principal.key_id is None or await self.by_id(principal.key_id) is not None
+        """Whether what this principal began may go on. It may while Postgres cannot be asked: it would begin again."""
+        try:
+            return principal.key_id is None or await self.by_id(principal.key_id) is not None
+        except BackendUnavailable:
+            return True
+
+    @asynccontextmanager
+    async def while_in_force(self, principal: Principal) -> AsyncIterator[anyio.CancelScope]:
+        """Cancel the block when the key of this principal ends. The scope says afterwards whether it did."""
+        with anyio.CancelScope() as scope:
+            watch = asyncio.create_task(self._end_with_key(scope, principal))
+            try:
+                yield scope
+            finally:
+                watch.cancel()
+
+    async def _end_with_key(self, scope: anyio.CancelScope, principal: Principal) -> None:
+        is_over = False
+        while not is_over:
+            await asyncio.sleep(KEY_SECONDS)
+            is_over = not await self.is_in_force(principal)
+        log.info("%s: what it was sent has ended: %s", principal.name, KEY_ENDED)
+        scope.cancel()
 
     def check_site(self, request: Request) -> None:
         """Raise HttpRefusal for a request that a page of another site made a browser send."""

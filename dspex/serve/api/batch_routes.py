@@ -8,7 +8,6 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +15,7 @@ from starlette.routing import Route
 
 from dspex.client.batch import AsyncBatch, slots, store_all
 from dspex.client.execution import AsyncExecution
-from dspex.client.lookup import not_found
+from dspex.client.lookup import batch_not_found
 from dspex.client.shown.batch_data import progress_data
 from dspex.client.shown.execution_data import shown_values
 from dspex.client.tables.batch_table import BatchTable, ParquetParts
@@ -242,19 +241,19 @@ async def get_output(request: Request) -> Response:
 
     A Parquet file with them, where ``Accept`` asks for one.
     """
-    gateway, _, batch = await _seen(request, "read")
+    gateway, principal, batch = await _seen(request, "read")
     follow = read_query(request.query_params, {"follow": true_or_false}).get("follow", False)
     if PARQUET_TYPES.intersection(accepted_types(request)):
         require_parquet(406, "not_acceptable")
         headers = {"Content-Disposition": f'attachment; filename="{batch.id}.parquet"'}
-        return BoundedStream(gateway, parquet_of(gateway, batch, follow=follow), PARQUET, headers)
-    return BoundedStream(gateway, output_of(gateway, batch, follow=follow), JSON_LINES)
+        return BoundedStream(gateway, principal, parquet_of(gateway, batch, follow=follow), PARQUET, headers)
+    return BoundedStream(gateway, principal, output_of(gateway, batch, follow=follow), JSON_LINES)
 
 
 async def get_errors(request: Request) -> Response:
     """A JSON line for each row that was rejected, failed or was cancelled."""
-    gateway, _, batch = await _seen(request, "read")
-    return BoundedStream(gateway, errors_of(gateway, batch), JSON_LINES)
+    gateway, principal, batch = await _seen(request, "read")
+    return BoundedStream(gateway, principal, errors_of(gateway, batch), JSON_LINES)
 
 
 async def post_cancel(request: Request) -> Response:
@@ -296,7 +295,7 @@ async def seen_batch(gateway: Gateway, principal: Principal, id: str) -> AsyncBa
     if principal.tenant is not None or principal.programs is not None:
         first = await gateway.call(gateway.session.row, batch.ids[0])  # all rows have one tenant and program
         if not principal.sees(first):
-            raise await gateway.call(not_found, gateway.session.database, UUID(id))
+            raise await gateway.call(batch_not_found, gateway.session.database, batch.id)
     return batch
 
 
@@ -315,6 +314,8 @@ async def _seen(request: Request, scope: str) -> tuple[Gateway, Principal, Async
 
 
 async def output_of(gateway: Gateway, batch: AsyncBatch, *, follow: bool) -> AsyncGenerator[bytes, None]:
+    if follow:
+        yield b""  # the head of the response does not wait for the first row
     async with aclosing(_executions(gateway, batch, follow=follow)) as executions:
         async for execution in executions:
             if execution.status is Status.COMPLETED:
@@ -324,6 +325,8 @@ async def output_of(gateway: Gateway, batch: AsyncBatch, *, follow: bool) -> Asy
 
 async def parquet_of(gateway: Gateway, batch: AsyncBatch, *, follow: bool) -> AsyncGenerator[bytes, None]:
     """A Parquet file of the completed rows: their index, execution, inputs and outputs."""
+    if follow:
+        yield b""  # the head of the response does not wait for the first row
     file: ParquetParts | None = None
     async with aclosing(_executions(gateway, batch, follow=follow)) as executions:
         async for execution in executions:

@@ -17,8 +17,7 @@ import anyio
 from dspex.client.execution import AsyncExecution
 from dspex.client.follow import StreamEvent, position
 from dspex.client.shown.event_data import event_data
-from dspex.errors import BackendUnavailable
-from dspex.serve.access.access_check import KEY_SECONDS
+from dspex.serve.access.access_check import KEY_ENDED, KEY_SECONDS
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.bounded_stream import BoundedStream
 from dspex.serve.api.json_replies import json_bytes
@@ -48,7 +47,7 @@ async def event_stream(
     position(after)
     signature = await gateway.call(gateway.session.signature, execution._row)
     lines = _lines(gateway, principal, execution, signature, after)
-    return BoundedStream(gateway, lines, MEDIA_TYPE, _NO_STORE)
+    return BoundedStream(gateway, None, lines, MEDIA_TYPE, _NO_STORE)
 
 
 def sent_event(kind: str, data: Mapping[str, Any], id: str | None = None) -> bytes:
@@ -69,8 +68,8 @@ async def _lines(
                 return
             if now - checked_at >= KEY_SECONDS:
                 checked_at = now
-                if not await _may_go_on(gateway, principal):
-                    yield sent_event("closed", {"code": "not_authenticated", "detail": "the key is no longer in force"})
+                if not await gateway.access.is_in_force(principal):
+                    yield sent_event("closed", {"code": "not_authenticated", "detail": KEY_ENDED})
                     return
             if event is not None:
                 data = event_data(event, signature, hidden=signature.secret_fields)
@@ -106,11 +105,3 @@ async def _with_pauses(execution: AsyncExecution, after: str | None) -> AsyncGen
                 # A reader that is gone has cancelled this task, too: the events are closed only once none is awaited.
                 with anyio.CancelScope(shield=True):
                     await asyncio.wait({waiting})
-
-
-async def _may_go_on(gateway: Gateway, principal: Principal) -> bool:
-    """Whether the key is in force; also while Postgres cannot be asked: the client would only reconnect."""
-    try:
-        return await gateway.access.is_in_force(principal)
-    except BackendUnavailable:
-        return True

@@ -18,6 +18,7 @@ from dspex.serve import gateway_metrics
 from dspex.serve.access.principal import Principal
 from dspex.serve.api.event_stream import event_stream
 from dspex.serve.api.json_replies import json_reply
+from dspex.serve.api.problem_details import HttpRefusal
 from dspex.serve.api.request_bodies import filters_of, plain_text, preferred_wait, read_query, read_submit
 from dspex.serve.gateway import Gateway, gateway_of
 from dspex.signatures import Signature
@@ -121,6 +122,9 @@ async def submit(
         return gateway.on_loop.submit(name, values, idempotency_key=stored_key, tenant=principal.tenant, **options)._row
 
     execution = gateway.of_row(await gateway.call(work))
+    if not principal.sees(execution._row):  # a key without a tenant may have chosen the text of a tenant's key
+        detail = f"another execution, which {principal.name} may not see, has this Idempotency-Key: choose another"
+        raise HttpRefusal(409, "idempotency_conflict", detail)
     gateway_metrics.submitted(principal.tenant)
     return execution
 

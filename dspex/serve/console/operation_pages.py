@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from dspex.client.batch import AsyncBatch
 from dspex.operations.health.conditions import Condition
+from dspex.serve.access.principal import Principal
 from dspex.serve.api.batch_routes import batch_data, errors_of, output_of, seen_batch
 from dspex.serve.api.bounded_stream import BoundedStream
 from dspex.serve.api.description_routes import described
@@ -67,14 +68,15 @@ async def batch_page(request: Request) -> Response:
 
 async def batch_output(request: Request) -> Response:
     """The results of a batch as a file of JSON lines."""
-    gateway, batch = await _batch(request)
-    return BoundedStream(gateway, output_of(gateway, batch, follow=False), DOWNLOAD, _as_file(f"{batch.id}.jsonl"))
+    gateway, principal, batch = await _batch(request)
+    parts = output_of(gateway, batch, follow=False)
+    return BoundedStream(gateway, principal, parts, DOWNLOAD, _as_file(f"{batch.id}.jsonl"))
 
 
 async def batch_errors(request: Request) -> Response:
     """What has no result in a batch, as a file of JSON lines."""
-    gateway, batch = await _batch(request)
-    return BoundedStream(gateway, errors_of(gateway, batch), DOWNLOAD, _as_file(f"{batch.id}.errors.jsonl"))
+    gateway, principal, batch = await _batch(request)
+    return BoundedStream(gateway, principal, errors_of(gateway, batch), DOWNLOAD, _as_file(f"{batch.id}.errors.jsonl"))
 
 
 async def cancel_batch(request: Request) -> Response:
@@ -222,9 +224,9 @@ ROUTES = (
 )
 
 
-async def _batch(request: Request) -> tuple[Gateway, AsyncBatch]:
+async def _batch(request: Request) -> tuple[Gateway, Principal, AsyncBatch]:
     gateway, principal = await open_page(request)
-    return gateway, await seen_batch(gateway, principal, request.path_params["id"])
+    return gateway, principal, await seen_batch(gateway, principal, request.path_params["id"])
 
 
 def _as_file(name: str) -> dict[str, str]:
