@@ -231,9 +231,12 @@ def test_what_cannot_be_served_is_a_problem(
         ("POST", "/v1/programs/triage/pause?until=noon", "/until"), ("POST", f"{UPLOAD}?webhok=x", "/webhok"),
         ("GET", "/v1/programs/triage/versions?limit=x", "/limit"), ("GET", "/v1/batches?tenant=acme", "/tenant"),
         ("GET", "/v1/batches?status=failed", "/status"), ("GET", "/v1/batches?cursor=x", "/cursor"),
+        ("GET", "/v1/executions?status=failed&status=cancelled", "/status"),
+        ("GET", "/v1/executions?metadata.a=1&metadata.a=2", "/metadata/a"),
+        ("GET", "/v1/executions?metadata.a=%00", "/metadata/a"), ("GET", "/v1/batches?program=a&program=b", "/program"),
     ],
 )  # fmt: skip
-def test_a_query_that_a_route_does_not_have_is_refused(served: Served, method: str, path: str, pointer: str) -> None:
+def test_a_query_that_a_route_cannot_use_is_refused(served: Served, method: str, path: str, pointer: str) -> None:
     refused = served.http.request(method, path, content=JSON_LINE, headers=LINES)
     assert (refused.status_code, [each["pointer"] for each in refused.json()["errors"]]) == (422, [pointer])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -179,11 +180,11 @@ async def read_submit(request: Request, most: int, pause_seconds: float) -> Subm
 def filters_of(query: QueryParams, *, extra: Collection[str] = ()) -> Filters:
     """The filters of a query string. Raises ValidationError with all faults; ``extra`` names are read elsewhere."""
     found: dict[str, Any] = {"metadata": {}}
-    faults = []
+    faults = _repeated(query)
     for name, value in query.multi_items():
         try:
             if name.startswith("metadata.") and len(name) > len("metadata."):
-                found["metadata"][name.removeprefix("metadata.")] = value
+                found["metadata"][plain_text(name).removeprefix("metadata.")] = plain_text(value)
             elif name in _READERS:
                 if value:
                     member, reader = _READERS[name]
@@ -200,7 +201,7 @@ def filters_of(query: QueryParams, *, extra: Collection[str] = ()) -> Filters:
 def read_query(query: QueryParams, readers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
     """The values of a query string by name, as ``readers`` read them. Raises ValidationError with all faults."""
     found: dict[str, Any] = {}
-    faults = []
+    faults = _repeated(query)
     for name, value in query.multi_items():
         try:
             if name not in readers:
@@ -213,6 +214,12 @@ def read_query(query: QueryParams, readers: Mapping[str, Callable[[str], Any]]) 
     if faults:
         raise ValidationError.of("query", faults)
     return found
+
+
+def _repeated(query: QueryParams) -> list[FieldError]:
+    """The faults of names that have several values: all of them but the last would be ignored."""
+    given = Counter(name for name, value in query.multi_items() if value)
+    return [FieldError(name[:60], "one value", f"{count} values") for name, count in given.items() if count > 1]
 
 
 def _status(text: str) -> Status:

@@ -175,18 +175,23 @@ async def _place_of(gateway: Gateway, principal: Principal, id: str) -> str:
 
 
 def _searched(query: QueryParams, words: str, programs: list[str]) -> QueryParams:
-    """The query with the words of a search as filters: NAME=VALUE of metadata, a program, or an error code."""
+    """The query with the words of a search as filters: NAME=VALUE of metadata, a program, or an error code.
+
+    They replace a filter of the same name.
+    """
     pairs = [(name, value) for name, value in query.multi_items() if name != "q" and value]
+    if not words:
+        return QueryParams(pairs)
     name, separator, value = words.partition("=")
     if separator and name.strip():
-        pairs.append((f"metadata.{name.strip()}", value.strip()))
+        found = (f"metadata.{name.strip()}", value.strip())
     elif words in programs:
-        pairs.append(("program", words))
+        found = ("program", words)
     elif _CODE.fullmatch(words):
-        pairs.append(("error", words))
-    elif words:
-        pairs.append(("batch", str(UUID(int=0))))  # nothing has this id: what is searched is none of these
-    return QueryParams(pairs)
+        found = ("error", words)
+    else:
+        found = ("batch", str(UUID(int=0)))  # nothing has this id: what is searched is none of these
+    return QueryParams([*(pair for pair in pairs if pair[0] != found[0]), found])
 
 
 def _others(asked: QueryParams, query: QueryParams) -> list[tuple[str, str]]:
