@@ -83,8 +83,8 @@ class Signature:
     def validate_inputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Validate inputs and return them with defaults filled in. No value is coerced.
 
-        Raises ValidationError with every fault in ``.errors``; ConstraintViolation if all of them are violated
-        constraints.
+        Raises ValidationError with every fault in ``.errors`` (of more than a thousand, one for each field);
+        ConstraintViolation if all of them are violated constraints.
         """
         try:
             return self._inputs.validate_python(values if type(values) is dict else _as_dict(values, "inputs"))  # type: ignore[no-any-return]
