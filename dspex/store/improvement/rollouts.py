@@ -20,8 +20,18 @@ from sqlalchemy import Connection, text
 from dspex.program.improvement.rollout_guard import Guard, RolloutFigures
 from dspex.program.program import Program
 
-__all__ = ["Rollout", "RolloutShare", "Watched", "begin", "end", "end_overtaken", "listing", "recent", "tripped",
-           "watched"]  # fmt: skip
+__all__ = [
+    "Rollout",
+    "RolloutShare",
+    "Watched",
+    "begin",
+    "end",
+    "end_overtaken",
+    "listing",
+    "recent",
+    "tripped",
+    "watched",
+]
 
 
 #: The latest executions of a program that a page counts.

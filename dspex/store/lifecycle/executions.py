@@ -38,6 +38,7 @@ __all__ = [
     "HOLD_SUSPECT",
     "SETTLE",
     "SETTLED",
+    "SETTLE_COUNTED",
     "TENANT_RESERVE",
     "AlreadyStored",
     "Claimed",
@@ -483,8 +484,8 @@ SELECT status, result::text, adapter_used, cancel_requested_at IS NOT NULL FROM 
 
 
 # An execution for which a cancel was requested does not go back to the queue. ``is_awaited``: others than
-# its parent wait for it. Where no metrics are given, the journal is counted.
-SETTLE = f"""
+# its parent wait for it.
+SETTLE = """
 WITH given AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::uuid[], %(statuses)s::text[],
         %(results)s::text[], %(errors)s::text[], %(metrics)s::text[], %(adapters)s::text[],
@@ -498,17 +499,11 @@ WITH given AS (
     WHERE e.status || '' = 'running'
       AND EXISTS (SELECT FROM dspex.workers w WHERE w.id = e.worker_id AND w.stopped_at IS NULL)
     ORDER BY e.id FOR UPDATE OF e
-), measured AS (
-    SELECT g.id, g.attempt, g.worker_id, g.status, g.result, g.error, g.adapter_used, g.action_results,
-        g.delay_seconds, g.counts, g.events, CASE WHEN g.metrics IS NOT NULL THEN g.metrics ELSE (
-            SELECT ({COUNTED}) FROM (SELECT id, metrics::text AS metrics FROM dspex.executions WHERE id = g.id) l
-        ) END AS metrics
-    FROM given g
 ), outcome AS MATERIALIZED (
     SELECT g.*, dspex.outcome_hash(g.result, g.error, g.metrics, g.adapter_used, g.action_results) AS outcome_hash,
         CASE WHEN o.cancelling THEN 'cancelled' ELSE g.status END AS next,
-        CASE WHEN o.cancelling THEN left(g.events, -1) || ',{{"kind":"cancelled"}}]' ELSE g.events END AS entry
-    FROM measured g JOIN owned o ON g.id = o.id
+        CASE WHEN o.cancelling THEN left(g.events, -1) || ',{"kind":"cancelled"}]' ELSE g.events END AS entry
+    FROM given g JOIN owned o ON g.id = o.id
 ), settled AS (
     UPDATE dspex.executions e
     SET status = g.next, result = g.result::json, error = g.error::json, metrics = g.metrics::json,
@@ -530,7 +525,18 @@ SELECT id, status, EXISTS (
     SELECT FROM dspex.parked_calls p
     WHERE p.kind = 'child' AND p.child_id = id AND p.execution_id IS DISTINCT FROM parent_id) AS is_awaited
 FROM settled, logged
-"""  # noqa: S608
+"""
+#: The same where some have no metrics: then their journals are counted.
+SETTLE_COUNTED = SETTLE.replace(
+    "FROM given g JOIN owned o",
+    f"""FROM (
+        SELECT n.id, n.attempt, n.worker_id, n.status, n.result, n.error, n.adapter_used, n.action_results,
+            n.delay_seconds, n.counts, n.events, CASE WHEN n.metrics IS NOT NULL THEN n.metrics ELSE (
+                SELECT ({COUNTED}) FROM (SELECT id, metrics::text AS metrics FROM dspex.executions WHERE id = n.id) l
+            ) END AS metrics
+        FROM given n
+    ) g JOIN owned o""",  # noqa: S608
+)
 
 
 #: The member of stored ``action_results`` with what the program gave besides its outputs. No action has such a name.
@@ -540,8 +546,8 @@ EXTRA = "dspex:extra"
 class Settlement(NamedTuple):
     """How an attempt ends. ``status`` is the execution's next: a terminal one, or ``queued`` for another attempt
     after ``delay_seconds``. ``result``, ``error``, ``metrics``, ``action_results`` and ``events`` are JSON text;
-    without ``metrics`` the journal is counted. ``counts``: the attempt is one of ``max_attempts``; one that was handed
-    back is not. ``parent_id`` is the execution that may wait for this one."""
+    without ``metrics`` the journal is counted (SETTLE_COUNTED). ``counts``: the attempt is one of ``max_attempts``; one
+    that was handed back is not. ``parent_id`` is the execution that may wait for this one."""
 
     id: UUID
     attempt: int
@@ -570,7 +576,7 @@ WHERE a.events::text IN (g.events, left(g.events, -1) || ',{"kind":"cancelled"}]
 
 
 def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, str]:
-    """The arguments of SETTLE."""
+    """The arguments of SETTLE and SETTLE_COUNTED."""
     ids = {"ids": "id", "worker_ids": "worker_id"}
     plain = {"attempts": "attempt", "statuses": "status", "delays": "delay_seconds", "counts": "counts"}
     texts = {"results": "result", "errors": "error", "metrics": "metrics", "adapters": "adapter_used",
