@@ -85,7 +85,8 @@ def settle(database: Database, claimed: Claimed, status: str = "completed", **va
     made = Settlement(claimed.id, claimed.attempt, claimed.worker_id, status, **values)
 
     def work(connection: Any) -> bool:
-        rows = connection.exec_driver_sql(executions.SETTLE, executions.settle_parameters([made])).all()
+        statement = executions.settle_statement([made])
+        rows = connection.exec_driver_sql(statement, executions.settle_parameters([made])).all()
         return [row.id for row in rows] == [claimed.id]
 
     return database.run(work)

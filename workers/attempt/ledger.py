@@ -304,11 +304,10 @@ class Ledger:
         self._unanswered |= attempts
         parks = [each for each in settlements if isinstance(each, Park)]
         ends = [each for each in settlements if not isinstance(each, Park)]
-        settle = executions.SETTLE if all(each.metrics is not None for each in ends) else executions.SETTLE_COUNTED
         rows = []
         async with connection.cursor(row_factory=tuple_row) as cursor:
             for statement, parameters in (
-                (settle, executions.settle_parameters(ends) if ends else None),
+                (executions.settle_statement(ends), executions.settle_parameters(ends) if ends else None),
                 (parked.PARK, parked.park_parameters(parks) if parks else None),
             ):
                 if parameters is not None:

@@ -55,6 +55,7 @@ __all__ = [
     "listing",
     "release_key",
     "settle_parameters",
+    "settle_statement",
 ]
 
 
@@ -573,6 +574,11 @@ FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(statuses)s::text[], %(events
 JOIN dspex.audit_events a ON a.execution_id = g.id AND a.attempt = g.attempt
 WHERE a.events::text IN (g.events, left(g.events, -1) || ',{"kind":"cancelled"}]')
 """
+
+
+def settle_statement(settlements: Sequence[Settlement]) -> str:
+    """SETTLE, or SETTLE_COUNTED where some have no metrics."""
+    return SETTLE if all(each.metrics is not None for each in settlements) else SETTLE_COUNTED
 
 
 def settle_parameters(settlements: Sequence[Settlement]) -> dict[str, str]:
