@@ -135,6 +135,24 @@ def test_beat_reports_in_a_line_that_redis_is_away_and_goes_on(backends: Backend
     assert "Traceback" not in log.read_text()
 
 
+def test_beat_ends_by_a_signal_that_comes_while_it_sends_a_task(backends: Backends, tmp_path: Path) -> None:
+    log = tmp_path / "beat.log"
+    with (
+        redis.Redis.from_url(backends.broker_url) as connection,
+        command(backends, log, "beat", DSPEX_HEALTH_INTERVAL_SECONDS="1", DSPEX_ALERT_INTERVAL_SECONDS="3600") as beat,
+    ):
+        wait_for(lambda: connection.llen("dspex.maintenance"), "a first task")
+        connection.client_pause(600_000, all=False)
+        try:
+            sent = partial(connection.llen, "dspex.maintenance")
+            wait_for(lambda: log.read_text().count("sending") > sent(), "a task that Redis does not answer")
+            beat.terminate()
+            assert beat.wait(60) == 0
+        finally:
+            connection.client_unpause()
+    assert "Traceback" not in log.read_text()
+
+
 def test_a_worker_killed_in_the_middle_loses_nothing(
     client: Client, start_worker: Callable[..., WorkerProcess]
 ) -> None:
