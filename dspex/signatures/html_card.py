@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
+
+from dspex.signatures.text_order import escaped
 
 __all__ = ["card", "table"]
 
@@ -20,17 +21,17 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     """A title, and a table below it."""
     head = f"<tr>{''.join(map(_header, columns))}</tr>" if columns else ""
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f"<div><strong>{_escaped(title)}</strong><table>{head}{body}</table></div>"
+    return f"<div><strong>{_shown(title)}</strong><table>{head}{body}</table></div>"
 
 
 def _header(text: str) -> str:
-    return f'<th style="{_CELL}">{_escaped(text)}</th>'
+    return f'<th style="{_CELL}">{_shown(text)}</th>'
 
 
 def _cell(value: object) -> str:
-    return f'<td style="{_CELL}">{_escaped(value)}</td>'
+    return f'<td style="{_CELL}">{_shown(value)}</td>'
 
 
-def _escaped(value: object) -> str:
+def _shown(value: object) -> str:
     text = str(value)
-    return html.escape(text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…")
+    return escaped(text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…")

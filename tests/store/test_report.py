@@ -80,6 +80,14 @@ def test_it_counts_what_happened(report: MonitoringReport) -> None:
     assert (sum(report.trend.submitted), sum(report.trend.completed), sum(report.trend.failed)) == (4, 2, 1)
 
 
+def test_its_page_has_no_marks_that_reverse_text(database: Database) -> None:
+    database.run(partial(programs.deploy, program=PROGRAM))
+    record_call(database, submit(database), "openai/\u202e001\u202c", 0.25)
+    shown = page(gather(database, since=timedelta(hours=1)))
+    assert "openai/001<" in shown
+    assert "\u202e" not in shown
+
+
 def test_it_is_written_as_json_markdown_and_a_page(report: MonitoringReport) -> None:
     data = json.loads(json.dumps(report.as_dict()))
     assert data["total"]["error_rate"] == pytest.approx(1 / 3)

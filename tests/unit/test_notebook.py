@@ -1,4 +1,7 @@
-"""What notebooks show: nothing that a user or a model wrote is markup, and nothing is drawn outside of them."""
+"""What notebooks show: nothing that a user or a model wrote is markup or reverses characters.
+
+Nothing is drawn outside of them.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,24 @@ import pytest
 
 import dspex
 from dspex.client.batch import Progress
+from dspex.client.improvement.score_plots import points_plot
 from dspex.client.notebook.cards import batch_card
 from dspex.client.notebook.live_progress import in_notebook, shown
 from tests.unit.test_surface import ROW
 
-HOSTILE = "<script>alert(1)</script>"
+HOSTILE = "<script>alert(1)</script> pay \u202e001\u202c to \u2066b"
+
+
+def is_plain(text: str) -> bool:
+    """Whether HOSTILE is shown, and is neither markup nor in another order."""
+    return "&lt;script&gt;" in text and "pay 001 to b" in text and "<script>" not in text
 
 
 def test_a_signature_is_a_table() -> None:
     signature = dspex.signature("question -> answer", description=HOSTILE)
     text = signature._repr_html_()
     assert "question" in text
-    assert "<script>" not in text
+    assert is_plain(text)
 
 
 def test_an_execution_is_a_card() -> None:
@@ -29,8 +38,7 @@ def test_an_execution_is_a_card() -> None:
         row = {**ROW, "error": {**ROW["error"], "message": HOSTILE}}  # type: ignore[dict-item]
         text = dspex.Execution(client._session, row)._repr_html_()
     assert "rate_limited: " in text
-    assert "&lt;script&gt;" in text
-    assert "<script>" not in text
+    assert is_plain(text)
 
 
 @pytest.mark.parametrize(("status", "attempt", "has_figures"), [("queued", 0, False), ("queued", 1, True),
@@ -46,7 +54,7 @@ def test_the_card_of_an_execution_has_figures_once_an_attempt_has_ended(
 def test_a_batch_is_a_card() -> None:
     text = batch_card("id", HOSTILE, Progress(10, 3, 1, 0, 2, 4, 0.5, 12.0), 2)
     assert "4 of 10, 12 s left" in text
-    assert "<script>" not in text
+    assert is_plain(text)
 
 
 def test_rows_are_counted_in_a_notebook_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,4 +73,9 @@ def test_rows_are_counted_in_a_notebook_only(monkeypatch: pytest.MonkeyPatch) ->
     assert in_notebook()
     assert list(shown(iter([1, 2, 3]), HOSTILE, 3)) == [1, 2, 3]
     assert "3 of 3" in drawn[-1]
-    assert "<script>" not in drawn[-1]
+    assert is_plain(drawn[-1])
+
+
+def test_plots_name_points_in_the_order_in_which_names_are_stored() -> None:
+    assert is_plain(points_plot([(0.0, 1.0)], [HOSTILE], [], "scores"))
+    assert is_plain(points_plot([(0.0, 1.0)], ["1"], [], HOSTILE))

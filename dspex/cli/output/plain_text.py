@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 
+from dspex.signatures.text_order import REVERSING
+
 __all__ = ["echo", "printable"]
 
 #: C0 except tab and newline, DEL, C1, and the marks that reverse the order of the characters that follow.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f" + REVERSING + "]")
 
 
 def printable(text: str) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from dspex.client.improvement.evaluation import Evaluation, EvaluationRow
 from dspex.client.improvement.score_comparison import RowDifference, ScoreComparison
 from dspex.client.improvement.score_plots import histogram
-from dspex.client.shown.text_order import unreversed
 from dspex.operations.report.dollars import dollars
 from dspex.operations.report.html_page import STYLE
+from dspex.signatures.text_order import escaped
 from dspex.store.lifecycle.status import Status
 
 __all__ = ["comparison_page", "document", "evaluation_page", "table"]
@@ -79,12 +78,12 @@ def comparison_page(comparison: ScoreComparison) -> str:
 
 def document(title: str, note: str, facts: Mapping[str, str], plots: Sequence[tuple[str, str]], body: str) -> str:
     """An HTML document: a sentence, facts by name, plots by title, and what follows."""
-    shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    drawn = "".join(f"<div><h2>{escape(name)}</h2>{plot}</div>" for name, plot in plots)
+    shown = "".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts.items())
+    drawn = "".join(f"<div><h2>{escaped(name)}</h2>{plot}</div>" for name, plot in plots)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(title)}</title><style>{STYLE}{_OWN_STYLE}</style></head><body>
-<h1>{escape(title)}</h1><p class="verdict">{escape(note)}</p>
+<title>{escaped(title)}</title><style>{STYLE}{_OWN_STYLE}</style></head><body>
+<h1>{escaped(title)}</h1><p class="verdict">{escaped(note)}</p>
 <dl>{shown}</dl>
 <div class="plots">{drawn}</div>
 {body}
@@ -118,8 +117,8 @@ def _difference_cells(row: RowDifference) -> list[str]:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts as HTML."""
-    head = "".join(f"<th{_kind(place, column)}>{escape(column)}</th>" for place, column in enumerate(columns))
-    cells = ("".join(f"<td{_kind(place, cell)}>{escape(unreversed(cell))}</td>" for place, cell in enumerate(row))
+    head = "".join(f"<th{_kind(place, column)}>{escaped(column)}</th>" for place, column in enumerate(columns))
+    cells = ("".join(f"<td{_kind(place, cell)}>{escaped(cell)}</td>" for place, cell in enumerate(row))
              for row in rows)  # fmt: skip
     body = "".join(f"<tr>{each}</tr>" for each in cells)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+
+from dspex.signatures.text_order import escaped
 
 __all__ = ["BARS", "Point", "histogram", "histogram_of_counts", "interval_plot", "points_plot"]
 
@@ -71,7 +72,7 @@ def points_plot(points: Sequence[Point], names: Sequence[str], line: Sequence[Po
         return LEFT + x * wide, HEIGHT - BOTTOM - y * tall
 
     drawn = [
-        f'<circle class="plain" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(name)}: {point[1]:.3f}</title></circle>'
+        f'<circle class="plain" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escaped(name)}: {point[1]:.3f}</title></circle>'
         for point, name in zip(points, names, strict=True)
         for x, y in [place(point)]
     ]
@@ -110,4 +111,4 @@ def _anchor(bar: int) -> str:
 
 
 def _svg(drawn: str, about: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(about)}">{drawn}</svg>'
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(about)}">{drawn}</svg>'

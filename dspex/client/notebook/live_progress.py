@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import sys
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
+
+from dspex.signatures.text_order import escaped
 
 __all__ = ["in_notebook", "shown", "shown_async"]
 
@@ -85,7 +86,7 @@ class _Bar:
         if self._total is not None and rate and self._done < self._total:
             left = f", {(self._total - self._done) / rate:,.0f} s left"
         text = f"{self._label}: {self._done:,}{of}, {rate:,.0f}/s{left}"
-        return f"<div><progress{most}></progress> {html.escape(text)}</div>"
+        return f"<div><progress{most}></progress> {escaped(text)}</div>"
 
 
 class _Html:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from dspex.operations.report.monitoring_report import MonitoringReport
 from dspex.operations.report.plots import Series, columns
 from dspex.operations.report.report_tables import Section, duration, figures, left_out, moment, sections
+from dspex.signatures.text_order import escaped
 
 __all__ = ["page"]
 
@@ -40,7 +39,7 @@ LEGEND = ", ".join(f'<span class="{name}">{name}</span>' for name in ("completed
 def page(report: MonitoringReport) -> str:
     """The report as an HTML document."""
     period = f"{moment(report.since)} to {moment(report.until)}"
-    facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in figures(report))
+    facts = "".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in figures(report))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>DSPex, {period}</title><style>{STYLE}</style></head><body>
@@ -48,7 +47,7 @@ def page(report: MonitoringReport) -> str:
 <dl>{facts}</dl>
 <div class="plots">{_plots(report)}</div>
 {"".join(_section(section) for section in sections(report))}
-<p>{escape(left_out(report))}</p>
+<p>{escaped(left_out(report))}</p>
 <p>Outcomes are counted by the time when executions ended; events and model calls belong to executions submitted
 within the period.</p>
 </body></html>
@@ -74,8 +73,8 @@ def _plots(report: MonitoringReport) -> str:
 
 def _section(section: Section) -> str:
     if not section.rows:
-        return f"<h2>{section.title}</h2><p>{escape(section.empty)}</p>"
-    head = "".join(f"<th>{escape(column)}</th>" for column in section.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in section.rows)
+        return f"<h2>{section.title}</h2><p>{escaped(section.empty)}</p>"
+    head = "".join(f"<th>{escaped(column)}</th>" for column in section.columns)
+    rows = "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in section.rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f'<section class="{section.title}"><h2>{section.title}</h2><div class="scroll">{table}</div></section>'

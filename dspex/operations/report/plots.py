@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from html import escape
 from typing import NamedTuple
+
+from dspex.signatures.text_order import escaped
 
 __all__ = ["Series", "columns"]
 
@@ -43,7 +44,7 @@ def columns(series: Sequence[Series], *, since: datetime, until: datetime, forma
                             f'width="{max(width - 1, 0.5):.1f}" height="{tall:.1f}"/>')  # fmt: skip
         begin = since + (until - since) / count * part
         values = ", ".join(f"{each.name} {format_value(each.values[part] or 0)}" for each in series)
-        drawn.append(f"<g>{''.join(bars)}<title>{begin:%m-%d %H:%M} UTC: {escape(values)}</title></g>")
+        drawn.append(f"<g>{''.join(bars)}<title>{begin:%m-%d %H:%M} UTC: {escaped(values)}</title></g>")
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(drawn)}</svg>'
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from dspex.client.shown.text_order import unreversed
 from dspex.operations.report.dollars import dollars
+from dspex.signatures.text_order import unreversed
 
 __all__ = ["FILTERS", "ago", "brief", "milliseconds", "pretty", "printed"]
 
