@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 from dspex.signatures.fields import Type
-from dspex.signatures.types.type_registry import expand, is_text, is_wire
-from dspex.signatures.values.codec import reader
+from dspex.signatures.types.type_registry import expand, is_text
 
-__all__ = ["ReadAll", "cell_text", "is_missing", "json_cell", "json_text", "json_value_reader", "plain_value",
+__all__ = ["ReadAll", "cell_text", "is_missing", "json_cell", "json_text", "plain_value",
            "python_value_reader",
            "text_column_reader", "text_value_reader"]  # fmt: skip
 
@@ -61,18 +59,18 @@ def is_missing(value: Any) -> bool:
 def text_value_reader(kind: Type) -> Read:
     """The function that makes a value of this type from the text of a cell.
 
-    What it cannot read it returns as it is: the signature's validator has a clearer error.
+    What it cannot read it returns as it is: the signature's validator has a clearer error. Times, decimals, bytes and
+    the like stay text, which the validator reads in the same way wherever a value comes from.
     """
     if is_text(kind):
-        return _or_as_it_is(reader(kind)) if is_wire(kind) else _same
-    read = _or_as_it_is(reader(kind)) if is_wire(kind) else _same
+        return _same
     booleans = expand(kind).name == "boolean"
 
     def value(text: str) -> Any:
         if booleans and (found := _BOOLEANS.get(text.strip().lower())) is not None:
             return found
         try:
-            return read(_decoded(text))
+            return _decoded(text)
         except (ValueError, RecursionError):
             return text
 
@@ -84,8 +82,6 @@ def text_column_reader(kind: Type) -> ReadAll:
     read = text_value_reader(kind)
     if read is _same:
         return _same
-    if is_wire(kind):
-        return partial(map, read)
 
     def values(cells: Sequence[str]) -> Iterable[Any]:
         text = ",".join(cells)
@@ -97,11 +93,6 @@ def text_column_reader(kind: Type) -> ReadAll:
         return map(read, cells)
 
     return values
-
-
-def json_value_reader(kind: Type) -> Read:
-    """The function that makes a value of this type from a value of JSON."""
-    return _or_as_it_is(reader(kind)) if is_wire(kind) else _same
 
 
 def python_value_reader(kind: Type) -> Read:
@@ -142,16 +133,6 @@ def _json_value(value: Any) -> Any:
 
 
 def _same(value: Any) -> Any:
-    return value
-
-
-def _or_as_it_is(read: Read) -> Read:
-    def value(given: Any) -> Any:
-        try:
-            return read(given)
-        except (ValueError, TypeError, AttributeError, KeyError):
-            return given
-
     return value
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from dspex.data.cell_text import (
     ReadAll,
     is_missing,
-    json_value_reader,
     python_value_reader,
     text_column_reader,
     text_value_reader,
@@ -29,7 +28,6 @@ Empty = Literal["missing", "null", "text"]
 #: The value of an empty cell that is left out.
 _ABSENT = object()
 _EMPTY_VALUES = {"missing": _ABSENT, "null": None, "text": ""}
-_READERS = {"text": text_value_reader, "json": json_value_reader, "python": python_value_reader}
 
 
 class InputColumns:
@@ -53,7 +51,7 @@ class InputColumns:
         self._empty = _EMPTY_VALUES[empty]
         self._columns = {field.name: mapping.get(field.name, field.name) for field in fields}
         self._mapped = mapping
-        read = _READERS[cells]
+        read = text_value_reader if cells == "text" else python_value_reader
         self._readers: list[tuple[str, str, Callable[[Any], Any]]] = [
             (field.name, self._columns[field.name], read(field.type)) for field in fields
         ]
@@ -98,7 +96,7 @@ class InputColumns:
         if type(row) is not dict and not isinstance(row, Mapping):
             return row
         if self._cells == "json":
-            return {name: read(row[column]) for name, column, read in self._readers if column in row}
+            return {name: row[column] for name, column in self._columns.items() if column in row}
         values: dict[str, Any] = {}
         for name, column, read in self._readers:
             if column in row:

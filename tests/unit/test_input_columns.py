@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 import dspex
 from dspex.data.input_columns import Empty, InputColumns
 from dspex.data.parquet_file import ArrowChunk, python_rows
+from dspex.data.row_source import CellKind
 
 SIGNATURE = dspex.signature(
     ":string text, :integer n, :float x, :boolean yes, :any any, :date day, :list(:integer) many -> :string answer"
@@ -30,6 +32,37 @@ def test_inputs_by_column_are_those_by_row(empty: Empty, cells: list[str]) -> No
     chunk = ArrowChunk(0, pyarrow.record_batch([cells] * len(names), names=names))
     columns = InputColumns(SIGNATURE.input_fields, "text", {}, empty=empty)
     assert list(map(repr, columns.chunk_inputs(chunk))) == [repr(columns.inputs(row)) for row in chunk.rows()]
+
+
+TEXT_FORMS = dspex.signature(
+    ":optional(:binary) data, :optional(:list(:decimal)) amounts, :optional(:datetime) at, :optional(:time) clock, "
+    ":optional(:list(:uuid)) ids -> :string answer"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data", "abcd!!!"), ("data", "YWJj"), ("amounts", "12"), ("amounts", {"12": 1}), ("amounts", ["1.10", 2]),
+        ("at", "20250101"), ("at", "2025-01-01"), ("at", "2025-01-01T00:00:00+00:53:28"), ("clock", "1200"),
+        ("clock", "12:00"), ("ids", "12"), ("ids", ["{12}"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("cells", ["json", "text", "python"])
+def test_a_value_in_a_file_is_read_as_one_that_is_submitted(cells: CellKind, name: str, value: Any) -> None:
+    cell = json.dumps(value) if cells == "text" and not isinstance(value, str) else value
+    made = InputColumns(TEXT_FORMS.input_fields, cells, {}).inputs({name: cell})
+    if cells == "json":
+        assert made == {name: value}
+    assert outcome(made) == outcome({name: value})
+
+
+def outcome(inputs: Any) -> Any:
+    """The valid inputs, or where they are wrong."""
+    try:
+        return TEXT_FORMS.validate_inputs(inputs)
+    except dspex.ValidationError as refused:
+        return [error.path for error in refused.errors]
 
 
 COUNTS = pyarrow.map_(pyarrow.string(), pyarrow.int64())

@@ -97,7 +97,7 @@ _text_form(
     "A date and time; ISO 8601 text in JSON.",
     datetime,
     text_forms.read_datetime,
-    datetime.fromisoformat,  # zones of seconds, too
+    datetime.fromisoformat,
     format="date-time",
 )
 _text_form(

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
 
-from dspex.signatures.values.value_checks import DATE_TEXT, DATETIME_TEXT, UUID_TEXT, type_fault
+from dspex.signatures.values.value_checks import DATE_TEXT, UUID_TEXT, type_fault
 
 __all__ = [
     "read_bytes",
@@ -29,7 +29,10 @@ __all__ = [
     "to_text",
 ]
 
-_TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+#: A time of day. Offsets may have seconds: those of places before they had time zones do.
+_CLOCK = r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[+-]\d\d:\d\d(:\d\d(\.\d{6})?)?)?"
+_TIME = re.compile(_CLOCK, re.ASCII)
+_DATETIME = re.compile(rf"\d{{4}}-\d\d-\d\d[Tt]{_CLOCK}", re.ASCII)
 _DURATION = re.compile(
     r"(?P<sign>-?)P(?!$)((?P<weeks>\d{1,9})W)?((?P<days>\d{1,9})D)?"
     r"(T(?=\d)((?P<hours>\d{1,12})H)?((?P<minutes>\d{1,12})M)?((?P<seconds>\d{1,15})(\.(?P<part>\d{1,6}))?S)?)?",
@@ -55,7 +58,7 @@ def read_bytes(value: Any) -> bytes:
 
 def read_datetime(value: Any) -> datetime:
     """A datetime, or its ISO 8601 text with date and time; a value without a time zone is kept without."""
-    if isinstance(value, str) and DATETIME_TEXT.fullmatch(value):
+    if isinstance(value, str) and _DATETIME.fullmatch(value):
         try:
             value = datetime.fromisoformat(value.upper())
         except ValueError as error:
@@ -86,6 +89,8 @@ def read_time(value: Any) -> time:
             raise type_fault(f"an ISO 8601 time ({error})") from None
     if not isinstance(value, time):
         raise type_fault('a time, or ISO 8601 text such as "14:30:00"')
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise type_fault("a time without a zone, or with an offset: without a date the zone has none")
     return time.fromisoformat(value.isoformat()) if value.tzinfo or value.fold else value
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 NAN, INF = float("nan"), float("inf")
 CHAIN = [{"step": 1, "reasoning": "so"}, {"step": "then", "reasoning": "it"}]
@@ -63,6 +64,8 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
             NOON.astimezone(timezone(timedelta(hours=5))),
             "2025-01-31T12:00:00Z",
             "2025-01-31T12:00",
+            datetime(1880, 1, 1, tzinfo=ZoneInfo("Europe/Berlin")),
+            "1880-01-01T00:00:00+00:53:28",
         ],
         ["2025-01-31", "noon", 1738324800, "2025-13-31T12:00:00Z", None],
     ),
@@ -71,8 +74,8 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
         [NOON, "2025-01-31T00:00:00", "2025-02-30", "31.1.2025", 20250131, None],
     ),
     ":time": (
-        [time(14, 30), time(14, 30, 0, 1, UTC), "14:30", "14:30:00.5Z", "14:30:00+05:00"],
-        ["2 pm", "25:00", "14", 14, None, NOON],
+        [time(14, 30), time(14, 30, 0, 1, UTC), "14:30", "14:30:00.5Z", "14:30:00+05:00", "14:30:00+00:53:28"],
+        [time(14, 30, tzinfo=ZoneInfo("Europe/Berlin")), "2 pm", "25:00", "14", 14, None, NOON],
     ),
     ":duration": (
         [
