@@ -39,6 +39,9 @@ doomed = dspex.Program(
 )
 """
 
+#: JSON that no parser of Python reads.
+NESTED = "[" * 5000 + "]" * 5000
+
 
 class Shell:
     def __init__(self, backends: Backends, place: Path) -> None:
@@ -54,6 +57,7 @@ def shell_in(place: Path, backends: Backends) -> Shell:
     (place / "programs.py").write_text(PROGRAMS)
     (place / "broken.py").write_text("answer = 0\n1 / answer\n")
     (place / "list.json").write_text("[]")
+    (place / "nested.json").write_text(NESTED)
     (place / "full.html").symlink_to("/dev/full")
     (place / "rows.jsonl").write_text('{"question": "France?", "answer": "Paris"}\n')
     return Shell(backends, place)
@@ -176,10 +180,14 @@ def test_an_interrupted_run_says_which_execution_continues(client: Client, shell
         (("run", "qa", "question=?", "--timeout", "nan"), 2, "Invalid value for '--timeout': 'nan' is not a finite"),
         (("run", "qa", "question=?", "--timeout", "-1"), 2, "Invalid value for '--timeout'"),
         (("run", "typed", "n=five", "words=[]"), 2, "n: expected an integer"),
+        (("run", "typed", "n=5", f"words={NESTED}"), 2, "words: expected a list"),
+        (("bench", "--program", "qa", "--input", NESTED), 2, "is not a JSON object"),
+        (("optimize", "qa", "rows", "--metric", "exact", "--option", f"a={NESTED}"), 2, "rows"),
         (("show", "not-an-id"), 2, "execution_not_found: 'not-an-id' is not an execution id"),
         (("show", "01a20332-1a1e-73dc-8d8e-0c9a0068509e"), 2, "execution_not_found"),
         (("deploy", "nothing.py"), 2, "nothing.py"),
         (("deploy", "broken.py"), 2, "broken.py, line 2: ZeroDivisionError: division by zero"),
+        (("deploy", "nested.json"), 2, "nested.json is not JSON"),
         (("deploy", "list.json"), 2, "list.json does not hold programs by name"),
         (("batch", "qa", "programs.py", "-o", "nowhere/out.jsonl"), 2, "file_error: nowhere/out.jsonl: No such file"),
         (("list", "--status", "lost"), 2, "lost"),

@@ -172,6 +172,15 @@ def test_values_that_are_text_in_json_become_values(served: Served) -> None:
     assert done["inputs"]["due"].startswith("2026-01-31T08:00:00")
 
 
+def test_text_that_a_submit_of_python_refuses_is_refused(served: Served) -> None:
+    row = {"ticket": "late", "due": "2026-01-31"}
+    refused = served.http.post(SUBMIT, json={"inputs": row})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/inputs/due")
+    lines = "\n".join(json.dumps(each) for each in (row, {"ticket": "late", "due": "2026-01-31T00:00:00Z"}))
+    batch = served.http.post(UPLOAD, content=lines, headers=LINES).json()
+    assert (batch["stored"], batch["rejected"]["first"][0]["index"]) == (1, 0)
+
+
 def test_a_key_of_the_client_makes_a_submit_safe_to_repeat(served: Served) -> None:
     headers = {"Idempotency-Key": "order-7"}
     first = served.http.post("/v1/programs/triage/executions", json=TICKET, headers=headers).json()

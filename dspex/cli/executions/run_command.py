@@ -80,5 +80,5 @@ def _input(pair: str, texts: Collection[str]) -> tuple[str, Any]:
 def _json_or_text(value: str) -> Any:
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value

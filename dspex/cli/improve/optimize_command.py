@@ -81,7 +81,7 @@ def _option(text: str) -> tuple[str, Any]:
         raise click.UsageError(f"{text!r} is not KEY=VALUE")
     try:
         return key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return key, value
 
 

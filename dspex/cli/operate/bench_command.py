@@ -213,7 +213,7 @@ def _counts(users: str) -> list[int]:
 def _row(given: str) -> dict[str, Any]:
     try:
         row = json.loads(given)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise click.UsageError(f"--input {given!r} is not a JSON object")

@@ -62,7 +62,7 @@ def _place(file: Path, error: Exception) -> str:
 def _from_json(file: Path) -> list[Program]:
     try:
         content = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{file} is not JSON: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
         raise click.UsageError(f'{file} does not hold programs by name: {{"name": {{"signature": …}}, …}}')

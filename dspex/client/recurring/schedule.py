@@ -22,7 +22,6 @@ from dspex.store.lifecycle import control
 from dspex.store.operations import schedules
 from dspex.store.operations.schedules import ScheduleRow
 from dspex.submit.cron import Cron, time_zone
-from dspex.submit.json_rows import inputs_of_json
 
 __all__ = ["MISSED", "Schedule", "Schedules"]
 
@@ -158,10 +157,10 @@ class Schedules:
         schedules.fired(connection, row.name, due_at=row.now, next_at=row.next_at, execution_id=None, error=error)
 
     def _submit(self, connection: Connection, row: ScheduleRow, due_at: datetime) -> UUID:
-        signature = self._session.catalogue.current(row.program, fresh=True).signature
+        self._session.catalogue.current(row.program, fresh=True)  # so that what was deployed meanwhile runs
         stored = self._submitter.submit(
             row.program,
-            inputs_of_json(signature, row.inputs, json.loads(row.inputs)),
+            json.loads(row.inputs),
             idempotency_key=f"schedule:{row.name}:{due_at.astimezone(UTC).isoformat()}",
             connection=connection,
             stream=False,

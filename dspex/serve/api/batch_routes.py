@@ -211,7 +211,7 @@ async def _row_groups(
         return
     most = gateway.settings.max_input_bytes + ROW_SLACK
     is_csv = kind in CSV_TYPES
-    rows = csv_rows(parts, signature, most) if is_csv else json_line_rows(lines_of(parts, most), signature)
+    rows = csv_rows(parts, signature, most) if is_csv else json_line_rows(lines_of(parts, most))
     yield chunks_async(given_rows_async(rows, signature))
 
 

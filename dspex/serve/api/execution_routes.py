@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -21,12 +20,9 @@ from dspex.serve.api.json_replies import json_reply
 from dspex.serve.api.problem_details import HttpRefusal
 from dspex.serve.api.request_bodies import filters_of, plain_text, preferred_wait, read_query, read_submit
 from dspex.serve.gateway import Gateway, gateway_of
-from dspex.signatures import Signature
-from dspex.signatures.types.type_registry import is_wire
-from dspex.submit.json_rows import inputs_of_json
 from dspex.wait.driver import Row
 
-__all__ = ["ROUTES", "idempotency_key", "submit", "typed_inputs", "whole"]
+__all__ = ["ROUTES", "idempotency_key", "submit", "whole"]
 
 
 async def post_execution(request: Request) -> Response:
@@ -117,9 +113,7 @@ async def submit(
     stored_key = None if key is None else idempotency_key(principal, key)
 
     def work() -> Row:
-        program = gateway.session.catalogue.current(name)
-        values = typed_inputs(program.signature, inputs)
-        return gateway.on_loop.submit(name, values, idempotency_key=stored_key, tenant=principal.tenant, **options)._row
+        return gateway.on_loop.submit(name, inputs, idempotency_key=stored_key, tenant=principal.tenant, **options)._row
 
     execution = gateway.of_row(await gateway.call(work))
     if not principal.sees(execution._row):  # a key without a tenant may have chosen the text of a tenant's key
@@ -127,13 +121,6 @@ async def submit(
         raise HttpRefusal(409, "idempotency_conflict", detail)
     gateway_metrics.submitted(principal.tenant)
     return execution
-
-
-def typed_inputs(signature: Signature, inputs: Any) -> Any:
-    """The inputs as Python values: types that are text in JSON, such as times, are converted."""
-    if not any(is_wire(field.type) for field in signature.input_fields):
-        return inputs
-    return inputs_of_json(signature, json.dumps(inputs), inputs)
 
 
 def idempotency_key(principal: Principal, key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 from dspex.data.delimited.delimited_records import CsvParts, RecordTooLong, checked_header, ragged
@@ -10,7 +11,6 @@ from dspex.errors import FieldError, ValidationError
 from dspex.serve.api.problem_details import HttpRefusal
 from dspex.signatures import Signature
 from dspex.submit.bulk import Row
-from dspex.submit.json_rows import read_row
 
 __all__ = ["CSV_TYPES", "JSON_LINE_TYPES", "UPLOAD", "csv_rows", "json_line_rows", "lines_of"]
 
@@ -43,11 +43,19 @@ async def lines_of(parts: AsyncIterator[bytes], most: int) -> AsyncIterator[byte
         yield b"".join(open_line).removesuffix(b"\r")
 
 
-async def json_line_rows(lines: AsyncIterator[bytes], signature: Signature) -> AsyncIterator[Row]:
+async def json_line_rows(lines: AsyncIterator[bytes]) -> AsyncIterator[Row]:
     """The row on each line that is not blank; a line that is no JSON gives its error, so that the row is rejected."""
     async for line in lines:
         if line and not line.isspace():
-            yield read_row(signature, line)
+            yield _json_row(line)
+
+
+def _json_row(line: bytes) -> Row:
+    try:
+        row: Row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return ValidationError.of("the line", [FieldError("line", f"a JSON object ({error})")])
+    return row
 
 
 async def csv_rows(parts: AsyncIterator[bytes], signature: Signature, most: int) -> AsyncIterator[Row]:
