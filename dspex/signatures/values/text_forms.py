@@ -29,7 +29,7 @@ __all__ = [
     "to_text",
 ]
 
-#: A time of day. Offsets may have seconds: those of places before they had time zones do.
+#: A time of day. Offsets may have seconds: places had local offsets with seconds before there were time zones.
 _CLOCK = r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[+-]\d\d:\d\d(:\d\d(\.\d{6})?)?)?"
 _TIME = re.compile(_CLOCK, re.ASCII)
 _DATETIME = re.compile(rf"\d{{4}}-\d\d-\d\d[Tt]{_CLOCK}", re.ASCII)
