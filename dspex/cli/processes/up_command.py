@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from dspex.cli.output.console_tables import console as new_console
-from dspex.cli.processes.replace_process import require_extras
+from dspex.cli.processes.replace_process import require_stack
 from dspex.cli.processes.serve_command import SERVE_PORT
 from dspex.cli.processes.stack_display import StackProgress
 from dspex.embedded.embedded_stack import EmbeddedStack, stop_on_signals
@@ -37,7 +37,7 @@ def up(workers: int, no_flower: bool, no_serve: bool) -> None:
     Example: dspex up --workers 2
     """
     settings = Settings.load(database_url=None, broker_url=None)
-    require_extras("worker", "embedded")
+    require_stack(settings)
     flower = not no_flower and find_spec("flower") is not None
     console = new_console(stderr=True)
     console.print(f"Starting the embedded stack of [bold]{settings.home}[/]")
