@@ -24,7 +24,7 @@ from dspex.embedded.ports import free_port
 from dspex.settings import Backends
 from tests.browser import chromium
 from tests.conftest import fresh_backends
-from tests.processes import WorkerProcess, command
+from tests.processes import WorkerProcess, command, environment_of, run_module
 from tests.waiting import wait_for
 
 PASSWORD = "correct, horse: battery"
@@ -143,6 +143,32 @@ def test_a_port_that_is_taken_is_named(servers: EmbeddedServers, tmp_path: Path)
     said = log.read_text()
     assert f"cannot listen at 127.0.0.1:{port}: Address already in use" in said
     assert "Traceback" not in said
+
+
+#: A Flower to which SIGTERM comes where Python ignores exceptions: while it drops an object that is weakly referenced.
+SIGNALLED = """
+import os, signal, weakref
+from tornado.ioloop import IOLoop
+from workers.consume import flower
+
+class Dropped: pass
+
+def drop():
+    global reference
+    dropped = Dropped()
+    reference = weakref.ref(dropped, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+IOLoop.current().call_later(0, drop)
+flower.main()
+"""
+
+
+def test_a_signal_ends_it_wherever_it_comes(servers: EmbeddedServers, tmp_path: Path) -> None:
+    address = ("--port", str(free_port()), "--address", "127.0.0.1")
+    environment = environment_of(Backends((servers.database_url, servers.broker_url)), {})
+    done = run_module("-c", SIGNALLED, *address, environment=environment, directory=tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

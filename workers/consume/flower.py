@@ -48,7 +48,8 @@ def main() -> None:
     templates = _NotedTemplates(web_settings["template_path"])
     view = Flower(capp=app, options=options, template_loader=templates, **web_settings)
     atexit.register(view.stop)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):  # an exception of a handler can be lost where it is raised
+        view.io_loop.asyncio_loop.add_signal_handler(number, view.io_loop.stop)
     try:
         port = view.start_http_server()
     except OSError as error:
@@ -56,10 +57,7 @@ def main() -> None:
         sys.exit(1)
     scheme = "https" if view.ssl_options else "http"
     log.info("Flower is at %s://%s:%s/%s", scheme, options.address, port, options.url_prefix or "")
-    try:
-        view.start()
-    except (KeyboardInterrupt, SystemExit):
-        return
+    view.start()
 
 
 class _NotedTemplates(Loader):
